@@ -1,0 +1,19 @@
+// "Please stop": set once, by a signal handler or by the first part of a pipeline that fails.
+#pragma once
+
+#include <atomic>
+
+namespace copy {
+
+// Lock-free, so that a signal handler may set it.
+class Cancel {
+ public:
+  void request() noexcept { requested_.store(true, std::memory_order_relaxed); }
+  bool requested() const noexcept { return requested_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<bool> requested_{false};
+  static_assert(std::atomic<bool>::is_always_lock_free);
+};
+
+}  // namespace copy

@@ -1,0 +1,96 @@
+// Lays out a fresh QCOW2 image, append-only and in guest order.
+//
+// The builder decides where everything goes and writes the metadata; the bytes of the guest are
+// written by the caller, at the offsets that it is given, whenever and from whatever thread it
+// likes before finish ().  So the same calls make the same layout, however the writing is spread.
+//
+// The file, in clusters; R is the number of clusters that one refcount block counts:
+//
+//     0           header (written last)
+//     1 …         guest data, and each L2 table right behind the data that it maps
+//     k * R - 1   a refcount block for the R clusters that end with it, k = 1, 2, …
+//     … end       the last L2 table, the L1 table, the refcount table, the last refcount blocks
+//
+// A refcount block that ends its range can be written once and for all when the range is full, so
+// memory holds one L2 table, one refcount block, the L1 table and the refcount table, however large
+// the image.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qcow2/geometry.h"
+#include "qcow2/header.h"
+#include "qcow2/offset.h"
+#include "qcow2/result.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+struct BuildOptions {
+  uint64_t size = 0;  // of the virtual disk, bytes; rounded up to 512 since QEMU counts sectors
+  uint32_t version = 3;
+  unsigned cluster_bits = 16;
+  unsigned refcount_order = 4;
+  bool extended_l2 = false;
+  bool lazy_refcounts = false;
+  CompressionType compression_type = CompressionType::kDeflate;
+  std::string backing_file;    // empty: none
+  std::string backing_format;  // empty: not said
+};
+
+struct BuildCounts {
+  uint64_t data_clusters = 0;
+  uint64_t compressed_clusters = 0;
+  uint64_t compressed_bytes = 0;
+  uint64_t zero_clusters = 0;  // explicit zero entries, not what was left out
+  uint64_t file_size = 0;      // bytes; valid after finish ()
+};
+
+// Not thread-safe: the caller puts clusters in order, and so has a lock (or one thread) for it.
+class Builder {
+ public:
+  // `out` is empty and outlives the builder.  An error if the options contradict each other or the
+  // disk is too large for them, in words for the user.
+  static Result<std::unique_ptr<Builder>> create(Storage& out, const BuildOptions& options);
+  ~Builder();
+
+  // Guest clusters come in strictly ascending order; those that never come read as zeros (or as the
+  // backing file, if there is one).
+
+  struct Placement {
+    HostOffset host;
+    uint64_t clusters;  // at least 1, how many of those asked for are contiguous at `host`
+  };
+  // Room for up to `clusters` plain guest clusters from `first` on.  Ask again for the rest.
+  Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
+
+  // Room for one compressed cluster of `length` bytes, 0 < length < cluster size.  Streams are
+  // packed to the byte, so those of neighbours may share a host cluster, and one may cross into the
+  // next.
+  Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
+
+  // `clusters` guest clusters from `first` on that must read as zeros whatever the backing file
+  // says.  Version 3 only.
+  Result<void> place_zero(ClusterIndex first, uint64_t clusters);
+
+  // Writes what is left of the metadata, the header last.  Does not flush.  All guest data must
+  // have been written.
+  Result<void> finish();
+
+  const Geometry& geometry() const;
+  const BuildCounts& counts() const;
+
+  // Bytes of metadata that an image with `clusters` host clusters of guest data needs at most.
+  static uint64_t metadata_bytes(const BuildOptions& options, uint64_t clusters);
+
+ private:
+  class Impl;
+  explicit Builder(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace qcow2

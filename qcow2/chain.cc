@@ -1,0 +1,177 @@
+#include "qcow2/chain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "qcow2/file_storage.h"
+#include "qcow2/raw_layer.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Whether a name begins with a protocol, as QEMU looks at it: a colon before any slash.
+bool has_protocol(const std::string& name) {
+  const size_t end = name.find_first_of(":/");
+  return end != std::string::npos && name[end] == ':';
+}
+
+Result<Format> parse_format(const std::string& name) {
+  if (name == "qcow2") return Format::kQcow2;
+  if (name == "raw") return Format::kRaw;
+  return fail(Error::unsupported(
+      fmt::format("its format is '{}': only qcow2 and raw are supported", name)));
+}
+
+// Says raw for what is no image that we know of: a disk need not look like anything.
+Result<Format> probe(const Storage& storage) {
+  std::array<std::byte, 512> start{};
+  ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
+  if (got == 0) return fail(Error::invalid(storage.name() + ": the file is empty"));
+  const auto bytes = std::span<const std::byte>(start).first(got);
+  if (has_magic(bytes)) return Format::kQcow2;
+  if (const char* foreign = foreign_format(bytes))
+    return fail(Error::unsupported(fmt::format(
+        "{}: looks like a {} image: only qcow2 and raw are supported", storage.name(), foreign)));
+  return Format::kRaw;
+}
+
+// A file of the chain that is yet to be opened.
+struct Backing {
+  std::string path;
+  std::optional<Format> format;  // nothing: its content decides
+  std::string context;           // for messages: which image asks for it; empty for the top
+};
+
+struct Opened {
+  std::shared_ptr<Storage> storage;
+  std::shared_ptr<Image> image;  // nullptr: raw
+  std::shared_ptr<Layer> layer;
+};
+
+Result<std::shared_ptr<Storage>> open_data_file(const std::string& path, const Header& header) {
+  const auto name = header.data_file();
+  if (!name)
+    return fail(Error::corrupt("the image wants an external data file, and does not name it"));
+  ASSIGN_OR_RETURN(const std::string resolved,
+                   with_context(resolve_name(path, *name), "external data file"));
+  return with_context(FileStorage::open_readonly(resolved), "external data file");
+}
+
+Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
+                          const std::shared_ptr<TableCache>& cache) {
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(it.path));
+  if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
+    return fail(Error::corrupt(
+        fmt::format("{}: the backing chain comes back to this file: it has no end", it.path)));
+  seen.push_back(file->identity());
+
+  Format format = it.format.value_or(Format::kRaw);
+  if (!it.format) {
+    ASSIGN_OR_RETURN(format, probe(*file));
+  }
+  Opened opened;
+  opened.storage = file;
+  if (format == Format::kRaw) {
+    ASSIGN_OR_RETURN(opened.layer, RawLayer::open(file));
+    return opened;
+  }
+  ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
+  std::shared_ptr<Storage> data_file;
+  if (header.has_data_file()) {
+    ASSIGN_OR_RETURN(data_file, with_context(open_data_file(it.path, header), it.path));
+  }
+  ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), std::move(data_file), cache));
+  ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
+  return opened;
+}
+
+// What lies behind the image at `path`, whose header names a backing file.
+Result<Backing> backing_of(const std::string& path, const Header& header,
+                           OpenOptions::Backing allowed) {
+  const std::string context = path + ": backing file";
+  if (allowed == OpenOptions::Backing::kDeny)
+    return fail(Error::invalid(fmt::format(
+        "{} '{}': the image has one, and that is not allowed here", context, header.backing_file)));
+  Backing backing;
+  backing.context = context;
+  if (const auto name = header.backing_format()) {
+    ASSIGN_OR_RETURN(
+        backing.format,
+        with_context(parse_format(*name), fmt::format("{} '{}'", context, header.backing_file)));
+  }
+  ASSIGN_OR_RETURN(backing.path, with_context(resolve_name(path, header.backing_file), context));
+  return backing;
+}
+
+}  // namespace
+
+const char* to_string(Format format) {
+  return format == Format::kQcow2 ? "qcow2" : "raw";
+}
+
+Result<std::string> resolve_name(const std::string& image_path, const std::string& name) {
+  if (name.empty()) return fail(Error::corrupt("the file name is empty"));
+  std::string path = name;
+  if (has_protocol(name)) {
+    const std::string protocol = name.substr(0, name.find(':'));
+    if (protocol != "file")
+      return fail(Error::unsupported(fmt::format(
+          "'{}': names with a protocol ({}:) are not supported, only files", name, protocol)));
+    // As in QEMU, a name with a protocol is not relative to the image.
+    path = name.substr(protocol.size() + 1);
+    if (path.empty()) return fail(Error::corrupt("the file name is empty"));
+    return path;
+  }
+  if (path.front() == '/') return path;
+  const size_t slash = image_path.rfind('/');
+  return slash == std::string::npos ? path : image_path.substr(0, slash + 1) + path;
+}
+
+Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
+  const auto cache = std::make_shared<TableCache>(options.cache_size);
+  Chain chain;
+  // Each file opened so far: meeting one again means that the chain bites its tail.
+  std::vector<FileStorage::Identity> seen;
+  std::optional<Backing> next = Backing{path, options.format, ""};
+
+  while (next) {
+    const Backing current = std::move(*next);
+    next.reset();
+    auto opened = open_layer(current, seen, cache);
+    if (!opened) {
+      Error error = std::move(opened).error();
+      return fail(current.context.empty() ? std::move(error)
+                                          : std::move(error).with_context(current.context));
+    }
+    if (chain.layers_.empty()) {
+      chain.storage_ = opened->storage;
+      chain.top_ = opened->image;
+    }
+    chain.layers_.push_back(opened->layer);
+    if (!opened->image || opened->image->header().backing_file.empty()) break;
+    ASSIGN_OR_RETURN(next, backing_of(current.path, opened->image->header(), options.backing));
+  }
+  return chain;
+}
+
+Disk Chain::disk() const {
+  return Disk(layers_);
+}
+
+Result<Disk> Chain::snapshot(std::string_view id_or_name) const {
+  if (!top_)
+    return fail(Error::invalid(
+        fmt::format("{}: a raw file has no snapshot '{}'", storage_->name(), id_or_name)));
+  const Snapshot* found = find_snapshot(top_->snapshots(), id_or_name);
+  if (!found)
+    return fail(
+        Error::invalid(fmt::format("{}: there is no snapshot '{}'", storage_->name(), id_or_name)));
+  auto layers = layers_;
+  ASSIGN_OR_RETURN(layers.front(), Image::snapshot_layer(top_, *found));
+  return Disk(std::move(layers));
+}
+
+}  // namespace qcow2

@@ -1,0 +1,57 @@
+// Opening an image by its path, with everything behind it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qcow2/disk.h"
+#include "qcow2/image.h"
+#include "qcow2/result.h"
+
+namespace qcow2 {
+
+enum class Format { kQcow2, kRaw };
+
+const char* to_string(Format format);
+
+struct OpenOptions {
+  // Of the top image; without it the content decides.
+  std::optional<Format> format;
+  // kDeny: an image with a backing file is an error, and no file but the image's own is opened.
+  enum class Backing { kFollow, kDeny } backing = Backing::kFollow;
+  // L2 tables in memory, over the whole chain, in bytes.
+  uint64_t cache_size = 32 << 20;
+};
+
+// An image and its backing chain, all opened read-only.  Disks made from it keep what they need
+// alive, and may outlive it.
+class Chain {
+ public:
+  // Opens `path` and, one by one, what lies behind it.  An error names the file that it is about.
+  static Result<Chain> open(const std::string& path, const OpenOptions& options);
+
+  Format format() const { return top_ ? Format::kQcow2 : Format::kRaw; }
+  // nullptr for a raw file.
+  const std::shared_ptr<Image>& image() const { return top_; }
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
+
+  Disk disk() const;
+  // The disk as it was at an internal snapshot.
+  Result<Disk> snapshot(std::string_view id_or_name) const;
+
+ private:
+  std::shared_ptr<Storage> storage_;  // of the top
+  std::shared_ptr<Image> top_;        // nullptr: raw
+  std::vector<std::shared_ptr<Layer>> layers_;
+};
+
+// The path that a backing (or data) file name means, which stands in the image at `image_path`:
+// relative names are relative to the folder of that path, as QEMU resolves them (symbolic links in
+// `image_path` are not followed first).  Names with a protocol other than file: are refused.
+Result<std::string> resolve_name(const std::string& image_path, const std::string& name);
+
+}  // namespace qcow2

@@ -1,0 +1,63 @@
+// Compressed clusters: QCOW2's two compression types.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "qcow2/header.h"
+#include "qcow2/result.h"
+
+namespace qcow2 {
+
+// Decodes single clusters.  One thread at a time; reuse it, its contexts are costly to make.
+class Decoder {
+ public:
+  Decoder();
+  ~Decoder();
+  Decoder(Decoder&&) noexcept;
+  Decoder& operator=(Decoder&&) noexcept;
+
+  // Decodes one cluster: fills `cluster` exactly.  Bytes of `stream` behind the end of the data are
+  // ignored, as QEMU does, since a descriptor counts whole sectors.  Memory does not depend on what
+  // the stream says.
+  Result<void> decode(CompressionType type, std::span<const std::byte> stream,
+                      std::span<std::byte> cluster);
+
+  // The same, and returns how many leading bytes of `stream` were the data.
+  Result<size_t> decode_measured(CompressionType type, std::span<const std::byte> stream,
+                                 std::span<std::byte> cluster);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// The number of leading bytes of `stream` that are the cluster's data, without what lies between
+// its end and the end of the last sector.  zstd only needs to look at the frame headers; deflate
+// has to decode, and wants `scratch` of one cluster for it.
+Result<size_t> stream_length(CompressionType type, std::span<const std::byte> stream,
+                             Decoder& decoder, std::span<std::byte> scratch);
+
+// Encodes single clusters.  One thread at a time; reuse it.
+class Encoder {
+ public:
+  // zstd: 1..19 (0: the default, 3).  deflate: 1..12 (0: the default, 6).
+  static Result<Encoder> create(CompressionType type, int level);
+  ~Encoder();
+  Encoder(Encoder&&) noexcept;
+  Encoder& operator=(Encoder&&) noexcept;
+
+  // Encodes `cluster` into `to` and returns the number of bytes, or 0 when that would not be at
+  // most to.size () bytes: such a cluster is stored plain.  The same input gives the same output,
+  // whatever was encoded before.
+  size_t encode(std::span<const std::byte> cluster, std::span<std::byte> to);
+
+ private:
+  struct State;
+  explicit Encoder(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace qcow2

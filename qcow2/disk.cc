@@ -1,0 +1,100 @@
+#include "qcow2/disk.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+namespace qcow2 {
+
+namespace {
+
+// The chain is resolved in windows of this many bytes.  Without them, a hole of terabytes in the
+// top would be found again for each small extent of the image behind it.
+constexpr uint64_t kWindow = uint64_t{1} << 30;
+
+using Layers = std::vector<std::shared_ptr<Layer>>;
+
+// Calls `visit (extent) -> Result<bool>` for what covers [at, end) from layer `depth` down, in
+// order, until it says false.  Returns false if it did.  The layers are gone through with a stack
+// of ends rather than by recursion, since a chain may be as deep as somebody likes.
+template <typename Visit>
+Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visit visit) {
+  // ends[d]: how far layer d has to be asked before going back to d - 1.
+  std::vector<GuestOffset> ends{end};
+  while (!ends.empty()) {
+    if (at == ends.back()) {
+      ends.pop_back();
+      continue;
+    }
+    const size_t depth = ends.size() - 1;
+    const Layer& layer = *layers[depth];
+    const bool past_end = at.value() >= layer.size();
+    Extent extent;
+    if (past_end) {
+      // A backing file may be smaller than what is on top of it: zeros from there on.
+      extent.guest = at;
+      extent.length = ends.back() - at;
+      extent.kind = ExtentKind::kZero;
+    } else {
+      const uint64_t limit = std::min(ends.back() - at, layer.size() - at.value());
+      ASSIGN_OR_RETURN(extent, layer.map(at, limit));
+      if (extent.kind == ExtentKind::kUnallocated && depth + 1 < layers.size()) {
+        ends.push_back(extent.end());
+        continue;
+      }
+    }
+    extent.depth = static_cast<uint32_t>(depth);
+    ASSIGN_OR_RETURN(const bool go_on, visit(extent));
+    if (!go_on) return false;
+    at = extent.end();
+  }
+  return true;
+}
+
+}  // namespace
+
+Disk::Disk(std::vector<std::shared_ptr<Layer>> layers) : layers_(std::move(layers)) {}
+
+Result<void> Disk::map(GuestOffset at, uint64_t length, std::vector<Extent>& out,
+                       size_t max_extents) const {
+  const GuestOffset end = at + length;
+  const size_t first = out.size();
+  while (at < end) {
+    const GuestOffset stop = at + std::min(end - at, kWindow);
+    ASSIGN_OR_RETURN(const bool go_on,
+                     resolve(layers_, at, stop, [&](const Extent& extent) -> Result<bool> {
+                       if (out.size() > first && join(out.back(), extent)) return true;
+                       if (out.size() - first == max_extents) return false;
+                       out.push_back(extent);
+                       return true;
+                     }));
+    if (!go_on) return {};
+    at = stop;
+  }
+  return {};
+}
+
+Result<void> Disk::read(GuestOffset at, std::span<std::byte> to) const {
+  auto done = resolve(layers_, at, at + to.size(), [&](const Extent& extent) -> Result<bool> {
+    RETURN_IF_ERROR(
+        read_extent(extent, extent.guest, to.subspan(extent.guest - at, extent.length)));
+    return true;
+  });
+  if (!done) return fail(std::move(done).error());
+  return {};
+}
+
+Result<void> Disk::read_extent(const Extent& extent, GuestOffset at,
+                               std::span<std::byte> to) const {
+  if (extent.reads_as_zero()) {
+    std::memset(to.data(), 0, to.size());
+    return {};
+  }
+  return layers_[extent.depth]->read(extent, at, to);
+}
+
+Result<size_t> Disk::read_stream(const Extent& extent, std::span<std::byte> to) const {
+  return layers_[extent.depth]->read_stream(extent, to);
+}
+
+}  // namespace qcow2

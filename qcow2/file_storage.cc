@@ -1,0 +1,124 @@
+#include "qcow2/file_storage.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace qcow2 {
+
+namespace {
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISCHR(mode)) return "a character device";
+  return "no regular file";
+}
+
+}  // namespace
+
+Result<std::shared_ptr<FileStorage>> FileStorage::open_readonly(const std::string& path) {
+  // Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    const int errnum = errno;
+    if (errnum == ENXIO) return fail(Error::invalid(path + ": is a socket, not a disk image"));
+    return fail(Error::system(errnum, path));
+  }
+  std::shared_ptr<FileStorage> file(new FileStorage(path, fd));
+
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return fail(Error::system(errno, path));
+  file->is_block_device_ = S_ISBLK(status.st_mode);
+  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+    return fail(
+        Error::invalid(fmt::format("{}: is {}, not a disk image", path, kind_of(status.st_mode))));
+  file->identity_ = S_ISBLK(status.st_mode) ? Identity{status.st_rdev, 0}
+                                            : Identity{status.st_dev, status.st_ino};
+  return file;
+}
+
+FileStorage::~FileStorage() {
+  ::close(fd_);
+}
+
+Failure FileStorage::system_error(int errnum, const char* operation, uint64_t at) const {
+  return fail(Error::system(errnum, fmt::format("{}: {} at {:#x}", name_, operation, at)));
+}
+
+Result<size_t> FileStorage::read(HostOffset at, std::span<std::byte> to) const {
+  size_t done = 0;
+  while (done < to.size()) {
+    const uint64_t position = at.value() + done;
+    // No file is longer than an off_t can say: there is nothing there.
+    if (position > static_cast<uint64_t>(INT64_MAX) - (to.size() - done)) break;
+    const ssize_t got =
+        ::pread(fd_, to.data() + done, to.size() - done, static_cast<off_t>(position));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return system_error(errno, "read", position);
+    }
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+Result<void> FileStorage::write(HostOffset at, std::span<const std::byte> from) {
+  size_t done = 0;
+  while (done < from.size()) {
+    const uint64_t position = at.value() + done;
+    const ssize_t put =
+        ::pwrite(fd_, from.data() + done, from.size() - done, static_cast<off_t>(position));
+    if (put < 0) {
+      if (errno == EINTR) continue;
+      return system_error(errno, "write", position);
+    }
+    done += static_cast<size_t>(put);
+  }
+  return {};
+}
+
+Result<void> FileStorage::flush() {
+  if (::fdatasync(fd_) != 0) return fail(Error::system(errno, name_ + ": flush"));
+  return {};
+}
+
+Result<uint64_t> FileStorage::size() const {
+  // Works for block devices too, where stat says 0; no one else uses the file position.
+  const off_t end = ::lseek(fd_, 0, SEEK_END);
+  if (end < 0) return fail(Error::system(errno, name_));
+  return static_cast<uint64_t>(end);
+}
+
+Result<void> FileStorage::resize(uint64_t size) {
+  if (::ftruncate(fd_, static_cast<off_t>(size)) != 0)
+    return system_error(errno, "cut or extend", size);
+  return {};
+}
+
+Result<Storage::Run> FileStorage::run_at(HostOffset at, uint64_t limit) const {
+  const off_t begin = static_cast<off_t>(at.value());
+  const off_t data = ::lseek(fd_, begin, SEEK_DATA);
+  if (data < 0) {
+    // ENXIO: a hole up to the end.  Anything else: cannot tell.
+    return Run{limit, errno != ENXIO};
+  }
+  if (data > begin) return Run{std::min<uint64_t>(limit, data - begin), false};
+  const off_t hole = ::lseek(fd_, begin, SEEK_HOLE);
+  if (hole <= begin) return Run{limit, true};
+  return Run{std::min<uint64_t>(limit, hole - begin), true};
+}
+
+Result<uint64_t> FileStorage::blocks() const {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) return fail(Error::system(errno, name_));
+  return S_ISBLK(status.st_mode) ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
+}  // namespace qcow2

@@ -1,0 +1,52 @@
+// A regular file or a block device as storage.
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+class FileStorage final : public Storage {
+ public:
+  // What makes two paths the same file.
+  struct Identity {
+    dev_t device;
+    ino_t inode;
+    friend bool operator==(const Identity&, const Identity&) = default;
+  };
+
+  // Opens `path`, which must be a regular file or a block device, for reading alone.  Errors name
+  // the path.
+  static Result<std::shared_ptr<FileStorage>> open_readonly(const std::string& path);
+
+  ~FileStorage() override;
+
+  const std::string& name() const override { return name_; }
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> flush() override;
+  Result<uint64_t> size() const override;
+  Result<void> resize(uint64_t size) override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
+
+  // For a block device: of the device, not of the node that names it.
+  Identity identity() const { return identity_; }
+  bool is_block_device() const { return is_block_device_; }
+  // Bytes that the file takes on the disk; 0 for a block device.
+  Result<uint64_t> blocks() const;
+
+ private:
+  FileStorage(std::string name, int fd) : name_(std::move(name)), fd_(fd) {}
+  Failure system_error(int errnum, const char* operation, uint64_t at) const;
+
+  std::string name_;
+  int fd_;  // owned
+  Identity identity_{};
+  bool is_block_device_ = false;
+};
+
+}  // namespace qcow2

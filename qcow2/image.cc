@@ -1,0 +1,36 @@
+#include "qcow2/image.h"
+
+#include <fmt/format.h>
+
+#include "qcow2/qcow2_layer.h"
+
+namespace qcow2 {
+
+Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Header header,
+                                           std::shared_ptr<Storage> data_file,
+                                           std::shared_ptr<TableCache> cache) {
+  std::shared_ptr<Image> image(new Image);
+  image->geometry_ = header.geometry();
+  auto snapshots = read_snapshot_table(*storage, header);
+  if (!snapshots) return fail(std::move(snapshots).error().with_context(storage->name()));
+  image->snapshots_ = std::move(*snapshots);
+  image->data_storage_ = data_file ? std::move(data_file) : storage;
+  image->storage_ = std::move(storage);
+  image->header_ = std::move(header);
+  image->cache_ = std::move(cache);
+  return image;
+}
+
+Result<std::shared_ptr<Layer>> Image::active_layer(std::shared_ptr<Image> image) {
+  const Header& header = image->header();
+  return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);
+}
+
+Result<std::shared_ptr<Layer>> Image::snapshot_layer(std::shared_ptr<Image> image,
+                                                     const Snapshot& snapshot) {
+  return with_context(
+      Qcow2Layer::open(image, snapshot.l1_table, snapshot.l1_entries, snapshot.disk_size),
+      fmt::format("snapshot '{}'", snapshot.name));
+}
+
+}  // namespace qcow2

@@ -1,0 +1,55 @@
+// One opened QCOW2 file.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "qcow2/codec_pool.h"
+#include "qcow2/geometry.h"
+#include "qcow2/header.h"
+#include "qcow2/layer.h"
+#include "qcow2/result.h"
+#include "qcow2/snapshot_table.h"
+#include "qcow2/storage.h"
+#include "qcow2/table_cache.h"
+
+namespace qcow2 {
+
+// Everything that the disk and its snapshots share: the file, its header, snapshots and caches.
+class Image {
+ public:
+  // `data_file` is the external data file, when the header wants one, else null.
+  static Result<std::shared_ptr<Image>> open(std::shared_ptr<Storage> storage, Header header,
+                                             std::shared_ptr<Storage> data_file,
+                                             std::shared_ptr<TableCache> cache);
+
+  const std::string& name() const { return storage_->name(); }
+  const Storage& storage() const { return *storage_; }
+  // Where guest data is: the external data file, or storage ().
+  const Storage& data_storage() const { return *data_storage_; }
+  const Header& header() const { return header_; }
+  const Geometry& geometry() const { return geometry_; }
+  const std::vector<Snapshot>& snapshots() const { return snapshots_; }
+  TableCache& cache() const { return *cache_; }
+  DecoderPool& decoders() const { return decoders_; }
+
+  // The disk as it is now, and as it was at a snapshot of this image, as a layer of a chain.
+  static Result<std::shared_ptr<Layer>> active_layer(std::shared_ptr<Image> image);
+  static Result<std::shared_ptr<Layer>> snapshot_layer(std::shared_ptr<Image> image,
+                                                       const Snapshot& snapshot);
+
+ private:
+  Image() = default;
+
+  std::shared_ptr<Storage> storage_;
+  std::shared_ptr<Storage> data_storage_;
+  Header header_;
+  Geometry geometry_;
+  std::vector<Snapshot> snapshots_;
+  std::shared_ptr<TableCache> cache_;
+  mutable DecoderPool decoders_;
+};
+
+}  // namespace qcow2

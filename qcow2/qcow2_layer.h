@@ -1,0 +1,51 @@
+// A QCOW2 image seen through one of its L1 tables: the active one, or a snapshot's.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "qcow2/image.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/layer.h"
+
+namespace qcow2 {
+
+// All of it may be called from many threads: a mapping is decided on a slice from the table cache,
+// and I/O and decoding happen with no lock held.
+class Qcow2Layer final : public Layer {
+ public:
+  // Reads the L1 table, which must lie within the file.  `size`: of the disk that it maps, bytes.
+  static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
+                                             uint32_t l1_entries, uint64_t size);
+
+  const std::string& name() const override { return image_->name(); }
+  const char* format() const override { return "qcow2"; }
+  uint64_t size() const override { return size_; }
+  std::optional<Compression> compression() const override;
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override;
+  Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
+  Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
+
+ private:
+  // What one subcluster (without extended L2: one cluster) is, and where.
+  struct Mapping {
+    ExtentKind kind;
+    bool preallocated;
+    HostOffset host;  // of the cluster's first byte; of the stream when compressed
+    uint64_t compressed_length;
+  };
+
+  Qcow2Layer(std::shared_ptr<Image> image, std::vector<uint64_t> l1, uint64_t size)
+      : image_(std::move(image)), l1_(std::move(l1)), size_(size) {}
+
+  Result<Mapping> decode(L2Entry entry, ClusterIndex cluster, unsigned subcluster) const;
+  Result<void> read_data(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
+  Result<void> read_compressed(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
+  Failure corrupt(std::string message) const;
+
+  std::shared_ptr<Image> image_;
+  std::vector<uint64_t> l1_;  // entries as in the file, in host byte order
+  uint64_t size_;
+};
+
+}  // namespace qcow2

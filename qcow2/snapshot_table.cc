@@ -1,0 +1,118 @@
+#include "qcow2/snapshot_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "qcow2/byte_order.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Of an entry: the fields before the extra data, and the extra data that version 3 asks for.
+constexpr size_t kFixedBytes = 40;
+constexpr uint32_t kExtraVmStateSize = 8;
+constexpr uint32_t kExtraDiskSize = 16;
+constexpr uint32_t kExtraInstructionCount = 24;
+
+Failure corrupt(size_t number, uint64_t at, std::string message) {
+  return fail(
+      Error::corrupt(fmt::format("snapshot {} of the table, at {:#x}: {}", number, at, message)));
+}
+
+// Reads the table piece by piece: its length stands nowhere but in its entries.
+class Reader {
+ public:
+  Reader(const Storage& storage, HostOffset at) : storage_(storage), begin_(at), at_(at) {}
+
+  uint64_t at() const { return at_.value(); }
+
+  Result<void> take(std::span<std::byte> to) {
+    if (at_ - begin_ + to.size() > Limits::kSnapshotTableBytes)
+      return fail(Error::corrupt(
+          fmt::format("the snapshot table is longer than {} bytes", Limits::kSnapshotTableBytes)));
+    RETURN_IF_ERROR(read_fully(storage_, at_, to));
+    at_ += to.size();
+    return {};
+  }
+
+  void align() { at_ = HostOffset((at_.value() + 7) & ~uint64_t{7}); }
+
+ private:
+  const Storage& storage_;
+  HostOffset begin_;
+  HostOffset at_;
+};
+
+}  // namespace
+
+Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header) {
+  std::vector<Snapshot> snapshots;
+  const Geometry geometry = header.geometry();
+  Reader reader(storage, header.snapshot_table);
+
+  for (uint32_t number = 0; number < header.snapshot_count; ++number) {
+    reader.align();
+    const uint64_t at = reader.at();
+    std::array<std::byte, kFixedBytes> fixed{};
+    RETURN_IF_ERROR(reader.take(fixed));
+
+    Snapshot snapshot;
+    snapshot.l1_table = HostOffset(load_be64(&fixed[0]));
+    snapshot.l1_entries = load_be32(&fixed[8]);
+    const uint16_t id_bytes = load_be16(&fixed[12]);
+    const uint16_t name_bytes = load_be16(&fixed[14]);
+    snapshot.date_seconds = load_be32(&fixed[16]);
+    snapshot.date_nanoseconds = load_be32(&fixed[20]);
+    snapshot.vm_clock_nanoseconds = load_be64(&fixed[24]);
+    snapshot.vm_state_size = load_be32(&fixed[32]);
+    const uint32_t extra_bytes = load_be32(&fixed[36]);
+
+    if (extra_bytes > Limits::kSnapshotExtraBytes)
+      return corrupt(number, at,
+                     fmt::format("{} bytes of extra data: {} at most", extra_bytes,
+                                 Limits::kSnapshotExtraBytes));
+    std::vector<std::byte> extra(extra_bytes);
+    RETURN_IF_ERROR(reader.take(extra));
+    if (extra_bytes >= kExtraVmStateSize) snapshot.vm_state_size = load_be64(&extra[0]);
+    // Version 3 must say it; QEMU takes the image's size where an older writer did not.
+    snapshot.disk_size = extra_bytes >= kExtraDiskSize ? load_be64(&extra[8]) : header.size;
+    if (extra_bytes >= kExtraInstructionCount) {
+      snapshot.instruction_count = load_be64(&extra[16]);
+      snapshot.unknown_extra.assign(extra.begin() + kExtraInstructionCount, extra.end());
+    }
+
+    snapshot.id.resize(id_bytes);
+    RETURN_IF_ERROR(reader.take(std::as_writable_bytes(std::span(snapshot.id))));
+    snapshot.name.resize(name_bytes);
+    RETURN_IF_ERROR(reader.take(std::as_writable_bytes(std::span(snapshot.name))));
+
+    if (uint64_t{snapshot.l1_entries} * 8 > Limits::kL1Bytes)
+      return corrupt(number, at,
+                     fmt::format("its L1 table has {} entries: {} at most", snapshot.l1_entries,
+                                 Limits::kL1Bytes / 8));
+    if (geometry.offset_in_cluster(snapshot.l1_table.value()) != 0 ||
+        snapshot.l1_table.value() >
+            static_cast<uint64_t>(INT64_MAX) - uint64_t{snapshot.l1_entries} * 8)
+      return corrupt(number, at,
+                     fmt::format("its L1 table at {:#x} does not begin at a cluster of the file",
+                                 snapshot.l1_table.value()));
+    if (snapshot.disk_size > static_cast<uint64_t>(INT64_MAX))
+      return corrupt(number, at, fmt::format("its disk has {} bytes", snapshot.disk_size));
+    snapshots.push_back(std::move(snapshot));
+  }
+  return snapshots;
+}
+
+const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name) {
+  for (const auto member : {&Snapshot::id, &Snapshot::name}) {
+    const auto found = std::find_if(snapshots.begin(), snapshots.end(),
+                                    [&](const Snapshot& it) { return it.*member == id_or_name; });
+    if (found != snapshots.end()) return &*found;
+  }
+  return nullptr;
+}
+
+}  // namespace qcow2

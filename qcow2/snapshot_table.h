@@ -1,0 +1,38 @@
+// Internal snapshots (QCOW2 text, "Snapshots").
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qcow2/header.h"
+#include "qcow2/offset.h"
+#include "qcow2/result.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+struct Snapshot {
+  HostOffset l1_table;
+  uint32_t l1_entries = 0;
+  std::string id;
+  std::string name;
+  uint32_t date_seconds = 0;  // since the epoch
+  uint32_t date_nanoseconds = 0;
+  uint64_t vm_clock_nanoseconds = 0;
+  uint64_t vm_state_size = 0;               // bytes
+  uint64_t disk_size = 0;                   // bytes; the image's own where the entry does not say
+  uint64_t instruction_count = UINT64_MAX;  // UINT64_MAX: not recorded
+  // Extra data past what we know, kept through a rewrite.
+  std::vector<std::byte> unknown_extra;
+};
+
+// Reads all of them, within the limits of header.h.  Every L1 table is aligned and no larger than
+// the limit; whether it lies within the file is said when it is read.
+Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header);
+
+// By id, else by name, as qemu-img does; nullptr when there is none.
+const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name);
+
+}  // namespace qcow2
