@@ -28,13 +28,13 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
     }
     const size_t depth = ends.size() - 1;
     const Layer& layer = *layers[depth];
-    const bool past_end = at.value() >= layer.size();
     Extent extent;
-    if (past_end) {
-      // A backing file may be smaller than what is on top of it: zeros from there on.
+    if (at.value() >= layer.size()) {
+      // A backing file may be smaller than what is on top of it: nothing from there on.  As in
+      // QEMU, that is a word of the layer above it.
       extent.guest = at;
       extent.length = ends.back() - at;
-      extent.kind = ExtentKind::kZero;
+      extent.depth = static_cast<uint32_t>(depth - 1);
     } else {
       const uint64_t limit = std::min(ends.back() - at, layer.size() - at.value());
       ASSIGN_OR_RETURN(extent, layer.map(at, limit));
@@ -42,8 +42,8 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
         ends.push_back(extent.end());
         continue;
       }
+      extent.depth = static_cast<uint32_t>(depth);
     }
-    extent.depth = static_cast<uint32_t>(depth);
     ASSIGN_OR_RETURN(const bool go_on, visit(extent));
     if (!go_on) return false;
     at = extent.end();

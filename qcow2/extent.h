@@ -10,7 +10,7 @@ namespace qcow2 {
 enum class ExtentKind : uint8_t {
   kData,         // plain bytes at `host`
   kCompressed,   // (part of) one compressed cluster, its stream at `host`
-  kZero,         // reads as zeros, said by some image of the chain or by the end of one
+  kZero,         // reads as zeros, says some image of the chain
   kUnallocated,  // no image of the chain says anything: reads as zeros
 };
 
@@ -18,7 +18,8 @@ struct Extent {
   GuestOffset guest;
   uint64_t length = 0;  // bytes, at least 1
   ExtentKind kind = ExtentKind::kUnallocated;
-  // Which image of the chain: 0 is the top.  For kUnallocated, the last one.
+  // Which image of the chain: 0 is the top.  For kUnallocated, the one behind which nothing is: the
+  // last of the chain, or the one above a backing file that is too short.
   uint32_t depth = 0;
   // kData: of the byte at `guest`.  kCompressed: of the first byte of the cluster's stream.
   // kZero: of the byte at `guest` if `preallocated`.  Else meaningless.
