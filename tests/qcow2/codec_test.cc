@@ -1,0 +1,198 @@
+#include "qcow2/codec.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include <random>
+#include <vector>
+
+#include "tests/catch_text.h"
+
+using namespace qcow2;
+using Bytes = std::vector<std::byte>;
+
+namespace {
+
+// Half of it repeats itself, half is noise.
+Bytes sample(size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  Bytes bytes(size);
+  for (size_t i = 0; i < size; ++i)
+    bytes[i] = i % 64 < 32 ? std::byte(i / 64) : std::byte(random() & 0x0f);
+  return bytes;
+}
+
+Bytes raw_deflate(const Bytes& from, int window_bits) {
+  z_stream z{};
+  REQUIRE(deflateInit2(&z, 6, Z_DEFLATED, -window_bits, 9, Z_DEFAULT_STRATEGY) == Z_OK);
+  Bytes to(deflateBound(&z, from.size()));
+  z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(from.data()));
+  z.avail_in = static_cast<uInt>(from.size());
+  z.next_out = reinterpret_cast<Bytef*>(to.data());
+  z.avail_out = static_cast<uInt>(to.size());
+  REQUIRE(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  to.resize(z.total_out);
+  deflateEnd(&z);
+  return to;
+}
+
+Bytes zstd(const Bytes& from, int level = 3) {
+  Bytes to(ZSTD_compressBound(from.size()));
+  to.resize(ZSTD_compress(to.data(), to.size(), from.data(), from.size(), level));
+  return to;
+}
+
+// As QEMU writes them: streamed, so that the frame does not say how much it holds.
+Bytes zstd_streamed(const Bytes& from) {
+  ZSTD_CCtx* context = ZSTD_createCCtx();
+  Bytes to(ZSTD_compressBound(from.size()) + 64);
+  ZSTD_outBuffer out{to.data(), to.size(), 0};
+  ZSTD_inBuffer in{from.data(), from.size() / 2, 0};
+  ZSTD_compressStream2(context, &out, &in, ZSTD_e_continue);
+  in.size = from.size();
+  REQUIRE(ZSTD_compressStream2(context, &out, &in, ZSTD_e_end) == 0);
+  ZSTD_freeCCtx(context);
+  to.resize(out.pos);
+  return to;
+}
+
+Bytes concatenated(Bytes a, const Bytes& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+}  // namespace
+
+TEST_CASE("what an encoder wrote, a decoder reads", "[codec]") {
+  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
+  const int level = GENERATE(0, 1, 9);
+  const size_t size = GENERATE(512u, 4096u, 65536u, 2u << 20);
+  auto encoder = Encoder::create(type, level);
+  REQUIRE_OK(encoder);
+  const Bytes cluster = sample(size, 1);
+  Bytes stream(size - 1);
+  const size_t length = encoder->encode(cluster, stream);
+  REQUIRE(length > 0);
+  REQUIRE(length < size);
+
+  // The reader gets whole sectors, with somebody else's bytes at the end.
+  for (size_t i = length; i < stream.size(); ++i) stream[i] = std::byte{0xa5};
+  Bytes decoded(size);
+  Decoder decoder;
+  REQUIRE_OK(decoder.decode(type, stream, decoded));
+  CHECK(decoded == cluster);
+  Bytes scratch(size);
+  const auto measured = stream_length(type, stream, decoder, scratch);
+  REQUIRE_OK(measured);
+  CHECK(*measured == length);
+}
+
+TEST_CASE("encoding does not depend on what came before", "[codec]") {
+  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
+  auto fresh = Encoder::create(type, 0);
+  auto used = Encoder::create(type, 0);
+  Bytes a(65535), b(65535), other(65535);
+  used->encode(sample(65536, 7), other);
+  const size_t a_length = fresh->encode(sample(65536, 2), a);
+  const size_t b_length = used->encode(sample(65536, 2), b);
+  CHECK(a_length == b_length);
+  CHECK(std::equal(a.begin(), a.begin() + static_cast<ptrdiff_t>(a_length), b.begin()));
+}
+
+TEST_CASE("what does not get smaller is left alone", "[codec]") {
+  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
+  std::mt19937_64 random(3);
+  Bytes noise(65536);
+  for (auto& byte : noise) byte = std::byte(random() & 0xff);
+  auto encoder = Encoder::create(type, 0);
+  Bytes stream(65535);
+  CHECK(encoder->encode(noise, stream) == 0);
+}
+
+TEST_CASE("deflate as other writers make it", "[codec]") {
+  Decoder decoder;
+  const Bytes cluster = sample(65536, 4);
+  Bytes decoded(65536);
+  SECTION("any window") {
+    const Bytes stream = raw_deflate(cluster, GENERATE(9, 12, 15));
+    REQUIRE_OK(decoder.decode(CompressionType::kDeflate, stream, decoded));
+    CHECK(decoded == cluster);
+  }
+  SECTION("a stream that goes on after the cluster is full, as QEMU takes it") {
+    Bytes longer = concatenated(cluster, sample(100, 9));
+    REQUIRE_OK(decoder.decode(CompressionType::kDeflate, raw_deflate(longer, 12), decoded));
+    CHECK(decoded == cluster);
+  }
+  SECTION("one that is too short") {
+    const Bytes shorter(cluster.begin(), cluster.end() - 1);
+    REQUIRE_FAILS_WITH(decoder.decode(CompressionType::kDeflate, raw_deflate(shorter, 12), decoded),
+                       "ends after 65535 of 65536");
+  }
+  SECTION("one that is cut off") {
+    Bytes stream = raw_deflate(cluster, 12);
+    stream.resize(stream.size() / 2);
+    CHECK_FALSE(decoder.decode(CompressionType::kDeflate, stream, decoded).has_value());
+  }
+  SECTION("a zlib wrapper is no raw deflate") {
+    Bytes stream(compressBound(cluster.size()));
+    uLongf length = stream.size();
+    REQUIRE(compress(reinterpret_cast<Bytef*>(stream.data()), &length,
+                     reinterpret_cast<const Bytef*>(cluster.data()), cluster.size()) == Z_OK);
+    stream.resize(length);
+    CHECK_FALSE(decoder.decode(CompressionType::kDeflate, stream, decoded).has_value());
+  }
+}
+
+TEST_CASE("zstd as other writers make it", "[codec]") {
+  Decoder decoder;
+  const Bytes cluster = sample(65536, 5);
+  const Bytes half(cluster.begin(), cluster.begin() + 32768);
+  const Bytes rest(cluster.begin() + 32768, cluster.end());
+  Bytes decoded(65536);
+  const auto decode = [&](const Bytes& stream) {
+    return decoder.decode(CompressionType::kZstd, stream, decoded);
+  };
+  SECTION("a frame without its content size") {
+    const Bytes stream = concatenated(zstd_streamed(cluster), Bytes(300, std::byte{0}));
+    REQUIRE_OK(decode(stream));
+    CHECK(decoded == cluster);
+    Bytes scratch(65536);
+    const auto length = stream_length(CompressionType::kZstd, stream, decoder, scratch);
+    REQUIRE_OK(length);
+    CHECK(*length == stream.size() - 300);
+  }
+  SECTION("two frames") {
+    const Bytes stream = concatenated(zstd(half), zstd(rest));
+    REQUIRE_OK(decode(concatenated(stream, Bytes(10, std::byte{1}))));
+    CHECK(decoded == cluster);
+    Bytes scratch(65536);
+    CHECK(*stream_length(CompressionType::kZstd, stream, decoder, scratch) == stream.size());
+  }
+  SECTION("a frame that holds more than a cluster") {
+    REQUIRE_FAILS_WITH(decode(zstd(concatenated(cluster, half))), "bad zstd frame");
+  }
+  SECTION("one that holds less") {
+    REQUIRE_FAILS_WITH(decode(zstd(half)), "end after 32768 of 65536");
+    CHECK_FALSE(stream_length(CompressionType::kZstd, zstd(half), decoder, decoded).has_value());
+  }
+  SECTION("one that is cut off") {
+    Bytes stream = zstd(cluster);
+    stream.resize(stream.size() - 1);
+    REQUIRE_FAILS_WITH(decode(stream), "not a whole zstd frame");
+  }
+  SECTION("garbage") {
+    REQUIRE_FAILS_WITH(decode(Bytes(100, std::byte{0x55})), "not a whole zstd frame");
+    REQUIRE_FAILS_WITH(decode(Bytes()), "not a whole zstd frame");
+  }
+  SECTION("a decoder is fine after an error") {
+    CHECK_FALSE(decode(Bytes(100, std::byte{0x55})).has_value());
+    REQUIRE_OK(decode(zstd(cluster, 19)));
+    CHECK(decoded == cluster);
+  }
+}
+
+TEST_CASE("levels out of range are refused", "[codec]") {
+  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, 20), "from 1 to 19");
+  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, -1), "from 1 to 19");
+  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kDeflate, 13), "from 1 to 12");
+}
