@@ -1,6 +1,6 @@
 #include "qcow2/table_cache.h"
 
-#include <utility>
+#include <mutex>
 
 namespace qcow2 {
 
@@ -8,10 +8,13 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
                                                                  HostOffset at, uint64_t size) {
   const Key key{&storage, at.value()};
   {
-    std::lock_guard lock(mutex_);
+    const std::shared_lock lock(mutex_);
     if (const auto found = nodes_.find(key); found != nodes_.end()) {
-      recent_.splice(recent_.begin(), recent_, found->second);
-      return found->second->slice;
+      Node& node = *found->second;
+      // Writing only when it changes keeps the line shared between processors.
+      if (!node.used.load(std::memory_order_relaxed))
+        node.used.store(true, std::memory_order_relaxed);
+      return node.slice;
     }
   }
 
@@ -19,17 +22,26 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   RETURN_IF_ERROR(read_fully(storage, at, bytes));
   auto slice = std::make_shared<const Slice>(std::move(bytes));
 
-  std::lock_guard lock(mutex_);
+  const std::unique_lock lock(mutex_);
   if (const auto found = nodes_.find(key); found != nodes_.end()) return found->second->slice;
-  recent_.push_front(Node{key, slice});
-  nodes_.emplace(key, recent_.begin());
   bytes_ += size;
-  while (bytes_ > limit_ && recent_.size() > 1) {
-    bytes_ -= recent_.back().slice->size();
-    nodes_.erase(recent_.back().key);
-    recent_.pop_back();
-  }
+  make_room();
+  // Right behind the hand, which reaches it last.
+  nodes_.emplace(key, ring_.emplace(hand_, key, slice));
   return slice;
+}
+
+void TableCache::make_room() {
+  while (bytes_ > limit_ && !ring_.empty()) {
+    if (hand_ == ring_.end()) hand_ = ring_.begin();
+    if (hand_->used.exchange(false, std::memory_order_relaxed)) {
+      ++hand_;
+      continue;
+    }
+    bytes_ -= hand_->slice->size();
+    nodes_.erase(hand_->key);
+    hand_ = ring_.erase(hand_);
+  }
 }
 
 }  // namespace qcow2

@@ -1,12 +1,14 @@
 // L2 tables in memory, in slices, up to a limit in bytes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
+#include <shared_mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "qcow2/offset.h"
@@ -18,8 +20,12 @@ namespace qcow2 {
 // One cache serves a whole backing chain.  A table is cached in slices, so that a small limit still
 // works with 2 MiB clusters, whose tables are 2 MiB too.
 //
-// Thread-safe.  The lock is held for a look-up only, never while a slice is read: two threads that
-// miss the same slice at once both read it, and one result stays.
+// Thread-safe.  A hit takes the lock shared and writes nothing but the mark of its own slice, so
+// that readers do not wait for each other; a slice is read from storage with no lock held: two
+// threads that miss the same one at once both read it, and one result stays.
+//
+// What goes when there is no room is found by the clock algorithm ("second chance"): the hand
+// passes over a slice that was used since it last came by, and takes the first that was not.
 class TableCache {
  public:
   // Bytes of the largest slice.
@@ -46,16 +52,22 @@ class TableCache {
     }
   };
   struct Node {
+    explicit Node(Key k, std::shared_ptr<const Slice> s) : key(k), slice(std::move(s)) {}
     Key key;
     std::shared_ptr<const Slice> slice;
+    std::atomic<bool> used{false};
   };
+  using Ring = std::list<Node>;
+
+  void make_room();  // with mutex_ held alone
 
   const uint64_t limit_;
-  std::mutex mutex_;
-  std::list<Node> recent_;  // guarded by mutex_; the most recently used first
-  std::unordered_map<Key, std::list<Node>::iterator, KeyHash> nodes_;  // guarded by mutex_
-  // Guarded by mutex_.  Invariant: the sum of the sizes in recent_, at most limit_ between calls
-  // (or a single slice).
+  std::shared_mutex mutex_;
+  Ring ring_;                                               // guarded by mutex_
+  Ring::iterator hand_ = ring_.end();                       // guarded by mutex_
+  std::unordered_map<Key, Ring::iterator, KeyHash> nodes_;  // guarded by mutex_
+  // Guarded by mutex_.  Invariant: the sum of the sizes in ring_, at most limit_ between calls (or
+  // a single slice).
   uint64_t bytes_ = 0;
 };
 
