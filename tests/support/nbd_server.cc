@@ -1,0 +1,73 @@
+#include "tests/support/nbd_server.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+#include <thread>
+
+#include "tests/support/raw_file.h"
+
+namespace support {
+
+namespace {
+
+bool can_connect(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    throw std::runtime_error(path + ": too long for a socket");
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw std::runtime_error("socket");
+  const bool connected =
+      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  ::close(fd);
+  return connected;
+}
+
+std::string percent_encode(const std::string& text) {
+  std::string encoded;
+  for (const unsigned char c : text)
+    encoded +=
+        std::isalnum(c) != 0 ? std::string(1, static_cast<char>(c)) : fmt::format("%{:02X}", c);
+  return encoded;
+}
+
+}  // namespace
+
+NbdServer::NbdServer(Kind kind, const std::vector<std::string>& arguments)
+    : folder_(std::make_unique<TempDirectory>()), socket_(*folder_ / "socket") {
+  std::vector<std::string> command;
+  if (kind == Kind::kNbdkit)
+    command = {"nbdkit", "--foreground", "--exit-with-parent", "--unix", socket_};
+  else
+    // Persistent, for as many clients as come.
+    command = {"qemu-nbd", "--read-only", "--persistent", "--shared=0", "--socket=" + socket_};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  child_ = std::make_unique<Child>(command, *folder_ / "log");
+
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!can_connect(socket_)) {
+    if (!child_->running() || std::chrono::steady_clock::now() > deadline)
+      throw std::runtime_error(
+          fmt::format("{}: the server did not come up: {}", shell_line(command), log()));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+std::string NbdServer::uri(const std::string& export_name) const {
+  return fmt::format("nbd+unix:///{}?socket={}", percent_encode(export_name), socket_);
+}
+
+std::string NbdServer::log() const {
+  const auto bytes = read_file(*folder_ / "log");
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace support

@@ -1,0 +1,41 @@
+// An NBD server for as long as the object lives.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support/process.h"
+#include "tests/support/temp_directory.h"
+
+namespace support {
+
+// Listens on a Unix socket in a folder of its own.
+class NbdServer {
+ public:
+  // `nbdkit <arguments>`, the plugin and its parameters.  Throws std::runtime_error, with what the
+  // server said, when it does not come up.
+  static NbdServer nbdkit(const std::vector<std::string>& arguments) {
+    return NbdServer(Kind::kNbdkit, arguments);
+  }
+  // `qemu-nbd -r <arguments>`, read-only.
+  static NbdServer qemu_nbd(const std::vector<std::string>& arguments) {
+    return NbdServer(Kind::kQemuNbd, arguments);
+  }
+
+  const std::string& socket() const { return socket_; }
+  std::string uri(const std::string& export_name = "") const;
+  // What it wrote so far.
+  std::string log() const;
+  Child& process() { return *child_; }
+
+ private:
+  enum class Kind { kNbdkit, kQemuNbd };
+  NbdServer(Kind kind, const std::vector<std::string>& arguments);
+
+  std::unique_ptr<TempDirectory> folder_;
+  std::string socket_;
+  std::unique_ptr<Child> child_;  // after folder_: goes before it
+};
+
+}  // namespace support

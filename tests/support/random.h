@@ -1,0 +1,48 @@
+// Random choices that a seed repeats on every machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace support {
+
+// SplitMix64: S. Vigna's public-domain generator.  The distributions of <random> differ from one
+// library to the next; these do not.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+
+  // 0 … n - 1; n at least 1.  The bias is of no matter to a test.
+  uint64_t below(uint64_t n) { return next() % n; }
+  // Both ends included.
+  uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
+  bool chance(unsigned percent) { return below(100) < percent; }
+
+  template <typename T>
+  const T& pick(const std::vector<T>& from) {
+    return from[below(from.size())];
+  }
+
+  void fill(std::span<std::byte> bytes);
+
+ private:
+  uint64_t state_;
+};
+
+// The seed of this run: VIRT_COMPACT_SEED, or a new one for each process.  Image number i of a test
+// is made from seed + i, so that a failure names a seed that makes it again as the first.
+uint64_t base_seed();
+
+// How many random images a test goes through: VIRT_COMPACT_ITERATIONS, or else `otherwise`.
+uint64_t iterations(uint64_t otherwise);
+
+}  // namespace support
