@@ -1,0 +1,39 @@
+// The engine's view of a disk against the bytes that QEMU read from it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "qcow2/disk.h"
+#include "qcow2/extent.h"
+#include "tests/interop/qemu.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+
+namespace interop {
+
+// Each returns what is wrong, in words, and an empty string when nothing is.
+
+// That the extents cover [begin, end) without gap or overlap, and say zero only where `truth` is.
+std::string cover_complaint(const std::vector<qcow2::Extent>& extents, uint64_t begin, uint64_t end,
+                            const support::RawFile& truth);
+
+// That what the extents hold, read one by one, is what `truth` has there.
+std::string extent_complaint(const qcow2::Disk& disk, const std::vector<qcow2::Extent>& extents,
+                             const support::RawFile& truth);
+
+// That pieces of all sizes, from `threads` threads at once, read as `truth` does.  A disk that is
+// not `huge` is also read from end to end.
+std::string read_complaint(const qcow2::Disk& disk, const support::RawFile& truth, unsigned threads,
+                           bool huge, support::Random& random);
+
+// That maps of random ranges, and maps that stop early, say what `whole` says, the map of all.
+std::string partial_map_complaint(const qcow2::Disk& disk, const std::vector<qcow2::Extent>& whole,
+                                  support::Random& random);
+
+// That the extents tell what `qemu-img map` tells of the same disk.
+std::string qemu_map_complaint(const qcow2::Disk& disk, const std::vector<qcow2::Extent>& extents,
+                               const std::vector<MapEntry>& entries);
+
+}  // namespace interop

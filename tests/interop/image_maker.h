@@ -1,0 +1,52 @@
+// Random QCOW2 images of every kind that qemu-img and qemu-io can make.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/support/random.h"
+
+namespace interop {
+
+// A disk that an image holds, and its bytes as QEMU reads them.
+struct MadeDisk {
+  std::string snapshot;  // the internal snapshot's name; empty: the disk as it is now
+  std::string raw;       // path of a raw file with its bytes
+  // Path of an image whose current disk this is: the image itself, or a copy with the snapshot
+  // applied to it.  qemu-img map and qemu-nbd tell of a snapshot only in this way.
+  std::string image;
+};
+
+struct MadeImage {
+  std::string path;
+  std::vector<MadeDisk> disks;  // the current one first
+  uint64_t cluster_size = 0;    // of the top image, bytes
+  uint64_t size = 0;            // of the current disk, bytes
+  bool sound = true;            // false: left with wrong refcounts, dirty or by a failed snapshot
+  bool huge = false;            // far larger than what is written: do not read all of it
+  std::string recipe;           // the commands that made it, one a line
+};
+
+// Makes an image, and what it needs behind it, in `folder`, which must be empty.  Throws
+// std::runtime_error when one of QEMU's tools fails at what it can surely do.
+MadeImage make_image(support::Random& random, const std::string& folder);
+
+// How an image of the chain is made; drawn at random, and open to tests that want one thing alone.
+struct Shape {
+  std::string compat = "1.1";
+  unsigned cluster_bits = 16;
+  unsigned refcount_bits = 16;
+  bool extended_l2 = false;
+  bool lazy_refcounts = false;
+  bool zstd = false;
+  std::string preallocation = "off";
+  enum class DataFile { kNone, kPlain, kRaw } data_file = DataFile::kNone;
+
+  bool v3() const { return compat != "0.10"; }
+  uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
+  // What stands behind qemu-img create -o, without the data file.
+  std::string options() const;
+};
+
+}  // namespace interop

@@ -1,0 +1,40 @@
+// QEMU's tools as the tests ask them: what QEMU says of an image is the truth here.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/support/process.h"
+
+namespace interop {
+
+// What `qemu-img map --output=json` says of a stretch of the disk.
+struct MapEntry {
+  uint64_t start = 0;   // bytes
+  uint64_t length = 0;  // bytes
+  uint32_t depth = 0;
+  bool present = false;
+  bool zero = false;
+  bool data = false;
+  std::optional<uint64_t> offset;  // bytes, in the file of that depth
+};
+
+std::vector<MapEntry> qemu_map(const std::string& image);
+
+// Writes the disk of `image` to a new raw file.
+void convert_to_raw(const std::string& image, const std::string& raw);
+
+// The checks below return what is wrong, and an empty string when nothing is.
+
+// `qemu-img check` finds neither errors nor leaks.
+std::string check_complaint(const std::string& image);
+// `qemu-img compare` finds both disks identical.
+std::string compare_complaint(const std::string& image, const std::string& image_format,
+                              const std::string& raw);
+
+// The virtual size, bytes.
+uint64_t virtual_size(const std::string& image);
+
+}  // namespace interop
