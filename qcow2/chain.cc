@@ -25,19 +25,6 @@ Result<Format> parse_format(const std::string& name) {
       fmt::format("its format is '{}': only qcow2 and raw are supported", name)));
 }
 
-// Says raw for what is no image that we know of: a disk need not look like anything.
-Result<Format> probe(const Storage& storage) {
-  std::array<std::byte, 512> start{};
-  ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
-  if (got == 0) return fail(Error::invalid(storage.name() + ": the file is empty"));
-  const auto bytes = std::span<const std::byte>(start).first(got);
-  if (has_magic(bytes)) return Format::kQcow2;
-  if (const char* foreign = foreign_format(bytes))
-    return fail(Error::unsupported(fmt::format(
-        "{}: looks like a {} image: only qcow2 and raw are supported", storage.name(), foreign)));
-  return Format::kRaw;
-}
-
 // A file of the chain that is yet to be opened.
 struct Backing {
   std::string path;
@@ -70,7 +57,7 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
 
   Format format = it.format.value_or(Format::kRaw);
   if (!it.format) {
-    ASSIGN_OR_RETURN(format, probe(*file));
+    ASSIGN_OR_RETURN(format, probe_format(*file));
   }
   Opened opened;
   opened.storage = file;
@@ -110,6 +97,18 @@ Result<Backing> backing_of(const std::string& path, const Header& header,
 
 const char* to_string(Format format) {
   return format == Format::kQcow2 ? "qcow2" : "raw";
+}
+
+Result<Format> probe_format(const Storage& storage) {
+  std::array<std::byte, 512> start{};
+  ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
+  if (got == 0) return fail(Error::invalid(storage.name() + ": the file is empty"));
+  const auto bytes = std::span<const std::byte>(start).first(got);
+  if (has_magic(bytes)) return Format::kQcow2;
+  if (const char* foreign = foreign_format(bytes))
+    return fail(Error::unsupported(fmt::format(
+        "{}: looks like a {} image: only qcow2 and raw are supported", storage.name(), foreign)));
+  return Format::kRaw;
 }
 
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name) {
