@@ -1,0 +1,416 @@
+#include "qcow2/builder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "qcow2/aligned_buffer.h"
+#include "qcow2/byte_order.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/refcount_block.h"
+
+namespace qcow2 {
+
+namespace {
+
+constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
+constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
+
+constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
+  return n / by + (n % by != 0);
+}
+
+uint64_t rounded_size(const BuildOptions& options) {
+  return divide_up(options.size, Geometry::kSectorSize) * Geometry::kSectorSize;
+}
+
+// What lies at the end of the file: the L1 table, the refcount table, and the refcount blocks that
+// have no place in their range any more.
+struct Tail {
+  uint64_t l1;  // the first cluster of each
+  uint64_t table;
+  uint64_t blocks;
+  uint64_t end;
+
+  // `start`: the first free cluster; `first_range`: of the first block that is to be written.
+  // More blocks may need a longer table, which may need more blocks: once it grows no more, it
+  // fits.
+  static Tail plan(uint64_t start, uint64_t l1_clusters, uint64_t first_range, uint64_t per_block,
+                   uint64_t cluster_size) {
+    uint64_t table_clusters = 1;
+    uint64_t block_clusters = 1;
+    while (true) {
+      const uint64_t end = start + l1_clusters + table_clusters + block_clusters;
+      const uint64_t ranges = divide_up(end, per_block);
+      const uint64_t table_needed = std::max<uint64_t>(divide_up(ranges * 8, cluster_size), 1);
+      const uint64_t blocks_needed = ranges - first_range;
+      if (table_needed <= table_clusters && blocks_needed <= block_clusters)
+        return {start, start + l1_clusters, start + l1_clusters + table_clusters, end};
+      table_clusters = std::max(table_clusters, table_needed);
+      block_clusters = std::max(block_clusters, blocks_needed);
+    }
+  }
+};
+
+Result<void> check(const BuildOptions& options) {
+  if (options.version != 2 && options.version != 3)
+    return fail(Error::invalid(fmt::format("QCOW2 version {}: 2 or 3", options.version)));
+  if (options.cluster_bits < Geometry::kMinClusterBits ||
+      options.cluster_bits > Geometry::kMaxClusterBits)
+    return fail(Error::invalid(
+        fmt::format("a cluster size of 2^{}: 512 bytes to 2 MiB", options.cluster_bits)));
+  if (options.refcount_order > 6) return fail(Error::invalid("refcounts have 64 bits at most"));
+  if (options.version == 2) {
+    if (options.refcount_order != 4)
+      return fail(Error::invalid("compat=0.10 (version 2) has refcounts of 16 bits only"));
+    if (options.extended_l2 || options.lazy_refcounts ||
+        options.compression_type != CompressionType::kDeflate)
+      return fail(
+          Error::invalid("extended L2 entries, lazy refcounts and zstd need compat=1.1 "
+                         "(version 3)"));
+  }
+  if (options.extended_l2 && options.cluster_bits < Geometry::kMinClusterBitsExtendedL2)
+    return fail(Error::invalid("extended L2 entries need clusters of 16 KiB at least"));
+  if (options.backing_file.size() > Limits::kBackingNameBytes)
+    return fail(
+        Error::invalid(fmt::format("the backing file name has {} bytes: {} at most",
+                                   options.backing_file.size(), Limits::kBackingNameBytes)));
+  const Geometry geometry(options.cluster_bits, options.extended_l2);
+  if (options.size > static_cast<uint64_t>(INT64_MAX) - Geometry::kSectorSize ||
+      geometry.l1_entries_for(rounded_size(options)) * 8 > Limits::kL1Bytes)
+    return fail(Error::invalid(fmt::format(
+        "a disk of {} bytes is too large for clusters of {} bytes: {} at most", options.size,
+        geometry.cluster_size(), Limits::kL1Bytes / 8 * geometry.l2_reach())));
+  return {};
+}
+
+}  // namespace
+
+class Builder::Impl {
+ public:
+  Impl(Storage& out, const BuildOptions& options)
+      : out_(out),
+        options_(options),
+        geometry_(options.cluster_bits, options.extended_l2),
+        size_(rounded_size(options)),
+        per_block_(refcounts_per_block(options.cluster_bits, options.refcount_order)),
+        // QEMU wants an L1 table even for a disk of no bytes.
+        l1_(std::max<uint64_t>(geometry_.l1_entries_for(size_), 1)),
+        l2_(geometry_.cluster_size()),
+        refcounts_(geometry_.cluster_size()) {
+    clear(l2_);
+    clear(refcounts_);
+    count(0);  // the header
+  }
+
+  Result<void> make_header();
+  Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
+  Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
+  Result<void> place_zero(ClusterIndex first, uint64_t clusters);
+  Result<void> finish();
+
+  const Geometry& geometry() const { return geometry_; }
+  const BuildCounts& counts() const { return counts_; }
+
+ private:
+  static void clear(AlignedBuffer& buffer) { std::memset(buffer.data(), 0, buffer.size()); }
+
+  // The cluster of the current range where its refcount block goes.
+  uint64_t reserved() const { return (range_ + 1) * per_block_ - 1; }
+  uint64_t get_count(uint64_t cluster) const {
+    return get_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order);
+  }
+  // One more reference to a cluster of the current range.
+  void count(uint64_t cluster) {
+    set_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order,
+                 get_count(cluster) + 1);
+  }
+
+  Result<void> begin(ClusterIndex first, uint64_t clusters);
+  Result<void> close_range();
+  Result<uint64_t> new_cluster();
+  Result<void> write_l2();
+  void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
+  Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
+  Result<void> write_tail();
+
+  Storage& out_;
+  const BuildOptions options_;
+  const Geometry geometry_;
+  const uint64_t size_;       // of the virtual disk, bytes
+  const uint64_t per_block_;  // clusters that a refcount block counts
+  Header header_;
+
+  uint64_t next_ = 1;  // the first cluster of the file that is free, as are all behind it
+  // Where the next stream may go.  Invariant: not at the start of a cluster unless it is 0, which
+  // means nowhere; and the cluster it is in is next_ - 1.
+  uint64_t pack_ = 0;
+
+  std::vector<uint64_t> l1_;
+  AlignedBuffer l2_;  // the table of l1_index_
+  uint64_t l1_index_ = 0;
+  bool l2_used_ = false;     // l2_ has an entry
+  uint64_t next_guest_ = 0;  // no guest cluster before this one may come any more
+
+  uint64_t range_ = 0;                    // of next_, unless next_ is about to leave it
+  AlignedBuffer refcounts_;               // the counts of that range
+  std::vector<uint64_t> refcount_table_;  // blocks of the ranges before
+
+  BuildCounts counts_;
+};
+
+Result<void> Builder::Impl::make_header() {
+  header_.version = options_.version;
+  header_.cluster_bits = options_.cluster_bits;
+  header_.size = size_;
+  header_.refcount_order = options_.refcount_order;
+  header_.compression_type = options_.compression_type;
+  header_.l1_entries = static_cast<uint32_t>(l1_.size());
+  if (options_.extended_l2) header_.incompatible_features |= incompatible::kExtendedL2;
+  if (options_.compression_type != CompressionType::kDeflate)
+    header_.incompatible_features |= incompatible::kCompressionType;
+  if (options_.lazy_refcounts) header_.compatible_features |= compatible::kLazyRefcounts;
+  header_.backing_file = options_.backing_file;
+  if (!options_.backing_format.empty()) {
+    const auto name = std::as_bytes(std::span(options_.backing_format));
+    header_.extensions.push_back({HeaderExtension::kBackingFormat, {name.begin(), name.end()}});
+  }
+  if (options_.version >= 3) {
+    header_.extensions.push_back(feature_name_table());
+    // The names are a courtesy, which the smallest clusters may have no room for.
+    if (header_.encode()) return {};
+    header_.extensions.pop_back();
+  }
+  auto encoded = header_.encode();
+  if (!encoded) return fail(std::move(encoded).error());
+  return {};
+}
+
+Result<void> Builder::Impl::write_cluster(uint64_t cluster, const AlignedBuffer& bytes) {
+  return out_.write(geometry_.start_of(HostCluster(cluster)), bytes.span());
+}
+
+// The reserved cluster is next: the counts of all before it are final.
+Result<void> Builder::Impl::close_range() {
+  const uint64_t cluster = reserved();
+  count(cluster);
+  RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
+  refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
+  clear(refcounts_);
+  ++range_;
+  next_ = cluster + 1;
+  return {};
+}
+
+// Its count stays 0 until count ().
+Result<uint64_t> Builder::Impl::new_cluster() {
+  pack_ = 0;
+  if (next_ == reserved()) RETURN_IF_ERROR(close_range());
+  return next_++;
+}
+
+Result<void> Builder::Impl::write_l2() {
+  if (!l2_used_) return {};
+  ASSIGN_OR_RETURN(const uint64_t cluster, new_cluster());
+  count(cluster);
+  RETURN_IF_ERROR(write_cluster(cluster, l2_));
+  l1_[l1_index_] = geometry_.start_of(HostCluster(cluster)).value() | kEntryCopied;
+  clear(l2_);
+  l2_used_ = false;
+  return {};
+}
+
+void Builder::Impl::set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap) {
+  std::byte* const entry = l2_.data() + geometry_.l2_index(cluster) * geometry_.l2_entry_size();
+  store_be64(entry, word);
+  if (geometry_.extended_l2()) store_be64(entry + 8, bitmap);
+  l2_used_ = true;
+}
+
+// Goes to the L2 table of `first`.  Guest clusters come in order, so that a table that is left is
+// finished.
+Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
+  const uint64_t all = geometry_.clusters_for(size_);
+  if (first.value() < next_guest_ || clusters == 0 || clusters > all ||
+      first.value() > all - clusters)
+    return fail(
+        Error::invalid(fmt::format("guest cluster {} (and {} more) is out of order, or "
+                                   "outside of the disk",
+                                   first.value(), clusters - 1)));
+  const uint64_t l1_index = geometry_.l1_index(first);
+  if (l1_index == l1_index_) return {};
+  RETURN_IF_ERROR(write_l2());
+  l1_index_ = l1_index;
+  return {};
+}
+
+Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_t clusters) {
+  RETURN_IF_ERROR(begin(first, clusters));
+  ASSIGN_OR_RETURN(const uint64_t start, new_cluster());
+  const uint64_t in_table = geometry_.l2_entries() - geometry_.l2_index(first);
+  const uint64_t placed = std::min({clusters, in_table, reserved() - start});
+  next_ = start + placed;
+  for (uint64_t i = 0; i < placed; ++i) {
+    count(start + i);
+    set_entry(first + i, geometry_.start_of(HostCluster(start + i)).value() | kEntryCopied,
+              kAllSubclustersAllocated);
+  }
+  next_guest_ = first.value() + placed;
+  counts_.data_clusters += placed;
+  return Placement{geometry_.start_of(HostCluster(start)), placed};
+}
+
+Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_t length) {
+  const uint64_t cluster_size = geometry_.cluster_size();
+  if (length == 0 || length >= cluster_size)
+    return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
+  RETURN_IF_ERROR(begin(cluster, 1));
+
+  // Go on behind the stream before, if the count of that cluster has room for one more, and the
+  // cluster behind it is ours to cross into.
+  bool crosses = false;
+  if (pack_ != 0) {
+    crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
+    if (get_count(next_ - 1) == max_refcount(options_.refcount_order) ||
+        (crosses && next_ == reserved()))
+      pack_ = 0;
+  }
+  uint64_t at = pack_;
+  if (at == 0) {
+    ASSIGN_OR_RETURN(const uint64_t fresh, new_cluster());
+    at = geometry_.start_of(HostCluster(fresh)).value();
+    crosses = false;
+  }
+  count(next_ - 1);
+  if (crosses) {
+    ++next_;
+    count(next_ - 1);
+  }
+  if (at >> CompressedDescriptor::offset_bits(options_.cluster_bits) != 0)
+    return fail(
+        Error::invalid(fmt::format("compressed data at {:#x}: too far for clusters of {} "
+                                   "bytes",
+                                   at, cluster_size)));
+  pack_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
+
+  const auto descriptor = CompressedDescriptor::covering(HostOffset(at), length);
+  set_entry(cluster, descriptor.encode(options_.cluster_bits), 0);
+  next_guest_ = cluster.value() + 1;
+  ++counts_.compressed_clusters;
+  counts_.compressed_bytes += length;
+  return HostOffset(at);
+}
+
+Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
+  if (options_.version < 3)
+    return fail(Error::invalid("compat=0.10 (version 2) has no zero clusters"));
+  for (uint64_t i = 0; i < clusters; ++i) {
+    RETURN_IF_ERROR(begin(first + i, 1));
+    set_entry(first + i, options_.extended_l2 ? 0 : kEntryZero, kAllSubclustersZero);
+    next_guest_ = first.value() + i + 1;
+  }
+  counts_.zero_clusters += clusters;
+  return {};
+}
+
+Result<void> Builder::Impl::write_tail() {
+  const uint64_t cluster_size = geometry_.cluster_size();
+  const Tail tail =
+      Tail::plan(next_, divide_up(l1_.size() * 8, cluster_size), range_, per_block_, cluster_size);
+  const uint64_t table_clusters = tail.blocks - tail.table;
+  if (table_clusters * cluster_size > Limits::kRefcountTableBytes)
+    return fail(Error::invalid(
+        fmt::format("{} bytes are too many for clusters of {} bytes: the "
+                    "refcount table would be larger than {} bytes",
+                    tail.end * cluster_size, cluster_size, Limits::kRefcountTableBytes)));
+
+  AlignedBuffer l1((tail.table - tail.l1) * cluster_size);
+  clear(l1);
+  for (uint64_t i = 0; i < l1_.size(); ++i) store_be64(l1.data() + i * 8, l1_[i]);
+  RETURN_IF_ERROR(write_cluster(tail.l1, l1));
+
+  // The open range first, whose counts so far are in refcounts_; then those that only the tail is
+  // in.
+  uint64_t at = next_;
+  for (uint64_t cluster = tail.blocks; cluster < tail.end; ++cluster) {
+    const uint64_t range_end = std::min((range_ + 1) * per_block_, tail.end);
+    for (; at < range_end; ++at) count(at);
+    RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
+    refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
+    clear(refcounts_);
+    ++range_;
+  }
+
+  AlignedBuffer table(table_clusters * cluster_size);
+  clear(table);
+  for (uint64_t i = 0; i < refcount_table_.size(); ++i)
+    store_be64(table.data() + i * 8, refcount_table_[i]);
+  RETURN_IF_ERROR(write_cluster(tail.table, table));
+
+  header_.l1_table = geometry_.start_of(HostCluster(tail.l1));
+  header_.refcount_table = geometry_.start_of(HostCluster(tail.table));
+  header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
+  counts_.file_size = tail.end * cluster_size;
+  return {};
+}
+
+Result<void> Builder::Impl::finish() {
+  RETURN_IF_ERROR(write_l2());
+  RETURN_IF_ERROR(write_tail());
+  RETURN_IF_ERROR(out_.resize(counts_.file_size));
+  ASSIGN_OR_RETURN(const auto encoded, header_.encode());
+  AlignedBuffer cluster(geometry_.cluster_size());
+  clear(cluster);
+  std::copy(encoded.begin(), encoded.end(), cluster.data());
+  return write_cluster(0, cluster);
+}
+
+Builder::Builder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Builder::~Builder() = default;
+
+Result<std::unique_ptr<Builder>> Builder::create(Storage& out, const BuildOptions& options) {
+  RETURN_IF_ERROR(check(options));
+  auto impl = std::make_unique<Impl>(out, options);
+  RETURN_IF_ERROR(impl->make_header());
+  return std::unique_ptr<Builder>(new Builder(std::move(impl)));
+}
+
+Result<Builder::Placement> Builder::place_data(ClusterIndex first, uint64_t clusters) {
+  return impl_->place_data(first, clusters);
+}
+
+Result<HostOffset> Builder::place_compressed(ClusterIndex cluster, uint64_t length) {
+  return impl_->place_compressed(cluster, length);
+}
+
+Result<void> Builder::place_zero(ClusterIndex first, uint64_t clusters) {
+  return impl_->place_zero(first, clusters);
+}
+
+Result<void> Builder::finish() {
+  return impl_->finish();
+}
+
+const Geometry& Builder::geometry() const {
+  return impl_->geometry();
+}
+
+const BuildCounts& Builder::counts() const {
+  return impl_->counts();
+}
+
+uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters) {
+  const Geometry geometry(options.cluster_bits, options.extended_l2);
+  const uint64_t cluster_size = geometry.cluster_size();
+  const uint64_t l1_entries = std::max<uint64_t>(geometry.l1_entries_for(rounded_size(options)), 1);
+  const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
+  // The header, and L2 tables with at least one entry each.
+  const uint64_t before = 1 + std::min(l1_entries, clusters);
+  const uint64_t blocks = divide_up(before + clusters, per_block - 1);
+  const Tail tail = Tail::plan(before + clusters + blocks, divide_up(l1_entries * 8, cluster_size),
+                               blocks, per_block, cluster_size);
+  return (tail.end - clusters) * cluster_size;
+}
+
+}  // namespace qcow2
