@@ -40,7 +40,7 @@ struct ForeignMagic {
   std::string_view magic;
   const char* name;
 };
-constexpr std::array<ForeignMagic, 9> kForeign{{
+constexpr std::array<ForeignMagic, 10> kForeign{{
     {0, "KDMV", "VMDK"},
     {0, "COWD", "VMDK"},
     {0, "# Disk DescriptorFile", "VMDK"},
@@ -49,6 +49,7 @@ constexpr std::array<ForeignMagic, 9> kForeign{{
     {0, "LUKS\xba\xbe", "LUKS"},
     {0, std::string_view("QED\0", 4), "QED"},
     {0, "WithoutFreeSpace", "Parallels"},
+    {0, "WithouFreSpacExt", "Parallels"},
     {0x40, "\x7f\x10\xda\xbe", "VDI"},
 }};
 

@@ -33,7 +33,7 @@ class Reader {
     if (at_ - begin_ + to.size() > Limits::kSnapshotTableBytes)
       return fail(Error::corrupt(
           fmt::format("the snapshot table is longer than {} bytes", Limits::kSnapshotTableBytes)));
-    RETURN_IF_ERROR(read_fully(storage_, at_, to));
+    RETURN_IF_ERROR(with_context(read_fully(storage_, at_, to), "snapshot table"));
     at_ += to.size();
     return {};
   }
