@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "qcow2/file_storage.h"
 #include "qcow2/raw_layer.h"
 
 namespace qcow2 {
@@ -33,12 +32,13 @@ struct Backing {
 };
 
 struct Opened {
-  std::shared_ptr<Storage> storage;
-  std::shared_ptr<Image> image;  // nullptr: raw
+  std::shared_ptr<FileStorage> storage;
+  std::shared_ptr<FileStorage> data_file;  // nullptr: none
+  std::shared_ptr<Image> image;            // nullptr: raw
   std::shared_ptr<Layer> layer;
 };
 
-Result<std::shared_ptr<Storage>> open_data_file(const std::string& path, const Header& header) {
+Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header) {
   const auto name = header.data_file();
   if (!name)
     return fail(Error::corrupt("the image wants an external data file, and does not name it"));
@@ -66,11 +66,10 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
     return opened;
   }
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
-  std::shared_ptr<Storage> data_file;
   if (header.has_data_file()) {
-    ASSIGN_OR_RETURN(data_file, with_context(open_data_file(it.path, header), it.path));
+    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header), it.path));
   }
-  ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), std::move(data_file), cache));
+  ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
   ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
   return opened;
 }
@@ -150,6 +149,8 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
       chain.top_ = opened->image;
     }
     chain.layers_.push_back(opened->layer);
+    chain.files_.push_back(opened->storage);
+    if (opened->data_file) chain.files_.push_back(opened->data_file);
     if (!opened->image || opened->image->header().backing_file.empty()) break;
     ASSIGN_OR_RETURN(next, backing_of(current.path, opened->image->header(), options.backing));
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qcow2/disk.h"
+#include "qcow2/file_storage.h"
 #include "qcow2/image.h"
 #include "qcow2/result.h"
 
@@ -42,6 +43,8 @@ class Chain {
   // nullptr for a raw file.
   const std::shared_ptr<Image>& image() const { return top_; }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
+  // Every file that was opened: the images from the top down, each before its external data file.
+  const std::vector<std::shared_ptr<FileStorage>>& files() const { return files_; }
 
   Disk disk() const;
   // The disk as it was at an internal snapshot.
@@ -51,6 +54,7 @@ class Chain {
   std::shared_ptr<Storage> storage_;  // of the top
   std::shared_ptr<Image> top_;        // nullptr: raw
   std::vector<std::shared_ptr<Layer>> layers_;
+  std::vector<std::shared_ptr<FileStorage>> files_;
 };
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:
