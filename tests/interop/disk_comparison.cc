@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <mutex>
+#include <stdexcept>
+#include <string_view>
 #include <thread>
 
 namespace interop {
@@ -235,6 +237,26 @@ std::string qemu_map_complaint(const Disk& disk, const std::vector<Extent>& exte
     }
   }
   return {};
+}
+
+std::vector<Extent> require_same_disk(const Disk& disk, const std::string& path,
+                                      const std::string& raw, bool huge, Random& random) {
+  const RawFile truth(raw);
+  const auto require = [](const std::string& complaint) {
+    if (!complaint.empty()) throw std::runtime_error(complaint);
+  };
+  if (disk.size() != truth.size())
+    require(fmt::format("the disk has {} bytes, it should have {}", disk.size(), truth.size()));
+  std::vector<Extent> extents;
+  if (const auto done = disk.map(GuestOffset(0), disk.size(), extents); !done)
+    require("map: " + done.error().message());
+  require(cover_complaint(extents, 0, disk.size(), truth));
+  require(extent_complaint(disk, extents, truth));
+  require(partial_map_complaint(disk, extents, random));
+  require(qemu_map_complaint(disk, extents, qemu_map(path)));
+  require(read_complaint(disk, truth, 1, huge, random));
+  require(read_complaint(disk, truth, 16, huge, random));
+  return extents;
 }
 
 }  // namespace interop

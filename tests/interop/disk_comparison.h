@@ -13,6 +13,13 @@
 
 namespace interop {
 
+// Everything below of `disk`, which QEMU sees as the current disk of the image `path`, and whose
+// bytes stand in the file `raw`.  Throws std::runtime_error with what is wrong.  Returns the map of
+// the whole disk.
+std::vector<qcow2::Extent> require_same_disk(const qcow2::Disk& disk, const std::string& path,
+                                             const std::string& raw, bool huge,
+                                             support::Random& random);
+
 // Each returns what is wrong, in words, and an empty string when nothing is.
 
 // That the extents cover [begin, end) without gap or overlap, and say zero only where `truth` is.

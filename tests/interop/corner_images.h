@@ -1,0 +1,17 @@
+// Good images that no tool writes, or only by chance: QEMU reads them all.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace interop {
+
+struct CornerImage {
+  std::string name;  // what is special
+  std::string path;
+};
+
+// Makes all of them in `folder`.
+std::vector<CornerImage> make_corner_images(const std::string& folder);
+
+}  // namespace interop
