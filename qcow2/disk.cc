@@ -11,6 +11,9 @@ namespace {
 // The chain is resolved in windows of this many bytes.  Without them, a hole of terabytes in the
 // top would be found again for each small extent of the image behind it.
 constexpr uint64_t kWindow = uint64_t{1} << 30;
+// A window in which no more pieces than this were met is followed by one twice as large: a disk of
+// exabytes that is one hole is mapped in a moment, and not in billions of windows.
+constexpr unsigned kFewPieces = 4;
 
 using Layers = std::vector<std::shared_ptr<Layer>>;
 
@@ -59,16 +62,20 @@ Result<void> Disk::map(GuestOffset at, uint64_t length, std::vector<Extent>& out
                        size_t max_extents) const {
   const GuestOffset end = at + length;
   const size_t first = out.size();
+  uint64_t window = kWindow;
   while (at < end) {
-    const GuestOffset stop = at + std::min(end - at, kWindow);
+    const GuestOffset stop = at + std::min(end - at, window);
+    uint64_t pieces = 0;
     ASSIGN_OR_RETURN(const bool go_on,
                      resolve(layers_, at, stop, [&](const Extent& extent) -> Result<bool> {
+                       ++pieces;
                        if (out.size() > first && join(out.back(), extent)) return true;
                        if (out.size() - first == max_extents) return false;
                        out.push_back(extent);
                        return true;
                      }));
     if (!go_on) return {};
+    window = pieces > kFewPieces ? kWindow : std::min(window * 2, uint64_t{1} << 62);
     at = stop;
   }
   return {};

@@ -100,3 +100,44 @@ TEST_CASE("a deep chain is no deep recursion", "[disk]") {
   const Disk disk(std::move(layers));
   CHECK(test::all_are(*test::read(disk, 0, 4096), 0x5a));
 }
+
+namespace {
+
+// A disk without a byte in it, of any size.
+class HoleLayer final : public Layer {
+ public:
+  explicit HoleLayer(uint64_t size) : size_(size) {}
+  const std::string& name() const override { return name_; }
+  const char* format() const override { return "hole"; }
+  uint64_t size() const override { return size_; }
+  std::optional<Compression> compression() const override { return std::nullopt; }
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override {
+    ++asked;
+    Extent extent;
+    extent.guest = at;
+    extent.length = limit;
+    return extent;
+  }
+  Result<void> read(const Extent&, GuestOffset, std::span<std::byte>) const override { return {}; }
+  Result<size_t> read_stream(const Extent&, std::span<std::byte>) const override { return 0; }
+
+  mutable uint64_t asked = 0;
+
+ private:
+  std::string name_ = "hole";
+  uint64_t size_;
+};
+
+}  // namespace
+
+TEST_CASE("a hole of exabytes is mapped with few questions", "[disk]") {
+  const auto hole = std::make_shared<HoleLayer>(INT64_MAX);
+  const Disk disk({hole, std::make_shared<HoleLayer>(uint64_t{1} << 40)});
+  std::vector<Extent> extents;
+  REQUIRE_OK(disk.map(GuestOffset(0), disk.size(), extents));
+  // The image behind ends, which the one above tells; the rest is that one's.
+  REQUIRE(extents.size() == 2);
+  CHECK(extents[0].length == uint64_t{1} << 40);
+  CHECK(extents[1].end() == GuestOffset(INT64_MAX));
+  CHECK(hole->asked < 1000);
+}
