@@ -1,0 +1,71 @@
+// libFuzzer target: any bytes as an image, mapped and read in part.
+//
+//     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
+//     build-fuzz/tests/fuzz/fuzz_image CORPUS
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "qcow2/disk.h"
+#include "qcow2/header.h"
+#include "qcow2/image.h"
+#include "qcow2/memory_storage.h"
+#include "qcow2/table_cache.h"
+
+namespace {
+
+// An image can map terabytes with a few bytes: what is looked at is bounded.
+constexpr size_t kExtents = 200;
+constexpr uint64_t kPiece = 8192;
+
+void look_at(const qcow2::Disk& disk) {
+  if (disk.size() == 0) return;
+  // From the start, and once more from the middle, where the end of a table may be in the way.
+  for (const uint64_t begin : {uint64_t{0}, disk.size() / 2}) {
+    std::vector<qcow2::Extent> extents;
+    if (!disk.map(qcow2::GuestOffset(begin), disk.size() - begin, extents, kExtents)) continue;
+    uint64_t at = begin;
+    std::vector<std::byte> piece;
+    for (const qcow2::Extent& extent : extents) {
+      if (extent.guest.value() != at || extent.length == 0) __builtin_trap();
+      at += extent.length;
+      piece.resize(std::min(extent.length, kPiece));
+      // What went wrong is no matter, as long as it is said in the result.
+      static_cast<void>(disk.read_extent(extent, extent.guest, piece).has_value());
+    }
+    if (at > disk.size()) __builtin_trap();
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  const auto storage =
+      std::make_shared<qcow2::MemoryStorage>("fuzz", std::vector<std::byte>(bytes, bytes + size));
+  auto header = qcow2::Header::read(*storage);
+  if (!header) return 0;
+  // What was accepted can be written again, or is said not to fit.
+  static_cast<void>(header->encode().has_value());
+
+  // A data file is a storage of its own; here it is the same.
+  std::shared_ptr<qcow2::Storage> data_file;
+  if (header->has_data_file()) data_file = storage;
+  auto image = qcow2::Image::open(storage, std::move(*header), data_file,
+                                  std::make_shared<qcow2::TableCache>(1 << 20));
+  if (!image) return 0;
+  std::vector<std::shared_ptr<qcow2::Layer>> layers;
+  if (auto layer = qcow2::Image::active_layer(*image)) layers.push_back(std::move(*layer));
+  size_t snapshots = 0;
+  for (const qcow2::Snapshot& snapshot : (*image)->snapshots()) {
+    if (++snapshots > 4) break;
+    if (auto layer = qcow2::Image::snapshot_layer(*image, snapshot))
+      layers.push_back(std::move(*layer));
+  }
+  for (const auto& layer : layers) look_at(qcow2::Disk({layer}));
+  // As a chain, each layer behind the one before.
+  if (layers.size() > 1) look_at(qcow2::Disk(layers));
+  return 0;
+}
