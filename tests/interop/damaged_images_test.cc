@@ -120,9 +120,10 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
       if (!support::run({"qemu-img", "convert", "-O", "raw", path, raw}).ok()) continue;
       ++read;
       const auto truth = support::read_file(raw);
-      REQUIRE(bytes.size() == truth.size());
+      // QEMU rounds a size up to whole sectors.
+      REQUIRE((bytes.size() + 511) / 512 * 512 == truth.size());
       const auto differ = std::mismatch(bytes.begin(), bytes.end(), truth.begin());
-      REQUIRE(std::distance(bytes.begin(), differ.first) == std::ssize(truth));
+      REQUIRE(std::distance(bytes.begin(), differ.first) == std::ssize(bytes));
     }
   }
   if (count >= 12) {
