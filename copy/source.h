@@ -2,14 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "qcow2/extent.h"
-#include "qcow2/layer.h"
 #include "qcow2/offset.h"
 #include "qcow2/result.h"
 
@@ -22,14 +20,19 @@ class Source {
   virtual const std::string& name() const = 0;
   // Of the virtual disk, bytes.
   virtual uint64_t size() const = 0;
+  // The source's own, if it has clusters.
+  virtual std::optional<uint64_t> cluster_size() const = 0;
+  // Reads should begin and end at multiples of this: a power of two.
+  virtual uint64_t alignment() const { return 1; }
 
-  // Appends extents that cover [at, at + length), or at least a first part of it; see
-  // qcow2::Disk::map.  One thread at a time.
+  // Appends extents that cover [at, at + length) without gap or overlap, or a first part of it. One
+  // thread at a time.
   virtual qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
                                   std::vector<qcow2::Extent>& out) = 0;
 
-  // The shape of this source's own clusters, if it has any.
-  virtual std::optional<uint64_t> cluster_size() const = 0;
+  // Fills `to`; for samples and the like, the pipeline has faster ways.  One thread at a time, and
+  // not while the pipeline runs.
+  virtual qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) = 0;
 };
 
 }  // namespace copy

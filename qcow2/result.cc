@@ -13,6 +13,10 @@ Error Error::system(int errnum, std::string_view what) {
   return Error(Kind::kSystem, errnum != 0 ? errnum : EIO, std::move(message));
 }
 
+Error Error::protocol(int errnum, std::string message) {
+  return Error(Kind::kSystem, errnum != 0 ? errnum : EIO, std::move(message));
+}
+
 Error Error::corrupt(std::string message) {
   return Error(Kind::kCorrupt, EIO, std::move(message));
 }

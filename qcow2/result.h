@@ -25,6 +25,8 @@ class Error {
 
   // "<what>: <text of errnum>".
   static Error system(int errnum, std::string_view what);
+  // A system error whose text is there already (a server's, a library's).
+  static Error protocol(int errnum, std::string message);
   static Error corrupt(std::string message);
   static Error unsupported(std::string message);
   static Error invalid(std::string message);

@@ -1,0 +1,42 @@
+// The unit of work of the pipeline: a few clusters of the destination in a row.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "qcow2/aligned_buffer.h"
+#include "qcow2/extent.h"
+#include "qcow2/offset.h"
+
+namespace copy {
+
+struct Chunk {
+  struct Cluster {
+    enum class Kind : uint8_t {
+      kHole,        // the source says zeros: nothing was read
+      kZero,        // read, and only zeros
+      kData,        // stored as it is, from `bytes`
+      kCompressed,  // stored as a stream, from `packed`
+    };
+    Kind kind = Kind::kHole;
+    bool passed_through = false;  // the stream is the source's own
+    uint32_t packed_at = 0;       // kCompressed: bytes, from the start of `packed`
+    uint32_t packed_length = 0;   // kCompressed: bytes
+    qcow2::HostOffset host;       // kData, kCompressed: where the builder wants it
+  };
+
+  // Chunks are numbered in guest order, without gaps.
+  uint64_t sequence = 0;
+  qcow2::ClusterIndex first;
+  std::vector<Cluster> clusters;
+  // What the source says of these clusters; it may end before the last cluster does, with the disk.
+  std::vector<qcow2::Extent> extents;
+  qcow2::AlignedBuffer bytes;   // a cluster of room for each
+  qcow2::AlignedBuffer packed;  // as much again, if anything is to be compressed
+
+  qcow2::GuestOffset begin() const { return extents.front().guest; }
+  qcow2::GuestOffset end() const { return extents.back().end(); }
+};
+
+}  // namespace copy

@@ -1,0 +1,43 @@
+// An image file, or a chain of them, read in this process.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "copy/source.h"
+#include "qcow2/chain.h"
+#include "qcow2/disk.h"
+
+namespace copy {
+
+class LocalSource final : public Source {
+ public:
+  // `snapshot`: an internal snapshot by id or name; empty: the disk as it is now.
+  static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
+                                                          std::optional<qcow2::Format> format,
+                                                          const std::string& snapshot);
+
+  const std::string& name() const override { return name_; }
+  uint64_t size() const override { return disk_.size(); }
+  std::optional<uint64_t> cluster_size() const override;
+  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
+                          std::vector<qcow2::Extent>& out) override;
+  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
+    return disk_.read(at, to);
+  }
+
+  const qcow2::Chain& chain() const { return chain_; }
+  // May be read by any number of threads.
+  const qcow2::Disk& disk() const { return disk_; }
+
+ private:
+  LocalSource(std::string name, qcow2::Chain chain, qcow2::Disk disk)
+      : name_(std::move(name)), chain_(std::move(chain)), disk_(std::move(disk)) {}
+
+  std::string name_;
+  qcow2::Chain chain_;
+  qcow2::Disk disk_;
+};
+
+}  // namespace copy

@@ -1,0 +1,41 @@
+#include "copy/nbd_uri.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <string_view>
+
+namespace copy {
+
+using qcow2::Error;
+
+namespace {
+
+constexpr std::array<std::string_view, 6> kNbd{"nbd",       "nbds",      "nbd+unix",
+                                               "nbds+unix", "nbd+vsock", "nbds+vsock"};
+
+}  // namespace
+
+qcow2::Result<bool> is_nbd_uri(const std::string& name) {
+  if (name.starts_with("json:"))
+    return qcow2::fail(Error::unsupported(
+        fmt::format("'{}': json: names are not supported: give a path or an NBD URI", name)));
+  if (name.starts_with("nbd:") && !name.starts_with("nbd://"))
+    return qcow2::fail(Error::unsupported(fmt::format(
+        "'{}': give it as an NBD URI, such as nbd://HOST/EXPORT or nbd+unix:///?socket=PATH",
+        name)));
+  const size_t end = name.find("://");
+  if (end == std::string::npos || end == 0) return false;
+  const std::string scheme = name.substr(0, end);
+  if (!std::all_of(scheme.begin(), scheme.end(), [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '+' || c == '-' || c == '.';
+      }))
+    return false;
+  if (std::find(kNbd.begin(), kNbd.end(), scheme) != kNbd.end()) return true;
+  return qcow2::fail(Error::unsupported(fmt::format(
+      "'{}': {} is not supported: serve it with nbdkit, and give the NBD URI", name, scheme)));
+}
+
+}  // namespace copy

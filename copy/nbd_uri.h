@@ -1,0 +1,15 @@
+// Which arguments name a server, and which a file.
+#pragma once
+
+#include <string>
+
+#include "qcow2/result.h"
+
+namespace copy {
+
+// Whether `name` is an NBD URI.  Other URIs, and names with a protocol that qemu-img would take,
+// are an error that says what to do; everything else is a path ("./nbd:x" for those that look like
+// one).
+qcow2::Result<bool> is_nbd_uri(const std::string& name);
+
+}  // namespace copy

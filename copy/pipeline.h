@@ -1,0 +1,95 @@
+// The threads between a source and a destination.
+//
+//     local file:   feed -> [ read, look for zeros, compress -> placer -> write ] x threads
+//     NBD server:   feed -> [ fetch ] x connections -> queue
+//                        -> [ look for zeros, compress -> placer -> write ] x threads
+//
+// Reading a local file is mostly copying from the page cache: the thread that reads a chunk goes on
+// with it while it is in the processor's cache.  A server answers when it likes, so there the
+// waiting is done by other threads.
+//
+// Nobody waits for another's chunk: a thread that finishes a chunk out of turn leaves it with the
+// placer and goes on; whoever finishes the one that was missing gets both to write.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+
+#include "copy/chunk_feed.h"
+#include "copy/cluster_worker.h"
+#include "copy/local_source.h"
+#include "copy/nbd_source.h"
+#include "copy/output_file.h"
+#include "copy/placer.h"
+#include "copy/progress.h"
+#include "copy/stop.h"
+
+namespace copy {
+
+class Pipeline {
+ public:
+  struct Options {
+    ClusterWorker::Options worker;
+    uint64_t chunk_size = 1 << 20;  // bytes
+    size_t chunks = 8;
+    unsigned threads = 1;
+  };
+
+  // What became of the clusters.
+  struct Counts {
+    std::atomic<uint64_t> data = 0;
+    std::atomic<uint64_t> compressed = 0;
+    std::atomic<uint64_t> passed_through = 0;
+    std::atomic<uint64_t> found_zero = 0;  // read, and only zeros
+  };
+
+  Pipeline(Source& source, qcow2::Builder& builder, OutputFile& out, Progress& progress, Stop& stop,
+           const Options& options);
+
+  // Runs to the end: when it returns without an error, all guest data is written (not flushed).
+  qcow2::Result<void> run(const LocalSource& source);
+  qcow2::Result<void> run(NbdSource& source);
+
+  const Counts& counts() const { return counts_; }
+
+ private:
+  // Between those who fetch and those who work.  Bounded by the number of chunks that there are.
+  class Queue final : public NbdSource::Fetched {
+   public:
+    explicit Queue(const Stop& stop) : stop_(stop) {}
+    void push(Chunk* chunk) override;
+    void finish();
+    Chunk* pop();  // nullptr: finished and empty, or stopped
+
+   private:
+    const Stop& stop_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<Chunk*> chunks_;  // guarded by mutex_
+    bool finished_ = false;      // guarded by mutex_
+  };
+
+  qcow2::Result<void> work_on_local(const LocalSource& source);
+  qcow2::Result<void> work_on_queue(Queue& queue);
+  qcow2::Result<void> finish(ClusterWorker& worker, Chunk* chunk);
+  qcow2::Result<void> write(const Chunk& chunk);
+  void account(const Chunk& chunk);
+
+  const uint64_t size_;  // of the source's disk, bytes
+  const Options options_;
+  ChunkFeed feed_;
+  Placer placer_;
+  OutputFile& out_;
+  Stop& stop_;
+  Counts counts_;
+
+  std::mutex progress_mutex_;
+  Progress& progress_;        // guarded by progress_mutex_
+  uint64_t copied_ = 0;       // guarded by progress_mutex_; guest bytes
+  uint64_t last_update_ = 0;  // guarded by progress_mutex_
+};
+
+}  // namespace copy

@@ -1,0 +1,121 @@
+#include "copy/room.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "qcow2/aligned_buffer.h"
+#include "qcow2/zero.h"
+
+namespace copy {
+
+using qcow2::ClusterIndex;
+using qcow2::Error;
+using qcow2::Extent;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+constexpr uint64_t kSamples = 256;
+// Samples are samples: how much more than they say must be free.
+constexpr uint64_t kMarginPercent = 10;
+
+// Calls `visit (first, clusters)` for each run of clusters that hold data, in order, no cluster
+// twice.
+Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, const Stop& stop,
+                               const std::function<void(ClusterIndex, uint64_t)>& visit) {
+  std::vector<Extent> extents;
+  GuestOffset at;
+  ClusterIndex next;  // the first that was not visited
+  while (at.value() < source.size()) {
+    if (stop.requested()) return qcow2::fail(Error::cancelled());
+    extents.clear();
+    RETURN_IF_ERROR(source.map(at, source.size() - at.value(), extents));
+    for (const Extent& extent : extents) {
+      if (extent.reads_as_zero()) continue;
+      const ClusterIndex first = std::max(next, geometry.cluster_of(extent.guest));
+      const ClusterIndex end(geometry.clusters_for(extent.end().value()));
+      if (first >= end) continue;
+      visit(first, end - first);
+      next = end;
+    }
+    at = extents.back().end();
+  }
+  return {};
+}
+
+std::string megabytes(uint64_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+}  // namespace
+
+Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
+                                     const Stop& stop) {
+  uint64_t live = 0;
+  RETURN_IF_ERROR(for_each_live_run(source, geometry, stop,
+                                    [&](ClusterIndex, uint64_t count) { live += count; }));
+  return live;
+}
+
+Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWorker::Options& worker,
+                                const Stop& stop) {
+  const qcow2::Geometry& geometry = worker.geometry;
+  const uint64_t cluster_size = geometry.cluster_size();
+  // Spread evenly over the live clusters.
+  const uint64_t samples = std::min(live, kSamples);
+  std::vector<ClusterIndex> chosen;
+  uint64_t passed = 0;
+  RETURN_IF_ERROR(
+      for_each_live_run(source, geometry, stop, [&](ClusterIndex first, uint64_t count) {
+        while (chosen.size() < samples) {
+          const uint64_t wanted = chosen.size() * live / samples;
+          if (wanted >= passed + count) break;
+          chosen.push_back(first + (wanted - passed));
+        }
+        passed += count;
+      }));
+  if (chosen.empty()) return uint64_t{0};
+
+  std::optional<qcow2::Encoder> encoder;
+  if (worker.compression) {
+    ASSIGN_OR_RETURN(encoder, qcow2::Encoder::create(*worker.compression, worker.level));
+  }
+  qcow2::AlignedBuffer cluster(cluster_size);
+  qcow2::AlignedBuffer stream(cluster_size);
+  uint64_t bytes = 0;
+  for (const ClusterIndex it : chosen) {
+    if (stop.requested()) return qcow2::fail(Error::cancelled());
+    const GuestOffset at = geometry.start_of(it);
+    const auto part = cluster.span().first(std::min(cluster_size, source.size() - at.value()));
+    std::fill(cluster.span().begin(), cluster.span().end(), std::byte{0});
+    RETURN_IF_ERROR(source.read(at, part));
+    if (qcow2::is_zero(cluster.span())) continue;
+    size_t length = 0;
+    if (encoder) length = encoder->encode(cluster.span(), stream.span().first(cluster_size - 1));
+    bytes += length == 0 ? cluster_size : length;
+  }
+  return static_cast<uint64_t>(static_cast<double>(bytes) / static_cast<double>(chosen.size()) *
+                               static_cast<double>(live));
+}
+
+Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
+                        const ClusterWorker::Options& worker, const OutputFile& out,
+                        const Stop& stop) {
+  ASSIGN_OR_RETURN(const uint64_t room, out.room());
+  ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(source, worker.geometry, stop));
+  const uint64_t metadata = qcow2::Builder::metadata_bytes(build, live);
+  if ((live << worker.geometry.cluster_bits()) + metadata <= room) return {};
+
+  ASSIGN_OR_RETURN(const uint64_t bytes, estimate_bytes(source, live, worker, stop));
+  const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata;
+  if (needed <= room) return {};
+  return qcow2::fail(Error::protocol(
+      ENOSPC, fmt::format("{}: the copy needs about {}, but the filesystem of {} has only {} free",
+                          out.name(), megabytes(needed), out.folder(), megabytes(room))));
+}
+
+}  // namespace copy

@@ -1,0 +1,31 @@
+// Is there room for the copy, before it starts?
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "copy/cluster_worker.h"
+#include "copy/output_file.h"
+#include "copy/source.h"
+#include "copy/stop.h"
+#include "qcow2/builder.h"
+#include "qcow2/result.h"
+
+namespace copy {
+
+// An error, in words, if what the copy will take does not fit into the destination's filesystem.
+// First the cheap question: would it fit if nothing were zeros and nothing got smaller?  If not,
+// samples of the source say how much of it is zeros and how well it compresses.
+qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
+                               const ClusterWorker::Options& worker, const OutputFile& out,
+                               const Stop& stop);
+
+// The destination's clusters that hold something other than what the source calls zeros.
+qcow2::Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
+                                            const Stop& stop);
+
+// The bytes that `live` clusters will take, guessed from samples of them.
+qcow2::Result<uint64_t> estimate_bytes(Source& source, uint64_t live,
+                                       const ClusterWorker::Options& worker, const Stop& stop);
+
+}  // namespace copy
