@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
-#include <iterator>
 
 #include "qcow2/chain.h"
 #include "qcow2/l2_entry.h"
@@ -120,10 +119,12 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
       if (!support::run({"qemu-img", "convert", "-O", "raw", path, raw}).ok()) continue;
       ++read;
       const auto truth = support::read_file(raw);
-      // QEMU rounds a size up to whole sectors.
-      REQUIRE((bytes.size() + 511) / 512 * 512 == truth.size());
-      const auto differ = std::mismatch(bytes.begin(), bytes.end(), truth.begin());
-      REQUIRE(std::distance(bytes.begin(), differ.first) == std::ssize(bytes));
+      // QEMU leaves out the last sector of an image when it is there in part only, and fills that
+      // of a raw disk up, as which a file without the magic number goes.
+      const size_t common = std::min(bytes.size(), truth.size());
+      REQUIRE(std::max(bytes.size(), truth.size()) - common < 512);
+      const auto differ = std::mismatch(truth.begin(), truth.begin() + common, bytes.begin());
+      REQUIRE(static_cast<size_t>(differ.first - truth.begin()) == common);
     }
   }
   if (count >= 12) {

@@ -63,8 +63,7 @@ std::string check_complaint(const std::string& image) {
 
 std::string compare_complaint(const std::string& image, const std::string& image_format,
                               const std::string& raw) {
-  const auto compare =
-      run({"qemu-img", "compare", "-s", "-f", image_format, "-F", "raw", image, raw});
+  const auto compare = run({"qemu-img", "compare", "-f", image_format, "-F", "raw", image, raw});
   return compare.ok() ? "" : "qemu-img compare: " + compare.describe();
 }
 

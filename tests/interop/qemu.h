@@ -30,7 +30,7 @@ void convert_to_raw(const std::string& image, const std::string& raw);
 
 // `qemu-img check` finds neither errors nor leaks.
 std::string check_complaint(const std::string& image);
-// `qemu-img compare` finds both disks identical.
+// `qemu-img compare` finds both disks identical; one may be longer, by zeros.
 std::string compare_complaint(const std::string& image, const std::string& image_format,
                               const std::string& raw);
 

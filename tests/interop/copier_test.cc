@@ -1,0 +1,217 @@
+// Copies of images of every kind: sound and equal for QEMU, the same bytes however they were made.
+#include "copy/copier.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "tests/interop/corner_images.h"
+#include "tests/interop/image_maker.h"
+#include "tests/interop/qemu.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+namespace interop {
+
+using copy::CopyOptions;
+using qcow2::CompressionType;
+using support::NbdServer;
+using support::Random;
+using support::TempDirectory;
+
+namespace {
+
+// Sees to it that progress never falls, and ends at the end.
+class CheckedProgress final : public copy::Progress {
+ public:
+  void update(uint64_t done, uint64_t total) override {
+    good_ = good_ && done >= done_ && done <= total;
+    done_ = done;
+    total_ = total;
+  }
+  bool complete() const { return good_ && done_ == total_; }
+
+ private:
+  bool good_ = true;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+copy::CopySummary copy_or_fail(const CopyOptions& options) {
+  CheckedProgress progress;
+  const copy::Cancel cancel;
+  const auto summary = copy::copy(options, progress, cancel);
+  INFO((summary ? "" : summary.error().message()));
+  REQUIRE(summary);
+  CHECK(progress.complete());
+  return *summary;
+}
+
+std::string describe(const CopyOptions& options) {
+  return fmt::format(
+      "copy of {} snapshot '{}': compression {}, cluster_bits {}, {} threads, {} connections, {} "
+      "requests of {} bytes",
+      options.source, options.snapshot,
+      options.compression ? qcow2::to_string(*options.compression) : "none",
+      options.cluster_bits ? std::to_string(*options.cluster_bits) : "the source's",
+      options.threads, options.connections, options.requests, options.request_size);
+}
+
+// The greatest disk for a cluster size is far from what the L1 limit allows, so that its L1 table
+// stays small; some disks are too large for small clusters.
+unsigned draw_cluster_bits(Random& random, uint64_t size) {
+  unsigned least = 9;
+  while ((size >> (2 * least - 3)) > 4096) ++least;
+  return static_cast<unsigned>(random.between(std::max(least, 9u), 21));
+}
+
+void draw_speed(Random& random, CopyOptions& options) {
+  options.threads = static_cast<unsigned>(random.between(1, 8));
+  options.connections = static_cast<unsigned>(random.between(1, 4));
+  options.requests = static_cast<unsigned>(random.between(1, 32));
+  options.request_size = uint64_t{4096} << random.below(8);
+}
+
+// Copies, and lets QEMU look at the result, which has the bytes of `raw`.
+void check_copy(const CopyOptions& options, const std::string& raw) {
+  INFO(describe(options));
+  const copy::CopySummary summary = copy_or_fail(options);
+  const uint64_t size = std::filesystem::file_size(raw);
+  CHECK(summary.virtual_size == size);
+  CHECK(virtual_size(options.destination) == size);
+  CHECK(check_complaint(options.destination) == "");
+  CHECK(compare_complaint(options.destination, "qcow2", raw) == "");
+  CHECK(summary.destination.length == std::filesystem::file_size(options.destination));
+  if (options.cluster_bits) CHECK(summary.cluster_size == uint64_t{1} << *options.cluster_bits);
+  if (!options.compression) CHECK(summary.compressed_clusters == 0);
+  CHECK(summary.data_clusters + summary.compressed_clusters + summary.zero_clusters ==
+        (size + summary.cluster_size - 1) / summary.cluster_size);
+}
+
+// The same copy with other numbers of threads has the same bytes.
+void check_determinism(CopyOptions options, Random& random) {
+  const std::string first = options.destination;
+  for (const unsigned threads : {1u, 2u, 8u}) {
+    draw_speed(random, options);
+    options.threads = threads;
+    options.destination = first + ".again";
+    options.overwrite = true;
+    INFO(describe(options));
+    copy_or_fail(options);
+    const auto differ = support::first_difference(first, options.destination);
+    INFO((differ ? fmt::format("the first difference is at {:#x}", *differ) : ""));
+    CHECK_FALSE(differ);
+  }
+  std::filesystem::remove(options.destination);
+}
+
+void check_copies(const std::string& source, const std::string& snapshot,
+                  const std::string& as_image, const std::string& raw, Random& random) {
+  const TempDirectory folder;
+  CopyOptions options;
+  options.source = source;
+  options.snapshot = snapshot;
+  const uint64_t size = std::filesystem::file_size(raw);
+
+  const auto run = [&](const std::string& name) {
+    options.destination = folder / name;
+    draw_speed(random, options);
+    check_copy(options, raw);
+  };
+  run("plain");
+  if (random.chance(40)) check_determinism(options, random);
+  options.compression = CompressionType::kZstd;
+  options.compression_level = random.chance(30) ? static_cast<int>(random.between(1, 6)) : 0;
+  run("zstd");
+  if (random.chance(40)) check_determinism(options, random);
+  options.compression_level = 0;
+  options.compression = CompressionType::kDeflate;
+  run("zlib");
+  if (random.chance(40)) check_determinism(options, random);
+  options.cluster_bits = draw_cluster_bits(random, size);
+  if (random.chance(50)) options.compression.reset();
+  if (random.chance(50)) options.compression = CompressionType::kZstd;
+  run("other clusters");
+  // Nothing but the copies is there.
+  CHECK(support::list_directory(folder.path()) ==
+        std::vector<std::string>{"other clusters", "plain", "zlib", "zstd"});
+
+  // The same disk from a server: one that the image cannot tell from the file.
+  const NbdServer server = NbdServer::qemu_nbd({"-f", "qcow2", as_image});
+  options.source = server.uri();
+  options.snapshot.clear();
+  run("from qemu-nbd");
+  const auto differ =
+      support::first_difference(folder / "from qemu-nbd", folder / "other clusters");
+  // What is compressed is compressed by us in both, unless the source's own streams went across.
+  if (!options.compression) CHECK_FALSE(differ);
+  if (random.chance(50)) check_determinism(options, random);
+}
+
+}  // namespace
+
+TEST_CASE("copies of random images are sound, equal and always the same") {
+  const uint64_t count = support::iterations(14);
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t seed = support::base_seed() + i;
+    Random random(seed);
+    const TempDirectory folder;
+    const MadeImage made = make_image(random, folder.path());
+    INFO("VIRT_COMPACT_SEED=" << seed << " VIRT_COMPACT_ITERATIONS=1\n" << made.recipe);
+    std::vector<std::byte> before;
+    if (!made.huge) before = support::read_file(made.path);
+    const MadeDisk& disk = random.pick(made.disks);
+    check_copies(made.path, disk.snapshot, disk.image, disk.raw, random);
+    if (!made.huge) CHECK(support::read_file(made.path) == before);
+  }
+}
+
+TEST_CASE("copies of corner cases are sound and equal") {
+  const TempDirectory folder;
+  Random random(support::base_seed());
+  for (const CornerImage& corner : make_corner_images(folder.path())) {
+    INFO(corner.name);
+    const std::string raw = corner.path + ".raw";
+    convert_to_raw(corner.path, raw);
+    const TempDirectory copies;
+    for (const auto compression :
+         {std::optional<CompressionType>(), std::optional(CompressionType::kZstd),
+          std::optional(CompressionType::kDeflate)}) {
+      CopyOptions options;
+      options.source = corner.path;
+      options.destination = copies / "copy";
+      options.overwrite = true;
+      options.compression = compression;
+      check_copy(options, raw);
+    }
+  }
+}
+
+TEST_CASE("raw files of any length are copied") {
+  const TempDirectory folder;
+  Random random(support::base_seed());
+  for (const uint64_t size : {1, 511, 512, 513, 65536, 65537, 1'000'001}) {
+    INFO("size " << size);
+    const std::string raw = folder / "disk.raw";
+    std::vector<std::byte> bytes(size);
+    random.fill(bytes);
+    support::write_file(raw, bytes);
+    CopyOptions options;
+    options.source = raw;
+    options.source_format = qcow2::Format::kRaw;
+    options.destination = folder / "copy.qcow2";
+    options.overwrite = true;
+    copy_or_fail(options);
+    CHECK(check_complaint(options.destination) == "");
+    // QEMU, too, rounds such a disk up to sectors, with zeros.
+    CHECK(virtual_size(options.destination) == (size + 511) / 512 * 512);
+    CHECK(compare_complaint(options.destination, "qcow2", raw) == "");
+  }
+}
+
+}  // namespace interop
