@@ -56,7 +56,7 @@ std::string message_complaint(const BadImage& bad, const std::string& message) {
 
 }  // namespace
 
-TEST_CASE("the engine refuses bad images with the reason") {
+TEST_CASE("the engine refuses bad images with the reason", "[bad-input]") {
   const TempDirectory folder;
   for (const BadImage& bad : make_bad_images(folder.path())) {
     INFO(bad.name << " (" << file_name(bad.path) << ")");
@@ -72,7 +72,7 @@ TEST_CASE("the engine refuses bad images with the reason") {
   }
 }
 
-TEST_CASE("QEMU refuses the same images, but for known ones") {
+TEST_CASE("QEMU refuses the same images, but for known ones", "[bad-input]") {
   const TempDirectory folder;
   for (const BadImage& bad : make_bad_images(folder.path())) {
     std::error_code unreadable;
@@ -89,7 +89,7 @@ TEST_CASE("QEMU refuses the same images, but for known ones") {
   }
 }
 
-TEST_CASE("an image with a backing file can be refused for that") {
+TEST_CASE("an image with a backing file can be refused for that", "[bad-input]") {
   const TempDirectory folder;
   const std::string base = folder / "base.raw";
   const std::string top = folder / "top.qcow2";

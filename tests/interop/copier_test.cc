@@ -155,7 +155,7 @@ void check_copies(const std::string& source, const std::string& snapshot,
 
 }  // namespace
 
-TEST_CASE("copies of random images are sound, equal and always the same") {
+TEST_CASE("copies of random images are sound, equal and always the same", "[copier]") {
   const uint64_t count = support::iterations(14);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -171,7 +171,7 @@ TEST_CASE("copies of random images are sound, equal and always the same") {
   }
 }
 
-TEST_CASE("copies of corner cases are sound and equal") {
+TEST_CASE("copies of corner cases are sound and equal", "[copier]") {
   const TempDirectory folder;
   Random random(support::base_seed());
   for (const CornerImage& corner : make_corner_images(folder.path())) {
@@ -192,7 +192,7 @@ TEST_CASE("copies of corner cases are sound and equal") {
   }
 }
 
-TEST_CASE("raw files of any length are copied") {
+TEST_CASE("raw files of any length are copied", "[copier]") {
   const TempDirectory folder;
   Random random(support::base_seed());
   for (const uint64_t size : {1, 511, 512, 513, 65536, 65537, 1'000'001}) {

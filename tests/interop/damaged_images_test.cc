@@ -84,7 +84,8 @@ qcow2::Result<void> read_some(const qcow2::Disk& disk, std::vector<std::byte>& a
 
 }  // namespace
 
-TEST_CASE("the engine survives damaged metadata, and never reads other bytes than QEMU") {
+TEST_CASE("the engine survives damaged metadata, and never reads other bytes than QEMU",
+          "[bad-input]") {
   const uint64_t count = support::iterations(12);
   uint64_t refused = 0, read = 0;
   for (uint64_t i = 0; i < count; ++i) {

@@ -46,7 +46,7 @@ T value_or_fail(qcow2::Result<T> result) {
 
 }  // namespace
 
-TEST_CASE("the engine reads random images as QEMU does") {
+TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
   Census census;
   const uint64_t count = support::iterations(60);
   for (uint64_t i = 0; i < count; ++i) {
@@ -84,7 +84,7 @@ TEST_CASE("the engine reads random images as QEMU does") {
   }
 }
 
-TEST_CASE("the engine reads corner cases as QEMU does") {
+TEST_CASE("the engine reads corner cases as QEMU does", "[engine]") {
   const TempDirectory folder;
   Random random(support::base_seed());
   for (const CornerImage& corner : make_corner_images(folder.path())) {

@@ -1,0 +1,44 @@
+// A client of an NBD server, for what the tests ask of one.
+#pragma once
+
+#include <libnbd.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace interop {
+
+// Throws std::runtime_error with libnbd's own words when the server says no.
+class NbdClient {
+ public:
+  NbdClient(const std::string& socket, const std::string& export_name);
+
+  // Bytes.
+  uint64_t size() const;
+  bool read_only() const;
+  bool can_multi_conn() const;
+  std::vector<std::byte> read(uint64_t at, size_t length) const;
+
+  struct Status {
+    uint64_t at = 0;      // bytes
+    uint64_t length = 0;  // bytes
+    bool hole = false;
+    bool zero = false;
+  };
+  // Of [at, at + length), in as many requests as it takes.  Throws, too, when an answer is empty or
+  // reaches too far.  With `one`, each request asks for a single extent.
+  std::vector<Status> block_status(uint64_t at, uint64_t length, bool one = false) const;
+
+  // The names that the server lists.
+  static std::vector<std::string> list(const std::string& socket);
+
+ private:
+  struct Close {
+    void operator()(nbd_handle* handle) const { nbd_close(handle); }
+  };
+  std::unique_ptr<nbd_handle, Close> handle_;
+};
+
+}  // namespace interop
