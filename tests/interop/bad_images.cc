@@ -243,14 +243,17 @@ void BadImages::extensions() {
 }
 
 void BadImages::encryption() {
-  const std::vector<std::string> create{
-      "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o"};
   BadImage& luks = add("LUKS", "LUKS");
-  auto command = create;
-  // Few iterations: the default takes seconds to find.
-  command.insert(command.end(), {"encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-                                 luks.path, "1M"});
-  run_ok(command);
+  // qemu-img measures the time of its key derivation, and gives up when the machine is too busy;
+  // the default takes it seconds.
+  for (unsigned milliseconds = 10;; milliseconds *= 2) {
+    const auto made = support::run(
+        {"qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o",
+         fmt::format("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time={}", milliseconds),
+         luks.path, "1M"});
+    if (made.ok()) break;
+    if (milliseconds > 2000) throw std::runtime_error("no LUKS image: " + made.describe());
+  }
   edited("AES", "AES", [](Editor& it) { it.put32(Editor::kCryptMethod, 1); });
 }
 

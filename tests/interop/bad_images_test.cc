@@ -1,21 +1,27 @@
 // Bad input ends in an error that names the file and says what is wrong: never in a signal, never
 // in a wait without end, never in much memory, and never in a half-made file.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <stdexcept>
 #include <system_error>
+#include <thread>
 
 #include "qcow2/chain.h"
 #include "tests/interop/bad_images.h"
+#include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
 namespace interop {
 
+using support::NbdServer;
 using support::TempDirectory;
 
 namespace {
@@ -101,6 +107,137 @@ TEST_CASE("an image with a backing file can be refused for that", "[bad-input]")
   REQUIRE_FALSE(chain);
   CHECK(chain.error().message().find("base.raw") != std::string::npos);
   CHECK(chain.error().message().find("top.qcow2") != std::string::npos);
+}
+
+namespace {
+
+// Path of the command under test.
+std::string tool() {
+  const char* path = std::getenv("VIRT_COMPACT_TOOL");
+  if (!path) throw std::runtime_error("VIRT_COMPACT_TOOL does not say where virt-compact is");
+  return path;
+}
+
+// Sanitizers have memory and time of their own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
+constexpr uint64_t kMemory = 128 << 20;  // bytes that an error may take
+
+// What is wrong with the end of a command that had to fail; empty: nothing.
+std::string failure_complaint(const support::Outcome& outcome) {
+  if (outcome.timed_out) return "it does not end";
+  if (outcome.signal != 0) return "it ended by a signal";
+  if (outcome.exit_code != 1) return fmt::format("its exit code is {}", outcome.exit_code);
+  if (!outcome.err.starts_with("virt-compact: error: ")) return "its error begins in another way";
+  if (std::count(outcome.err.begin(), outcome.err.end(), '\n') != 1 || outcome.err.back() != '\n')
+    return "its error is not one line";
+  if (!kSanitized && outcome.peak_memory > kMemory) return "it took much memory";
+  return {};
+}
+
+support::RunOptions briefly() {
+  support::RunOptions options;
+  options.timeout = std::chrono::seconds(kSanitized ? 60 : 15);
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("the command ends with one line about a bad image", "[bad-input]") {
+  const TempDirectory folder;
+  const TempDirectory target;
+  for (const BadImage& bad : make_bad_images(folder.path())) {
+    INFO(bad.name << " (" << file_name(bad.path) << ")");
+    for (const bool compress : {false, true}) {
+      std::vector<std::string> command{tool(), "copy", bad.path, target / "copy.qcow2"};
+      if (bad.format) command.insert(command.begin() + 2, {"-f", qcow2::to_string(*bad.format)});
+      if (compress) command.push_back("--compression=zstd");
+      const auto copied = support::run(command, briefly());
+      INFO(support::shell_line(command) << ": " << copied.describe());
+      CHECK(failure_complaint(copied) == "");
+      CHECK(message_complaint(bad, copied.err.substr(0, copied.err.find('\n'))) == "");
+      CHECK(support::list_directory(target.path()).empty());
+    }
+
+    // What is wrong inside may be nothing to it, but then it succeeds.
+    const auto info = support::run({tool(), "info", bad.path}, briefly());
+    INFO("info: " << info.describe());
+    if (!info.ok()) CHECK(failure_complaint(info) == "");
+  }
+}
+
+TEST_CASE("the command needs permission", "[bad-input]") {
+  TempDirectory folder;
+  namespace fs = std::filesystem;
+  fs::permissions(folder.path(), fs::perms::owner_all | fs::perms::group_exec |
+                                     fs::perms::others_exec | fs::perms::group_read |
+                                     fs::perms::others_read);
+  const std::string image = folder / "secret.qcow2";
+  const std::string readable = folder / "readable.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "1M"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", readable, "1M"});
+  fs::permissions(image, fs::perms::none);
+  fs::permissions(readable, fs::perms::owner_read | fs::perms::others_read);
+  fs::create_directory(folder / "closed");
+  fs::permissions(folder / "closed", fs::perms::owner_read | fs::perms::owner_exec |
+                                         fs::perms::others_read | fs::perms::others_exec);
+  // Nobody else might get at it where it was built.
+  const std::string command = folder / "virt-compact";
+  fs::copy_file(tool(), command);
+  std::vector<std::string> as_nobody;
+  if (::geteuid() == 0) as_nobody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
+  const auto run = [&](const std::vector<std::string>& arguments) {
+    auto line = as_nobody;
+    line.push_back(command);
+    line.insert(line.end(), arguments.begin(), arguments.end());
+    return support::run(line, briefly());
+  };
+
+  const auto unreadable = run({"copy", image, folder / "closed/copy.qcow2"});
+  INFO(unreadable.describe());
+  CHECK(failure_complaint(unreadable) == "");
+  CHECK(unreadable.err.find("secret.qcow2: Permission denied") != std::string::npos);
+
+  const auto unwritable = run({"copy", readable, folder / "closed/copy.qcow2"});
+  INFO(unwritable.describe());
+  CHECK(failure_complaint(unwritable) == "");
+  CHECK(unwritable.err.find("Permission denied") != std::string::npos);
+  CHECK(unwritable.err.find("closed") != std::string::npos);
+  CHECK(support::list_directory(folder / "closed").empty());
+}
+
+TEST_CASE("a server that dies half-way ends the copy", "[bad-input]") {
+  const TempDirectory target;
+  // Far too slow to be over before: rates are in bits.
+  NbdServer server = NbdServer::nbdkit({"--filter=rate", "random", "size=256M", "rate=80M"});
+  std::jthread killer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(800));
+    server.process().kill();
+  });
+  const auto outcome =
+      support::run({tool(), "copy", server.uri(), target / "copy.qcow2"}, briefly());
+  killer.join();
+  INFO(outcome.describe());
+  CHECK(failure_complaint(outcome) == "");
+  CHECK(outcome.err.find(server.socket()) != std::string::npos);
+  CHECK(support::list_directory(target.path()).empty());
+}
+
+TEST_CASE("a server that is not there is an error", "[bad-input]") {
+  const TempDirectory target;
+  const auto outcome = support::run(
+      {tool(), "copy", "nbd+unix:///?socket=" + (target / "nothing"), target / "copy.qcow2"},
+      briefly());
+  INFO(outcome.describe());
+  CHECK(failure_complaint(outcome) == "");
+  CHECK(outcome.err.find(target / "nothing") != std::string::npos);
+  CHECK(support::list_directory(target.path()).empty());
 }
 
 }  // namespace interop
