@@ -1,0 +1,63 @@
+"""Counts the test cases of one or more runs of `meson test`: count_tests.py TESTLOG.JSON...
+
+Meson counts programs.  What a Catch2 program says of its own cases at its end is the better count;
+a program that says nothing counts as one.  A case that cannot run here says so with
+WARN("skipped: why"), and succeeds.  The exit code is 0 only if something passed and nothing failed.
+"""
+
+import json
+import re
+import sys
+
+ALL_PASSED = re.compile(r"^All tests passed \(.* in (\d+) test cases?\)$", re.M)
+SOME_FAILED = re.compile(r"^test cases: +(\d+) \|(.*)$", re.M)
+SKIPPED = re.compile(r"^ *skipped: (.*)$", re.M)
+
+
+def count(test):
+    """Returns passed, failed and skipped of one entry of Meson's log."""
+    if test["result"] == "SKIP":
+        return 0, 0, 1
+    fine = test["result"] in ("OK", "EXPECTEDFAIL")
+    output = test.get("stdout", "")
+    # The run's own summary stands last.
+    if summaries := ALL_PASSED.findall(output):
+        passed, failed = int(summaries[-1]), 0
+    elif summaries := SOME_FAILED.findall(output):
+        total, details = summaries[-1]
+        numbers = re.search(r"(\d+) failed(?! as expected)", details)
+        failed = int(numbers.group(1)) if numbers else 0
+        passed = int(total) - failed
+    else:
+        passed, failed = int(fine), int(not fine)
+    # It crashed, ran too long, or a sanitizer complained at its end.
+    if not fine and failed == 0:
+        failed = 1
+        passed = max(passed - 1, 0)
+    skipped = min(len(SKIPPED.findall(output)), passed)
+    return passed - skipped, failed, skipped
+
+
+def main(logs):
+    passed = failed = skipped = 0
+    for log in logs:
+        try:
+            with open(log, encoding="utf-8", errors="replace") as lines:
+                tests = [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            tests = []
+        if not tests:
+            # The build failed, or there is no test of that name.
+            print(f"no test ran: {log} is missing or empty")
+            failed += 1
+        for test in tests:
+            counts = count(test)
+            passed, failed, skipped = (a + b for a, b in zip((passed, failed, skipped), counts))
+            for reason in SKIPPED.findall(test.get("stdout", "")):
+                print(f"skipped in {test['name']}: {reason}")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 0 if passed > 0 and failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
