@@ -150,8 +150,8 @@ Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Result<Encoder> Encoder::create(CompressionType type, int level) {
   auto state = std::make_unique<State>();
   if (type == CompressionType::kZstd) {
-    if (level < 0 || level > 19)
-      return fail(Error::invalid(fmt::format("zstd level {}: it goes from 1 to 19", level)));
+    if (level < 0 || level > 22)
+      return fail(Error::invalid(fmt::format("zstd level {}: it goes from 1 to 22", level)));
     state->zstd.reset(ZSTD_createCCtx());
     if (!state->zstd) throw std::bad_alloc();
     ZSTD_CCtx_setParameter(state->zstd.get(), ZSTD_c_compressionLevel, level == 0 ? 3 : level);

@@ -43,7 +43,7 @@ Result<size_t> stream_length(CompressionType type, std::span<const std::byte> st
 // Encodes single clusters.  One thread at a time; reuse it.
 class Encoder {
  public:
-  // zstd: 1..19 (0: the default, 3).  deflate: 1..12 (0: the default, 6).
+  // zstd: 1..22 (0: the default, 3).  deflate: 1..12 (0: the default, 6).
   static Result<Encoder> create(CompressionType type, int level);
   ~Encoder();
   Encoder(Encoder&&) noexcept;
