@@ -17,8 +17,10 @@ using qcow2::Result;
 namespace {
 
 // A cluster of zeros compresses to next to nothing: a stream this short is worth decoding, to leave
-// the cluster out.  (zstd makes 2 MiB of zeros into some 200 bytes.)
-constexpr size_t kMayBeZeros = 256;
+// the cluster out.  Deflate, the less dense of the two, gets at most 1032 bytes into one.
+size_t may_be_zeros(uint64_t cluster_size) {
+  return 64 + cluster_size / 512;
+}
 
 std::span<std::byte> cluster_bytes(Chunk& chunk, size_t index, uint64_t cluster_size) {
   return chunk.bytes.span().subspan(index * cluster_size, cluster_size);
@@ -72,10 +74,11 @@ bool ClusterWorker::can_pass_through(const LocalSource& source, const Extent& ex
   if (!options_.compression || extent.kind != ExtentKind::kCompressed) return false;
   const auto made = source.disk().layers()[extent.depth]->compression();
   const uint64_t cluster_size = options_.geometry.cluster_size();
-  // All of the cluster, or all of it that the disk has.
+  // Not a cluster that the disk ends in: what its image holds behind that end, of an earlier and
+  // larger disk, would be there again if the copy were made larger.
   return made && made->type == *options_.compression && made->cluster_size == cluster_size &&
          options_.geometry.offset_in_cluster(extent.guest.value()) == 0 &&
-         (extent.length == cluster_size || extent.end().value() == source.size());
+         extent.length == cluster_size;
 }
 
 // The stream becomes the cluster's, unless it turns out to be zeros, or not to be shorter than
@@ -98,7 +101,7 @@ Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent
 
   const size_t index = (extent.guest - options_.geometry.start_of(chunk.first)) / cluster_size;
   Cluster& cluster = chunk.clusters[index];
-  if (*length < kMayBeZeros || *length >= cluster_size) {
+  if (*length < may_be_zeros(cluster_size) || *length >= cluster_size) {
     auto decoded = decoder_.decode(type, stream, cluster_bytes(chunk, index, cluster_size));
     if (!decoded) return qcow2::fail(std::move(decoded).error().with_context(where()));
     if (*length >= cluster_size) return {};
@@ -126,12 +129,13 @@ Result<void> ClusterWorker::read(const LocalSource& source, Chunk& chunk) {
   return {};
 }
 
-void ClusterWorker::encode(Chunk& chunk) {
+void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
   const uint64_t cluster_size = options_.geometry.cluster_size();
   uint32_t packed = 0;
   for (size_t index = 0; index < chunk.clusters.size(); ++index) {
     Cluster& cluster = chunk.clusters[index];
     if (cluster.kind == Cluster::Kind::kHole) continue;
+    if (stop.requested()) return;
     std::byte* const to = chunk.packed.data() + packed;
     if (cluster.kind == Cluster::Kind::kCompressed) {
       std::memmove(to, chunk.packed.data() + index * cluster_size, cluster.packed_length);

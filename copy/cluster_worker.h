@@ -6,6 +6,7 @@
 
 #include "copy/chunk.h"
 #include "copy/local_source.h"
+#include "copy/stop.h"
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/codec.h"
 #include "qcow2/geometry.h"
@@ -30,7 +31,9 @@ class ClusterWorker {
   qcow2::Result<void> read(const LocalSource& source, Chunk& chunk);
 
   // Decides what each cluster becomes, and fills `packed`.  What was read stands in `bytes`.
-  void encode(Chunk& chunk);
+  // Returns with the work half done when `stop` is requested, since a slow codec takes its time for
+  // a chunk.
+  void encode(Chunk& chunk, const Stop& stop);
 
  private:
   using Cluster = Chunk::Cluster;

@@ -153,7 +153,8 @@ void Pipeline::account(const Chunk& chunk) {
 }
 
 Result<void> Pipeline::finish(ClusterWorker& worker, Chunk* chunk) {
-  worker.encode(*chunk);
+  worker.encode(*chunk, stop_);
+  if (stop_.requested()) return {};
   ASSIGN_OR_RETURN(const auto placed, placer_.complete(chunk));
   for (Chunk* const it : placed) {
     RETURN_IF_ERROR(write(*it));
