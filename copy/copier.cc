@@ -26,8 +26,9 @@ namespace {
 
 constexpr unsigned kDefaultClusterBits = 16;
 constexpr uint64_t kChunkSize = 1 << 20;
-// What all chunks together may take, in bytes: the memory of a copy does not depend on the disk.
-constexpr uint64_t kChunkMemory = 64 << 20;
+// What chunks and codecs together may take, in bytes: the memory of a copy does not depend on the
+// disk, and on the number of processors only so far.
+constexpr uint64_t kMemory = 80 << 20;
 
 // A source of either kind; one of the two is set.
 struct AnySource {
@@ -93,17 +94,25 @@ Pipeline::Options plan(const CopyOptions& options, const AnySource& source,
                        const ClusterWorker::Options& worker) {
   Pipeline::Options plan;
   plan.worker = worker;
-  plan.threads =
-      options.threads != 0 ? options.threads : std::max(std::thread::hardware_concurrency(), 1u);
-  // A compressed cluster of the source should not be cut in two: it would be decoded twice.
-  plan.chunk_size = std::max(
-      {kChunkSize, worker.geometry.cluster_size(), source.get().cluster_size().value_or(0)});
+  // A compressed cluster of the source should not be cut in two: it would be decoded twice.  Nor
+  // should a request to a server.
+  plan.chunk_size =
+      std::max({kChunkSize, worker.geometry.cluster_size(), source.get().cluster_size().value_or(0),
+                source.nbd ? options.request_size : 0});
+  const uint64_t each_chunk = plan.chunk_size * (worker.compression ? 2 : 1);
+  // A codec's tables, and a stream on its way through.
+  const uint64_t each_thread = worker.compression ? 5 * worker.geometry.cluster_size() : 0;
+  const uint64_t most_threads = std::max<uint64_t>(kMemory / (2 * each_chunk + each_thread), 1);
+  plan.threads = options.threads;
+  if (plan.threads == 0)
+    plan.threads = static_cast<unsigned>(
+        std::clamp<uint64_t>(std::thread::hardware_concurrency(), 1, most_threads));
   uint64_t chunks = uint64_t{plan.threads} * 2 + 1;
   if (source.nbd)
     chunks +=
         source.nbd->connections() * (options.requests * options.request_size / plan.chunk_size + 1);
-  const uint64_t memory = plan.chunk_size * (worker.compression ? 2 : 1);
-  plan.chunks = std::clamp<uint64_t>(kChunkMemory / memory, 2, chunks);
+  const uint64_t for_threads = std::min(kMemory, plan.threads * each_thread);
+  plan.chunks = std::clamp<uint64_t>((kMemory - for_threads) / each_chunk, 2, chunks);
   return plan;
 }
 

@@ -7,6 +7,7 @@ namespace {
 // Extents that one look at the map gives at most: what is planned ahead must not grow with the
 // image.
 constexpr size_t kExtentsAtOnce = 4096;
+constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 
 }  // namespace
 
@@ -15,6 +16,8 @@ qcow2::Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string&
                                                               const std::string& snapshot) {
   qcow2::OpenOptions options;
   options.format = format;
+  // The map is gone through once, from the beginning to the end.
+  options.cache_size = kCacheSize;
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, options));
   qcow2::Disk disk = chain.disk();
   if (!snapshot.empty()) {
