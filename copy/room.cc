@@ -106,6 +106,12 @@ Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
                         const ClusterWorker::Options& worker, const OutputFile& out,
                         const Stop& stop) {
   ASSIGN_OR_RETURN(const uint64_t room, out.room());
+  // With room for all of the disk there is no need to look at its map.
+  const uint64_t clusters = worker.geometry.clusters_for(source.size());
+  const uint64_t all_metadata = qcow2::Builder::metadata_bytes(build, clusters);
+  if (all_metadata <= room && clusters <= (room - all_metadata) >> worker.geometry.cluster_bits())
+    return {};
+
   ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(source, worker.geometry, stop));
   const uint64_t metadata = qcow2::Builder::metadata_bytes(build, live);
   if ((live << worker.geometry.cluster_bits()) + metadata <= room) return {};
