@@ -25,9 +25,9 @@ Error NbdConnection::last_error() const {
     const size_t colon = message.find(": ");
     if (colon != std::string_view::npos) message.remove_prefix(colon + 2);
   }
+  // A server that hangs up leaves no errno.
   const int errnum = nbd_get_errno();
-  Error error = Error::invalid(fmt::format("{}: {}", uri_, message));
-  return errnum == 0 ? error : Error::protocol(errnum, error.message());
+  return Error::protocol(errnum == 0 ? ECONNRESET : errnum, fmt::format("{}: {}", uri_, message));
 }
 
 Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const std::string& uri,
@@ -38,6 +38,8 @@ Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const std::string& ur
   if (!nbd) return qcow2::fail(connection->last_error());
   // Whoever names a socket file in a URI on this machine may use it; TLS as the URI says.
   nbd_set_uri_allow_local_file(nbd, true);
+  // A read that fails ends the copy: nobody will see what its buffer holds.
+  nbd_set_pread_initialize(nbd, false);
   if (block_status && nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
     return qcow2::fail(connection->last_error());
   if (nbd_aio_connect_uri(nbd, uri.c_str()) != 0) return qcow2::fail(connection->last_error());
