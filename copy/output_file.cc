@@ -32,6 +32,11 @@ std::string folder_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+// Another way to the file that `fd` is open on, even if it has no name.
+std::string link_of(int fd) {
+  return fmt::format("/proc/self/fd/{}", fd);
+}
+
 // A name that nobody has, beside `target`.
 std::string hidden_name(const std::string& target) {
   static std::atomic<unsigned> number{0};
@@ -90,7 +95,12 @@ Result<void> OutputFile::find_target(bool overwrite) {
 
 Result<void> OutputFile::open_unnamed() {
   fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-  if (fd_ >= 0) return {};
+  if (fd_ >= 0) {
+    // Without /proc it could not be given a name when it is done.
+    if (::access(link_of(fd_).c_str(), F_OK) == 0) return {};
+    ::close(fd_);
+    errno = EOPNOTSUPP;
+  }
   if (errno == ENOTDIR || errno == ENOENT || errno == EACCES || errno == EROFS)
     return error(errno, "create");
   // The filesystem has no files without a name.
@@ -103,8 +113,7 @@ Result<void> OutputFile::open_unnamed() {
 }
 
 void OutputFile::open_direct() {
-  const std::string self = fmt::format("/proc/self/fd/{}", fd_);
-  direct_fd_ = ::open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  direct_fd_ = ::open(link_of(fd_).c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
 }
 
 Result<size_t> OutputFile::read(HostOffset at, std::span<std::byte> to) const {
@@ -206,8 +215,7 @@ Result<void> OutputFile::link_to(const std::string& name) {
     hidden_.clear();
     return {};
   }
-  const std::string self = fmt::format("/proc/self/fd/{}", fd_);
-  if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
+  if (::linkat(AT_FDCWD, link_of(fd_).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
     return error(errno, "give the name to");
   return {};
 }
