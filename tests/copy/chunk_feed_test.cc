@@ -1,0 +1,172 @@
+#include "copy/chunk_feed.h"
+
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "tests/catch_text.h"
+#include "tests/copy/pattern_source.h"
+
+using copy::Cancel;
+using copy::Chunk;
+using copy::ChunkFeed;
+using copy::Stop;
+using qcow2::ExtentKind;
+using qcow2::Geometry;
+using qcow2::GuestOffset;
+using test::PatternSource;
+
+namespace {
+
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+
+struct Fed {
+  size_t chunks = 0;
+  uint64_t bytes = 0;  // of the disk, in chunks
+};
+
+// Takes all chunks, and checks that together with what was passed over they are the disk, in order.
+Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint64_t chunk_size) {
+  Fed fed;
+  GuestOffset done;
+  while (true) {
+    auto next = feed.next(ChunkFeed::Wait::kNo);
+    REQUIRE_OK(next);
+    if (!*next) break;
+    Chunk& chunk = **next;
+    REQUIRE(chunk.sequence == fed.chunks);
+    REQUIRE_FALSE(chunk.extents.empty());
+    REQUIRE(chunk.begin() >= done);
+    REQUIRE(chunk.begin().value() % source.alignment() == 0);
+    REQUIRE(chunk.begin() == geometry.start_of(chunk.first));
+    const uint64_t length = chunk.end() - chunk.begin();
+    REQUIRE(length <= std::max({chunk_size, geometry.cluster_size(), source.alignment()}));
+    REQUIRE(chunk.clusters.size() == geometry.clusters_for(length));
+    REQUIRE(chunk.bytes.size() >= chunk.clusters.size() * geometry.cluster_size());
+    REQUIRE((chunk.end().value() % geometry.cluster_size() == 0 ||
+             chunk.end().value() == source.size()));
+
+    // Nothing but zeros was passed over.
+    for (uint64_t at = done.value(); at < chunk.begin().value();
+         at = source.stretch_at(at).end().value())
+      REQUIRE(source.stretch_at(at).reads_as_zero());
+
+    bool any_data = false;
+    GuestOffset at = chunk.begin();
+    for (const qcow2::Extent& extent : chunk.extents) {
+      REQUIRE(extent.guest == at);
+      REQUIRE(extent.length > 0);
+      for (uint64_t inner = at.value(); inner < extent.end().value();
+           inner = source.stretch_at(inner).end().value())
+        REQUIRE(source.stretch_at(inner).reads_as_zero() == extent.reads_as_zero());
+      if (extent.kind == ExtentKind::kData) {
+        REQUIRE(extent.host.value() == extent.guest.value());
+        any_data = true;
+      }
+      at = extent.end();
+    }
+    REQUIRE(any_data);
+    done = chunk.end();
+    fed.bytes += length;
+    ++fed.chunks;
+    feed.recycle(&chunk);
+  }
+  for (uint64_t at = done.value(); at < source.size(); at = source.stretch_at(at).end().value())
+    REQUIRE(source.stretch_at(at).reads_as_zero());
+  REQUIRE(feed.exhausted());
+  REQUIRE(fed.bytes + feed.skipped() == source.size());
+  return fed;
+}
+
+}  // namespace
+
+TEST_CASE("chunks and what was passed over are the whole disk", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  for (uint64_t i = 0; i < support::iterations(300); ++i) {
+    support::Random random(seed + i);
+    INFO(fmt::format("VIRT_COMPACT_SEED={}", seed + i));
+    const auto cluster_bits = static_cast<unsigned>(random.between(9, 18));
+    const uint64_t chunk_size = uint64_t{1} << random.between(9, 20);
+    const uint64_t alignment = random.chance(50) ? 1 : uint64_t{1} << random.between(9, 16);
+    const uint64_t unit = std::max<uint64_t>(alignment, random.chance(30) ? 1 : 512);
+    auto stretches = test::random_stretches(random, unit, random.between(1, 2000), 200);
+    PatternSource source(stretches, alignment, random.between(1, 30));
+    const Geometry geometry(cluster_bits, false);
+    const Cancel cancel;
+    const Stop stop(cancel);
+    ChunkFeed feed(source, {geometry, chunk_size, 1, false}, stop);
+    drain(source, feed, geometry, chunk_size);
+  }
+}
+
+TEST_CASE("a huge empty disk has no chunks and is passed over at once", "[copy]") {
+  PatternSource source(
+      {{16 << 10, ExtentKind::kZero}, {16 * 1024 * kGiB, ExtentKind::kUnallocated}});
+  const Geometry geometry(16, false);
+  const Cancel cancel;
+  const Stop stop(cancel);
+  ChunkFeed feed(source, {geometry, 1 << 20, 2, false}, stop);
+  CHECK(drain(source, feed, geometry, 1 << 20).chunks == 0);
+  CHECK(feed.skipped() == source.size());
+  CHECK(source.maps == 1);
+}
+
+TEST_CASE("one byte of data in a huge disk is one cluster", "[copy]") {
+  PatternSource source(
+      {{5 * kGiB + 7, ExtentKind::kZero}, {1, ExtentKind::kData}, {kGiB, ExtentKind::kZero}});
+  const Geometry geometry(16, false);
+  const Cancel cancel;
+  const Stop stop(cancel);
+  ChunkFeed feed(source, {geometry, 1 << 20, 1, false}, stop);
+  const Fed fed = drain(source, feed, geometry, 1 << 20);
+  CHECK(fed.chunks == 1);
+  CHECK(fed.bytes == 64 << 10);
+}
+
+TEST_CASE("an empty disk has no chunks", "[copy]") {
+  PatternSource source({});
+  const Cancel cancel;
+  const Stop stop(cancel);
+  ChunkFeed feed(source, {Geometry(16, false), 1 << 20, 1, false}, stop);
+  const auto next = feed.next(ChunkFeed::Wait::kYes);
+  REQUIRE_OK(next);
+  CHECK(*next == nullptr);
+  CHECK(feed.exhausted());
+}
+
+TEST_CASE("without memory there is no chunk until one comes back", "[copy]") {
+  PatternSource source({{4 << 20, ExtentKind::kData}});
+  const Cancel cancel;
+  const Stop stop(cancel);
+  ChunkFeed feed(source, {Geometry(16, false), 1 << 20, 2, false}, stop);
+  const auto first = feed.next(ChunkFeed::Wait::kNo);
+  const auto second = feed.next(ChunkFeed::Wait::kNo);
+  REQUIRE_OK(first);
+  REQUIRE_OK(second);
+  REQUIRE(*first != nullptr);
+  REQUIRE(*second != nullptr);
+  const auto third = feed.next(ChunkFeed::Wait::kNo);
+  REQUIRE_OK(third);
+  CHECK(*third == nullptr);
+  CHECK_FALSE(feed.exhausted());
+
+  std::thread giver([&] { feed.recycle(*first); });
+  const auto waited = feed.next(ChunkFeed::Wait::kYes);
+  giver.join();
+  REQUIRE_OK(waited);
+  REQUIRE(*waited != nullptr);
+  CHECK((*waited)->sequence == 2);
+}
+
+TEST_CASE("who waits for memory is sent home by a stop", "[copy]") {
+  PatternSource source({{4 << 20, ExtentKind::kData}});
+  Cancel cancel;
+  const Stop stop(cancel);
+  ChunkFeed feed(source, {Geometry(16, false), 1 << 20, 1, false}, stop);
+  REQUIRE_OK(feed.next(ChunkFeed::Wait::kYes));
+  std::thread user([&] { cancel.request(); });
+  const auto none = feed.next(ChunkFeed::Wait::kYes);
+  user.join();
+  REQUIRE_OK(none);
+  CHECK(*none == nullptr);
+}

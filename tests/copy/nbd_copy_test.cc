@@ -1,0 +1,271 @@
+// Copies from NBD servers of all sorts, good and bad.
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "copy/copier.h"
+#include "tests/catch_text.h"
+#include "tests/copy/disks.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/process.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using copy::CopyOptions;
+using qcow2::CompressionType;
+using support::list_directory;
+using support::NbdServer;
+using support::read_file;
+using support::run_ok;
+using support::TempDirectory;
+using test::from_to;
+using test::run_copy;
+
+namespace {
+
+using Names = std::vector<std::string>;
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
+
+}  // namespace
+
+TEST_CASE("a copy over NBD is the local copy, whatever the server and the order", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", seed, kDiskSize);
+  CopyOptions local = from_to(folder / "raw", folder / "local");
+  local.threads = 1;
+  SECTION("plain") {}
+  SECTION("zstd") {
+    local.compression = CompressionType::kZstd;
+  }
+  SECTION("small clusters") {
+    local.cluster_bits = 9;
+  }
+  REQUIRE_OK(run_copy(local));
+  REQUIRE(test::qemu_complaint(folder / "local", folder / "raw") == "");
+  const auto expected = read_file(folder / "local");
+
+  const std::vector<Names> servers{
+      {"file", folder / "raw"},
+      // No structured replies, so no block status: all is data.
+      {"--no-sr", "file", folder / "raw"},
+      // One client at a time.
+      {"--filter=multi-conn", "file", folder / "raw", "multi-conn-mode=disable"},
+      // Answers late and out of order.
+      {"--filter=delay", "--filter=noextents", "file", folder / "raw", "rdelay=3ms"},
+      // Wants whole blocks, and no more than a few at once.
+      {"--filter=blocksize-policy", "--filter=truncate", "file", folder / "raw", "round-up=64K",
+       "blocksize-minimum=64K", "blocksize-preferred=64K", "blocksize-maximum=128K",
+       "blocksize-error-policy=error"},
+  };
+  for (const auto& arguments : servers) {
+    INFO(support::shell_line(arguments));
+    const NbdServer server = NbdServer::nbdkit(arguments);
+    const bool rounded = arguments[0] == "--filter=blocksize-policy";
+    for (const unsigned connections : {1u, 4u}) {
+      CopyOptions options = local;
+      options.source = server.uri();
+      options.destination = folder / "out";
+      options.overwrite = true;
+      options.threads = connections;
+      options.connections = connections;
+      options.requests = connections == 1 ? 1 : 16;
+      options.request_size = connections == 1 ? 1 << 20 : 16 << 10;
+      const auto summary = run_copy(options);
+      REQUIRE_OK(summary);
+      CHECK_FALSE(summary->source.has_value());
+      if (rounded)
+        CHECK(support::run({"qemu-img", "compare", "-f", "qcow2", "-F", "raw", folder / "out",
+                            folder / "raw"})
+                  .ok());
+      else
+        CHECK(read_file(folder / "out") == expected);
+    }
+  }
+}
+
+TEST_CASE("qemu-nbd serves, even if to one client only", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
+  run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "src"});
+  for (const char* shared : {"--shared=1", "--shared=0"}) {
+    INFO(shared);
+    const NbdServer server = NbdServer::qemu_nbd({shared, "--format=qcow2", folder / "src"});
+    CopyOptions options = from_to(server.uri(), folder / "out");
+    options.overwrite = true;
+    REQUIRE_OK(run_copy(options));
+    CHECK(test::qemu_complaint(folder / "out", folder / "raw") == "");
+  }
+}
+
+TEST_CASE("a huge empty disk over NBD takes little time", "[copy]") {
+  const TempDirectory folder;
+  const NbdServer server = NbdServer::nbdkit({"memory", "4T"});
+  const auto summary = run_copy(from_to(server.uri(), folder / "out"));
+  REQUIRE_OK(summary);
+  CHECK(summary->data_clusters == 0);
+  CHECK(summary->found_zero_clusters == 0);
+  CHECK(summary->elapsed < std::chrono::seconds(15));
+  run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
+}
+
+TEST_CASE("a hole that is not said to be zeros is read", "[copy]") {
+  // What nbdkit's sh plugin says of extents is what the client hears.
+  const TempDirectory folder;
+  support::write_file(folder / "raw", std::vector<std::byte>(1 << 20, std::byte{'x'}));
+  support::write_file(folder / "server",
+                      "#!/bin/sh\n"
+                      "case \"$1\" in\n"
+                      "  thread_model) echo parallel ;;\n"
+                      "  get_size) stat -c %s \"$RAW\" ;;\n"
+                      "  pread) dd if=\"$RAW\" iflag=skip_bytes,count_bytes skip=$4 count=$3 "
+                      "status=none ;;\n"
+                      "  can_extents|can_multi_conn) exit 0 ;;\n"
+                      "  extents) echo 0 512k hole; echo 512k 512k zero ;;\n"
+                      "  *) exit 2 ;;\n"
+                      "esac\n");
+  REQUIRE(::chmod((folder / "server").c_str(), 0700) == 0);
+  REQUIRE(::setenv("RAW", (folder / "raw").c_str(), 1) == 0);
+  const NbdServer server = NbdServer::nbdkit({"sh", folder / "server"});
+  const auto summary = run_copy(from_to(server.uri(), folder / "out"));
+  ::unsetenv("RAW");
+  REQUIRE_OK(summary);
+  CHECK(summary->data_clusters == 8);
+  run_ok({"qemu-io", "-r", "-f", "qcow2", "-c", "read -P 0x78 0 512k", "-c", "read -P 0 512k 512k",
+          folder / "out"});
+}
+
+TEST_CASE("a server that refuses to tell its extents is read whole", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 2, 1 << 20);
+  for (const char* error : {"EINVAL", "ENOMEM", "EIO"}) {
+    INFO(error);
+    const NbdServer server =
+        NbdServer::nbdkit({"--filter=error", "file", folder / "raw",
+                           std::string("error-extents=") + error, "error-extents-rate=100%"});
+    CopyOptions options = from_to(server.uri(), folder / "out");
+    options.overwrite = true;
+    REQUIRE_OK(run_copy(options));
+    CHECK(test::qemu_complaint(folder / "out", folder / "raw") == "");
+  }
+}
+
+TEST_CASE("a read error is an error that names the server", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
+  const NbdServer server = NbdServer::nbdkit(
+      {"--filter=error", "file", folder / "raw", "error-pread=EIO", "error-pread-rate=20%"});
+  const auto failed = run_copy(from_to(server.uri(), folder / "out"));
+  REQUIRE_FALSE(failed.has_value());
+  INFO(failed.error().message());
+  CHECK(failed.error().message().starts_with(server.uri()));
+  CHECK(failed.error().message().find("Input/output error") != std::string::npos);
+  CHECK(list_directory(folder.path()) == Names{"raw"});
+}
+
+TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 4, 64 << 20);
+  for (const bool several : {false, true}) {
+    NbdServer server = NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "rdelay=5ms"});
+    test::Watcher watcher;
+    bool killed = false;
+    watcher.on_update = [&](uint64_t) {
+      if (!killed) server.process().kill();
+      killed = true;
+    };
+    CopyOptions options = from_to(server.uri(), folder / "out");
+    options.connections = several ? 4 : 1;
+    const copy::Cancel cancel;
+    const auto start = Clock::now();
+    const auto failed = copy::copy(options, watcher, cancel);
+    REQUIRE_FALSE(failed.has_value());
+    INFO(failed.error().message());
+    CHECK(killed);
+    CHECK(failed.error().kind() == qcow2::Error::Kind::kSystem);
+    CHECK(failed.error().message().starts_with(server.uri()));
+    CHECK(failed.error().message().find("nbd_") == std::string::npos);
+    CHECK(Clock::now() - start < std::chrono::seconds(10));
+    CHECK(list_directory(folder.path()) == Names{"raw"});
+  }
+}
+
+TEST_CASE("no server, no copy", "[copy]") {
+  const TempDirectory folder;
+  const std::string uri = "nbd+unix:///?socket=" + (folder / "socket");
+  const auto failed = run_copy(from_to(uri, folder / "out"));
+  REQUIRE_FALSE(failed.has_value());
+  INFO(failed.error().message());
+  CHECK(failed.error().message().starts_with(uri));
+  CHECK(failed.error().message().find("No such file") != std::string::npos);
+  CHECK(list_directory(folder.path()).empty());
+  REQUIRE_FAILS_WITH(run_copy(from_to("nbd+unix:///", folder / "out")), "nbd+unix:///: ");
+}
+
+TEST_CASE("a server that hangs is left at once when the user has had enough", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 5, 1 << 20);
+  copy::Cancel cancel;
+  const auto cancelled_in_time = [&](const std::string& uri) {
+    std::atomic<Clock::rep> asked{0};
+    std::thread user([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      asked = Clock::now().time_since_epoch().count();
+      cancel.request();
+    });
+    test::Watcher watcher;
+    const auto cancelled = copy::copy(from_to(uri, folder / "out"), watcher, cancel);
+    user.join();
+    const auto waited = Clock::now().time_since_epoch() - Clock::duration(asked.load());
+    REQUIRE_FALSE(cancelled.has_value());
+    INFO(cancelled.error().message());
+    CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
+    CHECK(waited < std::chrono::milliseconds(1000));
+  };
+  SECTION("in a read") {
+    const NbdServer server =
+        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "rdelay=3"});
+    cancelled_in_time(server.uri());
+  }
+  SECTION("in block status") {
+    const NbdServer server =
+        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "delay-extents=3"});
+    cancelled_in_time(server.uri());
+  }
+  SECTION("in the greeting") {
+    // Somebody listens, and never says a word.
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const std::string path = folder / "mute";
+    REQUIRE(path.size() < sizeof address.sun_path);
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(fd, 10) == 0);
+    cancelled_in_time("nbd+unix:///?socket=" + path);
+    ::close(fd);
+  }
+}
+
+TEST_CASE("what makes no sense for a server is refused", "[copy]") {
+  const TempDirectory folder;
+  const NbdServer server = NbdServer::nbdkit({"memory", "1M"});
+  CopyOptions options = from_to(server.uri(), folder / "out");
+  options.snapshot = "x";
+  REQUIRE_FAILS_WITH(run_copy(options), "snapshot");
+  options.snapshot.clear();
+  options.source_format = qcow2::Format::kQcow2;
+  REQUIRE_FAILS_WITH(run_copy(options), server.uri());
+  options.source_format = qcow2::Format::kRaw;
+  REQUIRE_OK(run_copy(options));
+}

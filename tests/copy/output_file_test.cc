@@ -1,0 +1,208 @@
+#include "copy/output_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <string>
+
+#include "qcow2/aligned_buffer.h"
+#include "tests/catch_text.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using copy::OutputFile;
+using qcow2::HostOffset;
+using support::list_directory;
+using support::TempDirectory;
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+std::string text_of(const std::string& path) {
+  const auto bytes = support::read_file(path);
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+mode_t mode_of(const std::string& path) {
+  struct stat status {};
+  REQUIRE(::stat(path.c_str(), &status) == 0);
+  return status.st_mode & 07777;
+}
+
+ino_t inode_of(const std::string& path) {
+  struct stat status {};
+  REQUIRE(::stat(path.c_str(), &status) == 0);
+  return status.st_ino;
+}
+
+}  // namespace
+
+TEST_CASE("an output file appears with commit, and not before", "[copy]") {
+  const TempDirectory folder;
+  auto file = OutputFile::create(folder / "out", false);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->write(HostOffset(0), bytes_of("hello")));
+  CHECK(list_directory(folder.path()).empty());
+  REQUIRE_OK((*file)->commit());
+  file->reset();
+  CHECK(list_directory(folder.path()) == Names{"out"});
+  CHECK(text_of(folder / "out") == "hello");
+}
+
+TEST_CASE("an output file that is not committed leaves nothing", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "old", "old");
+  for (const char* name : {"out", "old"}) {
+    auto file = OutputFile::create(folder / name, true);
+    REQUIRE_OK(file);
+    REQUIRE_OK((*file)->write(HostOffset(0), bytes_of("new")));
+  }
+  CHECK(list_directory(folder.path()) == Names{"old"});
+  CHECK(text_of(folder / "old") == "old");
+}
+
+TEST_CASE("an output file has the permissions of any new file", "[copy]") {
+  const TempDirectory folder;
+  const mode_t before = ::umask(027);
+  auto file = OutputFile::create(folder / "out", false);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->commit());
+  ::umask(before);
+  CHECK(mode_of(folder / "out") == 0640);
+}
+
+TEST_CASE("an existing name is no destination", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "file", "old");
+  REQUIRE(::symlink("nowhere", (folder / "dangling").c_str()) == 0);
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  REQUIRE(::mkdir((folder / "folder").c_str(), 0700) == 0);
+  for (const char* name : {"file", "dangling", "fifo", "folder"}) {
+    INFO(name);
+    REQUIRE_FAILS_WITH(OutputFile::create(folder / name, false), folder / name);
+  }
+  CHECK(text_of(folder / "file") == "old");
+}
+
+TEST_CASE("only a regular file is replaced", "[copy]") {
+  const TempDirectory folder;
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  REQUIRE(::mkdir((folder / "folder").c_str(), 0700) == 0);
+  REQUIRE(::symlink("fifo", (folder / "link").c_str()) == 0);
+  REQUIRE_FAILS_WITH(OutputFile::create(folder / "fifo", true), "regular file");
+  REQUIRE_FAILS_WITH(OutputFile::create(folder / "link", true), "regular file");
+  REQUIRE_FAILS_WITH(OutputFile::create(folder / "folder", true), "directory");
+  REQUIRE_FAILS_WITH(OutputFile::create("/dev/null", true), "regular file");
+}
+
+TEST_CASE("a name that appears meanwhile is not overwritten", "[copy]") {
+  const TempDirectory folder;
+  for (const bool overwrite : {false, true}) {
+    const std::string path = folder / (overwrite ? "a" : "b");
+    auto file = OutputFile::create(path, overwrite);
+    REQUIRE_OK(file);
+    support::write_file(path, "somebody else's");
+    // Even with overwrite: nobody has seen this file when that was asked for.
+    const auto committed = (*file)->commit();
+    REQUIRE_FALSE(committed.has_value());
+    CHECK(committed.error().errnum() == EEXIST);
+    CHECK(text_of(path) == "somebody else's");
+  }
+  CHECK(list_directory(folder.path()) == Names{"a", "b"});
+}
+
+TEST_CASE("a replaced file passes on its permissions, and stays whole until then", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "out", "old");
+  REQUIRE(::chmod((folder / "out").c_str(), 0604) == 0);
+  const ino_t inode = inode_of(folder / "out");
+  auto file = OutputFile::create(folder / "out", true);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->write(HostOffset(0), bytes_of("new")));
+  CHECK(text_of(folder / "out") == "old");
+  REQUIRE_OK((*file)->commit());
+  CHECK(text_of(folder / "out") == "new");
+  CHECK(mode_of(folder / "out") == 0604);
+  CHECK(inode_of(folder / "out") != inode);
+  CHECK(list_directory(folder.path()) == Names{"out"});
+}
+
+TEST_CASE("through a symbolic link the file behind it is replaced", "[copy]") {
+  const TempDirectory folder;
+  REQUIRE(::mkdir((folder / "there").c_str(), 0700) == 0);
+  support::write_file(folder / "there/file", "old");
+  REQUIRE(::symlink("there/file", (folder / "link").c_str()) == 0);
+  auto file = OutputFile::create(folder / "link", true);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->write(HostOffset(0), bytes_of("new")));
+  REQUIRE_OK((*file)->commit());
+  CHECK(text_of(folder / "there/file") == "new");
+  struct stat status {};
+  REQUIRE(::lstat((folder / "link").c_str(), &status) == 0);
+  CHECK(S_ISLNK(status.st_mode));
+  CHECK(list_directory(folder / "there") == Names{"file"});
+}
+
+TEST_CASE("no folder, no file", "[copy]") {
+  const TempDirectory folder;
+  REQUIRE_FAILS_WITH(OutputFile::create(folder / "no/out", false), "No such file or directory");
+  support::write_file(folder / "file", "");
+  REQUIRE_FAILS_WITH(OutputFile::create(folder / "file/out", false), "Not a directory");
+}
+
+TEST_CASE("what is written in any pieces, aligned or not, is what is there", "[copy]") {
+  const TempDirectory folder;
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  support::Random random(seed);
+  constexpr size_t kSize = 4 << 20;
+  constexpr size_t kPage = qcow2::AlignedBuffer::kAlignment;
+  qcow2::AlignedBuffer buffer(kSize);
+  random.fill(buffer.span());
+
+  auto file = OutputFile::create(folder / "out", false);
+  REQUIRE_OK(file);
+  for (size_t at = 0; at < kSize;) {
+    // Whole pages from aligned memory, or a few bytes that put all that follows out of step.
+    size_t length = random.chance(70) ? kPage * random.between(1, 40) : random.between(1, 9000);
+    if (at % kPage != 0 && random.chance(50)) length = kPage - at % kPage;
+    length = std::min(length, kSize - at);
+    const size_t cut = random.below(length);
+    std::array<iovec, 2> pieces{
+        {{buffer.data() + at, cut}, {buffer.data() + at + cut, length - cut}}};
+    if (random.chance(50)) {
+      REQUIRE_OK((*file)->write_vector(HostOffset(at), pieces));
+    } else {
+      REQUIRE_OK((*file)->write(HostOffset(at), {buffer.data() + at, length}));
+    }
+    at += length;
+  }
+  const auto size = (*file)->size();
+  REQUIRE_OK(size);
+  CHECK(*size == kSize);
+  REQUIRE_OK((*file)->commit());
+  const auto bytes = support::read_file(folder / "out");
+  REQUIRE(bytes.size() == kSize);
+  CHECK(std::equal(bytes.begin(), bytes.end(), buffer.data()));
+}
+
+TEST_CASE("more pieces than the system takes at once are written", "[copy]") {
+  const TempDirectory folder;
+  const std::string text(5000, 'x');
+  std::vector<iovec> pieces;
+  for (size_t i = 0; i < text.size(); ++i) pieces.push_back({const_cast<char*>(&text[i]), 1});
+  auto file = OutputFile::create(folder / "out", false);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->write_vector(HostOffset(3), pieces));
+  REQUIRE_OK((*file)->commit());
+  CHECK(text_of(folder / "out") == std::string(3, '\0') + text);
+}

@@ -1,0 +1,123 @@
+#include "copy/placer.h"
+
+#include <algorithm>
+
+#include "qcow2/memory_storage.h"
+#include "tests/catch_text.h"
+#include "tests/support/random.h"
+
+using copy::Chunk;
+using copy::Placer;
+using Kind = Chunk::Cluster::Kind;
+
+namespace {
+
+constexpr uint64_t kChunks = 60;
+constexpr uint64_t kClustersEach = 16;
+constexpr uint64_t kClusterSize = 4096;
+
+std::unique_ptr<qcow2::Builder> make_builder(qcow2::Storage& out) {
+  qcow2::BuildOptions options;
+  options.size = kChunks * kClustersEach * kClusterSize;
+  options.cluster_bits = 12;
+  options.compression_type = qcow2::CompressionType::kZstd;
+  auto builder = qcow2::Builder::create(out, options);
+  REQUIRE_OK(builder);
+  return std::move(*builder);
+}
+
+// Chunks of every kind of cluster, the same ones for the same seed.
+std::vector<Chunk> make_chunks(uint64_t seed) {
+  support::Random random(seed);
+  const std::vector<Kind> kinds{Kind::kHole, Kind::kZero, Kind::kData, Kind::kData,
+                                Kind::kCompressed};
+  std::vector<Chunk> chunks(kChunks);
+  for (uint64_t i = 0; i < kChunks; ++i) {
+    chunks[i].sequence = i;
+    chunks[i].first = qcow2::ClusterIndex(i * kClustersEach);
+    chunks[i].clusters.resize(kClustersEach);
+    for (auto& cluster : chunks[i].clusters) {
+      cluster.kind = random.pick(kinds);
+      if (cluster.kind == Kind::kCompressed)
+        cluster.packed_length = static_cast<uint32_t>(random.between(1, kClusterSize - 1));
+    }
+  }
+  return chunks;
+}
+
+struct Outcome {
+  std::vector<uint64_t> hosts;  // of each cluster that has a place, in guest order
+  std::vector<std::byte> metadata;
+};
+
+Outcome place(uint64_t seed, const std::vector<size_t>& order) {
+  qcow2::MemoryStorage out;
+  auto builder = make_builder(out);
+  Placer placer(*builder);
+  auto chunks = make_chunks(seed);
+
+  std::vector<bool> here(kChunks);
+  uint64_t next = 0;
+  for (const size_t index : order) {
+    auto placed = placer.complete(&chunks[index]);
+    REQUIRE_OK(placed);
+    here[index] = true;
+    // Just those which have come, and all before them too, and no one twice.
+    for (const Chunk* chunk : *placed) REQUIRE(chunk->sequence == next++);
+    REQUIRE((next == kChunks || !here[next]));
+  }
+  REQUIRE(next == kChunks);
+  REQUIRE_OK(builder->finish());
+
+  Outcome outcome;
+  for (const Chunk& chunk : chunks)
+    for (const auto& cluster : chunk.clusters)
+      if (cluster.kind == Kind::kData || cluster.kind == Kind::kCompressed) {
+        REQUIRE(cluster.host.value() != 0);
+        outcome.hosts.push_back(cluster.host.value());
+      }
+  outcome.metadata = out.bytes();
+  return outcome;
+}
+
+}  // namespace
+
+TEST_CASE("the layout is the same in whatever order chunks are done", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  std::vector<size_t> order(kChunks);
+  for (size_t i = 0; i < kChunks; ++i) order[i] = i;
+  const Outcome in_order = place(seed, order);
+  REQUIRE(in_order.hosts.size() > kChunks);
+
+  support::Random random(seed);
+  for (int round = 0; round < 20; ++round) {
+    for (size_t i = kChunks - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
+    const Outcome shuffled = place(seed, order);
+    CHECK(shuffled.hosts == in_order.hosts);
+    CHECK(shuffled.metadata == in_order.metadata);
+  }
+  std::sort(order.rbegin(), order.rend());
+  CHECK(place(seed, order).metadata == in_order.metadata);
+}
+
+TEST_CASE("clusters lie in the file in guest order", "[copy]") {
+  std::vector<size_t> order(kChunks);
+  for (size_t i = 0; i < kChunks; ++i) order[i] = i;
+  auto chunks = make_chunks(7);
+  qcow2::MemoryStorage out;
+  auto builder = make_builder(out);
+  Placer placer(*builder);
+  uint64_t last = 0;
+  for (Chunk& chunk : chunks) {
+    for (auto& cluster : chunk.clusters)
+      if (cluster.kind == Kind::kCompressed) cluster.kind = Kind::kData;
+    REQUIRE_OK(placer.complete(&chunk));
+    for (const auto& cluster : chunk.clusters) {
+      if (cluster.kind != Kind::kData) continue;
+      CHECK(cluster.host.value() >= last + kClusterSize);
+      CHECK(cluster.host.value() % kClusterSize == 0);
+      last = cluster.host.value();
+    }
+  }
+}
