@@ -1,0 +1,33 @@
+// What main knows of a subcommand.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <vector>
+
+#include "qcow2/result.h"
+#include "tool/console.h"
+
+namespace tool {
+
+class Command {
+ public:
+  virtual ~Command() = default;
+
+  virtual const char* name() const = 0;
+  // For the list of commands: a few words.
+  virtual const char* summary() const = 0;
+  // For its own help: one or two lines.
+  virtual const char* description() const = 0;
+
+  // The options bind to this object, which must outlive `app`.
+  virtual void add_options(CLI::App& app) = 0;
+  // After parsing: throws UsageError when the options do not go together.
+  virtual void check() const = 0;
+  virtual qcow2::Result<void> run(const Console& console) = 0;
+};
+
+// All of them, in the order of the help.
+std::vector<std::unique_ptr<Command>> make_commands();
+
+}  // namespace tool

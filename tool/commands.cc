@@ -1,0 +1,14 @@
+#include "tool/command.h"
+#include "tool/copy_command.h"
+#include "tool/info_command.h"
+
+namespace tool {
+
+std::vector<std::unique_ptr<Command>> make_commands() {
+  std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(std::make_unique<CopyCommand>());
+  commands.push_back(std::make_unique<InfoCommand>());
+  return commands;
+}
+
+}  // namespace tool

@@ -1,0 +1,14 @@
+#include "tool/formats.h"
+
+#include <fmt/format.h>
+
+namespace tool {
+
+qcow2::Result<qcow2::Format> parse_format(const std::string& text) {
+  for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
+    if (text == qcow2::to_string(format)) return format;
+  return qcow2::fail(qcow2::Error::invalid(
+      fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
+}
+
+}  // namespace tool

@@ -1,0 +1,50 @@
+#include "tool/info_command.h"
+
+#include <fmt/format.h>
+
+#include "tool/arguments.h"
+#include "tool/formats.h"
+#include "tool/image_info.h"
+#include "tool/info_report.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+const char* InfoCommand::description() const {
+  return "Show what the qcow2 or raw image FILE says of itself: size, format, options,\n"
+         "backing file, snapshots.  Neither its backing nor its data file need be there.";
+}
+
+void InfoCommand::add_options(CLI::App& app) {
+  app.add_option("FILE", file_);
+  add_parsed_option(
+      app, "-f,--format", "FMT", format_,
+      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(text);
+      },
+      "format of FILE, qcow2 or raw; found out if not given");
+  add_parsed_option(
+      app, "--output", "AS", json_,
+      [](const std::string& text) -> Result<bool> {
+        if (text != "human" && text != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+        return text == "json";
+      },
+      "human (the default) or json, with qemu-img's keys");
+}
+
+void InfoCommand::check() const {
+  if (file_.empty()) throw UsageError("FILE is missing");
+}
+
+Result<void> InfoCommand::run(const Console& console) {
+  ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_));
+  if (json_) return console.print(info_report_json(info));
+  if (console.manner().quiet) return {};
+  return console.print(info_report(info, console.manner().verbose, console.palette()));
+}
+
+}  // namespace tool

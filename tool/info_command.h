@@ -1,0 +1,27 @@
+// virt-compact info FILE
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "qcow2/chain.h"
+#include "tool/command.h"
+
+namespace tool {
+
+class InfoCommand final : public Command {
+ public:
+  const char* name() const override { return "info"; }
+  const char* summary() const override { return "show what an image says of itself"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<void> run(const Console& console) override;
+
+ private:
+  std::string file_;
+  std::optional<qcow2::Format> format_;
+  bool json_ = false;
+};
+
+}  // namespace tool

@@ -1,0 +1,136 @@
+// virt-compact: compacts disk images.  Finds the command, runs it, and says how it ended.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+
+#include "tool/arguments.h"
+#include "tool/command.h"
+#include "tool/console.h"
+#include "tool/signals.h"
+
+namespace {
+
+using namespace tool;
+
+constexpr int kSuccess = 0;
+constexpr int kFailure = 1;
+
+// A command line, taken apart.
+class Program {
+ public:
+  Program() : app_("Compacts virtual machine disks in the QCOW2 format.", "virt-compact") {
+    app_.set_help_flag("-h,--help", "print this help");
+    app_.set_version_flag("-V,--version", "virt-compact " VIRT_COMPACT_VERSION,
+                          "print the version");
+    app_.require_subcommand(0, 1);
+    app_.fallthrough();
+    app_.allow_extras();
+    add_manner_options(app_, manner_);
+    for (const auto& command : commands_) {
+      CLI::App* app = app_.add_subcommand(command->name(), command->description());
+      app->footer(command->summary());
+      command->add_options(*app);
+    }
+    help_ = app_.add_subcommand("help", "Print the help of COMMAND.");
+    help_->footer("print the help of a command");
+    help_->add_option("COMMAND", help_topic_);
+  }
+
+  const Manner& manner() const { return manner_; }
+
+  // Returns the exit code.
+  int run(int argc, char** argv);
+
+ private:
+  // nullptr: nothing is to be run, the text that was asked for is in `text_`.  Throws
+  // CLI::ParseError.
+  Command* parse(int argc, char** argv);
+  Command* find(const std::string& name) const;
+  const CLI::App& chosen() const;
+
+  std::vector<std::unique_ptr<Command>> commands_ = make_commands();
+  Manner manner_;
+  std::string help_topic_;
+  CLI::App app_;
+  CLI::App* help_;
+  std::string text_;
+};
+
+Command* Program::find(const std::string& name) const {
+  const auto found = std::find_if(commands_.begin(), commands_.end(),
+                                  [&](const auto& it) { return name == it->name(); });
+  return found != commands_.end() ? found->get() : nullptr;
+}
+
+const CLI::App& Program::chosen() const {
+  const auto commands = app_.get_subcommands();
+  return commands.empty() ? app_ : *commands.front();
+}
+
+Command* Program::parse(int argc, char** argv) {
+  try {
+    refuse_empty_values(std::vector<std::string>(argv + 1, argv + argc));
+    app_.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    text_ = help_text(chosen());
+    return nullptr;
+  } catch (const CLI::CallForVersion& version) {
+    text_ = version.what() + std::string("\n");
+    return nullptr;
+  }
+  if (chosen().get_parent() == nullptr) {
+    const auto words = app_.remaining();
+    const auto word = std::find_if(words.begin(), words.end(),
+                                   [](const std::string& it) { return it.front() != '-'; });
+    if (word != words.end()) throw UsageError(fmt::format("unknown command '{}'", *word));
+    refuse_leftovers(app_);
+    throw UsageError("no command given");
+  }
+  refuse_leftovers(app_);
+  if (&chosen() == help_) {
+    if (!help_topic_.empty() && find(help_topic_) == nullptr)
+      throw UsageError(fmt::format("unknown command '{}'", help_topic_));
+    text_ = help_text(help_topic_.empty() ? app_ : *app_.get_subcommand(help_topic_));
+    return nullptr;
+  }
+  Command* command = find(chosen().get_name());
+  command->check();
+  return command;
+}
+
+int Program::run(int argc, char** argv) {
+  Command* command = nullptr;
+  try {
+    command = parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const Console console(manner_);
+    console.error(usage_message(error));
+    const bool of_command = chosen().get_parent() != nullptr && &chosen() != help_;
+    console.hint(
+        fmt::format("Try 'virt-compact {}--help'.", of_command ? chosen().get_name() + " " : ""));
+    return kFailure;
+  }
+  const Console console(manner_);
+  const auto done = command != nullptr ? command->run(console) : console.print(text_);
+  if (done) return kSuccess;
+  console.error(done.error().message());
+  if (done.error().kind() == qcow2::Error::Kind::kCancelled && stop_signal() != 0)
+    die_by(stop_signal());
+  return kFailure;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  prepare_standard_descriptors();
+  try {
+    Program program;
+    return program.run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    Console(Manner()).error("out of memory");
+  } catch (const std::exception& error) {
+    Console(Manner()).error(error.what());
+  }
+  return kFailure;
+}
