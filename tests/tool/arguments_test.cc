@@ -1,0 +1,200 @@
+#include "tool/arguments.h"
+
+#include <algorithm>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "tests/catch_text.h"
+#include "tests/tool/command_line.h"
+
+using tool_test::run_tool;
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+void find_options(const std::string& text, std::set<std::string>& to) {
+  static const std::regex option("(^|[ <])(--?[A-Za-z][A-Za-z-]*)");
+  for (std::sregex_iterator it(text.begin(), text.end(), option), end; it != end; ++it)
+    to.insert((*it)[2]);
+}
+
+// The options that the help of `command` explains: what its indented lines begin with.
+std::set<std::string> options_of_help(const std::string& command) {
+  std::set<std::string> options;
+  for (const std::string& line : lines_of(run_tool({command, "--help"}).out))
+    if (line.rfind("  -", 0) == 0 || line.rfind("      --", 0) == 0)
+      find_options(line.substr(0, 27), options);
+  return options;
+}
+
+// Those that have an item in its manual page.
+std::set<std::string> options_of_manual(const std::string& command) {
+  std::ifstream page(tool_test::manual_folder() + "/virt-compact-" + command + ".pod");
+  REQUIRE(page);
+  std::set<std::string> options;
+  for (std::string line; std::getline(page, line);)
+    if (line.rfind("=item B<-", 0) == 0) find_options(line, options);
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("mistakes in the arguments are named", "[arguments]") {
+  struct Mistake {
+    std::vector<std::string> arguments;
+    std::string message;
+    std::string help;  // that is pointed to
+  };
+  const std::vector<Mistake> mistakes = {
+      {{}, "no command given", "virt-compact"},
+      {{"-q"}, "no command given", "virt-compact"},
+      {{"cpoy", "a", "b"}, "unknown command 'cpoy'", "virt-compact"},
+      {{"help", "cpoy"}, "unknown command 'cpoy'", "virt-compact"},
+      {{"--bogus"}, "unknown option '--bogus'", "virt-compact"},
+      {{"copy"}, "SRC is missing", "virt-compact copy"},
+      {{"copy", "a"}, "DST is missing", "virt-compact copy"},
+      {{"copy", "a", "b", "c"}, "unexpected argument 'c'", "virt-compact copy"},
+      {{"copy", "copy", "info", "info"}, "unexpected argument 'info'", "virt-compact copy"},
+      {{"copy", "disk.qcow2", "-"},
+       "'-': pipes are not offered by this version (a file of that name is './-')",
+       "virt-compact copy"},
+      {{"copy", "--bogus", "a", "b"}, "unknown option '--bogus'", "virt-compact copy"},
+      {{"copy", "-x", "a", "b"}, "unknown option '-x'", "virt-compact copy"},
+      {{"copy", "a", "b", "--forc"}, "unknown option '--forc'", "virt-compact copy"},
+      {{"copy", "a", "b", "--threads"}, "--threads: its value is missing", "virt-compact copy"},
+      {{"copy", "--threads=", "a", "b"}, "--threads: its value is empty", "virt-compact"},
+      {{"copy", "--threads", "x", "a", "b"},
+       "--threads: 'x' is not a whole number from 0 to 256",
+       "virt-compact copy"},
+      {{"copy", "--threads=-1", "a", "b"},
+       "--threads: '-1' is not a whole number from 0 to 256",
+       "virt-compact copy"},
+      {{"copy", "--connections=65", "a", "b"},
+       "--connections: '65' is not a whole number from 1 to 64",
+       "virt-compact copy"},
+      {{"copy", "--requests=0", "a", "b"},
+       "--requests: '0' is not a whole number from 1 to 1024",
+       "virt-compact copy"},
+      {{"copy", "--request-size=3M", "a", "b"},
+       "--request-size: '3M' is not a power of two from 4k to 32M",
+       "virt-compact copy"},
+      {{"copy", "--cluster-size=4M", "a", "b"},
+       "--cluster-size: '4M' is not a power of two from 512 to 2M",
+       "virt-compact copy"},
+      {{"copy", "--cluster-size=big", "a", "b"},
+       "--cluster-size: 'big' is not a size, such as 65536, 64k or 1.5G",
+       "virt-compact copy"},
+      {{"copy", "--compression=zlib", "a", "b"},
+       "--compression: 'zlib' is not offered by this version: use none, zstd or zstd:LEVEL",
+       "virt-compact copy"},
+      {{"copy", "--compression=zstd:0", "a", "b"},
+       "--compression: level of zstd: '0' is not a whole number from 1 to 22",
+       "virt-compact copy"},
+      {{"copy", "--compression=none:1", "a", "b"},
+       "--compression: 'none:1' is none of none, zstd and zstd:LEVEL",
+       "virt-compact copy"},
+      {{"copy", "-c", "--compression=none", "a", "b"},
+       "-c and --compression=none contradict each other",
+       "virt-compact copy"},
+      {{"copy", "--force=yes", "a", "b"}, "--force: takes no value", "virt-compact copy"},
+      {{"copy", "-f", "vmdk", "a", "b"},
+       "--format: 'vmdk' is no format that can be read: qcow2 and raw are",
+       "virt-compact copy"},
+      {{"copy", "--color=mauve", "a", "b"},
+       "--color: 'mauve' is none of auto, always and never",
+       "virt-compact copy"},
+      {{"copy", "--progress=dots", "a", "b"},
+       "--progress: 'dots' is none of bar, json and none",
+       "virt-compact copy"},
+      {{"info"}, "FILE is missing", "virt-compact info"},
+      {{"info", "--output=xml", "a"},
+       "--output: 'xml' is neither human nor json",
+       "virt-compact info"},
+      {{"info", "a\nb\x1b[2J", "c\nd"}, "unexpected argument 'c\\x0ad'", "virt-compact info"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    const auto outcome = run_tool(mistake.arguments);
+    CAPTURE(support::shell_line(mistake.arguments));
+    CHECK(outcome.exit_code == 1);
+    CHECK(outcome.out.empty());
+    CHECK(outcome.err ==
+          "virt-compact: error: " + mistake.message + "\nTry '" + mistake.help + " --help'.\n");
+  }
+}
+
+TEST_CASE("the version is told", "[arguments]") {
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"--version"}, {"-V"}, {"copy", "--version"}}) {
+    const auto outcome = run_tool(arguments);
+    CHECK(outcome.ok());
+    CHECK(outcome.out == "virt-compact 0.1.0\n");
+  }
+}
+
+TEST_CASE("every help fits a screen", "[arguments]") {
+  for (const char* command : {"", "copy", "info", "help"}) {
+    const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
+    CAPTURE(command, outcome.out);
+    CHECK(outcome.ok());
+    CHECK(outcome.err.empty());
+    const auto lines = lines_of(outcome.out);
+    CHECK(lines.size() <= 23);  // and the prompt
+    CHECK(std::all_of(lines.begin(), lines.end(),
+                      [](const std::string& line) { return line.size() < 80; }));
+    CHECK_THAT(outcome.out, Catch::StartsWith("Usage: virt-compact "));
+  }
+  CHECK(run_tool({"help", "copy"}).out == run_tool({"copy", "--help"}).out);
+  CHECK(run_tool({"help"}).out == run_tool({"--help"}).out);
+  CHECK_THAT(run_tool({"-h"}).out, Catch::Contains("\n  copy ") && Catch::Contains("\n  info "));
+}
+
+TEST_CASE("help and manual know the same options", "[arguments]") {
+  for (const char* command : {"copy", "info"}) {
+    CAPTURE(command);
+    const auto help = options_of_help(command);
+    CHECK(help.size() > 8);
+    CHECK(help == options_of_manual(command));
+  }
+}
+
+TEST_CASE("options of all commands may stand on either side of the name", "[arguments]") {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"--color", "always", "-q", "info", "/nowhere"},
+           {"info", "--color", "always", "-q", "/nowhere"},
+           {"info", "/nowhere", "-q", "--color=never", "--color=always"}}) {
+    const auto outcome = run_tool(arguments);
+    CHECK(outcome.exit_code == 1);
+    CHECK(outcome.err ==
+          "virt-compact: \x1b[1;31merror:\x1b[0m /nowhere: No such file or directory\n");
+  }
+}
+
+TEST_CASE("after -- nothing is an option", "[arguments]") {
+  const auto outcome = run_tool({"info", "--", "--help"});
+  CHECK(outcome.exit_code == 1);
+  CHECK(outcome.err == "virt-compact: error: --help: No such file or directory\n");
+}
+
+TEST_CASE("an output that does not work is an error", "[arguments]") {
+  using tool_test::run_script;
+  const std::string error = "virt-compact: error: standard output: ";
+  auto outcome = run_script("\"$VIRT_COMPACT\" --help >&-");
+  CHECK(outcome.exit_code == 1);
+  CHECK(outcome.err == error + "Bad file descriptor\n");
+  outcome = run_script("\"$VIRT_COMPACT\" --help >/dev/full");
+  CHECK(outcome.exit_code == 1);
+  CHECK(outcome.err == error + "No space left on device\n");
+  // The reader is gone before the command starts.
+  outcome = run_script("{ sleep 0.3; \"$VIRT_COMPACT\" --help; echo $? >&2; } | true");
+  CHECK(outcome.err == error + "Broken pipe\n1\n");
+  // Nowhere to complain: still no crash.
+  CHECK(run_script("\"$VIRT_COMPACT\" --help >&- 2>&- <&-").exit_code == 1);
+}

@@ -1,0 +1,262 @@
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/catch_text.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+#include "tests/tool/command_line.h"
+
+using nlohmann::json;
+using tool_test::run_script;
+using tool_test::run_tool;
+
+namespace {
+
+// A disk of 4 MiB: one MiB of data, one of stored zeros, the rest never written.
+void make_disk(const std::string& path) {
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "4M"});
+  support::run_ok(
+      {"qemu-io", "-c", "write -P 7 0 1M", "-c", "write -P 0 1M 1M", "-f", "qcow2", path});
+}
+
+// A server whose disk takes about ten seconds to read.
+support::NbdServer slow_server() {
+  return support::NbdServer::nbdkit(
+      {"-r", "--filter=delay", "--filter=noextents", "pattern", "64M", "rdelay=200ms"});
+}
+
+// Waits for a program's end and leaves it to be reaped; returns the signal that ended it, or 0.
+int ending_signal(pid_t pid) {
+  siginfo_t info{};
+  while (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0)
+    REQUIRE(errno == EINTR);
+  return info.si_code == CLD_KILLED ? info.si_status : 0;
+}
+
+std::string text_of(const std::string& path) {
+  const auto bytes = support::read_file(path);
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace
+
+TEST_CASE("copy copies, and tells", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  support::RunOptions here;
+  here.directory = folder.path();
+  const auto outcome = run_tool({"copy", "disk.qcow2", "small.qcow2"}, here);
+  INFO(outcome.describe());
+  REQUIRE(outcome.ok());
+  CHECK(outcome.err.empty());
+  CHECK_THAT(outcome.out,
+             Catch::StartsWith("disk.qcow2 -> small.qcow2\nSaved ") &&
+                 Catch::Contains("\n    data                16\n") &&
+                 Catch::Contains("\n    zero                48  left out; 16 of them held "));
+  support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
+}
+
+TEST_CASE("an existing destination stays, unless forced", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  support::write_file(folder / "small.qcow2", std::string("precious"));
+  const auto refused = run_tool({"copy", folder / "disk.qcow2", folder / "small.qcow2"});
+  CHECK(refused.exit_code == 1);
+  CHECK_THAT(refused.err,
+             Catch::StartsWith("virt-compact: error: " + folder / "small.qcow2" + ": ") &&
+                 Catch::Contains("--force"));
+  CHECK(support::read_file(folder / "small.qcow2").size() == 8);
+
+  CHECK(run_tool({"copy", "--force", folder / "disk.qcow2", folder / "small.qcow2"}).ok());
+  support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
+}
+
+TEST_CASE("the summary comes as JSON, also when quiet", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  const auto outcome =
+      run_tool({"copy", "-q", "--json", folder / "disk.qcow2", folder / "small.qcow2"});
+  REQUIRE(outcome.ok());
+  const json summary = json::parse(outcome.out);
+  CHECK(summary["virtual-size"] == 4 << 20);
+  CHECK(summary["clusters"]["data"] == 16);
+  CHECK(summary["clusters"]["zero"] == 48);
+  CHECK(summary["clusters"]["found-zero"] == 16);
+  const json result = json::parse(
+      support::run_ok({"qemu-img", "info", "--output=json", folder / "small.qcow2"}).out);
+  CHECK(summary["after"]["blocks"] == result["actual-size"]);
+
+  const auto quiet = run_tool({"copy", "-q", folder / "disk.qcow2", folder / "other.qcow2"});
+  CHECK(quiet.ok());
+  CHECK(quiet.out.empty());
+}
+
+TEST_CASE("options shape the destination", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  const auto made = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "copy");
+    for (const char* more : {"-q", "--force"}) arguments.emplace_back(more);
+    arguments.push_back(folder / "disk.qcow2");
+    arguments.push_back(folder / "small.qcow2");
+    const auto outcome = run_tool(arguments);
+    INFO(outcome.describe());
+    REQUIRE(outcome.ok());
+    support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
+    return json::parse(
+        support::run_ok({"qemu-img", "info", "--output=json", folder / "small.qcow2"}).out);
+  };
+  const auto compression = [](const json& info) {
+    return info["format-specific"]["data"]["compression-type"].get<std::string>();
+  };
+  CHECK(compression(made({"-c"})) == "zstd");
+  CHECK(compression(made({"--compression", "zstd:19"})) == "zstd");
+  CHECK(compression(made({"-c", "--compression=zstd:1"})) == "zstd");
+  CHECK(compression(made({"--compression=none"})) == "zlib");
+  CHECK(made({"--cluster-size", "4k"})["cluster-size"] == 4096);
+  CHECK(made({"--cluster-size=2M"})["cluster-size"] == 2 << 20);
+  CHECK(made({"--cluster-size=512", "--cluster-size=1k"})["cluster-size"] == 1024);
+  CHECK(made({"--threads=3"})["cluster-size"] == 65536);
+}
+
+TEST_CASE("snapshots can be copied, and are missed otherwise", "[copy_command]") {
+  const support::TempDirectory folder;
+  const std::string disk = folder / "disk.qcow2";
+  make_disk(disk);
+  support::run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "then.raw"});
+  support::run_ok({"qemu-img", "snapshot", "-c", "then", disk});
+  support::run_ok({"qemu-io", "-c", "write -P 9 0 2M", disk});
+
+  const auto now = run_tool({"copy", disk, folder / "now.qcow2"});
+  CHECK(now.ok());
+  CHECK(now.err == "virt-compact: warning: " + disk +
+                       ": its internal snapshot was not copied, only the disk as it is now\n");
+  CHECK(run_tool({"copy", "-q", disk, folder / "quiet.qcow2"}).err.empty());
+
+  const auto then = run_tool({"copy", "--snapshot=then", disk, folder / "then.qcow2"});
+  CHECK(then.ok());
+  CHECK(then.err.empty());
+  support::run_ok({"qemu-img", "compare", folder / "then.raw", folder / "then.qcow2"});
+
+  support::run_ok({"qemu-img", "snapshot", "-c", "later", disk});
+  support::run_ok({"qemu-img", "bitmap", "--add", disk, "dirty"});
+  CHECK(run_tool({"copy", disk, folder / "later.qcow2"}).err ==
+        "virt-compact: warning: " + disk +
+            ": its 2 internal snapshots were not copied, only the disk as it is now\n"
+            "virt-compact: warning: " +
+            disk + ": its persistent bitmaps were not copied\n");
+}
+
+TEST_CASE("-v says what the source is", "[copy_command]") {
+  const support::TempDirectory folder;
+  support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base.raw", "1M"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw",
+                   folder / "disk.qcow2"});
+  const auto outcome = run_tool({"copy", "-v", folder / "disk.qcow2", folder / "small.qcow2"});
+  CHECK(outcome.err == "virt-compact: " + folder / "disk.qcow2" +
+                           ": qcow2, 1 MiB, clusters of 64 KiB, backing file " +
+                           folder / "base.raw" + "\n");
+}
+
+TEST_CASE("progress goes to standard error in the form that is asked for", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  const auto progress = [&](const std::string& option) {
+    const auto outcome =
+        run_tool({"copy", "-q", "--force", option, folder / "disk.qcow2", folder / "small.qcow2"});
+    CHECK(outcome.ok());
+    CHECK(outcome.out.empty());
+    return outcome.err;
+  };
+  // No terminal: nothing by itself.
+  CHECK(progress("--progress=none").empty());
+  CHECK(progress("--force").empty());
+  CHECK_THAT(progress("-p"), Catch::EndsWith("    (100.00/100%)\r\n"));
+  CHECK_THAT(progress("--progress=bar"), Catch::EndsWith("    (100.00/100%)\r\n"));
+  const std::string lines = progress("--progress=json");
+  const json last = json::parse(lines.substr(lines.rfind('{')));
+  CHECK(last["percent"] == 100.0);
+  CHECK(last["done"] == 4 << 20);
+  CHECK(last["total"] == 4 << 20);
+}
+
+TEST_CASE("a terminal gets a bar, and gets it taken away", "[copy_command]") {
+  const support::TempDirectory folder;
+  const auto server = slow_server();
+  // script(1) runs it on a pseudo-terminal, whose width is set in there.
+  const auto outcome = run_script(
+      "script -qec \"stty cols 60; timeout -s INT 4 '$VIRT_COMPACT' copy --connections=1 "
+      "--requests=1 --request-size=1M '$1' '$2'\" /dev/null",
+      {server.uri(), folder / "small.qcow2"});
+  INFO(outcome.describe());
+  // Drawn from the line's beginning, to which the cursor returns: 59 columns.
+  const size_t bar = outcome.out.find("% [");
+  REQUIRE(bar != std::string::npos);
+  const size_t begin = outcome.out.rfind('\r', bar);
+  CHECK(outcome.out.find('\r', bar) - begin == 60);
+  CHECK_THAT(outcome.out, Catch::Contains(" left\r"));
+  CHECK_THAT(outcome.out, Catch::Contains("\r" + std::string(59, ' ') + "\rvirt-compact: "));
+  CHECK(support::list_directory(folder.path()).empty());
+}
+
+TEST_CASE("a stop signal ends the copy, which leaves nothing", "[copy_command]") {
+  const support::TempDirectory folder;
+  const support::TempDirectory logs;
+  const auto server = slow_server();
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    CAPTURE(signal);
+    const std::string log = logs / std::to_string(signal);
+    const auto begin = std::chrono::steady_clock::now();
+    support::Child child({tool_test::virt_compact(), "copy", "--connections=1", "--requests=1",
+                          "--request-size=1M", server.uri(), folder / "small.qcow2"},
+                         log);
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    REQUIRE(::kill(child.pid(), signal) == 0);
+    CHECK(ending_signal(child.pid()) == signal);
+    CHECK(text_of(log) ==
+          "virt-compact: error: " + folder / "small.qcow2" + ": not written: interrupted\n");
+    CHECK(support::list_directory(folder.path()).empty());
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
+  }
+}
+
+TEST_CASE("a signal that is ignored from the start stays ignored", "[copy_command]") {
+  const support::TempDirectory folder;
+  const auto server = support::NbdServer::nbdkit(
+      {"-r", "--filter=delay", "--filter=noextents", "pattern", "4M", "rdelay=200ms"});
+  const auto outcome = run_script(
+      "trap '' HUP; \"$VIRT_COMPACT\" copy -q --connections=1 --requests=1 --request-size=512k "
+      "\"$1\" \"$2\" & sleep 0.5; kill -HUP $!; wait $!; echo $?",
+      {server.uri(), folder / "small.qcow2"});
+  INFO(outcome.describe());
+  CHECK(outcome.out == "0\n");
+  CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"small.qcow2"});
+}
+
+TEST_CASE("a summary that cannot be printed does not undo the copy", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  const auto outcome = run_script("\"$VIRT_COMPACT\" copy \"$1\" \"$2\" >/dev/full",
+                                  {folder / "disk.qcow2", folder / "small.qcow2"});
+  CHECK(outcome.exit_code == 1);
+  CHECK(outcome.err == "virt-compact: error: " + folder / "small.qcow2" +
+                           ": complete, but its summary is lost: standard output: No space left "
+                           "on device\n");
+  support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
+}
+
+TEST_CASE("without standard descriptors no image is taken for one", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "disk.qcow2");
+  const auto outcome = run_script("\"$VIRT_COMPACT\" copy -v \"$1\" \"$2\" <&- >&- 2>&-",
+                                  {folder / "disk.qcow2", folder / "small.qcow2"});
+  CHECK(outcome.exit_code == 1);  // the summary is lost
+  support::run_ok({"qemu-img", "check", "-q", folder / "small.qcow2"});
+  support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
+}

@@ -1,0 +1,225 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "tests/catch_text.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+#include "tests/tool/command_line.h"
+
+using nlohmann::json;
+using tool_test::run_tool;
+
+namespace {
+
+// Makes one image of each kind in a folder and removes it with the object.
+class Images {
+ public:
+  Images() {
+    create("v3.qcow2", {"1M"});
+    create("v2.qcow2", {"-o", "compat=0.10", "1M"});
+    create(
+        "options.qcow2",
+        {"-o", "cluster_size=2M,lazy_refcounts=on,refcount_bits=1,preallocation=metadata", "20G"});
+    create("zstd.qcow2", {"-o", "compression_type=zstd", "3T"});
+    create("extended.qcow2", {"-o", "extended_l2=on,cluster_size=128k", "1000M"});
+    create("data-file.qcow2", {"-o", "data_file=" + folder_ / "data" + ",data_file_raw=on", "1M"});
+    create("relative.qcow2", {"-b", "v3.qcow2", "-F", "qcow2"});
+    create("absolute.qcow2", {"-b", folder_ / "v2.qcow2", "-F", "qcow2"});
+    create("no-format.qcow2", {"-u", "-b", "v3.qcow2", "-F", "raw", "1M"});
+    // Its first extension, the backing format, becomes one that nobody knows.
+    support::patch_file(folder_ / "no-format.qcow2", 112,
+                        std::vector<std::byte>(4, std::byte{0x11}));
+    create("missing.qcow2", {"-u", "-b", "../elsewhere/base.raw", "-F", "raw", "1M"});
+    create("nbd.qcow2", {"-u", "-b", "nbd://localhost/export", "-F", "raw", "1M"});
+    create("file.qcow2", {"-u", "-b", "file:base.raw", "-F", "raw", "1M"});
+    create("snapshots.qcow2", {"1M"});
+    snapshot("snapshots.qcow2", "first");
+    support::run_ok({"qemu-img", "resize", "-q", folder_ / "snapshots.qcow2", "5M"});
+    snapshot("snapshots.qcow2", "second \t one");
+    create("dirty.qcow2", {"-o", "lazy_refcounts=on", "1M"});
+    set_incompatible("dirty.qcow2", 1);
+    create("corrupt.qcow2", {"1M"});
+    set_incompatible("corrupt.qcow2", 2);
+    support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder_ / "disk.raw", "1000000"});
+    names_.push_back("disk.raw");
+  }
+
+  const std::vector<std::string>& names() const { return names_; }
+  std::string path(const std::string& name) const { return folder_ / name; }
+  const std::string& folder() const { return folder_.path(); }
+
+ private:
+  void create(const std::string& name, std::vector<std::string> rest) {
+    const std::string size = rest.back();
+    std::vector<std::string> command = {"qemu-img", "create", "-q", "-f", "qcow2"};
+    const bool sized = size.find_first_not_of("0123456789MGT") == std::string::npos;
+    command.insert(command.end(), rest.begin(), sized ? rest.end() - 1 : rest.end());
+    command.push_back(folder_ / name);
+    if (sized) command.push_back(size);
+    support::run_ok(command);
+    names_.push_back(name);
+  }
+  void snapshot(const std::string& image, const std::string& name) {
+    support::run_ok({"qemu-img", "snapshot", "-c", name, folder_ / image});
+  }
+  void set_incompatible(const std::string& name, uint8_t bits) {
+    support::patch_file(folder_ / name, 79, std::vector<std::byte>{std::byte{bits}});
+  }
+
+  support::TempDirectory folder_;
+  std::vector<std::string> names_;
+};
+
+// -U: the corrupt and dirty ones are only looked at, and are not to be mended.
+json qemu_info(const std::string& path) {
+  return json::parse(support::run_ok({"qemu-img", "info", "-U", "--output=json", path}).out);
+}
+
+json our_info(const std::string& path) {
+  const auto outcome = run_tool({"info", "--output=json", path});
+  INFO(outcome.describe());
+  REQUIRE(outcome.ok());
+  CHECK(outcome.err.empty());
+  return json::parse(outcome.out);
+}
+
+// What is in `expected` is in `got`, which may have more keys.
+void check_superset(const json& expected, const json& got, const std::string& where) {
+  CAPTURE(where);
+  if (expected.is_object()) {
+    for (const auto& [key, value] : expected.items()) {
+      const std::string at = where + "/" + key;
+      CAPTURE(at);
+      REQUIRE(got.contains(key));
+      check_superset(value, got[key], at);
+    }
+  } else if (expected.is_array()) {
+    REQUIRE(got.size() == expected.size());
+    for (size_t i = 0; i < expected.size(); ++i)
+      check_superset(expected[i], got[i], where + "/" + std::to_string(i));
+  } else {
+    CHECK(got == expected);
+  }
+}
+
+std::set<std::string> keys(const json& object) {
+  std::set<std::string> all;
+  for (const auto& item : object.items()) all.insert(item.key());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("info says in JSON what qemu-img says", "[info]") {
+  const Images images;
+  for (const std::string& name : images.names()) {
+    CAPTURE(name);
+    const json expected = qemu_info(images.path(name));
+    const json got = our_info(images.path(name));
+    check_superset(expected, got, "");
+    // And little that qemu-img does not say.
+    auto more = keys(got);
+    for (const auto& key : keys(expected)) more.erase(key);
+    CHECK(more == std::set<std::string>{"file-length"});
+    if (got.contains("format-specific"))
+      CHECK(keys(got["format-specific"]["data"]) == keys(expected["format-specific"]["data"]));
+  }
+  const json snapshots = our_info(images.path("snapshots.qcow2"))["snapshots"];
+  CHECK(snapshots[0]["disk-size"] == 1 << 20);
+  CHECK(snapshots[1]["disk-size"] == 5 << 20);
+}
+
+TEST_CASE("info says to a person what qemu-img says", "[info]") {
+  const Images images;
+  for (const std::string& name : images.names()) {
+    CAPTURE(name);
+    const auto outcome = run_tool({"info", images.path(name)});
+    REQUIRE(outcome.ok());
+    std::istringstream expected(support::run_ok({"qemu-img", "info", "-U", images.path(name)}).out);
+    bool in_snapshots = false;  // which we lay out in our own way
+    for (std::string line; std::getline(expected, line);) {
+      if (in_snapshots) in_snapshots = line != "Format specific information:";
+      if (!in_snapshots) CHECK_THAT("\n" + outcome.out, Catch::Contains("\n" + line + "\n"));
+      if (line == "Snapshot list:") in_snapshots = true;
+    }
+  }
+}
+
+TEST_CASE("info lists snapshots in columns", "[info]") {
+  const Images images;
+  const auto outcome = run_tool({"info", images.path("snapshots.qcow2")});
+  CHECK_THAT(outcome.out,
+             Catch::Contains("Snapshot list:\n"
+                             "ID  TAG              DISK SIZE  VM SIZE                 DATE") &&
+                 Catch::Contains("\n1   first                1 MiB      0 B  20") &&
+                 Catch::Contains("\n2   second \\x09 one      5 MiB      0 B  20"));
+}
+
+TEST_CASE("info does not need the files behind an image", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "image.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                   "data_file=" + folder / "data" + ",data_file_raw=on", path, "1M"});
+  support::run_ok({"rm", folder / "data"});
+  const json info = our_info(path);
+  CHECK(info["format-specific"]["data"]["data-file"] == folder / "data");
+  CHECK(info["format-specific"]["data"]["data-file-raw"] == true);
+}
+
+TEST_CASE("info resolves a backing file from the folder of the image", "[info]") {
+  const Images images;
+  support::RunOptions in_root;
+  in_root.directory = "/";
+  const auto outcome = run_tool({"info", images.path("relative.qcow2")}, in_root);
+  CHECK_THAT(
+      outcome.out,
+      Catch::Contains("\nbacking file: v3.qcow2 (actual path: " + images.path("v3.qcow2") + ")\n"));
+}
+
+TEST_CASE("the format can be given", "[info]") {
+  const Images images;
+  const auto outcome = run_tool({"info", "-f", "raw", "--output=json", images.path("v3.qcow2")});
+  REQUIRE(outcome.ok());
+  CHECK(json::parse(outcome.out)["format"] == "raw");
+  const auto wrong = run_tool({"info", "--format=qcow2", images.path("disk.raw")});
+  CHECK(wrong.exit_code == 1);
+  CHECK_THAT(wrong.err,
+             Catch::StartsWith("virt-compact: error: " + images.path("disk.raw") + ": "));
+}
+
+TEST_CASE("-q prints nothing and -v prints more", "[info]") {
+  const Images images;
+  const std::string path = images.path("snapshots.qcow2");
+  const auto quiet = run_tool({"info", "-q", path});
+  CHECK(quiet.ok());
+  CHECK(quiet.out.empty());
+  const auto plain = run_tool({"info", path});
+  const auto verbose = run_tool({"info", "-v", path});
+  CHECK_THAT(verbose.out,
+             Catch::StartsWith(plain.out) && Catch::Contains("\n    L1 table: 1 entries at 0x") &&
+                 Catch::Contains("\n    header extension: 0x6803f857 (feature names), "));
+}
+
+TEST_CASE("what is no image is refused in one line", "[info]") {
+  const support::TempDirectory folder;
+  support::write_file(folder / "empty", std::string());
+  support::write_file(folder / "short", std::string("QFI\xfb\0\0\0\3", 8));
+  support::run_ok({"mkfifo", folder / "fifo"});
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {folder.path(), "is a directory, not a disk image"},
+      {folder / "fifo", "is a FIFO, not a disk image"},
+      {folder / "empty", "the file is empty"},
+      {folder / "nowhere", "No such file or directory"},
+      {folder / "short", ""},
+  };
+  for (const auto& [path, message] : cases) {
+    const auto outcome = run_tool({"info", path});
+    CAPTURE(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK(outcome.out.empty());
+    CHECK_THAT(outcome.err, Catch::StartsWith("virt-compact: error: " + path + ": " + message));
+    CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+  }
+}
