@@ -37,7 +37,7 @@ std::set<std::string> options_of_help(const std::string& command) {
 
 // Those that have an item in its manual page.
 std::set<std::string> options_of_manual(const std::string& command) {
-  std::ifstream page(tool_test::manual_folder() + "/virt-compact-" + command + ".pod");
+  std::ifstream page(tool_test::source_root() + "/man/virt-compact-" + command + ".pod");
   REQUIRE(page);
   std::set<std::string> options;
   for (std::string line; std::getline(page, line);)

@@ -20,8 +20,8 @@ std::string virt_compact() {
   return from_environment("VIRT_COMPACT");
 }
 
-std::string manual_folder() {
-  return from_environment("VIRT_COMPACT_MAN");
+std::string source_root() {
+  return from_environment("VIRT_COMPACT_SOURCE_ROOT");
 }
 
 support::Outcome run_tool(std::vector<std::string> arguments, const support::RunOptions& options) {

@@ -12,8 +12,8 @@ namespace tool_test {
 // std::runtime_error without it.
 std::string virt_compact();
 
-// The folder of the manual pages' sources: VIRT_COMPACT_MAN.
-std::string manual_folder();
+// The checkout, for what is tested as it stands there: VIRT_COMPACT_SOURCE_ROOT.
+std::string source_root();
 
 // `virt-compact <arguments>`.
 support::Outcome run_tool(std::vector<std::string> arguments,

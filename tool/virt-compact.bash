@@ -1,0 +1,51 @@
+# Completion of virt-compact for bash.  Commands and options come from the help of the command
+# itself, so that they are those of the version that is installed.
+
+_virt_compact()
+{
+  local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before= name= i
+  COMPREPLY=()
+  [ "$COMP_CWORD" -gt 0 ] && before=${COMP_WORDS[COMP_CWORD-1]}
+  # "--color=al" comes as three words when "=" breaks words.
+  if [ "$word" = "=" ]; then
+    word=
+  elif [ "$before" = "=" ]; then
+    before=${COMP_WORDS[COMP_CWORD-2]}
+  fi
+
+  case $before in
+    -f | --format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
+    --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    --compression) COMPREPLY=($(compgen -W 'none zstd zstd:' -- "$word")); return ;;
+    --output) COMPREPLY=($(compgen -W 'human json' -- "$word")); return ;;
+    --progress)
+      if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
+        COMPREPLY=($(compgen -W 'bar json none' -- "$word"))
+        return
+      fi ;;
+    --cluster-size | --request-size | --snapshot | --threads | --connections | --requests) return ;;
+  esac
+
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    case ${COMP_WORDS[i]} in
+      -*) ;;
+      *) name=${COMP_WORDS[i]}; break ;;
+    esac
+  done
+
+  case $word in
+    -*)
+      COMPREPLY=($(compgen -W "$("$program" ${name:+"$name"} --help 2>/dev/null |
+        sed -n 's/^  \(-., \|    \|\)\(--*[a-z-]*\).*/\1 \2/p' | tr -d ,)" -- "$word"))
+      return ;;
+  esac
+  if [ -z "$name" ] || [ "$name" = help ]; then
+    COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null |
+      sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')" -- "$word"))
+  else
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+  fi
+}
+
+complete -F _virt_compact virt-compact
