@@ -104,15 +104,14 @@ void BadImages::special_files() {
   empty.qemu_refuses = false;
   std::filesystem::create_directory(add("a directory", "directory").path);
   BadImage& fifo = add("a FIFO", "FIFO");
-  // QEMU would wait for a writer: not to be asked.
-  fifo.qemu_refuses = false;
+  fifo.ask_qemu = false;
   if (::mkfifo(fifo.path.c_str(), 0600) != 0) throw std::runtime_error("mkfifo");
   add("no file at all", "No such file");
   BadImage& loop = add("a symbolic link to itself", "symbolic links");
   std::filesystem::create_symlink(loop.path, loop.path);
   BadImage& device = add("a character device", "character device");
   std::filesystem::create_symlink("/dev/zero", device.path);
-  device.qemu_refuses = false;
+  device.ask_qemu = false;
 
   BadImage& socket = add("a socket", "socket");
   sockaddr_un address{};
@@ -366,9 +365,11 @@ void BadImages::backing_files() {
   run_ok(
       {"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", own, "-F", "qcow2", self.path, "4M"});
   self.says = "chain";
+  self.ask_qemu = false;
 
   BadImage& first = add("a backing chain that comes back to the first", "chain");
   first.names_file = "alias-of-first.qcow2";
+  first.ask_qemu = false;
   const std::string second = folder_ + "/second-of-loop.qcow2";
   run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "second-of-loop.qcow2", "-F",
           "qcow2", first.path, "4M"});

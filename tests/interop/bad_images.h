@@ -18,6 +18,8 @@ struct BadImage {
   std::string names_file;
   // Whether qemu-img convert, too, refuses it.
   bool qemu_refuses = true;
+  // QEMU never ends on some of them.
+  bool ask_qemu = true;
   // The format to open it by; nothing: its content decides.
   std::optional<qcow2::Format> format;
 };

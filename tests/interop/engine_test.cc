@@ -48,7 +48,7 @@ T value_or_fail(qcow2::Result<T> result) {
 
 TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
   Census census;
-  const uint64_t count = support::iterations(60);
+  const uint64_t count = support::iterations(50);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
