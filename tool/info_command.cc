@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "copy/nbd_uri.h"
 #include "tool/arguments.h"
 #include "tool/formats.h"
 #include "tool/image_info.h"
@@ -41,6 +42,10 @@ void InfoCommand::check() const {
 }
 
 Result<void> InfoCommand::run(const Console& console) {
+  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
+  if (is_nbd)
+    return fail(Error::unsupported(
+        fmt::format("'{}': info looks at files; nbdinfo tells of NBD servers", file_)));
   ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_));
   if (json_) return console.print(info_report_json(info));
   if (console.manner().quiet) return {};

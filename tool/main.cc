@@ -123,7 +123,7 @@ int Program::run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  prepare_standard_descriptors();
+  prepare_process();
   try {
     Program program;
     return program.run(argc, argv);

@@ -82,8 +82,9 @@ void die_by(int signal) {
   std::_Exit(128 + signal);
 }
 
-void prepare_standard_descriptors() {
+void prepare_process() {
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(fd, F_GETFD) >= 0) continue;
     // The wrong way round, so that using it is an error, as with a closed one.  Gets the lowest

@@ -22,8 +22,9 @@ int stop_signal();
 // Ends the process by `signal`, so that whoever waits for it sees why.
 [[noreturn]] void die_by(int signal);
 
-// Writing to a closed pipe is an error like others, not the end; and the three standard descriptors
-// are open, so that no image opens as one of them and is written to by a message.
-void prepare_standard_descriptors();
+// For the start of the process.  Writing to a closed pipe, or past the limit of a file's size
+// (ulimit -f), is an error like others, not the end; and the three standard descriptors are open,
+// so that no image opens as one of them and is written to by a message.
+void prepare_process();
 
 }  // namespace tool

@@ -251,6 +251,20 @@ TEST_CASE("a summary that cannot be printed does not undo the copy", "[copy_comm
   support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
 }
 
+TEST_CASE("a limit of the file size is an error like others", "[copy_command]") {
+  const support::TempDirectory folder;
+  const support::TempDirectory destination;
+  make_disk(folder / "disk.qcow2");
+  const auto outcome = run_script("ulimit -f 512; \"$VIRT_COMPACT\" copy \"$1\" \"$2\"",
+                                  {folder / "disk.qcow2", destination / "small.qcow2"});
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err,
+             Catch::StartsWith("virt-compact: error: " + destination / "small.qcow2" + ": ") &&
+                 Catch::EndsWith("File too large\n"));
+  CHECK(support::list_directory(destination.path()).empty());
+}
+
 TEST_CASE("without standard descriptors no image is taken for one", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");

@@ -202,6 +202,14 @@ TEST_CASE("-q prints nothing and -v prints more", "[info]") {
                  Catch::Contains("\n    header extension: 0x6803f857 (feature names), "));
 }
 
+TEST_CASE("info is of files", "[info]") {
+  CHECK(run_tool({"info", "nbd://localhost"}).err ==
+        "virt-compact: error: 'nbd://localhost': info looks at files; nbdinfo tells of NBD "
+        "servers\n");
+  CHECK_THAT(run_tool({"info", "http://localhost/disk"}).err,
+             Catch::StartsWith("virt-compact: error: 'http://localhost/disk': "));
+}
+
 TEST_CASE("what is no image is refused in one line", "[info]") {
   const support::TempDirectory folder;
   support::write_file(folder / "empty", std::string());
