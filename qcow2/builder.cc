@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/byte_order.h"
 #include "qcow2/l2_entry.h"
 #include "qcow2/refcount_block.h"
+#include "qcow2/tail_layout.h"
 
 namespace qcow2 {
 
@@ -16,6 +18,9 @@ namespace {
 
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
+
+// QEMU has room for 15 characters and a NUL.
+constexpr size_t kBackingFormatBytes = 15;
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0);
@@ -25,33 +30,14 @@ uint64_t rounded_size(const BuildOptions& options) {
   return divide_up(options.size, Geometry::kSectorSize) * Geometry::kSectorSize;
 }
 
-// What lies at the end of the file: the L1 table, the refcount table, and the refcount blocks that
-// have no place in their range any more.
-struct Tail {
-  uint64_t l1;  // the first cluster of each
-  uint64_t table;
-  uint64_t blocks;
-  uint64_t end;
+// QEMU wants an L1 table even for a disk of no bytes.
+uint64_t l1_entries_for(const Geometry& geometry, uint64_t size) {
+  return std::max<uint64_t>(geometry.l1_entries_for(size), 1);
+}
 
-  // `start`: the first free cluster; `first_range`: of the first block that is to be written.
-  // More blocks may need a longer table, which may need more blocks: once it grows no more, it
-  // fits.
-  static Tail plan(uint64_t start, uint64_t l1_clusters, uint64_t first_range, uint64_t per_block,
-                   uint64_t cluster_size) {
-    uint64_t table_clusters = 1;
-    uint64_t block_clusters = 1;
-    while (true) {
-      const uint64_t end = start + l1_clusters + table_clusters + block_clusters;
-      const uint64_t ranges = divide_up(end, per_block);
-      const uint64_t table_needed = std::max<uint64_t>(divide_up(ranges * 8, cluster_size), 1);
-      const uint64_t blocks_needed = ranges - first_range;
-      if (table_needed <= table_clusters && blocks_needed <= block_clusters)
-        return {start, start + l1_clusters, start + l1_clusters + table_clusters, end};
-      table_clusters = std::max(table_clusters, table_needed);
-      block_clusters = std::max(block_clusters, blocks_needed);
-    }
-  }
-};
+uint64_t l1_clusters(const Geometry& geometry, uint64_t entries) {
+  return divide_up(entries * 8, geometry.cluster_size());
+}
 
 Result<void> check(const BuildOptions& options) {
   if (options.version != 2 && options.version != 3)
@@ -76,6 +62,12 @@ Result<void> check(const BuildOptions& options) {
     return fail(
         Error::invalid(fmt::format("the backing file name has {} bytes: {} at most",
                                    options.backing_file.size(), Limits::kBackingNameBytes)));
+  if (options.backing_file.empty() && !options.backing_format.empty())
+    return fail(Error::invalid("a backing format without a backing file"));
+  if (options.backing_format.size() > kBackingFormatBytes)
+    return fail(Error::invalid(
+        fmt::format("the backing format '{}' has {} bytes: QEMU reads {} at most",
+                    options.backing_format, options.backing_format.size(), kBackingFormatBytes)));
   const Geometry geometry(options.cluster_bits, options.extended_l2);
   if (options.size > static_cast<uint64_t>(INT64_MAX) - Geometry::kSectorSize ||
       geometry.l1_entries_for(rounded_size(options)) * 8 > Limits::kL1Bytes)
@@ -95,10 +87,14 @@ class Builder::Impl {
         geometry_(options.cluster_bits, options.extended_l2),
         size_(rounded_size(options)),
         per_block_(refcounts_per_block(options.cluster_bits, options.refcount_order)),
-        // QEMU wants an L1 table even for a disk of no bytes.
-        l1_(std::max<uint64_t>(geometry_.l1_entries_for(size_), 1)),
+        l1_entries_(l1_entries_for(geometry_, size_)),
+        limit_(TailLayout::last_start(l1_clusters(geometry_, l1_entries_), per_block_,
+                                      geometry_.cluster_size()) -
+               per_block_ - 4),
+        l1_(l1_clusters(geometry_, l1_entries_) * geometry_.cluster_size()),
         l2_(geometry_.cluster_size()),
         refcounts_(geometry_.cluster_size()) {
+    clear(l1_);
     clear(l2_);
     clear(refcounts_);
     count(0);  // the header
@@ -140,14 +136,20 @@ class Builder::Impl {
   const Geometry geometry_;
   const uint64_t size_;       // of the virtual disk, bytes
   const uint64_t per_block_;  // clusters that a refcount block counts
+  const uint64_t l1_entries_;
   Header header_;
+
+  // From here on nothing more is placed.  One call takes a range's clusters at most, with an L2
+  // table and a refcount block before them, and finish () the last L2 table and one more block: all
+  // of it, and the tail, still has its place.
+  const uint64_t limit_;
 
   uint64_t next_ = 1;  // the first cluster of the file that is free, as are all behind it
   // Where the next stream may go.  Invariant: not at the start of a cluster unless it is 0, which
   // means nowhere; and the cluster it is in is next_ - 1.
   uint64_t pack_ = 0;
 
-  std::vector<uint64_t> l1_;
+  AlignedBuffer l1_;  // as it will be in the file
   AlignedBuffer l2_;  // the table of l1_index_
   uint64_t l1_index_ = 0;
   bool l2_used_ = false;     // l2_ has an entry
@@ -166,7 +168,7 @@ Result<void> Builder::Impl::make_header() {
   header_.size = size_;
   header_.refcount_order = options_.refcount_order;
   header_.compression_type = options_.compression_type;
-  header_.l1_entries = static_cast<uint32_t>(l1_.size());
+  header_.l1_entries = static_cast<uint32_t>(l1_entries_);
   if (options_.extended_l2) header_.incompatible_features |= incompatible::kExtendedL2;
   if (options_.compression_type != CompressionType::kDeflate)
     header_.incompatible_features |= incompatible::kCompressionType;
@@ -215,7 +217,8 @@ Result<void> Builder::Impl::write_l2() {
   ASSIGN_OR_RETURN(const uint64_t cluster, new_cluster());
   count(cluster);
   RETURN_IF_ERROR(write_cluster(cluster, l2_));
-  l1_[l1_index_] = geometry_.start_of(HostCluster(cluster)).value() | kEntryCopied;
+  store_be64(l1_.data() + l1_index_ * 8,
+             geometry_.start_of(HostCluster(cluster)).value() | kEntryCopied);
   clear(l2_);
   l2_used_ = false;
   return {};
@@ -238,6 +241,12 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
         Error::invalid(fmt::format("guest cluster {} (and {} more) is out of order, or "
                                    "outside of the disk",
                                    first.value(), clusters - 1)));
+  if (next_ >= limit_)
+    return fail(Error::invalid(fmt::format(
+        "{}: the file cannot be longer than {} bytes with clusters of {} bytes and refcounts of {} "
+        "bits",
+        out_.name(), next_ * geometry_.cluster_size(), geometry_.cluster_size(),
+        1u << options_.refcount_order)));
   const uint64_t l1_index = geometry_.l1_index(first);
   if (l1_index == l1_index_) return {};
   RETURN_IF_ERROR(write_l2());
@@ -289,9 +298,8 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
   }
   if (at >> CompressedDescriptor::offset_bits(options_.cluster_bits) != 0)
     return fail(
-        Error::invalid(fmt::format("compressed data at {:#x}: too far for clusters of {} "
-                                   "bytes",
-                                   at, cluster_size)));
+        Error::invalid(fmt::format("{}: compressed data at {:#x}: too far for clusters of {} bytes",
+                                   out_.name(), at, cluster_size)));
   pack_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
 
   const auto descriptor = CompressedDescriptor::covering(HostOffset(at), length);
@@ -305,6 +313,7 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
 Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
   if (options_.version < 3)
     return fail(Error::invalid("compat=0.10 (version 2) has no zero clusters"));
+  RETURN_IF_ERROR(begin(first, clusters));
   for (uint64_t i = 0; i < clusters; ++i) {
     RETURN_IF_ERROR(begin(first + i, 1));
     set_entry(first + i, options_.extended_l2 ? 0 : kEntryZero, kAllSubclustersZero);
@@ -316,19 +325,12 @@ Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
 
 Result<void> Builder::Impl::write_tail() {
   const uint64_t cluster_size = geometry_.cluster_size();
-  const Tail tail =
-      Tail::plan(next_, divide_up(l1_.size() * 8, cluster_size), range_, per_block_, cluster_size);
-  const uint64_t table_clusters = tail.blocks - tail.table;
-  if (table_clusters * cluster_size > Limits::kRefcountTableBytes)
-    return fail(Error::invalid(
-        fmt::format("{} bytes are too many for clusters of {} bytes: the "
-                    "refcount table would be larger than {} bytes",
-                    tail.end * cluster_size, cluster_size, Limits::kRefcountTableBytes)));
+  const auto tail = TailLayout::plan(next_, l1_clusters(geometry_, l1_entries_), range_, per_block_,
+                                     cluster_size);
+  // begin () sees to that.
+  assert(tail.table_clusters() * cluster_size <= Limits::kRefcountTableBytes);
 
-  AlignedBuffer l1((tail.table - tail.l1) * cluster_size);
-  clear(l1);
-  for (uint64_t i = 0; i < l1_.size(); ++i) store_be64(l1.data() + i * 8, l1_[i]);
-  RETURN_IF_ERROR(write_cluster(tail.l1, l1));
+  RETURN_IF_ERROR(write_cluster(tail.l1, l1_));
 
   // The open range first, whose counts so far are in refcounts_; then those that only the tail is
   // in.
@@ -342,7 +344,7 @@ Result<void> Builder::Impl::write_tail() {
     ++range_;
   }
 
-  AlignedBuffer table(table_clusters * cluster_size);
+  AlignedBuffer table(tail.table_clusters() * cluster_size);
   clear(table);
   for (uint64_t i = 0; i < refcount_table_.size(); ++i)
     store_be64(table.data() + i * 8, refcount_table_[i]);
@@ -350,7 +352,7 @@ Result<void> Builder::Impl::write_tail() {
 
   header_.l1_table = geometry_.start_of(HostCluster(tail.l1));
   header_.refcount_table = geometry_.start_of(HostCluster(tail.table));
-  header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
+  header_.refcount_table_clusters = static_cast<uint32_t>(tail.table_clusters());
   counts_.file_size = tail.end * cluster_size;
   return {};
 }
@@ -403,13 +405,13 @@ const BuildCounts& Builder::counts() const {
 uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters) {
   const Geometry geometry(options.cluster_bits, options.extended_l2);
   const uint64_t cluster_size = geometry.cluster_size();
-  const uint64_t l1_entries = std::max<uint64_t>(geometry.l1_entries_for(rounded_size(options)), 1);
+  const uint64_t l1_entries = l1_entries_for(geometry, rounded_size(options));
   const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
   // The header, and L2 tables with at least one entry each.
   const uint64_t before = 1 + std::min(l1_entries, clusters);
   const uint64_t blocks = divide_up(before + clusters, per_block - 1);
-  const Tail tail = Tail::plan(before + clusters + blocks, divide_up(l1_entries * 8, cluster_size),
-                               blocks, per_block, cluster_size);
+  const auto tail = TailLayout::plan(before + clusters + blocks, l1_clusters(geometry, l1_entries),
+                                     blocks, per_block, cluster_size);
   return (tail.end - clusters) * cluster_size;
 }
 

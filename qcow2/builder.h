@@ -39,7 +39,7 @@ struct BuildOptions {
   bool lazy_refcounts = false;
   CompressionType compression_type = CompressionType::kDeflate;
   std::string backing_file;    // empty: none
-  std::string backing_format;  // empty: not said
+  std::string backing_format;  // empty: not said; at most 15 bytes
 };
 
 struct BuildCounts {
@@ -65,6 +65,10 @@ class Builder {
     HostOffset host;
     uint64_t clusters;  // at least 1, how many of those asked for are contiguous at `host`
   };
+  // It is an error to go backwards or past the disk, which changes nothing, and one when the file
+  // would become longer than QEMU's limit on the refcount table or the width of a host offset
+  // allows: after that, or an error of the storage, the image is lost.
+
   // Room for up to `clusters` plain guest clusters from `first` on.  Ask again for the rest.
   Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
 
@@ -84,7 +88,8 @@ class Builder {
   const Geometry& geometry() const;
   const BuildCounts& counts() const;
 
-  // Bytes of metadata that an image with `clusters` host clusters of guest data needs at most.
+  // Bytes of metadata that an image with `clusters` host clusters of guest data needs at most; L2
+  // tables that only zero clusters need come on top.
   static uint64_t metadata_bytes(const BuildOptions& options, uint64_t clusters);
 
  private:
