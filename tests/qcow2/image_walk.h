@@ -1,0 +1,35 @@
+// What a finished image says, read anew with as little of the engine as can be: the proof of what
+// the builder wrote.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+
+#include "qcow2/header.h"
+
+namespace test {
+
+struct MappedCluster {
+  enum class Kind { kData, kCompressed, kZero };
+  Kind kind = Kind::kData;
+  uint64_t host = 0;    // bytes; 0 for zeros
+  uint64_t length = 0;  // bytes; of a compressed cluster those up to the end of its last sector
+
+  bool operator==(const MappedCluster&) const = default;
+};
+
+struct WalkedImage {
+  qcow2::Header header;
+  std::map<uint64_t, MappedCluster> clusters;  // by the number of the guest cluster
+  uint64_t host_clusters = 0;                  // that hold guest data
+  uint64_t l2_tables = 0;
+};
+
+// Walks the L1 and L2 tables and the refcounts of `file`.  Fails the test unless every cluster of
+// the file is referenced, and counted exactly as often, with nothing counted behind its end; only
+// compressed clusters share; COPIED is there where it must be and nowhere else; no table is empty.
+WalkedImage walk(std::span<const std::byte> file);
+
+}  // namespace test
