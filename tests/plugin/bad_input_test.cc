@@ -1,0 +1,81 @@
+// What cannot be served is told before the server starts: in one line, with an exit code.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <fstream>
+
+#include "tests/plugin/served_disk.h"
+#include "tests/support/temp_directory.h"
+
+using Catch::Contains;
+using support::TempDirectory;
+
+namespace {
+
+void check_refused(const std::vector<std::string>& arguments, const std::string& why) {
+  const auto outcome = test::try_to_serve(arguments);
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains(why));
+  CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+}
+
+}  // namespace
+
+TEST_CASE("files that are no image are refused", "[plugin]") {
+  const TempDirectory folder;
+  SECTION("missing") {
+    check_refused({folder / "none"}, "none: No such file or directory");
+  }
+  SECTION("a directory") {
+    check_refused({folder / "."}, "is a directory, not a disk image");
+  }
+  SECTION("a FIFO") {
+    REQUIRE(mkfifo((folder / "fifo").c_str(), 0600) == 0);
+    check_refused({folder / "fifo"}, "is a FIFO");
+  }
+  SECTION("empty") {
+    std::ofstream(folder / "empty");
+    check_refused({folder / "empty"}, "the file is empty");
+  }
+  SECTION("raw") {
+    std::ofstream(folder / "raw") << std::string(100000, 'x');
+    check_refused({folder / "raw"}, "not a QCOW2 image");
+  }
+  SECTION("a header that is cut off") {
+    test::qemu_img({"create", "-q", "-f", "qcow2", folder / "disk", "1M"});
+    support::run_ok({"truncate", "-s", "90", folder / "disk"});
+    check_refused({folder / "disk"}, "the header is cut off");
+  }
+}
+
+TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
+  const TempDirectory folder;
+  test::qemu_img({"create", "-q", "-f", "qcow2", folder / "base", "1M"});
+  test::qemu_img(
+      {"create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "qcow2", folder / "top"});
+  SECTION("denied") {
+    check_refused({folder / "top", "backing=deny"}, "that is not allowed here");
+    // And the base alone is fine.
+    CHECK(test::try_to_serve({folder / "base", "backing=deny"}).ok());
+  }
+  SECTION("missing") {
+    support::run_ok({"rm", folder / "base"});
+    check_refused({folder / "top"}, "base: No such file or directory");
+  }
+}
+
+TEST_CASE("bad parameters are refused", "[plugin]") {
+  const TempDirectory folder;
+  const std::string image = folder / "disk";
+  test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
+  check_refused({}, "no image: give its path");
+  check_refused({image, "file=" + image}, "file= is given twice");
+  check_refused({image, "backing=maybe"}, "backing=maybe: it is follow or deny");
+  check_refused({image, "cache-size=1k"}, "cache-size=1k: 64K at least");
+  check_refused({image, "cache-size=lots"}, "could not parse");
+  check_refused({image, "snapshot="}, "snapshot= is empty");
+  check_refused({image, "snapshot=none"}, "there is no snapshot 'none'");
+  check_refused({image, "colour=blue"}, "unknown parameter 'colour'");
+}

@@ -1,0 +1,108 @@
+// What clients see before they read: exports, sizes, flags.
+#include <algorithm>
+#include <catch2/catch.hpp>
+
+#include "tests/interop/nbd_client.h"
+#include "tests/plugin/served_disk.h"
+#include "tests/support/temp_directory.h"
+
+using Catch::Contains;
+using interop::NbdClient;
+using support::TempDirectory;
+
+namespace {
+
+// A disk of 4 MiB with a snapshot of 2 MiB, "early" (id 1), and one of now, whose name is "1".
+std::string disk_with_snapshots(const TempDirectory& folder) {
+  const std::string image = folder / "disk.qcow2";
+  test::qemu_img({"create", "-q", "-f", "qcow2", image, "2M"});
+  test::qemu_io(image, {"write -q -P 0x11 0 1M"});
+  test::qemu_img({"snapshot", "-c", "early", image});
+  test::qemu_img({"resize", "-q", image, "4M"});
+  test::qemu_io(image, {"write -q -P 0x22 0 4M"});
+  test::qemu_img({"snapshot", "-c", "1", image});
+  test::qemu_io(image, {"write -q -P 0x33 0 4M"});
+  return image;
+}
+
+int first_byte(const NbdClient& client) {
+  return std::to_integer<int>(client.read(0, 1).front());
+}
+
+}  // namespace
+
+TEST_CASE("each snapshot is an export with its own size", "[plugin]") {
+  const TempDirectory folder;
+  const auto server = test::serve({disk_with_snapshots(folder)});
+  auto names = NbdClient::list(server.socket());
+  // The second snapshot's name is the first one's id, which is looked at first: so it goes by its
+  // id.
+  CHECK(names == std::vector<std::string>{"", "snapshot:early", "snapshot:2"});
+
+  const NbdClient now(server.socket(), "");
+  CHECK(now.size() == 4 << 20);
+  CHECK(first_byte(now) == 0x33);
+  const NbdClient early(server.socket(), "snapshot:early");
+  CHECK(early.size() == 2 << 20);
+  CHECK(first_byte(early) == 0x11);
+  CHECK(first_byte(NbdClient(server.socket(), "snapshot:1")) == 0x11);
+  CHECK(first_byte(NbdClient(server.socket(), "snapshot:2")) == 0x22);
+}
+
+TEST_CASE("other export names are refused, in words", "[plugin]") {
+  const TempDirectory folder;
+  const auto server = test::serve({disk_with_snapshots(folder)});
+  CHECK_THROWS(NbdClient(server.socket(), "snapshot:none"));
+  CHECK_THAT(server.log(), Contains("there is no snapshot 'none'"));
+  CHECK_THROWS(NbdClient(server.socket(), "other"));
+  CHECK_THAT(server.log(), Contains("there is no export 'other'"));
+  // The server is fine.
+  CHECK(first_byte(NbdClient(server.socket(), "")) == 0x33);
+}
+
+TEST_CASE("snapshot= makes a snapshot the disk", "[plugin]") {
+  const TempDirectory folder;
+  const auto server = test::serve({disk_with_snapshots(folder), "snapshot=early"});
+  const NbdClient disk(server.socket(), "");
+  CHECK(disk.size() == 2 << 20);
+  CHECK(first_byte(disk) == 0x11);
+}
+
+TEST_CASE("clients are told what the server can do", "[plugin]") {
+  const TempDirectory folder;
+  const std::string image = folder / "disk.qcow2";
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=256k", image, "1M"});
+  const auto server = test::serve({image});
+  const auto info = support::run_ok({"nbdinfo", "--json", server.uri()}).out;
+  CHECK_THAT(info, Contains("\"is_read_only\": true"));
+  CHECK_THAT(info, Contains("\"can_multi_conn\": true"));
+  CHECK_THAT(info, Contains("\"can_cache\": true"));
+  CHECK_THAT(info, Contains("\"block_minimum\": 1") || Contains("\"block_size_minimum\": 1"));
+  CHECK_THAT(info, Contains("\"block_size_preferred\": 262144"));
+  CHECK_THAT(info, Contains("\"block_size_maximum\": 67108864"));
+  CHECK_THAT(info, Contains("disk of 1048576 bytes in a QCOW2 image"));
+}
+
+TEST_CASE("nobody can write, and nothing changes", "[plugin]") {
+  const TempDirectory folder;
+  const std::string image = disk_with_snapshots(folder);
+  const auto before = support::run_ok({"sha256sum", image}).out;
+  {
+    const auto server = test::serve({image});
+    const auto wrote = support::run({"qemu-io", "-f", "raw", "-c", "write -P 0x44 0 64k",
+                                     "nbd+unix:///?socket=" + server.socket()});
+    INFO(wrote.describe());
+    CHECK_FALSE(wrote.ok());
+  }
+  CHECK(support::run_ok({"sha256sum", image}).out == before);
+}
+
+TEST_CASE("the plugin describes itself", "[plugin]") {
+  const auto dump = support::run_ok({"nbdkit", "--dump-plugin", test::plugin()}).out;
+  for (const char* line : {"name=qcow2", "magic_config_key=file", "thread_model=parallel",
+                           "qcow2_zstd=yes", "qcow2_write=no"})
+    CHECK_THAT(dump, Contains(line));
+  const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
+  for (const char* word : {"file=", "snapshot=", "backing=", "cache-size="})
+    CHECK_THAT(help, Contains(word));
+}
