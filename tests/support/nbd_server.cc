@@ -7,7 +7,9 @@
 
 #include <cctype>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 
@@ -39,16 +41,40 @@ std::string percent_encode(const std::string& text) {
   return encoded;
 }
 
+// The sanitizer's library that this test program runs with; empty: none.  A server must load the
+// same before it loads a plugin that was built with it.
+std::string sanitizer_library() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const size_t path = line.find('/');
+    if (path == std::string::npos) continue;
+    for (const char* name : {"libasan.so", "libtsan.so", "libclang_rt.asan", "libclang_rt.tsan"})
+      if (line.find(name, path) != std::string::npos) return line.substr(path);
+  }
+  return {};
+}
+
 }  // namespace
+
+std::vector<std::string> nbdkit_command() {
+  const std::string library = sanitizer_library();
+  if (library.empty()) return {"nbdkit"};
+  const char* const options = std::getenv("ASAN_OPTIONS");
+  // What the server itself leaks is nobody's business here.
+  return {"env", "LD_PRELOAD=" + library,
+          fmt::format("ASAN_OPTIONS={}:detect_leaks=0", options ? options : ""), "nbdkit"};
+}
 
 NbdServer::NbdServer(Kind kind, const std::vector<std::string>& arguments)
     : folder_(std::make_unique<TempDirectory>()), socket_(*folder_ / "socket") {
   std::vector<std::string> command;
-  if (kind == Kind::kNbdkit)
-    command = {"nbdkit", "--foreground", "--exit-with-parent", "--unix", socket_};
-  else
+  if (kind == Kind::kNbdkit) {
+    command = nbdkit_command();
+    command.insert(command.end(), {"--foreground", "--exit-with-parent", "--unix", socket_});
+  } else {
     // Persistent, for as many clients as come.
     command = {"qemu-nbd", "--read-only", "--persistent", "--shared=0", "--socket=" + socket_};
+  }
   command.insert(command.end(), arguments.begin(), arguments.end());
   child_ = std::make_unique<Child>(command, *folder_ / "log");
 

@@ -10,6 +10,10 @@
 
 namespace support {
 
+// How to call nbdkit, to be followed by its arguments: a plugin that was built with a sanitizer, as
+// this program was, wants the sanitizer's library in the server that loads it.
+std::vector<std::string> nbdkit_command();
+
 // Listens on a Unix socket in a folder of its own.
 class NbdServer {
  public:
