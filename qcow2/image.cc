@@ -21,12 +21,12 @@ Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Hea
   return image;
 }
 
-Result<std::shared_ptr<Layer>> Image::active_layer(std::shared_ptr<Image> image) {
+Result<std::shared_ptr<Layer>> Image::active_layer(const std::shared_ptr<Image>& image) {
   const Header& header = image->header();
   return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);
 }
 
-Result<std::shared_ptr<Layer>> Image::snapshot_layer(std::shared_ptr<Image> image,
+Result<std::shared_ptr<Layer>> Image::snapshot_layer(const std::shared_ptr<Image>& image,
                                                      const Snapshot& snapshot) {
   return with_context(
       Qcow2Layer::open(image, snapshot.l1_table, snapshot.l1_entries, snapshot.disk_size),

@@ -36,8 +36,8 @@ class Image {
   DecoderPool& decoders() const { return decoders_; }
 
   // The disk as it is now, and as it was at a snapshot of this image, as a layer of a chain.
-  static Result<std::shared_ptr<Layer>> active_layer(std::shared_ptr<Image> image);
-  static Result<std::shared_ptr<Layer>> snapshot_layer(std::shared_ptr<Image> image,
+  static Result<std::shared_ptr<Layer>> active_layer(const std::shared_ptr<Image>& image);
+  static Result<std::shared_ptr<Layer>> snapshot_layer(const std::shared_ptr<Image>& image,
                                                        const Snapshot& snapshot);
 
  private:
