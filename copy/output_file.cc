@@ -23,8 +23,12 @@ using qcow2::Result;
 namespace {
 
 constexpr uint64_t kAlignment = qcow2::AlignedBuffer::kAlignment;
-// Below this, the cache does better.
-constexpr uint64_t kDirectAtLeast = 16 << 10;
+// Below this, the cache does better: a direct write waits for the disk, each for itself.
+constexpr uint64_t kDirectAtLeast = 512 << 10;
+// What goes through the cache is sent to the disk whenever it has come to this many bytes.  Else
+// the kernel lets it pile up, makes writers wait when it is too much, and leaves the rest for the
+// flush.
+constexpr uint64_t kWriteBack = 16 << 20;
 
 std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -160,6 +164,7 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
       return error(errno, "write");
     }
     at += static_cast<uint64_t>(put);
+    if (fd == fd_) start_write_back(static_cast<uint64_t>(put));
     auto left = static_cast<size_t>(put);
     while (!pieces.empty() && left >= pieces.front().iov_len) {
       left -= pieces.front().iov_len;
@@ -174,6 +179,13 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
     }
   }
   return {};
+}
+
+// Does not wait, and is only advice: flush () says whether the bytes got there.
+void OutputFile::start_write_back(uint64_t written) {
+  if ((cached_ += written) < kWriteBack) return;
+  cached_ = 0;
+  ::sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 Result<void> OutputFile::flush() {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
@@ -60,6 +61,7 @@ class OutputFile final : public qcow2::Storage {
   qcow2::Result<void> find_target(bool overwrite);
   qcow2::Result<void> open_unnamed();
   void open_direct();
+  void start_write_back(uint64_t written);
   qcow2::Result<void> link_to(const std::string& name);
   qcow2::Failure error(int errnum, const char* operation) const;
 
@@ -75,9 +77,10 @@ class OutputFile final : public qcow2::Storage {
   };
   std::optional<Owner> replaced_;
 
-  int fd_ = -1;         // owned
-  int direct_fd_ = -1;  // owned; the same file with O_DIRECT, or -1
-  std::string hidden_;  // the temporary name, if it has one
+  int fd_ = -1;                       // owned
+  std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back
+  int direct_fd_ = -1;                // owned; the same file with O_DIRECT, or -1
+  std::string hidden_;                // the temporary name, if it has one
 };
 
 }  // namespace copy
