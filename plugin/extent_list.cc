@@ -3,6 +3,8 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include <algorithm>
+
 namespace plugin {
 
 using qcow2::Extent;
@@ -15,6 +17,18 @@ namespace {
 // one request: a client asks again for the rest.
 constexpr size_t kBatch = 256;
 constexpr size_t kMost = 32768;
+// Map entries of all layers that are looked at for one request.  They may all be one extent, and
+// 4 GiB of 512-byte clusters have 8 million of them in each layer.
+constexpr uint64_t kMostEntries = uint64_t{1} << 20;
+
+// How much of the disk has no more map entries than that, in all layers together; bytes.
+uint64_t longest_look(const qcow2::Disk& disk) {
+  uint64_t smallest = uint64_t{64} << 10;
+  for (const auto& layer : disk.layers())
+    if (const auto compression = layer->compression())
+      smallest = std::min(smallest, compression->cluster_size);
+  return std::max<uint64_t>(kMostEntries / disk.layers().size(), 1) * smallest;
+}
 
 uint32_t type_of(const Extent& extent) {
   switch (extent.kind) {
@@ -35,11 +49,13 @@ qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint
                                                    uint64_t count, bool one) {
   std::vector<NbdExtent> list;
   std::vector<Extent> batch;
-  const uint64_t end = offset + count;
+  const uint64_t end = offset + std::min(count, longest_look(disk));
+  // The map of what lies behind the first extent would be work for nothing.
+  const size_t most = one ? 1 : kBatch;
   size_t seen = 0;
   for (uint64_t at = offset; at < end && seen < kMost; at = batch.back().end().value()) {
     batch.clear();
-    RETURN_IF_ERROR(disk.map(GuestOffset(at), end - at, batch, kBatch));
+    RETURN_IF_ERROR(disk.map(GuestOffset(at), end - at, batch, most));
     seen += batch.size();
     for (const Extent& extent : batch) {
       const uint32_t type = type_of(extent);

@@ -18,7 +18,7 @@ struct NbdExtent {
 // What is at [offset, offset + count): extents in order, without gap or overlap, none of them
 // beyond that range (more than 4 GiB in one go ends an nbdkit that is older than 1.38:
 // CVE-2025-47711), and neighbours of different types.  Covers `offset`; stops early when the map is
-// very fragmented, or after the first extent if `one`.
+// very fragmented or the clusters very many, or after the first extent if `one`.
 qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
                                                    uint64_t count, bool one);
 

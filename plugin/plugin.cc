@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "plugin/extent_list.h"
+#include "plugin/printable.h"
 #include "plugin/served_image.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -42,8 +43,7 @@ std::unique_ptr<plugin::ServedImage> image;
 
 // One connection.
 struct Connection {
-  qcow2::Disk disk;
-  std::string description;
+  std::shared_ptr<const plugin::ServedDisk> served;
 };
 
 Connection& connection_of(void* handle) {
@@ -51,7 +51,7 @@ Connection& connection_of(void* handle) {
 }
 
 void report(const Error& error) {
-  nbdkit_error("%s", error.message().c_str());
+  nbdkit_error("%s", plugin::printable(error.message()).c_str());
   nbdkit_set_error(error.errnum());
 }
 
@@ -65,6 +65,9 @@ Value guarded(Value failed, Work work) noexcept {
     nbdkit_set_error(ENOMEM);
   } catch (const std::exception& exception) {
     nbdkit_error("%s", exception.what());
+    nbdkit_set_error(EIO);
+  } catch (...) {
+    nbdkit_error("an exception of an unknown kind");
     nbdkit_set_error(EIO);
   }
   return failed;
@@ -90,7 +93,7 @@ int set_backing(std::string_view value) {
   } else if (value == "deny") {
     config.open.backing = Backing::kDeny;
   } else {
-    nbdkit_error("backing=%s: it is follow or deny", std::string(value).c_str());
+    nbdkit_error("backing=%s: it is follow or deny", plugin::printable(value).c_str());
     return -1;
   }
   return 0;
@@ -100,7 +103,7 @@ int set_cache_size(const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size < 0) return -1;
   if (static_cast<uint64_t>(size) < kMinCacheSize) {
-    nbdkit_error("cache-size=%s: 64K at least", value);
+    nbdkit_error("cache-size=%s: 64K at least", plugin::printable(value).c_str());
     return -1;
   }
   config.open.cache_size = static_cast<uint64_t>(size);
@@ -121,7 +124,7 @@ int on_config(const char* key, const char* value) noexcept {
       config.snapshot = value;
       return 0;
     }
-    nbdkit_error("unknown parameter '%s'", key);
+    nbdkit_error("unknown parameter '%s'", plugin::printable(name).c_str());
     return -1;
   });
 }
@@ -171,7 +174,7 @@ const char* on_default_export(int /*readonly*/, int /*is_tls*/) noexcept {
 }
 
 const char* on_export_description(void* handle) noexcept {
-  return connection_of(handle).description.c_str();
+  return connection_of(handle).served->description.c_str();
 }
 
 void* on_open(int /*readonly*/) noexcept {
@@ -183,7 +186,7 @@ void* on_open(int /*readonly*/) noexcept {
       report(disk.error());
       return nullptr;
     }
-    return new Connection{std::move(*disk), image->description(name).value_or("")};
+    return new Connection{std::move(*disk)};
   });
 }
 
@@ -192,7 +195,7 @@ void on_close(void* handle) noexcept {
 }
 
 int64_t on_get_size(void* handle) noexcept {
-  return static_cast<int64_t>(connection_of(handle).disk.size());
+  return static_cast<int64_t>(connection_of(handle).served->disk.size());
 }
 
 // No writing yet.  nbdkit tells clients so, and refuses their writes.
@@ -205,7 +208,9 @@ int on_can_multi_conn(void* /*handle*/) noexcept {
   return 1;
 }
 
-// Reading is what fills the page cache and the L2 cache.
+// nbdkit reads, and drops what it read: that fills the page cache and the L2 cache, and when it is
+// done a client's next read is fast.  Telling the kernel alone what will be needed would leave the
+// L2 tables unread.
 int on_can_cache(void* /*handle*/) noexcept {
   return NBDKIT_CACHE_EMULATE;
 }
@@ -219,19 +224,36 @@ int on_block_size(void* /*handle*/, uint32_t* minimum, uint32_t* preferred,
 }
 
 void log_map(const qcow2::Disk& disk, uint64_t offset, uint64_t count) {
-  static constexpr const char* kNames[] = {"data", "compressed", "zero", "unallocated"};
+  constexpr size_t kMost = 64;  // lines
   std::vector<qcow2::Extent> extents;
-  if (!disk.map(GuestOffset(offset), count, extents, 64)) return;
-  for (const auto& it : extents)
-    nbdkit_debug("qcow2: read %#" PRIx64 "+%#" PRIx64 ": %s, depth %u, host offset %#" PRIx64,
-                 it.guest.value(), it.length, kNames[static_cast<size_t>(it.kind)], it.depth,
-                 it.host.value());
+  if (!disk.map(GuestOffset(offset), count, extents, kMost)) return;
+  for (const auto& it : extents) {
+    const auto line = [&](const char* kind) {
+      nbdkit_debug("qcow2: read %#" PRIx64 "+%#" PRIx64 ": %s, depth %u", it.guest.value(),
+                   it.length, kind, it.depth);
+    };
+    switch (it.kind) {
+      case qcow2::ExtentKind::kData:
+      case qcow2::ExtentKind::kCompressed:
+        nbdkit_debug("qcow2: read %#" PRIx64 "+%#" PRIx64 ": %s, depth %u, host offset %#" PRIx64,
+                     it.guest.value(), it.length,
+                     it.kind == qcow2::ExtentKind::kData ? "data" : "compressed", it.depth,
+                     it.host.value());
+        break;
+      case qcow2::ExtentKind::kZero:
+        line("zero");
+        break;
+      case qcow2::ExtentKind::kUnallocated:
+        line("unallocated");
+        break;
+    }
+  }
 }
 
 int on_pread(void* handle, void* buffer, uint32_t count, uint64_t offset,
              uint32_t /*flags*/) noexcept {
   return guarded(-1, [&] {
-    const qcow2::Disk& disk = connection_of(handle).disk;
+    const qcow2::Disk& disk = connection_of(handle).served->disk;
     if (qcow2_debug_read != 0) log_map(disk, offset, count);
     const auto read = disk.read(GuestOffset(offset), {static_cast<std::byte*>(buffer), count});
     if (read) return 0;
@@ -244,7 +266,7 @@ int on_extents(void* handle, uint32_t count, uint64_t offset, uint32_t flags,
                nbdkit_extents* extents) noexcept {
   return guarded(-1, [&] {
     const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-    const auto list = plugin::list_extents(connection_of(handle).disk, offset, count, one);
+    const auto list = plugin::list_extents(connection_of(handle).served->disk, offset, count, one);
     if (!list) {
       report(list.error());
       return -1;

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <ctime>
+#include <unordered_map>
+
+#include "plugin/printable.h"
 
 namespace plugin {
 
@@ -16,64 +19,89 @@ namespace {
 
 constexpr std::string_view kSnapshotPrefix = "snapshot:";
 
+// What NBD allows a name or a description (bytes), and nbdkit a list of exports.
+constexpr size_t kLongestText = 4096;
+constexpr size_t kMostExports = 10000;
+// Bytes of a name in a description, so that the rest of it still fits.
+constexpr size_t kLongestShown = 256;
+
+std::string shown(const std::string& text) {
+  return printable(std::string_view(text).substr(0, kLongestShown));
+}
+
 std::string describe(const Snapshot& snapshot) {
   const auto when = static_cast<std::time_t>(snapshot.date_seconds);
   std::tm utc{};
   gmtime_r(&when, &utc);
   std::string text = fmt::format("snapshot {} '{}' of {:%Y-%m-%d %H:%M:%S} UTC, {} bytes",
-                                 snapshot.id, snapshot.name, utc, snapshot.disk_size);
+                                 shown(snapshot.id), shown(snapshot.name), utc, snapshot.disk_size);
   if (snapshot.vm_state_size > 0)
     text += fmt::format(", with {} bytes of VM state", snapshot.vm_state_size);
   return text;
+}
+
+// Whether a client can be told this as a part of an export's name.
+bool can_be_listed(const std::string& id_or_name) {
+  return kSnapshotPrefix.size() + id_or_name.size() <= kLongestText &&
+         printable(id_or_name) == id_or_name;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(config.file, config.open));
-  qcow2::Disk main = chain.disk();
-  if (!config.snapshot.empty()) {
-    ASSIGN_OR_RETURN(main, chain.snapshot(config.snapshot));
+  std::unique_ptr<ServedImage> image(new ServedImage(std::move(chain)));
+  if (config.snapshot.empty()) {
+    qcow2::Disk disk = image->chain_.disk();
+    std::string description = fmt::format("disk of {} bytes in a QCOW2 image", disk.size());
+    image->main_ =
+        std::make_shared<const ServedDisk>(ServedDisk{std::move(disk), std::move(description)});
+  } else {
+    ASSIGN_OR_RETURN(image->main_, image->snapshot(config.snapshot));
   }
-  return std::unique_ptr<ServedImage>(new ServedImage(config, std::move(chain), std::move(main)));
+  image->exports_ = image->list_exports();
+  return image;
 }
 
-const Snapshot* ServedImage::snapshot_of(std::string_view export_name) const {
-  if (!export_name.starts_with(kSnapshotPrefix)) return nullptr;
-  return qcow2::find_snapshot(chain_.image()->snapshots(),
-                              export_name.substr(kSnapshotPrefix.size()));
-}
+std::vector<ServedImage::Export> ServedImage::list_exports() const {
+  std::vector<Export> exports{{"", main_->description}};
+  const std::vector<Snapshot>& snapshots = chain_.image()->snapshots();
+  // What a word finds: an id before a name, and the first of several.
+  std::unordered_map<std::string_view, const Snapshot*> found;
+  for (const auto member : {&Snapshot::id, &Snapshot::name})
+    for (const Snapshot& snapshot : snapshots) found.try_emplace(snapshot.*member, &snapshot);
 
-std::vector<ServedImage::Export> ServedImage::exports() const {
-  std::vector<Export> exports{{"", *description("")}};
-  const auto& snapshots = chain_.image()->snapshots();
   for (const Snapshot& snapshot : snapshots) {
-    // By name as long as that is the snapshot that the name finds; a name may stand twice, or be
-    // another's id.
-    const bool by_name = qcow2::find_snapshot(snapshots, snapshot.name) == &snapshot;
-    exports.push_back({fmt::format("{}{}", kSnapshotPrefix, by_name ? snapshot.name : snapshot.id),
-                       describe(snapshot)});
+    if (exports.size() == kMostExports) break;
+    for (const std::string* word : {&snapshot.name, &snapshot.id}) {
+      if (found.at(*word) != &snapshot || !can_be_listed(*word)) continue;
+      exports.push_back({fmt::format("{}{}", kSnapshotPrefix, *word), describe(snapshot)});
+      break;
+    }
   }
   return exports;
 }
 
-Result<qcow2::Disk> ServedImage::disk(std::string_view export_name) const {
+Result<std::shared_ptr<const ServedDisk>> ServedImage::disk(std::string_view export_name) const {
   if (export_name.empty()) return main_;
   if (!export_name.starts_with(kSnapshotPrefix))
-    return qcow2::fail(Error::invalid(fmt::format(
-        "{}: there is no export '{}': there are '' and snapshot:NAME", config_.file, export_name)));
-  return chain_.snapshot(export_name.substr(kSnapshotPrefix.size()));
+    return qcow2::fail(
+        Error::invalid(fmt::format("{}: there is no export '{}': there are '' and snapshot:NAME",
+                                   chain_.storage()->name(), export_name)));
+  return snapshot(export_name.substr(kSnapshotPrefix.size()));
 }
 
-std::optional<std::string> ServedImage::description(std::string_view export_name) const {
-  if (export_name.empty()) {
-    if (config_.snapshot.empty())
-      return fmt::format("disk of {} bytes in a QCOW2 image", main_.size());
-    return describe(*qcow2::find_snapshot(chain_.image()->snapshots(), config_.snapshot));
+Result<std::shared_ptr<const ServedDisk>> ServedImage::snapshot(std::string_view id_or_name) const {
+  const Snapshot* const found = qcow2::find_snapshot(chain_.image()->snapshots(), id_or_name);
+  const std::lock_guard lock(mutex_);
+  if (found) {
+    if (auto disk = snapshots_[found].lock()) return disk;
   }
-  const Snapshot* const snapshot = snapshot_of(export_name);
-  if (!snapshot) return std::nullopt;
-  return describe(*snapshot);
+  // It says what is wrong when there is none.
+  ASSIGN_OR_RETURN(qcow2::Disk disk, chain_.snapshot(id_or_name));
+  auto served = std::make_shared<const ServedDisk>(ServedDisk{std::move(disk), describe(*found)});
+  snapshots_[found] = served;
+  return served;
 }
 
 uint64_t ServedImage::preferred_block_size() const {

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,12 @@ struct Config {
   qcow2::OpenOptions open;
 };
 
+// A disk as clients see it.
+struct ServedDisk {
+  qcow2::Disk disk;
+  std::string description;  // one line, for people
+};
+
 // Opened once for the process, before it forks; read from by all connections.  Thread-safe.
 class ServedImage {
  public:
@@ -32,27 +39,29 @@ class ServedImage {
 
   static qcow2::Result<std::unique_ptr<ServedImage>> open(const Config& config);
 
-  // "" and one for each internal snapshot.
-  std::vector<Export> exports() const;
+  // "" and one for each internal snapshot, within nbdkit's limits.  Each name leads disk () to what
+  // its description tells, and none stands twice.
+  const std::vector<Export>& exports() const { return exports_; }
 
-  // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.
-  qcow2::Result<qcow2::Disk> disk(std::string_view export_name) const;
-
-  // For people; nothing when there is no such export.
-  std::optional<std::string> description(std::string_view export_name) const;
+  // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.  All who read
+  // the same snapshot at one time share its L1 table.
+  qcow2::Result<std::shared_ptr<const ServedDisk>> disk(std::string_view export_name) const;
 
   // The size of a read that does no work twice, bytes.
   uint64_t preferred_block_size() const;
 
  private:
-  ServedImage(Config config, qcow2::Chain chain, qcow2::Disk main)
-      : config_(std::move(config)), chain_(std::move(chain)), main_(std::move(main)) {}
+  explicit ServedImage(qcow2::Chain chain) : chain_(std::move(chain)) {}
 
-  const qcow2::Snapshot* snapshot_of(std::string_view export_name) const;
+  std::vector<Export> list_exports() const;
+  qcow2::Result<std::shared_ptr<const ServedDisk>> snapshot(std::string_view id_or_name) const;
 
-  Config config_;
   qcow2::Chain chain_;
-  qcow2::Disk main_;  // what the export "" shows
+  std::shared_ptr<const ServedDisk> main_;  // what the export "" shows
+  std::vector<Export> exports_;
+  mutable std::mutex mutex_;
+  // Those that somebody reads, or did; guarded by mutex_.
+  mutable std::map<const qcow2::Snapshot*, std::weak_ptr<const ServedDisk>> snapshots_;
 };
 
 }  // namespace plugin

@@ -38,17 +38,21 @@ struct Opened {
   std::shared_ptr<Layer> layer;
 };
 
-Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header) {
+Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header,
+                                                    OpenOptions::Backing allowed) {
   const auto name = header.data_file();
   if (!name)
     return fail(Error::corrupt("the image wants an external data file, and does not name it"));
+  if (allowed == OpenOptions::Backing::kDeny)
+    return fail(Error::invalid(fmt::format(
+        "external data file '{}': the image has one, and that is not allowed here", *name)));
   ASSIGN_OR_RETURN(const std::string resolved,
                    with_context(resolve_name(path, *name), "external data file"));
   return with_context(FileStorage::open_readonly(resolved), "external data file");
 }
 
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
-                          const std::shared_ptr<TableCache>& cache) {
+                          const std::shared_ptr<TableCache>& cache, OpenOptions::Backing allowed) {
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(it.path));
   if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
     return fail(Error::corrupt(
@@ -67,7 +71,8 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   }
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
   if (header.has_data_file()) {
-    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header), it.path));
+    ASSIGN_OR_RETURN(opened.data_file,
+                     with_context(open_data_file(it.path, header, allowed), it.path));
   }
   ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
   ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
@@ -138,7 +143,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   while (next) {
     const Backing current = std::move(*next);
     next.reset();
-    auto opened = open_layer(current, seen, cache);
+    auto opened = open_layer(current, seen, cache, options.backing);
     if (!opened) {
       Error error = std::move(opened).error();
       return fail(current.context.empty() ? std::move(error)

@@ -26,7 +26,8 @@ Result<Format> probe_format(const Storage& storage);
 struct OpenOptions {
   // Of the top image; without it the content decides.
   std::optional<Format> format;
-  // kDeny: an image with a backing file is an error, and no file but the image's own is opened.
+  // kDeny: an image with a backing file or an external data file is an error, and no file but the
+  // image itself is opened.
   enum class Backing { kFollow, kDeny } backing = Backing::kFollow;
   // L2 tables in memory, over the whole chain, in bytes.
   uint64_t cache_size = 32 << 20;

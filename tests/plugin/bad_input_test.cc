@@ -60,10 +60,33 @@ TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
     // And the base alone is fine.
     CHECK(test::try_to_serve({folder / "base", "backing=deny"}).ok());
   }
+  SECTION("a denied data file") {
+    const std::string image = folder / "split";
+    test::qemu_img(
+        {"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), image, "1M"});
+    CHECK(test::try_to_serve({image}).ok());
+    check_refused({image, "backing=deny"}, "data': the image has one, and that is not allowed");
+  }
   SECTION("missing") {
     support::run_ok({"rm", folder / "base"});
     check_refused({folder / "top"}, "base: No such file or directory");
   }
+}
+
+TEST_CASE("names are relative to where the user is, and to the image as the user names it",
+          "[plugin]") {
+  const TempDirectory folder;
+  support::run_ok({"mkdir", folder / "images", folder / "links"});
+  test::qemu_img({"create", "-q", "-f", "qcow2", folder / "images/base", "1M"});
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-b", folder / "images/base", "-F", "qcow2",
+                  folder / "images/top"});
+  test::qemu_img({"rebase", "-u", "-b", "base", "-F", "qcow2", folder / "images/top"});
+  support::run_ok({"ln", "-s", "../images/top", folder / "links/top"});
+  CHECK(test::try_to_serve({"images/top"}, folder.path()).ok());
+  CHECK(test::try_to_serve({"file=top"}, folder / "images").ok());
+  CHECK(test::try_to_serve({"../images/top"}, folder / "links").ok());
+  // QEMU, too, looks beside the link.
+  check_refused({folder / "links/top"}, "links/base: No such file or directory");
 }
 
 TEST_CASE("bad parameters are refused", "[plugin]") {
@@ -72,6 +95,8 @@ TEST_CASE("bad parameters are refused", "[plugin]") {
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
   check_refused({}, "no image: give its path");
   check_refused({image, "file=" + image}, "file= is given twice");
+  check_refused({"file="}, "empty path");
+  check_refused({image, "backing=may\nbe"}, "backing=may\\x0abe: it is");
   check_refused({image, "backing=maybe"}, "backing=maybe: it is follow or deny");
   check_refused({image, "cache-size=1k"}, "cache-size=1k: 64K at least");
   check_refused({image, "cache-size=lots"}, "could not parse");

@@ -1,6 +1,10 @@
 // What clients see before they read: exports, sizes, flags.
+#include <libnbd.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cerrno>
+#include <memory>
 
 #include "tests/interop/nbd_client.h"
 #include "tests/plugin/served_disk.h"
@@ -56,6 +60,9 @@ TEST_CASE("other export names are refused, in words", "[plugin]") {
   CHECK_THAT(server.log(), Contains("there is no snapshot 'none'"));
   CHECK_THROWS(NbdClient(server.socket(), "other"));
   CHECK_THAT(server.log(), Contains("there is no export 'other'"));
+  // A client cannot write lines of its own into the log.
+  CHECK_THROWS(NbdClient(server.socket(), "no\nnbdkit: error: made up"));
+  CHECK_THAT(server.log(), Contains("there is no export 'no\\x0anbdkit: error: made up'"));
   // The server is fine.
   CHECK(first_byte(NbdClient(server.socket(), "")) == 0x33);
 }
@@ -97,12 +104,42 @@ TEST_CASE("nobody can write, and nothing changes", "[plugin]") {
   CHECK(support::run_ok({"sha256sum", image}).out == before);
 }
 
+TEST_CASE("a client that writes all the same is refused", "[plugin]") {
+  const TempDirectory folder;
+  const std::string image = disk_with_snapshots(folder);
+  const auto before = support::run_ok({"sha256sum", image}).out;
+  const auto server = test::serve({image});
+  {
+    const std::unique_ptr<nbd_handle, void (*)(nbd_handle*)> client(nbd_create(), nbd_close);
+    REQUIRE(client);
+    REQUIRE(nbd_connect_unix(client.get(), server.socket().c_str()) == 0);
+    // Without this libnbd would not even send what the server said it refuses.
+    REQUIRE(nbd_set_strict_mode(client.get(), 0) == 0);
+    const char byte = 'x';
+    CHECK(nbd_pwrite(client.get(), &byte, 1, 0, 0) == -1);
+    CHECK(nbd_get_errno() == EPERM);
+    CHECK(nbd_zero(client.get(), 4096, 0, 0) == -1);
+    CHECK(nbd_trim(client.get(), 4096, 0, 0) == -1);
+    // The connection goes on, and reading ahead is allowed.
+    CHECK(nbd_cache(client.get(), 4 << 20, 0, 0) == 0);
+    char read = 0;
+    CHECK(nbd_pread(client.get(), &read, 1, 0, 0) == 0);
+    CHECK(read == 0x33);
+  }
+  CHECK(support::run_ok({"sha256sum", image}).out == before);
+}
+
 TEST_CASE("the plugin describes itself", "[plugin]") {
-  const auto dump = support::run_ok({"nbdkit", "--dump-plugin", test::plugin()}).out;
+  const auto ask = [](const std::vector<std::string>& arguments) {
+    std::vector<std::string> command = support::nbdkit_command();
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return support::run_ok(command).out;
+  };
+  const std::string dump = ask({"--dump-plugin", test::plugin()});
   for (const char* line : {"name=qcow2", "magic_config_key=file", "thread_model=parallel",
                            "qcow2_zstd=yes", "qcow2_write=no"})
     CHECK_THAT(dump, Contains(line));
-  const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
+  const std::string help = ask({test::plugin(), "--help"});
   for (const char* word : {"file=", "snapshot=", "backing=", "cache-size="})
     CHECK_THAT(help, Contains(word));
 }

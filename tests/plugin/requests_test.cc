@@ -84,6 +84,26 @@ TEST_CASE("holes of terabytes are told in pieces that fit", "[plugin]") {
   CHECK(client.read(20 * tib - 1, 1).front() == std::byte{2});
 }
 
+TEST_CASE("all of a disk is told, however much work that is", "[plugin]") {
+  const TempDirectory folder;
+  // Clusters of 512 bytes: one answer does not look at all of them.
+  const std::string image = folder / "small-clusters.qcow2";
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, "4G"});
+  test::qemu_io(image, {"write -q -P 1 1G 512", "write -q -P 2 4294966784 512"});
+  const auto server = test::serve({image});
+  const NbdClient client(server.socket(), "");
+  constexpr uint64_t gib = uint64_t{1} << 30;
+  uint64_t covered = 0;
+  uint64_t data = 0;
+  for (const auto& it : client.block_status(0, 4 * gib)) {
+    CHECK(it.at == covered);
+    covered += it.length;
+    if (!it.zero) data += it.length;
+  }
+  CHECK(covered == 4 * gib);
+  CHECK(data == 2 * 512);
+}
+
 TEST_CASE("many readers of one image get the right bytes", "[plugin]") {
   const TempDirectory folder;
   const std::string raw = folder / "disk.raw";

@@ -25,13 +25,16 @@ support::NbdServer serve(const std::vector<std::string>& arguments) {
   return support::NbdServer::nbdkit(with_plugin(arguments));
 }
 
-support::Outcome try_to_serve(const std::vector<std::string>& arguments) {
-  std::vector<std::string> command{"nbdkit", "-f", "-U", "-"};
+support::Outcome try_to_serve(const std::vector<std::string>& arguments,
+                              const std::string& directory) {
+  std::vector<std::string> command = support::nbdkit_command();
+  command.insert(command.end(), {"-f", "-U", "-"});
   const auto rest = with_plugin(arguments);
   command.insert(command.end(), rest.begin(), rest.end());
   command.insert(command.end(), {"--run", "true"});
   support::RunOptions options;
   options.timeout = std::chrono::seconds(60);
+  options.directory = directory;
   return support::run(command, options);
 }
 

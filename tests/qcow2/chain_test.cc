@@ -152,6 +152,17 @@ TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain
     write(folder / "top", image.bytes);
     REQUIRE_FAILS_WITH(first_byte(folder / "top"), "external data file: " + (folder / "disk.raw"));
   }
+  SECTION("a data file that is denied") {
+    TinyImage image(12, 4096);
+    image.set_incompatible(incompatible::kDataFile);
+    image.put_extension(112, HeaderExtension::kDataFile, "disk.raw");
+    write(folder / "top", image.bytes);
+    write(folder / "disk.raw", std::vector<std::byte>(4096));
+    REQUIRE_OK(first_byte(folder / "top"));
+    OpenOptions options;
+    options.backing = OpenOptions::Backing::kDeny;
+    REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "'disk.raw': the image has one");
+  }
   SECTION("an empty file") {
     write(folder / "top", {});
     REQUIRE_FAILS_WITH(first_byte(folder / "top"), "the file is empty");
