@@ -130,16 +130,15 @@ TEST_CASE("a client that writes all the same is refused", "[plugin]") {
 }
 
 TEST_CASE("the plugin describes itself", "[plugin]") {
-  const auto ask = [](const std::vector<std::string>& arguments) {
-    std::vector<std::string> command = support::nbdkit_command();
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return support::run_ok(command).out;
-  };
-  const std::string dump = ask({"--dump-plugin", test::plugin()});
+  if (!test::server_ends()) {
+    WARN("skipped: nbdkit does not end with a sanitizer's library in it");
+    return;
+  }
+  const auto dump = support::run_ok({"nbdkit", "--dump-plugin", test::plugin()}).out;
   for (const char* line : {"name=qcow2", "magic_config_key=file", "thread_model=parallel",
                            "qcow2_zstd=yes", "qcow2_write=no"})
     CHECK_THAT(dump, Contains(line));
-  const std::string help = ask({test::plugin(), "--help"});
+  const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
   for (const char* word : {"file=", "snapshot=", "backing=", "cache-size="})
     CHECK_THAT(help, Contains(word));
 }

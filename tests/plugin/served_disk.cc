@@ -25,10 +25,13 @@ support::NbdServer serve(const std::vector<std::string>& arguments) {
   return support::NbdServer::nbdkit(with_plugin(arguments));
 }
 
+bool server_ends() {
+  return support::nbdkit_command().size() == 1;
+}
+
 support::Outcome try_to_serve(const std::vector<std::string>& arguments,
                               const std::string& directory) {
-  std::vector<std::string> command = support::nbdkit_command();
-  command.insert(command.end(), {"-f", "-U", "-"});
+  std::vector<std::string> command{"nbdkit", "-f", "-U", "-"};
   const auto rest = with_plugin(arguments);
   command.insert(command.end(), rest.begin(), rest.end());
   command.insert(command.end(), {"--run", "true"});
