@@ -108,14 +108,13 @@ TEST_CASE("qemu-nbd serves, even if to one client only", "[copy]") {
   }
 }
 
-TEST_CASE("a huge empty disk over NBD takes little time", "[copy]") {
+TEST_CASE("nothing of a huge empty disk is read over NBD", "[copy]") {
   const TempDirectory folder;
-  const NbdServer server = NbdServer::nbdkit({"memory", "4T"});
+  const NbdServer server = NbdServer::nbdkit({"null", "16T"});
   const auto summary = run_copy(from_to(server.uri(), folder / "out"));
   REQUIRE_OK(summary);
   CHECK(summary->data_clusters == 0);
   CHECK(summary->found_zero_clusters == 0);
-  CHECK(summary->elapsed < std::chrono::seconds(15));
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
 }
 
