@@ -23,8 +23,16 @@ const char* kind_of(mode_t mode) {
 }  // namespace
 
 Result<std::shared_ptr<FileStorage>> FileStorage::open_readonly(const std::string& path) {
+  return open(path, O_RDONLY);
+}
+
+Result<std::shared_ptr<FileStorage>> FileStorage::open_writable(const std::string& path) {
+  return open(path, O_RDWR);
+}
+
+Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, int access) {
   // Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int fd = ::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     const int errnum = errno;
     if (errnum == ENXIO) return fail(Error::invalid(path + ": is a socket, not a disk image"));
@@ -100,6 +108,20 @@ Result<void> FileStorage::resize(uint64_t size) {
   if (::ftruncate(fd_, static_cast<off_t>(size)) != 0)
     return system_error(errno, "cut or extend", size);
   return {};
+}
+
+Result<void> FileStorage::write_zeroes(HostOffset at, uint64_t length) {
+  if (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at.value()),
+                  static_cast<off_t>(length)) == 0)
+    return {};
+  if (errno != EOPNOTSUPP) return system_error(errno, "zero", at.value());
+  return Storage::write_zeroes(at, length);
+}
+
+void FileStorage::discard(HostOffset at, uint64_t length) {
+  // Where it cannot be done, nothing is lost but the room.
+  (void)::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at.value()),
+                    static_cast<off_t>(length));
 }
 
 Result<Storage::Run> FileStorage::run_at(HostOffset at, uint64_t limit) const {

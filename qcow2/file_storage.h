@@ -23,6 +23,9 @@ class FileStorage final : public Storage {
   // the path.
   static Result<std::shared_ptr<FileStorage>> open_readonly(const std::string& path);
 
+  // The same, for reading and writing.
+  static Result<std::shared_ptr<FileStorage>> open_writable(const std::string& path);
+
   ~FileStorage() override;
 
   const std::string& name() const override { return name_; }
@@ -31,6 +34,8 @@ class FileStorage final : public Storage {
   Result<void> flush() override;
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
+  Result<void> write_zeroes(HostOffset at, uint64_t length) override;
+  void discard(HostOffset at, uint64_t length) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
   // For a block device: of the device, not of the node that names it.
@@ -41,6 +46,7 @@ class FileStorage final : public Storage {
 
  private:
   FileStorage(std::string name, int fd) : name_(std::move(name)), fd_(fd) {}
+  static Result<std::shared_ptr<FileStorage>> open(const std::string& path, int access);
   Failure system_error(int errnum, const char* operation, uint64_t at) const;
 
   std::string name_;

@@ -27,12 +27,13 @@ class Image {
 
   const std::string& name() const { return storage_->name(); }
   const Storage& storage() const { return *storage_; }
+  const std::shared_ptr<Storage>& shared_storage() const { return storage_; }
   // Where guest data is: the external data file, or storage ().
   const Storage& data_storage() const { return *data_storage_; }
   const Header& header() const { return header_; }
   const Geometry& geometry() const { return geometry_; }
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
-  TableCache& cache() const { return *cache_; }
+  const std::shared_ptr<TableCache>& cache() const { return cache_; }
   DecoderPool& decoders() const { return decoders_; }
 
   // The disk as it is now, and as it was at a snapshot of this image, as a layer of a chain.

@@ -17,8 +17,11 @@
 //     subcluster i reads as zeros   subcluster i is allocated
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "qcow2/byte_order.h"
 #include "qcow2/geometry.h"
 #include "qcow2/offset.h"
 
@@ -71,5 +74,21 @@ struct L2Entry {
   constexpr uint32_t allocated_mask() const { return static_cast<uint32_t>(bitmap); }
   constexpr uint32_t zero_mask() const { return static_cast<uint32_t>(bitmap >> 32); }
 };
+
+// Entry number `index` of a (slice of a) table as it stands in the file.
+inline L2Entry load_l2_entry(std::span<const std::byte> table, uint64_t index, bool extended) {
+  if (!extended) return {load_be64(&table[index * 8]), 0};
+  return {load_be64(&table[index * 16]), load_be64(&table[index * 16 + 8])};
+}
+
+inline void store_l2_entry(std::span<std::byte> table, uint64_t index, bool extended,
+                           L2Entry entry) {
+  if (!extended) {
+    store_be64(&table[index * 8], entry.word);
+    return;
+  }
+  store_be64(&table[index * 16], entry.word);
+  store_be64(&table[index * 16 + 8], entry.bitmap);
+}
 
 }  // namespace qcow2

@@ -9,32 +9,12 @@
 
 namespace qcow2 {
 
-namespace {
-
-L2Entry load_entry(const TableCache::Slice& slice, uint64_t index, bool extended) {
-  if (!extended) return {load_be64(&slice[index * 8]), 0};
-  return {load_be64(&slice[index * 16]), load_be64(&slice[index * 16 + 8])};
-}
-
-}  // namespace
-
 Result<std::shared_ptr<Layer>> Qcow2Layer::open(std::shared_ptr<Image> image, HostOffset l1_table,
                                                 uint32_t l1_entries, uint64_t size) {
-  // Its length was checked against the limit when the header or snapshot table was read.  The file
-  // must have it, too, before we make room for it.
-  const uint64_t bytes = uint64_t{l1_entries} * 8;
-  ASSIGN_OR_RETURN(const uint64_t file_size, image->storage().size());
-  if (bytes > file_size || l1_table.value() > file_size - bytes)
-    return fail(
-        Error::corrupt(fmt::format("{}: the L1 table at {:#x} ends behind the end of the "
-                                   "file at {:#x}: the image is cut off",
-                                   image->name(), l1_table.value(), file_size)));
-  std::vector<uint64_t> l1(l1_entries);
-  RETURN_IF_ERROR(
-      with_context(read_fully(image->storage(), l1_table, std::as_writable_bytes(std::span(l1))),
-                   image->name()));
-  for (uint64_t& entry : l1) entry = swap_if_little(entry);
-  return std::shared_ptr<Layer>(new Qcow2Layer(std::move(image), std::move(l1), size));
+  ASSIGN_OR_RETURN(auto map, ClusterMap::load(image->shared_storage(), image->cache(),
+                                              image->geometry(), l1_table, l1_entries));
+  return std::shared_ptr<Layer>(
+      std::make_shared<Qcow2Layer>(std::move(image), std::move(map), size));
 }
 
 Failure Qcow2Layer::corrupt(std::string message) const {
@@ -110,16 +90,16 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   extent.guest = at;
 
   // Empty L1 entries in a row are one hole, however many: a huge empty disk is mapped at once.
+  const auto lock = map_->lock_shared();
   uint64_t l1_index = geometry.l1_index(cluster);
-  const auto l2_table = [&](uint64_t index) {
-    return index < l1_.size() ? l1_[index] & kEntryOffsetMask : 0;
-  };
+  const auto l2_table = [&](uint64_t i) { return map_->l1_entry(i) & kEntryOffsetMask; };
   if (l2_table(l1_index) == 0) {
-    while (l1_index < l1_.size() && l2_table(l1_index) == 0 &&
+    const uint64_t l1_size = map_->l1_size();
+    while (l1_index < l1_size && l2_table(l1_index) == 0 &&
            l1_index * geometry.l2_reach() < end.value())
       ++l1_index;
     const uint64_t hole_end =
-        l1_index < l1_.size() ? std::min(end.value(), l1_index * geometry.l2_reach()) : end.value();
+        l1_index < l1_size ? std::min(end.value(), l1_index * geometry.l2_reach()) : end.value();
     extent.length = hole_end - at.value();
     return extent;
   }
@@ -130,13 +110,13 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
 
   // The slice of the table that holds our entry, and our place in it.
   const uint64_t entry_size = geometry.l2_entry_size();
-  const uint64_t slice_size = std::min(geometry.cluster_size(), TableCache::kSliceSize);
-  const uint64_t slice_entries = slice_size / entry_size;
+  const uint64_t slice_entries = map_->slice_entries();
   const uint64_t slice_start = geometry.l2_index(cluster) / slice_entries * slice_entries;
-  auto slice = image_->cache().get(image_->storage(), table + slice_start * entry_size, slice_size);
+  const auto slice = map_->slice_at(table + slice_start * entry_size);
   if (!slice)
-    return fail(std::move(slice).error().with_context(fmt::format(
-        "{}: L2 table at {:#x} for guest offset {:#x}", name(), table.value(), at.value())));
+    return fail(Error(slice.error())
+                    .with_context(fmt::format("{}: L2 table at {:#x} for guest offset {:#x}",
+                                              name(), table.value(), at.value())));
   uint64_t index = geometry.l2_index(cluster) - slice_start;
 
   // Extend the first (sub)cluster's story for as long as the next ones tell the same.
@@ -147,7 +127,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   auto subcluster = static_cast<unsigned>(geometry.offset_in_cluster(position.value()) / unit);
   bool first = true;
   for (; index < slice_entries && position < end; ++index) {
-    const L2Entry entry = load_entry(**slice, index, extended);
+    const L2Entry entry = load_l2_entry(**slice, index, extended);
     for (; subcluster < units && position < end; ++subcluster, position += unit) {
       ASSIGN_OR_RETURN(const Mapping mapping,
                        decode(entry, geometry.cluster_of(position), subcluster));

@@ -4,17 +4,22 @@
 #include <memory>
 #include <vector>
 
+#include "qcow2/cluster_map.h"
 #include "qcow2/image.h"
 #include "qcow2/l2_entry.h"
 #include "qcow2/layer.h"
 
 namespace qcow2 {
 
-// All of it may be called from many threads: a mapping is decided on a slice from the table cache,
-// and I/O and decoding happen with no lock held.
+// All of it may be called from many threads: a mapping is decided under the map's lock (if it can
+// change at all), and I/O and decoding happen with no lock held.
 class Qcow2Layer final : public Layer {
  public:
-  // Reads the L1 table, which must lie within the file.  `size`: of the disk that it maps, bytes.
+  // `size`: of the disk that `map` maps, bytes.
+  Qcow2Layer(std::shared_ptr<Image> image, std::shared_ptr<ClusterMap> map, uint64_t size)
+      : image_(std::move(image)), map_(std::move(map)), size_(size) {}
+
+  // Reads the L1 table, which must lie within the file.
   static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
                                              uint32_t l1_entries, uint64_t size);
 
@@ -35,16 +40,13 @@ class Qcow2Layer final : public Layer {
     uint64_t compressed_length;
   };
 
-  Qcow2Layer(std::shared_ptr<Image> image, std::vector<uint64_t> l1, uint64_t size)
-      : image_(std::move(image)), l1_(std::move(l1)), size_(size) {}
-
   Result<Mapping> decode(L2Entry entry, ClusterIndex cluster, unsigned subcluster) const;
   Result<void> read_data(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Result<void> read_compressed(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Failure corrupt(std::string message) const;
 
   std::shared_ptr<Image> image_;
-  std::vector<uint64_t> l1_;  // entries as in the file, in host byte order
+  std::shared_ptr<ClusterMap> map_;
   uint64_t size_;
 };
 

@@ -42,6 +42,13 @@ class Storage {
   virtual Result<uint64_t> size() const = 0;
   virtual Result<void> resize(uint64_t size) = 0;
 
+  // The range reads as zeros from now on; what the storage has of it may be given back.  It does
+  // not grow by this.
+  virtual Result<void> write_zeroes(HostOffset at, uint64_t length);
+
+  // Nobody cares for these bytes any more: they may read as anything.  Gives back what it can.
+  virtual void discard(HostOffset /*at*/, uint64_t /*length*/) {}
+
   // What lies at `at`, for at most `limit` bytes (limit > 0, `at` before the end).  Storage that
   // cannot tell says data.
   virtual Result<Run> run_at(HostOffset at, uint64_t limit) const = 0;

@@ -31,6 +31,29 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   return slice;
 }
 
+void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<const Slice> slice) {
+  const Key key{&storage, at.value()};
+  const std::unique_lock lock(mutex_);
+  if (const auto found = nodes_.find(key); found != nodes_.end()) {
+    found->second->slice = std::move(slice);
+    return;
+  }
+  bytes_ += slice->size();
+  make_room();
+  nodes_.emplace(key, ring_.emplace(hand_, key, std::move(slice)));
+}
+
+void TableCache::drop(const Storage& storage, HostOffset at) {
+  const std::unique_lock lock(mutex_);
+  const auto found = nodes_.find(Key{&storage, at.value()});
+  if (found == nodes_.end()) return;
+  const Ring::iterator node = found->second;
+  bytes_ -= node->slice->size();
+  if (hand_ == node) ++hand_;
+  ring_.erase(node);
+  nodes_.erase(found);
+}
+
 void TableCache::make_room() {
   while (bytes_ > limit_ && !ring_.empty()) {
     if (hand_ == ring_.end()) hand_ = ring_.begin();

@@ -40,6 +40,12 @@ class TableCache {
   // The `size` bytes at `at`, all of which must exist.
   Result<std::shared_ptr<const Slice>> get(const Storage& storage, HostOffset at, uint64_t size);
 
+  // What is in the file at `at` by now.  The caller sees to it that no get () of it is under way.
+  void put(const Storage& storage, HostOffset at, std::shared_ptr<const Slice> slice);
+
+  // Forgets a slice whose place in the file has another use.
+  void drop(const Storage& storage, HostOffset at);
+
  private:
   struct Key {
     const Storage* storage;
