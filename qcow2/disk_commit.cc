@@ -1,0 +1,163 @@
+// How the changes of a DiskWriter get into the file: see the steps at the top of disk_writer.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "qcow2/byte_order.h"
+#include "qcow2/disk_writer.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Offsets of header fields (QCOW2 text, "Header").
+constexpr HostOffset kRefcountTableField(48);  // offset, 8 bytes, and clusters, 4 bytes
+constexpr HostOffset kAutoclearField(88);
+
+}  // namespace
+
+// Before the first change: features that promise something of the content which we do not keep up
+// (bitmaps, and those that nobody knows yet) are no longer promised.
+Result<void> DiskWriter::prepare_header() {
+  if (header_ready_.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(commit_mutex_);
+  if (header_ready_) return {};
+  const Header& header = image_->header();
+  // Raw data stays raw: all that is written, and zeroed, is so in the data file, too.
+  const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
+  if (header.version >= 3 && kept != header.autoclear_features) {
+    std::array<std::byte, 8> bytes{};
+    store_be64(bytes.data(), kept);
+    RETURN_IF_ERROR(storage_->write(kAutoclearField, bytes));
+    RETURN_IF_ERROR(storage_->flush());
+  }
+  header_ready_.store(true, std::memory_order_release);
+  return {};
+}
+
+Result<void> DiskWriter::flush_files() {
+  if (has_data_file()) RETURN_IF_ERROR(data_->flush());
+  return storage_->flush();
+}
+
+Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
+                                       const std::vector<uint64_t>& l1,
+                                       const Refcounts::Changes& refcounts, bool& tables_durable) {
+  for (const auto& write : refcounts.blocks)
+    RETURN_IF_ERROR(storage_->write(write.at, write.bytes));
+  for (const auto& write : map.new_tables) RETURN_IF_ERROR(storage_->write(write.at, *write.bytes));
+  RETURN_IF_ERROR(flush_files());
+  if (!refcounts.table.empty()) {
+    for (const auto& write : refcounts.table)
+      RETURN_IF_ERROR(storage_->write(write.at, write.bytes));
+    RETURN_IF_ERROR(storage_->flush());
+  }
+  if (refcounts.table_moved) {
+    std::array<std::byte, 12> field{};
+    store_be64(field.data(), refcounts.table_offset.value());
+    store_be32(field.data() + 8, refcounts.table_clusters);
+    RETURN_IF_ERROR(storage_->write(kRefcountTableField, field));
+    RETURN_IF_ERROR(storage_->flush());
+  }
+  tables_durable = true;
+  if (map.slices.empty() && l1.empty()) return {};
+  for (const auto& write : map.slices) RETURN_IF_ERROR(storage_->write(write.at, *write.bytes));
+  for (size_t i = 0; i < l1.size(); ++i) {
+    std::array<std::byte, 8> entry{};
+    store_be64(entry.data(), l1[i]);
+    RETURN_IF_ERROR(storage_->write(image_->header().l1_table + map.l1_indices[i] * 8, entry));
+  }
+  return storage_->flush();
+}
+
+Result<void> DiskWriter::commit() {
+  const std::lock_guard commit_lock(commit_mutex_);
+  ClusterMap::Changes changes;
+  std::vector<uint64_t> l1;
+  Frees frees;
+  {
+    const auto lock = map_->lock_exclusive();
+    changes = map_->take_changes();
+    for (const uint64_t index : changes.l1_indices) l1.push_back(map_->l1_entry(index));
+    frees.swap(unlinked_);
+  }
+  // After the mapping: what it refers to is counted by now.
+  const Refcounts::Changes refcounts = refcounts_->take_changes();
+
+  bool tables_durable = false;
+  if (auto written = write_changes(changes, l1, refcounts, tables_durable); !written) {
+    const auto lock = map_->lock_exclusive();
+    map_->commit_failed(changes, tables_durable);
+    unlinked_.insert(unlinked_.end(), frees.begin(), frees.end());
+    refcounts_->commit_failed(refcounts);
+    return written;
+  }
+  {
+    const auto lock = map_->lock_exclusive();
+    map_->committed(changes);
+  }
+  refcounts_->committed();
+  for (const Refcounts::Run& table : refcounts.old_tables)
+    frees.push_back({table.first, table.count});
+  if (!frees.empty()) waiting_.push_back({epochs_.advance(), std::move(frees)});
+  return reclaim();
+}
+
+// Gives back what nothing in the file refers to any more, and nobody reads.
+Result<void> DiskWriter::reclaim() {
+  std::map<uint64_t, uint64_t> references;  // to be dropped, by cluster
+  const uint64_t oldest = epochs_.oldest();
+  while (!waiting_.empty() && waiting_.front().epoch < oldest) {
+    for (const Freed& freed : waiting_.front().frees)
+      for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
+    waiting_.pop_front();
+  }
+  // The holes are punched while the clusters are still counted: once they are not, somebody may be
+  // writing to them.
+  HostCluster begin;
+  uint64_t count = 0;
+  const auto punch = [&] {
+    if (count > 0 && options_.discard)
+      storage_->discard(geometry_.start_of(begin), count << geometry_.cluster_bits());
+    count = 0;
+  };
+  for (const auto& [cluster, dropped] : references) {
+    ASSIGN_OR_RETURN(const uint64_t counted, refcounts_->get(HostCluster(cluster)));
+    if (counted != dropped) continue;
+    if (count > 0 && begin + count != HostCluster(cluster)) punch();
+    if (count == 0) begin = HostCluster(cluster);
+    ++count;
+  }
+  punch();
+  std::vector<Refcounts::Run> freed;
+  for (const auto& [cluster, dropped] : references)
+    for (uint64_t i = 0; i < dropped; ++i)
+      RETURN_IF_ERROR(refcounts_->release(HostCluster(cluster), 1, freed));
+  for (const Refcounts::Run& run : freed) freed_ += run.count;
+  return {};
+}
+
+Result<void> DiskWriter::flush() {
+  return commit();
+}
+
+Result<void> DiskWriter::close() {
+  // The first unlinks, the second writes the lower counts of what that has freed.
+  RETURN_IF_ERROR(commit());
+  RETURN_IF_ERROR(commit());
+  if (!header_ready_) return {};
+  ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
+  const uint64_t wanted = geometry_.start_of(end).value();
+  ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
+  if (size == wanted) return {};
+  if (size < wanted || options_.discard) {
+    RETURN_IF_ERROR(storage_->resize(wanted));
+    if (size > wanted) cut_off_ += size - wanted;
+    refcounts_->cut(end);
+  }
+  return storage_->flush();
+}
+
+}  // namespace qcow2

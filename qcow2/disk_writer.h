@@ -1,0 +1,189 @@
+// A disk that is written: allocation, copy-on-write, zeroing, discarding, and what reaches the file
+// when.
+//
+// Where the bytes are, at any moment, for the file as a crash would leave it:
+//
+//   1. Guest data goes straight to the file, to clusters that nothing in the file refers to.
+//   2. The new mapping is a change in memory (ClusterMap), and so are the new refcounts
+//   (Refcounts).
+//   3. A commit writes  refcounts and new L2 tables | refcount table | header | L2 entries, L1
+//   entries
+//      with a flush at each bar: so no entry in the file refers to a cluster that is not
+//      counted, or whose bytes (data or table) are not there.
+//   4. Only behind the last flush are the clusters free that a change has let go.  They are punched
+//   out
+//      of the file and may be used again once nobody reads them any more (Epochs); their lower
+//      refcounts go with the next commit.  A crash before that leaks them, which is all it can do.
+//
+// A flush is a commit.  Without one in between, changes stay in memory up to a limit.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "qcow2/cluster_map.h"
+#include "qcow2/disk.h"
+#include "qcow2/epochs.h"
+#include "qcow2/guest_locks.h"
+#include "qcow2/image.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/offset.h"
+#include "qcow2/refcounts.h"
+#include "qcow2/result.h"
+
+namespace qcow2 {
+
+// All member functions but close () may be called from many threads at once.  Requests that overlap
+// while both are under way have no order, but none is lost, and none touches a byte that it does
+// not name.
+class DiskWriter {
+ public:
+  struct Options {
+    bool discard = true;                // give freed clusters back to the filesystem
+    uint64_t changes_limit = 16 << 20;  // bytes of changed L2 tables before a commit
+  };
+
+  struct Statistics {
+    uint64_t allocated = 0;  // clusters
+    uint64_t zeroed = 0;     // clusters that became zeros by their entry alone
+    uint64_t freed = 0;      // clusters
+    uint64_t cut_off = 0;    // bytes, at the end of the file
+  };
+
+  // `storage` is that of an image whose header was read from it, `backing` the layers behind it.
+  static Result<std::unique_ptr<DiskWriter>> open(std::shared_ptr<Storage> storage, Header header,
+                                                  std::shared_ptr<Storage> data_file,
+                                                  std::vector<std::shared_ptr<Layer>> backing,
+                                                  std::shared_ptr<TableCache> cache,
+                                                  const Options& options);
+
+  uint64_t size() const { return disk_->size(); }
+  const Disk& disk() const { return *disk_; }
+  const Image& image() const { return *image_; }
+
+  // Ranges must lie within the disk.
+  Result<void> read(GuestOffset at, std::span<std::byte> to) const;
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<Extent>& out,
+                   size_t max_extents) const;
+  Result<void> write(GuestOffset at, std::span<const std::byte> from);
+
+  // The range reads as zeros.  Whole clusters (and subclusters) change their entry only, and lose
+  // their place in the file if `unmap`; the ragged rest is written.
+  Result<void> zero(GuestOffset at, uint64_t length, bool unmap);
+  // Whether zero () would have to write data for this range.
+  Result<bool> zero_is_slow(GuestOffset at, uint64_t length) const;
+
+  // Whole clusters in the range read as zeros and are given back; the rest of it stays as it is.
+  Result<void> discard(GuestOffset at, uint64_t length);
+
+  // What was done before is on the disk when it returns.
+  Result<void> flush();
+
+  // Commits, gives back what was freed, and cuts off free clusters at the end of the file.  No
+  // request may be under way, and none may follow.
+  Result<void> close();
+
+  Statistics statistics() const;
+
+ private:
+  struct Freed {
+    HostCluster first;
+    uint64_t count;
+  };
+  using Frees = std::vector<Freed>;
+
+  // Where a cluster's entry is.
+  struct Slot {
+    HostOffset slice;  // in the file; meaningless if there is no table
+    uint64_t index;    // of the entry in the slice
+    bool exists;       // the L1 entry points to a table
+    bool owned;        // and to nobody else's
+  };
+
+  DiskWriter(std::shared_ptr<Image> image, const Options& options)
+      : image_(std::move(image)), geometry_(image_->geometry()), options_(options) {}
+
+  bool has_backing() const { return disk_->layers().size() > 1; }
+  bool has_data_file() const { return data_ != storage_; }
+  bool extended() const { return geometry_.extended_l2(); }
+  // The first cluster behind those whose entries are in the slice of `cluster`.
+  ClusterIndex end_of_slice(ClusterIndex cluster) const;
+
+  // All of these with the map's lock held.
+  Slot slot_of(ClusterIndex cluster) const;
+  Result<std::vector<L2Entry>> entries(ClusterIndex first, ClusterIndex end) const;  // of one slice
+  Result<uint64_t> find_in_place(GuestOffset at, uint64_t limit, HostOffset& host) const;
+  Result<void> ensure_table(ClusterIndex cluster);
+  Result<void> set_entry(ClusterIndex cluster, L2Entry entry);
+  void unlink(L2Entry entry);
+
+  // Whether a write to this subcluster needs no new mapping, and whether the cluster's place in the
+  // file is this disk's own, so that it may be kept when the mapping changes.
+  bool in_place(L2Entry entry, unsigned subcluster) const;
+  bool owns_host(L2Entry entry) const;
+  // Whether the cluster has bytes of its own anywhere.
+  bool has_data(L2Entry entry) const;
+
+  // Room for up to `wanted` guest clusters from `first` on.
+  struct Place {
+    HostOffset host;
+    uint64_t clusters;
+    bool allocated;  // else it was theirs already
+    bool fresh;      // reads as zeros
+  };
+  Result<Place> find_place(ClusterIndex first, std::span<const L2Entry> old);
+  // Writes what the guest sees in a part of a cluster to its new place.
+  Result<void> copy_old(GuestOffset begin, GuestOffset end, HostOffset host, bool fresh);
+  GuestOffset end_of_hole(GuestOffset begin, L2Entry entry, GuestOffset at) const;
+  Result<uint64_t> write_allocating(GuestOffset at, std::span<const std::byte> from);
+
+  Result<bool> reads_as_zero(GuestOffset at, uint64_t length) const;
+  Result<void> zero_clusters(ClusterIndex first, ClusterIndex end, bool unmap);
+  Result<void> zero_part(GuestOffset at, uint64_t length);
+  Result<void> zero_subclusters(GuestOffset at, uint64_t length);
+  Result<void> write_zeros(GuestOffset at, uint64_t length);
+  Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
+
+  // disk_commit.cc
+  Result<void> prepare_header();
+  Result<void> commit();
+  Result<void> write_changes(const ClusterMap::Changes& map, const std::vector<uint64_t>& l1,
+                             const Refcounts::Changes& refcounts, bool& tables_durable);
+  Result<void> flush_files();
+  Result<void> reclaim();
+
+  std::shared_ptr<Image> image_;
+  const Geometry geometry_;
+  const Options options_;
+  std::shared_ptr<Storage> storage_;
+  std::shared_ptr<Storage> data_;  // the external data file, or storage_
+  std::shared_ptr<ClusterMap> map_;
+  std::unique_ptr<Refcounts> refcounts_;
+  std::unique_ptr<Disk> disk_;
+
+  GuestLocks guest_locks_;
+  mutable Epochs epochs_;
+  Frees unlinked_;  // guarded by the map's lock: let go by changes that are not committed
+  std::atomic<bool> header_ready_{
+      false};  // the header says that somebody writes who knows no bitmaps
+
+  // One commit at a time; guards what follows.
+  std::mutex commit_mutex_;
+  struct Waiting {
+    uint64_t epoch;
+    Frees frees;
+  };
+  std::deque<Waiting> waiting_;  // committed, but somebody may still read them
+
+  mutable std::atomic<uint64_t> allocated_{0};
+  mutable std::atomic<uint64_t> zeroed_{0};
+  mutable std::atomic<uint64_t> freed_{0};
+  mutable std::atomic<uint64_t> cut_off_{0};
+};
+
+}  // namespace qcow2

@@ -1,0 +1,51 @@
+// Storage that can lose its power.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "qcow2/storage.h"
+
+namespace test {
+
+// Works as memory does, and remembers every write since the last flush: what a disk may have done
+// with those when the power goes is anything.
+class CrashStorage final : public qcow2::Storage {
+ public:
+  explicit CrashStorage(std::vector<std::byte> bytes) : safe_(bytes), bytes_(std::move(bytes)) {}
+
+  const std::string& name() const override { return name_; }
+  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
+  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
+  qcow2::Result<void> flush() override;
+  qcow2::Result<uint64_t> size() const override;
+  qcow2::Result<void> resize(uint64_t size) override;
+  void discard(qcow2::HostOffset at, uint64_t length) override;
+  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+
+  // The file as the power may leave it now: what was flushed is there; of each write since, all of
+  // it, nothing, or some of its sectors.
+  std::vector<std::byte> after_crash(std::mt19937_64& random) const;
+
+  // From the n-th write from now on, all fail with ENOSPC; 0: none does.
+  void fail_after(uint64_t writes);
+
+ private:
+  struct Write {
+    uint64_t at;
+    std::vector<std::byte> bytes;
+  };
+
+  std::string name_ = "crash";
+  mutable std::mutex mutex_;
+  std::vector<std::byte> safe_;   // guarded by mutex_; as of the last flush
+  std::vector<std::byte> bytes_;  // guarded by mutex_; as a reader sees it
+  std::vector<Write> pending_;    // guarded by mutex_; since then, in order
+  uint64_t until_failure_ = 0;    // guarded by mutex_
+  bool failing_ = false;          // guarded by mutex_
+};
+
+}  // namespace test
