@@ -11,7 +11,6 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kAllZero = 0xffffffff00000000;
-constexpr uint64_t kAllAllocated = 0x00000000ffffffff;
 // Bytes that are copied, or written as zeros, in one go.
 constexpr uint64_t kPiece = 1 << 20;
 
