@@ -74,8 +74,9 @@ TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
       if (disk.size() != made.size) ++census.other_size;
     }
   }
-  // So many images have some of everything, as good as surely.
-  if (count >= 50) {
+  // So many images have some of everything, as good as surely; of fifty, one kind or other may be
+  // missing by chance.
+  if (count >= 300) {
     for (const uint64_t kind : census.kinds) CHECK(kind > 0);
     CHECK(census.preallocated_zeros > 0);
     CHECK(census.behind > 0);
