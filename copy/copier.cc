@@ -10,11 +10,11 @@
 #include "copy/local_source.h"
 #include "copy/nbd_source.h"
 #include "copy/nbd_uri.h"
-#include "copy/output_file.h"
 #include "copy/pipeline.h"
 #include "copy/room.h"
 #include "copy/stop.h"
 #include "qcow2/builder.h"
+#include "qcow2/output_file.h"
 
 namespace copy {
 
@@ -144,7 +144,8 @@ Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const C
   // Says what is wrong with a level before anything else starts.
   RETURN_IF_ERROR(ClusterWorker::create(worker));
 
-  ASSIGN_OR_RETURN(const auto out, OutputFile::create(options.destination, options.overwrite));
+  ASSIGN_OR_RETURN(const auto out,
+                   qcow2::OutputFile::create(options.destination, options.overwrite));
   ASSIGN_OR_RETURN(const auto builder,
                    with_context(qcow2::Builder::create(*out, build), options.destination));
   RETURN_IF_ERROR(check_room(from, build, worker, *out, stop));

@@ -81,8 +81,8 @@ Chunk* Pipeline::Queue::pop() {
   return chunk;
 }
 
-Pipeline::Pipeline(Source& source, qcow2::Builder& builder, OutputFile& out, Progress& progress,
-                   Stop& stop, const Options& options)
+Pipeline::Pipeline(Source& source, qcow2::Builder& builder, qcow2::OutputFile& out,
+                   Progress& progress, Stop& stop, const Options& options)
     : size_(source.size()),
       options_(options),
       feed_(source,

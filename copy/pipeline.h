@@ -22,10 +22,10 @@
 #include "copy/cluster_worker.h"
 #include "copy/local_source.h"
 #include "copy/nbd_source.h"
-#include "copy/output_file.h"
 #include "copy/placer.h"
 #include "copy/progress.h"
 #include "copy/stop.h"
+#include "qcow2/output_file.h"
 
 namespace copy {
 
@@ -46,8 +46,8 @@ class Pipeline {
     std::atomic<uint64_t> found_zero = 0;  // read, and only zeros
   };
 
-  Pipeline(Source& source, qcow2::Builder& builder, OutputFile& out, Progress& progress, Stop& stop,
-           const Options& options);
+  Pipeline(Source& source, qcow2::Builder& builder, qcow2::OutputFile& out, Progress& progress,
+           Stop& stop, const Options& options);
 
   // Runs to the end: when it returns without an error, all guest data is written (not flushed).
   qcow2::Result<void> run(const LocalSource& source);
@@ -82,7 +82,7 @@ class Pipeline {
   const Options options_;
   ChunkFeed feed_;
   Placer placer_;
-  OutputFile& out_;
+  qcow2::OutputFile& out_;
   Stop& stop_;
   Counts counts_;
 

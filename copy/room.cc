@@ -103,7 +103,7 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
 }
 
 Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                        const ClusterWorker::Options& worker, const OutputFile& out,
+                        const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
                         const Stop& stop) {
   ASSIGN_OR_RETURN(const uint64_t room, out.room());
   // With room for all of the disk there is no need to look at its map.

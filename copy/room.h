@@ -5,10 +5,10 @@
 #include <optional>
 
 #include "copy/cluster_worker.h"
-#include "copy/output_file.h"
 #include "copy/source.h"
 #include "copy/stop.h"
 #include "qcow2/builder.h"
+#include "qcow2/output_file.h"
 #include "qcow2/result.h"
 
 namespace copy {
@@ -17,7 +17,7 @@ namespace copy {
 // First the cheap question: would it fit if nothing were zeros and nothing got smaller?  If not,
 // samples of the source say how much of it is zeros and how well it compresses.
 qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                               const ClusterWorker::Options& worker, const OutputFile& out,
+                               const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
                                const Stop& stop);
 
 // The destination's clusters that hold something other than what the source calls zeros.

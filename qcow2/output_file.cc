@@ -1,4 +1,4 @@
-#include "copy/output_file.h"
+#include "qcow2/output_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,16 +13,11 @@
 
 #include "qcow2/aligned_buffer.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Failure;
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace qcow2 {
 
 namespace {
 
-constexpr uint64_t kAlignment = qcow2::AlignedBuffer::kAlignment;
+constexpr uint64_t kAlignment = AlignedBuffer::kAlignment;
 // Below this, the cache does better: a direct write waits for the disk, each for itself.
 constexpr uint64_t kDirectAtLeast = 512 << 10;
 // What goes through the cache is sent to the disk whenever it has come to this many bytes.  Else
@@ -54,7 +49,7 @@ std::string hidden_name(const std::string& target) {
 }  // namespace
 
 Failure OutputFile::error(int errnum, const char* operation) const {
-  return qcow2::fail(Error::system(errnum, fmt::format("{}: {}", path_, operation)));
+  return fail(Error::system(errnum, fmt::format("{}: {}", path_, operation)));
 }
 
 Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, bool overwrite) {
@@ -80,9 +75,9 @@ Result<void> OutputFile::find_target(bool overwrite) {
     if (errno == ENOENT) return {};
     return error(errno, "create");
   }
-  if (S_ISDIR(status.st_mode)) return qcow2::fail(Error::invalid(path_ + ": is a directory"));
+  if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path_ + ": is a directory"));
   if (!overwrite)
-    return qcow2::fail(Error::invalid(path_ + ": exists already: use --force to replace it"));
+    return fail(Error::invalid(path_ + ": exists already: use --force to replace it"));
   if (S_ISLNK(status.st_mode)) {
     char* const resolved = ::realpath(path_.c_str(), nullptr);
     if (!resolved) return error(errno, "follow the symbolic link");
@@ -92,7 +87,7 @@ Result<void> OutputFile::find_target(bool overwrite) {
     if (::stat(target_.c_str(), &status) != 0) return error(errno, "replace");
   }
   if (!S_ISREG(status.st_mode))
-    return qcow2::fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
+    return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
   replaced_ = Owner{status.st_mode & 07777, status.st_uid, status.st_gid};
   return {};
 }
@@ -203,7 +198,7 @@ Result<void> OutputFile::resize(uint64_t size) {
   return {};
 }
 
-Result<qcow2::Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const {
+Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const {
   return Run{limit, true};
 }
 
@@ -261,4 +256,4 @@ Result<void> OutputFile::commit() {
   return {};
 }
 
-}  // namespace copy
+}  // namespace qcow2

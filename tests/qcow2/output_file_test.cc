@@ -1,4 +1,4 @@
-#include "copy/output_file.h"
+#include "qcow2/output_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -14,8 +14,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::OutputFile;
 using qcow2::HostOffset;
+using qcow2::OutputFile;
 using support::list_directory;
 using support::TempDirectory;
 

@@ -12,7 +12,7 @@
 
 #include "qcow2/storage.h"
 
-namespace copy {
+namespace qcow2 {
 
 // Until commit () the file has no name at all (O_TMPFILE), so that not even SIGKILL or a loss of
 // power leaves anything behind; on filesystems that cannot do that it has a hidden name in the same
@@ -20,50 +20,50 @@ namespace copy {
 //
 // Large aligned writes bypass the page cache (O_DIRECT) where the filesystem can: the data is not
 // looked at again soon, and copying it into the cache costs more than writing it.
-class OutputFile final : public qcow2::Storage {
+class OutputFile final : public Storage {
  public:
   // `overwrite`: an existing regular file of that name is replaced by commit (), and is untouched
   // until then; through a symbolic link the file that it leads to is.  Without it an existing name,
   // of whatever kind, is an error, now and in commit ().
-  static qcow2::Result<std::unique_ptr<OutputFile>> create(const std::string& path, bool overwrite);
+  static Result<std::unique_ptr<OutputFile>> create(const std::string& path, bool overwrite);
 
   ~OutputFile() override;
 
   const std::string& name() const override { return path_; }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
-  qcow2::Result<void> flush() override;
-  qcow2::Result<uint64_t> size() const override;
-  qcow2::Result<void> resize(uint64_t size) override;
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> flush() override;
+  Result<uint64_t> size() const override;
+  Result<void> resize(uint64_t size) override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
   // Writes all of `pieces`, one behind the other.  They are changed on the way.
-  qcow2::Result<void> write_vector(qcow2::HostOffset at, std::span<iovec> pieces);
+  Result<void> write_vector(HostOffset at, std::span<iovec> pieces);
 
   // Puts the file on the disk, then under its name, and then the name on the disk.  Once.
-  qcow2::Result<void> commit();
+  Result<void> commit();
 
   // What the file takes: its length and its blocks, bytes.
   struct Size {
     uint64_t length;
     uint64_t blocks;
   };
-  qcow2::Result<Size> measure() const;
+  Result<Size> measure() const;
 
   // Bytes that an unprivileged user can still write in the destination's filesystem.
-  qcow2::Result<uint64_t> room() const;
+  Result<uint64_t> room() const;
 
   // The folder that the file will be in.
   const std::string& folder() const { return folder_; }
 
  private:
   OutputFile(std::string path) : path_(std::move(path)) {}
-  qcow2::Result<void> find_target(bool overwrite);
-  qcow2::Result<void> open_unnamed();
+  Result<void> find_target(bool overwrite);
+  Result<void> open_unnamed();
   void open_direct();
   void start_write_back(uint64_t written);
-  qcow2::Result<void> link_to(const std::string& name);
-  qcow2::Failure error(int errnum, const char* operation) const;
+  Result<void> link_to(const std::string& name);
+  Failure error(int errnum, const char* operation) const;
 
   std::string path_;    // as the user gave it
   std::string target_;  // the file that is made or replaced: path_ with symbolic links followed
@@ -83,4 +83,4 @@ class OutputFile final : public qcow2::Storage {
   std::string hidden_;                // the temporary name, if it has one
 };
 
-}  // namespace copy
+}  // namespace qcow2
