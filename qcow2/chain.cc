@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "qcow2/raw_layer.h"
 
@@ -29,6 +30,7 @@ struct Backing {
   std::string path;
   std::optional<Format> format;  // nothing: its content decides
   std::string context;           // for messages: which image asks for it; empty for the top
+  bool writable = false;
 };
 
 struct Opened {
@@ -36,10 +38,24 @@ struct Opened {
   std::shared_ptr<FileStorage> data_file;  // nullptr: none
   std::shared_ptr<Image> image;            // nullptr: raw
   std::shared_ptr<Layer> layer;
+  std::optional<Error> read_only;  // why it, or its data file, cannot be written
 };
 
+// `writable`: for writing, if it may be; else `read_only` becomes the reason.
+Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool writable,
+                                               std::optional<Error>& read_only) {
+  if (writable && !read_only) {
+    auto file = FileStorage::open_writable(path);
+    const int errnum = file ? 0 : file.error().errnum();
+    if (errnum != EACCES && errnum != EPERM && errnum != EROFS) return file;
+    read_only = file.error();
+  }
+  return FileStorage::open_readonly(path);
+}
+
 Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header,
-                                                    OpenOptions::Backing allowed) {
+                                                    OpenOptions::Backing allowed, bool writable,
+                                                    std::optional<Error>& read_only) {
   const auto name = header.data_file();
   if (!name)
     return fail(Error::corrupt("the image wants an external data file, and does not name it"));
@@ -48,12 +64,13 @@ Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, con
         "external data file '{}': the image has one, and that is not allowed here", *name)));
   ASSIGN_OR_RETURN(const std::string resolved,
                    with_context(resolve_name(path, *name), "external data file"));
-  return with_context(FileStorage::open_readonly(resolved), "external data file");
+  return with_context(open_file(resolved, writable, read_only), "external data file");
 }
 
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
                           const std::shared_ptr<TableCache>& cache, OpenOptions::Backing allowed) {
-  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(it.path));
+  Opened opened;
+  ASSIGN_OR_RETURN(const auto file, open_file(it.path, it.writable, opened.read_only));
   if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
     return fail(Error::corrupt(
         fmt::format("{}: the backing chain comes back to this file: it has no end", it.path)));
@@ -63,7 +80,6 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   if (!it.format) {
     ASSIGN_OR_RETURN(format, probe_format(*file));
   }
-  Opened opened;
   opened.storage = file;
   if (format == Format::kRaw) {
     ASSIGN_OR_RETURN(opened.layer, RawLayer::open(file));
@@ -71,8 +87,9 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   }
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
   if (header.has_data_file()) {
-    ASSIGN_OR_RETURN(opened.data_file,
-                     with_context(open_data_file(it.path, header, allowed), it.path));
+    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, allowed,
+                                                                   it.writable, opened.read_only),
+                                                    it.path));
   }
   ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
   ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
@@ -138,7 +155,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   Chain chain;
   // Each file opened so far: meeting one again means that the chain bites its tail.
   std::vector<FileStorage::Identity> seen;
-  std::optional<Backing> next = Backing{path, options.format, ""};
+  std::optional<Backing> next = Backing{path, options.format, "", options.writable};
 
   while (next) {
     const Backing current = std::move(*next);
@@ -152,6 +169,8 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
     if (chain.layers_.empty()) {
       chain.storage_ = opened->storage;
       chain.top_ = opened->image;
+      chain.data_file_ = opened->data_file;
+      chain.read_only_ = opened->read_only;
     }
     chain.layers_.push_back(opened->layer);
     chain.files_.push_back(opened->storage);
@@ -164,6 +183,14 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
 
 Disk Chain::disk() const {
   return Disk(layers_);
+}
+
+Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& options) const {
+  if (!top_)
+    return fail(Error::invalid(storage_->name() + ": is no QCOW2 image: it cannot be written"));
+  if (read_only_) return fail(*read_only_);
+  return DiskWriter::open(storage_, top_->header(), data_file_,
+                          {layers_.begin() + 1, layers_.end()}, top_->cache(), options);
 }
 
 Result<Disk> Chain::snapshot(std::string_view id_or_name) const {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qcow2/disk.h"
+#include "qcow2/disk_writer.h"
 #include "qcow2/file_storage.h"
 #include "qcow2/image.h"
 #include "qcow2/result.h"
@@ -31,10 +32,13 @@ struct OpenOptions {
   enum class Backing { kFollow, kDeny } backing = Backing::kFollow;
   // L2 tables in memory, over the whole chain, in bytes.
   uint64_t cache_size = 32 << 20;
+  // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
+  // permissions or a read-only filesystem forbid that, it is opened for reading alone.
+  bool writable = false;
 };
 
-// An image and its backing chain, all opened read-only.  Disks made from it keep what they need
-// alive, and may outlive it.
+// An image and its backing chain.  Disks made from it keep what they need alive, and may outlive
+// it.
 class Chain {
  public:
   // Opens `path` and, one by one, what lies behind it.  An error names the file that it is about.
@@ -48,6 +52,9 @@ class Chain {
   const std::vector<std::shared_ptr<FileStorage>>& files() const { return files_; }
 
   Disk disk() const;
+  // The disk to write to; the chain must have been opened writable.  At most one at a time, and
+  // disk () must not be read beside it: what it reads is the writer's to say.  Snapshots may.
+  Result<std::unique_ptr<DiskWriter>> writer(const DiskWriter::Options& options) const;
   // The disk as it was at an internal snapshot.
   Result<Disk> snapshot(std::string_view id_or_name) const;
 
@@ -56,6 +63,8 @@ class Chain {
   std::shared_ptr<Image> top_;        // nullptr: raw
   std::vector<std::shared_ptr<Layer>> layers_;
   std::vector<std::shared_ptr<FileStorage>> files_;
+  std::shared_ptr<FileStorage> data_file_;  // of the top; nullptr: none
+  std::optional<Error> read_only_;          // why the top cannot be written
 };
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:
