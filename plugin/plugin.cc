@@ -8,25 +8,29 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
-#include <string_view>
+#include <string>
 
 #include "plugin/extent_list.h"
+#include "plugin/parameters.h"
 #include "plugin/printable.h"
 #include "plugin/served_image.h"
+#include "qcow2/create_image.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-// Set by -D qcow2.read=1 and -D qcow2.extents=1: log what each request finds.
+// Set by -D qcow2.read=1 and -D qcow2.extents=1: log what each request finds.  By -D qcow2.stats=1:
+// tell at the end what has been written.
 extern "C" {
 NBDKIT_DLL_PUBLIC int qcow2_debug_read = 0;
 NBDKIT_DLL_PUBLIC int qcow2_debug_extents = 0;
+NBDKIT_DLL_PUBLIC int qcow2_debug_stats = 0;
 }
 
 namespace {
@@ -34,16 +38,17 @@ namespace {
 using qcow2::Error;
 using qcow2::GuestOffset;
 
-constexpr uint64_t kMinCacheSize = 64 << 10;
-// nbdkit's own limit on a read.
+// nbdkit's own limit on a read or a write.
 constexpr uint32_t kMaxRequest = 64 << 20;
 
-plugin::Config config;
+plugin::Parameters parameters;
 std::unique_ptr<plugin::ServedImage> image;
 
 // One connection.
 struct Connection {
-  std::shared_ptr<const plugin::ServedDisk> served;
+  std::shared_ptr<plugin::ServedDisk> served;
+  bool writable = false;
+  std::atomic<bool> changed{false};  // since the last flush
 };
 
 Connection& connection_of(void* handle) {
@@ -52,7 +57,8 @@ Connection& connection_of(void* handle) {
 
 void report(const Error& error) {
   nbdkit_error("%s", plugin::printable(error.message()).c_str());
-  nbdkit_set_error(error.errnum());
+  // EOPNOTSUPP would be taken for an answer, not an error: see on_zero ().
+  nbdkit_set_error(error.errnum() == EOPNOTSUPP ? EIO : error.errnum());
 }
 
 // Calls `work`; what it throws becomes an error of nbdkit's and `failed` the result.
@@ -73,73 +79,30 @@ Value guarded(Value failed, Work work) noexcept {
   return failed;
 }
 
-int set_file(const char* value) {
-  if (!config.file.empty()) {
-    nbdkit_error("file= is given twice: one image is served");
-    return -1;
-  }
-  // Not realpath: a relative backing file name is relative to the name that the user gave.
-  char* const path = nbdkit_absolute_path(value);
-  if (!path) return -1;
-  config.file = path;
-  std::free(path);
-  return 0;
-}
-
-int set_backing(std::string_view value) {
-  using Backing = qcow2::OpenOptions::Backing;
-  if (value == "follow") {
-    config.open.backing = Backing::kFollow;
-  } else if (value == "deny") {
-    config.open.backing = Backing::kDeny;
-  } else {
-    nbdkit_error("backing=%s: it is follow or deny", plugin::printable(value).c_str());
-    return -1;
-  }
-  return 0;
-}
-
-int set_cache_size(const char* value) {
-  const int64_t size = nbdkit_parse_size(value);
-  if (size < 0) return -1;
-  if (static_cast<uint64_t>(size) < kMinCacheSize) {
-    nbdkit_error("cache-size=%s: 64K at least", plugin::printable(value).c_str());
-    return -1;
-  }
-  config.open.cache_size = static_cast<uint64_t>(size);
-  return 0;
+// 0, or -1 with nbdkit told why.
+int answer(const qcow2::Result<void>& result) {
+  if (result) return 0;
+  report(result.error());
+  return -1;
 }
 
 int on_config(const char* key, const char* value) noexcept {
-  return guarded(-1, [&] {
-    const std::string_view name = key;
-    if (name == "file") return set_file(value);
-    if (name == "backing") return set_backing(value);
-    if (name == "cache-size") return set_cache_size(value);
-    if (name == "snapshot") {
-      if (*value == '\0') {
-        nbdkit_error("snapshot= is empty: give the id or the name of a snapshot");
-        return -1;
-      }
-      config.snapshot = value;
-      return 0;
-    }
-    nbdkit_error("unknown parameter '%s'", plugin::printable(name).c_str());
-    return -1;
-  });
+  return guarded(-1, [&] { return parameters.set(key, value); });
 }
 
 int on_config_complete() noexcept {
-  if (!config.file.empty()) return 0;
-  nbdkit_error("no image: give its path, as in: nbdkit qcow2 disk.qcow2");
-  return -1;
+  return guarded(-1, [] { return parameters.complete(); });
 }
 
 // The last moment at which the user still sees our errors.  No threads are made here: nbdkit forks
 // after it.
 int on_get_ready() noexcept {
   return guarded(-1, [] {
+    plugin::Config config = parameters.config();
     config.open.format = qcow2::Format::kQcow2;
+    config.open.writable = true;
+    if (parameters.create() && answer(qcow2::create_image(config.file, parameters.image())) == -1)
+      return -1;
     auto opened = plugin::ServedImage::open(config);
     if (!opened) {
       report(opened.error());
@@ -150,15 +113,30 @@ int on_get_ready() noexcept {
   });
 }
 
+// The last connection is gone: what is left to write is written, and the file cut.
+void on_cleanup() noexcept {
+  guarded(-1, [] {
+    if (!image) return 0;
+    if (answer(image->close()) == -1) return -1;
+    const auto statistics = image->statistics();
+    if (qcow2_debug_stats == 0 || !statistics) return 0;
+    const std::string line = fmt::format(
+        "qcow2: allocated {} clusters, zeroed {}, freed {}; cut {} bytes off the end of the file",
+        statistics->allocated, statistics->zeroed, statistics->freed, statistics->cut_off);
+    // Not nbdkit_debug, which would want -v, and with it a line for every request.
+    std::fprintf(stderr, "%s\n", line.c_str());
+    return 0;
+  });
+}
+
 void on_unload() noexcept {
   image.reset();
 }
 
 void on_dump_plugin() noexcept {
-  for (const char* feature :
-       {"zlib", "zstd", "extended_l2", "data_file", "snapshots", "backing", "extents"})
+  for (const char* feature : {"zlib", "zstd", "extended_l2", "data_file", "snapshots", "backing",
+                              "extents", "write", "create"})
     std::printf("qcow2_%s=yes\n", feature);
-  std::printf("qcow2_write=no\n");
 }
 
 int on_list_exports(int /*readonly*/, int /*is_tls*/, nbdkit_exports* exports) noexcept {
@@ -174,11 +152,11 @@ const char* on_default_export(int /*readonly*/, int /*is_tls*/) noexcept {
 }
 
 const char* on_export_description(void* handle) noexcept {
-  return connection_of(handle).served->description.c_str();
+  return connection_of(handle).served->description().c_str();
 }
 
-void* on_open(int /*readonly*/) noexcept {
-  return guarded(static_cast<void*>(nullptr), []() -> void* {
+void* on_open(int readonly) noexcept {
+  return guarded(static_cast<void*>(nullptr), [&]() -> void* {
     const char* const name = nbdkit_export_name();
     if (!name) return nullptr;
     auto disk = image->disk(name);
@@ -186,24 +164,44 @@ void* on_open(int /*readonly*/) noexcept {
       report(disk.error());
       return nullptr;
     }
-    return new Connection{std::move(*disk)};
+    if (!readonly) {
+      std::string why;
+      if (answer(image->start_writing(**disk, why)) == -1) return nullptr;
+      if (!why.empty()) nbdkit_error("served read-only: %s", plugin::printable(why).c_str());
+    }
+    auto connection = std::make_unique<Connection>();
+    connection->writable = !readonly && (*disk)->writer() != nullptr;
+    connection->served = std::move(*disk);
+    return connection.release();
   });
 }
 
+// What a client leaves behind that has not flushed is kept as well as can be.
 void on_close(void* handle) noexcept {
-  delete &connection_of(handle);
+  const std::unique_ptr<Connection> connection(&connection_of(handle));
+  guarded(-1,
+          [&] { return connection->changed ? answer(connection->served->writer()->flush()) : 0; });
 }
 
 int64_t on_get_size(void* handle) noexcept {
-  return static_cast<int64_t>(connection_of(handle).served->disk.size());
+  return static_cast<int64_t>(connection_of(handle).served->size());
 }
 
-// No writing yet.  nbdkit tells clients so, and refuses their writes.
-int on_can_write(void* /*handle*/) noexcept {
-  return 0;
+int on_can_write(void* handle) noexcept {
+  return connection_of(handle).writable ? 1 : 0;
 }
 
-// All connections read one image that nobody changes.
+// The same for all that only those ask who may write.
+int on_yes(void* /*handle*/) noexcept {
+  return 1;
+}
+
+int on_can_fua(void* /*handle*/) noexcept {
+  return NBDKIT_FUA_NATIVE;
+}
+
+// All connections share one image: what one has written the others read, and a flush on one is a
+// flush for all.
 int on_can_multi_conn(void* /*handle*/) noexcept {
   return 1;
 }
@@ -253,12 +251,71 @@ void log_map(const qcow2::Disk& disk, uint64_t offset, uint64_t count) {
 int on_pread(void* handle, void* buffer, uint32_t count, uint64_t offset,
              uint32_t /*flags*/) noexcept {
   return guarded(-1, [&] {
-    const qcow2::Disk& disk = connection_of(handle).served->disk;
-    if (qcow2_debug_read != 0) log_map(disk, offset, count);
-    const auto read = disk.read(GuestOffset(offset), {static_cast<std::byte*>(buffer), count});
-    if (read) return 0;
-    report(read.error());
-    return -1;
+    const plugin::ServedDisk& served = *connection_of(handle).served;
+    if (qcow2_debug_read != 0) log_map(served.disk(), offset, count);
+    return answer(served.read(GuestOffset(offset), {static_cast<std::byte*>(buffer), count}));
+  });
+}
+
+// Calls `change` with the connection's writer, and makes it durable if the flags ask for it.
+template <typename Change>
+int change_disk(void* handle, uint32_t flags, Change change) noexcept {
+  return guarded(-1, [&] {
+    Connection& connection = connection_of(handle);
+    qcow2::DiskWriter& writer = *connection.served->writer();
+    connection.changed.store(true, std::memory_order_relaxed);
+    auto result = change(writer);
+    if (result && (flags & NBDKIT_FLAG_FUA) != 0) result = writer.flush();
+    return answer(result);
+  });
+}
+
+int on_pwrite(void* handle, const void* buffer, uint32_t count, uint64_t offset,
+              uint32_t flags) noexcept {
+  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
+    return writer.write(GuestOffset(offset), {static_cast<const std::byte*>(buffer), count});
+  });
+}
+
+bool discards() {
+  return parameters.config().write.discard;
+}
+
+// Whether zeroing would take as long as writing, for a client that has other plans then.  -1:
+// error.
+int zero_is_slow(void* handle, uint32_t count, uint64_t offset) {
+  const auto slow =
+      connection_of(handle).served->writer()->zero_is_slow(GuestOffset(offset), count);
+  if (slow) return *slow ? 1 : 0;
+  report(slow.error());
+  return -1;
+}
+
+int on_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags) noexcept {
+  if ((flags & NBDKIT_FLAG_FAST_ZERO) != 0) {
+    const int slow = guarded(-1, [&] { return zero_is_slow(handle, count, offset); });
+    // An answer that the client has asked for, not an error to tell.  A plain zero request that
+    // fails so makes nbdkit 1.32 write the zeros itself, in a way that loses data.
+    if (slow == 1) nbdkit_set_error(EOPNOTSUPP);
+    if (slow != 0) return -1;
+  }
+  const bool unmap = (flags & NBDKIT_FLAG_MAY_TRIM) != 0 && discards();
+  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
+    return writer.zero(GuestOffset(offset), count, unmap);
+  });
+}
+
+int on_trim(void* handle, uint32_t count, uint64_t offset, uint32_t flags) noexcept {
+  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
+    return discards() ? writer.discard(GuestOffset(offset), count) : qcow2::Result<void>{};
+  });
+}
+
+int on_flush(void* handle, uint32_t /*flags*/) noexcept {
+  return guarded(-1, [&] {
+    Connection& connection = connection_of(handle);
+    connection.changed.store(false, std::memory_order_relaxed);
+    return answer(connection.served->writer()->flush());
   });
 }
 
@@ -266,7 +323,8 @@ int on_extents(void* handle, uint32_t count, uint64_t offset, uint32_t flags,
                nbdkit_extents* extents) noexcept {
   return guarded(-1, [&] {
     const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-    const auto list = plugin::list_extents(connection_of(handle).served->disk, offset, count, one);
+    const auto list =
+        plugin::list_extents(connection_of(handle).served->disk(), offset, count, one);
     if (!list) {
       report(list.error());
       return -1;
@@ -286,13 +344,11 @@ nbdkit_plugin create_plugin() {
   it.name = "qcow2";
   it.longname = "nbdkit QCOW2 plugin";
   it.version = VIRT_COMPACT_VERSION;
-  it.description = "Serves the disk in a QCOW2 image, and its internal snapshots.";
+  it.description =
+      "Serves the disk in a QCOW2 image, to read and write, and its internal snapshots.";
   it.magic_config_key = "file";
-  it.config_help =
-      "[file=]<DISK>              (required) The QCOW2 image.\n"
-      "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
-      "backing=follow|deny        Whether backing files are opened (default: follow).\n"
-      "cache-size=<SIZE>          Memory for L2 tables (default: 32M).";
+  it.config_help = plugin::Parameters::kHelp;
+  it.cleanup = on_cleanup;
   it.unload = on_unload;
   it.config = on_config;
   it.config_complete = on_config_complete;
@@ -305,10 +361,19 @@ nbdkit_plugin create_plugin() {
   it.close = on_close;
   it.get_size = on_get_size;
   it.can_write = on_can_write;
+  it.can_flush = on_yes;
+  it.can_trim = on_yes;
+  it.can_zero = on_yes;
+  it.can_fast_zero = on_yes;
+  it.can_fua = on_can_fua;
   it.can_multi_conn = on_can_multi_conn;
   it.can_cache = on_can_cache;
   it.block_size = on_block_size;
   it.pread = on_pread;
+  it.pwrite = on_pwrite;
+  it.zero = on_zero;
+  it.trim = on_trim;
+  it.flush = on_flush;
   it.extents = on_extents;
   return it;
 }

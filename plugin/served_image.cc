@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ctime>
 #include <unordered_map>
 
@@ -50,21 +51,21 @@ bool can_be_listed(const std::string& id_or_name) {
 
 Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(config.file, config.open));
-  std::unique_ptr<ServedImage> image(new ServedImage(std::move(chain)));
+  std::unique_ptr<ServedImage> image(new ServedImage(std::move(chain), config));
   if (config.snapshot.empty()) {
     qcow2::Disk disk = image->chain_.disk();
     std::string description = fmt::format("disk of {} bytes in a QCOW2 image", disk.size());
-    image->main_ =
-        std::make_shared<const ServedDisk>(ServedDisk{std::move(disk), std::move(description)});
+    image->main_ = std::make_shared<ServedDisk>(std::move(disk), std::move(description));
   } else {
     ASSIGN_OR_RETURN(image->main_, image->snapshot(config.snapshot));
+    image->main_is_snapshot_ = true;
   }
   image->exports_ = image->list_exports();
   return image;
 }
 
 std::vector<ServedImage::Export> ServedImage::list_exports() const {
-  std::vector<Export> exports{{"", main_->description}};
+  std::vector<Export> exports{{"", main_->description()}};
   const std::vector<Snapshot>& snapshots = chain_.image()->snapshots();
   // What a word finds: an id before a name, and the first of several.
   std::unordered_map<std::string_view, const Snapshot*> found;
@@ -82,7 +83,7 @@ std::vector<ServedImage::Export> ServedImage::list_exports() const {
   return exports;
 }
 
-Result<std::shared_ptr<const ServedDisk>> ServedImage::disk(std::string_view export_name) const {
+Result<std::shared_ptr<ServedDisk>> ServedImage::disk(std::string_view export_name) const {
   if (export_name.empty()) return main_;
   if (!export_name.starts_with(kSnapshotPrefix))
     return qcow2::fail(
@@ -91,7 +92,7 @@ Result<std::shared_ptr<const ServedDisk>> ServedImage::disk(std::string_view exp
   return snapshot(export_name.substr(kSnapshotPrefix.size()));
 }
 
-Result<std::shared_ptr<const ServedDisk>> ServedImage::snapshot(std::string_view id_or_name) const {
+Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or_name) const {
   const Snapshot* const found = qcow2::find_snapshot(chain_.image()->snapshots(), id_or_name);
   const std::lock_guard lock(mutex_);
   if (found) {
@@ -99,9 +100,38 @@ Result<std::shared_ptr<const ServedDisk>> ServedImage::snapshot(std::string_view
   }
   // It says what is wrong when there is none.
   ASSIGN_OR_RETURN(qcow2::Disk disk, chain_.snapshot(id_or_name));
-  auto served = std::make_shared<const ServedDisk>(ServedDisk{std::move(disk), describe(*found)});
+  auto served = std::make_shared<ServedDisk>(std::move(disk), describe(*found));
   snapshots_[found] = served;
   return served;
+}
+
+Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
+  if (main_is_snapshot_ || &disk != main_.get()) return {};
+  const std::lock_guard lock(mutex_);
+  if (disk.writer() || read_only_for_good_) return {};
+  auto writer = chain_.writer(write_options_);
+  if (writer) {
+    disk.set_writer(std::move(*writer));
+    return {};
+  }
+  const Error& error = writer.error();
+  const bool for_good = error.kind() != Error::Kind::kSystem || error.errnum() == EACCES ||
+                        error.errnum() == EPERM || error.errnum() == EROFS;
+  if (!for_good) return qcow2::fail(error);
+  read_only_for_good_ = true;
+  why = error.message();
+  return {};
+}
+
+Result<void> ServedImage::close() {
+  qcow2::DiskWriter* const writer = main_->writer();
+  return writer ? writer->close() : Result<void>{};
+}
+
+std::optional<qcow2::DiskWriter::Statistics> ServedImage::statistics() const {
+  const qcow2::DiskWriter* const writer = main_->writer();
+  if (!writer) return std::nullopt;
+  return writer->statistics();
 }
 
 uint64_t ServedImage::preferred_block_size() const {

@@ -1,16 +1,21 @@
 // The image that this server serves, and the disks in it.
+//
+// It is opened before nbdkit forks, for errors to reach the user, but nbdkit tells only at a
+// connection whether anybody may write (nbdkit -r): writing begins with the first that may.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "plugin/served_disk.h"
 #include "qcow2/chain.h"
-#include "qcow2/disk.h"
+#include "qcow2/disk_writer.h"
 #include "qcow2/result.h"
 #include "qcow2/snapshot_table.h"
 
@@ -21,15 +26,10 @@ struct Config {
   std::string file;      // absolute
   std::string snapshot;  // what the export "" shows, by id or name; empty: the disk as it is now
   qcow2::OpenOptions open;
+  qcow2::DiskWriter::Options write;
 };
 
-// A disk as clients see it.
-struct ServedDisk {
-  qcow2::Disk disk;
-  std::string description;  // one line, for people
-};
-
-// Opened once for the process, before it forks; read from by all connections.  Thread-safe.
+// Opened once for the process; used by all connections.  Thread-safe.
 class ServedImage {
  public:
   struct Export {
@@ -45,23 +45,39 @@ class ServedImage {
 
   // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.  All who read
   // the same snapshot at one time share its L1 table.
-  qcow2::Result<std::shared_ptr<const ServedDisk>> disk(std::string_view export_name) const;
+  qcow2::Result<std::shared_ptr<ServedDisk>> disk(std::string_view export_name) const;
+
+  // Makes `disk` writable, if it can be; from then on it is.  What stands in the way for good (a
+  // snapshot, a file that is read-only, an image that is damaged) is no error: the disk is served
+  // read-only, and the first time `why` is told in a line.  An error is what may be gone next time.
+  qcow2::Result<void> start_writing(ServedDisk& disk, std::string& why);
+
+  // Puts all changes on the disk and cuts the file.  No request may be under way, and none may
+  // follow.  Does nothing if nobody could write.
+  qcow2::Result<void> close();
+
+  // Of what has been written; nothing when nobody could.
+  std::optional<qcow2::DiskWriter::Statistics> statistics() const;
 
   // The size of a read that does no work twice, bytes.
   uint64_t preferred_block_size() const;
 
  private:
-  explicit ServedImage(qcow2::Chain chain) : chain_(std::move(chain)) {}
+  ServedImage(qcow2::Chain chain, const Config& config)
+      : chain_(std::move(chain)), write_options_(config.write) {}
 
   std::vector<Export> list_exports() const;
-  qcow2::Result<std::shared_ptr<const ServedDisk>> snapshot(std::string_view id_or_name) const;
+  qcow2::Result<std::shared_ptr<ServedDisk>> snapshot(std::string_view id_or_name) const;
 
   qcow2::Chain chain_;
-  std::shared_ptr<const ServedDisk> main_;  // what the export "" shows
+  const qcow2::DiskWriter::Options write_options_;
+  std::shared_ptr<ServedDisk> main_;  // what the export "" shows
+  bool main_is_snapshot_ = false;
   std::vector<Export> exports_;
   mutable std::mutex mutex_;
   // Those that somebody reads, or did; guarded by mutex_.
-  mutable std::map<const qcow2::Snapshot*, std::weak_ptr<const ServedDisk>> snapshots_;
+  mutable std::map<const qcow2::Snapshot*, std::weak_ptr<ServedDisk>> snapshots_;
+  bool read_only_for_good_ = false;  // guarded by mutex_
 };
 
 }  // namespace plugin

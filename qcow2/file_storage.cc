@@ -36,6 +36,7 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, 
   if (fd < 0) {
     const int errnum = errno;
     if (errnum == ENXIO) return fail(Error::invalid(path + ": is a socket, not a disk image"));
+    if (errnum == EISDIR) return fail(Error::invalid(path + ": is a directory, not a disk image"));
     return fail(Error::system(errnum, path));
   }
   std::shared_ptr<FileStorage> file(new FileStorage(path, fd));

@@ -1,7 +1,10 @@
 // What clients see before they read: exports, sizes, flags.
+#include <fmt/format.h>
 #include <libnbd.h>
 
+#include <fmt/format.h>
 #include <algorithm>
+
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <memory>
@@ -81,7 +84,9 @@ TEST_CASE("clients are told what the server can do", "[plugin]") {
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=256k", image, "1M"});
   const auto server = test::serve({image});
   const auto info = support::run_ok({"nbdinfo", "--json", server.uri()}).out;
-  CHECK_THAT(info, Contains("\"is_read_only\": true"));
+  for (const char* can : {"can_fast_zero", "can_flush", "can_fua", "can_trim", "can_zero"})
+    CHECK_THAT(info, Contains(fmt::format("\"{}\": true", can)));
+  CHECK_THAT(info, Contains("\"is_read_only\": false"));
   CHECK_THAT(info, Contains("\"can_multi_conn\": true"));
   CHECK_THAT(info, Contains("\"can_cache\": true"));
   CHECK_THAT(info, Contains("\"block_minimum\": 1") || Contains("\"block_size_minimum\": 1"));
@@ -90,12 +95,12 @@ TEST_CASE("clients are told what the server can do", "[plugin]") {
   CHECK_THAT(info, Contains("disk of 1048576 bytes in a QCOW2 image"));
 }
 
-TEST_CASE("nobody can write, and nothing changes", "[plugin]") {
+TEST_CASE("with -r nobody can write, and nothing changes", "[plugin]") {
   const TempDirectory folder;
   const std::string image = disk_with_snapshots(folder);
   const auto before = support::run_ok({"sha256sum", image}).out;
   {
-    const auto server = test::serve({image});
+    const auto server = test::serve({image, "-r"});
     const auto wrote = support::run({"qemu-io", "-f", "raw", "-c", "write -P 0x44 0 64k",
                                      "nbd+unix:///?socket=" + server.socket()});
     INFO(wrote.describe());
@@ -108,10 +113,12 @@ TEST_CASE("a client that writes all the same is refused", "[plugin]") {
   const TempDirectory folder;
   const std::string image = disk_with_snapshots(folder);
   const auto before = support::run_ok({"sha256sum", image}).out;
+  // Without -r: a snapshot is never written.
   const auto server = test::serve({image});
   {
     const std::unique_ptr<nbd_handle, void (*)(nbd_handle*)> client(nbd_create(), nbd_close);
     REQUIRE(client);
+    REQUIRE(nbd_set_export_name(client.get(), "snapshot:early") == 0);
     REQUIRE(nbd_connect_unix(client.get(), server.socket().c_str()) == 0);
     // Without this libnbd would not even send what the server said it refuses.
     REQUIRE(nbd_set_strict_mode(client.get(), 0) == 0);
@@ -121,10 +128,10 @@ TEST_CASE("a client that writes all the same is refused", "[plugin]") {
     CHECK(nbd_zero(client.get(), 4096, 0, 0) == -1);
     CHECK(nbd_trim(client.get(), 4096, 0, 0) == -1);
     // The connection goes on, and reading ahead is allowed.
-    CHECK(nbd_cache(client.get(), 4 << 20, 0, 0) == 0);
+    CHECK(nbd_cache(client.get(), 2 << 20, 0, 0) == 0);
     char read = 0;
     CHECK(nbd_pread(client.get(), &read, 1, 0, 0) == 0);
-    CHECK(read == 0x33);
+    CHECK(read == 0x11);
   }
   CHECK(support::run_ok({"sha256sum", image}).out == before);
 }
@@ -136,9 +143,10 @@ TEST_CASE("the plugin describes itself", "[plugin]") {
   }
   const auto dump = support::run_ok({"nbdkit", "--dump-plugin", test::plugin()}).out;
   for (const char* line : {"name=qcow2", "magic_config_key=file", "thread_model=parallel",
-                           "qcow2_zstd=yes", "qcow2_write=no"})
+                           "qcow2_zstd=yes", "qcow2_write=yes", "qcow2_create=yes"})
     CHECK_THAT(dump, Contains(line));
   const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
-  for (const char* word : {"file=", "snapshot=", "backing=", "cache-size="})
+  for (const char* word : {"file=", "snapshot=", "backing=", "cache-size=", "discard=", "create=",
+                           "size=", "cluster-size="})
     CHECK_THAT(help, Contains(word));
 }

@@ -30,7 +30,7 @@ std::vector<std::string> names(const ServedImage& image) {
 
 qcow2::Result<std::unique_ptr<ServedImage>> open(const std::string& image,
                                                  const std::string& snapshot = "") {
-  return ServedImage::open({image, snapshot, {}});
+  return ServedImage::open({image, snapshot, {}, {}});
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ TEST_CASE("each listed name leads to what its description tells", "[served-image
     INFO(it.name);
     const auto disk = (*image)->disk(it.name);
     REQUIRE_OK(disk);
-    CHECK((*disk)->description == it.description);
+    CHECK((*disk)->description() == it.description);
   }
   CHECK_THAT((*image)->exports()[1].description, Contains("snapshot 1 'first' of 20"));
   CHECK_THAT((*image)->exports()[4].description, Contains("snapshot 4 'twin' of 20"));
@@ -71,8 +71,8 @@ TEST_CASE("snapshot= is an id or a name", "[served-image]") {
     REQUIRE_OK(image);
     const auto disk = (*image)->disk("");
     REQUIRE_OK(disk);
-    CHECK_THAT((*disk)->description, Contains("snapshot 2 'second'"));
-    CHECK((*image)->exports().front().description == (*disk)->description);
+    CHECK_THAT((*disk)->description(), Contains("snapshot 2 'second'"));
+    CHECK((*image)->exports().front().description == (*disk)->description());
   }
   REQUIRE_FAILS_WITH(open(path, "third"), "there is no snapshot 'third'");
 }

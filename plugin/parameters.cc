@@ -1,0 +1,151 @@
+#include "plugin/parameters.h"
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include <bit>
+#include <cstdlib>
+#include <string_view>
+
+#include "plugin/printable.h"
+#include "qcow2/geometry.h"
+
+namespace plugin {
+
+namespace {
+
+constexpr int64_t kMinCacheSize = 64 << 10;
+
+// A parameter that is one of two words.
+int choose(const char* key, const char* value, const char* yes, const char* no, bool& chosen) {
+  const std::string_view word = value;
+  if (word != yes && word != no) {
+    nbdkit_error("%s=%s: it is %s or %s", key, printable(word).c_str(), yes, no);
+    return -1;
+  }
+  chosen = word == yes;
+  return 0;
+}
+
+int parse_bool(const char* value, bool& result) {
+  const int parsed = nbdkit_parse_bool(value);
+  if (parsed < 0) return -1;
+  result = parsed != 0;
+  return 0;
+}
+
+}  // namespace
+
+const char* const Parameters::kHelp =
+    "[file=]<DISK>              (required) The QCOW2 image.\n"
+    "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
+    "backing=follow|deny        Whether backing files are opened (default: follow).\n"
+    "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
+    "create=true                Make the image first:\n"
+    "  size=<SIZE>                (required then) of its disk,\n"
+    "  cluster-size=<SIZE>        of its clusters, 512 to 2M (default: 64K).\n"
+    "cache-size=<SIZE>          Memory for L2 tables (default: 32M).";
+
+int Parameters::set(const char* key, const char* value) {
+  const std::string_view name = key;
+  if (name == "file") return set_file(value);
+  if (name == "backing") return set_backing(value);
+  if (name == "discard") return set_discard(value);
+  if (name == "cache-size") return set_cache_size(value);
+  if (name == "snapshot") return set_snapshot(value);
+  if (name == "create") return parse_bool(value, create_);
+  if (name == "size") return set_size(value);
+  if (name == "cluster-size") return set_cluster_size(value);
+  nbdkit_error("unknown parameter '%s'", printable(name).c_str());
+  return -1;
+}
+
+int Parameters::complete() {
+  if (config_.file.empty()) {
+    nbdkit_error("no image: give its path, as in: nbdkit qcow2 disk.qcow2");
+    return -1;
+  }
+  if (create_ && !has_size_) {
+    nbdkit_error("create=true wants size=SIZE, how large the disk shall be");
+    return -1;
+  }
+  if (!create_ && (has_size_ || has_cluster_size_)) {
+    nbdkit_error("%s= is for a fresh image: it goes with create=true",
+                 has_size_ ? "size" : "cluster-size");
+    return -1;
+  }
+  if (create_ && !config_.snapshot.empty()) {
+    nbdkit_error("create=true and snapshot=: a fresh image has no snapshots");
+    return -1;
+  }
+  return 0;
+}
+
+int Parameters::set_file(const char* value) {
+  if (!config_.file.empty()) {
+    nbdkit_error("file= is given twice: one image is served");
+    return -1;
+  }
+  // Not realpath: a relative backing file name is relative to the name that the user gave.
+  char* const path = nbdkit_absolute_path(value);
+  if (!path) return -1;
+  config_.file = path;
+  std::free(path);
+  return 0;
+}
+
+int Parameters::set_backing(const char* value) {
+  using Backing = qcow2::OpenOptions::Backing;
+  bool follow = true;
+  if (choose("backing", value, "follow", "deny", follow) == -1) return -1;
+  config_.open.backing = follow ? Backing::kFollow : Backing::kDeny;
+  return 0;
+}
+
+int Parameters::set_discard(const char* value) {
+  return choose("discard", value, "unmap", "ignore", config_.write.discard);
+}
+
+int Parameters::set_cache_size(const char* value) {
+  const int64_t size = nbdkit_parse_size(value);
+  if (size < 0) return -1;
+  if (size < kMinCacheSize) {
+    nbdkit_error("cache-size=%s: 64K at least", printable(value).c_str());
+    return -1;
+  }
+  config_.open.cache_size = static_cast<uint64_t>(size);
+  return 0;
+}
+
+int Parameters::set_snapshot(const char* value) {
+  if (*value == '\0') {
+    nbdkit_error("snapshot= is empty: give the id or the name of a snapshot");
+    return -1;
+  }
+  config_.snapshot = value;
+  return 0;
+}
+
+int Parameters::set_size(const char* value) {
+  const int64_t size = nbdkit_parse_size(value);
+  if (size < 0) return -1;
+  image_.size = static_cast<uint64_t>(size);
+  has_size_ = true;
+  return 0;
+}
+
+int Parameters::set_cluster_size(const char* value) {
+  const int64_t size = nbdkit_parse_size(value);
+  if (size < 0) return -1;
+  const auto bytes = static_cast<uint64_t>(size);
+  if (!std::has_single_bit(bytes) || bytes < (uint64_t{1} << qcow2::Geometry::kMinClusterBits) ||
+      bytes > (uint64_t{1} << qcow2::Geometry::kMaxClusterBits)) {
+    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", printable(value).c_str());
+    return -1;
+  }
+  image_.cluster_bits = static_cast<unsigned>(std::countr_zero(bytes));
+  has_cluster_size_ = true;
+  return 0;
+}
+
+}  // namespace plugin

@@ -1,0 +1,42 @@
+// The parameters of the command line.
+#pragma once
+
+#include <string>
+
+#include "plugin/served_image.h"
+#include "qcow2/builder.h"
+
+namespace plugin {
+
+class Parameters {
+ public:
+  // The lines of --help.
+  static const char* const kHelp;
+
+  // One key=value.  0, or -1 with nbdkit told why.
+  int set(const char* key, const char* value);
+  // All of them were given.  0, or -1 with nbdkit told why.
+  int complete();
+
+  const Config& config() const { return config_; }
+  // Whether the image is to be made first, and as what.
+  bool create() const { return create_; }
+  const qcow2::BuildOptions& image() const { return image_; }
+
+ private:
+  int set_file(const char* value);
+  int set_backing(const char* value);
+  int set_discard(const char* value);
+  int set_cache_size(const char* value);
+  int set_snapshot(const char* value);
+  int set_size(const char* value);
+  int set_cluster_size(const char* value);
+
+  Config config_;
+  bool create_ = false;
+  bool has_size_ = false;
+  bool has_cluster_size_ = false;
+  qcow2::BuildOptions image_;
+};
+
+}  // namespace plugin

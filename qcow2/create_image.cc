@@ -1,0 +1,21 @@
+#include "qcow2/create_image.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "qcow2/output_file.h"
+
+namespace qcow2 {
+
+Result<void> create_image(const std::string& path, const BuildOptions& options) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0)
+    return fail(Error::system(EEXIST, path + ": an image is to be created here"));
+  ASSIGN_OR_RETURN(const auto file, OutputFile::create(path, false));
+  ASSIGN_OR_RETURN(const auto builder, with_context(Builder::create(*file, options), path));
+  RETURN_IF_ERROR(builder->finish());
+  return file->commit();
+}
+
+}  // namespace qcow2

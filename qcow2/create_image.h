@@ -1,0 +1,15 @@
+// A fresh image without any data.
+#pragma once
+
+#include <string>
+
+#include "qcow2/builder.h"
+#include "qcow2/result.h"
+
+namespace qcow2 {
+
+// Makes the image at `path`, where nothing may be.  It appears there when it is whole and on disk,
+// and on an error not at all.
+Result<void> create_image(const std::string& path, const BuildOptions& options);
+
+}  // namespace qcow2
