@@ -38,12 +38,15 @@ bool DiscardGatherer::fragments_are_of_use() const {
   return options_.zero_fragments || options_.smallest < options_.granularity;
 }
 
-// What of a held range is of use below.
+// What of a range of fresh_ is of use below.
 std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(Range range) const {
   if (!fragments_are_of_use()) return std::nullopt;
   if (options_.zero_fragments) return Piece{Kind::kZeroFragment, range.begin, range.length()};
-  const Range cut{round_up(range.begin, options_.smallest),
-                  round_down(range.end, options_.smallest)};
+  // A unit may have come in parts, with flushes in between.
+  const uint64_t unit = options_.smallest;
+  const Range run = grown(range);
+  const Range cut{round_up(std::max(run.begin, round_down(range.begin, unit)), unit),
+                  round_down(std::min(run.end, round_up(range.end, unit)), unit)};
   if (cut.empty()) return std::nullopt;
   return Piece{Kind::kTrimFragment, cut.begin, cut.length()};
 }
@@ -53,28 +56,46 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   fresh_.remove(range);
   settled_.remove(range);
   const Range run = grown(range);
-  const Range whole{round_up(run.begin, options_.granularity),
-                    round_down(run.end, options_.granularity)};
+  const uint64_t granularity = options_.granularity;
+  // The granules of the run that the range is in, in part at least.
+  const Range whole{
+      round_up(std::max(run.begin, round_down(range.begin, granularity)), granularity),
+      round_down(std::min(run.end, round_up(range.end, granularity)), granularity)};
   if (whole.empty()) {
     fresh_.add(range);
     return;
   }
   pieces.push_back({Kind::kGranules, whole.begin, whole.length()});
-  statistics_.joined_bytes += fresh_.remove(whole) + settled_.remove(whole);
-  fresh_.add({range.begin, std::min(range.end, whole.begin)});
-  fresh_.add({std::max(range.begin, whole.end), range.end});
+  const Range asked{std::max(range.begin, whole.begin), std::min(range.end, whole.end)};
+  statistics_.joined_bytes += whole.length() - asked.length();
+  fresh_.remove(whole);
+  settled_.add(whole);
+  fresh_.add({range.begin, asked.begin});
+  fresh_.add({asked.end, range.end});
 }
 
-// Fragments that a flush has seen go first, then the ones that nothing was added to for the longest
-// time.
-void DiscardGatherer::keep_limit(std::vector<Piece>& pieces) {
-  while (fresh_.count() + settled_.count() > options_.limit) {
-    RangeSet& from = settled_.empty() ? fresh_ : settled_;
-    const Range range = from.oldest();
-    if (&from == &fresh_)
-      if (const auto piece = fragment(range)) pieces.push_back(*piece);
-    statistics_.dropped_bytes += from.remove(range);
-  }
+// Takes out a range when there are too many: those that a flush has seen first, then the ones that
+// nothing was added to for the longest time.  Gives what of it has not been sent, and is of use.
+std::optional<DiscardGatherer::Piece> DiscardGatherer::drop_oldest() {
+  const bool seen = !settled_.empty();
+  RangeSet& from = seen ? settled_ : fresh_;
+  const Range range = from.oldest();
+  const auto piece = seen ? std::nullopt : fragment(range);
+  statistics_.dropped_bytes += from.remove(range);
+  return piece;
+}
+
+bool DiscardGatherer::over_limit() const {
+  return fresh_.count() + settled_.count() > options_.limit;
+}
+
+// Tells how many of the bytes were held.
+uint64_t DiscardGatherer::forget(Range range) {
+  const uint64_t bytes = fresh_.remove(range) + settled_.remove(range);
+  // That may have cut one range in two.  If one has to go for it, nothing is sent: this is not the
+  // time.
+  if (over_limit()) drop_oldest();
+  return bytes;
 }
 
 bool DiscardGatherer::being_sent(Range range) const {
@@ -100,7 +121,8 @@ DiscardGatherer::Batch DiscardGatherer::trim(uint64_t offset, uint64_t length) {
   ranges.add({offset, offset + std::min(length, options_.size - offset)});
   for (const Writing* it : writings_) ranges.remove(it->range_);
   for (auto it = ranges.first_from(0); it; it = ranges.first_from(it->end)) hold(*it, pieces);
-  keep_limit(pieces);
+  while (over_limit())
+    if (const auto piece = drop_oldest()) pieces.push_back(*piece);
   return Batch(*this, std::move(pieces), false);
 }
 
@@ -122,8 +144,7 @@ DiscardGatherer::Writing::Writing(DiscardGatherer& gatherer, uint64_t offset, ui
   std::unique_lock lock(gatherer.mutex_);
   // Before the wait: what is trimmed from now on leaves our bytes out.
   gatherer.writings_.push_back(this);
-  gatherer.statistics_.overwritten_bytes +=
-      gatherer.fresh_.remove(range_) + gatherer.settled_.remove(range_);
+  gatherer.statistics_.overwritten_bytes += gatherer.forget(range_);
   if (!gatherer.being_sent(range_)) return;
   ++gatherer.waiting_;
   gatherer.sent_.wait(lock, [&] { return !gatherer.being_sent(range_); });
@@ -148,6 +169,10 @@ DiscardGatherer::Batch::~Batch() {
   auto& batches = gatherer_.batches_;
   *std::find(batches.begin(), batches.end(), this) = batches.back();
   batches.pop_back();
+  for (; at_ < pieces_.size(); ++at_) {
+    const Piece& it = pieces_[at_];
+    gatherer_.forget({it.offset, it.offset + it.length});
+  }
   if (gatherer_.waiting_ > 0) gatherer_.sent_.notify_all();
 }
 
@@ -158,9 +183,10 @@ bool DiscardGatherer::Batch::find_fragment() {
     const auto range = gatherer_.fresh_.first_from(*cursor_);
     if (!range) break;
     cursor_ = range->end;
+    const auto piece = gatherer_.fragment(*range);
     gatherer_.fresh_.remove(*range);
     gatherer_.settled_.add(*range);
-    if (const auto piece = gatherer_.fragment(*range)) {
+    if (piece) {
       pieces_.assign(1, *piece);
       at_ = 0;
       return true;

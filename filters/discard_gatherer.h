@@ -2,21 +2,16 @@
 // granules.
 //
 // What the layer can free is a granule (a cluster): what of a trim covers whole ones goes down at
-// once, and the ragged rest is held until other trims complete its granule.  There is one gatherer
-// for each disk, not for each connection.
+// once, and the ragged rest is held until other trims complete its granule.  What went down is
+// remembered, too: when a part of a freed granule is written and trimmed again, the granule is
+// complete again.  There is one gatherer for each disk, not for each connection.
 //
 // A trim promises nothing, but a write does: a byte that was written must not be trimmed by what
 // the client asked for earlier.  So
 //
-//  * a write (or zero request) takes its range out of what is held before it goes down, and waits
-//    for a trim of it that is on its way;
+//  * a write (or zero request) takes its range out of all that is held before it goes down, and
+//    waits for a trim of it that is on its way;
 //  * a trim leaves out what is being written at that moment, as though it had come first.
-//
-//  trim:   held ──complete──> being sent ──> gone
-//            │ ^                    ^
-//      write │ │ trim               │ write: waits
-//            v │                    │
-//           gone
 //
 // Hence no byte is at once under a write and held, or under a write and being sent; and as only
 // writes wait, for I/O that waits for nobody, nothing can lock up.  (So whoever has a Batch must
@@ -69,12 +64,12 @@ class DiscardGatherer {
     uint64_t trimmed_bytes = 0;      // of those
     uint64_t sent = 0;               // pieces of whole granules given out
     uint64_t sent_bytes = 0;         // of those
-    uint64_t joined_bytes = 0;       // of those, what had been held: nobody would have freed them
+    uint64_t joined_bytes = 0;       // of those, what was held, and not in the trim that did it
     uint64_t fragments = 0;          // pieces of other kinds given out
     uint64_t fragment_bytes = 0;     // of those
-    uint64_t overwritten_bytes = 0;  // held, until a write came
+    uint64_t overwritten_bytes = 0;  // were held, and then written
     uint64_t dropped_bytes = 0;      // no longer held because of the limit
-    uint64_t held = 0;               // ranges
+    uint64_t held = 0;               // ranges: fragments, and what has been trimmed below
     uint64_t held_bytes = 0;         // of those
   };
 
@@ -105,7 +100,9 @@ class DiscardGatherer {
   bool fragments_are_of_use() const;
   std::optional<Piece> fragment(Range range) const;
   void hold(Range range, std::vector<Piece>& pieces);
-  void keep_limit(std::vector<Piece>& pieces);
+  std::optional<Piece> drop_oldest();
+  bool over_limit() const;
+  uint64_t forget(Range range);
   bool being_sent(Range range) const;
 
   const Options options_;
@@ -114,9 +111,9 @@ class DiscardGatherer {
   std::condition_variable sent_;  // a piece is no longer being sent
 
   // All below: guarded by mutex_.
-  // Invariant: the ranges of both together that touch each other hold no whole granule.
-  RangeSet fresh_;    // held since the last flush
-  RangeSet settled_;  // held, and given out by a flush if that was of use
+  // Invariant: disjoint; a granule that is whole in both together has been given out.
+  RangeSet fresh_;    // fragments since the last flush
+  RangeSet settled_;  // fragments that a flush has given out, if that was of use, and granules
   // Invariant: they overlap nothing that is held, and nothing that is being sent once their
   // constructor is through.
   std::vector<const Writing*> writings_;
@@ -144,7 +141,7 @@ class DiscardGatherer::Writing {
 //
 //   for (auto piece = batch.next(); piece; piece = batch.next()) …
 //
-// Who gives up after an error leaves the rest: what has been given out is no longer held.
+// Who gives up after an error leaves the rest: that, and what failed, is no longer held.
 class DiscardGatherer::Batch {
  public:
   Batch(const Batch&) = delete;
