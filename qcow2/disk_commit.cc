@@ -14,27 +14,34 @@ namespace {
 
 // Offsets of header fields (QCOW2 text, "Header").
 constexpr HostOffset kRefcountTableField(48);  // offset, 8 bytes, and clusters, 4 bytes
-constexpr HostOffset kAutoclearField(88);
+constexpr HostOffset kFeaturesField(72);       // incompatible, compatible, autoclear; 8 bytes each
 
 }  // namespace
 
 // Before the first change: features that promise something of the content which we do not keep up
-// (bitmaps, and those that nobody knows yet) are no longer promised.
+// (bitmaps, and those that nobody knows yet) are no longer promised; and with lazy refcounts the
+// image is marked dirty, since they are written at the end only.
 Result<void> DiskWriter::prepare_header() {
   if (header_ready_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(commit_mutex_);
   if (header_ready_) return {};
+  RETURN_IF_ERROR(write_features(lazy_));
+  header_ready_.store(true, std::memory_order_release);
+  return {};
+}
+
+// The feature fields as they are to be while the image is written, or (not `dirty`) afterwards.
+Result<void> DiskWriter::write_features(bool dirty) {
   const Header& header = image_->header();
   // Raw data stays raw: all that is written, and zeroed, is so in the data file, too.
   const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
-  if (header.version >= 3 && kept != header.autoclear_features) {
-    std::array<std::byte, 8> bytes{};
-    store_be64(bytes.data(), kept);
-    RETURN_IF_ERROR(storage_->write(kAutoclearField, bytes));
-    RETURN_IF_ERROR(storage_->flush());
-  }
-  header_ready_.store(true, std::memory_order_release);
-  return {};
+  if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
+  std::array<std::byte, 24> bytes{};
+  store_be64(&bytes[0], header.incompatible_features | (dirty ? incompatible::kDirty : 0));
+  store_be64(&bytes[8], header.compatible_features);
+  store_be64(&bytes[16], kept);
+  RETURN_IF_ERROR(storage_->write(kFeaturesField, bytes));
+  return storage_->flush();
 }
 
 Result<void> DiskWriter::flush_files() {
@@ -72,7 +79,7 @@ Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
   return storage_->flush();
 }
 
-Result<void> DiskWriter::commit() {
+Result<void> DiskWriter::commit(bool all) {
   const std::lock_guard commit_lock(commit_mutex_);
   ClusterMap::Changes changes;
   std::vector<uint64_t> l1;
@@ -84,7 +91,8 @@ Result<void> DiskWriter::commit() {
     frees.swap(unlinked_);
   }
   // After the mapping: what it refers to is counted by now.
-  const Refcounts::Changes refcounts = refcounts_->take_changes();
+  Refcounts::Changes refcounts;
+  if (all || !lazy_ || refcounts_->changes_are_due()) refcounts = refcounts_->take_changes();
 
   bool tables_durable = false;
   if (auto written = write_changes(changes, l1, refcounts, tables_durable); !written) {
@@ -140,24 +148,24 @@ Result<void> DiskWriter::reclaim() {
 }
 
 Result<void> DiskWriter::flush() {
-  return commit();
+  return commit(false);
 }
 
 Result<void> DiskWriter::close() {
   // The first unlinks, the second writes the lower counts of what that has freed.
-  RETURN_IF_ERROR(commit());
-  RETURN_IF_ERROR(commit());
+  RETURN_IF_ERROR(commit(true));
+  RETURN_IF_ERROR(commit(true));
   if (!header_ready_) return {};
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
   const uint64_t wanted = geometry_.start_of(end).value();
   ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
-  if (size == wanted) return {};
-  if (size < wanted || options_.discard) {
+  if (size < wanted || (size > wanted && options_.discard)) {
     RETURN_IF_ERROR(storage_->resize(wanted));
     if (size > wanted) cut_off_ += size - wanted;
     refcounts_->cut(end);
   }
-  return storage_->flush();
+  RETURN_IF_ERROR(storage_->flush());
+  return lazy_ ? write_features(false) : Result<void>{};
 }
 
 }  // namespace qcow2

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "qcow2/qcow2_layer.h"
+#include "qcow2/recount.h"
 
 namespace qcow2 {
 
@@ -70,11 +71,13 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   if ((header.incompatible_features & incompatible::kCorrupt) != 0)
     return fail(in_image(Error::corrupt(
         "the image is marked corrupt: it can be read, and must be repaired before it is written")));
-  if ((header.incompatible_features & incompatible::kDirty) != 0)
-    return fail(in_image(Error::corrupt(
-        "the image is marked dirty, its reference counts may be old: repair it first (qemu-img "
-        "check -r all)")));
   auto data = data_file ? data_file : storage;
+  if ((header.incompatible_features & incompatible::kDirty) != 0) {
+    ASSIGN_OR_RETURN(const auto dirty,
+                     Image::open(storage, header, data_file, std::make_shared<TableCache>(0)));
+    RETURN_IF_ERROR(recount(storage, *dirty));
+    header.incompatible_features &= ~incompatible::kDirty;
+  }
   ASSIGN_OR_RETURN(auto image,
                    Image::open(storage, std::move(header), std::move(data_file), cache));
   std::unique_ptr<DiskWriter> writer(new DiskWriter(image, options));
@@ -370,7 +373,7 @@ Result<void> DiskWriter::write(GuestOffset at, std::span<const std::byte> from) 
     const auto lock = map_->lock_shared();
     many = map_->changed_bytes() > options_.changes_limit;
   }
-  return many ? commit() : Result<void>{};
+  return many ? commit(false) : Result<void>{};
 }
 
 Result<void> DiskWriter::write_zeros(GuestOffset at, uint64_t length) {

@@ -10,6 +10,8 @@
 //   entries
 //      with a flush at each bar: so no entry in the file refers to a cluster that is not
 //      counted, or whose bytes (data or table) are not there.
+//      With lazy refcounts the image is marked dirty before its first change, so that they can be
+//      counted anew (recount.h), and the first step leaves them out.
 //   4. Only behind the last flush are the clusters free that a change has let go.  They are punched
 //   out
 //      of the file and may be used again once nobody reads them any more (Epochs); their lower
@@ -56,6 +58,7 @@ class DiskWriter {
   };
 
   // `storage` is that of an image whose header was read from it, `backing` the layers behind it.
+  // An image that is marked dirty is mended first: see recount.h.
   static Result<std::unique_ptr<DiskWriter>> open(std::shared_ptr<Storage> storage, Header header,
                                                   std::shared_ptr<Storage> data_file,
                                                   std::vector<std::shared_ptr<Layer>> backing,
@@ -106,7 +109,10 @@ class DiskWriter {
   };
 
   DiskWriter(std::shared_ptr<Image> image, const Options& options)
-      : image_(std::move(image)), geometry_(image_->geometry()), options_(options) {}
+      : image_(std::move(image)),
+        geometry_(image_->geometry()),
+        options_(options),
+        lazy_((image_->header().compatible_features & compatible::kLazyRefcounts) != 0) {}
 
   bool has_backing() const { return disk_->layers().size() > 1; }
   bool has_data_file() const { return data_ != storage_; }
@@ -151,7 +157,9 @@ class DiskWriter {
 
   // disk_commit.cc
   Result<void> prepare_header();
-  Result<void> commit();
+  Result<void> write_features(bool dirty);
+  // `all`: the refcounts, too, if they are lazy.
+  Result<void> commit(bool all);
   Result<void> write_changes(const ClusterMap::Changes& map, const std::vector<uint64_t>& l1,
                              const Refcounts::Changes& refcounts, bool& tables_durable);
   Result<void> flush_files();
@@ -160,6 +168,7 @@ class DiskWriter {
   std::shared_ptr<Image> image_;
   const Geometry geometry_;
   const Options options_;
+  const bool lazy_;  // refcounts are written at the end, and the image is dirty until then
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Storage> data_;  // the external data file, or storage_
   std::shared_ptr<ClusterMap> map_;

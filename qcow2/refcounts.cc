@@ -171,6 +171,28 @@ Result<uint64_t> Refcounts::get(HostCluster cluster) {
   return count_of(cluster.value());
 }
 
+Result<void> Refcounts::assign(HostCluster cluster, uint64_t count) {
+  const std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(Block * block, find_block(block_index(cluster.value())));
+  const auto error = [&](const char* why) {
+    return fail(
+        Error::corrupt(fmt::format("{}: cluster {:#x} has {} references: {}", storage_->name(),
+                                   geometry_.start_of(cluster).value(), count, why)));
+  };
+  if (!block) return count == 0 ? Result<void>{} : error("no refcount block counts it");
+  if (count > max_refcount(order_)) return error("its refcount is too narrow for that");
+  const uint64_t index = cluster.value() & ((uint64_t{1} << block_bits_) - 1);
+  if (get_refcount(block->bytes, index, order_) != count) set_count(*block, cluster.value(), count);
+  return {};
+}
+
+uint64_t Refcounts::end_of_blocks() {
+  const std::lock_guard lock(mutex_);
+  uint64_t end = table_.size();
+  while (end > 0 && table_[end - 1] == 0) --end;
+  return end << block_bits_;
+}
+
 // Looks for `wanted` free clusters in a row from `hint` on, below the end of the file.
 Result<bool> Refcounts::find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run) {
   uint64_t length = 0;
@@ -266,6 +288,12 @@ void Refcounts::cut(HostCluster end) {
   end_ = std::min(end_, end.value());
   hint_ = std::min(hint_, end_);
   run_hint_ = std::min(run_hint_, end_);
+}
+
+bool Refcounts::changes_are_due() {
+  const std::lock_guard lock(mutex_);
+  return table_moved_ || !changed_entries_.empty() ||
+         blocks_.size() << geometry_.cluster_bits() > kCleanBlocksLimit;
 }
 
 Refcounts::Changes Refcounts::take_changes() {

@@ -63,10 +63,20 @@ class Refcounts {
 
   Result<uint64_t> get(HostCluster cluster);
 
+  // Sets a count, whatever it was.  An error if that count has no place: the cluster is behind all
+  // blocks, or there are more references than the width of the counts can hold.
+  Result<void> assign(HostCluster cluster, uint64_t count);
+  // No block counts this cluster or one behind it.
+  uint64_t end_of_blocks();
+
   // Clusters from here on are free: the file may be cut there.
   Result<HostCluster> end_of_use();
   // The file was cut at `end`.
   void cut(HostCluster end);
+
+  // Whether somebody who puts changes off as long as it can should not any more: blocks were added,
+  // which those who count anew need to find, or there are many changes.
+  bool changes_are_due();
 
   // One commit at a time: taken, and then committed, or failed and to be taken again.
   Changes take_changes();

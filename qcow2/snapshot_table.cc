@@ -74,6 +74,7 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
       return corrupt(number, at,
                      fmt::format("{} bytes of extra data: {} at most", extra_bytes,
                                  Limits::kSnapshotExtraBytes));
+    snapshot.extra_bytes = extra_bytes;
     std::vector<std::byte> extra(extra_bytes);
     RETURN_IF_ERROR(reader.take(extra));
     if (extra_bytes >= kExtraVmStateSize) snapshot.vm_state_size = load_be64(&extra[0]);
@@ -104,6 +105,13 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
     snapshots.push_back(std::move(snapshot));
   }
   return snapshots;
+}
+
+uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
+  uint64_t bytes = 0;
+  for (const Snapshot& it : snapshots)
+    bytes = (bytes + 7) / 8 * 8 + kFixedBytes + it.extra_bytes + it.id.size() + it.name.size();
+  return bytes;
 }
 
 const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name) {

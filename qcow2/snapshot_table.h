@@ -24,6 +24,7 @@ struct Snapshot {
   uint64_t vm_state_size = 0;               // bytes
   uint64_t disk_size = 0;                   // bytes; the image's own where the entry does not say
   uint64_t instruction_count = UINT64_MAX;  // UINT64_MAX: not recorded
+  uint32_t extra_bytes = 0;                 // of extra data, as its entry has it
   // Extra data past what we know, kept through a rewrite.
   std::vector<std::byte> unknown_extra;
 };
@@ -31,6 +32,9 @@ struct Snapshot {
 // Reads all of them, within the limits of header.h.  Every L1 table is aligned and no larger than
 // the limit; whether it lies within the file is said when it is read.
 Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header);
+
+// The length of their table in the file, bytes.
+uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots);
 
 // By id, else by name, as qemu-img does; nullptr when there is none.
 const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name);

@@ -1,0 +1,134 @@
+#include "qcow2/recount.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <vector>
+
+#include "qcow2/byte_order.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/refcounts.h"
+#include "qcow2/references.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Clusters that are counted at once: 64 MiB of counters.  A longer file is walked several times.
+constexpr uint64_t kWindow = 16 << 20;
+// As many windows as an image may need: 32 TiB of file with 64 KiB clusters.
+constexpr uint64_t kMostWindows = 32;
+constexpr HostOffset kIncompatibleField(72);
+
+constexpr const char* kAdvice = ": repair it with qemu-img check -r all";
+
+class Recount {
+ public:
+  Recount(Storage& storage, const Image& image, Refcounts& refcounts)
+      : storage_(storage), image_(image), geometry_(image.geometry()), refcounts_(refcounts) {}
+
+  Result<void> run() {
+    ASSIGN_OR_RETURN(const References references, References::find(image_));
+    ASSIGN_OR_RETURN(const uint64_t size, storage_.size());
+    const uint64_t end = std::max(geometry_.clusters_for(size), refcounts_.end_of_blocks());
+    if (end > kMostWindows * kWindow)
+      return fail(Error::unsupported(
+          fmt::format("the file has {} clusters, too many to be counted here", end)));
+    for (uint64_t begin = 0; begin < end; begin += kWindow)
+      RETURN_IF_ERROR(count_window(references, begin, std::min(end, begin + kWindow)));
+    RETURN_IF_ERROR(mend_copied(references));
+    return clear_dirty();
+  }
+
+ private:
+  Result<void> count_window(const References& references, uint64_t begin, uint64_t end) {
+    counts_.assign(end - begin, 0);
+    RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t times) {
+      const uint64_t stop = std::min(first.value() + count, end);
+      for (uint64_t cluster = std::max(first.value(), begin); cluster < stop; ++cluster) {
+        uint32_t& counter = counts_[cluster - begin];
+        const uint64_t sum = counter + times;
+        counter =
+            static_cast<uint32_t>(std::min<uint64_t>(sum, std::numeric_limits<uint32_t>::max()));
+      }
+    }));
+    for (uint64_t cluster = begin; cluster < end; ++cluster)
+      RETURN_IF_ERROR(refcounts_.assign(HostCluster(cluster), counts_[cluster - begin]));
+    return write_counts();
+  }
+
+  Result<void> write_counts() {
+    const Refcounts::Changes changes = refcounts_.take_changes();
+    for (const auto& write : changes.blocks) RETURN_IF_ERROR(storage_.write(write.at, write.bytes));
+    refcounts_.committed();
+    return storage_.flush();
+  }
+
+  // `entry` with COPIED as it should be.
+  Result<uint64_t> with_copied(uint64_t entry) {
+    const HostOffset at(entry & kEntryOffsetMask);
+    if (at.value() == 0 || (entry & kEntryCompressed) != 0) return entry & ~kEntryCopied;
+    ASSIGN_OR_RETURN(const uint64_t count, refcounts_.get(geometry_.host_cluster_of(at)));
+    return count == 1 ? entry | kEntryCopied : entry & ~kEntryCopied;
+  }
+
+  Result<void> mend_copied(const References& references) {
+    for (const References::Table& table : references.active_tables()) {
+      ASSIGN_OR_RETURN(const uint64_t right, with_copied(table.l1_entry));
+      if (right != table.l1_entry) {
+        std::array<std::byte, 8> bytes{};
+        store_be64(bytes.data(), right);
+        RETURN_IF_ERROR(storage_.write(image_.header().l1_table + table.l1_index * 8, bytes));
+      }
+      // In a data file every cluster is its own.
+      if (!image_.header().has_data_file())
+        RETURN_IF_ERROR(mend_table(HostOffset(table.l1_entry & kEntryOffsetMask)));
+    }
+    return storage_.flush();
+  }
+
+  Result<void> mend_table(HostOffset table) {
+    std::vector<std::byte> bytes(geometry_.cluster_size());
+    RETURN_IF_ERROR(read_fully(storage_, table, bytes));
+    const uint64_t entry_size = geometry_.l2_entry_size();
+    for (uint64_t at = 0; at < bytes.size(); at += entry_size) {
+      const uint64_t entry = load_be64(&bytes[at]);
+      ASSIGN_OR_RETURN(const uint64_t right, with_copied(entry));
+      if (right == entry) continue;
+      store_be64(&bytes[at], right);
+      RETURN_IF_ERROR(storage_.write(table + at, std::span(bytes).subspan(at, 8)));
+    }
+    return {};
+  }
+
+  Result<void> clear_dirty() {
+    std::array<std::byte, 8> bytes{};
+    store_be64(bytes.data(), image_.header().incompatible_features & ~incompatible::kDirty);
+    RETURN_IF_ERROR(storage_.write(kIncompatibleField, bytes));
+    return storage_.flush();
+  }
+
+  Storage& storage_;
+  const Image& image_;
+  const Geometry& geometry_;
+  Refcounts& refcounts_;
+  std::vector<uint32_t> counts_;
+};
+
+}  // namespace
+
+Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image) {
+  const auto done = [&]() -> Result<void> {
+    ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage, image.header()));
+    return Recount(*storage, image, *refcounts).run();
+  }();
+  if (done || done.error().kind() == Error::Kind::kSystem) return done;
+  return fail(
+      Error::corrupt(fmt::format("{}: the image is marked dirty, and its refcounts cannot "
+                                 "be mended here: {}{}",
+                                 image.name(), done.error().message(), kAdvice)));
+}
+
+}  // namespace qcow2

@@ -1,0 +1,22 @@
+// Mends an image that is marked dirty.
+#pragma once
+
+#include <memory>
+
+#include "qcow2/image.h"
+#include "qcow2/result.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+// The dirty bit (QCOW2 text, "Incompatible features") says that the refcounts may be wrong while
+// all tables are right: a writer with lazy refcounts did not come to its end.  Counts all
+// references anew, writes the refcounts that follow from them, sets COPIED where a count is one and
+// nowhere else in the active tables, and clears the bit.  Interrupted at any moment, the image is
+// as sound as it was, and still marked.
+//
+// What it cannot mend, because the tables contradict each other or the counts have no place in the
+// file, is an error that says so.
+Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image);
+
+}  // namespace qcow2
