@@ -7,6 +7,21 @@ namespace filters {
 
 using Kind = DiscardGatherer::Piece::Kind;
 
+DiscardGatherer::Statistics& DiscardGatherer::Statistics::operator+=(const Statistics& other) {
+  trims += other.trims;
+  trimmed_bytes += other.trimmed_bytes;
+  sent += other.sent;
+  sent_bytes += other.sent_bytes;
+  joined_bytes += other.joined_bytes;
+  fragments += other.fragments;
+  fragment_bytes += other.fragment_bytes;
+  overwritten_bytes += other.overwritten_bytes;
+  dropped_bytes += other.dropped_bytes;
+  held += other.held;
+  held_bytes += other.held_bytes;
+  return *this;
+}
+
 uint64_t DiscardGatherer::round_down(uint64_t offset, uint64_t unit) const {
   // The end of the disk is as good as a boundary.
   return offset == options_.size ? offset : offset & ~(unit - 1);

@@ -71,6 +71,8 @@ class DiscardGatherer {
     uint64_t dropped_bytes = 0;      // no longer held because of the limit
     uint64_t held = 0;               // ranges: fragments, and what has been trimmed below
     uint64_t held_bytes = 0;         // of those
+
+    Statistics& operator+=(const Statistics& other);
   };
 
   class Writing;
