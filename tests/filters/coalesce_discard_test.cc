@@ -1,0 +1,319 @@
+// The filter in a real server, and what comes out beneath it.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/filters/filtered_server.h"
+#include "tests/filters/writing_client.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+
+using Catch::Contains;
+using support::Random;
+using test::FilteredServer;
+using test::WritingClient;
+using Requests = std::vector<std::string>;
+
+namespace {
+
+constexpr char kName[] = "coalesce-discard";
+constexpr char k16[] = "coalesce-discard-granularity=16k";
+
+std::vector<std::byte> bytes(size_t length, uint8_t value = 0xaa) {
+  return std::vector<std::byte>(length, std::byte{value});
+}
+
+// What comes out within some seconds, until it is `count` requests.
+Requests wait_for(FilteredServer& server, size_t count) {
+  Requests all;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (all.size() < count && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    for (auto& it : server.requests()) all.push_back(std::move(it));
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("trims of several connections make whole blocks", "[coalesce-discard]") {
+  FilteredServer server(kName, {"memory", "1M", k16});
+  WritingClient one(server.socket());
+  WritingClient two(server.socket());
+  one.trim(0, 10000);
+  two.trim(16000, 30000);
+  CHECK(server.requests() == Requests{"trim 16384+16384"});
+  two.trim(10000, 6000);
+  CHECK(server.requests() == Requests{"trim 0+16384"});
+  one.trim(46000, 20000);
+  CHECK(server.requests() == Requests{"trim 32768+32768"});
+}
+
+TEST_CASE("the size of a block is what the layer below prefers", "[coalesce-discard]") {
+  FilteredServer server(kName,
+                        {"--filter=blocksize-policy", "memory", "1M", "blocksize-preferred=32768"});
+  WritingClient client(server.socket());
+  client.trim(0, 20000);
+  client.trim(20000, 20000);
+  CHECK(server.requests() == Requests{"trim 0+32768"});
+}
+
+TEST_CASE("a held trim is lost to a later write", "[coalesce-discard]") {
+  FilteredServer server(kName, {"memory", "1M", k16});
+  WritingClient one(server.socket());
+  WritingClient two(server.socket());
+  one.trim(0, 10000);
+  two.write(5000, bytes(1));
+  one.trim(10000, 6384);
+  CHECK(server.requests() == Requests{"write 5000+1"});
+  one.trim(20000, 10000);
+  two.zero(20000, 1);
+  one.trim(16384, 3616);
+  one.trim(30000, 2768);
+  CHECK(server.requests() == Requests{"zero 20000+1 trim"});
+  one.trim(20000, 1);
+  CHECK(server.requests() == Requests{"trim 16384+16384"});
+}
+
+TEST_CASE("fragments are sent before a flush, and at the end", "[coalesce-discard]") {
+  FilteredServer server(kName, {"memory", "1M", k16});
+  {
+    WritingClient client(server.socket());
+    client.trim(100, 9000);
+    client.trim(20000, 100);
+    client.flush();
+    CHECK(server.requests() == Requests{"trim 4096+4096", "flush"});
+    client.flush();
+    CHECK(server.requests() == Requests{"flush"});
+    client.trim(40000, 9000);
+    CHECK(server.requests().empty());
+  }
+  CHECK(wait_for(server, 1) == Requests{"trim 40960+4096"});
+  // Nothing is remembered of a disk that nobody is connected to.
+  WritingClient client(server.socket());
+  client.trim(0, 100);
+  client.trim(9100, 7284);
+  client.flush();
+  CHECK(server.requests() == Requests{"trim 12288+4096", "flush"});
+}
+
+TEST_CASE("the end of the server is one of all connections", "[coalesce-discard]") {
+  if (support::nbdkit_command().size() > 1) {
+    WARN("skipped: nbdkit does not end by itself with this sanitizer");
+    return;
+  }
+  const support::TempDirectory folder;
+  const std::string log = folder / "log";
+  // The client goes without a word.
+  support::run_ok({"nbdkit", "-f", "-U", "-", "--filter=" + test::filter(kName), "--filter=log",
+                   "memory", "1M", k16, "logfile=" + log, "--run",
+                   "qemu-io -f raw -d unmap -c 'discard 4k 8k' -c 'abort' "
+                   "nbd+unix:///?socket=$unixsocket || true"});
+  const auto lines = support::run_ok({"cat", log}).out;
+  CHECK_THAT(lines, Contains("Trim id=1 offset=0x1000 count=0x2000"));
+}
+
+TEST_CASE("fragments are zeroed, if that is wanted", "[coalesce-discard]") {
+  FilteredServer server(kName, {"memory", "1M", k16, "zero-fragments=true"});
+  WritingClient client(server.socket());
+  client.write(0, bytes(32768));
+  client.trim(100, 900);
+  client.flush();
+  CHECK(server.requests() == Requests{"write 0+32768", "zero 100+900 trim", "flush"});
+  CHECK(client.read(100, 900) == bytes(900, 0));
+  CHECK(client.read(0, 100) == bytes(100));
+  CHECK(client.read(1000, 100) == bytes(100));
+  client.trim(1000, 20000);
+  client.trim(0, 100);
+  client.flush();
+  CHECK(server.requests() == Requests{"trim 0+16384", "zero 16384+4616 trim", "flush"});
+}
+
+TEST_CASE("more fragments than the limit are not held", "[coalesce-discard]") {
+  FilteredServer server(kName, {"memory", "1M", k16, "coalesce-discard-limit=1"});
+  WritingClient client(server.socket());
+  client.trim(0, 5000);
+  client.trim(16384, 5000);
+  CHECK(server.requests() == Requests{"trim 0+4096"});
+  client.trim(5000, 11384);
+  client.trim(21384, 11384);
+  // The first block would be whole, but that its beginning had to go.
+  CHECK(server.requests() == Requests{"trim 16384+16384"});
+}
+
+TEST_CASE("trims of other names are not joined, writes count for all", "[coalesce-discard]") {
+  // The memory plugin has one disk, whatever the name.
+  FilteredServer server(kName, {"memory", "1M", k16});
+  WritingClient one(server.socket(), "one");
+  WritingClient two(server.socket(), "two");
+  one.trim(0, 10000);
+  two.trim(10000, 6384);
+  CHECK(server.requests().empty());
+  two.write(9000, bytes(1));
+  one.trim(10000, 6384);
+  CHECK(server.requests() == Requests{"write 9000+1"});
+  two.trim(0, 10000);
+  CHECK(server.requests() == Requests{"trim 0+16384"});
+}
+
+TEST_CASE("a write waits for a trim of its bytes, others do not", "[coalesce-discard]") {
+  FilteredServer server(kName, {"--filter=delay", "memory", "1M", k16, "delay-trim=1"});
+  WritingClient one(server.socket());
+  WritingClient two(server.socket());
+  one.trim(0, 10000);
+  std::thread trim([&] { one.trim(10000, 6384); });
+  CHECK(wait_for(server, 1) == Requests{"trim 0+16384"});
+  two.write(16384, bytes(100));
+  two.write(5000, bytes(100));
+  trim.join();
+  CHECK(server.events() == Requests{"write 16384+100", "write 16384+100 done", "trim 0+16384 done",
+                                    "write 5000+100", "write 5000+100 done"});
+  CHECK(two.read(5000, 100) == bytes(100));
+}
+
+TEST_CASE("a trim leaves out what is being written", "[coalesce-discard]") {
+  FilteredServer server(kName, {"--filter=delay", "memory", "1M", k16, "delay-write=1"});
+  WritingClient one(server.socket());
+  WritingClient two(server.socket());
+  std::thread write([&] { one.write(20000, bytes(100)); });
+  CHECK(wait_for(server, 1) == Requests{"write 20000+100"});
+  // Neither now, nor when the write is done.
+  two.trim(0, 4 * 16384);
+  two.flush();
+  const auto before = server.requests();
+  write.join();
+  two.trim(16384, 3616);
+  two.flush();
+  CHECK(before == Requests{"trim 0+16384", "trim 32768+32768", "trim 20480+12288", "flush"});
+  CHECK(one.read(20000, 100) == bytes(100));
+  CHECK(server.requests() == Requests{"flush"});
+  two.trim(20000, 100);
+  CHECK(server.requests() == Requests{"trim 16384+16384"});
+}
+
+TEST_CASE("an error is one of the trim that it meets, fragments have none", "[coalesce-discard]") {
+  support::TempDirectory folder;
+  const std::string trigger = folder / "fail";
+  FilteredServer server(kName, {"--filter=error", "memory", "1M", k16, "error-trim=EIO",
+                                "error-trim-rate=100%", "error-trim-file=" + trigger});
+  WritingClient client(server.socket());
+  client.trim(0, 10000);
+  support::run_ok({"touch", trigger});
+  client.trim(20000, 12000);
+  client.flush();
+  CHECK_THROWS_WITH(client.trim(10000, 6384), Contains("Input/output error"));
+  CHECK(server.requests() == Requests{"trim 0+8192", "trim 20480+8192", "flush", "trim 0+16384"});
+  support::run_ok({"rm", trigger});
+  // What failed is forgotten.
+  client.trim(10000, 6384);
+  CHECK(server.requests().empty());
+  client.trim(0, 10000);
+  CHECK(server.requests() == Requests{"trim 0+16384"});
+  client.write(0, bytes(16384));
+  CHECK(client.read(0, 16384) == bytes(16384));
+}
+
+TEST_CASE("FUA goes with what a trim sends", "[coalesce-discard]") {
+  const auto requests = [](const std::string& mode) {
+    FilteredServer server(kName, {"--filter=fua", "memory", "1M", k16, "fuamode=" + mode});
+    WritingClient client(server.socket());
+    client.trim(0, 20000, LIBNBD_CMD_FLAG_FUA);
+    client.trim(20000, 10, LIBNBD_CMD_FLAG_FUA);
+    return server.requests();
+  };
+  CHECK(requests("native") == Requests{"trim 0+16384 fua"});
+  CHECK(requests("emulate") == Requests{"trim 0+16384", "flush"});
+}
+
+TEST_CASE("a client that only reads, and a layer that cannot trim", "[coalesce-discard]") {
+  {
+    FilteredServer server(kName, {"-r", "memory", "1M"});
+    WritingClient client(server.socket());
+    CHECK(client.read(0, 512) == bytes(512, 0));
+    CHECK_THROWS(client.trim(0, 65536));
+    CHECK(server.requests().empty());
+  }
+  FilteredServer server(kName, {"pattern", "1M"});
+  WritingClient client(server.socket());
+  CHECK(client.read(8, 8)[7] == std::byte{8});
+  CHECK_THROWS(client.trim(0, 65536));
+}
+
+TEST_CASE("parameters that make no sense to it are refused", "[coalesce-discard]") {
+  for (const std::string parameter :
+       {"coalesce-discard-granularity=3000", "coalesce-discard-granularity=0",
+        "coalesce-discard-granularity=64M", "coalesce-discard-limit=-1",
+        "coalesce-discard-limit=10000000", "zero-fragments=perhaps"}) {
+    CAPTURE(parameter);
+    const auto outcome = test::try_filter(kName, {"null", "1M", parameter});
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Contains("error: "));
+  }
+}
+
+TEST_CASE("statistics of trims are told at the end, when asked for", "[coalesce-discard]") {
+  if (support::nbdkit_command().size() > 1) {
+    WARN("skipped: nbdkit does not end by itself with this sanitizer");
+    return;
+  }
+  const auto outcome =
+      support::run({"nbdkit", "-f", "-v", "-U", "-", "-D", "coalesce-discard.stats=1",
+                    "--filter=" + test::filter(kName), "memory", "1M", "--run",
+                    "qemu-io -f raw -d unmap -c 'discard 0 60k' -c 'discard 60k 8k' "
+                    "nbd+unix:///?socket=$unixsocket"});
+  CHECK_THAT(outcome.err, Contains("2 trims of 69632 bytes became 1 of whole granules, of 65536 "
+                                   "bytes, 61440 of them joined"));
+}
+
+TEST_CASE("no client loses what it wrote", "[coalesce-discard]") {
+  const uint64_t seed = support::base_seed();
+  constexpr uint64_t kSize = 256 << 10;
+  constexpr unsigned kClients = 4;
+  constexpr uint64_t kStripe = 3000;  // that is no multiple of a block
+  FilteredServer server(
+      kName, {"--filter=delay", "memory", std::to_string(kSize), "coalesce-discard-granularity=2k",
+              "delay-trim=2ms", "delay-write=1ms", "coalesce-discard-limit=16"});
+  std::vector<std::string> errors(kClients);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < kClients; ++t)
+    threads.emplace_back([&, t] {
+      try {
+        WritingClient client(server.socket(), t < 2 ? "" : "other");
+        Random random(seed + t);
+        std::vector<uint8_t> model(kSize);  // 0: nothing that is known
+        const uint64_t count = support::iterations(200);
+        for (uint64_t i = 0; i < count; ++i) {
+          const uint64_t stripe = random.below(kSize / kStripe / kClients) * kClients + t;
+          const uint64_t at = stripe * kStripe;
+          const auto choice = random.below(100);
+          if (choice < 60) {
+            client.trim(at, kStripe);
+            std::fill_n(model.begin() + at, kStripe, 0);
+          } else if (choice < 90) {
+            const uint64_t offset = at + random.below(kStripe);
+            const uint64_t length = 1 + random.below(at + kStripe - offset);
+            const auto value = static_cast<uint8_t>(1 + random.below(255));
+            client.write(offset, bytes(length, value));
+            std::fill_n(model.begin() + offset, length, value);
+          } else if (choice < 95) {
+            client.flush();
+          } else {
+            const auto disk = client.read(0, kSize);
+            for (uint64_t n = 0; n < kSize; ++n)
+              if (model[n] != 0 && disk[n] != std::byte{model[n]})
+                throw std::runtime_error("byte " + std::to_string(n) + " is lost");
+          }
+        }
+      } catch (const std::exception& error) {
+        errors[t] = error.what();
+      }
+    });
+  for (auto& it : threads) it.join();
+  for (const auto& it : errors) CHECK(it.empty());
+  const auto requests = server.requests();
+  CHECK(std::any_of(requests.begin(), requests.end(),
+                    [](const std::string& it) { return it.ends_with("+2048"); }));
+}

@@ -1,0 +1,40 @@
+// An NBD client that writes, for what the tests ask of one.
+#pragma once
+
+#include <libnbd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace test {
+
+// Every request throws std::runtime_error with libnbd's own words when the server says no.  To be
+// used by one thread at a time.
+class WritingClient {
+ public:
+  explicit WritingClient(const std::string& socket, const std::string& export_name = "");
+  // Says good-bye, as a client should: the server has done all that it does for a connection's end
+  // some time after that.
+  ~WritingClient();
+  WritingClient(const WritingClient&) = delete;
+  WritingClient& operator=(const WritingClient&) = delete;
+
+  // Flags are those of libnbd, LIBNBD_CMD_FLAG_….
+  void write(uint64_t offset, std::span<const std::byte> bytes, uint32_t flags = 0);
+  void zero(uint64_t offset, uint64_t length, uint32_t flags = 0);
+  void trim(uint64_t offset, uint64_t length, uint32_t flags = 0);
+  void flush();
+  std::vector<std::byte> read(uint64_t offset, size_t length);
+
+ private:
+  struct Close {
+    void operator()(nbd_handle* handle) const { nbd_close(handle); }
+  };
+  std::unique_ptr<nbd_handle, Close> handle_;
+};
+
+}  // namespace test
