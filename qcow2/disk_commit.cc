@@ -74,7 +74,7 @@ Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
   for (size_t i = 0; i < l1.size(); ++i) {
     std::array<std::byte, 8> entry{};
     store_be64(entry.data(), l1[i]);
-    RETURN_IF_ERROR(storage_->write(image_->header().l1_table + map.l1_indices[i] * 8, entry));
+    RETURN_IF_ERROR(storage_->write(l1_table_ + map.l1_indices[i] * 8, entry));
   }
   return storage_->flush();
 }
@@ -156,6 +156,12 @@ Result<void> DiskWriter::close() {
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
   if (!header_ready_) return {};
+  Result<void> shortened;
+  if (options_.discard && freed_ > 0) {
+    shortened = shorten();
+    RETURN_IF_ERROR(commit(true));
+    RETURN_IF_ERROR(commit(true));
+  }
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
   const uint64_t wanted = geometry_.start_of(end).value();
   ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
@@ -165,7 +171,8 @@ Result<void> DiskWriter::close() {
     refcounts_->cut(end);
   }
   RETURN_IF_ERROR(storage_->flush());
-  return lazy_ ? write_features(false) : Result<void>{};
+  if (lazy_) RETURN_IF_ERROR(write_features(false));
+  return with_context(shortened, "the image is sound, but could not be made shorter");
 }
 
 }  // namespace qcow2

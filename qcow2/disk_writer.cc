@@ -90,6 +90,7 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   if (auto counted = check_tables_counted(*writer->refcounts_, *image, *writer->map_); !counted)
     return fail(in_image(std::move(counted).error()));
   writer->map_->make_writable();
+  writer->l1_table_ = read.l1_table;
   writer->storage_ = std::move(storage);
   writer->data_ = std::move(data);
   std::vector<std::shared_ptr<Layer>> layers{
@@ -171,18 +172,29 @@ Result<uint64_t> DiskWriter::find_in_place(GuestOffset at, uint64_t limit, HostO
 Result<void> DiskWriter::ensure_table(ClusterIndex cluster) {
   const uint64_t l1_index = geometry_.l1_index(cluster);
   const uint64_t l1 = map_->l1_entry(l1_index);
-  const HostOffset old(l1 & kEntryOffsetMask);
-  if (old.value() != 0 && (l1 & kEntryCopied) != 0) return {};
+  if ((l1 & kEntryOffsetMask) != 0 && (l1 & kEntryCopied) != 0) return {};
+  ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate(1));
+  ++allocated_;
+  return place_table(l1_index, run.first);
+}
+
+// The table that an L1 entry points to (or, if it points to none, an empty one) goes to `to`, which
+// is allocated for it.
+Result<void> DiskWriter::place_table(uint64_t l1_index, HostCluster to) {
+  const HostOffset old(map_->l1_entry(l1_index) & kEntryOffsetMask);
   std::vector<std::byte> contents(geometry_.cluster_size());
   if (old.value() != 0) {
     for (uint64_t at = 0; at < contents.size(); at += map_->slice_size()) {
-      ASSIGN_OR_RETURN(const auto slice, map_->slice_at(old + at));
-      std::copy(slice->begin(), slice->end(), contents.begin() + static_cast<ptrdiff_t>(at));
+      const auto slice = map_->slice_at(old + at);
+      if (!slice) {
+        std::vector<Refcounts::Run> freed;
+        RETURN_IF_ERROR(refcounts_->release(to, 1, freed));
+        return fail(slice.error());
+      }
+      std::copy((*slice)->begin(), (*slice)->end(), contents.begin() + static_cast<ptrdiff_t>(at));
     }
   }
-  ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate(1));
-  ++allocated_;
-  map_->add_table(l1_index, geometry_.start_of(run.first), std::move(contents));
+  map_->add_table(l1_index, geometry_.start_of(to), std::move(contents));
   if (old.value() != 0) unlinked_.push_back({geometry_.host_cluster_of(old), 1});
   return {};
 }

@@ -87,8 +87,9 @@ class DiskWriter {
   // What was done before is on the disk when it returns.
   Result<void> flush();
 
-  // Commits, gives back what was freed, and cuts off free clusters at the end of the file.  No
-  // request may be under way, and none may follow.
+  // Commits, gives back what was freed, moves what lies at the end of the file into holes if that
+  // makes it clearly shorter (no more than was freed since it was opened), and cuts it.  No request
+  // may be under way, and none may follow.
   Result<void> close();
 
   Statistics statistics() const;
@@ -125,6 +126,7 @@ class DiskWriter {
   Result<std::vector<L2Entry>> entries(ClusterIndex first, ClusterIndex end) const;  // of one slice
   Result<uint64_t> find_in_place(GuestOffset at, uint64_t limit, HostOffset& host) const;
   Result<void> ensure_table(ClusterIndex cluster);
+  Result<void> place_table(uint64_t l1_index, HostCluster to);
   Result<void> set_entry(ClusterIndex cluster, L2Entry entry);
   void unlink(L2Entry entry);
 
@@ -155,6 +157,16 @@ class DiskWriter {
   Result<void> write_zeros(GuestOffset at, uint64_t length);
   Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
 
+  // disk_shorten.cc
+  Result<void> shorten();
+  Result<HostCluster> shortened_end(HostCluster end);
+  template <typename Look>
+  Result<void> each_owned_slice(Look look);
+  Result<void> move_mapped(HostCluster target);
+  Result<void> move_slice(ClusterIndex first, HostCluster target, uint64_t& moved);
+  Result<void> copy_cluster(HostOffset from, HostOffset to);
+  Result<void> move_l1_table(HostCluster target);
+
   // disk_commit.cc
   Result<void> prepare_header();
   Result<void> write_features(bool dirty);
@@ -172,6 +184,7 @@ class DiskWriter {
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Storage> data_;  // the external data file, or storage_
   std::shared_ptr<ClusterMap> map_;
+  HostOffset l1_table_;  // where it is
   std::unique_ptr<Refcounts> refcounts_;
   std::unique_ptr<Disk> disk_;
 

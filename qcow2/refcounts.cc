@@ -247,6 +247,111 @@ Result<Refcounts::Run> Refcounts::allocate(uint64_t wanted) {
   return run;
 }
 
+Result<Refcounts::Run> Refcounts::take_below(uint64_t limit, uint64_t wanted) {
+  limit = std::min(limit, end_);
+  Run run{HostCluster(0), 0, false};
+  for (; hint_ < limit; ++hint_) {
+    ASSIGN_OR_RETURN(const uint64_t count, count_of(hint_));
+    if (count == 0) break;
+  }
+  run.first = HostCluster(hint_);
+  for (; hint_ < limit && run.count < wanted; ++hint_, ++run.count) {
+    ASSIGN_OR_RETURN(Block * block, find_block(block_index(hint_)));
+    // A range that nothing counts yet would need a block first, at its start.
+    if (!block) break;
+    const uint64_t index = hint_ & ((uint64_t{1} << block_bits_) - 1);
+    if (get_refcount(block->bytes, index, order_) != 0) break;
+    set_count(*block, hint_, 1);
+  }
+  return run;
+}
+
+Result<Refcounts::Run> Refcounts::allocate_below(HostCluster limit, uint64_t wanted) {
+  const std::lock_guard lock(mutex_);
+  return take_below(limit.value(), wanted);
+}
+
+// Clusters that were taken, and are not needed after all.
+Result<void> Refcounts::release_run(Run run) {
+  for (uint64_t cluster = run.first.value(); cluster < run.first.value() + run.count; ++cluster) {
+    ASSIGN_OR_RETURN(Block * block, find_block(block_index(cluster)));
+    set_count(*block, cluster, 0);
+  }
+  hint_ = std::min(hint_, run.first.value());
+  run_hint_ = std::min(run_hint_, run.first.value());
+  return {};
+}
+
+Result<uint64_t> Refcounts::count_used(HostCluster end) {
+  const std::lock_guard lock(mutex_);
+  uint64_t used = 0;
+  for (uint64_t cluster = 0; cluster < end.value();) {
+    const uint64_t stop = std::min((block_index(cluster) + 1) << block_bits_, end.value());
+    ASSIGN_OR_RETURN(const Block* block, find_block(block_index(cluster)));
+    for (uint64_t i = 0; block && i < stop - cluster; ++i)
+      used += get_refcount(block->bytes, i, order_) != 0;
+    cluster = stop;
+  }
+  return used;
+}
+
+std::vector<Refcounts::Run> Refcounts::own_clusters() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Run> runs{
+      {geometry_.host_cluster_of(table_offset_), geometry_.clusters_for(table_.size() * 8), false}};
+  for (const uint64_t entry : table_)
+    if (entry != 0) runs.push_back({geometry_.host_cluster_of(HostOffset(entry)), 1, false});
+  return runs;
+}
+
+Result<void> Refcounts::move_table_below(HostCluster limit) {
+  const std::lock_guard lock(mutex_);
+  const HostCluster first = geometry_.host_cluster_of(table_offset_);
+  const uint64_t clusters = geometry_.clusters_for(table_.size() * 8);
+  if (first + clusters <= limit) return {};
+  ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), clusters));
+  if (run.count < clusters) return release_run(run);
+  old_tables_.push_back({first, clusters, false});
+  table_offset_ = geometry_.start_of(run.first);
+  table_moved_ = true;
+  return {};
+}
+
+bool Refcounts::counts_only_itself(const Block& block, uint64_t index) const {
+  const uint64_t own = geometry_.host_cluster_of(block.at).value();
+  if (block_index(own) != index) return false;
+  const uint64_t range = uint64_t{1} << block_bits_;
+  for (uint64_t i = 0; i < range; ++i)
+    if (get_refcount(block.bytes, i, order_) != (index * range + i == own ? 1 : 0)) return false;
+  return true;
+}
+
+Result<void> Refcounts::move_blocks_below(HostCluster limit, std::vector<Run>& old) {
+  const std::lock_guard lock(mutex_);
+  for (uint64_t index = table_.size(); index-- > 0;) {
+    const HostCluster at = geometry_.host_cluster_of(HostOffset(table_[index]));
+    if (table_[index] == 0 || at < limit) continue;
+    ASSIGN_OR_RETURN(Block * block, find_block(index));
+    if (counts_only_itself(*block, index)) {
+      blocks_.erase(index);
+      table_[index] = 0;
+      changed_entries_.insert(index);
+      continue;
+    }
+    ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), 1));
+    if (run.count == 0) return {};
+    // That may have pushed it out of memory.
+    ASSIGN_OR_RETURN(block, find_block(index));
+    block->at = geometry_.start_of(run.first);
+    block->dirty_begin = 0;
+    block->dirty_end = block->bytes.size();
+    table_[index] = block->at.value();
+    changed_entries_.insert(index);
+    old.push_back({at, 1, false});
+  }
+  return {};
+}
+
 Result<void> Refcounts::release(HostCluster first, uint64_t count, std::vector<Run>& freed) {
   const std::lock_guard lock(mutex_);
   for (uint64_t cluster = first.value(); cluster < first.value() + count; ++cluster) {

@@ -69,6 +69,20 @@ class Refcounts {
   // No block counts this cluster or one behind it.
   uint64_t end_of_blocks();
 
+  // The same for free clusters before `limit`, the lowest; `count` is 0 when there is none.
+  Result<Run> allocate_below(HostCluster limit, uint64_t wanted);
+
+  // How many clusters before `end` are not free.
+  Result<uint64_t> count_used(HostCluster end);
+
+  // Where the table and its blocks are.
+  std::vector<Run> own_clusters();
+  // Moves them away from `limit` and what is behind it, as far as there is room before it, with the
+  // next commit.  Blocks that count nothing but themselves go.  `old` gets where blocks were: once
+  // that commit is done, they lose a reference.
+  Result<void> move_table_below(HostCluster limit);
+  Result<void> move_blocks_below(HostCluster limit, std::vector<Run>& old);
+
   // Clusters from here on are free: the file may be cut there.
   Result<HostCluster> end_of_use();
   // The file was cut at `end`.
@@ -107,6 +121,9 @@ class Refcounts {
   void set_count(Block& block, uint64_t cluster, uint64_t count);
   Result<bool> find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run);
   Result<Run> append(uint64_t wanted);
+  Result<Run> take_below(uint64_t limit, uint64_t wanted);
+  Result<void> release_run(Run run);
+  bool counts_only_itself(const Block& block, uint64_t index) const;
   void forget_clean_blocks();
 
   const std::shared_ptr<Storage> storage_;

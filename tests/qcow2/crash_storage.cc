@@ -38,6 +38,8 @@ Result<void> CrashStorage::write(HostOffset at, std::span<const std::byte> from)
 
 Result<void> CrashStorage::flush() {
   const std::lock_guard lock(mutex_);
+  if (crashes_)
+    for (int i = 0; i < 3; ++i) crashes_->push_back(crashed(crash_random_));
   safe_ = bytes_;
   pending_.clear();
   return {};
@@ -69,6 +71,10 @@ Result<qcow2::Storage::Run> CrashStorage::run_at(HostOffset /*at*/, uint64_t lim
 
 std::vector<std::byte> CrashStorage::after_crash(std::mt19937_64& random) const {
   const std::lock_guard lock(mutex_);
+  return crashed(random);
+}
+
+std::vector<std::byte> CrashStorage::crashed(std::mt19937_64& random) const {
   std::vector<std::byte> bytes = safe_;
   // How much gets through differs from crash to crash, from nearly nothing to nearly all.
   const uint64_t luck = random() % 11;
@@ -89,6 +95,12 @@ void CrashStorage::fail_after(uint64_t writes) {
   const std::lock_guard lock(mutex_);
   until_failure_ = writes;
   failing_ = false;
+}
+
+void CrashStorage::crash_at_flushes(std::vector<std::vector<std::byte>>& crashes, uint64_t seed) {
+  const std::lock_guard lock(mutex_);
+  crashes_ = &crashes;
+  crash_random_.seed(seed);
 }
 
 }  // namespace test

@@ -33,7 +33,13 @@ class CrashStorage final : public qcow2::Storage {
   // From the n-th write from now on, all fail with ENOSPC; 0: none does.
   void fail_after(uint64_t writes);
 
+  // From now on each flush, which is when most is at stake, first adds some of what the power may
+  // leave.
+  void crash_at_flushes(std::vector<std::vector<std::byte>>& crashes, uint64_t seed);
+
  private:
+  std::vector<std::byte> crashed(std::mt19937_64& random) const;  // with mutex_ held
+
   struct Write {
     uint64_t at;
     std::vector<std::byte> bytes;
@@ -46,6 +52,8 @@ class CrashStorage final : public qcow2::Storage {
   std::vector<Write> pending_;    // guarded by mutex_; since then, in order
   uint64_t until_failure_ = 0;    // guarded by mutex_
   bool failing_ = false;          // guarded by mutex_
+  std::vector<std::vector<std::byte>>* crashes_ = nullptr;  // guarded by mutex_
+  std::mt19937_64 crash_random_;                            // guarded by mutex_
 };
 
 }  // namespace test

@@ -2,12 +2,15 @@
 #include "qcow2/disk_writer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <fstream>
 #include <thread>
 
+#include "qcow2/builder.h"
 #include "qcow2/chain.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/memory_storage.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/crash_storage.h"
 #include "tests/support/process.h"
@@ -378,5 +381,141 @@ TEST_CASE("the file gets shorter when its end is discarded", "[writer]") {
     CHECK(discard == (length < 2 << 20));
     CHECK(discard == (writer->statistics().cut_off > 6 << 20));
     judge(folder, model);
+  }
+}
+
+namespace {
+
+// Writes all over the disk and discards most of it again, in pieces.
+void fill_and_trim(DiskWriter& writer, const Shape& shape, Bytes& model, Random& random) {
+  Bytes buffer;
+  const uint64_t cluster = uint64_t{1} << shape.cluster_bits;
+  const uint64_t clusters = shape.size / cluster;
+  for (uint64_t i = 0; i < clusters * 3 / 2; ++i) {
+    const uint64_t at = random.below(clusters) * cluster;
+    buffer.resize(random.chance(70) ? cluster : random.between(1, cluster));
+    random.fill(buffer);
+    REQUIRE_OK(writer.write(GuestOffset(at), buffer));
+    std::copy(buffer.begin(), buffer.end(), model.begin() + static_cast<ptrdiff_t>(at));
+  }
+  REQUIRE_OK(writer.flush());
+  for (uint64_t i = 0; i < clusters; ++i) {
+    if (!random.chance(75)) continue;
+    REQUIRE_OK(writer.discard(GuestOffset(i * cluster), cluster));
+    std::memset(model.data() + i * cluster, 0, cluster);
+  }
+}
+
+// An image that the builder made, full of data: its L1 table and its refcount table are at its end.
+Bytes build(const support::TempDirectory& folder, const Shape& shape, Random& random) {
+  MemoryStorage storage("disk");
+  BuildOptions options;
+  options.size = shape.size;
+  options.cluster_bits = shape.cluster_bits;
+  options.refcount_order = static_cast<unsigned>(std::countr_zero(shape.refcount_bits));
+  options.extended_l2 = shape.extended_l2;
+  options.lazy_refcounts = shape.lazy;
+  const auto builder = Builder::create(storage, options);
+  REQUIRE_OK(builder);
+  Bytes model(shape.size);
+  random.fill(model);
+  const uint64_t clusters = shape.size >> shape.cluster_bits;
+  for (uint64_t i = 0; i < clusters;) {
+    const auto place = (*builder)->place_data(ClusterIndex(i), clusters - i);
+    REQUIRE_OK(place);
+    REQUIRE_OK(storage.write(
+        place->host,
+        std::span(model).subspan(i << shape.cluster_bits, place->clusters << shape.cluster_bits)));
+    i += place->clusters;
+  }
+  REQUIRE_OK((*builder)->finish());
+  Bytes bytes(*storage.size());
+  REQUIRE(storage.read(HostOffset(0), bytes) == bytes.size());
+  write_file(folder / "disk", bytes);
+  return model;
+}
+
+Shape shape_to_shorten(Random& random) {
+  Shape shape = random_shape(random);
+  shape.version2 = false;
+  shape.size = random.between(20, 80) << shape.cluster_bits;
+  shape.backing_size = 0;
+  return shape;
+}
+
+}  // namespace
+
+TEST_CASE("a file with holes is cut to about what is in use", "[writer]") {
+  const uint64_t images = support::iterations(12);
+  for (uint64_t i = 0; i < images; ++i) {
+    const uint64_t seed = support::base_seed() + i;
+    Random random(seed);
+    const Shape shape = shape_to_shorten(random);
+    CAPTURE(seed, shape.cluster_bits, shape.refcount_bits, shape.extended_l2, shape.data_file,
+            shape.lazy, shape.size);
+    const support::TempDirectory folder;
+    const bool built = !shape.data_file && random.chance(50);
+    CAPTURE(built);
+    Bytes model = built ? build(folder, shape, random) : create(folder, shape, random);
+    const bool snapshot = !shape.data_file && random.chance(30);
+    if (snapshot) support::run_ok({"qemu-img", "snapshot", "-c", "one", folder / "disk"});
+    {
+      auto file = FileStorage::open_writable(folder / "disk");
+      REQUIRE_OK(file);
+      const auto writer = open_writer(folder, shape, *file, random);
+      fill_and_trim(*writer, shape, model, random);
+      REQUIRE_OK(writer->close());
+    }
+    judge(folder, model);
+    auto file = FileStorage::open_writable(folder / "disk");
+    REQUIRE_OK(file);
+    const auto header = Header::read(**file);
+    REQUIRE_OK(header);
+    const auto refcounts = Refcounts::load(*file, *header);
+    REQUIRE_OK(refcounts);
+    const uint64_t clusters = shape.size >> shape.cluster_bits;
+    const uint64_t length = *(*file)->size() >> shape.cluster_bits;
+    const uint64_t used = *(*refcounts)->count_used(HostCluster(length));
+    CAPTURE(clusters, length, used);
+    CHECK(length <= used + std::max<uint64_t>(length / 32, 1));
+  }
+}
+
+TEST_CASE("a loss of power while the file is made shorter corrupts nothing", "[writer]") {
+  const uint64_t images = support::iterations(12);
+  for (uint64_t i = 0; i < images; ++i) {
+    const uint64_t seed = support::base_seed() + i;
+    Random random(seed);
+    Shape shape = shape_to_shorten(random);
+    shape.data_file = false;
+    CAPTURE(seed, shape.cluster_bits, shape.refcount_bits, shape.extended_l2, shape.lazy,
+            shape.size);
+    const support::TempDirectory folder;
+    const bool built = random.chance(50);
+    CAPTURE(built);
+    Bytes model = built ? build(folder, shape, random) : create(folder, shape, random);
+    const auto storage = std::make_shared<test::CrashStorage>(support::read_file(folder / "disk"));
+    const auto writer = open_writer(folder, shape, storage, random);
+    fill_and_trim(*writer, shape, model, random);
+    REQUIRE_OK(writer->flush());
+    std::vector<Bytes> crashes;
+    storage->crash_at_flushes(crashes, seed);
+    REQUIRE_OK(writer->close());
+    for (const Bytes& crash : crashes) {
+      write_file(folder / "disk", crash);
+      if (shape.lazy) {
+        auto file = FileStorage::open_writable(folder / "disk");
+        REQUIRE_OK(file);
+        REQUIRE_OK(open_writer(folder, shape, *file, random)->close());
+      }
+      const auto check = support::run({"qemu-img", "check", "-q", "-f", "qcow2", folder / "disk"});
+      INFO(check.describe());
+      REQUIRE((check.exit_code == 0 || check.exit_code == 3));
+      const auto chain = Chain::open(folder / "disk", {});
+      REQUIRE_OK(chain);
+      Bytes found(shape.size);
+      REQUIRE_OK(chain->disk().read(GuestOffset(0), found));
+      REQUIRE(found == model);
+    }
   }
 }
