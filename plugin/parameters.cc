@@ -41,6 +41,9 @@ const char* const Parameters::kHelp =
     "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
     "backing=follow|deny        Whether backing files are opened (default: follow).\n"
     "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
+    "detect-zeroes=off|on|unmap What becomes of zeros in writes (default: off).\n"
+    "coalesce-discard=<BOOL>    Gather small trims to whole clusters (default: false);\n"
+    "  zero-fragments=<BOOL>      write zeros to what makes none.\n"
     "create=true                Make the image first:\n"
     "  size=<SIZE>                (required then) of its disk,\n"
     "  cluster-size=<SIZE>        of its clusters, 512 to 2M (default: 64K).\n"
@@ -51,6 +54,9 @@ int Parameters::set(const char* key, const char* value) {
   if (name == "file") return set_file(value);
   if (name == "backing") return set_backing(value);
   if (name == "discard") return set_discard(value);
+  if (name == "detect-zeroes") return set_detect_zeroes(value);
+  if (name == "coalesce-discard") return parse_bool(value, config_.write.coalesce_discard);
+  if (name == "zero-fragments") return parse_bool(value, config_.write.zero_fragments);
   if (name == "cache-size") return set_cache_size(value);
   if (name == "snapshot") return set_snapshot(value);
   if (name == "create") return parse_bool(value, create_);
@@ -72,6 +78,10 @@ int Parameters::complete() {
   if (!create_ && (has_size_ || has_cluster_size_)) {
     nbdkit_error("%s= is for a fresh image: it goes with create=true",
                  has_size_ ? "size" : "cluster-size");
+    return -1;
+  }
+  if (config_.write.zero_fragments && !config_.write.coalesce_discard) {
+    nbdkit_error("zero-fragments=true is for what coalesce-discard=true gathers");
     return -1;
   }
   if (create_ && !config_.snapshot.empty()) {
@@ -103,7 +113,23 @@ int Parameters::set_backing(const char* value) {
 }
 
 int Parameters::set_discard(const char* value) {
-  return choose("discard", value, "unmap", "ignore", config_.write.discard);
+  return choose("discard", value, "unmap", "ignore", config_.write.writer.discard);
+}
+
+int Parameters::set_detect_zeroes(const char* value) {
+  using DetectZeroes = WritePath::Options::DetectZeroes;
+  const std::string_view word = value;
+  if (word == "off") {
+    config_.write.detect_zeroes = DetectZeroes::kOff;
+  } else if (word == "on") {
+    config_.write.detect_zeroes = DetectZeroes::kOn;
+  } else if (word == "unmap") {
+    config_.write.detect_zeroes = DetectZeroes::kUnmap;
+  } else {
+    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", printable(word).c_str());
+    return -1;
+  }
+  return 0;
 }
 
 int Parameters::set_cache_size(const char* value) {

@@ -27,6 +27,7 @@ class Parameters {
   int set_file(const char* value);
   int set_backing(const char* value);
   int set_discard(const char* value);
+  int set_detect_zeroes(const char* value);
   int set_cache_size(const char* value);
   int set_snapshot(const char* value);
   int set_size(const char* value);

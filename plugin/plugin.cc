@@ -170,7 +170,7 @@ void* on_open(int readonly) noexcept {
       if (!why.empty()) nbdkit_error("served read-only: %s", plugin::printable(why).c_str());
     }
     auto connection = std::make_unique<Connection>();
-    connection->writable = !readonly && (*disk)->writer() != nullptr;
+    connection->writable = !readonly && (*disk)->write_path() != nullptr;
     connection->served = std::move(*disk);
     return connection.release();
   });
@@ -179,8 +179,9 @@ void* on_open(int readonly) noexcept {
 // What a client leaves behind that has not flushed is kept as well as can be.
 void on_close(void* handle) noexcept {
   const std::unique_ptr<Connection> connection(&connection_of(handle));
-  guarded(-1,
-          [&] { return connection->changed ? answer(connection->served->writer()->flush()) : 0; });
+  guarded(-1, [&] {
+    return connection->changed ? answer(connection->served->write_path()->flush()) : 0;
+  });
 }
 
 int64_t on_get_size(void* handle) noexcept {
@@ -257,35 +258,32 @@ int on_pread(void* handle, void* buffer, uint32_t count, uint64_t offset,
   });
 }
 
-// Calls `change` with the connection's writer, and makes it durable if the flags ask for it.
+// Calls `change` with the connection's way to the writer, and makes it durable if the flags ask for
+// it.
 template <typename Change>
 int change_disk(void* handle, uint32_t flags, Change change) noexcept {
   return guarded(-1, [&] {
     Connection& connection = connection_of(handle);
-    qcow2::DiskWriter& writer = *connection.served->writer();
+    plugin::WritePath& path = *connection.served->write_path();
     connection.changed.store(true, std::memory_order_relaxed);
-    auto result = change(writer);
-    if (result && (flags & NBDKIT_FLAG_FUA) != 0) result = writer.flush();
+    auto result = change(path);
+    if (result && (flags & NBDKIT_FLAG_FUA) != 0) result = path.flush();
     return answer(result);
   });
 }
 
 int on_pwrite(void* handle, const void* buffer, uint32_t count, uint64_t offset,
               uint32_t flags) noexcept {
-  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
-    return writer.write(GuestOffset(offset), {static_cast<const std::byte*>(buffer), count});
+  return change_disk(handle, flags, [&](plugin::WritePath& path) {
+    return path.write(GuestOffset(offset), {static_cast<const std::byte*>(buffer), count});
   });
-}
-
-bool discards() {
-  return parameters.config().write.discard;
 }
 
 // Whether zeroing would take as long as writing, for a client that has other plans then.  -1:
 // error.
 int zero_is_slow(void* handle, uint32_t count, uint64_t offset) {
   const auto slow =
-      connection_of(handle).served->writer()->zero_is_slow(GuestOffset(offset), count);
+      connection_of(handle).served->write_path()->writer().zero_is_slow(GuestOffset(offset), count);
   if (slow) return *slow ? 1 : 0;
   report(slow.error());
   return -1;
@@ -299,15 +297,15 @@ int on_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags) noexc
     if (slow == 1) nbdkit_set_error(EOPNOTSUPP);
     if (slow != 0) return -1;
   }
-  const bool unmap = (flags & NBDKIT_FLAG_MAY_TRIM) != 0 && discards();
-  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
-    return writer.zero(GuestOffset(offset), count, unmap);
+  const bool unmap = (flags & NBDKIT_FLAG_MAY_TRIM) != 0;
+  return change_disk(handle, flags, [&](plugin::WritePath& path) {
+    return path.zero(GuestOffset(offset), count, unmap);
   });
 }
 
 int on_trim(void* handle, uint32_t count, uint64_t offset, uint32_t flags) noexcept {
-  return change_disk(handle, flags, [&](qcow2::DiskWriter& writer) {
-    return discards() ? writer.discard(GuestOffset(offset), count) : qcow2::Result<void>{};
+  return change_disk(handle, flags, [&](plugin::WritePath& path) {
+    return path.trim(GuestOffset(offset), count);
   });
 }
 
@@ -315,7 +313,7 @@ int on_flush(void* handle, uint32_t /*flags*/) noexcept {
   return guarded(-1, [&] {
     Connection& connection = connection_of(handle);
     connection.changed.store(false, std::memory_order_relaxed);
-    return answer(connection.served->writer()->flush());
+    return answer(connection.served->write_path()->flush());
   });
 }
 

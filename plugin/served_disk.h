@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "plugin/write_path.h"
 #include "qcow2/disk.h"
-#include "qcow2/disk_writer.h"
 #include "qcow2/result.h"
 
 namespace plugin {
@@ -25,29 +25,29 @@ class ServedDisk {
 
   // For mapping.
   const qcow2::Disk& disk() const {
-    const qcow2::DiskWriter* const writer = active_.load(std::memory_order_acquire);
-    return writer ? writer->disk() : disk_;
+    const WritePath* const path = active_.load(std::memory_order_acquire);
+    return path ? path->writer().disk() : disk_;
   }
 
   qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) const {
-    const qcow2::DiskWriter* const writer = active_.load(std::memory_order_acquire);
-    return writer ? writer->read(at, to) : disk_.read(at, to);
+    const WritePath* const path = active_.load(std::memory_order_acquire);
+    return path ? path->writer().read(at, to) : disk_.read(at, to);
   }
 
   // nullptr: it is not written.
-  qcow2::DiskWriter* writer() const { return active_.load(std::memory_order_acquire); }
+  WritePath* write_path() const { return active_.load(std::memory_order_acquire); }
 
-  // From now on all go through `writer`.  Once.
-  void set_writer(std::unique_ptr<qcow2::DiskWriter> writer) {
-    writer_ = std::move(writer);
-    active_.store(writer_.get(), std::memory_order_release);
+  // From now on all go through `path`.  Once.
+  void set_write_path(std::unique_ptr<WritePath> path) {
+    path_ = std::move(path);
+    active_.store(path_.get(), std::memory_order_release);
   }
 
  private:
   qcow2::Disk disk_;
   std::string description_;
-  std::unique_ptr<qcow2::DiskWriter> writer_;
-  std::atomic<qcow2::DiskWriter*> active_{nullptr};
+  std::unique_ptr<WritePath> path_;
+  std::atomic<WritePath*> active_{nullptr};
 };
 
 }  // namespace plugin

@@ -108,10 +108,10 @@ Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or
 Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   if (main_is_snapshot_ || &disk != main_.get()) return {};
   const std::lock_guard lock(mutex_);
-  if (disk.writer() || read_only_for_good_) return {};
-  auto writer = chain_.writer(write_options_);
+  if (disk.write_path() || read_only_for_good_) return {};
+  auto writer = chain_.writer(write_options_.writer);
   if (writer) {
-    disk.set_writer(std::move(*writer));
+    disk.set_write_path(std::make_unique<WritePath>(std::move(*writer), write_options_));
     return {};
   }
   const Error& error = writer.error();
@@ -124,14 +124,14 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
 }
 
 Result<void> ServedImage::close() {
-  qcow2::DiskWriter* const writer = main_->writer();
-  return writer ? writer->close() : Result<void>{};
+  WritePath* const path = main_->write_path();
+  return path ? path->close() : Result<void>{};
 }
 
 std::optional<qcow2::DiskWriter::Statistics> ServedImage::statistics() const {
-  const qcow2::DiskWriter* const writer = main_->writer();
-  if (!writer) return std::nullopt;
-  return writer->statistics();
+  const WritePath* const path = main_->write_path();
+  if (!path) return std::nullopt;
+  return path->writer().statistics();
 }
 
 uint64_t ServedImage::preferred_block_size() const {

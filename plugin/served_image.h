@@ -15,7 +15,6 @@
 
 #include "plugin/served_disk.h"
 #include "qcow2/chain.h"
-#include "qcow2/disk_writer.h"
 #include "qcow2/result.h"
 #include "qcow2/snapshot_table.h"
 
@@ -26,7 +25,7 @@ struct Config {
   std::string file;      // absolute
   std::string snapshot;  // what the export "" shows, by id or name; empty: the disk as it is now
   qcow2::OpenOptions open;
-  qcow2::DiskWriter::Options write;
+  WritePath::Options write;
 };
 
 // Opened once for the process; used by all connections.  Thread-safe.
@@ -70,7 +69,7 @@ class ServedImage {
   qcow2::Result<std::shared_ptr<ServedDisk>> snapshot(std::string_view id_or_name) const;
 
   qcow2::Chain chain_;
-  const qcow2::DiskWriter::Options write_options_;
+  const WritePath::Options write_options_;
   std::shared_ptr<ServedDisk> main_;  // what the export "" shows
   bool main_is_snapshot_ = false;
   std::vector<Export> exports_;

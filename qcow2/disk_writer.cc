@@ -435,7 +435,7 @@ Result<void> DiskWriter::zero_clusters(ClusterIndex first, ClusterIndex end, boo
 }
 
 // Whole subclusters of one cluster.
-Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length) {
+Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool unmap) {
   RETURN_IF_ERROR(prepare_header());
   const ClusterIndex cluster = geometry_.cluster_of(at);
   const GuestLocks::Guard guard = guest_locks_.lock(cluster, cluster + 1);
@@ -454,7 +454,13 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length) {
         const uint64_t mask = mask_of(static_cast<unsigned>(begin / unit),
                                       static_cast<unsigned>((begin + length + unit - 1) / unit));
         entry.bitmap = (entry.bitmap | (mask << 32)) & ~mask;
-        return set_entry(cluster, entry);
+        // Nothing of it is left.
+        const bool gone = unmap && entry.bitmap == kAllZero && entry.host().value() != 0;
+        if (gone) entry.word = 0;
+        RETURN_IF_ERROR(set_entry(cluster, entry));
+        ++zeroed_;
+        if (gone) unlink(old.front());
+        return {};
       }
     } else {
       return {};
@@ -464,7 +470,7 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length) {
 }
 
 // A part of one cluster.
-Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length) {
+Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length, bool unmap) {
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, length));
   if (zero) return {};
   if (extended() && !has_data_file()) {
@@ -481,7 +487,7 @@ Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length) {
     }
     if (first < end && !compressed) {
       if (at < first) RETURN_IF_ERROR(write_zeros(at, first - at));
-      RETURN_IF_ERROR(zero_subclusters(first, end - first));
+      RETURN_IF_ERROR(zero_subclusters(first, end - first, unmap));
       const GuestOffset stop = at + length;
       return end < stop ? write_zeros(end, stop - end) : Result<void>{};
     }
@@ -503,7 +509,7 @@ Result<void> DiskWriter::zero(GuestOffset at, uint64_t length, bool unmap) {
       at = std::min(geometry_.start_of(stop), end);
     } else {
       const GuestOffset stop = std::min(next, end);
-      RETURN_IF_ERROR(zero_part(at, stop - at));
+      RETURN_IF_ERROR(zero_part(at, stop - at, unmap));
       at = stop;
     }
   }
@@ -534,7 +540,30 @@ Result<void> DiskWriter::discard(GuestOffset at, uint64_t length) {
   const ClusterIndex first(geometry_.clusters_for(at.value()));
   const ClusterIndex stop = end.value() == size() ? ClusterIndex(geometry_.clusters_for(size()))
                                                   : ClusterIndex(end.value() / cluster_size);
+  if (extended() && !has_data_file()) {
+    const GuestOffset whole = std::min(geometry_.start_of(first), end);
+    RETURN_IF_ERROR(discard_part(at, whole));
+    if (first <= stop)
+      RETURN_IF_ERROR(discard_part(std::max(geometry_.start_of(stop), whole), end));
+  }
   return first < stop ? zero_clusters(first, stop, true) : Result<void>{};
+}
+
+// The whole subclusters of a part of a cluster.
+Result<void> DiskWriter::discard_part(GuestOffset at, GuestOffset end) {
+  const uint64_t unit = geometry_.subcluster_size();
+  const GuestOffset first((at.value() + unit - 1) / unit * unit);
+  if (end.value() != size()) end = GuestOffset(end.value() / unit * unit);
+  if (first >= end) return {};
+  ASSIGN_OR_RETURN(const bool zero, reads_as_zero(first, end - first));
+  if (zero) return {};
+  {
+    const auto lock = map_->lock_shared();
+    const ClusterIndex cluster = geometry_.cluster_of(first);
+    ASSIGN_OR_RETURN(const auto entry, entries(cluster, cluster + 1));
+    if (entry.front().compressed()) return {};
+  }
+  return zero_subclusters(first, end - first, true);
 }
 
 DiskWriter::Statistics DiskWriter::statistics() const {

@@ -81,7 +81,8 @@ class DiskWriter {
   // Whether zero () would have to write data for this range.
   Result<bool> zero_is_slow(GuestOffset at, uint64_t length) const;
 
-  // Whole clusters in the range read as zeros and are given back; the rest of it stays as it is.
+  // Whole clusters (and subclusters) in the range read as zeros and are given back; the rest of it
+  // stays as it is.
   Result<void> discard(GuestOffset at, uint64_t length);
 
   // What was done before is on the disk when it returns.
@@ -152,8 +153,9 @@ class DiskWriter {
 
   Result<bool> reads_as_zero(GuestOffset at, uint64_t length) const;
   Result<void> zero_clusters(ClusterIndex first, ClusterIndex end, bool unmap);
-  Result<void> zero_part(GuestOffset at, uint64_t length);
-  Result<void> zero_subclusters(GuestOffset at, uint64_t length);
+  Result<void> zero_part(GuestOffset at, uint64_t length, bool unmap);
+  Result<void> zero_subclusters(GuestOffset at, uint64_t length, bool unmap);
+  Result<void> discard_part(GuestOffset at, GuestOffset end);
   Result<void> write_zeros(GuestOffset at, uint64_t length);
   Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
 

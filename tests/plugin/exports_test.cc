@@ -146,7 +146,8 @@ TEST_CASE("the plugin describes itself", "[plugin]") {
                            "qcow2_zstd=yes", "qcow2_write=yes", "qcow2_create=yes"})
     CHECK_THAT(dump, Contains(line));
   const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
-  for (const char* word : {"file=", "snapshot=", "backing=", "cache-size=", "discard=", "create=",
-                           "size=", "cluster-size="})
+  for (const char* word :
+       {"file=", "snapshot=", "backing=", "cache-size=", "discard=", "detect-zeroes=",
+        "coalesce-discard=", "zero-fragments=", "create=", "size=", "cluster-size="})
     CHECK_THAT(help, Contains(word));
 }

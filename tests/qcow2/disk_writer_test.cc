@@ -172,6 +172,14 @@ void work(DiskWriter& writer, const Shape& shape, Model& model, unsigned own, un
             at + length == shape.size ? shape.size : (at + length) / cluster * cluster;
         if (first < end && !(shape.version2 && shape.backing_size > 0))
           model.clear(first, end - first);
+        if (!shape.extended_l2) break;
+        // Parts of clusters are zeros now, or what they were.
+        buffer.resize(length);
+        complaints.check(writer.read(GuestOffset(at), buffer));
+        for (uint64_t k = 0; k < length; ++k)
+          if (buffer[k] != model.bytes[at + k] && buffer[k] != std::byte{0})
+            complaints.add("wrong bytes after a discard at " + std::to_string(at + k));
+        model.put(at, buffer);
         break;
       }
       case 2:
@@ -518,4 +526,34 @@ TEST_CASE("a loss of power while the file is made shorter corrupts nothing", "[w
       REQUIRE(found == model);
     }
   }
+}
+
+TEST_CASE("subclusters that are discarded go, and the cluster with the last of them", "[writer]") {
+  const support::TempDirectory folder;
+  Random random(1);
+  Shape shape{16};
+  shape.extended_l2 = true;
+  shape.size = 1 << 20;
+  Bytes model = create(folder, shape, random);
+  auto file = FileStorage::open_writable(folder / "disk");
+  REQUIRE_OK(file);
+  const auto writer = open_writer(folder, shape, *file, random);
+  std::fill_n(model.begin(), 128 << 10, std::byte{5});
+  REQUIRE_OK(writer->write(GuestOffset(0), std::span(model).first(128 << 10)));
+  REQUIRE_OK(writer->flush());
+  // Half of the first cluster, to the bytes that make whole subclusters; then the other half.
+  REQUIRE_OK(writer->discard(GuestOffset(100), 32668));
+  std::fill_n(model.begin() + 2048, 30720, std::byte{0});
+  Bytes found(shape.size);
+  REQUIRE_OK(writer->read(GuestOffset(0), found));
+  CHECK(found == model);
+  REQUIRE_OK(writer->flush());
+  CHECK(writer->statistics().freed == 0);
+  REQUIRE_OK(writer->discard(GuestOffset(0), 2048));
+  REQUIRE_OK(writer->discard(GuestOffset(32768), 32768));
+  std::fill_n(model.begin(), 64 << 10, std::byte{0});
+  REQUIRE_OK(writer->flush());
+  CHECK(writer->statistics().freed == 1);
+  REQUIRE_OK(writer->close());
+  judge(folder, model);
 }

@@ -1,0 +1,98 @@
+#include "plugin/write_path.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "filters/zero_runs.h"
+
+namespace plugin {
+
+using filters::DiscardGatherer;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+// Zeros in pieces smaller than a page are not worth a look at the map.
+constexpr uint64_t kLeastZeros = 4096;
+
+}  // namespace
+
+WritePath::WritePath(std::unique_ptr<qcow2::DiskWriter> writer, const Options& options)
+    : options_(options), writer_(std::move(writer)) {
+  if (!options.coalesce_discard || !options.writer.discard) return;
+  const uint64_t cluster_size = writer_->image().geometry().cluster_size();
+  DiscardGatherer::Options gathering;
+  gathering.size = writer_->size();
+  gathering.granularity = cluster_size;
+  // With extended L2 entries, subclusters are of use.
+  gathering.smallest = writer_->image().geometry().subcluster_size();
+  gathering.zero_fragments = options.zero_fragments;
+  gatherer_ = std::make_unique<DiscardGatherer>(gathering);
+}
+
+Result<void> WritePath::write_pieces(GuestOffset at, std::span<const std::byte> from) {
+  if (options_.detect_zeroes == Options::DetectZeroes::kOff) return writer_->write(at, from);
+  const bool unmap =
+      options_.detect_zeroes == Options::DetectZeroes::kUnmap && options_.writer.discard;
+  const uint64_t unit = std::max(writer_->image().geometry().subcluster_size(), kLeastZeros);
+  filters::ZeroRuns runs(from, at.value(), unit);
+  while (const auto run = runs.next()) {
+    const GuestOffset begin(run->offset);
+    if (run->zero)
+      RETURN_IF_ERROR(writer_->zero(begin, run->length, unmap));
+    else
+      RETURN_IF_ERROR(writer_->write(begin, from.subspan(begin - at, run->length)));
+  }
+  return {};
+}
+
+Result<void> WritePath::write(GuestOffset at, std::span<const std::byte> from) {
+  if (!gatherer_) return write_pieces(at, from);
+  const auto writing = gatherer_->begin_write(at.value(), from.size());
+  return write_pieces(at, from);
+}
+
+Result<void> WritePath::zero(GuestOffset at, uint64_t length, bool unmap) {
+  unmap = unmap && options_.writer.discard;
+  if (!gatherer_) return writer_->zero(at, length, unmap);
+  const auto writing = gatherer_->begin_write(at.value(), length);
+  return writer_->zero(at, length, unmap);
+}
+
+Result<void> WritePath::send(DiscardGatherer::Batch& batch) {
+  while (const auto piece = batch.next()) {
+    const GuestOffset at(piece->offset);
+    if (piece->kind == DiscardGatherer::Piece::Kind::kZeroFragment)
+      RETURN_IF_ERROR(writer_->zero(at, piece->length, true));
+    else
+      RETURN_IF_ERROR(writer_->discard(at, piece->length));
+  }
+  return {};
+}
+
+Result<void> WritePath::trim(GuestOffset at, uint64_t length) {
+  if (!options_.writer.discard) return {};
+  if (!gatherer_) return writer_->discard(at, length);
+  auto batch = gatherer_->trim(at.value(), length);
+  return send(batch);
+}
+
+// Nothing that a client was promised depends on them, so what goes wrong is of no consequence.
+void WritePath::send_fragments() {
+  if (!gatherer_) return;
+  auto batch = gatherer_->flush();
+  (void)send(batch);
+}
+
+Result<void> WritePath::flush() {
+  send_fragments();
+  return writer_->flush();
+}
+
+Result<void> WritePath::close() {
+  send_fragments();
+  return writer_->close();
+}
+
+}  // namespace plugin

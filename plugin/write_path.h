@@ -1,0 +1,52 @@
+// What becomes of a client's requests on their way to the writer: zeros are found inside of writes,
+// and trims that are too small are gathered, if the user wants that.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "filters/discard_gatherer.h"
+#include "qcow2/disk_writer.h"
+#include "qcow2/offset.h"
+#include "qcow2/result.h"
+
+namespace plugin {
+
+// Thread-safe, but for close ().
+class WritePath {
+ public:
+  struct Options {
+    enum class DetectZeroes { kOff, kOn, kUnmap };
+    DetectZeroes detect_zeroes = DetectZeroes::kOff;
+    bool coalesce_discard = false;
+    bool zero_fragments = false;  // of what is gathered
+    qcow2::DiskWriter::Options writer;
+  };
+
+  WritePath(std::unique_ptr<qcow2::DiskWriter> writer, const Options& options);
+
+  const qcow2::DiskWriter& writer() const { return *writer_; }
+
+  // Ranges must lie within the disk.
+  qcow2::Result<void> write(qcow2::GuestOffset at, std::span<const std::byte> from);
+  // `unmap`: the place in the file is not to be kept.
+  qcow2::Result<void> zero(qcow2::GuestOffset at, uint64_t length, bool unmap);
+  qcow2::Result<void> trim(qcow2::GuestOffset at, uint64_t length);
+  qcow2::Result<void> flush();
+
+  // The end: no request is under way, and none follows.
+  qcow2::Result<void> close();
+
+ private:
+  qcow2::Result<void> write_pieces(qcow2::GuestOffset at, std::span<const std::byte> from);
+  qcow2::Result<void> send(filters::DiscardGatherer::Batch& batch);
+  void send_fragments();
+
+  const Options options_;
+  const std::unique_ptr<qcow2::DiskWriter> writer_;
+  std::unique_ptr<filters::DiscardGatherer> gatherer_;  // nullptr: trims are not gathered
+};
+
+}  // namespace plugin
