@@ -187,13 +187,28 @@ TEST_CASE("a write waits for a trim of its bytes that is on its way", "[gatherer
   write.get();
 }
 
-TEST_CASE("an error ends a batch, and no write waits for the rest of it", "[gatherer]") {
+TEST_CASE("a write waits for the piece with its bytes only", "[gatherer]") {
+  DiscardGatherer gatherer(options());
+  const auto between = gatherer.begin_write(1500, 1);
+  auto batch = gatherer.trim(0, 3 * kGranule);
+  CHECK(batch.next()->offset == 0);
+  auto write =
+      std::async(std::launch::async, [&] { const auto writing = gatherer.begin_write(100, 10); });
+  CHECK(write.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
+  CHECK(batch.next()->offset == 2048);
+  CHECK(write.wait_for(std::chrono::seconds(20)) == std::future_status::ready);
+}
+
+TEST_CASE("an error ends a batch, and what failed is forgotten", "[gatherer]") {
   DiscardGatherer gatherer(options());
   {
     const auto writing = gatherer.begin_write(1500, 1);
     auto batch = gatherer.trim(0, 3 * kGranule);
     CHECK(batch.next()->offset == 0);
   }
+  // The fragments beside what was written are left.
+  CHECK(gatherer.statistics().held_bytes == kGranule - 1);
+  // And nobody waits for what was not sent.
   const auto writing = gatherer.begin_write(0, 3 * kGranule);
   CHECK(gatherer.statistics().held == 0);
 }
