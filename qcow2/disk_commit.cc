@@ -148,7 +148,7 @@ Result<void> DiskWriter::reclaim() {
 }
 
 Result<void> DiskWriter::flush() {
-  return commit(false);
+  return shared_flush_.run([this] { return commit(false); });
 }
 
 Result<void> DiskWriter::close() {

@@ -37,6 +37,7 @@
 #include "qcow2/offset.h"
 #include "qcow2/refcounts.h"
 #include "qcow2/result.h"
+#include "qcow2/shared_flush.h"
 
 namespace qcow2 {
 
@@ -195,6 +196,8 @@ class DiskWriter {
   Frees unlinked_;  // guarded by the map's lock: let go by changes that are not committed
   std::atomic<bool> header_ready_{
       false};  // the header says that somebody writes who knows no bitmaps
+
+  SharedFlush shared_flush_;
 
   // One commit at a time; guards what follows.
   std::mutex commit_mutex_;

@@ -1,0 +1,51 @@
+#include "qcow2/shared_flush.h"
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "tests/catch_text.h"
+
+using qcow2::Error;
+using qcow2::Result;
+using qcow2::SharedFlush;
+
+TEST_CASE("a flush covers what was written before it was asked for", "[shared-flush]") {
+  SharedFlush shared;
+  std::atomic<uint64_t> written{0};
+  std::atomic<uint64_t> safe{0};
+  std::atomic<unsigned> flushes{0};
+  std::atomic<unsigned> running{0};
+  std::atomic<unsigned> wrong{0};
+  constexpr unsigned kThreads = 8;
+  constexpr unsigned kRounds = 200;
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < kThreads; ++t)
+    threads.emplace_back([&] {
+      for (unsigned i = 0; i < kRounds; ++i) {
+        const uint64_t mine = ++written;
+        (void)shared.run([&]() -> Result<void> {
+          if (++running != 1) ++wrong;
+          const uint64_t seen = written;
+          std::this_thread::sleep_for(std::chrono::microseconds(50));
+          safe = seen;
+          ++flushes;
+          --running;
+          return {};
+        });
+        if (safe < mine) ++wrong;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
+  // That is what it is for.
+  CHECK(flushes < kThreads * kRounds);
+}
+
+TEST_CASE("all who share a flush learn that it failed, and nobody else", "[shared-flush]") {
+  SharedFlush shared;
+  REQUIRE_FAILS_WITH(
+      shared.run([]() -> Result<void> { return qcow2::fail(Error::invalid("no room")); }),
+      "no room");
+  REQUIRE_OK(shared.run([]() -> Result<void> { return {}; }));
+}
