@@ -26,9 +26,6 @@ bool ZeroRuns::is_zero(uint64_t begin, uint64_t end) const {
 
 bool ZeroRuns::worthwhile(uint64_t begin, uint64_t end) const {
   if (begin == end) return false;
-  if (begin == offset_ && end == end_) return true;
-  const uint64_t aligned = (begin + granularity_ - 1) & ~(granularity_ - 1);
-  if (aligned + granularity_ > end) return false;
   return zero_runs_ < kAnyLength || end - begin >= kLong;
 }
 

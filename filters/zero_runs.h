@@ -1,14 +1,11 @@
 // Finds the zeros inside a write.
 //
 // A request is cut where the disk's granules begin: the boundaries are multiples of the granularity
-// in disk offsets, not in the buffer.  Runs of whole zero granules come out as zero runs, all else
-// as data; equal neighbours are one run.  Of what is shorter than a granule, at the head and the
-// tail of the request:
-//
-//  * zeros that touch a zero run belong to it.  Whoever gets the zero request finds out for less
-//    what there is to do than by getting data: nothing at all where the disk reads as zeros
-//    already.
-//  * other zeros are data, unless the whole request is zeros: that is one zero run at any length.
+// in disk offsets, not in the buffer.  A granule of which all that lies in the request is zeros
+// goes to a zero run, all else is data; equal neighbours are one run.  So at its head and its tail
+// a request may give a part of a granule to a zero run.  The layer below finds out for less what
+// there is to do than by getting data, which is nothing at all where the disk reads as zeros
+// already; and a stream of zeros that is cut into requests anywhere stays one of zeros.
 //
 // Zeros in many small places must not turn one request into thousands: from the 64th zero run of a
 // request on, only those of 64 KiB or more count.  So a request of n bytes becomes at most
