@@ -1,0 +1,66 @@
+#include "filters/decoded_image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "plugin/snapshot_exports.h"
+#include "qcow2/header.h"
+#include "qcow2/table_cache.h"
+
+namespace filters {
+
+using qcow2::Error;
+using qcow2::Result;
+using qcow2::Snapshot;
+
+namespace {
+
+Error out_of_reach(const std::string& image, const char* what, const std::string& name) {
+  return Error::unsupported(fmt::format(
+      "{}: it has the {} '{}', which cannot be reached through the layer below: serve a "
+      "flat copy (virt-compact copy, qemu-img convert) or, where the files are, nbdkit "
+      "qcow2 FILE without this filter",
+      image, what, name));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<DecodedImage>> DecodedImage::open(std::shared_ptr<qcow2::Storage> storage,
+                                                         uint64_t cache_size) {
+  const std::string& name = storage->name();
+  ASSIGN_OR_RETURN(qcow2::Header header, with_context(qcow2::Header::read(*storage), name));
+  if (!header.backing_file.empty())
+    return qcow2::fail(out_of_reach(name, "backing file", header.backing_file));
+  if (header.has_data_file())
+    return qcow2::fail(out_of_reach(name, "external data file", header.data_file().value_or("")));
+  ASSIGN_OR_RETURN(auto image, qcow2::Image::open(std::move(storage), std::move(header), nullptr,
+                                                  std::make_shared<qcow2::TableCache>(cache_size)));
+  return std::shared_ptr<DecodedImage>(new DecodedImage(std::move(image)));
+}
+
+uint64_t DecodedImage::preferred_block_size() const {
+  // Smaller reads of a compressed cluster decode it more than once.  A page at least, as the
+  // protocol recommends.
+  return std::max<uint64_t>(image_->geometry().cluster_size(), 4096);
+}
+
+Result<std::shared_ptr<DecodedImage::Disk>> DecodedImage::disk(
+    const std::optional<std::string>& snapshot) {
+  const Snapshot* found = nullptr;
+  if (snapshot) {
+    found = qcow2::find_snapshot(snapshots(), *snapshot);
+    if (!found)
+      return qcow2::fail(
+          Error::invalid(fmt::format("{}: there is no snapshot '{}'", image_->name(), *snapshot)));
+  }
+  return disks_.get(found, [&]() -> Result<std::shared_ptr<Disk>> {
+    ASSIGN_OR_RETURN(auto layer, found ? qcow2::Image::snapshot_layer(image_, *found)
+                                       : qcow2::Image::active_layer(image_));
+    std::string description =
+        found ? plugin::describe(*found) : plugin::describe_disk(layer->size());
+    return std::make_shared<Disk>(Disk{qcow2::Disk({std::move(layer)}), std::move(description)});
+  });
+}
+
+}  // namespace filters

@@ -1,0 +1,49 @@
+// A QCOW2 image that the layer below serves, and the disks in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "filters/shared_values.h"
+#include "qcow2/disk.h"
+#include "qcow2/image.h"
+#include "qcow2/result.h"
+#include "qcow2/snapshot_table.h"
+#include "qcow2/storage.h"
+
+namespace filters {
+
+// Thread-safe.  Holds at most `cache_size` bytes of L2 tables, and the L1 tables of those disks
+// that somebody reads.
+class DecodedImage {
+ public:
+  struct Disk {
+    qcow2::Disk disk;
+    std::string description;  // one line, for people
+  };
+
+  // An image that has a backing file or an external data file is an error: names lead nowhere below
+  // a plugin.
+  static qcow2::Result<std::shared_ptr<DecodedImage>> open(std::shared_ptr<qcow2::Storage> storage,
+                                                           uint64_t cache_size);
+
+  const std::vector<qcow2::Snapshot>& snapshots() const { return image_->snapshots(); }
+  // The size of a read that does no work twice, bytes.
+  uint64_t preferred_block_size() const;
+
+  // The disk as it is now, or as it was at the internal snapshot with this id or name.
+  qcow2::Result<std::shared_ptr<Disk>> disk(const std::optional<std::string>& snapshot);
+
+ private:
+  explicit DecodedImage(std::shared_ptr<qcow2::Image> image) : image_(std::move(image)) {}
+
+  const std::shared_ptr<qcow2::Image> image_;
+  // nullptr: the disk as it is now.
+  SharedValues<const qcow2::Snapshot*, Disk> disks_;
+};
+
+}  // namespace filters

@@ -1,0 +1,97 @@
+#include "filters/next_storage.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+namespace filters {
+
+using qcow2::Error;
+using qcow2::HostOffset;
+using qcow2::Result;
+
+namespace {
+
+// nbdkit's own limit on a read.
+constexpr uint64_t kMaxRequest = 64 << 20;
+
+thread_local nbdkit_next* current = nullptr;
+
+uint64_t largest_read(const NextStorage::Shape& shape) {
+  const uint64_t said = shape.maximum != 0 ? shape.maximum : kMaxRequest;
+  const uint64_t minimum = shape.minimum;
+  return std::max(std::min(said, kMaxRequest) / minimum * minimum, minimum);
+}
+
+}  // namespace
+
+NextStorage::Through::Through(nbdkit_next* next) : outer_(std::exchange(current, next)) {}
+
+NextStorage::Through::~Through() {
+  current = outer_;
+}
+
+NextStorage::NextStorage(std::string name, const Shape& shape)
+    : name_(std::move(name)), shape_(shape), largest_(largest_read(shape)) {}
+
+Result<void> NextStorage::read_piece(uint64_t at, std::span<std::byte> to) const {
+  int err = 0;
+  // The lengths that come here are at most largest_.
+  const auto count = static_cast<uint32_t>(to.size());
+  if (current->pread(current, to.data(), count, at, 0, &err) != -1) return {};
+  return qcow2::fail(Error::system(
+      err, fmt::format("{}: reading {} bytes at {:#x} from the layer below", name_, count, at)));
+}
+
+Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {
+  if (!current) return qcow2::fail(Error::invalid(name_ + ": no connection to read it through"));
+  const uint64_t begin = at.value();
+  if (begin >= shape_.size) return 0;
+  to = to.first(std::min<uint64_t>(to.size(), shape_.size - begin));
+  const uint64_t minimum = shape_.minimum;
+  std::vector<std::byte> block;
+
+  for (size_t done = 0; done < to.size();) {
+    const uint64_t from = begin + done;
+    const auto rest = to.subspan(done);
+    // The end of the layer is as good as a boundary.
+    const bool to_the_end = from + rest.size() == shape_.size;
+    if (from % minimum == 0 && (rest.size() >= minimum || to_the_end)) {
+      uint64_t length = std::min<uint64_t>(rest.size(), largest_);
+      if (length < rest.size() || !to_the_end) length -= length % minimum;
+      RETURN_IF_ERROR(read_piece(from, rest.first(length)));
+      done += length;
+      continue;
+    }
+    // A part of a block: the layer gives nothing less than all of it.
+    const uint64_t start = from - from % minimum;
+    block.resize(std::min(minimum, shape_.size - start));
+    RETURN_IF_ERROR(read_piece(start, block));
+    const size_t length = std::min<uint64_t>(rest.size(), start + block.size() - from);
+    std::memcpy(rest.data(), block.data() + (from - start), length);
+    done += length;
+  }
+  return to.size();
+}
+
+Result<void> NextStorage::write(HostOffset /*at*/, std::span<const std::byte> /*from*/) {
+  return qcow2::fail(Error::system(EROFS, name_));
+}
+
+Result<void> NextStorage::flush() {
+  return qcow2::fail(Error::system(EROFS, name_));
+}
+
+Result<void> NextStorage::resize(uint64_t /*size*/) {
+  return qcow2::fail(Error::system(EROFS, name_));
+}
+
+Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
+  return Run{limit, true};
+}
+
+}  // namespace filters
