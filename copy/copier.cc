@@ -11,9 +11,9 @@
 #include "copy/nbd_source.h"
 #include "copy/nbd_uri.h"
 #include "copy/pipeline.h"
+#include "copy/qcow2_sink.h"
 #include "copy/room.h"
 #include "copy/stop.h"
-#include "qcow2/builder.h"
 #include "qcow2/output_file.h"
 
 namespace copy {
@@ -45,8 +45,8 @@ Result<AnySource> open_source(const CopyOptions& options, const Stop& stop) {
   AnySource source;
   ASSIGN_OR_RETURN(const bool is_nbd, is_nbd_uri(options.source));
   if (!is_nbd) {
-    ASSIGN_OR_RETURN(source.local,
-                     LocalSource::open(options.source, options.source_format, options.snapshot));
+    ASSIGN_OR_RETURN(source.local, LocalSource::open(options.source, options.source_format,
+                                                     options.snapshot, options.force_share));
     return source;
   }
   if (options.source_format == qcow2::Format::kQcow2)
@@ -146,13 +146,12 @@ Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const C
 
   ASSIGN_OR_RETURN(const auto out,
                    qcow2::OutputFile::create(options.destination, options.overwrite));
-  ASSIGN_OR_RETURN(const auto builder,
-                   with_context(qcow2::Builder::create(*out, build), options.destination));
+  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(*out, build));
   RETURN_IF_ERROR(check_room(from, build, worker, *out, stop));
 
-  Pipeline pipeline(from, *builder, *out, progress, stop, plan(options, source, worker));
+  Pipeline pipeline(from, *sink, progress, stop, plan(options, source, worker));
   RETURN_IF_ERROR(source.local ? pipeline.run(*source.local) : pipeline.run(*source.nbd));
-  RETURN_IF_ERROR(builder->finish());
+  RETURN_IF_ERROR(sink->finish());
   if (cancel.requested()) return qcow2::fail(Error::cancelled());
   RETURN_IF_ERROR(out->commit());
   progress.update(from.size(), from.size());

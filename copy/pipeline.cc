@@ -81,51 +81,18 @@ Chunk* Pipeline::Queue::pop() {
   return chunk;
 }
 
-Pipeline::Pipeline(Source& source, qcow2::Builder& builder, qcow2::OutputFile& out,
-                   Progress& progress, Stop& stop, const Options& options)
+Pipeline::Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop,
+                   const Options& options)
     : size_(source.size()),
       options_(options),
       feed_(source,
             {options.worker.geometry, options.chunk_size, options.chunks,
              options.worker.compression.has_value()},
             stop),
-      placer_(builder),
-      out_(out),
+      sink_(sink),
+      placer_(sink),
       stop_(stop),
       progress_(progress) {}
-
-// One write for what lies in a row in the file, though zeros were taken out between the pieces.
-Result<void> Pipeline::write(const Chunk& chunk) {
-  const uint64_t cluster_size = options_.worker.geometry.cluster_size();
-  std::vector<iovec> pieces;
-  qcow2::HostOffset begin;
-  qcow2::HostOffset end;
-  const auto flush = [&]() -> Result<void> {
-    if (pieces.empty()) return {};
-    auto written = out_.write_vector(begin, pieces);
-    pieces.clear();
-    return written;
-  };
-  for (size_t i = 0; i < chunk.clusters.size(); ++i) {
-    const Chunk::Cluster& cluster = chunk.clusters[i];
-    const bool plain = cluster.kind == Kind::kData;
-    if (!plain && cluster.kind != Kind::kCompressed) continue;
-    const std::byte* const from =
-        plain ? chunk.bytes.data() + i * cluster_size : chunk.packed.data() + cluster.packed_at;
-    const uint64_t length = plain ? cluster_size : cluster.packed_length;
-    if (pieces.empty() || cluster.host != end) {
-      RETURN_IF_ERROR(flush());
-      begin = cluster.host;
-    }
-    end = cluster.host + length;
-    if (!pieces.empty() &&
-        static_cast<const std::byte*>(pieces.back().iov_base) + pieces.back().iov_len == from)
-      pieces.back().iov_len += length;
-    else
-      pieces.push_back({const_cast<std::byte*>(from), length});
-  }
-  return flush();
-}
 
 void Pipeline::account(const Chunk& chunk) {
   uint64_t data = 0;
@@ -157,7 +124,7 @@ Result<void> Pipeline::finish(ClusterWorker& worker, Chunk* chunk) {
   if (stop_.requested()) return {};
   ASSIGN_OR_RETURN(const auto placed, placer_.complete(chunk));
   for (Chunk* const it : placed) {
-    RETURN_IF_ERROR(write(*it));
+    RETURN_IF_ERROR(sink_.write(*it));
     account(*it);
     feed_.recycle(it);
   }

@@ -24,8 +24,8 @@
 #include "copy/nbd_source.h"
 #include "copy/placer.h"
 #include "copy/progress.h"
+#include "copy/sink.h"
 #include "copy/stop.h"
-#include "qcow2/output_file.h"
 
 namespace copy {
 
@@ -46,10 +46,9 @@ class Pipeline {
     std::atomic<uint64_t> found_zero = 0;  // read, and only zeros
   };
 
-  Pipeline(Source& source, qcow2::Builder& builder, qcow2::OutputFile& out, Progress& progress,
-           Stop& stop, const Options& options);
+  Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop, const Options& options);
 
-  // Runs to the end: when it returns without an error, all guest data is written (not flushed).
+  // Runs to the end: when it returns without an error, all chunks are written.
   qcow2::Result<void> run(const LocalSource& source);
   qcow2::Result<void> run(NbdSource& source);
 
@@ -75,14 +74,13 @@ class Pipeline {
   qcow2::Result<void> work_on_local(const LocalSource& source);
   qcow2::Result<void> work_on_queue(Queue& queue);
   qcow2::Result<void> finish(ClusterWorker& worker, Chunk* chunk);
-  qcow2::Result<void> write(const Chunk& chunk);
   void account(const Chunk& chunk);
 
   const uint64_t size_;  // of the source's disk, bytes
   const Options options_;
   ChunkFeed feed_;
+  Sink& sink_;
   Placer placer_;
-  qcow2::OutputFile& out_;
   Stop& stop_;
   Counts counts_;
 

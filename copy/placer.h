@@ -1,4 +1,4 @@
-// Puts chunks back in guest order and has the builder say where they go.
+// Puts chunks back in guest order and has the sink say where they go.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "copy/chunk.h"
-#include "qcow2/builder.h"
+#include "copy/sink.h"
 #include "qcow2/result.h"
 
 namespace copy {
@@ -16,7 +16,7 @@ namespace copy {
 // write); the guest's bytes are written outside of it.
 class Placer {
  public:
-  explicit Placer(qcow2::Builder& builder) : builder_(builder) {}
+  explicit Placer(Sink& sink) : sink_(sink) {}
 
   // Takes a finished chunk.  Returns, in guest order, the chunks that have their places by this:
   // none if one before it is still under way, several if others waited for it.  The caller writes
@@ -24,10 +24,8 @@ class Placer {
   qcow2::Result<std::vector<Chunk*>> complete(Chunk* chunk);
 
  private:
-  qcow2::Result<void> place(Chunk& chunk);
-
   std::mutex mutex_;
-  qcow2::Builder& builder_;           // guarded by mutex_
+  Sink& sink_;                        // place () with mutex_ held
   uint64_t next_ = 0;                 // guarded by mutex_; the sequence number to be placed next
   std::map<uint64_t, Chunk*> early_;  // guarded by mutex_; those behind it
 };

@@ -25,6 +25,9 @@ class OutputFile final : public Storage {
   // `overwrite`: an existing regular file of that name is replaced by commit (), and is untouched
   // until then; through a symbolic link the file that it leads to is.  Without it an existing name,
   // of whatever kind, is an error, now and in commit ().
+  //
+  // A file to be replaced is locked until then: it is an error if somebody writes to it, who would
+  // go on with a file that has no name any more, and nobody can begin to.
   static Result<std::unique_ptr<OutputFile>> create(const std::string& path, bool overwrite);
 
   ~OutputFile() override;
@@ -32,13 +35,11 @@ class OutputFile final : public Storage {
   const std::string& name() const override { return path_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> write_vector(HostOffset at, std::span<iovec> pieces) override;
   Result<void> flush() override;
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
-
-  // Writes all of `pieces`, one behind the other.  They are changed on the way.
-  Result<void> write_vector(HostOffset at, std::span<iovec> pieces);
 
   // Puts the file on the disk, then under its name, and then the name on the disk.  Once.
   Result<void> commit();
@@ -59,6 +60,7 @@ class OutputFile final : public Storage {
  private:
   OutputFile(std::string path) : path_(std::move(path)) {}
   Result<void> find_target(bool overwrite);
+  Result<void> lock_replaced();
   Result<void> open_unnamed();
   void open_direct();
   void start_write_back(uint64_t written);
@@ -76,6 +78,7 @@ class OutputFile final : public Storage {
     gid_t group;
   };
   std::optional<Owner> replaced_;
+  int replaced_fd_ = -1;  // owned; open on that file for as long as it is locked, or -1
 
   int fd_ = -1;                       // owned
   std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back

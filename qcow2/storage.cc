@@ -7,6 +7,14 @@
 
 namespace qcow2 {
 
+Result<void> Storage::write_vector(HostOffset at, std::span<iovec> pieces) {
+  for (const iovec& piece : pieces) {
+    RETURN_IF_ERROR(write(at, {static_cast<const std::byte*>(piece.iov_base), piece.iov_len}));
+    at += piece.iov_len;
+  }
+  return {};
+}
+
 Result<void> Storage::write_zeroes(HostOffset at, uint64_t length) {
   ASSIGN_OR_RETURN(const uint64_t end, size());
   if (at.value() >= end) return {};

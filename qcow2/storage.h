@@ -1,6 +1,8 @@
 // The one door to bytes: a file, memory, and whatever a test needs to break.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,6 +36,9 @@ class Storage {
 
   // Writes all of `from`; the storage grows when that goes past its end.
   virtual Result<void> write(HostOffset at, std::span<const std::byte> from) = 0;
+
+  // Writes all of `pieces`, one behind the other.  They may be changed on the way.
+  virtual Result<void> write_vector(HostOffset at, std::span<iovec> pieces);
 
   // When it returns, all that was written before is safe from a loss of power.
   virtual Result<void> flush() = 0;

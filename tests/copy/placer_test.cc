@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "copy/qcow2_sink.h"
 #include "qcow2/memory_storage.h"
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
@@ -16,14 +17,14 @@ constexpr uint64_t kChunks = 60;
 constexpr uint64_t kClustersEach = 16;
 constexpr uint64_t kClusterSize = 4096;
 
-std::unique_ptr<qcow2::Builder> make_builder(qcow2::Storage& out) {
+std::unique_ptr<copy::Qcow2Sink> make_sink(qcow2::Storage& out) {
   qcow2::BuildOptions options;
   options.size = kChunks * kClustersEach * kClusterSize;
   options.cluster_bits = 12;
   options.compression_type = qcow2::CompressionType::kZstd;
-  auto builder = qcow2::Builder::create(out, options);
-  REQUIRE_OK(builder);
-  return std::move(*builder);
+  auto sink = copy::Qcow2Sink::create(out, options);
+  REQUIRE_OK(sink);
+  return std::move(*sink);
 }
 
 // Chunks of every kind of cluster, the same ones for the same seed.
@@ -52,8 +53,8 @@ struct Outcome {
 
 Outcome place(uint64_t seed, const std::vector<size_t>& order) {
   qcow2::MemoryStorage out;
-  auto builder = make_builder(out);
-  Placer placer(*builder);
+  const auto sink = make_sink(out);
+  Placer placer(*sink);
   auto chunks = make_chunks(seed);
 
   std::vector<bool> here(kChunks);
@@ -67,7 +68,7 @@ Outcome place(uint64_t seed, const std::vector<size_t>& order) {
     REQUIRE((next == kChunks || !here[next]));
   }
   REQUIRE(next == kChunks);
-  REQUIRE_OK(builder->finish());
+  REQUIRE_OK(sink->finish());
 
   Outcome outcome;
   for (const Chunk& chunk : chunks)
@@ -106,8 +107,8 @@ TEST_CASE("clusters lie in the file in guest order", "[copy]") {
   for (size_t i = 0; i < kChunks; ++i) order[i] = i;
   auto chunks = make_chunks(7);
   qcow2::MemoryStorage out;
-  auto builder = make_builder(out);
-  Placer placer(*builder);
+  const auto sink = make_sink(out);
+  Placer placer(*sink);
   uint64_t last = 0;
   for (Chunk& chunk : chunks) {
     for (auto& cluster : chunk.clusters)
