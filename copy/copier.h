@@ -18,8 +18,9 @@ struct CopyOptions {
   std::string source;                          // a path, or an NBD URI
   std::string destination;                     // a path
   std::optional<qcow2::Format> source_format;  // nothing: found out; not for NBD, where it is raw
-  std::string snapshot;    // an internal snapshot by id or name; empty: the disk as it is now
-  bool overwrite = false;  // replace an existing destination
+  std::string snapshot;      // an internal snapshot by id or name; empty: the disk as it is now
+  bool overwrite = false;    // replace an existing destination
+  bool force_share = false;  // read files that somebody writes to
 
   std::optional<qcow2::CompressionType> compression;  // nothing: plain clusters
   int compression_level = 0;                          // 0: the codec's default

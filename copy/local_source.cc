@@ -13,9 +13,12 @@ constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 
 qcow2::Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
                                                               std::optional<qcow2::Format> format,
-                                                              const std::string& snapshot) {
+                                                              const std::string& snapshot,
+                                                              bool force_share) {
   qcow2::OpenOptions options;
   options.format = format;
+  options.force_share = force_share;
+  options.force_share_option = "--force-share";
   // The map is gone through once, from the beginning to the end.
   options.cache_size = kCacheSize;
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, options));

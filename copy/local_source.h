@@ -14,9 +14,11 @@ namespace copy {
 class LocalSource final : public Source {
  public:
   // `snapshot`: an internal snapshot by id or name; empty: the disk as it is now.
+  // `force_share`: even if somebody writes to it.
   static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
                                                           std::optional<qcow2::Format> format,
-                                                          const std::string& snapshot);
+                                                          const std::string& snapshot,
+                                                          bool force_share);
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return disk_.size(); }

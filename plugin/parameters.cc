@@ -40,6 +40,7 @@ const char* const Parameters::kHelp =
     "[file=]<DISK>              (required) The QCOW2 image.\n"
     "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
     "backing=follow|deny        Whether backing files are opened (default: follow).\n"
+    "force-share=<BOOL>         Read an image that somebody writes to (default: false).\n"
     "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
     "detect-zeroes=off|on|unmap What becomes of zeros in writes (default: off).\n"
     "coalesce-discard=<BOOL>    Gather small trims to whole clusters (default: false);\n"
@@ -53,6 +54,7 @@ int Parameters::set(const char* key, const char* value) {
   const std::string_view name = key;
   if (name == "file") return set_file(value);
   if (name == "backing") return set_backing(value);
+  if (name == "force-share") return parse_bool(value, config_.open.force_share);
   if (name == "discard") return set_discard(value);
   if (name == "detect-zeroes") return set_detect_zeroes(value);
   if (name == "coalesce-discard") return parse_bool(value, config_.write.coalesce_discard);
@@ -82,6 +84,10 @@ int Parameters::complete() {
   }
   if (config_.write.zero_fragments && !config_.write.coalesce_discard) {
     nbdkit_error("zero-fragments=true is for what coalesce-discard=true gathers");
+    return -1;
+  }
+  if (create_ && config_.open.force_share) {
+    nbdkit_error("create=true and force-share=true: a fresh image is shared with nobody");
     return -1;
   }
   if (create_ && !config_.snapshot.empty()) {

@@ -100,7 +100,8 @@ int on_get_ready() noexcept {
   return guarded(-1, [] {
     plugin::Config config = parameters.config();
     config.open.format = qcow2::Format::kQcow2;
-    config.open.writable = true;
+    config.open.writable = !config.open.force_share;
+    config.open.force_share_option = "force-share=true";
     if (parameters.create() && answer(qcow2::create_image(config.file, parameters.image())) == -1)
       return -1;
     auto opened = plugin::ServedImage::open(config);

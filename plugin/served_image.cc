@@ -109,6 +109,9 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   if (main_is_snapshot_ || &disk != main_.get()) return {};
   const std::lock_guard lock(mutex_);
   if (disk.write_path() || read_only_for_good_) return {};
+  if (force_share_)
+    return qcow2::fail(Error::invalid(chain_.storage()->name() +
+                                      ": force-share=true is for reading: start nbdkit with -r"));
   auto writer = chain_.writer(write_options_.writer);
   if (writer) {
     disk.set_write_path(std::make_unique<WritePath>(std::move(*writer), write_options_));

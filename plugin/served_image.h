@@ -63,13 +63,16 @@ class ServedImage {
 
  private:
   ServedImage(qcow2::Chain chain, const Config& config)
-      : chain_(std::move(chain)), write_options_(config.write) {}
+      : chain_(std::move(chain)),
+        write_options_(config.write),
+        force_share_(config.open.force_share) {}
 
   std::vector<Export> list_exports() const;
   qcow2::Result<std::shared_ptr<ServedDisk>> snapshot(std::string_view id_or_name) const;
 
   qcow2::Chain chain_;
   const WritePath::Options write_options_;
+  const bool force_share_;
   std::shared_ptr<ServedDisk> main_;  // what the export "" shows
   bool main_is_snapshot_ = false;
   std::vector<Export> exports_;

@@ -41,9 +41,11 @@ struct Opened {
   std::optional<Error> read_only;  // why it, or its data file, cannot be written
 };
 
+constexpr std::string_view kShutDown = "shut it down first";
+
 // `writable`: for writing, if it may be; else `read_only` becomes the reason.
-Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool writable,
-                                               std::optional<Error>& read_only) {
+Result<std::shared_ptr<FileStorage>> open_unlocked(const std::string& path, bool writable,
+                                                   std::optional<Error>& read_only) {
   if (writable && !read_only) {
     auto file = FileStorage::open_writable(path);
     const int errnum = file ? 0 : file.error().errnum();
@@ -53,24 +55,33 @@ Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool wri
   return FileStorage::open_readonly(path);
 }
 
+// The same, and locks it for reading: of writing nobody thinks yet.
+Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool writable,
+                                               const OpenOptions& options,
+                                               std::optional<Error>& read_only) {
+  ASSIGN_OR_RETURN(auto file, open_unlocked(path, writable, read_only));
+  RETURN_IF_ERROR(lock_for_reading(*file, options));
+  return file;
+}
+
 Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header,
-                                                    OpenOptions::Backing allowed, bool writable,
+                                                    const OpenOptions& options, bool writable,
                                                     std::optional<Error>& read_only) {
   const auto name = header.data_file();
   if (!name)
     return fail(Error::corrupt("the image wants an external data file, and does not name it"));
-  if (allowed == OpenOptions::Backing::kDeny)
+  if (options.backing == OpenOptions::Backing::kDeny)
     return fail(Error::invalid(fmt::format(
         "external data file '{}': the image has one, and that is not allowed here", *name)));
   ASSIGN_OR_RETURN(const std::string resolved,
                    with_context(resolve_name(path, *name), "external data file"));
-  return with_context(open_file(resolved, writable, read_only), "external data file");
+  return with_context(open_file(resolved, writable, options, read_only), "external data file");
 }
 
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
-                          const std::shared_ptr<TableCache>& cache, OpenOptions::Backing allowed) {
+                          const std::shared_ptr<TableCache>& cache, const OpenOptions& options) {
   Opened opened;
-  ASSIGN_OR_RETURN(const auto file, open_file(it.path, it.writable, opened.read_only));
+  ASSIGN_OR_RETURN(const auto file, open_file(it.path, it.writable, options, opened.read_only));
   if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
     return fail(Error::corrupt(
         fmt::format("{}: the backing chain comes back to this file: it has no end", it.path)));
@@ -87,7 +98,7 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   }
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
   if (header.has_data_file()) {
-    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, allowed,
+    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, options,
                                                                    it.writable, opened.read_only),
                                                     it.path));
   }
@@ -115,6 +126,13 @@ Result<Backing> backing_of(const std::string& path, const Header& header,
 }
 
 }  // namespace
+
+Result<void> lock_for_reading(FileStorage& file, const OpenOptions& options) {
+  if (options.force_share) return file.lock(ImageClaim::force_share(), kShutDown);
+  if (options.force_share_option.empty()) return file.lock(ImageClaim::reading(), kShutDown);
+  return file.lock(ImageClaim::reading(), fmt::format("{}, or read it anyway with {}", kShutDown,
+                                                      options.force_share_option));
+}
 
 const char* to_string(Format format) {
   return format == Format::kQcow2 ? "qcow2" : "raw";
@@ -153,6 +171,7 @@ Result<std::string> resolve_name(const std::string& image_path, const std::strin
 Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   const auto cache = std::make_shared<TableCache>(options.cache_size);
   Chain chain;
+  chain.force_share_ = options.force_share;
   // Each file opened so far: meeting one again means that the chain bites its tail.
   std::vector<FileStorage::Identity> seen;
   std::optional<Backing> next = Backing{path, options.format, "", options.writable};
@@ -160,7 +179,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   while (next) {
     const Backing current = std::move(*next);
     next.reset();
-    auto opened = open_layer(current, seen, cache, options.backing);
+    auto opened = open_layer(current, seen, cache, options);
     if (!opened) {
       Error error = std::move(opened).error();
       return fail(current.context.empty() ? std::move(error)
@@ -188,9 +207,25 @@ Disk Chain::disk() const {
 Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& options) const {
   if (!top_)
     return fail(Error::invalid(storage_->name() + ": is no QCOW2 image: it cannot be written"));
+  if (force_share_)
+    return fail(Error::invalid(storage_->name() +
+                               ": is shared with those who write to it: it can only be read"));
   if (read_only_) return fail(*read_only_);
-  return DiskWriter::open(storage_, top_->header(), data_file_,
-                          {layers_.begin() + 1, layers_.end()}, top_->cache(), options);
+  auto locked = lock_top(ImageClaim::writing());
+  if (!locked) return fail(std::move(locked).error());
+  auto writer = DiskWriter::open(storage_, top_->header(), data_file_,
+                                 {layers_.begin() + 1, layers_.end()}, top_->cache(), options);
+  // Who cannot write should not keep others from reading.
+  if (!writer) (void)lock_top(ImageClaim::reading());
+  return writer;
+}
+
+Result<void> Chain::lock_top(ImageClaim claim) const {
+  RETURN_IF_ERROR(files_.front()->lock(claim, kShutDown));
+  if (!data_file_) return {};
+  auto locked = data_file_->lock(claim, kShutDown);
+  if (!locked) (void)files_.front()->lock(ImageClaim::reading(), kShutDown);
+  return locked;
 }
 
 Result<Disk> Chain::snapshot(std::string_view id_or_name) const {

@@ -35,13 +35,22 @@ struct OpenOptions {
   // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
   // permissions or a read-only filesystem forbid that, it is opened for reading alone.
   bool writable = false;
+  // Reads files that somebody else writes to, and lets others write to them.  Such a chain cannot
+  // be written.
+  bool force_share = false;
+  // How a user asks for force_share, for the message that advises it; empty: not advised.
+  std::string force_share_option;
 };
+
+// Locks `file` for reading, as the options want it.
+Result<void> lock_for_reading(FileStorage& file, const OpenOptions& options);
 
 // An image and its backing chain.  Disks made from it keep what they need alive, and may outlive
 // it.
 class Chain {
  public:
   // Opens `path` and, one by one, what lies behind it.  An error names the file that it is about.
+  // All files are locked for reading, for as long as somebody keeps them open.
   static Result<Chain> open(const std::string& path, const OpenOptions& options);
 
   Format format() const { return top_ ? Format::kQcow2 : Format::kRaw; }
@@ -54,17 +63,23 @@ class Chain {
   Disk disk() const;
   // The disk to write to; the chain must have been opened writable.  At most one at a time, and
   // disk () must not be read beside it: what it reads is the writer's to say.  Snapshots may.
+  //
+  // Locks the image and its data file for writing.  That somebody else reads or writes them is a
+  // system error, EBUSY.
   Result<std::unique_ptr<DiskWriter>> writer(const DiskWriter::Options& options) const;
   // The disk as it was at an internal snapshot.
   Result<Disk> snapshot(std::string_view id_or_name) const;
 
  private:
+  Result<void> lock_top(ImageClaim claim) const;
+
   std::shared_ptr<Storage> storage_;  // of the top
   std::shared_ptr<Image> top_;        // nullptr: raw
   std::vector<std::shared_ptr<Layer>> layers_;
   std::vector<std::shared_ptr<FileStorage>> files_;
   std::shared_ptr<FileStorage> data_file_;  // of the top; nullptr: none
   std::optional<Error> read_only_;          // why the top cannot be written
+  bool force_share_ = false;
 };
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:

@@ -56,6 +56,10 @@ FileStorage::~FileStorage() {
   ::close(fd_);
 }
 
+Result<void> FileStorage::lock(ImageClaim claim, std::string_view advice) {
+  return lock_.take(fd_, name_, claim, advice);
+}
+
 Failure FileStorage::system_error(int errnum, const char* operation, uint64_t at) const {
   return fail(Error::system(errnum, fmt::format("{}: {} at {:#x}", name_, operation, at)));
 }

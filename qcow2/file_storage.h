@@ -5,7 +5,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
+#include "qcow2/image_lock.h"
 #include "qcow2/storage.h"
 
 namespace qcow2 {
@@ -27,6 +29,11 @@ class FileStorage final : public Storage {
   static Result<std::shared_ptr<FileStorage>> open_writable(const std::string& path);
 
   ~FileStorage() override;
+
+  // Says to others, QEMU among them, what is done with the file, for as long as it is open or until
+  // the next call; see ImageLock::take.  Nothing is said before the first call.  One thread at a
+  // time.
+  Result<void> lock(ImageClaim claim, std::string_view advice);
 
   const std::string& name() const override { return name_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
@@ -51,6 +58,7 @@ class FileStorage final : public Storage {
 
   std::string name_;
   int fd_;  // owned
+  ImageLock lock_;
   Identity identity_{};
   bool is_block_device_ = false;
 };

@@ -12,6 +12,7 @@
 #include <cstdlib>
 
 #include "qcow2/aligned_buffer.h"
+#include "qcow2/image_lock.h"
 
 namespace qcow2 {
 
@@ -63,6 +64,7 @@ Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, 
 OutputFile::~OutputFile() {
   if (direct_fd_ >= 0) ::close(direct_fd_);
   if (fd_ >= 0) ::close(fd_);
+  if (replaced_fd_ >= 0) ::close(replaced_fd_);
   if (!hidden_.empty()) ::unlink(hidden_.c_str());
 }
 
@@ -89,7 +91,15 @@ Result<void> OutputFile::find_target(bool overwrite) {
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
   replaced_ = Owner{status.st_mode & 07777, status.st_uid, status.st_gid};
-  return {};
+  return lock_replaced();
+}
+
+Result<void> OutputFile::lock_replaced() {
+  replaced_fd_ = ::open(target_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  // To replace a file one need not be allowed to read it, nor can it be locked then.
+  if (replaced_fd_ < 0) return {};
+  return ImageLock().take(replaced_fd_, path_, ImageClaim::replacing(),
+                          "shut it down before the file is replaced");
 }
 
 Result<void> OutputFile::open_unnamed() {

@@ -125,6 +125,7 @@ void CopyCommand::add_options(CLI::App& app) {
       app, "--snapshot", "NAME", options_.snapshot,
       [](const std::string& text) -> Result<std::string> { return text; },
       "copy the disk as it was at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC");
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
   add_parsed_option(app, "--threads", "N", options_.threads, parse_count(0, kMaxThreads),
                     "that read and compress; default: one a processor");
@@ -157,7 +158,8 @@ Result<void> CopyCommand::run(const Console& console) {
   options_.compression_level = compression.level;
 
   // A source that cannot be read like this, or is no file, is for the copy to judge.
-  const auto source = read_image_info(options_.source, options_.source_format);
+  const auto source =
+      read_image_info(options_.source, options_.source_format, options_.force_share);
   if (source) console.note(describe(*source));
   copy::Cancel cancel;
   const StopSignals signals(cancel);

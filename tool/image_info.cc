@@ -22,8 +22,13 @@ std::string full_backing_filename(const std::string& path, const std::string& na
 
 }  // namespace
 
-Result<ImageInfo> read_image_info(const std::string& path, std::optional<qcow2::Format> format) {
+Result<ImageInfo> read_image_info(const std::string& path, std::optional<qcow2::Format> format,
+                                  bool force_share) {
   ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
+  qcow2::OpenOptions options;
+  options.force_share = force_share;
+  options.force_share_option = "--force-share";
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
   ImageInfo info;
   info.filename = path;
   ASSIGN_OR_RETURN(info.file_length, file->size());

@@ -26,8 +26,8 @@ struct ImageInfo {
 };
 
 // Reads the header and the snapshot table of the image at `path`; nothing for `format` lets the
-// content decide.  Errors name the path.
+// content decide.  `force_share`: even if somebody writes to it.  Errors name the path.
 qcow2::Result<ImageInfo> read_image_info(const std::string& path,
-                                         std::optional<qcow2::Format> format);
+                                         std::optional<qcow2::Format> format, bool force_share);
 
 }  // namespace tool

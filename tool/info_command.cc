@@ -27,6 +27,7 @@ void InfoCommand::add_options(CLI::App& app) {
         return parse_format(text);
       },
       "format of FILE, qcow2 or raw; found out if not given");
+  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_parsed_option(
       app, "--output", "AS", json_,
       [](const std::string& text) -> Result<bool> {
@@ -46,7 +47,7 @@ Result<void> InfoCommand::run(const Console& console) {
   if (is_nbd)
     return fail(Error::unsupported(
         fmt::format("'{}': info looks at files; nbdinfo tells of NBD servers", file_)));
-  ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_));
+  ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_, force_share_));
   if (json_) return console.print(info_report_json(info));
   if (console.manner().quiet) return {};
   return console.print(info_report(info, console.manner().verbose, console.palette()));

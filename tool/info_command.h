@@ -21,6 +21,7 @@ class InfoCommand final : public Command {
  private:
   std::string file_;
   std::optional<qcow2::Format> format_;
+  bool force_share_ = false;
   bool json_ = false;
 };
 
