@@ -22,6 +22,9 @@ namespace {
 constexpr char kName[] = "coalesce-discard";
 constexpr char k16[] = "coalesce-discard-granularity=16k";
 
+// For --run, before its commands.
+constexpr char kQemuIo[] = "qemu-io -f raw -d unmap nbd+unix:///?socket=$unixsocket ";
+
 std::vector<std::byte> bytes(size_t length, uint8_t value = 0xaa) {
   return std::vector<std::byte>(length, std::byte{value});
 }
@@ -110,8 +113,7 @@ TEST_CASE("the end of the server is one of all connections", "[coalesce-discard]
   // The client goes without a word.
   support::run_ok({"nbdkit", "-f", "-U", "-", "--filter=" + test::filter(kName), "--filter=log",
                    "memory", "1M", k16, "logfile=" + log, "--run",
-                   "qemu-io -f raw -d unmap -c 'discard 4k 8k' -c 'abort' "
-                   "nbd+unix:///?socket=$unixsocket || true"});
+                   std::string(kQemuIo) + "-c 'discard 4k 8k' -c abort || true"});
   const auto lines = support::run_ok({"cat", log}).out;
   CHECK_THAT(lines, Contains("Trim id=1 offset=0x1000 count=0x2000"));
 }
@@ -262,58 +264,86 @@ TEST_CASE("statistics of trims are told at the end, when asked for", "[coalesce-
   const auto outcome =
       support::run({"nbdkit", "-f", "-v", "-U", "-", "-D", "coalesce-discard.stats=1",
                     "--filter=" + test::filter(kName), "memory", "1M", "--run",
-                    "qemu-io -f raw -d unmap -c 'discard 0 60k' -c 'discard 60k 8k' "
-                    "nbd+unix:///?socket=$unixsocket"});
+                    std::string(kQemuIo) + "-c 'discard 0 60k' -c 'discard 60k 8k'"});
   CHECK_THAT(outcome.err, Contains("2 trims of 69632 bytes became 1 of whole granules, of 65536 "
                                    "bytes, 61440 of them joined"));
 }
 
-TEST_CASE("no client loses what it wrote", "[coalesce-discard]") {
+namespace {
+
+// A client that trims and writes at random its own stripes of the disk, every kClients-th, and
+// looks after them.  Throws when a byte that it wrote is not there.
+constexpr unsigned kClients = 4;
+constexpr uint64_t kStripe = 3000;  // no multiple of a block
+constexpr uint64_t kDisk = 256 << 10;
+
+void look_after_stripes(WritingClient& client, unsigned self, Random random) {
+  std::vector<uint8_t> model(kDisk);  // 0: nothing that is known
+  const uint64_t count = support::iterations(200);
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t stripe = random.below(kDisk / kStripe / kClients) * kClients + self;
+    const uint64_t at = stripe * kStripe;
+    const auto choice = random.below(100);
+    if (choice < 60) {
+      client.trim(at, kStripe);
+      std::fill_n(model.begin() + at, kStripe, 0);
+    } else if (choice < 90) {
+      const uint64_t offset = at + random.below(kStripe);
+      const uint64_t length = 1 + random.below(at + kStripe - offset);
+      const auto value = static_cast<uint8_t>(1 + random.below(255));
+      client.write(offset, bytes(length, value));
+      std::fill_n(model.begin() + offset, length, value);
+    } else if (choice < 95) {
+      client.flush();
+    } else {
+      const auto disk = client.read(0, kDisk);
+      for (uint64_t n = 0; n < kDisk; ++n)
+        if (model[n] != 0 && disk[n] != std::byte{model[n]})
+          throw std::runtime_error("byte " + std::to_string(n) + " is lost");
+    }
+  }
+}
+
+// Half of the clients ask for `name`, the other half for `other`.
+void check_clients(FilteredServer& server, const std::string& name, const std::string& other) {
   const uint64_t seed = support::base_seed();
-  constexpr uint64_t kSize = 256 << 10;
-  constexpr unsigned kClients = 4;
-  constexpr uint64_t kStripe = 3000;  // that is no multiple of a block
-  FilteredServer server(
-      kName, {"--filter=delay", "memory", std::to_string(kSize), "coalesce-discard-granularity=2k",
-              "delay-trim=2ms", "delay-write=1ms", "coalesce-discard-limit=16"});
   std::vector<std::string> errors(kClients);
   std::vector<std::thread> threads;
+  threads.reserve(kClients);
   for (unsigned t = 0; t < kClients; ++t)
     threads.emplace_back([&, t] {
       try {
-        WritingClient client(server.socket(), t < 2 ? "" : "other");
-        Random random(seed + t);
-        std::vector<uint8_t> model(kSize);  // 0: nothing that is known
-        const uint64_t count = support::iterations(200);
-        for (uint64_t i = 0; i < count; ++i) {
-          const uint64_t stripe = random.below(kSize / kStripe / kClients) * kClients + t;
-          const uint64_t at = stripe * kStripe;
-          const auto choice = random.below(100);
-          if (choice < 60) {
-            client.trim(at, kStripe);
-            std::fill_n(model.begin() + at, kStripe, 0);
-          } else if (choice < 90) {
-            const uint64_t offset = at + random.below(kStripe);
-            const uint64_t length = 1 + random.below(at + kStripe - offset);
-            const auto value = static_cast<uint8_t>(1 + random.below(255));
-            client.write(offset, bytes(length, value));
-            std::fill_n(model.begin() + offset, length, value);
-          } else if (choice < 95) {
-            client.flush();
-          } else {
-            const auto disk = client.read(0, kSize);
-            for (uint64_t n = 0; n < kSize; ++n)
-              if (model[n] != 0 && disk[n] != std::byte{model[n]})
-                throw std::runtime_error("byte " + std::to_string(n) + " is lost");
-          }
-        }
+        WritingClient client(server.socket(), t < kClients / 2 ? name : other);
+        look_after_stripes(client, t, Random(seed + t));
       } catch (const std::exception& error) {
         errors[t] = error.what();
       }
     });
   for (auto& it : threads) it.join();
-  for (const auto& it : errors) CHECK(it.empty());
+  for (const auto& it : errors) CHECK(it == "");
+}
+
+}  // namespace
+
+TEST_CASE("no client loses what it wrote", "[coalesce-discard]") {
+  FilteredServer server(
+      kName, {"--filter=delay", "memory", std::to_string(kDisk), "coalesce-discard-granularity=2k",
+              "delay-trim=2ms", "delay-write=1ms", "coalesce-discard-limit=16"});
+  check_clients(server, "", "other");
   const auto requests = server.requests();
-  CHECK(std::any_of(requests.begin(), requests.end(),
-                    [](const std::string& it) { return it.ends_with("+2048"); }));
+  CHECK(std::any_of(requests.begin(), requests.end(), [](const std::string& it) {
+    return it.starts_with("trim ") && it.ends_with("+2048");
+  }));
+}
+
+TEST_CASE("no client of our plugin loses what it wrote", "[coalesce-discard][filters-plugin]") {
+  const support::TempDirectory folder;
+  const std::string image = folder / "disk.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image,
+                   std::to_string(kDisk)});
+  {
+    FilteredServer server(kName, {test::plugin(), image, "zero-fragments=true"});
+    check_clients(server, "", "");
+  }
+  support::run_ok({"qemu-img", "check", image});
 }

@@ -154,10 +154,11 @@ TEST_CASE("statistics are told at the end, when asked for", "[detect-zeroes]") {
     WARN("skipped: nbdkit does not end by itself with this sanitizer");
     return;
   }
-  const auto outcome = support::run({"nbdkit", "-f", "-v", "-U", "-", "-D", "detect-zeroes.stats=1",
-                                     "--filter=" + test::filter(kName), "memory", "1M", "--run",
-                                     "qemu-io -f raw -c 'write -P 0 0 64k' -c 'write -P 1 64k 64k' "
-                                     "nbd+unix:///?socket=$unixsocket"});
+  const std::string client =
+      "qemu-io -f raw -c 'write -P 0 0 64k' -c 'write 64k 64k' nbd+unix:///?socket=$unixsocket";
+  const auto outcome =
+      support::run({"nbdkit", "-f", "-v", "-U", "-", "-D", "detect-zeroes.stats=1",
+                    "--filter=" + test::filter(kName), "memory", "1M", "--run", client});
   CHECK_THAT(outcome.err,
              Contains("2 writes of 131072 bytes became 1 writes and 1 zero requests of "
                       "65536 bytes"));
@@ -170,6 +171,7 @@ TEST_CASE("a disk is the same with the filter and without it", "[detect-zeroes]"
   FilteredServer with(kName, {"memory", std::to_string(kSize)});
   FilteredServer without("", {"memory", std::to_string(kSize)});
   std::vector<std::thread> threads;
+  threads.reserve(kClients);
   std::vector<std::string> errors(kClients);
   for (unsigned t = 0; t < kClients; ++t)
     threads.emplace_back([&, t] {

@@ -128,6 +128,7 @@ void run_clients(uint64_t seed, const DiscardGatherer::Options& options, bool ev
   SlowDisk disk;
   Outcome outcome;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (unsigned t = 0; t < kThreads; ++t)
     threads.emplace_back([&, t] { run_client(gatherer, disk, t, seed, everywhere, outcome); });
   for (auto& it : threads) it.join();

@@ -13,6 +13,12 @@ namespace test {
 
 namespace {
 
+std::string must_be_set(const char* variable) {
+  const char* const value = std::getenv(variable);
+  if (!value) throw std::runtime_error(fmt::format("{} is not set", variable));
+  return value;
+}
+
 std::string lower(std::string word) {
   for (char& c : word) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return word;
@@ -57,9 +63,11 @@ std::vector<std::string> command(const std::string& name, const std::string& log
 }  // namespace
 
 std::string filter(const std::string& name) {
-  const char* const folder = std::getenv("VIRT_COMPACT_FILTERS");
-  if (!folder) throw std::runtime_error("VIRT_COMPACT_FILTERS does not say where the filters are");
-  return fmt::format("{}/nbdkit-{}-filter.so", folder, name);
+  return fmt::format("{}/nbdkit-{}-filter.so", must_be_set("VIRT_COMPACT_FILTERS"), name);
+}
+
+std::string plugin() {
+  return must_be_set("VIRT_COMPACT_PLUGIN");
 }
 
 support::Outcome try_filter(const std::string& name, const std::vector<std::string>& arguments) {

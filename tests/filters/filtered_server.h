@@ -13,6 +13,9 @@ namespace test {
 // Path of the filter `name`: nbdkit loads it by that.
 std::string filter(const std::string& name);
 
+// Path of our plugin.
+std::string plugin();
+
 // What `nbdkit --filter=<name> <arguments>` with `--run true` says, whether it comes up or not.
 support::Outcome try_filter(const std::string& name, const std::vector<std::string>& arguments);
 

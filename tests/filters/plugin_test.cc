@@ -1,10 +1,7 @@
 // The filters on top of our own plugin: what they are good for.
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <catch2/catch.hpp>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -24,12 +21,6 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kSize = 32 * kMiB;
 
-std::string plugin() {
-  const char* const path = std::getenv("VIRT_COMPACT_PLUGIN");
-  if (!path) throw std::runtime_error("VIRT_COMPACT_PLUGIN does not say where the plugin is");
-  return path;
-}
-
 std::string make_image(const TempDirectory& folder, const std::string& cluster_size) {
   const std::string image = folder / (cluster_size + ".qcow2");
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=" + cluster_size,
@@ -48,7 +39,7 @@ uint64_t trim_most(const std::string& filter, const std::vector<std::string>& pa
   const TempDirectory folder;
   const std::string image = make_image(folder, "1M");
   {
-    std::vector<std::string> words{plugin(), image};
+    std::vector<std::string> words{test::plugin(), image};
     words.insert(words.end(), parameters.begin(), parameters.end());
     FilteredServer server(filter, words);
     WritingClient client(server.socket());
@@ -94,7 +85,7 @@ TEST_CASE("zeros in writes take no clusters", "[filters-plugin]") {
   const auto write = [&](const std::string& filter, const std::string& name) {
     const std::string image = folder / name;
     support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, std::to_string(kSize)});
-    FilteredServer server(filter, {plugin(), image});
+    FilteredServer server(filter, {test::plugin(), image});
     WritingClient client(server.socket());
     for (uint64_t at = 0; at < kSize;) {
       const uint64_t length = std::min(kSize - at, random.between(kCluster / 4, 3 * kMiB));
