@@ -116,7 +116,7 @@ TEST_CASE("the ragged rest is zeroed for who wants that", "[write-path]") {
   WritePath::Options options;
   options.coalesce_discard = true;
   options.zero_fragments = true;
-  const auto path = open(image, options);
+  auto path = open(image, options);
   REQUIRE_OK(path->write(GuestOffset(0), filled(64 * k, 9)));
   REQUIRE_OK(path->trim(GuestOffset(10 * k), 20 * k));
   CHECK(reads_as(*path, 0, 64 * k, 9));
@@ -124,6 +124,7 @@ TEST_CASE("the ragged rest is zeroed for who wants that", "[write-path]") {
   CHECK(reads_as(*path, 10 * k, 20 * k, 0));
   CHECK(reads_as(*path, 30 * k, 34 * k, 9));
   REQUIRE_OK(path->close());
+  path.reset();  // it has the image for itself
   test::qemu_img({"check", "-q", image});
 }
 
