@@ -43,8 +43,8 @@ Result<void> NextStorage::read_piece(uint64_t at, std::span<std::byte> to) const
   // The lengths that come here are at most largest_.
   const auto count = static_cast<uint32_t>(to.size());
   if (current->pread(current, to.data(), count, at, 0, &err) != -1) return {};
-  return qcow2::fail(Error::system(
-      err, fmt::format("{}: reading {} bytes at {:#x} from the layer below", name_, count, at)));
+  return qcow2::fail(
+      Error::system(err, fmt::format("reading {} bytes at {:#x} of {}", count, at, name_)));
 }
 
 Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {

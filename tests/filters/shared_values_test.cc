@@ -1,0 +1,56 @@
+#include "filters/shared_values.h"
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using filters::SharedValues;
+using qcow2::Result;
+using Made = Result<std::shared_ptr<int>>;
+
+}  // namespace
+
+TEST_CASE("a value is shared for as long as somebody uses it", "[shared-values]") {
+  SharedValues<std::string, int> values;
+  int made = 0;
+  const auto make = [&]() -> Made { return std::make_shared<int>(++made); };
+  auto a = values.get("a", make).value();
+  CHECK(values.get("a", make).value() == a);
+  CHECK(values.get("b", make).value() != a);
+  CHECK(made == 2);
+  a.reset();
+  CHECK(*values.get("a", make).value() == 3);
+}
+
+TEST_CASE("what cannot be made is not kept", "[shared-values]") {
+  SharedValues<std::string, int> values;
+  const auto fail = []() -> Made { return qcow2::fail(qcow2::Error::invalid("no")); };
+  CHECK_FALSE(values.get("a", fail));
+  const auto made = values.get("a", []() -> Made { return std::make_shared<int>(7); });
+  REQUIRE(made);
+  CHECK(**made == 7);
+}
+
+TEST_CASE("all who come at once get the same", "[shared-values]") {
+  for (unsigned round = 0; round < 50; ++round) {
+    SharedValues<std::string, int> values;
+    constexpr unsigned kThreads = 8;
+    std::vector<std::shared_ptr<int>> got(kThreads);
+    std::atomic<unsigned> ready = 0;
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < kThreads; ++i)
+      threads.emplace_back([&, i] {
+        ++ready;
+        while (ready < kThreads) std::this_thread::yield();
+        got[i] = values.get("a", []() -> Made { return std::make_shared<int>(0); }).value();
+      });
+    for (std::thread& it : threads) it.join();
+    CHECK(std::set<std::shared_ptr<int>>(got.begin(), got.end()).size() == 1);
+  }
+}
