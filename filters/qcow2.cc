@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -38,9 +39,9 @@ constexpr int64_t kMinCacheSize = 64 << 10;
 std::optional<std::string> main_snapshot;  // what is shown unless the export's name says it
 uint64_t cache_size = 32 << 20;            // bytes, for each image
 
-// An export of the layer below, and its size.  One that has another size than before is another
-// image by now.
-using ImageKey = std::pair<std::string, uint64_t>;
+// Which layer below (this filter may be there twice), its export, and the size of that: one that
+// has another size than before is another image by now.
+using ImageKey = std::tuple<const nbdkit_backend*, std::string, uint64_t>;
 filters::SharedValues<ImageKey, DecodedImage> images;
 
 // What the name of an export means.
@@ -51,6 +52,7 @@ struct ExportName {
 
 // One connection.
 struct Connection {
+  const nbdkit_backend* backend = nullptr;
   ExportName name;
   std::shared_ptr<DecodedImage> image;
   std::shared_ptr<DecodedImage::Disk> disk;
@@ -83,7 +85,8 @@ ExportName parse_export(std::string_view name) {
 }
 
 // The image that `next` gives for this export of the layer below, which must be prepared.
-Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const std::string& below) {
+Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_backend* backend,
+                                               const std::string& below) {
   const int64_t size = next->get_size(next);
   const auto block = filters::block_size_of(next);
   const int can_share = next->can_multi_conn(next);
@@ -103,7 +106,7 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const std::str
   // A layer that does not promise that all connections see one and the same may show each its own:
   // no table that came through one of them must tell where another one's data are.
   if (can_share == 0) return open();
-  return images.get({below, shape.size}, open);
+  return images.get({backend, below, shape.size}, open);
 }
 
 int set_cache_size(const char* key, const char* value) {
@@ -148,7 +151,7 @@ std::vector<plugin::Export> exports_in(nbdkit_backend* backend) {
   if (!next || next->prepare(next.get()) == -1) return {};
   const auto look = [&]() -> Result<std::vector<plugin::Export>> {
     const NextStorage::Through through(next.get());
-    ASSIGN_OR_RETURN(const auto image, image_of(next.get(), ""));
+    ASSIGN_OR_RETURN(const auto image, image_of(next.get(), backend, ""));
     ASSIGN_OR_RETURN(const auto disk, image->disk(main_snapshot));
     auto exports = plugin::list_snapshot_exports(image->snapshots());
     exports.insert(exports.begin(), {"", disk->description});
@@ -188,6 +191,7 @@ void* on_open(nbdkit_next_open* next, nbdkit_context* context, int /*readonly*/,
               const char* export_name, int /*is_tls*/) noexcept {
   return guarded(static_cast<void*>(nullptr), [&]() -> void* {
     auto connection = std::make_unique<Connection>();
+    connection->backend = nbdkit_context_get_backend(context);
     connection->name = parse_export(export_name);
     if (next(context, 1, connection->name.below.c_str()) == -1) return nullptr;
     return connection.release();
@@ -202,7 +206,7 @@ int on_prepare(nbdkit_next* next, void* handle, int /*readonly*/) noexcept {
   return guarded(-1, [&] {
     Connection& connection = connection_of(handle);
     const NextStorage::Through through(next);
-    auto image = image_of(next, connection.name.below);
+    auto image = image_of(next, connection.backend, connection.name.below);
     if (!image) {
       report(image.error());
       return -1;

@@ -390,6 +390,19 @@ TEST_CASE("an image in memory", "[qcow2-filter]") {
   CHECK((read_all(server, "") == support::read_file(sample.now)));
 }
 
+TEST_CASE("an image in an image", "[qcow2-filter]") {
+  const TempDirectory folder;
+  const Sample sample(folder.path());
+  const std::string outer = folder / "outer";
+  support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", sample.path, outer});
+  // The same length as what is in it: nothing but their places tells the two apart.
+  const auto length = fs::file_size(sample.path);
+  REQUIRE(fs::file_size(outer) < length);
+  support::resize_file(outer, length);
+  const NbdServer server = serve({"--filter=" + test::filter("qcow2"), "file", outer});
+  CHECK((read_all(server, "") == support::read_file(sample.now)));
+}
+
 TEST_CASE("parameters of the filter", "[qcow2-filter]") {
   const auto refused = [](const std::string& parameter) {
     return test::try_filter("qcow2", {"null", parameter}).err;
