@@ -118,5 +118,8 @@ TEST_CASE("bad parameters are refused", "[plugin]") {
   check_refused({image, "cache-size=lots"}, "could not parse");
   check_refused({image, "snapshot="}, "snapshot= is empty");
   check_refused({image, "snapshot=none"}, "there is no snapshot 'none'");
+  check_refused({image, "force-share=perhaps"}, "could not decipher boolean (perhaps)");
+  check_refused({image + "2", "create=true", "size=1M", "force-share=true"},
+                "a fresh image is shared with nobody");
   check_refused({image, "colour=blue"}, "unknown parameter 'colour'");
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "qcow2/create_image.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
 #include "tests/qcow2/tiny_image.h"
@@ -199,4 +200,70 @@ TEST_CASE("a snapshot is a disk of its own size", "[chain]") {
   const auto raw = Chain::open(folder / "raw", {});
   REQUIRE_OK(raw);
   REQUIRE_FAILS_WITH(raw->snapshot("then"), "a raw file has no snapshot");
+}
+
+TEST_CASE("a chain is locked as it is used", "[chain]") {
+  const test::ScratchFolder folder;
+  const std::string path = folder / "disk";
+  BuildOptions fresh;
+  fresh.size = 1 << 20;
+  REQUIRE_OK(create_image(path, fresh));
+  OpenOptions writable;
+  writable.writable = true;
+  const auto first = Chain::open(path, writable);
+  REQUIRE_OK(first);
+  {
+    // Who may write, and does not yet, keeps nobody from reading.
+    const auto second = Chain::open(path, writable);
+    REQUIRE_OK(second);
+    REQUIRE_FAILS_WITH(first->writer({}), "which lets nobody write to it meanwhile: shut it down");
+    REQUIRE_FAILS_WITH(second->writer({}), "which lets nobody write to it meanwhile: shut it down");
+  }
+  REQUIRE_OK(first->writer({}));
+  OpenOptions shared;
+  REQUIRE_FAILS_WITH(Chain::open(path, shared), "which writes to it: shut it down first");
+  shared.force_share_option = "this";
+  REQUIRE_FAILS_WITH(Chain::open(path, shared), "shut it down first, or read it anyway with this");
+  shared.force_share = true;
+  const auto reader = Chain::open(path, shared);
+  REQUIRE_OK(reader);
+  REQUIRE_FAILS_WITH(reader->writer({}), "it can only be read");
+}
+
+TEST_CASE("an image that cannot be written is still there for readers", "[chain]") {
+  const test::ScratchFolder folder;
+  const std::string path = folder / "disk";
+  TinyImage image = base(1);
+  image.set_incompatible(incompatible::kCorrupt);
+  write(path, image.bytes);
+  OpenOptions writable;
+  writable.writable = true;
+  const auto chain = Chain::open(path, writable);
+  REQUIRE_OK(chain);
+  REQUIRE_FAILS_WITH(chain->writer({}), "corrupt");
+  REQUIRE_OK(Chain::open(path, {}));
+}
+
+TEST_CASE("an image and its data file are locked together", "[chain]") {
+  const test::ScratchFolder folder;
+  const std::string path = folder / "disk";
+  TinyImage image(12, 4096);
+  image.set_incompatible(incompatible::kDataFile);
+  image.put_extension(112, HeaderExtension::kDataFile, "data");
+  write(path, image.bytes);
+  write(folder / "data", std::vector<std::byte>(4096));
+  OpenOptions writable;
+  writable.writable = true;
+  const auto chain = Chain::open(path, writable);
+  REQUIRE_OK(chain);
+  {
+    // Somebody reads the data file alone.
+    OpenOptions raw;
+    raw.format = Format::kRaw;
+    const auto data = Chain::open(folder / "data", raw);
+    REQUIRE_OK(data);
+    REQUIRE_FAILS_WITH(chain->writer({}), folder / "data" + ": is in use by ");
+    // The image itself was given back.
+    REQUIRE_OK(Chain::open(path, {}));
+  }
 }
