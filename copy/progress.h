@@ -5,11 +5,28 @@
 
 namespace copy {
 
+// What a job is at.
+enum class Phase { kCopy, kVerify };
+
+inline const char* to_string(Phase phase) {
+  return phase == Phase::kVerify ? "verify" : "copy";
+}
+
+// All of it is called from any thread of a pipeline, one call at a time.
 class Progress {
  public:
+  // The total of a source that does not say how long it is, such as a pipe.
+  static constexpr uint64_t kUnknown = UINT64_MAX;
+
   virtual ~Progress() = default;
-  // `done` of `total` guest bytes: copied, or known to need no copying.  Never falls.  Called from
-  // any thread of the pipeline, one at a time, often: be quick.
+
+  // The next part of the job begins, and counts from 0 again.  A job begins with kCopy, which need
+  // not be said.  For those who do not care: what update () says tells all the same.
+  virtual void begin(Phase /*phase*/) {}
+
+  // `done` of `total` guest bytes (or of kUnknown): copied, or known to need no copying.  Within a
+  // phase `done` never falls; a total that was unknown may become known, when the end is reached.
+  // Comes often: be quick.
   virtual void update(uint64_t done, uint64_t total) = 0;
 };
 
