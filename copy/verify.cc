@@ -1,0 +1,160 @@
+#include "copy/verify.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <span>
+
+#include "copy/stop.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Extent;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+// What a disk without clusters is read in.
+constexpr uint64_t kClusterSize = 64 << 10;
+// As many differences stand in an error's text.
+constexpr size_t kShown = 4;
+
+// The first bytes of a source: devices and servers round the size of a disk up, or are larger from
+// the start.
+class Front final : public Source {
+ public:
+  Front(Source& whole, uint64_t size)
+      : whole_(whole), alignment_(whole.alignment()), size_(round_up(size)) {}
+
+  const std::string& name() const override { return whole_.name(); }
+  uint64_t size() const override { return size_; }
+  std::optional<uint64_t> cluster_size() const override { return whole_.cluster_size(); }
+  uint64_t alignment() const override { return alignment_; }
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<Extent>& out) override {
+    return whole_.map(at, length, out);
+  }
+  Result<void> read(GuestOffset at, std::span<std::byte> to) override {
+    return whole_.read(at, to);
+  }
+
+ private:
+  uint64_t round_up(uint64_t size) const {
+    const uint64_t behind = size % alignment_;
+    return std::min(whole_.size(), behind == 0 ? size : size + (alignment_ - behind));
+  }
+
+  Source& whole_;
+  const uint64_t alignment_;
+  const uint64_t size_;
+};
+
+// The end of a pipeline that only looks.
+class DigestEnd final : public Sink {
+ public:
+  DigestEnd(const qcow2::Geometry& geometry, Digests& digests)
+      : geometry_(geometry), digests_(digests) {}
+
+  const qcow2::Geometry& geometry() const override { return geometry_; }
+  Result<void> place(Chunk& /*chunk*/) override { return {}; }
+  Result<void> write(const Chunk& chunk) override {
+    const uint64_t cluster_size = geometry_.cluster_size();
+    uint64_t offset = 0;
+    uint64_t read = 0;
+    for (const Chunk::Cluster& cluster : chunk.clusters) {
+      if (cluster.kind == Chunk::Cluster::Kind::kData)
+        digests_.add(geometry_.start_of(chunk.first) + offset,
+                     chunk.bytes.span().subspan(offset, cluster_size));
+      if (cluster.kind != Chunk::Cluster::Kind::kHole)
+        read += std::min(cluster_size, chunk.end() - geometry_.start_of(chunk.first) - offset);
+      offset += cluster_size;
+    }
+    read_.fetch_add(read, std::memory_order_relaxed);
+    return {};
+  }
+  Result<void> finish() override { return {}; }
+
+  uint64_t read() const { return read_; }  // guest bytes
+
+ private:
+  const qcow2::Geometry geometry_;
+  Digests& digests_;
+  std::atomic<uint64_t> read_{0};
+};
+
+std::string describe(const std::vector<Digests::Range>& ranges) {
+  std::string text;
+  for (size_t i = 0; i < std::min(ranges.size(), kShown); ++i)
+    text += fmt::format("{}{:#x} to {:#x}", i == 0 ? "" : ", ", ranges[i].begin.value(),
+                        ranges[i].end.value() - 1);
+  if (ranges.size() > kShown)
+    text += fmt::format(" and {} more range{}", ranges.size() - kShown,
+                        ranges.size() == kShown + 1 ? "" : "s");
+  return text;
+}
+
+template <typename AnySource>
+Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
+                                 const Pipeline::Options& options, Progress& progress,
+                                 const Cancel& cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  if (copy.size() < source.size())
+    return qcow2::fail(Error::invalid(fmt::format("{}: has {} bytes, and its source had {}",
+                                                  copy.name(), copy.size(), source.size())));
+  Pipeline::Options plan = options;
+  const uint64_t cluster_size =
+      std::max(copy.cluster_size().value_or(kClusterSize), source.piece_size());
+  plan.worker = {};
+  plan.worker.geometry =
+      qcow2::Geometry(static_cast<unsigned>(std::countr_zero(cluster_size)), false);
+  plan.chunk_size = std::max(options.chunk_size, cluster_size);
+
+  progress.begin(Phase::kVerify);
+  Stop stop(cancel);
+  Front front(copy, source.size());
+  Digests stored(source.size(), source.piece_size());
+  DigestEnd end(plan.worker.geometry, stored);
+  Pipeline pipeline(front, end, progress, stop, plan);
+  RETURN_IF_ERROR(qcow2::with_context(pipeline.run(copy), "verify"));
+  progress.update(front.size(), front.size());
+
+  const auto ranges = source.differences(stored);
+  if (!ranges.empty())
+    return qcow2::fail(Error::protocol(
+        EIO, fmt::format("{}: reads back different from its source: do not use it; guest bytes {}",
+                         copy.name(), describe(ranges))));
+  VerifySummary summary;
+  summary.size = source.size();
+  summary.read = std::min(end.read(), source.size());
+  summary.elapsed = std::chrono::steady_clock::now() - start;
+  return summary;
+}
+
+}  // namespace
+
+Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
+                             const Pipeline::Options& options, Progress& progress,
+                             const Cancel& cancel) {
+  return verify_any(source, copy, options, progress, cancel);
+}
+
+Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
+                             const Pipeline::Options& options, Progress& progress,
+                             const Cancel& cancel) {
+  return verify_any(source, copy, options, progress, cancel);
+}
+
+void forget_cached(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;  // who opens it next gets the error
+  (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  ::close(fd);
+}
+
+}  // namespace copy
