@@ -27,41 +27,53 @@ Error NbdConnection::last_error() const {
   }
   // A server that hangs up leaves no errno.
   const int errnum = nbd_get_errno();
-  return Error::protocol(errnum == 0 ? ECONNRESET : errnum, fmt::format("{}: {}", uri_, message));
+  return Error::protocol(errnum == 0 ? ECONNRESET : errnum, fmt::format("{}: {}", name(), message));
 }
 
-Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const std::string& uri,
-                                                           bool block_status, const Stop& stop) {
-  std::unique_ptr<NbdConnection> connection(new NbdConnection(uri, stop));
+Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const NbdEndpoint& endpoint,
+                                                           const std::vector<std::string>& contexts,
+                                                           const Stop& stop) {
+  std::unique_ptr<NbdConnection> connection(new NbdConnection(endpoint, stop));
   connection->handle_.reset(nbd_create());
   nbd_handle* const nbd = connection->handle();
   if (!nbd) return qcow2::fail(connection->last_error());
-  // Whoever names a socket file in a URI on this machine may use it; TLS as the URI says.
+  // Whoever names a file in a URI on this machine (a socket, a TLS key) may use it.
   nbd_set_uri_allow_local_file(nbd, true);
-  // A read that fails ends the copy: nobody will see what its buffer holds.
+  // A read that fails ends the copy, or is done again: nobody will see what its buffer holds.
   nbd_set_pread_initialize(nbd, false);
-  if (block_status && nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
+  for (const std::string& context : contexts)
+    if (nbd_add_meta_context(nbd, context.c_str()) != 0)
+      return qcow2::fail(connection->last_error());
+  if (nbd_aio_connect_uri(nbd, endpoint.uri().c_str()) != 0)
     return qcow2::fail(connection->last_error());
-  if (nbd_aio_connect_uri(nbd, uri.c_str()) != 0) return qcow2::fail(connection->last_error());
   while (nbd_aio_is_connecting(nbd) == 1) {
     if (stop.requested()) return qcow2::fail(Error::cancelled());
     if (nbd_poll(nbd, kPatience) < 0) return qcow2::fail(connection->last_error());
   }
   if (nbd_aio_is_ready(nbd) != 1 && nbd_aio_is_processing(nbd) != 1) {
     // Closed without an error: the server hung up.
-    return qcow2::fail(
-        Error::protocol(ECONNRESET, fmt::format("{}: the server closed the connection", uri)));
+    return qcow2::fail(Error::protocol(
+        ECONNRESET, fmt::format("{}: the server closed the connection", endpoint.name())));
   }
   return connection;
 }
 
+NbdConnection::~NbdConnection() {
+  // A server that is told goodbye does not complain of a client that vanished.
+  if (handle_ && nbd_aio_is_ready(handle()) == 1 && nbd_aio_in_flight(handle()) == 0)
+    nbd_aio_disconnect(handle(), 0);
+}
+
+bool NbdConnection::lost() {
+  return nbd_aio_is_dead(handle()) == 1 || nbd_aio_is_closed(handle()) == 1;
+}
+
 Result<void> NbdConnection::work() {
   if (stop_.requested()) return qcow2::fail(Error::cancelled());
-  nbd_handle* const nbd = handle();
-  if (nbd_aio_is_dead(nbd) == 1 || nbd_aio_is_closed(nbd) == 1)
+  if (lost())
     return qcow2::fail(
-        Error::protocol(ECONNRESET, fmt::format("{}: the server closed the connection", uri_)));
-  if (nbd_poll(nbd, kPatience) < 0) return qcow2::fail(last_error());
+        Error::protocol(ECONNRESET, fmt::format("{}: the server closed the connection", name())));
+  if (nbd_poll(handle(), kPatience) < 0) return qcow2::fail(last_error());
   return {};
 }
 

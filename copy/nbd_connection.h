@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "copy/nbd_endpoint.h"
 #include "copy/stop.h"
 #include "qcow2/result.h"
 
@@ -16,11 +18,20 @@ namespace copy {
 // `stop` is requested.
 class NbdConnection {
  public:
-  // Connects; asks for structured replies and, with `block_status`, for base:allocation.
-  static qcow2::Result<std::unique_ptr<NbdConnection>> open(const std::string& uri,
-                                                            bool block_status, const Stop& stop);
+  // Connects; asks for structured replies and for the metadata contexts.  `endpoint` and `stop`
+  // outlive the connection.
+  static qcow2::Result<std::unique_ptr<NbdConnection>> open(
+      const NbdEndpoint& endpoint, const std::vector<std::string>& contexts, const Stop& stop);
+
+  NbdConnection(const NbdConnection&) = delete;
+  NbdConnection& operator=(const NbdConnection&) = delete;
+  // Says goodbye, and does not wait for an answer.
+  ~NbdConnection();
 
   nbd_handle* handle() { return handle_.get(); }
+
+  // Whether the server hung up: nothing more will come.
+  bool lost();
 
   // Lets the connection work for a moment: replies are received and their callbacks called.  An
   // error when the server is gone.
@@ -29,18 +40,18 @@ class NbdConnection {
   // Works until the command `cookie` (of nbd_aio_*) is done; an error if it failed.
   qcow2::Result<void> wait(int64_t cookie);
 
-  // "<uri>: <what libnbd says of the thread's last error>".
+  // "<target>: <what libnbd says of the thread's last error>".
   qcow2::Error last_error() const;
-  const std::string& uri() const { return uri_; }
+  const std::string& name() const { return endpoint_.name(); }
 
  private:
   struct Close {
     void operator()(nbd_handle* handle) const { nbd_close(handle); }
   };
 
-  NbdConnection(std::string uri, const Stop& stop) : uri_(std::move(uri)), stop_(stop) {}
+  NbdConnection(const NbdEndpoint& endpoint, const Stop& stop) : endpoint_(endpoint), stop_(stop) {}
 
-  std::string uri_;
+  const NbdEndpoint& endpoint_;
   const Stop& stop_;
   std::unique_ptr<nbd_handle, Close> handle_;
 };

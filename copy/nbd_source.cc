@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <deque>
 #include <list>
 
 #include "copy/cluster_worker.h"
+#include "copy/nbd_limits.h"
 
 namespace copy {
 
@@ -21,44 +21,6 @@ using qcow2::Result;
 
 namespace {
 
-// What servers must take when they say nothing else (NBD protocol, "Block sizes").
-constexpr uint64_t kDefaultMaxRequest = 32 << 20;
-// How much of the disk is asked about at once: the protocol counts in 32 bits.
-constexpr uint64_t kMaxStatus = uint64_t{2} << 30;
-
-// base:allocation's two flags.  A hole without the second may hold anything.
-constexpr uint32_t kStatusZero = 2;
-
-// Appends what a server says of [at, end), which it may say in parts that are too short or too
-// long.
-struct StatusReader {
-  std::vector<Extent>& out;
-  GuestOffset at;
-  GuestOffset end;
-
-  int add(const char* context, uint64_t offset, const uint32_t* entries, size_t count) {
-    if (std::strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 || offset != at.value()) return 0;
-    for (size_t i = 0; i + 1 < count && at < end; i += 2) {
-      const uint64_t length = std::min<uint64_t>(entries[i], end - at);
-      if (length == 0) break;
-      Extent extent;
-      extent.guest = at;
-      extent.length = length;
-      extent.kind = (entries[i + 1] & kStatusZero) != 0 ? ExtentKind::kZero : ExtentKind::kData;
-      extent.host = qcow2::HostOffset(at.value());
-      at += length;
-      if (out.empty() || out.back().end() != extent.guest || !qcow2::join(out.back(), extent))
-        out.push_back(extent);
-    }
-    return 0;
-  }
-
-  static int call(void* self, const char* context, uint64_t offset, uint32_t* entries, size_t count,
-                  int* /*error*/) {
-    return static_cast<StatusReader*>(self)->add(context, offset, entries, count);
-  }
-};
-
 // A chunk that is being read.
 struct Fetching {
   Chunk* chunk;
@@ -69,6 +31,7 @@ struct Request {
   std::list<Fetching>::iterator fetching;
   uint64_t at;  // of the disk
   std::span<std::byte> to;
+  uint64_t generation = 0;  // of the line, when it was sent
   int errnum = 0;
   bool done = false;
 
@@ -80,36 +43,47 @@ struct Request {
   }
 };
 
+// Makes `out` longer by [from, to), if that is anything.
+void append(std::vector<Extent>& out, uint64_t from, uint64_t to, ExtentKind kind) {
+  if (from >= to) return;
+  Extent extent;
+  extent.guest = GuestOffset(from);
+  extent.length = to - from;
+  extent.kind = kind;
+  extent.host = qcow2::HostOffset(from);
+  if (out.empty() || out.back().end() != extent.guest || !qcow2::join(out.back(), extent))
+    out.push_back(extent);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<NbdSource>> NbdSource::open(const std::string& uri, const Options& options,
+Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, const Options& options,
                                                    const Stop& stop) {
-  std::unique_ptr<NbdSource> source(new NbdSource(uri, options));
-  ASSIGN_OR_RETURN(auto first, NbdConnection::open(uri, true, stop));
-  nbd_handle* const nbd = first->handle();
-  const int64_t size = nbd_get_size(nbd);
-  if (size < 0) return qcow2::fail(first->last_error());
-  source->size_ = static_cast<uint64_t>(size);
+  ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
+  const bool dirty = !options.bitmap.empty();
+  const std::string context =
+      dirty ? dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
+  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.retries, stop));
+  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(first->connection()));
+  std::unique_ptr<NbdSource> source(
+      new NbdSource(target.name(), options, NbdStatus(context, limits.minimum)));
+  if (dirty && !source->status_.offered(*first))
+    return qcow2::fail(Error::unsupported(
+        fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), options.bitmap)));
+  source->size_ = limits.size;
+  source->alignment_ = limits.minimum;
+  source->max_request_ = limits.request(options.request_size);
 
-  const int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
-  const int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
-  if (minimum > 1) source->alignment_ = std::bit_ceil(static_cast<uint64_t>(minimum));
-  source->max_request_ = maximum > 0 ? static_cast<uint64_t>(maximum) : kDefaultMaxRequest;
-  // A piece is a multiple of the alignment, and no larger than allowed.
-  source->max_request_ = std::min(std::bit_floor(source->max_request_), options.request_size);
-  source->max_request_ = std::max(source->max_request_, source->alignment_);
-
-  source->can_status_ = nbd_can_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
-  // Servers that do not say so may take one client only, and let the second wait for ever.
-  const bool several = nbd_can_multi_conn(nbd) == 1;
-  source->connections_.push_back(std::move(first));
+  const bool several = limits.multi_conn;
+  source->lines_.push_back(std::move(first));
   if (several) {
     for (unsigned i = 1; i < options.connections; ++i) {
-      ASSIGN_OR_RETURN(auto next, NbdConnection::open(uri, false, stop));
-      source->connections_.push_back(std::move(next));
+      ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {}, options.retries, stop));
+      source->lines_.push_back(std::move(next));
     }
-    if (source->can_status_) {
-      ASSIGN_OR_RETURN(source->status_, NbdConnection::open(uri, true, stop));
+    if (source->status_.offered(*source->lines_.front())) {
+      ASSIGN_OR_RETURN(source->status_line_,
+                       NbdLine::open(endpoint, {context}, options.retries, stop));
     }
   }
   return source;
@@ -117,37 +91,56 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const std::string& uri, const
 
 Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) {
   // Lengths are multiples of the alignment, as the disk's size is.
-  length = std::min(length, kMaxStatus);
-  const GuestOffset end = at + length;
-  StatusReader reader{out, at, end};
-  if (can_status_) {
-    NbdConnection& connection = status_ ? *status_ : *connections_.front();
-    nbd_handle* const nbd = connection.handle();
-    const nbd_extent_callback on_extent{StatusReader::call, &reader, nullptr};
-    auto done = connection.wait(
-        nbd_aio_block_status(nbd, length, at.value(), on_extent, NBD_NULL_COMPLETION, 0));
-    // A server that is there but will not say: we read what it may have.
-    if (!done && (nbd_aio_is_dead(nbd) == 1 || nbd_aio_is_closed(nbd) == 1 ||
-                  done.error().kind() == Error::Kind::kCancelled))
-      return done;
+  if (!options_.bitmap.empty()) return map_dirty(at.value(), at.value() + length, out);
+  stretches_.clear();
+  RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
+  for (const NbdStatus::Stretch& it : stretches_) {
+    // A hole that is not said to be zeros may hold anything.
+    const bool zero = it.known && (it.flags & kStatusZero) != 0;
+    append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
   }
-  if (reader.at == at) {
-    Extent extent;
-    extent.guest = at;
-    extent.length = length;
-    extent.kind = ExtentKind::kData;
-    extent.host = qcow2::HostOffset(at.value());
-    out.push_back(extent);
+  return {};
+}
+
+// What is clean is told up to whole units only: what is dirty behind it may reach back.
+Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>& out) {
+  const uint64_t unit = options_.dirty_unit;
+  uint64_t asked = at;    // all before it was asked about
+  uint64_t covered = at;  // all before it is told
+  while (covered == at) {
+    stretches_.clear();
+    RETURN_IF_ERROR(status_.ask(status_line(), asked, end - asked, stretches_));
+    for (const NbdStatus::Stretch& it : stretches_) {
+      asked = it.at + it.length;
+      if (!it.known)
+        return qcow2::fail(Error::protocol(
+            EIO, fmt::format("{}: the server does not say what is dirty at {:#x}", name_, it.at)));
+      if ((it.flags & kStatusDirty) == 0) continue;
+      const uint64_t from = std::max(it.at / unit * unit, covered);
+      const uint64_t to = std::min((asked + unit - 1) / unit * unit, end);
+      append(out, covered, from, ExtentKind::kUnallocated);
+      append(out, from, to, ExtentKind::kData);
+      covered = std::max(covered, to);
+    }
+    const uint64_t clean = asked == end ? end : asked / unit * unit;
+    append(out, covered, clean, ExtentKind::kUnallocated);
+    covered = std::max(covered, clean);
   }
   return {};
 }
 
 Result<void> NbdSource::read(GuestOffset at, std::span<std::byte> to) {
-  NbdConnection& connection = *connections_.front();
+  NbdLine& line = *lines_.front();
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
-    RETURN_IF_ERROR(connection.wait(nbd_aio_pread(connection.handle(), to.data() + done, length,
-                                                  at.value() + done, NBD_NULL_COMPLETION, 0)));
+    auto read = line.connection().wait(nbd_aio_pread(line.handle(), to.data() + done, length,
+                                                     at.value() + done, NBD_NULL_COMPLETION, 0));
+    if (!read) {
+      if (!line.is_loss(read.error())) return read;
+      RETURN_IF_ERROR(line.restore(std::move(read).error()));
+      continue;
+    }
+    line.answered();
     done += length;
   }
   return {};
@@ -155,8 +148,7 @@ Result<void> NbdSource::read(GuestOffset at, std::span<std::byte> to) {
 
 Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
                               Fetched& fetched) {
-  NbdConnection& connection = *connections_[index];
-  nbd_handle* const nbd = connection.handle();
+  NbdLine& line = *lines_[index];
   std::list<Fetching> chunks;
   std::deque<Request> waiting;   // to be sent
   std::list<Request> in_flight;  // libnbd holds pointers to these until they are done
@@ -179,12 +171,18 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       }
     }
   };
+  // The server hung up, or is about to: what was not answered is asked again.
+  const auto restore = [&](Error why) -> Result<void> {
+    if (!line.is_loss(why)) return qcow2::fail(std::move(why));
+    return line.restore(std::move(why));
+  };
 
   Result<void> result;
   bool more = true;
   while (result && (more || !chunks.empty())) {
     while (result && more && waiting.size() + in_flight.size() < options_.requests) {
       const bool idle = chunks.empty();
+      // It asks for the status on this line if there is no other, and may make it anew.
       auto chunk = feed.next(idle ? ChunkFeed::Wait::kYes : ChunkFeed::Wait::kNo);
       if (!chunk) {
         result = qcow2::fail(std::move(chunk).error());
@@ -202,24 +200,36 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       in_flight.push_back(waiting.front());
       waiting.pop_front();
       Request& request = in_flight.back();
+      request.generation = line.generation();
       const nbd_completion_callback on_completion{Request::complete, &request, nullptr};
-      if (nbd_aio_pread(nbd, request.to.data(), request.to.size(), request.at, on_completion, 0) <
-          0) {
+      if (nbd_aio_pread(line.handle(), request.to.data(), request.to.size(), request.at,
+                        on_completion, 0) < 0) {
+        Error error = line.connection().last_error();
+        waiting.push_front(in_flight.back());
         in_flight.pop_back();
-        result = qcow2::fail(connection.last_error());
+        result = restore(std::move(error));
       }
     }
-    if (result && !in_flight.empty()) result = connection.work();
+    if (result && !in_flight.empty()) {
+      result = line.connection().work();
+      if (!result) result = restore(std::move(result).error());
+    }
 
+    for (auto it = in_flight.begin(); result && it != in_flight.end(); ++it) {
+      // An answer that is an error, and not of a connection that is gone already.
+      if (!it->done || it->errnum == 0 || it->generation != line.generation()) continue;
+      result = restore(Error::system(it->errnum, fmt::format("{}: read at {:#x}", name_, it->at)));
+    }
     for (auto it = in_flight.begin(); it != in_flight.end();) {
-      if (!it->done) {
+      if (it->done && it->errnum == 0) {
+        line.answered();
+        --it->fetching->left;
+      } else if (it->generation != line.generation()) {
+        waiting.push_front({it->fetching, it->at, it->to});
+      } else if (!it->done) {
         ++it;
         continue;
       }
-      if (it->errnum != 0 && result)
-        result =
-            qcow2::fail(Error::system(it->errnum, fmt::format("{}: read at {:#x}", uri_, it->at)));
-      --it->fetching->left;
       it = in_flight.erase(it);
     }
     for (auto it = chunks.begin(); it != chunks.end();) {
@@ -228,8 +238,9 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       it = whole ? chunks.erase(it) : std::next(it);
     }
   }
-  // libnbd calls the callbacks of what is still under way when it is closed: while they are alive.
-  if (!in_flight.empty()) connections_[index].reset();
+  // libnbd would call the callbacks of what is still under way while it is closed later on, when
+  // they are gone: so now.
+  if (!in_flight.empty()) lines_[index].reset();
   return result;
 }
 

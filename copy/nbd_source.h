@@ -7,25 +7,41 @@
 #include <vector>
 
 #include "copy/chunk_feed.h"
-#include "copy/nbd_connection.h"
+#include "copy/nbd_line.h"
+#include "copy/nbd_status.h"
+#include "copy/nbd_target.h"
 #include "copy/source.h"
 #include "copy/stop.h"
 
 namespace copy {
 
+// Connections that are lost are made again, and what was asked on them is asked again.
 class NbdSource final : public Source {
  public:
   struct Options {
     unsigned connections = 4;           // if the server allows several
     unsigned requests = 16;             // in flight on each
     uint64_t request_size = 256 << 10;  // bytes, a power of two
+    unsigned retries = NbdLine::kDefaultRetries;
+
+    // A dirty bitmap of QEMU's, by name; empty: none.  With it, map () calls data what the bitmap
+    // calls dirty, whatever it holds, and unallocated all that has not changed: for a sink that
+    // leaves alone what it is not given.
+    std::string bitmap;
+    // What counts as dirty is widened to multiples of this many bytes, a power of two: clusters of
+    // a copy can only be brought up to date whole.
+    uint64_t dirty_unit = 1;
   };
 
   // `stop` outlives the source.
-  static qcow2::Result<std::unique_ptr<NbdSource>> open(const std::string& uri,
+  static qcow2::Result<std::unique_ptr<NbdSource>> open(const NbdTarget& target,
                                                         const Options& options, const Stop& stop);
+  static qcow2::Result<std::unique_ptr<NbdSource>> open(const std::string& uri,
+                                                        const Options& options, const Stop& stop) {
+    return open(NbdTarget{uri, {}}, options, stop);
+  }
 
-  const std::string& name() const override { return uri_; }
+  const std::string& name() const override { return name_; }
   uint64_t size() const override { return size_; }
   std::optional<uint64_t> cluster_size() const override { return std::nullopt; }
   uint64_t alignment() const override { return alignment_; }
@@ -34,7 +50,9 @@ class NbdSource final : public Source {
   qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override;
 
   // How many connections there are: each wants a thread for fetch ().
-  size_t connections() const { return connections_.size(); }
+  size_t connections() const { return lines_.size(); }
+  // One of them, for the thread that fetches on it to send other things, too.
+  NbdLine& line(size_t index) { return *lines_[index]; }
 
   // Takes what is done to the next stage; may block.
   class Fetched {
@@ -48,18 +66,23 @@ class NbdSource final : public Source {
                             Fetched& fetched);
 
  private:
-  NbdSource(std::string uri, const Options& options) : uri_(std::move(uri)), options_(options) {}
+  NbdLine& status_line() { return status_line_ ? *status_line_ : *lines_.front(); }
+  qcow2::Result<void> map_dirty(uint64_t at, uint64_t end, std::vector<qcow2::Extent>& out);
 
-  std::string uri_;
-  Options options_;
+  NbdSource(std::string name, const Options& options, NbdStatus status)
+      : name_(std::move(name)), options_(options), status_(std::move(status)) {}
+
+  const std::string name_;
+  const Options options_;
   uint64_t size_ = 0;
   uint64_t alignment_ = 1;
   uint64_t max_request_ = 0;  // bytes
-  bool can_status_ = false;
+  NbdStatus status_;
+  std::vector<NbdStatus::Stretch> stretches_;  // of the last map (), for its memory
   // Block status is asked for on the first connection if there is only that one, and it is then
   // used by the thread that fetches on it (which plans, too); else on one of its own.
-  std::unique_ptr<NbdConnection> status_;
-  std::vector<std::unique_ptr<NbdConnection>> connections_;
+  std::unique_ptr<NbdLine> status_line_;
+  std::vector<std::unique_ptr<NbdLine>> lines_;
 };
 
 }  // namespace copy

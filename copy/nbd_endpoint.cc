@@ -1,0 +1,30 @@
+#include "copy/nbd_endpoint.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+Result<std::shared_ptr<NbdEndpoint>> NbdEndpoint::open(const NbdTarget& target, const Stop& stop) {
+  std::shared_ptr<NbdEndpoint> endpoint(new NbdEndpoint(target.name(), target.uri));
+  if (!target.command.empty()) {
+    ASSIGN_OR_RETURN(endpoint->server_,
+                     with_context(ServerProcess::start(target.command, stop), target.name()));
+  }
+  return endpoint;
+}
+
+Error NbdEndpoint::explain(Error error, bool& final) const {
+  final = false;
+  if (!server_ || error.kind() == Error::Kind::kCancelled) return error;
+  const auto how = server_->ending();
+  if (!how) return error;
+  final = true;
+  return Error::protocol(ECONNRESET, fmt::format("{}: the server has ended: {}", name_, *how));
+}
+
+}  // namespace copy
