@@ -14,7 +14,8 @@ namespace copy {
 struct Chunk {
   struct Cluster {
     enum class Kind : uint8_t {
-      kHole,        // the source says zeros: nothing was read
+      kHole,        // the source has nothing to say: it reads as zeros (or as a kept backing file)
+      kSaidZero,    // the source says zeros: nothing was read
       kZero,        // read, and only zeros
       kData,        // stored as it is, from `bytes`
       kCompressed,  // stored as a stream, from `packed`
@@ -34,6 +35,8 @@ struct Chunk {
   std::vector<qcow2::Extent> extents;
   qcow2::AlignedBuffer bytes;   // a cluster of room for each
   qcow2::AlignedBuffer packed;  // as much again, if anything is to be compressed
+  // What lies from here up to begin () reads as zeros; set by the place () of sinks that care.
+  qcow2::GuestOffset gap;
 
   qcow2::GuestOffset begin() const { return extents.front().guest; }
   qcow2::GuestOffset end() const { return extents.back().end(); }

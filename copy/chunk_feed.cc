@@ -48,7 +48,7 @@ Result<bool> ChunkFeed::find_data() {
   while (true) {
     for (; ahead_at_ < ahead_.size(); ++ahead_at_) {
       const Extent& extent = ahead_[ahead_at_];
-      if (!extent.reads_as_zero()) return true;
+      if (!passes_over(extent)) return true;
       skipped_ += extent.end() - position_;
       position_ = extent.end();
     }
@@ -83,7 +83,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
     Extent part = front;
     part.length = std::min(front.length, limit - position_);
     // A hole that reaches further than the chunk ends it here; find_data passes over it.
-    if (front.reads_as_zero() && front.end() >= limit) break;
+    if (passes_over(front) && front.end() >= limit) break;
     chunk.extents.push_back(part);
     position_ = part.end();
     if (part.length == front.length) {
@@ -93,7 +93,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
       front.guest = position_;
       front.length -= part.length;
     }
-    if (!part.reads_as_zero()) data_end = position_;
+    if (!passes_over(part)) data_end = position_;
   }
 
   // Whole units: the rest of the last one is part of what follows.

@@ -27,6 +27,8 @@ class ChunkFeed {
     uint64_t chunk_size = 1 << 20;  // bytes; rounded to clusters, at least one
     size_t chunks = 4;              // in memory at once
     bool compress = false;          // give them room for streams
+    // Zeros must be copied: they hide data of a backing file that is kept.
+    bool explicit_zeros = false;
   };
 
   ChunkFeed(Source& source, const Options& options, const Stop& stop);
@@ -48,6 +50,10 @@ class ChunkFeed {
   uint64_t skipped() const;
 
  private:
+  bool passes_over(const qcow2::Extent& extent) const {
+    return options_.explicit_zeros ? extent.kind == qcow2::ExtentKind::kUnallocated
+                                   : extent.reads_as_zero();
+  }
   // With mutex_ held.  False at the end of the disk.
   qcow2::Result<bool> plan(Chunk& chunk);
   qcow2::Result<bool> find_data();

@@ -35,16 +35,21 @@ void prepare(Chunk& chunk, const qcow2::Geometry& geometry) {
     return chunk.clusters[offset >> geometry.cluster_bits()].kind;
   };
   for (const Extent& extent : chunk.extents) {
-    if (extent.reads_as_zero()) continue;
+    if (extent.kind == ExtentKind::kUnallocated) continue;
     const uint64_t last = (extent.end() - begin) - 1;
     for (uint64_t at = extent.guest - begin; at <= last;
-         at = (at / cluster_size + 1) * cluster_size)
-      kind_at(at) = Chunk::Cluster::Kind::kData;
+         at = (at / cluster_size + 1) * cluster_size) {
+      Chunk::Cluster::Kind& kind = kind_at(at);
+      if (!extent.reads_as_zero())
+        kind = Chunk::Cluster::Kind::kData;
+      else if (kind == Chunk::Cluster::Kind::kHole)
+        kind = Chunk::Cluster::Kind::kSaidZero;
+    }
   }
   const auto clear = [&](uint64_t from, uint64_t to) {
     while (from < to) {
       const uint64_t stop = std::min(to, (from / cluster_size + 1) * cluster_size);
-      if (kind_at(from) != Chunk::Cluster::Kind::kHole)
+      if (kind_at(from) == Chunk::Cluster::Kind::kData)
         std::memset(chunk.bytes.data() + from, 0, stop - from);
       from = stop;
     }
@@ -134,7 +139,7 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
   uint32_t packed = 0;
   for (size_t index = 0; index < chunk.clusters.size(); ++index) {
     Cluster& cluster = chunk.clusters[index];
-    if (cluster.kind == Cluster::Kind::kHole) continue;
+    if (cluster.kind == Cluster::Kind::kHole || cluster.kind == Cluster::Kind::kSaidZero) continue;
     if (stop.requested()) return;
     std::byte* const to = chunk.packed.data() + packed;
     if (cluster.kind == Cluster::Kind::kCompressed) {

@@ -45,8 +45,9 @@ Result<AnySource> open_source(const CopyOptions& options, const Stop& stop) {
   AnySource source;
   ASSIGN_OR_RETURN(const bool is_nbd, is_nbd_uri(options.source));
   if (!is_nbd) {
-    ASSIGN_OR_RETURN(source.local, LocalSource::open(options.source, options.source_format,
-                                                     options.snapshot, options.force_share));
+    ASSIGN_OR_RETURN(source.local,
+                     LocalSource::open(options.source, {options.source_format, options.snapshot,
+                                                        options.force_share}));
     return source;
   }
   if (options.source_format == qcow2::Format::kQcow2)
@@ -146,7 +147,7 @@ Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const C
 
   ASSIGN_OR_RETURN(const auto out,
                    qcow2::OutputFile::create(options.destination, options.overwrite));
-  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(*out, build));
+  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(*out, nullptr, {build, false}));
   RETURN_IF_ERROR(check_room(from, build, worker, *out, stop));
 
   Pipeline pipeline(from, *sink, progress, stop, plan(options, source, worker));

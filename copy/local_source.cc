@@ -1,6 +1,14 @@
 #include "copy/local_source.h"
 
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
 namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
 
 namespace {
 
@@ -11,22 +19,38 @@ constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 
 }  // namespace
 
-qcow2::Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
-                                                              std::optional<qcow2::Format> format,
-                                                              const std::string& snapshot,
-                                                              bool force_share) {
-  qcow2::OpenOptions options;
-  options.format = format;
-  options.force_share = force_share;
-  options.force_share_option = "--force-share";
+Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
+                                                       const Options& options) {
+  qcow2::OpenOptions how;
+  how.format = options.format;
+  how.force_share = options.force_share;
+  how.force_share_option = "--force-share";
   // The map is gone through once, from the beginning to the end.
-  options.cache_size = kCacheSize;
-  ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, options));
+  how.cache_size = kCacheSize;
+  ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
   qcow2::Disk disk = chain.disk();
-  if (!snapshot.empty()) {
-    ASSIGN_OR_RETURN(disk, chain.snapshot(snapshot));
+  if (!options.snapshot.empty()) {
+    ASSIGN_OR_RETURN(disk, chain.snapshot(options.snapshot));
   }
   return std::unique_ptr<LocalSource>(new LocalSource(path, std::move(chain), std::move(disk)));
+}
+
+Result<void> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
+  struct stat wanted {};
+  if (::stat(base.c_str(), &wanted) != 0) return qcow2::fail(Error::system(errno, base));
+  const auto& layers = disk_.layers();
+  for (size_t i = 1; i < layers.size(); ++i) {
+    struct stat status {};
+    if (::stat(layers[i]->name().c_str(), &status) != 0) continue;
+    if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
+    qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
+    overlay_.emplace(disk_, std::move(above), unit);
+    return {};
+  }
+  return qcow2::fail(Error::invalid(
+      fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "
+                  "can be copied",
+                  base, name_)));
 }
 
 std::optional<uint64_t> LocalSource::cluster_size() const {
@@ -34,8 +58,9 @@ std::optional<uint64_t> LocalSource::cluster_size() const {
   return chain_.image()->geometry().cluster_size();
 }
 
-qcow2::Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
-                                     std::vector<qcow2::Extent>& out) {
+Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
+                              std::vector<qcow2::Extent>& out) {
+  if (overlay_) return overlay_->map(at, length, out);
   return disk_.map(at, length, out, kExtentsAtOnce);
 }
 

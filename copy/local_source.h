@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "copy/overlay_map.h"
 #include "copy/source.h"
 #include "qcow2/chain.h"
 #include "qcow2/disk.h"
@@ -13,12 +14,17 @@ namespace copy {
 
 class LocalSource final : public Source {
  public:
-  // `snapshot`: an internal snapshot by id or name; empty: the disk as it is now.
-  // `force_share`: even if somebody writes to it.
+  struct Options {
+    std::optional<qcow2::Format> format = {};  // nothing: the content decides
+    std::string snapshot = {};                 // by id or name; empty: the disk as it is now
+    bool force_share = false;                  // even if somebody writes to it
+  };
   static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
-                                                          std::optional<qcow2::Format> format,
-                                                          const std::string& snapshot,
-                                                          bool force_share);
+                                                          const Options& options);
+
+  // From now on the map is that of a copy which keeps `base`, a backing file of this source, with
+  // clusters of `unit` bytes: see OverlayMap.
+  qcow2::Result<void> keep_backing(const std::string& base, uint64_t unit);
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return disk_.size(); }
@@ -40,6 +46,7 @@ class LocalSource final : public Source {
   std::string name_;
   qcow2::Chain chain_;
   qcow2::Disk disk_;
+  std::optional<OverlayMap> overlay_;
 };
 
 }  // namespace copy

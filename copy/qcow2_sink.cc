@@ -9,31 +9,47 @@ namespace copy {
 using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
-Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out,
-                                                     const qcow2::BuildOptions& options) {
-  ASSIGN_OR_RETURN(auto builder, with_context(qcow2::Builder::create(out, options), out.name()));
-  return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(out, std::move(builder)));
+Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2::Storage* data,
+                                                     const Options& options) {
+  ASSIGN_OR_RETURN(auto builder,
+                   with_context(qcow2::Builder::create(out, options.build), out.name()));
+  return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(data ? *data : out, std::move(builder), options));
+}
+
+Result<void> Qcow2Sink::preallocate(qcow2::ClusterIndex first, qcow2::ClusterIndex end) {
+  while (first < end) {
+    ASSIGN_OR_RETURN(const auto placed, builder_->place_preallocated(first, end - first));
+    first += placed.clusters;
+  }
+  return {};
 }
 
 Result<void> Qcow2Sink::place(Chunk& chunk) {
+  if (options_.preallocate) RETURN_IF_ERROR(preallocate(end_, chunk.first));
+  const bool hides_backing = !options_.build.backing_file.empty();
+  const uint64_t cluster_size = geometry().cluster_size();
   auto& clusters = chunk.clusters;
   for (size_t i = 0; i < clusters.size();) {
-    if (clusters[i].kind == Kind::kCompressed) {
+    const qcow2::ClusterIndex first = chunk.first + i;
+    const Kind kind = clusters[i].kind;
+    size_t run = 1;
+    while (i + run < clusters.size() && clusters[i + run].kind == kind) ++run;
+    if (kind == Kind::kCompressed) {
+      run = 1;
       ASSIGN_OR_RETURN(clusters[i].host,
-                       builder_->place_compressed(chunk.first + i, clusters[i].packed_length));
-      ++i;
-    } else if (clusters[i].kind == Kind::kData) {
-      size_t run = 1;
-      while (i + run < clusters.size() && clusters[i + run].kind == Kind::kData) ++run;
-      ASSIGN_OR_RETURN(const auto placed, builder_->place_data(chunk.first + i, run));
-      const uint64_t cluster_size = builder_->geometry().cluster_size();
-      for (uint64_t k = 0; k < placed.clusters; ++k)
-        clusters[i + k].host = placed.host + k * cluster_size;
-      i += placed.clusters;
-    } else {
-      ++i;
+                       builder_->place_compressed(first, clusters[i].packed_length));
+    } else if (kind == Kind::kData) {
+      ASSIGN_OR_RETURN(const auto placed, builder_->place_data(first, run));
+      run = placed.clusters;
+      for (uint64_t k = 0; k < run; ++k) clusters[i + k].host = placed.host + k * cluster_size;
+    } else if (hides_backing && kind != Kind::kHole) {
+      RETURN_IF_ERROR(builder_->place_zero(first, run));
+    } else if (options_.preallocate) {
+      RETURN_IF_ERROR(preallocate(first, first + run));
     }
+    i += run;
   }
+  end_ = chunk.first + clusters.size();
   return {};
 }
 
@@ -45,7 +61,7 @@ Result<void> Qcow2Sink::write(const Chunk& chunk) {
   qcow2::HostOffset end;
   const auto flush = [&]() -> Result<void> {
     if (pieces.empty()) return {};
-    auto written = out_.write_vector(begin, pieces);
+    auto written = data_.write_vector(begin, pieces);
     pieces.clear();
     return written;
   };
@@ -70,7 +86,14 @@ Result<void> Qcow2Sink::write(const Chunk& chunk) {
   return flush();
 }
 
+Result<void> Qcow2Sink::shrink_to(uint64_t size) {
+  size_ = size;
+  return builder_->shrink_to(size);
+}
+
 Result<void> Qcow2Sink::finish() {
+  if (options_.preallocate)
+    RETURN_IF_ERROR(preallocate(end_, qcow2::ClusterIndex(geometry().clusters_for(size_))));
   return builder_->finish();
 }
 

@@ -19,15 +19,8 @@ namespace {
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
 
-// QEMU has room for 15 characters and a NUL.
-constexpr size_t kBackingFormatBytes = 15;
-
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0);
-}
-
-uint64_t rounded_size(const BuildOptions& options) {
-  return divide_up(options.size, Geometry::kSectorSize) * Geometry::kSectorSize;
 }
 
 // QEMU wants an L1 table even for a disk of no bytes.
@@ -39,53 +32,16 @@ uint64_t l1_clusters(const Geometry& geometry, uint64_t entries) {
   return divide_up(entries * 8, geometry.cluster_size());
 }
 
-Result<void> check(const BuildOptions& options) {
-  if (options.version != 2 && options.version != 3)
-    return fail(Error::invalid(fmt::format("QCOW2 version {}: 2 or 3", options.version)));
-  if (options.cluster_bits < Geometry::kMinClusterBits ||
-      options.cluster_bits > Geometry::kMaxClusterBits)
-    return fail(Error::invalid(
-        fmt::format("a cluster size of 2^{}: 512 bytes to 2 MiB", options.cluster_bits)));
-  if (options.refcount_order > 6) return fail(Error::invalid("refcounts have 64 bits at most"));
-  if (options.version == 2) {
-    if (options.refcount_order != 4)
-      return fail(Error::invalid("compat=0.10 (version 2) has refcounts of 16 bits only"));
-    if (options.extended_l2 || options.lazy_refcounts ||
-        options.compression_type != CompressionType::kDeflate)
-      return fail(
-          Error::invalid("extended L2 entries, lazy refcounts and zstd need compat=1.1 "
-                         "(version 3)"));
-  }
-  if (options.extended_l2 && options.cluster_bits < Geometry::kMinClusterBitsExtendedL2)
-    return fail(Error::invalid("extended L2 entries need clusters of 16 KiB at least"));
-  if (options.backing_file.size() > Limits::kBackingNameBytes)
-    return fail(
-        Error::invalid(fmt::format("the backing file name has {} bytes: {} at most",
-                                   options.backing_file.size(), Limits::kBackingNameBytes)));
-  if (options.backing_file.empty() && !options.backing_format.empty())
-    return fail(Error::invalid("a backing format without a backing file"));
-  if (options.backing_format.size() > kBackingFormatBytes)
-    return fail(Error::invalid(
-        fmt::format("the backing format '{}' has {} bytes: QEMU reads {} at most",
-                    options.backing_format, options.backing_format.size(), kBackingFormatBytes)));
-  const Geometry geometry(options.cluster_bits, options.extended_l2);
-  if (options.size > static_cast<uint64_t>(INT64_MAX) - Geometry::kSectorSize ||
-      geometry.l1_entries_for(rounded_size(options)) * 8 > Limits::kL1Bytes)
-    return fail(Error::invalid(fmt::format(
-        "a disk of {} bytes is too large for clusters of {} bytes: {} at most", options.size,
-        geometry.cluster_size(), Limits::kL1Bytes / 8 * geometry.l2_reach())));
-  return {};
-}
-
 }  // namespace
 
 class Builder::Impl {
  public:
-  Impl(Storage& out, const BuildOptions& options)
+  Impl(Storage& out, const BuildOptions& options, Gaps gaps)
       : out_(out),
         options_(options),
+        gaps_(gaps),
         geometry_(options.cluster_bits, options.extended_l2),
-        size_(rounded_size(options)),
+        size_(options.rounded_size()),
         per_block_(refcounts_per_block(options.cluster_bits, options.refcount_order)),
         l1_entries_(l1_entries_for(geometry_, size_)),
         limit_(TailLayout::last_start(l1_clusters(geometry_, l1_entries_), per_block_,
@@ -104,6 +60,8 @@ class Builder::Impl {
   Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
   Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
   Result<void> place_zero(ClusterIndex first, uint64_t clusters);
+  Result<Placement> place_preallocated(ClusterIndex first, uint64_t clusters);
+  Result<void> shrink_to(uint64_t size);
   Result<void> finish();
 
   const Geometry& geometry() const { return geometry_; }
@@ -126,17 +84,20 @@ class Builder::Impl {
   Result<void> begin(ClusterIndex first, uint64_t clusters);
   Result<void> close_range();
   Result<uint64_t> new_cluster();
+  Result<void> end_packing();
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
+  Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
   Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
   Result<void> write_tail();
 
   Storage& out_;
   const BuildOptions options_;
+  const Gaps gaps_;
   const Geometry geometry_;
-  const uint64_t size_;       // of the virtual disk, bytes
+  uint64_t size_;             // of the virtual disk, bytes
   const uint64_t per_block_;  // clusters that a refcount block counts
-  const uint64_t l1_entries_;
+  uint64_t l1_entries_;
   Header header_;
 
   // From here on nothing more is placed.  One call takes a range's clusters at most, with an L2
@@ -172,6 +133,12 @@ Result<void> Builder::Impl::make_header() {
   if (options_.extended_l2) header_.incompatible_features |= incompatible::kExtendedL2;
   if (options_.compression_type != CompressionType::kDeflate)
     header_.incompatible_features |= incompatible::kCompressionType;
+  if (!options_.data_file.empty()) {
+    header_.incompatible_features |= incompatible::kDataFile;
+    if (options_.data_file_raw) header_.autoclear_features |= autoclear::kDataFileRaw;
+    const auto name = std::as_bytes(std::span(options_.data_file));
+    header_.extensions.push_back({HeaderExtension::kDataFile, {name.begin(), name.end()}});
+  }
   if (options_.lazy_refcounts) header_.compatible_features |= compatible::kLazyRefcounts;
   header_.backing_file = options_.backing_file;
   if (!options_.backing_format.empty()) {
@@ -205,9 +172,18 @@ Result<void> Builder::Impl::close_range() {
   return {};
 }
 
+// The next stream, if one comes, goes to a cluster of its own.
+Result<void> Builder::Impl::end_packing() {
+  const uint64_t begin = pack_;
+  pack_ = 0;
+  if (begin == 0 || gaps_ == Gaps::kLeave) return {};
+  const uint64_t end = geometry_.start_of(HostCluster(next_)).value();
+  return out_.write_zeroes(HostOffset(begin), end - begin);
+}
+
 // Its count stays 0 until count ().
 Result<uint64_t> Builder::Impl::new_cluster() {
-  pack_ = 0;
+  RETURN_IF_ERROR(end_packing());
   if (next_ == reserved()) RETURN_IF_ERROR(close_range());
   return next_++;
 }
@@ -254,24 +230,63 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
   return {};
 }
 
-Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_t clusters) {
+// Plain clusters, whose entries have these flags and this bitmap.
+Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clusters,
+                                                uint64_t flags, uint64_t bitmap) {
   RETURN_IF_ERROR(begin(first, clusters));
-  ASSIGN_OR_RETURN(const uint64_t start, new_cluster());
-  const uint64_t in_table = geometry_.l2_entries() - geometry_.l2_index(first);
-  const uint64_t placed = std::min({clusters, in_table, reserved() - start});
-  next_ = start + placed;
-  for (uint64_t i = 0; i < placed; ++i) {
-    count(start + i);
-    set_entry(first + i, geometry_.start_of(HostCluster(start + i)).value() | kEntryCopied,
-              kAllSubclustersAllocated);
+  uint64_t placed = std::min(clusters, geometry_.l2_entries() - geometry_.l2_index(first));
+  HostOffset host(geometry_.start_of(first).value());
+  if (options_.data_file.empty()) {
+    ASSIGN_OR_RETURN(const uint64_t start, new_cluster());
+    placed = std::min(placed, reserved() - start);
+    next_ = start + placed;
+    for (uint64_t i = 0; i < placed; ++i) count(start + i);
+    host = geometry_.start_of(HostCluster(start));
   }
+  for (uint64_t i = 0; i < placed; ++i)
+    set_entry(first + i, (host + i * geometry_.cluster_size()).value() | flags, bitmap);
   next_guest_ = first.value() + placed;
-  counts_.data_clusters += placed;
-  return Placement{geometry_.start_of(HostCluster(start)), placed};
+  return Placement{host, placed};
+}
+
+Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_t clusters) {
+  ASSIGN_OR_RETURN(const Placement placed,
+                   place(first, clusters, kEntryCopied, kAllSubclustersAllocated));
+  counts_.data_clusters += placed.clusters;
+  return placed;
+}
+
+Result<Builder::Placement> Builder::Impl::place_preallocated(ClusterIndex first,
+                                                             uint64_t clusters) {
+  // Version 2 has no flag for zeros; what is not written reads as zeros there as well.
+  const bool flag = options_.version >= 3 && !options_.extended_l2;
+  ASSIGN_OR_RETURN(
+      const Placement placed,
+      place(first, clusters, kEntryCopied | (flag ? kEntryZero : 0), kAllSubclustersZero));
+  counts_.preallocated_clusters += placed.clusters;
+  if (gaps_ == Gaps::kZero && options_.data_file.empty())
+    RETURN_IF_ERROR(out_.write_zeroes(placed.host, placed.clusters << geometry_.cluster_bits()));
+  return placed;
+}
+
+Result<void> Builder::Impl::shrink_to(uint64_t size) {
+  BuildOptions options = options_;
+  options.size = size;
+  if (options.rounded_size() > size_ ||
+      next_guest_ > geometry_.clusters_for(options.rounded_size()))
+    return fail(
+        Error::invalid(fmt::format("a disk of {} bytes cannot hold what was placed", size)));
+  size_ = options.rounded_size();
+  l1_entries_ = l1_entries_for(geometry_, size_);
+  header_.size = size_;
+  header_.l1_entries = static_cast<uint32_t>(l1_entries_);
+  return {};
 }
 
 Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_t length) {
   const uint64_t cluster_size = geometry_.cluster_size();
+  if (!options_.data_file.empty())
+    return fail(Error::invalid("compressed clusters have no place in an external data file"));
   if (length == 0 || length >= cluster_size)
     return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
   RETURN_IF_ERROR(begin(cluster, 1));
@@ -283,7 +298,7 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
     crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
     if (get_count(next_ - 1) == max_refcount(options_.refcount_order) ||
         (crosses && next_ == reserved()))
-      pack_ = 0;
+      RETURN_IF_ERROR(end_packing());
   }
   uint64_t at = pack_;
   if (at == 0) {
@@ -330,7 +345,9 @@ Result<void> Builder::Impl::write_tail() {
   // begin () sees to that.
   assert(tail.table_clusters() * cluster_size <= Limits::kRefcountTableBytes);
 
-  RETURN_IF_ERROR(write_cluster(tail.l1, l1_));
+  // No more of it than the disk needs, which may have become smaller.
+  RETURN_IF_ERROR(out_.write(geometry_.start_of(HostCluster(tail.l1)),
+                             l1_.span().first(l1_clusters(geometry_, l1_entries_) * cluster_size)));
 
   // The open range first, whose counts so far are in refcounts_; then those that only the tail is
   // in.
@@ -359,6 +376,7 @@ Result<void> Builder::Impl::write_tail() {
 
 Result<void> Builder::Impl::finish() {
   RETURN_IF_ERROR(write_l2());
+  RETURN_IF_ERROR(end_packing());
   RETURN_IF_ERROR(write_tail());
   RETURN_IF_ERROR(out_.resize(counts_.file_size));
   ASSIGN_OR_RETURN(const auto encoded, header_.encode());
@@ -371,9 +389,10 @@ Result<void> Builder::Impl::finish() {
 Builder::Builder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Builder::~Builder() = default;
 
-Result<std::unique_ptr<Builder>> Builder::create(Storage& out, const BuildOptions& options) {
+Result<std::unique_ptr<Builder>> Builder::create(Storage& out, const BuildOptions& options,
+                                                 Gaps gaps) {
   RETURN_IF_ERROR(check(options));
-  auto impl = std::make_unique<Impl>(out, options);
+  auto impl = std::make_unique<Impl>(out, options, gaps);
   RETURN_IF_ERROR(impl->make_header());
   return std::unique_ptr<Builder>(new Builder(std::move(impl)));
 }
@@ -388,6 +407,14 @@ Result<HostOffset> Builder::place_compressed(ClusterIndex cluster, uint64_t leng
 
 Result<void> Builder::place_zero(ClusterIndex first, uint64_t clusters) {
   return impl_->place_zero(first, clusters);
+}
+
+Result<Builder::Placement> Builder::place_preallocated(ClusterIndex first, uint64_t clusters) {
+  return impl_->place_preallocated(first, clusters);
+}
+
+Result<void> Builder::shrink_to(uint64_t size) {
+  return impl_->shrink_to(size);
 }
 
 Result<void> Builder::finish() {
@@ -405,7 +432,7 @@ const BuildCounts& Builder::counts() const {
 uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters) {
   const Geometry geometry(options.cluster_bits, options.extended_l2);
   const uint64_t cluster_size = geometry.cluster_size();
-  const uint64_t l1_entries = l1_entries_for(geometry, rounded_size(options));
+  const uint64_t l1_entries = l1_entries_for(geometry, options.rounded_size());
   const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
   // The header, and L2 tables with at least one entry each.
   const uint64_t before = 1 + std::min(l1_entries, clusters);

@@ -18,44 +18,37 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <string>
 #include <vector>
 
+#include "qcow2/build_options.h"
 #include "qcow2/geometry.h"
-#include "qcow2/header.h"
 #include "qcow2/offset.h"
 #include "qcow2/result.h"
 #include "qcow2/storage.h"
 
 namespace qcow2 {
 
-struct BuildOptions {
-  uint64_t size = 0;  // of the virtual disk, bytes; rounded up to 512 since QEMU counts sectors
-  uint32_t version = 3;
-  unsigned cluster_bits = 16;
-  unsigned refcount_order = 4;
-  bool extended_l2 = false;
-  bool lazy_refcounts = false;
-  CompressionType compression_type = CompressionType::kDeflate;
-  std::string backing_file;    // empty: none
-  std::string backing_format;  // empty: not said; at most 15 bytes
-};
-
 struct BuildCounts {
   uint64_t data_clusters = 0;
   uint64_t compressed_clusters = 0;
   uint64_t compressed_bytes = 0;
   uint64_t zero_clusters = 0;  // explicit zero entries, not what was left out
-  uint64_t file_size = 0;      // bytes; valid after finish ()
+  uint64_t preallocated_clusters = 0;
+  uint64_t file_size = 0;  // bytes; valid after finish ()
 };
 
 // Not thread-safe: the caller puts clusters in order, and so has a lock (or one thread) for it.
 class Builder {
  public:
+  // What becomes of bytes of the file that nobody writes, because they do not matter.
+  enum class Gaps {
+    kLeave,  // they are holes
+    kZero,   // write_zeroes (): so every byte but the header's cluster is written, or zeroed, once
+  };
   // `out` is empty and outlives the builder.  An error if the options contradict each other or the
   // disk is too large for them, in words for the user.
-  static Result<std::unique_ptr<Builder>> create(Storage& out, const BuildOptions& options);
+  static Result<std::unique_ptr<Builder>> create(Storage& out, const BuildOptions& options,
+                                                 Gaps gaps = Gaps::kLeave);
   ~Builder();
 
   // Guest clusters come in strictly ascending order; those that never come read as zeros (or as the
@@ -69,7 +62,8 @@ class Builder {
   // would become longer than QEMU's limit on the refcount table or the width of a host offset
   // allows: after that, or an error of the storage, the image is lost.
 
-  // Room for up to `clusters` plain guest clusters from `first` on.  Ask again for the rest.
+  // Room for up to `clusters` plain guest clusters from `first` on.  Ask again for the rest.  With
+  // an external data file it is there, at the guest's own offset.
   Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
 
   // Room for one compressed cluster of `length` bytes, 0 < length < cluster size.  Streams are
@@ -80,6 +74,13 @@ class Builder {
   // `clusters` guest clusters from `first` on that must read as zeros whatever the backing file
   // says.  Version 3 only.
   Result<void> place_zero(ClusterIndex first, uint64_t clusters);
+
+  // The same for clusters that read as zeros and have a place all the same, which is not written:
+  // whoever writes to the disk finds it there.
+  Result<Placement> place_preallocated(ClusterIndex first, uint64_t clusters);
+
+  // The disk turns out to be smaller than was said at first.  All that was placed lies within it.
+  Result<void> shrink_to(uint64_t size);
 
   // Writes what is left of the metadata, the header last.  Does not flush.  All guest data must
   // have been written.

@@ -18,11 +18,11 @@ constexpr uint64_t kClustersEach = 16;
 constexpr uint64_t kClusterSize = 4096;
 
 std::unique_ptr<copy::Qcow2Sink> make_sink(qcow2::Storage& out) {
-  qcow2::BuildOptions options;
-  options.size = kChunks * kClustersEach * kClusterSize;
-  options.cluster_bits = 12;
-  options.compression_type = qcow2::CompressionType::kZstd;
-  auto sink = copy::Qcow2Sink::create(out, options);
+  copy::Qcow2Sink::Options options;
+  options.build.size = kChunks * kClustersEach * kClusterSize;
+  options.build.cluster_bits = 12;
+  options.build.compression_type = qcow2::CompressionType::kZstd;
+  auto sink = copy::Qcow2Sink::create(out, nullptr, options);
   REQUIRE_OK(sink);
   return std::move(*sink);
 }
