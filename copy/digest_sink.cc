@@ -30,6 +30,8 @@ Result<void> DigestSink::add(const Chunk& chunk) {
       RETURN_IF_ERROR(add_decoded(chunk, cluster, at));
     } else if (cluster.kind == Kind::kData || cluster.kind == Kind::kCompressed) {
       digests_.add(at, chunk.bytes.span().subspan(offset, cluster_size));
+    } else if (cluster.kind != Kind::kHole) {
+      digests_.add_zeros(at, cluster_size);
     }
     at += cluster_size;
     offset += cluster_size;

@@ -18,6 +18,7 @@ using qcow2::Error;
 using qcow2::Extent;
 using qcow2::GuestOffset;
 using qcow2::Result;
+using Kind = Chunk::Cluster::Kind;
 
 namespace {
 
@@ -68,11 +69,13 @@ class DigestEnd final : public Sink {
     uint64_t offset = 0;
     uint64_t read = 0;
     for (const Chunk::Cluster& cluster : chunk.clusters) {
-      if (cluster.kind == Chunk::Cluster::Kind::kData)
-        digests_.add(geometry_.start_of(chunk.first) + offset,
-                     chunk.bytes.span().subspan(offset, cluster_size));
-      if (cluster.kind != Chunk::Cluster::Kind::kHole)
-        read += std::min(cluster_size, chunk.end() - geometry_.start_of(chunk.first) - offset);
+      const GuestOffset at = geometry_.start_of(chunk.first) + offset;
+      const bool data = cluster.kind == Kind::kData;
+      if (data)
+        digests_.add(at, chunk.bytes.span().subspan(offset, cluster_size));
+      else if (cluster.kind != Kind::kHole)
+        digests_.add_zeros(at, cluster_size);
+      if (data || cluster.kind == Kind::kZero) read += std::min(cluster_size, chunk.end() - at);
       offset += cluster_size;
     }
     read_.fetch_add(read, std::memory_order_relaxed);
@@ -110,7 +113,7 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   Pipeline::Options plan = options;
   const uint64_t cluster_size =
       std::max(copy.cluster_size().value_or(kClusterSize), source.piece_size());
-  plan.worker = {};
+  plan.worker.compression.reset();
   plan.worker.geometry =
       qcow2::Geometry(static_cast<unsigned>(std::countr_zero(cluster_size)), false);
   plan.chunk_size = std::max(options.chunk_size, cluster_size);
@@ -118,7 +121,7 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   progress.begin(Phase::kVerify);
   Stop stop(cancel);
   Front front(copy, source.size());
-  Digests stored(source.size(), source.piece_size());
+  Digests stored = source.emptied();
   DigestEnd end(plan.worker.geometry, stored);
   Pipeline pipeline(front, end, progress, stop, plan);
   RETURN_IF_ERROR(qcow2::with_context(pipeline.run(copy), "verify"));

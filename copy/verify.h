@@ -25,8 +25,7 @@ struct VerifySummary {
 // larger is compared as far as the source goes, a smaller one is an error.  Where the bytes are
 // different the error names the ranges, which are as fine as the digests' regions.
 //
-// Of `options`, the threads and the memory count; the worker's are set here.  Tells `progress` of
-// the phase kVerify.
+// Of `options`, clusters and compression are set here.  Tells `progress` of the phase kVerify.
 qcow2::Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
                                     const Pipeline::Options& options, Progress& progress,
                                     const Cancel& cancel);
