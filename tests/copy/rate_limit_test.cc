@@ -1,0 +1,141 @@
+#include "copy/rate_limit.h"
+
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "tests/catch_text.h"
+
+using copy::Cancel;
+using copy::RateLimit;
+using copy::Stop;
+using namespace std::chrono_literals;
+
+namespace {
+
+// Time that passes when somebody sleeps.
+class FakeClock final : public RateLimit::Clock {
+ public:
+  Time now() override { return time; }
+  void sleep_until(Time until) override {
+    longest_sleep = std::max<std::chrono::nanoseconds>(longest_sleep, until - time);
+    ++sleeps;
+    time = until;
+    if (on_sleep) on_sleep();
+  }
+
+  double seconds() const {
+    return std::chrono::duration<double>(time.time_since_epoch()).count() - 1000;
+  }
+
+  Time time{1000s};
+  std::chrono::nanoseconds longest_sleep{0};
+  size_t sleeps = 0;
+  std::function<void()> on_sleep;
+};
+
+}  // namespace
+
+TEST_CASE("bytes come at the rate that was asked for", "[rate_limit]") {
+  FakeClock clock;
+  RateLimit limit(1 << 20, &clock);
+  const Cancel cancel;
+  const Stop stop(cancel);
+  for (int i = 1; i <= 100; ++i) {
+    limit.take(256 << 10, stop);
+    CHECK(clock.seconds() == Approx(0.25 * i));
+  }
+  // However they are divided.
+  for (int i = 0; i < 1024; ++i) limit.take(1 << 10, stop);
+  CHECK(clock.seconds() == Approx(26));
+  limit.take(3 << 20, stop);
+  CHECK(clock.seconds() == Approx(29));
+}
+
+TEST_CASE("what nobody took for long is not made up for", "[rate_limit]") {
+  FakeClock clock;
+  RateLimit limit(1000, &clock);
+  const Cancel cancel;
+  const Stop stop(cancel);
+  clock.time += 1h;
+  const double start = clock.seconds();
+  limit.take(100, stop);  // a tenth of a second's are there
+  CHECK(clock.seconds() == Approx(start));
+  limit.take(100, stop);
+  CHECK(clock.seconds() == Approx(start + 0.1));
+  // A short wait is.
+  clock.time += 50ms;
+  limit.take(100, stop);
+  CHECK(clock.seconds() == Approx(start + 0.2));
+}
+
+TEST_CASE("without a limit nobody looks at the clock", "[rate_limit]") {
+  FakeClock clock;
+  clock.on_sleep = [] { FAIL("somebody waits"); };
+  RateLimit limit(0, &clock);
+  const Cancel cancel;
+  const Stop stop(cancel);
+  limit.take(UINT64_MAX, stop);
+  CHECK(clock.sleeps == 0);
+}
+
+TEST_CASE("rates and sizes at the edge of the numbers", "[rate_limit]") {
+  Cancel cancel;
+  const Stop stop(cancel);
+  FakeClock fast;
+  RateLimit most(UINT64_MAX, &fast);
+  for (int i = 0; i < 1000; ++i) most.take(1 << 20, stop);
+  CHECK(fast.seconds() < 0.001);
+
+  // A wait of many years, many times: until somebody has had enough.
+  FakeClock slow;
+  slow.on_sleep = [&] {
+    if (slow.sleeps % 100 == 0) cancel.request();
+  };
+  RateLimit least(1, &slow);
+  for (int i = 0; i < 1000; ++i) least.take(UINT64_MAX, stop);
+  CHECK(slow.sleeps == 100);
+}
+
+TEST_CASE("who waits looks often whether to stop", "[rate_limit]") {
+  FakeClock clock;
+  Cancel cancel;
+  clock.on_sleep = [&] {
+    if (clock.seconds() > 5) cancel.request();
+  };
+  const Stop stop(cancel);
+  RateLimit limit(1, &clock);
+  limit.take(1000, stop);
+  CHECK(clock.seconds() < 5.1);
+  CHECK(clock.longest_sleep <= 50ms);
+}
+
+TEST_CASE("an error elsewhere wakes all who wait", "[rate_limit]") {
+  const Cancel cancel;
+  Stop stop(cancel);
+  RateLimit limit(1);
+  std::vector<std::thread> threads;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 4; ++i) threads.emplace_back([&] { limit.take(1 << 30, stop); });
+  std::this_thread::sleep_for(20ms);
+  stop.fail(qcow2::Error::invalid("enough"));
+  for (std::thread& thread : threads) thread.join();
+  CHECK(std::chrono::steady_clock::now() - start < 30s);
+}
+
+TEST_CASE("several threads together keep to the rate", "[rate_limit]") {
+  constexpr uint64_t kRate = 100'000'000;
+  constexpr uint64_t kBytes = 100'000;
+  const Cancel cancel;
+  const Stop stop(cancel);
+  RateLimit limit(kRate);
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (int turn = 0; turn < 50; ++turn) limit.take(kBytes, stop);
+    });
+  for (std::thread& thread : threads) thread.join();
+  // 200 turns of a millisecond, of which none may have been saved before the start.
+  CHECK(std::chrono::steady_clock::now() - start >= 199ms);
+}
