@@ -125,6 +125,7 @@ std::string read_at_once(const NbdServer& server, const std::string& raw, unsign
   constexpr unsigned kConnections = 6;
   std::vector<std::string> complaints(kConnections);
   std::vector<std::thread> threads;
+  threads.reserve(kConnections);
   for (unsigned i = 0; i < kConnections; ++i)
     threads.emplace_back(
         [&, i] { read_pieces(server, raw, support::base_seed() + i, count, complaints[i]); });
@@ -336,13 +337,16 @@ TEST_CASE("names of the layer's exports stay its own", "[qcow2-filter]") {
 
 TEST_CASE("an image that became another one is read anew", "[qcow2-filter]") {
   const TempDirectory folder;
-  const std::string path = folder / "disk";
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});
-  const NbdServer server = serve({"file", path});
-  { CHECK(NbdClient(server.socket(), "").size() == 1 << 20); }
-  fs::remove(path);
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "2M"});
+  const Sample sample(folder.path());
+  const NbdServer server = serve({"file", sample.path});
+  const NbdClient old(server.socket(), "");
+  const auto length = fs::file_size(sample.path);
+  fs::remove(sample.path);
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", sample.path, "2M"});
+  REQUIRE(fs::file_size(sample.path) != length);
   CHECK(NbdClient(server.socket(), "").size() == 2 << 20);
+  // The file that is gone is still open there.
+  CHECK((old.read(0, old.size()) == support::read_file(sample.now)));
 }
 
 TEST_CASE("an error below reaches the client, and passes", "[qcow2-filter]") {

@@ -44,6 +44,7 @@ TEST_CASE("all who come at once get the same", "[shared-values]") {
     std::vector<std::shared_ptr<int>> got(kThreads);
     std::atomic<unsigned> ready = 0;
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (unsigned i = 0; i < kThreads; ++i)
       threads.emplace_back([&, i] {
         ++ready;
