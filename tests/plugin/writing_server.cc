@@ -1,0 +1,40 @@
+#include "tests/plugin/writing_server.h"
+
+#include <chrono>
+#include <csignal>
+#include <stdexcept>
+#include <thread>
+
+#include "tests/plugin/served_disk.h"
+
+namespace test {
+
+namespace {
+
+std::vector<std::string> words(const std::vector<std::string>& parameters,
+                               std::vector<std::string> all) {
+  all.emplace_back("-Dqcow2.stats=1");
+  all.push_back(plugin());
+  all.insert(all.end(), parameters.begin(), parameters.end());
+  return all;
+}
+
+}  // namespace
+
+WritingServer::WritingServer(const std::vector<std::string>& parameters,
+                             const std::vector<std::string>& options)
+    : server_(support::NbdServer::nbdkit(words(parameters, options))) {}
+
+void WritingServer::stop() {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  ::kill(pid(), SIGTERM);
+  while (server_.process().running()) {
+    // The plugin's last words: what may hang behind them is nbdkit's exit with a sanitizer in it.
+    if (!server_ends() && log().find("off the end of the file") != std::string::npos) return kill();
+    if (std::chrono::steady_clock::now() > deadline)
+      throw std::runtime_error("the server does not end: " + log());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+}  // namespace test

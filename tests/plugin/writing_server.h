@@ -1,0 +1,30 @@
+// A server that is written to, and how it ends.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/support/nbd_server.h"
+
+namespace test {
+
+class WritingServer {
+ public:
+  // The plugin's parameters, the image first, and options of nbdkit's.
+  explicit WritingServer(const std::vector<std::string>& parameters,
+                         const std::vector<std::string>& options = {});
+
+  const std::string& socket() const { return server_.socket(); }
+  std::string log() const { return server_.log(); }
+  int pid() { return server_.process().pid(); }
+  std::string uri() const { return server_.uri(); }
+
+  // SIGTERM; returns when all is in the file.  Throws std::runtime_error when that takes a minute.
+  void stop();
+  void kill() { server_.process().kill(); }
+
+ private:
+  support::NbdServer server_;
+};
+
+}  // namespace test
