@@ -47,7 +47,7 @@ Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endp
 bool NbdLine::is_loss(const Error& error) {
   if (error.kind() != Error::Kind::kSystem) return false;
   // ESHUTDOWN is a server's way to say that it is about to end.
-  return connection_->lost() || error.errnum() == ESHUTDOWN;
+  return !connection_ || connection_->lost() || error.errnum() == ESHUTDOWN;
 }
 
 Result<void> NbdLine::check_same(NbdConnection& connection) const {
@@ -64,9 +64,32 @@ Result<void> NbdLine::check_same(NbdConnection& connection) const {
   return {};
 }
 
+// One try.  An error of the check that is final sets given_up_.
+Result<void> NbdLine::try_again() {
+  ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, stop_));
+  RETURN_IF_ERROR(check_same(*next));
+  connection_ = std::move(next);
+  ++generation_;
+  if (!check_) return {};
+  checking_ = true;
+  lost_in_check_ = false;
+  auto checked = check_(*this);
+  checking_ = false;
+  if (!checked) {
+    connection_.reset();
+    given_up_ = !lost_in_check_;
+  }
+  return checked;
+}
+
 Result<void> NbdLine::restore(Error why) {
   // A server that takes one client at a time must see this one go.
   connection_.reset();
+  if (checking_) {
+    // The restore () that checks goes on.
+    lost_in_check_ = true;
+    return qcow2::fail(std::move(why));
+  }
   bool final = false;
   Error last = endpoint_->explain(std::move(why), final);
   while (!final && failures_ < retries_) {
@@ -75,18 +98,13 @@ Result<void> NbdLine::restore(Error why) {
       if (stop_.requested()) return qcow2::fail(Error::cancelled());
       std::this_thread::sleep_for(kLook);
     }
-    auto next = NbdConnection::open(*endpoint_, contexts_, stop_);
-    Result<void> same;
-    if (next) same = check_same(**next);
-    if (next && same) {
-      connection_ = std::move(*next);
-      ++generation_;
-      return {};
-    }
-    last = next ? std::move(same).error() : std::move(next).error();
-    if (last.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(last));
+    auto tried = try_again();
+    if (tried) return {};
+    last = std::move(tried).error();
+    if (given_up_ || last.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(last));
     last = endpoint_->explain(std::move(last), final);
   }
+  given_up_ = true;
   if (final || retries_ == 0) return qcow2::fail(std::move(last));
   return qcow2::fail(Error::protocol(
       last.errnum(), fmt::format("{} (given up after connecting again {} time{})", last.message(),

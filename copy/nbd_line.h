@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,12 +41,25 @@ class NbdLine {
   bool is_loss(const qcow2::Error& error);
 
   // Something was answered: the tries are counted anew.
-  void answered() { failures_ = 0; }
+  void answered() {
+    if (!checking_) failures_ = 0;
+  }
+
+  // Closes the connection: nothing else may be called but the destructor.
+  void drop() { connection_.reset(); }
 
   // The connection is lost, by `why`: closes it, waits, and makes a new one.  An error when there
   // are no tries left, the server that we started has ended, or the server comes back with another
   // disk.  There may be no connection then: nothing else may be called.
   qcow2::Result<void> restore(qcow2::Error why);
+
+  // What restore () does with a new connection before it is content: an error is restore ()'s own,
+  // except that of a connection that is lost, too.
+  using Check = std::function<qcow2::Result<void>(NbdLine& line)>;
+  void set_check(Check check) { check_ = std::move(check); }
+
+  // restore () failed.
+  bool given_up() const { return given_up_; }
 
  private:
   NbdLine(std::shared_ptr<NbdEndpoint> endpoint, std::vector<std::string> contexts,
@@ -55,6 +69,7 @@ class NbdLine {
         retries_(retries),
         stop_(stop) {}
 
+  qcow2::Result<void> try_again();
   qcow2::Result<void> check_same(NbdConnection& connection) const;
 
   const std::shared_ptr<NbdEndpoint> endpoint_;
@@ -66,6 +81,10 @@ class NbdLine {
   int64_t minimum_ = 0;  // the minimum block size, bytes; 0: none was named
   uint64_t generation_ = 0;
   unsigned failures_ = 0;
+  Check check_;
+  bool checking_ = false;
+  bool lost_in_check_ = false;
+  bool given_up_ = false;
 };
 
 }  // namespace copy

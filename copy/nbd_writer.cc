@@ -1,0 +1,184 @@
+#include "copy/nbd_writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <list>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// The protocol counts in 32 bits, and some servers in 31.
+constexpr uint64_t kLargestZero = uint64_t{1} << 30;
+// Tried when that is too much: what servers must take of data.
+constexpr uint64_t kSmallZero = 32 << 20;
+
+// How a server says that a request is not for it, rather than that it failed.
+bool is_refusal(int errnum) {
+  return errnum == EINVAL || errnum == ENOTSUP || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
+}
+
+}  // namespace
+
+// One call of send ().
+class NbdWriter::Sender {
+ public:
+  Sender(NbdWriter& writer, NbdLine& line, std::span<const Piece> pieces)
+      : writer_(writer), line_(line), to_do_(pieces.begin(), pieces.end()) {}
+
+  Result<void> run() {
+    auto result = send_all();
+    // libnbd would call the callbacks of what is still under way later on, when they are gone.
+    if (!in_flight_.empty()) line_.drop();
+    return result;
+  }
+
+ private:
+  struct Request {
+    Piece piece;
+    bool zero;            // sent as a request for zeros
+    uint64_t generation;  // of the line, when it was sent
+    int errnum = 0;
+    bool done = false;
+
+    static int complete(void* self, int* error) {
+      auto* const request = static_cast<Request*>(self);
+      request->errnum = *error;
+      request->done = true;
+      return 1;  // we need no nbd_aio_command_completed
+    }
+  };
+
+  Result<void> send_all() {
+    while (!to_do_.empty() || !in_flight_.empty()) {
+      while (!to_do_.empty() && in_flight_.size() < writer_.options_.requests)
+        RETURN_IF_ERROR(issue());
+      if (auto worked = line_.connection().work(); !worked)
+        RETURN_IF_ERROR(lost(std::move(worked).error()));
+      RETURN_IF_ERROR(collect());
+    }
+    return {};
+  }
+
+  // Cuts the next request off what there is to do.
+  Piece next(bool zero) {
+    Piece& front = to_do_.front();
+    Piece piece = front;
+    piece.length = std::min(front.length, zero ? writer_.zero_limit_.load() : writer_.write_limit_);
+    front.at += piece.length;
+    front.length -= piece.length;
+    if (front.bytes) front.bytes += piece.length;
+    if (front.length == 0) to_do_.pop_front();
+    return piece;
+  }
+
+  Result<void> issue() {
+    const bool zero = !to_do_.front().bytes && writer_.can_zero_;
+    in_flight_.push_back({next(zero), zero, line_.generation()});
+    Request& request = in_flight_.back();
+    const nbd_completion_callback on_completion{Request::complete, &request, nullptr};
+    const Piece& piece = request.piece;
+    nbd_handle* const nbd = line_.handle();
+    const uint32_t flags =
+        writer_.options_.only_cheap_zeros && writer_.fast_ ? LIBNBD_CMD_FLAG_FAST_ZERO : 0;
+    const int64_t cookie =
+        zero ? nbd_aio_zero(nbd, piece.length, piece.at, on_completion, flags)
+             : nbd_aio_pwrite(nbd, piece.bytes ? piece.bytes : writer_.zeros_.data(), piece.length,
+                              piece.at, on_completion, 0);
+    if (cookie >= 0) return {};
+    Error error = line_.connection().last_error();
+    to_do_.push_front(piece);
+    in_flight_.pop_back();
+    return lost(std::move(error));
+  }
+
+  Result<void> lost(Error why) {
+    if (!line_.is_loss(why)) return qcow2::fail(std::move(why));
+    return line_.restore(std::move(why));
+  }
+
+  Result<void> collect() {
+    for (auto it = in_flight_.begin(); it != in_flight_.end();) {
+      if (it->done && it->errnum == 0) {
+        line_.answered();
+      } else if (it->generation != line_.generation()) {
+        to_do_.push_front(it->piece);
+      } else if (it->done) {
+        RETURN_IF_ERROR(refused(*it));
+        // The line may have been made good: then this one is to be sent again with the others.
+        if (it->generation != line_.generation()) continue;
+      } else {
+        ++it;
+        continue;
+      }
+      it = in_flight_.erase(it);
+    }
+    return {};
+  }
+
+  // The server said no: perhaps it will take less, or plain zeros.
+  Result<void> refused(const Request& request) {
+    const Piece& piece = request.piece;
+    const Error error = Error::system(
+        request.errnum, fmt::format("{}: {} at {:#x}", line_.name(),
+                                    piece.bytes ? "write" : "writing zeros", piece.at));
+    if (line_.is_loss(error)) return line_.restore(error);
+    if (!request.zero || !is_refusal(request.errnum)) return qcow2::fail(error);
+    if (piece.length > writer_.small_zero_) {
+      writer_.zero_limit_ = writer_.small_zero_;
+    } else if (!writer_.options_.only_cheap_zeros) {
+      writer_.can_zero_ = false;
+    } else {
+      return qcow2::fail(error);
+    }
+    to_do_.push_front(piece);
+    return {};
+  }
+
+  NbdWriter& writer_;
+  NbdLine& line_;
+  std::deque<Piece> to_do_;
+  std::list<Request> in_flight_;  // libnbd holds pointers to these until they are done
+};
+
+NbdWriter::NbdWriter(const NbdLimits& limits, const Options& options)
+    : options_(options),
+      write_limit_(limits.request(options.request_size)),
+      small_zero_(limits.request(kSmallZero)),
+      fast_(limits.can_fast_zero),
+      zero_limit_(kLargestZero),
+      can_zero_(limits.can_zero),
+      zeros_(write_limit_) {
+  std::memset(zeros_.data(), 0, zeros_.size());
+}
+
+Result<void> NbdWriter::send(NbdLine& line, std::span<const Piece> pieces) {
+  return Sender(*this, line, pieces).run();
+}
+
+Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
+  if (!can_zero_ || !fast_) return false;
+  for (uint64_t at = 0; at < end;) {
+    const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
+    auto done = line.connection().wait(
+        nbd_aio_zero(line.handle(), length, at, NBD_NULL_COMPLETION, LIBNBD_CMD_FLAG_FAST_ZERO));
+    if (!done) {
+      if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
+        return qcow2::fail(std::move(done).error());
+      if (at > 0 || length <= small_zero_) return false;
+      zero_limit_ = small_zero_;
+      continue;
+    }
+    at += length;
+  }
+  return true;
+}
+
+}  // namespace copy
