@@ -45,8 +45,9 @@ class NbdLine {
     if (!checking_) failures_ = 0;
   }
 
-  // Closes the connection: nothing else may be called but the destructor.
+  // Closes the connection: but connected () nothing else may be called.
   void drop() { connection_.reset(); }
+  bool connected() const { return connection_ != nullptr; }
 
   // The connection is lost, by `why`: closes it, waits, and makes a new one.  An error when there
   // are no tries left, the server that we started has ended, or the server comes back with another

@@ -236,6 +236,8 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       const bool whole = it->left == 0 && result;
       if (whole) fetched.push(it->chunk);
       it = whole ? chunks.erase(it) : std::next(it);
+      // Who was given the chunk may have used the line, and lost it.
+      if (result && !line.connected()) result = qcow2::fail(Error::cancelled());
     }
   }
   // libnbd would call the callbacks of what is still under way while it is closed later on, when

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -19,6 +20,9 @@ namespace {
 constexpr uint64_t kLargestZero = uint64_t{1} << 30;
 // Tried when that is too much: what servers must take of data.
 constexpr uint64_t kSmallZero = 32 << 20;
+
+// Of images behind servers that do not tell: what most have, and the largest of QCOW2.
+constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
 
 // How a server says that a request is not for it, rather than that it failed.
 bool is_refusal(int errnum) {
@@ -58,7 +62,7 @@ class NbdWriter::Sender {
 
   Result<void> send_all() {
     while (!to_do_.empty() || !in_flight_.empty()) {
-      while (!to_do_.empty() && in_flight_.size() < writer_.options_.requests)
+      while (!to_do_.empty() && in_flight_.size() < std::max(writer_.options_.requests, 1u))
         RETURN_IF_ERROR(issue());
       if (auto worked = line_.connection().work(); !worked)
         RETURN_IF_ERROR(lost(std::move(worked).error()));
@@ -136,10 +140,24 @@ class NbdWriter::Sender {
     } else if (!writer_.options_.only_cheap_zeros) {
       writer_.can_zero_ = false;
     } else {
-      return qcow2::fail(error);
+      narrow(piece);
+      return {};
     }
     to_do_.push_front(piece);
     return {};
+  }
+
+  // An image with clusters zeroes them whole, or has to write: perhaps without the ragged ends?
+  void narrow(const Piece& piece) {
+    for (const uint64_t unit : kClusters) {
+      const uint64_t begin = (piece.at + unit - 1) / unit * unit;
+      const uint64_t end = (piece.at + piece.length) / unit * unit;
+      if (begin < end && end - begin == piece.length) continue;
+      if (begin < end) to_do_.push_front({begin, end - begin, nullptr});
+      writer_.declined_ += piece.length - (begin < end ? end - begin : 0);
+      return;
+    }
+    writer_.declined_ += piece.length;
   }
 
   NbdWriter& writer_;

@@ -46,6 +46,9 @@ class NbdWriter {
   // Whether zeros need not be written.
   bool can_zero() const { return can_zero_; }
 
+  // With only_cheap_zeros: how many bytes of zeros stay as they were.
+  uint64_t declined() const { return declined_; }
+
  private:
   class Sender;
 
@@ -55,6 +58,7 @@ class NbdWriter {
   const bool fast_;                   // FAST_ZERO is known to the server
   std::atomic<uint64_t> zero_limit_;  // bytes
   std::atomic<bool> can_zero_;
+  std::atomic<uint64_t> declined_ = 0;  // bytes
   qcow2::AlignedBuffer zeros_;
 };
 

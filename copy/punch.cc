@@ -1,0 +1,202 @@
+#include "copy/punch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "copy/chunk_feed.h"
+#include "copy/nbd_limits.h"
+#include "copy/nbd_source.h"
+#include "copy/nbd_writer.h"
+#include "copy/stop.h"
+#include "qcow2/zero.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Geometry;
+using qcow2::Result;
+
+namespace {
+
+constexpr uint64_t kSmallestUnit = uint64_t{1} << Geometry::kMinClusterBits;
+constexpr uint64_t kLargestUnit = uint64_t{1} << Geometry::kMaxClusterBits;
+// Of what is looked at in one go: whole clusters of any image behind the server.
+constexpr uint64_t kChunkSize = 4 << 20;
+constexpr uint64_t kMemory = 80 << 20;
+
+Result<void> check_can_punch(const NbdLimits& limits, const std::string& name) {
+  if (limits.read_only)
+    return qcow2::fail(
+        Error::protocol(EROFS, name + ": the server lets nobody write: it was started read-only"));
+  if (!limits.can_trim)
+    return qcow2::fail(Error::protocol(
+        ENOTSUP, name + ": the server cannot trim: there is nothing to gain on it"));
+  if (!limits.can_zero)
+    return qcow2::fail(Error::protocol(
+        ENOTSUP, name + ": the server can trim, but not zero: and what is trimmed need not read "
+                        "as zeros afterwards"));
+  return {};
+}
+
+// All that the threads share.
+class Puncher {
+ public:
+  Puncher(NbdSource& source, const NbdLimits& limits, const PunchOptions& options, uint64_t unit,
+          Progress& progress, Stop& stop)
+      : geometry_(static_cast<unsigned>(std::countr_zero(unit)), false),
+        source_(source),
+        writer_(limits, {options.requests, options.request_size, true}),
+        feed_(source, {.geometry = geometry_, .chunk_size = kChunkSize, .chunks = chunks(options)},
+              stop),
+        stop_(stop),
+        progress_(progress) {}
+
+  Result<void> run() {
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < source_.connections(); ++i) threads.emplace_back([this, i] { work(i); });
+    for (std::thread& thread : threads) thread.join();
+    return stop_.result();
+  }
+
+  PunchSummary summary() const {
+    PunchSummary summary;
+    summary.disk_size = source_.size();
+    summary.unit = geometry_.cluster_size();
+    summary.scanned = scanned_;
+    summary.zero = zero_;
+    summary.punched = zero_ - writer_.declined();
+    return summary;
+  }
+
+ private:
+  // Zeros are freed on the connection that read them, by the thread that did: a server may have
+  // room for one client only.
+  class Fetched final : public NbdSource::Fetched {
+   public:
+    Fetched(Puncher& puncher, size_t index) : puncher_(puncher), index_(index) {}
+    void push(Chunk* chunk) override {
+      if (puncher_.stop_.requested()) return;
+      if (auto done = puncher_.look_at(*chunk, index_); !done)
+        puncher_.stop_.fail(std::move(done).error());
+      else
+        puncher_.feed_.recycle(chunk);
+    }
+
+   private:
+    Puncher& puncher_;
+    const size_t index_;
+  };
+
+  size_t chunks(const PunchOptions& options) const {
+    const uint64_t ahead = options.requests * options.request_size / kChunkSize + 2;
+    return std::clamp<uint64_t>(source_.connections() * ahead, 2, kMemory / kChunkSize);
+  }
+
+  void work(size_t index) {
+    Result<void> result;
+    try {
+      Fetched fetched(*this, index);
+      result = source_.fetch(index, feed_, geometry_, fetched);
+    } catch (const std::bad_alloc&) {
+      result = qcow2::fail(Error::system(ENOMEM, "punch"));
+    } catch (const std::exception& exception) {
+      result = qcow2::fail(Error::invalid(exception.what()));
+    }
+    if (result || result.error().kind() == Error::Kind::kCancelled) return;
+    stop_.fail(std::move(result).error());
+    feed_.wake();
+  }
+
+  Result<void> look_at(const Chunk& chunk, size_t index) {
+    const uint64_t unit = geometry_.cluster_size();
+    std::vector<NbdWriter::Piece> runs;
+    uint64_t zero = 0;
+    for (size_t i = 0; i < chunk.clusters.size(); ++i) {
+      // In a hole there is nothing to free.
+      if (chunk.clusters[i].kind == Chunk::Cluster::Kind::kHole) continue;
+      if (!qcow2::is_zero(chunk.bytes.span().subspan(i * unit, unit))) continue;
+      const uint64_t at = chunk.begin().value() + i * unit;
+      const uint64_t length = std::min(unit, chunk.end().value() - at);
+      zero += length;
+      if (!runs.empty() && runs.back().at + runs.back().length == at)
+        runs.back().length += length;
+      else
+        runs.push_back({at, length, nullptr});
+    }
+    RETURN_IF_ERROR(writer_.send(source_.line(index), runs));
+    uint64_t data = 0;
+    for (const qcow2::Extent& extent : chunk.extents)
+      if (!extent.reads_as_zero()) data += extent.length;
+    const uint64_t skipped = feed_.skipped();
+    const std::lock_guard lock(mutex_);
+    scanned_ += data;
+    zero_ += zero;
+    done_ += chunk.end() - chunk.begin();
+    // What is passed over is known early, and a chunk may take a little of it back.
+    told_ = std::max(told_, std::min(source_.size(), done_ + skipped));
+    progress_.update(told_, source_.size());
+    return {};
+  }
+
+  const Geometry geometry_;
+  NbdSource& source_;
+  NbdWriter writer_;
+  ChunkFeed feed_;
+  Stop& stop_;
+
+  std::mutex mutex_;
+  // All guarded by mutex_; bytes.
+  Progress& progress_;
+  uint64_t scanned_ = 0;
+  uint64_t zero_ = 0;
+  uint64_t done_ = 0;
+  uint64_t told_ = 0;
+};
+
+// For what was freed to be so on the server's disk, too.
+Result<void> flush(NbdLine& line) {
+  while (true) {
+    auto done = line.connection().wait(nbd_aio_flush(line.handle(), NBD_NULL_COMPLETION, 0));
+    if (done || !line.is_loss(done.error())) return done;
+    RETURN_IF_ERROR(line.restore(std::move(done).error()));
+  }
+}
+
+}  // namespace
+
+Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, const Cancel& cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  Stop stop(cancel);
+  NbdSource::Options reading;
+  reading.connections = std::max(options.connections, 1u);
+  reading.requests = std::max(options.requests, 1u);
+  reading.request_size = options.request_size;
+  reading.retries = options.retries;
+  ASSIGN_OR_RETURN(const auto source, NbdSource::open(options.target, reading, stop));
+  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(source->line(0).connection()));
+  RETURN_IF_ERROR(check_can_punch(limits, source->name()));
+  uint64_t unit = options.unit;
+  if (unit == 0) unit = std::clamp(limits.preferred, kSmallestUnit, kLargestUnit);
+  if (!std::has_single_bit(unit) || unit < kSmallestUnit || unit > kLargestUnit)
+    return qcow2::fail(
+        Error::invalid(fmt::format("blocks of {} bytes: not a power of two from {} to {}", unit,
+                                   kSmallestUnit, kLargestUnit)));
+  unit = std::max(unit, limits.minimum);
+
+  Puncher puncher(*source, limits, options, unit, progress, stop);
+  RETURN_IF_ERROR(puncher.run());
+  if (limits.can_flush) RETURN_IF_ERROR(flush(source->line(0)));
+  progress.update(source->size(), source->size());
+  PunchSummary summary = puncher.summary();
+  summary.elapsed = std::chrono::steady_clock::now() - start;
+  return summary;
+}
+
+}  // namespace copy
