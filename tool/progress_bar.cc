@@ -12,8 +12,7 @@ namespace tool {
 
 namespace {
 
-constexpr double kMemorySeconds = 5;  // after this long a sample counts 1/e of a new one
-constexpr unsigned kMinBar = 10;      // columns between the brackets; less shows nothing
+constexpr unsigned kMinBar = 10;  // columns between the brackets; less shows nothing
 constexpr double kLongestTimeLeft = 100 * 3600;
 
 std::string draw_bar(double percent, size_t width) {
@@ -24,27 +23,35 @@ std::string draw_bar(double percent, size_t width) {
   return bar;
 }
 
+std::string rate_text(double rate) {
+  return fmt::format("{:>9}/s", human_size(static_cast<uint64_t>(rate)));
+}
+
+// The copy goes without saying.
+std::string label(const ProgressState& state) {
+  if (state.phase == copy::Phase::kCopy) return "";
+  return copy::to_string(state.phase) + std::string(" ");
+}
+
+// The longest of the texts, which get shorter, that fits.
+std::string fitting(std::initializer_list<std::string> texts, unsigned columns) {
+  for (const std::string& text : texts)
+    if (text.size() <= columns) return text;
+  return "";
+}
+
 }  // namespace
 
-double ProgressState::percent() const {
-  if (total == 0) return 100;
-  return std::min(100.0, static_cast<double>(done) * 100 / static_cast<double>(total));
+std::optional<double> ProgressState::percent() const {
+  if (!total) return std::nullopt;
+  if (*total == 0) return 100;
+  return std::min(100.0, static_cast<double>(done) * 100 / static_cast<double>(*total));
 }
 
-void RateMeter::sample(double seconds, uint64_t done) {
-  const double passed = seconds - last_seconds_;
-  if (passed <= 0) return;
-  const double keep = std::exp(-passed / kMemorySeconds);
-  const double current = static_cast<double>(done - std::min(done, last_done_)) / passed;
-  rate_ = rate_ * keep + current * (1 - keep);
-  weight_ = weight_ * keep + (1 - keep);
-  last_seconds_ = seconds;
-  last_done_ = done;
-}
-
-std::optional<double> RateMeter::bytes_per_second() const {
-  if (weight_ <= 0) return std::nullopt;
-  return rate_ / weight_;
+std::optional<double> ProgressState::seconds_left() const {
+  if (!total || !rate) return std::nullopt;
+  const double left = static_cast<double>(*total - std::min(done, *total)) / std::max(*rate, 1e-9);
+  return left < kLongestTimeLeft ? std::optional(left) : std::nullopt;
 }
 
 std::string clock_text(double seconds) {
@@ -54,34 +61,45 @@ std::string clock_text(double seconds) {
 }
 
 std::string bar_line(const ProgressState& state, unsigned columns) {
+  if (!state.total) {
+    const std::string done = fmt::format("{:>9}", human_size(state.done));
+    const std::string speed = state.rate ? "  " + rate_text(*state.rate) : "";
+    return fitting({label(state) + done + speed, done + speed, done}, columns);
+  }
   // Rounded down: 100 % is said when it is true.
-  std::string percent = fmt::format("{:5.1f}%", std::floor(state.percent() * 10) / 10);
+  const double percent = *state.percent();
+  const std::string number = fmt::format("{:5.1f}%", std::floor(percent * 10) / 10);
   std::string speed;
   if (state.rate) {
-    const double left = static_cast<double>(state.total - std::min(state.done, state.total)) /
-                        std::max(*state.rate, 1e-9);
-    speed = fmt::format("  {:>9}/s  {:>7} left", human_size(static_cast<uint64_t>(*state.rate)),
-                        left < kLongestTimeLeft ? clock_text(left) : "?");
+    const auto left = state.seconds_left();
+    speed = fmt::format("  {}  {:>7} left", rate_text(*state.rate), left ? clock_text(*left) : "?");
   }
-  const size_t around_bar = percent.size() + 3;  // " [" and "]"
-  if (columns >= around_bar + speed.size() + kMinBar)
-    return fmt::format("{} [{}]{}", percent,
-                       draw_bar(state.percent(), columns - around_bar - speed.size()), speed);
-  if (columns >= around_bar + kMinBar)
-    return fmt::format("{} [{}]", percent, draw_bar(state.percent(), columns - around_bar));
-  return columns >= percent.size() ? percent : std::string();
+  const auto with_bar = [&](const std::string& front, const std::string& back) {
+    const size_t around = front.size() + 3 + back.size();  // " [" and "]"
+    const size_t bar = std::max<size_t>(kMinBar, columns - std::min<size_t>(columns, around));
+    return fmt::format("{} [{}]{}", front, draw_bar(percent, bar), back);
+  };
+  const std::string labelled = label(state) + number;
+  return fitting(
+      {with_bar(labelled, speed), with_bar(labelled, ""), with_bar(number, ""), labelled, number},
+      columns);
 }
 
 std::string percent_line(const ProgressState& state) {
-  return fmt::format("    ({:3.2f}/100%)", std::floor(state.percent() * 100) / 100);
+  const auto percent = state.percent();
+  if (!percent) return fmt::format("    {}({})", label(state), human_size(state.done));
+  return fmt::format("    {}({:3.2f}/100%)", label(state), std::floor(*percent * 100) / 100);
 }
 
 std::string json_line(const ProgressState& state) {
   nlohmann::ordered_json line;
-  line["percent"] = std::floor(state.percent() * 100) / 100;
+  line["phase"] = copy::to_string(state.phase);
+  if (const auto percent = state.percent()) line["percent"] = std::floor(*percent * 100) / 100;
   line["done"] = state.done;
-  line["total"] = state.total;
-  if (state.rate) line["bytes-per-second"] = static_cast<uint64_t>(*state.rate);
+  if (state.total) line["total"] = *state.total;
+  if (state.rate) line["rate"] = static_cast<uint64_t>(*state.rate);
+  if (const auto left = state.seconds_left())
+    line["seconds_left"] = static_cast<uint64_t>(std::ceil(*left));
   return line.dump();
 }
 

@@ -2,85 +2,90 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <string>
+#include <utility>
 
 namespace tool {
 
 namespace {
 
-using std::chrono::milliseconds;
-using std::chrono::steady_clock;
-
-constexpr milliseconds kInterval(100);
-// Nobody needs a bar for a shorter job.
-constexpr milliseconds kPatience(1000);
-// Figures that go to a file or a program come at this step, as qemu-img's do.
-constexpr double kPercentStep = 1;
+constexpr std::chrono::milliseconds kInterval(100);
+// Nobody needs a bar for a shorter job; seconds.
+constexpr double kPatience = 1;
 
 }  // namespace
 
-ProgressDisplay::ProgressDisplay(const Manner& manner) {
-  const bool terminal = is_terminal(STDERR_FILENO);
+std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal) {
+  using Form = ProgressPainter::Form;
   switch (manner.progress) {
     case Manner::Progress::kAuto:
-      if (terminal && !manner.quiet) form_ = Form::kBar;
-      delay_ = kPatience;
-      break;
+      return terminal && !manner.quiet ? std::optional(Form::kBar) : std::nullopt;
     case Manner::Progress::kBar:
-      form_ = terminal ? Form::kBar : Form::kPercent;
-      break;
+      return terminal ? Form::kBar : Form::kPercent;
     case Manner::Progress::kJson:
-      form_ = Form::kJson;
-      break;
+      return Form::kJson;
     case Manner::Progress::kNone:
       break;
   }
-  if (form_ != Form::kNone) thread_ = std::thread([this] { run(); });
+  return std::nullopt;
+}
+
+unsigned ProgressDisplay::StandardError::columns() {
+  return terminal_columns(STDERR_FILENO);
+}
+
+void ProgressDisplay::StandardError::write(const std::string& text) {
+  // There is nobody to tell when standard error itself does not work.
+  (void)write_all(STDERR_FILENO, text);
+}
+
+ProgressDisplay::ProgressDisplay(const Manner& manner) {
+  const auto form = progress_form(manner, is_terminal(STDERR_FILENO));
+  if (!form) return;
+  painter_.emplace(*form, screen_, manner.progress == Manner::Progress::kAuto ? kPatience : 0);
+  thread_ = std::thread([this] { run(); });
+}
+
+void ProgressDisplay::begin(copy::Phase phase) {
+  const std::lock_guard lock(mutex_);
+  if (begun_) ended_.push_back(figures_);
+  figures_ = {};
+  figures_.phase = phase;
+  begun_ = false;
 }
 
 void ProgressDisplay::update(uint64_t done, uint64_t total) {
-  total_.store(total, std::memory_order_relaxed);
-  done_.store(done, std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  figures_.done = done;
+  figures_.total = total == kUnknown ? std::nullopt : std::optional(total);
+  begun_ = true;
+}
+
+double ProgressDisplay::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+void ProgressDisplay::paint() {
+  std::vector<Figures> ended;
+  Figures figures;
+  bool begun = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = std::exchange(ended_, {});
+    figures = figures_;
+    begun = begun_;
+  }
+  for (const Figures& it : ended) painter_->end_phase(seconds(), it);
+  if (begun) painter_->paint(seconds(), figures);
 }
 
 void ProgressDisplay::run() {
   std::unique_lock lock(mutex_);
-  const auto finished = [this] { return finished_; };
-  if (wake_.wait_for(lock, delay_, finished)) return;
-  do {
-    draw(state(steady_clock::now()));
-  } while (!wake_.wait_for(lock, kInterval, finished));
-}
-
-ProgressState ProgressDisplay::state(steady_clock::time_point now) {
-  ProgressState state;
-  state.done = done_.load(std::memory_order_relaxed);
-  state.total = total_.load(std::memory_order_relaxed);
-  rate_.sample(std::chrono::duration<double>(now - start_).count(), state.done);
-  state.rate = rate_.bytes_per_second();
-  return state;
-}
-
-void ProgressDisplay::draw(const ProgressState& state) {
-  if (state.total == 0) return;  // the job has not begun
-  if (form_ == Form::kBar) {
-    // The last column stays empty: some terminals break the line there.
-    const unsigned room = terminal_columns(STDERR_FILENO) - 1;
-    std::string line = bar_line(state, room);
-    const size_t columns = line.size();
-    // Over what is left of the line before, as far as the terminal is still as wide.
-    line.resize(std::max<size_t>(columns, std::min<size_t>(drawn_columns_, room)), ' ');
-    drawn_columns_ = columns;
-    // The cursor rests at the beginning, so that the ^C that a terminal echoes is drawn over.
-    (void)write_all(STDERR_FILENO, '\r' + line + '\r');
-    return;
+  while (!wake_.wait_for(lock, kInterval, [this] { return finished_; })) {
+    lock.unlock();
+    paint();
+    lock.lock();
   }
-  const double percent = state.percent();
-  if (percent < drawn_percent_ + kPercentStep && (percent < 100 || drawn_percent_ >= 100)) return;
-  drawn_percent_ = percent;
-  (void)write_all(STDERR_FILENO,
-                  form_ == Form::kJson ? json_line(state) + '\n' : percent_line(state) + '\r');
 }
 
 void ProgressDisplay::finish() {
@@ -88,16 +93,13 @@ void ProgressDisplay::finish() {
   {
     const std::lock_guard lock(mutex_);
     finished_ = true;
+    if (begun_) ended_.push_back(figures_);
+    begun_ = false;
   }
   wake_.notify_one();
   thread_.join();
-  if (form_ == Form::kBar) {
-    if (drawn_columns_ > 0)
-      (void)write_all(STDERR_FILENO, '\r' + std::string(drawn_columns_, ' ') + '\r');
-    return;
-  }
-  draw(state(steady_clock::now()));
-  if (form_ == Form::kPercent && drawn_percent_ >= 0) (void)write_all(STDERR_FILENO, "\n");
+  paint();
+  painter_->clear();
 }
 
 }  // namespace tool

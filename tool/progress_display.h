@@ -1,18 +1,23 @@
-// Draws progress on standard error while a job runs.
+// Shows progress on standard error while a job runs.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "copy/progress.h"
 #include "tool/console.h"
-#include "tool/progress_bar.h"
+#include "tool/progress_painter.h"
 
 namespace tool {
+
+// How progress is shown, if at all; `terminal`: standard error is one.
+std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal);
 
 class ProgressDisplay final : public copy::Progress {
  public:
@@ -21,6 +26,7 @@ class ProgressDisplay final : public copy::Progress {
   ProgressDisplay& operator=(const ProgressDisplay&) = delete;
   ~ProgressDisplay() override { finish(); }
 
+  void begin(copy::Phase phase) override;
   void update(uint64_t done, uint64_t total) override;
 
   // Takes the bar away, or ends the line of figures.  After this standard error is free for other
@@ -28,30 +34,31 @@ class ProgressDisplay final : public copy::Progress {
   void finish();
 
  private:
-  enum class Form { kNone, kBar, kPercent, kJson };
+  class StandardError final : public ProgressPainter::Screen {
+   public:
+    unsigned columns() override;
+    void write(const std::string& text) override;
+  };
+  using Figures = ProgressPainter::Figures;
 
   void run();
-  ProgressState state(std::chrono::steady_clock::time_point now);
-  void draw(const ProgressState& state);
+  void paint();
+  // Without the lock held.
+  double seconds() const;
 
-  Form form_ = Form::kNone;
-  std::chrono::milliseconds delay_{0};  // before the first drawing
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-
-  // Stored by the job one after the other and read by the thread: a drawing may show a `total_`
-  // that is newer than `done_`.
-  std::atomic<uint64_t> done_{0};
-  std::atomic<uint64_t> total_{0};
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  StandardError screen_;
+  std::optional<ProgressPainter> painter_;  // of the thread, and of finish () after it has ended
 
   std::mutex mutex_;
+  // All guarded by mutex_.
   std::condition_variable wake_;
-  bool finished_ = false;  // under mutex_
-  std::thread thread_;
+  Figures figures_;
+  bool begun_ = false;          // there are figures of this phase
+  std::vector<Figures> ended_;  // of phases that are over, and were not painted since
+  bool finished_ = false;
 
-  // Of the drawing thread, and of finish () after it has ended.
-  RateMeter rate_;
-  size_t drawn_columns_ = 0;
-  double drawn_percent_ = -1;
+  std::thread thread_;
 };
 
 }  // namespace tool

@@ -181,6 +181,7 @@ TEST_CASE("progress goes to standard error in the form that is asked for", "[cop
   CHECK_THAT(progress("--progress=bar"), Catch::EndsWith("    (100.00/100%)\r\n"));
   const std::string lines = progress("--progress=json");
   const json last = json::parse(lines.substr(lines.rfind('{')));
+  CHECK(last["phase"] == "copy");
   CHECK(last["percent"] == 100.0);
   CHECK(last["done"] == 4 << 20);
   CHECK(last["total"] == 4 << 20);
@@ -223,7 +224,7 @@ TEST_CASE("a stop signal ends the copy, which leaves nothing", "[copy_command]")
     REQUIRE(::kill(child.pid(), signal) == 0);
     CHECK(ending_signal(child.pid()) == signal);
     const std::string said = text_of(log);
-    CHECK_THAT(said, Catch::StartsWith("{\"percent\":"));
+    CHECK_THAT(said, Catch::StartsWith("{\"phase\":\"copy\",\"percent\":"));
     CHECK_THAT(said, Catch::EndsWith("\nvirt-compact: error: " + folder / "small.qcow2" +
                                      ": not written: interrupted\n"));
     CHECK(support::list_directory(folder.path()).empty());

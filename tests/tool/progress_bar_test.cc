@@ -45,17 +45,59 @@ TEST_CASE("all is done when it is, and not before", "[progress_bar]") {
   CHECK(percent_line(state(total, total)) == "    (100.00/100%)");
   CHECK(percent_line(state(0, 0)) == "    (100.00/100%)");
   CHECK(percent_line(state(1234, 10000)) == "    (12.34/100%)");
-  // Both figures are not read at one time.
+  // More than there should be is no more than all.
   CHECK(percent_line(state(total + 1, total)) == "    (100.00/100%)");
 }
 
 TEST_CASE("JSON lines have the exact figures", "[progress_bar]") {
   const auto json = nlohmann::json::parse(json_line(state(1, uint64_t{1} << 62, 5.5)));
+  CHECK(json["phase"] == "copy");
   CHECK(json["done"] == 1);
   CHECK(json["total"] == uint64_t{1} << 62);
   CHECK(json["percent"] == 0.0);
-  CHECK(json["bytes-per-second"] == 5);
-  CHECK_FALSE(nlohmann::json::parse(json_line(state(1, 2))).contains("bytes-per-second"));
+  CHECK(json["rate"] == 5);
+  // Some billions of years are no time to tell.
+  CHECK_FALSE(json.contains("seconds_left"));
+  CHECK(json_line(state(25, 100, 10)) ==
+        "{\"phase\":\"copy\",\"percent\":25.0,\"done\":25,\"total\":100,\"rate\":10,"
+        "\"seconds_left\":8}");
+  CHECK(json_line(state(1, 2)) == "{\"phase\":\"copy\",\"percent\":50.0,\"done\":1,\"total\":2}");
+  CHECK(json_line(state(2, 2, 1)) ==
+        "{\"phase\":\"copy\",\"percent\":100.0,\"done\":2,\"total\":2,\"rate\":1,"
+        "\"seconds_left\":0}");
+}
+
+TEST_CASE("without a total there is what is done", "[progress_bar]") {
+  auto it = state(3 << 19, 0);
+  it.total.reset();
+  CHECK(bar_line(it, 60) == "  1.5 MiB");
+  CHECK(percent_line(it) == "    (1.5 MiB)");
+  CHECK(json_line(it) == "{\"phase\":\"copy\",\"done\":1572864}");
+  it.rate = 1 << 20;
+  CHECK(bar_line(it, 60) == "  1.5 MiB      1 MiB/s");
+  CHECK(bar_line(it, 20) == "  1.5 MiB");
+  CHECK(bar_line(it, 5).empty());
+  CHECK(json_line(it) == "{\"phase\":\"copy\",\"done\":1572864,\"rate\":1048576}");
+}
+
+TEST_CASE("what comes behind the copy has its name", "[progress_bar]") {
+  auto it = state(50, 100);
+  it.phase = copy::Phase::kVerify;
+  CHECK(bar_line(it, 28) == "verify  50.0% [======>     ]");
+  CHECK(bar_line(it, 24) == " 50.0% [=======>       ]");
+  CHECK(bar_line(it, 19) == " 50.0% [=====>    ]");
+  CHECK(bar_line(it, 13) == "verify  50.0%");
+  CHECK(bar_line(it, 12) == " 50.0%");
+  CHECK(percent_line(it) == "    verify (50.00/100%)");
+  CHECK(nlohmann::json::parse(json_line(it))["phase"] == "verify");
+}
+
+TEST_CASE("a rate without an end in sight is no time left", "[progress_bar]") {
+  CHECK(state(0, 100, 10).seconds_left() == 10.0);
+  CHECK_FALSE(state(0, 100).seconds_left());
+  CHECK_FALSE(state(0, 100, 0).seconds_left());
+  CHECK(state(100, 100, 0).seconds_left() == 0.0);
+  CHECK_THAT(bar_line(state(0, 100, 0), 60), Catch::EndsWith("        0 B/s        ? left"));
 }
 
 TEST_CASE("time is told as on a clock", "[progress_bar]") {
@@ -65,23 +107,4 @@ TEST_CASE("time is told as on a clock", "[progress_bar]") {
   CHECK(clock_text(754) == "12:34");
   CHECK(clock_text(3723) == "1:02:03");
   CHECK(clock_text(-1) == "0:00");
-}
-
-TEST_CASE("the rate follows what happens now", "[progress_bar]") {
-  RateMeter meter;
-  CHECK_FALSE(meter.bytes_per_second());
-  meter.sample(0, 0);
-  CHECK_FALSE(meter.bytes_per_second());
-  meter.sample(0.1, 10);
-  CHECK(*meter.bytes_per_second() == Approx(100));
-  double now = 0.1;
-  uint64_t done = 10;
-  for (int i = 0; i < 600; ++i) meter.sample(now += 0.1, done += 50);
-  CHECK(*meter.bytes_per_second() == Approx(500).epsilon(0.01));
-  // It stops: the rate falls, slowly.
-  meter.sample(now += 1, done);
-  CHECK(*meter.bytes_per_second() < 450);
-  CHECK(*meter.bytes_per_second() > 350);
-  for (int i = 0; i < 60; ++i) meter.sample(now += 1, done);
-  CHECK(*meter.bytes_per_second() < 1);
 }
