@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/interop/qemu.h"
+#include "tests/plugin/possible_bytes.h"
 #include "tests/plugin/traffic.h"
 #include "tests/plugin/writing_server.h"
 #include "tests/plugin/written_image.h"
@@ -18,6 +19,7 @@
 using support::Random;
 using support::TempDirectory;
 using test::Bytes;
+using test::PossibleBytes;
 using test::Request;
 using test::Traffic;
 using test::WritingServer;
@@ -25,77 +27,21 @@ using test::WrittenImage;
 
 namespace {
 
-// What each byte of the disk may be after a crash: what it was when it was last made durable, or
-// what any request that began since has put there.
-class Model {
- public:
-  explicit Model(Bytes bytes)
-      : durable_(std::move(bytes)), trimmed_(durable_.size()), version_(durable_.size()) {}
-
-  // A request has ended, well or with an error, or will never end.
-  void add(const Request& request) {
-    const bool flush = request.kind == Request::Kind::kFlush;
-    if (!flush) changes_.push_back(request);
-    const bool durable = flush || (request.flags & LIBNBD_CMD_FLAG_FUA) != 0;
-    if (!durable || request.error != 0 || request.ended == 0) return;
-    settle([&](const Request& it) {
-      return flush ? it.ended != 0 && it.ended < request.begun : it.begun == request.begun;
-    });
+// A request has ended, well or with an error, or will never end.
+void add(PossibleBytes& model, const Request& request) {
+  const bool ended = request.error == 0 && request.ended != 0;
+  if (request.kind == Request::Kind::kFlush) {
+    if (ended) model.flushed(request);
+  } else if (ended && (request.flags & LIBNBD_CMD_FLAG_FUA) != 0) {
+    model.surely(request);
+  } else {
+    model.maybe(request);
   }
-
-  // The first byte that is none of that; empty: there is none.
-  std::string complaint(const Bytes& found) const {
-    std::vector<char> right(found.size());
-    for (size_t at = 0; at < found.size(); ++at)
-      right[at] = found[at] == durable_[at] || (trimmed_[at] != 0 && found[at] == std::byte{0});
-    for (const Request& it : changes_)
-      for (uint64_t i = 0; i < it.length; ++i)
-        if (version_[it.at + i] < it.begun && found[it.at + i] == byte_of(it, i))
-          right[it.at + i] = 1;
-    const auto wrong = std::find(right.begin(), right.end(), char{0});
-    if (wrong == right.end()) return {};
-    const auto at = static_cast<size_t>(wrong - right.begin());
-    std::string text =
-        fmt::format("byte {} is {}, and {} bytes are wrong; {} was durable", at,
-                    std::to_integer<int>(found[at]), std::count(wrong, right.end(), char{0}),
-                    std::to_integer<int>(durable_[at]));
-    for (const Request& it : changes_)
-      if (it.at <= at && at < it.at + it.length) text += "\n  then " + it.describe();
-    return text;
-  }
-
- private:
-  static std::byte byte_of(const Request& request, uint64_t i) {
-    return request.kind == Request::Kind::kWrite ? request.bytes[i] : std::byte{0};
-  }
-
-  template <typename Durable>
-  void settle(Durable durable) {
-    for (const Request& it : changes_) {
-      if (!durable(it)) continue;
-      for (uint64_t at = it.at; at < it.at + it.length; ++at) {
-        if (version_[at] > it.begun) continue;
-        // What is older than a write that is durable is gone; a trim leaves it there, or not.
-        if (it.kind == Request::Kind::kTrim) {
-          trimmed_[at] = 1;
-          continue;
-        }
-        durable_[at] = byte_of(it, at - it.at);
-        trimmed_[at] = 0;
-        version_[at] = it.begun;
-      }
-    }
-    std::erase_if(changes_, durable);
-  }
-
-  Bytes durable_;
-  std::vector<char> trimmed_;
-  std::vector<uint64_t> version_;  // `begun` of the write that made durable_
-  std::vector<Request> changes_;   // not durable, in the order of their ends
-};
+}
 
 // Requests on several connections until the server is killed amid them.
-void write_and_kill(WritingServer& server, Model& model, uint64_t cluster_size, Random& random) {
+void write_and_kill(WritingServer& server, PossibleBytes& model, uint64_t cluster_size,
+                    Random& random) {
   static const std::vector<Request::Kind> kKinds{
       Request::Kind::kWrite, Request::Kind::kWrite, Request::Kind::kWrite, Request::Kind::kWrite,
       Request::Kind::kZero,  Request::Kind::kTrim,  Request::Kind::kFlush};
@@ -114,7 +60,7 @@ void write_and_kill(WritingServer& server, Model& model, uint64_t cluster_size, 
       INFO(done.describe());
       const bool slow = (done.flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0 && done.error == ENOTSUP;
       REQUIRE((done.error == 0 || slow));
-      if (!slow) model.add(done);
+      if (!slow) add(model, done);
     }
   }
   if (random.chance(50)) std::this_thread::sleep_for(std::chrono::microseconds(random.below(3000)));
@@ -124,7 +70,7 @@ void write_and_kill(WritingServer& server, Model& model, uint64_t cluster_size, 
     for (Request& done : traffic.wait()) {
       if (done.error != 0) done.ended = 0;
       const bool slow = (done.flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0 && done.error == ENOTSUP;
-      if (!slow) model.add(done);
+      if (!slow) add(model, done);
     }
 }
 
@@ -161,7 +107,7 @@ TEST_CASE("a server that is killed loses nothing that was flushed", "[write-kill
     Bytes contents = image.contents;
     for (int round = 0; round < 6; ++round) {
       CAPTURE(round, support::shell_line(parameters));
-      Model model(std::move(contents));
+      PossibleBytes model(std::move(contents));
       {
         WritingServer server(parameters);
         write_and_kill(server, model, image.cluster_size(), random);

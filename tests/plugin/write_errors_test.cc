@@ -1,0 +1,142 @@
+// A disk beneath the image that is full, or broken: the requests fail, and nothing else.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <cstdlib>
+
+#include "tests/interop/nbd_client.h"
+#include "tests/interop/qemu.h"
+#include "tests/plugin/failing_server.h"
+#include "tests/plugin/possible_bytes.h"
+#include "tests/plugin/served_disk.h"
+#include "tests/plugin/traffic.h"
+#include "tests/plugin/written_image.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using Catch::Contains;
+using support::Random;
+using support::TempDirectory;
+using test::Bytes;
+using test::FailingServer;
+using test::PossibleBytes;
+using test::Request;
+using test::Traffic;
+using test::WritingServer;
+using test::WrittenImage;
+
+namespace {
+
+constexpr uint64_t k = 1024;
+
+bool slow(const Request& done) {
+  return (done.flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0 && done.error == ENOTSUP;
+}
+
+// Some requests on two connections.  `error`: what those that fail may say; 0: none may fail.
+void exchange(Traffic& traffic, PossibleBytes& model, uint64_t cluster_size, Random& random,
+              int error) {
+  static const std::vector<Request::Kind> kKinds{
+      Request::Kind::kWrite, Request::Kind::kWrite, Request::Kind::kWrite, Request::Kind::kWrite,
+      Request::Kind::kZero,  Request::Kind::kTrim,  Request::Kind::kFlush};
+  const auto settle = [&](const std::vector<Request>& ended) {
+    for (const Request& done : ended) {
+      INFO(done.describe());
+      if (slow(done)) continue;
+      REQUIRE((done.error == 0 || done.error == error));
+      if (done.kind == Request::Kind::kFlush) continue;
+      if (done.error == 0)
+        model.surely(done);
+      else
+        model.maybe(done);
+    }
+  };
+  const uint64_t requests = random.between(1, 12);
+  for (uint64_t i = 0; i < requests; ++i) {
+    while (!traffic.idle(random)) settle(traffic.wait());
+    const Request::Kind kind = random.pick(kKinds);
+    if (kind == Request::Kind::kFlush)
+      traffic.submit(*traffic.idle(random), {});
+    else if (auto request = draw_request(random, traffic, kind, cluster_size))
+      traffic.submit(*traffic.idle(random), std::move(*request));
+  }
+  while (!traffic.empty()) settle(traffic.wait());
+}
+
+Request one(Traffic& traffic, Request request) {
+  traffic.submit(0, std::move(request));
+  return traffic.wait().at(0);
+}
+
+Bytes read_all(Traffic& traffic) {
+  constexpr uint64_t kPiece = 8 << 20;
+  Bytes all;
+  for (uint64_t at = 0; at < traffic.size(); at += kPiece) {
+    const Request done = one(
+        traffic, {Request::Kind::kRead, at, std::min(kPiece, traffic.size() - at), 0, {}, 0, 0});
+    REQUIRE(done.error == 0);
+    all.insert(all.end(), done.bytes.begin(), done.bytes.end());
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-errors]") {
+  if (!test::server_ends()) {
+    WARN("skipped: the library that fails calls and that of a sanitizer do not go together");
+    return;
+  }
+  const uint64_t images = support::iterations(10);
+  int64_t failed = 0;
+  for (uint64_t i = 0; i < images; ++i) {
+    const uint64_t seed = support::base_seed() + i;
+    Random random(seed);
+    const TempDirectory folder;
+    const WrittenImage image = test::make_written_image(random, folder);
+    CAPTURE(seed, image.kind);
+    Bytes contents;
+    PossibleBytes model(image.contents);
+    std::vector<std::string> parameters{image.path};
+    if (random.chance(30)) parameters.emplace_back("coalesce-discard=true");
+    if (random.chance(30)) parameters.emplace_back("detect-zeroes=unmap");
+    FailingServer failing(parameters);
+    const bool killed = random.chance(50);
+    {
+      Traffic traffic(failing.server().socket(), 2, 3);
+      for (int attempt = 0; attempt < 25; ++attempt) {
+        const int error = random.chance(50) ? ENOSPC : EIO;
+        CAPTURE(attempt, error, support::shell_line(parameters));
+        failing.fail_with(error, static_cast<int64_t>(random.below(15)),
+                          error == EIO && random.chance(50));
+        exchange(traffic, model, image.cluster_size(), random, error);
+        failing.work_again();
+        INFO(failing.server().log());
+        // There is room again: all is as it was, or as it was to be, and what comes now works.
+        exchange(traffic, model, image.cluster_size(), random, 0);
+        contents = read_all(traffic);
+        REQUIRE(model.complaint(contents) == "");
+        model.observed(contents);
+        REQUIRE(one(traffic, {}).error == 0);
+      }
+      traffic.disconnect();
+    }
+    failed += failing.failed();
+    if (killed)
+      failing.server().kill();
+    else
+      failing.server().stop();
+    INFO(failing.server().log());
+    const auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
+    INFO(check.describe());
+    if (!killed || !image.shape.lazy_refcounts)
+      REQUIRE((check.exit_code == 0 || check.exit_code == 3));
+    // All was flushed.
+    REQUIRE(model.complaint(test::read_by_qemu(folder, image.path)) == "");
+  }
+  CHECK(failed > 0);
+}
