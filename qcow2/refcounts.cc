@@ -197,6 +197,9 @@ uint64_t Refcounts::end_of_blocks() {
 Result<bool> Refcounts::find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run) {
   uint64_t length = 0;
   for (uint64_t scanned = 0; hint < end_ && scanned < scan_limit; ++hint, ++scanned) {
+    // After a crash the file may reach further than its blocks.  The block that is missing goes to
+    // the first cluster of its range, which is not free then.
+    RETURN_IF_ERROR(require_block(block_index(hint)));
     ASSIGN_OR_RETURN(const uint64_t count, count_of(hint));
     length = count == 0 ? length + 1 : 0;
     if (length < wanted) continue;
