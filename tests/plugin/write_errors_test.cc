@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cerrno>
-#include <cstdlib>
 
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
@@ -30,8 +29,6 @@ using test::WritingServer;
 using test::WrittenImage;
 
 namespace {
-
-constexpr uint64_t k = 1024;
 
 bool slow(const Request& done) {
   return (done.flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0 && done.error == ENOTSUP;
@@ -139,4 +136,65 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
     REQUIRE(model.complaint(test::read_by_qemu(folder, image.path)) == "");
   }
   CHECK(failed > 0);
+}
+
+namespace {
+
+// A client that reads and is told why it may not write.
+void check_read_only(WritingServer& server, const std::string& why,
+                     const std::string& export_name = "") {
+  const interop::NbdClient client(server.socket(), export_name);
+  INFO(server.log());
+  CHECK(client.read_only());
+  CHECK(client.read(0, 512).size() == 512);
+  CHECK_THAT(server.log(), Contains(why));
+}
+
+std::string empty_image(const TempDirectory& folder) {
+  const std::string image = folder / "disk.qcow2";
+  test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
+  return image;
+}
+
+}  // namespace
+
+TEST_CASE("what may not be written is served to read, with a word why", "[write-errors]") {
+  const TempDirectory folder;
+  const std::string image = empty_image(folder);
+  SECTION("-r") {
+    WritingServer server({image}, {"-r"});
+    check_read_only(server, "");
+    // It holds no lock against readers, and none that a second reader would meet.
+    WritingServer second({image}, {"-r"});
+    check_read_only(second, "");
+  }
+  SECTION("a snapshot") {
+    test::qemu_img({"snapshot", "-c", "one", image});
+    WritingServer server({image});
+    check_read_only(server, "", "snapshot:one");
+    CHECK_FALSE(interop::NbdClient(server.socket(), "").read_only());
+    server.stop();
+    WritingServer only({image, "snapshot=one"});
+    check_read_only(only, "");
+  }
+  SECTION("the corrupt bit") {
+    const std::byte corrupt{2};
+    support::patch_file(image, 79, {&corrupt, 1});
+    const Bytes before = support::read_file(image);
+    WritingServer server({image});
+    check_read_only(server, "the image is marked corrupt");
+    server.stop();
+    CHECK((support::read_file(image) == before));
+  }
+  SECTION("a file that is read-only") {
+    // To root it is that only without the capability to override it.
+    support::run_ok({"chmod", "444", image});
+    const auto outcome = support::run({"setpriv", "--bounding-set=-dac_override", "nbdkit", "-U",
+                                       "-", test::plugin(), image, "--run", "nbdinfo \"$uri\""});
+    INFO(outcome.describe());
+    if (!test::server_ends()) return;
+    REQUIRE(outcome.ok());
+    CHECK_THAT(outcome.out, Contains("is_read_only: true"));
+    CHECK_THAT(outcome.err, Contains("served read-only") && Contains("Permission denied"));
+  }
 }
