@@ -18,6 +18,9 @@ constexpr size_t kMostStretches = 16384;
 // This many of the smallest windows refused in a row, and a server is not asked any more.
 constexpr unsigned kMostRefused = 16;
 
+// So many answers before more is asked for again.
+constexpr unsigned kGoodBeforeMore = 16;
+
 // Takes in what a server says of [at, end): it may say too much, or too little.
 struct Reader {
   const std::string& context;
@@ -76,9 +79,12 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
       line.answered();
       answered_ = true;
       refused_ = 0;
-      // Slowly up again after a refusal; not so far that answers are cut off and asked for twice.
-      window_ = reader.left > 0 ? std::min(window_ * 2, std::max(kLargestWindow, smallest_))
-                                : std::max(window_ / 4, smallest_);
+      // Smaller, when answers are cut off and would be given twice; else slowly up again: what was
+      // refused once will be refused again.
+      if (reader.left == 0)
+        window_ = std::max(window_ / 4, smallest_);
+      else if (++good_ % kGoodBeforeMore == 0)
+        window_ = std::min(window_ * 2, std::max(kLargestWindow, smallest_));
       return {};
     }
     if (!done) {

@@ -39,6 +39,7 @@ class NbdStatus {
   const uint64_t smallest_;  // window that is asked for, bytes
   uint64_t window_;          // how much to ask for at once, bytes
   bool answered_ = false;    // at least once
+  unsigned good_ = 0;        // answers
   unsigned refused_ = 0;     // smallest windows, in a row
   bool silent_ = false;      // it refuses always: no need to ask
 };

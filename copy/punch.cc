@@ -119,8 +119,8 @@ class Puncher {
     std::vector<NbdWriter::Piece> runs;
     uint64_t zero = 0;
     for (size_t i = 0; i < chunk.clusters.size(); ++i) {
-      // In a hole there is nothing to free.
-      if (chunk.clusters[i].kind == Chunk::Cluster::Kind::kHole) continue;
+      // What was not read is no data: there is nothing to free.
+      if (chunk.clusters[i].kind != Chunk::Cluster::Kind::kData) continue;
       if (!qcow2::is_zero(chunk.bytes.span().subspan(i * unit, unit))) continue;
       const uint64_t at = chunk.begin().value() + i * unit;
       const uint64_t length = std::min(unit, chunk.end().value() - at);

@@ -1,0 +1,323 @@
+// Copies into NBD servers of all sorts.
+
+#include "copy/nbd_sink.h"
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "copy/local_source.h"
+#include "tests/catch_text.h"
+#include "tests/copy/disks.h"
+#include "tests/copy/memory_sink.h"
+#include "tests/copy/restartable_server.h"
+#include "tests/support/process.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using copy::Cancel;
+using copy::LocalSource;
+using copy::NbdSink;
+using copy::NbdSource;
+using copy::NbdTarget;
+using copy::Stop;
+using support::read_file;
+using support::run_ok;
+using support::TempDirectory;
+using support::write_file;
+using test::RestartableServer;
+
+namespace {
+
+using Words = std::vector<std::string>;
+using std::chrono::milliseconds;
+
+constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
+
+// Copies the raw file `from` into the server.
+qcow2::Result<void> copy_to(const NbdTarget& target, const std::string& from,
+                            const NbdSink::Options& options, test::Watcher& watcher,
+                            unsigned threads = 3) {
+  const Cancel cancel;
+  Stop stop(cancel);
+  ASSIGN_OR_RETURN(const auto source, LocalSource::open(from, {qcow2::Format::kRaw, "", false}));
+  ASSIGN_OR_RETURN(const auto sink, NbdSink::open(target, options, source->size(), stop));
+  return test::run_into(*source, *sink, watcher, stop, threads);
+}
+
+qcow2::Result<void> copy_to(const NbdTarget& target, const std::string& from,
+                            const NbdSink::Options& options = {}) {
+  test::Watcher watcher;
+  return copy_to(target, from, options, watcher);
+}
+
+// `nbdkit`, started for one copy.
+NbdTarget nbdkit(Words arguments) {
+  arguments.insert(arguments.begin(), "nbdkit");
+  return NbdTarget{"", std::move(arguments)};
+}
+
+void fill(const std::string& path, size_t size, std::byte with = std::byte{0xa5}) {
+  write_file(path, std::vector<std::byte>(size, with));
+}
+
+}  // namespace
+
+TEST_CASE("what arrives at a server is the disk, whatever the server can do", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", seed, kDiskSize);
+  const auto expected = read_file(folder / "raw");
+  const std::string to = folder / "to";
+  const std::vector<Words> servers{
+      {"file", to},
+      {"--no-sr", "file", to},
+      {"--filter=multi-conn", "file", to, "multi-conn-mode=disable"},
+      {"--filter=noparallel", "file", to, "serialize=connections"},
+      {"--filter=delay", "file", to, "wdelay=2ms"},
+      {"--filter=noextents", "file", to},
+      // Zeros must be written; only where the server does not say that there are some.
+      {"--filter=nozero", "file", to},
+      {"--filter=nozero", "--filter=noextents", "file", to},
+      {"--filter=nozero", "file", to, "zeromode=emulate"},
+      {"--filter=nozero", "file", to, "zeromode=plugin", "fastzeromode=none"},
+      {"--filter=nozero", "file", to, "zeromode=plugin", "fastzeromode=slow"},
+      // It says that it can, and then it cannot.
+      {"--filter=error", "file", to, "error-zero=EINVAL", "error-zero-rate=100%"},
+      {"--filter=fua", "file", to, "fuamode=force"},
+  };
+  for (const Words& arguments : servers) {
+    for (const bool several : {false, true}) {
+      INFO(support::shell_line(arguments) << (several ? ", several" : ", one"));
+      fill(to, kDiskSize);
+      NbdSink::Options options;
+      options.connections = several ? 4 : 1;
+      options.requests = several ? 16 : 1;
+      options.request_size = several ? 16 << 10 : 1 << 20;
+      options.granularity = several ? 4096 : 64 << 10;
+      REQUIRE_OK(copy_to(nbdkit(arguments), folder / "raw", options));
+      CHECK(read_file(to) == expected);
+    }
+  }
+}
+
+TEST_CASE("blocks of a server are written whole, and none too large", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
+  const auto expected = read_file(folder / "raw");
+  const std::string to = folder / "to";
+  const size_t rounded = (kDiskSize + 4095) / 4096 * 4096;
+  for (const char* zero : {"--filter=nozero", "--filter=nofilter"}) {
+    fill(to, rounded);
+    REQUIRE_OK(copy_to(nbdkit({"--filter=blocksize-policy", zero, "file", to,
+                               "blocksize-minimum=4K", "blocksize-preferred=16K",
+                               "blocksize-maximum=32K", "blocksize-error-policy=error"}),
+                       folder / "raw", {.granularity = 512}));
+    auto written = read_file(to);
+    // The last block is the disk's, and zeros.
+    CHECK(std::all_of(written.begin() + kDiskSize, written.end(),
+                      [](std::byte b) { return b == std::byte{0}; }));
+    written.resize(kDiskSize);
+    CHECK(written == expected);
+  }
+}
+
+TEST_CASE("QEMU's server is written to", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
+  const std::string to = folder / "to";
+  for (const char* format : {"raw", "qcow2"})
+    for (const char* shared : {"--shared=0", "--shared=1"}) {
+      INFO(format << shared);
+      run_ok({"qemu-img", "create", "-q", "-f", format, to, std::to_string(kDiskSize)});
+      run_ok({"qemu-io", "-f", format, "-c", "write -q -P 0xa5 0 6M", to});
+      REQUIRE_OK(copy_to(NbdTarget{"", {"qemu-nbd", "-f", format, shared, "--discard=unmap", to}},
+                         folder / "raw"));
+      const auto compared =
+          support::run({"qemu-img", "compare", "-f", format, "-F", "raw", to, folder / "raw"});
+      INFO(compared.describe());
+      CHECK(compared.ok());
+      ::unlink(to.c_str());
+    }
+}
+
+TEST_CASE("what the disk does not reach stays", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
+  fill(folder / "to", kDiskSize + 100000);
+  REQUIRE_OK(copy_to(nbdkit({"file", folder / "to"}), folder / "raw"));
+  auto written = read_file(folder / "to");
+  CHECK(std::all_of(written.begin() + kDiskSize, written.end(),
+                    [](std::byte b) { return b == std::byte{0xa5}; }));
+  written.resize(kDiskSize);
+  CHECK(written == read_file(folder / "raw"));
+}
+
+TEST_CASE("a disk that is zeros is not zeroed", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 4, kDiskSize);
+  write_file(folder / "to", "");
+  support::resize_file(folder / "to", kDiskSize);
+  const NbdTarget target =
+      nbdkit({"--filter=error", "file", folder / "to", "error-zero=EIO", "error-zero-rate=100%"});
+  NbdSink::Options options;
+  REQUIRE_FAILS_WITH(copy_to(target, folder / "raw", options), "Input/output error");
+  options.destination_is_zero = true;
+  REQUIRE_OK(copy_to(target, folder / "raw", options));
+  CHECK(read_file(folder / "to") == read_file(folder / "raw"));
+}
+
+TEST_CASE("terabytes of zeros take no time", "[copy]") {
+  const TempDirectory folder;
+  write_file(folder / "raw", "");
+  support::resize_file(folder / "raw", uint64_t{8} << 40);
+  support::patch_file(folder / "raw", uint64_t{5} << 40, std::vector<std::byte>(100, std::byte{1}));
+  // Zeroed at once, one by one, and not at all, since the server says that they are there.
+  for (const Words& mode :
+       {Words{}, Words{"zeromode=plugin", "fastzeromode=none"}, Words{"zeromode=none"}}) {
+    Words arguments{"--filter=nozero", "memory", "8T"};
+    if (mode.empty()) arguments.erase(arguments.begin());
+    arguments.insert(arguments.end(), mode.begin(), mode.end());
+    const auto start = std::chrono::steady_clock::now();
+    REQUIRE_OK(copy_to(nbdkit(arguments), folder / "raw"));
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
+  }
+}
+
+TEST_CASE("a server that cannot be written to is an error before anything starts", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 5, 1 << 20);
+  fill(folder / "to", 1 << 20);
+  REQUIRE_FAILS_WITH(copy_to(nbdkit({"-r", "file", folder / "to"}), folder / "raw"), "read-only");
+  REQUIRE_FAILS_WITH(copy_to(nbdkit({"memory", "1M", "--", "-v"}), folder / "raw"), "ended");
+  REQUIRE_FAILS_WITH(copy_to(nbdkit({"memory", "1048064"}), folder / "raw"),
+                     "the disk there has 1048064 bytes: too small for 1048576 bytes");
+  const auto untouched = read_file(folder / "to");
+  CHECK(untouched == std::vector<std::byte>(1 << 20, std::byte{0xa5}));
+}
+
+TEST_CASE("a write error is an error that names the server", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 6, kDiskSize);
+  for (const auto& [error, text] :
+       {std::pair{"EIO", "Input/output error"}, std::pair{"ENOSPC", "No space left on device"}}) {
+    const auto failed =
+        copy_to(nbdkit({"--filter=error", "memory", "16M", std::string("error-pwrite=") + error,
+                        "error-pwrite-rate=20%"}),
+                folder / "raw", {.request_size = 16 << 10});
+    REQUIRE_FAILS_WITH(failed, text);
+    CHECK(failed.error().message().starts_with("[ nbdkit --filter=error memory"));
+  }
+}
+
+TEST_CASE("a copy that cannot be flushed is none", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 11, 1 << 20);
+  REQUIRE_FAILS_WITH(
+      copy_to(nbdkit({"eval", "get_size=echo 1M", "pread=exit 1", "pwrite=cat >/dev/null",
+                      "can_write=exit 0", "can_flush=exit 0",
+                      "flush=echo EIO the disk is gone >&2; exit 1"}),
+              folder / "raw"),
+      "Input/output error");
+}
+
+namespace {
+
+constexpr size_t kLargeDisk = 48 << 20;
+
+Words slow(const std::string& plugin, const std::string& argument) {
+  return {"nbdkit", "-f",     "--exit-with-parent", "--unix", "SOCKET", "--filter=delay",
+          plugin,   argument, "wdelay=4ms"};
+}
+
+// Kills the server, and starts it again, when the copy is a third and two thirds done.
+struct Restarts {
+  Restarts(test::Watcher& watcher, RestartableServer& server, unsigned most) {
+    watcher.on_update = [this, &watcher, &server, most](uint64_t done) {
+      if (count >= most || done < watcher.total / (most + 1) * (count + 1)) return;
+      ++count;
+      server.kill();
+      server.start();
+    };
+  }
+  unsigned count = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a destination that dies and comes back with its data goes on", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 7, kLargeDisk);
+  const std::string to = folder / "to";
+  fill(to, kLargeDisk);
+  Words command = slow("file", to);
+  NbdSink::Options options;
+  options.request_size = 64 << 10;
+  SECTION("several connections") {}
+  SECTION("one connection") {
+    options.connections = 1;
+  }
+  SECTION("without zeros") {
+    command.insert(command.begin() + 5, "--filter=nozero");
+  }
+  RestartableServer server(command);
+  test::Watcher watcher;
+  Restarts restarts(watcher, server, 3);
+  REQUIRE_OK(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher));
+  CHECK(restarts.count == 3);
+  CHECK(read_file(to) == read_file(folder / "raw"));
+}
+
+TEST_CASE("a destination that has forgotten what it took is an error", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 8, kLargeDisk);
+  RestartableServer server(slow("memory", std::to_string(kLargeDisk)));
+  test::Watcher watcher;
+  Restarts restarts(watcher, server, 1);
+  NbdSink::Options options;
+  const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
+  REQUIRE_FAILS_WITH(failed, "has lost what had been written");
+  REQUIRE_FAILS_WITH(failed, "start it again");
+  CHECK(failed.error().message().find(server.uri()) == 0);
+}
+
+TEST_CASE("a destination that does not come back is an error", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 9, kLargeDisk);
+  for (const unsigned retries : {0u, 2u}) {
+    RestartableServer server(slow("memory", std::to_string(kLargeDisk)));
+    test::Watcher watcher;
+    bool killed = false;
+    watcher.on_update = [&](uint64_t) {
+      if (!std::exchange(killed, true)) server.kill();
+    };
+    NbdSink::Options options;
+    options.retries = retries;
+    const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
+    REQUIRE_FAILS_WITH(failed, "start it again");
+    CHECK(killed);
+  }
+}
+
+TEST_CASE("a server that cannot flush must not go away", "[copy]") {
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", 10, 4 << 20);
+  fill(folder / "to", 4 << 20);
+  // Plain dd; without can_flush.
+  RestartableServer server({"nbdkit", "-f", "--exit-with-parent", "--unix", "SOCKET", "eval",
+                            "get_size=stat -c %s \"" + (folder / "to") + "\"", "can_write=exit 0",
+                            "pread=dd if=\"" + (folder / "to") +
+                                "\" iflag=skip_bytes,count_bytes skip=$4 count=$3 status=none",
+                            "pwrite=dd of=\"" + (folder / "to") +
+                                "\" oflag=seek_bytes conv=notrunc seek=$4 status=none"});
+  NbdSink::Options options;
+  options.request_size = 64 << 10;
+  test::Watcher watcher;
+  REQUIRE_OK(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher));
+  CHECK(read_file(folder / "to") == read_file(folder / "raw"));
+  test::Watcher again;
+  Restarts restarts(again, server, 1);
+  REQUIRE_FAILS_WITH(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, again),
+                     "cannot say what it has kept");
+}
