@@ -16,14 +16,8 @@ namespace {
 struct FreeDecompressor {
   void operator()(libdeflate_decompressor* it) const { libdeflate_free_decompressor(it); }
 };
-struct FreeCompressor {
-  void operator()(libdeflate_compressor* it) const { libdeflate_free_compressor(it); }
-};
 struct FreeDctx {
   void operator()(ZSTD_DCtx* it) const { ZSTD_freeDCtx(it); }
-};
-struct FreeCctx {
-  void operator()(ZSTD_CCtx* it) const { ZSTD_freeCCtx(it); }
 };
 
 // libdeflate wants the stream to end with the cluster.  QEMU takes a stream that fills the cluster
@@ -135,43 +129,6 @@ Result<size_t> stream_length(CompressionType type, std::span<const std::byte> st
     return used;
   }
   return decoder.decode_measured(type, stream, scratch);
-}
-
-struct Encoder::State {
-  std::unique_ptr<libdeflate_compressor, FreeCompressor> deflate;
-  std::unique_ptr<ZSTD_CCtx, FreeCctx> zstd;
-};
-
-Encoder::Encoder(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Encoder::~Encoder() = default;
-Encoder::Encoder(Encoder&&) noexcept = default;
-Encoder& Encoder::operator=(Encoder&&) noexcept = default;
-
-Result<Encoder> Encoder::create(CompressionType type, int level) {
-  auto state = std::make_unique<State>();
-  if (type == CompressionType::kZstd) {
-    if (level < 0 || level > 22)
-      return fail(Error::invalid(fmt::format("zstd level {}: it goes from 1 to 22", level)));
-    state->zstd.reset(ZSTD_createCCtx());
-    if (!state->zstd) throw std::bad_alloc();
-    ZSTD_CCtx_setParameter(state->zstd.get(), ZSTD_c_compressionLevel, level == 0 ? 3 : level);
-  } else {
-    if (level < 0 || level > 12)
-      return fail(Error::invalid(fmt::format("zlib level {}: it goes from 1 to 12", level)));
-    state->deflate.reset(libdeflate_alloc_compressor(level == 0 ? 6 : level));
-    if (!state->deflate) throw std::bad_alloc();
-  }
-  return Encoder(std::move(state));
-}
-
-size_t Encoder::encode(std::span<const std::byte> cluster, std::span<std::byte> to) {
-  if (state_->deflate)
-    return libdeflate_deflate_compress(state_->deflate.get(), cluster.data(), cluster.size(),
-                                       to.data(), to.size());
-  // compress2 starts each frame from the parameters alone, and writes the content size.
-  const size_t length =
-      ZSTD_compress2(state_->zstd.get(), to.data(), to.size(), cluster.data(), cluster.size());
-  return ZSTD_isError(length) ? 0 : length;
 }
 
 }  // namespace qcow2

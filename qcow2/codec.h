@@ -40,24 +40,41 @@ class Decoder {
 Result<size_t> stream_length(CompressionType type, std::span<const std::byte> stream,
                              Decoder& decoder, std::span<std::byte> scratch);
 
-// Encodes single clusters.  One thread at a time; reuse it.
+// How far back a deflate stream refers.  Every reader that follows the format, QEMU among them,
+// takes 32 KiB.  k4KiB is for readers that decode into small pieces with no more memory than what
+// QEMU itself writes calls for.  zstd has no such choice.
+enum class DeflateWindow { k32KiB, k4KiB };
+
+// The levels that a codec has, and the one that it takes without being told.
+struct CodecLevels {
+  int lowest;
+  int highest;
+  int standard;
+};
+CodecLevels codec_levels(CompressionType type, DeflateWindow window = DeflateWindow::k32KiB);
+
+class EncodingMethod;
+
+// Encodes single clusters.  One thread at a time; reuse it, its contexts are costly to make and
+// nothing is allocated after the first cluster.
 class Encoder {
  public:
-  // zstd: 1..22 (0: the default, 3).  deflate: 1..12 (0: the default, 6).
-  static Result<Encoder> create(CompressionType type, int level);
+  // A level of 0 is the standard one.
+  static Result<Encoder> create(CompressionType type, int level,
+                                DeflateWindow window = DeflateWindow::k32KiB);
   ~Encoder();
   Encoder(Encoder&&) noexcept;
   Encoder& operator=(Encoder&&) noexcept;
 
   // Encodes `cluster` into `to` and returns the number of bytes, or 0 when that would not be at
-  // most to.size () bytes: such a cluster is stored plain.  The same input gives the same output,
+  // most to.size () bytes, or when the cluster looks like noise: such a cluster is stored plain.
+  // What `to` holds then is undefined.  The same input gives the same output on one machine,
   // whatever was encoded before.
   size_t encode(std::span<const std::byte> cluster, std::span<std::byte> to);
 
  private:
-  struct State;
-  explicit Encoder(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Encoder(std::unique_ptr<EncodingMethod> method);
+  std::unique_ptr<EncodingMethod> method_;
 };
 
 }  // namespace qcow2

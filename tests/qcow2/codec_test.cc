@@ -3,9 +3,11 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
+#include "qcow2/noise_probe.h"
 #include "tests/catch_text.h"
 
 using namespace qcow2;
@@ -56,6 +58,46 @@ Bytes zstd_streamed(const Bytes& from) {
   return to;
 }
 
+Bytes noise(size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  Bytes bytes(size);
+  for (auto& byte : bytes) byte = std::byte(random() & 0xff);
+  return bytes;
+}
+
+// Inflates as a reader does that has a window of 4 KiB and no more: the output leaves it in small
+// pieces, so that nothing else can be referred to.
+bool inflates_in_4k(const Bytes& stream, const Bytes& expected) {
+  z_stream z{};
+  REQUIRE(inflateInit2(&z, -12) == Z_OK);
+  z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(stream.data()));
+  z.avail_in = static_cast<uInt>(stream.size());
+  Bytes made;
+  Bytes piece(16);
+  int status = Z_OK;
+  while (status == Z_OK && made.size() <= expected.size()) {
+    z.next_out = reinterpret_cast<Bytef*>(piece.data());
+    z.avail_out = static_cast<uInt>(piece.size());
+    status = inflate(&z, Z_NO_FLUSH);
+    made.insert(made.end(), piece.begin(), piece.end() - static_cast<std::ptrdiff_t>(z.avail_out));
+  }
+  inflateEnd(&z);
+  return status == Z_STREAM_END && made == expected;
+}
+
+// Repeats itself at distances from a few bytes to 32 KiB.
+Bytes far_sample(size_t size) {
+  std::mt19937 random(11);
+  Bytes bytes = noise(size, 12);
+  for (size_t at = 64; at + 64 < size;) {
+    const size_t distance = 1 + random() % std::min<size_t>(at, 32767);
+    const size_t length = 8 + random() % 50;
+    for (size_t i = 0; i < length; ++i) bytes[at + i] = bytes[at + i - distance];
+    at += length + random() % 8;
+  }
+  return bytes;
+}
+
 Bytes concatenated(Bytes a, const Bytes& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
@@ -63,36 +105,76 @@ Bytes concatenated(Bytes a, const Bytes& b) {
 
 }  // namespace
 
-TEST_CASE("what an encoder wrote, a decoder reads", "[codec]") {
-  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
-  const int level = GENERATE(0, 1, 9);
-  const size_t size = GENERATE(512u, 4096u, 65536u, 2u << 20);
-  auto encoder = Encoder::create(type, level);
-  REQUIRE_OK(encoder);
-  const Bytes cluster = sample(size, 1);
-  Bytes stream(size - 1);
-  const size_t length = encoder->encode(cluster, stream);
-  REQUIRE(length > 0);
-  REQUIRE(length < size);
+struct Kind {
+  CompressionType type;
+  DeflateWindow window;
+};
 
-  // The reader gets whole sectors, with somebody else's bytes at the end.
-  for (size_t i = length; i < stream.size(); ++i) stream[i] = std::byte{0xa5};
-  Bytes decoded(size);
+const Kind kKinds[] = {{CompressionType::kZstd, DeflateWindow::k32KiB},
+                       {CompressionType::kDeflate, DeflateWindow::k32KiB},
+                       {CompressionType::kDeflate, DeflateWindow::k4KiB}};
+
+TEST_CASE("what an encoder wrote, a decoder reads, at every level", "[codec]") {
+  const Kind kind = kKinds[GENERATE(0, 1, 2)];
+  const size_t size = GENERATE(512u, 4096u, 65536u, 2u << 20);
+  const int content = GENERATE(0, 1, 2);
+  // Zeros stand for what shrinks to next to nothing.
+  const Bytes cluster = content == 0   ? sample(size, 1)
+                        : content == 1 ? far_sample(size)
+                                       : Bytes(size);
+  const CodecLevels levels = codec_levels(kind.type, kind.window);
   Decoder decoder;
-  REQUIRE_OK(decoder.decode(type, stream, decoded));
-  CHECK(decoded == cluster);
-  Bytes scratch(size);
-  const auto measured = stream_length(type, stream, decoder, scratch);
-  REQUIRE_OK(measured);
-  CHECK(*measured == length);
+  for (int level = 0; level <= levels.highest; ++level) {
+    // Those take their time.
+    if (size > 65536 && level > 6) break;
+    INFO(to_string(kind.type) << " level " << level << " of " << size);
+    auto encoder = Encoder::create(kind.type, level, kind.window);
+    REQUIRE_OK(encoder);
+    Bytes stream(size - 1);
+    const size_t length = encoder->encode(cluster, stream);
+    REQUIRE(length > 0);
+    REQUIRE(length < size);
+
+    // The reader gets whole sectors, with somebody else's bytes at the end.
+    for (size_t i = length; i < stream.size(); ++i) stream[i] = std::byte{0xa5};
+    Bytes decoded(size);
+    REQUIRE_OK(decoder.decode(kind.type, stream, decoded));
+    CHECK(decoded == cluster);
+    const auto measured = stream_length(kind.type, stream, decoder, decoded);
+    REQUIRE_OK(measured);
+    CHECK(*measured == length);
+  }
+}
+
+TEST_CASE("a window of 4 KiB is enough for those who have no more", "[codec]") {
+  const size_t size = GENERATE(512u, 65536u, 1u << 20);
+  const Bytes cluster = far_sample(size);
+  const auto encoded = [&](int level, DeflateWindow window) {
+    auto encoder = Encoder::create(CompressionType::kDeflate, level, window);
+    REQUIRE_OK(encoder);
+    Bytes stream(size - 1);
+    stream.resize(encoder->encode(cluster, stream));
+    REQUIRE(!stream.empty());
+    return stream;
+  };
+  for (int level = 0; level <= 9; ++level) {
+    INFO("level " << level << " of " << size);
+    CHECK(inflates_in_4k(encoded(level, DeflateWindow::k4KiB), cluster));
+  }
+  // Or the reader would prove nothing.
+  if (size > 4096) CHECK_FALSE(inflates_in_4k(encoded(0, DeflateWindow::k32KiB), cluster));
 }
 
 TEST_CASE("encoding does not depend on what came before", "[codec]") {
-  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
-  auto fresh = Encoder::create(type, 0);
-  auto used = Encoder::create(type, 0);
+  const Kind kind = kKinds[GENERATE(0, 1, 2)];
+  const int level = GENERATE(0, 1, 2, 6);
+  auto fresh = Encoder::create(kind.type, level, kind.window);
+  auto used = Encoder::create(kind.type, level, kind.window);
   Bytes a(65535), b(65535), other(65535);
   used->encode(sample(65536, 7), other);
+  used->encode(noise(65536, 8), other);
+  // One that stops in the middle, for lack of room.
+  CHECK(used->encode(sample(65536, 7), std::span(other).first(100)) == 0);
   const size_t a_length = fresh->encode(sample(65536, 2), a);
   const size_t b_length = used->encode(sample(65536, 2), b);
   CHECK(a_length == b_length);
@@ -100,13 +182,41 @@ TEST_CASE("encoding does not depend on what came before", "[codec]") {
 }
 
 TEST_CASE("what does not get smaller is left alone", "[codec]") {
-  const auto type = GENERATE(CompressionType::kDeflate, CompressionType::kZstd);
-  std::mt19937_64 random(3);
-  Bytes noise(65536);
-  for (auto& byte : noise) byte = std::byte(random() & 0xff);
-  auto encoder = Encoder::create(type, 0);
-  Bytes stream(65535);
-  CHECK(encoder->encode(noise, stream) == 0);
+  const Kind kind = kKinds[GENERATE(0, 1, 2)];
+  const size_t size = GENERATE(512u, 65536u, 1u << 20);
+  for (const int level : {0, 1, 5, 9}) {
+    INFO(to_string(kind.type) << " level " << level << " of " << size);
+    auto encoder = Encoder::create(kind.type, level, kind.window);
+    Bytes stream(size - 1);
+    CHECK(encoder->encode(noise(size, 3), stream) == 0);
+  }
+}
+
+TEST_CASE("noise is told from what only looks like it", "[codec]") {
+  const size_t size = GENERATE(4096u, 65536u, 256u << 10);
+  NoiseProbe probe;
+  Bytes scratch(size - 1);
+  const Bytes random = noise(size, 6);
+  CHECK(probe.is_noise(random, scratch));
+  CHECK_FALSE(probe.is_noise(sample(size, 6), scratch));
+  CHECK_FALSE(probe.is_noise(Bytes(size), scratch));
+  // Its bytes are as even as can be, but it says everything twice.
+  Bytes twice = random;
+  std::copy(twice.begin(), twice.begin() + static_cast<std::ptrdiff_t>(size / 2),
+            twice.begin() + static_cast<std::ptrdiff_t>(size / 2));
+  CHECK_FALSE(probe.is_noise(twice, scratch));
+  CHECK(probe.is_noise(random, scratch));
+}
+
+TEST_CASE("noise that repeats itself far back is not given up", "[codec]") {
+  const size_t size = GENERATE(65536u, 256u << 10, 2u << 20);
+  Bytes cluster = noise(size / 2, 7);
+  cluster.insert(cluster.end(), cluster.begin(), cluster.end());
+  auto encoder = Encoder::create(CompressionType::kZstd, GENERATE(5, 9));
+  Bytes stream(size - 1);
+  const size_t length = encoder->encode(cluster, stream);
+  CHECK(length > 0);
+  CHECK(length < size / 2 + size / 16);
 }
 
 TEST_CASE("deflate as other writers make it", "[codec]") {
@@ -195,4 +305,8 @@ TEST_CASE("levels out of range are refused", "[codec]") {
   REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, 23), "from 1 to 22");
   REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, -1), "from 1 to 22");
   REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kDeflate, 13), "from 1 to 12");
+  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kDeflate, 10, DeflateWindow::k4KiB),
+                     "from 1 to 9 with a window of 4 KiB");
+  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, 3, DeflateWindow::k4KiB),
+                     "is for zlib");
 }
