@@ -1,0 +1,226 @@
+// Filesystems of the kernel on a served disk: made, filled, emptied, trimmed, and found as they
+// were left, in an image that is no larger than what is in them.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/e2e/served_filesystem.h"
+#include "tests/interop/qemu.h"
+#include "tests/plugin/served_disk.h"
+#include "tests/plugin/writing_server.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using support::Random;
+using support::TempDirectory;
+using test::BlockDevice;
+using test::Mount;
+using test::WritingServer;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kDisk = 512 * kMiB;
+constexpr unsigned kFiles = 900;
+// Of them, in the order in which they were made, these stay.
+constexpr unsigned kFirstKept = 300;
+constexpr unsigned kLastKept = 450;
+
+std::vector<std::byte> contents(uint64_t seed, unsigned file) {
+  Random random(seed * 10007 + file);
+  std::vector<std::byte> bytes(random.between(1, 300 << 10));
+  random.fill(bytes);
+  return bytes;
+}
+
+std::string name_of(unsigned file) {
+  return fmt::format("file-{}", file);
+}
+
+void make(const std::string& type, const std::string& device) {
+  if (type == "ntfs")
+    support::run_ok({"mkfs.ntfs", "-q", "-Q", "-F", device});
+  else
+    support::run_ok({"mkfs." + type, "-q", device});
+}
+
+struct Figures {
+  uint64_t length = 0;    // of the image, bytes
+  uint64_t on_disk = 0;   // what it takes of the filesystem that it is in
+  uint64_t clusters = 0;  // bytes in clusters that are allocated
+};
+
+Figures measure(const std::string& image, uint64_t cluster_size) {
+  struct stat status {};
+  REQUIRE(::stat(image.c_str(), &status) == 0);
+  const auto check = support::run_ok({"qemu-img", "check", "--output=json", image});
+  const uint64_t clusters = nlohmann::json::parse(check.out).at("allocated-clusters");
+  return {static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512,
+          clusters * cluster_size};
+}
+
+struct Story {
+  uint64_t live = 0;  // bytes that the filesystem has in use in the end
+  Figures full;       // with all the files
+  Figures deleted;    // most of them deleted, with the trims that the filesystem sends by itself
+  Figures trimmed;    // after fstrim
+  std::vector<interop::MapEntry> map;  // then
+};
+
+// The bytes in clusters of this size that a disk with such a map has data in.
+uint64_t bytes_in_clusters(const std::vector<interop::MapEntry>& map, uint64_t cluster_size) {
+  std::set<uint64_t> clusters;
+  for (const auto& it : map)
+    for (uint64_t at = it.start; it.offset && at < it.start + it.length;
+         at = (at / cluster_size + 1) * cluster_size)
+      clusters.insert(at / cluster_size);
+  return clusters.size() * cluster_size;
+}
+
+// A server for as long as `work` takes, with the disk as a device.
+template <typename Work>
+void with_device(const std::vector<std::string>& parameters, Work work) {
+  WritingServer server(parameters);
+  {
+    const BlockDevice device(server.socket());
+    work(device.path());
+  }
+  server.stop();
+  INFO(server.log());
+  REQUIRE(interop::check_complaint(parameters.front()) == "");
+}
+
+Story tell(const std::string& type, uint64_t cluster_size, bool coalesce, uint64_t seed) {
+  const TempDirectory folder;
+  const std::string image = folder / "disk.qcow2";
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-o", fmt::format("cluster_size={}", cluster_size),
+                  image, std::to_string(kDisk)});
+  const std::vector<std::string> parameters{image, fmt::format("coalesce-discard={}", coalesce)};
+  Story story;
+  with_device(parameters, [&](const std::string& device) {
+    make(type, device);
+    const Mount mount(type, device, "");
+    for (unsigned file = 0; file < kFiles; ++file)
+      support::write_file(mount / name_of(file), contents(seed, file));
+  });
+  story.full = measure(image, cluster_size);
+
+  with_device(parameters, [&](const std::string& device) {
+    const Mount mount(type, device, type == "ntfs" ? "" : "discard");
+    std::vector<unsigned> order;
+    for (unsigned file = 0; file < kFiles; ++file)
+      if (file < kFirstKept || file > kLastKept) order.push_back(file);
+    Random random(seed);
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+    // In small parts: what is freed at one time is scattered.
+    for (size_t i = 0; i < order.size(); ++i) {
+      std::filesystem::remove(mount / name_of(order[i]));
+      if (i % 25 == 24) support::run_ok({"sync", "-f", mount.path()});
+    }
+  });
+  story.deleted = measure(image, cluster_size);
+
+  with_device(parameters, [&](const std::string& device) {
+    const Mount mount(type, device, "");
+    support::run_ok({"fstrim", mount.path()});
+    story.live = mount.live();
+  });
+  story.trimmed = measure(image, cluster_size);
+  story.map = interop::qemu_map(image);
+
+  // All that stayed is there, to be read from an image that is not written.
+  WritingServer server({image}, {"-r"});
+  const std::string raw = folder / "raw";
+  support::run_ok({"nbdcopy", server.uri(), raw});
+  const auto loop = support::run_ok({"losetup", "-f", "--show", "-r", raw});
+  const std::string device = loop.out.substr(0, loop.out.find('\n'));
+  unsigned wrong = 0;
+  {
+    const Mount mount(type, device, type == "xfs" ? "ro,norecovery" : "ro");
+    for (unsigned file = 0; file < kFiles; ++file) {
+      const bool kept = file >= kFirstKept && file <= kLastKept;
+      const std::string path = mount / name_of(file);
+      if (std::filesystem::exists(path) != kept)
+        ++wrong;
+      else if (kept && support::read_file(path) != contents(seed, file))
+        ++wrong;
+    }
+  }
+  support::run({"losetup", "-d", device});
+  REQUIRE(wrong == 0);
+  return story;
+}
+
+void tell_all(const std::string& type) {
+  if (const std::string why = test::why_no_filesystem(type); !why.empty()) {
+    WARN("skipped: " << why);
+    return;
+  }
+  if (!test::server_ends()) {
+    WARN("skipped: a server with a sanitizer's library may hang at its end");
+    return;
+  }
+  const uint64_t seed = support::base_seed();
+  uint64_t small_trims[2] = {0, 0};     // what they leave of large clusters, bytes
+  std::vector<interop::MapEntry> fine;  // with small clusters, trimmed
+  for (const uint64_t cluster : {64 << 10, 1 << 20, 2 << 20}) {
+    Story stories[2];
+    for (const bool coalesce : {false, true}) {
+      CAPTURE(seed, cluster, coalesce);
+      Story& story = stories[coalesce ? 1 : 0];
+      story = tell(type, cluster, coalesce, seed);
+      const auto line = [](const Figures& it) {
+        return fmt::format("{:4} MiB long, {:4} on disk, {:4} in clusters", it.length / kMiB,
+                           it.on_disk / kMiB, it.clusters / kMiB);
+      };
+      fmt::print(
+          "{} clusters of {:4} KiB, coalesce-discard={}: {} MiB live\n  full    {}\n"
+          "  deleted {}\n  trimmed {}\n",
+          type, cluster >> 10, coalesce, story.live / kMiB, line(story.full), line(story.deleted),
+          line(story.trimmed));
+      // Tables, and what was not worth moving.
+      CHECK(story.trimmed.length <=
+            story.trimmed.clusters + 8 * cluster + story.trimmed.length / 16);
+      if (cluster < kMiB) {
+        // The journal, too, and other tables that are live, but nobody's data.
+        CHECK(story.trimmed.length < story.live + 40 * kMiB);
+        CHECK(story.trimmed.length < story.full.length / 2);
+        if (!coalesce) fine = story.map;
+      } else {
+        // A byte that is live keeps its whole cluster.  Where it is differs a little each time.
+        const uint64_t live = bytes_in_clusters(fine, cluster);
+        CHECK(story.trimmed.clusters <= live + live / 4 + 4 * cluster);
+      }
+    }
+    if (cluster >= kMiB)
+      for (const int coalesce : {0, 1}) small_trims[coalesce] += stories[coalesce].deleted.clusters;
+    // A filesystem does not put its files to the very same places twice.
+    CHECK(stories[1].trimmed.clusters <= stories[0].trimmed.clusters + 2 * cluster + kMiB);
+  }
+  // NTFS sends no trims by itself.
+  if (type != "ntfs") CHECK(small_trims[1] < small_trims[0] * 9 / 10);
+}
+
+}  // namespace
+
+TEST_CASE("ext4 on a served disk", "[ext4]") {
+  tell_all("ext4");
+}
+
+TEST_CASE("XFS on a served disk", "[xfs]") {
+  tell_all("xfs");
+}
+
+TEST_CASE("NTFS on a served disk", "[ntfs]") {
+  tell_all("ntfs");
+}
