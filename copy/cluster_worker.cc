@@ -70,13 +70,16 @@ ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encode
 Result<ClusterWorker> ClusterWorker::create(const Options& options) {
   std::optional<qcow2::Encoder> encoder;
   if (options.compression) {
-    ASSIGN_OR_RETURN(encoder, qcow2::Encoder::create(*options.compression, options.level));
+    ASSIGN_OR_RETURN(encoder,
+                     qcow2::Encoder::create(*options.compression, options.level, options.window));
   }
   return ClusterWorker(options, std::move(encoder));
 }
 
 bool ClusterWorker::can_pass_through(const LocalSource& source, const Extent& extent) const {
   if (!options_.compression || extent.kind != ExtentKind::kCompressed) return false;
+  // Streams of the source may have any window.
+  if (options_.window == qcow2::DeflateWindow::k4KiB) return false;
   const auto made = source.disk().layers()[extent.depth]->compression();
   const uint64_t cluster_size = options_.geometry.cluster_size();
   // Not a cluster that the disk ends in: what its image holds behind that end, of an earlier and

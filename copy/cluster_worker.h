@@ -19,9 +19,10 @@ namespace copy {
 class ClusterWorker {
  public:
   struct Options {
-    qcow2::Geometry geometry;                           // of the destination
-    std::optional<qcow2::CompressionType> compression;  // nothing: plain clusters
-    int level = 0;
+    qcow2::Geometry geometry;                                    // of the destination
+    std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
+    int level = 0;                                               // 0: the codec's standard one
+    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
   };
 
   static qcow2::Result<ClusterWorker> create(const Options& options);

@@ -82,7 +82,8 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
 
   std::optional<qcow2::Encoder> encoder;
   if (worker.compression) {
-    ASSIGN_OR_RETURN(encoder, qcow2::Encoder::create(*worker.compression, worker.level));
+    ASSIGN_OR_RETURN(encoder,
+                     qcow2::Encoder::create(*worker.compression, worker.level, worker.window));
   }
   qcow2::AlignedBuffer cluster(cluster_size);
   qcow2::AlignedBuffer stream(cluster_size);
