@@ -144,6 +144,8 @@ Result<Chunk*> ChunkFeed::next(Wait wait) {
     return nullptr;
   }
   free_.pop_back();
+  lock.unlock();
+  if (options_.limit) options_.limit->take(chunk->end() - chunk->begin(), stop_);
   return chunk;
 }
 

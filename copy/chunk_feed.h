@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "copy/chunk.h"
+#include "copy/rate_limit.h"
 #include "copy/source.h"
 #include "copy/stop.h"
 #include "qcow2/geometry.h"
@@ -29,6 +30,7 @@ class ChunkFeed {
     bool compress = false;          // give them room for streams
     // Zeros must be copied: they hide data of a backing file that is kept.
     bool explicit_zeros = false;
+    RateLimit* limit = nullptr;  // outlives the feed; nullptr: none
   };
 
   ChunkFeed(Source& source, const Options& options, const Stop& stop);

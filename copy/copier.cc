@@ -1,78 +1,55 @@
 #include "copy/copier.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 
-#include "copy/local_source.h"
-#include "copy/nbd_source.h"
-#include "copy/nbd_uri.h"
+#include "copy/any_source.h"
+#include "copy/digest_sink.h"
+#include "copy/file_destination.h"
+#include "copy/nbd_sink.h"
+#include "copy/null_sink.h"
 #include "copy/pipeline.h"
-#include "copy/qcow2_sink.h"
 #include "copy/room.h"
 #include "copy/stop.h"
-#include "qcow2/output_file.h"
+#include "copy/stream_destination.h"
+#include "copy/update_destination.h"
 
 namespace copy {
 
 using qcow2::Error;
 using qcow2::FileStorage;
+using qcow2::Format;
+using qcow2::Geometry;
 using qcow2::Result;
 
 namespace {
 
-constexpr unsigned kDefaultClusterBits = 16;
 constexpr uint64_t kChunkSize = 1 << 20;
 // What chunks and codecs together may take, in bytes: the memory of a copy does not depend on the
 // disk, and on the number of processors only so far.
 constexpr uint64_t kMemory = 80 << 20;
-
-// A source of either kind; one of the two is set.
-struct AnySource {
-  std::unique_ptr<LocalSource> local;
-  std::unique_ptr<NbdSource> nbd;
-
-  Source& get() const {
-    if (local) return *local;
-    return *nbd;
-  }
-};
-
-Result<AnySource> open_source(const CopyOptions& options, const Stop& stop) {
-  AnySource source;
-  ASSIGN_OR_RETURN(const bool is_nbd, is_nbd_uri(options.source));
-  if (!is_nbd) {
-    ASSIGN_OR_RETURN(source.local,
-                     LocalSource::open(options.source, {options.source_format, options.snapshot,
-                                                        options.force_share}));
-    return source;
-  }
-  if (options.source_format == qcow2::Format::kQcow2)
-    return qcow2::fail(Error::unsupported(options.source +
-                                          ": a QCOW2 file behind NBD is not decoded here: serve it "
-                                          "with the nbdkit qcow2 plugin on the other side"));
-  if (!options.snapshot.empty())
-    return qcow2::fail(Error::invalid(
-        options.source +
-        ": a snapshot is chosen by the export name of the URI: snapshot:" + options.snapshot));
-  NbdSource::Options nbd;
-  nbd.connections = std::max(options.connections, 1u);
-  nbd.requests = std::max(options.requests, 1u);
-  nbd.request_size = options.request_size;
-  ASSIGN_OR_RETURN(source.nbd, NbdSource::open(options.source, nbd, stop));
-  return source;
-}
+// Zeros that are left out of raw destinations, if the user does not say: a page of a file, and for
+// a server what is worth a request.
+constexpr uint64_t kFileHole = 4 << 10;
+constexpr uint64_t kServerHole = 64 << 10;
+constexpr const char* kStandardOutput = "standard output";
 
 // The destination must be none of the files that are read, whatever name it goes by.
 Result<void> check_not_source(const LocalSource& source, const std::string& destination) {
   struct stat status {};
   if (::stat(destination.c_str(), &status) != 0) return {};
-  const FileStorage::Identity identity{status.st_dev, status.st_ino};
+  const auto identity = S_ISBLK(status.st_mode)
+                            ? FileStorage::Identity{status.st_rdev, 0}
+                            : FileStorage::Identity{status.st_dev, status.st_ino};
   for (const auto& file : source.chain().files())
-    if (!file->is_block_device() && file->identity() == identity)
+    if (file->identity() == identity)
       return qcow2::fail(Error::invalid(
           destination + (file->name() == destination || file == source.chain().files().front()
                              ? ": source and destination are the same file"
@@ -80,8 +57,8 @@ Result<void> check_not_source(const LocalSource& source, const std::string& dest
   return {};
 }
 
-Result<CopySummary::FileSize> size_of(const LocalSource& source) {
-  CopySummary::FileSize size;
+Result<FileSize> size_of(const LocalSource& source) {
+  FileSize size;
   for (const auto& file : source.chain().files()) {
     ASSIGN_OR_RETURN(const uint64_t length, file->size());
     ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
@@ -91,84 +68,407 @@ Result<CopySummary::FileSize> size_of(const LocalSource& source) {
   return size;
 }
 
-Pipeline::Options plan(const CopyOptions& options, const AnySource& source,
-                       const ClusterWorker::Options& worker) {
+// A sink that needs no file.
+template <typename AnySink>
+class PlainDestination final : public Destination {
+ public:
+  explicit PlainDestination(std::unique_ptr<AnySink> sink) : sink_(std::move(sink)) {}
+
+  Sink& sink() override { return *sink_; }
+  Result<void> set_size(uint64_t /*size*/) override { return {}; }
+  Result<void> write_out() override { return sink_->finish(); }
+  Result<void> complete() override { return {}; }
+  Result<std::optional<FileSize>> measure() override { return std::optional<FileSize>{}; }
+
+ private:
+  const std::unique_ptr<AnySink> sink_;
+};
+
+// One copy, from its options to its summary.
+class Job {
+ public:
+  Job(const CopyOptions& options, Progress& progress, const Cancel& cancel)
+      : options_(options),
+        progress_(progress),
+        cancel_(cancel),
+        stop_(cancel),
+        limit_(options.rate_limit) {}
+
+  Result<CopySummary> run();
+
+ private:
+  // What the destination is.
+  enum class Kind { kFile, kDevice, kServer, kStream, kNull };
+
+  Result<uint64_t> unit_of_update();
+  Result<void> open_source();
+  Result<void> look_at_destination();
+  Result<void> decide();
+  Result<std::unique_ptr<Destination>> open_destination();
+  Result<std::unique_ptr<Destination>> open_stream();
+  Result<std::vector<std::byte>> first_pass();
+  Result<void> run_pipeline(Sink& sink);
+  Result<void> verify_copy(const std::string& path);
+  Result<std::string> backing_path() const;
+  Pipeline::Options plan() const;
+
+  uint64_t hole_size(uint64_t usual) const {
+    return options_.sparse_size != 0 ? options_.sparse_size : usual;
+  }
+  bool is_stream() const { return source_->get().size() == Source::kUnknownSize; }
+  bool is_update() const { return !options_.bitmap.empty(); }
+  bool keeps_backing() const { return !options_.image.backing_file.empty(); }
+  std::optional<qcow2::CompressionType> compression() const {
+    return format_ == Format::kQcow2 ? options_.compression : std::nullopt;
+  }
+
+  const CopyOptions& options_;
+  Progress& progress_;
+  const Cancel& cancel_;
+  Stop stop_;
+  mutable RateLimit limit_;  // thread-safe
+
+  std::optional<AnySource> source_;
+  Kind kind_ = Kind::kFile;
+  std::optional<NbdTarget> server_;
+  Format format_ = Format::kQcow2;
+  qcow2::BuildOptions build_;  // of a QCOW2 destination
+  ClusterWorker::Options worker_;
+  std::optional<Digests> digests_;
+  CopySummary summary_;
+};
+
+// With --bitmap: what a copy is brought up to date in.
+Result<uint64_t> Job::unit_of_update() {
+  ASSIGN_OR_RETURN(const auto server,
+                   nbd_target(options_.destination, options_.destination_command));
+  if (server) return hole_size(kServerHole);
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(options_.destination));
+  ASSIGN_OR_RETURN(const auto header,
+                   with_context(qcow2::Header::read(*file), options_.destination));
+  return header.geometry().cluster_size();
+}
+
+Result<void> Job::open_source() {
+  AnySource::Options how;
+  if (!options_.bitmap.empty()) {
+    ASSIGN_OR_RETURN(const auto server, nbd_target(options_.source, options_.source_command));
+    if (!server)
+      return qcow2::fail(Error::invalid("--bitmap: only an NBD server tells of dirty bitmaps"));
+    how.nbd.bitmap = options_.bitmap;
+    ASSIGN_OR_RETURN(how.nbd.dirty_unit, unit_of_update());
+  }
+  how.name = options_.source;
+  how.command = options_.source_command;
+  how.format = options_.source_format;
+  how.snapshot = options_.snapshot;
+  how.force_share = options_.force_share;
+  how.nbd.connections = std::max(options_.connections, 1u);
+  how.nbd.requests = std::max(options_.requests, 1u);
+  how.nbd.request_size = options_.request_size;
+  how.nbd.retries = options_.retries.value_or(how.nbd.retries);
+  ASSIGN_OR_RETURN(source_, AnySource::open(how, stop_));
+  return {};
+}
+
+Result<void> Job::look_at_destination() {
+  const std::string& name = options_.destination;
+  ASSIGN_OR_RETURN(server_, nbd_target(name == "null:" ? "" : name, options_.destination_command));
+  struct stat status {};
+  if (server_) {
+    kind_ = Kind::kServer;
+  } else if (name == "-") {
+    kind_ = Kind::kStream;
+  } else if (name == "null:") {
+    kind_ = Kind::kNull;
+  } else if (::stat(name.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
+    kind_ = Kind::kDevice;
+  }
+  format_ = options_.format.value_or(
+      kind_ == Kind::kServer || kind_ == Kind::kNull ? Format::kRaw : Format::kQcow2);
+  if (kind_ == Kind::kDevice && !options_.format)
+    return qcow2::fail(Error::invalid(
+        name +
+        ": is a block device: say what it is to hold, -O raw (the disk itself) or -O "
+        "qcow2 (an image)"));
+  if (kind_ == Kind::kServer && format_ == Format::kQcow2)
+    return qcow2::fail(
+        Error::unsupported(server_->name() +
+                           ": a QCOW2 image is not made behind NBD: serve an image there, with the "
+                           "nbdkit qcow2 plugin, and copy the disk into it"));
+  if (format_ == Format::kRaw && options_.compression)
+    return qcow2::fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+  if (!options_.bitmap.empty()) {
+    if (options_.compression)
+      return qcow2::fail(Error::invalid("--bitmap: what is written into a copy is not compressed"));
+    if (options_.verify)
+      return qcow2::fail(Error::invalid(
+          "--bitmap and --verify: what is not dirty is not read, and cannot be compared"));
+    if (kind_ != Kind::kFile && kind_ != Kind::kServer)
+      return qcow2::fail(
+          Error::invalid("--bitmap: DST is an earlier copy, a QCOW2 image or a server's disk"));
+  }
+  if (options_.verify && (kind_ == Kind::kStream || kind_ == Kind::kNull))
+    return qcow2::fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
+  if (source_->local()) RETURN_IF_ERROR(check_not_source(*source_->local(), name));
+  return {};
+}
+
+// Where the backing file is that stays: its name is relative to the folder of the image that will
+// have it.
+Result<std::string> Job::backing_path() const {
+  return with_context(qcow2::resolve_name(kind_ == Kind::kFile ? options_.destination : "",
+                                          options_.image.backing_file),
+                      "backing file");
+}
+
+// Clusters, codec and threads.
+Result<void> Job::decide() {
+  Source& from = source_->get();
+  worker_.compression = compression();
+  worker_.level = options_.compression_level;
+  if (format_ == Format::kRaw) {
+    const uint64_t hole = hole_size(kind_ == Kind::kServer ? kServerHole : kFileHole);
+    worker_.geometry = Geometry(static_cast<unsigned>(std::countr_zero(hole)), false);
+  } else {
+    const qcow2::Image* const image =
+        source_->local() ? source_->local()->chain().image().get() : nullptr;
+    ASSIGN_OR_RETURN(build_,
+                     with_context(build_options(options_.image, from, image, options_.compression),
+                                  options_.destination));
+    worker_.geometry = build_.geometry();
+    if (keeps_backing()) {
+      if (!source_->local())
+        return qcow2::fail(Error::invalid(
+            "-B: only of an image file can it be told what it has on top of its backing file"));
+      ASSIGN_OR_RETURN(const std::string base, backing_path());
+      ASSIGN_OR_RETURN(const std::string format,
+                       source_->local()->keep_backing(base, worker_.geometry.cluster_size()));
+      if (build_.backing_format.empty()) build_.backing_format = format;
+    }
+  }
+  // Says what is wrong with a level before anything else starts.
+  RETURN_IF_ERROR(ClusterWorker::create(worker_));
+  if (options_.verify)
+    digests_.emplace(is_stream() ? Digests::kUnknown : from.size(),
+                     std::max<uint64_t>(worker_.geometry.cluster_size(), Geometry::kSectorSize),
+                     keeps_backing() ? Digests::Zeros::kTold : Digests::Zeros::kImplied);
+  return {};
+}
+
+Pipeline::Options Job::plan() const {
   Pipeline::Options plan;
-  plan.worker = worker;
+  plan.worker = worker_;
+  plan.explicit_zeros = keeps_backing() || is_update();
+  plan.limit = options_.rate_limit != 0 ? &limit_ : nullptr;
+  const Source& from = source_->get();
   // A compressed cluster of the source should not be cut in two: it would be decoded twice.  Nor
   // should a request to a server.
   plan.chunk_size =
-      std::max({kChunkSize, worker.geometry.cluster_size(), source.get().cluster_size().value_or(0),
-                source.nbd ? options.request_size : 0});
-  const uint64_t each_chunk = plan.chunk_size * (worker.compression ? 2 : 1);
+      std::max({kChunkSize, worker_.geometry.cluster_size(), from.cluster_size().value_or(0),
+                source_->nbd() || server_ ? options_.request_size : 0});
+  const uint64_t each_chunk = plan.chunk_size * (worker_.compression ? 2 : 1);
   // A codec's tables, and a stream on its way through.
-  const uint64_t each_thread = worker.compression ? 5 * worker.geometry.cluster_size() : 0;
+  const uint64_t each_thread = worker_.compression ? 5 * worker_.geometry.cluster_size() : 0;
   const uint64_t most_threads = std::max<uint64_t>(kMemory / (2 * each_chunk + each_thread), 1);
-  plan.threads = options.threads;
-  if (plan.threads == 0)
-    plan.threads = static_cast<unsigned>(
-        std::clamp<uint64_t>(std::thread::hardware_concurrency(), 1, most_threads));
+  plan.threads = options_.threads;
+  if (plan.threads == 0) {
+    // Whoever writes to a server mostly waits for it.
+    const unsigned wanted = std::max(std::thread::hardware_concurrency(),
+                                     kind_ == Kind::kServer ? options_.connections : 1);
+    plan.threads = static_cast<unsigned>(std::clamp<uint64_t>(wanted, 1, most_threads));
+  }
   uint64_t chunks = uint64_t{plan.threads} * 2 + 1;
-  if (source.nbd)
-    chunks +=
-        source.nbd->connections() * (options.requests * options.request_size / plan.chunk_size + 1);
+  if (source_->nbd())
+    chunks += source_->nbd()->connections() *
+              (options_.requests * options_.request_size / plan.chunk_size + 1);
   const uint64_t for_threads = std::min(kMemory, plan.threads * each_thread);
   plan.chunks = std::clamp<uint64_t>((kMemory - for_threads) / each_chunk, 2, chunks);
   return plan;
 }
 
+// Learns how an image will begin, by making it for nobody.
+Result<std::vector<std::byte>> Job::first_pass() {
+  DryStorage dry(worker_.geometry.cluster_size());
+  const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
+                               qcow2::Builder::Gaps::kZero};
+  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(dry, nullptr, how));
+  progress_.begin(Phase::kLayout);
+  Pipeline pipeline(source_->get(), *sink, progress_, stop_, plan());
+  RETURN_IF_ERROR(source_->run(pipeline));
+  RETURN_IF_ERROR(sink->finish());
+  progress_.begin(Phase::kCopy);
+  return dry.start();
+}
+
+Result<std::unique_ptr<Destination>> Job::open_stream() {
+  if (::isatty(STDOUT_FILENO) != 0)
+    return qcow2::fail(
+        Error::invalid("standard output is a terminal: send it to a file or a pipe"));
+  if (!build_.data_file.empty())
+    return qcow2::fail(Error::invalid("data_file: only an image in a file can have one"));
+  if (format_ == Format::kRaw) {
+    std::unique_ptr<Destination> raw = StreamDestination::raw(
+        STDOUT_FILENO, kStandardOutput, source_->get().size(), worker_.geometry, stop_);
+    return raw;
+  }
+  Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
+                         qcow2::Builder::Gaps::kZero};
+  // Reading a file twice is cheap; compressing it twice, or fetching it twice, is not.
+  const bool twice = options_.spool ? options_.spool->empty()
+                                    : source_->local() != nullptr && !worker_.compression;
+  if (twice) {
+    if (source_->stream())
+      return qcow2::fail(Error::invalid(
+          "--spool=none: a pipe cannot be read twice: give a folder, as in --spool=/var/tmp"));
+    ASSIGN_OR_RETURN(auto start, first_pass());
+    ASSIGN_OR_RETURN(std::unique_ptr<Destination> stream,
+                     StreamDestination::qcow2_image(STDOUT_FILENO, kStandardOutput,
+                                                    std::move(start), how, stop_));
+    return stream;
+  }
+  const char* const temporary = std::getenv("TMPDIR");
+  const std::string folder = options_.spool            ? *options_.spool
+                             : temporary && *temporary ? temporary
+                                                       : "/var/tmp";
+  how.gaps = qcow2::Builder::Gaps::kLeave;
+  ASSIGN_OR_RETURN(auto spooled,
+                   SpooledDestination::create(STDOUT_FILENO, kStandardOutput, folder, how, stop_));
+  if (!is_stream())
+    RETURN_IF_ERROR(check_room(source_->get(), build_, worker_, spooled->file(), stop_));
+  return std::unique_ptr<Destination>(std::move(spooled));
+}
+
+Result<std::unique_ptr<Destination>> Job::open_destination() {
+  std::unique_ptr<Destination> destination;
+  const std::string& name = options_.destination;
+  const uint64_t size = source_->get().size();
+  switch (kind_) {
+    case Kind::kStream:
+      return open_stream();
+    case Kind::kNull:
+      destination = std::make_unique<PlainDestination<NullSink>>(
+          std::make_unique<NullSink>(worker_.geometry));
+      break;
+    case Kind::kServer: {
+      NbdSink::Options how;
+      how.connections = std::max(options_.connections, 1u);
+      how.requests = std::max(options_.requests, 1u);
+      how.request_size = options_.request_size;
+      how.destination_is_zero = options_.destination_is_zero;
+      how.granularity = worker_.geometry.cluster_size();
+      how.retries = options_.retries.value_or(how.retries);
+      how.update = is_update();
+      uint64_t all = size;
+      if (is_stream()) {
+        // As much as there is room for: what the stream does not reach becomes zeros.
+        ASSIGN_OR_RETURN(const auto server, NbdSource::open(*server_, NbdSource::Options{}, stop_));
+        all = server->size();
+      }
+      ASSIGN_OR_RETURN(auto sink, NbdSink::open(*server_, how, all, stop_));
+      worker_.geometry = sink->geometry();
+      destination = std::make_unique<PlainDestination<NbdSink>>(std::move(sink));
+      break;
+    }
+    case Kind::kFile:
+    case Kind::kDevice:
+      if (is_update()) {
+        ASSIGN_OR_RETURN(auto update, UpdateDestination::open(name, size));
+        worker_.geometry = update->sink().geometry();
+        destination = std::move(update);
+        break;
+      }
+      if (format_ == Format::kRaw) {
+        ASSIGN_OR_RETURN(destination,
+                         RawDestination::create(name, options_.overwrite, is_stream() ? 0 : size,
+                                                worker_.geometry, options_.image.preallocation,
+                                                options_.destination_is_zero));
+        break;
+      }
+      ASSIGN_OR_RETURN(auto image, Qcow2Destination::create(name, options_.overwrite, build_,
+                                                            options_.image.preallocation));
+      if (image->target().file() && !is_stream() && build_.data_file.empty())
+        RETURN_IF_ERROR(
+            check_room(source_->get(), build_, worker_, *image->target().file(), stop_));
+      destination = std::move(image);
+  }
+  return destination;
+}
+
+Result<void> Job::run_pipeline(Sink& sink) {
+  Pipeline pipeline(source_->get(), sink, progress_, stop_, plan());
+  RETURN_IF_ERROR(source_->run(pipeline));
+  summary_.data_clusters = pipeline.counts().data;
+  summary_.compressed_clusters = pipeline.counts().compressed;
+  summary_.passed_through_clusters = pipeline.counts().passed_through;
+  summary_.found_zero_clusters = pipeline.counts().found_zero;
+  return {};
+}
+
+// `path`: of the copy, if it is in a file or on a device.
+Result<void> Job::verify_copy(const std::string& path) {
+  const Pipeline::Options how = plan();
+  if (kind_ == Kind::kServer) {
+    NbdSource::Options nbd;
+    nbd.connections = std::max(options_.connections, 1u);
+    nbd.requests = std::max(options_.requests, 1u);
+    nbd.request_size = options_.request_size;
+    ASSIGN_OR_RETURN(const auto copy, NbdSource::open(*server_, nbd, stop_));
+    ASSIGN_OR_RETURN(summary_.verified, verify(*digests_, *copy, how, progress_, cancel_));
+    return {};
+  }
+  forget_cached(path);
+  ASSIGN_OR_RETURN(const auto copy, LocalSource::open(path, {format_, "", false}));
+  if (keeps_backing()) {
+    ASSIGN_OR_RETURN(const std::string base, backing_path());
+    RETURN_IF_ERROR(copy->keep_backing(base, worker_.geometry.cluster_size()));
+  }
+  ASSIGN_OR_RETURN(summary_.verified, verify(*digests_, *copy, how, progress_, cancel_));
+  return {};
+}
+
+Result<CopySummary> Job::run() {
+  const auto start = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(open_source());
+  RETURN_IF_ERROR(look_at_destination());
+  RETURN_IF_ERROR(decide());
+  if (source_->local()) {
+    ASSIGN_OR_RETURN(summary_.source, size_of(*source_->local()));
+  }
+  {
+    ASSIGN_OR_RETURN(const auto destination, open_destination());
+    std::optional<DigestSink> digesting;
+    if (digests_) digesting.emplace(destination->sink(), *digests_, worker_.compression);
+    RETURN_IF_ERROR(run_pipeline(digesting ? static_cast<Sink&>(*digesting) : destination->sink()));
+    const uint64_t size = source_->get().size();
+    if (source_->stream()) {
+      RETURN_IF_ERROR(destination->set_size(size));
+      if (digests_) digests_->end_at(size);
+    }
+    if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+    RETURN_IF_ERROR(destination->write_out());
+    progress_.update(size, size);
+    // Before it has its name, where that can be: it may be the name of a good file.
+    const auto early = destination->path_to_read();
+    if (options_.verify && early) RETURN_IF_ERROR(verify_copy(*early));
+    RETURN_IF_ERROR(destination->complete());
+    ASSIGN_OR_RETURN(summary_.destination, destination->measure());
+  }
+  if (options_.verify && !summary_.verified) RETURN_IF_ERROR(verify_copy(options_.destination));
+
+  summary_.format = format_;
+  summary_.virtual_size = source_->get().size();
+  summary_.cluster_size = worker_.geometry.cluster_size();
+  summary_.zero_clusters = worker_.geometry.clusters_for(summary_.virtual_size) -
+                           summary_.data_clusters - summary_.compressed_clusters;
+  summary_.elapsed = std::chrono::steady_clock::now() - start;
+  return summary_;
+}
+
 }  // namespace
 
 Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const Cancel& cancel) {
-  const auto start = std::chrono::steady_clock::now();
-  Stop stop(cancel);
-  ASSIGN_OR_RETURN(const AnySource source, open_source(options, stop));
-  Source& from = source.get();
-  CopySummary summary;
-  if (source.local) {
-    RETURN_IF_ERROR(check_not_source(*source.local, options.destination));
-    ASSIGN_OR_RETURN(summary.source, size_of(*source.local));
-  }
-
-  qcow2::BuildOptions build;
-  build.size = from.size();
-  build.cluster_bits = kDefaultClusterBits;
-  if (const auto size = from.cluster_size())
-    build.cluster_bits = static_cast<unsigned>(std::countr_zero(*size));
-  if (options.cluster_bits) build.cluster_bits = *options.cluster_bits;
-  build.compression_type = options.compression.value_or(qcow2::CompressionType::kDeflate);
-
-  ClusterWorker::Options worker;
-  worker.geometry = qcow2::Geometry(build.cluster_bits, build.extended_l2);
-  worker.compression = options.compression;
-  worker.level = options.compression_level;
-  // Says what is wrong with a level before anything else starts.
-  RETURN_IF_ERROR(ClusterWorker::create(worker));
-
-  ASSIGN_OR_RETURN(const auto out,
-                   qcow2::OutputFile::create(options.destination, options.overwrite));
-  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(*out, nullptr, {build, false}));
-  RETURN_IF_ERROR(check_room(from, build, worker, *out, stop));
-
-  Pipeline pipeline(from, *sink, progress, stop, plan(options, source, worker));
-  RETURN_IF_ERROR(source.local ? pipeline.run(*source.local) : pipeline.run(*source.nbd));
-  RETURN_IF_ERROR(sink->finish());
-  if (cancel.requested()) return qcow2::fail(Error::cancelled());
-  RETURN_IF_ERROR(out->commit());
-  progress.update(from.size(), from.size());
-
-  ASSIGN_OR_RETURN(const auto size, out->measure());
-  summary.destination = {size.length, size.blocks};
-  summary.virtual_size = from.size();
-  summary.cluster_size = worker.geometry.cluster_size();
-  summary.data_clusters = pipeline.counts().data;
-  summary.compressed_clusters = pipeline.counts().compressed;
-  summary.passed_through_clusters = pipeline.counts().passed_through;
-  summary.found_zero_clusters = pipeline.counts().found_zero;
-  summary.zero_clusters = worker.geometry.clusters_for(from.size()) - summary.data_clusters -
-                          summary.compressed_clusters;
-  summary.elapsed = std::chrono::steady_clock::now() - start;
-  return summary;
+  return Job(options, progress, cancel).run();
 }
 
 }  // namespace copy

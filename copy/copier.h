@@ -1,13 +1,18 @@
-// The main job: stream the live clusters of a source into a freshly laid-out QCOW2.
+// The main job: stream the live clusters of a source into a fresh, well laid-out destination.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "copy/cancel.h"
+#include "copy/cluster_worker.h"
+#include "copy/destination.h"
+#include "copy/image_options.h"
 #include "copy/progress.h"
+#include "copy/verify.h"
 #include "qcow2/chain.h"
 #include "qcow2/header.h"
 #include "qcow2/result.h"
@@ -15,35 +20,53 @@
 namespace copy {
 
 struct CopyOptions {
-  std::string source;                          // a path, or an NBD URI
-  std::string destination;                     // a path
+  // A path, an NBD URI, or "-", standard input or output; for the destination also "null:", which
+  // forgets what it gets.
+  std::string source;
+  std::string destination;
+  // Instead: a server to start for the copy, "[ COMMAND … ]" without the brackets.
+  std::vector<std::string> source_command;
+  std::vector<std::string> destination_command;
   std::optional<qcow2::Format> source_format;  // nothing: found out; not for NBD, where it is raw
+  // Nothing: qcow2 for files and pipes, raw for servers; for a block device it must be said.
+  std::optional<qcow2::Format> format;
   std::string snapshot;      // an internal snapshot by id or name; empty: the disk as it is now
   bool overwrite = false;    // replace an existing destination
-  bool force_share = false;  // read files that somebody writes to
+  bool force_share = false;  // read the source even if somebody writes to it
 
   std::optional<qcow2::CompressionType> compression;  // nothing: plain clusters
   int compression_level = 0;                          // 0: the codec's default
-  std::optional<unsigned> cluster_bits;  // nothing: the source's own, or 16 when it has none
+  ImageOptions image;                                 // of a QCOW2 destination
+  // Zeros of this many bytes are left out of raw destinations; a power of two.  0: what suits it.
+  uint64_t sparse_size = 0;
+  bool destination_is_zero = false;  // a device or server whose disk reads as zeros
+  // Where compressed images wait until they are whole, when they go to standard output.  Nothing: a
+  // folder for temporary files; empty: nowhere, they are made twice.
+  std::optional<std::string> spool;
 
+  // Take only what this dirty bitmap of QEMU's says to have changed since, and write it into the
+  // destination, an earlier copy; empty: all, into a fresh one.  When that fails the destination is
+  // neither the earlier nor the later state; once more with the same bitmap makes it good.
+  std::string bitmap;
+
+  bool verify = false;       // read the result again, and compare
+  uint64_t rate_limit = 0;   // bytes a second that are read; 0: none
   unsigned threads = 0;      // that read, look for zeros and compress; 0: one for each processor
   unsigned connections = 4;  // to an NBD server, if it allows several
   unsigned requests = 16;    // in flight on each connection
+  std::optional<unsigned> retries;    // when a server drops a connection
   uint64_t request_size = 256 << 10;  // bytes of one NBD request; a power of two, 4 KiB … 32 MiB
 };
 
 struct CopySummary {
-  // What a file takes: its length, and the blocks that it has on the disk, both in bytes.
-  struct FileSize {
-    uint64_t length = 0;
-    uint64_t blocks = 0;
-  };
+  using FileSize = copy::FileSize;
 
   uint64_t virtual_size = 0;  // bytes
-  uint64_t cluster_size = 0;  // of the destination, bytes
-  // Of the source with its whole backing chain; nothing for NBD.
+  uint64_t cluster_size = 0;  // of the destination (or what zeros are looked for in), bytes
+  qcow2::Format format = qcow2::Format::kQcow2;
+  // Of the source with its whole backing chain; nothing where it is no file.
   std::optional<FileSize> source;
-  FileSize destination;
+  std::optional<FileSize> destination;
   // Clusters of the destination's virtual disk.
   uint64_t data_clusters = 0;
   uint64_t compressed_clusters = 0;
@@ -52,12 +75,13 @@ struct CopySummary {
   // data in the source.
   uint64_t passed_through_clusters = 0;
   uint64_t found_zero_clusters = 0;
+  std::optional<VerifySummary> verified;
   std::chrono::duration<double> elapsed{};
 };
 
 // Copies.  On success the destination is whole, on disk, and under its name; on an error, or when
-// `cancel` is requested, nothing of it is left and an earlier file of that name is untouched.  The
-// source is never written.
+// `cancel` is requested, nothing of a file is left and an earlier one of that name is untouched.
+// The source is never written.
 qcow2::Result<CopySummary> copy(const CopyOptions& options, Progress& progress,
                                 const Cancel& cancel);
 

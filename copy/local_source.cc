@@ -35,7 +35,7 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   return std::unique_ptr<LocalSource>(new LocalSource(path, std::move(chain), std::move(disk)));
 }
 
-Result<void> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
+Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
   struct stat wanted {};
   if (::stat(base.c_str(), &wanted) != 0) return qcow2::fail(Error::system(errno, base));
   const auto& layers = disk_.layers();
@@ -45,7 +45,7 @@ Result<void> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
     if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
     qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
     overlay_.emplace(disk_, std::move(above), unit);
-    return {};
+    return std::string(layers[i]->format());
   }
   return qcow2::fail(Error::invalid(
       fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "

@@ -23,8 +23,8 @@ class LocalSource final : public Source {
                                                           const Options& options);
 
   // From now on the map is that of a copy which keeps `base`, a backing file of this source, with
-  // clusters of `unit` bytes: see OverlayMap.
-  qcow2::Result<void> keep_backing(const std::string& base, uint64_t unit);
+  // clusters of `unit` bytes: see OverlayMap.  Returns the format of `base`.
+  qcow2::Result<std::string> keep_backing(const std::string& base, uint64_t unit);
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return disk_.size(); }

@@ -83,11 +83,11 @@ Chunk* Pipeline::Queue::pop() {
 
 Pipeline::Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop,
                    const Options& options)
-    : size_(source.size()),
+    : size_(source.size() == Source::kUnknownSize ? Progress::kUnknown : source.size()),
       options_(options),
       feed_(source,
             {options.worker.geometry, options.chunk_size, options.chunks,
-             options.worker.compression.has_value()},
+             options.worker.compression.has_value(), options.explicit_zeros, options.limit},
             stop),
       sink_(sink),
       placer_(sink),
@@ -146,6 +146,35 @@ Result<void> Pipeline::work_on_queue(Queue& queue) {
   ASSIGN_OR_RETURN(ClusterWorker worker, ClusterWorker::create(options_.worker));
   while (Chunk* const chunk = queue.pop()) RETURN_IF_ERROR(finish(worker, chunk));
   return {};
+}
+
+Result<void> Pipeline::read_stream(StreamSource& source, Queue& queue) {
+  for (bool more = true; more;) {
+    ASSIGN_OR_RETURN(Chunk* const chunk, feed_.next(ChunkFeed::Wait::kYes));
+    if (!chunk) return {};
+    prepare(*chunk, options_.worker.geometry);
+    ASSIGN_OR_RETURN(more, source.fill(*chunk, options_.worker.geometry));
+    if (chunk->clusters.empty())
+      feed_.recycle(chunk);
+    else
+      queue.push(chunk);
+  }
+  return {};
+}
+
+Result<void> Pipeline::run(StreamSource& source) {
+  Queue queue(stop_);
+  {
+    Crew workers(stop_, feed_);
+    for (unsigned i = 0; i < options_.threads; ++i)
+      workers.add([&] { return work_on_queue(queue); });
+    {
+      Crew reader(stop_, feed_);
+      reader.add([&] { return read_stream(source, queue); });
+    }
+    queue.finish();
+  }
+  return stop_.result();
 }
 
 Result<void> Pipeline::run(const LocalSource& source) {

@@ -1,6 +1,7 @@
 // The threads between a source and a destination.
 //
 //     local file:   feed -> [ read, look for zeros, compress -> placer -> write ] x threads
+//     stream:       feed -> [ read ] -> queue, and on as below
 //     NBD server:   feed -> [ fetch ] x connections -> queue
 //                        -> [ look for zeros, compress -> placer -> write ] x threads
 //
@@ -24,8 +25,10 @@
 #include "copy/nbd_source.h"
 #include "copy/placer.h"
 #include "copy/progress.h"
+#include "copy/rate_limit.h"
 #include "copy/sink.h"
 #include "copy/stop.h"
+#include "copy/stream_source.h"
 
 namespace copy {
 
@@ -36,6 +39,8 @@ class Pipeline {
     uint64_t chunk_size = 1 << 20;  // bytes
     size_t chunks = 8;
     unsigned threads = 1;
+    bool explicit_zeros = false;  // see ChunkFeed
+    RateLimit* limit = nullptr;   // outlives the pipeline; nullptr: none
   };
 
   // What became of the clusters.
@@ -51,6 +56,8 @@ class Pipeline {
   // Runs to the end: when it returns without an error, all chunks are written.
   qcow2::Result<void> run(const LocalSource& source);
   qcow2::Result<void> run(NbdSource& source);
+  // The stream's size is known afterwards.
+  qcow2::Result<void> run(StreamSource& source);
 
   const Counts& counts() const { return counts_; }
 
@@ -73,10 +80,11 @@ class Pipeline {
 
   qcow2::Result<void> work_on_local(const LocalSource& source);
   qcow2::Result<void> work_on_queue(Queue& queue);
+  qcow2::Result<void> read_stream(StreamSource& source, Queue& queue);
   qcow2::Result<void> finish(ClusterWorker& worker, Chunk* chunk);
   void account(const Chunk& chunk);
 
-  const uint64_t size_;  // of the source's disk, bytes
+  const uint64_t size_;  // of the source's disk, bytes; Progress::kUnknown for a stream
   const Options options_;
   ChunkFeed feed_;
   Sink& sink_;

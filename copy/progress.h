@@ -6,10 +6,22 @@
 namespace copy {
 
 // What a job is at.
-enum class Phase { kCopy, kVerify };
+enum class Phase {
+  kLayout,  // going through the source to learn what a file will be like that is to be streamed
+  kCopy,
+  kVerify,
+};
 
 inline const char* to_string(Phase phase) {
-  return phase == Phase::kVerify ? "verify" : "copy";
+  switch (phase) {
+    case Phase::kLayout:
+      return "layout";
+    case Phase::kVerify:
+      return "verify";
+    case Phase::kCopy:
+      break;
+  }
+  return "copy";
 }
 
 // All of it is called from any thread of a pipeline, one call at a time.

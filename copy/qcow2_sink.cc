@@ -11,8 +11,9 @@ using Kind = Chunk::Cluster::Kind;
 
 Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2::Storage* data,
                                                      const Options& options) {
-  ASSIGN_OR_RETURN(auto builder,
-                   with_context(qcow2::Builder::create(out, options.build), out.name()));
+  ASSIGN_OR_RETURN(
+      auto builder,
+      with_context(qcow2::Builder::create(out, options.build, options.gaps), out.name()));
   return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(data ? *data : out, std::move(builder), options));
 }
 

@@ -15,6 +15,7 @@ class Qcow2Sink final : public Sink {
     qcow2::BuildOptions build;
     // Clusters without data get a place in the file, too.
     bool preallocate = false;
+    qcow2::Builder::Gaps gaps = qcow2::Builder::Gaps::kLeave;
   };
 
   // `out`, and `data` (where guest data goes if the options name an external data file, else

@@ -19,6 +19,9 @@ class RawSink final : public Sink {
   // `out` outlives the sink.
   RawSink(qcow2::Storage& out, const Options& options) : out_(out), options_(options) {}
 
+  // The source, whose size was not known, has come to its end here: before finish ().
+  void set_size(uint64_t size) { options_.size = size; }
+
   const qcow2::Geometry& geometry() const override { return options_.geometry; }
   qcow2::Result<void> place(Chunk& chunk) override;
   qcow2::Result<void> write(const Chunk& chunk) override;
@@ -28,7 +31,7 @@ class RawSink final : public Sink {
   qcow2::Result<void> zero(uint64_t begin, uint64_t end);
 
   qcow2::Storage& out_;
-  const Options options_;
+  Options options_;
   qcow2::GuestOffset end_;  // of the chunk that was placed last
 };
 

@@ -15,10 +15,13 @@ namespace copy {
 
 class Source {
  public:
+  // More than any disk has.
+  static constexpr uint64_t kUnknownSize = uint64_t{1} << 62;
+
   virtual ~Source() = default;
 
   virtual const std::string& name() const = 0;
-  // Of the virtual disk, bytes.
+  // Of the virtual disk, bytes; kUnknownSize until a stream has come to its end.
   virtual uint64_t size() const = 0;
   // The source's own, if it has clusters.
   virtual std::optional<uint64_t> cluster_size() const = 0;

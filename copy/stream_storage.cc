@@ -73,7 +73,7 @@ Result<void> StreamStorage::send_zeros(uint64_t length) {
 }
 
 Result<void> StreamStorage::send_waiting() {
-  if (position_ == 0) RETURN_IF_ERROR(send(start_));
+  if (position_ == 0 && !start_.empty()) RETURN_IF_ERROR(send(start_));
   for (auto it = waiting_.begin(); it != waiting_.end() && it->first == position_;
        it = waiting_.erase(it)) {
     const Piece& piece = it->second;
@@ -85,7 +85,7 @@ Result<void> StreamStorage::send_waiting() {
 Result<void> StreamStorage::write(HostOffset at, std::span<const std::byte> from) {
   if (from.empty()) return {};
   const std::lock_guard lock(mutex_);
-  if (at.value() == 0) {
+  if (at.value() == 0 && !start_.empty()) {
     const bool same =
         from.size() == start_.size() && std::memcmp(from.data(), start_.data(), from.size()) == 0;
     return same ? Result<void>{}

@@ -60,13 +60,18 @@ Result<void> WritePath::zero(GuestOffset at, uint64_t length, bool unmap) {
   return writer_->zero(at, length, unmap);
 }
 
+// Nothing that a client was promised depends on fragments: what goes wrong there is of no
+// consequence.
 Result<void> WritePath::send(DiscardGatherer::Batch& batch) {
+  using Kind = DiscardGatherer::Piece::Kind;
   while (const auto piece = batch.next()) {
     const GuestOffset at(piece->offset);
-    if (piece->kind == DiscardGatherer::Piece::Kind::kZeroFragment)
-      RETURN_IF_ERROR(writer_->zero(at, piece->length, true));
-    else
+    if (piece->kind == Kind::kGranules)
       RETURN_IF_ERROR(writer_->discard(at, piece->length));
+    else if (piece->kind == Kind::kTrimFragment)
+      (void)writer_->discard(at, piece->length);
+    else
+      (void)writer_->zero(at, piece->length, true);
   }
   return {};
 }
@@ -78,7 +83,6 @@ Result<void> WritePath::trim(GuestOffset at, uint64_t length) {
   return send(batch);
 }
 
-// Nothing that a client was promised depends on them, so what goes wrong is of no consequence.
 void WritePath::send_fragments() {
   if (!gatherer_) return;
   auto batch = gatherer_->flush();

@@ -30,6 +30,10 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open_writable(const std::strin
   return open(path, O_RDWR);
 }
 
+Result<std::shared_ptr<FileStorage>> FileStorage::open_exclusive_device(const std::string& path) {
+  return open(path, O_RDWR | O_EXCL);
+}
+
 Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, int access) {
   // Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
   const int fd = ::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK);
@@ -110,6 +114,11 @@ Result<uint64_t> FileStorage::size() const {
 }
 
 Result<void> FileStorage::resize(uint64_t size) {
+  if (is_block_device_) {
+    ASSIGN_OR_RETURN(const uint64_t room, this->size());
+    if (size <= room) return {};
+    return system_error(ENOSPC, "extend", size);
+  }
   if (::ftruncate(fd_, static_cast<off_t>(size)) != 0)
     return system_error(errno, "cut or extend", size);
   return {};

@@ -28,6 +28,9 @@ class FileStorage final : public Storage {
   // The same, for reading and writing.
   static Result<std::shared_ptr<FileStorage>> open_writable(const std::string& path);
 
+  // A block device that nothing else uses (a mounted filesystem, say), for writing.
+  static Result<std::shared_ptr<FileStorage>> open_exclusive_device(const std::string& path);
+
   ~FileStorage() override;
 
   // Says to others, QEMU among them, what is done with the file, for as long as it is open or until

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/image_lock.h"
@@ -208,6 +209,29 @@ Result<void> OutputFile::resize(uint64_t size) {
   return {};
 }
 
+Result<void> OutputFile::preallocate(uint64_t length, bool zeros) {
+  if (length == 0) return {};
+  if (::fallocate(fd_, 0, 0, static_cast<off_t>(length)) != 0)
+    return error(errno, "reserve room for");
+  if (!zeros) return {};
+  AlignedBuffer buffer(kDirectAtLeast);
+  std::memset(buffer.data(), 0, buffer.size());
+  // Reserved room that was not written is a hole to lseek.
+  for (off_t at = 0; static_cast<uint64_t>(at) < length;) {
+    const off_t begin = ::lseek(fd_, at, SEEK_HOLE);
+    if (begin < 0 || static_cast<uint64_t>(begin) >= length) return {};
+    const off_t data = ::lseek(fd_, begin, SEEK_DATA);
+    const uint64_t end = data < 0 ? length : std::min(length, static_cast<uint64_t>(data));
+    for (auto position = static_cast<uint64_t>(begin); position < end;) {
+      const uint64_t part = std::min<uint64_t>(buffer.size(), end - position);
+      RETURN_IF_ERROR(write(HostOffset(position), buffer.span().first(part)));
+      position += part;
+    }
+    at = static_cast<off_t>(end);
+  }
+  return {};
+}
+
 Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const {
   return Run{limit, true};
 }
@@ -235,6 +259,10 @@ Result<void> OutputFile::link_to(const std::string& name) {
   if (::linkat(AT_FDCWD, link_of(fd_).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
     return error(errno, "give the name to");
   return {};
+}
+
+std::string OutputFile::path_to_read() const {
+  return link_of(fd_);
 }
 
 Result<void> OutputFile::commit() {

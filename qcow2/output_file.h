@@ -41,6 +41,13 @@ class OutputFile final : public Storage {
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
+  // Reserves room in the filesystem for the first `length` bytes.  With `zeros`, writes them to all
+  // that nobody has written, too.
+  Result<void> preallocate(uint64_t length, bool zeros);
+
+  // Another way to the file, good in this process and before commit ().
+  std::string path_to_read() const;
+
   // Puts the file on the disk, then under its name, and then the name on the disk.  Once.
   Result<void> commit();
 

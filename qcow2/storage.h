@@ -43,7 +43,7 @@ class Storage {
   // When it returns, all that was written before is safe from a loss of power.
   virtual Result<void> flush() = 0;
 
-  // In bytes.
+  // In bytes.  A block device keeps its size: it is an error only if that is too small.
   virtual Result<uint64_t> size() const = 0;
   virtual Result<void> resize(uint64_t size) = 0;
 

@@ -42,10 +42,12 @@ std::string label_of(const CLI::Option& option) {
   return label;
 }
 
-void append_options(std::string& text, const CLI::App& app) {
-  const auto listed = [&app](const CLI::Option* it) {
+void append_options(std::string& text, const CLI::App& app, bool all) {
+  const auto listed = [&](const CLI::Option* it) {
+    if (!it->nonpositional() || (!all && it->get_group() == kRareOptions)) return false;
     // Each app has its own --help: the one at the top stands for all.
-    return it->nonpositional() && (app.get_parent() == nullptr || it != app.get_help_ptr());
+    return app.get_parent() == nullptr ||
+           (it != app.get_help_ptr() && it != app.get_help_all_ptr());
   };
   for (const CLI::Option* option : app.get_options(listed))
     text += fmt::format("  {:<{}}{}\n", label_of(*option) + " ", kDescriptionColumn - 2,
@@ -78,7 +80,7 @@ void add_manner_options(CLI::App& app, Manner& manner) {
                     "auto (the default), always or never");
 }
 
-std::string help_text(const CLI::App& app) {
+std::string help_text(const CLI::App& app, bool all) {
   std::string words;
   for (const CLI::App* it = &app; it != nullptr; it = it->get_parent())
     words = it->get_name() + (words.empty() ? "" : " ") + words;
@@ -93,9 +95,9 @@ std::string help_text(const CLI::App& app) {
     text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
                         command->get_footer());
   if (!commands.empty()) text += "\n";
-  append_options(text, app);
+  append_options(text, app, all);
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
-    append_options(text, *above);
+    append_options(text, *above, all);
   return text;
 }
 

@@ -43,9 +43,12 @@ CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
 // -q, -v, -p and --color.
 void add_manner_options(CLI::App& app, Manner& manner);
 
-// What --help prints for `app`: usage, what it does, its options and those of the app above it.
-// At most 79 columns wide if the descriptions are short enough.
-std::string help_text(const CLI::App& app);
+// The group of options that only --help-all lists.
+inline constexpr const char* kRareOptions = "rare";
+
+// What --help prints for `app`: usage, what it does, its options and those of the app above it;
+// `all`: the rare ones, too.  At most 79 columns wide if the descriptions are short enough.
+std::string help_text(const CLI::App& app, bool all);
 
 // What an exception of CLI11's says, in words for a user.
 std::string usage_message(const CLI::ParseError& error);

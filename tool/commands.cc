@@ -1,6 +1,7 @@
 #include "tool/command.h"
 #include "tool/copy_command.h"
 #include "tool/info_command.h"
+#include "tool/punch_command.h"
 
 namespace tool {
 
@@ -8,6 +9,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
+  commands.push_back(std::make_unique<PunchCommand>());
   return commands;
 }
 

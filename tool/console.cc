@@ -36,6 +36,14 @@ void Console::note(std::string_view message) const {
   if (manner_.verbose) say("", message);
 }
 
+void Console::remark(std::string_view message) const {
+  if (!manner_.quiet) say("", message);
+}
+
+void Console::tell(std::string_view text) const {
+  (void)write_all(kStandardError, text);
+}
+
 void Console::hint(std::string_view text) const {
   (void)write_all(kStandardError, printable(text) + '\n');
 }

@@ -32,8 +32,13 @@ class Console {
   void error(std::string_view message) const;
   void warning(std::string_view message) const;
   void note(std::string_view message) const;
+  // What has been decided for the user, unless he wants it quiet.
+  void remark(std::string_view message) const;
   // A line on standard error by itself, behind an error.
   void hint(std::string_view text) const;
+
+  // What would be printed if standard output were not taken.
+  void tell(std::string_view text) const;
 
   // Writes all of `text` to standard output.
   qcow2::Result<void> print(std::string_view text) const;

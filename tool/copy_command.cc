@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <utility>
 
 #include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
 #include "tool/copy_report.h"
 #include "tool/formats.h"
 #include "tool/image_info.h"
+#include "tool/join_words.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -20,10 +23,11 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
-constexpr int kMaxZstdLevel = 22;
+constexpr const char* kCompressionHelp = "none (the default), zstd[:1-22] or zlib[:1-12]";
 constexpr unsigned kMaxThreads = 256;
 constexpr unsigned kMaxConnections = 64;
 constexpr unsigned kMaxRequests = 1024;
+constexpr unsigned kMaxRetries = 1000;
 constexpr uint64_t kMinRequest = 4 << 10;
 constexpr uint64_t kMaxRequest = 32 << 20;
 
@@ -79,87 +83,222 @@ void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& co
 }  // namespace
 
 Result<Compression> parse_compression(const std::string& text) {
-  const size_t colon = text.find(':');
-  const std::string type = text.substr(0, colon);
+  if (text == "none") return Compression{};
+  const size_t comma = text.find(',');
+  const std::string codec = text.substr(0, comma);
+  const size_t colon = codec.find(':');
+  const std::string type = codec.substr(0, colon);
   Compression compression;
-  if (type == "zlib")
-    return fail(
-        Error::unsupported("'zlib' is not offered by this version: use none, zstd or zstd:LEVEL"));
-  if (type == "zstd") {
+  if (type == "zstd")
     compression.type = qcow2::CompressionType::kZstd;
-    if (colon != std::string::npos) {
-      ASSIGN_OR_RETURN(const uint64_t level,
-                       qcow2::with_context(parse_number(text.substr(colon + 1), 1, kMaxZstdLevel),
-                                           "level of zstd"));
-      compression.level = static_cast<int>(level);
-    }
-    return compression;
+  else if (type == "zlib")
+    compression.type = qcow2::CompressionType::kDeflate;
+  else
+    return fail(Error::invalid(
+        fmt::format("'{}' is none of none, zstd[:LEVEL] and zlib[:LEVEL][,window=4k]", text)));
+  if (comma != std::string::npos) {
+    const std::string option = text.substr(comma + 1);
+    if (type != "zlib")
+      return fail(Error::invalid(fmt::format("'{}': {} has no options", option, type)));
+    if (option == "window=4k")
+      compression.window = qcow2::DeflateWindow::k4KiB;
+    else if (option != "window=32k")
+      return fail(Error::invalid(fmt::format("'{}' is neither window=4k nor window=32k", option)));
   }
-  if (text == "none") return compression;
-  return fail(Error::invalid(fmt::format("'{}' is none of none, zstd and zstd:LEVEL", text)));
+  if (colon != std::string::npos) {
+    const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
+    ASSIGN_OR_RETURN(
+        const uint64_t level,
+        qcow2::with_context(parse_number(codec.substr(colon + 1),
+                                         static_cast<uint64_t>(levels.lowest),
+                                         static_cast<uint64_t>(levels.highest)),
+                            fmt::format("level of {}{}", type,
+                                        compression.window == qcow2::DeflateWindow::k4KiB
+                                            ? " with a window of 4 KiB"
+                                            : "")));
+    compression.level = static_cast<int>(level);
+  }
+  return compression;
 }
 
 const char* CopyCommand::description() const {
-  return "Stream the live clusters of SRC (qcow2, raw, NBD) into a fresh QCOW2 file DST.";
+  return "Stream the live clusters of SRC into a fresh DST. Each is a file, a device, an\n"
+         "NBD URI, [ COMMAND... ] that serves NBD, or - (a pipe); DST also null:.";
 }
 
 void CopyCommand::add_options(CLI::App& app) {
+  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
   app.add_option("SRC", options_.source);
   app.add_option("DST", options_.destination);
   add_parsed_option(
       app, "-f,--format", "FMT", options_.source_format,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
+      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(value);
       },
       "format of SRC, qcow2 or raw; found out if not given");
-  add_switch(app, "-c", compress_, "compress, as --compression=zstd does");
+  add_parsed_option(
+      app, "-O,--output-format", "FMT", options_.format,
+      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(value);
+      },
+      "of DST: qcow2 (default for files), or raw");
+  add_switch(app, "-c", compress_, "compress (zstd, or compression_type of -o)");
   add_parsed_option(
       app, "--compression", "TYPE", compression_,
-      [](const std::string& text) -> Result<std::optional<Compression>> {
-        return parse_compression(text);
+      [](const std::string& value) -> Result<std::optional<Compression>> {
+        return parse_compression(value);
       },
-      "none (the default), zstd or zstd:LEVEL, from 1 to 22");
-  add_parsed_option(app, "--cluster-size", "SIZE", options_.cluster_bits, parse_cluster_bits,
-                    "of DST, 512 to 2M; default: as SRC has, or 64k");
+      kCompressionHelp);
+  app.add_option_function<std::vector<std::string>>(
+         "-o,--options",
+         [this](const std::vector<std::string>& lists) {
+           for (const std::string& list : lists) {
+             const auto added = add_creation_options(list, creation_);
+             if (!added) throw UsageError("-o: " + added.error().message());
+           }
+         },
+         "of the image, KEY=VALUE,... as qemu-img create has")
+      ->type_name("LIST")
+      ->allow_extra_args(false);
   add_parsed_option(
-      app, "--snapshot", "NAME", options_.snapshot,
-      [](const std::string& text) -> Result<std::string> { return text; },
-      "copy the disk as it was at an internal snapshot");
-  add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC");
+      app, "--profile", "NAME", profile_,
+      [](const std::string& value) { return find_profile(value); },
+      "sequential, random or archive: a layout for that");
+  add_parsed_option(app, "--cluster-size", "SIZE", cluster_bits_, parse_cluster_bits,
+                    "of DST, 512 to 2M; default: as SRC has, or 64k")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-B,--backing", "BASE", base_, text,
+                    "keep this backing file of SRC behind DST");
+  add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-S,--sparse", "SIZE", options_.sparse_size,
+      [](const std::string& value) -> Result<uint64_t> {
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M");
+      },
+      "zeros of this size become holes of a raw DST")
+      ->group(kRareOptions);
+  add_parsed_option(app, "--snapshot", "NAME", options_.snapshot, text,
+                    "copy the disk as it was at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC")
+      ->group(kRareOptions);
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
-  add_parsed_option(app, "--threads", "N", options_.threads, parse_count(0, kMaxThreads),
-                    "that read and compress; default: one a processor");
+  add_switch(app, "--destination-is-zero", options_.destination_is_zero,
+             "a device or server reads as zeros already")
+      ->group(kRareOptions);
+  add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
+                    "take what changed since, says QEMU, into an earlier DST")
+      ->group(kRareOptions);
+  add_switch(app, "--verify", options_.verify, "read DST again and compare it with SRC");
+  add_parsed_option(
+      app, "--spool", "DIR", options_.spool,
+      [](const std::string& value) -> Result<std::optional<std::string>> {
+        return value == "none" ? std::string() : value;
+      },
+      "where an image waits that goes to '-', or none")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--rate-limit", "SIZE", options_.rate_limit,
+      [](const std::string& value) -> Result<uint64_t> {
+        ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
+        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        return rate;
+      },
+      "read so many bytes a second at most")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-m,--threads", "N", options_.threads, parse_count(0, kMaxThreads),
+                    "that read and compress; default: one a processor")
+      ->group(kRareOptions);
+  add_switch(app, "-W", out_of_order_, "write out of order (as is always done)")
+      ->group(kRareOptions);
   add_parsed_option(app, "--connections", "N", options_.connections,
-                    parse_count(1, kMaxConnections), "to an NBD server; default 4");
+                    parse_count(1, kMaxConnections), "to an NBD server; default 4")
+      ->group(kRareOptions);
   add_parsed_option(app, "--requests", "N", options_.requests, parse_count(1, kMaxRequests),
-                    "in flight on each connection; default 16");
+                    "in flight on each connection; default 16")
+      ->group(kRareOptions);
   add_parsed_option(
       app, "--request-size", "SIZE", options_.request_size,
-      [](const std::string& text) {
-        return parse_power_of_two(text, kMinRequest, kMaxRequest, "from 4k to 32M");
+      [](const std::string& value) {
+        return parse_power_of_two(value, kMinRequest, kMaxRequest, "from 4k to 32M");
       },
-      "of one NBD request, 4k to 32M; default 256k");
+      "of one NBD request, 4k to 32M; default 256k")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--retries", "N", options_.retries,
+      [](const std::string& value) -> Result<std::optional<unsigned>> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, kMaxRetries));
+        return static_cast<unsigned>(count);
+      },
+      "when a server hangs up; default 5")
+      ->group(kRareOptions);
   add_switch(app, "--json", json_, "print the summary as JSON");
 }
 
 void CopyCommand::check() const {
   if (options_.source.empty()) throw UsageError("SRC is missing");
   if (options_.destination.empty()) throw UsageError("DST is missing");
-  if (options_.source == "-" || options_.destination == "-")
-    throw UsageError("'-': pipes are not offered by this version (a file of that name is './-')");
   if (compress_ && compression_ && !compression_->type)
     throw UsageError("-c and --compression=none contradict each other");
+  if (json_ && options_.destination == "-")
+    throw UsageError("--json: standard output is where the image goes");
 }
 
-Result<void> CopyCommand::run(const Console& console) {
-  const Compression compression = compression_.value_or(
-      compress_ ? Compression{qcow2::CompressionType::kZstd, 0} : Compression{});
+// What several options say together, the more particular before the more general.
+Result<void> CopyCommand::settle() {
+  for (auto [word, command] : {std::pair(&options_.source, &options_.source_command),
+                               std::pair(&options_.destination, &options_.destination_command)})
+    if (auto words = unfold_command(*word)) {
+      *command = std::move(*words);
+      *word = "[ " + join_words(*command, " ") + " ]";
+    }
+
+  copy::ImageOptions& image = options_.image;
+  image = creation_.image;
+  Compression compression;
+  if (profile_) {
+    if (!image.cluster_bits) image.cluster_bits = profile_->cluster_bits;
+    if (!image.extended_l2) image.extended_l2 = profile_->extended_l2;
+    compression = {profile_->compression, profile_->level};
+  }
+  if (cluster_bits_) image.cluster_bits = cluster_bits_;
+  if (compress_ && !compression.type) compression.type = qcow2::CompressionType::kZstd;
+  if (compression_) compression = *compression_;
+  if (creation_.compression_type && compression.type &&
+      *creation_.compression_type != *compression.type) {
+    if (compression_ || profile_)
+      return fail(Error::invalid(
+          fmt::format("compression_type={}: --{} says {}", to_string(*creation_.compression_type),
+                      compression_ ? "compression" : "profile", to_string(*compression.type))));
+    compression.type = creation_.compression_type;
+  }
+  if (creation_.compression_level) {
+    if (!compression.type)
+      return fail(Error::invalid("compression_level: nothing is compressed without -c"));
+    compression.level = *creation_.compression_level;
+  }
+  image.compression_type = creation_.compression_type;
   options_.compression = compression.type;
   options_.compression_level = compression.level;
 
+  if (!base_.empty()) {
+    if (!image.backing_file.empty() && image.backing_file != base_)
+      return fail(Error::invalid("-B and backing_file name different files"));
+    image.backing_file = base_;
+  }
+  if (!base_format_.empty()) image.backing_format = base_format_;
+  return {};
+}
+
+Result<void> CopyCommand::run(const Console& console) {
+  RETURN_IF_ERROR(settle());
+  if (profile_) console.remark(fmt::format("{}: {}", profile_->name, profile_->description));
+
   // A source that cannot be read like this, or is no file, is for the copy to judge.
+  const bool is_file = options_.source_command.empty() && options_.source != "-";
   const auto source =
-      read_image_info(options_.source, options_.source_format, options_.force_share);
+      is_file ? read_image_info(options_.source, options_.source_format, options_.force_share)
+              : Result<ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));
   copy::Cancel cancel;
   const StopSignals signals(cancel);
@@ -172,12 +311,15 @@ Result<void> CopyCommand::run(const Console& console) {
     return fail(summary.error());
   }
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
-  if (json_)
-    return qcow2::with_context(console.print(copy_report_json(options_, *summary)),
-                               options_.destination + ": complete, but its summary is lost");
+  const std::string lost = options_.destination + ": complete, but its summary is lost";
+  if (json_) return qcow2::with_context(console.print(copy_report_json(options_, *summary)), lost);
   if (console.manner().quiet) return {};
+  if (options_.destination == "-") {
+    console.tell(copy_report(options_, *summary, Palette(false)));
+    return {};
+  }
   return qcow2::with_context(console.print(copy_report(options_, *summary, console.palette())),
-                             options_.destination + ": complete, but its summary is lost");
+                             lost);
 }
 
 }  // namespace tool

@@ -52,7 +52,8 @@ std::string percent_text(const Change& it) {
 
 std::string headline(const copy::CopyOptions& options, const CopySummary& summary,
                      const Palette& palette) {
-  const auto& after = summary.destination;
+  if (!summary.destination) return palette.bold("Copied");
+  const auto& after = *summary.destination;
   if (!summary.source) return palette.bold(human_size(after.blocks) + " on the disk");
   // Block devices, and files that are one hole, take no blocks: then the lengths tell more.
   const bool blocks = summary.source->blocks > 0;
@@ -77,13 +78,20 @@ std::string size_row(std::string_view name, uint64_t before, uint64_t after) {
 }
 
 std::string size_table(const CopySummary& summary) {
-  const auto& after = summary.destination;
+  if (!summary.destination) return "";
+  const auto& after = *summary.destination;
   if (!summary.source)
     return fmt::format("  {:<8}{:>10}\n  {:<8}{:>10}\n", "on disk", human_size(after.blocks),
                        "length", human_size(after.length));
   return fmt::format("  {:<8}{:>10}{:>12}{:>12}\n", "", "before", "after", "saved") +
          size_row("on disk", summary.source->blocks, after.blocks) +
          size_row("length", summary.source->length, after.length);
+}
+
+std::string verify_line(const CopySummary& summary) {
+  if (!summary.verified) return "";
+  return fmt::format("  verified: {} read again, all as in the source\n",
+                     human_size(summary.verified->read));
 }
 
 std::string cluster_row(std::string_view name, uint64_t count, const std::string& remark) {
@@ -129,19 +137,22 @@ ordered_json size_json(const CopySummary::FileSize& size) {
 
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
-  return fmt::format("{} -> {}\n{}\n\n{}\n{}\n{}", printable(options.source),
-                     printable(options.destination), headline(options, summary, palette),
-                     size_table(summary), cluster_table(summary), time_line(summary));
+  const std::string sizes = size_table(summary);
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}", printable(options.source),
+                     printable(options.destination), headline(options, summary, palette), sizes,
+                     sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
+                     time_line(summary));
 }
 
 std::string copy_report_json(const copy::CopyOptions& options, const CopySummary& summary) {
   ordered_json json;
   json["source"] = options.source;
   json["destination"] = options.destination;
+  json["format"] = qcow2::to_string(summary.format);
   json["virtual-size"] = summary.virtual_size;
   json["cluster-size"] = summary.cluster_size;
   if (summary.source) json["before"] = size_json(*summary.source);
-  json["after"] = size_json(summary.destination);
+  if (summary.destination) json["after"] = size_json(*summary.destination);
   json["clusters"] = {
       {"data", summary.data_clusters},
       {"compressed", summary.compressed_clusters},
@@ -149,6 +160,9 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
       {"zero", summary.zero_clusters},
       {"found-zero", summary.found_zero_clusters},
   };
+  if (summary.verified)
+    json["verified"] = {{"read", summary.verified->read},
+                        {"seconds", summary.verified->elapsed.count()}};
   json["seconds"] = summary.elapsed.count();
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

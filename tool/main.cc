@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
 #include "tool/command.h"
 #include "tool/console.h"
 #include "tool/signals.h"
@@ -21,6 +22,7 @@ class Program {
  public:
   Program() : app_("Compacts virtual machine disks in the QCOW2 format.", "virt-compact") {
     app_.set_help_flag("-h,--help", "print this help");
+    app_.set_help_all_flag("--help-all", "print all options, the rare ones, too");
     app_.set_version_flag("-V,--version", "virt-compact " VIRT_COMPACT_VERSION,
                           "print the version");
     app_.require_subcommand(0, 1);
@@ -70,10 +72,16 @@ const CLI::App& Program::chosen() const {
 
 Command* Program::parse(int argc, char** argv) {
   try {
-    refuse_empty_values(std::vector<std::string>(argv + 1, argv + argc));
-    app_.parse(argc, argv);
+    auto words = fold_commands(std::vector<std::string>(argv + 1, argv + argc));
+    refuse_empty_values(words);
+    // CLI11 takes them from the back.
+    std::reverse(words.begin(), words.end());
+    app_.parse(words);
   } catch (const CLI::CallForHelp&) {
-    text_ = help_text(chosen());
+    text_ = help_text(chosen(), false);
+    return nullptr;
+  } catch (const CLI::CallForAllHelp&) {
+    text_ = help_text(chosen(), true);
     return nullptr;
   } catch (const CLI::CallForVersion& version) {
     text_ = version.what() + std::string("\n");
@@ -91,7 +99,7 @@ Command* Program::parse(int argc, char** argv) {
   if (&chosen() == help_) {
     if (!help_topic_.empty() && find(help_topic_) == nullptr)
       throw UsageError(fmt::format("unknown command '{}'", help_topic_));
-    text_ = help_text(help_topic_.empty() ? app_ : *app_.get_subcommand(help_topic_));
+    text_ = help_text(help_topic_.empty() ? app_ : *app_.get_subcommand(help_topic_), false);
     return nullptr;
   }
   Command* command = find(chosen().get_name());

@@ -14,16 +14,18 @@ _virt_compact()
   fi
 
   case $before in
-    -f | --format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
+    -f | --format | -O | --output-format | -F | --backing-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
-    --compression) COMPREPLY=($(compgen -W 'none zstd zstd:' -- "$word")); return ;;
+    --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
+    --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
     --output) COMPREPLY=($(compgen -W 'human json' -- "$word")); return ;;
     --progress)
       if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
         COMPREPLY=($(compgen -W 'bar json none' -- "$word"))
         return
       fi ;;
-    --cluster-size | --request-size | --snapshot | --threads | --connections | --requests) return ;;
+    --cluster-size | --request-size | --snapshot | --threads | -m | --connections | --requests | \
+      --retries | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do
@@ -35,7 +37,7 @@ _virt_compact()
 
   case $word in
     -*)
-      COMPREPLY=($(compgen -W "$("$program" ${name:+"$name"} --help 2>/dev/null |
+      COMPREPLY=($(compgen -W "$("$program" ${name:+"$name"} --help-all 2>/dev/null |
         sed -n 's/^  \(-., \|    \|\)\(--*[a-z-]*\).*/\1 \2/p' | tr -d ,)" -- "$word"))
       return ;;
   esac

@@ -52,7 +52,7 @@ TEST_CASE("a copy is equal, sound and the same for any number of threads", "[cop
       for (const unsigned threads : {1u, 2u, 8u}) {
         CopyOptions options = from_to(folder / "src", folder / "out");
         if (compress) options.compression = CompressionType::kZstd;
-        options.cluster_bits = cluster_bits;
+        options.image.cluster_bits = cluster_bits;
         options.threads = threads;
         options.overwrite = true;
         const auto summary = run_copy(options);
@@ -69,10 +69,10 @@ TEST_CASE("a copy is equal, sound and the same for any number of threads", "[cop
         CHECK(summary->data_clusters + summary->compressed_clusters + summary->zero_clusters ==
               clusters);
         CHECK((summary->compressed_clusters > 0) == compress);
-        CHECK(summary->destination.length == bytes.size());
+        CHECK(summary->destination->length == bytes.size());
         struct stat status {};
         REQUIRE(::stat((folder / "out").c_str(), &status) == 0);
-        CHECK(summary->destination.blocks == static_cast<uint64_t>(status.st_blocks) * 512);
+        CHECK(summary->destination->blocks == static_cast<uint64_t>(status.st_blocks) * 512);
         REQUIRE(::stat((folder / "src").c_str(), &status) == 0);
         REQUIRE(summary->source.has_value());
         CHECK(summary->source->length == static_cast<uint64_t>(status.st_size));
@@ -160,12 +160,12 @@ TEST_CASE("compressed clusters go across as they are", "[copy]") {
   CHECK(read_file(folder / "again") == read_file(folder / "out"));
 
   // Not with clusters of another size, and not to plain ones.
-  options.cluster_bits = 15;
+  options.image.cluster_bits = 15;
   const auto other_size = run_copy(options);
   REQUIRE_OK(other_size);
   CHECK(other_size->passed_through_clusters == 0);
   CHECK(test::qemu_complaint(folder / "again", folder / "raw") == "");
-  options.cluster_bits.reset();
+  options.image.cluster_bits.reset();
   options.compression.reset();
   const auto plain = run_copy(options);
   REQUIRE_OK(plain);
@@ -325,11 +325,11 @@ TEST_CASE("what cannot be is refused in words", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(4096, std::byte{1}));
   CopyOptions options = from_to(folder / "raw", folder / "out");
-  options.cluster_bits = 8;
+  options.image.cluster_bits = 8;
   REQUIRE_FAILS_WITH(run_copy(options), "cluster");
-  options.cluster_bits = 22;
+  options.image.cluster_bits = 22;
   REQUIRE_FAILS_WITH(run_copy(options), "cluster");
-  options.cluster_bits.reset();
+  options.image.cluster_bits.reset();
   options.compression = CompressionType::kZstd;
   options.compression_level = 23;
   REQUIRE_FAILS_WITH(run_copy(options), "level");

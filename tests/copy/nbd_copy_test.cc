@@ -49,7 +49,7 @@ TEST_CASE("a copy over NBD is the local copy, whatever the server and the order"
     local.compression = CompressionType::kZstd;
   }
   SECTION("small clusters") {
-    local.cluster_bits = 9;
+    local.image.cluster_bits = 9;
   }
   REQUIRE_OK(run_copy(local));
   REQUIRE(test::qemu_complaint(folder / "local", folder / "raw") == "");

@@ -58,7 +58,7 @@ std::string describe(const CopyOptions& options) {
       "requests of {} bytes",
       options.source, options.snapshot,
       options.compression ? qcow2::to_string(*options.compression) : "none",
-      options.cluster_bits ? std::to_string(*options.cluster_bits) : "the source's",
+      options.image.cluster_bits ? std::to_string(*options.image.cluster_bits) : "the source's",
       options.threads, options.connections, options.requests, options.request_size);
 }
 
@@ -86,8 +86,9 @@ void check_copy(const CopyOptions& options, const std::string& raw) {
   CHECK(virtual_size(options.destination) == size);
   CHECK(check_complaint(options.destination) == "");
   CHECK(compare_complaint(options.destination, "qcow2", raw) == "");
-  CHECK(summary.destination.length == std::filesystem::file_size(options.destination));
-  if (options.cluster_bits) CHECK(summary.cluster_size == uint64_t{1} << *options.cluster_bits);
+  CHECK(summary.destination->length == std::filesystem::file_size(options.destination));
+  if (options.image.cluster_bits)
+    CHECK(summary.cluster_size == uint64_t{1} << *options.image.cluster_bits);
   if (!options.compression) CHECK(summary.compressed_clusters == 0);
   CHECK(summary.data_clusters + summary.compressed_clusters + summary.zero_clusters ==
         (size + summary.cluster_size - 1) / summary.cluster_size);
@@ -133,7 +134,10 @@ void check_copies(const std::string& source, const std::string& snapshot,
   options.compression = CompressionType::kDeflate;
   run("zlib");
   if (random.chance(40)) check_determinism(options, random);
-  options.cluster_bits = draw_cluster_bits(random, size);
+  options.image.cluster_bits = draw_cluster_bits(random, size);
+  options.image.refcount_order = 4;
+  options.image.extended_l2 = false;
+  options.image.lazy_refcounts = false;
   if (random.chance(50)) options.compression.reset();
   if (random.chance(50)) options.compression = CompressionType::kZstd;
   run("other clusters");

@@ -29,7 +29,7 @@ void find_options(const std::string& text, std::set<std::string>& to) {
 // The options that the help of `command` explains: what its indented lines begin with.
 std::set<std::string> options_of_help(const std::string& command) {
   std::set<std::string> options;
-  for (const std::string& line : lines_of(run_tool({command, "--help"}).out))
+  for (const std::string& line : lines_of(run_tool({command, "--help-all"}).out))
     if (line.rfind("  -", 0) == 0 || line.rfind("      --", 0) == 0)
       find_options(line.substr(0, 27), options);
   return options;
@@ -63,9 +63,25 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
       {{"copy", "a"}, "DST is missing", "virt-compact copy"},
       {{"copy", "a", "b", "c"}, "unexpected argument 'c'", "virt-compact copy"},
       {{"copy", "copy", "info", "info"}, "unexpected argument 'info'", "virt-compact copy"},
-      {{"copy", "disk.qcow2", "-"},
-       "'-': pipes are not offered by this version (a file of that name is './-')",
+      {{"copy", "--json", "disk.qcow2", "-"},
+       "--json: standard output is where the image goes",
        "virt-compact copy"},
+      {{"copy", "[", "nbdkit", "null"},
+       "'[' begins a command, and there is no ']' behind it",
+       "virt-compact"},
+      {{"copy", "[", "]", "b"}, "'[ ]': the command is missing", "virt-compact"},
+      {{"copy", "-o", "size=1", "a", "b"},
+       "-o: 'size' is no option of an image: there are compat, cluster_size, refcount_bits, "
+       "extended_l2, lazy_refcounts, preallocation, compression_type, compression_level, "
+       "backing_file, backing_fmt, data_file, data_file_raw",
+       "virt-compact copy"},
+      {{"copy", "-o", "cluster_size=64k,extended_l2=yes", "a", "b"},
+       "-o: extended_l2: 'yes' is neither on nor off",
+       "virt-compact copy"},
+      {{"copy", "--profile", "fast", "a", "b"},
+       "--profile: 'fast' is none of sequential, random and archive",
+       "virt-compact copy"},
+      {{"punch"}, "URI is missing", "virt-compact punch"},
       {{"copy", "--bogus", "a", "b"}, "unknown option '--bogus'", "virt-compact copy"},
       {{"copy", "-x", "a", "b"}, "unknown option '-x'", "virt-compact copy"},
       {{"copy", "a", "b", "--forc"}, "unknown option '--forc'", "virt-compact copy"},
@@ -92,14 +108,27 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
       {{"copy", "--cluster-size=big", "a", "b"},
        "--cluster-size: 'big' is not a size, such as 65536, 64k or 1.5G",
        "virt-compact copy"},
-      {{"copy", "--compression=zlib", "a", "b"},
-       "--compression: 'zlib' is not offered by this version: use none, zstd or zstd:LEVEL",
+      {{"copy", "--compression=lzo", "a", "b"},
+       "--compression: 'lzo' is none of none, zstd[:LEVEL] and zlib[:LEVEL][,window=4k]",
+       "virt-compact copy"},
+      {{"copy", "--compression=zlib:13", "a", "b"},
+       "--compression: level of zlib: '13' is not a whole number from 1 to 12",
+       "virt-compact copy"},
+      {{"copy", "--compression=zlib:10,window=4k", "a", "b"},
+       "--compression: level of zlib with a window of 4 KiB: '10' is not a whole number from 1 to "
+       "9",
+       "virt-compact copy"},
+      {{"copy", "--compression=zlib,window=8k", "a", "b"},
+       "--compression: 'window=8k' is neither window=4k nor window=32k",
+       "virt-compact copy"},
+      {{"copy", "--compression=zstd:3,window=4k", "a", "b"},
+       "--compression: 'window=4k': zstd has no options",
        "virt-compact copy"},
       {{"copy", "--compression=zstd:0", "a", "b"},
        "--compression: level of zstd: '0' is not a whole number from 1 to 22",
        "virt-compact copy"},
       {{"copy", "--compression=none:1", "a", "b"},
-       "--compression: 'none:1' is none of none, zstd and zstd:LEVEL",
+       "--compression: 'none:1' is none of none, zstd[:LEVEL] and zlib[:LEVEL][,window=4k]",
        "virt-compact copy"},
       {{"copy", "-c", "--compression=none", "a", "b"},
        "-c and --compression=none contradict each other",
@@ -140,7 +169,7 @@ TEST_CASE("the version is told", "[arguments]") {
 }
 
 TEST_CASE("every help fits a screen", "[arguments]") {
-  for (const char* command : {"", "copy", "info", "help"}) {
+  for (const char* command : {"", "copy", "info", "punch", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -157,7 +186,7 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 }
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
-  for (const char* command : {"copy", "info"}) {
+  for (const char* command : {"copy", "info", "punch"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);

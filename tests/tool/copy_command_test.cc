@@ -118,6 +118,12 @@ TEST_CASE("options shape the destination", "[copy_command]") {
   CHECK(compression(made({"-c"})) == "zstd");
   CHECK(compression(made({"--compression", "zstd:19"})) == "zstd");
   CHECK(compression(made({"-c", "--compression=zstd:1"})) == "zstd");
+  for (const char* zlib : {"zlib", "zlib:1", "zlib:12", "zlib,window=4k", "zlib:6,window=4k"}) {
+    INFO(zlib);
+    CHECK(compression(made({"--compression", zlib})) == "zlib");
+    CHECK(support::run_ok({"qemu-img", "check", "--output=json", folder / "small.qcow2"})
+              .out.find("\"compressed-clusters\"") != std::string::npos);
+  }
   CHECK(compression(made({"--compression=none"})) == "zlib");
   CHECK(made({"--cluster-size", "4k"})["cluster-size"] == 4096);
   CHECK(made({"--cluster-size=2M"})["cluster-size"] == 2 << 20);

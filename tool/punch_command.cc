@@ -1,0 +1,100 @@
+#include "tool/punch_command.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+#include <nlohmann/json.hpp>
+
+#include "copy/any_source.h"
+#include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+#include "tool/terminal.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+const char* PunchCommand::description() const {
+  return "Read a writable disk behind NBD, and give back every block of zeros in it.\n"
+         "What the disk reads as does not change. URI may be [ COMMAND... ].";
+}
+
+void PunchCommand::add_options(CLI::App& app) {
+  app.add_option("URI", server_);
+  add_parsed_option(
+      app, "-S,--block-size", "SIZE", options_.unit,
+      [](const std::string& text) -> Result<uint64_t> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(text));
+        if (!std::has_single_bit(size) || size < 512 || size > (2 << 20))
+          return fail(
+              Error::invalid(fmt::format("'{}' is not a power of two from 512 to 2M", text)));
+        return size;
+      },
+      "look for zeros in these");
+  add_parsed_option(
+      app, "--connections", "N", options_.connections,
+      [](const std::string& text) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 64));
+        return static_cast<unsigned>(count);
+      },
+      "to the server; default 4");
+  add_parsed_option(
+      app, "--retries", "N", options_.retries,
+      [](const std::string& text) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 0, 1000));
+        return static_cast<unsigned>(count);
+      },
+      "when the server hangs up; default 5");
+  add_switch(app, "--json", json_, "print the summary as JSON");
+}
+
+void PunchCommand::check() const {
+  if (server_.empty()) throw UsageError("URI is missing");
+}
+
+Result<void> PunchCommand::run(const Console& console) {
+  const auto command = unfold_command(server_);
+  ASSIGN_OR_RETURN(const auto target,
+                   copy::nbd_target(server_, command.value_or(std::vector<std::string>{})));
+  if (!target)
+    return fail(Error::invalid(
+        server_ + ": is no NBD URI: zeros in a local image are left out by virt-compact copy"));
+  options_.target = *target;
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary = copy::punch(options_, progress, cancel);
+  progress.finish();
+  if (!summary) {
+    // What was given back stays so, and nothing else has changed.
+    if (summary.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context(target->name() + ": not to its end"));
+    return fail(summary.error());
+  }
+  if (json_) {
+    nlohmann::ordered_json json;
+    json["server"] = target->name();
+    json["virtual-size"] = summary->disk_size;
+    json["block-size"] = summary->unit;
+    json["scanned"] = summary->scanned;
+    json["zero"] = summary->zero;
+    json["punched"] = summary->punched;
+    json["seconds"] = summary->elapsed.count();
+    using nlohmann::ordered_json;
+    return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  }
+  if (console.manner().quiet) return {};
+  return console.print(fmt::format(
+      "{}\n{} given back\n\n  {:<12}{:>10}\n  {:<12}{:>10}  in blocks of {}\n  {} disk in {:.1f} "
+      "s\n",
+      printable(target->name()), human_size(summary->punched), "read", human_size(summary->scanned),
+      "zeros", human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),
+      summary->elapsed.count()));
+}
+
+}  // namespace tool
