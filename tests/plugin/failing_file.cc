@@ -61,6 +61,8 @@ Function* next(const char* name) {
 
 }  // namespace
 
+// The C library's names for the parameters are not for us.
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 EXPORTED ssize_t pwrite64(int fd, const void* from, size_t size, off64_t at) {
   static const auto real = next<ssize_t(int, const void*, size_t, off64_t)>("pwrite64");
   switch (fate(fd, false)) {
@@ -103,3 +105,4 @@ EXPORTED int fsync(int fd) {
   static const auto real = next<int(int)>("fsync");
   return fate(fd, false) == Fate::kFails ? -1 : real(fd);
 }
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)

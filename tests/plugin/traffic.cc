@@ -130,6 +130,7 @@ std::vector<Request> Traffic::wait() {
   collect(done);
   while (done.empty() && !in_flight_.empty()) {
     std::vector<pollfd> fds;
+    fds.reserve(handles_.size());
     for (const auto& handle : handles_) {
       pollfd fd{nbd_aio_get_fd(handle.get()), 0, 0};
       const unsigned direction = nbd_aio_get_direction(handle.get());
