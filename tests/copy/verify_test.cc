@@ -12,6 +12,7 @@
 #include <functional>
 
 #include "copy/digest_sink.h"
+#include "copy/null_sink.h"
 #include "copy/qcow2_sink.h"
 #include "qcow2/output_file.h"
 #include "tests/catch_text.h"
@@ -76,7 +77,7 @@ Result<void> copy_with_digests(LocalSource& source, const std::string& to, Diges
   build.cluster_bits = options.worker.geometry.cluster_bits();
   build.compression_type = options.worker.compression.value_or(CompressionType::kDeflate);
   ASSIGN_OR_RETURN(const auto out, qcow2::OutputFile::create(to, true));
-  ASSIGN_OR_RETURN(const auto sink, copy::Qcow2Sink::create(*out, nullptr, {build, false}));
+  ASSIGN_OR_RETURN(const auto sink, copy::Qcow2Sink::create(*out, nullptr, {.build = build}));
   DigestSink digesting(*sink, digests, options.worker.compression);
   PhaseWatcher progress;
   const Cancel cancel;
@@ -318,6 +319,77 @@ TEST_CASE("a stream that goes across as it is must be one", "[verify]") {
                            std::string::npos;
   }
   CHECK(refused);
+}
+
+TEST_CASE("what came from a pipe is verified, though nobody knew how much it would be",
+          "[verify]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  const TempDirectory folder;
+  test::make_lived_in_raw(folder / "raw", seed, kDiskSize);
+  const int fd = ::open((folder / "raw").c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  const Cancel cancel;
+  Stop stop(cancel);
+  auto stream = copy::StreamSource::open(fd, "stream", true, stop);
+  REQUIRE_OK(stream);
+  const auto options = plan(16);
+  Digests digests(Digests::kUnknown, options.worker.geometry.cluster_size());
+  copy::NullSink null(options.worker.geometry);
+  DigestSink sink(null, digests, {});
+  PhaseWatcher progress;
+  Pipeline pipeline(**stream, sink, progress, stop, options);
+  REQUIRE_OK(pipeline.run(**stream));
+  ::close(fd);
+  REQUIRE((*stream)->size() == kDiskSize);
+  digests.end_at(kDiskSize);
+  REQUIRE_OK(verify_file(digests, folder / "raw", qcow2::Format::kRaw));
+  run_ok({"qemu-io", "-f", "raw", "-c", "write -P 77 1M 1", folder / "raw"});
+  REQUIRE_FAILS_WITH(verify_file(digests, folder / "raw", qcow2::Format::kRaw),
+                     fmt::format("guest bytes 0x0 to {:#x}", kDiskSize - 1));
+}
+
+TEST_CASE("of a copy that keeps its backing file, what is on top is verified", "[verify]") {
+  const TempDirectory folder;
+  const auto make = [&](const std::string& name, const std::vector<std::string>& commands) {
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "raw",
+            folder / name});
+    for (const std::string& command : commands)
+      run_ok({"qemu-io", "-f", "qcow2", "-c", command, folder / name});
+  };
+  support::write_file(folder / "base", std::string(4 * kMiB, 'b'));
+  make("source", {"write -P 1 1M 100k", "write -z 3M 128k"});
+  make("good", {"write -z 3M 128k", "write -P 1 1M 100k"});
+  make("zeros lost", {"write -P 1 1M 100k"});
+  make("data lost", {"write -z 3M 128k"});
+  make("more zeros", {"write -P 1 1M 100k", "write -z 2M 64k", "write -z 3M 128k"});
+  auto options = plan(16);
+  options.explicit_zeros = true;
+  const auto open = [&](const std::string& name) {
+    auto source = LocalSource::open(folder / name, {});
+    REQUIRE_OK(source);
+    REQUIRE_OK((*source)->keep_backing(folder / "base", 64 << 10));
+    return std::move(*source);
+  };
+  const auto source = open("source");
+  Digests digests(source->size(), 64 << 10, Digests::Zeros::kTold);
+  copy::NullSink null(options.worker.geometry);
+  DigestSink sink(null, digests, {});
+  PhaseWatcher progress;
+  const Cancel cancel;
+  Stop stop(cancel);
+  Pipeline pipeline(*source, sink, progress, stop, options);
+  REQUIRE_OK(pipeline.run(*source));
+
+  const auto verify_overlay = [&](const std::string& name) {
+    const auto copy = open(name);
+    return copy::verify(digests, *copy, options, progress, cancel);
+  };
+  REQUIRE_OK(verify_overlay("source"));
+  REQUIRE_OK(verify_overlay("good"));
+  REQUIRE_FAILS_WITH(verify_overlay("zeros lost"), "guest bytes 0x300000 to 0x3fffff");
+  REQUIRE_FAILS_WITH(verify_overlay("data lost"), "guest bytes 0x100000 to 0x1fffff");
+  REQUIRE_FAILS_WITH(verify_overlay("more zeros"), "guest bytes 0x200000 to 0x2fffff");
 }
 
 TEST_CASE("verifying ends when the user has had enough", "[verify]") {
