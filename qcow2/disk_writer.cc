@@ -346,8 +346,10 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
     if (written && place.allocated) unlink(old[i]);
   }
   if (written) return write_end - at;
-  // No entry refers to the new place: it is free again at once.
+  // No entry refers to the new place: it is free again at once.  What was written to it goes: on a
+  // filesystem that is full it would leave no room for the tables, and so for whatever frees some.
   if (place.allocated) {
+    storage_->discard(place.host, place.clusters << geometry_.cluster_bits());
     std::vector<Refcounts::Run> freed;
     RETURN_IF_ERROR(
         refcounts_->release(geometry_.host_cluster_of(place.host), place.clusters, freed));
@@ -517,14 +519,41 @@ Result<void> DiskWriter::zero(GuestOffset at, uint64_t length, bool unmap) {
 }
 
 Result<bool> DiskWriter::zero_is_slow(GuestOffset at, uint64_t length) const {
-  const uint64_t cluster_size = geometry_.cluster_size();
+  ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, length));
+  if (zero) return false;
   if (image_->header().version < 3) return true;
+  // The ends that are in the middle of a cluster.
   const GuestOffset end = at + length;
-  const GuestOffset first(
-      std::min((at.value() + cluster_size - 1) / cluster_size * cluster_size, end.value()));
-  const GuestOffset last(end.value() == size()
-                             ? end.value()
-                             : std::max(end.value() / cluster_size * cluster_size, first.value()));
+  const uint64_t cluster_size = geometry_.cluster_size();
+  const auto rounded_up = [](GuestOffset offset, uint64_t unit) {
+    return GuestOffset((offset.value() + unit - 1) / unit * unit);
+  };
+  const GuestOffset first = std::min(rounded_up(at, cluster_size), end);
+  const GuestOffset last =
+      end.value() == size()
+          ? end
+          : std::max(first, GuestOffset(end.value() / cluster_size * cluster_size));
+  ASSIGN_OR_RETURN(const bool head, part_is_slow(at, first));
+  if (head) return true;
+  return part_is_slow(last, end);
+}
+
+// The same for a part of one cluster: see zero_part ().
+Result<bool> DiskWriter::part_is_slow(GuestOffset at, GuestOffset end) const {
+  if (at >= end) return false;
+  ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, end - at));
+  if (zero) return false;
+  if (!extended() || has_data_file()) return true;
+  {
+    const auto lock = map_->lock_shared();
+    const ClusterIndex cluster = geometry_.cluster_of(at);
+    ASSIGN_OR_RETURN(const auto entry, entries(cluster, cluster + 1));
+    if (entry.front().compressed()) return true;
+  }
+  const uint64_t unit = geometry_.subcluster_size();
+  const GuestOffset first(std::min((at.value() + unit - 1) / unit * unit, end.value()));
+  const GuestOffset last =
+      end.value() == size() ? end : std::max(first, GuestOffset(end.value() / unit * unit));
   ASSIGN_OR_RETURN(const bool head, reads_as_zero(at, first - at));
   if (!head) return true;
   ASSIGN_OR_RETURN(const bool tail, reads_as_zero(last, end - last));

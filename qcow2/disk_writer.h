@@ -153,6 +153,7 @@ class DiskWriter {
   Result<uint64_t> write_allocating(GuestOffset at, std::span<const std::byte> from);
 
   Result<bool> reads_as_zero(GuestOffset at, uint64_t length) const;
+  Result<bool> part_is_slow(GuestOffset at, GuestOffset end) const;
   Result<void> zero_clusters(ClusterIndex first, ClusterIndex end, bool unmap);
   Result<void> zero_part(GuestOffset at, uint64_t length, bool unmap);
   Result<void> zero_subclusters(GuestOffset at, uint64_t length, bool unmap);

@@ -94,10 +94,12 @@ TEST_CASE("a fast zero request is refused when it would be slow, and only then",
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
-    CAPTURE(seed);
+    const bool extended = random.chance(50);
+    CAPTURE(seed, extended);
     const TempDirectory folder;
-    const std::string image = full_image(folder, "cluster_size=64k");
-    const uint64_t unit = 64 * k;
+    const std::string image =
+        full_image(folder, extended ? "cluster_size=64k,extended_l2=on" : "cluster_size=64k");
+    const uint64_t unit = extended ? 2 * k : 64 * k;
     WritingServer server({image});
     {
       WritingClient client(server.socket());
