@@ -227,6 +227,7 @@ Result<void> Job::decide() {
   Source& from = source_->get();
   worker_.compression = compression();
   worker_.level = options_.compression_level;
+  worker_.window = options_.window;
   if (format_ == Format::kRaw) {
     const uint64_t hole = hole_size(kind_ == Kind::kServer ? kServerHole : kFileHole);
     worker_.geometry = Geometry(static_cast<unsigned>(std::countr_zero(hole)), false);

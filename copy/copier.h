@@ -34,9 +34,10 @@ struct CopyOptions {
   bool overwrite = false;    // replace an existing destination
   bool force_share = false;  // read the source even if somebody writes to it
 
-  std::optional<qcow2::CompressionType> compression;  // nothing: plain clusters
-  int compression_level = 0;                          // 0: the codec's default
-  ImageOptions image;                                 // of a QCOW2 destination
+  std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
+  int compression_level = 0;                                   // 0: the codec's default
+  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
+  ImageOptions image;                                          // of a QCOW2 destination
   // Zeros of this many bytes are left out of raw destinations; a power of two.  0: what suits it.
   uint64_t sparse_size = 0;
   bool destination_is_zero = false;  // a device or server whose disk reads as zeros

@@ -107,15 +107,14 @@ Result<Compression> parse_compression(const std::string& text) {
   }
   if (colon != std::string::npos) {
     const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
-    ASSIGN_OR_RETURN(
-        const uint64_t level,
-        qcow2::with_context(parse_number(codec.substr(colon + 1),
-                                         static_cast<uint64_t>(levels.lowest),
-                                         static_cast<uint64_t>(levels.highest)),
-                            fmt::format("level of {}{}", type,
-                                        compression.window == qcow2::DeflateWindow::k4KiB
-                                            ? " with a window of 4 KiB"
-                                            : "")));
+    ASSIGN_OR_RETURN(const uint64_t level,
+                     qcow2::with_context(
+                         parse_number(codec.substr(colon + 1), static_cast<uint64_t>(levels.lowest),
+                                      static_cast<uint64_t>(levels.highest)),
+                         fmt::format("level of {}{}", type,
+                                     compression.window == qcow2::DeflateWindow::k4KiB
+                                         ? " with a window of 4 KiB"
+                                         : "")));
     compression.level = static_cast<int>(level);
   }
   return compression;
@@ -275,11 +274,18 @@ Result<void> CopyCommand::settle() {
   if (creation_.compression_level) {
     if (!compression.type)
       return fail(Error::invalid("compression_level: nothing is compressed without -c"));
+    const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
+    if (*creation_.compression_level < levels.lowest ||
+        *creation_.compression_level > levels.highest)
+      return fail(Error::invalid(fmt::format(
+          "compression_level={}: {} has levels from {} to {}", *creation_.compression_level,
+          to_string(*compression.type), levels.lowest, levels.highest)));
     compression.level = *creation_.compression_level;
   }
   image.compression_type = creation_.compression_type;
   options_.compression = compression.type;
   options_.compression_level = compression.level;
+  options_.window = compression.window;
 
   if (!base_.empty()) {
     if (!image.backing_file.empty() && image.backing_file != base_)
