@@ -26,7 +26,8 @@ constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
 
 // How a server says that a request is not for it, rather than that it failed.
 bool is_refusal(int errnum) {
-  return errnum == EINVAL || errnum == ENOTSUP || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
+  // ENOTSUP is the same number.
+  return errnum == EINVAL || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
 }
 
 }  // namespace

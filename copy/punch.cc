@@ -60,6 +60,7 @@ class Puncher {
 
   Result<void> run() {
     std::vector<std::thread> threads;
+    threads.reserve(source_.connections());
     for (size_t i = 0; i < source_.connections(); ++i) threads.emplace_back([this, i] { work(i); });
     for (std::thread& thread : threads) thread.join();
     return stop_.result();

@@ -166,6 +166,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
 
   std::vector<std::string> words = command;
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   Environment environment;

@@ -88,13 +88,13 @@ TEST_CASE("many small changes are all told, a part at a time", "[copy]") {
   // 65536 of them, in the eval plugin's way of giving extents: 4 KiB of each 8.
   const Cancel cancel;
   const Stop stop(cancel);
-  copy::NbdSource::Options options;
-  auto source = NbdSource::open(
-      NbdTarget{"",
-                {"nbdkit", "eval", "get_size=echo 512M", "pread=exit 1", "can_extents=exit 0",
-                 "extents=awk -v b=$4 -v n=$3 'BEGIN { for (a = b; a < b + n; a += 4096) "
-                 "print a, 4096, (a / 4096 % 2 ? \"zero\" : \"\") }'"}},
-      options, stop);
+  const std::string extents_script =
+      "extents=awk -v b=$4 -v n=$3 'BEGIN { for (a = b; a < b + n; a += 4096) "
+      "print a, 4096, (a / 4096 % 2 ? \"zero\" : \"\") }'";
+  auto source = NbdSource::open(NbdTarget{"",
+                                          {"nbdkit", "eval", "get_size=echo 512M", "pread=exit 1",
+                                           "can_extents=exit 0", extents_script}},
+                                {}, stop);
   REQUIRE_OK(source);
   std::vector<qcow2::Extent> extents;
   uint64_t at = 0;

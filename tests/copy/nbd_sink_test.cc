@@ -2,8 +2,9 @@
 
 #include "copy/nbd_sink.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 #include "copy/local_source.h"
@@ -12,6 +13,7 @@
 #include "tests/copy/memory_sink.h"
 #include "tests/copy/restartable_server.h"
 #include "tests/support/process.h"
+#include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
@@ -267,6 +269,63 @@ TEST_CASE("a destination that dies and comes back with its data goes on", "[copy
   REQUIRE_OK(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher));
   CHECK(restarts.count == 3);
   CHECK(read_file(to) == read_file(folder / "raw"));
+}
+
+TEST_CASE("a destination that dies whenever it likes", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  support::Random random(seed);
+  const TempDirectory folder;
+  const std::string to = folder / "to";
+  for (uint64_t i = 0; i < support::iterations(3); ++i) {
+    // QEMU keeps where things are in its memory, up to a flush: killed, it forgets some of it.
+    const bool qcow2 = random.chance(50);
+    test::make_lived_in_raw(folder / "raw", seed + i, kLargeDisk);
+    Words command = slow("file", to);
+    if (qcow2) {
+      run_ok({"qemu-img", "create", "-q", "-f", "qcow2", to, std::to_string(kLargeDisk)});
+      command = {"qemu-nbd", "-t", "-f", "qcow2", "--shared=0", "--socket=SOCKET", to};
+    } else {
+      fill(to, kLargeDisk);
+    }
+    RestartableServer server(command);
+    NbdSink::Options options;
+    options.connections = 1 + static_cast<unsigned>(random.below(4));
+    options.request_size = 16 << 10;
+    options.retries = 100;
+    std::atomic<bool> begun = false;
+    std::atomic<bool> over = false;
+    std::thread fate([&] {
+      while (!begun && !over) std::this_thread::sleep_for(milliseconds(1));
+      while (true) {
+        const auto next = std::chrono::steady_clock::now() + milliseconds(random.between(5, 600));
+        while (std::chrono::steady_clock::now() < next) {
+          if (over) return;
+          std::this_thread::sleep_for(milliseconds(1));
+        }
+        server.kill();
+        server.start();
+      }
+    });
+    test::Watcher watcher;
+    watcher.on_update = [&](uint64_t) { begun = true; };
+    const auto copied = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
+    over = true;
+    fate.join();
+    if (!copied) {
+      // Told, and only where something can have been lost.
+      INFO(copied.error().message());
+      CHECK(qcow2);
+      CHECK(copied.error().message().find("has lost what had been written") != std::string::npos);
+    } else {
+      server.kill();
+      const auto compared = support::run(
+          {"qemu-img", "compare", "-f", qcow2 ? "qcow2" : "raw", "-F", "raw", to, folder / "raw"});
+      INFO(compared.describe());
+      CHECK(compared.ok());
+    }
+    ::unlink(to.c_str());
+  }
 }
 
 TEST_CASE("a destination that has forgotten what it took is an error", "[copy]") {

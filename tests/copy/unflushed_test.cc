@@ -1,0 +1,67 @@
+// What counts as written when servers die.
+
+#include "copy/unflushed.h"
+
+#include <catch2/catch.hpp>
+
+using copy::Unflushed;
+using Record = Unflushed::Record;
+
+TEST_CASE("what was not flushed is remembered", "[copy]") {
+  Unflushed unflushed;
+  CHECK(unflushed.add(0, {{0, 10, false, 1}, {10, 10, true, 0}}));
+  CHECK(unflushed.add(0, {{20, 10, true, 0}, {30, 5, false, 2}}));
+  auto records = unflushed.begin_epoch();
+  // The two stretches of zeros are one.
+  REQUIRE(records.size() == 3);
+  CHECK(records[0].digest == 1);
+  CHECK(records[1].at == 10);
+  CHECK(records[1].length == 20);
+  CHECK(records[2].digest == 2);
+
+  unflushed.flushing();
+  CHECK(unflushed.add(unflushed.epoch(), {{35, 5, false, 3}}));
+  // Until the server has said that it is safe, nothing is.
+  CHECK(unflushed.begin_epoch().size() == 4);
+  unflushed.flushed();
+  records = unflushed.begin_epoch();
+  REQUIRE(records.size() == 1);
+  CHECK(records[0].digest == 3);
+}
+
+TEST_CASE("zeros after a flush began are not a part of it", "[copy]") {
+  Unflushed unflushed;
+  CHECK(unflushed.add(0, {{0, 10, true, 0}}));
+  unflushed.flushing();
+  CHECK(unflushed.add(0, {{10, 10, true, 0}}));
+  unflushed.flushed();
+  const auto records = unflushed.begin_epoch();
+  REQUIRE(records.size() == 1);
+  CHECK(records[0].at == 10);
+}
+
+TEST_CASE("who wrote while another server came does not count", "[copy]") {
+  Unflushed unflushed;
+  const uint64_t before = unflushed.epoch();
+  CHECK(unflushed.begin_epoch().empty());
+  CHECK_FALSE(unflushed.add(before, {{0, 10, false, 1}}));
+  CHECK(unflushed.begin_epoch().empty());
+  CHECK(unflushed.add(unflushed.epoch(), {{0, 10, false, 1}}));
+  CHECK(unflushed.begin_epoch().size() == 1);
+}
+
+TEST_CASE("there is never so much that a flush would not be worth it", "[copy]") {
+  Unflushed unflushed;
+  const uint64_t most = uint64_t{4} << 30;
+  CHECK(unflushed.add(0, {{0, most - 1, false, 1}, {most, uint64_t{1} << 40, true, 0}}));
+  CHECK_FALSE(unflushed.claim_flush());
+  CHECK(unflushed.add(0, {{most - 1, 1, false, 1}}));
+  CHECK(unflushed.claim_flush());
+  // One is enough.
+  CHECK_FALSE(unflushed.claim_flush());
+  unflushed.flushing();
+  unflushed.flushed();
+  CHECK_FALSE(unflushed.claim_flush());
+  for (uint64_t i = 0; i < 65536; ++i) CHECK(unflushed.add(0, {{2 * i, 1, false, 1}}));
+  CHECK(unflushed.claim_flush());
+}
