@@ -84,15 +84,7 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Op
         ENOSPC, fmt::format("{}: the disk there has {} bytes: too small for {} bytes",
                             target.name(), limits.size, size)));
   std::unique_ptr<NbdSink> sink(new NbdSink(target.name(), options, limits, size, stop));
-  if (!sink->zeroed_ && !options.update) {
-    ASSIGN_OR_RETURN(
-        sink->zeroed_,
-        sink->writer_.zero_fast(*first, std::min(round_up(size, limits.minimum), limits.size)));
-    // From here on all of the disk can be counted on.
-    if (sink->zeroed_ && limits.can_flush)
-      RETURN_IF_ERROR(
-          first->connection().wait(nbd_aio_flush(first->handle(), NBD_NULL_COMPLETION, 0)));
-  }
+  if (!sink->zeroed_ && !options.update) RETURN_IF_ERROR(sink->zero_all(*first));
   const auto add = [&](std::unique_ptr<NbdLine> line) {
     sink->lanes_.push_back(
         std::make_unique<Lane>(Lane{std::move(line), NbdStatus(context, limits.minimum)}));
@@ -106,6 +98,29 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Op
     add(std::move(next));
   }
   return sink;
+}
+
+// If all of the disk reads as zeros, or can be made to in no time, no gap needs to be looked at.
+Result<void> NbdSink::zero_all(NbdLine& line) {
+  const uint64_t end = std::min(round_up(size_, limits_.minimum), limits_.size);
+  NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
+  std::vector<NbdStatus::Stretch> stretches;
+  uint64_t at = 0;
+  for (bool zero = true; zero && at < end;) {
+    stretches.clear();
+    RETURN_IF_ERROR(status.ask(line, at, end - at, stretches));
+    for (const NbdStatus::Stretch& it : stretches) {
+      zero = zero && it.known && (it.flags & kStatusZero) != 0;
+      if (zero) at = it.at + it.length;
+    }
+  }
+  zeroed_ = at == end;
+  if (!zeroed_) {
+    ASSIGN_OR_RETURN(zeroed_, writer_.zero_fast(line, end));
+  }
+  // From here on that can be counted on.
+  if (!zeroed_ || !limits_.can_flush) return {};
+  return line.connection().wait(nbd_aio_flush(line.handle(), NBD_NULL_COMPLETION, 0));
 }
 
 Result<void> NbdSink::place(Chunk& chunk) {

@@ -70,6 +70,7 @@ class NbdSink final : public Sink {
   NbdSink(std::string name, const Options& options, const NbdLimits& limits, uint64_t size,
           const Stop& stop);
 
+  qcow2::Result<void> zero_all(NbdLine& line);
   void add_zeros(std::vector<Piece>& pieces, uint64_t begin, uint64_t end) const;
   qcow2::Result<Lane*> lease();
   void give_back(Lane* lane, bool good);

@@ -159,15 +159,41 @@ TEST_CASE("what the disk does not reach stays", "[copy]") {
 TEST_CASE("a disk that is zeros is not zeroed", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 4, kDiskSize);
-  write_file(folder / "to", "");
-  support::resize_file(folder / "to", kDiskSize);
-  const NbdTarget target =
-      nbdkit({"--filter=error", "file", folder / "to", "error-zero=EIO", "error-zero-rate=100%"});
-  NbdSink::Options options;
-  REQUIRE_FAILS_WITH(copy_to(target, folder / "raw", options), "Input/output error");
-  options.destination_is_zero = true;
-  REQUIRE_OK(copy_to(target, folder / "raw", options));
+  const auto renew = [&] {
+    ::unlink((folder / "to").c_str());
+    write_file(folder / "to", "");
+    support::resize_file(folder / "to", kDiskSize);
+  };
+  const auto no_zeros = [&](const char* filter) {
+    return nbdkit({"--filter=error", filter, "file", folder / "to", "error-zero=EIO",
+                   "error-zero-rate=100%"});
+  };
+  // The server says so.
+  renew();
+  REQUIRE_OK(copy_to(no_zeros("--filter=nofilter"), folder / "raw"));
   CHECK(read_file(folder / "to") == read_file(folder / "raw"));
+  // The user says so.
+  renew();
+  REQUIRE_OK(
+      copy_to(no_zeros("--filter=noextents"), folder / "raw", {.destination_is_zero = true}));
+  CHECK(read_file(folder / "to") == read_file(folder / "raw"));
+  // Nobody does.
+  renew();
+  REQUIRE_FAILS_WITH(copy_to(no_zeros("--filter=noextents"), folder / "raw"), "Input/output error");
+  // It is not.
+  fill(folder / "to", kDiskSize);
+  REQUIRE_FAILS_WITH(copy_to(no_zeros("--filter=nofilter"), folder / "raw"), "Input/output error");
+}
+
+TEST_CASE("a fresh image behind a server gets data only", "[copy]") {
+  const TempDirectory folder;
+  write_file(folder / "raw", "");
+  support::resize_file(folder / "raw", uint64_t{64} << 30);
+  support::patch_file(folder / "raw", uint64_t{5} << 30, std::vector<std::byte>(100, std::byte{1}));
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "to", "64G"});
+  REQUIRE_OK(copy_to(NbdTarget{"", {"qemu-nbd", "-f", "qcow2", folder / "to"}}, folder / "raw"));
+  CHECK(read_file(folder / "to").size() < 1 << 20);
+  run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", folder / "to", folder / "raw"});
 }
 
 TEST_CASE("terabytes of zeros take no time", "[copy]") {
@@ -175,11 +201,12 @@ TEST_CASE("terabytes of zeros take no time", "[copy]") {
   write_file(folder / "raw", "");
   support::resize_file(folder / "raw", uint64_t{8} << 40);
   support::patch_file(folder / "raw", uint64_t{5} << 40, std::vector<std::byte>(100, std::byte{1}));
-  // Zeroed at once, one by one, and not at all, since the server says that they are there.
+  // Zeroed at once, gap by gap, and not at all, since the server says that they are there.
   for (const Words& mode :
        {Words{}, Words{"zeromode=plugin", "fastzeromode=none"}, Words{"zeromode=none"}}) {
-    Words arguments{"--filter=nozero", "memory", "8T"};
-    if (mode.empty()) arguments.erase(arguments.begin());
+    Words arguments{"--filter=noextents", "--filter=nozero", "memory", "8T"};
+    if (mode.empty()) arguments.erase(arguments.begin() + 1);
+    if (mode.size() == 1) arguments.erase(arguments.begin());
     arguments.insert(arguments.end(), mode.begin(), mode.end());
     const auto start = std::chrono::steady_clock::now();
     REQUIRE_OK(copy_to(nbdkit(arguments), folder / "raw"));
