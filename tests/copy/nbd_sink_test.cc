@@ -196,15 +196,16 @@ TEST_CASE("a fresh image behind a server gets data only", "[copy]") {
   run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", folder / "to", folder / "raw"});
 }
 
-TEST_CASE("terabytes of zeros take no time", "[copy]") {
+TEST_CASE("a terabyte of zeros takes no time", "[copy]") {
   const TempDirectory folder;
   write_file(folder / "raw", "");
-  support::resize_file(folder / "raw", uint64_t{8} << 40);
-  support::patch_file(folder / "raw", uint64_t{5} << 40, std::vector<std::byte>(100, std::byte{1}));
+  support::resize_file(folder / "raw", uint64_t{1} << 40);
+  support::patch_file(folder / "raw", uint64_t{700} << 30,
+                      std::vector<std::byte>(100, std::byte{1}));
   // Zeroed at once, gap by gap, and not at all, since the server says that they are there.
   for (const Words& mode :
        {Words{}, Words{"zeromode=plugin", "fastzeromode=none"}, Words{"zeromode=none"}}) {
-    Words arguments{"--filter=noextents", "--filter=nozero", "memory", "8T"};
+    Words arguments{"--filter=noextents", "--filter=nozero", "memory", "1T"};
     if (mode.empty()) arguments.erase(arguments.begin() + 1);
     if (mode.size() == 1) arguments.erase(arguments.begin());
     arguments.insert(arguments.end(), mode.begin(), mode.end());
