@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/byte_order.h"
@@ -18,6 +19,9 @@ namespace {
 
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
+
+// How far behind the end of the file a gap may be that streams still go to, bytes.
+constexpr uint64_t kLeftReach = 4 << 20;
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0);
@@ -85,8 +89,11 @@ class Builder::Impl {
   Result<void> close_range();
   Result<uint64_t> new_cluster();
   Result<void> end_packing();
+  Result<void> end_left();
+  Result<void> leave_gap(uint64_t begin);
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
+  void set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length);
   Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
   Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
   Result<void> write_tail();
@@ -109,6 +116,11 @@ class Builder::Impl {
   // Where the next stream may go.  Invariant: not at the start of a cluster unless it is 0, which
   // means nowhere; and the cluster it is in is next_ - 1.
   uint64_t pack_ = 0;
+  // Where a short one may go that fits, in a cluster which others have followed: 0, or within the
+  // current range.  Given up when next_ gets to left_until_, so that who writes a stream of bytes
+  // need not hold back much for it.
+  uint64_t left_ = 0;
+  uint64_t left_until_ = 0;
 
   AlignedBuffer l1_;  // as it will be in the file
   AlignedBuffer l2_;  // the table of l1_index_
@@ -162,6 +174,7 @@ Result<void> Builder::Impl::write_cluster(uint64_t cluster, const AlignedBuffer&
 
 // The reserved cluster is next: the counts of all before it are final.
 Result<void> Builder::Impl::close_range() {
+  RETURN_IF_ERROR(end_left());
   const uint64_t cluster = reserved();
   count(cluster);
   RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
@@ -172,18 +185,30 @@ Result<void> Builder::Impl::close_range() {
   return {};
 }
 
+// Nobody writes from here to the end of the cluster.
+Result<void> Builder::Impl::leave_gap(uint64_t begin) {
+  const uint64_t cluster_size = geometry_.cluster_size();
+  if (begin == 0 || gaps_ == Gaps::kLeave) return {};
+  return out_.write_zeroes(HostOffset(begin), cluster_size - geometry_.offset_in_cluster(begin));
+}
+
+Result<void> Builder::Impl::end_left() {
+  return leave_gap(std::exchange(left_, 0));
+}
+
 // The next stream, if one comes, goes to a cluster of its own.
 Result<void> Builder::Impl::end_packing() {
-  const uint64_t begin = pack_;
-  pack_ = 0;
-  if (begin == 0 || gaps_ == Gaps::kLeave) return {};
-  const uint64_t end = geometry_.start_of(HostCluster(next_)).value();
-  return out_.write_zeroes(HostOffset(begin), end - begin);
+  return leave_gap(std::exchange(pack_, 0));
 }
 
 // Its count stays 0 until count ().
 Result<uint64_t> Builder::Impl::new_cluster() {
-  RETURN_IF_ERROR(end_packing());
+  if (pack_ != 0) {
+    RETURN_IF_ERROR(end_left());
+    left_ = std::exchange(pack_, 0);
+    left_until_ = next_ + std::max<uint64_t>(kLeftReach >> options_.cluster_bits, 1);
+  }
+  if (next_ >= left_until_) RETURN_IF_ERROR(end_left());
   if (next_ == reserved()) RETURN_IF_ERROR(close_range());
   return next_++;
 }
@@ -301,6 +326,14 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
       RETURN_IF_ERROR(end_packing());
   }
   uint64_t at = pack_;
+  if (at == 0 && geometry_.offset_in_cluster(left_) + length <= cluster_size && left_ != 0 &&
+      get_count(left_ >> options_.cluster_bits) < max_refcount(options_.refcount_order)) {
+    at = left_;
+    count(at >> options_.cluster_bits);
+    left_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
+    set_compressed(cluster, at, length);
+    return HostOffset(at);
+  }
   if (at == 0) {
     ASSIGN_OR_RETURN(const uint64_t fresh, new_cluster());
     at = geometry_.start_of(HostCluster(fresh)).value();
@@ -316,13 +349,16 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
         Error::invalid(fmt::format("{}: compressed data at {:#x}: too far for clusters of {} bytes",
                                    out_.name(), at, cluster_size)));
   pack_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
+  set_compressed(cluster, at, length);
+  return HostOffset(at);
+}
 
+void Builder::Impl::set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length) {
   const auto descriptor = CompressedDescriptor::covering(HostOffset(at), length);
   set_entry(cluster, descriptor.encode(options_.cluster_bits), 0);
   next_guest_ = cluster.value() + 1;
   ++counts_.compressed_clusters;
   counts_.compressed_bytes += length;
-  return HostOffset(at);
 }
 
 Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
@@ -377,6 +413,7 @@ Result<void> Builder::Impl::write_tail() {
 Result<void> Builder::Impl::finish() {
   RETURN_IF_ERROR(write_l2());
   RETURN_IF_ERROR(end_packing());
+  RETURN_IF_ERROR(end_left());
   RETURN_IF_ERROR(write_tail());
   RETURN_IF_ERROR(out_.resize(counts_.file_size));
   ASSIGN_OR_RETURN(const auto encoded, header_.encode());

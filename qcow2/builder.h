@@ -68,7 +68,7 @@ class Builder {
 
   // Room for one compressed cluster of `length` bytes, 0 < length < cluster size.  Streams are
   // packed to the byte, so those of neighbours may share a host cluster, and one may cross into the
-  // next.
+  // next; a short one may go to a gap a little before, that plain clusters or a table have left.
   Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
 
   // `clusters` guest clusters from `first` on that must read as zeros whatever the backing file

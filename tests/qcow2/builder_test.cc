@@ -139,14 +139,19 @@ TEST_CASE("streams are packed to the byte", "[builder]") {
   const auto filling = (*builder)->place_compressed(ClusterIndex(2), 2 * 4096 - 6001);
   const auto after = (*builder)->place_compressed(ClusterIndex(3), 1);
   const auto data = (*builder)->place_data(ClusterIndex(4), 1);
-  const auto fresh = (*builder)->place_compressed(ClusterIndex(5), 1);
-  REQUIRE_OK(fresh);
+  // What fits goes to the gap in front of the data, what does not to a cluster of its own.
+  const auto left = (*builder)->place_compressed(ClusterIndex(5), 4000);
+  const auto fresh = (*builder)->place_compressed(ClusterIndex(6), 100);
+  const auto behind = (*builder)->place_compressed(ClusterIndex(7), 100);
+  REQUIRE_OK(behind);
   CHECK(first->value() == 4096);
   CHECK(crossing->value() == 4096 + 3001);
   CHECK(filling->value() == 4096 + 6001);
   CHECK(after->value() == 3 * 4096);
   CHECK(data->host.value() == 4 * 4096);
+  CHECK(left->value() == 3 * 4096 + 1);
   CHECK(fresh->value() == 5 * 4096);
+  CHECK(behind->value() == 5 * 4096 + 100);
   REQUIRE_OK((*builder)->finish());
   test::walk(storage.bytes());
 }
