@@ -14,6 +14,9 @@
 
 namespace copy {
 
+// libnbd's own NBD_NULL_COMPLETION is C99, and no C++.
+constexpr nbd_completion_callback kNoCompletion{nullptr, nullptr, nullptr};
+
 // Used by one thread at a time.  Never waits for the server longer than it takes to notice that
 // `stop` is requested.
 class NbdConnection {

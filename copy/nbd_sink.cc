@@ -120,7 +120,7 @@ Result<void> NbdSink::zero_all(NbdLine& line) {
   }
   // From here on that can be counted on.
   if (!zeroed_ || !limits_.can_flush) return {};
-  return line.connection().wait(nbd_aio_flush(line.handle(), NBD_NULL_COMPLETION, 0));
+  return line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
 }
 
 Result<void> NbdSink::place(Chunk& chunk) {
@@ -253,7 +253,7 @@ Result<void> NbdSink::flush(Lane& lane) {
   NbdLine& line = *lane.line;
   while (true) {
     unflushed_.flushing();
-    auto done = line.connection().wait(nbd_aio_flush(line.handle(), NBD_NULL_COMPLETION, 0));
+    auto done = line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
     if (done) {
       line.answered();
       unflushed_.flushed();
@@ -288,7 +288,7 @@ Result<void> NbdSink::look_again(Lane& lane) {
     for (uint64_t done = 0; done < record.length;) {
       const uint64_t length = std::min(record.length - done, most);
       auto read = line.connection().wait(nbd_aio_pread(line.handle(), bytes.data() + done, length,
-                                                       record.at + done, NBD_NULL_COMPLETION, 0));
+                                                       record.at + done, kNoCompletion, 0));
       if (!read) {
         if (line.is_loss(read.error())) return line.restore(std::move(read).error());
         return read;

@@ -134,7 +134,7 @@ Result<void> NbdSource::read(GuestOffset at, std::span<std::byte> to) {
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
     auto read = line.connection().wait(nbd_aio_pread(line.handle(), to.data() + done, length,
-                                                     at.value() + done, NBD_NULL_COMPLETION, 0));
+                                                     at.value() + done, kNoCompletion, 0));
     if (!read) {
       if (!line.is_loss(read.error())) return read;
       RETURN_IF_ERROR(line.restore(std::move(read).error()));

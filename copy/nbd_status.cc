@@ -74,7 +74,7 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
     Reader reader{context_, out, at, at + window};
     const nbd_extent_callback on_extent{Reader::call, &reader, nullptr};
     auto done = line.connection().wait(
-        nbd_aio_block_status(line.handle(), window, at, on_extent, NBD_NULL_COMPLETION, 0));
+        nbd_aio_block_status(line.handle(), window, at, on_extent, kNoCompletion, 0));
     if (reader.at > at) {
       line.answered();
       answered_ = true;

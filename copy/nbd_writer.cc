@@ -187,7 +187,7 @@ Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
   for (uint64_t at = 0; at < end;) {
     const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
     auto done = line.connection().wait(
-        nbd_aio_zero(line.handle(), length, at, NBD_NULL_COMPLETION, LIBNBD_CMD_FLAG_FAST_ZERO));
+        nbd_aio_zero(line.handle(), length, at, kNoCompletion, LIBNBD_CMD_FLAG_FAST_ZERO));
     if (!done) {
       if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
         return qcow2::fail(std::move(done).error());

@@ -164,7 +164,7 @@ class Puncher {
 // For what was freed to be so on the server's disk, too.
 Result<void> flush(NbdLine& line) {
   while (true) {
-    auto done = line.connection().wait(nbd_aio_flush(line.handle(), NBD_NULL_COMPLETION, 0));
+    auto done = line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
     if (done || !line.is_loss(done.error())) return done;
     RETURN_IF_ERROR(line.restore(std::move(done).error()));
   }
