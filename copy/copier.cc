@@ -210,6 +210,9 @@ Result<void> Job::look_at_destination() {
   }
   if (options_.verify && (kind_ == Kind::kStream || kind_ == Kind::kNull))
     return qcow2::fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
+  // Zeros may be written first of all.  Two names of one disk we cannot tell.
+  if (server_ && !server_->uri.empty() && server_->uri == options_.source)
+    return qcow2::fail(Error::invalid(name + ": source and destination are the same"));
   if (source_->local()) RETURN_IF_ERROR(check_not_source(*source_->local(), name));
   return {};
 }

@@ -11,6 +11,9 @@ namespace test {
 
 namespace {
 
+// libnbd's own NBD_NULL_COMPLETION is C99, and no C++.
+constexpr nbd_completion_callback kNoCompletion{nullptr, nullptr, nullptr};
+
 constexpr int kPatience = 60000;  // milliseconds
 
 void must(int64_t result) {
@@ -86,23 +89,23 @@ void Traffic::submit(size_t connection, Request request) {
     case Request::Kind::kRead:
       it.bytes.resize(it.length);
       flight->cookie =
-          nbd_aio_pread(handle, it.bytes.data(), it.length, it.at, NBD_NULL_COMPLETION, it.flags);
+          nbd_aio_pread(handle, it.bytes.data(), it.length, it.at, kNoCompletion, it.flags);
       break;
     case Request::Kind::kWrite:
       flight->cookie =
-          nbd_aio_pwrite(handle, it.bytes.data(), it.length, it.at, NBD_NULL_COMPLETION, it.flags);
+          nbd_aio_pwrite(handle, it.bytes.data(), it.length, it.at, kNoCompletion, it.flags);
       break;
     case Request::Kind::kZero:
-      flight->cookie = nbd_aio_zero(handle, it.length, it.at, NBD_NULL_COMPLETION, it.flags);
+      flight->cookie = nbd_aio_zero(handle, it.length, it.at, kNoCompletion, it.flags);
       break;
     case Request::Kind::kTrim:
-      flight->cookie = nbd_aio_trim(handle, it.length, it.at, NBD_NULL_COMPLETION, it.flags);
+      flight->cookie = nbd_aio_trim(handle, it.length, it.at, kNoCompletion, it.flags);
       break;
     case Request::Kind::kFlush:
-      flight->cookie = nbd_aio_flush(handle, NBD_NULL_COMPLETION, it.flags);
+      flight->cookie = nbd_aio_flush(handle, kNoCompletion, it.flags);
       break;
     case Request::Kind::kCache:
-      flight->cookie = nbd_aio_cache(handle, it.length, it.at, NBD_NULL_COMPLETION, it.flags);
+      flight->cookie = nbd_aio_cache(handle, it.length, it.at, kNoCompletion, it.flags);
       break;
   }
   must(flight->cookie);

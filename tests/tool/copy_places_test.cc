@@ -170,6 +170,19 @@ TEST_CASE("creation options are in the image", "[copy_places]") {
                  Catch::Contains("refcount bits: 64") && Catch::Contains("lazy refcounts: true"));
 }
 
+TEST_CASE("a server's disk is not copied onto itself", "[copy_places]") {
+  const TempDirectory folder;
+  make_disk(folder);
+  const auto done =
+      run_script(fmt::format("cd '{}'; nbdkit -U - file disk.raw --run "
+                             "'\"$VIRT_COMPACT\" copy -q \"nbd+unix:///?socket=$unixsocket\" "
+                             "\"nbd+unix:///?socket=$unixsocket\"'",
+                             folder.path()));
+  CHECK(done.exit_code != 0);
+  CHECK_THAT(done.err, Catch::Contains("source and destination are the same"));
+  same_as_raw(folder, "qcow2", folder / "disk.qcow2");
+}
+
 TEST_CASE("what cannot be together is named", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);

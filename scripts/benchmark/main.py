@@ -1,0 +1,225 @@
+"""Ours against theirs: see scripts/bench --help."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import disk
+import measure
+import rows
+
+GIB = 1 << 30
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_copy(path, source):
+    """QEMU's word that the copy is sound, and equal."""
+    check = subprocess.run(["qemu-img", "check", "-q", path], capture_output=True, check=False)
+    if check.returncode not in (0, 3):
+        raise measure.Failed(f"{path}: {check.stderr.decode()}")
+    same = subprocess.run(["qemu-img", "compare", "-q", source, path], capture_output=True,
+                          check=False)
+    if same.returncode != 0:
+        raise measure.Failed(f"{path}: is not as {source}")
+
+
+class Bench:
+    def __init__(self, options, folder):
+        self.options = options
+        self.folder = folder
+        self.runs = options.runs or (2 if options.quick else 3)
+        self.disk = options.disk or os.path.join(folder, "disk.qcow2")
+        self.results = []
+
+    def words(self, out, extra="extra.qcow2"):
+        path = lambda name: os.path.join(self.folder, name)
+        return {"disk": self.disk, "out": path(out), "extra": path(extra),
+                "socket": path("socket"), "size": self.size,
+                "vc": os.path.join(self.options.build, "tool/virt-compact"),
+                "plugin": os.path.join(self.options.build, "plugin/nbdkit-qcow2-plugin.so")}
+
+    def make_disk(self):
+        size = (2 if self.options.quick else 20) * GIB
+        if not self.options.disk:
+            need = size * 3
+            if shutil.disk_usage(self.folder).free < need:
+                raise SystemExit(f"scripts/bench: error: {self.folder}: {need // GIB} GiB must be free")
+            say(f"making a disk of {size // GIB} GiB")
+            disk.make(self.disk, size, self.folder)
+        info = subprocess.run(["qemu-img", "info", "-U", "--output=json", self.disk], check=True,
+                              capture_output=True)
+        self.size = json.loads(info.stdout)["virtual-size"]
+        measure.warm(self.disk)
+
+    def copy_row(self, row):
+        sides = {}
+        sizes = {}
+        if row.prepare:
+            measure.timed(row.prepare.format(**self.words("none")))
+        source = row.source.format(**self.words("none"))
+        for turn in range(self.runs):
+            for side, command in (("ours", row.ours), ("peer", row.peer)):
+                words = self.words(side + ".qcow2")
+                measure.remove(words["out"])
+                measure.remove(words["socket"])
+                writes = "{out}" in command
+                seconds = measure.timed(command.format(**words), words["out"] if writes else None)
+                sides.setdefault(side, []).append(seconds)
+                if writes:
+                    sizes[side] = os.path.getsize(words["out"])
+                    if turn == 0 and row.check:
+                        check_copy(words["out"], source)
+        peaks = {}
+        for side, command in (("ours", row.ours), ("peer", row.peer)):
+            words = self.words(side + ".qcow2")
+            measure.remove(words["out"])
+            measure.remove(words["socket"])
+            peaks[side] = measure.peak_of(command.format(**words))
+            measure.remove(words["out"])
+        measure.remove(self.words("none")["extra"])
+        return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": peaks}
+
+    def serve(self, side, image):
+        socket = os.path.join(self.folder, "socket")
+        measure.remove(socket)
+        if side == "ours":
+            command = ["nbdkit", "-f", "-U", socket, self.words("none")["plugin"], image,
+                       "detect-zeroes=unmap"]
+        else:
+            command = ["qemu-nbd", "-t", "-e", "16", "-f", "qcow2", "-k", socket, "--discard=unmap",
+                       "--detect-zeroes=unmap", image]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not os.path.exists(socket):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise measure.Failed("the server does not come up: " + " ".join(command))
+            time.sleep(0.02)
+        return server, socket
+
+    def write_row(self, row):
+        size = (1 if self.options.quick else 4) * GIB
+        part = size // 8
+        image = os.path.join(self.folder, "written.qcow2")
+        sides = {}
+        sizes = {}
+        for _ in range(self.runs):
+            for side in ("ours", "peer"):
+                measure.remove(image)
+                disk.run("qemu-img", "create", "-q", "-f", "qcow2", "-o", row.image, image, str(size))
+                if row.filled:
+                    disk.run("qemu-img", "bench", "-w", "-f", "qcow2", "-t", "writeback", "-s", "1M",
+                             "-c", str(size >> 20), "-d", "8", image)
+                    os.sync()
+                server, socket = self.serve(side, image)
+                # The whole of it, and the server's end: what is put off counts as well.
+                begin = time.monotonic()
+                done = subprocess.run(
+                    ["fio", "--name=row", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}",
+                     f"--size={size}", "--refill_buffers", "--randseed=7", "--allrandrepeat=1"]
+                    + row.fio.format(part=part).split(), capture_output=True, check=False)
+                server.send_signal(signal.SIGTERM)
+                server.wait()
+                subprocess.run(["sync", image], check=True)
+                seconds = time.monotonic() - begin
+                if done.returncode != 0:
+                    raise measure.Failed(f"{row.name}: {done.stderr.decode()}")
+                check = subprocess.run(["qemu-img", "check", "-q", image], check=False)
+                if check.returncode != 0:
+                    raise measure.Failed(f"{row.name}: qemu-img check says {check.returncode}")
+                sides.setdefault(side, []).append(seconds)
+                sizes[side] = os.stat(image).st_blocks * 512
+        measure.remove(image)
+        return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": {}}
+
+    def show(self, row, result):
+        ours, peer = (statistics.median(result[side]) for side in ("ours", "peer"))
+        found = measure.ratio(result["ours"], result["peer"])
+        size = " ".join(f"{result['sizes'].get(side, 0) / 1e6:8.0f}" for side in ("ours", "peer"))
+        peak = " ".join(f"{(result['peaks'].get(side) or 0) / 1024:5.0f}" for side in ("ours", "peer"))
+        verdict = "" if found <= row.goal else "  missed"
+        print(f"{row.name:<16}{ours:9.2f}{peer:9.2f}{found:8.2f}{row.goal:7.2f}  {size}  {peak}{verdict}",
+              flush=True)
+
+    def go(self):
+        chosen = [row for row in rows.COPIES + rows.WRITES
+                  if not self.options.only or row.name in self.options.only]
+        if any(isinstance(row, rows.Row) for row in chosen):
+            self.make_disk()
+        print(f"{'row':<16}{'ours s':>9}{'peer s':>9}{'ratio':>8}{'goal':>7}  {'ours MB':>8} {'peer MB':>8}"
+              f"  {'MiB':>5} {'MiB':>5}", flush=True)
+        for row in chosen:
+            say(f"{row.name}: {self.runs} runs of each")
+            act = self.copy_row if isinstance(row, rows.Row) else self.write_row
+            result = act(row)
+            self.show(row, result)
+            self.results.append({"row": row.name, "goal": row.goal,
+                                 "ratio": measure.ratio(result["ours"], result["peer"]), **result})
+
+
+def version_of(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0] if done.stdout else "?"
+
+
+def names(text):
+    known = [row.name for row in rows.COPIES + rows.WRITES]
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"there is no row '{name}': --list tells")
+    return chosen
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="scripts/bench", add_help=False)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", type=names)
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--json")
+    parser.add_argument("--dir", default=os.environ.get("TMPDIR") or "/var/tmp")
+    parser.add_argument("--disk", type=os.path.abspath)
+    parser.add_argument("--build")
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def main(arguments):
+    options = parse(arguments)
+    if options.list:
+        for row in rows.COPIES:
+            print(f"{row.name:<16}{row.peer.split(';')[-1].strip() if row.name == 'nbd-nbdcopy' else row.peer}")
+        for row in rows.WRITES:
+            print(f"{row.name:<16}qemu-nbd, fio {row.fio}")
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="virt-compact-bench-", dir=options.dir) as folder:
+        bench = Bench(options, folder)
+        try:
+            bench.go()
+        except measure.Failed as error:
+            say(f"scripts/bench: error: {error}")
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        if options.json:
+            with open(options.json, "w", encoding="utf-8") as file:
+                json.dump({"machine": {"cores": os.cpu_count(), "system": platform.platform(),
+                                       "qemu-img": version_of("qemu-img", "--version"),
+                                       "nbdkit": version_of("nbdkit", "--version")},
+                           "quick": options.quick, "rows": bench.results}, file, indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

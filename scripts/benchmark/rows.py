@@ -1,0 +1,76 @@
+"""What is compared with what.
+
+In a command {disk} is the disk, {out} where a copy goes, {vc} our command, {plugin} our plugin, and
+{size} the disk's size in bytes.  A peer that does not flush is followed by a sync of {out}.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Row:
+    name: str
+    ours: str
+    peer: str
+    goal: float  # ours / peer, in wall time
+    check: bool = True  # both make a QCOW2 image in {out} that must be as the disk
+    prepare: str = ""  # once, before the first run; may make {extra}
+    source: str = "{disk}"  # what the copy must be equal to
+
+
+QEMU = "qemu-img convert -O qcow2"
+BEST = "qemu-img convert -t none -W -m 16 -O qcow2"
+ZSTD = "-c -m 16 -W -o compression_type=zstd"
+ZLIB = "-c -m 16 -W -o compression_type=zlib"
+
+COPIES = [
+    Row("plain", "{vc} copy -q --force {disk} {out}", QEMU + " {disk} {out}", 0.5),
+    Row("plain-best", "{vc} copy -q --force {disk} {out}", BEST + " {disk} {out}", 0.95),
+    Row("plain-cp", "{vc} copy -q --force {disk} {out}", "cp --sparse=never {disk} {out}", 1.0),
+    Row("zstd", "{vc} copy -q --force -c {disk} {out}",
+        f"qemu-img convert -O qcow2 {ZSTD} {{disk}} {{out}}", 0.5),
+    Row("zlib", "{vc} copy -q --force --compression=zlib {disk} {out}",
+        f"qemu-img convert -O qcow2 {ZLIB} {{disk}} {{out}}", 0.3),
+    Row("zstd-again", "{vc} copy -q --force -c {extra} {out}",
+        f"qemu-img convert -O qcow2 {ZSTD} {{extra}} {{out}}", 0.1,
+        prepare="{vc} copy -q --force -c {disk} {extra}", source="{extra}"),
+    Row("nbd", "{vc} copy -q --force [ qemu-nbd -r -f qcow2 -e 16 {disk} ] {out}",
+        "qemu-nbd -r -f qcow2 -t -k {socket} {disk} & server=$!; "
+        "while [ ! -S {socket} ]; do sleep 0.02; done; "
+        "qemu-img convert -f raw -O qcow2 'nbd+unix:///?socket={socket}' {out}; status=$?; "
+        "kill $server; exit $status", 0.8),
+    Row("nbd-nbdcopy", "{vc} copy -q --force [ qemu-nbd -r -f qcow2 -e 16 {disk} ] {out}",
+        "qemu-img create -q -f qcow2 {out} {size}; "
+        "nbdcopy --flush -- [ qemu-nbd -r -f qcow2 {disk} ] [ qemu-nbd -f qcow2 {out} ]", 0.3),
+    Row("empty-1t", "{vc} copy -q --force {extra} {out}", QEMU + " {extra} {out}", 0.5,
+        prepare="qemu-img create -q -f qcow2 {extra} 1T; "
+                "qemu-io -f qcow2 -c 'write -q -P 1 0 1M' -c 'write -q -P 2 900G 1M' {extra}",
+        source="{extra}"),
+    Row("plugin-read", "nbdcopy -- [ nbdkit -r {plugin} {disk} ] null:",
+        "nbdcopy -- [ qemu-nbd -r -f qcow2 {disk} ] null:", 0.6, check=False),
+]
+
+
+@dataclass
+class Writes:
+    """fio against our plugin, and against qemu-nbd that unmaps and detects zeros as well."""
+    name: str
+    fio: str
+    image: str = "cluster_size=64k"
+    filled: bool = False  # the disk is written before
+    goal: float = 1.0
+
+
+WRITES = [
+    Writes("write-seq", "--rw=write --bs=1M --iodepth=8 --end_fsync=1"),
+    Writes("write-4k-fresh", "--rw=randwrite --bs=4k --iodepth=16 --io_size={part} --end_fsync=1"),
+    Writes("write-4k-place", "--rw=randwrite --bs=4k --iodepth=16 --io_size={part} --end_fsync=1",
+           filled=True),
+    Writes("write-4k-fsync", "--rw=randwrite --bs=4k --iodepth=16 --io_size=16M --fsync=1",
+           filled=True),
+    Writes("write-4k-sub", "--rw=randwrite --bs=4k --iodepth=16 --io_size={part} --end_fsync=1",
+           image="cluster_size=64k,extended_l2=on"),
+    Writes("write-zeros", "--rw=write --bs=1M --iodepth=8 --end_fsync=1 --zero_buffers=1"),
+    Writes("trim-64k", "--rw=randtrim --bs=64k --iodepth=16 --io_size={part} --end_fsync=1",
+           filled=True),
+]
