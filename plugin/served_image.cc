@@ -1,14 +1,9 @@
 #include "plugin/served_image.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
-#include <unordered_map>
-
-#include "plugin/printable.h"
 
 namespace plugin {
 
@@ -16,45 +11,12 @@ using qcow2::Error;
 using qcow2::Result;
 using qcow2::Snapshot;
 
-namespace {
-
-constexpr std::string_view kSnapshotPrefix = "snapshot:";
-
-// What NBD allows a name or a description (bytes), and nbdkit a list of exports.
-constexpr size_t kLongestText = 4096;
-constexpr size_t kMostExports = 10000;
-// Bytes of a name in a description, so that the rest of it still fits.
-constexpr size_t kLongestShown = 256;
-
-std::string shown(const std::string& text) {
-  return printable(std::string_view(text).substr(0, kLongestShown));
-}
-
-std::string describe(const Snapshot& snapshot) {
-  const auto when = static_cast<std::time_t>(snapshot.date_seconds);
-  std::tm utc{};
-  gmtime_r(&when, &utc);
-  std::string text = fmt::format("snapshot {} '{}' of {:%Y-%m-%d %H:%M:%S} UTC, {} bytes",
-                                 shown(snapshot.id), shown(snapshot.name), utc, snapshot.disk_size);
-  if (snapshot.vm_state_size > 0)
-    text += fmt::format(", with {} bytes of VM state", snapshot.vm_state_size);
-  return text;
-}
-
-// Whether a client can be told this as a part of an export's name.
-bool can_be_listed(const std::string& id_or_name) {
-  return kSnapshotPrefix.size() + id_or_name.size() <= kLongestText &&
-         printable(id_or_name) == id_or_name;
-}
-
-}  // namespace
-
 Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(config.file, config.open));
   std::unique_ptr<ServedImage> image(new ServedImage(std::move(chain), config));
   if (config.snapshot.empty()) {
     qcow2::Disk disk = image->chain_.disk();
-    std::string description = fmt::format("disk of {} bytes in a QCOW2 image", disk.size());
+    std::string description = describe_disk(disk.size());
     image->main_ = std::make_shared<ServedDisk>(std::move(disk), std::move(description));
   } else {
     ASSIGN_OR_RETURN(image->main_, image->snapshot(config.snapshot));
@@ -64,22 +26,9 @@ Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   return image;
 }
 
-std::vector<ServedImage::Export> ServedImage::list_exports() const {
-  std::vector<Export> exports{{"", main_->description()}};
-  const std::vector<Snapshot>& snapshots = chain_.image()->snapshots();
-  // What a word finds: an id before a name, and the first of several.
-  std::unordered_map<std::string_view, const Snapshot*> found;
-  for (const auto member : {&Snapshot::id, &Snapshot::name})
-    for (const Snapshot& snapshot : snapshots) found.try_emplace(snapshot.*member, &snapshot);
-
-  for (const Snapshot& snapshot : snapshots) {
-    if (exports.size() == kMostExports) break;
-    for (const std::string* word : {&snapshot.name, &snapshot.id}) {
-      if (found.at(*word) != &snapshot || !can_be_listed(*word)) continue;
-      exports.push_back({fmt::format("{}{}", kSnapshotPrefix, *word), describe(snapshot)});
-      break;
-    }
-  }
+std::vector<Export> ServedImage::list_exports() const {
+  auto exports = list_snapshot_exports(chain_.image()->snapshots());
+  exports.insert(exports.begin(), {"", main_->description()});
   return exports;
 }
 

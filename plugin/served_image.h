@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "plugin/served_disk.h"
+#include "plugin/snapshot_exports.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
 #include "qcow2/snapshot_table.h"
@@ -31,11 +32,6 @@ struct Config {
 // Opened once for the process; used by all connections.  Thread-safe.
 class ServedImage {
  public:
-  struct Export {
-    std::string name;
-    std::string description;
-  };
-
   static qcow2::Result<std::unique_ptr<ServedImage>> open(const Config& config);
 
   // "" and one for each internal snapshot, within nbdkit's limits.  Each name leads disk () to what
