@@ -46,8 +46,10 @@ Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endp
 
 bool NbdLine::is_loss(const Error& error) {
   if (error.kind() != Error::Kind::kSystem) return false;
-  // ESHUTDOWN is a server's way to say that it is about to end.
-  return !connection_ || connection_->lost() || error.errnum() == ESHUTDOWN;
+  // ESHUTDOWN is a server's way to say that it is about to end.  ENOTCONN comes from no server:
+  // libnbd answers so what was under way, perhaps before it calls the connection dead.
+  return !connection_ || connection_->lost() || error.errnum() == ESHUTDOWN ||
+         error.errnum() == ENOTCONN;
 }
 
 Result<void> NbdLine::check_same(NbdConnection& connection) const {

@@ -471,6 +471,13 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
   return fail(Error::invalid("a compressed cluster has no subclusters"));
 }
 
+// Zeros into a part of a subcluster, unless it has none but those.
+Result<void> DiskWriter::write_where_not_zero(GuestOffset at, GuestOffset end) {
+  if (at >= end) return {};
+  ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, end - at));
+  return zero ? Result<void>{} : write_zeros(at, end - at);
+}
+
 // A part of one cluster.
 Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length, bool unmap) {
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, length));
@@ -488,10 +495,9 @@ Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length, bool unmap) 
       compressed = entry.front().compressed();
     }
     if (first < end && !compressed) {
-      if (at < first) RETURN_IF_ERROR(write_zeros(at, first - at));
+      RETURN_IF_ERROR(write_where_not_zero(at, first));
       RETURN_IF_ERROR(zero_subclusters(first, end - first, unmap));
-      const GuestOffset stop = at + length;
-      return end < stop ? write_zeros(end, stop - end) : Result<void>{};
+      return write_where_not_zero(end, at + length);
     }
   }
   return write_zeros(at, length);

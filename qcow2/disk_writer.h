@@ -159,6 +159,7 @@ class DiskWriter {
   Result<void> zero_subclusters(GuestOffset at, uint64_t length, bool unmap);
   Result<void> discard_part(GuestOffset at, GuestOffset end);
   Result<void> write_zeros(GuestOffset at, uint64_t length);
+  Result<void> write_where_not_zero(GuestOffset at, GuestOffset end);
   Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
 
   // disk_shorten.cc
