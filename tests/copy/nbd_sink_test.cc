@@ -305,7 +305,7 @@ TEST_CASE("a destination that dies whenever it likes", "[copy]") {
   support::Random random(seed);
   const TempDirectory folder;
   const std::string to = folder / "to";
-  for (uint64_t i = 0; i < support::iterations(3); ++i) {
+  for (uint64_t i = 0; i < support::iterations(2); ++i) {
     // QEMU keeps where things are in its memory, up to a flush: killed, it forgets some of it.
     const bool qcow2 = random.chance(50);
     test::make_lived_in_raw(folder / "raw", seed + i, kLargeDisk);

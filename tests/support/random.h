@@ -42,7 +42,8 @@ class Random {
 // is made from seed + i, so that a failure names a seed that makes it again as the first.
 uint64_t base_seed();
 
-// How many random images a test goes through: VIRT_COMPACT_ITERATIONS, or else `otherwise`.
+// How many random images a test goes through: VIRT_COMPACT_ITERATIONS, or else `otherwise`, but no
+// more than VIRT_COMPACT_ITERATIONS_AT_MOST says.
 uint64_t iterations(uint64_t otherwise);
 
 }  // namespace support
