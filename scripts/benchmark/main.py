@@ -41,6 +41,7 @@ class Bench:
         self.runs = options.runs or (2 if options.quick else 3)
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
         self.results = []
+        self.size = 0  # of the disk that is copied, once it is there
 
     def words(self, out, extra="extra.qcow2"):
         path = lambda name: os.path.join(self.folder, name)
