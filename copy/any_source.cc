@@ -11,10 +11,10 @@ using qcow2::Result;
 
 Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
                                             const std::vector<std::string>& command) {
-  if (!command.empty()) return std::optional(NbdTarget{"", command});
+  if (!command.empty()) return std::optional(NbdTarget{"", command, ""});
   ASSIGN_OR_RETURN(const bool is_nbd, is_nbd_uri(name));
   if (!is_nbd) return std::optional<NbdTarget>{};
-  return std::optional(NbdTarget{name, {}});
+  return std::optional(NbdTarget{name, {}, ""});
 }
 
 Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
@@ -28,7 +28,7 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
                      StreamSource::open(STDIN_FILENO, "standard input", any_content, stop));
     return source;
   }
-  ASSIGN_OR_RETURN(const auto target, nbd_target(options.name, options.command));
+  ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (!target) {
     ASSIGN_OR_RETURN(
         source.local_,
@@ -40,10 +40,8 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
                                           ": a QCOW2 file behind NBD is not decoded here: serve it "
                                           "with the nbdkit qcow2 plugin, or --filter=qcow2, on the "
                                           "other side"));
-  if (!options.snapshot.empty())
-    return qcow2::fail(Error::invalid(
-        target->name() +
-        ": a snapshot is chosen by the export name of the URI: snapshot:" + options.snapshot));
+  // As the nbdkit qcow2 plugin, and its filter, name them.
+  if (!options.snapshot.empty()) target->export_name = "snapshot:" + options.snapshot;
   ASSIGN_OR_RETURN(source.nbd_, NbdSource::open(*target, options.nbd, stop));
   return source;
 }

@@ -4,6 +4,8 @@
 
 #include <cerrno>
 
+#include "copy/nbd_uri.h"
+
 namespace copy {
 
 using qcow2::Error;
@@ -14,6 +16,10 @@ Result<std::shared_ptr<NbdEndpoint>> NbdEndpoint::open(const NbdTarget& target, 
   if (!target.command.empty()) {
     ASSIGN_OR_RETURN(endpoint->server_,
                      with_context(ServerProcess::start(target.command, stop), target.name()));
+    endpoint->uri_ = endpoint->server_->uri();
+  }
+  if (!target.export_name.empty()) {
+    ASSIGN_OR_RETURN(endpoint->uri_, uri_with_export(endpoint->uri_, target.export_name));
   }
   return endpoint;
 }

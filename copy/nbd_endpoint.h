@@ -23,7 +23,7 @@ class NbdEndpoint {
   // For messages.
   const std::string& name() const { return name_; }
   // For libnbd.
-  const std::string& uri() const { return server_ ? server_->uri() : uri_; }
+  const std::string& uri() const { return uri_; }
 
   // `error` of a connection that could not be made or was lost; if the server that we started has
   // ended, the error that says so, and how.  `final` is set then: there is nobody to connect to.
@@ -33,7 +33,7 @@ class NbdEndpoint {
   NbdEndpoint(std::string name, std::string uri) : name_(std::move(name)), uri_(std::move(uri)) {}
 
   const std::string name_;
-  const std::string uri_;
+  std::string uri_;
   std::unique_ptr<ServerProcess> server_;
 };
 

@@ -12,6 +12,8 @@ struct NbdTarget {
   // "[ COMMAND ARGS… ]" without the brackets: a server that takes its socket by systemd's socket
   // activation, such as qemu-nbd and nbdkit.  Its first word is looked up in PATH.
   std::vector<std::string> command;
+  // Of a URI that names none, or of the command's server; empty: the default one.
+  std::string export_name = {};
 
   // For messages: the URI, or the command in brackets.
   std::string name() const;

@@ -38,4 +38,23 @@ qcow2::Result<bool> is_nbd_uri(const std::string& name) {
       "'{}': {} is not supported: serve it with nbdkit, and give the NBD URI", name, scheme)));
 }
 
+qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::string& name) {
+  // scheme://authority/export?query
+  const size_t authority = uri.find("://") + 3;
+  const size_t query = std::min(uri.find('?', authority), uri.size());
+  const size_t slash = std::min(uri.find('/', authority), query);
+  if (query > slash + 1)
+    return qcow2::fail(Error::invalid(fmt::format(
+        "'{}': names an export already, so that none can be chosen for the snapshot", uri)));
+  std::string text = uri.substr(0, slash) + "/";
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (std::isalnum(byte) != 0 || c == '-' || c == '_' || c == '.' || c == ':')
+      text += c;
+    else
+      text += fmt::format("%{:02X}", byte);
+  }
+  return text + uri.substr(query);
+}
+
 }  // namespace copy

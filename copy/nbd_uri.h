@@ -12,4 +12,7 @@ namespace copy {
 // one).
 qcow2::Result<bool> is_nbd_uri(const std::string& name);
 
+// An NBD URI, which names no export yet, with `name` for one.
+qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::string& name);
+
 }  // namespace copy

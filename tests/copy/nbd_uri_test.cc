@@ -4,6 +4,15 @@
 
 using copy::is_nbd_uri;
 
+TEST_CASE("an export is put into a URI that names none", "[nbd_uri]") {
+  const auto with = [](const char* uri) { return copy::uri_with_export(uri, "snapshot:a b/c"); };
+  CHECK(*with("nbd://host") == "nbd://host/snapshot:a%20b%2Fc");
+  CHECK(*with("nbds://host:10809/") == "nbds://host:10809/snapshot:a%20b%2Fc");
+  CHECK(*with("nbd+unix:///?socket=/tmp/x") == "nbd+unix:///snapshot:a%20b%2Fc?socket=/tmp/x");
+  CHECK(*with("nbd+unix://?socket=/tmp/x") == "nbd+unix:///snapshot:a%20b%2Fc?socket=/tmp/x");
+  REQUIRE_FAILS_WITH(with("nbd://host/disk"), "names an export already");
+}
+
 TEST_CASE("NBD URIs are told from paths", "[copy]") {
   for (const char* uri :
        {"nbd://localhost", "nbd://localhost:10809/export", "nbds://host/", "nbd+unix:///?socket=/s",
