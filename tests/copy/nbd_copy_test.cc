@@ -259,9 +259,11 @@ TEST_CASE("a server that hangs is left at once when the user has had enough", "[
 TEST_CASE("what makes no sense for a server is refused", "[copy]") {
   const TempDirectory folder;
   const NbdServer server = NbdServer::nbdkit({"memory", "1M"});
-  CopyOptions options = from_to(server.uri(), folder / "out");
+  // It takes any name for an export, so one that is in the URI must be there.
+  CopyOptions options = from_to("nbd://127.0.0.1/disk", folder / "out");
   options.snapshot = "x";
-  REQUIRE_FAILS_WITH(run_copy(options), "snapshot");
+  REQUIRE_FAILS_WITH(run_copy(options), "names an export already");
+  options.source = server.uri();
   options.snapshot.clear();
   options.source_format = qcow2::Format::kQcow2;
   REQUIRE_FAILS_WITH(run_copy(options), server.uri());

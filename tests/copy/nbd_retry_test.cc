@@ -71,6 +71,7 @@ TEST_CASE("a server that is killed and started again makes no difference", "[cop
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
+  options.retries = 20;  // on a busy machine a server takes its time to come back
   options.connections = connections;
   options.request_size = 64 << 10;
   auto source = NbdSource::open(server.uri(), options, stop);
@@ -104,7 +105,9 @@ TEST_CASE("a server that says goodbye is waited for, too", "[copy]") {
   RestartableServer server(slow_file(folder / "raw"));
   const Cancel cancel;
   Stop stop(cancel);
-  auto source = NbdSource::open(server.uri(), {}, stop);
+  NbdSource::Options options;
+  options.retries = 20;
+  auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;
   std::thread restart;
@@ -126,7 +129,7 @@ TEST_CASE("a server that comes back with another disk is an error", "[copy]") {
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 2;
+  options.retries = 20;
   auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;

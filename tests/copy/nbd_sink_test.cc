@@ -283,6 +283,7 @@ TEST_CASE("a destination that dies and comes back with its data goes on", "[copy
   fill(to, kLargeDisk);
   Words command = slow("file", to);
   NbdSink::Options options;
+  options.retries = 20;  // on a busy machine a server takes its time to come back
   options.request_size = 64 << 10;
   SECTION("several connections") {}
   SECTION("one connection") {
@@ -363,6 +364,7 @@ TEST_CASE("a destination that has forgotten what it took is an error", "[copy]")
   test::Watcher watcher;
   Restarts restarts(watcher, server, 1);
   NbdSink::Options options;
+  options.retries = 20;
   const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
   REQUIRE_FAILS_WITH(failed, "has lost what had been written");
   REQUIRE_FAILS_WITH(failed, "start it again");
