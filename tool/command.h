@@ -10,6 +10,9 @@
 
 namespace tool {
 
+inline constexpr int kSuccess = 0;
+inline constexpr int kFailure = 1;
+
 class Command {
  public:
   virtual ~Command() = default;
@@ -24,7 +27,11 @@ class Command {
   virtual void add_options(CLI::App& app) = 0;
   // After parsing: throws UsageError when the options do not go together.
   virtual void check() const = 0;
-  virtual qcow2::Result<void> run(const Console& console) = 0;
+  // The exit code of what went to its end: 0, or one that tells what was found (`compare`: the
+  // images differ).
+  virtual qcow2::Result<int> run(const Console& console) = 0;
+  // The exit code after an error, and after a command line that is wrong.
+  virtual int failure_code() const { return kFailure; }
 };
 
 // All of them, in the order of the help.

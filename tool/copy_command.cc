@@ -296,7 +296,7 @@ Result<void> CopyCommand::settle() {
   return {};
 }
 
-Result<void> CopyCommand::run(const Console& console) {
+Result<int> CopyCommand::run(const Console& console) {
   RETURN_IF_ERROR(settle());
   if (profile_) console.remark(fmt::format("{}: {}", profile_->name, profile_->description));
 
@@ -318,14 +318,18 @@ Result<void> CopyCommand::run(const Console& console) {
   }
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
   const std::string lost = options_.destination + ": complete, but its summary is lost";
-  if (json_) return qcow2::with_context(console.print(copy_report_json(options_, *summary)), lost);
-  if (console.manner().quiet) return {};
+  if (json_) {
+    RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, *summary)), lost));
+    return kSuccess;
+  }
+  if (console.manner().quiet) return kSuccess;
   if (options_.destination == "-") {
     console.tell(copy_report(options_, *summary, Palette(false)));
-    return {};
+    return kSuccess;
   }
-  return qcow2::with_context(console.print(copy_report(options_, *summary, console.palette())),
-                             lost);
+  RETURN_IF_ERROR(
+      qcow2::with_context(console.print(copy_report(options_, *summary, console.palette())), lost));
+  return kSuccess;
 }
 
 }  // namespace tool

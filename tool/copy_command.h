@@ -26,7 +26,7 @@ class CopyCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<void> run(const Console& console) override;
+  qcow2::Result<int> run(const Console& console) override;
 
  private:
   qcow2::Result<void> settle();

@@ -42,15 +42,19 @@ void InfoCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
 }
 
-Result<void> InfoCommand::run(const Console& console) {
+Result<int> InfoCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
   if (is_nbd)
     return fail(Error::unsupported(
         fmt::format("'{}': info looks at files; nbdinfo tells of NBD servers", file_)));
   ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_, force_share_));
-  if (json_) return console.print(info_report_json(info));
-  if (console.manner().quiet) return {};
-  return console.print(info_report(info, console.manner().verbose, console.palette()));
+  if (json_) {
+    RETURN_IF_ERROR(console.print(info_report_json(info)));
+    return kSuccess;
+  }
+  if (console.manner().quiet) return kSuccess;
+  RETURN_IF_ERROR(console.print(info_report(info, console.manner().verbose, console.palette())));
+  return kSuccess;
 }
 
 }  // namespace tool

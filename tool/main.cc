@@ -14,9 +14,6 @@ namespace {
 
 using namespace tool;
 
-constexpr int kSuccess = 0;
-constexpr int kFailure = 1;
-
 // A command line, taken apart.
 class Program {
  public:
@@ -115,17 +112,24 @@ int Program::run(int argc, char** argv) {
     const Console console(manner_);
     console.error(usage_message(error));
     const bool of_command = chosen().get_parent() != nullptr && &chosen() != help_;
+    command = of_command ? find(chosen().get_name()) : nullptr;
     console.hint(
         fmt::format("Try 'virt-compact {}--help'.", of_command ? chosen().get_name() + " " : ""));
-    return kFailure;
+    return command != nullptr ? command->failure_code() : kFailure;
   }
   const Console console(manner_);
-  const auto done = command != nullptr ? command->run(console) : console.print(text_);
-  if (done) return kSuccess;
+  if (command == nullptr) {
+    const auto printed = console.print(text_);
+    if (printed) return kSuccess;
+    console.error(printed.error().message());
+    return kFailure;
+  }
+  const auto done = command->run(console);
+  if (done) return *done;
   console.error(done.error().message());
   if (done.error().kind() == qcow2::Error::Kind::kCancelled && stop_signal() != 0)
     die_by(stop_signal());
-  return kFailure;
+  return command->failure_code();
 }
 
 }  // namespace

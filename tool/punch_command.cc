@@ -57,7 +57,7 @@ void PunchCommand::check() const {
   if (server_.empty()) throw UsageError("URI is missing");
 }
 
-Result<void> PunchCommand::run(const Console& console) {
+Result<int> PunchCommand::run(const Console& console) {
   const auto command = unfold_command(server_);
   ASSIGN_OR_RETURN(const auto target,
                    copy::nbd_target(server_, command.value_or(std::vector<std::string>{})));
@@ -86,15 +86,18 @@ Result<void> PunchCommand::run(const Console& console) {
     json["punched"] = summary->punched;
     json["seconds"] = summary->elapsed.count();
     using nlohmann::ordered_json;
-    return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+    RETURN_IF_ERROR(
+        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    return kSuccess;
   }
-  if (console.manner().quiet) return {};
-  return console.print(fmt::format(
+  if (console.manner().quiet) return kSuccess;
+  RETURN_IF_ERROR(console.print(fmt::format(
       "{}\n{} given back\n\n  {:<12}{:>10}\n  {:<12}{:>10}  in blocks of {}\n  {} disk in {:.1f} "
       "s\n",
       printable(target->name()), human_size(summary->punched), "read", human_size(summary->scanned),
       "zeros", human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),
-      summary->elapsed.count()));
+      summary->elapsed.count())));
+  return kSuccess;
 }
 
 }  // namespace tool

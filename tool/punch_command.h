@@ -15,7 +15,7 @@ class PunchCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<void> run(const Console& console) override;
+  qcow2::Result<int> run(const Console& console) override;
 
  private:
   std::string server_;
