@@ -18,6 +18,7 @@
 #include "filters/guarded.h"
 #include "filters/next_storage.h"
 #include "filters/shared_values.h"
+#include "plugin/cache_request.h"
 #include "plugin/extent_list.h"
 #include "plugin/printable.h"
 #include "plugin/snapshot_exports.h"
@@ -247,9 +248,8 @@ int on_can_extents(nbdkit_next* /*next*/, void* /*handle*/) noexcept {
   return 1;
 }
 
-// nbdkit reads, and drops what it read: that fills the caches of all layers.
 int on_can_cache(nbdkit_next* /*next*/, void* /*handle*/) noexcept {
-  return NBDKIT_CACHE_EMULATE;
+  return NBDKIT_CACHE_NATIVE;
 }
 
 int on_pread(nbdkit_next* next, void* handle, void* buffer, uint32_t count, uint64_t offset,
@@ -258,6 +258,20 @@ int on_pread(nbdkit_next* next, void* handle, void* buffer, uint32_t count, uint
     const NextStorage::Through through(next);
     const auto done = connection_of(handle).disk->disk.read(
         GuestOffset(offset), {static_cast<std::byte*>(buffer), count});
+    if (done) return 0;
+    report(done.error(), err);
+    return -1;
+  });
+}
+
+int on_cache(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/,
+             int* err) noexcept {
+  return guarded(-1, err, [&] {
+    const NextStorage::Through through(next);
+    const qcow2::Disk& disk = connection_of(handle).disk->disk;
+    const auto done = plugin::cache_range(
+        GuestOffset(offset), count,
+        [&](GuestOffset at, std::span<std::byte> to) { return disk.read(at, to); });
     if (done) return 0;
     report(done.error(), err);
     return -1;
@@ -330,6 +344,7 @@ nbdkit_filter create_filter() {
   it.can_fua = on_no;  // NBDKIT_FUA_NONE
   it.can_extents = on_can_extents;
   it.can_cache = on_can_cache;
+  it.cache = on_cache;
   it.pread = on_pread;
   it.pwrite = on_pwrite;
   it.flush = on_flush;

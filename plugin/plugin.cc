@@ -17,6 +17,7 @@
 #include <new>
 #include <string>
 
+#include "plugin/cache_request.h"
 #include "plugin/extent_list.h"
 #include "plugin/parameters.h"
 #include "plugin/printable.h"
@@ -208,11 +209,8 @@ int on_can_multi_conn(void* /*handle*/) noexcept {
   return 1;
 }
 
-// nbdkit reads, and drops what it read: that fills the page cache and the L2 cache, and when it is
-// done a client's next read is fast.  Telling the kernel alone what will be needed would leave the
-// L2 tables unread.
 int on_can_cache(void* /*handle*/) noexcept {
-  return NBDKIT_CACHE_EMULATE;
+  return NBDKIT_CACHE_NATIVE;
 }
 
 int on_block_size(void* /*handle*/, uint32_t* minimum, uint32_t* preferred,
@@ -256,6 +254,15 @@ int on_pread(void* handle, void* buffer, uint32_t count, uint64_t offset,
     const plugin::ServedDisk& served = *connection_of(handle).served;
     if (qcow2_debug_read != 0) log_map(served.disk(), offset, count);
     return answer(served.read(GuestOffset(offset), {static_cast<std::byte*>(buffer), count}));
+  });
+}
+
+int on_cache(void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/) noexcept {
+  return guarded(-1, [&] {
+    const plugin::ServedDisk& served = *connection_of(handle).served;
+    return answer(plugin::cache_range(
+        GuestOffset(offset), count,
+        [&](GuestOffset at, std::span<std::byte> to) { return served.read(at, to); }));
   });
 }
 
@@ -367,6 +374,7 @@ nbdkit_plugin create_plugin() {
   it.can_fua = on_can_fua;
   it.can_multi_conn = on_can_multi_conn;
   it.can_cache = on_can_cache;
+  it.cache = on_cache;
   it.block_size = on_block_size;
   it.pread = on_pread;
   it.pwrite = on_pwrite;

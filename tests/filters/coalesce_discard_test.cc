@@ -274,13 +274,13 @@ namespace {
 // A client that trims and writes at random its own stripes of the disk, every kClients-th, and
 // looks after them.  Throws when a byte that it wrote is not there.
 constexpr unsigned kClients = 4;
-constexpr uint64_t kStripe = 3000;  // no multiple of a block
+constexpr unsigned kRequests = 200;  // of each client: fewer might not make a granule
+constexpr uint64_t kStripe = 3000;   // no multiple of a block
 constexpr uint64_t kDisk = 256 << 10;
 
 void look_after_stripes(WritingClient& client, unsigned self, Random random) {
   std::vector<uint8_t> model(kDisk);  // 0: nothing that is known
-  const uint64_t count = support::iterations(200);
-  for (uint64_t i = 0; i < count; ++i) {
+  for (unsigned i = 0; i < kRequests; ++i) {
     const uint64_t stripe = random.below(kDisk / kStripe / kClients) * kClients + self;
     const uint64_t at = stripe * kStripe;
     const auto choice = random.below(100);

@@ -408,6 +408,10 @@ TEST_CASE("an image in an image", "[qcow2-filter]") {
 }
 
 TEST_CASE("parameters of the filter", "[qcow2-filter]") {
+  if (support::nbdkit_command().size() > 1) {
+    WARN("skipped: nbdkit does not end by itself with this sanitizer");
+    return;
+  }
   const auto refused = [](const std::string& parameter) {
     return test::try_filter("qcow2", {"null", parameter}).err;
   };

@@ -72,6 +72,10 @@ std::vector<std::byte> NbdClient::read(uint64_t at, size_t length) const {
   return bytes;
 }
 
+void NbdClient::cache(uint64_t at, uint64_t length) const {
+  must(nbd_cache(handle_.get(), length, at, 0));
+}
+
 std::vector<NbdClient::Status> NbdClient::block_status(uint64_t at, uint64_t length,
                                                        bool one) const {
   // A request has 32 bits for its length.

@@ -20,6 +20,7 @@ class NbdClient {
   bool read_only() const;
   bool can_multi_conn() const;
   std::vector<std::byte> read(uint64_t at, size_t length) const;
+  void cache(uint64_t at, uint64_t length) const;
 
   struct Status {
     uint64_t at = 0;      // bytes
