@@ -25,6 +25,9 @@ class NbdEndpoint {
   // For libnbd.
   const std::string& uri() const { return uri_; }
 
+  // That was started; nullptr: it was there.
+  ServerProcess* server() const { return server_.get(); }
+
   // `error` of a connection that could not be made or was lost; if the server that we started has
   // ended, the error that says so, and how.  `final` is set then: there is nobody to connect to.
   qcow2::Error explain(qcow2::Error error, bool& final) const;

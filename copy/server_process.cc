@@ -208,6 +208,28 @@ std::optional<std::string> ServerProcess::ending() {
   }
 }
 
+std::string ServerProcess::socket_path() const {
+  return fmt::format("/proc/{}/fd/{}", ::getpid(), socket_);
+}
+
+Result<void> ServerProcess::finish(std::chrono::seconds patience) {
+  const auto start = Clock::now();
+  // It itself only: what it has started is its own to end.
+  ::kill(pid_, SIGTERM);
+  while (!ended()) {
+    if (Clock::now() - start > patience)
+      return qcow2::fail(
+          Error::system(ETIMEDOUT, fmt::format("the server does not end (process {})", pid_)));
+    std::this_thread::sleep_for(kLook);
+  }
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+      (info.si_code != CLD_EXITED || info.si_status != 0))
+    return qcow2::fail(
+        Error::protocol(EIO, fmt::format("the server ended badly: {}", describe(info))));
+  return {};
+}
+
 ServerProcess::~ServerProcess() {
   const auto start = Clock::now();
   ::kill(-pid_, SIGTERM);

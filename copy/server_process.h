@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,12 +37,18 @@ class ServerProcess {
 
   // Good in this process only.
   const std::string& uri() const { return uri_; }
+  // The path of the socket for processes that we start and that are the same user's.
+  std::string socket_path() const;
   pid_t pid() const { return pid_; }
 
   // How the server ended ("exit status 1", "killed by signal 9"), if it has.  Thread-safe.
   std::optional<std::string> ended();
   // The same for one that has just closed a connection, and may be about to end.
   std::optional<std::string> ending();
+
+  // Asks it to end, and gives it that long: for a server that has much to put in order.  An error
+  // if it does not end by itself, or not well.
+  qcow2::Result<void> finish(std::chrono::seconds patience);
 
  private:
   ServerProcess(pid_t pid, int socket, std::string uri, const Stop& stop)

@@ -1,0 +1,166 @@
+#include "appliance/appliance.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// Whether anybody but us has said that the processor is to be emulated.
+bool told_to_emulate(guestfs_h* handle) {
+  char* const setting = guestfs_get_backend_setting(handle, "force_tcg");
+  const bool told = setting && std::string_view(setting) == "1";
+  std::free(setting);
+  return told;
+}
+
+std::string first_line(std::string_view text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
+
+std::string program_name(const char* path) {
+  const std::string_view name = path ? path : "";
+  return std::string(name.substr(name.rfind('/') + 1));
+}
+
+// Nobody wants to read what the appliance's kernel and libguestfs say.
+void drop(guestfs_h* /*handle*/, void* /*opaque*/, uint64_t /*event*/, int /*event_handle*/,
+          int /*flags*/, const char* /*text*/, size_t /*length*/, const uint64_t* /*array*/,
+          size_t /*array_length*/) {}
+
+// An error that another way of launching would not mend.
+bool is_no_fault_of_kvm(const Error& error) {
+  const std::string& message = error.message();
+  return message.find("supermin") != std::string::npos ||
+         message.find("cannot find any suitable") != std::string::npos;
+}
+
+}  // namespace
+
+Result<void> Appliance::add(const Drive& drive, size_t index) const {
+  const std::string server = "unix:" + drive.socket;
+  const char* const servers[] = {server.c_str(), nullptr};
+  const auto what = [&] { return fmt::format("disk {} of the appliance", index + 1); };
+  RETURN_IF_ERROR(check(
+      guestfs_add_drive_opts(handle(), "", GUESTFS_ADD_DRIVE_OPTS_READONLY, drive.read_only ? 1 : 0,
+                             GUESTFS_ADD_DRIVE_OPTS_FORMAT, "raw", GUESTFS_ADD_DRIVE_OPTS_PROTOCOL,
+                             "nbd", GUESTFS_ADD_DRIVE_OPTS_SERVER, servers,
+                             // For a disk that is not written it is an error.
+                             drive.read_only ? -1 : GUESTFS_ADD_DRIVE_OPTS_DISCARD, "enable", -1),
+      what()));
+  if (drive.read_only) return {};
+  return check(guestfs_config(handle(), "-set",
+                              fmt::format("drive.hd{}.detect-zeroes=unmap", index).c_str()),
+               what());
+}
+
+Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive>& drives,
+                                                         const copy::Cancel& cancel, bool emulate) {
+  std::unique_ptr<guestfs_h, Close> handle(guestfs_create_flags(0));
+  if (!handle) return qcow2::fail(Error::system(errno, "libguestfs"));
+  guestfs_h* const g = handle.get();
+  guestfs_set_error_handler(g, nullptr, nullptr);
+  std::unique_ptr<Appliance> appliance(new Appliance(cancel, emulate || told_to_emulate(g)));
+  appliance->handle_ = std::move(handle);
+  if (guestfs_get_verbose(g) == 0 && guestfs_get_trace(g) == 0)
+    guestfs_set_event_callback(
+        g, drop, GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0,
+        nullptr);
+  const auto& self = *appliance;
+  // libvirt's, where that is the default, runs QEMU as somebody who cannot open our sockets.
+  if (!std::getenv("LIBGUESTFS_BACKEND") && !std::getenv("LIBGUESTFS_ATTACH_METHOD"))
+    RETURN_IF_ERROR(self.check(guestfs_set_backend(g, "direct"), "libguestfs"));
+  if (emulate)
+    RETURN_IF_ERROR(self.check(guestfs_set_backend_setting(g, "force_tcg", "1"), "libguestfs"));
+  RETURN_IF_ERROR(self.check(guestfs_set_pgroup(g, 1), "libguestfs"));
+  // Without this nothing is trimmed in a partition that begins at sector 63.
+  RETURN_IF_ERROR(
+      self.check(guestfs_config(g, "-global", "scsi-hd.discard_granularity=512"), "libguestfs"));
+  for (size_t i = 0; i < drives.size(); ++i) RETURN_IF_ERROR(self.add(drives[i], i));
+
+  char* const program = guestfs_get_hv(g);
+  appliance->watchdog_.launching(program_name(program), !appliance->emulated());
+  std::free(program);
+  const int launched = guestfs_launch(g);
+  if (launched != 0) return qcow2::fail(self.last_error("the libguestfs appliance does not start"));
+  appliance->watchdog_.launched(guestfs_get_pid(g));
+  if (cancel.requested()) return qcow2::fail(Error::cancelled());
+  return appliance;
+}
+
+Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& drives,
+                                                     Observer& observer,
+                                                     const copy::Cancel& cancel) {
+  const bool kvm = ::access("/dev/kvm", R_OK | W_OK) == 0;
+  if (!kvm)
+    observer.warning(
+        "there is no /dev/kvm to be used here: the appliance's processor is emulated, which takes "
+        "longer");
+  auto appliance = try_launch(drives, cancel, !kvm);
+  const bool again = !appliance && kvm && !cancel.requested() &&
+                     !is_no_fault_of_kvm(appliance.error()) &&
+                     appliance.error().kind() != Error::Kind::kCancelled;
+  if (again) {
+    observer.warning(
+        "KVM does not work here: the appliance's processor is emulated, which takes longer");
+    appliance = try_launch(drives, cancel, true);
+  }
+  if (appliance || appliance.error().kind() == Error::Kind::kCancelled) return appliance;
+  return qcow2::fail(Error::protocol(
+      appliance.error().errnum(),
+      first_line(appliance.error().message()) +
+          ": libguestfs-test-tool finds out why; LIBGUESTFS_DEBUG=1 in the environment shows it"));
+}
+
+// QEMU that is asked to end waits for its server, which may be the reason for all this.
+Appliance::~Appliance() {
+  watchdog_.stop_with_qemu();
+}
+
+Error Appliance::last_error(std::string_view what) const {
+  if (cancel_.requested()) return Error::cancelled();
+  const char* const text = guestfs_last_error(handle());
+  const int errnum = guestfs_last_errno(handle());
+  return Error::protocol(errnum == 0 ? EIO : errnum,
+                         fmt::format("{}: {}", what, first_line(text ? text : "unknown error")));
+}
+
+Result<void> Appliance::check(int returned, std::string_view what) const {
+  if (returned == -1) return qcow2::fail(last_error(what));
+  return {};
+}
+
+Result<std::string> Appliance::text(char* returned, std::string_view what) const {
+  if (!returned) return qcow2::fail(last_error(what));
+  std::string text = returned;
+  std::free(returned);
+  return text;
+}
+
+Result<std::vector<std::string>> Appliance::list(char** returned, std::string_view what) const {
+  if (!returned) return qcow2::fail(last_error(what));
+  std::vector<std::string> words;
+  for (char** it = returned; *it; ++it) {
+    words.emplace_back(*it);
+    std::free(*it);
+  }
+  std::free(returned);
+  return words;
+}
+
+Result<void> Appliance::shut_down() {
+  RETURN_IF_ERROR(check(guestfs_umount_all(handle()), "unmounting"));
+  RETURN_IF_ERROR(check(guestfs_sync(handle()), "sync"));
+  RETURN_IF_ERROR(check(guestfs_shutdown(handle()), "shutting down"));
+  watchdog_.stop();
+  return {};
+}
+
+}  // namespace appliance

@@ -1,0 +1,136 @@
+#include "appliance/disk_server.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+
+#include "copy/any_source.h"
+
+namespace appliance {
+
+using copy::NbdEndpoint;
+using copy::NbdLimits;
+using copy::NbdLine;
+using copy::NbdTarget;
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// Of the scratch file: a block of most filesystems.
+constexpr uint64_t kScratchBlock = 4096;
+// What nobody says more of is given back in these, bytes.
+constexpr uint64_t kSmallest = 512;
+constexpr uint64_t kLargest = 2 << 20;
+// A server cuts its image at the end, and may move a good part of it for that.
+constexpr std::chrono::minutes kPatience(15);
+
+// Our plugin: that of the tree that this program was built in, or that which nbdkit finds.
+std::string plugin() {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  for (const char* const up : {"..", "../.."}) {
+    const fs::path built = program.parent_path() / up / "plugin" / "nbdkit-qcow2-plugin.so";
+    if (!error && fs::exists(built, error)) return built.lexically_normal();
+  }
+  return "qcow2";
+}
+
+// The parameters of nbdkit for a disk.
+std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
+                                    const std::string& uri) {
+  if (!disk.local) return {"nbd", "uri=" + uri, "shared=true"};
+  if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
+  std::vector<std::string> words{plugin(), "file=" + disk.given.name};
+  if (access == DiskServer::Access::kTrim)
+    words.insert(words.end(), {"detect-zeroes=unmap", "coalesce-discard=true"});
+  return words;
+}
+
+Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
+                          const std::string& name) {
+  if (limits.read_only && access != DiskServer::Access::kScratch)
+    return qcow2::fail(Error::protocol(EROFS, name + ": the disk cannot be written"));
+  if (!limits.can_trim && access != DiskServer::Access::kWrite)
+    return qcow2::fail(Error::protocol(
+        ENOTSUP, name + ": the server cannot trim: nothing could be given back; start it with "
+                        "discarding enabled (qemu-nbd --discard=unmap)"));
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
+                                                      const copy::Cancel& cancel) {
+  std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
+  std::string uri;
+  if (!disk.local) {
+    ASSIGN_OR_RETURN(const auto target, copy::nbd_target(disk.given.name, disk.given.command));
+    ASSIGN_OR_RETURN(server->remote_, NbdEndpoint::open(*target, server->patient_));
+    uri = server->remote_->uri();
+    if (const auto* const started = server->remote_->server())
+      uri = "nbd+unix:///?socket=" + started->socket_path();
+    // Asked here, so that an error is about the server of the user's, and not about the proxy.
+    ASSIGN_OR_RETURN(const auto line, NbdLine::open(server->remote_, {}, 0, server->stop_));
+    ASSIGN_OR_RETURN(const auto limits, NbdLimits::of(line->connection()));
+    RETURN_IF_ERROR(check_limits(limits, access, disk.name));
+    server->granularity_ = limits.preferred;
+    // It is gone before the proxy comes: there may be room for one client only.
+  } else {
+    server->granularity_ = disk.granularity;
+  }
+  server->granularity_ = std::clamp(server->granularity_, kSmallest, kLargest);
+
+  std::vector<std::string> command{"nbdkit"};
+  if (access == Access::kScratch) command.emplace_back("--filter=cow");
+  for (std::string& word : parameters(disk, access, uri)) command.push_back(std::move(word));
+  if (access == Access::kScratch)
+    command.push_back(fmt::format("cow-block-size={}", kScratchBlock));
+  ASSIGN_OR_RETURN(server->endpoint_,
+                   with_context(NbdEndpoint::open({"", command}, server->patient_), disk.name));
+  const std::string context = "base:allocation";
+  auto line = NbdLine::open(server->endpoint_, {context}, 0, server->stop_);
+  if (!line) {
+    if (line.error().kind() == Error::Kind::kCancelled) return qcow2::fail(line.error());
+    bool final = false;
+    return qcow2::fail(server->endpoint_->explain(std::move(line).error(), final));
+  }
+  server->line_ = std::move(*line);
+  ASSIGN_OR_RETURN(server->limits_, NbdLimits::of(server->line_->connection()));
+  RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
+  server->status_ = std::make_unique<copy::NbdStatus>(context, server->limits_.minimum);
+  return server;
+}
+
+Result<std::optional<DataMap>> DiskServer::data() {
+  if (!status_->offered(*line_)) return std::optional<DataMap>{};
+  DataMap map;
+  std::vector<copy::NbdStatus::Stretch> stretches;
+  for (uint64_t at = 0; at < size();) {
+    stretches.clear();
+    RETURN_IF_ERROR(status_->ask(*line_, at, size() - at, stretches));
+    for (const auto& it : stretches) {
+      if (!it.known || (it.flags & copy::kStatusHole) == 0) map.add(it.at, it.at + it.length);
+      at = it.at + it.length;
+    }
+  }
+  return std::optional(std::move(map));
+}
+
+Result<void> DiskServer::flush() {
+  if (!limits_.can_flush) return {};
+  return with_context(
+      line_->connection().wait(nbd_aio_flush(line_->handle(), copy::kNoCompletion, 0)), disk_.name);
+}
+
+Result<void> DiskServer::close() {
+  line_.reset();
+  return with_context(endpoint_->server()->finish(kPatience), disk_.name);
+}
+
+}  // namespace appliance

@@ -1,0 +1,74 @@
+// A guest's disk, served for an appliance.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "appliance/data_map.h"
+#include "appliance/guest_disk.h"
+#include "copy/cancel.h"
+#include "copy/nbd_endpoint.h"
+#include "copy/nbd_limits.h"
+#include "copy/nbd_line.h"
+#include "copy/nbd_status.h"
+#include "copy/stop.h"
+#include "qcow2/result.h"
+
+namespace appliance {
+
+// nbdkit with our plugin for a QCOW2 image, with nbdkit's file plugin for a raw one; and for a
+// server of the user's a proxy, which takes any number of connections and is at a Unix socket,
+// wherever that server is, and whatever TLS it wants.
+//
+// Used by the thread that started it.
+class DiskServer {
+ public:
+  enum class Access {
+    kTrim,     // trims are gathered, and zeros that are written become holes
+    kWrite,    // what is written is written
+    kScratch,  // what is written is kept in a temporary file without a name, and forgotten
+  };
+
+  // `disk` and `cancel` outlive it.  That the disk cannot be written or trimmed is an error, unless
+  // that is of no matter for the access.
+  static qcow2::Result<std::unique_ptr<DiskServer>> start(const GuestDisk& disk, Access access,
+                                                          const copy::Cancel& cancel);
+
+  DiskServer(const DiskServer&) = delete;
+  DiskServer& operator=(const DiskServer&) = delete;
+
+  // For Appliance::Drive.
+  std::string socket() const { return endpoint_->server()->socket_path(); }
+  uint64_t size() const { return limits_.size; }
+  // What is given back at once, bytes.
+  uint64_t granularity() const { return granularity_; }
+
+  // What the server calls data, or does not call anything; nothing if it calls nothing ever.
+  qcow2::Result<std::optional<DataMap>> data();
+
+  // What was written is on disk.
+  qcow2::Result<void> flush();
+
+  // Ends the server, which has a QCOW2 image to put in order.  After this nothing may be called.
+  qcow2::Result<void> close();
+
+ private:
+  DiskServer(const GuestDisk& disk, const copy::Cancel& cancel) : disk_(disk), stop_(cancel) {}
+
+  const GuestDisk& disk_;
+  // A server that writes is not hurried when the user wants to stop.
+  const copy::Cancel never_;
+  copy::Stop patient_{never_};
+  copy::Stop stop_;
+  std::shared_ptr<copy::NbdEndpoint> remote_;  // the command of the user's, if it is one
+  std::shared_ptr<copy::NbdEndpoint> endpoint_;
+  std::unique_ptr<copy::NbdLine> line_;
+  std::unique_ptr<copy::NbdStatus> status_;
+  copy::NbdLimits limits_;
+  uint64_t granularity_ = 0;
+};
+
+}  // namespace appliance

@@ -1,0 +1,81 @@
+#include "appliance/guest_disk.h"
+
+#include <sys/stat.h>
+
+#include "copy/any_source.h"
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr const char* kShutDown = "shut the guest down first";
+
+// A writer's lock that is taken and given back at once: the server is to take it.
+Result<void> check_unused(const std::string& path) {
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(path));
+  return file->lock(qcow2::ImageClaim::writing(), kShutDown);
+}
+
+}  // namespace
+
+std::optional<FileFigures> file_figures(const GuestDisk& disk) {
+  if (!disk.local) return std::nullopt;
+  FileFigures figures;
+  for (const std::string* path : {&disk.given.name, &disk.data_file}) {
+    if (path->empty()) continue;
+    struct stat status {};
+    if (::stat(path->c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+    figures.length += static_cast<uint64_t>(status.st_size);
+    figures.on_disk += static_cast<uint64_t>(status.st_blocks) * 512;
+  }
+  return figures;
+}
+
+Result<GuestDisk> look_at(const DiskName& name, bool writing) {
+  GuestDisk disk;
+  disk.given = name;
+  ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
+  if (target) {
+    if (name.format == qcow2::Format::kQcow2)
+      return qcow2::fail(Error::unsupported(
+          target->name() +
+          ": a QCOW2 file behind NBD is not decoded here: give the URI of a server "
+          "that does, such as nbdkit with the qcow2 plugin"));
+    disk.name = target->name();
+    return disk;
+  }
+  disk.name = name.name;
+  disk.local = true;
+  qcow2::OpenOptions options;
+  options.format = name.format;
+  {
+    ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(name.name, options));
+    disk.format = chain.format();
+    if (const auto& image = chain.image()) {
+      const qcow2::Header& header = image->header();
+      disk.backing = header.backing_file;
+      disk.snapshots = image->snapshots().size();
+      disk.granularity = image->geometry().subcluster_size();
+      if (header.has_data_file()) disk.data_file = image->data_storage().name();
+    }
+  }
+  if (disk.format == qcow2::Format::kRaw) {
+    if (writing) {
+      ASSIGN_OR_RETURN(disk.lock, qcow2::FileStorage::open_writable(name.name));
+    } else {
+      ASSIGN_OR_RETURN(disk.lock, qcow2::FileStorage::open_readonly(name.name));
+    }
+    const auto claim = writing ? qcow2::ImageClaim::writing() : qcow2::ImageClaim::reading();
+    RETURN_IF_ERROR(disk.lock->lock(claim, kShutDown));
+    return disk;
+  }
+  if (!writing) return disk;
+  RETURN_IF_ERROR(check_unused(name.name));
+  if (!disk.data_file.empty()) RETURN_IF_ERROR(check_unused(disk.data_file));
+  return disk;
+}
+
+}  // namespace appliance

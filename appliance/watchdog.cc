@@ -1,0 +1,112 @@
+#include "appliance/watchdog.h"
+
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <vector>
+
+namespace appliance {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kLook(50);
+// For the call that is under way, and then for unmounting and shutting down.
+constexpr std::chrono::seconds kGrace(4);
+// With KVM an appliance is up in seconds, if at all.
+constexpr std::chrono::seconds kLaunchLimit(60);
+// What the kernel keeps of a program's name.
+constexpr size_t kNameLength = 15;
+
+// The processes that a thread of ours has started and that are there.
+std::vector<pid_t> children_of(pid_t thread) {
+  std::vector<pid_t> children;
+  std::ifstream list(fmt::format("/proc/self/task/{}/children", thread));
+  for (pid_t child = 0; list >> child;) children.push_back(child);
+  return children;
+}
+
+bool has_name(pid_t process, const std::string& program) {
+  std::string name;
+  std::getline(std::ifstream(fmt::format("/proc/{}/comm", process)), name);
+  return !name.empty() && name == program.substr(0, kNameLength);
+}
+
+}  // namespace
+
+Watchdog::Watchdog(const copy::Cancel& cancel) : cancel_(cancel), launcher_(::gettid()) {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Watchdog::launching(std::string program, bool limited) {
+  const std::lock_guard lock(mutex_);
+  program_ = std::move(program);
+  launching_ = true;
+  limited_ = limited;
+}
+
+void Watchdog::launched(pid_t qemu) {
+  const std::lock_guard lock(mutex_);
+  launching_ = false;
+  if (qemu > 0) qemu_ = static_cast<int>(::syscall(SYS_pidfd_open, qemu, 0));
+}
+
+void Watchdog::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+  if (qemu_ >= 0) ::close(qemu_);
+  qemu_ = -1;
+}
+
+void Watchdog::stop_with_qemu() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (qemu_ >= 0) ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
+  }
+  stop();
+}
+
+// They are libguestfs's to wait for, and it does so only when the launch fails: until then their
+// numbers are theirs.
+void Watchdog::kill_children() const {
+  for (const pid_t child : children_of(launcher_))
+    if (has_name(child, program_)) ::kill(child, SIGKILL);
+}
+
+void Watchdog::run() {
+  // Signals are for the other threads.
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+
+  Clock::time_point cancelled{};
+  Clock::time_point started{};  // a QEMU was seen
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, kLook, [this] { return stopped_; })) {
+    const auto now = Clock::now();
+    if (cancel_.requested() && cancelled == Clock::time_point{}) cancelled = now;
+    if (launching_) {
+      const auto children = children_of(launcher_);
+      const bool there = std::any_of(children.begin(), children.end(),
+                                     [this](pid_t it) { return has_name(it, program_); });
+      if (!there) started = {};
+      if (there && started == Clock::time_point{}) started = now;
+      const bool late = limited_ && there && now - started > kLaunchLimit;
+      if (there && (late || cancelled != Clock::time_point{})) kill_children();
+    } else if (qemu_ >= 0 && cancelled != Clock::time_point{} && now - cancelled > kGrace) {
+      ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
+    }
+  }
+}
+
+}  // namespace appliance

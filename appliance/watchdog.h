@@ -1,0 +1,53 @@
+// Ends QEMU when the user has had enough: libguestfs has no call that breaks off another.
+#pragma once
+
+#include <sys/types.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "copy/cancel.h"
+
+namespace appliance {
+
+// A thread that looks at `cancel`.
+class Watchdog {
+ public:
+  // To be made by the thread that is to call guestfs_launch ().
+  explicit Watchdog(const copy::Cancel& cancel);
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+  ~Watchdog() { stop(); }
+
+  // The launch begins: from now on a QEMU (whose program has this name, without folders) that the
+  // thread starts is killed at once when cancelled, and if `limited` after a minute, too.
+  void launching(std::string program, bool limited);
+  // The launch is over, and this is the QEMU: it is killed some seconds after cancelling.
+  void launched(pid_t qemu);
+  // From now on nothing is killed.
+  void stop();
+  // The same, and QEMU, if it is known, is killed now.
+  void stop_with_qemu();
+
+ private:
+  void run();
+  void kill_children() const;
+
+  const copy::Cancel& cancel_;
+  const pid_t launcher_;  // the thread's number
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  // All guarded by mutex_.
+  bool launching_ = false;
+  bool limited_ = false;
+  bool stopped_ = false;
+  int qemu_ = -1;  // a descriptor of the process: its number may be somebody else's later
+  std::string program_;
+
+  std::thread thread_;
+};
+
+}  // namespace appliance
