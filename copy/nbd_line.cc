@@ -66,10 +66,14 @@ Result<void> NbdLine::check_same(NbdConnection& connection) const {
   return {};
 }
 
-// One try.  An error of the check that is final sets given_up_.
+// One try.  An error that is final sets given_up_.
 Result<void> NbdLine::try_again() {
   ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, stop_));
-  RETURN_IF_ERROR(check_same(*next));
+  if (auto same = check_same(*next); !same) {
+    // Asking again would give the same answer.
+    given_up_ = true;
+    return same;
+  }
   connection_ = std::move(next);
   ++generation_;
   if (!check_) return {};

@@ -233,7 +233,7 @@ void judge(const support::TempDirectory& folder, const Bytes& model) {
 
 }  // namespace
 
-TEST_CASE("a disk that is written holds what was written", "[writer]") {
+TEST_CASE("a disk that is written holds what was written", "[writer][threads]") {
   const uint64_t images = support::iterations(12);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;

@@ -10,7 +10,7 @@ using qcow2::Error;
 using qcow2::Result;
 using qcow2::SharedFlush;
 
-TEST_CASE("a flush covers what was written before it was asked for", "[shared-flush]") {
+TEST_CASE("a flush covers what was written before it was asked for", "[shared-flush][threads]") {
   SharedFlush shared;
   std::atomic<uint64_t> written{0};
   std::atomic<uint64_t> safe{0};
@@ -42,7 +42,7 @@ TEST_CASE("a flush covers what was written before it was asked for", "[shared-fl
   CHECK(flushes < kThreads * kRounds);
 }
 
-TEST_CASE("all who share a flush learn that it failed, and nobody else", "[shared-flush]") {
+TEST_CASE("all who share a flush learn that it failed, and nobody else", "[shared-flush][threads]") {
   SharedFlush shared;
   REQUIRE_FAILS_WITH(
       shared.run([]() -> Result<void> { return qcow2::fail(Error::invalid("no room")); }),

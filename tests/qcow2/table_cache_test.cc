@@ -81,7 +81,7 @@ TEST_CASE("an error is not cached", "[cache]") {
   CHECK(storage.reads == 2);
 }
 
-TEST_CASE("many threads get the right slices from a small cache", "[cache]") {
+TEST_CASE("many threads get the right slices from a small cache", "[cache][threads]") {
   const CountingStorage storage;
   TableCache cache(4 * 4096);
   std::atomic<int> wrong = 0;
