@@ -73,7 +73,9 @@ Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::st
   const bool preallocate = preallocation != Preallocation::kOff;
   ASSIGN_OR_RETURN(it->sink_,
                    Qcow2Sink::create(it->target_.storage(), data,
-                                     {build, preallocate, qcow2::Builder::Gaps::kLeave}));
+                                     {build, preallocate,
+                                      it->target_.file() ? qcow2::Builder::Gaps::kLeave
+                                                         : qcow2::Builder::Gaps::kUnknown}));
   return it;
 }
 

@@ -60,8 +60,13 @@ std::optional<uint64_t> LocalSource::cluster_size() const {
 
 Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
                               std::vector<qcow2::Extent>& out) {
-  if (overlay_) return overlay_->map(at, length, out);
-  return disk_.map(at, length, out, kExtentsAtOnce);
+  const size_t first = out.size();
+  if (overlay_) {
+    RETURN_IF_ERROR(overlay_->map(at, length, out));
+  } else {
+    RETURN_IF_ERROR(disk_.map(at, length, out, kExtentsAtOnce));
+  }
+  return holes_.split(disk_, out, first, first + 2 * kExtentsAtOnce);
 }
 
 }  // namespace copy

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "copy/file_holes.h"
 #include "copy/overlay_map.h"
 #include "copy/source.h"
 #include "qcow2/chain.h"
@@ -47,6 +48,7 @@ class LocalSource final : public Source {
   qcow2::Chain chain_;
   qcow2::Disk disk_;
   std::optional<OverlayMap> overlay_;
+  FileHoles holes_;
 };
 
 }  // namespace copy

@@ -42,8 +42,9 @@ class Builder {
  public:
   // What becomes of bytes of the file that nobody writes, because they do not matter.
   enum class Gaps {
-    kLeave,  // they are holes
-    kZero,   // write_zeroes (): so every byte but the header's cluster is written, or zeroed, once
+    kLeave,    // they are holes
+    kUnknown,  // they hold whatever was there: a block device
+    kZero,  // write_zeroes (): so every byte but the header's cluster is written, or zeroed, once
   };
   // `out` is empty and outlives the builder.  An error if the options contradict each other or the
   // disk is too large for them, in words for the user.

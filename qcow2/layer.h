@@ -11,6 +11,7 @@
 #include "qcow2/geometry.h"
 #include "qcow2/offset.h"
 #include "qcow2/result.h"
+#include "qcow2/storage.h"
 
 namespace qcow2 {
 
@@ -40,6 +41,9 @@ class Layer {
   // Reads [at, at + to.size ()) of a kData or kCompressed extent that `map` gave and that holds it.
   virtual Result<void> read(const Extent& extent, GuestOffset at,
                             std::span<std::byte> to) const = 0;
+
+  // Where the bytes of kData extents lie, at their `host`, if holes there are not told by `map`.
+  virtual const Storage* cluster_storage() const { return nullptr; }
 
   // The bytes of a kCompressed extent as they stand in the file; fewer at the end of the file.
   virtual Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const = 0;

@@ -3,7 +3,9 @@
 #include <cerrno>
 #include <set>
 
+#include "qcow2/disk.h"
 #include "qcow2/header.h"
+#include "qcow2/image.h"
 #include "qcow2/memory_storage.h"
 #include "qcow2/refcount_block.h"
 #include "tests/catch_text.h"
@@ -460,4 +462,39 @@ TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]"
   REQUIRE_OK((*builder)->place_compressed(ClusterIndex(at + 1), 1));
   REQUIRE_FAILS_WITH((*builder)->place_compressed(ClusterIndex(at + 2), 2'000'000),
                      "written.qcow2: compressed data at 0x2000000000000");
+}
+
+TEST_CASE("what is preallocated reads as zeros, whatever was in its place", "[builder]") {
+  BuildOptions options = small_options();
+  SECTION("version 2") {
+    options.version = 2;
+  }
+  SECTION("version 3") {}
+  SECTION("with subclusters") {
+    options.cluster_bits = 16;
+    options.extended_l2 = true;
+  }
+  // A device that held something else.
+  auto storage =
+      std::make_shared<MemoryStorage>("device", std::vector<std::byte>(4 << 20, std::byte{0xee}));
+  auto builder = Builder::create(*storage, options, Builder::Gaps::kUnknown);
+  REQUIRE_OK(builder);
+  const uint64_t clusters = options.size >> options.cluster_bits;
+  for (uint64_t at = 0; at < clusters;) {
+    const auto placed = (*builder)->place_preallocated(ClusterIndex(at), clusters - at);
+    REQUIRE_OK(placed);
+    at += placed->clusters;
+  }
+  REQUIRE_OK((*builder)->finish());
+  auto header = Header::read(*storage);
+  REQUIRE_OK(header);
+  const auto image =
+      Image::open(storage, *std::move(header), nullptr, std::make_shared<TableCache>(1 << 20));
+  REQUIRE_OK(image);
+  const auto layer = Image::active_layer(*image);
+  REQUIRE_OK(layer);
+  const Disk disk({*layer});
+  std::vector<std::byte> read(options.size, std::byte{1});
+  REQUIRE_OK(disk.read(GuestOffset(0), read));
+  CHECK(read == std::vector<std::byte>(options.size));
 }
