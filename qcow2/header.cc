@@ -107,18 +107,21 @@ Result<void> read_extensions(Header& header, Bytes cluster, size_t end) {
   return {};
 }
 
-Result<void> check_features(const Header& header) {
+Result<void> check_features(const Header& header, Header::Purpose purpose) {
   const uint64_t unknown = header.incompatible_features & ~incompatible::kKnown;
   if (unknown != 0)
     return fail(Error::unsupported(
         fmt::format("the image needs features that virt-compact does not know: {}",
                     feature_list(unknown, header.find_extension(HeaderExtension::kFeatureNames)))));
+  const bool check = purpose == Header::Purpose::kCheck;
   switch (header.crypt_method) {
     case CryptMethod::kNone:
       break;
     case CryptMethod::kAes:
+      if (check) break;
       return fail(Error::unsupported("the image is encrypted with AES, which is not supported"));
     case CryptMethod::kLuks:
+      if (check) break;
       return fail(Error::unsupported("the image is encrypted with LUKS, which is not supported"));
     default:
       return fail(Error::unsupported(
@@ -130,7 +133,7 @@ Result<void> check_features(const Header& header) {
   return {};
 }
 
-Result<void> check_tables(const Header& header) {
+Result<void> check_tables(const Header& header, Header::Purpose purpose) {
   const Geometry geometry = header.geometry();
   const uint64_t l1_needed = geometry.l1_entries_for(header.size);
   if (uint64_t{header.l1_entries} * 8 > Limits::kL1Bytes)
@@ -141,6 +144,7 @@ Result<void> check_tables(const Header& header) {
                                header.l1_entries, header.size, l1_needed));
   RETURN_IF_ERROR(
       check_table("L1 table", header.l1_table, uint64_t{header.l1_entries} * 8, geometry));
+  if (purpose == Header::Purpose::kCheck) return {};
 
   const uint64_t refcount_bytes = uint64_t{header.refcount_table_clusters} << header.cluster_bits;
   if (header.refcount_table_clusters == 0) return corrupt("there is no refcount table");
@@ -194,7 +198,7 @@ bool has_magic(std::span<const std::byte> start) {
   return start.size() >= 4 && load_be32(start.data()) == kMagic;
 }
 
-Result<Header> Header::read(const Storage& storage) {
+Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   // Enough for the fixed fields; the rest of the cluster follows once its size is known.
   std::array<std::byte, kLengthV3> fixed{};
   ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), fixed));
@@ -275,7 +279,7 @@ Result<Header> Header::read(const Storage& storage) {
   RETURN_IF_ERROR(read_extensions(header, cluster, extensions_end));
   if (backing_offset != 0)
     header.backing_file = text(Bytes(cluster).subspan(backing_offset, backing_length));
-  RETURN_IF_ERROR(check_features(header));
+  RETURN_IF_ERROR(check_features(header, purpose));
 
   const bool type_bit = (header.incompatible_features & incompatible::kCompressionType) != 0;
   if (type_bit != (header.compression_type != CompressionType::kDeflate))
@@ -283,7 +287,7 @@ Result<Header> Header::read(const Storage& storage) {
                                to_string(header.compression_type), type_bit ? "set" : "clear"));
   if (header.backing_file.find('\0') != std::string::npos)
     return corrupt("the backing file name holds a NUL byte");
-  RETURN_IF_ERROR(check_tables(header));
+  RETURN_IF_ERROR(check_tables(header, purpose));
   return header;
 }
 

@@ -106,7 +106,11 @@ struct Header {
   // clusters and do not wrap, names lie in the first cluster.  Nothing is said of what the tables
   // hold, nor whether they lie within the file.  Refuses encryption, and unknown incompatible
   // features by the name that the image's feature table gives them.
-  static Result<Header> read(const Storage& storage);
+  //
+  // kCheck is for those who want to tell what is wrong: then the fields of the refcount table and of
+  // the snapshot table may be anything, and encryption is no error, since metadata is in the clear.
+  enum class Purpose { kUse, kCheck };
+  static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 
   // The start of the first cluster: header, extensions, backing file name.  An error if that does
   // not fit into one cluster.

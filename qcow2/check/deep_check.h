@@ -1,0 +1,37 @@
+// Whether compressed clusters can be decoded, and what their descriptors should say.
+#pragma once
+
+#include <optional>
+
+#include "qcow2/check/finding.h"
+#include "qcow2/check/l2_check.h"
+#include "qcow2/codec_pool.h"
+#include "qcow2/header.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+// Thread-safe.
+class DeepCheck {
+ public:
+  // All must outlive it.
+  DeepCheck(const Storage& storage, const Header& header, uint64_t file_size)
+      : storage_(storage), header_(header), file_size_(file_size) {}
+
+  struct Answer {
+    bool decoded = false;
+    // Bytes of the file that the stream takes; without a stream what the descriptor says.
+    uint64_t length = 0;
+    // Without the times, and whose it is.
+    std::optional<Finding> finding;
+  };
+  Answer check(const CompressedReference& cluster);
+
+ private:
+  const Storage& storage_;
+  const Header& header_;
+  const uint64_t file_size_;
+  DecoderPool decoders_;
+};
+
+}  // namespace qcow2

@@ -1,0 +1,301 @@
+#include "qcow2/check/finding.h"
+
+#include <fmt/format.h>
+
+namespace qcow2 {
+
+namespace {
+
+using Kind = Finding::Kind;
+
+// "the data of guest offset 0x10000 in snapshot 2 of the table".
+std::string guest_text(const Finding& it) {
+  if (!it.guest) return "";
+  std::string text = fmt::format("guest offset {:#x}", it.guest->value());
+  if (it.snapshot != Finding::kActive) text += fmt::format(" of snapshot {}", it.snapshot);
+  return text;
+}
+
+// What is wrong with the entry, without where it stands.
+std::string entry_text(const Finding& it) {
+  switch (it.kind) {
+    case Kind::kL1Reserved:
+    case Kind::kL2Reserved:
+      return fmt::format("entry {:#x} has reserved bits set", it.found);
+    case Kind::kL1Copied:
+      if (it.expected == 0)
+        return fmt::format("entry {:#x} has the COPIED flag, but no table", it.found);
+      [[fallthrough]];
+    case Kind::kL2Copied:
+      return fmt::format("entry {:#x} {} the COPIED flag, but the refcount of its cluster is {}1",
+                         it.found, it.found > it.expected ? "has" : "lacks",
+                         it.found > it.expected ? "not " : "");
+    case Kind::kL2TableUnaligned:
+      return fmt::format("entry {:#x}: the L2 table does not begin at a cluster", it.found);
+    case Kind::kDataUnaligned:
+      return fmt::format("entry {:#x}: the data do not begin at a cluster", it.found);
+    case Kind::kPreallocatedUnaligned:
+      return fmt::format("entry {:#x}: reads as zeros, and its place does not begin at a cluster",
+                         it.found);
+    case Kind::kCompressedCopied:
+      return fmt::format("entry {:#x} has the COPIED flag, and is compressed", it.found);
+    case Kind::kCompressedInDataFile:
+      return fmt::format("entry {:#x} is compressed, but data are in an external file", it.found);
+    case Kind::kCompressedBitmap:
+      return fmt::format("entry {:#x} is compressed, and has subclusters", it.found);
+    case Kind::kSubclusterConflict:
+      return fmt::format("entry {:#x}: a subcluster is both allocated and zero", it.found);
+    case Kind::kSubclusterNowhere:
+      return fmt::format("entry {:#x}: subclusters are allocated, but there is no cluster",
+                         it.found);
+    case Kind::kZeroFlagVersion2:
+      return fmt::format("entry {:#x} has the zero flag, which version 2 does not have", it.found);
+    case Kind::kDescriptorTooLong:
+      return fmt::format(
+          "compressed entry {:#x} claims more sectors than its stream has: {:#x} is "
+          "right",
+          it.found, it.expected);
+    case Kind::kDescriptorTooShort:
+      return fmt::format(
+          "compressed entry {:#x} claims fewer sectors than its stream has: {:#x} "
+          "is right",
+          it.found, it.expected);
+    case Kind::kStreamTruncated:
+      return fmt::format(
+          "compressed entry {:#x}: the stream at {:#x} is cut off by the end of the "
+          "file",
+          it.found, it.host.value());
+    case Kind::kStreamDamaged:
+      return fmt::format("compressed entry {:#x}: the stream at {:#x} cannot be decoded", it.found,
+                         it.host.value());
+    default:
+      return {};
+  }
+}
+
+std::string refcount_text(const Finding& it, uint64_t cluster_size) {
+  const uint64_t cluster = it.host.value() / cluster_size;
+  const std::string which = it.times == 1 || it.kind == Kind::kRefcountOverflow
+                                ? fmt::format("cluster {} (at {:#x})", cluster, it.host.value())
+                                : fmt::format("clusters {} to {} (from {:#x})", cluster,
+                                              cluster + it.times - 1, it.host.value());
+  switch (it.kind) {
+    case Kind::kRefcountOverflow:
+      return fmt::format("{}: {} references, more than a refcount can say ({})", which, it.found,
+                         it.expected);
+    case Kind::kRefcountUnknown:
+      return fmt::format("{}: the refcount cannot be read, references={}", which, it.expected);
+    default:
+      return fmt::format("{}: refcount={} references={}", which, it.found, it.expected);
+  }
+}
+
+std::string structure_text(const Finding& it) {
+  switch (it.kind) {
+    case Kind::kRefcountTableUnusable:
+      return fmt::format("the header's refcount table at {:#x} with {} clusters is none",
+                         it.host.value(), it.found);
+    case Kind::kRefcountTableReserved:
+      return fmt::format("refcount table: entry {} is {:#x}: reserved bits are set", it.index,
+                         it.found);
+    case Kind::kRefcountBlockUnaligned:
+      return fmt::format("refcount table: entry {} is {:#x}: does not begin at a cluster", it.index,
+                         it.found);
+    case Kind::kRefcountBlockOutside:
+      return fmt::format("refcount table: entry {} is {:#x}: behind the end of the file", it.index,
+                         it.found);
+    case Kind::kRefcountBlockShared:
+      return fmt::format("refcount block {} at {:#x} has {} references", it.index, it.host.value(),
+                         it.found);
+    case Kind::kSnapshotTableUnusable:
+      return fmt::format("the snapshot table at {:#x} cannot be read as one", it.host.value());
+    case Kind::kSnapshotsTooMany:
+      return fmt::format("the header tells of {} snapshots: too many", it.found);
+    case Kind::kSnapshotIncomplete:
+      return fmt::format("snapshot {} lacks the size of its VM state or of its disk", it.index);
+    case Kind::kSnapshotExtraTooLong:
+      return fmt::format("snapshot {} has {} bytes of extra data: too many", it.index, it.found);
+    case Kind::kSnapshotL1Unaligned:
+      return fmt::format("snapshot {}: its L1 table at {:#x} does not begin at a cluster", it.index,
+                         it.found);
+    case Kind::kSnapshotL1TooLarge:
+      return fmt::format("snapshot {}: its L1 table has {} entries: too many", it.index, it.found);
+    case Kind::kSnapshotsWithDataFile:
+      return fmt::format("{} snapshots in an image with an external data file", it.found);
+    case Kind::kBitmapDirectoryUnusable:
+      return fmt::format("the directory of bitmaps at {:#x} is damaged (bitmap {})",
+                         it.host.value(), it.index);
+    case Kind::kBitmapTableUnusable:
+      return fmt::format("bitmap {}: its table is damaged", it.index);
+    case Kind::kBitmapTableEntry:
+      return fmt::format("bitmap {}: entry {:#x} of its table is invalid", it.index, it.found);
+    case Kind::kBitmapInUse:
+      return fmt::format(
+          "bitmap {} was not stored when the image was last closed: it is worth "
+          "nothing",
+          it.index);
+    case Kind::kDirty:
+      return "the image is marked dirty: it was not closed, its refcounts may be out of date";
+    case Kind::kCorruptBit:
+      return "the image is marked corrupt: QEMU opens it for reading alone";
+    case Kind::kUnreadable:
+      return fmt::format("the {} at {:#x} cannot be read", to_string(it.place), it.host.value());
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+const char* to_string(Finding::Kind kind) {
+  switch (kind) {
+    case Kind::kLeak:
+      return "leak";
+    case Kind::kRefcountTooLow:
+      return "refcount-too-low";
+    case Kind::kRefcountOverflow:
+      return "refcount-overflow";
+    case Kind::kRefcountUnknown:
+      return "refcount-unknown";
+    case Kind::kRefcountTableUnusable:
+      return "refcount-table-unusable";
+    case Kind::kRefcountTableReserved:
+      return "refcount-table-reserved-bits";
+    case Kind::kRefcountBlockUnaligned:
+      return "refcount-block-unaligned";
+    case Kind::kRefcountBlockOutside:
+      return "refcount-block-outside-file";
+    case Kind::kRefcountBlockShared:
+      return "refcount-block-shared";
+    case Kind::kL1Reserved:
+      return "l1-reserved-bits";
+    case Kind::kL1Copied:
+      return "l1-copied-flag";
+    case Kind::kL2TableUnaligned:
+      return "l2-table-unaligned";
+    case Kind::kL2Reserved:
+      return "l2-reserved-bits";
+    case Kind::kL2Copied:
+      return "l2-copied-flag";
+    case Kind::kDataUnaligned:
+      return "data-unaligned";
+    case Kind::kPreallocatedUnaligned:
+      return "preallocated-unaligned";
+    case Kind::kCompressedCopied:
+      return "compressed-copied-flag";
+    case Kind::kCompressedInDataFile:
+      return "compressed-with-data-file";
+    case Kind::kCompressedBitmap:
+      return "compressed-with-subclusters";
+    case Kind::kSubclusterConflict:
+      return "subcluster-allocated-and-zero";
+    case Kind::kSubclusterNowhere:
+      return "subcluster-without-cluster";
+    case Kind::kZeroFlagVersion2:
+      return "zero-flag-in-version-2";
+    case Kind::kReferenceOutside:
+      return "outside-file";
+    case Kind::kOverlap:
+      return "overlap";
+    case Kind::kSnapshotTableUnusable:
+      return "snapshot-table-unusable";
+    case Kind::kSnapshotsTooMany:
+      return "snapshots-too-many";
+    case Kind::kSnapshotIncomplete:
+      return "snapshot-incomplete";
+    case Kind::kSnapshotExtraTooLong:
+      return "snapshot-extra-data-too-long";
+    case Kind::kSnapshotL1Unaligned:
+      return "snapshot-l1-unaligned";
+    case Kind::kSnapshotL1TooLarge:
+      return "snapshot-l1-too-large";
+    case Kind::kSnapshotsWithDataFile:
+      return "snapshots-with-data-file";
+    case Kind::kBitmapDirectoryUnusable:
+      return "bitmap-directory-unusable";
+    case Kind::kBitmapTableUnusable:
+      return "bitmap-table-unusable";
+    case Kind::kBitmapTableEntry:
+      return "bitmap-table-entry";
+    case Kind::kBitmapInUse:
+      return "bitmap-in-use";
+    case Kind::kDirty:
+      return "dirty";
+    case Kind::kCorruptBit:
+      return "marked-corrupt";
+    case Kind::kDescriptorTooLong:
+      return "descriptor-too-long";
+    case Kind::kDescriptorTooShort:
+      return "descriptor-too-short";
+    case Kind::kStreamTruncated:
+      return "stream-truncated";
+    case Kind::kStreamDamaged:
+      return "stream-damaged";
+    case Kind::kUnreadable:
+      return "unreadable";
+  }
+  return "";
+}
+
+const char* to_string(Finding::Severity severity) {
+  switch (severity) {
+    case Finding::Severity::kNote:
+      return "note";
+    case Finding::Severity::kLeak:
+      return "leak";
+    case Finding::Severity::kCorruption:
+      return "corruption";
+    case Finding::Severity::kCheckError:
+      return "check-error";
+  }
+  return "";
+}
+
+const char* to_string(Finding::Place place) {
+  switch (place) {
+    case Finding::Place::kHeader:
+      return "header";
+    case Finding::Place::kL1Table:
+      return "L1 table";
+    case Finding::Place::kL2Table:
+      return "L2 table";
+    case Finding::Place::kData:
+      return "data";
+    case Finding::Place::kCompressed:
+      return "compressed data";
+    case Finding::Place::kRefcountTable:
+      return "refcount table";
+    case Finding::Place::kRefcountBlock:
+      return "refcount block";
+    case Finding::Place::kSnapshotTable:
+      return "snapshot table";
+    case Finding::Place::kBitmapDirectory:
+      return "bitmap directory";
+    case Finding::Place::kBitmapTable:
+      return "bitmap table";
+    case Finding::Place::kBitmapData:
+      return "bitmap data";
+    case Finding::Place::kEncryptionHeader:
+      return "encryption header";
+  }
+  return "";
+}
+
+std::string describe(const Finding& it, uint64_t cluster_size) {
+  std::string text = entry_text(it);
+  if (text.empty()) text = structure_text(it);
+  if (it.kind == Kind::kReferenceOutside)
+    text = fmt::format("the {} at {:#x} ({} bytes) lies behind the end of the file",
+                       to_string(it.place), it.host.value(), it.found);
+  if (it.kind == Kind::kOverlap)
+    text = fmt::format("{} and {} are in one place, at {:#x}", to_string(it.place),
+                       to_string(it.other), it.host.value());
+  if (text.empty()) return refcount_text(it, cluster_size);
+  if (const std::string guest = guest_text(it); !guest.empty()) text = guest + ": " + text;
+  if (it.entry && it.place != Finding::Place::kHeader)
+    text += fmt::format(" (entry at {:#x})", it.entry->value());
+  if (it.times > 1) text += fmt::format(", {} times", it.times);
+  return text;
+}
+
+}  // namespace qcow2

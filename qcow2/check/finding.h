@@ -1,0 +1,117 @@
+// What a check finds wrong with an image.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "qcow2/offset.h"
+
+namespace qcow2 {
+
+struct Finding {
+  enum class Kind {
+    // Counts.  `host` is the first of `times` clusters that follow each other.
+    kLeak,              // counted more often than referred to
+    kRefcountTooLow,    // counted less often
+    kRefcountOverflow,  // more references than a count of this width can say
+    kRefcountUnknown,   // the block that counts them cannot be used
+    // The refcount table.  `index`: of its entry.
+    kRefcountTableUnusable,  // the header's fields lead to no table
+    kRefcountTableReserved,  // reserved bits of an entry
+    kRefcountBlockUnaligned,
+    kRefcountBlockOutside,
+    kRefcountBlockShared,  // found: the references to the block's cluster
+    // L1 and L2 tables.  `entry` is where the entry stands, `found` what it is and `expected` what
+    // it should be, where that can be said.
+    kL1Reserved,
+    kL1Copied,
+    kL2TableUnaligned,
+    kL2Reserved,
+    kL2Copied,
+    kDataUnaligned,
+    kPreallocatedUnaligned,  // the same where the guest reads zeros in any case
+    kCompressedCopied,
+    kCompressedInDataFile,
+    kCompressedBitmap,    // an extended entry, compressed, with subclusters
+    kSubclusterConflict,  // a subcluster both allocated and zero
+    kSubclusterNowhere,   // allocated subclusters of a cluster that has no place
+    kZeroFlagVersion2,
+    kReferenceOutside,  // a cluster or more behind the end of the file; found: bytes of it
+    kOverlap,           // metadata and something else in one cluster
+    // The snapshot table.  `index`: which one.
+    kSnapshotTableUnusable,
+    kSnapshotsTooMany,
+    kSnapshotIncomplete,  // no VM state size or disk size in version 3
+    kSnapshotExtraTooLong,
+    kSnapshotL1Unaligned,
+    kSnapshotL1TooLarge,
+    kSnapshotsWithDataFile,
+    // Bitmaps.  `index`: which one.
+    kBitmapDirectoryUnusable,
+    kBitmapTableUnusable,
+    kBitmapTableEntry,
+    kBitmapInUse,
+    // The header.
+    kDirty,
+    kCorruptBit,
+    // Compressed clusters, of a deep check.  `expected`: the right entry, for the first two.
+    kDescriptorTooLong,
+    kDescriptorTooShort,
+    kStreamTruncated,  // goes on behind the end of the file
+    kStreamDamaged,
+    // The storage said no.
+    kUnreadable,
+  };
+
+  enum class Severity {
+    kNote,        // nothing is wrong by it
+    kLeak,        // space is lost
+    kCorruption,  // data is damaged, or will be
+    kCheckError,  // something could not be checked
+  };
+
+  // The structure that refers, or that is referred to.
+  enum class Place {
+    kHeader,
+    kL1Table,
+    kL2Table,
+    kData,
+    kCompressed,
+    kRefcountTable,
+    kRefcountBlock,
+    kSnapshotTable,
+    kBitmapDirectory,
+    kBitmapTable,
+    kBitmapData,
+    kEncryptionHeader,
+  };
+
+  static constexpr uint32_t kActive = std::numeric_limits<uint32_t>::max();
+
+  Kind kind;
+  Severity severity = Severity::kCorruption;
+  Place place = Place::kData;
+  Place other = Place::kData;  // kOverlap: what lies there, too
+  bool repairable = false;     // by check -r all
+  uint64_t times = 1;          // how often it counts in the sums
+  HostOffset host;             // of what it is about, or that is pointed to
+  std::optional<GuestOffset> guest;
+  std::optional<HostOffset> entry;  // of the entry in the file that is wrong
+  uint64_t found = 0;
+  uint64_t expected = 0;
+  uint32_t snapshot = kActive;  // whose disk `guest` belongs to, as an index of the snapshot table
+  uint64_t index = 0;
+};
+
+// Words with hyphens, for JSON: "refcount-too-low".
+const char* to_string(Finding::Kind kind);
+const char* to_string(Finding::Severity severity);
+// For a person: "L2 table".
+const char* to_string(Finding::Place place);
+
+// One line without an end, for a person: what, where, what it should be.
+std::string describe(const Finding& finding, uint64_t cluster_size);
+
+}  // namespace qcow2

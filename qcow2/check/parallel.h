@@ -1,0 +1,37 @@
+// The same for many things, on several threads.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace qcow2 {
+
+// Calls work (i) for all i below `count`, each once.  What a call throws is thrown here, when all
+// have ended.
+template <typename Work>
+void parallel_for(size_t count, unsigned threads, const Work& work) {
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr thrown;  // guarded by mutex
+  const auto run = [&] {
+    try {
+      for (size_t i = next++; i < count; i = next++) work(i);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      thrown = std::current_exception();
+      next = count;
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (unsigned i = 1; i < threads && i < count; ++i) others.emplace_back(run);
+    run();
+  }
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+}  // namespace qcow2

@@ -1,0 +1,86 @@
+#include "qcow2/check/snapshot_scan.h"
+
+#include <array>
+
+#include "qcow2/byte_order.h"
+#include "qcow2/check/padded_read.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Of an entry: the fields before the extra data, and what version 3 wants of that.
+constexpr uint64_t kFixedBytes = 40;
+constexpr uint32_t kExtraBytesV3 = 16;
+
+}  // namespace
+
+Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& header,
+                                        const std::function<void(const Finding&)>& found) {
+  SnapshotScan scan;
+  const Geometry geometry = header.geometry();
+  const HostOffset begin = header.snapshot_table;
+  const auto tell = [&](Finding::Kind kind, Finding::Severity severity, uint64_t index, uint64_t at,
+                        uint64_t value, bool repairable) {
+    Finding it{};
+    it.kind = kind;
+    it.severity = severity;
+    it.place = Finding::Place::kSnapshotTable;
+    it.host = begin;
+    it.entry = HostOffset(at);
+    it.found = value;
+    it.index = index;
+    it.repairable = repairable;
+    found(it);
+  };
+  using Kind = Finding::Kind;
+  using Severity = Finding::Severity;
+  if (header.snapshot_count == 0) {
+    scan.complete = true;
+    return scan;
+  }
+  if (header.snapshot_count > Limits::kSnapshots) {
+    tell(Kind::kSnapshotsTooMany, Severity::kCheckError, 0, 60, header.snapshot_count, true);
+    return scan;
+  }
+  if (geometry.offset_in_cluster(begin.value()) != 0 ||
+      begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes) {
+    tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, 0, 64, begin.value(), false);
+    return scan;
+  }
+
+  for (uint32_t i = 0; i < header.snapshot_count; ++i) {
+    scan.bytes = (scan.bytes + 7) / 8 * 8;
+    const HostOffset at = begin + scan.bytes;
+    std::array<std::byte, kFixedBytes> fixed{};
+    RETURN_IF_ERROR(with_context(read_padded(storage, at, fixed), "snapshot table"));
+    const uint32_t extra = load_be32(&fixed[36]);
+    const uint64_t names = uint64_t{load_be16(&fixed[12])} + load_be16(&fixed[14]);
+    scan.bytes += kFixedBytes + extra + names;
+    if (scan.bytes > Limits::kSnapshotTableBytes) {
+      tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, i, at.value(), scan.bytes, true);
+      return scan;
+    }
+    if (extra > Limits::kSnapshotExtraBytes)
+      tell(Kind::kSnapshotExtraTooLong, Severity::kCorruption, i, at.value(), extra, true);
+    if (header.version >= 3 && extra < kExtraBytesV3)
+      tell(Kind::kSnapshotIncomplete, Severity::kCorruption, i, at.value(), extra, true);
+
+    Row row{HostOffset(load_be64(&fixed[0])), load_be32(&fixed[8]), false};
+    if (geometry.offset_in_cluster(row.l1_table.value()) != 0)
+      tell(Kind::kSnapshotL1Unaligned, Severity::kCorruption, i, at.value(), row.l1_table.value(),
+           false);
+    else if (row.l1_entries > Limits::kL1Bytes / 8)
+      tell(Kind::kSnapshotL1TooLarge, Severity::kCorruption, i, at.value(), row.l1_entries, false);
+    else
+      row.walkable = true;
+    scan.rows.push_back(row);
+  }
+  if (header.has_data_file())
+    tell(Kind::kSnapshotsWithDataFile, Severity::kCorruption, 0, begin.value(),
+         header.snapshot_count, false);
+  scan.complete = true;
+  return scan;
+}
+
+}  // namespace qcow2
