@@ -155,7 +155,7 @@ Result<void> DiskWriter::close() {
   // The first unlinks, the second writes the lower counts of what that has freed.
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
-  if (!header_ready_) return {};
+  if (!header_ready_ && options_.freed_before == 0) return {};
   Result<void> shortened;
   if (options_.discard && freed_ > 0) {
     shortened = shorten();
@@ -171,7 +171,7 @@ Result<void> DiskWriter::close() {
     refcounts_->cut(end);
   }
   RETURN_IF_ERROR(storage_->flush());
-  if (lazy_) RETURN_IF_ERROR(write_features(false));
+  if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));
   return with_context(shortened, "the image is sound, but could not be made shorter");
 }
 

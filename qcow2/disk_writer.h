@@ -48,6 +48,7 @@ class DiskWriter {
  public:
   struct Options {
     bool discard = true;                // give freed clusters back to the filesystem
+    uint64_t freed_before = 0;          // clusters, by somebody else: close () may use their room
     uint64_t changes_limit = 16 << 20;  // bytes of changed L2 tables before a commit
   };
 
@@ -115,7 +116,8 @@ class DiskWriter {
       : image_(std::move(image)),
         geometry_(image_->geometry()),
         options_(options),
-        lazy_((image_->header().compatible_features & compatible::kLazyRefcounts) != 0) {}
+        lazy_((image_->header().compatible_features & compatible::kLazyRefcounts) != 0),
+        freed_(options.freed_before) {}
 
   bool has_backing() const { return disk_->layers().size() > 1; }
   bool has_data_file() const { return data_ != storage_; }
@@ -211,7 +213,7 @@ class DiskWriter {
 
   mutable std::atomic<uint64_t> allocated_{0};
   mutable std::atomic<uint64_t> zeroed_{0};
-  mutable std::atomic<uint64_t> freed_{0};
+  mutable std::atomic<uint64_t> freed_;
   mutable std::atomic<uint64_t> cut_off_{0};
 };
 

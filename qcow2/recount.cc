@@ -104,6 +104,7 @@ class Recount {
   }
 
   Result<void> clear_dirty() {
+    if (image_.header().version < 3) return {};
     std::array<std::byte, 8> bytes{};
     store_be64(bytes.data(), image_.header().incompatible_features & ~incompatible::kDirty);
     RETURN_IF_ERROR(storage_.write(kIncompatibleField, bytes));
@@ -125,10 +126,8 @@ Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image
     return Recount(*storage, image, *refcounts).run();
   }();
   if (done || done.error().kind() == Error::Kind::kSystem) return done;
-  return fail(
-      Error::corrupt(fmt::format("{}: the image is marked dirty, and its refcounts cannot "
-                                 "be mended here: {}{}",
-                                 image.name(), done.error().message(), kAdvice)));
+  return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be counted anew: {}{}",
+                                         image.name(), done.error().message(), kAdvice)));
 }
 
 }  // namespace qcow2

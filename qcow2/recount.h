@@ -15,6 +15,8 @@ namespace qcow2 {
 // nowhere else in the active tables, and clears the bit.  Interrupted at any moment, the image is
 // as sound as it was, and still marked.
 //
+// Where nothing was marked (QEMU has no such bit in version 2) it does the same.
+//
 // What it cannot mend, because the tables contradict each other or the counts have no place in the
 // file, is an error that says so.
 Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image);

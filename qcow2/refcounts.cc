@@ -250,6 +250,72 @@ Result<Refcounts::Run> Refcounts::allocate(uint64_t wanted) {
   return run;
 }
 
+// The blocks that count the run go before it: in their usual places they would cut it in two.
+//
+//     | blocks of ranges that have none | the run |
+Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
+  for (uint64_t start = end_;;) {
+    std::vector<uint64_t> missing;
+    uint64_t last = 0;
+    for (bool grew = true; grew;) {
+      // More blocks may reach into one more range.
+      last = block_index(start + missing.size() + wanted - 1);
+      const size_t known = missing.size();
+      missing.clear();
+      for (uint64_t index = block_index(start); index <= last; ++index)
+        if (index >= table_.size() || table_[index] == 0) missing.push_back(index);
+      grew = missing.size() != known;
+    }
+    if (last >= table_.size()) {
+      RETURN_IF_ERROR(grow_table(last));
+      start = end_;
+      continue;
+    }
+
+    const uint64_t stop = start + missing.size() + wanted;
+    uint64_t free = start;
+    for (; free < stop; ++free) {
+      ASSIGN_OR_RETURN(const uint64_t count, count_of(free));
+      if (count != 0) break;
+    }
+    if (free < stop) {
+      // Counted though the file does not reach it: a crash came between the two.
+      start = free + 1;
+      continue;
+    }
+    for (size_t i = 0; i < missing.size(); ++i) {
+      Block block;
+      block.at = geometry_.start_of(HostCluster(start + i));
+      block.bytes.resize(geometry_.cluster_size());
+      block.dirty_begin = 0;
+      block.dirty_end = geometry_.cluster_size();
+      table_[missing[i]] = block.at.value();
+      changed_entries_.insert(missing[i]);
+      blocks_.insert_or_assign(missing[i], std::move(block));
+    }
+    for (uint64_t cluster = start; cluster < start + missing.size(); ++cluster) {
+      ASSIGN_OR_RETURN(Block * block, require_block(block_index(cluster)));
+      set_count(*block, cluster, 1);
+    }
+    end_ = stop;
+    return Run{HostCluster(start + missing.size()), wanted, true};
+  }
+}
+
+Result<Refcounts::Run> Refcounts::allocate_table(uint64_t wanted) {
+  const std::lock_guard lock(mutex_);
+  Run run{};
+  ASSIGN_OR_RETURN(const bool found, find_hole(wanted, run_hint_, kRunScan, run));
+  if (!found) {
+    ASSIGN_OR_RETURN(run, append_table(wanted));
+  }
+  for (uint64_t cluster = run.first.value(); cluster < run.first.value() + run.count; ++cluster) {
+    ASSIGN_OR_RETURN(Block * block, require_block(block_index(cluster)));
+    set_count(*block, cluster, 1);
+  }
+  return run;
+}
+
 Result<Refcounts::Run> Refcounts::take_below(uint64_t limit, uint64_t wanted) {
   limit = std::min(limit, end_);
   Run run{HostCluster(0), 0, false};

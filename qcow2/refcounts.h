@@ -57,6 +57,9 @@ class Refcounts {
   // Up to `wanted` (at least 1) free clusters in a row, whose refcounts are 1 from now on.
   Result<Run> allocate(uint64_t wanted);
 
+  // `wanted` (at least 1) free clusters in a row, for a table: no fewer.
+  Result<Run> allocate_table(uint64_t wanted);
+
   // One reference less for each; appends the runs that are free by this to `freed`.  They may be
   // allocated at once, so nothing may refer to them, neither in the file nor in any thread.
   Result<void> release(HostCluster first, uint64_t count, std::vector<Run>& freed);
@@ -121,6 +124,7 @@ class Refcounts {
   void set_count(Block& block, uint64_t cluster, uint64_t count);
   Result<bool> find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run);
   Result<Run> append(uint64_t wanted);
+  Result<Run> append_table(uint64_t wanted);
   Result<Run> take_below(uint64_t limit, uint64_t wanted);
   Result<void> release_run(Run run);
   bool counts_only_itself(const Block& block, uint64_t index) const;

@@ -59,6 +59,16 @@ Result<References> References::find(const Image& image) {
   return it;
 }
 
+Result<References> References::find_disk(const Image& image, HostOffset l1_table,
+                                         uint64_t l1_entries) {
+  References it(image);
+  ASSIGN_OR_RETURN(it.file_size_, image.storage().size());
+  RETURN_IF_ERROR(with_context(it.add_l1_table(l1_table, l1_entries, true), image.name()));
+  it.tables_.clear();
+  compact(it.l2_tables_);
+  return it;
+}
+
 // A table of `length` bytes.
 Result<void> References::add(HostOffset at, uint64_t length, const char* what) {
   if (length == 0) return {};

@@ -25,11 +25,16 @@ class References {
   // within the file and apart from each other, so that no image is more work than its file is long.
   static Result<References> find(const Image& image);
 
+  // Those alone that one L1 table makes: to L2 tables, and through them to the guest's clusters;
+  // not to the table itself.  It must lie within the file.
+  static Result<References> find_disk(const Image& image, HostOffset l1_table, uint64_t l1_entries);
+
   // Calls `visit` for all, reading each L2 table once.  An entry that points behind the end of the
   // file, or not to the start of a cluster, is an error.
   Result<void> visit(const Visit& visit) const;
 
-  // An L2 table that the active L1 table points to: for those who look at its entries.
+  // An L2 table that the active L1 (or the one of find_disk ()) table points to: for those who look
+  // at its entries.
   struct Table {
     uint64_t l1_index;
     uint64_t l1_entry;

@@ -107,6 +107,45 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
   return snapshots;
 }
 
+std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots,
+                                             uint32_t version) {
+  std::vector<std::byte> bytes;
+  for (const Snapshot& it : snapshots) {
+    // What an entry had, and what its version asks for.
+    uint32_t extra_bytes = std::max(it.extra_bytes, version >= 3 ? kExtraDiskSize : 0);
+    if (it.instruction_count != UINT64_MAX)
+      extra_bytes = std::max(extra_bytes, kExtraInstructionCount);
+    size_t at = (bytes.size() + 7) / 8 * 8;
+    bytes.resize(at + kFixedBytes + extra_bytes + it.id.size() + it.name.size());
+    std::byte* to = &bytes[at];
+    store_be64(to, it.l1_table.value());
+    store_be32(to + 8, it.l1_entries);
+    store_be16(to + 12, static_cast<uint16_t>(it.id.size()));
+    store_be16(to + 14, static_cast<uint16_t>(it.name.size()));
+    store_be32(to + 16, it.date_seconds);
+    store_be32(to + 20, it.date_nanoseconds);
+    store_be64(to + 24, it.vm_clock_nanoseconds);
+    // 32 bits: where there is more, the extra data says it.
+    store_be32(to + 32, extra_bytes >= kExtraVmStateSize && it.vm_state_size > UINT32_MAX
+                            ? 0
+                            : static_cast<uint32_t>(it.vm_state_size));
+    store_be32(to + 36, extra_bytes);
+    to += kFixedBytes;
+    if (extra_bytes >= kExtraVmStateSize) store_be64(to, it.vm_state_size);
+    if (extra_bytes >= kExtraDiskSize) store_be64(to + 8, it.disk_size);
+    if (extra_bytes >= kExtraInstructionCount) {
+      store_be64(to + 16, it.instruction_count);
+      std::copy_n(it.unknown_extra.begin(),
+                  std::min<size_t>(it.unknown_extra.size(), extra_bytes - kExtraInstructionCount),
+                  to + kExtraInstructionCount);
+    }
+    to = std::copy_n(reinterpret_cast<const std::byte*>(it.id.data()), it.id.size(),
+                     to + extra_bytes);
+    std::copy_n(reinterpret_cast<const std::byte*>(it.name.data()), it.name.size(), to);
+  }
+  return bytes;
+}
+
 uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
   uint64_t bytes = 0;
   for (const Snapshot& it : snapshots)

@@ -33,6 +33,10 @@ struct Snapshot {
 // the limit; whether it lies within the file is said when it is read.
 Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header);
 
+// Their table as it stands in a file of `version`.
+std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots,
+                                             uint32_t version);
+
 // The length of their table in the file, bytes.
 uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots);
 
