@@ -132,6 +132,11 @@ Error Appliance::last_error(std::string_view what) const {
                          fmt::format("{}: {}", what, first_line(text ? text : "unknown error")));
 }
 
+Result<void> Appliance::cancelled() const {
+  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  return {};
+}
+
 Result<void> Appliance::check(int returned, std::string_view what) const {
   if (returned == -1) return qcow2::fail(last_error(what));
   return {};

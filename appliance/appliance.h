@@ -57,6 +57,9 @@ class Appliance {
   // Of the last call, which failed.
   qcow2::Error last_error(std::string_view what) const;
 
+  // An error when somebody wants us to stop.
+  qcow2::Result<void> cancelled() const;
+
   // Whether the processor is emulated, which is slow.
   bool emulated() const { return emulated_; }
 

@@ -10,6 +10,7 @@ enum class Phase {
   kLayout,  // going through the source to learn what a file will be like that is to be streamed
   kCopy,
   kVerify,
+  kTrim,  // in an appliance
 };
 
 inline const char* to_string(Phase phase) {
@@ -18,6 +19,8 @@ inline const char* to_string(Phase phase) {
       return "layout";
     case Phase::kVerify:
       return "verify";
+    case Phase::kTrim:
+      return "trim";
     case Phase::kCopy:
       break;
   }

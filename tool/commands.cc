@@ -2,6 +2,7 @@
 #include "tool/copy_command.h"
 #include "tool/info_command.h"
 #include "tool/punch_command.h"
+#include "tool/trim_command.h"
 
 namespace tool {
 
@@ -10,6 +11,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
+  commands.push_back(std::make_unique<TrimCommand>());
   return commands;
 }
 

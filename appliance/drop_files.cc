@@ -1,0 +1,132 @@
+#include "appliance/drop_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdlib>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+#include "appliance/swap_header.h"
+
+namespace appliance {
+
+using qcow2::Result;
+
+namespace {
+
+// Of what is written at once; libguestfs's messages are no longer than 4 MiB.
+constexpr uint64_t kPiece = 2 << 20;
+// Where installers put swap files, beside what /etc/fstab says.
+constexpr std::array<const char*, 4> kUsualSwapFiles{"/swapfile", "/swap.img", "/swap/swapfile",
+                                                     "/var/swap"};
+constexpr uint64_t kLargestFstab = 1 << 20;
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+Result<void> drop_windows_files(const Appliance& it, const TrimOptions::Drop& drop,
+                                const Space& space, std::vector<DroppedFile>& dropped) {
+  guestfs_h* const g = it.handle();
+  ASSIGN_OR_RETURN(const auto names, it.list(guestfs_ls(g, "/"), space.device));
+  for (const std::string& name : names) {
+    const std::string known = lower(name);
+    if (!(drop.pagefile && known == "pagefile.sys") &&
+        !(drop.swapfile && known == "swapfile.sys") && !(drop.hiberfile && known == "hiberfil.sys"))
+      continue;
+    const std::string path = "/" + name;
+    if (guestfs_is_file(g, path.c_str()) != 1) continue;
+    const int64_t size = guestfs_filesize(g, path.c_str());
+    RETURN_IF_ERROR(it.check(guestfs_rm(g, path.c_str()), space.device + ":" + path));
+    dropped.push_back({space.device, path, static_cast<uint64_t>(std::max<int64_t>(size, 0))});
+  }
+  return {};
+}
+
+std::vector<std::string> swap_files_of_fstab(const Appliance& it) {
+  guestfs_h* const g = it.handle();
+  std::vector<std::string> paths;
+  const int64_t size = guestfs_filesize(g, "/etc/fstab");
+  if (guestfs_is_file(g, "/etc/fstab") != 1 || size < 0 ||
+      static_cast<uint64_t>(size) > kLargestFstab)
+    return paths;
+  size_t length = 0;
+  char* const text = guestfs_read_file(g, "/etc/fstab", &length);
+  if (!text) return paths;
+  std::istringstream lines(std::string(text, length));
+  std::free(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string what, where, type;
+    if (words >> what >> where >> type && type == "swap" && what.starts_with("/") &&
+        !what.starts_with("/dev/"))
+      paths.push_back(what);
+  }
+  return paths;
+}
+
+// The start of a file that is swap space; empty: it is none.
+std::string swap_header(const Appliance& it, const std::string& path) {
+  guestfs_h* const g = it.handle();
+  if (guestfs_is_file(g, path.c_str()) != 1) return {};
+  size_t length = 0;
+  const std::unique_ptr<char, decltype(&std::free)> start(
+      guestfs_pread(g, path.c_str(), SwapHeader::kKept, 0, &length), std::free);
+  if (!start) return {};
+  std::string text(start.get(), length);
+  return SwapHeader::is_in(text) ? text : std::string();
+}
+
+Result<void> drop_swap_files(const Appliance& it, const Space& space,
+                             std::vector<DroppedFile>& dropped) {
+  guestfs_h* const g = it.handle();
+  std::vector<std::string> paths = swap_files_of_fstab(it);
+  paths.insert(paths.end(), kUsualSwapFiles.begin(), kUsualSwapFiles.end());
+  std::sort(paths.begin(), paths.end());
+  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
+  const std::string zeros(kPiece, '\0');
+  for (const std::string& path : paths) {
+    const std::string header = swap_header(it, path);
+    if (header.empty()) continue;
+    const std::string what = space.device + ":" + path;
+    const int64_t size = guestfs_filesize(g, path.c_str());
+    RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, what));
+    const auto put = [&](const char* bytes, uint64_t length, uint64_t at) -> Result<void> {
+      while (length > 0) {
+        RETURN_IF_ERROR(it.cancelled());
+        const int written =
+            guestfs_pwrite(g, path.c_str(), bytes, length, static_cast<int64_t>(at));
+        RETURN_IF_ERROR(it.check(written <= 0 ? -1 : 0, what));
+        bytes += written;
+        at += static_cast<uint64_t>(written);
+        length -= static_cast<uint64_t>(written);
+      }
+      return {};
+    };
+    const std::string kept = SwapHeader::without_session(header);
+    if (kept != header) RETURN_IF_ERROR(put(kept.data(), kept.size(), 0));
+    const auto end = static_cast<uint64_t>(size);
+    for (uint64_t at = SwapHeader::kKept; at < end; at += kPiece)
+      RETURN_IF_ERROR(put(zeros.data(), std::min(kPiece, end - at), at));
+    dropped.push_back({space.device, path, end});
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> drop_files(const Appliance& it, const TrimOptions::Drop& drop, const Space& space,
+                        std::vector<DroppedFile>& dropped) {
+  if (space.type == "ntfs") return drop_windows_files(it, drop, space, dropped);
+  if (drop.swap) return drop_swap_files(it, space, dropped);
+  return {};
+}
+
+}  // namespace appliance

@@ -1,0 +1,20 @@
+// Files that a guest makes again when it boots.
+#pragma once
+
+#include <vector>
+
+#include "appliance/appliance.h"
+#include "appliance/survey.h"
+#include "appliance/trim.h"
+#include "appliance/trim_report.h"
+#include "qcow2/result.h"
+
+namespace appliance {
+
+// Of the filesystem that is mounted at "/": removes Windows's page file, swap file and hibernation
+// file, which it makes anew; and fills Linux's swap files with zeros, which become holes of the
+// image but none of the file, since Linux takes no swap file with holes.  Their header stays.
+qcow2::Result<void> drop_files(const Appliance& appliance, const TrimOptions::Drop& drop,
+                               const Space& space, std::vector<DroppedFile>& dropped);
+
+}  // namespace appliance

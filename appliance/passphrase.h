@@ -1,0 +1,34 @@
+// How encrypted disks are opened: the --key of the virt-* tools (guestfish(1)).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "appliance/appliance.h"
+#include "appliance/observer.h"
+#include "qcow2/result.h"
+
+namespace appliance {
+
+struct Passphrase {
+  std::string selector;  // a device, a UUID of LUKS, or "all"
+  std::string text;      // unless `clevis`
+  bool clevis = false;   // a server of the network's knows it
+};
+
+// "SELECTOR:key:TEXT", "SELECTOR:file:PATH" (whose first line counts), "SELECTOR:clevis".  No error
+// shows a passphrase.
+qcow2::Result<Passphrase> parse_passphrase(std::string_view text);
+
+// Opens each encrypted device that a passphrase fits, so that trimming reaches through it, and
+// activates the logical volumes in it.  Tells the observer of those that did not open.  Returns the
+// devices that were opened.
+qcow2::Result<std::vector<std::string>> open_encrypted(const Appliance& appliance,
+                                                       const std::vector<Passphrase>& passphrases,
+                                                       Observer& observer);
+
+// What blkid calls encrypted devices.
+bool is_encrypted(std::string_view type);
+
+}  // namespace appliance

@@ -1,0 +1,193 @@
+#include "appliance/space_trimmer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "appliance/drop_files.h"
+#include "appliance/swap_header.h"
+#include "appliance/zero_fill.h"
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr int64_t kReadOnly = 1;  // of statvfs's flags
+
+// Filesystems that nobody writes to once they are made.
+bool is_read_only_by_nature(const std::string& type) {
+  return type == "iso9660" || type == "squashfs" || type == "erofs" || type == "cramfs";
+}
+
+bool is_encrypted_mapping(const std::string& device) {
+  return device.starts_with("/dev/mapper/crypt");
+}
+
+}  // namespace
+
+Result<TrimmedSpace> SpaceTrimmer::trim(const Space& space,
+                                        const std::function<void(uint64_t)>& filled) {
+  const auto start = std::chrono::steady_clock::now();
+  TrimmedSpace result;
+  result.device = space.device;
+  result.type = space.type;
+  result.label = space.label;
+  result.uuid = space.uuid;
+  result.size = space.size;
+  const auto done = handle(space, filled, result);
+  if (!done && done.error().kind() == Error::Kind::kCancelled) return qcow2::fail(done.error());
+  if (!done) {
+    result.outcome = Outcome::kFailed;
+    result.why = done.error().message();
+  }
+  RETURN_IF_ERROR(it_.cancelled());
+  result.elapsed = std::chrono::steady_clock::now() - start;
+  return result;
+}
+
+Result<void> SpaceTrimmer::handle(const Space& space, const std::function<void(uint64_t)>& filled,
+                                  TrimmedSpace& result) {
+  switch (space.kind) {
+    case Space::Kind::kFilesystem:
+      return trim_filesystem(space, filled, result);
+    case Space::Kind::kSwap:
+    case Space::Kind::kSuspended:
+      return discard_swap(space, result);
+    case Space::Kind::kVolumeGroup:
+      return discard_free_space(space, result);
+    case Space::Kind::kOther:
+      break;
+  }
+  return {};
+}
+
+Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
+                                           const std::function<void(uint64_t)>& filled,
+                                           TrimmedSpace& result) {
+  guestfs_h* const g = it_.handle();
+  if (is_read_only_by_nature(space.type)) {
+    result.why = "nothing can be freed in it";
+    return {};
+  }
+  const auto mounted = it_.check(
+      guestfs_mount_options(g, space.mount_options.c_str(), space.device.c_str(), "/"), "mounting");
+  if (!mounted) {
+    if (guestfs_filesystem_available(g, space.type.c_str()) != 0 || space.type == "ntfs")
+      return mounted;
+    result.why = "there is no driver for it in the appliance";
+    return {};
+  }
+  auto trimmed = trim_mounted(space, filled, result);
+  auto synced = it_.check(guestfs_sync(g), "sync");
+  auto unmounted = it_.check(guestfs_umount_all(g), "unmounting");
+  // What was lost before that is known last.
+  if (trimmed && !synced) trimmed = std::move(synced);
+  if (trimmed && !unmounted) trimmed = std::move(unmounted);
+  return trimmed;
+}
+
+Result<void> SpaceTrimmer::trim_mounted(const Space& space,
+                                        const std::function<void(uint64_t)>& filled,
+                                        TrimmedSpace& result) {
+  guestfs_h* const g = it_.handle();
+  const auto numbers = [&]() -> Result<void> {
+    struct guestfs_statvfs* const answer = guestfs_statvfs(g, "/");
+    if (!answer) return qcow2::fail(it_.last_error("statvfs"));
+    const std::unique_ptr<struct guestfs_statvfs, decltype(&guestfs_free_statvfs)> it(
+        answer, guestfs_free_statvfs);
+    // What hibernated Windows leaves is mounted so without a word, and is trimmed all the same.
+    if ((it->flag & kReadOnly) != 0)
+      return qcow2::fail(
+          Error::protocol(EROFS, "it can be mounted for reading only: check it in the guest"));
+    result.used = static_cast<uint64_t>(it->blocks - it->bfree) * static_cast<uint64_t>(it->frsize);
+    return {};
+  };
+  RETURN_IF_ERROR(numbers());
+  RETURN_IF_ERROR(drop_files(it_, options_.drop, space, dropped_));
+
+  // Twice, with a sync in between: some free late what they have let go.
+  for (int round = 0; round < 2; ++round) {
+    RETURN_IF_ERROR(it_.cancelled());
+    if (guestfs_fstrim(g, "/", -1) == 0) {
+      RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
+      result.outcome = Outcome::kTrimmed;
+      continue;
+    }
+    const int errnum = guestfs_last_errno(g);
+    if (round > 0 || (errnum != ENOTSUP && errnum != ENOTTY && errnum != ENOSYS))
+      return qcow2::fail(it_.last_error("fstrim"));
+    if (is_encrypted_mapping(space.device)) {
+      // What is written there as zeros is none on the disk.
+      result.why = "discards do not get through the encryption";
+      return {};
+    }
+    if (options_.dry_run) {
+      result.outcome = Outcome::kZeroFilled;
+      break;
+    }
+    RETURN_IF_ERROR(zero_fill(it_, filled));
+    result.outcome = Outcome::kZeroFilled;
+    break;
+  }
+  return numbers();
+}
+
+Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result) {
+  guestfs_h* const g = it_.handle();
+  const char* const device = space.device.c_str();
+  size_t length = 0;
+  const std::unique_ptr<char, decltype(&std::free)> start(
+      guestfs_pread_device(g, device, SwapHeader::kKept, 0, &length), std::free);
+  if (!start) return qcow2::fail(it_.last_error("reading the header"));
+  const std::string header(start.get(), length);
+  if (!SwapHeader::is_in(header)) {
+    result.why = "swap of a kind that is not known";
+    return {};
+  }
+  RETURN_IF_ERROR(it_.cancelled());
+  if (guestfs_blkdiscard(g, device) != 0) {
+    if (guestfs_last_errno(g) != ENOTSUP) return qcow2::fail(it_.last_error("blkdiscard"));
+    result.why = "it cannot be discarded";
+    return {};
+  }
+  const std::string kept = SwapHeader::without_session(header);
+  for (size_t at = 0; at < kept.size();) {
+    const int written = guestfs_pwrite_device(g, device, kept.data() + at, kept.size() - at,
+                                              static_cast<int64_t>(at));
+    if (written <= 0) return qcow2::fail(it_.last_error("writing the header of the swap back"));
+    at += static_cast<size_t>(written);
+  }
+  RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
+  result.used = 0;
+  result.outcome = Outcome::kDiscarded;
+  return {};
+}
+
+Result<void> SpaceTrimmer::discard_free_space(const Space& space, TrimmedSpace& result) {
+  guestfs_h* const g = it_.handle();
+  const std::string volume = fmt::format("/dev/{}/{}", space.device, kFreeSpaceVolume);
+  RETURN_IF_ERROR(it_.check(guestfs_lvcreate_free(g, kFreeSpaceVolume, space.device.c_str(), 100),
+                            "making a volume of the free space"));
+  auto discarded = it_.check(guestfs_blkdiscard(g, volume.c_str()), "blkdiscard");
+  if (!discarded && guestfs_last_errno(g) == ENOTSUP) {
+    result.why = "it cannot be discarded";
+    discarded = {};
+  } else if (discarded) {
+    result.outcome = Outcome::kDiscarded;
+    result.used = 0;
+  }
+  const auto removed =
+      it_.check(guestfs_lvremove(g, volume.c_str()), "removing the volume of the free space");
+  RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
+  return discarded ? removed : discarded;
+}
+
+}  // namespace appliance

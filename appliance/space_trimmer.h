@@ -1,0 +1,44 @@
+// Gives back one filesystem, swap partition or volume group's free space at a time.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "appliance/appliance.h"
+#include "appliance/survey.h"
+#include "appliance/trim.h"
+#include "appliance/trim_report.h"
+#include "qcow2/result.h"
+
+namespace appliance {
+
+class SpaceTrimmer {
+ public:
+  // All outlive it.  `filled` is told of bytes that have been filled with zeros.
+  SpaceTrimmer(const Appliance& appliance, const TrimOptions& options,
+               std::vector<DroppedFile>& dropped)
+      : it_(appliance), options_(options), dropped_(dropped) {}
+
+  // What became of it, but for what was freed.  What goes wrong is in the answer: an error is
+  // returned when the user wants to stop, or nothing works any more.
+  qcow2::Result<TrimmedSpace> trim(const Space& space, const std::function<void(uint64_t)>& filled);
+
+ private:
+  using Outcome = TrimmedSpace::Outcome;
+
+  qcow2::Result<void> handle(const Space& space, const std::function<void(uint64_t)>& filled,
+                             TrimmedSpace& result);
+  qcow2::Result<void> trim_filesystem(const Space& space,
+                                      const std::function<void(uint64_t)>& filled,
+                                      TrimmedSpace& result);
+  qcow2::Result<void> trim_mounted(const Space& space, const std::function<void(uint64_t)>& filled,
+                                   TrimmedSpace& result);
+  qcow2::Result<void> discard_swap(const Space& space, TrimmedSpace& result);
+  qcow2::Result<void> discard_free_space(const Space& space, TrimmedSpace& result);
+
+  const Appliance& it_;
+  const TrimOptions& options_;
+  std::vector<DroppedFile>& dropped_;
+};
+
+}  // namespace appliance

@@ -1,0 +1,199 @@
+#include "appliance/survey.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// What ntfs-3g.probe(8) exits with.
+constexpr int kClean = 0;
+constexpr int kHibernated = 14;
+constexpr int kUnclean = 15;
+
+// An answer that may well be missing.
+std::string take(char* text) {
+  std::string result = text ? text : "";
+  std::free(text);
+  return result;
+}
+
+Space::Kind kind_of(const std::string& type) {
+  if (type == "swap") return Space::Kind::kSwap;
+  if (type == "swsuspend") return Space::Kind::kSuspended;
+  if (type.empty() || type == "unknown" || is_encrypted(type) || type.ends_with("_member") ||
+      type.ends_with("_raid_member"))
+    return Space::Kind::kOther;
+  return Space::Kind::kFilesystem;
+}
+
+std::string why_left_alone(const std::string& type) {
+  if (is_encrypted(type)) return "encrypted: --key opens it";
+  return "no filesystem that is known";
+}
+
+Result<void> list_filesystems(const Appliance& it, const std::vector<std::string>& opened,
+                              std::vector<Space>& spaces) {
+  guestfs_h* const g = it.handle();
+  ASSIGN_OR_RETURN(const auto list, it.list(guestfs_list_filesystems(g), "filesystems"));
+  for (size_t i = 0; i + 1 < list.size(); i += 2) {
+    Space space;
+    space.type = list[i + 1];
+    // Subvolumes of btrfs, "btrfsvol:/dev/sda1/root", are one filesystem.
+    ASSIGN_OR_RETURN(space.device, it.text(guestfs_mountable_device(g, list[i].c_str()), list[i]));
+    if (std::find(opened.begin(), opened.end(), space.device) != opened.end()) continue;
+    if (space.device.ends_with(std::string("/") + kFreeSpaceVolume)) continue;
+    const auto known = [&](const Space& other) {
+      return other.device == space.device || (space.type == "btrfs" && !space.uuid.empty() &&
+                                              other.type == space.type && other.uuid == space.uuid);
+    };
+    if (std::any_of(spaces.begin(), spaces.end(), known)) continue;
+    const char* const device = space.device.c_str();
+    space.kind = kind_of(space.type);
+    if (space.type != "unknown") {
+      space.label = take(guestfs_vfs_label(g, device));
+      space.uuid = take(guestfs_vfs_uuid(g, device));
+    }
+    // One of several devices.
+    if (std::any_of(spaces.begin(), spaces.end(), known)) continue;
+    const int64_t size = guestfs_blockdev_getsize64(g, device);
+    RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
+    space.size = static_cast<uint64_t>(size);
+    if (space.kind == Space::Kind::kOther) space.left_alone = why_left_alone(space.type);
+    spaces.push_back(std::move(space));
+  }
+  return {};
+}
+
+Result<void> list_volume_groups(const Appliance& it, std::vector<Space>& spaces) {
+  guestfs_h* const g = it.handle();
+  // What a run left that was killed.
+  ASSIGN_OR_RETURN(const auto volumes, it.list(guestfs_lvs(g), "logical volumes"));
+  for (const std::string& volume : volumes)
+    if (volume.ends_with(std::string("/") + kFreeSpaceVolume))
+      RETURN_IF_ERROR(it.check(guestfs_lvremove(g, volume.c_str()), volume));
+  guestfs_lvm_vg_list* const groups = guestfs_vgs_full(g);
+  if (!groups) return qcow2::fail(it.last_error("volume groups"));
+  for (uint32_t i = 0; i < groups->len; ++i) {
+    const guestfs_lvm_vg& group = groups->val[i];
+    if (group.vg_free == 0) continue;
+    Space space;
+    space.kind = Space::Kind::kVolumeGroup;
+    space.device = group.vg_name;
+    space.type = "free space";
+    space.uuid = std::string(group.vg_uuid, sizeof group.vg_uuid);
+    space.size = group.vg_free;
+    const std::string attributes = group.vg_attr ? group.vg_attr : "";
+    if (attributes.size() > 3 && attributes[3] == 'p')
+      space.left_alone = "a disk of the volume group is missing";
+    else if (attributes.starts_with("r"))
+      space.left_alone = "the volume group is read-only";
+    spaces.push_back(std::move(space));
+  }
+  guestfs_free_lvm_vg_list(groups);
+  return {};
+}
+
+bool means(const std::string& name, const Space& space) {
+  if (name.starts_with("UUID=")) return !space.uuid.empty() && name.substr(5) == space.uuid;
+  if (name.starts_with("LABEL=")) return !space.label.empty() && name.substr(6) == space.label;
+  if (name == space.device || "/dev/" + name == space.device) return true;
+  // As inspection of btrfs shows them.
+  return name.starts_with("btrfsvol:" + space.device);
+}
+
+Result<void> check_names(const std::vector<std::string>& names, const std::vector<Space>& spaces) {
+  for (const std::string& name : names) {
+    if (std::any_of(spaces.begin(), spaces.end(), [&](const Space& it) { return means(name, it); }))
+      continue;
+    std::string known;
+    for (const Space& space : spaces) known += (known.empty() ? "" : ", ") + space.device;
+    return qcow2::fail(Error::invalid(fmt::format("'{}': there is no such filesystem: there {} {}",
+                                                  name, spaces.size() == 1 ? "is" : "are",
+                                                  spaces.empty() ? "none" : known)));
+  }
+  return {};
+}
+
+Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Space& space) {
+  const int probed = guestfs_ntfs_3g_probe(it.handle(), 1, space.device.c_str());
+  RETURN_IF_ERROR(it.check(probed, space.device));
+  if (probed == kClean) return {};
+  if (probed == kHibernated) {
+    if (drop.hiberfile) {
+      space.mount_options = "remove_hiberfile";
+      return {};
+    }
+    return qcow2::fail(Error::unsupported(
+        space.device +
+        ": Windows is hibernated, or was shut down with fast startup: it would go on with what it "
+        "knows of this disk; boot it and shut it down with 'shutdown /s /t 0', or throw its saved "
+        "session away with --drop hiberfile"));
+  }
+  if (probed == kUnclean)
+    return qcow2::fail(Error::unsupported(
+        space.device +
+        ": Windows was not shut down cleanly: boot it, let it check the disk, and "
+        "shut it down with 'shutdown /s /t 0'; or leave this filesystem alone with "
+        "--ignore " +
+        space.device));
+  return qcow2::fail(Error::unsupported(fmt::format(
+      "{}: NTFS that cannot be written (ntfs-3g.probe says {}): run chkdsk in Windows; or leave it "
+      "alone with --ignore {}",
+      space.device, probed, space.device)));
+}
+
+}  // namespace
+
+Result<std::vector<Space>> survey(const Appliance& it, const std::vector<std::string>& opened) {
+  std::vector<Space> spaces;
+  RETURN_IF_ERROR(list_filesystems(it, opened, spaces));
+  RETURN_IF_ERROR(list_volume_groups(it, spaces));
+  return spaces;
+}
+
+Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
+  RETURN_IF_ERROR(check_names(options.filesystems, spaces));
+  RETURN_IF_ERROR(check_names(options.ignore, spaces));
+  const auto among = [](const std::vector<std::string>& names, const Space& space) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& it) { return means(it, space); });
+  };
+  for (Space& space : spaces) {
+    if (!space.left_alone.empty()) continue;
+    if (among(options.ignore, space)) space.left_alone = "as you wish";
+    if (!options.filesystems.empty() && !among(options.filesystems, space))
+      space.left_alone = "as you wish";
+  }
+  return {};
+}
+
+Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
+                             std::vector<Space>& spaces) {
+  for (Space& space : spaces) {
+    if (space.kind == Space::Kind::kSuspended) {
+      // Whether it is chosen or not: it is the session of those that are.
+      if (drop.swap) {
+        space.left_alone.clear();
+        continue;
+      }
+      return qcow2::fail(Error::unsupported(
+          space.device +
+          ": the guest is suspended to disk: it would go on with what it knows of "
+          "its disks; boot it and shut it down, or throw its saved session away "
+          "with --drop swap"));
+    }
+    if (space.left_alone.empty() && space.type == "ntfs")
+      RETURN_IF_ERROR(check_ntfs(it, drop, space));
+  }
+  return {};
+}
+
+}  // namespace appliance

@@ -1,0 +1,49 @@
+// What is on a guest's disks, and what of it may be touched.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "appliance/appliance.h"
+#include "appliance/trim.h"
+#include "qcow2/result.h"
+
+namespace appliance {
+
+struct Space {
+  enum class Kind {
+    kFilesystem,
+    kSwap,
+    kSuspended,  // swap that holds the session of a Linux guest
+    kVolumeGroup,
+    kOther,  // nothing that we could do anything with
+  };
+
+  Kind kind = Kind::kOther;
+  std::string device;
+  std::string type;
+  std::string label;
+  std::string uuid;
+  uint64_t size = 0;          // bytes; of a volume group what is free in it
+  std::string mount_options;  // for it to be writable
+  std::string left_alone;     // why nothing is done with it; empty: something is
+};
+
+// The free space of volume groups is only told of where there is some.  `opened`: encrypted devices
+// that are open, of which what is in them is listed.
+qcow2::Result<std::vector<Space>> survey(const Appliance& appliance,
+                                         const std::vector<std::string>& opened);
+
+// Marks what the user does not want.  An error for a name that is nothing's.
+qcow2::Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces);
+
+// An error when what is chosen belongs to a guest that is suspended, or that was not shut down
+// cleanly so that it is not known what is free: with what to do.
+qcow2::Result<void> check_shut_down(const Appliance& appliance, const TrimOptions::Drop& drop,
+                                    std::vector<Space>& spaces);
+
+// An LV of ours, which no run leaves behind but one that was killed.
+inline constexpr const char* kFreeSpaceVolume = "virt-compact-free-space";
+
+}  // namespace appliance

@@ -1,0 +1,228 @@
+#include "appliance/trim.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <optional>
+
+#include "appliance/appliance.h"
+#include "appliance/disk_server.h"
+#include "appliance/space_trimmer.h"
+#include "appliance/survey.h"
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
+  if (disk.snapshots > 0)
+    observer.warning(fmt::format(
+        "{}: {} hold on to what they share with the disk: of that nothing is given back until they "
+        "are deleted",
+        disk.name,
+        disk.snapshots == 1 ? "an internal snapshot may"
+                            : fmt::format("{} internal snapshots may", disk.snapshots)));
+  if (!disk.backing.empty())
+    observer.warning(fmt::format(
+        "{}: what lies in its backing file {} is hidden, not given back: only what is in the "
+        "overlay itself is",
+        disk.name, disk.backing));
+}
+
+// From the servers to the report.
+class Trimming {
+ public:
+  Trimming(const TrimOptions& options, Observer& observer, const copy::Cancel& cancel)
+      : options_(options), observer_(observer), cancel_(cancel) {}
+
+  Result<TrimReport> run();
+
+ private:
+  Result<void> start_servers();
+  Result<void> work();
+  Result<void> trim_spaces(const std::vector<Space>& spaces);
+  Result<void> finish();
+  // What the servers call data now; of each disk, if its server tells.
+  using Maps = std::vector<std::optional<DataMap>>;
+  Result<Maps> maps();
+  // Bytes; both maps of the disk are known.
+  uint64_t freed(size_t disk, const Maps& before, const Maps& after) const;
+  // Of all disks, if all maps are known.
+  std::optional<uint64_t> freed(const Maps& before, const Maps& after) const;
+
+  const TrimOptions& options_;
+  Observer& observer_;
+  const copy::Cancel& cancel_;
+  TrimReport report_;
+  std::vector<GuestDisk> disks_;
+  // The appliance goes before them.
+  std::vector<std::unique_ptr<DiskServer>> servers_;
+  Maps first_maps_;
+  Maps maps_;  // as they are now
+  std::unique_ptr<Appliance> appliance_;
+};
+
+Result<void> Trimming::start_servers() {
+  for (const DiskName& name : options_.disks) {
+    ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, !options_.dry_run));
+    disks_.push_back(std::move(disk));
+  }
+  for (const GuestDisk& disk : disks_) {
+    observer_.step("Opening " + disk.name);
+    if (!options_.overlay) warn_of_what_is_behind(disk, observer_);
+    const auto access = options_.dry_run ? DiskServer::Access::kScratch : DiskServer::Access::kTrim;
+    ASSIGN_OR_RETURN(auto server, DiskServer::start(disk, access, cancel_));
+    TrimmedDisk trimmed;
+    trimmed.name = disk.name;
+    trimmed.size = server->size();
+    trimmed.before = file_figures(disk);
+    report_.disks.push_back(std::move(trimmed));
+    servers_.push_back(std::move(server));
+  }
+  ASSIGN_OR_RETURN(maps_, maps());
+  first_maps_ = maps_;
+  for (size_t i = 0; i < maps_.size(); ++i)
+    if (maps_[i]) report_.disks[i].data_before = maps_[i]->bytes();
+  return {};
+}
+
+Result<Trimming::Maps> Trimming::maps() {
+  Maps all;
+  for (const auto& server : servers_) {
+    // Trims that were too small to be of use may go now.
+    if (!options_.dry_run) RETURN_IF_ERROR(server->flush());
+    ASSIGN_OR_RETURN(auto map, server->data());
+    all.push_back(std::move(map));
+  }
+  return all;
+}
+
+uint64_t Trimming::freed(size_t disk, const Maps& before, const Maps& after) const {
+  // The scratch file of a dry run has finer granules than the disk.
+  if (options_.dry_run)
+    return before[disk]->without(after[disk]->widened(servers_[disk]->granularity())).bytes();
+  const uint64_t then = before[disk]->bytes();
+  const uint64_t now = after[disk]->bytes();
+  return then > now ? then - now : 0;
+}
+
+std::optional<uint64_t> Trimming::freed(const Maps& before, const Maps& after) const {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    if (!before[i] || !after[i]) return std::nullopt;
+    sum += freed(i, before, after);
+  }
+  return sum;
+}
+
+Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
+  uint64_t total = 0;
+  for (const Space& space : spaces)
+    if (space.left_alone.empty()) total += space.size;
+  uint64_t done = 0;
+  observer_.progress(done, total);
+  SpaceTrimmer trimmer(*appliance_, options_, report_.dropped);
+  for (const Space& space : spaces) {
+    if (!space.left_alone.empty()) {
+      TrimmedSpace result;
+      result.device = space.device;
+      result.type = space.type;
+      result.label = space.label;
+      result.uuid = space.uuid;
+      result.size = space.size;
+      result.why = space.left_alone;
+      report_.spaces.push_back(std::move(result));
+      continue;
+    }
+    const bool whole = space.kind != Space::Kind::kFilesystem;
+    observer_.step(fmt::format("{} {}", whole ? "Discarding" : "Trimming",
+                               space.kind == Space::Kind::kVolumeGroup
+                                   ? "the free space of " + space.device
+                                   : space.device));
+    ASSIGN_OR_RETURN(auto result, trimmer.trim(space, [&](uint64_t filled) {
+      observer_.progress(done + std::min(filled, space.size), total);
+    }));
+    ASSIGN_OR_RETURN(auto now, maps());
+    result.freed = freed(maps_, now);
+    // It was not really done: at most what is free.
+    if (options_.dry_run && result.outcome == TrimmedSpace::Outcome::kZeroFilled)
+      result.freed = result.used ? std::optional(space.size - std::min(space.size, *result.used))
+                                 : std::nullopt;
+    maps_ = std::move(now);
+    if (result.outcome == TrimmedSpace::Outcome::kFailed)
+      observer_.warning(fmt::format("{}: {}", result.device, result.why));
+    report_.spaces.push_back(std::move(result));
+    done += space.size;
+    observer_.progress(done, total);
+  }
+  return {};
+}
+
+Result<void> Trimming::work() {
+  std::vector<Appliance::Drive> drives;
+  drives.reserve(servers_.size());
+  for (const auto& server : servers_) drives.push_back({server->socket(), false});
+  observer_.step("Booting the appliance");
+  ASSIGN_OR_RETURN(appliance_, Appliance::launch(drives, observer_, cancel_));
+  report_.emulated = appliance_->emulated();
+  observer_.step("Looking for filesystems");
+  ASSIGN_OR_RETURN(const auto opened, open_encrypted(*appliance_, options_.passphrases, observer_));
+  ASSIGN_OR_RETURN(auto spaces, survey(*appliance_, opened));
+  RETURN_IF_ERROR(choose(options_, spaces));
+  RETURN_IF_ERROR(check_shut_down(*appliance_, options_.drop, spaces));
+  return trim_spaces(spaces);
+}
+
+Result<void> Trimming::finish() {
+  observer_.step("Shutting the appliance down");
+  RETURN_IF_ERROR(appliance_->shut_down());
+  appliance_.reset();
+  // What libguestfs said of success is not to be relied on: the server's word is.
+  ASSIGN_OR_RETURN(const auto last, maps());
+  for (size_t i = 0; i < last.size(); ++i) {
+    if (!first_maps_[i] || !last[i]) continue;
+    TrimmedDisk& disk = report_.disks[i];
+    disk.data_after =
+        options_.dry_run ? *disk.data_before - freed(i, first_maps_, last) : last[i]->bytes();
+  }
+  return {};
+}
+
+Result<TrimReport> Trimming::run() {
+  const auto start = std::chrono::steady_clock::now();
+  report_.dry_run = options_.dry_run;
+  RETURN_IF_ERROR(start_servers());
+  auto done = work();
+  if (done) {
+    done = finish();
+  } else if (appliance_) {
+    // Filesystems are unmounted, if that goes quickly; it does not when the disk is gone.
+    (void)appliance_->shut_down();
+    appliance_.reset();
+  }
+  for (size_t i = 0; i < servers_.size(); ++i) {
+    if (done && !options_.dry_run) observer_.step("Closing " + disks_[i].name);
+    auto closed = servers_[i]->close();
+    servers_[i].reset();
+    if (done && !closed) done = std::move(closed);
+  }
+  RETURN_IF_ERROR(done);
+  for (size_t i = 0; i < disks_.size(); ++i) report_.disks[i].after = file_figures(disks_[i]);
+  report_.elapsed = std::chrono::steady_clock::now() - start;
+  return report_;
+}
+
+}  // namespace
+
+Result<TrimReport> trim(const TrimOptions& options, Observer& observer,
+                        const copy::Cancel& cancel) {
+  if (options.disks.empty()) return qcow2::fail(Error::invalid("no disk is given"));
+  return Trimming(options, observer, cancel).run();
+}
+
+}  // namespace appliance

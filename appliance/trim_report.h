@@ -1,0 +1,72 @@
+// What trimming a guest's disks has come to.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "appliance/guest_disk.h"
+
+namespace appliance {
+
+// A filesystem, a swap partition, or the free space of a volume group.
+struct TrimmedSpace {
+  enum class Outcome {
+    kTrimmed,
+    kZeroFilled,  // it cannot trim: its free space was filled with zeros, which became holes
+    kDiscarded,   // as a whole: swap, and free space of a volume group
+    kLeftAlone,   // by its nature, or as the user wanted
+    kFailed,
+  };
+
+  std::string device;  // as libguestfs names it; of a volume group: its name
+  std::string type;    // as blkid names it; "free space" of a volume group
+  std::string label;
+  std::string uuid;
+  uint64_t size = 0;             // bytes
+  std::optional<uint64_t> used;  // bytes; as the filesystem says
+  // Bytes that the disks take less; or would, in a dry run.  Nothing if their server does not tell.
+  std::optional<uint64_t> freed;
+  Outcome outcome = Outcome::kLeftAlone;
+  std::string why;  // of the last two
+  std::chrono::duration<double> elapsed{};
+};
+
+// A file that the guest makes again.
+struct DroppedFile {
+  std::string device;
+  std::string path;
+  uint64_t bytes = 0;  // its length
+};
+
+struct TrimmedDisk {
+  std::string name;
+  uint64_t size = 0;  // bytes
+  // What the server called data, bytes.
+  std::optional<uint64_t> data_before;
+  std::optional<uint64_t> data_after;
+  // Of its files, after the server has put all in order.  None of what is no file; in a dry run
+  // both are the same.
+  std::optional<FileFigures> before;
+  std::optional<FileFigures> after;
+};
+
+struct TrimReport {
+  std::vector<TrimmedSpace> spaces;
+  std::vector<DroppedFile> dropped;
+  std::vector<TrimmedDisk> disks;
+  bool dry_run = false;
+  bool emulated = false;  // the appliance's processor
+  std::chrono::duration<double> elapsed{};
+
+  // Whether nothing has failed.
+  bool complete() const {
+    for (const TrimmedSpace& it : spaces)
+      if (it.outcome == TrimmedSpace::Outcome::kFailed) return false;
+    return true;
+  }
+};
+
+}  // namespace appliance

@@ -1,0 +1,59 @@
+#include "appliance/zero_fill.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr int kFileSize = 64 << 20;
+constexpr int kSmallestFile = 64 << 10;
+constexpr const char* kName = "/virt-compact-zeros-";
+
+// Those of a run that was killed, too.
+Result<void> remove_files(const Appliance& it) {
+  guestfs_h* const g = it.handle();
+  ASSIGN_OR_RETURN(const auto names,
+                   it.list(guestfs_glob_expand(g, fmt::format("{}*", kName).c_str()), "files"));
+  for (const std::string& name : names)
+    RETURN_IF_ERROR(it.check(guestfs_rm_f(g, name.c_str()), name));
+  return it.check(guestfs_sync(g), "sync");
+}
+
+}  // namespace
+
+Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>& wrote) {
+  guestfs_h* const g = it.handle();
+  RETURN_IF_ERROR(remove_files(it));
+  Result<void> result;
+  uint64_t filled = 0;
+  unsigned number = 0;
+  // A file that does not fit stays as long as it got, and ever smaller ones fill the rest.
+  for (int size = kFileSize; size >= kSmallestFile;) {
+    const std::string name = fmt::format("{}{}", kName, number++);
+    const int done = guestfs_fill(g, 0, size, name.c_str());
+    result = it.cancelled();
+    if (!result) break;
+    if (done == 0) {
+      filled += static_cast<uint64_t>(size);
+      wrote(filled);
+      continue;
+    }
+    if (const int errnum = guestfs_last_errno(g); errnum != ENOSPC && errnum != EDQUOT) {
+      result = qcow2::fail(it.last_error("filling free space"));
+      break;
+    }
+    size /= 4;
+  }
+  if (result) result = it.check(guestfs_sync(g), "sync");
+  const auto removed = remove_files(it);
+  return result ? removed : result;
+}
+
+}  // namespace appliance

@@ -1,0 +1,114 @@
+#include "tool/trim_command.h"
+
+#include <fmt/format.h>
+
+#include <sstream>
+
+#include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
+#include "tool/formats.h"
+#include "tool/signals.h"
+#include "tool/step_lines.h"
+#include "tool/trim_report.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
+  appliance::TrimOptions::Drop drop;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    if (word == "pagefile")
+      drop.pagefile = true;
+    else if (word == "swapfile")
+      drop.swapfile = true;
+    else if (word == "hiberfile")
+      drop.hiberfile = true;
+    else if (word == "swap")
+      drop.swap = true;
+    else
+      return fail(Error::invalid(
+          fmt::format("'{}' is none of pagefile, swapfile, hiberfile and swap", word)));
+  }
+  return drop;
+}
+
+void add_names(CLI::App& app, const std::string& name, std::vector<std::string>& target,
+               const std::string& description) {
+  app.add_option(name, target, description)
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+}  // namespace
+
+const char* TrimCommand::description() const {
+  return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
+         "every block that its filesystems do not use. DISK: an image or an NBD URI.";
+}
+
+void TrimCommand::add_options(CLI::App& app) {
+  app.add_option("DISK...", disks_);
+  add_parsed_option(
+      app, "-f,--format", "FMT", format_,
+      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(text);
+      },
+      "format of DISK, qcow2 or raw; found out if not given");
+  app.add_option_function<std::vector<std::string>>(
+         "--key",
+         [this](const std::vector<std::string>& texts) {
+           for (const std::string& text : texts) {
+             auto key = appliance::parse_passphrase(text);
+             if (!key) throw UsageError("--key: " + key.error().message());
+             options_.passphrases.push_back(std::move(*key));
+           }
+         },
+         "of an encrypted disk: NAME:key:TEXT, NAME:file:PATH")
+      ->type_name("KEY")
+      ->allow_extra_args(false)
+      ->take_all();
+  add_names(app, "--filesystems", options_.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
+  add_names(app, "--ignore", options_.ignore, "leave these alone");
+  add_parsed_option(app, "--drop", "LIST", options_.drop, parse_drop,
+                    "empty these: pagefile, swapfile, hiberfile, swap");
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
+  add_switch(app, "--json", json_, "print the report as JSON");
+}
+
+void TrimCommand::check() const {
+  if (disks_.empty()) throw UsageError("DISK is missing");
+}
+
+Result<int> TrimCommand::run(const Console& console) {
+  for (const std::string& disk : disks_) {
+    auto command = unfold_command(disk);
+    options_.disks.push_back({disk, command.value_or(std::vector<std::string>{}), format_});
+  }
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  StepLines lines(console, json_);
+  const auto report = appliance::trim(options_, lines, cancel);
+  lines.finish();
+  if (!report) {
+    // What was given back stays so; what the guest keeps has not changed.
+    if (report.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context("not to its end"));
+    return fail(report.error());
+  }
+  if (json_) {
+    RETURN_IF_ERROR(console.print(trim_report_json(*report)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print("\n" + trim_report(*report, console.palette())));
+  }
+  return report->complete() ? kSuccess : kFailure;
+}
+
+}  // namespace tool

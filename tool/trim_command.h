@@ -1,0 +1,29 @@
+// virt-compact trim DISK…
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "appliance/trim.h"
+#include "tool/command.h"
+
+namespace tool {
+
+class TrimCommand final : public Command {
+ public:
+  const char* name() const override { return "trim"; }
+  const char* summary() const override { return "give back what the guest does not use"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  std::vector<std::string> disks_;
+  std::optional<qcow2::Format> format_;
+  appliance::TrimOptions options_;
+  bool json_ = false;
+};
+
+}  // namespace tool
