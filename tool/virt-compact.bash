@@ -18,6 +18,7 @@ _virt_compact()
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
+    --drop) COMPREPLY=($(compgen -W 'pagefile swapfile hiberfile swap' -- "$word")); return ;;
     --output) COMPREPLY=($(compgen -W 'human json' -- "$word")); return ;;
     --progress)
       if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
@@ -25,7 +26,7 @@ _virt_compact()
         return
       fi ;;
     --cluster-size | --request-size | --snapshot | --threads | -m | --connections | --requests | \
-      --retries | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
+      --retries | --key | --filesystems | --ignore | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

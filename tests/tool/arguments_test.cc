@@ -82,6 +82,7 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
        "--profile: 'fast' is none of sequential, random and archive",
        "virt-compact copy"},
       {{"punch"}, "URI is missing", "virt-compact punch"},
+      {{"trim"}, "DISK is missing", "virt-compact trim"},
       {{"copy", "--bogus", "a", "b"}, "unknown option '--bogus'", "virt-compact copy"},
       {{"copy", "-x", "a", "b"}, "unknown option '-x'", "virt-compact copy"},
       {{"copy", "a", "b", "--forc"}, "unknown option '--forc'", "virt-compact copy"},
@@ -169,7 +170,7 @@ TEST_CASE("the version is told", "[arguments]") {
 }
 
 TEST_CASE("every help fits a screen", "[arguments]") {
-  for (const char* command : {"", "copy", "info", "punch", "help"}) {
+  for (const char* command : {"", "copy", "info", "punch", "trim", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -186,7 +187,7 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 }
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
-  for (const char* command : {"copy", "info", "punch"}) {
+  for (const char* command : {"copy", "info", "punch", "trim"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);

@@ -23,7 +23,7 @@ std::string complete(const std::vector<std::string>& words, const std::string& f
 }  // namespace
 
 TEST_CASE("bash completes commands, options, values and files", "[completion]") {
-  CHECK(complete({""}) == "copy\ninfo\npunch\nhelp\n");
+  CHECK(complete({""}) == "copy\ninfo\npunch\ntrim\nhelp\n");
   CHECK(complete({"-q", "i"}) == "info\n");
   CHECK(complete({"help", "c"}) == "copy\n");
   CHECK(complete({"copy", "--c"}) == "--compression\n--cluster-size\n--connections\n--color\n");

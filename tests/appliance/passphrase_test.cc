@@ -1,0 +1,35 @@
+#include "appliance/passphrase.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using appliance::parse_passphrase;
+
+TEST_CASE("keys are given as the virt-* tools take them") {
+  const auto plain = parse_passphrase("/dev/sda2:key:a:b c");
+  REQUIRE(plain);
+  CHECK(plain->selector == "/dev/sda2");
+  CHECK(plain->text == "a:b c");
+
+  const support::TempDirectory folder;
+  support::write_file(folder / "key", std::string("secret\nsecond line\n"));
+  const auto file = parse_passphrase("all:file:" + (folder / "key"));
+  REQUIRE(file);
+  CHECK(file->selector == "all");
+  CHECK(file->text == "secret");
+}
+
+TEST_CASE("keys that make no sense are refused, and not shown") {
+  for (const char* text : {"", "secret", ":key:secret", "/dev/sda2:secret", "/dev/sda2:kye:secret",
+                           "/dev/sda2:clevis:secret"}) {
+    CAPTURE(text);
+    const auto parsed = parse_passphrase(text);
+    REQUIRE(!parsed);
+    CHECK_THAT(parsed.error().message(), !Catch::Contains("secret"));
+  }
+  const auto missing = parse_passphrase("all:file:/nowhere/at/all");
+  REQUIRE(!missing);
+  CHECK_THAT(missing.error().message(), Catch::Contains("/nowhere/at/all"));
+}
