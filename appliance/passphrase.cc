@@ -54,9 +54,32 @@ int open_device(const Appliance& it, const std::string& device, const std::strin
                                  mapping.c_str(), -1);
 }
 
-bool fits(const Passphrase& passphrase, const std::string& device, const std::string& uuid) {
-  return passphrase.selector == "all" || passphrase.selector == device ||
-         passphrase.selector == uuid;
+bool fits(const Passphrase& passphrase, const Encrypted& device) {
+  return passphrase.selector == "all" || passphrase.selector == device.device ||
+         passphrase.selector == device.uuid;
+}
+
+// An answer that may well be missing.
+std::string take(char* text) {
+  std::string result = text ? text : "";
+  std::free(text);
+  return result;
+}
+
+// False: the key is not that of the device.
+Result<bool> try_to_open(const Appliance& it, const Encrypted& device, const Passphrase& passphrase,
+                         size_t index, Observer& observer) {
+  const std::string mapping = mapping_name(index);
+  if (open_device(it, device.device, mapping, passphrase) != 0) {
+    RETURN_IF_ERROR(it.cancelled());
+    return false;
+  }
+  if (const auto allowed = allow_discards(it, mapping, passphrase); !allowed) {
+    RETURN_IF_ERROR(it.cancelled());
+    observer.warning(fmt::format("{}: discards do not get through the encryption: {}",
+                                 device.device, allowed.error().message()));
+  }
+  return true;
 }
 
 }  // namespace
@@ -99,63 +122,62 @@ Result<Passphrase> parse_passphrase(std::string_view text) {
   return passphrase;
 }
 
+Result<std::vector<Encrypted>> encrypted_devices(const Appliance& it) {
+  guestfs_h* const g = it.handle();
+  std::vector<Encrypted> found;
+  for (const auto list : {guestfs_list_devices, guestfs_list_partitions, guestfs_lvs}) {
+    ASSIGN_OR_RETURN(const auto devices, it.list(list(g), "devices"));
+    for (const std::string& device : devices) {
+      Encrypted encrypted;
+      encrypted.device = device;
+      // An error is that of a device with a partition table, among others.
+      encrypted.type = take(guestfs_vfs_type(g, device.c_str()));
+      if (!is_encrypted(encrypted.type)) continue;
+      encrypted.uuid = take(guestfs_vfs_uuid(g, device.c_str()));
+      found.push_back(std::move(encrypted));
+    }
+  }
+  RETURN_IF_ERROR(it.cancelled());
+  return found;
+}
+
 Result<std::vector<std::string>> open_encrypted(const Appliance& it,
                                                 const std::vector<Passphrase>& passphrases,
                                                 Observer& observer) {
   std::vector<std::string> opened;
   if (passphrases.empty()) return opened;
   guestfs_h* const g = it.handle();
-  size_t mappings = 0;
+  std::vector<bool> used(passphrases.size());
+  std::vector<std::string> seen;
   // What is encrypted may be on a logical volume that comes to light in what was encrypted: once
   // more, until nothing new comes.
-  std::vector<std::string> seen;
   for (bool found = true; found;) {
     found = false;
-    ASSIGN_OR_RETURN(const auto list, it.list(guestfs_list_filesystems(g), "filesystems"));
-    for (size_t i = 0; i + 1 < list.size(); i += 2) {
-      const std::string& device = list[i];
-      if (!is_encrypted(list[i + 1]) || std::find(seen.begin(), seen.end(), device) != seen.end())
-        continue;
-      seen.push_back(device);
-      char* const uuid_text = guestfs_vfs_uuid(g, device.c_str());
-      const std::string uuid = uuid_text ? uuid_text : "";
-      std::free(uuid_text);
+    ASSIGN_OR_RETURN(const auto devices, encrypted_devices(it));
+    for (const Encrypted& device : devices) {
+      if (std::find(seen.begin(), seen.end(), device.device) != seen.end()) continue;
+      seen.push_back(device.device);
       bool tried = false;
       bool open = false;
-      for (const Passphrase& passphrase : passphrases) {
-        if (open || !fits(passphrase, device, uuid)) continue;
-        tried = true;
-        observer.step("Opening " + device);
-        const std::string mapping = mapping_name(mappings++);
-        const int done = open_device(it, device, mapping, passphrase);
-        const auto result = it.check(done, device);
-        if (!result && result.error().kind() == Error::Kind::kCancelled)
-          return qcow2::fail(result.error());
-        if (!result) continue;
-        open = found = true;
-        opened.push_back(device);
-        if (const auto allowed = allow_discards(it, mapping, passphrase); !allowed) {
-          if (allowed.error().kind() == Error::Kind::kCancelled)
-            return qcow2::fail(allowed.error());
-          observer.warning(fmt::format("{}: discards do not get through the encryption: {}", device,
-                                       allowed.error().message()));
-        }
+      for (size_t i = 0; i < passphrases.size() && !open; ++i) {
+        if (!fits(passphrases[i], device)) continue;
+        used[i] = tried = true;
+        observer.step("Opening " + device.device);
+        ASSIGN_OR_RETURN(open, try_to_open(it, device, passphrases[i], opened.size(), observer));
       }
-      if (tried && !open) observer.warning(device + ": no key that was given opens it");
+      if (open) {
+        found = true;
+        opened.push_back(device.device);
+      } else if (tried) {
+        observer.warning(device.device + ": no key that was given opens it");
+      }
     }
     if (found) RETURN_IF_ERROR(it.check(guestfs_lvm_scan(g, 1), "logical volumes"));
   }
-  for (const Passphrase& passphrase : passphrases) {
-    bool used = passphrase.selector == "all";
-    for (const std::string& device : seen) {
-      char* const uuid_text = guestfs_vfs_uuid(g, device.c_str());
-      used = used || fits(passphrase, device, uuid_text ? uuid_text : "");
-      std::free(uuid_text);
-    }
-    if (!used)
+  for (size_t i = 0; i < passphrases.size(); ++i)
+    if (!used[i])
       observer.warning(
-          fmt::format("--key {}: there is no such encrypted device", passphrase.selector));
-  }
+          fmt::format("--key {}: there is no such encrypted device", passphrases[i].selector));
   return opened;
 }
 

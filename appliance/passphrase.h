@@ -28,7 +28,16 @@ qcow2::Result<std::vector<std::string>> open_encrypted(const Appliance& applianc
                                                        const std::vector<Passphrase>& passphrases,
                                                        Observer& observer);
 
-// What blkid calls encrypted devices.
+struct Encrypted {
+  std::string device;
+  std::string type;  // as blkid names it
+  std::string uuid;  // empty: none
+};
+
+// Disks, partitions and logical volumes that are encrypted, opened or not.
+qcow2::Result<std::vector<Encrypted>> encrypted_devices(const Appliance& appliance);
+
+// Whether blkid's name for what is on a device is one of an encrypted one.
 bool is_encrypted(std::string_view type);
 
 }  // namespace appliance

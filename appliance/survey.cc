@@ -28,27 +28,20 @@ std::string take(char* text) {
 Space::Kind kind_of(const std::string& type) {
   if (type == "swap") return Space::Kind::kSwap;
   if (type == "swsuspend") return Space::Kind::kSuspended;
-  if (type.empty() || type == "unknown" || is_encrypted(type) || type.ends_with("_member") ||
-      type.ends_with("_raid_member"))
+  if (type.empty() || type == "unknown" || is_encrypted(type) || type.ends_with("_member"))
     return Space::Kind::kOther;
   return Space::Kind::kFilesystem;
 }
 
-std::string why_left_alone(const std::string& type) {
-  if (is_encrypted(type)) return "encrypted: --key opens it";
-  return "no filesystem that is known";
-}
-
-Result<void> list_filesystems(const Appliance& it, const std::vector<std::string>& opened,
-                              std::vector<Space>& spaces) {
+Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
   guestfs_h* const g = it.handle();
   ASSIGN_OR_RETURN(const auto list, it.list(guestfs_list_filesystems(g), "filesystems"));
   for (size_t i = 0; i + 1 < list.size(); i += 2) {
+    // Subvolumes of btrfs: they are listed beside their device, and are one filesystem.
+    if (list[i].starts_with("btrfsvol:")) continue;
     Space space;
+    space.device = list[i];
     space.type = list[i + 1];
-    // Subvolumes of btrfs, "btrfsvol:/dev/sda1/root", are one filesystem.
-    ASSIGN_OR_RETURN(space.device, it.text(guestfs_mountable_device(g, list[i].c_str()), list[i]));
-    if (std::find(opened.begin(), opened.end(), space.device) != opened.end()) continue;
     if (space.device.ends_with(std::string("/") + kFreeSpaceVolume)) continue;
     const auto known = [&](const Space& other) {
       return other.device == space.device || (space.type == "btrfs" && !space.uuid.empty() &&
@@ -66,7 +59,27 @@ Result<void> list_filesystems(const Appliance& it, const std::vector<std::string
     const int64_t size = guestfs_blockdev_getsize64(g, device);
     RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
     space.size = static_cast<uint64_t>(size);
-    if (space.kind == Space::Kind::kOther) space.left_alone = why_left_alone(space.type);
+    if (space.kind == Space::Kind::kOther) space.left_alone = "no filesystem that is known";
+    spaces.push_back(std::move(space));
+  }
+  return {};
+}
+
+// They are not among the filesystems.
+Result<void> list_encrypted(const Appliance& it, const std::vector<std::string>& opened,
+                            std::vector<Space>& spaces) {
+  guestfs_h* const g = it.handle();
+  ASSIGN_OR_RETURN(const auto devices, encrypted_devices(it));
+  for (const Encrypted& encrypted : devices) {
+    if (std::find(opened.begin(), opened.end(), encrypted.device) != opened.end()) continue;
+    Space space;
+    space.device = encrypted.device;
+    space.type = encrypted.type;
+    space.uuid = encrypted.uuid;
+    const int64_t size = guestfs_blockdev_getsize64(g, space.device.c_str());
+    RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
+    space.size = static_cast<uint64_t>(size);
+    space.left_alone = "encrypted: --key opens it";
     spaces.push_back(std::move(space));
   }
   return {};
@@ -154,7 +167,8 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
 
 Result<std::vector<Space>> survey(const Appliance& it, const std::vector<std::string>& opened) {
   std::vector<Space> spaces;
-  RETURN_IF_ERROR(list_filesystems(it, opened, spaces));
+  RETURN_IF_ERROR(list_filesystems(it, spaces));
+  RETURN_IF_ERROR(list_encrypted(it, opened, spaces));
   RETURN_IF_ERROR(list_volume_groups(it, spaces));
   return spaces;
 }

@@ -1,0 +1,222 @@
+#include "tests/appliance/guest_maker.h"
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <stdexcept>
+
+#include "tests/appliance/booted.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+
+namespace test {
+
+namespace {
+
+constexpr int64_t kMiB = 1 << 20;
+constexpr int64_t kSector = 512;
+// What is deleted again, of each filesystem.
+constexpr int kGarbageFiles = 3;
+constexpr int64_t kGarbage = 6 * kMiB;
+constexpr int64_t kKept = 700'000;
+
+std::string noise(uint64_t seed, int64_t length) {
+  std::string bytes(static_cast<size_t>(length), '\0');
+  support::Random random(seed);
+  random.fill(std::as_writable_bytes(std::span(bytes.data(), bytes.size())));
+  return bytes;
+}
+
+class Maker {
+ public:
+  Maker(Booted& guest, Checksums& kept) : it_(guest), g_(guest.handle()), kept_(kept) {}
+
+  // In sectors, both ends included.
+  void partition(const char* disk, int64_t first, int64_t last) {
+    it_.check(guestfs_part_add(g_, disk, "p", first, last));
+  }
+
+  // Files that stay among files that go.
+  void use(
+      const std::string& device, const std::string& folder = "/",
+      const std::function<void()>& more = [] {}) {
+    it_.check(guestfs_mount(g_, device.c_str(), "/"));
+    if (folder != "/") it_.check(guestfs_mkdir_p(g_, folder.c_str()));
+    const std::string prefix = folder == "/" ? "/" : folder + "/";
+    for (int i = 0; i < kGarbageFiles; ++i) {
+      write(prefix + fmt::format("gone-{}", i), kGarbage);
+      const std::string name = prefix + fmt::format("kept-{}.bin", i);
+      write(name, kKept);
+      keep(device, name);
+    }
+    more();
+    it_.check(guestfs_sync(g_));
+    for (int i = 0; i < kGarbageFiles; ++i)
+      it_.check(guestfs_rm(g_, (prefix + fmt::format("gone-{}", i)).c_str()));
+    it_.check(guestfs_umount_all(g_));
+  }
+
+  void write(const std::string& path, int64_t length) {
+    it_.check(guestfs_write(g_, path.c_str(), "", 0));
+    for (int64_t at = 0; at < length; at += 2 * kMiB) {
+      const std::string bytes = noise(seed_++, std::min<int64_t>(length - at, 2 * kMiB));
+      put(path, bytes, at);
+    }
+  }
+
+  void put(const std::string& path, const std::string& bytes, int64_t at) {
+    it_.check(guestfs_pwrite(g_, path.c_str(), bytes.data(), bytes.size(), at));
+  }
+
+  void keep(const std::string& device, const std::string& path) {
+    kept_[device + ":" + path] = it_.text(guestfs_checksum(g_, "sha256", path.c_str()));
+  }
+
+  // Signatures of what no partition has.
+  void fill_device(const char* device, int64_t from, int64_t length) {
+    for (int64_t at = 0; at < length; at += 2 * kMiB) {
+      const std::string bytes = noise(seed_++, std::min<int64_t>(length - at, 2 * kMiB));
+      it_.check(guestfs_pwrite_device(g_, device, bytes.data(), bytes.size(), from + at));
+    }
+  }
+
+ private:
+  Booted& it_;
+  guestfs_h* g_;
+  Checksums& kept_;
+  uint64_t seed_ = 1;
+};
+
+void make_linux(Booted& it, Maker& maker, Guests& guests) {
+  guestfs_h* const g = it.handle();
+  it.check(guestfs_part_init(g, "/dev/sda", "gpt"));
+  // XFS wants 300 MiB from some version on, btrfs 109 MiB.
+  const int64_t sizes[] = {96, 320, 256, 64, 64, 128};
+  int64_t at = 1;
+  for (const int64_t size : sizes) {
+    maker.partition("/dev/sda", at * kMiB / kSector, (at + size) * kMiB / kSector - 1);
+    at += size;
+  }
+  maker.fill_device("/dev/sda", at * kMiB, 16 * kMiB);
+  it.check(guestfs_mkfs(g, "ext4", "/dev/sda1"));
+  it.check(guestfs_mkfs(g, "xfs", "/dev/sda2"));
+  it.check(guestfs_mkfs(g, "btrfs", "/dev/sda3"));
+  it.check(guestfs_mkfs(g, "vfat", "/dev/sda4"));
+  it.check(guestfs_mkswap_opts(g, "/dev/sda5", GUESTFS_MKSWAP_OPTS_LABEL, "nap", -1));
+  guests.swap_uuid = it.text(guestfs_vfs_uuid(g, "/dev/sda5"));
+  maker.fill_device("/dev/sda5", kMiB, 16 * kMiB);
+  maker.use("/dev/sda1");
+  maker.use("/dev/sda2");
+  it.check(guestfs_mount(g, "/dev/sda3", "/"));
+  it.check(guestfs_btrfs_subvolume_create(g, "/root"));
+  it.check(guestfs_btrfs_subvolume_create(g, "/home"));
+  it.check(guestfs_umount_all(g));
+  maker.use("/dev/sda3", "/home");
+  maker.use("/dev/sda4");
+  it.check(guestfs_pvcreate(g, "/dev/sda6"));
+  const char* const volumes[] = {"/dev/sda6", nullptr};
+  it.check(guestfs_vgcreate(g, "vg", const_cast<char* const*>(volumes)));
+  it.check(guestfs_lvcreate(g, "root", "vg", 48));
+  it.check(guestfs_lvcreate(g, "swap", "vg", 16));
+  it.check(guestfs_lvcreate(g, "gone", "vg", 32));
+  maker.fill_device("/dev/vg/gone", 0, 24 * kMiB);
+  it.check(guestfs_lvremove(g, "/dev/vg/gone"));
+  it.check(guestfs_mkfs(g, "ext4", "/dev/vg/root"));
+  it.check(guestfs_mkswap(g, "/dev/vg/swap"));
+  maker.use("/dev/vg/root");
+}
+
+void make_windows(Booted& it, Maker& maker) {
+  guestfs_h* const g = it.handle();
+  it.check(guestfs_part_init(g, "/dev/sdb", "mbr"));
+  maker.partition("/dev/sdb", 63, 63 + 160 * kMiB / kSector - 1);
+  const int64_t sizes[] = {96, 96, 64};
+  int64_t at = 200;
+  for (const int64_t size : sizes) {
+    maker.partition("/dev/sdb", at * kMiB / kSector, (at + size) * kMiB / kSector - 1);
+    at += size;
+  }
+  it.check(guestfs_mkfs(g, "ntfs", "/dev/sdb1"));
+  maker.use("/dev/sdb1", "/Windows/System32/config", [&] {
+    for (const char* hive : {"SYSTEM", "SOFTWARE"}) {
+      const std::string path = std::string("/Windows/System32/config/") + hive;
+      maker.write(path, 300'000);
+      maker.put(path, "regf", 0);
+      maker.keep("/dev/sdb1", path);
+    }
+    maker.write("/pagefile.sys", 12 * kMiB);
+    maker.write("/swapfile.sys", 4 * kMiB);
+    maker.write("/hiberfil.sys", 8 * kMiB);
+    // Of a Windows that was woken up again.
+    maker.put("/hiberfil.sys", std::string(4096, '\0'), 0);
+  });
+  it.check(guestfs_mkfs(g, "ext4", "/dev/sdb2"));
+  maker.use("/dev/sdb2", "/etc", [&] {
+    it.check(guestfs_write(g, "/etc/fstab", "/my/swap none swap sw 0 0\n", 26));
+    maker.keep("/dev/sdb2", "/etc/fstab");
+    it.check(guestfs_mkdir(g, "/my"));
+    it.check(guestfs_fill(g, 0, 16 * kMiB, "/my/swap"));
+    it.check(guestfs_mkswap_file(g, "/my/swap"));
+    maker.put("/my/swap", noise(77, 4 * kMiB - 4096), kMiB);
+  });
+  it.check(guestfs_luks_format(g, "/dev/sdb3", kPassphrase, 0));
+  it.check(guestfs_cryptsetup_open(g, "/dev/sdb3", kPassphrase, "crypt0", -1));
+  it.check(guestfs_mkfs(g, "ext4", "/dev/mapper/crypt0"));
+  maker.use("/dev/mapper/crypt0");
+  it.check(guestfs_cryptsetup_close(g, "/dev/mapper/crypt0"));
+}
+
+void make_asleep(Booted& it, Maker& maker) {
+  guestfs_h* const g = it.handle();
+  it.check(guestfs_part_disk(g, "/dev/sdc", "mbr"));
+  it.check(guestfs_mkfs(g, "ntfs", "/dev/sdc1"));
+  maker.use("/dev/sdc1", "/", [&] {
+    maker.write("/hiberfil.sys", 4 * kMiB);
+    maker.put("/hiberfil.sys", "HIBR", 0);
+  });
+}
+
+std::string new_image(const std::string& path, const char* size) {
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, size});
+  return path;
+}
+
+}  // namespace
+
+Guests make_guests(const std::string& folder) {
+  Guests guests;
+  guests.linux_disk = new_image(folder + "/linux.qcow2", "1G");
+  guests.windows_disk = new_image(folder + "/windows.qcow2", "512M");
+  guests.asleep_disk = new_image(folder + "/asleep.qcow2", "64M");
+  Booted booted({guests.linux_disk, guests.windows_disk, guests.asleep_disk});
+  Maker maker(booted, guests.kept);
+  make_linux(booted, maker, guests);
+  make_windows(booted, maker);
+  make_asleep(booted, maker);
+  booted.finish();
+  return guests;
+}
+
+Checksums read_checksums(const std::vector<std::string>& disks, const Checksums& expected) {
+  Checksums found;
+  Booted booted(disks);
+  guestfs_h* const g = booted.handle();
+  std::string mounted;
+  for (const auto& [name, checksum] : expected) {
+    const std::string device = name.substr(0, name.find(':'));
+    const std::string path = name.substr(name.find(':') + 1);
+    if (device != mounted) {
+      booted.check(guestfs_umount_all(g));
+      if (device == "/dev/mapper/crypt0")
+        booted.check(guestfs_cryptsetup_open(g, "/dev/sdb3", kPassphrase, "crypt0", -1));
+      booted.check(guestfs_mount_ro(g, device.c_str(), "/"));
+      mounted = device;
+    }
+    char* const now = guestfs_checksum(g, "sha256", path.c_str());
+    if (now) found[name] = booted.text(now);
+  }
+  booted.finish();
+  return found;
+}
+
+}  // namespace test

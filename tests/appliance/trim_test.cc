@@ -1,0 +1,310 @@
+// Trimming the disks of guests, as a user does it.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/appliance/guest_maker.h"
+#include "tests/appliance/left_behind.h"
+#include "tests/support/nbd_server.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using nlohmann::json;
+using support::Outcome;
+using support::TempDirectory;
+using test::Guests;
+using test::LeftBehind;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+// Of 18 MiB that were deleted, at least so much comes back whatever the filesystem's habits.
+constexpr uint64_t kGarbage = 14 * kMiB;
+// An emulated appliance, on a machine that has other things to do.
+constexpr std::chrono::minutes kPatience(15);
+
+std::string tool() {
+  const char* const path = std::getenv("VIRT_COMPACT");
+  if (!path) throw std::runtime_error("VIRT_COMPACT is not set");
+  return path;
+}
+
+Outcome trim(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {tool(), "trim"});
+  support::RunOptions options;
+  options.timeout = kPatience;
+  return support::run(arguments, options);
+}
+
+// Made once, since that takes a boot; tests change copies.
+const Guests& guests() {
+  static const TempDirectory folder;
+  static const Guests made = test::make_guests(folder.path());
+  return made;
+}
+
+std::string copy_of(const std::string& image, const TempDirectory& folder) {
+  const std::string copy = folder / std::filesystem::path(image).filename().string();
+  std::filesystem::copy_file(image, copy);
+  return copy;
+}
+
+uint64_t length(const std::string& path) {
+  return std::filesystem::file_size(path);
+}
+
+uint64_t blocks(const std::string& path) {
+  struct stat status {};
+  REQUIRE(::stat(path.c_str(), &status) == 0);
+  return static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
+// Allocated clusters; and nothing is wrong with the image.
+uint64_t clusters(const std::string& image) {
+  return json::parse(support::run_ok({"qemu-img", "check", "--output=json", image}).out)
+      .at("allocated-clusters");
+}
+
+std::map<std::string, json> by_device(const json& report) {
+  std::map<std::string, json> spaces;
+  for (const json& it : report.at("filesystems")) spaces[it.at("device")] = it;
+  return spaces;
+}
+
+std::string label_and_uuid(const std::string& raw, uint64_t at) {
+  return support::run_ok({"blkid", "-p", "-O", std::to_string(at), "-o", "value", "-s", "LABEL",
+                          "-s", "UUID", raw})
+      .out;
+}
+
+}  // namespace
+
+TEST_CASE("a guest's disks give back what is not used, and nothing else") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  const std::string linux_disk = copy_of(guests().linux_disk, folder);
+  const std::string windows_disk = copy_of(guests().windows_disk, folder);
+  const std::string twin = folder / "twin.qcow2";
+  std::filesystem::copy_file(linux_disk, twin);
+  const uint64_t linux_length = length(linux_disk);
+  const uint64_t windows_length = length(windows_disk);
+  support::run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "before.raw"});
+
+  const auto done =
+      trim({"--json", "--drop", "pagefile,swapfile,hiberfile,swap", "--key",
+            std::string("/dev/sdb3:key:") + test::kPassphrase, linux_disk, windows_disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  const json report = json::parse(done.out);
+  CHECK(report.at("complete") == true);
+  CHECK(report.at("dry-run") == false);
+  auto spaces = by_device(report);
+  for (const char* device : {"/dev/sda1", "/dev/sda2", "/dev/sda3", "/dev/sda4", "/dev/vg/root",
+                             "/dev/sdb1", "/dev/sdb2", "/dev/mapper/crypt0"}) {
+    CAPTURE(device, spaces[device].dump());
+    REQUIRE(spaces.contains(device));
+    CHECK(spaces[device].at("outcome") == "trimmed");
+    CHECK(spaces[device].at("freed") >= kGarbage);
+    CHECK(spaces[device].at("used") < spaces[device].at("size"));
+  }
+  for (const char* device : {"/dev/sda5", "/dev/vg/swap", "vg"}) {
+    CAPTURE(device, spaces[device].dump());
+    CHECK(spaces[device].at("outcome") == "discarded");
+  }
+  CHECK(spaces["/dev/sda5"].at("freed") >= kGarbage);
+  CHECK(spaces["vg"].at("freed") >= 20 * kMiB);
+  // btrfs's subvolumes are one filesystem, and the encrypted device is what is in it.
+  CHECK(report.at("filesystems").size() == 11);
+  CHECK(report.at("dropped").size() == 4);
+
+  // 24 MiB of Windows's files, and 4 of Linux's swap.
+  CHECK(spaces["/dev/sdb1"].at("freed") >= kGarbage + 22 * kMiB);
+  CHECK(spaces["/dev/sdb2"].at("freed") >= kGarbage + 3 * kMiB);
+
+  for (const json& disk : report.at("disks")) {
+    CHECK(disk.at("data-after") < disk.at("data-before"));
+    const std::string path = disk.at("filename");
+    CHECK(disk.at("after").at("length") == length(path));
+    CHECK(disk.at("after").at("blocks") == blocks(path));
+  }
+  CHECK(length(linux_disk) < linux_length - 100 * kMiB);
+  CHECK(length(windows_disk) < windows_length - 60 * kMiB);
+  const uint64_t ours = clusters(linux_disk);
+  clusters(windows_disk);
+
+  support::run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
+  // The table, and what is behind the last partition.
+  const support::RawFile raw_before(folder / "before.raw");
+  const support::RawFile raw_after(folder / "after.raw");
+  CHECK(raw_before.read(0, kMiB) == raw_after.read(0, kMiB));
+  CHECK(raw_before.first_nonzero(929 * kMiB, 16 * kMiB));
+  CHECK(raw_before.read(929 * kMiB, 16 * kMiB) == raw_after.read(929 * kMiB, 16 * kMiB));
+  constexpr uint64_t kSwap = 737 * kMiB;
+  CHECK(label_and_uuid(folder / "after.raw", kSwap) ==
+        label_and_uuid(folder / "before.raw", kSwap));
+  CHECK_THAT(label_and_uuid(folder / "after.raw", kSwap), Catch::Contains(guests().swap_uuid));
+  CHECK(!raw_after.first_nonzero(kSwap + 64 * 1024, 63 * kMiB));
+
+  test::Checksums kept = guests().kept;
+  std::erase_if(kept, [](const auto& it) { return it.first.starts_with("/dev/sdc"); });
+  CHECK(kept.size() >= 24);
+  CHECK(test::read_checksums({linux_disk, windows_disk}, kept) == kept);
+  CHECK(before.complaint() == "");
+
+  // A client that no one here wrote frees no more.
+  support::RunOptions patient;
+  patient.timeout = kPatience;
+  patient.environment = {"LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg"};
+  support::run_ok({"virt-sparsify", "--in-place", twin}, patient);
+  const uint64_t theirs = clusters(twin);
+  INFO("ours " << ours << ", virt-sparsify's " << theirs << " clusters");
+  CHECK(ours <= theirs);
+  CHECK(length(linux_disk) < length(twin));
+}
+
+TEST_CASE("a dry run tells what a real one does, and writes nothing") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  const std::string disk = copy_of(guests().windows_disk, folder);
+  const auto bytes = support::read_file(disk);
+  const auto dry = trim({"--dry-run", "--json", "--ignore", "sdb2,/dev/sda2", disk, disk + ""});
+  // One disk twice is in use by itself, and is refused before anything boots.
+  CHECK(!dry.ok());
+  const auto done = trim({"--dry-run", "--json", "--ignore", "sda2", "--drop", "pagefile", disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK(support::read_file(disk) == bytes);
+  auto spaces = by_device(json::parse(done.out));
+  CHECK(spaces["/dev/sda1"].at("freed") >= kGarbage + 11 * kMiB);
+  CHECK(spaces["/dev/sda2"].at("outcome") == "left-alone");
+  // Nobody gave a key.
+  CHECK(spaces["/dev/sda3"].at("outcome") == "left-alone");
+  CHECK_THAT(std::string(spaces["/dev/sda3"].at("why")), Catch::Contains("--key"));
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("a disk of hibernated Windows is refused, and not touched") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  const std::string disk = copy_of(guests().asleep_disk, folder);
+  const uint64_t allocated = clusters(disk);
+  support::run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "before.raw"});
+  const auto refused = trim({disk});
+  INFO(refused.describe());
+  CHECK(refused.exit_code == 1);
+  CHECK_THAT(refused.err, Catch::Contains("/dev/sda1: Windows is hibernated") &&
+                              Catch::Contains("--drop hiberfile"));
+  CHECK(clusters(disk) == allocated);
+  CHECK(support::run({"qemu-img", "compare", disk, folder / "before.raw"}).ok());
+
+  const auto dropped = trim({"--drop", "hiberfile", "--json", disk});
+  INFO(dropped.describe());
+  REQUIRE(dropped.ok());
+  CHECK(by_device(json::parse(dropped.out))["/dev/sda1"].at("freed") >= kGarbage + 3 * kMiB);
+  clusters(disk);
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with zeros") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  // What was there before the filesystem is free space now.
+  std::vector<std::byte> noise(32 * kMiB);
+  support::Random(5).fill(noise);
+  support::write_file(folder / "old.raw", noise);
+  support::run_ok({"mkudffs", "--media-type=hd", "--blocksize=512", folder / "old.raw"});
+  support::run_ok({"qemu-img", "convert", "-O", "qcow2", folder / "old.raw", folder / "old.qcow2"});
+  support::write_file(folder / "new.raw", noise);
+  support::run_ok({"mkfs.ext4", "-q", "-F", "-E", "nodiscard", folder / "new.raw"});
+  const auto done = trim({"--json", "-f", "raw", folder / "new.raw", "[", "qemu-nbd", "-t",
+                          "--discard=unmap", "-f", "qcow2", folder / "old.qcow2", "]"});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  auto spaces = by_device(json::parse(done.out));
+  CHECK(spaces["/dev/sda"].at("outcome") == "trimmed");
+  CHECK(spaces["/dev/sda"].at("freed") >= 24 * kMiB);
+  CHECK(spaces["/dev/sdb"].at("outcome") == "zero-filled");
+  CHECK(spaces["/dev/sdb"].at("freed") >= 28 * kMiB);
+  CHECK(blocks(folder / "new.raw") < 8 * kMiB);
+  CHECK(support::run({"e2fsck", "-fn", folder / "new.raw"}).ok());
+  CHECK(clusters(folder / "old.qcow2") < 64);
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("what cannot be trimmed is refused before anything starts") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"});
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& why) {
+    const auto outcome = trim(arguments);
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains(why));
+    CHECK_THAT(outcome.out, !Catch::Contains("Booting"));
+  };
+  refused({folder / "none.qcow2"}, "No such file");
+  refused({"[", "nbdkit", "memory", "16M", "--filter=nozero", "--filter=notrim", "]"},
+          "the server cannot trim");
+  refused({"[", "nbdkit", "-r", "memory", "16M", "]"}, "cannot be written");
+  refused({"-f", "qcow2", "nbd://localhost:1/"}, "is not decoded here");
+  {
+    // In use by a server of ours that writes.
+    const support::NbdServer server = support::NbdServer::nbdkit({"file", disk});
+    const support::Child writer({"qemu-io", "-f", "qcow2", "-c", "sleep 20000", disk},
+                                folder / "log");
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    refused({disk}, "shut the guest down");
+  }
+  support::run_ok({"qemu-img", "snapshot", "-c", "before", disk});
+}
+
+TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else") {
+  const TempDirectory folder;
+  const std::string disk = copy_of(guests().linux_disk, folder);
+  // Where it is when the signal comes, and how much later.
+  const std::vector<std::pair<std::string, int>> moments{{"Opening", 0},
+                                                         {"Booting", 300},
+                                                         {"Booting", 4000},
+                                                         {"Trimming /dev/sda2", 50},
+                                                         {"Shutting", 100}};
+  for (const auto& [step, milliseconds] : moments) {
+    CAPTURE(step, milliseconds);
+    const LeftBehind before;
+    const std::string log = folder / "log";
+    {
+      support::Child child({tool(), "trim", disk}, log);
+      const auto said = [&] {
+        const auto bytes = support::read_file(log);
+        return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      };
+      const auto start = std::chrono::steady_clock::now();
+      while (said().find(step) == std::string::npos) {
+        REQUIRE(child.running());
+        REQUIRE(std::chrono::steady_clock::now() - start < kPatience);
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+      ::kill(child.pid(), SIGINT);
+      const auto asked = std::chrono::steady_clock::now();
+      while (child.running()) {
+        REQUIRE(std::chrono::steady_clock::now() - asked < std::chrono::seconds(60));
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    }
+    CHECK(before.complaint() == "");
+    clusters(disk);
+  }
+}
