@@ -1,7 +1,9 @@
 #include "tool/command.h"
 #include "tool/copy_command.h"
+#include "tool/flatten_command.h"
 #include "tool/info_command.h"
 #include "tool/punch_command.h"
+#include "tool/snapshot_command.h"
 #include "tool/trim_command.h"
 
 namespace tool {
@@ -9,8 +11,10 @@ namespace tool {
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(std::make_unique<CopyCommand>());
+  commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
+  commands.push_back(std::make_unique<SnapshotCommand>());
   commands.push_back(std::make_unique<TrimCommand>());
   return commands;
 }

@@ -25,8 +25,10 @@ _virt_compact()
         COMPREPLY=($(compgen -W 'bar json none' -- "$word"))
         return
       fi ;;
-    --cluster-size | --request-size | --snapshot | --threads | -m | --connections | --requests | \
-      --retries | --key | --filesystems | --ignore | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
+    -m | -o | --options | -S | --sparse | --create | --delete | --apply | \
+      --bitmap | --block-size | --cluster-size | --connections | --export | --filesystems | \
+      --ignore | --key | --rate-limit | --request-size | --requests | --retries | --snapshot | \
+      --threads) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

@@ -1,0 +1,125 @@
+#include "tool/flatten_command.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "copy/copier.h"
+#include "copy/flatten.h"
+#include "tool/arguments.h"
+#include "tool/copy_report.h"
+#include "tool/formats.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+#include "tool/terminal.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
+  return fmt::format(
+      "{} needs {} no more\n\n"
+      "  {:<12}{:>10}  written, {} of zeros left out\n"
+      "  {:<12}{:>10}  before {}\n"
+      "  {:<12}{:>10}  before {}\n\n"
+      "  {} disk in {:.1f} s\n",
+      printable(overlay), printable(summary.backing_file), "from it", human_size(summary.written),
+      human_size(summary.zeros), "on disk", human_size(summary.blocks_after),
+      human_size(summary.blocks_before), "length", human_size(summary.length_after),
+      human_size(summary.length_before), human_size(summary.virtual_size), summary.elapsed.count());
+}
+
+std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary) {
+  ordered_json json;
+  json["filename"] = overlay;
+  json["dropped-backing-filename"] = summary.backing_file;
+  json["virtual-size"] = summary.virtual_size;
+  json["written"] = summary.written;
+  json["zeros"] = summary.zeros;
+  json["before"] = {{"length", summary.length_before}, {"actual-size", summary.blocks_before}};
+  json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
+  json["seconds"] = summary.elapsed.count();
+  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+const char* FlattenCommand::description() const {
+  return "Make one image of an overlay and the backing files behind it: DST, a fresh one, or\n"
+         "with --in-place OVERLAY itself.  Backing files are only read.";
+}
+
+void FlattenCommand::add_options(CLI::App& app) {
+  app.add_option("OVERLAY", overlay_);
+  app.add_option("[DST]", destination_);
+  add_switch(app, "--in-place", in_place_,
+             "write what is missing into OVERLAY, then drop the name of its backing file");
+  add_parsed_option(
+      app, "-f,--format", "FMT", format_,
+      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(text);
+      },
+      "format of OVERLAY; found out if not given");
+  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
+  add_switch(app, "--force", force_, "replace DST if it exists");
+  add_switch(app, "--json", json_, "print the summary as JSON");
+}
+
+void FlattenCommand::check() const {
+  if (overlay_.empty()) throw UsageError("OVERLAY is missing");
+  if (in_place_ && !destination_.empty())
+    throw UsageError("DST and --in-place: it is either the one or the other");
+  if (!in_place_ && destination_.empty())
+    throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
+  if (in_place_ && force_) throw UsageError("--force goes with DST");
+  if (in_place_ && force_share_)
+    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+}
+
+Result<void> FlattenCommand::to_destination(const Console& console) const {
+  copy::CopyOptions options;
+  options.source = overlay_;
+  options.source_format = format_;
+  options.destination = destination_;
+  options.overwrite = force_;
+  options.force_share = force_share_;
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary = copy::copy(options, progress, cancel);
+  progress.finish();
+  if (!summary) {
+    if (summary.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context(destination_ + ": not written"));
+    return fail(summary.error());
+  }
+  if (json_) return console.print(copy_report_json(options, *summary));
+  if (console.manner().quiet) return {};
+  return console.print(copy_report(options, *summary, console.palette()));
+}
+
+Result<void> FlattenCommand::in_place(const Console& console) const {
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary = copy::flatten(overlay_, format_, progress, cancel);
+  progress.finish();
+  if (!summary) return fail(summary.error());
+  if (json_) return console.print(report_json(overlay_, *summary));
+  if (console.manner().quiet) return {};
+  return console.print(report(overlay_, *summary));
+}
+
+Result<int> FlattenCommand::run(const Console& console) {
+  RETURN_IF_ERROR(in_place_ ? in_place(console) : to_destination(console));
+  return kSuccess;
+}
+
+}  // namespace tool

@@ -1,0 +1,174 @@
+#include "tool/snapshot_command.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "copy/copier.h"
+#include "tool/arguments.h"
+#include "tool/copy_report.h"
+#include "tool/formats.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+#include "tool/snapshot_list.h"
+#include "tool/terminal.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+struct FileSize {
+  uint64_t length = 0;  // bytes
+  uint64_t blocks = 0;  // bytes
+};
+
+FileSize measure(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
+}
+
+qcow2::SnapshotEditor::Time now() {
+  timespec time{};
+  ::clock_gettime(CLOCK_REALTIME, &time);
+  return {static_cast<uint32_t>(time.tv_sec), static_cast<uint32_t>(time.tv_nsec)};
+}
+
+}  // namespace
+
+const char* SnapshotCommand::description() const {
+  return "List the internal snapshots of a QCOW2 image, create, delete or apply one, or\n"
+         "export the disk of one to DST.  NAME is an id or a name.  What a deleted snapshot\n"
+         "alone had is given back, and the file gets shorter.";
+}
+
+void SnapshotCommand::add_options(CLI::App& app) {
+  app.add_option("DISK", disk_);
+  app.add_option("[DST]", destination_);
+  const auto add_name = [&](const std::string& names, std::string& target, const char* what) {
+    app.add_option(names, target, what)->type_name("NAME")->take_last();
+  };
+  add_switch(app, "-l,--list", list_, "list them: the default");
+  add_name("-c,--create", create_, "keep the disk as it is now under NAME");
+  add_name("-d,--delete", remove_, "delete the snapshot, and make the file shorter");
+  add_name("-a,--apply", apply_, "make the disk what it was: what it is now is lost");
+  add_name("--export", export_, "copy the disk of the snapshot to DST, a fresh image");
+  add_parsed_option(
+      app, "-f,--format", "FMT", format_,
+      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(text);
+      },
+      "format of DISK: only qcow2 has snapshots");
+  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
+  add_switch(app, "--force", force_, "replace DST");
+  add_parsed_option(
+      app, "--output", "AS", json_,
+      [](const std::string& text) -> Result<bool> {
+        if (text != "human" && text != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+        return text == "json";
+      },
+      "list as human (the default) or json, with qemu-img's keys");
+}
+
+void SnapshotCommand::check() const {
+  if (disk_.empty()) throw UsageError("DISK is missing");
+  const int actions = int{list_} + int{!create_.empty()} + int{!remove_.empty()} +
+                      int{!apply_.empty()} + int{!export_.empty()};
+  if (actions > 1) throw UsageError("only one of -l, -c, -d, -a and --export can be done at once");
+  if (export_.empty() && !destination_.empty())
+    throw UsageError(fmt::format("'{}' is one name too many", destination_));
+  if (!export_.empty() && destination_.empty()) throw UsageError("DST is missing");
+  if (force_ && export_.empty()) throw UsageError("--force goes with --export");
+  if (json_ && actions == 1 && !list_) throw UsageError("--output goes with -l");
+  if (force_share_ && (!create_.empty() || !remove_.empty() || !apply_.empty()))
+    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+}
+
+Result<void> SnapshotCommand::list(const Console& console) const {
+  qcow2::OpenOptions options;
+  options.format = format_;
+  options.force_share = force_share_;
+  options.force_share_option = "--force-share";
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(disk_));
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
+  ASSIGN_OR_RETURN(const auto probed, qcow2::probe_format(*file));
+  std::vector<qcow2::Snapshot> snapshots;
+  if (format_.value_or(probed) == qcow2::Format::kQcow2) {
+    ASSIGN_OR_RETURN(const auto header, qcow2::with_context(qcow2::Header::read(*file), disk_));
+    ASSIGN_OR_RETURN(snapshots,
+                     qcow2::with_context(qcow2::read_snapshot_table(*file, header), disk_));
+  }
+  if (json_) return console.print(snapshot_list_json(snapshots));
+  if (console.manner().quiet) return {};
+  return console.print(snapshot_list(snapshots));
+}
+
+Result<void> SnapshotCommand::change(const Console& console) const {
+  qcow2::OpenOptions options;
+  options.format = format_;
+  options.writable = true;
+  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
+  if (chain.format() != qcow2::Format::kQcow2)
+    return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
+  const FileSize before = measure(disk_);
+  ASSIGN_OR_RETURN(const auto editor, qcow2::SnapshotEditor::open(chain));
+  if (!create_.empty()) {
+    for (const qcow2::Snapshot& it : editor->snapshots())
+      if (it.name == create_)
+        console.warning(
+            fmt::format("{}: has a snapshot '{}' already, with the id {}: that one is "
+                        "meant by the name, the new one has an id of its own",
+                        disk_, printable(create_), printable(it.id)));
+    ASSIGN_OR_RETURN(const std::string id, editor->create(create_, now()));
+    console.note(fmt::format("{}: snapshot '{}' has the id {}", disk_, printable(create_), id));
+  } else if (!remove_.empty()) {
+    RETURN_IF_ERROR(editor->remove(remove_));
+  } else {
+    RETURN_IF_ERROR(editor->apply(apply_));
+  }
+  RETURN_IF_ERROR(editor->close());
+  const FileSize after = measure(disk_);
+  if (console.manner().quiet || !create_.empty() || after.blocks >= before.blocks) return {};
+  console.note(fmt::format(
+      "{}: {} given back, the file is {} shorter", disk_, human_size(before.blocks - after.blocks),
+      human_size(before.length > after.length ? before.length - after.length : 0)));
+  return {};
+}
+
+Result<void> SnapshotCommand::export_disk(const Console& console) const {
+  copy::CopyOptions options;
+  options.source = disk_;
+  options.source_format = format_;
+  options.snapshot = export_;
+  options.destination = destination_;
+  options.overwrite = force_;
+  options.force_share = force_share_;
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary = copy::copy(options, progress, cancel);
+  progress.finish();
+  if (!summary) {
+    if (summary.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context(destination_ + ": not written"));
+    return fail(summary.error());
+  }
+  if (console.manner().quiet) return {};
+  return console.print(copy_report(options, *summary, console.palette()));
+}
+
+Result<int> SnapshotCommand::run(const Console& console) {
+  const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
+  RETURN_IF_ERROR(!export_.empty() ? export_disk(console)
+                  : changes        ? change(console)
+                                   : list(console));
+  return kSuccess;
+}
+
+}  // namespace tool
