@@ -53,12 +53,12 @@ class Flattening {
     if (with_metadata(stored) <= free) return {};
     // Then it is worth reading all of it: zeros take no room.
     uint64_t needed = 0;
-    RETURN_IF_ERROR(each_inherited([&](GuestOffset at, uint64_t length) -> Result<void> {
-      return each_run(at, length, [&](GuestOffset, std::span<const std::byte> run) -> Result<void> {
-        needed += run.size() + cluster_size_;
-        return {};
-      });
-    }));
+    const auto add = [&](GuestOffset, std::span<const std::byte> run) -> Result<void> {
+      needed += run.size() + cluster_size_;
+      return {};
+    };
+    RETURN_IF_ERROR(
+        each_inherited([&](GuestOffset at, uint64_t length) { return each_run(at, length, add); }));
     if (with_metadata(needed) <= free) return {};
     return fail(Error::system(
         ENOSPC, fmt::format("{}: up to {} bytes have to be written, and its filesystem has {} left",
@@ -67,18 +67,20 @@ class Flattening {
 
   Result<void> run(FlattenSummary& summary) {
     const uint64_t size = writer_.size();
-    RETURN_IF_ERROR(each_inherited([&](GuestOffset at, uint64_t length) -> Result<void> {
-      uint64_t data = 0;
-      RETURN_IF_ERROR(each_run(
-          at, length, [&](GuestOffset where, std::span<const std::byte> run) -> Result<void> {
-            data += run.size();
-            return writer_.write(where, run);
-          }));
+    uint64_t data = 0;
+    const auto write = [&](GuestOffset at, std::span<const std::byte> run) {
+      data += run.size();
+      return writer_.write(at, run);
+    };
+    const auto take = [&](GuestOffset at, uint64_t length) {
+      data = 0;
+      auto written = each_run(at, length, write);
       summary.written += data;
       summary.zeros += length - data;
       progress_.update(at.value() + length, size);
-      return {};
-    }));
+      return written;
+    };
+    RETURN_IF_ERROR(each_inherited(take));
     progress_.update(size, size);
     return {};
   }

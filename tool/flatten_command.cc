@@ -25,7 +25,7 @@ namespace {
 
 std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
   return fmt::format(
-      "{} needs {} no more\n\n"
+      "{} no longer needs {}\n\n"
       "  {:<12}{:>10}  written, {} of zeros left out\n"
       "  {:<12}{:>10}  before {}\n"
       "  {:<12}{:>10}  before {}\n\n"
@@ -52,15 +52,14 @@ std::string report_json(const std::string& overlay, const copy::FlattenSummary& 
 }  // namespace
 
 const char* FlattenCommand::description() const {
-  return "Make one image of an overlay and the backing files behind it: DST, a fresh one, or\n"
-         "with --in-place OVERLAY itself.  Backing files are only read.";
+  return "Make one image of an overlay and the backing files behind it: DST, a fresh one,\n"
+         "or with --in-place OVERLAY itself.  Backing files are only read.";
 }
 
 void FlattenCommand::add_options(CLI::App& app) {
   app.add_option("OVERLAY", overlay_);
   app.add_option("[DST]", destination_);
-  add_switch(app, "--in-place", in_place_,
-             "write what is missing into OVERLAY, then drop the name of its backing file");
+  add_switch(app, "--in-place", in_place_, "write what is missing into OVERLAY itself");
   add_parsed_option(
       app, "-f,--format", "FMT", format_,
       [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
