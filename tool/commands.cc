@@ -3,6 +3,7 @@
 #include "tool/flatten_command.h"
 #include "tool/info_command.h"
 #include "tool/punch_command.h"
+#include "tool/rollback_command.h"
 #include "tool/snapshot_command.h"
 #include "tool/trim_command.h"
 
@@ -14,6 +15,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
+  commands.push_back(std::make_unique<RollbackCommand>());
   commands.push_back(std::make_unique<SnapshotCommand>());
   commands.push_back(std::make_unique<TrimCommand>());
   return commands;

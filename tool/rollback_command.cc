@@ -1,0 +1,53 @@
+#include "tool/rollback_command.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "optimize/disk_swap.h"
+#include "tool/arguments.h"
+#include "tool/terminal.h"
+
+namespace tool {
+
+using qcow2::Result;
+
+const char* RollbackCommand::description() const {
+  return "Put DISK.bak, which optimize has kept, in the place of DISK again.  What is DISK\n"
+         "now becomes DISK.bak, so that nothing is lost: twice is as if never.";
+}
+
+void RollbackCommand::add_options(CLI::App& app) {
+  app.add_option("DISK", disk_);
+  app.add_option("--backup", suffix_, "of the backup's name; default: .bak")
+      ->type_name("SUFFIX")
+      ->take_last();
+  add_switch(app, "--remove", remove_, "remove what is DISK now");
+  add_switch(app, "--json", json_, "print what was done as JSON");
+}
+
+void RollbackCommand::check() const {
+  if (disk_.empty()) throw UsageError("DISK is missing");
+}
+
+Result<int> RollbackCommand::run(const Console& console) {
+  ASSIGN_OR_RETURN(const auto done, optimize::roll_back(disk_, suffix_, remove_));
+  if (json_) {
+    nlohmann::ordered_json json;
+    json["disk"] = done.disk;
+    if (!done.backup.empty()) json["backup"] = done.backup;
+    using nlohmann::ordered_json;
+    RETURN_IF_ERROR(
+        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    return kSuccess;
+  }
+  if (console.manner().quiet) return kSuccess;
+  RETURN_IF_ERROR(console.print(
+      done.backup.empty() ? fmt::format("{} is the disk as it was; what was there is removed\n",
+                                        printable(done.disk))
+                          : fmt::format("{} is the disk as it was; what was there is {} now\n",
+                                        printable(done.disk), printable(done.backup))));
+  return kSuccess;
+}
+
+}  // namespace tool
