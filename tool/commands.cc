@@ -1,3 +1,4 @@
+#include "tool/check_command.h"
 #include "tool/command.h"
 #include "tool/copy_command.h"
 #include "tool/flatten_command.h"
@@ -11,6 +12,7 @@ namespace tool {
 
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(std::make_unique<CheckCommand>());
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());

@@ -24,10 +24,16 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
     return answer.finding.emplace(it);
   };
 
-  // As many sectors as any descriptor can name, for one that names too few.
+  // As many sectors as any descriptor can name, for one that names too few; but what is behind the
+  // end of the file, save the rest of a sector, is not taken for zeros.
   const CompressedDescriptor widest{descriptor.offset, uint64_t{1} << (bits - 8)};
+  const uint64_t file_end =
+      (file_size_ + Geometry::kSectorSize - 1) / Geometry::kSectorSize * Geometry::kSectorSize;
+  const uint64_t there =
+      std::min(widest.readable_bytes(), file_end - std::min(file_end, descriptor.offset.value()));
+  const uint64_t claimed = std::min(descriptor.readable_bytes(), there);
   auto context = decoders_.take();
-  context->stream.resize(widest.readable_bytes());
+  context->stream.resize(there);
   context->cluster.resize(geometry.cluster_size());
   if (!read_padded(storage_, descriptor.offset, context->stream)) {
     tell(Finding::Kind::kUnreadable).severity = Finding::Severity::kCheckError;
@@ -38,9 +44,9 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
     return context->decoder.decode_measured(header_.compression_type, stream.first(length),
                                             context->cluster);
   };
-  auto used = decode(descriptor.readable_bytes());
+  auto used = decode(claimed);
   const bool too_short = !used;
-  if (!used) used = decode(widest.readable_bytes());
+  if (!used && there > claimed) used = decode(there);
   if (!used || *used == 0) {
     tell(descriptor.offset.value() + descriptor.readable_bytes() > file_size_
              ? Finding::Kind::kStreamTruncated

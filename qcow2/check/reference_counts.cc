@@ -37,13 +37,17 @@ void ReferenceCounts::add(HostCluster first, uint64_t count, uint64_t times) {
   while (from < first.value() + count && from < end_) {
     const uint64_t page = from / kPageClusters;
     const uint64_t to = std::min(first.value() + count, (page + 1) * kPageClusters);
-    const auto [found, made] = pages_.try_emplace(page);
-    found->second.add(from % kPageClusters, to - from, times);
-    if (made && pages_.size() > most_pages_) {
-      const auto last = std::prev(pages_.end());
-      end_ = last->first * kPageClusters;
-      pages_.erase(last);
+    auto found = pages_.find(page);
+    if (found == pages_.end()) {
+      if (pages_.size() >= most_pages_) {
+        const auto last = std::prev(pages_.end());
+        end_ = std::max(page, last->first) * kPageClusters;
+        if (last->first < page) break;
+        pages_.erase(last);
+      }
+      found = pages_.emplace(page, Page()).first;
     }
+    found->second.add(from % kPageClusters, to - from, times);
     from = to;
   }
 }

@@ -59,6 +59,7 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
     scan.bytes += kFixedBytes + extra + names;
     if (scan.bytes > Limits::kSnapshotTableBytes) {
       tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, i, at.value(), scan.bytes, true);
+      scan.bytes = 0;
       return scan;
     }
     if (extra > Limits::kSnapshotExtraBytes)

@@ -1,0 +1,117 @@
+// Memory and time where an image is large, or wants to be.
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "qcow2/l2_entry.h"
+#include "tests/interop/image_editor.h"
+#include "tests/support/process.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+namespace checks {
+
+using interop::ImageEditor;
+using support::run_ok;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kCluster = 64 << 10;
+// From one reference to the next, so that each is in another page of counters.
+constexpr uint64_t kStep = uint64_t{917504} * 4096;
+constexpr uint64_t kCopied = qcow2::kEntryCopied;
+
+// As QEMU's tools count memory with a sanitizer nobody can.
+constexpr bool kSanitized =
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    true;
+#else
+    false;
+#endif
+
+support::Outcome check(const std::string& path, uint64_t most_memory) {
+  support::RunOptions options;
+  options.timeout = std::chrono::seconds(60);
+  const auto done =
+      support::run({std::getenv("VIRT_COMPACT"), "check", "--output=json", path}, options);
+  INFO(done.describe());
+  CHECK(!done.timed_out);
+  if (!kSanitized) CHECK(done.peak_memory < most_memory);
+  return done;
+}
+
+}  // namespace
+
+TEST_CASE("a disk of 16 TiB takes no more memory than a small one", "[large]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "disk.qcow2";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "16T"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q 0 1M", "-c", "write -q 5T 3M", "-c",
+          "write -q 17592184995840 1M", path});
+  CHECK(check(path, 64 * kMiB).exit_code == 0);
+}
+
+TEST_CASE("an L1 table that names one L2 table a million times", "[large]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "disk.qcow2";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q 0 1M", path});
+  ImageEditor editor(path);
+  const uint64_t table = editor.get64(editor.l1_entry_at(0)) & qcow2::kEntryOffsetMask;
+  const uint64_t at = 4 * kMiB;
+  for (uint64_t i = 0; i < 1 << 20; ++i) editor.put64(at + i * 8, kCopied | table);
+  editor.put64(ImageEditor::kL1Offset, at);
+  editor.put32(ImageEditor::kL1Size, 1 << 20);
+  editor.save();
+  const auto done = check(path, 320 * kMiB);
+  CHECK(done.exit_code == 2);
+}
+
+TEST_CASE("65536 snapshots with L1 tables on top of each other", "[large]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "disk.qcow2";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q 0 1M", path});
+  ImageEditor editor(path);
+  const uint64_t l2 = editor.get64(editor.l1_entry_at(0)) & qcow2::kEntryOffsetMask;
+  const uint64_t snapshots = 4 * kMiB;
+  const uint64_t l1 = 16 * kMiB;
+  for (uint64_t i = 0; i < 65536; ++i) {
+    // 40 bytes, and 16 of extra data.
+    editor.put64(snapshots + i * 56, l1 + i % 64 * kCluster);
+    editor.put32(snapshots + i * 56 + 8, 4 << 20);
+    editor.put32(snapshots + i * 56 + 36, 16);
+  }
+  for (uint64_t i = 0; i < 1 << 18; ++i) editor.put64(l1 + i * 8, l2);
+  editor.put64(ImageEditor::kSnapshotOffset, snapshots);
+  editor.put32(ImageEditor::kSnapshotCount, 65536);
+  editor.save();
+  support::resize_file(path, 64 * kMiB);
+  CHECK(check(path, 320 * kMiB).exit_code == 2);
+}
+
+TEST_CASE("references all over a file of 4 TiB", "[large]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "disk.qcow2";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", path, "4G"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q 0 4k", path});
+  ImageEditor editor(path);
+  const uint64_t l1 = editor.get64(ImageEditor::kL1Offset);
+  const uint64_t entries = editor.get32(ImageEditor::kL1Size);
+  const uint64_t tables = 16 * kMiB;
+  // Each in another page of counters: more pages than there is memory for.
+  uint64_t host = 0;
+  for (uint64_t i = 0; i < entries; ++i) {
+    editor.put64(l1 + i * 8, kCopied | (tables + i * 4096));
+    for (uint64_t j = 0; j < 512; ++j) {
+      host = (host + kStep) % (uint64_t{1} << 41);
+      editor.put64(tables + i * 4096 + j * 8, kCopied | (host / 4096 * 4096));
+    }
+  }
+  editor.save();
+  support::resize_file(path, uint64_t{1} << 42);
+  const auto done = check(path, 512 * kMiB);
+  CHECK(done.exit_code > 0);
+}
+
+}  // namespace checks

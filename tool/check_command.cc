@@ -1,0 +1,134 @@
+#include "tool/check_command.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "copy/nbd_uri.h"
+#include "qcow2/file_storage.h"
+#include "tool/arguments.h"
+#include "tool/check_log.h"
+#include "tool/check_report.h"
+#include "tool/formats.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+constexpr unsigned kMaxThreads = 64;
+constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
+                                                      "directsync", "unsafe"};
+
+// Enough to know a QCOW2 image, and other formats, by their first bytes.
+Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
+  std::array<std::byte, 512> start{};
+  ASSIGN_OR_RETURN(const size_t got, file.read(qcow2::HostOffset(0), start));
+  const auto bytes = std::span<const std::byte>(start).first(got);
+  if (qcow2::has_magic(bytes)) return true;
+  const char* const foreign = qcow2::foreign_format(bytes);
+  console.error(fmt::format(
+      "{}: {}; only qcow2 images can be checked", file.name(),
+      foreign != nullptr ? fmt::format("is a {} image", foreign) : std::string("is a raw disk")));
+  return false;
+}
+
+}  // namespace
+
+const char* CheckCommand::description() const {
+  return "Look at all metadata of the qcow2 image FILE and say what is wrong with it.\n"
+         "Its backing file is left alone.  Exit codes: 0 good, 1 not checked, 2 corrupt,\n"
+         "3 leaks, 63 not a qcow2 image.";
+}
+
+void CheckCommand::add_options(CLI::App& app) {
+  app.add_option("FILE", file_);
+  add_parsed_option(
+      app, "-f,--format", "FMT", format_,
+      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(text);
+      },
+      "format of FILE, qcow2 or raw; found out if not given");
+  add_switch(app, "--deep", options_.deep, "decode every compressed cluster, too");
+  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  add_parsed_option(
+      app, "--output", "AS", json_,
+      [](const std::string& text) -> Result<bool> {
+        if (text != "human" && text != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+        return text == "json";
+      },
+      "human (the default) or json, with qemu-img's keys");
+  add_parsed_option(
+      app, "-m,--threads", "N", options_.threads,
+      [](const std::string& text) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, kMaxThreads));
+        return static_cast<unsigned>(count);
+      },
+      "default: as many as there are processors")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-T,--cache", "CACHE", cache_,
+      [](const std::string& text) -> Result<std::string> {
+        if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
+          return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+        return text;
+      },
+      "taken, as qemu-img does, and left to the system")
+      ->group(kRareOptions);
+}
+
+void CheckCommand::check() const {
+  if (file_.empty()) throw UsageError("FILE is missing");
+}
+
+Result<int> CheckCommand::run(const Console& console) {
+  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
+  if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(file_));
+  qcow2::OpenOptions open_options;
+  open_options.force_share = force_share_;
+  open_options.force_share_option = "--force-share";
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, open_options));
+  if (format_ != qcow2::Format::kQcow2) {
+    ASSIGN_OR_RETURN(const bool qcow2, is_qcow2(*file, console));
+    if (!qcow2) return kCheckUnsupported;
+  }
+  if (format_ == qcow2::Format::kRaw) {
+    console.error(file_ + ": said to be raw; only qcow2 images can be checked");
+    return kCheckUnsupported;
+  }
+
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  CheckLog log(console.manner().verbose ? CheckLog::kMany : CheckLog::kFew, progress, cancel);
+  ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options_));
+  const auto sums = checker.run(log);
+  progress.finish();
+  if (!sums) return fail(Error(sums.error()).with_context(file_));
+
+  CheckReport report;
+  report.filename = file_;
+  report.cluster_size = checker.header().geometry().cluster_size();
+  report.deep = options_.deep;
+  report.sums = *sums;
+  if (json_) {
+    RETURN_IF_ERROR(console.print(check_report_json(report, log)));
+  } else {
+    if (!log.findings().empty()) console.tell(check_findings(report, log));
+    if (!console.manner().quiet) RETURN_IF_ERROR(console.print(check_summary(report)));
+  }
+  const int code = check_exit_code(*sums);
+  if (code == kCheckFailed) console.error(file_ + ": could not be checked wholly");
+  return code;
+}
+
+}  // namespace tool

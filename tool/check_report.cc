@@ -1,0 +1,128 @@
+#include "tool/check_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tool/terminal.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Finding;
+
+namespace {
+
+const char* label(Finding::Severity severity) {
+  switch (severity) {
+    case Finding::Severity::kNote:
+      return "Note:";
+    case Finding::Severity::kLeak:
+      return "Leaked";
+    case Finding::Severity::kCorruption:
+    case Finding::Severity::kCheckError:
+      break;
+  }
+  return "ERROR";
+}
+
+double percent(uint64_t part, uint64_t all) {
+  return all == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(all);
+}
+
+ordered_json finding_json(const Finding& it) {
+  ordered_json json;
+  json["kind"] = to_string(it.kind);
+  json["severity"] = to_string(it.severity);
+  json["times"] = it.times;
+  json["host-offset"] = it.host.value();
+  if (it.guest) json["guest-offset"] = it.guest->value();
+  if (it.guest && it.snapshot != Finding::kActive) json["snapshot-index"] = it.snapshot;
+  if (it.entry) json["entry-offset"] = it.entry->value();
+  json["found"] = it.found;
+  json["expected"] = it.expected;
+  json["repairable"] = it.repairable;
+  return json;
+}
+
+}  // namespace
+
+int check_exit_code(const qcow2::CheckSums& sums) {
+  if (sums.check_errors > 0) return kCheckFailed;
+  if (sums.corruptions > 0) return kCheckCorrupt;
+  if (sums.leaks > 0) return kCheckLeaks;
+  return 0;
+}
+
+std::string check_findings(const CheckReport& report, const CheckLog& log) {
+  std::string text;
+  for (const Finding& it : log.findings())
+    text += fmt::format("{} {}\n", label(it.severity), describe(it, report.cluster_size));
+  for (const auto& [kind, count] : log.omitted())
+    text += fmt::format("… and {} more of {}\n", count, to_string(kind));
+  return text;
+}
+
+std::string check_summary(const CheckReport& report) {
+  // The lines that scripts look for are as qemu-img has them.
+  const qcow2::CheckSums& sums = report.sums;
+  std::string text;
+  if (sums.corruptions == 0 && sums.leaks == 0 && sums.check_errors == 0)
+    text += "No errors were found on the image.\n";
+  if (sums.corruptions > 0)
+    text += fmt::format(
+        "\n{} errors were found on the image.\nSome data is damaged, or will be when the image is "
+        "written to.\n",
+        sums.corruptions);
+  if (sums.leaks > 0)
+    text += fmt::format(
+        "\n{} leaked clusters were found on the image.\nThey take space, and do no harm to data.\n",
+        sums.leaks);
+  if (sums.check_errors > 0)
+    text += fmt::format(
+        "\n{} internal errors have occurred during the check.\nNot all could be looked at.\n",
+        sums.check_errors);
+  if (sums.needs_rebuild) text += "The refcounts have to be written anew.\n";
+  if (report.deep && sums.decoded_clusters + sums.undecodable_clusters > 0)
+    text += fmt::format("{} compressed clusters were decoded, {} could not be\n",
+                        sums.decoded_clusters, sums.undecodable_clusters);
+  if (sums.total_clusters > 0 && sums.allocated_clusters > 0)
+    text +=
+        fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
+                    sums.allocated_clusters, sums.total_clusters,
+                    percent(sums.allocated_clusters, sums.total_clusters),
+                    percent(sums.fragmented_clusters, sums.allocated_clusters),
+                    percent(sums.compressed_clusters, sums.allocated_clusters));
+  if (sums.image_end_offset > 0)
+    text += fmt::format("Image end offset: {}\n", sums.image_end_offset);
+  return text;
+}
+
+std::string check_report_json(const CheckReport& report, const CheckLog& log) {
+  const qcow2::CheckSums& sums = report.sums;
+  ordered_json json;
+  const auto unless_0 = [&](const char* key, uint64_t value) {
+    if (value != 0) json[key] = value;
+  };
+  json["filename"] = report.filename;
+  json["format"] = "qcow2";
+  json["check-errors"] = sums.check_errors;
+  unless_0("image-end-offset", sums.image_end_offset);
+  unless_0("corruptions", sums.corruptions);
+  unless_0("leaks", sums.leaks);
+  unless_0("total-clusters", sums.total_clusters);
+  unless_0("allocated-clusters", sums.allocated_clusters);
+  unless_0("fragmented-clusters", sums.fragmented_clusters);
+  unless_0("compressed-clusters", sums.compressed_clusters);
+  if (sums.needs_rebuild) json["needs-rebuild"] = true;
+  if (report.deep) {
+    json["decoded-clusters"] = sums.decoded_clusters;
+    json["undecodable-clusters"] = sums.undecodable_clusters;
+  }
+  json["findings"] = ordered_json::array();
+  for (const Finding& it : log.findings()) json["findings"].push_back(finding_json(it));
+  for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
+  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace tool

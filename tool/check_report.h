@@ -1,0 +1,32 @@
+// What `check` prints.
+#pragma once
+
+#include <string>
+
+#include "qcow2/check/checker.h"
+#include "tool/check_log.h"
+
+namespace tool {
+
+struct CheckReport {
+  std::string filename;  // as the user gave it
+  uint64_t cluster_size = 0;
+  bool deep = false;
+  qcow2::CheckSums sums;
+};
+
+// qemu-img's exit codes.
+inline constexpr int kCheckFailed = 1;
+inline constexpr int kCheckCorrupt = 2;
+inline constexpr int kCheckLeaks = 3;
+inline constexpr int kCheckUnsupported = 63;
+int check_exit_code(const qcow2::CheckSums& sums);
+
+// One line for each finding, in qemu-img's manner: ERROR, Leaked, …
+std::string check_findings(const CheckReport& report, const CheckLog& log);
+// The sums for a person.
+std::string check_summary(const CheckReport& report);
+// qemu-img's keys (those that are 0 left out, as there) and ours.
+std::string check_report_json(const CheckReport& report, const CheckLog& log);
+
+}  // namespace tool
