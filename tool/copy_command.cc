@@ -23,7 +23,6 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
-constexpr const char* kCompressionHelp = "none (the default), zstd[:1-22] or zlib[:1-12]";
 constexpr unsigned kMaxThreads = 256;
 constexpr unsigned kMaxConnections = 64;
 constexpr unsigned kMaxRequests = 1024;
@@ -38,14 +37,6 @@ Result<uint64_t> parse_power_of_two(const std::string& text, uint64_t low, uint6
   if (!std::has_single_bit(value) || value < low || value > high)
     return fail(Error::invalid(fmt::format("'{}' is not a power of two {}", text, range)));
   return value;
-}
-
-Result<std::optional<unsigned>> parse_cluster_bits(const std::string& text) {
-  ASSIGN_OR_RETURN(
-      const uint64_t size,
-      parse_power_of_two(text, uint64_t{1} << qcow2::Geometry::kMinClusterBits,
-                         uint64_t{1} << qcow2::Geometry::kMaxClusterBits, "from 512 to 2M"));
-  return static_cast<unsigned>(std::countr_zero(size));
 }
 
 auto parse_count(unsigned low, unsigned high) {
@@ -82,44 +73,6 @@ void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& co
 
 }  // namespace
 
-Result<Compression> parse_compression(const std::string& text) {
-  if (text == "none") return Compression{};
-  const size_t comma = text.find(',');
-  const std::string codec = text.substr(0, comma);
-  const size_t colon = codec.find(':');
-  const std::string type = codec.substr(0, colon);
-  Compression compression;
-  if (type == "zstd")
-    compression.type = qcow2::CompressionType::kZstd;
-  else if (type == "zlib")
-    compression.type = qcow2::CompressionType::kDeflate;
-  else
-    return fail(Error::invalid(
-        fmt::format("'{}' is none of none, zstd[:LEVEL] and zlib[:LEVEL][,window=4k]", text)));
-  if (comma != std::string::npos) {
-    const std::string option = text.substr(comma + 1);
-    if (type != "zlib")
-      return fail(Error::invalid(fmt::format("'{}': {} has no options", option, type)));
-    if (option == "window=4k")
-      compression.window = qcow2::DeflateWindow::k4KiB;
-    else if (option != "window=32k")
-      return fail(Error::invalid(fmt::format("'{}' is neither window=4k nor window=32k", option)));
-  }
-  if (colon != std::string::npos) {
-    const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
-    ASSIGN_OR_RETURN(const uint64_t level,
-                     qcow2::with_context(
-                         parse_number(codec.substr(colon + 1), static_cast<uint64_t>(levels.lowest),
-                                      static_cast<uint64_t>(levels.highest)),
-                         fmt::format("level of {}{}", type,
-                                     compression.window == qcow2::DeflateWindow::k4KiB
-                                         ? " with a window of 4 KiB"
-                                         : "")));
-    compression.level = static_cast<int>(level);
-  }
-  return compression;
-}
-
 const char* CopyCommand::description() const {
   return "Stream the live clusters of SRC into a fresh DST. Each is a file, a device, an\n"
          "NBD URI, [ COMMAND... ] that serves NBD, or - (a pipe); DST also null:.";
@@ -141,31 +94,7 @@ void CopyCommand::add_options(CLI::App& app) {
         return parse_format(value);
       },
       "of DST: qcow2 (default for files), or raw");
-  add_switch(app, "-c", compress_, "compress (zstd, or compression_type of -o)");
-  add_parsed_option(
-      app, "--compression", "TYPE", compression_,
-      [](const std::string& value) -> Result<std::optional<Compression>> {
-        return parse_compression(value);
-      },
-      kCompressionHelp);
-  app.add_option_function<std::vector<std::string>>(
-         "-o,--options",
-         [this](const std::vector<std::string>& lists) {
-           for (const std::string& list : lists) {
-             const auto added = add_creation_options(list, creation_);
-             if (!added) throw UsageError("-o: " + added.error().message());
-           }
-         },
-         "of the image, KEY=VALUE,... as qemu-img create has")
-      ->type_name("LIST")
-      ->allow_extra_args(false);
-  add_parsed_option(
-      app, "--profile", "NAME", profile_,
-      [](const std::string& value) { return find_profile(value); },
-      "sequential, random or archive: a layout for that");
-  add_parsed_option(app, "--cluster-size", "SIZE", cluster_bits_, parse_cluster_bits,
-                    "of DST, 512 to 2M; default: as SRC has, or 64k")
-      ->group(kRareOptions);
+  layout_.add_options(app);
   add_parsed_option(app, "-B,--backing", "BASE", base_, text,
                     "keep this backing file of SRC behind DST");
   add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
@@ -237,8 +166,7 @@ void CopyCommand::add_options(CLI::App& app) {
 void CopyCommand::check() const {
   if (options_.source.empty()) throw UsageError("SRC is missing");
   if (options_.destination.empty()) throw UsageError("DST is missing");
-  if (compress_ && compression_ && !compression_->type)
-    throw UsageError("-c and --compression=none contradict each other");
+  layout_.check();
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output is where the image goes");
 }
@@ -252,41 +180,8 @@ Result<void> CopyCommand::settle() {
       *word = "[ " + join_words(*command, " ") + " ]";
     }
 
+  RETURN_IF_ERROR(layout_.settle(options_));
   copy::ImageOptions& image = options_.image;
-  image = creation_.image;
-  Compression compression;
-  if (profile_) {
-    if (!image.cluster_bits) image.cluster_bits = profile_->cluster_bits;
-    if (!image.extended_l2) image.extended_l2 = profile_->extended_l2;
-    compression = {profile_->compression, profile_->level};
-  }
-  if (cluster_bits_) image.cluster_bits = cluster_bits_;
-  if (compress_ && !compression.type) compression.type = qcow2::CompressionType::kZstd;
-  if (compression_) compression = *compression_;
-  if (creation_.compression_type && compression.type &&
-      *creation_.compression_type != *compression.type) {
-    if (compression_ || profile_)
-      return fail(Error::invalid(
-          fmt::format("compression_type={}: --{} says {}", to_string(*creation_.compression_type),
-                      compression_ ? "compression" : "profile", to_string(*compression.type))));
-    compression.type = creation_.compression_type;
-  }
-  if (creation_.compression_level) {
-    if (!compression.type)
-      return fail(Error::invalid("compression_level: nothing is compressed without -c"));
-    const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
-    if (*creation_.compression_level < levels.lowest ||
-        *creation_.compression_level > levels.highest)
-      return fail(Error::invalid(fmt::format(
-          "compression_level={}: {} has levels from {} to {}", *creation_.compression_level,
-          to_string(*compression.type), levels.lowest, levels.highest)));
-    compression.level = *creation_.compression_level;
-  }
-  image.compression_type = creation_.compression_type;
-  options_.compression = compression.type;
-  options_.compression_level = compression.level;
-  options_.window = compression.window;
-
   if (!base_.empty()) {
     if (!image.backing_file.empty() && image.backing_file != base_)
       return fail(Error::invalid("-B and backing_file name different files"));
@@ -298,7 +193,8 @@ Result<void> CopyCommand::settle() {
 
 Result<int> CopyCommand::run(const Console& console) {
   RETURN_IF_ERROR(settle());
-  if (profile_) console.remark(fmt::format("{}: {}", profile_->name, profile_->description));
+  if (const CopyProfile* const it = layout_.profile())
+    console.remark(fmt::format("{}: {}", it->name, it->description));
 
   // A source that cannot be read like this, or is no file, is for the copy to judge.
   const bool is_file = options_.source_command.empty() && options_.source != "-";

@@ -1,0 +1,46 @@
+// What a fresh image is to be like: the options of copy, and of all that copies.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "copy/copier.h"
+#include "qcow2/codec.h"
+#include "tool/arguments.h"
+#include "tool/copy_profile.h"
+#include "tool/creation_options.h"
+
+namespace tool {
+
+// What --compression asks for.
+struct Compression {
+  std::optional<qcow2::CompressionType> type;  // nothing: none
+  int level = 0;                               // 0: the codec's default
+  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;
+};
+
+// none, or TYPE[:LEVEL], for zlib with ",window=4k" or ",window=32k" behind it.
+qcow2::Result<Compression> parse_compression(const std::string& text);
+
+class LayoutOptions {
+ public:
+  // -c, --compression, -o, --profile and --cluster-size.  They bind to this object, which must
+  // outlive `app`.
+  void add_options(CLI::App& app);
+  // Throws UsageError when they contradict each other.
+  void check() const;
+  // What they say together, the more particular before the more general.
+  qcow2::Result<void> settle(copy::CopyOptions& options) const;
+
+  // nullptr: none was asked for.
+  const CopyProfile* profile() const { return profile_; }
+
+ private:
+  CreationOptions creation_;
+  const CopyProfile* profile_ = nullptr;
+  std::optional<Compression> compression_;
+  std::optional<unsigned> cluster_bits_;
+  bool compress_ = false;  // -c
+};
+
+}  // namespace tool
