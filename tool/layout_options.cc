@@ -64,7 +64,7 @@ Result<Compression> parse_compression(const std::string& text) {
   return compression;
 }
 
-void LayoutOptions::add_options(CLI::App& app) {
+void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
   add_switch(app, "-c", compress_, "compress (zstd, or compression_type of -o)");
   add_parsed_option(
       app, "--compression", "TYPE", compression_,
@@ -73,11 +73,13 @@ void LayoutOptions::add_options(CLI::App& app) {
       },
       kCompressionHelp);
   app.add_option_function<std::vector<std::string>>(
-         "-o,--options",
-         [this](const std::vector<std::string>& lists) {
+         list_names,
+         [this, list_names](const std::vector<std::string>& lists) {
            for (const std::string& list : lists) {
              const auto added = add_creation_options(list, creation_);
-             if (!added) throw UsageError("-o: " + added.error().message());
+             if (!added)
+               throw UsageError(list_names.substr(0, list_names.find(',')) + ": " +
+                                added.error().message());
            }
          },
          "of the image, KEY=VALUE,... as qemu-img create has")

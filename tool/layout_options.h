@@ -25,8 +25,8 @@ qcow2::Result<Compression> parse_compression(const std::string& text);
 class LayoutOptions {
  public:
   // -c, --compression, -o, --profile and --cluster-size.  They bind to this object, which must
-  // outlive `app`.
-  void add_options(CLI::App& app);
+  // outlive `app`.  `list_names`: where -o is something else.
+  void add_options(CLI::App& app, const std::string& list_names = "-o,--options");
   // Throws UsageError when they contradict each other.
   void check() const;
   // What they say together, the more particular before the more general.

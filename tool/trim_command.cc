@@ -2,52 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <sstream>
-
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/signals.h"
 #include "tool/step_lines.h"
 #include "tool/trim_report.h"
+#include "tool/trimming_options.h"
 
 namespace tool {
 
 using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
-
-namespace {
-
-Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
-  appliance::TrimOptions::Drop drop;
-  std::istringstream words(text);
-  for (std::string word; std::getline(words, word, ',');) {
-    if (word == "pagefile")
-      drop.pagefile = true;
-    else if (word == "swapfile")
-      drop.swapfile = true;
-    else if (word == "hiberfile")
-      drop.hiberfile = true;
-    else if (word == "swap")
-      drop.swap = true;
-    else
-      return fail(Error::invalid(
-          fmt::format("'{}' is none of pagefile, swapfile, hiberfile and swap", word)));
-  }
-  return drop;
-}
-
-void add_names(CLI::App& app, const std::string& name, std::vector<std::string>& target,
-               const std::string& description) {
-  app.add_option(name, target, description)
-      ->type_name("LIST")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->take_all();
-}
-
-}  // namespace
 
 const char* TrimCommand::description() const {
   return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
@@ -62,23 +29,7 @@ void TrimCommand::add_options(CLI::App& app) {
         return parse_format(text);
       },
       "format of DISK, qcow2 or raw; found out if not given");
-  app.add_option_function<std::vector<std::string>>(
-         "--key",
-         [this](const std::vector<std::string>& texts) {
-           for (const std::string& text : texts) {
-             auto key = appliance::parse_passphrase(text);
-             if (!key) throw UsageError("--key: " + key.error().message());
-             options_.passphrases.push_back(std::move(*key));
-           }
-         },
-         "of an encrypted disk: NAME:key:TEXT, NAME:file:PATH")
-      ->type_name("KEY")
-      ->allow_extra_args(false)
-      ->take_all();
-  add_names(app, "--filesystems", options_.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
-  add_names(app, "--ignore", options_.ignore, "leave these alone");
-  add_parsed_option(app, "--drop", "LIST", options_.drop, parse_drop,
-                    "empty these: pagefile, swapfile, hiberfile, swap");
+  add_trimming_options(app, options_);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   add_switch(app, "--json", json_, "print the report as JSON");
 }

@@ -1,0 +1,307 @@
+#include "optimize/optimize.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "optimize/disk_swap.h"
+#include "qcow2/check/checker.h"
+#include "qcow2/create_image.h"
+
+namespace optimize {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Of the overlay: subclusters of 4 KiB, the block of most filesystems.
+constexpr unsigned kOverlayClusterBits = 17;
+
+// Waits for nothing but the first of what is wrong.
+class FirstFinding final : public qcow2::CheckObserver {
+ public:
+  FirstFinding(const copy::Cancel& cancel, uint64_t cluster_size)
+      : cancel_(cancel), cluster_size_(cluster_size) {}
+
+  void found(const qcow2::Finding& finding) override {
+    if (finding.severity == qcow2::Finding::Severity::kCorruption && first_.empty())
+      first_ = qcow2::describe(finding, cluster_size_);
+  }
+  bool cancelled() override { return cancel_.requested(); }
+  const std::string& first() const { return first_; }
+
+ private:
+  const copy::Cancel& cancel_;
+  const uint64_t cluster_size_;
+  std::string first_;
+};
+
+// A file that goes when the object does.
+class Temporary {
+ public:
+  explicit Temporary(std::string path) : path_(std::move(path)) {}
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  ~Temporary() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  void keep() { path_.clear(); }
+
+ private:
+  std::string path_;
+};
+
+// FOLDER/.NAME.ending
+std::string hidden(const std::string& path, const char* ending) {
+  const size_t slash = path.rfind('/');
+  const size_t name = slash == std::string::npos ? 0 : slash + 1;
+  return path.substr(0, name) + "." + path.substr(name) + ending;
+}
+
+Result<void> measure(const std::string& path, DiskFigures& figures) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
+  figures.length = static_cast<uint64_t>(status.st_size);
+  figures.on_disk = static_cast<uint64_t>(status.st_blocks) * 512;
+  return {};
+}
+
+class Run {
+ public:
+  Run(const OptimizeOptions& options, appliance::Observer& observer, copy::Progress& progress,
+      const copy::Cancel& cancel)
+      : options_(options), observer_(observer), progress_(progress), cancel_(cancel) {}
+
+  Result<OptimizeReport> run() {
+    RETURN_IF_ERROR(look());
+    RETURN_IF_ERROR(check_source());
+    std::optional<Temporary> overlay;
+    std::string source = disk_;
+    if (options_.trim) {
+      source = hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
+      RETURN_IF_ERROR(clear_overlay(source));
+      overlay.emplace(source);
+      auto trimmed = trim(source);
+      if (!trimmed) {
+        if (!options_.keep_going || trimmed.error().kind() == Error::Kind::kCancelled)
+          return fail(std::move(trimmed).error());
+        observer_.warning(
+            fmt::format("{}: the guest is not trimmed: {}", disk_, trimmed.error().message()));
+        source = disk_;
+      }
+    }
+    const std::string destination = swap_ ? swap_->fresh() : options_.output;
+    RETURN_IF_ERROR(copy(source, destination));
+    // From here on it is there, under a name.
+    Temporary fresh(destination);
+    overlay.reset();
+    RETURN_IF_ERROR(check_result(destination));
+    if (swap_) RETURN_IF_ERROR(prepare_swap());
+    // Amid a swap that name may be the old disk's.
+    fresh.keep();
+    if (swap_) RETURN_IF_ERROR(put_in_place());
+    end_step();
+    report_.elapsed = Clock::now() - start_;
+    return std::move(report_);
+  }
+
+ private:
+  void begin(const std::string& name, const std::string& line) {
+    end_step();
+    report_.steps.push_back({name, {}});
+    step_start_ = Clock::now();
+    observer_.step(line);
+  }
+  void end_step() {
+    if (!report_.steps.empty()) report_.steps.back().elapsed = Clock::now() - step_start_;
+  }
+
+  Result<void> look() {
+    begin("open", "Opening " + options_.disk);
+    const std::unique_ptr<char, void (*)(void*)> real(::realpath(options_.disk.c_str(), nullptr),
+                                                      std::free);
+    if (!real) return fail(Error::system(errno, options_.disk));
+    disk_ = real.get();
+    RETURN_IF_ERROR(measure(disk_, report_.before));
+    qcow2::OpenOptions how;
+    how.format = options_.format;
+    // By the name that was given: what the image calls its backing file is relative to it.
+    ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
+    chain_ = std::move(chain);
+    report_.format = chain_->format();
+    report_.virtual_size = chain_->disk().size();
+    if (options_.output.empty()) {
+      ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
+      swap_.emplace(std::move(swap));
+      tell_remarks();
+      if (swap_->other_names() > 0)
+        observer_.warning(fmt::format("{}: has {} more name{}, which will keep the old disk", disk_,
+                                      swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
+    }
+    if (const auto& image = chain_->image()) {
+      const size_t snapshots = image->snapshots().size();
+      if (snapshots > 0 && !options_.drop_snapshots)
+        return fail(Error::invalid(fmt::format(
+            "{}: has {} internal snapshot{}, which would be lost: --drop-snapshots does without, "
+            "virt-compact snapshot --export keeps {}",
+            disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
+      if (!image->header().backing_file.empty())
+        observer_.warning(
+            fmt::format("{}: what it has in {} goes into the result, which needs it "
+                        "no more",
+                        disk_, image->header().backing_file));
+    }
+    return {};
+  }
+
+  void tell_remarks() {
+    for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
+  }
+
+  // An error if there is corruption; leaks are counted, and left behind.
+  Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures) {
+    RETURN_IF_ERROR(measure(path, figures));
+    if (format == qcow2::Format::kRaw) return {};
+    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
+    ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
+    FirstFinding findings(cancel_, checker.header().geometry().cluster_size());
+    ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
+    if (sums.corruptions + sums.check_errors > 0)
+      return fail(Error::corrupt(fmt::format(
+          "{}: the image is damaged in {} place{}{}{}: nothing is changed; see virt-compact check",
+          path, sums.corruptions + sums.check_errors,
+          sums.corruptions + sums.check_errors == 1 ? "" : "s",
+          findings.first().empty() ? "" : ", the first of them: ", findings.first())));
+    figures.clusters = sums.total_clusters;
+    figures.allocated = sums.allocated_clusters;
+    figures.compressed = sums.compressed_clusters;
+    figures.fragmented = sums.fragmented_clusters;
+    figures.leaks = sums.leaks;
+    return {};
+  }
+
+  Result<void> check_source() {
+    if (report_.format == qcow2::Format::kRaw) return {};
+    begin("check", "Checking the image");
+    return check_image(disk_, report_.format, report_.before);
+  }
+
+  // What a killed run left.
+  Result<void> clear_overlay(const std::string& path) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) != 0) return {};
+    {
+      ASSIGN_OR_RETURN(const auto left, qcow2::FileStorage::open_readonly(path));
+      RETURN_IF_ERROR(left->lock(qcow2::ImageClaim::writing(), "another run is at work"));
+    }
+    if (::unlink(path.c_str()) != 0) return fail(Error::system(errno, path + ": remove"));
+    observer_.warning(fmt::format("{}: an earlier run was stopped: its overlay is removed", path));
+    return {};
+  }
+
+  Result<void> trim(const std::string& overlay) {
+    begin("trim", "Making an overlay to trim the guest in");
+    qcow2::BuildOptions build;
+    build.size = report_.virtual_size;
+    build.cluster_bits = kOverlayClusterBits;
+    build.extended_l2 = true;
+    build.backing_file = disk_;
+    build.backing_format = qcow2::to_string(report_.format);
+    RETURN_IF_ERROR(qcow2::create_image(overlay, build));
+    appliance::TrimOptions trimming = options_.trimming;
+    trimming.disks = {{overlay, {}, qcow2::Format::kQcow2}};
+    trimming.overlay = true;
+    ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
+    for (const auto& space : report_.trimmed->spaces)
+      if (space.outcome == appliance::TrimmedSpace::Outcome::kFailed)
+        observer_.warning(fmt::format("{}: not trimmed: {}", space.device, space.why));
+    return {};
+  }
+
+  Result<void> copy(const std::string& source, const std::string& destination) {
+    begin("copy", "Copying what is in use, and reading it again");
+    copy::CopyOptions how = options_.copy;
+    how.source = source;
+    how.source_format = source == disk_ ? report_.format : qcow2::Format::kQcow2;
+    how.destination = destination;
+    how.format = report_.format;
+    how.overwrite = !swap_ && options_.overwrite;
+    how.verify = true;
+    // The overlay's are of no interest.
+    if (const auto& image = chain_->image()) {
+      const qcow2::Header& header = image->header();
+      auto& wanted = how.image;
+      if (!wanted.cluster_bits) wanted.cluster_bits = header.cluster_bits;
+      const bool modern = wanted.version.value_or(3) >= 3;
+      if (modern && !wanted.refcount_order) wanted.refcount_order = header.refcount_order;
+      if (modern && !wanted.lazy_refcounts)
+        wanted.lazy_refcounts =
+            (header.compatible_features & qcow2::compatible::kLazyRefcounts) != 0;
+      if (modern && !wanted.extended_l2)
+        wanted.extended_l2 = header.extended_l2() &&
+                             *wanted.cluster_bits >= qcow2::Geometry::kMinClusterBitsExtendedL2;
+    }
+    auto copied = copy::copy(how, progress_, cancel_);
+    if (!copied) return fail(std::move(copied).error());
+    report_.copied = std::move(*copied);
+    return {};
+  }
+
+  Result<void> check_result(const std::string& path) {
+    if (report_.format == qcow2::Format::kQcow2) begin("check result", "Checking the result");
+    RETURN_IF_ERROR(check_image(path, report_.format, report_.after));
+    report_.result = path;
+    return {};
+  }
+
+  Result<void> prepare_swap() {
+    // From here on it is not stopped any more: what is left takes no time.
+    if (cancel_.requested()) return fail(Error::cancelled());
+    begin("swap", swap_->backup().empty()
+                      ? "Putting it in the place of the disk"
+                      : fmt::format("Putting it in the place of the disk, which becomes {}",
+                                    swap_->backup()));
+    RETURN_IF_ERROR(swap_->carry_over());
+    tell_remarks();
+    return {};
+  }
+
+  Result<void> put_in_place() {
+    RETURN_IF_ERROR(swap_->run());
+    report_.result = swap_->disk();
+    report_.backup = swap_->backup();
+    return {};
+  }
+
+  const OptimizeOptions& options_;
+  appliance::Observer& observer_;
+  copy::Progress& progress_;
+  const copy::Cancel& cancel_;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point step_start_ = start_;
+  std::string disk_;                   // without symbolic links
+  std::optional<qcow2::Chain> chain_;  // keeps its locks
+  std::optional<DiskSwap> swap_;
+  size_t told_ = 0;  // of its remarks
+  OptimizeReport report_;
+};
+
+}  // namespace
+
+Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Observer& observer,
+                                copy::Progress& progress, const copy::Cancel& cancel) {
+  return Run(options, observer, progress, cancel).run();
+}
+
+}  // namespace optimize

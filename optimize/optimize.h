@@ -1,0 +1,84 @@
+// The whole procedure: a bloated disk becomes a small, ordered and healthy one.
+//
+//     look at it, and check it -> trim the guest, in an overlay -> copy -> verify, and check ->
+//     swap
+//
+// The disk itself is never written.  The guest's filesystems are trimmed in a throw-away overlay
+// with granules of 4 KiB, which holds next to nothing: what is trimmed is entries in its tables.
+// What is copied is the overlay; the disk is locked for reading until all is done, so that nobody
+// writes to it meanwhile.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "appliance/observer.h"
+#include "appliance/trim.h"
+#include "copy/cancel.h"
+#include "copy/copier.h"
+#include "copy/progress.h"
+#include "qcow2/chain.h"
+#include "qcow2/result.h"
+
+namespace optimize {
+
+struct OptimizeOptions {
+  std::string disk;                     // a regular file
+  std::optional<qcow2::Format> format;  // nothing: its content decides
+  // Empty: the result takes the place of the disk, which is kept as `backup_suffix` says.
+  std::string output;
+  bool overwrite = false;                             // an output that is there
+  std::optional<std::string> backup_suffix = ".bak";  // nothing: no backup
+  bool trim = true;
+  appliance::TrimOptions trimming;  // its disks and overlay are set here
+  // A guest that cannot be trimmed is copied as it is.
+  bool keep_going = false;
+  // Snapshots inside of the image are lost: without this they are an error.
+  bool drop_snapshots = false;
+  // What the result is like; its source, its destination and verify are set here.  What is not said
+  // is as the disk has it.
+  copy::CopyOptions copy;
+};
+
+// What a disk takes.  Clusters are of its own size, none if it is raw.
+struct DiskFigures {
+  uint64_t length = 0;   // bytes, of the file
+  uint64_t on_disk = 0;  // bytes of blocks
+  uint64_t clusters = 0;
+  uint64_t allocated = 0;
+  uint64_t compressed = 0;
+  uint64_t fragmented = 0;  // that do not follow the one before them, as QEMU counts
+  uint64_t leaks = 0;
+};
+
+struct OptimizeReport {
+  struct Step {
+    std::string name;
+    std::chrono::duration<double> elapsed{};
+  };
+
+  std::string result;  // where it is
+  std::string backup;  // empty: none
+  qcow2::Format format = qcow2::Format::kQcow2;
+  uint64_t virtual_size = 0;  // bytes
+  DiskFigures before;
+  DiskFigures after;
+  std::optional<appliance::TrimReport> trimmed;
+  copy::CopySummary copied;
+  std::vector<Step> steps;
+  std::chrono::duration<double> elapsed{};
+};
+
+// On an error, when `cancel` is requested, and after a kill the disk is as it was; after a kill
+// between the last two steps it is the new one, and the old one is beside it (disk_swap.h).  What
+// a killed run left is found by the next, and told.
+//
+// To be called by a thread that stays until it returns.
+qcow2::Result<OptimizeReport> optimize(const OptimizeOptions& options,
+                                       appliance::Observer& observer, copy::Progress& progress,
+                                       const copy::Cancel& cancel);
+
+}  // namespace optimize

@@ -1,0 +1,212 @@
+// virt-compact optimize without an appliance; with one: tests/appliance.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+#include "tests/tool/command_line.h"
+
+using Catch::Contains;
+using support::run_ok;
+using support::TempDirectory;
+using tool_test::run_tool;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// 64 MiB, half of them data in an order of its own, with a part discarded by nobody.
+std::string make_disk(const TempDirectory& folder, const std::string& name,
+                      const std::string& options = "cluster_size=64k") {
+  const std::string path = folder / name;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "64M"});
+  std::vector<std::string> command{"qemu-io", "-f", "qcow2"};
+  for (int i = 31; i >= 0; --i) {
+    command.emplace_back("-c");
+    command.push_back("write -q -P " + std::to_string(i % 4 == 0 ? 0 : i + 1) + " " +
+                      std::to_string(2 * i) + "M 1M");
+  }
+  command.push_back(path);
+  run_ok(command);
+  return path;
+}
+
+size_t files_in(const std::string& folder) {
+  return static_cast<size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator{}));
+}
+
+support::Outcome optimize(const std::vector<std::string>& arguments) {
+  std::vector<std::string> command{"optimize", "--no-trim"};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return run_tool(command);
+}
+
+std::string refused(const std::vector<std::string>& arguments) {
+  const auto outcome = optimize(arguments);
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  return outcome.err;
+}
+
+}  // namespace
+
+TEST_CASE("a disk is made smaller, and the old one is kept", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk =
+      make_disk(folder, "disk", "cluster_size=4k,lazy_refcounts=on,refcount_bits=32");
+  REQUIRE(::chmod(disk.c_str(), 0600) == 0);
+  const auto old = support::read_file(disk);
+  const auto outcome = optimize({"--json", disk});
+  INFO(outcome.describe());
+  REQUIRE(outcome.ok());
+  const auto json = nlohmann::json::parse(outcome.out);
+  REQUIRE(json["disks"].size() == 1);
+  const auto& done = json["disks"][0];
+  CHECK(done["result"] == disk);
+  CHECK(done["backup"] == disk + ".bak");
+  CHECK(done["after"]["actual-size"] < done["before"]["actual-size"]);
+  // A quarter of it was zeros.
+  CHECK(done["before"]["allocated-clusters"] == 8192);
+  CHECK(done["after"]["allocated-clusters"] == 6144);
+  CHECK(done["before"]["actual-size"] == static_cast<uint64_t>([&] {
+          struct stat status {};
+          ::stat((disk + ".bak").c_str(), &status);
+          return status.st_blocks * 512;
+        }()));
+
+  CHECK((support::read_file(disk + ".bak") == old));
+  run_ok({"qemu-img", "check", "-q", disk});
+  run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+  CHECK(fs::status(disk).permissions() == fs::perms(0600));
+  const auto info = nlohmann::json::parse(run_ok({"qemu-img", "info", "--output=json", disk}).out);
+  CHECK(info["cluster-size"] == 4096);
+  CHECK(info["format-specific"]["data"]["lazy-refcounts"] == true);
+  CHECK(info["format-specific"]["data"]["refcount-bits"] == 32);
+  CHECK(files_in(folder.path()) == 2);
+
+  // Not over a backup that is there.
+  CHECK_THAT(refused({disk}), Contains("disk.bak: is there already"));
+  CHECK(run_tool({"rollback", "-q", disk}).ok());
+  CHECK((support::read_file(disk) == old));
+}
+
+TEST_CASE("OUT leaves the disk alone", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const auto old = support::read_file(disk);
+  REQUIRE(optimize({"-q", "-c", "-o", folder / "out", disk}).ok());
+  CHECK((support::read_file(disk) == old));
+  run_ok({"qemu-img", "compare", "-q", disk, folder / "out"});
+  CHECK(files_in(folder.path()) == 2);
+  CHECK_THAT(refused({"-o", folder / "out", disk}), Contains("exists already"));
+  REQUIRE(optimize({"-q", "--force", "-o", folder / "out", disk}).ok());
+}
+
+TEST_CASE("a raw disk stays raw", "[optimize]") {
+  const TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "disk", "16M"});
+  run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 1 0 4M", "-c", "write -q -P 0 8M 4M",
+          folder / "disk"});
+  REQUIRE(optimize({"-q", "-f", "raw", folder / "disk"}).ok());
+  run_ok({"qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", folder / "disk",
+          folder / "disk.bak"});
+  struct stat status {};
+  REQUIRE(::stat((folder / "disk").c_str(), &status) == 0);
+  CHECK(status.st_blocks * 512 < 5 << 20);
+}
+
+TEST_CASE("several disks, one of them bad", "[optimize]") {
+  const TempDirectory folder;
+  const std::string first = make_disk(folder, "first");
+  const std::string last = make_disk(folder, "last");
+  const auto outcome = optimize({"--no-backup", first, folder / "missing", last});
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.out, Contains("2 of 3 disks"));
+  CHECK_THAT(outcome.err, Contains("missing: No such file"));
+  CHECK(files_in(folder.path()) == 2);
+  run_ok({"qemu-img", "check", "-q", first});
+  run_ok({"qemu-img", "check", "-q", last});
+}
+
+TEST_CASE("what would lose something is refused, and nothing changes", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  SECTION("snapshots") {
+    run_ok({"qemu-img", "snapshot", "-c", "s", disk});
+    const auto old = support::read_file(disk);
+    CHECK_THAT(refused({disk}), Contains("1 internal snapshot, which would be lost"));
+    CHECK((support::read_file(disk) == old));
+    CHECK(files_in(folder.path()) == 1);
+    CHECK(optimize({"-q", "--drop-snapshots", disk}).ok());
+  }
+  SECTION("corruption") {
+    // An L2 entry that points behind the end of the file: the first one of the table.
+    auto bytes = support::read_file(disk);
+    const auto be64 = [&](size_t at) {
+      uint64_t value = 0;
+      for (size_t i = 0; i < 8; ++i) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
+      return value;
+    };
+    const size_t l2 = be64(be64(40)) & 0x00ffffffffffff00;
+    bytes[l2 + 2] = std::byte{0x7f};
+    support::write_file(disk, bytes);
+    CHECK_THAT(refused({disk}), Contains("the image is damaged"));
+    CHECK((support::read_file(disk) == bytes));
+    CHECK(files_in(folder.path()) == 1);
+  }
+  SECTION("somebody uses it") {
+    const std::string socket = folder / "socket";
+    const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, disk},
+                                folder / "log");
+    for (int i = 0; i < 600 && !fs::exists(socket); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    CHECK_THAT(refused({disk}), Contains("in use by qemu-nbd"));
+  }
+}
+
+TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]") {
+  const uint64_t rounds = support::iterations(8);
+  for (uint64_t i = 0; i < rounds; ++i) {
+    const uint64_t seed = support::base_seed() + i;
+    CAPTURE(seed);
+    support::Random random(seed);
+    const TempDirectory folder;
+    const std::string disk = make_disk(folder, "disk");
+    const auto old = support::read_file(disk);
+    const bool softly = random.chance(30);
+    {
+      support::Child child({tool_test::virt_compact(), "optimize", "--no-trim", disk}, "/dev/null");
+      std::this_thread::sleep_for(std::chrono::milliseconds(random.below(120)));
+      if (softly)
+        ::kill(child.pid(), SIGINT);
+      else
+        child.kill();
+      while (child.running()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    const bool swapped = support::read_file(disk) != old;
+    if (swapped) {
+      CHECK((support::read_file(disk + ".bak") == old));
+      run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+      run_ok({"qemu-img", "check", "-q", disk});
+    } else if (softly) {
+      CHECK(files_in(folder.path()) == 1);
+    }
+    // Life goes on.
+    const auto again = optimize({"--backup", swapped ? ".second" : ".bak", disk});
+    INFO(again.describe());
+    REQUIRE(again.ok());
+    run_ok({"qemu-img", "check", "-q", disk});
+    CHECK(files_in(folder.path()) == (swapped ? 3 : 2));
+  }
+}

@@ -1,0 +1,166 @@
+#include "tool/optimize_command.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tool/formats.h"
+#include "tool/optimize_report.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+#include "tool/step_lines.h"
+#include "tool/trimming_options.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+// Lines for the steps, and a bar while a copy is under way.
+class Display final : public appliance::Observer, public copy::Progress {
+ public:
+  Display(const Console& console, bool output_taken)
+      : console_(console), lines_(console, output_taken) {}
+
+  void step(const std::string& what) override {
+    bar_.reset();
+    lines_.step(what);
+  }
+  void warning(const std::string& what) override {
+    bar_.reset();
+    lines_.warning(what);
+  }
+  void progress(uint64_t done, uint64_t total) override { lines_.progress(done, total); }
+
+  void begin(copy::Phase phase) override {
+    make_bar();
+    bar_->begin(phase);
+  }
+  void update(uint64_t done, uint64_t total) override {
+    make_bar();
+    bar_->update(done, total);
+  }
+
+  void finish() {
+    bar_.reset();
+    lines_.finish();
+  }
+
+ private:
+  void make_bar() {
+    if (!bar_) bar_ = std::make_unique<ProgressDisplay>(console_.manner());
+  }
+
+  const Console& console_;
+  StepLines lines_;
+  std::unique_ptr<ProgressDisplay> bar_;
+};
+
+}  // namespace
+
+const char* OptimizeCommand::description() const {
+  return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
+         "trim the guest, copy, verify, swap. The old disk is kept, and never written to.";
+}
+
+void OptimizeCommand::add_options(CLI::App& app) {
+  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
+  app.add_option("DISK...", disks_);
+  add_parsed_option(app, "-o,--output", "OUT", options_.output, text,
+                    "put the result there, and leave DISK as it is");
+  layout_.add_options(app, "--options");
+  add_switch(app, "--no-trim", no_trim_, "copy what the guest does not use, too");
+  add_trimming_options(app, options_.trimming);
+  add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed");
+  add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
+  add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
+                    "of the old disk's name; default: .bak");
+  add_switch(app, "--no-backup", no_backup_, "remove the old disk");
+  add_parsed_option(
+      app, "-f,--format", "FMT", options_.format,
+      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
+        return parse_format(value);
+      },
+      "of DISK, qcow2 or raw; found out if not given")
+      ->group(kRareOptions);
+  add_switch(app, "--force", options_.overwrite, "replace OUT if it exists")->group(kRareOptions);
+  add_parsed_option(
+      app, "-m,--threads", "N", options_.copy.threads,
+      [](const std::string& value) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
+        return static_cast<unsigned>(count);
+      },
+      "that read and compress; default: one a processor")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--rate-limit", "SIZE", options_.copy.rate_limit,
+      [](const std::string& value) { return parse_size(value); },
+      "read so many bytes a second at most")
+      ->group(kRareOptions);
+  add_switch(app, "--json", json_, "print the report as JSON");
+}
+
+void OptimizeCommand::check() const {
+  if (disks_.empty()) throw UsageError("DISK is missing");
+  layout_.check();
+  if (!options_.output.empty() && disks_.size() > 1)
+    throw UsageError("--output: there is one OUT, and several disks");
+  if (options_.overwrite && options_.output.empty()) throw UsageError("--force goes with --output");
+  if (no_backup_ && suffix_ != ".bak")
+    throw UsageError("--backup and --no-backup contradict each other");
+}
+
+Result<int> OptimizeCommand::run(const Console& console) {
+  RETURN_IF_ERROR(layout_.settle(options_.copy));
+  if (const CopyProfile* const it = layout_.profile())
+    console.remark(fmt::format("{}: {}", it->name, it->description));
+  options_.trim = !no_trim_;
+  options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ordered_json json;
+  json["disks"] = ordered_json::array();
+  size_t failed = 0;
+  uint64_t before = 0;
+  uint64_t after = 0;
+  for (const std::string& disk : disks_) {
+    options_.disk = disk;
+    Display display(console, json_);
+    const auto report = optimize::optimize(options_, display, display, cancel);
+    display.finish();
+    if (!report) {
+      if (report.error().kind() == Error::Kind::kCancelled)
+        return fail(Error::cancelled().with_context(disk + ": as it was"));
+      if (disks_.size() == 1 && !json_) return fail(report.error());
+      console.error(report.error().message());
+      json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
+      ++failed;
+      continue;
+    }
+    before += report->before.on_disk;
+    after += report->after.on_disk;
+    if (json_)
+      json["disks"].push_back(optimize_report_json(disk, *report));
+    else if (!console.manner().quiet)
+      RETURN_IF_ERROR(console.print("\n" + optimize_report(disk, *report, console.palette())));
+  }
+  if (json_) {
+    json["failed"] = failed;
+    RETURN_IF_ERROR(
+        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+  } else if (disks_.size() > 1 && !console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(
+        fmt::format("\n{} of {} disks: {} before, {} after{}\n", disks_.size() - failed,
+                    disks_.size(), human_size(before), human_size(after),
+                    failed == 0 ? std::string() : fmt::format("; {} failed", failed))));
+  }
+  return failed == 0 ? kSuccess : kFailure;
+}
+
+}  // namespace tool

@@ -1,0 +1,33 @@
+// virt-compact optimize DISK...
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optimize/optimize.h"
+#include "tool/command.h"
+#include "tool/layout_options.h"
+
+namespace tool {
+
+class OptimizeCommand final : public Command {
+ public:
+  const char* name() const override { return "optimize"; }
+  const char* summary() const override { return "the whole procedure: check, trim, copy, swap"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  std::vector<std::string> disks_;
+  optimize::OptimizeOptions options_;
+  LayoutOptions layout_;
+  std::string suffix_ = ".bak";
+  bool no_trim_ = false;
+  bool no_backup_ = false;
+  bool json_ = false;
+};
+
+}  // namespace tool
