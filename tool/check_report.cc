@@ -13,8 +13,10 @@ using qcow2::Finding;
 
 namespace {
 
-const char* label(Finding::Severity severity) {
-  switch (severity) {
+const char* label(const Finding& it) {
+  // Where it is only a note, the counts have it as an error once more.
+  if (it.kind == Finding::Kind::kOverlap) return "ERROR";
+  switch (it.severity) {
     case Finding::Severity::kNote:
       return "Note:";
     case Finding::Severity::kLeak:
@@ -30,8 +32,14 @@ double percent(uint64_t part, uint64_t all) {
   return all == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(all);
 }
 
-ordered_json finding_json(const Finding& it) {
+// A number that is an entry of a table: JSON's numbers lose bits in some readers.
+ordered_json entry_json(uint64_t word) {
+  return fmt::format("{:#018x}", word);
+}
+
+ordered_json finding_json(const Finding& it, uint64_t cluster_size) {
   ordered_json json;
+  json["message"] = describe(it, cluster_size);
   json["kind"] = to_string(it.kind);
   json["severity"] = to_string(it.severity);
   json["times"] = it.times;
@@ -39,8 +47,8 @@ ordered_json finding_json(const Finding& it) {
   if (it.guest) json["guest-offset"] = it.guest->value();
   if (it.guest && it.snapshot != Finding::kActive) json["snapshot-index"] = it.snapshot;
   if (it.entry) json["entry-offset"] = it.entry->value();
-  json["found"] = it.found;
-  json["expected"] = it.expected;
+  json["found"] = is_entry(it.kind) ? entry_json(it.found) : ordered_json(it.found);
+  json["expected"] = is_entry(it.kind) ? entry_json(it.expected) : ordered_json(it.expected);
   json["repairable"] = it.repairable;
   return json;
 }
@@ -57,7 +65,7 @@ int check_exit_code(const qcow2::CheckSums& sums) {
 std::string check_findings(const CheckReport& report, const CheckLog& log) {
   std::string text;
   for (const Finding& it : log.findings())
-    text += fmt::format("{} {}\n", label(it.severity), describe(it, report.cluster_size));
+    text += fmt::format("{} {}\n", label(it), describe(it, report.cluster_size));
   for (const auto& [kind, count] : log.omitted())
     text += fmt::format("… and {} more of {}\n", count, to_string(kind));
   return text;
@@ -120,7 +128,8 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
   json["findings"] = ordered_json::array();
-  for (const Finding& it : log.findings()) json["findings"].push_back(finding_json(it));
+  for (const Finding& it : log.findings())
+    json["findings"].push_back(finding_json(it, report.cluster_size));
   for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -237,6 +237,36 @@ const char* to_string(Finding::Kind kind) {
   return "";
 }
 
+bool is_entry(Finding::Kind kind) {
+  switch (kind) {
+    case Kind::kRefcountTableReserved:
+    case Kind::kRefcountBlockUnaligned:
+    case Kind::kRefcountBlockOutside:
+    case Kind::kL1Reserved:
+    case Kind::kL1Copied:
+    case Kind::kL2TableUnaligned:
+    case Kind::kL2Reserved:
+    case Kind::kL2Copied:
+    case Kind::kDataUnaligned:
+    case Kind::kPreallocatedUnaligned:
+    case Kind::kCompressedCopied:
+    case Kind::kCompressedInDataFile:
+    case Kind::kCompressedBitmap:
+    case Kind::kSubclusterConflict:
+    case Kind::kSubclusterNowhere:
+    case Kind::kZeroFlagVersion2:
+    case Kind::kOverlap:
+    case Kind::kBitmapTableEntry:
+    case Kind::kDescriptorTooLong:
+    case Kind::kDescriptorTooShort:
+    case Kind::kStreamTruncated:
+    case Kind::kStreamDamaged:
+      return true;
+    default:
+      return false;
+  }
+}
+
 const char* to_string(Finding::Severity severity) {
   switch (severity) {
     case Finding::Severity::kNote:

@@ -108,6 +108,8 @@ struct Finding {
 // Words with hyphens, for JSON: "refcount-too-low".
 const char* to_string(Finding::Kind kind);
 const char* to_string(Finding::Severity severity);
+// Whether `found` and `expected` of such a finding are entries of a table, rather than numbers.
+bool is_entry(Finding::Kind kind);
 // For a person: "L2 table".
 const char* to_string(Finding::Place place);
 

@@ -96,6 +96,13 @@ TEST_CASE("JSON has what qemu-img's has, and more", "[command]") {
       CHECK(mine.contains(key) == theirs.contains(key));
     CHECK(mine["findings"].size() == (good ? 0 : 2));
     CHECK(ours.err.empty());
+    if (good) continue;
+    const json& copied = mine["findings"][0];
+    CHECK(copied["kind"] == "l2-copied-flag");
+    CHECK(copied["guest-offset"] == 0);
+    CHECK(copied["found"] == "0x8000000000050000");
+    CHECK(copied["expected"] == "0x0000000000050000");
+    CHECK(mine["findings"][1]["found"] == 2);
   }
   const json deep = json::parse(check({"--deep", "--output=json", path}).out);
   CHECK(deep["decoded-clusters"] == 1);
