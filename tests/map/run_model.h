@@ -1,0 +1,26 @@
+// Fragmentation by its definitions, one at a time, over a list.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "qcow2/fragmentation.h"
+
+namespace map_test {
+
+// What a guest reads in one go.
+struct Piece {
+  uint64_t at;
+  uint64_t length;
+  bool compressed;
+  uint64_t end() const { return at + length; }
+};
+
+// `cluster_size`: bytes.
+qcow2::Fragmentation::Figures model(const std::vector<Piece>& pieces, uint64_t cluster_size);
+
+// Catch2's CHECK for each figure.
+void check_equal(const qcow2::Fragmentation::Figures& got,
+                 const qcow2::Fragmentation::Figures& expected);
+
+}  // namespace map_test
