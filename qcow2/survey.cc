@@ -222,6 +222,13 @@ class Surveyor {
     }
     const uint64_t bytes = static_cast<uint64_t>(std::popcount(data)) * unit;
     if (!read) return bytes;
+    // Subclusters behind the end of the disk: of one that was shrunk they are still there.
+    const uint64_t rest = header_.size - geometry_.start_of(cluster).value();
+    if (geometry_.extended_l2() && rest < size) {
+      const auto within = static_cast<uint32_t>((uint64_t{1} << ((rest + unit - 1) / unit)) - 1);
+      zero &= within;
+      data &= within;
+    }
     survey_.zero_bytes += static_cast<uint64_t>(std::popcount(zero)) * unit;
     if (placed) survey_.reserved_bytes += size - bytes;
     for (unsigned i = 0; data >> i != 0;) {

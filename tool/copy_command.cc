@@ -198,9 +198,12 @@ Result<int> CopyCommand::run(const Console& console) {
 
   // A source that cannot be read like this, or is no file, is for the copy to judge.
   const bool is_file = options_.source_command.empty() && options_.source != "-";
-  const auto source =
-      is_file ? read_image_info(options_.source, options_.source_format, options_.force_share)
-              : Result<ImageInfo>(fail(Error::invalid("no file")));
+  InfoOptions look;
+  look.format = options_.source_format;
+  look.force_share = options_.force_share;
+  look.survey = false;
+  const auto source = is_file ? read_image_info(options_.source, look)
+                              : Result<ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));
   copy::Cancel cancel;
   const StopSignals signals(cancel);

@@ -1,11 +1,18 @@
 #include "tool/image_info.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "qcow2/file_storage.h"
 
 namespace tool {
 
 namespace {
 
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::FileStorage;
 using qcow2::Result;
 
 // The size that QEMU gives a disk: whole sectors.
@@ -20,33 +27,110 @@ std::string full_backing_filename(const std::string& path, const std::string& na
   return qcow2::resolve_name(path, name).value_or(name);
 }
 
-}  // namespace
+// The value, or nothing and a word of why.
+template <typename T>
+T take(ImageInfo& info, Result<T> result) {
+  if (result) return std::move(*result);
+  info.missing.push_back(result.error().message());
+  return T();
+}
 
-Result<ImageInfo> read_image_info(const std::string& path, std::optional<qcow2::Format> format,
-                                  bool force_share) {
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
-  qcow2::OpenOptions options;
-  options.force_share = force_share;
-  options.force_share_option = "--force-share";
-  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
+void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& info) {
+  const qcow2::Header& header = *info.header;
+  info.snapshots = take(info, qcow2::read_snapshot_table(file, header));
+  info.bitmaps = take(info, qcow2::read_bitmap_directory(file, header)).bitmaps;
+  const uint64_t l1_bytes = uint64_t{header.l1_entries} * 8;
+  if (l1_bytes > *info.file_length || header.l1_table.value() > *info.file_length - l1_bytes)
+    info.missing.push_back(
+        fmt::format("the L1 table at {:#x} ends behind the end of the file at {:#x}",
+                    header.l1_table.value(), *info.file_length));
+  if (!options.survey) return;
+  qcow2::SurveyOptions how;
+  if (options.progress)
+    how.progress = [&](uint64_t done, uint64_t total) {
+      const uint64_t reach = header.geometry().l2_reach();
+      options.progress(done * reach, total * reach);
+    };
+  auto survey = qcow2::survey(file, header, info.snapshots, how);
+  if (survey)
+    info.survey = std::move(*survey);
+  else
+    info.missing.push_back(survey.error().message());
+}
+
+// `identity`: what the file is, for who wants to know whether it comes again.
+Result<ImageInfo> read_info(const std::string& path, const InfoOptions& options,
+                            FileStorage::Identity& identity) {
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
+  identity = file->identity();
+  qcow2::OpenOptions how;
+  how.force_share = options.force_share;
+  how.force_share_option = "--force-share";
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, how));
   ImageInfo info;
   info.filename = path;
   ASSIGN_OR_RETURN(info.file_length, file->size());
   ASSIGN_OR_RETURN(info.disk_size, file->blocks());
-  if (!format) {
-    ASSIGN_OR_RETURN(format, qcow2::probe_format(*file));
+  if (options.format)
+    info.format = *options.format;
+  else {
+    ASSIGN_OR_RETURN(info.format, qcow2::probe_format(*file));
   }
-  info.format = *format;
   if (info.format == qcow2::Format::kRaw) {
-    info.virtual_size = round_up_to_sectors(info.file_length);
+    info.virtual_size = round_up_to_sectors(*info.file_length);
     return info;
   }
   ASSIGN_OR_RETURN(info.header, qcow2::with_context(qcow2::Header::read(*file), path));
   info.virtual_size = round_up_to_sectors(info.header->size);
-  ASSIGN_OR_RETURN(info.snapshots,
-                   qcow2::with_context(qcow2::read_snapshot_table(*file, *info.header), path));
   info.full_backing_filename = full_backing_filename(path, info.header->backing_file);
+  look_into(*file, options, info);
   return info;
+}
+
+// What stands behind `info`, for the next look; its format, too.
+Result<std::string> backing_path(const ImageInfo& info, InfoOptions& options) {
+  ASSIGN_OR_RETURN(auto path, qcow2::resolve_name(info.filename, info.header->backing_file));
+  options.format.reset();
+  const auto name = info.header->backing_format();
+  if (!name) return path;
+  for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
+    if (*name == to_string(format)) options.format = format;
+  if (!options.format)
+    return fail(Error::unsupported(
+        fmt::format("its format is '{}': only qcow2 and raw are supported", *name)));
+  return path;
+}
+
+}  // namespace
+
+Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options) {
+  FileStorage::Identity identity{};
+  return read_info(path, options, identity);
+}
+
+std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOptions& options,
+                                       std::optional<Error>& error) {
+  std::vector<ImageInfo> chain;
+  std::vector<FileStorage::Identity> seen;
+  InfoOptions next = options;
+  Result<std::string> name = path;
+  for (;;) {
+    FileStorage::Identity identity{};
+    auto info = name ? read_info(*name, next, identity) : fail(name.error());
+    if (info && std::find(seen.begin(), seen.end(), identity) != seen.end())
+      info = fail(Error::corrupt(
+          fmt::format("{}: the backing chain comes back to this file: it has no end", *name)));
+    if (!info) {
+      error = std::move(info).error();
+      if (!chain.empty())
+        error = std::move(*error).with_context(chain.back().filename + ": backing file");
+      return chain;
+    }
+    seen.push_back(identity);
+    chain.push_back(std::move(*info));
+    if (!chain.back().header || chain.back().header->backing_file.empty()) return chain;
+    name = backing_path(chain.back(), next);
+  }
 }
 
 }  // namespace tool

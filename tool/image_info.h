@@ -2,14 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "qcow2/bitmap_directory.h"
 #include "qcow2/chain.h"
 #include "qcow2/header.h"
 #include "qcow2/result.h"
 #include "qcow2/snapshot_table.h"
+#include "qcow2/survey.h"
 
 namespace tool {
 
@@ -17,17 +20,35 @@ struct ImageInfo {
   std::string filename;  // as the user gave it
   qcow2::Format format = qcow2::Format::kRaw;
   uint64_t virtual_size = 0;  // bytes
-  uint64_t file_length = 0;   // bytes
-  uint64_t disk_size = 0;     // bytes of blocks that this file takes
+  // Nothing: a server has it.
+  std::optional<uint64_t> file_length;  // bytes
+  std::optional<uint64_t> disk_size;    // bytes of blocks that this file takes
   // Of a qcow2 image alone:
   std::optional<qcow2::Header> header;
   std::vector<qcow2::Snapshot> snapshots;
+  std::vector<qcow2::Bitmap> bitmaps;
   std::string full_backing_filename;  // where the backing file's name leads; empty: none
+  std::optional<qcow2::Survey> survey;
+  // Parts that could not be read, and so are missing here.
+  std::vector<std::string> missing;
 };
 
-// Reads the header and the snapshot table of the image at `path`; nothing for `format` lets the
-// content decide.  `force_share`: even if somebody writes to it.  Errors name the path.
-qcow2::Result<ImageInfo> read_image_info(const std::string& path,
-                                         std::optional<qcow2::Format> format, bool force_share);
+struct InfoOptions {
+  std::optional<qcow2::Format> format = {};  // nothing: the content decides
+  bool force_share = false;                  // even if somebody writes to it
+  bool survey = true;                        // go through all tables
+  // Of the survey: bytes of the disk.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
+};
+
+// Reads the header, the snapshot table and the directory of bitmaps of the image at `path`, and
+// surveys it.  That there is no image, or no header to be made sense of, is an error; what else
+// cannot be read is `missing`.  Errors name the path.
+qcow2::Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options);
+
+// The image at `path`, and its backing files one by one.  Those of which the first error tells are
+// not there: `error` is it, and what came before is returned all the same.
+std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOptions& options,
+                                       std::optional<qcow2::Error>& error);
 
 }  // namespace tool

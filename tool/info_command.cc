@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
-#include "copy/nbd_uri.h"
+#include "copy/any_source.h"
 #include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/image_info.h"
 #include "tool/info_report.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/terminal.h"
 
 namespace tool {
 
@@ -16,7 +20,8 @@ using qcow2::Result;
 
 const char* InfoCommand::description() const {
   return "Show what the qcow2 or raw image FILE says of itself: size, format, options,\n"
-         "backing file, snapshots.  Neither its backing nor its data file need be there.";
+         "snapshots, bitmaps; how its room is used, and how far a sequential read jumps\n"
+         "about in it.  FILE may be an NBD URI, or [ COMMAND... ], which have a size alone.";
 }
 
 void InfoCommand::add_options(CLI::App& app) {
@@ -27,6 +32,8 @@ void InfoCommand::add_options(CLI::App& app) {
         return parse_format(text);
       },
       "format of FILE, qcow2 or raw; found out if not given");
+  add_switch(app, "--backing-chain", backing_chain_, "also of each backing file, one by one");
+  add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_parsed_option(
       app, "--output", "AS", json_,
@@ -42,19 +49,74 @@ void InfoCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
 }
 
-Result<int> InfoCommand::run(const Console& console) {
-  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
-  if (is_nbd)
-    return fail(Error::unsupported(
-        fmt::format("'{}': info looks at files; nbdinfo tells of NBD servers", file_)));
-  ASSIGN_OR_RETURN(const ImageInfo info, read_image_info(file_, format_, force_share_));
-  if (json_) {
-    RETURN_IF_ERROR(console.print(info_report_json(info)));
-    return kSuccess;
+// What a server says of a disk: no more than its size.
+static Result<ImageInfo> remote_info(const std::string& name,
+                                     const std::vector<std::string>& command) {
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  const copy::Stop stop(cancel);
+  copy::AnySource::Options options;
+  options.name = name;
+  options.command = command;
+  options.nbd.connections = 1;
+  ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
+  ImageInfo info;
+  info.filename = source.get().name();
+  info.virtual_size = source.get().size();
+  return info;
+}
+
+Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
+                                                 std::optional<Error>& error) const {
+  const auto command = unfold_command(file_).value_or(std::vector<std::string>{});
+  ASSIGN_OR_RETURN(const auto target, copy::nbd_target(file_, command));
+  if (target) {
+    if (format_ == qcow2::Format::kQcow2)
+      return fail(Error::unsupported(
+          fmt::format("{}: a QCOW2 file behind NBD is not decoded here", target->name())));
+    ASSIGN_OR_RETURN(auto info, remote_info(file_, command));
+    return std::vector{std::move(info)};
   }
-  if (console.manner().quiet) return kSuccess;
-  RETURN_IF_ERROR(console.print(info_report(info, console.manner().verbose, console.palette())));
-  return kSuccess;
+  ProgressDisplay progress(console.manner());
+  InfoOptions options;
+  options.format = format_;
+  options.force_share = force_share_;
+  options.survey = !quick_;
+  options.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+  if (backing_chain_) return read_chain_info(file_, options, error);
+  ASSIGN_OR_RETURN(auto info, read_image_info(file_, options));
+  return std::vector{std::move(info)};
+}
+
+Result<int> InfoCommand::run(const Console& console) {
+  std::optional<Error> error;  // that the chain ended with
+  ASSIGN_OR_RETURN(const auto chain, look(console, error));
+  if (chain.empty()) return fail(*error);
+  if (json_) {
+    RETURN_IF_ERROR(
+        console.print(backing_chain_ ? info_report_json(chain) : info_report_json(chain.front())));
+  } else if (!console.manner().quiet) {
+    std::string text;
+    for (const ImageInfo& it : chain) {
+      if (!text.empty()) text += "\n";
+      text += info_report(it, console.manner().verbose, console.palette());
+    }
+    RETURN_IF_ERROR(console.print(text));
+  }
+  int code = kSuccess;
+  for (const ImageInfo& it : chain) {
+    if (it.survey && it.survey->damages > 0)
+      console.warning(fmt::format(
+          "{}: the tables are damaged, and the figures leave out what cannot be followed: {}{}",
+          it.filename, printable(it.survey->first_damage),
+          it.survey->damages > 1 ? fmt::format(", and {} more", it.survey->damages - 1) : ""));
+    for (const std::string& missing : it.missing) {
+      console.error(fmt::format("{}: {}", it.filename, printable(missing)));
+      code = kFailure;
+    }
+  }
+  if (error) return fail(*error);
+  return code;
 }
 
 }  // namespace tool

@@ -6,6 +6,7 @@
 
 #include "qcow2/chain.h"
 #include "tool/command.h"
+#include "tool/image_info.h"
 
 namespace tool {
 
@@ -21,7 +22,12 @@ class InfoCommand final : public Command {
  private:
   std::string file_;
   std::optional<qcow2::Format> format_;
+  qcow2::Result<std::vector<ImageInfo>> look(const Console& console,
+                                             std::optional<qcow2::Error>& error) const;
+
+  bool backing_chain_ = false;
   bool force_share_ = false;
+  bool quick_ = false;
   bool json_ = false;
 };
 

@@ -7,16 +7,21 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "tool/feature_names.h"
 #include "tool/size_text.h"
+#include "tool/survey_text.h"
 
 namespace tool {
 
 namespace {
 
 using nlohmann::ordered_json;
+using qcow2::Bitmap;
 using qcow2::Header;
 using qcow2::HeaderExtension;
+using qcow2::HostUse;
 using qcow2::Snapshot;
+using qcow2::Survey;
 
 constexpr uint64_t kNanoseconds = 1'000'000'000;
 
@@ -117,6 +122,77 @@ std::string layout(const Header& header, const Palette& palette) {
   return text;
 }
 
+std::string bitmap_list(const std::vector<Bitmap>& bitmaps) {
+  std::string text = "    bitmaps:\n";
+  for (size_t i = 0; i < bitmaps.size(); ++i) {
+    const Bitmap& it = bitmaps[i];
+    text += fmt::format("        [{}]:\n            flags:\n", i);
+    unsigned flag = 0;
+    if (it.in_use()) text += fmt::format("                [{}]: in-use\n", flag++);
+    if (it.automatic()) text += fmt::format("                [{}]: auto\n", flag++);
+    text += fmt::format("            name: {}\n            granularity: {}\n", printable(it.name),
+                        it.granularity());
+  }
+  return text;
+}
+
+std::string features(const Header& header, const Palette& palette) {
+  std::string text;
+  const auto line = [&](const char* name, FeatureKind kind) {
+    const auto names = feature_names(header, kind);
+    if (!names.empty())
+      text +=
+          fmt::format("    {}: {}\n", name, printable(fmt::format("{}", fmt::join(names, ", "))));
+  };
+  line("incompatible", FeatureKind::kIncompatible);
+  line("compatible", FeatureKind::kCompatible);
+  line("autoclear", FeatureKind::kAutoclear);
+  return text.empty() ? text : palette.bold("Features:") + "\n" + text;
+}
+
+// Live against allocated against length, and what of it a sequential read meets in which order.
+std::string space(const ImageInfo& info, const Palette& palette) {
+  const Survey& survey = *info.survey;
+  const qcow2::Geometry geometry = info.header->geometry();
+  const auto size = [&](uint64_t clusters) {
+    return human_size(clusters * geometry.cluster_size());
+  };
+  const auto part = [&](std::string& list, HostUse use, const char* name) {
+    if (survey.of(use) == 0) return;
+    list += fmt::format("{}{} {}", list.empty() ? "" : ", ", name, size(survey.of(use)));
+  };
+  std::string live;
+  part(live, HostUse::kData, "data");
+  part(live, HostUse::kCompressed, "compressed data");
+  part(live, HostUse::kReserved, "reserved");
+  part(live, HostUse::kSnapshot, "snapshots alone");
+  part(live, HostUse::kMetadata, "metadata");
+  std::string text = palette.bold("Space:") + "\n";
+  text += fmt::format("    live: {} ({})\n", size(survey.live()), live);
+  text += fmt::format("    allocated: {}", size(survey.allocated()));
+  if (survey.of(HostUse::kLeaked) > 0)
+    text += fmt::format(" (leaked: {}{})", size(survey.of(HostUse::kLeaked)),
+                        dirty(info) ? ", if the refcounts were right" : "");
+  text += fmt::format("\n    free in the file: {}\n", size(survey.of(HostUse::kFree)));
+  text += fmt::format("    fragmentation: {}\n", order_text(survey.order, geometry));
+  if (const std::string compressed = compressed_text(survey.order, geometry); !compressed.empty())
+    text += fmt::format("    compressed: {}\n", compressed);
+  return text;
+}
+
+ordered_json bitmap_json(const Bitmap& bitmap) {
+  ordered_json flags = ordered_json::array();
+  if (bitmap.in_use()) flags.push_back("in-use");
+  if (bitmap.automatic()) flags.push_back("auto");
+  return {{"flags", flags}, {"name", bitmap.name}, {"granularity", bitmap.granularity()}};
+}
+
+ordered_json features_json(const Header& header) {
+  return {{"incompatible", feature_names(header, FeatureKind::kIncompatible)},
+          {"compatible", feature_names(header, FeatureKind::kCompatible)},
+          {"autoclear", feature_names(header, FeatureKind::kAutoclear)}};
+}
+
 ordered_json snapshot_json(const Snapshot& snapshot) {
   ordered_json json;
   json["id"] = snapshot.id;
@@ -131,11 +207,13 @@ ordered_json snapshot_json(const Snapshot& snapshot) {
   return json;
 }
 
-ordered_json format_specific_json(const Header& header) {
+ordered_json format_specific_json(const ImageInfo& info) {
+  const Header& header = *info.header;
   ordered_json data;
   data["compat"] = compat(header);
   data["compression-type"] = to_string(header.compression_type);
   if (header.version > 2) data["lazy-refcounts"] = lazy_refcounts(header);
+  for (const Bitmap& it : info.bitmaps) data["bitmaps"].push_back(bitmap_json(it));
   data["refcount-bits"] = header.refcount_bits();
   if (header.version > 2) {
     data["corrupt"] = corrupt(header);
@@ -159,8 +237,10 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
   line("file format", to_string(info.format));
   line("virtual size",
        fmt::format("{} ({} bytes)", human_size(info.virtual_size), info.virtual_size));
-  line("disk size", human_size(info.disk_size));
-  line("file length", fmt::format("{} ({} bytes)", human_size(info.file_length), info.file_length));
+  line("disk size", info.disk_size ? human_size(*info.disk_size) : "unavailable");
+  if (info.file_length)
+    line("file length",
+         fmt::format("{} ({} bytes)", human_size(*info.file_length), *info.file_length));
   if (!info.header) return text;
 
   const Header& header = *info.header;
@@ -179,6 +259,7 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
   line("    compat", compat(header));
   line("    compression type", to_string(header.compression_type));
   if (header.version > 2) line("    lazy refcounts", true_or_false(lazy_refcounts(header)));
+  if (!info.bitmaps.empty()) text += bitmap_list(info.bitmaps);
   line("    refcount bits", fmt::format("{}", header.refcount_bits()));
   if (header.has_data_file()) {
     line("    data file", header.data_file().value_or("not named"));
@@ -188,17 +269,21 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
     line("    corrupt", true_or_false(corrupt(header)));
     line("    extended l2", true_or_false(header.extended_l2()));
   }
+  text += features(header, palette);
+  if (info.survey) text += space(info, palette);
   if (verbose) text += layout(header, palette);
   return text;
 }
 
-std::string info_report_json(const ImageInfo& info) {
+namespace {
+
+ordered_json info_json(const ImageInfo& info) {
   ordered_json json;
   json["filename"] = info.filename;
   json["format"] = to_string(info.format);
   json["virtual-size"] = info.virtual_size;
-  json["actual-size"] = info.disk_size;
-  json["file-length"] = info.file_length;
+  if (info.disk_size) json["actual-size"] = *info.disk_size;
+  if (info.file_length) json["file-length"] = *info.file_length;
   json["dirty-flag"] = dirty(info);
   if (info.header) {
     const Header& header = *info.header;
@@ -209,10 +294,35 @@ std::string info_report_json(const ImageInfo& info) {
       if (const auto format = header.backing_format()) json["backing-filename-format"] = *format;
     }
     for (const Snapshot& it : info.snapshots) json["snapshots"].push_back(snapshot_json(it));
-    json["format-specific"] = format_specific_json(header);
+    json["format-specific"] = format_specific_json(info);
+    json["features"] = features_json(header);
   }
-  // Names that are not UTF-8 must not make it fail.
+  if (info.survey) {
+    const qcow2::Geometry geometry = info.header->geometry();
+    json["space"] = space_json(*info.survey, geometry);
+    json["fragmentation"] = order_json(info.survey->order, geometry);
+    if (info.survey->damages > 0)
+      json["damage"] = {{"count", info.survey->damages}, {"first", info.survey->first_damage}};
+  }
+  if (!info.missing.empty()) json["missing"] = info.missing;
+  return json;
+}
+
+// Names that are not UTF-8 must not make it fail.
+std::string dump(const ordered_json& json) {
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+std::string info_report_json(const ImageInfo& info) {
+  return dump(info_json(info));
+}
+
+std::string info_report_json(const std::vector<ImageInfo>& chain) {
+  ordered_json list = ordered_json::array();
+  for (const ImageInfo& it : chain) list.push_back(info_json(it));
+  return dump(list);
 }
 
 }  // namespace tool

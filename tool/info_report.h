@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "tool/image_info.h"
 #include "tool/terminal.h"
@@ -12,7 +13,11 @@ namespace tool {
 // the header carries.  Ends with a newline.
 std::string info_report(const ImageInfo& info, bool verbose, const Palette& palette);
 
-// The keys of `qemu-img info --output=json`, and "file-length", and "disk-size" of a snapshot.
+// The keys of `qemu-img info --output=json`, and more of our own: "file-length", "features",
+// "space", "fragmentation", "disk-size" of a snapshot, and where there is reason "damage" and
+// "missing".
 std::string info_report_json(const ImageInfo& info);
+// A list of them, as with --backing-chain.
+std::string info_report_json(const std::vector<ImageInfo>& chain);
 
 }  // namespace tool

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -38,6 +40,10 @@ class Images {
     snapshot("snapshots.qcow2", "first");
     support::run_ok({"qemu-img", "resize", "-q", folder_ / "snapshots.qcow2", "5M"});
     snapshot("snapshots.qcow2", "second \t one");
+    create("bitmaps.qcow2", {"1M"});
+    for (const char* const kind : {"--enable", "--disable"})
+      support::run_ok({"qemu-img", "bitmap", "--add", kind, "-g", "4096", folder_ / "bitmaps.qcow2",
+                       std::string("bitmap") + kind});
     create("dirty.qcow2", {"-o", "lazy_refcounts=on", "1M"});
     set_incompatible("dirty.qcow2", 1);
     create("corrupt.qcow2", {"1M"});
@@ -73,12 +79,12 @@ class Images {
 };
 
 // -U: the corrupt and dirty ones are only looked at, and are not to be mended.
-json qemu_info(const std::string& path) {
-  return json::parse(support::run_ok({"qemu-img", "info", "-U", "--output=json", path}).out);
+json qemu_info(const std::string& path, const std::string& more = "--output=json") {
+  return json::parse(support::run_ok({"qemu-img", "info", "-U", "--output=json", more, path}).out);
 }
 
-json our_info(const std::string& path) {
-  const auto outcome = run_tool({"info", "--output=json", path});
+json our_info(const std::string& path, const std::string& more = "--output=json") {
+  const auto outcome = run_tool({"info", "--output=json", more, path});
   INFO(outcome.describe());
   REQUIRE(outcome.ok());
   CHECK(outcome.err.empty());
@@ -122,7 +128,8 @@ TEST_CASE("info says in JSON what qemu-img says", "[info]") {
     // And little that qemu-img does not say.
     auto more = keys(got);
     for (const auto& key : keys(expected)) more.erase(key);
-    CHECK(more == std::set<std::string>{"file-length"});
+    const std::set<std::string> ours = {"features", "file-length", "fragmentation", "space"};
+    CHECK(more == (expected["format"] == "raw" ? std::set<std::string>{"file-length"} : ours));
     if (got.contains("format-specific"))
       CHECK(keys(got["format-specific"]["data"]) == keys(expected["format-specific"]["data"]));
   }
@@ -202,10 +209,120 @@ TEST_CASE("-q prints nothing and -v prints more", "[info]") {
                  Catch::Contains("\n    header extension: 0x6803f857 (feature names), "));
 }
 
-TEST_CASE("info is of files", "[info]") {
-  CHECK(run_tool({"info", "nbd://localhost"}).err ==
-        "virt-compact: error: 'nbd://localhost': info looks at files; nbdinfo tells of NBD "
-        "servers\n");
+TEST_CASE("info goes down the backing chain", "[info]") {
+  const support::TempDirectory folder;
+  support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base.raw", "1M"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw",
+                   folder / "middle.qcow2"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2",
+                   folder / "top.qcow2"});
+  const std::string top = folder / "top.qcow2";
+  const json got = our_info(top, "--backing-chain");
+  check_superset(qemu_info(top, "--backing-chain"), got, "");
+  CHECK(got.size() == 3);
+  const auto human = run_tool({"info", "--backing-chain", top});
+  CHECK_THAT(human.out, Catch::Contains("\n\nimage: " + folder / "middle.qcow2" + "\n") &&
+                            Catch::Contains("\n\nimage: " + folder / "base.raw" + "\n"));
+  // What is there is told, also where the chain breaks off.
+  support::run_ok({"rm", folder / "base.raw"});
+  const auto broken = run_tool({"info", "--backing-chain", "--output=json", top});
+  CHECK(broken.exit_code == 1);
+  CHECK(json::parse(broken.out).size() == 2);
+  CHECK(broken.err == "virt-compact: error: " + folder / "middle.qcow2" + ": backing file: " +
+                          folder / "base.raw" + ": No such file or directory\n");
+}
+
+TEST_CASE("a backing chain that bites its tail has an end for info", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "image.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "image.qcow2", "-F",
+                   "qcow2", path, "1M"});
+  const auto outcome = run_tool({"info", "--backing-chain", path});
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Catch::Contains("comes back to this file"));
+}
+
+TEST_CASE("info tells of room and order", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "image.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1G"});
+  support::run_ok({"qemu-io", "-c", "write 64k 64k", "-c", "write 0 64k", "-c", "write 128k 64k",
+                   "-c", "write -c 192k 64k", path});
+  const json info = our_info(path);
+  CHECK(info["space"]["data"] == 3 * 65536);
+  CHECK(info["space"]["compressed"] == 65536);
+  CHECK(info["space"]["allocated"] == info["space"]["live"]);
+  CHECK(info["space"]["leaked"] == 0);
+  // The second cluster lies before the first.
+  CHECK(info["fragmentation"]["runs"] == 3);
+  CHECK(info["fragmentation"]["seeks"] == 0);
+  CHECK(info["fragmentation"]["compressed-clusters"] == 1);
+  CHECK_THAT(run_tool({"info", path}).out,
+             Catch::Contains("\nSpace:\n    live: ") && Catch::Contains("compressed data 64 KiB") &&
+                 Catch::Contains("\n    fragmentation: 66.7 % (3 runs of "));
+  const json quick = our_info(path, "--quick");
+  CHECK(!quick.contains("space"));
+  CHECK(!quick.contains("fragmentation"));
+}
+
+TEST_CASE("info says what can be said of a damaged image", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "image.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1G"});
+  support::run_ok({"qemu-io", "-c", "write 0 1M", path});
+  support::run_ok({"qemu-img", "snapshot", "-c", "one", path});
+  const json sound = our_info(path);
+
+  SECTION("its snapshot table is cut off") {
+    support::patch_file(path, 60, std::vector<std::byte>{std::byte{0}, std::byte{0}, std::byte{9}});
+    const auto outcome = run_tool({"info", "--output=json", path});
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::StartsWith("virt-compact: error: " + path + ": "));
+    const json info = json::parse(outcome.out);
+    CHECK(info["virtual-size"] == 1 << 30);
+    CHECK(info["space"]["data"] == sound["space"]["data"]);
+    CHECK(info["missing"].size() == 1);
+  }
+  SECTION("an L2 table lies nowhere") {
+    const json header = our_info(path);
+    std::ifstream file(path, std::ios::binary);
+    file.seekg(40);
+    uint64_t l1 = 0;
+    for (int i = 0; i < 8; ++i) l1 = l1 << 8 | static_cast<unsigned char>(file.get());
+    support::patch_file(path, l1, std::vector<std::byte>{std::byte{0x80}, std::byte{0x40}});
+    const auto outcome = run_tool({"info", "--output=json", path});
+    CHECK(outcome.ok());
+    CHECK_THAT(outcome.err, Catch::StartsWith("virt-compact: warning: " + path + ": the tables "));
+    CHECK(json::parse(outcome.out)["damage"]["count"] == 1);
+  }
+}
+
+TEST_CASE("the image's own names of features come first", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "image.qcow2";
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "1M"});
+  CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts"}));
+  // Another compatible bit, which nobody has named.
+  support::patch_file(path, 87, std::vector<std::byte>{std::byte{0x81}});
+  CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts", "unknown bit 7"}));
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto at = bytes.find("lazy refcounts");
+  REQUIRE(at != std::string::npos);
+  support::patch_file(path, at, std::vector<std::byte>{std::byte{'L'}});
+  CHECK_THAT(run_tool({"info", path}).out,
+             Catch::Contains("Features:\n    compatible: Lazy refcounts, unknown bit 7\n"));
+}
+
+TEST_CASE("info of a server is its size", "[info]") {
+  const auto outcome = run_tool({"info", "--output=json", "[", "nbdkit", "memory", "1G", "]"});
+  INFO(outcome.describe());
+  REQUIRE(outcome.ok());
+  const json info = json::parse(outcome.out);
+  CHECK(info["virtual-size"] == 1 << 30);
+  CHECK(info["format"] == "raw");
+  CHECK(!info.contains("actual-size"));
   CHECK_THAT(run_tool({"info", "http://localhost/disk"}).err,
              Catch::StartsWith("virt-compact: error: 'http://localhost/disk': "));
 }
