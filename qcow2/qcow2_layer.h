@@ -29,6 +29,7 @@ class Qcow2Layer final : public Layer {
   std::optional<Compression> compression() const override;
   Result<Extent> map(GuestOffset at, uint64_t limit) const override;
   Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
+  const std::shared_ptr<Image>& image() const { return image_; }
   const Storage* cluster_storage() const override { return &image_->data_storage(); }
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
 

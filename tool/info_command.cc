@@ -21,7 +21,7 @@ using qcow2::Result;
 const char* InfoCommand::description() const {
   return "Show what the qcow2 or raw image FILE says of itself: size, format, options,\n"
          "snapshots, bitmaps; how its room is used, and how far a sequential read jumps\n"
-         "about in it.  FILE may be an NBD URI, or [ COMMAND... ], which have a size alone.";
+         "about in it.  FILE may be an NBD URI, or [ COMMAND... ]: they have just a size.";
 }
 
 void InfoCommand::add_options(CLI::App& app) {

@@ -29,6 +29,9 @@ _virt_compact()
       --bitmap | --block-size | --cluster-size | --connections | --export | --filesystems | \
       --ignore | --key | --rate-limit | --request-size | --requests | --retries | --snapshot | \
       --threads) return ;;
+    --cluster-size | --request-size | --snapshot | --threads | -m | --connections | --requests | \
+      --retries | --key | --filesystems | --ignore | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
+    --start-offset | --max-length) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

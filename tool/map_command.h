@@ -1,0 +1,45 @@
+// virt-compact map FILE
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "copy/any_source.h"
+#include "copy/disk_map.h"
+#include "qcow2/chain.h"
+#include "tool/command.h"
+#include "tool/map_picture.h"
+#include "tool/progress_display.h"
+
+namespace tool {
+
+class MapCommand final : public Command {
+ public:
+  const char* name() const override { return "map"; }
+  const char* summary() const override { return "show where the data of a disk lies"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  enum class Output { kHuman, kJson };
+
+  qcow2::Result<void> write_map(const Console& console, const copy::AnySource& source);
+  qcow2::Result<void> check_picture(const copy::AnySource& source) const;
+  qcow2::Result<void> write_picture(const Console& console, const copy::AnySource& source);
+
+  qcow2::Result<void> went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const;
+
+  std::string file_;
+  std::optional<qcow2::Format> format_;
+  std::optional<Output> output_;
+  std::string svg_;
+  uint64_t start_ = 0;              // bytes
+  std::optional<uint64_t> length_;  // bytes
+  bool force_share_ = false;
+  const copy::Stop* stop_ = nullptr;  // while it runs
+};
+
+}  // namespace tool
