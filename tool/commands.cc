@@ -3,8 +3,8 @@
 #include "tool/copy_command.h"
 #include "tool/flatten_command.h"
 #include "tool/info_command.h"
-#include "tool/optimize_command.h"
 #include "tool/map_command.h"
+#include "tool/optimize_command.h"
 #include "tool/punch_command.h"
 #include "tool/rollback_command.h"
 #include "tool/snapshot_command.h"
@@ -18,8 +18,8 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
-  commands.push_back(std::make_unique<OptimizeCommand>());
   commands.push_back(std::make_unique<MapCommand>());
+  commands.push_back(std::make_unique<OptimizeCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
   commands.push_back(std::make_unique<RollbackCommand>());
   commands.push_back(std::make_unique<SnapshotCommand>());

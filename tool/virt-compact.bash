@@ -27,11 +27,8 @@ _virt_compact()
       fi ;;
     -m | -o | --options | -S | --sparse | --create | --delete | --apply | \
       --bitmap | --block-size | --cluster-size | --connections | --export | --filesystems | \
-      --ignore | --key | --rate-limit | --request-size | --requests | --retries | --snapshot | \
-      --threads) return ;;
-    --cluster-size | --request-size | --snapshot | --threads | -m | --connections | --requests | \
-      --retries | --key | --filesystems | --ignore | --rate-limit | --bitmap | -S | --sparse | --block-size | -o | --options) return ;;
-    --start-offset | --max-length) return ;;
+      --ignore | --key | --max-length | --rate-limit | --request-size | --requests | --retries | --snapshot | \
+      --start-offset | --threads) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do
