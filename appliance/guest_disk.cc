@@ -11,7 +11,7 @@ using qcow2::Result;
 
 namespace {
 
-constexpr const char* kShutDown = "shut the guest down first";
+constexpr const char* kShutDown = "shut it down first";
 
 // A writer's lock that is taken and given back at once: the server is to take it.
 Result<void> check_unused(const std::string& path) {

@@ -47,6 +47,7 @@ class Trimming {
   Result<void> work();
   Result<void> trim_spaces(const std::vector<Space>& spaces);
   Result<void> finish();
+  void doubt_servers();
   // What the servers call data now; of each disk, if its server tells.
   using Maps = std::vector<std::optional<DataMap>>;
   Result<Maps> maps();
@@ -193,6 +194,22 @@ Result<void> Trimming::finish() {
   return {};
 }
 
+// Servers say that they can trim, and may be told not to (qemu-nbd).
+void Trimming::doubt_servers() {
+  const bool trimmed =
+      std::any_of(report_.spaces.begin(), report_.spaces.end(), [](const TrimmedSpace& it) {
+        return it.outcome == TrimmedSpace::Outcome::kTrimmed ||
+               it.outcome == TrimmedSpace::Outcome::kDiscarded;
+      });
+  for (size_t i = 0; i < disks_.size() && trimmed; ++i) {
+    const TrimmedDisk& disk = report_.disks[i];
+    if (!disks_[i].local && disk.data_before > 0 && disk.data_after == disk.data_before)
+      observer_.warning(disk.name +
+                        ": nothing was freed: it may be that the server lets trims pass without "
+                        "doing them (qemu-nbd wants --discard=unmap)");
+  }
+}
+
 Result<TrimReport> Trimming::run() {
   const auto start = std::chrono::steady_clock::now();
   report_.dry_run = options_.dry_run;
@@ -213,6 +230,7 @@ Result<TrimReport> Trimming::run() {
   }
   RETURN_IF_ERROR(done);
   for (size_t i = 0; i < disks_.size(); ++i) report_.disks[i].after = file_figures(disks_[i]);
+  if (!options_.dry_run) doubt_servers();
   report_.elapsed = std::chrono::steady_clock::now() - start;
   return report_;
 }

@@ -130,7 +130,7 @@ void make_windows(Booted& it, Maker& maker) {
   guestfs_h* const g = it.handle();
   it.check(guestfs_part_init(g, "/dev/sdb", "mbr"));
   maker.partition("/dev/sdb", 63, 63 + 160 * kMiB / kSector - 1);
-  const int64_t sizes[] = {96, 96, 64};
+  const int64_t sizes[] = {96, 96};
   int64_t at = 200;
   for (const int64_t size : sizes) {
     maker.partition("/dev/sdb", at * kMiB / kSector, (at + size) * kMiB / kSector - 1);

@@ -15,6 +15,32 @@ namespace fs = std::filesystem;
 
 namespace {
 
+std::string contents(const fs::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(stream), {});
+}
+
+// Calls `visit` with the folder in /proc of each process but this one.
+template <typename Visit>
+void for_each_process(Visit visit) {
+  std::error_code error;
+  for (const auto& it : fs::directory_iterator("/proc", error)) {
+    const std::string number = it.path().filename();
+    if (number.find_first_not_of("0123456789") == std::string::npos &&
+        number != std::to_string(::getpid()))
+      visit(it.path());
+  }
+}
+
+// Whether a program has been told of the path: somebody else's appliance has folders, too.
+bool is_used(const std::string& path) {
+  bool used = false;
+  for_each_process([&](const fs::path& process) {
+    used = used || contents(process / "cmdline").find(path) != std::string::npos;
+  });
+  return used;
+}
+
 std::set<std::string> temporary_files() {
   std::set<std::string> names;
   std::error_code error;
@@ -23,7 +49,8 @@ std::set<std::string> temporary_files() {
   for (const std::string folder : {temporary ? temporary : "/tmp", "/tmp", "/var/tmp"})
     for (const auto& it : fs::directory_iterator(folder, error)) {
       const std::string name = it.path().filename();
-      if ((temporary && folder == temporary) || name.starts_with("libguestfs"))
+      if ((temporary && folder == temporary) ||
+          (name.starts_with("libguestfs") && !is_used(it.path())))
         names.insert(it.path());
     }
   return names;
@@ -32,22 +59,14 @@ std::set<std::string> temporary_files() {
 // Processes that have this test's mark in their environment, with their command line.
 std::set<std::string> processes() {
   std::set<std::string> found;
-  std::error_code error;
   const std::string mark = std::string("VIRT_COMPACT_TEST_RUN=") + std::to_string(::getpid());
-  for (const auto& it : fs::directory_iterator("/proc", error)) {
-    const std::string number = it.path().filename();
-    if (number.find_first_not_of("0123456789") != std::string::npos) continue;
-    if (number == std::to_string(::getpid())) continue;
-    const auto read = [&](const char* file) {
-      std::ifstream stream(it.path() / file, std::ios::binary);
-      return std::string(std::istreambuf_iterator<char>(stream), {});
-    };
-    if (read("environ").find(mark) == std::string::npos) continue;
-    std::string words = read("cmdline");
+  for_each_process([&](const fs::path& process) {
+    if (contents(process / "environ").find(mark) == std::string::npos) return;
+    std::string words = contents(process / "cmdline");
     for (char& c : words)
       if (c == '\0') c = ' ';
-    if (!words.empty()) found.insert(number + " " + words.substr(0, 120));
-  }
+    if (!words.empty()) found.insert(process.filename().string() + " " + words.substr(0, 120));
+  });
   return found;
 }
 

@@ -16,7 +16,6 @@
 
 #include "tests/appliance/guest_maker.h"
 #include "tests/appliance/left_behind.h"
-#include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -180,9 +179,6 @@ TEST_CASE("a dry run tells what a real one does, and writes nothing") {
   const TempDirectory folder;
   const std::string disk = copy_of(guests().windows_disk, folder);
   const auto bytes = support::read_file(disk);
-  const auto dry = trim({"--dry-run", "--json", "--ignore", "sdb2,/dev/sda2", disk, disk + ""});
-  // One disk twice is in use by itself, and is refused before anything boots.
-  CHECK(!dry.ok());
   const auto done = trim({"--dry-run", "--json", "--ignore", "sda2", "--drop", "pagefile", disk});
   INFO(done.describe());
   REQUIRE(done.ok());
@@ -256,19 +252,18 @@ TEST_CASE("what cannot be trimmed is refused before anything starts") {
     CHECK_THAT(outcome.out, !Catch::Contains("Booting"));
   };
   refused({folder / "none.qcow2"}, "No such file");
-  refused({"[", "nbdkit", "memory", "16M", "--filter=nozero", "--filter=notrim", "]"},
+  refused({"[", "nbdkit", "eval", "get_size=echo 16M", "pwrite=cat >/dev/null",
+           "pread=head -c $3 /dev/zero", "]"},
           "the server cannot trim");
   refused({"[", "nbdkit", "-r", "memory", "16M", "]"}, "cannot be written");
   refused({"-f", "qcow2", "nbd://localhost:1/"}, "is not decoded here");
   {
-    // In use by a server of ours that writes.
-    const support::NbdServer server = support::NbdServer::nbdkit({"file", disk});
+    // QEMU has it.
     const support::Child writer({"qemu-io", "-f", "qcow2", "-c", "sleep 20000", disk},
                                 folder / "log");
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    refused({disk}, "shut the guest down");
+    refused({disk}, "shut it down first");
   }
-  support::run_ok({"qemu-img", "snapshot", "-c", "before", disk});
 }
 
 TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else") {
