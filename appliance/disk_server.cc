@@ -8,6 +8,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "appliance/proxy_parameters.h"
 #include "copy/any_source.h"
 
 namespace appliance {
@@ -44,7 +45,7 @@ std::string plugin() {
 // The parameters of nbdkit for a disk.
 std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
                                     const std::string& uri) {
-  if (!disk.local) return {"nbd", "uri=" + uri, "shared=true"};
+  if (!disk.local) return proxy_parameters(uri);
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
   std::vector<std::string> words{plugin(), "file=" + disk.given.name};
   if (access == DiskServer::Access::kTrim)
