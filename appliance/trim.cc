@@ -229,7 +229,8 @@ Result<TrimReport> Trimming::run() {
     if (done && !closed) done = std::move(closed);
   }
   RETURN_IF_ERROR(done);
-  for (size_t i = 0; i < disks_.size(); ++i) report_.disks[i].after = file_figures(disks_[i]);
+  for (size_t i = 0; i < disks_.size(); ++i)
+    report_.disks[i].after = options_.dry_run ? report_.disks[i].before : file_figures(disks_[i]);
   if (!options_.dry_run) doubt_servers();
   report_.elapsed = std::chrono::steady_clock::now() - start;
   return report_;

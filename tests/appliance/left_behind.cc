@@ -49,6 +49,8 @@ std::set<std::string> temporary_files() {
   for (const std::string folder : {temporary ? temporary : "/tmp", "/tmp", "/var/tmp"})
     for (const auto& it : fs::directory_iterator(folder, error)) {
       const std::string name = it.path().filename();
+      // Folders of the tests themselves, and libguestfs's cache.
+      if (name.starts_with("virt-compact-test-") || name.starts_with(".guestfs-")) continue;
       if ((temporary && folder == temporary) ||
           (name.starts_with("libguestfs") && !is_used(it.path())))
         names.insert(it.path());
