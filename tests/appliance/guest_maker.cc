@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <functional>
 #include <stdexcept>
 
 #include "tests/appliance/booted.h"
+#include "tests/appliance/unclean_ntfs.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 
@@ -168,12 +170,26 @@ void make_windows(Booted& it, Maker& maker) {
 
 void make_asleep(Booted& it, Maker& maker) {
   guestfs_h* const g = it.handle();
-  it.check(guestfs_part_disk(g, "/dev/sdc", "mbr"));
+  it.check(guestfs_part_init(g, "/dev/sdc", "mbr"));
+  maker.partition("/dev/sdc", 2048, 2048 + 62 * kMiB / kSector - 1);
+  maker.partition("/dev/sdc", 64 * kMiB / kSector, 88 * kMiB / kSector - 1);
   it.check(guestfs_mkfs(g, "ntfs", "/dev/sdc1"));
   maker.use("/dev/sdc1", "/", [&] {
     maker.write("/hiberfil.sys", 4 * kMiB);
     maker.put("/hiberfil.sys", "HIBR", 0);
   });
+  it.check(guestfs_mkfs(g, "ntfs", "/dev/sdc2"));
+  const LogPages log = unclean_log([&](uint64_t at, size_t length) {
+    size_t got = 0;
+    char* const bytes = guestfs_pread_device(g, "/dev/sdc2", static_cast<int>(length),
+                                             static_cast<int64_t>(at), &got);
+    it.check(bytes ? 0 : -1);
+    std::string text(bytes, got);
+    std::free(bytes);
+    return text;
+  });
+  it.check(guestfs_pwrite_device(g, "/dev/sdc2", log.bytes.data(), log.bytes.size(),
+                                 static_cast<int64_t>(log.at)));
 }
 
 std::string new_image(const std::string& path, const char* size) {
@@ -187,7 +203,7 @@ Guests make_guests(const std::string& folder) {
   Guests guests;
   guests.linux_disk = new_image(folder + "/linux.qcow2", "1G");
   guests.windows_disk = new_image(folder + "/windows.qcow2", "512M");
-  guests.asleep_disk = new_image(folder + "/asleep.qcow2", "64M");
+  guests.asleep_disk = new_image(folder + "/asleep.qcow2", "96M");
   Booted booted({guests.linux_disk, guests.windows_disk, guests.asleep_disk});
   Maker maker(booted, guests.kept);
   make_linux(booted, maker, guests);

@@ -21,7 +21,7 @@ inline constexpr const char* kPassphrase = "correct horse 'battery' staple";
 //   linux    GPT   1 ext4, 2 XFS, 3 btrfs with subvolumes, 4 FAT, 5 swap, 6 LVM: ext4, swap, free
 //   windows  MBR   1 at sector 63: NTFS with Windows's own files; 2 ext4 with a swap file;
 //                  3 LUKS: ext4
-//   asleep   MBR   1 NTFS with a hibernation file that says so
+//   asleep   MBR   1 NTFS with a hibernation file that says so; 2 NTFS that was not unmounted
 //
 // Behind the last partition of `linux` there are 16 MiB of data that no partition has.
 struct Guests {

@@ -15,9 +15,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// Nothing of what goes away meanwhile.
 std::string contents(const fs::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(stream), {});
+  try {
+    std::ifstream stream(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(stream), {});
+  } catch (const std::ios_base::failure&) {
+    return {};
+  }
 }
 
 // Calls `visit` with the folder in /proc of each process but this one.

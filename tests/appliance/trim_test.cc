@@ -192,7 +192,7 @@ TEST_CASE("a dry run tells what a real one does, and writes nothing") {
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("a disk of hibernated Windows is refused, and not touched") {
+TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
   const LeftBehind before;
   const TempDirectory folder;
   const std::string disk = copy_of(guests().asleep_disk, folder);
@@ -206,7 +206,15 @@ TEST_CASE("a disk of hibernated Windows is refused, and not touched") {
   CHECK(clusters(disk) == allocated);
   CHECK(support::run({"qemu-img", "compare", disk, folder / "before.raw"}).ok());
 
-  const auto dropped = trim({"--drop", "hiberfile", "--json", disk});
+  const auto unclean = trim({"--drop", "hiberfile", disk});
+  INFO(unclean.describe());
+  CHECK(unclean.exit_code == 1);
+  CHECK_THAT(unclean.err, Catch::Contains("/dev/sda2: Windows was not shut down cleanly") &&
+                              Catch::Contains("--ignore /dev/sda2"));
+  CHECK(clusters(disk) == allocated);
+  CHECK(support::run({"qemu-img", "compare", disk, folder / "before.raw"}).ok());
+
+  const auto dropped = trim({"--drop", "hiberfile", "--ignore", "/dev/sda2", "--json", disk});
   INFO(dropped.describe());
   REQUIRE(dropped.ok());
   CHECK(by_device(json::parse(dropped.out))["/dev/sda1"].at("freed") >= kGarbage + 3 * kMiB);
