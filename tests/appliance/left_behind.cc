@@ -37,9 +37,10 @@ void for_each_process(Visit visit) {
   }
 }
 
-// Whether a program has been told of the path: somebody else's appliance has folders, too.
+// Whether somebody listens in the folder, or a program has been told of it: other appliances have
+// folders, too.
 bool is_used(const std::string& path) {
-  bool used = false;
+  bool used = contents("/proc/net/unix").find(path) != std::string::npos;
   for_each_process([&](const fs::path& process) {
     used = used || contents(process / "cmdline").find(path) != std::string::npos;
   });
@@ -98,8 +99,9 @@ std::string LeftBehind::complaint() const {
   };
   // libguestfs has a process of its own that looks every second whether QEMU may live.
   std::string text = look();
-  for (int i = 0; i < 50 && !text.empty(); ++i, text = look())
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  // And somebody else's appliance may be about to boot.
+  for (int i = 0; i < 100 && !text.empty(); ++i, text = look())
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
   return text;
 }
 
