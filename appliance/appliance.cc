@@ -109,7 +109,8 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
                      appliance.error().kind() != Error::Kind::kCancelled;
   if (again) {
     observer.warning(
-        "KVM does not work here: the appliance's processor is emulated, which takes longer");
+        "KVM does not work here: the appliance's processor is emulated, which takes longer "
+        "(LIBGUESTFS_BACKEND_SETTINGS=force_tcg saves the try)");
     appliance = try_launch(drives, cancel, true);
   }
   if (appliance || appliance.error().kind() == Error::Kind::kCancelled) return appliance;

@@ -19,8 +19,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLook(50);
 // For the call that is under way, and then for unmounting and shutting down.
 constexpr std::chrono::seconds kGrace(4);
-// With KVM an appliance is up in seconds, if at all.
-constexpr std::chrono::seconds kLaunchLimit(60);
+// With KVM an appliance is up in seconds.  Where KVM does not work the guest may spin for ever.
+constexpr std::chrono::seconds kLaunchLimit(25);
 // What the kernel keeps of a program's name.
 constexpr size_t kNameLength = 15;
 

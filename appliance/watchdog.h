@@ -22,7 +22,7 @@ class Watchdog {
   ~Watchdog() { stop(); }
 
   // The launch begins: from now on a QEMU (whose program has this name, without folders) that the
-  // thread starts is killed at once when cancelled, and if `limited` after a minute, too.
+  // thread starts is killed at once when cancelled, and if `limited` after half a minute, too.
   void launching(std::string program, bool limited);
   // The launch is over, and this is the QEMU: it is killed some seconds after cancelling.
   void launched(pid_t qemu);
