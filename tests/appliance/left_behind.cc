@@ -37,31 +37,12 @@ void for_each_process(Visit visit) {
   }
 }
 
-// Whether somebody listens in the folder, or a program has been told of it: other appliances have
-// folders, too.
-bool is_used(const std::string& path) {
-  bool used = contents("/proc/net/unix").find(path) != std::string::npos;
-  for_each_process([&](const fs::path& process) {
-    used = used || contents(process / "cmdline").find(path) != std::string::npos;
-  });
-  return used;
-}
-
-std::set<std::string> temporary_files() {
-  std::set<std::string> names;
+// A folder in which libguestfs's socket is, and nobody listens there any more.
+bool is_dead(const fs::path& folder) {
+  const std::string socket = folder / "guestfsd.sock";
   std::error_code error;
-  const char* const temporary = std::getenv("TMPDIR");
-  // libguestfs puts its socket into /tmp when it is root's, whatever TMPDIR says.
-  for (const std::string folder : {temporary ? temporary : "/tmp", "/tmp", "/var/tmp"})
-    for (const auto& it : fs::directory_iterator(folder, error)) {
-      const std::string name = it.path().filename();
-      // Folders of the tests themselves, and libguestfs's cache.
-      if (name.starts_with("virt-compact-test-") || name.starts_with(".guestfs-")) continue;
-      if ((temporary && folder == temporary) ||
-          (name.starts_with("libguestfs") && !is_used(it.path())))
-        names.insert(it.path());
-    }
-  return names;
+  return fs::exists(fs::symlink_status(socket, error)) &&
+         contents("/proc/net/unix").find(socket) == std::string::npos;
 }
 
 // Processes that have this test's mark in their environment, with their command line.
@@ -88,20 +69,43 @@ std::string difference(const std::set<std::string>& before, const std::set<std::
 }  // namespace
 
 LeftBehind::LeftBehind() {
+  if (const char* const temporary = std::getenv("TMPDIR")) temporary_ = temporary;
+  ::setenv("TMPDIR", folder_.path().c_str(), 1);
+  // Or the appliance would be built there anew.
+  ::setenv("LIBGUESTFS_CACHEDIR", "/var/tmp", 0);
   ::setenv("VIRT_COMPACT_TEST_RUN", std::to_string(::getpid()).c_str(), 1);
-  files_ = temporary_files();
+  files_ = files();
   processes_ = processes();
+}
+
+LeftBehind::~LeftBehind() {
+  if (temporary_)
+    ::setenv("TMPDIR", temporary_->c_str(), 1);
+  else
+    ::unsetenv("TMPDIR");
+}
+
+std::set<std::string> LeftBehind::files() const {
+  std::set<std::string> names;
+  std::error_code error;
+  for (const auto& it : fs::directory_iterator(folder_.path(), error))
+    // The test has folders of its own.
+    if (!it.path().filename().string().starts_with("virt-compact-test-")) names.insert(it.path());
+  // Where libguestfs has its socket when it is root's, whatever TMPDIR says.
+  for (const auto& it : fs::directory_iterator("/tmp", error))
+    if (it.path().filename().string().starts_with("libguestfs") && is_dead(it.path()))
+      names.insert(it.path());
+  return names;
 }
 
 std::string LeftBehind::complaint() const {
   const auto look = [&] {
-    return difference(files_, temporary_files()) + difference(processes_, processes());
+    return difference(files_, files()) + difference(processes_, processes());
   };
-  // libguestfs has a process of its own that looks every second whether QEMU may live.
   std::string text = look();
-  // And somebody else's appliance may be about to boot.
+  // libguestfs has a process of its own that looks every second whether QEMU may live.
   for (int i = 0; i < 100 && !text.empty(); ++i, text = look())
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   return text;
 }
 

@@ -48,7 +48,8 @@ Outcome trim(std::vector<std::string> arguments) {
   return support::run(arguments, options);
 }
 
-// Made once, since that takes a boot; tests change copies.
+// Made once, since that takes a boot; tests change copies.  To be called first before there is a
+// LeftBehind, whose folder goes with it.
 const Guests& guests() {
   static const TempDirectory folder;
   static const Guests made = test::make_guests(folder.path());
@@ -92,6 +93,7 @@ std::string label_and_uuid(const std::string& raw, uint64_t at) {
 }  // namespace
 
 TEST_CASE("a guest's disks give back what is not used, and nothing else") {
+  (void)guests();
   const LeftBehind before;
   const TempDirectory folder;
   const std::string linux_disk = copy_of(guests().linux_disk, folder);
@@ -175,6 +177,7 @@ TEST_CASE("a guest's disks give back what is not used, and nothing else") {
 }
 
 TEST_CASE("a dry run tells what a real one does, and writes nothing") {
+  (void)guests();
   const LeftBehind before;
   const TempDirectory folder;
   const std::string disk = copy_of(guests().windows_disk, folder);
@@ -193,6 +196,7 @@ TEST_CASE("a dry run tells what a real one does, and writes nothing") {
 }
 
 TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
+  (void)guests();
   const LeftBehind before;
   const TempDirectory folder;
   const std::string disk = copy_of(guests().asleep_disk, folder);
