@@ -117,7 +117,7 @@ Result<int> CheckCommand::run(const Console& console) {
 
   CheckReport report;
   report.filename = file_;
-  report.cluster_size = checker.header().geometry().cluster_size();
+  report.geometry = checker.header().geometry();
   report.deep = options_.deep;
   report.sums = *sums;
   if (json_) {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tool/survey_text.h"
 #include "tool/terminal.h"
 
 namespace tool {
@@ -65,7 +66,7 @@ int check_exit_code(const qcow2::CheckSums& sums) {
 std::string check_findings(const CheckReport& report, const CheckLog& log) {
   std::string text;
   for (const Finding& it : log.findings())
-    text += fmt::format("{} {}\n", label(it), describe(it, report.cluster_size));
+    text += fmt::format("{} {}\n", label(it), describe(it, report.geometry.cluster_size()));
   for (const auto& [kind, count] : log.omitted())
     text += fmt::format("… and {} more of {}\n", count, to_string(kind));
   return text;
@@ -101,6 +102,8 @@ std::string check_summary(const CheckReport& report) {
                     percent(sums.allocated_clusters, sums.total_clusters),
                     percent(sums.fragmented_clusters, sums.allocated_clusters),
                     percent(sums.compressed_clusters, sums.allocated_clusters));
+  if (sums.order.runs > 0)
+    text += fmt::format("Fragmentation: {}\n", order_text(sums.order, report.geometry));
   if (sums.image_end_offset > 0)
     text += fmt::format("Image end offset: {}\n", sums.image_end_offset);
   return text;
@@ -127,9 +130,10 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["decoded-clusters"] = sums.decoded_clusters;
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
+  json["fragmentation"] = order_json(sums.order, report.geometry);
   json["findings"] = ordered_json::array();
   for (const Finding& it : log.findings())
-    json["findings"].push_back(finding_json(it, report.cluster_size));
+    json["findings"].push_back(finding_json(it, report.geometry.cluster_size()));
   for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

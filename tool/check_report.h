@@ -10,7 +10,7 @@ namespace tool {
 
 struct CheckReport {
   std::string filename;  // as the user gave it
-  uint64_t cluster_size = 0;
+  qcow2::Geometry geometry;
   bool deep = false;
   qcow2::CheckSums sums;
 };

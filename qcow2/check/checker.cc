@@ -35,7 +35,7 @@ constexpr uint64_t kTablePiece = 1 << 20;
 constexpr size_t kMostTables = 4 << 20;
 constexpr size_t kCompactAtLeast = 1 << 16;
 // Bytes of L2 tables that are looked at together, and compressed clusters.
-constexpr uint64_t kChunkBytes = 16 << 20;
+constexpr uint64_t kChunkBytes = 4 << 20;
 constexpr size_t kDeepSlice = 1024;
 constexpr unsigned kMostPasses = 64;
 constexpr unsigned kMostThreads = 64;
@@ -97,6 +97,7 @@ class Checker::Work {
   Result<CheckSums> run(CheckObserver& observer) {
     RETURN_IF_ERROR(
         traverse(true, observer, [&](ReferenceCounts& counts) { return compare(counts); }));
+    sums_.order = order_->figures();
     sums_.image_end_offset = (highest_ + 1) << geometry_.cluster_bits();
     return sums_;
   }
@@ -123,6 +124,7 @@ class Checker::Work {
     done_ = 0;
     reporting_ = true;
     metadata_ = {};
+    order_.emplace(geometry_);
     RETURN_IF_ERROR(prepare(with_refcounts));
     const size_t most_pages =
         std::max<size_t>(options_.count_memory / ReferenceCounts::kPageClusters, 1);
@@ -355,8 +357,13 @@ class Checker::Work {
     tables.push_back(table);
   }
 
-  // All that the tables refer to.  They are sorted, each there once.
-  Result<void> walk(const std::vector<TableReference>& tables) {
+  // All that the tables refer to.  Each is there once.  Sorts those of the disk as it is now in the
+  // guest's order, before the others.
+  Result<void> walk(std::vector<TableReference>& tables) {
+    std::sort(tables.begin(), tables.end(), [](const TableReference& a, const TableReference& b) {
+      if ((a.active > 0) != (b.active > 0)) return a.active > 0;
+      return a.active > 0 ? a.l1_index < b.l1_index : a.at < b.at;
+    });
     for (const TableReference& table : tables)
       refer(Place::kL2Table, table.at, geometry_.cluster_size(), HostOffset(0), table.times());
     if (reporting_) finish_metadata();
@@ -418,6 +425,12 @@ class Checker::Work {
         sums_.allocated_clusters += results[i].sums.allocated * tables[i].active;
         sums_.fragmented_clusters += results[i].sums.fragmented * tables[i].active;
         sums_.compressed_clusters += results[i].sums.compressed * tables[i].active;
+        for (const ReadPiece& piece : results[i].reads) {
+          if (piece.compressed)
+            order_->compressed(piece.at, piece.length);
+          else
+            order_->plain(piece.at, piece.length);
+        }
       }
     }
     if (options_.deep)
@@ -676,6 +689,7 @@ class Checker::Work {
   ReferenceCounts* counts_ = nullptr;  // of this pass
   bool reporting_ = true;              // the first pass
   std::optional<Finding> run_;
+  std::optional<Fragmentation> order_;
   uint64_t highest_ = 0;
   uint64_t done_ = 0, total_ = 0;  // bytes
 };

@@ -13,6 +13,7 @@
 
 #include "qcow2/check/finding.h"
 #include "qcow2/check/reference_counts.h"
+#include "qcow2/fragmentation.h"
 #include "qcow2/header.h"
 #include "qcow2/result.h"
 #include "qcow2/storage.h"
@@ -34,7 +35,8 @@ struct CheckSums {
   // Compressed clusters that a deep check decoded, and those that it decoded in vain.
   uint64_t decoded_clusters = 0;
   uint64_t undecodable_clusters = 0;
-  uint64_t passes = 1;  // times that all tables were read, to count within the memory
+  Fragmentation::Figures order;  // how far a guest that reads the disk jumps about in the file
+  uint64_t passes = 1;           // times that all tables were read, to count within the memory
 };
 
 // Called from one thread at a time.

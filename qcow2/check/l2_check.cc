@@ -79,6 +79,36 @@ class L2Check::Walk {
       result_.runs.push_back({first, end - first});
   }
 
+  // Clusters behind the end of the disk are a state of the machine, which no guest reads.
+  bool guest_reads() const {
+    return table_.active > 0 &&
+           first_guest_ + index_ * check_.geometry_.cluster_size() < check_.header_.size;
+  }
+
+  void read_plain(HostOffset at, uint64_t length) {
+    if (!result_.reads.empty()) {
+      ReadPiece& last = result_.reads.back();
+      if (!last.compressed && last.at + last.length == at) {
+        last.length += length;
+        return;
+      }
+    }
+    result_.reads.push_back({at, length, false});
+  }
+
+  void read_standard(bool zero) {
+    const Geometry& geometry = check_.geometry_;
+    if (!guest_reads() || zero) return;
+    if (!geometry.extended_l2()) {
+      read_plain(entry_.host(), geometry.cluster_size());
+      return;
+    }
+    const uint32_t data = entry_.allocated_mask() & ~entry_.zero_mask();
+    for (unsigned i = 0; i < Geometry::kSubclusters; ++i)
+      if ((data >> i & 1) != 0)
+        read_plain(entry_.host() + i * geometry.subcluster_size(), geometry.subcluster_size());
+  }
+
   void compressed() {
     uint64_t word = entry_.word;
     if (entry_.copied()) {
@@ -97,6 +127,8 @@ class L2Check::Walk {
     result_.sums.compressed += 1;
     result_.sums.fragmented += 1;
     const auto descriptor = CompressedDescriptor::decode(word, check_.geometry_.cluster_bits());
+    if (guest_reads())
+      result_.reads.push_back({descriptor.offset, descriptor.readable_bytes(), true});
     if (keep_compressed_ && !outside(descriptor.offset, descriptor.readable_bytes(),
                                      check_.file_size_, check_.geometry_.cluster_size())) {
       const Finding at = finding(Finding::Kind::kStreamDamaged, 0);
@@ -134,6 +166,7 @@ class L2Check::Walk {
     result_.sums.allocated += 1;
     if (next_ && *next_ != host) result_.sums.fragmented += 1;
     next_ = host + geometry.cluster_size();
+    if (geometry.offset_in_cluster(host.value()) == 0) read_standard(zero);
     if (!check_.header_.has_data_file())
       refer(host, geometry.cluster_size(), Finding::Place::kData);
     if (table_.active > 0) check_copied();

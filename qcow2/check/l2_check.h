@@ -45,11 +45,19 @@ struct TableSums {
   uint64_t compressed = 0;
 };
 
+// What a guest that reads the disk from its start reads next.
+struct ReadPiece {
+  HostOffset at;
+  uint64_t length;  // bytes; of a compressed cluster as its descriptor says
+  bool compressed;
+};
+
 struct TableResult {
   std::vector<Finding> findings;
   std::vector<ClusterRun> runs;                 // one reference each
   std::vector<CompressedReference> compressed;  // whose references are not in `runs`
   TableSums sums;
+  std::vector<ReadPiece> reads;  // of the disk as it is now, in the guest's order
 };
 
 class L2Check {

@@ -104,6 +104,8 @@ TEST_CASE("JSON has what qemu-img's has, and more", "[command]") {
     CHECK(copied["expected"] == "0x0000000000050000");
     CHECK(mine["findings"][1]["found"] == 2);
   }
+  // Three plain clusters and a compressed one right behind them.
+  CHECK(json::parse(check({"--output=json", path}).out)["fragmentation"]["runs"] == 1);
   const json deep = json::parse(check({"--deep", "--output=json", path}).out);
   CHECK(deep["decoded-clusters"] == 1);
   CHECK(deep["undecodable-clusters"] == 0);
