@@ -6,6 +6,7 @@
 #include <array>
 
 #include "copy/nbd_uri.h"
+#include "qcow2/check/undo_file.h"
 #include "qcow2/file_storage.h"
 #include "tool/arguments.h"
 #include "tool/check_log.h"
@@ -57,6 +58,18 @@ void CheckCommand::add_options(CLI::App& app) {
       },
       "format of FILE, qcow2 or raw; found out if not given");
   add_switch(app, "--deep", options_.deep, "decode every compressed cluster, too");
+  add_parsed_option(
+      app, "-r,--repair", "WHAT", repair_,
+      [](const std::string& text) -> Result<std::optional<qcow2::RepairOptions::What>> {
+        if (text == "leaks") return qcow2::RepairOptions::What::kLeaks;
+        if (text == "all") return qcow2::RepairOptions::What::kAll;
+        return fail(Error::invalid(fmt::format("'{}' is neither leaks nor all", text)));
+      },
+      "mend leaks, or all that can be mended");
+  const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
+  add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
+                    "where -r keeps what it overwrites; default: FILE.undo");
+  add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_parsed_option(
       app, "--output", "AS", json_,
@@ -87,16 +100,40 @@ void CheckCommand::add_options(CLI::App& app) {
 
 void CheckCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
+  if (!undo_.empty() && !repair_) throw UsageError("--undo goes with -r");
+  if (!apply_undo_.empty() && (repair_ || options_.deep))
+    throw UsageError("--apply-undo is done by itself");
+  if (force_share_ && (repair_ || !apply_undo_.empty()))
+    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+}
+
+Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
+  if (repair_ || !apply_undo_.empty()) {
+    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(file_));
+    RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+    return file;
+  }
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(file_));
+  qcow2::OpenOptions options;
+  options.force_share = force_share_;
+  options.force_share_option = "--force-share";
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
+  return file;
+}
+
+Result<int> CheckCommand::take_back(const Console& console) const {
+  ASSIGN_OR_RETURN(const auto file, open());
+  RETURN_IF_ERROR(qcow2::apply_undo(apply_undo_, *file));
+  if (!console.manner().quiet)
+    RETURN_IF_ERROR(console.print(file_ + " is as it was before the repair\n"));
+  return kSuccess;
 }
 
 Result<int> CheckCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
   if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(file_));
-  qcow2::OpenOptions open_options;
-  open_options.force_share = force_share_;
-  open_options.force_share_option = "--force-share";
-  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, open_options));
+  if (!apply_undo_.empty()) return take_back(console);
+  ASSIGN_OR_RETURN(const auto file, open());
   if (format_ != qcow2::Format::kQcow2) {
     ASSIGN_OR_RETURN(const bool qcow2, is_qcow2(*file, console));
     if (!qcow2) return kCheckUnsupported;
@@ -110,23 +147,37 @@ Result<int> CheckCommand::run(const Console& console) {
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
   CheckLog log(console.manner().verbose ? CheckLog::kMany : CheckLog::kFew, progress, cancel);
-  ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options_));
-  const auto sums = checker.run(log);
-  progress.finish();
-  if (!sums) return fail(Error(sums.error()).with_context(file_));
-
   CheckReport report;
   report.filename = file_;
-  report.geometry = checker.header().geometry();
   report.deep = options_.deep;
-  report.sums = *sums;
+  {
+    ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options_));
+    report.geometry = checker.header().geometry();
+    if (!repair_) {
+      const auto sums = checker.run(log);
+      progress.finish();
+      if (!sums) return fail(Error(sums.error()).with_context(file_));
+      report.sums = *sums;
+    }
+  }
+  if (repair_) {
+    const std::string undo = undo_.empty() ? file_ + ".undo" : undo_;
+    const auto done = qcow2::repair(file, {*repair_, options_, undo}, log);
+    progress.finish();
+    if (!done) return fail(Error(done.error()).with_context(file_));
+    report.sums = done->after;
+    report.leaks_fixed = done->leaks_fixed;
+    report.corruptions_fixed = done->corruptions_fixed;
+    if (done->has_written) report.undo_file = undo;
+  }
   if (json_) {
     RETURN_IF_ERROR(console.print(check_report_json(report, log)));
   } else {
     if (!log.findings().empty()) console.tell(check_findings(report, log));
-    if (!console.manner().quiet) RETURN_IF_ERROR(console.print(check_summary(report)));
+    if (!console.manner().quiet)
+      RETURN_IF_ERROR(console.print(check_repairs(report) + check_summary(report)));
   }
-  const int code = check_exit_code(*sums);
+  const int code = check_exit_code(report.sums);
   if (code == kCheckFailed) console.error(file_ + ": could not be checked wholly");
   return code;
 }

@@ -7,6 +7,7 @@
 
 #include "qcow2/chain.h"
 #include "qcow2/check/checker.h"
+#include "qcow2/check/repair.h"
 #include "tool/command.h"
 
 namespace tool {
@@ -21,12 +22,19 @@ class CheckCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  // For reading, or where something is to be written, for that.
+  qcow2::Result<std::shared_ptr<qcow2::FileStorage>> open() const;
+  qcow2::Result<int> take_back(const Console& console) const;
+
   std::string file_;
   std::optional<qcow2::Format> format_;
   qcow2::CheckOptions options_;
   bool force_share_ = false;
   bool json_ = false;
-  std::string cache_;  // taken, for scripts that say it
+  std::optional<qcow2::RepairOptions::What> repair_;
+  std::string undo_;        // --undo
+  std::string apply_undo_;  // --apply-undo
+  std::string cache_;       // taken, for scripts that say it
 };
 
 }  // namespace tool

@@ -72,6 +72,15 @@ std::string check_findings(const CheckReport& report, const CheckLog& log) {
   return text;
 }
 
+std::string check_repairs(const CheckReport& report) {
+  if (report.undo_file.empty()) return {};
+  return fmt::format(
+      "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
+      "corruptions\n\nTo take it back: virt-compact check --apply-undo {} {}\n\n",
+      report.leaks_fixed, report.corruptions_fixed, printable(report.undo_file),
+      printable(report.filename));
+}
+
 std::string check_summary(const CheckReport& report) {
   // The lines that scripts look for are as qemu-img has them.
   const qcow2::CheckSums& sums = report.sums;
@@ -121,6 +130,8 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   unless_0("image-end-offset", sums.image_end_offset);
   unless_0("corruptions", sums.corruptions);
   unless_0("leaks", sums.leaks);
+  unless_0("corruptions-fixed", report.corruptions_fixed);
+  unless_0("leaks-fixed", report.leaks_fixed);
   unless_0("total-clusters", sums.total_clusters);
   unless_0("allocated-clusters", sums.allocated_clusters);
   unless_0("fragmented-clusters", sums.fragmented_clusters);
@@ -131,6 +142,7 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
   json["fragmentation"] = order_json(sums.order, report.geometry);
+  if (!report.undo_file.empty()) json["undo-file"] = report.undo_file;
   json["findings"] = ordered_json::array();
   for (const Finding& it : log.findings())
     json["findings"].push_back(finding_json(it, report.geometry.cluster_size()));

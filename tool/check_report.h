@@ -12,7 +12,10 @@ struct CheckReport {
   std::string filename;  // as the user gave it
   qcow2::Geometry geometry;
   bool deep = false;
-  qcow2::CheckSums sums;
+  qcow2::CheckSums sums;  // after a repair: what is left
+  uint64_t leaks_fixed = 0;
+  uint64_t corruptions_fixed = 0;
+  std::string undo_file;  // that takes the repair back; empty: nothing was written
 };
 
 // qemu-img's exit codes.
@@ -24,6 +27,8 @@ int check_exit_code(const qcow2::CheckSums& sums);
 
 // One line for each finding, in qemu-img's manner: ERROR, Leaked, …
 std::string check_findings(const CheckReport& report, const CheckLog& log);
+// What was repaired, for a person; empty: nothing.
+std::string check_repairs(const CheckReport& report);
 // The sums for a person.
 std::string check_summary(const CheckReport& report);
 // qemu-img's keys (those that are 0 left out, as there) and ours.

@@ -1,0 +1,41 @@
+// Mends what a check finds.
+//
+// In rounds of: check, mend one kind of thing, flush.  First entries of tables that the format does
+// not allow, and (of a deep check) descriptors that say a wrong length; then counts; then COPIED,
+// which follows from the counts.  Counts that are too low go up before those that are too high go
+// down, so that at no moment a cluster in use counts as free that did not before; and counts that
+// cannot be mended one by one are written anew behind the end of the file, before the header points
+// there in one write.
+//
+// So whenever it is interrupted the image is no worse than it was, and doing it again goes on. What
+// is overwritten is in an undo file first (undo_storage.h).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "qcow2/check/checker.h"
+#include "qcow2/result.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+struct RepairOptions {
+  enum class What { kLeaks, kAll } what = What::kAll;
+  CheckOptions check;
+  std::string undo_path;  // where the undo file is to be; made only if something is written
+};
+
+struct RepairResult {
+  CheckSums before;
+  CheckSums after;
+  uint64_t leaks_fixed = 0;
+  uint64_t corruptions_fixed = 0;
+  bool has_written = false;  // and there is an undo file
+};
+
+// `observer` is told of what the first check finds.  `storage` is nobody else's.
+Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOptions& options,
+                            CheckObserver& observer);
+
+}  // namespace qcow2

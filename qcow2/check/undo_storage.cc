@@ -1,0 +1,97 @@
+#include "qcow2/check/undo_storage.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace qcow2 {
+
+Result<uint64_t> UndoStorage::size() const {
+  ASSIGN_OR_RETURN(const uint64_t size, image_->size());
+  const std::lock_guard lock(mutex_);
+  if (pending_.empty()) return size;
+  const auto& last = *pending_.rbegin();
+  return std::max<uint64_t>(size, last.first + last.second.size());
+}
+
+Result<size_t> UndoStorage::read(HostOffset at, std::span<std::byte> to) const {
+  ASSIGN_OR_RETURN(const uint64_t end, size());
+  const std::lock_guard lock(mutex_);
+  if (at.value() >= end) return size_t{0};
+  to = to.first(std::min<uint64_t>(to.size(), end - at.value()));
+  std::fill(to.begin(), to.end(), std::byte{0});
+  ASSIGN_OR_RETURN(const uint64_t size, image_->size());
+  if (at.value() < size)
+    RETURN_IF_ERROR(image_->read(at, to.first(std::min<uint64_t>(to.size(), size - at.value()))));
+  const uint64_t stop = at.value() + to.size();
+  auto it = pending_.upper_bound(at.value());
+  if (it != pending_.begin()) --it;
+  for (; it != pending_.end() && it->first < stop; ++it) {
+    const uint64_t begin = std::max(at.value(), it->first);
+    const uint64_t limit = std::min(stop, it->first + it->second.size());
+    if (begin < limit)
+      std::copy_n(it->second.begin() + static_cast<ptrdiff_t>(begin - it->first), limit - begin,
+                  to.begin() + static_cast<ptrdiff_t>(begin - at.value()));
+  }
+  return to.size();
+}
+
+Result<void> UndoStorage::write(HostOffset at, std::span<const std::byte> from) {
+  if (from.empty()) return {};
+  const std::lock_guard lock(mutex_);
+  uint64_t begin = at.value();
+  uint64_t end = begin + from.size();
+  std::vector<std::byte> bytes(from.begin(), from.end());
+  // What overlaps becomes one with it.
+  auto it = pending_.upper_bound(begin);
+  if (it != pending_.begin() && std::prev(it)->first + std::prev(it)->second.size() > begin) --it;
+  while (it != pending_.end() && it->first < end) {
+    const uint64_t old_end = it->first + it->second.size();
+    if (it->first < begin) {
+      bytes.insert(bytes.begin(), it->second.begin(),
+                   it->second.begin() + static_cast<ptrdiff_t>(begin - it->first));
+      begin = it->first;
+    }
+    if (old_end > end) {
+      bytes.insert(bytes.end(), it->second.end() - static_cast<ptrdiff_t>(old_end - end),
+                   it->second.end());
+      end = old_end;
+    }
+    it = pending_.erase(it);
+  }
+  pending_.emplace(begin, std::move(bytes));
+  return {};
+}
+
+Result<void> UndoStorage::flush() {
+  const std::lock_guard lock(mutex_);
+  if (pending_.empty()) return undo_ ? image_->flush() : Result<void>{};
+  ASSIGN_OR_RETURN(const uint64_t size, image_->size());
+  if (!undo_) {
+    ASSIGN_OR_RETURN(undo_, UndoFile::create(undo_path_, size));
+  }
+  for (const auto& [at, bytes] : pending_) {
+    std::vector<std::byte> before(bytes.size());
+    if (at < size)
+      RETURN_IF_ERROR(image_->read(
+          HostOffset(at), std::span(before).first(std::min<uint64_t>(before.size(), size - at))));
+    RETURN_IF_ERROR(undo_->add(HostOffset(at), before, bytes));
+  }
+  RETURN_IF_ERROR(undo_->flush());
+  for (const auto& [at, bytes] : pending_) RETURN_IF_ERROR(image_->write(HostOffset(at), bytes));
+  RETURN_IF_ERROR(image_->flush());
+  pending_.clear();
+  return {};
+}
+
+Result<void> UndoStorage::resize(uint64_t /*size*/) {
+  return fail(Error::system(EINVAL, name() + ": a repair does not set the length"));
+}
+
+Result<Storage::Run> UndoStorage::run_at(HostOffset at, uint64_t limit) const {
+  const std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(const uint64_t size, image_->size());
+  if (!pending_.empty() || at.value() >= size) return Run{limit, true};
+  return image_->run_at(at, limit);
+}
+
+}  // namespace qcow2

@@ -1,0 +1,44 @@
+// Storage whose writes can be taken back: what was there before is in an undo file first.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "qcow2/check/undo_file.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+// Holds writes in memory until flush (), which puts what they overwrite into the undo file, flushes
+// that, and only then writes to the image, and flushes it.  Reads see them at once.
+class UndoStorage final : public Storage {
+ public:
+  // The undo file is made with the first flush that has something to write.
+  UndoStorage(std::shared_ptr<Storage> image, std::string undo_path)
+      : image_(std::move(image)), undo_path_(std::move(undo_path)) {}
+
+  const std::string& name() const override { return image_->name(); }
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> flush() override;
+  Result<uint64_t> size() const override;
+  // The length changes by writing only.
+  Result<void> resize(uint64_t size) override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
+
+  // Whether anything was written to the image, and can be taken back.
+  bool has_written() const { return undo_ != nullptr; }
+
+ private:
+  const std::shared_ptr<Storage> image_;
+  const std::string undo_path_;
+  mutable std::mutex mutex_;
+  std::unique_ptr<UndoFile> undo_;
+  // Guarded by mutex_: what is to be written, by offset, without overlap.
+  std::map<uint64_t, std::vector<std::byte>> pending_;
+};
+
+}  // namespace qcow2
