@@ -68,7 +68,7 @@ void CheckCommand::add_options(CLI::App& app) {
       "mend leaks, or all that can be mended");
   const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
   add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
-                    "where -r keeps what it overwrites; default: FILE.undo");
+                    "what -r overwrites; default: FILE.undo");
   add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_parsed_option(
