@@ -11,6 +11,7 @@
 
 #include "optimize/disk_swap.h"
 #include "qcow2/check/checker.h"
+#include "qcow2/check/repair.h"
 #include "qcow2/create_image.h"
 
 namespace optimize {
@@ -134,6 +135,7 @@ class Run {
     if (!real) return fail(Error::system(errno, options_.disk));
     disk_ = real.get();
     RETURN_IF_ERROR(measure(disk_, report_.before));
+    if (options_.repair) RETURN_IF_ERROR(repair_source());
     qcow2::OpenOptions how;
     how.format = options_.format;
     // By the name that was given: what the image calls its backing file is relative to it.
@@ -165,6 +167,34 @@ class Run {
     return {};
   }
 
+  // Before the chain is opened, whose locks let nobody write.
+  Result<void> repair_source() {
+    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(disk_));
+    RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+    auto format = options_.format;
+    if (!format) {
+      ASSIGN_OR_RETURN(format, qcow2::probe_format(*file));
+    }
+    if (*format != qcow2::Format::kQcow2) return {};
+    begin("repair", "Checking whether the image needs a repair");
+    {
+      ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
+      FirstFinding findings(cancel_, checker.header().geometry().cluster_size());
+      ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
+      // Leaks are left behind in any case.
+      if (sums.corruptions + sums.check_errors == 0) return {};
+    }
+    const std::string undo = disk_ + ".undo";
+    FirstFinding findings(cancel_, 1);
+    ASSIGN_OR_RETURN(const auto done,
+                     qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, undo}, findings));
+    observer_.warning(fmt::format(
+        "{}: {} corruptions and {} leaks are mended, and can be taken back: virt-compact check "
+        "--apply-undo {} {}",
+        disk_, done.corruptions_fixed, done.leaks_fixed, undo, disk_));
+    return {};
+  }
+
   void tell_remarks() {
     for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
   }
@@ -179,7 +209,7 @@ class Run {
     ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
     if (sums.corruptions + sums.check_errors > 0)
       return fail(Error::corrupt(fmt::format(
-          "{}: the image is damaged in {} place{}{}{}: nothing is changed; see virt-compact check",
+          "{}: the image is damaged in {} place{}{}{}: see virt-compact check, or use --repair",
           path, sums.corruptions + sums.check_errors,
           sums.corruptions + sums.check_errors == 1 ? "" : "s",
           findings.first().empty() ? "" : ", the first of them: ", findings.first())));

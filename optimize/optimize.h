@@ -36,6 +36,9 @@ struct OptimizeOptions {
   appliance::TrimOptions trimming;  // its disks and overlay are set here
   // A guest that cannot be trimmed is copied as it is.
   bool keep_going = false;
+  // A damaged image is mended first, the only thing that writes to the disk; what it overwrites is in
+  // DISK.undo.  Without this it is an error.
+  bool repair = false;
   // Snapshots inside of the image are lost: without this they are an error.
   bool drop_snapshots = false;
   // What the result is like; its source, its destination and verify are set here.  What is not said

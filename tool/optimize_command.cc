@@ -78,6 +78,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_switch(app, "--no-trim", no_trim_, "copy what the guest does not use, too");
   add_trimming_options(app, options_.trimming);
   add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed");
+  add_switch(app, "--repair", options_.repair, "mend a damaged image first, in place");
   add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
                     "of the old disk's name; default: .bak");

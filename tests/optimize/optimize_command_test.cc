@@ -165,6 +165,26 @@ TEST_CASE("what would lose something is refused, and nothing changes", "[optimiz
     CHECK((support::read_file(disk) == bytes));
     CHECK(files_in(folder.path()) == 1);
   }
+  SECTION("corruption that can be mended") {
+    auto bytes = support::read_file(disk);
+    const auto be64 = [&](size_t at) {
+      uint64_t value = 0;
+      for (size_t i = 0; i < 8; ++i) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
+      return value;
+    };
+    const size_t l2 = be64(be64(40)) & 0x00ffffffffffff00;
+    bytes[l2] &= std::byte{0x7f};  // COPIED
+    support::write_file(disk, bytes);
+    CHECK_THAT(refused({disk}), Contains("--repair"));
+    CHECK((support::read_file(disk) == bytes));
+    const auto outcome = optimize({"--repair", disk});
+    INFO(outcome.describe());
+    CHECK(outcome.ok());
+    CHECK_THAT(outcome.err, Contains("1 corruptions and 0 leaks are mended"));
+    run_ok({"qemu-img", "check", "-q", disk});
+    run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+    CHECK(fs::exists(disk + ".undo"));
+  }
   SECTION("somebody uses it") {
     const std::string socket = folder / "socket";
     const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, disk},
