@@ -129,8 +129,8 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
   return {};
 }
 
-Result<void> NbdSource::read(GuestOffset at, std::span<std::byte> to) {
-  NbdLine& line = *lines_.front();
+Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byte> to) {
+  NbdLine& line = *lines_[index];
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
     auto read = line.connection().wait(nbd_aio_pread(line.handle(), to.data() + done, length,

@@ -47,7 +47,11 @@ class NbdSource final : public Source {
   uint64_t alignment() const override { return alignment_; }
   qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
                           std::vector<qcow2::Extent>& out) override;
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override;
+  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
+    return read_on(0, at, to);
+  }
+  // The same over connection `index`, by one thread at a time on each.  map () may use the first.
+  qcow2::Result<void> read_on(size_t index, qcow2::GuestOffset at, std::span<std::byte> to);
 
   // How many connections there are: each wants a thread for fetch ().
   size_t connections() const { return lines_.size(); }

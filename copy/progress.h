@@ -11,6 +11,8 @@ enum class Phase {
   kCopy,
   kVerify,
   kTrim,  // in an appliance
+  kCompare,
+  kMeasure,
 };
 
 inline const char* to_string(Phase phase) {
@@ -21,6 +23,10 @@ inline const char* to_string(Phase phase) {
       return "verify";
     case Phase::kTrim:
       return "trim";
+    case Phase::kCompare:
+      return "compare";
+    case Phase::kMeasure:
+      return "measure";
     case Phase::kCopy:
       break;
   }

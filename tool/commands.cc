@@ -1,5 +1,6 @@
 #include "tool/check_command.h"
 #include "tool/command.h"
+#include "tool/compare_command.h"
 #include "tool/copy_command.h"
 #include "tool/flatten_command.h"
 #include "tool/info_command.h"
@@ -15,6 +16,7 @@ namespace tool {
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(std::make_unique<CheckCommand>());
+  commands.push_back(std::make_unique<CompareCommand>());
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());

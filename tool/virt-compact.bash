@@ -14,7 +14,7 @@ _virt_compact()
   fi
 
   case $before in
-    -f | --format | -O | --output-format | -F | --backing-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
+    -f | --format | -O | --output-format | -F | --backing-format | --second-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;

@@ -1,0 +1,199 @@
+#include "tool/compare_command.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
+#include "tool/formats.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+
+namespace tool {
+
+using copy::Comparison;
+using nlohmann::ordered_json;
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+constexpr size_t kPrintAt = 64 << 10;
+
+std::string quoted(const std::string& text) {
+  return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+// Prints ranges as they are found: there may be more than anybody wants to hold.
+class JsonReport final : public Comparison::Observer {
+ public:
+  JsonReport(const Console& console, const copy::ComparedDisk& a, const copy::ComparedDisk& b)
+      : console_(console) {
+    text_ = fmt::format(
+        "{{\n    \"a\": {{\"name\": {}, \"virtual-size\": {}}},\n"
+        "    \"b\": {{\"name\": {}, \"virtual-size\": {}}},\n    \"differences\": [",
+        quoted(a.name()), a.size(), quoted(b.name()), b.size());
+  }
+
+  void differ(const Comparison::Range& range) override {
+    text_ += fmt::format("{}\n        {{\"start\": {}, \"length\": {}}}", some_ ? "," : "",
+                         range.start, range.length);
+    some_ = true;
+    if (text_.size() >= kPrintAt && printed_) {
+      printed_ = console_.print(text_);
+      text_.clear();
+    }
+  }
+
+  Result<void> finish(const Result<Comparison::Summary>& summary) {
+    text_ += some_ ? "\n    ]" : "]";
+    if (summary) {
+      static constexpr const char* kVerdicts[] = {"identical", "size-mismatch",
+                                                  "allocation-mismatch", "content-mismatch"};
+      text_ += fmt::format(",\n    \"identical\": {},\n    \"verdict\": \"{}\",\n",
+                           summary->verdict == Comparison::Verdict::kSame,
+                           kVerdicts[static_cast<size_t>(summary->verdict)]);
+      if (summary->verdict == Comparison::Verdict::kContent ||
+          summary->verdict == Comparison::Verdict::kAllocation)
+        text_ += fmt::format("    \"offset\": {},\n", summary->offset);
+      text_ += fmt::format(
+          "    \"difference-count\": {},\n    \"differing-bytes\": {},\n"
+          "    \"compared-bytes\": {},\n    \"seconds\": {:.3f}\n}}\n",
+          summary->ranges, summary->differing, summary->compared, summary->elapsed.count());
+    } else {
+      text_ += fmt::format(",\n    \"error\": {}\n}}\n", quoted(summary.error().message()));
+    }
+    RETURN_IF_ERROR(std::move(printed_));
+    return console_.print(text_);
+  }
+
+ private:
+  const Console& console_;
+  std::string text_;
+  bool some_ = false;
+  Result<void> printed_;
+};
+
+class Silent final : public Comparison::Observer {
+ public:
+  void differ(const Comparison::Range& /*range*/) override {}
+};
+
+}  // namespace
+
+const char* CompareCommand::description() const {
+  return "Compare the disks that A and B hold: images, raw files, devices, NBD URIs, or\n"
+         "[ COMMAND... ] that serves NBD. Exit code 0: the same, 1: not, 2-4: an error.";
+}
+
+void CompareCommand::add_options(CLI::App& app) {
+  const auto format = [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
+    return parse_format(text);
+  };
+  app.add_option("A", a_);
+  app.add_option("B", b_);
+  add_parsed_option(app, "-f,--format", "FMT", a_format_, format,
+                    "format of A, qcow2 or raw; found out if not given");
+  add_parsed_option(app, "-F,--second-format", "FMT", b_format_, format, "format of B");
+  add_switch(app, "-s,--strict", options_.strict,
+             "sizes, and what is allocated, must be the same too");
+  add_switch(app, "-U,--force-share", force_share_, "even if somebody writes to them");
+  add_parsed_option(
+      app, "-T", "CACHE", cache_,
+      [](const std::string& text) -> Result<std::string> {
+        for (const char* const mode : {"none", "writeback", "writethrough", "directsync", "unsafe"})
+          if (text == mode) return text;
+        return fail(Error::invalid(fmt::format("'{}' is no cache mode of qemu-img", text)));
+      },
+      "qemu-img's cache mode; the page cache is always used")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--connections", "N", connections_,
+      [](const std::string& text) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 64));
+        return static_cast<unsigned>(count);
+      },
+      "to an NBD server; default 4");
+  add_switch(app, "--json", json_, "list every difference, as JSON");
+  add_parsed_option(
+      app, "--output", "AS", json_,
+      [](const std::string& text) -> Result<bool> {
+        if (text != "human" && text != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+        return text == "json";
+      },
+      "human (the default) or json");
+}
+
+void CompareCommand::check() const {
+  if (a_.empty() || b_.empty()) throw UsageError("two disks are to be named, A and B");
+}
+
+Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
+                                                const std::optional<qcow2::Format>& format,
+                                                const copy::Stop& stop) const {
+  copy::AnySource::Options how;
+  how.name = name;
+  how.format = format;
+  how.force_share = force_share_;
+  how.nbd.connections = connections_;
+  how.nbd.request_size = 1 << 20;
+  if (auto command = unfold_command(name)) how.command = std::move(*command);
+  return copy::ComparedDisk::open(how, stop);
+}
+
+Result<int> CompareCommand::run(const Console& console) {
+  auto done = compare(console);
+  if (!done && done.error().kind() == Error::Kind::kCancelled)
+    return fail(Error::cancelled().with_context("not compared to the end"));
+  return done;
+}
+
+Result<int> CompareCommand::compare(const Console& console) {
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  copy::Stop stop(cancel);
+  ASSIGN_OR_RETURN(copy::ComparedDisk a, open(a_, a_format_, stop));
+  ASSIGN_OR_RETURN(copy::ComparedDisk b, open(b_, b_format_, stop));
+  ProgressDisplay progress(console.manner());
+  Silent silent;
+  JsonReport report(console, a, b);
+  options_.all = json_;
+  Comparison comparison(a, b, options_, json_ ? static_cast<Comparison::Observer&>(report) : silent,
+                        progress, stop);
+  const auto summary = comparison.run();
+  progress.finish();
+  if (!summary) failure_code_ = comparison.stage() == Comparison::Stage::kMap ? kNoMap : kNotRead;
+  const auto say = [&](const std::string& line) -> Result<void> {
+    if (json_ || console.manner().quiet) return {};
+    return console.print(line + "\n");
+  };
+  if (json_ && !console.manner().quiet) {
+    RETURN_IF_ERROR(report.finish(summary));
+  }
+  if (!summary) return fail(summary.error());
+  using Verdict = Comparison::Verdict;
+  if (a.size() != b.size() && summary->verdict != Verdict::kSize)
+    RETURN_IF_ERROR(say("Warning: Image size mismatch!"));
+  switch (summary->verdict) {
+    case Verdict::kSame:
+      RETURN_IF_ERROR(say("Images are identical."));
+      return kSuccess;
+    case Verdict::kSize:
+      RETURN_IF_ERROR(say("Strict mode: Image size mismatch!"));
+      break;
+    case Verdict::kAllocation:
+      RETURN_IF_ERROR(
+          say(fmt::format("Strict mode: Offset {} block status mismatch!", summary->offset)));
+      break;
+    case Verdict::kContent:
+      RETURN_IF_ERROR(say(fmt::format("Content mismatch at offset {}!", summary->offset)));
+      break;
+  }
+  return kDifferent;
+}
+
+}  // namespace tool
