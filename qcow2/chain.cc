@@ -61,6 +61,7 @@ Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool wri
                                                std::optional<Error>& read_only) {
   ASSIGN_OR_RETURN(auto file, open_unlocked(path, writable, read_only));
   RETURN_IF_ERROR(lock_for_reading(*file, options));
+  if (options.direct) RETURN_IF_ERROR(file->bypass_cache());
   return file;
 }
 

@@ -35,6 +35,8 @@ struct OpenOptions {
   // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
   // permissions or a read-only filesystem forbid that, it is opened for reading alone.
   bool writable = false;
+  // No file goes through the system's page cache; see FileStorage::bypass_cache.
+  bool direct = false;
   // Reads files that somebody else writes to, and lets others write to them.  Such a chain cannot
   // be written.
   bool force_share = false;

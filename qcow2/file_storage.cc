@@ -7,6 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+
+#include "qcow2/aligned_buffer.h"
 
 namespace qcow2 {
 
@@ -18,6 +21,14 @@ const char* kind_of(mode_t mode) {
   if (S_ISSOCK(mode)) return "a socket";
   if (S_ISCHR(mode)) return "a character device";
   return "no regular file";
+}
+
+// What direct I/O keeps to, on every device there is.
+constexpr size_t kBlock = AlignedBuffer::kAlignment;
+
+bool is_aligned(uint64_t at, std::span<const std::byte> bytes) {
+  return at % kBlock == 0 && bytes.size() % kBlock == 0 &&
+         reinterpret_cast<uintptr_t>(bytes.data()) % kBlock == 0;
 }
 
 }  // namespace
@@ -47,6 +58,7 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, 
 
   struct stat status {};
   if (::fstat(fd, &status) != 0) return fail(Error::system(errno, path));
+  file->writable_ = access != O_RDONLY;
   file->is_block_device_ = S_ISBLK(status.st_mode);
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
     return fail(
@@ -57,7 +69,19 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, 
 }
 
 FileStorage::~FileStorage() {
+  if (direct_fd_ >= 0) ::close(direct_fd_);
   ::close(fd_);
+}
+
+Result<void> FileStorage::bypass_cache() {
+  // By its number: the name may be another file's by now.
+  const std::string self = fmt::format("/proc/self/fd/{}", fd_);
+  direct_fd_ = ::open(self.c_str(), (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_DIRECT);
+  if (direct_fd_ >= 0) return {};
+  if (errno == EINVAL)
+    return fail(
+        Error::unsupported(name_ + ": its filesystem cannot go past the page cache (O_DIRECT)"));
+  return fail(Error::system(errno, name_ + ": open past the page cache"));
 }
 
 Result<void> FileStorage::lock(ImageClaim claim, std::string_view advice) {
@@ -69,13 +93,40 @@ Failure FileStorage::system_error(int errnum, const char* operation, uint64_t at
 }
 
 Result<size_t> FileStorage::read(HostOffset at, std::span<std::byte> to) const {
+  return direct_fd_ >= 0 ? read_direct(at, to) : read_from(fd_, at.value(), to);
+}
+
+// The blocks around what is wanted, through memory that is aligned as they are, if `to` is not.
+Result<size_t> FileStorage::read_direct(HostOffset at, std::span<std::byte> to) const {
+  if (is_aligned(at.value(), to)) return read_from(direct_fd_, at.value(), to);
+  constexpr size_t kAtOnce = 1 << 20;
+  AlignedBuffer blocks(std::min(kAtOnce, to.size() + 2 * kBlock) / kBlock * kBlock);
   size_t done = 0;
   while (done < to.size()) {
     const uint64_t position = at.value() + done;
+    const size_t before = position % kBlock;
+    const size_t wanted = std::min(to.size() - done, blocks.size() - before);
+    const size_t length = (before + wanted + kBlock - 1) / kBlock * kBlock;
+    ASSIGN_OR_RETURN(const size_t got,
+                     read_from(direct_fd_, position - before, blocks.span().first(length)));
+    const size_t useful = std::min(wanted, got > before ? got - before : 0);
+    std::memcpy(to.data() + done, blocks.data() + before, useful);
+    done += useful;
+    if (useful < wanted) break;
+  }
+  return done;
+}
+
+Result<size_t> FileStorage::read_from(int fd, uint64_t at, std::span<std::byte> to) const {
+  size_t done = 0;
+  while (done < to.size()) {
+    const uint64_t position = at + done;
     // No file is longer than an off_t can say: there is nothing there.
     if (position > static_cast<uint64_t>(INT64_MAX) - (to.size() - done)) break;
+    // Behind the last whole block there is only the end of the file.
+    if (fd == direct_fd_ && done % kBlock != 0) break;
     const ssize_t got =
-        ::pread(fd_, to.data() + done, to.size() - done, static_cast<off_t>(position));
+        ::pread(fd, to.data() + done, to.size() - done, static_cast<off_t>(position));
     if (got < 0) {
       if (errno == EINTR) continue;
       return system_error(errno, "read", position);
@@ -87,11 +138,12 @@ Result<size_t> FileStorage::read(HostOffset at, std::span<std::byte> to) const {
 }
 
 Result<void> FileStorage::write(HostOffset at, std::span<const std::byte> from) {
+  const int fd = direct_fd_ >= 0 && is_aligned(at.value(), from) ? direct_fd_ : fd_;
   size_t done = 0;
   while (done < from.size()) {
     const uint64_t position = at.value() + done;
     const ssize_t put =
-        ::pwrite(fd_, from.data() + done, from.size() - done, static_cast<off_t>(position));
+        ::pwrite(fd, from.data() + done, from.size() - done, static_cast<off_t>(position));
     if (put < 0) {
       if (errno == EINTR) continue;
       return system_error(errno, "write", position);

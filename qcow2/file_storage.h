@@ -38,6 +38,11 @@ class FileStorage final : public Storage {
   // time.
   Result<void> lock(ImageClaim claim, std::string_view advice);
 
+  // From now on what is read and written goes past the system's page cache, but for writes that do
+  // not keep to blocks of 4096 bytes.  An error where the filesystem has no such way.  Before
+  // anybody reads.
+  Result<void> bypass_cache();
+
   const std::string& name() const override { return name_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
@@ -57,10 +62,14 @@ class FileStorage final : public Storage {
  private:
   FileStorage(std::string name, int fd) : name_(std::move(name)), fd_(fd) {}
   static Result<std::shared_ptr<FileStorage>> open(const std::string& path, int access);
+  Result<size_t> read_direct(HostOffset at, std::span<std::byte> to) const;
+  Result<size_t> read_from(int fd, uint64_t at, std::span<std::byte> to) const;
   Failure system_error(int errnum, const char* operation, uint64_t at) const;
 
   std::string name_;
-  int fd_;  // owned
+  int fd_;              // owned
+  int direct_fd_ = -1;  // owned; the same file with O_DIRECT, or -1
+  bool writable_ = false;
   ImageLock lock_;
   Identity identity_{};
   bool is_block_device_ = false;

@@ -6,9 +6,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
+#include "qcow2/aligned_buffer.h"
 #include "qcow2/raw_layer.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
@@ -123,4 +125,41 @@ TEST_CASE("a file that is cut while it is read is an error", "[file]") {
   std::filesystem::resize_file(path, 100);
   std::vector<std::byte> bytes(8192);
   REQUIRE_FAILS_WITH((*layer)->read(*extent, GuestOffset(0), bytes), "became shorter");
+}
+
+TEST_CASE("past the page cache the same bytes are read, and written", "[file]") {
+  const test::ScratchFolder folder;
+  const std::string path = folder / "file";
+  std::string content;
+  for (unsigned i = 0; content.size() < (2 << 20) + 777; ++i) content += std::to_string(i) + ' ';
+  std::ofstream(path) << content;
+  const auto file = FileStorage::open_writable(path);
+  REQUIRE_OK(file);
+  const auto bypassed = (*file)->bypass_cache();
+  if (!bypassed) {
+    CHECK_THAT(bypassed.error().message(), Catch::Contains("O_DIRECT"));
+    return;
+  }
+  AlignedBuffer aligned(8192);
+  REQUIRE(*(*file)->read(HostOffset(4096), aligned.span()) == 8192);
+  CHECK(std::memcmp(aligned.data(), content.data() + 4096, 8192) == 0);
+  for (const size_t at : {size_t{0}, size_t{1}, size_t{4095}, size_t{123456}, content.size() - 5000,
+                          content.size() - 1, content.size(), content.size() + 5000})
+    for (const size_t length : {size_t{1}, size_t{512}, size_t{4097}, size_t{1500000}}) {
+      std::vector<std::byte> bytes(length);
+      const auto got = (*file)->read(HostOffset(at), bytes);
+      REQUIRE_OK(got);
+      const size_t there = at < content.size() ? std::min(length, content.size() - at) : 0;
+      CAPTURE(at, length);
+      CHECK(*got == there);
+      CHECK(std::memcmp(bytes.data(), content.data() + std::min(at, content.size()), there) == 0);
+    }
+  std::fill_n(aligned.data(), 8192, std::byte{'x'});
+  REQUIRE_OK((*file)->write(HostOffset(8192), aligned.span()));
+  REQUIRE_OK((*file)->write(HostOffset(20001), aligned.span().first(100)));
+  content.replace(8192, 8192, std::string(8192, 'x'));
+  content.replace(20001, 100, std::string(100, 'x'));
+  std::vector<std::byte> all(content.size());
+  REQUIRE(*(*file)->read(HostOffset(0), all) == all.size());
+  CHECK(std::memcmp(all.data(), content.data(), all.size()) == 0);
 }
