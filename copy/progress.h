@@ -7,6 +7,7 @@ namespace copy {
 
 // What a job is at.
 enum class Phase {
+  kBench,   // a disk is put under load
   kLayout,  // going through the source to learn what a file will be like that is to be streamed
   kCopy,
   kVerify,
@@ -17,6 +18,8 @@ enum class Phase {
 
 inline const char* to_string(Phase phase) {
   switch (phase) {
+    case Phase::kBench:
+      return "bench";
     case Phase::kLayout:
       return "layout";
     case Phase::kVerify:

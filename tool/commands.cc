@@ -1,3 +1,4 @@
+#include "tool/bench_command.h"
 #include "tool/check_command.h"
 #include "tool/command.h"
 #include "tool/compare_command.h"
@@ -15,6 +16,7 @@ namespace tool {
 
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(std::make_unique<BenchCommand>());
   commands.push_back(std::make_unique<CheckCommand>());
   commands.push_back(std::make_unique<CompareCommand>());
   commands.push_back(std::make_unique<CopyCommand>());

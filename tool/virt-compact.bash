@@ -15,6 +15,8 @@ _virt_compact()
 
   case $before in
     -f | --format | -O | --output-format | -F | --backing-format | --second-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
+    -f | --format | -O | --output-format | -F | --backing-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
+    -t | --cache) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe' -- "$word")); return ;;
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
@@ -26,9 +28,10 @@ _virt_compact()
         return
       fi ;;
     -m | -o | --options | -S | --sparse | --create | --delete | --apply | \
-      --bitmap | --block-size | --cluster-size | --connections | --export | --filesystems | \
-      --ignore | --key | --max-length | --rate-limit | --request-size | --requests | --retries | --snapshot | \
-      --start-offset | --threads) return ;;
+      --bitmap | --block-size | --cluster-size | --connections | --count | --depth | \
+      --duration | --export | --filesystems | --flush-interval | --ignore | --key | \
+      --max-length | --offset | --pattern | --rate-limit | --request-size | --requests | \
+      --retries | --rounds | --seed | --snapshot | --start-offset | --step | --threads) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

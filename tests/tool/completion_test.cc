@@ -29,6 +29,7 @@ TEST_CASE("bash completes commands, options, values and files", "[completion]") 
   CHECK(complete({"copy", "--c"}) == "--compression\n--cluster-size\n--connections\n--color\n");
   CHECK(complete({"info", "--o"}) == "--output\n");
   CHECK(complete({"copy", "-f", ""}) == "qcow2\nraw\n");
+  CHECK(complete({"bench", "-t", "d"}) == "directsync\n");
   CHECK(complete({"copy", "--color", "=", "a"}) == "auto\nalways\n");
   CHECK(complete({"copy", "--progress", "="}) == "bar\njson\nnone\n");
   CHECK(complete({"copy", "--threads", ""}) == "\n");

@@ -1,0 +1,23 @@
+#include "bench/device.h"
+
+#include "bench/file_device.h"
+#include "bench/nbd_device.h"
+#include "copy/any_source.h"
+
+namespace bench {
+
+using qcow2::Error;
+using qcow2::Result;
+
+Result<std::unique_ptr<Device>> Device::open(const DeviceName& name, bool write, copy::Stop& stop) {
+  ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
+  if (!target) return FileDevice::open(name, write, stop);
+  if (name.format == qcow2::Format::kQcow2)
+    return qcow2::fail(Error::unsupported(
+        target->name() +
+        ": a QCOW2 file behind NBD is not decoded here: serve it with the nbdkit "
+        "qcow2 plugin on the other side"));
+  return NbdDevice::open(*target, name.connections, write, stop);
+}
+
+}  // namespace bench

@@ -1,0 +1,106 @@
+#include "bench/measure.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace bench {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr std::chrono::milliseconds kTick(100);
+
+// Tells how far a schedule is, and ends it when it is cancelled.
+class Observer {
+ public:
+  Observer(Schedule& schedule, const copy::Stop& stop, uint64_t block,
+           const std::function<void(uint64_t)>& progress)
+      : thread_([this, &schedule, &stop, block, &progress] {
+          std::unique_lock lock(mutex_);
+          while (!wake_.wait_for(lock, kTick, [this] { return over_; })) {
+            if (stop.requested()) schedule.end();
+            if (progress) progress(schedule.issued() * block);
+          }
+        }) {}
+  ~Observer() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool over_ = false;  // guarded by mutex_
+  std::thread thread_;
+};
+
+std::optional<CachedPages> cached_pages_of(const std::vector<std::string>& files) {
+  if (files.empty()) return std::nullopt;
+  CachedPages all;
+  for (const std::string& file : files) {
+    const auto pages = cached_pages(file);
+    if (!pages) return std::nullopt;
+    all.cached += pages->cached;
+    all.length += pages->length;
+    all.sampled |= pages->sampled;
+  }
+  return all;
+}
+
+}  // namespace
+
+Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& cancel) {
+  copy::Stop stop(cancel);
+  ASSIGN_OR_RETURN(const auto device, Device::open(options.device, options.load.write, stop));
+  RETURN_IF_ERROR(with_context(Schedule::check(options.load, device->size()), device->name()));
+  RETURN_IF_ERROR(device->check(options.load));
+  Measurement result;
+  result.name = device->name();
+  result.format = device->format();
+  result.size = device->size();
+  result.block = options.load.block;
+  // Before the cache is dropped, since it reads tables.
+  ASSIGN_OR_RETURN(result.holes, device->hole_share(options.load));
+  const std::vector<std::string> files = device->files();
+  if (options.drop_cache) {
+    if (files.empty())
+      return qcow2::fail(
+          Error::unsupported(device->name() +
+                             ": only a file's pages can be dropped: those of a server, or of a "
+                             "block device, are not this program's"));
+    for (const std::string& file : files) RETURN_IF_ERROR(drop_pages(file));
+  }
+  result.cached_before = cached_pages_of(files);
+
+  Schedule schedule(options.load, device->size());
+  {
+    const Observer observer(schedule, stop, options.load.block, options.progress);
+    device->run(schedule, options.load, result.tally);
+    result.elapsed = Schedule::Clock::now() - schedule.begin();
+  }
+  RETURN_IF_ERROR(stop.result());
+  result.requests = result.tally.latency.count();
+  if (options.load.write && options.load.flush_at_end) {
+    const auto begin = Schedule::Clock::now();
+    RETURN_IF_ERROR(device->flush());
+    result.flush = Schedule::Clock::now() - begin;
+  }
+  result.cached_after = cached_pages_of(files);
+  RETURN_IF_ERROR(device->close());
+  return result;
+}
+
+Result<uint64_t> disk_size(const DeviceName& name, const copy::Cancel& cancel) {
+  copy::Stop stop(cancel);
+  ASSIGN_OR_RETURN(const auto device, Device::open(name, false, stop));
+  return device->size();
+}
+
+}  // namespace bench

@@ -1,0 +1,219 @@
+#include "bench/nbd_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <latch>
+#include <list>
+#include <thread>
+
+#include "qcow2/aligned_buffer.h"
+
+namespace bench {
+
+using copy::NbdConnection;
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr std::chrono::minutes kPatience(15);
+
+// A place for one request at a time; libnbd has its address while that is under way.
+struct Slot {
+  qcow2::AlignedBuffer buffer;
+  uint64_t at = 0;  // bytes
+  bool flush = false;
+  bool busy = false;
+  bool done = false;
+  int errnum = 0;
+  Schedule::Clock::time_point sent;
+  Schedule::Clock::time_point answered;
+
+  static int complete(void* self, int* error) {
+    auto* const slot = static_cast<Slot*>(self);
+    slot->answered = Schedule::Clock::now();
+    slot->errnum = *error;
+    slot->done = true;
+    return 1;  // nobody asks nbd_aio_command_completed
+  }
+};
+
+}  // namespace
+
+// What one thread does with its connection.
+class NbdDevice::Worker {
+ public:
+  Worker(NbdConnection& connection, Schedule& schedule, const Load& load, unsigned depth)
+      : connection_(connection), schedule_(schedule), load_(load), slots_(depth) {
+    for (Slot& slot : slots_) {
+      slot.buffer = qcow2::AlignedBuffer(load.block);
+      if (load.write) std::memset(slot.buffer.data(), load.pattern, load.block);
+    }
+  }
+
+  Result<void> run(Tally& tally) {
+    while (true) {
+      RETURN_IF_ERROR(take_answers(tally));
+      RETURN_IF_ERROR(send());
+      if (in_flight_ > 0) {
+        RETURN_IF_ERROR(connection_.work());
+      } else if (ended_) {
+        return {};
+      } else {
+        schedule_.wait();
+      }
+    }
+  }
+
+  bool idle() const { return in_flight_ == 0; }
+
+ private:
+  Result<void> take_answers(Tally& tally) {
+    for (Slot& slot : slots_) {
+      if (!slot.busy || !slot.done) continue;
+      slot.busy = false;
+      --in_flight_;
+      slot.flush ? schedule_.flushed() : schedule_.done();
+      if (slot.errnum != 0) {
+        const char* const what = slot.flush ? "flush" : load_.write ? "write" : "read";
+        return qcow2::fail(Error::system(
+            slot.errnum, fmt::format("{}: {} at {:#x}", connection_.name(), what, slot.at)));
+      }
+      const auto took =
+          std::chrono::duration_cast<std::chrono::nanoseconds>(slot.answered - slot.sent);
+      (slot.flush ? tally.flushes : tally.latency).add(static_cast<uint64_t>(took.count()));
+    }
+    return {};
+  }
+
+  Result<void> send() {
+    for (Slot& slot : slots_) {
+      if (slot.busy || ended_) continue;
+      const Schedule::Turn turn = schedule_.take();
+      if (turn.kind == Schedule::Turn::Kind::kWait) return {};
+      if (turn.kind == Schedule::Turn::Kind::kEnd) {
+        ended_ = true;
+        return {};
+      }
+      slot.flush = turn.kind == Schedule::Turn::Kind::kFlush;
+      slot.at = turn.at;
+      slot.done = false;
+      slot.sent = Schedule::Clock::now();
+      if (ask(slot) < 0) {
+        slot.flush ? schedule_.flushed() : schedule_.done();
+        return qcow2::fail(connection_.last_error());
+      }
+      slot.busy = true;
+      ++in_flight_;
+    }
+    return {};
+  }
+
+  int64_t ask(Slot& slot) {
+    nbd_handle* const nbd = connection_.handle();
+    const nbd_completion_callback on_completion{Slot::complete, &slot, nullptr};
+    if (slot.flush) return nbd_aio_flush(nbd, on_completion, 0);
+    const size_t length = slot.buffer.size();
+    if (!load_.write)
+      return nbd_aio_pread(nbd, slot.buffer.data(), length, slot.at, on_completion, 0);
+    return nbd_aio_pwrite(nbd, slot.buffer.data(), length, slot.at, on_completion,
+                          load_.flush_each ? LIBNBD_CMD_FLAG_FUA : 0);
+  }
+
+  NbdConnection& connection_;
+  Schedule& schedule_;
+  const Load& load_;
+  std::vector<Slot> slots_;
+  unsigned in_flight_ = 0;
+  bool ended_ = false;
+};
+
+Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target, unsigned connections,
+                                                bool write, copy::Stop& stop) {
+  std::unique_ptr<NbdDevice> device(new NbdDevice(target.name(), stop));
+  device->write_ = write;
+  ASSIGN_OR_RETURN(device->endpoint_, copy::NbdEndpoint::open(target, stop));
+  for (unsigned i = 0; i < connections; ++i) {
+    auto connection = NbdConnection::open(*device->endpoint_, {}, stop);
+    if (!connection) {
+      bool final = false;
+      return qcow2::fail(device->endpoint_->explain(std::move(connection).error(), final));
+    }
+    device->connections_.push_back(std::move(*connection));
+    if (i > 0) continue;
+    NbdConnection& first = *device->connections_.front();
+    ASSIGN_OR_RETURN(device->limits_, copy::NbdLimits::of(first));
+    device->can_fua_ = nbd_can_fua(first.handle()) == 1;
+    if (!device->limits_.multi_conn) break;
+  }
+  if (write && device->limits_.read_only)
+    return qcow2::fail(Error::protocol(EROFS, device->name_ + ": the disk cannot be written"));
+  return device;
+}
+
+Result<void> NbdDevice::check(const Load& load) const {
+  const uint64_t unit = limits_.minimum;
+  if (load.block % unit != 0 || load.stride() % unit != 0 || load.offset % unit != 0)
+    return qcow2::fail(Error::invalid(
+        fmt::format("{}: the server takes requests of multiples of {} bytes at multiples of them",
+                    name_, unit)));
+  if (load.block > limits_.maximum)
+    return qcow2::fail(Error::invalid(fmt::format(
+        "{}: the server takes no more than {} bytes in a request", name_, limits_.maximum)));
+  if (load.flush_each && !can_fua_)
+    return qcow2::fail(Error::unsupported(
+        name_ + ": the server cannot say when a single write is on the disk (FUA)"));
+  if (load.flush_interval != 0 && !limits_.can_flush)
+    return qcow2::fail(Error::unsupported(name_ + ": the server cannot flush"));
+  return {};
+}
+
+void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
+  const auto count =
+      static_cast<unsigned>(std::min<size_t>(connections_.size(), std::max(1u, load.depth)));
+  std::vector<Tally> tallies(count);
+  std::vector<std::thread> threads;
+  std::latch ready(static_cast<std::ptrdiff_t>(count) + 1);
+  for (unsigned i = 0; i < count; ++i) {
+    const unsigned depth = load.depth / count + (i < load.depth % count ? 1 : 0);
+    threads.emplace_back([&, i, depth] {
+      {
+        Worker worker(*connections_[i], schedule, load, depth);
+        ready.arrive_and_wait();
+        auto done = worker.run(tallies[i]);
+        // What is still under way would be answered into memory that is gone.
+        if (!worker.idle()) connections_[i].reset();
+        if (!done) {
+          bool final = false;
+          stop_.fail(endpoint_->explain(std::move(done).error(), final));
+          schedule.end();
+        }
+      }
+    });
+  }
+  ready.arrive_and_wait();
+  schedule.start();
+  for (std::thread& thread : threads) thread.join();
+  for (const Tally& own : tallies) tally.add(own);
+}
+
+Result<void> NbdDevice::flush() {
+  if (!limits_.can_flush) return {};
+  for (const auto& connection : connections_) {
+    RETURN_IF_ERROR(connection->wait(nbd_aio_flush(connection->handle(), copy::kNoCompletion, 0)));
+    if (limits_.multi_conn) break;
+  }
+  return {};
+}
+
+Result<void> NbdDevice::close() {
+  connections_.clear();
+  // A server of ours that was written to may have an image to put in order.
+  if (write_ && endpoint_->server() != nullptr) return endpoint_->server()->finish(kPatience);
+  return {};
+}
+
+}  // namespace bench

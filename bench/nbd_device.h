@@ -1,0 +1,44 @@
+// A disk behind an NBD server: a thread for each connection, many requests under way on each.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/device.h"
+#include "copy/nbd_connection.h"
+#include "copy/nbd_limits.h"
+#include "copy/nbd_target.h"
+
+namespace bench {
+
+// A connection that is lost is an error: a figure with a gap in it would tell nothing.
+class NbdDevice final : public Device {
+ public:
+  static qcow2::Result<std::unique_ptr<Device>> open(const copy::NbdTarget& target,
+                                                     unsigned connections, bool write,
+                                                     copy::Stop& stop);
+
+  const std::string& name() const override { return name_; }
+  uint64_t size() const override { return limits_.size; }
+  const char* format() const override { return "nbd"; }
+  qcow2::Result<void> check(const Load& load) const override;
+  void run(Schedule& schedule, const Load& load, Tally& tally) override;
+  qcow2::Result<void> flush() override;
+  qcow2::Result<void> close() override;
+
+ private:
+  class Worker;
+  NbdDevice(std::string name, copy::Stop& stop) : name_(std::move(name)), stop_(stop) {}
+
+  const std::string name_;
+  copy::Stop& stop_;
+  bool write_ = false;
+  bool can_fua_ = false;
+  copy::NbdLimits limits_;
+  std::shared_ptr<copy::NbdEndpoint> endpoint_;
+  // After the endpoint, which they refer to.  nullptr: closed after an error.
+  std::vector<std::unique_ptr<copy::NbdConnection>> connections_;
+};
+
+}  // namespace bench
