@@ -11,6 +11,7 @@
 #include "tool/rollback_command.h"
 #include "tool/snapshot_command.h"
 #include "tool/trim_command.h"
+#include "tool/tune_command.h"
 
 namespace tool {
 
@@ -28,6 +29,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<RollbackCommand>());
   commands.push_back(std::make_unique<SnapshotCommand>());
   commands.push_back(std::make_unique<TrimCommand>());
+  commands.push_back(std::make_unique<TuneCommand>());
   return commands;
 }
 

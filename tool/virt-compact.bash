@@ -16,7 +16,11 @@ _virt_compact()
   case $before in
     -f | --format | -O | --output-format | -F | --backing-format | --second-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
     -f | --format | -O | --output-format | -F | --backing-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
-    -t | --cache) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe' -- "$word")); return ;;
+    -t) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe' -- "$word")); return ;;
+    --cache) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe keep' -- "$word")); return ;;
+    --detect-zeroes) COMPREPLY=($(compgen -W 'unmap on off keep' -- "$word")); return ;;
+    --discard) COMPREPLY=($(compgen -W 'unmap ignore keep' -- "$word")); return ;;
+    --io) COMPREPLY=($(compgen -W 'native threads io_uring keep' -- "$word")); return ;;
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
@@ -27,11 +31,11 @@ _virt_compact()
         COMPREPLY=($(compgen -W 'bar json none' -- "$word"))
         return
       fi ;;
-    -m | -o | --options | -S | --sparse | --create | --delete | --apply | \
-      --bitmap | --block-size | --cluster-size | --connections | --count | --depth | \
-      --duration | --export | --filesystems | --flush-interval | --ignore | --key | \
-      --max-length | --offset | --pattern | --rate-limit | --request-size | --requests | \
-      --retries | --rounds | --seed | --snapshot | --start-offset | --step | --threads) return ;;
+    --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
+      | --create | --delete | --depth | --disk | --duration | --export | --filesystems | \
+      --flush-interval | --ignore | --key | --max-length | --offset | --options | --pattern | \
+      --rate-limit | --request-size | --requests | --retries | --rounds | --seed | --snapshot \
+      | --sparse | --start-offset | --step | --threads | -m | -o) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

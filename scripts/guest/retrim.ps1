@@ -1,0 +1,41 @@
+# Makes Windows give freed blocks back once a week: a scheduled task that trims all fixed NTFS and ReFS
+# volumes (Optimize-Volume -ReTrim), and trims when files are deleted.
+#
+# In the guest, in a PowerShell that was started as administrator:
+#
+#   powershell -ExecutionPolicy Bypass -File retrim.ps1            set it up, and trim now
+#   powershell -ExecutionPolicy Bypass -File retrim.ps1 -Remove    take the task away
+#
+# The disk must pass trims on: virt-compact tune sees to that on the host.  Windows only trims disks
+# that it takes for thin or solid-state; virtio-scsi disks are.
+[CmdletBinding()]
+param(
+  [switch]$Remove,
+  [string]$TaskName = 'virt-compact ReTrim',
+  [DayOfWeek]$Day = 'Sunday',
+  [DateTime]$At = '03:00'
+)
+$ErrorActionPreference = 'Stop'
+
+if ($Remove) {
+  Unregister-ScheduledTask -TaskName $TaskName -Confirm:$false
+  return
+}
+
+# 0: deleted files are trimmed at once.
+fsutil behavior set DisableDeleteNotify 0 | Out-Null
+
+$trim = @'
+Get-Volume |
+  Where-Object { $_.DriveType -eq 'Fixed' -and $_.FileSystemType -in 'NTFS', 'ReFS' } |
+  Optimize-Volume -ReTrim
+'@
+$encoded = [Convert]::ToBase64String([Text.Encoding]::Unicode.GetBytes($trim))
+$action = New-ScheduledTaskAction -Execute 'powershell.exe' `
+  -Argument "-NoProfile -NonInteractive -EncodedCommand $encoded"
+$trigger = New-ScheduledTaskTrigger -Weekly -DaysOfWeek $Day -At $At
+$settings = New-ScheduledTaskSettingsSet -StartWhenAvailable -ExecutionTimeLimit '06:00:00'
+Register-ScheduledTask -TaskName $TaskName -Action $action -Trigger $trigger -Settings $settings `
+  -User 'SYSTEM' -RunLevel Highest -Force | Out-Null
+Start-ScheduledTask -TaskName $TaskName
+Write-Output "'$TaskName' is set up, and runs now."

@@ -1,0 +1,245 @@
+#include "tune/tuning.h"
+
+#include "tests/catch_text.h"
+#include "tests/support/random.h"
+
+using tune::Settings;
+using tune::Tuning;
+
+namespace {
+
+std::string in_domain(const std::string& devices) {
+  return "<domain><devices>" + devices + "</devices></domain>";
+}
+
+std::string disk(const std::string& driver, const std::string& rest = "<target dev='vda'/>") {
+  return in_domain("<disk type='file' device='disk'>" + driver + rest + "</disk>");
+}
+
+Tuning tuned(const std::string& text, const Settings& settings = {}) {
+  auto result = tune::tune(text, "x", settings);
+  INFO(text);
+  if (!result) FAIL(result.error().message());
+  return *result;
+}
+
+constexpr const char* kWanted = "cache='none' io='native' discard='unmap' detect_zeroes='unmap'";
+
+}  // namespace
+
+TEST_CASE("what is missing is added, what is wrong is changed", "[tuning]") {
+  CHECK(tuned(disk("<driver name='qemu' type='qcow2'/>")).text ==
+        disk(std::string("<driver name='qemu' type='qcow2' ") + kWanted + "/>"));
+  CHECK(tuned(disk("<driver type=\"qcow2\" cache=\"writeback\" iothread=\"1\"  ><x/></driver>"))
+            .text ==
+        disk("<driver type=\"qcow2\" cache=\"none\" iothread=\"1\" io=\"native\" discard=\"unmap\" "
+             "detect_zeroes=\"unmap\"  ><x/></driver>"));
+  const auto tuning =
+      tuned(disk("<driver io='threads' type='&#113;cow2' discard='unmap'\n cache='n&#111;ne'/>"));
+  CHECK(tuning.text == disk("<driver io='native' type='&#113;cow2' discard='unmap'\n "
+                            "cache='n&#111;ne' detect_zeroes='unmap'/>"));
+  REQUIRE(tuning.disks.size() == 1);
+  REQUIRE(tuning.disks[0].changes.size() == 2);
+  CHECK(tuning.disks[0].changes[0].attribute == "io");
+  CHECK(tuning.disks[0].changes[0].from == "threads");
+  CHECK(tuning.disks[0].changes[0].to == "native");
+}
+
+TEST_CASE("what is no QCOW2 disk is left alone, and told why", "[tuning]") {
+  const std::string driver = "<driver name='qemu' type='qcow2'/>";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {in_domain("<disk device='cdrom'>" + driver + "</disk>"), "is a cdrom"},
+      {in_domain("<disk device='floppy'>" + driver + "</disk>"), "is a floppy"},
+      {disk("<driver name='qemu' type='raw'/>"), "is raw"},
+      {disk("<driver name='qemu'/>"), "says no format: libvirt takes it for raw"},
+      {disk(""), "has no <driver>: libvirt takes it for raw"},
+      {disk(driver, "<readonly/>"), "is read-only"},
+      {disk(driver + driver), "has several <driver> elements"},
+      {in_domain("<disk><mirror>" + driver + "</mirror></disk>"),
+       "has no <driver>: libvirt takes it for raw"},
+  };
+  for (const auto& [text, why] : cases) {
+    const auto tuning = tuned(text);
+    CHECK(tuning.text == text);
+    REQUIRE(tuning.disks.size() == 1);
+    CHECK(tuning.disks[0].skipped == why);
+  }
+  // Nor are these disks of the domain.
+  for (const std::string& text :
+       {"<domain><disk>" + driver + "</disk></domain>",
+        in_domain("<x><disk>" + driver + "</disk></x>"),
+        in_domain("<disk xmlns='elsewhere'>" + driver + "</disk>"),
+        in_domain("<!--<disk>" + driver + "</disk>--><![CDATA[<disk>" + driver + "</disk>]]>")}) {
+    const auto tuning = tuned(text);
+    CHECK(tuning.text == text);
+    CHECK(tuning.disks.empty());
+  }
+  CHECK_FALSE(tune::tune("<network/>", "x", {}));
+  CHECK_FALSE(tune::tune("<domain xmlns='elsewhere'/>", "x", {}));
+}
+
+TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
+  Settings settings;
+  settings.cache = "directsync";
+  settings.io.reset();
+  settings.detect_zeroes = "on";
+  CHECK(tuned(disk("<driver type='qcow2' io='threads'/>"), settings).text ==
+        disk("<driver type='qcow2' io='threads' cache='directsync' discard='unmap' "
+             "detect_zeroes='on'/>"));
+  settings.targets = {"vdb"};
+  const std::string two = in_domain(
+      "<disk><driver type='qcow2'/><target dev='vda'/></disk>"
+      "<disk><driver type='qcow2' cache='none'/><target dev='vdb'/></disk>");
+  const auto tuning = tuned(two, settings);
+  CHECK(tuning.disks[0].skipped == "was not asked for");
+  CHECK(tuning.disks[1].changes.size() == 3);
+  settings.targets = {"vdc"};
+  CHECK(tune::tune(two, "x", settings).error().message() ==
+        "x: there is no disk with target 'vdc'");
+}
+
+TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
+  Settings settings;
+  settings.cache = "writeback";
+  CHECK(tune::check(settings).error().message() ==
+        "io='native' needs cache='none' or 'directsync', not 'writeback'");
+  settings.cache.reset();
+  CHECK(tune::check(settings));
+  // It depends on what is there.
+  CHECK(
+      tune::tune(disk("<driver type='qcow2' cache='unsafe'/>"), "x", settings).error().message() ==
+      "x: line 1: disk vda: io='native' needs cache='none' or 'directsync', not 'unsafe'");
+  CHECK_FALSE(tune::tune(disk("<driver type='qcow2'/>"), "x", settings));
+  CHECK(tune::tune(disk("<driver type='qcow2' cache='none'/>"), "x", settings));
+  settings = {};
+  settings.discard = "maybe";
+  CHECK(tune::check(settings).error().message() == "discard='maybe' is nothing that libvirt knows");
+}
+
+TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
+  const auto advice = [](const std::string& target, const std::string& controller = "") {
+    const auto tuning =
+        tuned(in_domain(controller + "<disk><driver type='qcow2'/>" + target + "</disk>"));
+    return tuning.disks[0].advice.empty() ? std::string() : tuning.disks[0].advice[0];
+  };
+  for (const std::string bus : {"ide", "sata", "usb"})
+    CHECK_THAT(advice("<target bus='" + bus + "'/>"),
+               Catch::StartsWith("bus='" + bus + "'") && Catch::Contains("virtio-scsi"));
+  CHECK_THAT(advice("<target bus='virtio'/>"), Catch::Contains("QEMU 4.0 and Linux 5.0"));
+  const std::string scsi = "<target bus='scsi'/>";
+  CHECK(advice(scsi, "<controller type='scsi' index='0' model='virtio-scsi'/>").empty());
+  CHECK_THAT(advice(scsi, "<controller type='scsi' index='0' model='lsilogic'/>"),
+             Catch::StartsWith("its SCSI controller is 'lsilogic'"));
+  CHECK_THAT(advice(scsi, "<controller type='scsi'/>"), Catch::Contains("of libvirt's choice"));
+  const std::string on_1 = scsi + "<address type='drive' controller='1'/>";
+  const std::string both =
+      "<controller type='scsi' index='0'/><controller type='scsi' index='1' model='virtio-scsi'/>";
+  CHECK(advice(on_1, both).empty());
+}
+
+namespace {
+
+// A definition with everything around the disks that could go wrong, and what it should become.
+struct Made {
+  std::string before;
+  std::string after;
+};
+
+class Maker {
+ public:
+  explicit Maker(uint64_t seed) : random_(seed) {}
+
+  Made make() {
+    same(random_.chance(30) ? "<?xml version='1.0' encoding='utf-8'?>\r\n" : "");
+    same("<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>");
+    noise();
+    same("<devices>");
+    for (uint64_t i = random_.below(6); i > 0; --i) {
+      noise();
+      add_disk();
+    }
+    noise();
+    same("</devices>");
+    noise();
+    same("<qemu:commandline><qemu:arg value='-set&#10;&quot;'/></qemu:commandline></domain>");
+    same(random_.chance(50) ? "\n" : "");
+    return made_;
+  }
+
+ private:
+  void same(const std::string& text) {
+    made_.before += text;
+    made_.after += text;
+  }
+  void noise() {
+    static const std::vector<std::string> kNoise = {"\n  ",
+                                                    "\t",
+                                                    "<!-- <disk><driver type='qcow2'/></disk> -->",
+                                                    "<metadata>&lt;\xc3\xa9</metadata>",
+                                                    "<![CDATA[<driver type='qcow2'>]]>",
+                                                    "<?pi <disk> ?>",
+                                                    "\r\n",
+                                                    "&amp;",
+                                                    "<a b='>'/>",
+                                                    "<app:x xmlns:app=\"u\"><disk/></app:x>"};
+    for (uint64_t i = random_.below(4); i > 0; --i) same(random_.pick(kNoise));
+  }
+  void add_disk() {
+    const bool qcow2 = random_.chance(70);
+    same(random_.chance(50) ? "<disk type='file' device='disk'>" : "<disk type=\"block\" >");
+    noise();
+    const char quote = random_.chance(50) ? '\'' : '"';
+    const auto attribute = [&](const std::string& name, const std::string& value) {
+      return (random_.chance(80) ? " " : "\n\t ") + name + (random_.chance(80) ? "=" : " = ") +
+             quote + value + quote;
+    };
+    same("<driver");
+    same(attribute("name", "qemu"));
+    same(attribute("type", qcow2 ? "qcow2" : "raw"));
+    std::string missing;
+    for (const auto& [name, value] :
+         std::vector<std::pair<std::string, std::string>>{{"cache", "none"},
+                                                          {"io", "native"},
+                                                          {"discard", "unmap"},
+                                                          {"detect_zeroes", "unmap"}}) {
+      if (random_.chance(40)) {
+        missing += " " + name + "=" + quote + value + quote;
+      } else if (random_.chance(50)) {
+        same(attribute(name, value));
+      } else {
+        const std::string front = attribute(name, "");
+        const std::string start = front.substr(0, front.size() - 1);
+        const std::string wrong = random_.pick<std::string>({"x", "", "a&gt;b", "two\nlines"});
+        made_.before += start + wrong + quote;
+        made_.after += start + (qcow2 ? value : wrong) + quote;
+      }
+    }
+    if (qcow2) made_.after += missing;
+    same(random_.chance(20) ? "  " : "");
+    if (random_.chance(20))
+      same("><metadata_cache/></driver >");
+    else
+      same("/>");
+    noise();
+    same("<target dev='vda' bus='virtio'/></disk>");
+  }
+
+  support::Random random_;
+  Made made_;
+};
+
+}  // namespace
+
+TEST_CASE("of any definition nothing changes but what should, and once", "[tuning]") {
+  const uint64_t seed = support::base_seed();
+  for (uint64_t i = 0; i < support::iterations(500); ++i) {
+    CAPTURE(seed + i);
+    const Made made = Maker(seed + i).make();
+    const auto tuning = tuned(made.before);
+    CHECK(tuning.text == made.after);
+    CHECK((tuning.changes() == 0) == (made.before == made.after));
+    const auto again = tuned(made.after);
+    CHECK(again.changes() == 0);
+    CHECK(again.text == made.after);
+  }
+}

@@ -1,0 +1,208 @@
+#include "tune/tuning.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace tune {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// What comes in place of a part of the text.
+struct Edit {
+  Stretch where;
+  std::string text;
+};
+
+struct Wish {
+  const char* attribute;
+  const std::optional<std::string> Settings::*value;
+};
+constexpr std::array<Wish, 4> kWishes{{{"cache", &Settings::cache},
+                                       {"io", &Settings::io},
+                                       {"discard", &Settings::discard},
+                                       {"detect_zeroes", &Settings::detect_zeroes}}};
+
+struct Known {
+  const char* attribute;
+  std::vector<std::string> values;
+};
+const std::array<Known, 4>& known_values() {
+  // libvirt's, "Hard drives, floppy disks, CDROMs" in its description of the domain format.
+  static const std::array<Known, 4> kKnown{
+      {{"cache", {"default", "none", "writethrough", "writeback", "directsync", "unsafe"}},
+       {"io", {"threads", "native", "io_uring"}},
+       {"discard", {"unmap", "ignore"}},
+       {"detect_zeroes", {"off", "on", "unmap"}}}};
+  return kKnown;
+}
+
+// QEMU refuses to start with such a pair: Linux's asynchronous I/O needs O_DIRECT.
+bool is_impossible(const std::string& io, const std::string& cache) {
+  return io == "native" && cache != "none" && cache != "directsync";
+}
+
+std::string impossible(const std::string& cache) {
+  return fmt::format("io='native' needs cache='none' or 'directsync', not '{}'",
+                     cache.empty() ? "default" : cache);
+}
+
+std::string value_after(const DiskDriver& driver, const char* attribute,
+                        const std::optional<std::string>& wish) {
+  if (wish) return *wish;
+  const std::string* const old = driver.find(attribute);
+  return old ? *old : "";
+}
+
+std::string why_skipped(const DomainDisk& disk, const Settings& settings) {
+  if (disk.device != "disk") return fmt::format("is a {}", disk.device);
+  if (disk.drivers.empty()) return "has no <driver>: libvirt takes it for raw";
+  if (disk.drivers.size() > 1) return "has several <driver> elements";
+  const std::string* const format = disk.drivers.front().find("type");
+  if (!format) return "says no format: libvirt takes it for raw";
+  if (*format != "qcow2") return fmt::format("is {}", *format);
+  if (disk.read_only) return "is read-only";
+  const auto& targets = settings.targets;
+  if (!targets.empty() && std::find(targets.begin(), targets.end(), disk.target) == targets.end())
+    return "was not asked for";
+  return "";
+}
+
+// The model of the controller that a SCSI disk is on; nothing: there is none of that number.
+const DomainController* scsi_controller(const Domain& domain, const DomainDisk& disk) {
+  const std::string index = disk.controller.empty() ? "0" : disk.controller;
+  for (const DomainController& it : domain.controllers)
+    if (it.type == "scsi" && (it.index.empty() ? "0" : it.index) == index) return &it;
+  return nullptr;
+}
+
+std::vector<std::string> advice_for(const Domain& domain, const DomainDisk& disk,
+                                    const DiskReport& report, const Settings& settings) {
+  std::vector<std::string> advice;
+  const DiskDriver& driver = disk.drivers.front();
+  const std::string discard = value_after(driver, "discard", settings.discard);
+  if (value_after(driver, "detect_zeroes", settings.detect_zeroes) == "unmap" && discard != "unmap")
+    advice.emplace_back("detect_zeroes='unmap' frees nothing without discard='unmap'");
+  if (discard != "unmap") return advice;
+  constexpr const char* kHow =
+      "virtio-scsi is made for it: a <controller type='scsi' model='virtio-scsi'/>, and on the "
+      "disk "
+      "<target dev='sda' bus='scsi'/> without its <address>; the guest needs the driver before "
+      "that";
+  if (report.bus == "ide" || report.bus == "sata" || report.bus == "usb" || report.bus == "sd" ||
+      report.bus == "fdc") {
+    advice.push_back(
+        fmt::format("bus='{}': not every guest trims such a disk; {}", report.bus, kHow));
+  } else if (report.bus == "scsi") {
+    const DomainController* const controller = scsi_controller(domain, disk);
+    if (controller && controller->model != "virtio-scsi" &&
+        controller->model != "virtio-transitional" &&
+        controller->model != "virtio-non-transitional")
+      advice.push_back(fmt::format("its SCSI controller is {}: {}",
+                                   controller->model.empty()
+                                       ? "of libvirt's choice, on x86 one without virtio"
+                                       : fmt::format("'{}'", controller->model),
+                                   kHow));
+  } else if (report.bus == "virtio") {
+    advice.emplace_back(
+        "bus='virtio' passes trims on with QEMU 4.0 and Linux 5.0 in the guest, or later; with "
+        "older ones virtio-scsi does");
+  }
+  return advice;
+}
+
+// What brings an attribute to `value`.
+Edit edit_for(const DiskDriver& driver, std::string_view attribute, const std::string& value) {
+  for (size_t i = 0; i < driver.names.size(); ++i)
+    if (driver.names[i] == attribute) return {driver.tag.attributes[i].value, value};
+  const auto& attributes = driver.tag.attributes;
+  const size_t at = attributes.empty() ? driver.tag.name.end : attributes.back().value.end + 1;
+  const char quote = attributes.empty() ? '\'' : attributes.back().quote;
+  return {{at, at}, fmt::format(" {}={}{}{}", attribute, quote, value, quote)};
+}
+
+std::string apply(std::string_view text, std::vector<Edit> edits) {
+  // New attributes of one tag are all at one place, and keep their order.
+  std::stable_sort(edits.begin(), edits.end(),
+                   [](const Edit& a, const Edit& b) { return a.where.begin < b.where.begin; });
+  std::string result;
+  size_t at = 0;
+  for (const Edit& edit : edits) {
+    result += text.substr(at, edit.where.begin - at);
+    result += edit.text;
+    at = edit.where.end;
+  }
+  return result += text.substr(at);
+}
+
+}  // namespace
+
+Result<void> check(const Settings& settings) {
+  for (const Wish& wish : kWishes) {
+    const auto& value = settings.*wish.value;
+    if (!value) continue;
+    for (const Known& known : known_values()) {
+      if (std::string_view(known.attribute) != wish.attribute) continue;
+      if (std::find(known.values.begin(), known.values.end(), *value) == known.values.end())
+        return qcow2::fail(Error::invalid(
+            fmt::format("{}='{}' is nothing that libvirt knows", wish.attribute, *value)));
+    }
+  }
+  if (settings.io && settings.cache && is_impossible(*settings.io, *settings.cache))
+    return qcow2::fail(Error::invalid(impossible(*settings.cache)));
+  return {};
+}
+
+size_t Tuning::changes() const {
+  size_t count = 0;
+  for (const DiskReport& disk : disks) count += disk.changes.size();
+  return count;
+}
+
+Result<Tuning> tune(std::string_view text, const std::string& name, const Settings& settings) {
+  RETURN_IF_ERROR(check(settings));
+  ASSIGN_OR_RETURN(const Domain domain, read_domain(text, name));
+  for (const std::string& target : settings.targets)
+    if (std::none_of(domain.disks.begin(), domain.disks.end(),
+                     [&](const DomainDisk& it) { return it.target == target; }))
+      return qcow2::fail(
+          Error::invalid(fmt::format("{}: there is no disk with target '{}'", name, target)));
+  Tuning tuning;
+  std::vector<Edit> edits;
+  for (const DomainDisk& disk : domain.disks) {
+    DiskReport report;
+    report.line = disk.line;
+    report.target = disk.target;
+    report.source = disk.source;
+    report.bus = disk.bus;
+    if (!disk.drivers.empty())
+      if (const std::string* const format = disk.drivers.front().find("type"))
+        report.format = *format;
+    report.skipped = why_skipped(disk, settings);
+    if (report.skipped.empty()) {
+      const DiskDriver& driver = disk.drivers.front();
+      const std::string io = value_after(driver, "io", settings.io);
+      const std::string cache = value_after(driver, "cache", settings.cache);
+      if (is_impossible(io, cache))
+        return qcow2::fail(Error::invalid(fmt::format("{}: line {}: disk {}: {}", name, disk.line,
+                                                      disk.target, impossible(cache))));
+      for (const Wish& wish : kWishes) {
+        const auto& value = settings.*wish.value;
+        const std::string* const old = driver.find(wish.attribute);
+        if (!value || (old && *old == *value)) continue;
+        report.changes.push_back({wish.attribute, old ? *old : "", *value});
+        edits.push_back(edit_for(driver, wish.attribute, *value));
+      }
+      report.advice = advice_for(domain, disk, report, settings);
+    }
+    tuning.disks.push_back(std::move(report));
+  }
+  tuning.text = apply(text, std::move(edits));
+  return tuning;
+}
+
+}  // namespace tune
