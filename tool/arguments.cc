@@ -42,8 +42,12 @@ std::string label_of(const CLI::Option& option) {
   return label;
 }
 
-void append_options(std::string& text, const CLI::App& app, bool all) {
+void append_options(std::string& text, const CLI::App& app, bool all, bool commands) {
   const auto listed = [&](const CLI::Option* it) {
+    // A list of commands fills a screen: what they take is in the help of each.
+    if (commands && !all && it != app.get_help_ptr() && it != app.get_help_all_ptr() &&
+        it != app.get_version_ptr())
+      return false;
     if (!it->nonpositional() || (!all && it->get_group() == kRareOptions)) return false;
     // Each app has its own --help: the one at the top stands for all.
     return app.get_parent() == nullptr ||
@@ -95,9 +99,9 @@ std::string help_text(const CLI::App& app, bool all) {
     text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
                         command->get_footer());
   if (!commands.empty()) text += "\n";
-  append_options(text, app, all);
+  append_options(text, app, all, !commands.empty());
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
-    append_options(text, *above, all);
+    append_options(text, *above, all, false);
   return text;
 }
 

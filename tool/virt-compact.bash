@@ -15,7 +15,6 @@ _virt_compact()
 
   case $before in
     -f | --format | -O | --output-format | -F | --backing-format | --second-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
-    -f | --format | -O | --output-format | -F | --backing-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
     -t) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe' -- "$word")); return ;;
     --cache) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe keep' -- "$word")); return ;;
     --detect-zeroes) COMPREPLY=($(compgen -W 'unmap on off keep' -- "$word")); return ;;
