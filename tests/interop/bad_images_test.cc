@@ -167,7 +167,11 @@ TEST_CASE("the command ends with one line about a bad image", "[bad-input]") {
     // What is wrong inside may be nothing to it, but then it succeeds.
     const auto info = support::run({tool(), "info", bad.path}, briefly());
     INFO("info: " << info.describe());
-    if (!info.ok()) CHECK(failure_complaint(info) == "");
+    auto judged = info;
+    // Before the error it may warn of figures that are not whole.
+    while (judged.err.starts_with("virt-compact: warning: "))
+      judged.err.erase(0, judged.err.find('\n') + 1);
+    if (!info.ok()) CHECK(failure_complaint(judged) == "");
   }
 }
 
