@@ -13,6 +13,7 @@
 #include "copy/any_source.h"
 #include "copy/digest_sink.h"
 #include "copy/file_destination.h"
+#include "copy/measurement.h"
 #include "copy/nbd_sink.h"
 #include "copy/null_sink.h"
 #include "copy/pipeline.h"
@@ -95,6 +96,8 @@ class Job {
         limit_(options.rate_limit) {}
 
   Result<CopySummary> run();
+  // Reads the source, as far as `budget` goes; 0: all of it.
+  Result<Measurement> measure(uint64_t budget);
 
  private:
   // What the destination is.
@@ -108,6 +111,7 @@ class Job {
   Result<std::unique_ptr<Destination>> open_stream();
   Result<std::vector<std::byte>> first_pass();
   Result<void> run_pipeline(Sink& sink);
+  Result<uint64_t> dry_run();
   Result<void> verify_copy(const std::string& path);
   Result<std::string> backing_path() const;
   Pipeline::Options plan() const;
@@ -469,7 +473,82 @@ Result<CopySummary> Job::run() {
   return summary_;
 }
 
+// The length of the image that would be made, by making it for nobody.
+Result<uint64_t> Job::dry_run() {
+  DryStorage out(0);
+  DryStorage data(0);
+  const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff};
+  ASSIGN_OR_RETURN(const auto sink,
+                   Qcow2Sink::create(out, build_.data_file.empty() ? nullptr : &data, how));
+  RETURN_IF_ERROR(run_pipeline(*sink));
+  if (source_->stream()) {
+    build_.size = source_->get().size();
+    RETURN_IF_ERROR(sink->shrink_to(build_.size));
+  }
+  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  RETURN_IF_ERROR(sink->finish());
+  return out.size();
+}
+
+Result<Measurement> Job::measure(uint64_t budget) {
+  const auto start = std::chrono::steady_clock::now();
+  Measurement measured;
+  RETURN_IF_ERROR(open_source());
+  format_ = options_.format.value_or(Format::kQcow2);
+  if (format_ == Format::kRaw && options_.compression)
+    return qcow2::fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+  RETURN_IF_ERROR(decide());
+  progress_.begin(Phase::kMeasure);
+  Source& from = source_->get();
+  measured.format = format_;
+  const bool qcow2 = format_ == Format::kQcow2;
+  const bool plain_layout = options_.image.preallocation == Preallocation::kOff &&
+                            !keeps_backing() && build_.data_file.empty();
+  if (qcow2 && budget != 0 && plain_layout && !source_->stream()) {
+    ASSIGN_OR_RETURN(const SizeEstimate estimate,
+                     estimate_size(from, source_->local(), build_, worker_, budget, plan().threads,
+                                   progress_, stop_));
+    measured.exact = estimate.all_read;
+    measured.file_size = estimate.file_size;
+    measured.low = estimate.low;
+    measured.high = estimate.high;
+    measured.sampled = estimate.sampled;
+  }
+  if (qcow2 && measured.exact) {
+    ASSIGN_OR_RETURN(measured.file_size, dry_run());
+  } else if (source_->stream()) {
+    NullSink sink(worker_.geometry);
+    RETURN_IF_ERROR(run_pipeline(sink));
+  }
+  measured.virtual_size = from.size();
+  if (!qcow2) {
+    measured.file_size = measured.virtual_size;
+    measured.qemu = {measured.virtual_size, measured.virtual_size};
+  } else {
+    measured.cluster_size = worker_.geometry.cluster_size();
+    ASSIGN_OR_RETURN(measured.qemu, qemu_measure(source_->stream() ? nullptr : &from, build_,
+                                                 options_.image.preallocation, stop_));
+    if (source_->stream())
+      measured.qemu.required +=
+          (summary_.data_clusters + summary_.compressed_clusters) * measured.cluster_size;
+    if (source_->local() && source_->local()->chain().image()) {
+      const auto& chain = source_->local()->chain();
+      ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),
+                                                      from.size(), measured.cluster_size));
+    }
+  }
+  if (measured.exact) measured.low = measured.high = measured.file_size;
+  progress_.update(measured.virtual_size, measured.virtual_size);
+  measured.elapsed = std::chrono::steady_clock::now() - start;
+  return measured;
+}
+
 }  // namespace
+
+Result<Measurement> measure_source(const MeasureOptions& options, Progress& progress,
+                                   const Cancel& cancel) {
+  return Job(options.copy, progress, cancel).measure(options.budget);
+}
 
 Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const Cancel& cancel) {
   return Job(options, progress, cancel).run();

@@ -86,4 +86,10 @@ struct CopySummary {
 qcow2::Result<CopySummary> copy(const CopyOptions& options, Progress& progress,
                                 const Cancel& cancel);
 
+// What a copy would take: see measurement.h, which has the same for a disk that is not there yet.
+struct Measurement;
+struct MeasureOptions;
+qcow2::Result<Measurement> measure_source(const MeasureOptions& options, Progress& progress,
+                                          const Cancel& cancel);
+
 }  // namespace copy

@@ -23,8 +23,12 @@ constexpr uint64_t kSamples = 256;
 // Samples are samples: how much more than they say must be free.
 constexpr uint64_t kMarginPercent = 10;
 
-// Calls `visit (first, clusters)` for each run of clusters that hold data, in order, no cluster
-// twice.
+std::string megabytes(uint64_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+}  // namespace
+
 Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, const Stop& stop,
                                const std::function<void(ClusterIndex, uint64_t)>& visit) {
   std::vector<Extent> extents;
@@ -46,12 +50,6 @@ Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, 
   }
   return {};
 }
-
-std::string megabytes(uint64_t bytes) {
-  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
-}
-
-}  // namespace
 
 Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
                                      const Stop& stop) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "copy/cluster_worker.h"
@@ -19,6 +20,12 @@ namespace copy {
 qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
                                const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
                                const Stop& stop);
+
+// Calls `visit (first, clusters)` for each run of the destination's clusters that hold something
+// other than what the source calls zeros, in order, no cluster twice.
+qcow2::Result<void> for_each_live_run(
+    Source& source, const qcow2::Geometry& geometry, const Stop& stop,
+    const std::function<void(qcow2::ClusterIndex, uint64_t)>& visit);
 
 // The destination's clusters that hold something other than what the source calls zeros.
 qcow2::Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,

@@ -6,6 +6,7 @@
 #include "tool/flatten_command.h"
 #include "tool/info_command.h"
 #include "tool/map_command.h"
+#include "tool/measure_command.h"
 #include "tool/optimize_command.h"
 #include "tool/punch_command.h"
 #include "tool/rollback_command.h"
@@ -24,6 +25,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<FlattenCommand>());
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<MapCommand>());
+  commands.push_back(std::make_unique<MeasureCommand>());
   commands.push_back(std::make_unique<OptimizeCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
   commands.push_back(std::make_unique<RollbackCommand>());

@@ -1,0 +1,78 @@
+#include "copy/qemu_measure.h"
+
+#include "copy/room.h"
+#include "qcow2/bitmap_directory.h"
+
+namespace copy {
+
+using qcow2::Result;
+
+namespace {
+
+constexpr uint64_t kDirectoryEntry = 24;  // of a bitmap, without its name; bytes
+constexpr uint64_t kEntry = 8;  // bytes of an L1, refcount table or plain L2 entry
+
+uint64_t round_up(uint64_t value, uint64_t to) {
+  return (value + to - 1) / to * to;
+}
+
+// The clusters of refcount blocks and their table, for `clusters` others and themselves.
+uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned refcount_order) {
+  const uint64_t per_block = cluster_size * 8 >> refcount_order;
+  const uint64_t per_table_cluster = cluster_size / kEntry;
+  uint64_t own = 0;
+  while (true) {
+    const uint64_t blocks = (clusters + own + per_block - 1) / per_block;
+    const uint64_t next = blocks + (blocks + per_table_cluster - 1) / per_table_cluster;
+    if (next == own) return own;
+    own = next;
+  }
+}
+
+}  // namespace
+
+Result<QemuMeasure> qemu_measure(Source* source, const qcow2::BuildOptions& build,
+                                 Preallocation preallocation, const Stop& stop) {
+  const qcow2::Geometry geometry = build.geometry();
+  const uint64_t cluster_size = geometry.cluster_size();
+  const uint64_t size = round_up(build.size, cluster_size);
+  const uint64_t entry = geometry.l2_entry_size();
+  const uint64_t l2_entries = round_up(size / cluster_size, cluster_size / entry);
+  const uint64_t l1_entries = round_up(l2_entries * entry / cluster_size, cluster_size / kEntry);
+  uint64_t metadata = cluster_size + l2_entries * entry + l1_entries * kEntry;
+  metadata +=
+      refcount_clusters((metadata + size) / cluster_size, cluster_size, build.refcount_order) *
+      cluster_size;
+  QemuMeasure measure;
+  measure.fully_allocated = metadata + size;
+  uint64_t data = 0;
+  if (!build.backing_file.empty() || preallocation == Preallocation::kFalloc ||
+      preallocation == Preallocation::kFull) {
+    data = size;
+  } else if (source) {
+    ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(*source, geometry, stop));
+    data = live * cluster_size;
+  }
+  measure.required = metadata + data;
+  return measure;
+}
+
+Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
+                                             const qcow2::Header& header, uint64_t disk_size,
+                                             uint64_t cluster_size) {
+  if (header.version < 3) return std::optional<uint64_t>{};
+  ASSIGN_OR_RETURN(const auto directory,
+                   with_context(qcow2::read_bitmap_directory(storage, header), storage.name()));
+  uint64_t sum = 0;
+  uint64_t entries = 0;
+  for (const qcow2::Bitmap& bitmap : directory.bitmaps) {
+    if (bitmap.in_use()) continue;
+    const uint64_t bits = round_up(disk_size, bitmap.granularity()) / bitmap.granularity();
+    const uint64_t clusters = round_up((bits + 7) / 8, cluster_size) / cluster_size;
+    sum += clusters * cluster_size + round_up(clusters * kEntry, cluster_size);
+    entries += round_up(kDirectoryEntry + bitmap.name.size(), 8);
+  }
+  return std::optional(sum + round_up(entries, cluster_size));
+}
+
+}  // namespace copy

@@ -1,0 +1,151 @@
+#include "tool/measure_command.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <vector>
+
+#include "tool/arguments.h"
+#include "tool/bracketed_commands.h"
+#include "tool/formats.h"
+#include "tool/measure_report.h"
+#include "tool/progress_display.h"
+#include "tool/signals.h"
+#include "tool/size_text.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+// Bytes that are read for an estimate: a few seconds of a good codec.
+constexpr uint64_t kBudget = 512 << 20;
+// For one field of the table.
+constexpr uint64_t kFieldBudget = 64 << 20;
+constexpr std::array<unsigned, 6> kTableBits = {14, 15, 16, 17, 18, 20};
+
+// Of one field; the table has a progress of its own.
+class Quiet final : public copy::Progress {
+ public:
+  void update(uint64_t /*done*/, uint64_t /*total*/) override {}
+};
+
+}  // namespace
+
+const char* MeasureCommand::description() const {
+  return "Tell how large a copy of SRC would be with these options, without making it.\n"
+         "SRC is what virt-compact copy takes. Compressed sizes are estimated.";
+}
+
+void MeasureCommand::add_options(CLI::App& app) {
+  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
+  const auto format = [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
+    return parse_format(value);
+  };
+  app.add_option("SRC", source_);
+  add_parsed_option(app, "-f,--format", "FMT", options_.copy.source_format, format,
+                    "format of SRC, qcow2 or raw; found out if not given");
+  add_parsed_option(app, "-O,--output-format", "FMT", options_.copy.format, format,
+                    "of the copy: qcow2 (default), or raw");
+  layout_.add_options(app);
+  add_parsed_option(
+      app, "--size", "N", options_.size,
+      [](const std::string& value) -> Result<std::optional<uint64_t>> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
+        return size;
+      },
+      "instead of SRC: an empty disk of this size");
+  add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, text,
+                    "the disk as it was at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC");
+  add_parsed_option(
+      app, "--sample-size", "SIZE", sample_size_,
+      [](const std::string& value) -> Result<std::optional<uint64_t>> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
+        if (size == 0) return fail(Error::invalid("'0' tells nothing"));
+        return size;
+      },
+      "read so much for an estimate; default 512M")
+      ->group(kRareOptions);
+  add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
+  add_switch(app, "--table", table_, "compare cluster sizes and codecs");
+  add_switch(app, "--json", json_, "the same as --output=json");
+  add_parsed_option(
+      app, "--output", "AS", json_,
+      [](const std::string& value) -> Result<bool> {
+        if (value != "human" && value != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", value)));
+        return value == "json";
+      },
+      "human (the default) or json, with qemu-img's keys");
+}
+
+void MeasureCommand::check() const {
+  layout_.check();
+  if (source_.empty() && !options_.size) throw UsageError("SRC, or --size, is missing");
+  if (!source_.empty() && options_.size) throw UsageError("--size is instead of SRC");
+  if (table_ && (options_.size || exactly_))
+    throw UsageError("--table is an estimate of what SRC holds");
+  if (table_ && options_.copy.format == qcow2::Format::kRaw)
+    throw UsageError("--table is for QCOW2: a raw disk has neither clusters nor codecs");
+  if (table_ && source_ == "-") throw UsageError("--table: a pipe cannot be read several times");
+}
+
+Result<int> MeasureCommand::measure_one(const Console& console, const copy::Cancel& cancel) {
+  options_.budget = options_.copy.compression && !exactly_ ? sample_size_.value_or(kBudget) : 0;
+  ProgressDisplay progress(console.manner());
+  const auto measured = copy::measure(options_, progress, cancel);
+  progress.finish();
+  if (!measured) return fail(measured.error());
+  if (json_) {
+    RETURN_IF_ERROR(console.print(measure_report_json(*measured)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(measure_report(*measured)));
+  }
+  return kSuccess;
+}
+
+Result<int> MeasureCommand::measure_table(const Console& console, const copy::Cancel& cancel) {
+  const std::array<std::optional<qcow2::CompressionType>, 3> codecs = {
+      std::nullopt, qcow2::CompressionType::kDeflate, qcow2::CompressionType::kZstd};
+  options_.budget = sample_size_.value_or(kFieldBudget);
+  std::vector<MeasuredField> fields;
+  ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kMeasure);
+  Quiet quiet;
+  for (const unsigned bits : kTableBits)
+    for (const auto& codec : codecs) {
+      copy::MeasureOptions options = options_;
+      options.copy.image.cluster_bits = bits;
+      options.copy.compression = codec;
+      options.copy.image.compression_type = codec;
+      if (codec != options_.copy.compression) options.copy.compression_level = 0;
+      ASSIGN_OR_RETURN(const auto measured, copy::measure(options, quiet, cancel));
+      fields.push_back({bits, codec, measured});
+      progress.update(fields.size(), kTableBits.size() * codecs.size());
+    }
+  progress.finish();
+  if (json_) {
+    RETURN_IF_ERROR(console.print(measure_table_json(fields)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(measure_table_text(fields)));
+  }
+  return kSuccess;
+}
+
+Result<int> MeasureCommand::run(const Console& console) {
+  options_.copy.source = source_;
+  if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
+  RETURN_IF_ERROR(layout_.settle(options_.copy));
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);
+  if (!done && done.error().kind() == Error::Kind::kCancelled)
+    return fail(Error::cancelled().with_context("not measured to the end"));
+  return done;
+}
+
+}  // namespace tool
