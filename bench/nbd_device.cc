@@ -7,6 +7,7 @@
 #include <cstring>
 #include <latch>
 #include <list>
+#include <optional>
 #include <thread>
 
 #include "qcow2/aligned_buffer.h"
@@ -60,6 +61,8 @@ class NbdDevice::Worker {
       RETURN_IF_ERROR(send());
       if (in_flight_ > 0) {
         RETURN_IF_ERROR(connection_.work());
+      } else if (error_) {
+        return qcow2::fail(std::move(*error_));
       } else if (ended_) {
         return {};
       } else {
@@ -69,6 +72,8 @@ class NbdDevice::Worker {
   }
 
   bool idle() const { return in_flight_ == 0; }
+  // Whether what went wrong was an answer of the server, which is well itself.
+  bool answered_error() const { return error_.has_value(); }
 
  private:
   Result<void> take_answers(Tally& tally) {
@@ -78,9 +83,14 @@ class NbdDevice::Worker {
       --in_flight_;
       slot.flush ? schedule_.flushed() : schedule_.done();
       if (slot.errnum != 0) {
+        // The rest is waited for: a server does not like it when its answers find nobody.
         const char* const what = slot.flush ? "flush" : load_.write ? "write" : "read";
-        return qcow2::fail(Error::system(
-            slot.errnum, fmt::format("{}: {} at {:#x}", connection_.name(), what, slot.at)));
+        if (!error_)
+          error_ = Error::system(slot.errnum,
+                                 fmt::format("{}: {} at {:#x}", connection_.name(), what, slot.at));
+        schedule_.end();
+        ended_ = true;
+        continue;
       }
       const auto took =
           std::chrono::duration_cast<std::chrono::nanoseconds>(slot.answered - slot.sent);
@@ -129,6 +139,7 @@ class NbdDevice::Worker {
   std::vector<Slot> slots_;
   unsigned in_flight_ = 0;
   bool ended_ = false;
+  std::optional<Error> error_;  // the first answer that was one
 };
 
 Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target, unsigned connections,
@@ -187,8 +198,10 @@ void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
         // What is still under way would be answered into memory that is gone.
         if (!worker.idle()) connections_[i].reset();
         if (!done) {
+          Error error = std::move(done).error();
           bool final = false;
-          stop_.fail(endpoint_->explain(std::move(done).error(), final));
+          stop_.fail(worker.answered_error() ? std::move(error)
+                                             : endpoint_->explain(std::move(error), final));
           schedule.end();
         }
       }
