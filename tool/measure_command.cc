@@ -24,7 +24,7 @@ namespace {
 // Bytes that are read for an estimate: a few seconds of a good codec.
 constexpr uint64_t kBudget = 512 << 20;
 // For one field of the table.
-constexpr uint64_t kFieldBudget = 64 << 20;
+constexpr uint64_t kFieldBudget = 256 << 20;
 constexpr std::array<unsigned, 6> kTableBits = {14, 15, 16, 17, 18, 20};
 
 // Of one field; the table has a progress of its own.
@@ -60,7 +60,8 @@ void MeasureCommand::add_options(CLI::App& app) {
       "instead of SRC: an empty disk of this size");
   add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, text,
                     "the disk as it was at an internal snapshot");
-  add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC");
+  add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC")
+      ->group(kRareOptions);
   add_parsed_option(
       app, "--sample-size", "SIZE", sample_size_,
       [](const std::string& value) -> Result<std::optional<uint64_t>> {
@@ -72,7 +73,7 @@ void MeasureCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
-  add_switch(app, "--json", json_, "the same as --output=json");
+  add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
   add_parsed_option(
       app, "--output", "AS", json_,
       [](const std::string& value) -> Result<bool> {

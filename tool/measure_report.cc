@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "tool/size_text.h"
 
@@ -82,11 +83,11 @@ const MeasuredField& advised_field(const std::vector<MeasuredField>& fields) {
   const MeasuredField* best = nullptr;
   for (const MeasuredField& it : fields) {
     if (static_cast<double>(it.measured.file_size) > least * (1 + kHardly)) continue;
-    // Plain clusters cost nothing to read.
-    const auto price = [](const MeasuredField& field) {
-      return field.codec ? field.cluster_bits : 0;
+    // Plain clusters cost nothing to read; of two choices with one price, the smaller.
+    const auto rank = [](const MeasuredField& field) {
+      return std::pair(field.codec ? field.cluster_bits : 0, field.measured.file_size);
     };
-    if (!best || price(it) < price(*best)) best = &it;
+    if (!best || rank(it) < rank(*best)) best = &it;
   }
   return *best;
 }
@@ -116,6 +117,9 @@ std::string measure_table_text(const std::vector<MeasuredField>& fields) {
   text += fmt::format("\nTake --compression={} --cluster-size={}k: {}", codec_name(advised.codec),
                       (uint64_t{1} << advised.cluster_bits) >> 10,
                       human_size(advised.measured.file_size));
+  if (!advised.measured.exact)
+    text += fmt::format(", from {} to {}", human_size(advised.measured.low),
+                        human_size(advised.measured.high));
   if (advised.codec)
     text += fmt::format(".  Its price: who reads 4 KiB anywhere has {} read and decoded",
                         human_size(uint64_t{1} << advised.cluster_bits));

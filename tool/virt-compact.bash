@@ -33,7 +33,7 @@ _virt_compact()
     --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
       | --create | --delete | --depth | --disk | --duration | --export | --filesystems | \
       --flush-interval | --ignore | --key | --max-length | --offset | --options | --pattern | \
-      --rate-limit | --request-size | --requests | --retries | --rounds | --seed | --snapshot \
+      --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size | --snapshot \
       | --sparse | --start-offset | --step | --threads | -m | -o) return ;;
   esac
 
