@@ -20,8 +20,8 @@
 #include "filters/shared_values.h"
 #include "plugin/cache_request.h"
 #include "plugin/extent_list.h"
-#include "plugin/printable.h"
 #include "plugin/snapshot_exports.h"
+#include "qcow2/printable.h"
 
 namespace {
 
@@ -64,7 +64,7 @@ Connection& connection_of(void* handle) {
 }
 
 void report(const Error& error, int* err) {
-  nbdkit_error("qcow2 filter: %s", plugin::printable(error.message()).c_str());
+  nbdkit_error("qcow2 filter: %s", qcow2::printable(error.message()).c_str());
   // EOPNOTSUPP would be taken for an answer, not an error.
   *err = error.errnum() == EOPNOTSUPP ? EIO : error.errnum();
 }
@@ -92,7 +92,7 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_b
   const auto block = filters::block_size_of(next);
   const int can_share = next->can_multi_conn(next);
   const std::string name =
-      below.empty() ? "the image below" : "the image below, '" + plugin::printable(below) + "'";
+      below.empty() ? "the image below" : "the image below, '" + qcow2::printable(below) + "'";
   if (size == -1 || !block || can_share == -1)
     return qcow2::fail(Error::system(EIO, name + ": the layer below does not say what it is"));
 
@@ -114,7 +114,7 @@ int set_cache_size(const char* key, const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size == -1) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("%s=%s: 64K at least", key, plugin::printable(value).c_str());
+    nbdkit_error("%s=%s: 64K at least", key, qcow2::printable(value).c_str());
     return -1;
   }
   cache_size = static_cast<uint64_t>(size);
@@ -160,7 +160,7 @@ std::vector<plugin::Export> exports_in(nbdkit_backend* backend) {
   };
   const auto exports = look();
   if (!exports)
-    nbdkit_debug("qcow2 filter: %s", plugin::printable(exports.error().message()).c_str());
+    nbdkit_debug("qcow2 filter: %s", qcow2::printable(exports.error().message()).c_str());
   next->finalize(next.get());
   return exports.value_or(std::vector<plugin::Export>());
 }

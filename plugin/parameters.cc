@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "plugin/printable.h"
 #include "qcow2/geometry.h"
+#include "qcow2/printable.h"
 
 namespace plugin {
 
@@ -20,7 +20,7 @@ constexpr int64_t kMinCacheSize = 64 << 10;
 int choose(const char* key, const char* value, const char* yes, const char* no, bool& chosen) {
   const std::string_view word = value;
   if (word != yes && word != no) {
-    nbdkit_error("%s=%s: it is %s or %s", key, printable(word).c_str(), yes, no);
+    nbdkit_error("%s=%s: it is %s or %s", key, qcow2::printable(word).c_str(), yes, no);
     return -1;
   }
   chosen = word == yes;
@@ -64,7 +64,7 @@ int Parameters::set(const char* key, const char* value) {
   if (name == "create") return parse_bool(value, create_);
   if (name == "size") return set_size(value);
   if (name == "cluster-size") return set_cluster_size(value);
-  nbdkit_error("unknown parameter '%s'", printable(name).c_str());
+  nbdkit_error("unknown parameter '%s'", qcow2::printable(name).c_str());
   return -1;
 }
 
@@ -132,7 +132,7 @@ int Parameters::set_detect_zeroes(const char* value) {
   } else if (word == "unmap") {
     config_.write.detect_zeroes = DetectZeroes::kUnmap;
   } else {
-    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", printable(word).c_str());
+    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", qcow2::printable(word).c_str());
     return -1;
   }
   return 0;
@@ -142,7 +142,7 @@ int Parameters::set_cache_size(const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size < 0) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("cache-size=%s: 64K at least", printable(value).c_str());
+    nbdkit_error("cache-size=%s: 64K at least", qcow2::printable(value).c_str());
     return -1;
   }
   config_.open.cache_size = static_cast<uint64_t>(size);
@@ -172,7 +172,7 @@ int Parameters::set_cluster_size(const char* value) {
   const auto bytes = static_cast<uint64_t>(size);
   if (!std::has_single_bit(bytes) || bytes < (uint64_t{1} << qcow2::Geometry::kMinClusterBits) ||
       bytes > (uint64_t{1} << qcow2::Geometry::kMaxClusterBits)) {
-    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", printable(value).c_str());
+    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", qcow2::printable(value).c_str());
     return -1;
   }
   image_.cluster_bits = static_cast<unsigned>(std::countr_zero(bytes));

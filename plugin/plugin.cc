@@ -20,9 +20,9 @@
 #include "plugin/cache_request.h"
 #include "plugin/extent_list.h"
 #include "plugin/parameters.h"
-#include "plugin/printable.h"
 #include "plugin/served_image.h"
 #include "qcow2/create_image.h"
+#include "qcow2/printable.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -57,7 +57,7 @@ Connection& connection_of(void* handle) {
 }
 
 void report(const Error& error) {
-  nbdkit_error("%s", plugin::printable(error.message()).c_str());
+  nbdkit_error("%s", qcow2::printable(error.message()).c_str());
   // EOPNOTSUPP would be taken for an answer, not an error: see on_zero ().
   nbdkit_set_error(error.errnum() == EOPNOTSUPP ? EIO : error.errnum());
 }
@@ -169,7 +169,7 @@ void* on_open(int readonly) noexcept {
     if (!readonly) {
       std::string why;
       if (answer(image->start_writing(**disk, why)) == -1) return nullptr;
-      if (!why.empty()) nbdkit_error("served read-only: %s", plugin::printable(why).c_str());
+      if (!why.empty()) nbdkit_error("served read-only: %s", qcow2::printable(why).c_str());
     }
     auto connection = std::make_unique<Connection>();
     connection->writable = !readonly && (*disk)->write_path() != nullptr;

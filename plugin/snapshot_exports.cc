@@ -6,7 +6,7 @@
 #include <ctime>
 #include <unordered_map>
 
-#include "plugin/printable.h"
+#include "qcow2/printable.h"
 
 namespace plugin {
 
@@ -21,7 +21,7 @@ constexpr size_t kMostExports = 10000;
 constexpr size_t kLongestShown = 256;
 
 std::string shown(const std::string& text) {
-  return printable(std::string_view(text).substr(0, kLongestShown));
+  return qcow2::printable(std::string_view(text).substr(0, kLongestShown));
 }
 
 }  // namespace
@@ -52,7 +52,8 @@ std::vector<Export> list_snapshot_exports(const std::vector<Snapshot>& snapshots
     if (exports.size() + 1 == kMostExports) break;
     for (const std::string* word : {&snapshot.name, &snapshot.id}) {
       std::string name = fmt::format("{}{}", kSnapshotPrefix, *word);
-      if (found.at(*word) != &snapshot || name.size() > kLongestText || printable(name) != name)
+      if (found.at(*word) != &snapshot || name.size() > kLongestText ||
+          qcow2::printable(name) != name)
         continue;
       exports.push_back({std::move(name), describe(snapshot)});
       break;

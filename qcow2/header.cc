@@ -7,6 +7,7 @@
 #include <span>
 
 #include "qcow2/byte_order.h"
+#include "qcow2/printable.h"
 
 namespace qcow2 {
 
@@ -21,13 +22,6 @@ constexpr uint8_t kIncompatibleFeature = 0;
 
 std::string text(Bytes bytes) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
-
-// What a message may show of a string from an image: no control characters.
-std::string printable(std::string name) {
-  std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
-  return name;
 }
 
 Failure corrupt(std::string message) {

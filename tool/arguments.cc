@@ -68,6 +68,17 @@ CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
       ->disable_flag_override();
 }
 
+CLI::Option* add_output_option(CLI::App& app, bool& json, const std::string& description) {
+  return add_parsed_option(
+      app, "--output", "AS", json,
+      [](const std::string& text) -> qcow2::Result<bool> {
+        if (text == "human" || text == "json") return text == "json";
+        return qcow2::fail(
+            qcow2::Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+      },
+      description);
+}
+
 void add_manner_options(CLI::App& app, Manner& manner) {
   add_switch(app, "-q,--quiet", manner.quiet, "print no progress, no summary and no warnings");
   add_switch(app, "-v,--verbose", manner.verbose, "say more");

@@ -40,6 +40,9 @@ CLI::Option* add_parsed_option(CLI::App& app, const std::string& names,
 CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
                         const std::string& description);
 
+// --output human|json: whether it is to be JSON.
+CLI::Option* add_output_option(CLI::App& app, bool& json, const std::string& description);
+
 // -q, -v, -p and --color.
 void add_manner_options(CLI::App& app, Manner& manner);
 

@@ -104,12 +104,7 @@ void BenchCommand::add_load_options(CLI::App& app) {
 }
 
 void BenchCommand::add_file_options(CLI::App& app) {
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "of a file, qcow2 or raw; found out if not given")
+  add_format_option(app, "-f,--format", format_, "of a file, qcow2 or raw; found out if not given")
       ->group(kRareOptions);
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to the file")
       ->group(kRareOptions);
@@ -152,14 +147,7 @@ void BenchCommand::add_options(CLI::App& app) {
       "of DISK and OTHER; default 5");
   add_switch(app, "--no-warm-up", no_warm_up_, "no first round that does not count")
       ->group(kRareOptions);
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "human (the default) or json");
+  add_output_option(app, json_, "human (the default) or json");
 }
 
 void BenchCommand::check() const {

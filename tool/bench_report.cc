@@ -5,8 +5,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "qcow2/printable.h"
 #include "tool/size_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -201,7 +201,8 @@ std::string bench_report(const Comparison& result, const bench::ComparisonOption
   using Round = Comparison::Round;
   const Round& first = result.rounds.front();
   std::string text = sending_line(options.load) + flush_line(options.load);
-  text += fmt::format("A: {}\nB: {}\n", printable(first.a.name), printable(first.b.name));
+  text +=
+      fmt::format("A: {}\nB: {}\n", qcow2::printable(first.a.name), qcow2::printable(first.b.name));
   if (first.a.size != first.b.size)
     text += fmt::format("The disks differ in size: only the first {} of each are touched.\n",
                         human_size(std::min(first.a.size, first.b.size)));

@@ -51,12 +51,8 @@ const char* CheckCommand::description() const {
 
 void CheckCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of FILE, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_,
+                    "format of FILE, qcow2 or raw; found out if not given");
   add_switch(app, "--deep", options_.deep, "decode every compressed cluster, too");
   add_parsed_option(
       app, "-r,--repair", "WHAT", repair_,
@@ -71,14 +67,7 @@ void CheckCommand::add_options(CLI::App& app) {
                     "what -r overwrites; default: FILE.undo");
   add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "human (the default) or json, with qemu-img's keys");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   add_parsed_option(
       app, "-m,--threads", "N", options_.threads,
       [](const std::string& text) -> Result<unsigned> {

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "qcow2/printable.h"
 #include "tool/survey_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -77,8 +77,8 @@ std::string check_repairs(const CheckReport& report) {
   return fmt::format(
       "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
       "corruptions\n\nTo take it back: virt-compact check --apply-undo {} {}\n\n",
-      report.leaks_fixed, report.corruptions_fixed, printable(report.undo_file),
-      printable(report.filename));
+      report.leaks_fixed, report.corruptions_fixed, qcow2::printable(report.undo_file),
+      qcow2::printable(report.filename));
 }
 
 std::string check_summary(const CheckReport& report) {

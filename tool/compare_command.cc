@@ -90,14 +90,11 @@ const char* CompareCommand::description() const {
 }
 
 void CompareCommand::add_options(CLI::App& app) {
-  const auto format = [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-    return parse_format(text);
-  };
   app.add_option("A", a_);
   app.add_option("B", b_);
-  add_parsed_option(app, "-f,--format", "FMT", a_format_, format,
+  add_format_option(app, "-f,--format", a_format_,
                     "format of A, qcow2 or raw; found out if not given");
-  add_parsed_option(app, "-F,--second-format", "FMT", b_format_, format, "format of B");
+  add_format_option(app, "-F,--second-format", b_format_, "format of B");
   add_switch(app, "-s,--strict", options_.strict,
              "sizes, and what is allocated, must be the same too");
   add_switch(app, "-U,--force-share", force_share_, "even if somebody writes to them");
@@ -118,14 +115,7 @@ void CompareCommand::add_options(CLI::App& app) {
       },
       "to an NBD server; default 4");
   add_switch(app, "--json", json_, "list every difference, as JSON");
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "human (the default) or json");
+  add_output_option(app, json_, "human (the default) or json");
 }
 
 void CompareCommand::check() const {

@@ -4,6 +4,8 @@
 
 #include <cerrno>
 
+#include "qcow2/printable.h"
+
 namespace tool {
 
 namespace {
@@ -14,7 +16,7 @@ constexpr int kStandardError = STDERR_FILENO;
 void say(std::string_view kind, std::string_view message) {
   std::string line = "virt-compact: ";
   line += kind;
-  line += printable(message);
+  line += qcow2::printable(message);
   line += '\n';
   // In one piece, so that lines of several programs do not mix.  There is nobody to tell when
   // standard error itself does not work.
@@ -45,7 +47,7 @@ void Console::tell(std::string_view text) const {
 }
 
 void Console::hint(std::string_view text) const {
-  (void)write_all(kStandardError, printable(text) + '\n');
+  (void)write_all(kStandardError, qcow2::printable(text) + '\n');
 }
 
 qcow2::Result<void> Console::print(std::string_view text) const {

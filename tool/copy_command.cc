@@ -8,11 +8,10 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/copy_report.h"
+#include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/image_info.h"
 #include "tool/join_words.h"
-#include "tool/progress_display.h"
-#include "tool/signals.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -82,18 +81,10 @@ void CopyCommand::add_options(CLI::App& app) {
   const auto text = [](const std::string& value) -> Result<std::string> { return value; };
   app.add_option("SRC", options_.source);
   app.add_option("DST", options_.destination);
-  add_parsed_option(
-      app, "-f,--format", "FMT", options_.source_format,
-      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(value);
-      },
-      "format of SRC, qcow2 or raw; found out if not given");
-  add_parsed_option(
-      app, "-O,--output-format", "FMT", options_.format,
-      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(value);
-      },
-      "of DST: qcow2 (default for files), or raw");
+  add_format_option(app, "-f,--format", options_.source_format,
+                    "format of SRC, qcow2 or raw; found out if not given");
+  add_format_option(app, "-O,--output-format", options_.format,
+                    "of DST: qcow2 (default for files), or raw");
   layout_.add_options(app);
   add_parsed_option(app, "-B,--backing", "BASE", base_, text,
                     "keep this backing file of SRC behind DST");
@@ -205,29 +196,20 @@ Result<int> CopyCommand::run(const Console& console) {
   const auto source = is_file ? read_image_info(options_.source, look)
                               : Result<ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));
-  copy::Cancel cancel;
-  const StopSignals signals(cancel);
-  ProgressDisplay progress(console.manner());
-  const auto summary = copy::copy(options_, progress, cancel);
-  progress.finish();
-  if (!summary) {
-    if (summary.error().kind() == Error::Kind::kCancelled)
-      return fail(Error::cancelled().with_context(options_.destination + ": not written"));
-    return fail(summary.error());
-  }
+  ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
   const std::string lost = options_.destination + ": complete, but its summary is lost";
   if (json_) {
-    RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, *summary)), lost));
+    RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, summary)), lost));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
   if (options_.destination == "-") {
-    console.tell(copy_report(options_, *summary, Palette(false)));
+    console.tell(copy_report(options_, summary, Palette(false)));
     return kSuccess;
   }
   RETURN_IF_ERROR(
-      qcow2::with_context(console.print(copy_report(options_, *summary, console.palette())), lost));
+      qcow2::with_context(console.print(copy_report(options_, summary, console.palette())), lost));
   return kSuccess;
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "qcow2/printable.h"
 #include "tool/progress_bar.h"
 #include "tool/size_text.h"
 
@@ -138,9 +139,9 @@ ordered_json size_json(const CopySummary::FileSize& size) {
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
   const std::string sizes = size_table(summary);
-  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}", printable(options.source),
-                     printable(options.destination), headline(options, summary, palette), sizes,
-                     sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}", qcow2::printable(options.source),
+                     qcow2::printable(options.destination), headline(options, summary, palette),
+                     sizes, sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
                      time_line(summary));
 }
 

@@ -6,13 +6,14 @@
 
 #include "copy/copier.h"
 #include "copy/flatten.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/copy_report.h"
+#include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -30,10 +31,11 @@ std::string report(const std::string& overlay, const copy::FlattenSummary& summa
       "  {:<12}{:>10}  before {}\n"
       "  {:<12}{:>10}  before {}\n\n"
       "  {} disk in {:.1f} s\n",
-      printable(overlay), printable(summary.backing_file), "from it", human_size(summary.written),
-      human_size(summary.zeros), "on disk", human_size(summary.blocks_after),
-      human_size(summary.blocks_before), "length", human_size(summary.length_after),
-      human_size(summary.length_before), human_size(summary.virtual_size), summary.elapsed.count());
+      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
+      human_size(summary.written), human_size(summary.zeros), "on disk",
+      human_size(summary.blocks_after), human_size(summary.blocks_before), "length",
+      human_size(summary.length_after), human_size(summary.length_before),
+      human_size(summary.virtual_size), summary.elapsed.count());
 }
 
 std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary) {
@@ -60,12 +62,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   app.add_option("OVERLAY", overlay_);
   app.add_option("[DST]", destination_);
   add_switch(app, "--in-place", in_place_, "write what is missing into OVERLAY itself");
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of OVERLAY; found out if not given");
+  add_format_option(app, "-f,--format", format_, "format of OVERLAY; found out if not given");
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--json", json_, "print the summary as JSON");
@@ -89,19 +86,10 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
   options.destination = destination_;
   options.overwrite = force_;
   options.force_share = force_share_;
-  copy::Cancel cancel;
-  const StopSignals signals(cancel);
-  ProgressDisplay progress(console.manner());
-  const auto summary = copy::copy(options, progress, cancel);
-  progress.finish();
-  if (!summary) {
-    if (summary.error().kind() == Error::Kind::kCancelled)
-      return fail(Error::cancelled().with_context(destination_ + ": not written"));
-    return fail(summary.error());
-  }
-  if (json_) return console.print(copy_report_json(options, *summary));
+  ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
+  if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};
-  return console.print(copy_report(options, *summary, console.palette()));
+  return console.print(copy_report(options, summary, console.palette()));
 }
 
 Result<void> FlattenCommand::in_place(const Console& console) const {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "copy/any_source.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -10,7 +11,6 @@
 #include "tool/info_report.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -26,23 +26,12 @@ const char* InfoCommand::description() const {
 
 void InfoCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of FILE, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_,
+                    "format of FILE, qcow2 or raw; found out if not given");
   add_switch(app, "--backing-chain", backing_chain_, "also of each backing file, one by one");
   add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "human (the default) or json, with qemu-img's keys");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
 }
 
 void InfoCommand::check() const {
@@ -108,10 +97,10 @@ Result<int> InfoCommand::run(const Console& console) {
     if (it.survey && it.survey->damages > 0)
       console.warning(fmt::format(
           "{}: the tables are damaged, and the figures leave out what cannot be followed: {}{}",
-          it.filename, printable(it.survey->first_damage),
+          it.filename, qcow2::printable(it.survey->first_damage),
           it.survey->damages > 1 ? fmt::format(", and {} more", it.survey->damages - 1) : ""));
     for (const std::string& missing : it.missing) {
-      console.error(fmt::format("{}: {}", it.filename, printable(missing)));
+      console.error(fmt::format("{}: {}", it.filename, qcow2::printable(missing)));
       code = kFailure;
     }
   }

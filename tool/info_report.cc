@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "qcow2/printable.h"
 #include "tool/feature_names.h"
 #include "tool/size_text.h"
 #include "tool/survey_text.h"
@@ -69,7 +70,7 @@ std::string snapshot_list(const std::vector<Snapshot>& snapshots, const Palette&
   std::vector<std::vector<std::string>> rows = {
       {"ID", "TAG", "DISK SIZE", "VM SIZE", "DATE", "VM CLOCK"}};
   for (const Snapshot& it : snapshots)
-    rows.push_back({printable(it.id), printable(it.name), human_size(it.disk_size),
+    rows.push_back({qcow2::printable(it.id), qcow2::printable(it.name), human_size(it.disk_size),
                     human_size(it.vm_state_size), date_text(it), vm_clock_text(it)});
   std::vector<size_t> widths(rows.front().size());
   for (const auto& row : rows)
@@ -130,8 +131,8 @@ std::string bitmap_list(const std::vector<Bitmap>& bitmaps) {
     unsigned flag = 0;
     if (it.in_use()) text += fmt::format("                [{}]: in-use\n", flag++);
     if (it.automatic()) text += fmt::format("                [{}]: auto\n", flag++);
-    text += fmt::format("            name: {}\n            granularity: {}\n", printable(it.name),
-                        it.granularity());
+    text += fmt::format("            name: {}\n            granularity: {}\n",
+                        qcow2::printable(it.name), it.granularity());
   }
   return text;
 }
@@ -141,8 +142,8 @@ std::string features(const Header& header, const Palette& palette) {
   const auto line = [&](const char* name, FeatureKind kind) {
     const auto names = feature_names(header, kind);
     if (!names.empty())
-      text +=
-          fmt::format("    {}: {}\n", name, printable(fmt::format("{}", fmt::join(names, ", "))));
+      text += fmt::format("    {}: {}\n", name,
+                          qcow2::printable(fmt::format("{}", fmt::join(names, ", "))));
   };
   line("incompatible", FeatureKind::kIncompatible);
   line("compatible", FeatureKind::kCompatible);
@@ -231,7 +232,7 @@ ordered_json format_specific_json(const ImageInfo& info) {
 std::string info_report(const ImageInfo& info, bool verbose, const Palette& palette) {
   std::string text;
   const auto line = [&](std::string_view name, std::string_view value) {
-    text += fmt::format("{}: {}\n", name, printable(value));
+    text += fmt::format("{}: {}\n", name, qcow2::printable(value));
   };
   line("image", info.filename);
   line("file format", to_string(info.format));

@@ -14,7 +14,6 @@
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -33,12 +32,8 @@ const char* MapCommand::description() const {
 
 void MapCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of FILE, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_,
+                    "format of FILE, qcow2 or raw; found out if not given");
   add_parsed_option(
       app, "-s,--start-offset", "OFFSET", start_,
       [](const std::string& text) { return parse_size(text); },

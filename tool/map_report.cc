@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "tool/terminal.h"
+#include "qcow2/printable.h"
 
 namespace tool {
 
@@ -58,7 +58,8 @@ Result<void> MapReport::add(const MapEntry& entry, const std::string& file) {
   }
   if (!entry.data || entry.zero) return {};
   return put(fmt::format("{:<16}{:<16}{:<16}{}\n", hex(entry.start), hex(entry.length),
-                         entry.compressed ? "compressed" : hex(*entry.offset), printable(file)));
+                         entry.compressed ? "compressed" : hex(*entry.offset),
+                         qcow2::printable(file)));
 }
 
 Result<void> MapReport::end() {

@@ -42,13 +42,10 @@ const char* MeasureCommand::description() const {
 
 void MeasureCommand::add_options(CLI::App& app) {
   const auto text = [](const std::string& value) -> Result<std::string> { return value; };
-  const auto format = [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
-    return parse_format(value);
-  };
   app.add_option("SRC", source_);
-  add_parsed_option(app, "-f,--format", "FMT", options_.copy.source_format, format,
+  add_format_option(app, "-f,--format", options_.copy.source_format,
                     "format of SRC, qcow2 or raw; found out if not given");
-  add_parsed_option(app, "-O,--output-format", "FMT", options_.copy.format, format,
+  add_format_option(app, "-O,--output-format", options_.copy.format,
                     "of the copy: qcow2 (default), or raw");
   layout_.add_options(app);
   add_parsed_option(
@@ -74,14 +71,7 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& value) -> Result<bool> {
-        if (value != "human" && value != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", value)));
-        return value == "json";
-      },
-      "human (the default) or json, with qemu-img's keys");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
 }
 
 void MeasureCommand::check() const {

@@ -83,12 +83,8 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
                     "of the old disk's name; default: .bak");
   add_switch(app, "--no-backup", no_backup_, "remove the old disk");
-  add_parsed_option(
-      app, "-f,--format", "FMT", options_.format,
-      [](const std::string& value) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(value);
-      },
-      "of DISK, qcow2 or raw; found out if not given")
+  add_format_option(app, "-f,--format", options_.format,
+                    "of DISK, qcow2 or raw; found out if not given")
       ->group(kRareOptions);
   add_switch(app, "--force", options_.overwrite, "replace OUT if it exists")->group(kRareOptions);
   add_parsed_option(

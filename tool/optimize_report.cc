@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "qcow2/printable.h"
 #include "tool/size_text.h"
 #include "tool/trim_report.h"
 
@@ -42,7 +43,8 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
                             const Palette& palette) {
   const DiskFigures& before = report.before;
   const DiskFigures& after = report.after;
-  std::string text = fmt::format("{} -> {}\n", printable(disk), printable(report.result));
+  std::string text =
+      fmt::format("{} -> {}\n", qcow2::printable(disk), qcow2::printable(report.result));
   const bool smaller = before.on_disk > after.on_disk;
   const uint64_t difference =
       smaller ? before.on_disk - after.on_disk : after.on_disk - before.on_disk;
@@ -73,7 +75,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
                         report.steps[i].elapsed.count());
   text += "\n";
   if (!report.backup.empty())
-    text += fmt::format("  the old disk is {}\n", printable(report.backup));
+    text += fmt::format("  the old disk is {}\n", qcow2::printable(report.backup));
   return text;
 }
 

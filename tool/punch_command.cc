@@ -6,12 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "copy/any_source.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -94,9 +94,9 @@ Result<int> PunchCommand::run(const Console& console) {
   RETURN_IF_ERROR(console.print(fmt::format(
       "{}\n{} given back\n\n  {:<12}{:>10}\n  {:<12}{:>10}  in blocks of {}\n  {} disk in {:.1f} "
       "s\n",
-      printable(target->name()), human_size(summary->punched), "read", human_size(summary->scanned),
-      "zeros", human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),
-      summary->elapsed.count())));
+      qcow2::printable(target->name()), human_size(summary->punched), "read",
+      human_size(summary->scanned), "zeros", human_size(summary->zero), human_size(summary->unit),
+      human_size(summary->disk_size), summary->elapsed.count())));
   return kSuccess;
 }
 

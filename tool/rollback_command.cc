@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "optimize/disk_swap.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -42,11 +42,12 @@ Result<int> RollbackCommand::run(const Console& console) {
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
-  RETURN_IF_ERROR(console.print(
-      done.backup.empty() ? fmt::format("{} is the disk as it was; what was there is removed\n",
-                                        printable(done.disk))
-                          : fmt::format("{} is the disk as it was; what was there is {} now\n",
-                                        printable(done.disk), printable(done.backup))));
+  RETURN_IF_ERROR(
+      console.print(done.backup.empty()
+                        ? fmt::format("{} is the disk as it was; what was there is removed\n",
+                                      qcow2::printable(done.disk))
+                        : fmt::format("{} is the disk as it was; what was there is {} now\n",
+                                      qcow2::printable(done.disk), qcow2::printable(done.backup))));
   return kSuccess;
 }
 

@@ -5,14 +5,13 @@
 #include <time.h>
 
 #include "copy/copier.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/copy_report.h"
+#include "tool/copy_run.h"
 #include "tool/formats.h"
-#include "tool/progress_display.h"
-#include "tool/signals.h"
 #include "tool/size_text.h"
 #include "tool/snapshot_list.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -58,22 +57,10 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_name("-d,--delete", remove_, "delete the snapshot, and make the file shorter");
   add_name("-a,--apply", apply_, "make the disk what it was: what it is now is lost");
   add_name("--export", export_, "copy the disk of the snapshot to DST, a fresh image");
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of DISK: only qcow2 has snapshots");
+  add_format_option(app, "-f,--format", format_, "format of DISK: only qcow2 has snapshots");
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
   add_switch(app, "--force", force_, "replace DST");
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "list as human (the default) or json, with qemu-img's keys");
+  add_output_option(app, json_, "list as human (the default) or json, with qemu-img's keys");
 }
 
 void SnapshotCommand::check() const {
@@ -124,9 +111,10 @@ Result<void> SnapshotCommand::change(const Console& console) const {
         console.warning(
             fmt::format("{}: has a snapshot '{}' already, with the id {}: that one is "
                         "meant by the name, the new one has an id of its own",
-                        disk_, printable(create_), printable(it.id)));
+                        disk_, qcow2::printable(create_), qcow2::printable(it.id)));
     ASSIGN_OR_RETURN(const std::string id, editor->create(create_, now()));
-    console.note(fmt::format("{}: snapshot '{}' has the id {}", disk_, printable(create_), id));
+    console.note(
+        fmt::format("{}: snapshot '{}' has the id {}", disk_, qcow2::printable(create_), id));
   } else if (!remove_.empty()) {
     RETURN_IF_ERROR(editor->remove(remove_));
   } else {
@@ -149,18 +137,10 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
   options.destination = destination_;
   options.overwrite = force_;
   options.force_share = force_share_;
-  copy::Cancel cancel;
-  const StopSignals signals(cancel);
-  ProgressDisplay progress(console.manner());
-  const auto summary = copy::copy(options, progress, cancel);
-  progress.finish();
-  if (!summary) {
-    if (summary.error().kind() == Error::Kind::kCancelled)
-      return fail(Error::cancelled().with_context(destination_ + ": not written"));
-    return fail(summary.error());
-  }
+  ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
+  if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};
-  return console.print(copy_report(options, *summary, console.palette()));
+  return console.print(copy_report(options, summary, console.palette()));
 }
 
 Result<int> SnapshotCommand::run(const Console& console) {

@@ -5,8 +5,8 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "qcow2/printable.h"
 #include "tool/size_text.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -41,8 +41,8 @@ std::string snapshot_list(const std::vector<Snapshot>& snapshots) {
   text += fmt::format(fmt::runtime(kRow), "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
   for (const Snapshot& it : snapshots)
     text += fmt::format(
-        fmt::runtime(kRow), printable(it.id), printable(it.name), human_size(it.vm_state_size),
-        date_text(it), clock_text(it),
+        fmt::runtime(kRow), qcow2::printable(it.id), qcow2::printable(it.name),
+        human_size(it.vm_state_size), date_text(it), clock_text(it),
         it.instruction_count == UINT64_MAX ? std::string() : std::to_string(it.instruction_count));
   return text;
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "qcow2/printable.h"
+
 namespace tool {
 
 namespace {
@@ -31,7 +33,7 @@ StepLines::StepLines(const Console& console, bool output_taken)
 void StepLines::step(const std::string& what) {
   if (!lines_) return;
   const std::chrono::duration<double> since = std::chrono::steady_clock::now() - start_;
-  const std::string line = fmt::format("[{:6.1f}] {}\n", since.count(), printable(what));
+  const std::string line = fmt::format("[{:6.1f}] {}\n", since.count(), qcow2::printable(what));
   // What cannot be said is no reason to stop half-way; the report at the end will be one.
   if (output_taken_)
     console_.tell(line);

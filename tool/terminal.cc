@@ -30,17 +30,4 @@ std::string Palette::paint(std::string_view attributes, std::string_view text) c
   return colored_ ? fmt::format("\x1b[{}m{}\x1b[0m", attributes, text) : std::string(text);
 }
 
-std::string printable(std::string_view text) {
-  std::string result;
-  result.reserve(text.size());
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f)
-      result += fmt::format("\\x{:02x}", byte);
-    else
-      result += c;
-  }
-  return result;
-}
-
 }  // namespace tool

@@ -33,8 +33,4 @@ class Palette {
   bool colored_;
 };
 
-// `text` with control characters replaced by \xNN: names come from images and command lines, and
-// must neither drive the terminal nor break a line.
-std::string printable(std::string_view text);
-
 }  // namespace tool

@@ -23,12 +23,8 @@ const char* TrimCommand::description() const {
 
 void TrimCommand::add_options(CLI::App& app) {
   app.add_option("DISK...", disks_);
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "format of DISK, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_,
+                    "format of DISK, qcow2 or raw; found out if not given");
   add_trimming_options(app, options_);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   add_switch(app, "--json", json_, "print the report as JSON");

@@ -63,12 +63,7 @@ void TuneCommand::add_options(CLI::App& app) {
       },
       "DOMAIN is a name there, such as qemu:///system");
   add_switch(app, "--guest", guest_, "enable fstrim.timer in the Linux on these disks");
-  add_parsed_option(
-      app, "-f,--format", "FMT", format_,
-      [](const std::string& text) -> Result<std::optional<qcow2::Format>> {
-        return parse_format(text);
-      },
-      "with --guest: of the disks, qcow2 or raw")
+  add_format_option(app, "-f,--format", format_, "with --guest: of the disks, qcow2 or raw")
       ->group(kRareOptions);
   add_switch(app, "--apply", apply_, "write it, not only show what would change");
   add_switch(app, "--dry-run", dry_run_, "only show what would change: the default");
@@ -85,14 +80,7 @@ void TuneCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--detect-zeroes", "MODE", settings_.detect_zeroes,
                     setting(&tune::Settings::detect_zeroes),
                     "unmap (the default), on, off, or keep");
-  add_parsed_option(
-      app, "--output", "AS", json_,
-      [](const std::string& text) -> Result<bool> {
-        if (text != "human" && text != "json")
-          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-        return text == "json";
-      },
-      "human (the default) or json");
+  add_output_option(app, json_, "human (the default) or json");
 }
 
 void TuneCommand::check() const {

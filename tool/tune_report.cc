@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "qcow2/printable.h"
 #include "tool/join_words.h"
-#include "tool/terminal.h"
 
 namespace tool {
 
@@ -14,16 +14,16 @@ namespace {
 using nlohmann::ordered_json;
 
 std::string disk_line(const tune::DiskReport& disk, bool applied) {
-  std::string text = printable(disk.target.empty() ? "(no target)" : disk.target);
-  if (!disk.source.empty()) text += " " + printable(disk.source);
+  std::string text = qcow2::printable(disk.target.empty() ? "(no target)" : disk.target);
+  if (!disk.source.empty()) text += " " + qcow2::printable(disk.source);
   text += ": ";
-  if (!disk.skipped.empty()) return text + "left alone: " + printable(disk.skipped) + "\n";
+  if (!disk.skipped.empty()) return text + "left alone: " + qcow2::printable(disk.skipped) + "\n";
   if (disk.changes.empty()) return text + "is as it should be\n";
   std::vector<std::string> changes;
   for (const tune::Change& it : disk.changes)
     changes.push_back(it.from.empty() ? fmt::format("{}='{}'", it.attribute, it.to)
                                       : fmt::format("{}='{}' (was '{}')", it.attribute, it.to,
-                                                    printable(it.from)));
+                                                    qcow2::printable(it.from)));
   return text + (applied ? "set " : "would set ") + join_words(changes, ", ") + "\n";
 }
 
@@ -62,8 +62,8 @@ StateText words_of(appliance::TimerReport::State state, bool applied) {
 std::string timer_report(const std::vector<appliance::TimerReport>& reports, bool applied) {
   std::string text;
   for (const auto& it : reports)
-    text += fmt::format("{}{}: {}\n", printable(it.root),
-                        it.product.empty() ? "" : " (" + printable(it.product) + ")",
+    text += fmt::format("{}{}: {}\n", qcow2::printable(it.root),
+                        it.product.empty() ? "" : " (" + qcow2::printable(it.product) + ")",
                         words_of(it.state, applied).words);
   return text;
 }
@@ -88,13 +88,13 @@ std::string tune_report(const TuneResult& result, bool verbose) {
     const bool wanted = disk.skipped.empty() || disk.format == "qcow2" || verbose;
     if (wanted) text += disk_line(disk, result.applied);
     for (const std::string& it : disk.advice)
-      text += fmt::format("{}: advice: {}\n", printable(disk.target), printable(it));
+      text += fmt::format("{}: advice: {}\n", qcow2::printable(disk.target), qcow2::printable(it));
   }
   if (result.tuning.disks.empty())
-    text += printable(result.name) + ": has no disks\n";
+    text += qcow2::printable(result.name) + ": has no disks\n";
   else if (text.empty())
-    text += printable(result.name) + ": has no disk that is qcow2\n";
-  for (const std::string& note : result.notes) text += printable(note) + "\n";
+    text += qcow2::printable(result.name) + ": has no disk that is qcow2\n";
+  for (const std::string& note : result.notes) text += qcow2::printable(note) + "\n";
   return text;
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "plugin/printable.h"
 #include "tests/catch_text.h"
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"
@@ -101,11 +100,4 @@ TEST_CASE("other names are errors that name the image", "[served-image]") {
     INFO(name);
     REQUIRE_FAILS_WITH((*image)->disk(name), "disk.qcow2: there is no ");
   }
-}
-
-TEST_CASE("what is logged has no control characters", "[served-image]") {
-  CHECK(plugin::printable("disk.qcow2") == "disk.qcow2");
-  CHECK(plugin::printable("Größe") == "Größe");
-  CHECK(plugin::printable("a\nb\x1b[31mc\x7f") == "a\\x0ab\\x1b[31mc\\x7f");
-  CHECK(plugin::printable(std::string_view("\0", 1)) == "\\x00");
 }

@@ -65,13 +65,6 @@ TEST_CASE("what does not say its width has 80 columns", "[terminal]") {
   CHECK(terminal_columns(terminal.fd()) == 80);
 }
 
-TEST_CASE("names do not drive the terminal", "[terminal]") {
-  CHECK(printable("disk.qcow2") == "disk.qcow2");
-  CHECK(printable("Größe") == "Größe");
-  CHECK(printable("a\nb\x1b[31mc\x7f") == "a\\x0ab\\x1b[31mc\\x7f");
-  CHECK(printable(std::string("\0", 1)) == "\\x00");
-}
-
 TEST_CASE("a palette without colour leaves text alone", "[terminal]") {
   CHECK(Palette(false).error("text") == "text");
   CHECK(Palette(true).bold("text") == "\x1b[1mtext\x1b[0m");

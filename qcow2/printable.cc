@@ -1,8 +1,8 @@
-#include "plugin/printable.h"
+#include "qcow2/printable.h"
 
 #include <fmt/format.h>
 
-namespace plugin {
+namespace qcow2 {
 
 std::string printable(std::string_view text) {
   std::string result;
@@ -17,4 +17,4 @@ std::string printable(std::string_view text) {
   return result;
 }
 
-}  // namespace plugin
+}  // namespace qcow2
