@@ -13,6 +13,7 @@
 #include "qcow2/check/checker.h"
 #include "qcow2/check/repair.h"
 #include "qcow2/create_image.h"
+#include "tune/running_domains.h"
 
 namespace optimize {
 
@@ -89,9 +90,11 @@ class Run {
     RETURN_IF_ERROR(check_source());
     std::optional<Temporary> overlay;
     std::string source = disk_;
+    const std::string trimmed_disk =
+        hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
+    RETURN_IF_ERROR(clear_overlay(trimmed_disk));
     if (options_.trim) {
-      source = hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
-      RETURN_IF_ERROR(clear_overlay(source));
+      source = trimmed_disk;
       overlay.emplace(source);
       auto trimmed = trim(source);
       if (!trimmed) {
@@ -135,6 +138,7 @@ class Run {
     if (!real) return fail(Error::system(errno, options_.disk));
     disk_ = real.get();
     RETURN_IF_ERROR(measure(disk_, report_.before));
+    RETURN_IF_ERROR(ask_libvirt());
     if (options_.repair) RETURN_IF_ERROR(repair_source());
     qcow2::OpenOptions how;
     how.format = options_.format;
@@ -165,6 +169,17 @@ class Run {
                         disk_, image->header().backing_file));
     }
     return {};
+  }
+
+  // Where locks do not tell: the disk is behind that of a machine, or storage is shared without
+  // them.
+  Result<void> ask_libvirt() {
+    ASSIGN_OR_RETURN(const auto use, tune::find_disk_use(disk_));
+    for (const std::string& remark : use.remarks) observer_.warning(remark);
+    if (use.domain.empty()) return {};
+    return fail(Error::protocol(
+        EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first",
+                           disk_, use.domain)));
   }
 
   // Before the chain is opened, whose locks let nobody write.

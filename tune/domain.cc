@@ -16,7 +16,7 @@ const std::string* DiskDriver::find(std::string_view name) const {
 namespace {
 
 // Where the reader is: what is inside of anything else is of no interest.
-enum class Place { kOutside, kDomain, kDevices, kDisk, kOther };
+enum class Place { kOutside, kDomain, kDevices, kDisk, kBehindDisk, kOther };
 
 class Reader final : public XmlScanner::Handler {
  public:
@@ -43,8 +43,10 @@ class Reader final : public XmlScanner::Handler {
     } else if (above == Place::kDevices && name == "controller") {
       domain_.controllers.push_back(
           {value_of(tag, "type"), value_of(tag, "index"), value_of(tag, "model")});
-    } else if (above == Place::kDisk) {
-      part_of_disk(name, tag);
+    } else if (above == Place::kDisk || above == Place::kBehindDisk) {
+      if (name == "source") add_files(tag);
+      if (above == Place::kDisk) part_of_disk(name, tag);
+      if (is_behind(above, name)) place = Place::kBehindDisk;
     }
     places_.push_back(place);
     return {};
@@ -80,6 +82,18 @@ class Reader final : public XmlScanner::Handler {
     const std::string device = value_of(tag, "device");
     if (!device.empty()) disk.device = device;
     domain_.disks.push_back(std::move(disk));
+  }
+
+  // Elements that have a <source> of their own.  One that holds a data file is in a <source>.
+  static bool is_behind(Place above, std::string_view name) {
+    return name == "backingStore" || name == "dataStore" || name == "source" ||
+           (above == Place::kDisk && name == "mirror");
+  }
+
+  void add_files(const XmlTag& tag) {
+    for (const char* key : {"file", "dev"})
+      if (std::string path = value_of(tag, key); !path.empty())
+        domain_.disks.back().files.push_back(std::move(path));
   }
 
   void part_of_disk(std::string_view name, const XmlTag& tag) {

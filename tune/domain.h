@@ -27,9 +27,12 @@ struct DomainDisk {
   std::string type;             // "file", "block", "network", "volume" …
   std::string device = "disk";  // "cdrom", "floppy", "lun"
   std::string source;           // a path, a device, or a name; empty: none
-  std::string target;           // "vda"
-  std::string bus;              // "virtio"; empty: not said
-  std::string controller;       // the number of the one that its address names; empty: not said
+  // Paths of files and devices: of the source, and of what a running domain is said to have behind
+  // it or to copy it to.
+  std::vector<std::string> files;
+  std::string target;      // "vda"
+  std::string bus;         // "virtio"; empty: not said
+  std::string controller;  // the number of the one that its address names; empty: not said
   bool read_only = false;
   std::vector<DiskDriver> drivers;  // one, unless somebody made a mistake
 };
