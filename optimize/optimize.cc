@@ -106,7 +106,13 @@ class Run {
       }
     }
     const std::string destination = swap_ ? swap_->fresh() : options_.output;
-    RETURN_IF_ERROR(copy(source, destination));
+    auto copied = copy(source, destination);
+    if (!copied) {
+      // One with a backing file has its name before it is verified; that of an output may be of
+      // something else, which was there.
+      if (swap_) ::unlink(destination.c_str());
+      return fail(std::move(copied).error());
+    }
     // From here on it is there, under a name.
     Temporary fresh(destination);
     overlay.reset();
@@ -146,6 +152,7 @@ class Run {
     ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
     chain_ = std::move(chain);
     report_.format = chain_->format();
+    report_.result_format = options_.output_format.value_or(report_.format);
     report_.virtual_size = chain_->disk().size();
     if (options_.output.empty()) {
       ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
@@ -162,7 +169,7 @@ class Run {
             "{}: has {} internal snapshot{}, which would be lost: --drop-snapshots does without, "
             "virt-compact snapshot --export keeps {}",
             disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
-      if (!image->header().backing_file.empty())
+      if (!image->header().backing_file.empty() && options_.copy.image.backing_file.empty())
         observer_.warning(
             fmt::format("{}: what it has in {} goes into the result, which needs it "
                         "no more",
@@ -280,7 +287,7 @@ class Run {
     how.source = source;
     how.source_format = source == disk_ ? report_.format : qcow2::Format::kQcow2;
     how.destination = destination;
-    how.format = report_.format;
+    how.format = report_.result_format;
     how.overwrite = !swap_ && options_.overwrite;
     how.verify = true;
     // The overlay's are of no interest.
@@ -304,8 +311,9 @@ class Run {
   }
 
   Result<void> check_result(const std::string& path) {
-    if (report_.format == qcow2::Format::kQcow2) begin("check result", "Checking the result");
-    RETURN_IF_ERROR(check_image(path, report_.format, report_.after));
+    if (report_.result_format == qcow2::Format::kQcow2)
+      begin("check result", "Checking the result");
+    RETURN_IF_ERROR(check_image(path, report_.result_format, report_.after));
     report_.result = path;
     return {};
   }

@@ -30,19 +30,20 @@ struct OptimizeOptions {
   std::optional<qcow2::Format> format;  // nothing: its content decides
   // Empty: the result takes the place of the disk, which is kept as `backup_suffix` says.
   std::string output;
+  std::optional<qcow2::Format> output_format;         // of an output; nothing: that of the disk
   bool overwrite = false;                             // an output that is there
   std::optional<std::string> backup_suffix = ".bak";  // nothing: no backup
   bool trim = true;
   appliance::TrimOptions trimming;  // its disks and overlay are set here
   // A guest that cannot be trimmed is copied as it is.
   bool keep_going = false;
-  // A damaged image is mended first, the only thing that writes to the disk; what it overwrites is in
-  // DISK.undo.  Without this it is an error.
+  // A damaged image is mended first, the only thing that writes to the disk; what it overwrites is
+  // in DISK.undo.  Without this it is an error.
   bool repair = false;
   // Snapshots inside of the image are lost: without this they are an error.
   bool drop_snapshots = false;
   // What the result is like; its source, its destination and verify are set here.  What is not said
-  // is as the disk has it.
+  // is as the disk has it, but for a backing file, of which what it has goes into the result.
   copy::CopyOptions copy;
 };
 
@@ -63,9 +64,10 @@ struct OptimizeReport {
     std::chrono::duration<double> elapsed{};
   };
 
-  std::string result;  // where it is
-  std::string backup;  // empty: none
-  qcow2::Format format = qcow2::Format::kQcow2;
+  std::string result;                            // where it is
+  std::string backup;                            // empty: none
+  qcow2::Format format = qcow2::Format::kQcow2;  // of the disk
+  qcow2::Format result_format = qcow2::Format::kQcow2;
   uint64_t virtual_size = 0;  // bytes
   DiskFigures before;
   DiskFigures after;

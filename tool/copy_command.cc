@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <bit>
 #include <utility>
 
 #include "tool/arguments.h"
@@ -28,15 +27,6 @@ constexpr unsigned kMaxRequests = 1024;
 constexpr unsigned kMaxRetries = 1000;
 constexpr uint64_t kMinRequest = 4 << 10;
 constexpr uint64_t kMaxRequest = 32 << 20;
-
-// A power of two from `low` to `high`; `range` says both for a person.
-Result<uint64_t> parse_power_of_two(const std::string& text, uint64_t low, uint64_t high,
-                                    const char* range) {
-  ASSIGN_OR_RETURN(const uint64_t value, parse_size(text));
-  if (!std::has_single_bit(value) || value < low || value > high)
-    return fail(Error::invalid(fmt::format("'{}' is not a power of two {}", text, range)));
-  return value;
-}
 
 auto parse_count(unsigned low, unsigned high) {
   return [low, high](const std::string& text) -> Result<unsigned> {
@@ -172,14 +162,7 @@ Result<void> CopyCommand::settle() {
     }
 
   RETURN_IF_ERROR(layout_.settle(options_));
-  copy::ImageOptions& image = options_.image;
-  if (!base_.empty()) {
-    if (!image.backing_file.empty() && image.backing_file != base_)
-      return fail(Error::invalid("-B and backing_file name different files"));
-    image.backing_file = base_;
-  }
-  if (!base_format_.empty()) image.backing_format = base_format_;
-  return {};
+  return settle_backing(base_, base_format_, options_.image);
 }
 
 Result<int> CopyCommand::run(const Console& console) {

@@ -64,6 +64,17 @@ Result<Compression> parse_compression(const std::string& text) {
   return compression;
 }
 
+Result<void> settle_backing(const std::string& base, const std::string& format,
+                            copy::ImageOptions& image) {
+  if (!base.empty()) {
+    if (!image.backing_file.empty() && image.backing_file != base)
+      return fail(Error::invalid("-B and backing_file name different files"));
+    image.backing_file = base;
+  }
+  if (!format.empty()) image.backing_format = format;
+  return {};
+}
+
 void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
   add_switch(app, "-c", compress_, "compress (zstd, or compression_type of -o)");
   add_parsed_option(

@@ -22,6 +22,10 @@ struct Compression {
 // none, or TYPE[:LEVEL], for zlib with ",window=4k" or ",window=32k" behind it.
 qcow2::Result<Compression> parse_compression(const std::string& text);
 
+// -B and -F, where -o may have said the same.  Empty: not given.
+qcow2::Result<void> settle_backing(const std::string& base, const std::string& format,
+                                   copy::ImageOptions& image);
+
 class LayoutOptions {
  public:
   // -c, --compression, -o, --profile and --cluster-size.  They bind to this object, which must

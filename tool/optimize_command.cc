@@ -75,13 +75,33 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "-o,--output", "OUT", options_.output, text,
                     "put the result there, and leave DISK as it is");
   layout_.add_options(app, "--options");
+  for (const char* const name : {"--options", "--profile"})
+    app.get_option(name)->group(kRareOptions);
+  add_format_option(app, "-O,--output-format", options_.output_format,
+                    "of OUT, qcow2 or raw; default: as DISK has")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-B,--backing", "BASE", base_, text,
+                    "keep this backing file of DISK behind the result")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-S,--sparse", "SIZE", options_.copy.sparse_size,
+      [](const std::string& value) {
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M");
+      },
+      "zeros of this size become holes of a raw result")
+      ->group(kRareOptions);
   add_switch(app, "--no-trim", no_trim_, "copy what the guest does not use, too");
   add_trimming_options(app, options_.trimming);
+  for (const char* const name : {"--filesystems", "--ignore"})
+    app.get_option(name)->group(kRareOptions);
   add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed");
   add_switch(app, "--repair", options_.repair, "mend a damaged image first, in place");
   add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
-                    "of the old disk's name; default: .bak");
+                    "of the old disk's name; default: .bak")
+      ->group(kRareOptions);
   add_switch(app, "--no-backup", no_backup_, "remove the old disk");
   add_format_option(app, "-f,--format", options_.format,
                     "of DISK, qcow2 or raw; found out if not given")
@@ -109,12 +129,16 @@ void OptimizeCommand::check() const {
   if (!options_.output.empty() && disks_.size() > 1)
     throw UsageError("--output: there is one OUT, and several disks");
   if (options_.overwrite && options_.output.empty()) throw UsageError("--force goes with --output");
+  if (options_.output_format && options_.output.empty())
+    throw UsageError(
+        "--output-format: goes with --output: what runs DISK has been told what its format is");
   if (no_backup_ && suffix_ != ".bak")
     throw UsageError("--backup and --no-backup contradict each other");
 }
 
 Result<int> OptimizeCommand::run(const Console& console) {
   RETURN_IF_ERROR(layout_.settle(options_.copy));
+  RETURN_IF_ERROR(settle_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
   options_.trim = !no_trim_;

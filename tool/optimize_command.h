@@ -24,6 +24,8 @@ class OptimizeCommand final : public Command {
   std::vector<std::string> disks_;
   optimize::OptimizeOptions options_;
   LayoutOptions layout_;
+  std::string base_;         // -B
+  std::string base_format_;  // -F
   std::string suffix_ = ".bak";
   bool no_trim_ = false;
   bool no_backup_ = false;

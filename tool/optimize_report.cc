@@ -57,7 +57,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
   text += row("", "before", "after");
   text += row("on disk", human_size(before.on_disk), human_size(after.on_disk));
   text += row("length", human_size(before.length), human_size(after.length));
-  if (report.format == qcow2::Format::kQcow2) {
+  if (report.format == qcow2::Format::kQcow2 && report.result_format == report.format) {
     text +=
         row("clusters", fmt::format("{}", before.allocated), fmt::format("{}", after.allocated));
     text += row("compressed", fmt::format("{}", before.compressed),
@@ -80,15 +80,15 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
 }
 
 ordered_json optimize_report_json(const std::string& disk, const OptimizeReport& report) {
-  const bool clusters = report.format == qcow2::Format::kQcow2;
+  const auto has_clusters = [](qcow2::Format format) { return format == qcow2::Format::kQcow2; };
   ordered_json json;
   json["disk"] = disk;
   json["result"] = report.result;
   if (!report.backup.empty()) json["backup"] = report.backup;
-  json["format"] = qcow2::to_string(report.format);
+  json["format"] = qcow2::to_string(report.result_format);
   json["virtual-size"] = report.virtual_size;
-  json["before"] = figures_json(report.before, clusters);
-  json["after"] = figures_json(report.after, clusters);
+  json["before"] = figures_json(report.before, has_clusters(report.format));
+  json["after"] = figures_json(report.after, has_clusters(report.result_format));
   if (report.trimmed) json["trim"] = ordered_json::parse(trim_report_json(*report.trimmed));
   json["steps"] = ordered_json::array();
   for (const auto& step : report.steps)

@@ -13,8 +13,8 @@ namespace tool {
 using qcow2::Result;
 
 const char* RollbackCommand::description() const {
-  return "Put DISK.bak, which optimize has kept, in the place of DISK again.  What is DISK\n"
-         "now becomes DISK.bak, so that nothing is lost: twice is as if never.";
+  return "Put DISK.bak, which optimize has kept, in the place of DISK again. What is\n"
+         "DISK now becomes DISK.bak, so that nothing is lost: twice is as if never.";
 }
 
 void RollbackCommand::add_options(CLI::App& app) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -83,6 +84,14 @@ Result<uint64_t> parse_size(std::string_view text) {
     bytes += std::min(static_cast<uint64_t>(part * static_cast<double>(unit_size)), unit_size - 1);
   }
   return bytes;
+}
+
+Result<uint64_t> parse_power_of_two(const std::string& text, uint64_t low, uint64_t high,
+                                    const char* range) {
+  ASSIGN_OR_RETURN(const uint64_t value, parse_size(text));
+  if (!std::has_single_bit(value) || value < low || value > high)
+    return fail(Error::invalid(fmt::format("'{}' is not a power of two {}", text, range)));
+  return value;
 }
 
 Result<uint64_t> parse_number(std::string_view text, uint64_t low, uint64_t high) {

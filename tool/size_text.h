@@ -17,6 +17,10 @@ std::string human_size(uint64_t bytes);
 // with `text`, and shows it.
 qcow2::Result<uint64_t> parse_size(std::string_view text);
 
+// The same for a power of two from `low` to `high`; `range` says both for a person.
+qcow2::Result<uint64_t> parse_power_of_two(const std::string& text, uint64_t low, uint64_t high,
+                                           const char* range);
+
 // A whole number from `low` to `high`, in decimal.
 qcow2::Result<uint64_t> parse_number(std::string_view text, uint64_t low, uint64_t high);
 

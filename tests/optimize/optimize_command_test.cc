@@ -125,6 +125,86 @@ TEST_CASE("a raw disk stays raw", "[optimize]") {
   CHECK(status.st_blocks * 512 < 5 << 20);
 }
 
+TEST_CASE("holes of a raw result are as large as asked for", "[optimize]") {
+  const TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "disk", "16M"});
+  // Every second 64 KiB are zeros.
+  std::vector<std::string> command{"qemu-io", "-f", "raw"};
+  for (int i = 0; i < 64; ++i) {
+    command.emplace_back("-c");
+    command.push_back("write -q -P " + std::to_string(i % 2) + " " + std::to_string(64 * i) +
+                      "k 64k");
+  }
+  command.push_back(folder / "disk");
+  run_ok(command);
+  const auto blocks_with = [&](const char* size) {
+    REQUIRE(
+        optimize({"-q", "-f", "raw", "-S", size, "--force", "-o", folder / "out", folder / "disk"})
+            .ok());
+    struct stat status {};
+    REQUIRE(::stat((folder / "out").c_str(), &status) == 0);
+    return status.st_blocks * 512;
+  };
+  // Holes cost a filesystem some room for its map.
+  CHECK(blocks_with("64k") < 3 << 20);
+  CHECK(blocks_with("1M") >= 4 << 20);
+  CHECK_THAT(run_tool({"optimize", "-S", "3k", folder / "disk"}).err,
+             Contains("not a power of two"));
+}
+
+TEST_CASE("OUT may be of another format", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const auto done = optimize({"--json", "-O", "raw", "-o", folder / "raw", disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  const auto json = nlohmann::json::parse(done.out)["disks"][0];
+  CHECK(json["format"] == "raw");
+  CHECK(json["before"].contains("allocated-clusters"));
+  CHECK_FALSE(json["after"].contains("allocated-clusters"));
+  run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", disk, folder / "raw"});
+  const auto back =
+      optimize({"-f", "raw", "-O", "qcow2", "-c", "-o", folder / "again", folder / "raw"});
+  INFO(back.describe());
+  REQUIRE(back.ok());
+  CHECK_THAT(back.out, !Contains("clusters"));
+  run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "qcow2", disk, folder / "again"});
+  const auto alone = run_tool({"optimize", "-O", "raw", disk});
+  CHECK(alone.exit_code == 1);
+  CHECK_THAT(alone.err, Contains("goes with --output"));
+}
+
+TEST_CASE("a backing file can be kept behind a disk", "[optimize]") {
+  const TempDirectory folder;
+  const std::string base = make_disk(folder, "base");
+  const std::string disk = folder / "disk";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", disk});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 200 3M 1M", "-c", "write -q -z 7M 1M", "-c",
+          "write -q -P 0 40M 1M", disk});
+  const auto old = support::read_file(disk);
+  const auto done = optimize({"-B", "base", disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK_THAT(done.err, !Contains("needs it no more"));
+  CHECK((support::read_file(disk + ".bak") == old));
+  run_ok({"qemu-img", "check", "-q", disk});
+  run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+  const auto info = nlohmann::json::parse(run_ok({"qemu-img", "info", "--output=json", disk}).out);
+  CHECK(info["backing-filename"] == "base");
+  CHECK(info["backing-filename-format"] == "qcow2");
+  // What is in the base stays there.
+  CHECK(fs::file_size(disk) < 4 << 20);
+  CHECK(files_in(folder.path()) == 3);
+
+  // Of nothing that is not there anything is left.
+  const std::string other = make_disk(folder, "other");
+  CHECK_THAT(refused({"--backup", ".2", "-B", "other", disk}), Contains("other"));
+  CHECK(files_in(folder.path()) == 4);
+  const auto plain = optimize({"--backup", ".3", disk});
+  CHECK_THAT(plain.err, Contains("needs it no more"));
+  CHECK_THAT(run_ok({"qemu-img", "info", disk}).out, !Contains("backing"));
+}
+
 TEST_CASE("several disks, one of them bad", "[optimize]") {
   const TempDirectory folder;
   const std::string first = make_disk(folder, "first");

@@ -170,8 +170,8 @@ TEST_CASE("the version is told", "[arguments]") {
 }
 
 TEST_CASE("every help fits a screen", "[arguments]") {
-  for (const char* command : {"", "bench", "check", "compare", "copy", "info", "measure", "punch",
-                              "trim", "tune", "help"}) {
+  for (const char* command : {"", "bench", "check", "compare", "copy", "info", "measure",
+                              "optimize", "punch", "rollback", "trim", "tune", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -188,8 +188,8 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 }
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
-  for (const char* command :
-       {"bench", "check", "compare", "copy", "info", "measure", "punch", "trim", "tune"}) {
+  for (const char* command : {"bench", "check", "compare", "copy", "info", "measure", "optimize",
+                              "punch", "trim", "tune"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);
