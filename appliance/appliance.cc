@@ -79,6 +79,9 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
     RETURN_IF_ERROR(self.check(guestfs_set_backend(g, "direct"), "libguestfs"));
   if (emulate)
     RETURN_IF_ERROR(self.check(guestfs_set_backend_setting(g, "force_tcg", "1"), "libguestfs"));
+  ASSIGN_OR_RETURN(appliance->caretaker_, Caretaker::start());
+  RETURN_IF_ERROR(
+      self.check(guestfs_set_tmpdir(g, appliance->caretaker_->folder().c_str()), "libguestfs"));
   RETURN_IF_ERROR(self.check(guestfs_set_pgroup(g, 1), "libguestfs"));
   // Without this nothing is trimmed in a partition that begins at sector 63.
   RETURN_IF_ERROR(
@@ -86,7 +89,8 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
   for (size_t i = 0; i < drives.size(); ++i) RETURN_IF_ERROR(self.add(drives[i], i));
 
   char* const program = guestfs_get_hv(g);
-  appliance->watchdog_.launching(program_name(program), !appliance->emulated());
+  appliance->watchdog_.launching(program_name(program), !appliance->emulated(),
+                                 *appliance->caretaker_);
   std::free(program);
   const int launched = guestfs_launch(g);
   if (launched != 0) return qcow2::fail(self.last_error("the libguestfs appliance does not start"));

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "appliance/caretaker.h"
 #include "appliance/observer.h"
 #include "appliance/watchdog.h"
 #include "copy/cancel.h"
@@ -43,7 +44,8 @@ class Appliance {
 
   Appliance(const Appliance&) = delete;
   Appliance& operator=(const Appliance&) = delete;
-  // Kills QEMU if it was not shut down.  Nothing is left behind but libguestfs's cache.
+  // Kills QEMU if it was not shut down.  Nothing is left behind but libguestfs's cache, also when
+  // this process is killed, within seconds.
   ~Appliance();
 
   // For the functions of guestfs(3).  What they return goes through one of those below, which make
@@ -81,6 +83,7 @@ class Appliance {
 
   const copy::Cancel& cancel_;
   const bool emulated_;
+  std::unique_ptr<Caretaker> caretaker_;
   std::unique_ptr<guestfs_h, Close> handle_;
   // After the handle: it stops looking for QEMU before libguestfs ends it.
   Watchdog watchdog_;

@@ -44,11 +44,12 @@ Watchdog::Watchdog(const copy::Cancel& cancel) : cancel_(cancel), launcher_(::ge
   thread_ = std::thread([this] { run(); });
 }
 
-void Watchdog::launching(std::string program, bool limited) {
+void Watchdog::launching(std::string program, bool limited, Caretaker& caretaker) {
   const std::lock_guard lock(mutex_);
   program_ = std::move(program);
   launching_ = true;
   limited_ = limited;
+  caretaker_ = &caretaker;
 }
 
 void Watchdog::launched(pid_t qemu) {
@@ -95,6 +96,7 @@ void Watchdog::run() {
   while (!wake_.wait_for(lock, kLook, [this] { return stopped_; })) {
     const auto now = Clock::now();
     if (cancel_.requested() && cancelled == Clock::time_point{}) cancelled = now;
+    if (caretaker_ && caretaker_->find_socket()) caretaker_ = nullptr;
     if (launching_) {
       const auto children = children_of(launcher_);
       const bool there = std::any_of(children.begin(), children.end(),

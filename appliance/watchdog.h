@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "appliance/caretaker.h"
 #include "copy/cancel.h"
 
 namespace appliance {
@@ -23,7 +24,8 @@ class Watchdog {
 
   // The launch begins: from now on a QEMU (whose program has this name, without folders) that the
   // thread starts is killed at once when cancelled, and if `limited` after half a minute, too.
-  void launching(std::string program, bool limited);
+  // `caretaker`, which outlives the thread, is shown libguestfs's socket.
+  void launching(std::string program, bool limited, Caretaker& caretaker);
   // The launch is over, and this is the QEMU: it is killed some seconds after cancelling.
   void launched(pid_t qemu);
   // From now on nothing is killed.
@@ -44,6 +46,7 @@ class Watchdog {
   bool launching_ = false;
   bool limited_ = false;
   bool stopped_ = false;
+  Caretaker* caretaker_ = nullptr;  // while it has not seen the socket
   int qemu_ = -1;  // a descriptor of the process: its number may be somebody else's later
   std::string program_;
 

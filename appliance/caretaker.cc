@@ -1,0 +1,108 @@
+#include "appliance/caretaker.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+namespace appliance {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// What libguestfs calls the socket at which its daemon answers.
+constexpr std::string_view kSocket = "/guestfsd.sock";
+
+constexpr const char* kScript =
+    "while IFS= read -r folder; do set -- \"$@\" \"$folder\"; done; rm -rf -- \"$@\"";
+
+// In the child: only what is async-signal-safe.
+[[noreturn]] void become_caretaker(int names, int null) {
+  ::setsid();
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (::dup2(names, 0) == 0 && ::dup2(null, 1) == 1 && ::dup2(null, 2) == 2)
+    ::execl("/bin/sh", "sh", "-c", kScript, "virt-compact-caretaker", nullptr);
+  ::_exit(127);
+}
+
+// The name that a descriptor is bound to; empty: it is no such thing.
+std::string socket_name(int fd) {
+  sockaddr_un address{};
+  socklen_t length = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0 ||
+      address.sun_family != AF_UNIX || length <= offsetof(sockaddr_un, sun_path))
+    return {};
+  const size_t room = std::min<size_t>(length, sizeof address) - offsetof(sockaddr_un, sun_path);
+  return std::string(address.sun_path, ::strnlen(address.sun_path, room));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Caretaker>> Caretaker::start() {
+  const char* const parent = std::getenv("TMPDIR");
+  std::string folder =
+      std::string(parent && *parent ? parent : "/tmp") + "/virt-compact-appliance-XXXXXX";
+  if (!::mkdtemp(folder.data())) return qcow2::fail(Error::system(errno, folder));
+  std::unique_ptr<Caretaker> caretaker(new Caretaker(folder));
+  std::array<int, 2> ends{-1, -1};
+  // Not a pipe: to write to one that nobody reads from is deadly.
+  if (::chmod(folder.c_str(), 0755) != 0 ||
+      ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
+    return qcow2::fail(Error::system(errno, folder));
+  caretaker->names_ = ends[1];
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  caretaker->pid_ = ::fork();
+  if (caretaker->pid_ == 0) become_caretaker(ends[0], null);
+  const int failed = errno;
+  ::close(ends[0]);
+  ::close(null);
+  if (caretaker->pid_ < 0) return qcow2::fail(Error::system(failed, "fork"));
+  caretaker->tell(folder);
+  return caretaker;
+}
+
+Caretaker::~Caretaker() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  if (names_ >= 0) ::close(names_);
+  std::error_code ignored;
+  std::filesystem::remove_all(folder_, ignored);
+}
+
+void Caretaker::tell(const std::string& folder) {
+  // A name with a newline would be two others.
+  if (folder.find('\n') != std::string::npos) return;
+  const std::string line = folder + "\n";
+  ::send(names_, line.data(), line.size(), MSG_NOSIGNAL);
+}
+
+bool Caretaker::find_socket() {
+  std::error_code error;
+  for (const auto& it : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+    const std::string name = socket_name(std::atoi(it.path().filename().c_str()));
+    if (!name.ends_with(kSocket)) continue;
+    tell(name.substr(0, name.size() - kSocket.size()));
+    return true;
+  }
+  return false;
+}
+
+}  // namespace appliance
