@@ -10,6 +10,7 @@
 #include "tests/appliance/unclean_ntfs.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
+#include "tests/support/temp_directory.h"
 
 namespace test {
 
@@ -211,6 +212,12 @@ Guests make_guests(const std::string& folder) {
   make_asleep(booted, maker);
   booted.finish();
   return guests;
+}
+
+const Guests& shared_guests() {
+  static const support::TempDirectory folder;
+  static const Guests made = make_guests(folder.path());
+  return made;
 }
 
 Checksums read_checksums(const std::vector<std::string>& disks, const Checksums& expected) {

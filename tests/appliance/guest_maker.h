@@ -35,6 +35,9 @@ struct Guests {
 // Makes them in `folder`; throws std::runtime_error when something does not work.
 Guests make_guests(const std::string& folder);
 
+// Made once for the process, since that takes a boot.  Tests change copies.
+const Guests& shared_guests();
+
 // The checksums of the files of `expected` as they are now, on disks in the order of `names`: what
 // cannot be read is missing.
 Checksums read_checksums(const std::vector<std::string>& disks, const Checksums& expected);

@@ -103,8 +103,8 @@ std::string LeftBehind::complaint() const {
     return difference(files_, files()) + difference(processes_, processes());
   };
   std::string text = look();
-  // libguestfs has a process of its own that looks every second whether QEMU may live.
-  for (int i = 0; i < 100 && !text.empty(); ++i, text = look())
+  // libguestfs has a process of its own that looks now and then whether QEMU may live.
+  for (int i = 0; i < 300 && !text.empty(); ++i, text = look())
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   return text;
 }

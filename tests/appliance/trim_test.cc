@@ -12,9 +12,11 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/appliance/guest_maker.h"
+#include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -24,8 +26,8 @@
 using nlohmann::json;
 using support::Outcome;
 using support::TempDirectory;
-using test::Guests;
 using test::LeftBehind;
+using test::shared_guests;
 
 namespace {
 
@@ -46,14 +48,6 @@ Outcome trim(std::vector<std::string> arguments) {
   support::RunOptions options;
   options.timeout = kPatience;
   return support::run(arguments, options);
-}
-
-// Made once, since that takes a boot; tests change copies.  To be called first before there is a
-// LeftBehind, whose folder goes with it.
-const Guests& guests() {
-  static const TempDirectory folder;
-  static const Guests made = test::make_guests(folder.path());
-  return made;
 }
 
 std::string copy_of(const std::string& image, const TempDirectory& folder) {
@@ -93,11 +87,11 @@ std::string label_and_uuid(const std::string& raw, uint64_t at) {
 }  // namespace
 
 TEST_CASE("a guest's disks give back what is not used, and nothing else") {
-  (void)guests();
+  (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
-  const std::string linux_disk = copy_of(guests().linux_disk, folder);
-  const std::string windows_disk = copy_of(guests().windows_disk, folder);
+  const std::string linux_disk = copy_of(shared_guests().linux_disk, folder);
+  const std::string windows_disk = copy_of(shared_guests().windows_disk, folder);
   const std::string twin = folder / "twin.qcow2";
   std::filesystem::copy_file(linux_disk, twin);
   const uint64_t linux_length = length(linux_disk);
@@ -156,10 +150,11 @@ TEST_CASE("a guest's disks give back what is not used, and nothing else") {
   constexpr uint64_t kSwap = 737 * kMiB;
   CHECK(label_and_uuid(folder / "after.raw", kSwap) ==
         label_and_uuid(folder / "before.raw", kSwap));
-  CHECK_THAT(label_and_uuid(folder / "after.raw", kSwap), Catch::Contains(guests().swap_uuid));
+  CHECK_THAT(label_and_uuid(folder / "after.raw", kSwap),
+             Catch::Contains(shared_guests().swap_uuid));
   CHECK(!raw_after.first_nonzero(kSwap + 64 * 1024, 63 * kMiB));
 
-  test::Checksums kept = guests().kept;
+  test::Checksums kept = shared_guests().kept;
   std::erase_if(kept, [](const auto& it) { return it.first.starts_with("/dev/sdc"); });
   CHECK(kept.size() >= 24);
   CHECK(test::read_checksums({linux_disk, windows_disk}, kept) == kept);
@@ -177,10 +172,10 @@ TEST_CASE("a guest's disks give back what is not used, and nothing else") {
 }
 
 TEST_CASE("a dry run tells what a real one does, and writes nothing") {
-  (void)guests();
+  (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
-  const std::string disk = copy_of(guests().windows_disk, folder);
+  const std::string disk = copy_of(shared_guests().windows_disk, folder);
   const auto bytes = support::read_file(disk);
   const auto done = trim({"--dry-run", "--json", "--ignore", "sda2", "--drop", "pagefile", disk});
   INFO(done.describe());
@@ -196,10 +191,10 @@ TEST_CASE("a dry run tells what a real one does, and writes nothing") {
 }
 
 TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
-  (void)guests();
+  (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
-  const std::string disk = copy_of(guests().asleep_disk, folder);
+  const std::string disk = copy_of(shared_guests().asleep_disk, folder);
   const uint64_t allocated = clusters(disk);
   support::run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "before.raw"});
   const auto refused = trim({disk});
@@ -279,38 +274,21 @@ TEST_CASE("what cannot be trimmed is refused before anything starts") {
 }
 
 TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else") {
+  // Before there is a LeftBehind, whose folder goes with it.
+  (void)shared_guests();
   const TempDirectory folder;
-  const std::string disk = copy_of(guests().linux_disk, folder);
-  // Where it is when the signal comes, and how much later.
-  const std::vector<std::pair<std::string, int>> moments{{"Opening", 0},
-                                                         {"Booting", 300},
-                                                         {"Booting", 4000},
-                                                         {"Trimming /dev/sda2", 50},
-                                                         {"Shutting", 100}};
-  for (const auto& [step, milliseconds] : moments) {
-    CAPTURE(step, milliseconds);
+  const std::string disk = copy_of(shared_guests().linux_disk, folder);
+  using std::chrono::milliseconds;
+  for (const auto& [step, later] :
+       std::vector<std::pair<std::string, milliseconds>>{{"Opening", milliseconds(0)},
+                                                         {"Booting", milliseconds(300)},
+                                                         {"Booting", milliseconds(4000)},
+                                                         {"Trimming /dev/sda2", milliseconds(50)},
+                                                         {"Shutting", milliseconds(100)}}) {
+    CAPTURE(step, later.count());
     const LeftBehind before;
-    const std::string log = folder / "log";
-    {
-      support::Child child({tool(), "trim", disk}, log);
-      const auto said = [&] {
-        const auto bytes = support::read_file(log);
-        return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-      };
-      const auto start = std::chrono::steady_clock::now();
-      while (said().find(step) == std::string::npos) {
-        REQUIRE(child.running());
-        REQUIRE(std::chrono::steady_clock::now() - start < kPatience);
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-      ::kill(child.pid(), SIGINT);
-      const auto asked = std::chrono::steady_clock::now();
-      while (child.running()) {
-        REQUIRE(std::chrono::steady_clock::now() - asked < std::chrono::seconds(60));
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      }
-    }
+    const TempDirectory logs;
+    test::interrupt({tool(), "trim", disk}, logs / "log", {step, later, SIGINT});
     CHECK(before.complaint() == "");
     clusters(disk);
   }

@@ -1,0 +1,281 @@
+// The whole procedure on the disks of guests, as a user does it.
+#include <signal.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "tests/appliance/guest_maker.h"
+#include "tests/appliance/interrupted.h"
+#include "tests/appliance/left_behind.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+using support::Outcome;
+using support::run_ok;
+using support::TempDirectory;
+using test::shared_guests;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+// The unit of trimming.
+constexpr uint64_t kGranule = 4096;
+// Mounting writes: journals are replayed, superblocks stamped, trees of btrfs committed.
+constexpr uint64_t kMountsWrite = 6 * kMiB;
+// What a small guest has deleted.
+constexpr uint64_t kGarbage = 32 * kMiB;
+
+std::string tool() {
+  const char* const path = std::getenv("VIRT_COMPACT");
+  if (!path) throw std::runtime_error("VIRT_COMPACT is not set");
+  return path;
+}
+
+bool is_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte it) { return it == std::byte{0}; });
+}
+
+// Bytes of granules in which `after` has something else than `before` that is not zeros.
+uint64_t rewritten(const std::string& before, const std::string& after) {
+  const support::RawFile old(before);
+  const support::RawFile fresh(after);
+  REQUIRE(old.size() == fresh.size());
+  uint64_t sum = 0;
+  for (uint64_t at = 0; at < fresh.size(); at += kMiB) {
+    const uint64_t length = std::min(kMiB, fresh.size() - at);
+    const auto is = fresh.read(at, length);
+    const auto was = old.read(at, length);
+    if (is == was) continue;
+    for (uint64_t in = 0; in < length; in += kGranule) {
+      const auto granule = std::span(is).subspan(in, std::min(kGranule, length - in));
+      const auto old_granule = std::span(was).subspan(in, granule.size());
+      if (!std::equal(granule.begin(), granule.end(), old_granule.begin()) && !is_zero(granule))
+        sum += granule.size();
+    }
+  }
+  return sum;
+}
+
+Outcome optimize(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {tool(), "optimize"});
+  support::RunOptions patient;
+  patient.timeout = std::chrono::minutes(30);
+  return support::run(arguments, patient);
+}
+
+// A disk that is one filesystem, and needs no appliance to be made.
+class SmallGuest {
+ public:
+  explicit SmallGuest(const TempDirectory& folder) : folder_(folder) {
+    const TempDirectory scratch;
+    fs::create_directory(scratch / "tree");
+    std::vector<std::byte> noise(kGarbage);
+    support::Random(7).fill(noise);
+    support::write_file(scratch / "tree/gone", noise);
+    support::write_file(scratch / "tree/kept", std::span(noise).first(kMiB + 123));
+    const std::string raw = scratch / "raw";
+    run_ok({"mke2fs", "-q", "-t", "ext4", "-d", scratch / "tree", raw, "96M"});
+    run_ok({"debugfs", "-w", "-R", "rm gone", raw});
+    run_ok({"qemu-img", "convert", "-O", "qcow2", raw, original()});
+    restore();
+  }
+
+  std::string disk() const { return folder_ / "disk.qcow2"; }
+  std::string original() const { return folder_ / "original.qcow2"; }
+  // Nothing else is in the folder then.
+  void restore() const {
+    for (const std::string& name : support::list_directory(folder_.path()))
+      if (name != "original.qcow2") fs::remove(folder_ / name);
+    fs::copy_file(original(), disk());
+  }
+  bool is_as_it_was() const { return support::read_file(disk()) == support::read_file(original()); }
+
+  // What an image that is sound and has the guest's file has to say: nothing.
+  std::string complaint(const std::string& image) const {
+    const TempDirectory scratch;
+    const std::string raw = scratch / "raw";
+    const std::vector<std::vector<std::string>> commands{
+        {"qemu-img", "check", "-q", image},
+        {"qemu-img", "convert", "-O", "raw", image, raw},
+        {"e2fsck", "-fn", raw},
+        {"debugfs", "-R", "dump kept " + scratch / "kept", raw}};
+    for (const auto& command : commands)
+      if (const auto outcome = support::run(command); !outcome.ok()) return outcome.describe();
+    std::vector<std::byte> noise(kMiB + 123);
+    support::Random(7).fill(noise);
+    return support::read_file(scratch / "kept") == noise ? "" : "the file is another";
+  }
+
+ private:
+  const TempDirectory& folder_;
+};
+
+void stop_at(const std::vector<test::Moment>& moments) {
+  const TempDirectory folder;
+  const SmallGuest guest(folder);
+  for (const test::Moment& moment : moments) {
+    CAPTURE(moment.step, moment.later.count(), moment.signal);
+    guest.restore();
+    const test::LeftBehind before;
+    const TempDirectory logs;
+    test::interrupt({tool(), "optimize", guest.disk()}, logs / "log", moment);
+    // Processes, and temporary files.
+    CHECK(before.complaint() == "");
+    // The disk as it was, or the new one.
+    const bool swapped = !guest.is_as_it_was();
+    if (swapped) {
+      CHECK(support::read_file(guest.disk() + ".bak") == support::read_file(guest.original()));
+      CHECK(guest.complaint(guest.disk()) == "");
+    }
+    const auto names = support::list_directory(folder.path());
+    const bool left = names.front().starts_with(".");
+    if (moment.signal != SIGKILL) CHECK_FALSE(left);
+
+    // Life goes on.
+    const auto again = optimize({"--no-trim", "--backup", ".again", guest.disk()});
+    INFO(again.describe());
+    REQUIRE(again.ok());
+    if (left) CHECK_THAT(again.err, Catch::Contains("an earlier run was stopped"));
+    CHECK(guest.complaint(guest.disk()) == "");
+    CHECK_FALSE(support::list_directory(folder.path()).front().starts_with("."));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("optimizing keeps what the guest keeps, and a guest that sleeps is left alone",
+          "[essential]") {
+  // Before there is a LeftBehind, whose folder goes with it.
+  const test::Guests& guests = shared_guests();
+  const test::LeftBehind before;
+  const TempDirectory folder;
+  const std::string linux_disk = folder / "linux.qcow2";
+  const std::string windows_disk = folder / "windows.qcow2";
+  const std::string asleep = folder / "asleep.qcow2";
+  fs::copy_file(guests.linux_disk, linux_disk);
+  fs::copy_file(guests.windows_disk, windows_disk);
+  fs::copy_file(guests.asleep_disk, asleep);
+
+  const auto done = optimize({"-c", "--json", "--drop", "pagefile,swapfile", "--key",
+                              std::string("/dev/sda3:key:") + test::kPassphrase, linux_disk, asleep,
+                              folder / "missing.qcow2", windows_disk});
+  INFO(done.describe());
+  CHECK(done.exit_code == 1);
+  const json report = json::parse(done.out);
+  CHECK(report.at("failed") == 2);
+  const json& disks = report.at("disks");
+  REQUIRE(disks.size() == 4);
+  CHECK_THAT(std::string(disks.at(1).at("error")), Catch::Contains("Windows is hibernated"));
+  CHECK_THAT(std::string(disks.at(2).at("error")), Catch::Contains("No such file"));
+  CHECK(support::read_file(asleep) == support::read_file(guests.asleep_disk));
+  CHECK(support::list_directory(folder.path()) ==
+        std::vector<std::string>{"asleep.qcow2", "linux.qcow2", "linux.qcow2.bak", "windows.qcow2",
+                                 "windows.qcow2.bak"});
+
+  for (const auto& [disk, original, saved] :
+       {std::tuple(linux_disk, guests.linux_disk, 100 * kMiB),
+        std::tuple(windows_disk, guests.windows_disk, 60 * kMiB)}) {
+    CAPTURE(disk);
+    // The old disk was never written to.
+    CHECK(support::read_file(disk + ".bak") == support::read_file(original));
+    CHECK(support::run({"qemu-img", "check", "-q", disk}).ok());
+    CHECK(fs::file_size(disk) + saved < fs::file_size(disk + ".bak"));
+  }
+  for (const json& space : disks.at(3).at("trim").at("filesystems")) {
+    CAPTURE(space.dump());
+    CHECK(space.at("outcome") == "trimmed");
+  }
+
+  run_ok({"qemu-img", "convert", "-O", "raw", linux_disk + ".bak", folder / "before.raw"});
+  run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
+  CHECK(rewritten(folder / "before.raw", folder / "after.raw") <= kMountsWrite);
+  {
+    // The table, and what is behind the last partition.
+    const support::RawFile old(folder / "before.raw");
+    const support::RawFile fresh(folder / "after.raw");
+    CHECK(old.read(0, kMiB) == fresh.read(0, kMiB));
+    CHECK(old.read(929 * kMiB, 95 * kMiB) == fresh.read(929 * kMiB, 95 * kMiB));
+  }
+
+  test::Checksums kept = guests.kept;
+  std::erase_if(kept, [](const auto& it) { return it.first.starts_with("/dev/sdc"); });
+  CHECK(kept.size() >= 24);
+  CHECK(test::read_checksums({linux_disk, windows_disk}, kept) == kept);
+  CHECK(before.complaint() == "");
+
+  for (const auto& [disk, original] :
+       {std::pair(linux_disk, guests.linux_disk), std::pair(windows_disk, guests.windows_disk)}) {
+    run_ok({tool(), "rollback", "-q", disk});
+    CHECK(support::read_file(disk) == support::read_file(original));
+    CHECK(support::run({"qemu-img", "check", "-q", disk + ".bak"}).ok());
+  }
+}
+
+TEST_CASE("a guest that cannot be trimmed is copied as it is, if the user wants so") {
+  const test::Guests& guests = shared_guests();
+  const test::LeftBehind before;
+  const TempDirectory folder;
+  const std::string asleep = folder / "asleep.qcow2";
+  fs::copy_file(guests.asleep_disk, asleep);
+  const auto done = optimize({"--keep-going", "-o", folder / "out.qcow2", asleep});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK_THAT(done.err, Catch::Contains("the guest is not trimmed") &&
+                           Catch::Contains("Windows is hibernated"));
+  CHECK(support::read_file(asleep) == support::read_file(guests.asleep_disk));
+  CHECK(support::run({"qemu-img", "compare", "-q", asleep, folder / "out.qcow2"}).ok());
+  CHECK(support::list_directory(folder.path()) ==
+        std::vector<std::string>{"asleep.qcow2", "out.qcow2"});
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("OUT is the trimmed disk, and the disk stays") {
+  const test::LeftBehind before;
+  const TempDirectory folder;
+  const SmallGuest guest(folder);
+  const auto done = optimize({"-o", folder / "out.qcow2", guest.disk()});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK(guest.is_as_it_was());
+  CHECK(support::list_directory(folder.path()) ==
+        std::vector<std::string>{"disk.qcow2", "original.qcow2", "out.qcow2"});
+  CHECK(guest.complaint(folder / "out.qcow2") == "");
+  CHECK(fs::file_size(folder / "out.qcow2") + kGarbage / 2 < fs::file_size(guest.disk()));
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("stopped while the guest is trimmed, the disk is whole, and nothing stays behind",
+          "[essential]") {
+  stop_at({{"Booting", milliseconds(1500), SIGKILL},
+           {"Trimming /dev/sda", milliseconds(20), SIGKILL},
+           {"Trimming /dev/sda", milliseconds(20), SIGINT},
+           {"Copying", milliseconds(0), SIGKILL}});
+}
+
+TEST_CASE("stopped at any other moment, the disk is whole, and nothing stays behind") {
+  stop_at({{"Opening", milliseconds(0), SIGKILL},
+           {"Making", milliseconds(0), SIGKILL},
+           {"Booting", milliseconds(20), SIGKILL},
+           {"Booting", milliseconds(5000), SIGINT},
+           {"Looking", milliseconds(300), SIGKILL},
+           {"Looking", milliseconds(300), SIGTERM},
+           {"Shutting", milliseconds(50), SIGKILL},
+           {"Closing", milliseconds(0), SIGKILL},
+           {"Putting", milliseconds(0), SIGKILL}});
+}
