@@ -1,5 +1,7 @@
 """The benchmark's own arithmetic, and that its command lines can be made."""
 
+import contextlib
+import io
 import os
 import sys
 import unittest
@@ -28,10 +30,19 @@ class Bench(unittest.TestCase):
         names = [row.name for row in rows.COPIES + rows.WRITES]
         self.assertEqual(len(names), len(set(names)))
         for row in rows.COPIES:
-            for command in (row.ours, row.peer, row.prepare, row.source):
+            for command in (row.ours, row.peer, row.prepare, row.before, row.source):
                 self.assertNotIn("{", command.format(**words))
         for row in rows.WRITES:
             self.assertNotIn("{", row.fio.format(part=1))
+
+    def test_what_is_larger_than_theirs_is_told(self):
+        row = next(row for row in rows.COPIES if row.smaller)
+        for ours, verdict in ((5, ""), (10, ""), (11, "larger")):
+            told = io.StringIO()
+            with contextlib.redirect_stdout(told):
+                main.Bench.show(None, row, {"ours": [1], "peer": [100], "peaks": {},
+                                            "sizes": {"ours": ours, "peer": 10}})
+            self.assertEqual("larger" in told.getvalue(), bool(verdict))
 
     def test_rows_are_chosen_by_name(self):
         self.assertEqual(main.parse(["--only", "plain,zstd"]).only, ["plain", "zstd"])

@@ -23,11 +23,13 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def check_copy(path, source):
-    """QEMU's word that the copy is sound, and equal."""
+def check_copy(path, source=None):
+    """QEMU's word that the copy is sound, and equal to the source if there is one to be."""
     check = subprocess.run(["qemu-img", "check", "-q", path], capture_output=True, check=False)
     if check.returncode not in (0, 3):
         raise measure.Failed(f"{path}: {check.stderr.decode()}")
+    if source is None:
+        return
     same = subprocess.run(["qemu-img", "compare", "-q", source, path], capture_output=True,
                           check=False)
     if same.returncode != 0:
@@ -75,18 +77,21 @@ class Bench:
                 measure.remove(words["out"])
                 measure.remove(words["socket"])
                 writes = "{out}" in command
+                if row.before:
+                    measure.timed(row.before.format(**words), words["out"])
                 seconds = measure.timed(command.format(**words), words["out"] if writes else None)
                 sides.setdefault(side, []).append(seconds)
                 if writes:
-                    sizes[side] = os.path.getsize(words["out"])
+                    sizes[side] = os.stat(words["out"]).st_blocks * 512
                     if turn == 0 and row.check:
-                        check_copy(words["out"], source)
+                        check_copy(words["out"], source if row.equal else None)
         peaks = {}
         for side, command in (("ours", row.ours), ("peer", row.peer)):
             words = self.words(side + ".qcow2")
             measure.remove(words["out"])
             measure.remove(words["socket"])
-            peaks[side] = measure.peak_of(command.format(**words))
+            if row.peak:
+                peaks[side] = measure.peak_of(command.format(**words))
             measure.remove(words["out"])
         measure.remove(self.words("none")["extra"])
         return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": peaks}
@@ -149,6 +154,8 @@ class Bench:
         size = " ".join(f"{result['sizes'].get(side, 0) / 1e6:8.0f}" for side in ("ours", "peer"))
         peak = " ".join(f"{(result['peaks'].get(side) or 0) / 1024:5.0f}" for side in ("ours", "peer"))
         verdict = "" if found <= row.goal else "  missed"
+        if getattr(row, "smaller", False) and result["sizes"]["ours"] > result["sizes"]["peer"]:
+            verdict += "  larger"
         print(f"{row.name:<16}{ours:9.2f}{peer:9.2f}{found:8.2f}{row.goal:7.2f}  {size}  {peak}{verdict}",
               flush=True)
 
@@ -205,6 +212,10 @@ def main(arguments):
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="virt-compact-bench-", dir=options.dir) as folder:
+        # Of both sides: temporary files where the copies are, and the same appliance in its cache.
+        os.environ["TMPDIR"] = folder
+        os.environ.setdefault("LIBGUESTFS_CACHEDIR", "/var/tmp")
+        os.environ.setdefault("LIBGUESTFS_BACKEND", "direct")
         bench = Bench(options, folder)
         try:
             bench.go()

@@ -13,8 +13,12 @@ class Row:
     ours: str
     peer: str
     goal: float  # ours / peer, in wall time
-    check: bool = True  # both make a QCOW2 image in {out} that must be as the disk
+    check: bool = True  # both make a QCOW2 image in {out}, which must be sound
+    equal: bool = True  # and as the disk
+    smaller: bool = False  # ours must not take more room than theirs
+    peak: bool = True  # memory is measured, in one more run of each
     prepare: str = ""  # once, before the first run; may make {extra}
+    before: str = ""  # before every run, and not timed: makes the {out} that is changed in place
     source: str = "{disk}"  # what the copy must be equal to
 
 
@@ -46,6 +50,10 @@ COPIES = [
         prepare="qemu-img create -q -f qcow2 {extra} 1T; "
                 "qemu-io -f qcow2 -c 'write -q -P 1 0 1M' -c 'write -q -P 2 900G 1M' {extra}",
         source="{extra}"),
+    Row("optimize", "{vc} optimize -q -c -o {out} {disk}",
+        "virt-sparsify -q --compress {disk} {out}", 0.1, equal=False, smaller=True, peak=False),
+    Row("trim", "{vc} trim -q {out}", "virt-sparsify -q --in-place {out}", 1.0, equal=False,
+        smaller=True, peak=False, before="cp --sparse=never {disk} {out}"),
     Row("plugin-read", "nbdcopy -- [ nbdkit -r {plugin} {disk} ] null:",
         "nbdcopy -- [ qemu-nbd -r -f qcow2 {disk} ] null:", 0.6, check=False),
 ]
