@@ -9,7 +9,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,8 +19,9 @@ namespace qcow2 {
 
 namespace {
 
-constexpr char kMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '1', '\n'};
-constexpr uint64_t kHeaderBytes = 16;
+constexpr char kMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '2', '\n'};
+constexpr uint64_t kHeaderBytes = 24;
+constexpr uint64_t kHeaderSummed = 20;
 constexpr uint64_t kRecordHead = 12;
 constexpr uint64_t kSumBytes = 4;
 
@@ -53,23 +53,75 @@ struct Place {
   uint32_t length;
 };
 
-// Nothing: the records end here.
-Result<std::optional<Record>> read_record(const Storage& undo, uint64_t position) {
+enum class Next {
+  kRecord,
+  kEnd,   // and all records were written
+  kTorn,  // no record, or only a part of one
+};
+
+struct Entry {
+  Next next;
+  Record record;          // kRecord
+  uint64_t records = 0;   // kEnd: how many there are
+  uint64_t position = 0;  // behind it
+};
+
+Result<Entry> read_entry(const Storage& undo, uint64_t position) {
+  const Entry torn{Next::kTorn, {}, 0, position};
   std::vector<std::byte> bytes(kRecordHead);
   ASSIGN_OR_RETURN(size_t got, undo.read(HostOffset(position), bytes));
-  if (got < bytes.size()) return std::optional<Record>{};
+  if (got < bytes.size()) return torn;
   const uint32_t length = load_be32(&bytes[8]);
-  if (length == 0 || length > UndoFile::kMostBytes) return std::optional<Record>{};
+  if (length > UndoFile::kMostBytes) return torn;
   bytes.resize(kRecordHead + 2 * uint64_t{length} + kSumBytes);
   ASSIGN_OR_RETURN(got, undo.read(HostOffset(position), bytes));
-  if (got < bytes.size()) return std::optional<Record>{};
+  if (got < bytes.size()) return torn;
   const auto summed = std::span(bytes).first(bytes.size() - kSumBytes);
-  if (sum_of(summed) != load_be32(&bytes[summed.size()])) return std::optional<Record>{};
+  if (sum_of(summed) != load_be32(&bytes[summed.size()])) return torn;
+  const uint64_t head = load_be64(&bytes[0]);
+  if (length == 0) return Entry{Next::kEnd, {}, head, position + bytes.size()};
   Record record;
-  record.at = HostOffset(load_be64(&bytes[0]));
+  record.at = HostOffset(head);
   record.before.assign(bytes.begin() + kRecordHead, bytes.begin() + kRecordHead + length);
   record.after.assign(bytes.begin() + kRecordHead + length, bytes.end() - kSumBytes);
-  return std::optional<Record>(std::move(record));
+  return Entry{Next::kRecord, std::move(record), 0, position + bytes.size()};
+}
+
+Result<Record> read_record(const Storage& undo, uint64_t position) {
+  ASSIGN_OR_RETURN(auto entry, read_entry(undo, position));
+  if (entry.next != Next::kRecord)
+    return fail(Error::invalid(undo.name() + ": changes while it is read"));
+  return std::move(entry.record);
+}
+
+// Whether the undo file ends with the mark of a repair that was done.
+Result<bool> has_end(const Storage& undo) {
+  constexpr uint64_t kEndBytes = kRecordHead + kSumBytes;
+  ASSIGN_OR_RETURN(const uint64_t size, undo.size());
+  if (size < kHeaderBytes + kEndBytes) return false;
+  ASSIGN_OR_RETURN(const auto last, read_entry(undo, size - kEndBytes));
+  return last.next == Next::kEnd;
+}
+
+// Where its records are.
+Result<std::vector<Place>> find_records(const Storage& undo) {
+  ASSIGN_OR_RETURN(const bool whole, has_end(undo));
+  std::vector<Place> places;
+  uint64_t position = kHeaderBytes;
+  while (true) {
+    ASSIGN_OR_RETURN(const auto entry, read_entry(undo, position));
+    if (entry.next != Next::kRecord) {
+      if (whole && (entry.next == Next::kTorn || entry.records != places.size()))
+        return fail(Error::corrupt(fmt::format(
+            "{}: is damaged at {:#x}: the rest of it cannot be trusted", undo.name(), position)));
+      return places;
+    }
+    const Record& record = entry.record;
+    if (record.at.value() > static_cast<uint64_t>(INT64_MAX) - record.before.size())
+      return fail(Error::corrupt(fmt::format("{}: is damaged at {:#x}", undo.name(), position)));
+    places.push_back({position, record.at.value(), static_cast<uint32_t>(record.before.size())});
+    position = entry.position;
+  }
 }
 
 // Bytes behind the end of the image count as zeros.
@@ -105,15 +157,65 @@ Result<bool> is_known(const Storage& undo, const std::vector<Place>& places, con
   for (const Place& it : places) {
     if (it.at >= record.at.value() + now.size() || it.at + it.length <= record.at.value()) continue;
     ASSIGN_OR_RETURN(const auto other, read_record(undo, it.in_file));
-    if (other) mark_known(*other, record.at, now, known);
+    mark_known(other, record.at, now, known);
   }
   return std::find(known.begin(), known.end(), false) == known.end();
 }
 
+// Of the image's start as it is, or was when all that the records say is taken back.
+Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Storage& undo,
+                               const std::vector<Place>& places) {
+  ASSIGN_OR_RETURN(auto sample,
+                   read_image(image, HostOffset(0), std::min(length, UndoFile::kSampleBytes)));
+  for (size_t i = places.size(); i-- > 0;) {
+    if (places[i].at >= sample.size()) continue;
+    ASSIGN_OR_RETURN(const auto record, read_record(undo, places[i].in_file));
+    std::copy_n(record.before.begin(),
+                std::min<uint64_t>(record.before.size(), sample.size() - places[i].at),
+                sample.begin() + static_cast<ptrdiff_t>(places[i].at));
+  }
+  return sum_of(sample);
+}
+
+// An error if the image is not what the repair has left.
+Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
+                         const Storage& undo, const std::vector<Place>& places) {
+  const auto other = [&](const std::string& what) {
+    return fail(Error::invalid(
+        fmt::format("{}: {} is not what the repair of {} has left: it has been written since, or "
+                    "is another image",
+                    image.name(), what, undo.name())));
+  };
+  ASSIGN_OR_RETURN(const uint64_t size, image.size());
+  uint64_t longest = length;
+  for (const Place& it : places) longest = std::max(longest, it.at + it.length);
+  if (size < length || size > longest) return other(fmt::format("its length, {} bytes,", size));
+  ASSIGN_OR_RETURN(const uint32_t sum, sum_of_sample(image, length, undo, places));
+  if (sum != sample) return other("its start");
+  for (const Place& it : places) {
+    ASSIGN_OR_RETURN(const auto record, read_record(undo, it.in_file));
+    ASSIGN_OR_RETURN(const auto now, read_image(image, record.at, record.before.size()));
+    ASSIGN_OR_RETURN(const bool known, is_known(undo, places, record, now));
+    if (!known) return other(fmt::format("at {:#x} it", record.at.value()));
+  }
+  return {};
+}
+
+Result<void> flush_folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return fail(Error::system(errno, folder));
+  const int error = ::fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  if (error != 0) return fail(Error::system(error, folder + ": flush to disk"));
+  return {};
+}
+
 }  // namespace
 
-Result<std::unique_ptr<UndoFile>> UndoFile::create(const std::string& path, uint64_t length) {
-  std::unique_ptr<UndoFile> file(new UndoFile(path, length));
+Result<std::unique_ptr<UndoFile>> UndoFile::create(const std::string& path, const Storage& image) {
+  std::unique_ptr<UndoFile> file(new UndoFile(path));
   file->fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file->fd_ < 0) {
     if (errno == EEXIST)
@@ -122,19 +224,29 @@ Result<std::unique_ptr<UndoFile>> UndoFile::create(const std::string& path, uint
                                  "back; name another undo file"));
     return fail(Error::system(errno, path));
   }
+  if (auto begun = file->begin(image); !begun) {
+    file->remove();
+    return fail(std::move(begun).error());
+  }
+  return file;
+}
+
+Result<void> UndoFile::begin(const Storage& image) {
+  ASSIGN_OR_RETURN(const uint64_t length, image.size());
+  ASSIGN_OR_RETURN(const auto sample,
+                   read_image(image, HostOffset(0), std::min(length, kSampleBytes)));
   std::array<std::byte, kHeaderBytes> header{};
   std::memcpy(header.data(), kMark, sizeof kMark);
   store_be64(&header[8], length);
-  RETURN_IF_ERROR(write_all(file->fd_, header, path));
-  RETURN_IF_ERROR(file->flush());
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0) {
-    (void)::fsync(fd);
-    ::close(fd);
-  }
-  return file;
+  store_be32(&header[16], sum_of(sample));
+  store_be32(&header[kHeaderSummed], sum_of(std::span(header).first(kHeaderSummed)));
+  RETURN_IF_ERROR(write_all(fd_, header, path_));
+  RETURN_IF_ERROR(flush());
+  return flush_folder_of(path_);
+}
+
+void UndoFile::remove() const noexcept {
+  ::unlink(path_.c_str());
 }
 
 UndoFile::~UndoFile() {
@@ -154,11 +266,19 @@ Result<void> UndoFile::add(HostOffset at, std::span<const std::byte> before,
     const size_t summed = record.size() - kSumBytes;
     store_be32(&record[summed], sum_of(std::span(record).first(summed)));
     RETURN_IF_ERROR(write_all(fd_, record, path_));
+    ++records_;
     at += length;
     before = before.subspan(length);
     after = after.subspan(length);
   }
   return {};
+}
+
+Result<void> UndoFile::finish() {
+  std::array<std::byte, kRecordHead + kSumBytes> end{};
+  store_be64(&end[0], records_);
+  store_be32(&end[kRecordHead], sum_of(std::span(end).first(kRecordHead)));
+  return write_all(fd_, end, path_);
 }
 
 Result<void> UndoFile::flush() {
@@ -172,36 +292,23 @@ Result<void> apply_undo(const std::string& path, Storage& image) {
   ASSIGN_OR_RETURN(const size_t got, undo->read(HostOffset(0), header));
   if (got < header.size() || std::memcmp(header.data(), kMark, sizeof kMark) != 0)
     return fail(Error::invalid(path + ": is no undo file"));
+  if (sum_of(std::span(header).first(kHeaderSummed)) != load_be32(&header[kHeaderSummed]))
+    return fail(Error::corrupt(path + ": is damaged at its start"));
   const uint64_t length = load_be64(&header[8]);
+  ASSIGN_OR_RETURN(const auto places, find_records(*undo));
+  // Then nothing was written to the image.
+  if (places.empty()) return fail(Error::invalid(path + ": has nothing that could be taken back"));
+  RETURN_IF_ERROR(check_image(image, length, load_be32(&header[16]), *undo, places));
 
-  std::vector<Place> places;
-  for (uint64_t position = kHeaderBytes;;) {
-    ASSIGN_OR_RETURN(const auto record, read_record(*undo, position));
-    if (!record) break;
-    places.push_back({position, record->at.value(), static_cast<uint32_t>(record->before.size())});
-    position += kRecordHead + 2 * record->before.size() + kSumBytes;
-  }
-  for (size_t i = 0; i < places.size(); ++i) {
-    ASSIGN_OR_RETURN(const auto record, read_record(*undo, places[i].in_file));
-    if (!record) return fail(Error::invalid(path + ": changes while it is read"));
-    ASSIGN_OR_RETURN(const auto now, read_image(image, record->at, record->before.size()));
-    ASSIGN_OR_RETURN(const bool known, is_known(*undo, places, *record, now));
-    if (!known)
-      return fail(Error::invalid(fmt::format(
-          "{}: at {:#x} is not what the repair of {} has left: it has been written since, or is "
-          "another image",
-          image.name(), record->at.value(), path)));
-  }
   // The last first: what several have written ends as it was before the first.
   for (size_t i = places.size(); i-- > 0;) {
-    ASSIGN_OR_RETURN(const auto record, read_record(*undo, places[i].in_file));
-    if (!record) return fail(Error::invalid(path + ": changes while it is read"));
     // What lies behind the end of the image as it was goes with its new end.
-    if (record->at.value() >= length) continue;
+    if (places[i].at >= length) continue;
+    ASSIGN_OR_RETURN(const auto record, read_record(*undo, places[i].in_file));
     RETURN_IF_ERROR(image.write(
-        record->at,
-        std::span(record->before)
-            .first(std::min<uint64_t>(record->before.size(), length - record->at.value()))));
+        record.at,
+        std::span(record.before)
+            .first(std::min<uint64_t>(record.before.size(), length - record.at.value()))));
   }
   RETURN_IF_ERROR(image.flush());
   ASSIGN_OR_RETURN(const uint64_t size, image.size());

@@ -2,16 +2,22 @@
 //
 // The file, numbers in big endian:
 //
-//     8 bytes   "VCUNDO1\n"
+//     8 bytes   "VCUNDO2\n"
 //     8         length of the image before, bytes
+//     4         CRC-32 of the image's first kSampleBytes, or of all of it, before
+//     4         CRC-32 of the 20 bytes before this
 //     records   8 offset in the image
-//               4 length n, at most kMostBytes
+//               4 length n, 1 to kMostBytes
 //               n bytes as they were (zeros behind the end of the image)
 //               n bytes as they are to be
 //               4 CRC-32 of all that in this record
+//     the end   8 number of records
+//               4 0
+//               4 CRC-32 of these 12 bytes
 //
-// A record is on the disk before its bytes are written to the image.  One that is cut off or whose
-// sum is wrong was never acted on, nor what follows it.
+// A record is on the disk before its bytes are written to the image.  The end is written when the
+// repair is done.  While it is not there the repair was interrupted: then a record that is cut off
+// or whose sum is wrong was never acted on, nor what follows it.
 #pragma once
 
 #include <cstdint>
@@ -27,34 +33,38 @@ namespace qcow2 {
 class UndoFile {
  public:
   static constexpr uint32_t kMostBytes = 1 << 20;
+  static constexpr uint64_t kSampleBytes = 1 << 20;
 
-  // Makes the file, which must not exist yet, for an image of `length` bytes.  It and its name are
-  // on the disk when this returns.
-  static Result<std::unique_ptr<UndoFile>> create(const std::string& path, uint64_t length);
+  // Makes the file, which must not exist yet, for `image` as it is.  It and its name are on the
+  // disk when this returns; on an error there is none.
+  static Result<std::unique_ptr<UndoFile>> create(const std::string& path, const Storage& image);
   UndoFile(const UndoFile&) = delete;
   UndoFile& operator=(const UndoFile&) = delete;
   ~UndoFile();
 
   const std::string& path() const { return path_; }
-  // Of the image before, bytes.
-  uint64_t image_length() const { return image_length_; }
   // Both of one length.  Not on the disk before flush ().
   Result<void> add(HostOffset at, std::span<const std::byte> before,
                    std::span<const std::byte> after);
+  // There are no more records.
+  Result<void> finish();
   Result<void> flush();
+  // Takes the name away.
+  void remove() const noexcept;
 
  private:
-  UndoFile(std::string path, uint64_t image_length)
-      : path_(std::move(path)), image_length_(image_length) {}
+  explicit UndoFile(std::string path) : path_(std::move(path)) {}
+  Result<void> begin(const Storage& image);
 
   std::string path_;
-  uint64_t image_length_;
   int fd_ = -1;  // owned
+  uint64_t records_ = 0;
 };
 
 // Puts back what the undo file at `path` holds.  An error, and nothing is written, if the image is
-// not what that repair (or a part of it) has left: each byte must be as it was, or as it was to
-// be.  May be interrupted, and done again.
+// not what that repair (or a part of it, or of an undoing) has left: its length, its first
+// kSampleBytes and each byte of a record must be as they were, or as they were to be.  What else
+// somebody has written in place since is not seen, and stays.  May be interrupted, and done again.
 Result<void> apply_undo(const std::string& path, Storage& image);
 
 }  // namespace qcow2

@@ -66,8 +66,24 @@ Result<void> UndoStorage::flush() {
   const std::lock_guard lock(mutex_);
   if (pending_.empty()) return undo_ ? image_->flush() : Result<void>{};
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
+  if (auto kept = remember(size); !kept) {
+    if (undo_ && !has_written_) {
+      undo_->remove();
+      undo_.reset();
+    }
+    return kept;
+  }
+  has_written_ = true;
+  for (const auto& [at, bytes] : pending_) RETURN_IF_ERROR(image_->write(HostOffset(at), bytes));
+  RETURN_IF_ERROR(image_->flush());
+  pending_.clear();
+  return {};
+}
+
+// Puts what is overwritten into the undo file, on the disk.
+Result<void> UndoStorage::remember(uint64_t size) {
   if (!undo_) {
-    ASSIGN_OR_RETURN(undo_, UndoFile::create(undo_path_, size));
+    ASSIGN_OR_RETURN(undo_, UndoFile::create(undo_path_, *image_));
   }
   for (const auto& [at, bytes] : pending_) {
     std::vector<std::byte> before(bytes.size());
@@ -76,11 +92,14 @@ Result<void> UndoStorage::flush() {
           HostOffset(at), std::span(before).first(std::min<uint64_t>(before.size(), size - at))));
     RETURN_IF_ERROR(undo_->add(HostOffset(at), before, bytes));
   }
-  RETURN_IF_ERROR(undo_->flush());
-  for (const auto& [at, bytes] : pending_) RETURN_IF_ERROR(image_->write(HostOffset(at), bytes));
-  RETURN_IF_ERROR(image_->flush());
-  pending_.clear();
-  return {};
+  return undo_->flush();
+}
+
+Result<void> UndoStorage::finish() {
+  const std::lock_guard lock(mutex_);
+  if (!undo_) return {};
+  RETURN_IF_ERROR(undo_->finish());
+  return undo_->flush();
 }
 
 Result<void> UndoStorage::resize(uint64_t /*size*/) {

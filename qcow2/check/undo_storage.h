@@ -16,7 +16,8 @@ namespace qcow2 {
 // that, and only then writes to the image, and flushes it.  Reads see them at once.
 class UndoStorage final : public Storage {
  public:
-  // The undo file is made with the first flush that has something to write.
+  // The undo file is made with the first flush that has something to write.  When that goes wrong
+  // before the image is touched, it is removed again.
   UndoStorage(std::shared_ptr<Storage> image, std::string undo_path)
       : image_(std::move(image)), undo_path_(std::move(undo_path)) {}
 
@@ -29,14 +30,20 @@ class UndoStorage final : public Storage {
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
+  // Nothing more will be written: the undo file can say that it is whole.
+  Result<void> finish();
+
   // Whether anything was written to the image, and can be taken back.
-  bool has_written() const { return undo_ != nullptr; }
+  bool has_written() const { return has_written_; }
 
  private:
+  Result<void> remember(uint64_t size);
+
   const std::shared_ptr<Storage> image_;
   const std::string undo_path_;
   mutable std::mutex mutex_;
   std::unique_ptr<UndoFile> undo_;
+  bool has_written_ = false;
   // Guarded by mutex_: what is to be written, by offset, without overlap.
   std::map<uint64_t, std::vector<std::byte>> pending_;
 };
