@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "copy/nbd_uri.h"
 #include "qcow2/check/undo_file.h"
@@ -65,6 +66,7 @@ void CheckCommand::add_options(CLI::App& app) {
   const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
   add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
                     "what -r overwrites; default: FILE.undo");
+  add_switch(app, "--lossy", lossy_, "-r frees what seems unused in damaged images, too");
   add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
@@ -90,6 +92,7 @@ void CheckCommand::add_options(CLI::App& app) {
 void CheckCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
   if (!undo_.empty() && !repair_) throw UsageError("--undo goes with -r");
+  if (lossy_ && !repair_) throw UsageError("--lossy goes with -r");
   if (!apply_undo_.empty() && (repair_ || options_.deep))
     throw UsageError("--apply-undo is done by itself");
   if (force_share_ && (repair_ || !apply_undo_.empty()))
@@ -150,13 +153,19 @@ Result<int> CheckCommand::run(const Console& console) {
     }
   }
   if (repair_) {
+    // What lies beside a device is gone with the next boot.
+    if (undo_.empty() && !std::filesystem::is_regular_file(file_))
+      return fail(
+          Error::invalid(file_ + ": is a device: say with --undo where the undo file is to be"));
     const std::string undo = undo_.empty() ? file_ + ".undo" : undo_;
-    const auto done = qcow2::repair(file, {*repair_, options_, undo}, log);
+    const auto done = qcow2::repair(file, {*repair_, options_, lossy_, undo}, log);
     progress.finish();
     if (!done) return fail(Error(done.error()).with_context(file_));
     report.sums = done->after;
     report.leaks_fixed = done->leaks_fixed;
     report.corruptions_fixed = done->corruptions_fixed;
+    report.counts_left = done->counts_left;
+    report.entries_left = done->entries_left;
     if (done->has_written) report.undo_file = undo;
   }
   if (json_) {

@@ -32,7 +32,8 @@ class CheckCommand final : public Command {
   bool force_share_ = false;
   bool json_ = false;
   std::optional<qcow2::RepairOptions::What> repair_;
-  std::string undo_;        // --undo
+  std::string undo_;  // --undo
+  bool lossy_ = false;
   std::string apply_undo_;  // --apply-undo
   std::string cache_;       // taken, for scripts that say it
 };

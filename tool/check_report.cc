@@ -73,12 +73,22 @@ std::string check_findings(const CheckReport& report, const CheckLog& log) {
 }
 
 std::string check_repairs(const CheckReport& report) {
-  if (report.undo_file.empty()) return {};
-  return fmt::format(
-      "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
-      "corruptions\n\nTo take it back: virt-compact check --apply-undo {} {}\n\n",
-      report.leaks_fixed, report.corruptions_fixed, qcow2::printable(report.undo_file),
-      qcow2::printable(report.filename));
+  std::string text;
+  if (report.counts_left)
+    text +=
+        "Counts were left as they are: not all references to clusters can be found, and what looks "
+        "like a leak may be in use.\n";
+  if (report.entries_left)
+    text += "Entries were left as they are where a table shares its place with something else.\n";
+  if (!text.empty())
+    text += "virt-compact copy saves what can be read; --lossy frees what seems unused.\n\n";
+  if (report.undo_file.empty()) return text;
+  return text + fmt::format(
+                    "The following inconsistencies were found and repaired:\n\n    {} leaked "
+                    "clusters\n    {} "
+                    "corruptions\n\nTo take it back: virt-compact check --apply-undo {} {}\n\n",
+                    report.leaks_fixed, report.corruptions_fixed,
+                    qcow2::printable(report.undo_file), qcow2::printable(report.filename));
 }
 
 std::string check_summary(const CheckReport& report) {
@@ -142,6 +152,8 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
   json["fragmentation"] = order_json(sums.order, report.geometry);
+  if (report.counts_left) json["counts-left"] = true;
+  if (report.entries_left) json["entries-left"] = true;
   if (!report.undo_file.empty()) json["undo-file"] = report.undo_file;
   json["findings"] = ordered_json::array();
   for (const Finding& it : log.findings())

@@ -15,6 +15,8 @@ struct CheckReport {
   qcow2::CheckSums sums;  // after a repair: what is left
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
+  bool counts_left = false;  // see qcow2::RepairResult
+  bool entries_left = false;
   std::string undo_file;  // that takes the repair back; empty: nothing was written
 };
 

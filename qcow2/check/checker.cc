@@ -34,10 +34,14 @@ constexpr uint64_t kTablePiece = 1 << 20;
 // L2 tables that are known at one time: 2 PiB of disk with clusters of 64 KiB.
 constexpr size_t kMostTables = 4 << 20;
 constexpr size_t kCompactAtLeast = 1 << 16;
-// Bytes of L2 tables that are looked at together, and compressed clusters.
+// Bytes of L2 tables that are looked at together: all that is wrong with them is in memory then.
 constexpr uint64_t kChunkBytes = 4 << 20;
+constexpr uint64_t kMostTablesAtOnce = 1024;
+// Compressed clusters that are decoded together.
 constexpr size_t kDeepSlice = 1024;
 constexpr unsigned kMostPasses = 64;
+// A file may have been cut by its own length, or by this many bytes.
+constexpr uint64_t kNearEnd = uint64_t{64} << 30;
 constexpr unsigned kMostThreads = 64;
 // Where the header's fields stand.
 constexpr uint64_t kL1TableField = 40;
@@ -117,9 +121,9 @@ class Checker::Work {
   Result<void> traverse(bool with_refcounts, CheckObserver& observer, const Window& window) {
     observer_ = &observer;
     sums_ = {};
-    sums_.total_clusters = geometry_.clusters_for(
-        header_.size / Geometry::kSectorSize * Geometry::kSectorSize +
-        (header_.size % Geometry::kSectorSize != 0 ? Geometry::kSectorSize : 0));
+    // QEMU's disks have whole sectors.
+    sums_.total_clusters =
+        geometry_.clusters_for(header_.size / Geometry::kSectorSize * Geometry::kSectorSize);
     highest_ = 0;
     done_ = 0;
     reporting_ = true;
@@ -163,6 +167,7 @@ class Checker::Work {
     ASSIGN_OR_RETURN(snapshots_, SnapshotScan::read(storage_, header_, found));
     ASSIGN_OR_RETURN(bitmaps_, BitmapScan::read(storage_, header_, found));
     incomplete_ = !snapshots_.complete || !bitmaps_.complete;
+    if (incomplete_ || !snapshots_.all_walkable) sums_.references_unknown = true;
     ASSIGN_OR_RETURN(recorded_,
                      RecordedCounts::load(storage_, header_, file_size_, options_.threads));
     if (!recorded_->usable() && with_refcounts) {
@@ -173,7 +178,7 @@ class Checker::Work {
       it.entry = HostOffset(kRefcountTableField);
       it.found = header_.refcount_table_clusters;
       it.repairable = true;
-      sums_.needs_rebuild = true;
+      no_refcounts();
       report(it);
     }
     for (const HostOffset block : recorded_->unreadable()) unreadable(Place::kRefcountBlock, block);
@@ -255,7 +260,8 @@ class Checker::Work {
     TableRanges tables;
     for (const BitmapScan::Table& table : bitmaps_.tables) {
       refer(Place::kBitmapTable, table.at, table.bytes, bitmaps_.directory);
-      tables.add(table.at, table.bytes, table.bitmap);
+      if (table.at.value() <= INT64_MAX - table.bytes)
+        tables.add(table.at, table.bytes, table.bitmap);
     }
     return for_each_word(
         Place::kBitmapTable, tables, Finding::kActive,
@@ -283,7 +289,8 @@ class Checker::Work {
     TableRanges l1_tables;
     const auto add = [&](HostOffset at, uint64_t entries, uint32_t owner, HostOffset entry) {
       refer(Place::kL1Table, at, entries * 8, entry);
-      l1_tables.add(at, entries * 8, owner);
+      // What cannot be in any file is none to walk; refer () has told of it.
+      if (at.value() <= INT64_MAX - entries * 8) l1_tables.add(at, entries * 8, owner);
     };
     add(header_.l1_table, header_.l1_entries, Finding::kActive, HostOffset(kL1TableField));
     for (uint32_t i = 0; i < snapshots_.rows.size(); ++i)
@@ -330,6 +337,7 @@ class Checker::Work {
       it.expected = expected;
       it.snapshot = table.snapshot;
       it.index = table.l1_index;
+      it.table_references = table.times();
       it.repairable = repairable;
       report(it);
     };
@@ -369,7 +377,7 @@ class Checker::Work {
     if (reporting_) finish_metadata();
     total_ = done_ + tables.size() * geometry_.cluster_size();
     const size_t chunk =
-        std::clamp<uint64_t>(kChunkBytes >> geometry_.cluster_bits(), options_.threads, 1024);
+        std::clamp<uint64_t>(kChunkBytes >> geometry_.cluster_bits(), 1, kMostTablesAtOnce);
     for (size_t at = 0; at < tables.size(); at += chunk) {
       RETURN_IF_ERROR(
           walk_chunk(std::span(tables).subspan(at, std::min(chunk, tables.size() - at))));
@@ -510,19 +518,19 @@ class Checker::Work {
       const auto block = recorded_->block_of(i);
       it.host = HostOffset(table[i] & ~RecordedCounts::kReservedMask);
       if ((table[i] & RecordedCounts::kReservedMask) != 0) {
-        sums_.needs_rebuild = true;
+        no_refcounts();
         tell(Kind::kRefcountTableReserved);
         continue;
       }
       if (!block) {
-        sums_.needs_rebuild = true;
+        no_refcounts();
         tell(Kind::kRefcountBlockUnaligned);
         continue;
       }
       const HostCluster cluster = geometry_.host_cluster_of(*block);
       if (cluster.value() >= clusters_ &&
           (cluster.value() > clusters_ || counts_->get(cluster) == 0)) {
-        sums_.needs_rebuild = true;
+        no_refcounts();
         tell(Kind::kRefcountBlockOutside);
         continue;
       }
@@ -531,7 +539,7 @@ class Checker::Work {
       it.found = std::min<uint64_t>(counts_->get(cluster), most);
       if (it.found == 1) continue;
       it.place = Place::kRefcountBlock;
-      sums_.needs_rebuild = true;
+      no_refcounts();
       it.kind = Kind::kRefcountBlockShared;
       report(it, true);
     }
@@ -624,6 +632,36 @@ class Checker::Work {
     run_.reset();
   }
 
+  void no_refcounts() {
+    sums_.needs_rebuild = true;
+    sums_.refcounts_unusable = true;
+  }
+
+  // Whether a reference that was there once may be one that nobody finds.
+  static bool hides_references(Kind kind) {
+    switch (kind) {
+      case Kind::kUnreadable:
+      case Kind::kReferenceOutside:
+      case Kind::kOverlap:
+      case Kind::kL2TableUnaligned:
+      case Kind::kCompressedInDataFile:
+      case Kind::kCompressedBitmap:
+      case Kind::kBitmapTableUnusable:
+      case Kind::kBitmapTableEntry:
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  void remember_outside(const Finding& it) {
+    const uint64_t limit = file_size_ + std::max(file_size_, kNearEnd);
+    const uint64_t length = it.place == Place::kL1Table ? geometry_.cluster_size() : it.found;
+    if (length > limit || it.host.value() > limit - length) return;
+    sums_.end_of_outside =
+        std::max(sums_.end_of_outside, geometry_.clusters_for(it.host.value() + length));
+  }
+
   void unreadable(Place place, HostOffset at) {
     Finding it{};
     it.kind = Kind::kUnreadable;
@@ -636,6 +674,9 @@ class Checker::Work {
   // What is found anew by each pass is told by the first alone; `any_pass`: it is of this pass.
   void report(Finding it, bool any_pass = false) {
     if (!reporting_ && !any_pass) return;
+    if (hides_references(it.kind)) sums_.references_unknown = true;
+    if (it.kind == Kind::kUnreadable) sums_.unreadable = true;
+    if (it.kind == Kind::kReferenceOutside) remember_outside(it);
     if (it.kind == Kind::kOverlap) {
       // Where the counts contradict it the sums have it from there.
       const auto recorded = recorded_->get(geometry_.host_cluster_of(it.host));

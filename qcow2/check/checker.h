@@ -32,6 +32,16 @@ struct CheckSums {
   uint64_t image_end_offset = 0;  // behind the last cluster that is counted or referred to; bytes
   // Single counts cannot be mended: they have to be written anew, all of them.
   bool needs_rebuild = false;
+  // That is so since their table, or a block, cannot be what it is used as.
+  bool refcounts_unusable = false;
+  // Something that refers to clusters could not be read, or is not what was once written there:
+  // what nobody seems to refer to may be in use, and no count may be lowered.
+  bool references_unknown = false;
+  // The same since the storage could not read it: perhaps it can at another time.
+  bool unreadable = false;
+  // Behind the last cluster behind the end of the file that something refers to, as far as it is
+  // near enough for the file to have reached there; 0: none.
+  uint64_t end_of_outside = 0;
   // Compressed clusters that a deep check decoded, and those that it decoded in vain.
   uint64_t decoded_clusters = 0;
   uint64_t undecodable_clusters = 0;

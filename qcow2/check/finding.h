@@ -103,6 +103,9 @@ struct Finding {
   uint64_t expected = 0;
   uint32_t snapshot = kActive;  // whose disk `guest` belongs to, as an index of the snapshot table
   uint64_t index = 0;
+  // Where `entry` is one of an L1 or L2 table: how often that table is named as one.  Clusters that
+  // have more references hold something else, too.
+  uint64_t table_references = 0;
 };
 
 // Words with hyphens, for JSON: "refcount-too-low".

@@ -47,6 +47,7 @@ class L2Check::Walk {
     it.expected = expected;
     it.snapshot = table_.snapshot;
     it.index = index_;
+    it.table_references = table_.times();
     return it;
   }
   Finding& add(Finding::Kind kind, uint64_t expected, bool repairable) {

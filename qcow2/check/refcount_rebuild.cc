@@ -20,18 +20,22 @@ constexpr uint64_t kMostUnflushed = 16 << 20;  // bytes
 
 class Rebuild {
  public:
-  Rebuild(Storage& storage, Checker& checker, CheckObserver& observer)
+  Rebuild(Storage& storage, Checker& checker, uint64_t start, CheckObserver& observer)
       : storage_(storage),
         checker_(checker),
         observer_(observer),
         header_(checker.header()),
         geometry_(header_.geometry()),
-        block_bits_(header_.cluster_bits + 3 - header_.refcount_order) {}
+        block_bits_(header_.cluster_bits + 3 - header_.refcount_order),
+        start_(std::max(start, checker.clusters())) {}
 
   Result<void> run() {
     const auto mark_page = [&](uint64_t first, std::span<const uint32_t> page) -> Result<void> {
       for (uint64_t i = 0; i < page.size(); ++i)
-        if (page[i] != 0) mark(first + i);
+        if (page[i] != 0) {
+          mark(first + i);
+          start_ = std::max(start_, first + i + 1);
+        }
       return {};
     };
     const auto count_page = [&](uint64_t first, std::span<const uint32_t> page) -> Result<void> {
@@ -81,7 +85,6 @@ class Rebuild {
 
   //     | all that was | table | blocks |
   Result<void> place() {
-    start_ = checker_.clusters();
     const uint64_t entries = geometry_.cluster_size() / 8;
     const std::vector<uint64_t> others = used_;
     // More blocks may need one more, or a larger table.
@@ -146,8 +149,8 @@ class Rebuild {
   const Header header_;
   const Geometry geometry_;
   const unsigned block_bits_;
+  uint64_t start_;              // the first new cluster
   std::vector<uint64_t> used_;  // ranges that have a block, ascending
-  uint64_t start_ = 0;          // the first new cluster
   uint64_t table_clusters_ = 1;
   size_t next_ = 0;               // the block that is being filled, as an index of used_
   std::vector<std::byte> block_;  // empty: none
@@ -156,8 +159,9 @@ class Rebuild {
 
 }  // namespace
 
-Result<void> rebuild_refcounts(Storage& storage, Checker& checker, CheckObserver& observer) {
-  return Rebuild(storage, checker, observer).run();
+Result<void> rebuild_refcounts(Storage& storage, Checker& checker, uint64_t start,
+                               CheckObserver& observer) {
+  return Rebuild(storage, checker, start, observer).run();
 }
 
 }  // namespace qcow2

@@ -1,5 +1,7 @@
 #include "qcow2/check/repair.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <utility>
 #include <vector>
@@ -7,6 +9,7 @@
 #include "qcow2/byte_order.h"
 #include "qcow2/check/refcount_rebuild.h"
 #include "qcow2/check/undo_storage.h"
+#include "qcow2/refcount_block.h"
 #include "qcow2/refcount_writer.h"
 #include "qcow2/refcounts.h"
 
@@ -21,6 +24,7 @@ constexpr size_t kMostAtOnce = 1 << 18;
 // More than any image needs that can be mended at all.
 constexpr unsigned kMostRounds = 64;
 constexpr HostOffset kIncompatibleField(72);
+constexpr HostOffset kAutoclearField(88);
 
 bool is_copied(Kind kind) {
   return kind == Kind::kL1Copied || kind == Kind::kL2Copied;
@@ -54,6 +58,9 @@ class Collector final : public CheckObserver {
 
   void found(const Finding& finding) override {
     if (told_) next_.found(finding);
+    // Clusters count by what streams take, and not yet by what their descriptors say.
+    descriptors |=
+        finding.kind == Kind::kDescriptorTooLong || finding.kind == Kind::kDescriptorTooShort;
     if (!finding.repairable) return;
     if (finding.kind == Kind::kLeak) {
       keep(leaks, finding);
@@ -70,6 +77,7 @@ class Collector final : public CheckObserver {
   bool cancelled() override { return next_.cancelled(); }
 
   std::vector<Finding> leaks, too_low, entries, copied;
+  bool descriptors = false;  // some say a wrong length
 
  private:
   static void keep(std::vector<Finding>& list, const Finding& finding) {
@@ -93,66 +101,168 @@ class Repair {
       Collector collector(observer_, round == 0);
       ASSIGN_OR_RETURN(outcome_.after, checker.run(collector));
       if (round == 0) outcome_.before = outcome_.after;
-      ASSIGN_OR_RETURN(const bool mended, mend(checker, collector));
+      outcome_.counts_left = outcome_.entries_left = false;
+      ASSIGN_OR_RETURN(const bool mended, options_.what == RepairOptions::What::kLeaks
+                                              ? mend_leaks(checker, collector)
+                                              : mend(checker, collector));
       if (!mended) break;
     }
     if (options_.what == RepairOptions::What::kAll) RETURN_IF_ERROR(clear_marks());
+    RETURN_IF_ERROR(storage_->finish());
     outcome_.leaks_fixed = fixed(outcome_.before.leaks, outcome_.after.leaks);
     outcome_.corruptions_fixed = fixed(outcome_.before.corruptions, outcome_.after.corruptions);
     outcome_.has_written = storage_->has_written();
     return outcome_;
   }
 
+  bool has_written() const { return storage_->has_written(); }
+
  private:
   static uint64_t fixed(uint64_t before, uint64_t after) {
     return before > after ? before - after : 0;
   }
 
-  // One kind of thing.  False: there is nothing left that it can do.
-  Result<bool> mend(Checker& checker, const Collector& found) {
-    if (options_.what == RepairOptions::What::kLeaks) {
-      // A second time they would be the same.
-      if (found.leaks.empty() || std::exchange(leaks_done_, true)) return false;
+  bool hides_references(const CheckSums& sums) const {
+    return options_.lossy ? sums.unreadable : sums.references_unknown;
+  }
+
+  // False: there is nothing left that it can do.
+  Result<bool> mend_leaks(Checker& checker, const Collector& found) {
+    // A second time they would be the same.
+    if (found.leaks.empty() || std::exchange(leaks_done_, true)) return false;
+    if (hides_references(outcome_.after) || outcome_.after.refcounts_unusable) {
+      outcome_.counts_left = true;
+      return false;
+    }
+    if (!options_.check.deep) {
       RETURN_IF_ERROR(set_counts(checker.header(), {&found.leaks}));
       return true;
     }
+    // The descriptors stay as they are, and so must what they claim.
+    CheckOptions by_descriptors = options_.check;
+    by_descriptors.deep = false;
+    ASSIGN_OR_RETURN(auto shallow, Checker::open(*storage_, by_descriptors));
+    Collector collector(observer_, false);
+    ASSIGN_OR_RETURN(const auto sums, shallow.run(collector));
+    if (hides_references(sums)) {
+      outcome_.counts_left = true;
+      return false;
+    }
+    RETURN_IF_ERROR(set_counts(shallow.header(), {&collector.leaks}));
+    return true;
+  }
+
+  // One kind of thing.  False: there is nothing left that it can do.
+  Result<bool> mend(Checker& checker, const Collector& found) {
+    const Header& header = checker.header();
     if (!found.entries.empty() && entry_rounds_++ < kMostRounds / 4) {
-      RETURN_IF_ERROR(write_entries(checker.header(), found.entries));
-      return true;
+      ASSIGN_OR_RETURN(const bool any, write_entries(checker, found.entries));
+      if (any) return true;
     }
-    if (outcome_.after.needs_rebuild) {
+    const bool all_known = !hides_references(outcome_.after) && !found.descriptors;
+    if (outcome_.after.needs_rebuild && all_known) {
       if (std::exchange(rebuilt_, true)) return false;
-      RETURN_IF_ERROR(rebuild_refcounts(*storage_, checker, observer_));
+      RETURN_IF_ERROR(clear_unknown_autoclear(header));
+      RETURN_IF_ERROR(
+          rebuild_refcounts(*storage_, checker, outcome_.after.end_of_outside, observer_));
       return true;
     }
-    if ((!found.leaks.empty() || !found.too_low.empty()) && count_rounds_++ < kMostRounds / 4) {
-      RETURN_IF_ERROR(set_counts(checker.header(), {&found.too_low, &found.leaks}));
+    if (!all_known && !found.leaks.empty()) outcome_.counts_left = true;
+    if (outcome_.after.refcounts_unusable) {
+      outcome_.counts_left = true;
+      return false;
+    }
+    std::vector<Finding> too_low = found.too_low;
+    if (!all_known) RETURN_IF_ERROR(drop_those_without_block(header, too_low));
+    const std::vector<Finding> leaks = all_known ? found.leaks : std::vector<Finding>();
+    if ((!leaks.empty() || !too_low.empty()) && count_rounds_++ < kMostRounds / 4) {
+      RETURN_IF_ERROR(set_counts(header, {&too_low, &leaks}));
       return true;
     }
-    if (!found.copied.empty() && copied_rounds_++ < kMostRounds / 4) {
-      RETURN_IF_ERROR(write_entries(checker.header(), found.copied));
-      return true;
-    }
+    std::vector<Finding> copied = found.copied;
+    if (!all_known) std::erase_if(copied, [](const Finding& it) { return it.expected > it.found; });
+    if (!copied.empty() && copied_rounds_++ < kMostRounds / 4)
+      return write_entries(checker, copied);
     return false;
   }
 
-  // Of several findings about one entry the first: the next round finds the others.
-  Result<void> write_entries(const Header& header, const std::vector<Finding>& findings) {
-    const uint64_t header_end = header.geometry().cluster_size();
+  // Keeps the findings whose entry stands in a table that has its cluster to itself.
+  Result<void> drop_shared(Checker& checker, std::vector<Finding>& findings) {
+    std::vector<char> alone(findings.size());
+    const Geometry geometry = checker.header().geometry();
+    const Checker::Visit look = [&](const ReferenceCounts& counts) -> Result<void> {
+      for (size_t i = 0; i < findings.size(); ++i) {
+        const HostCluster cluster = geometry.host_cluster_of(*findings[i].entry);
+        if (cluster >= counts.begin() && cluster < counts.end())
+          alone[i] = counts.get(cluster) == findings[i].table_references ? 1 : 0;
+      }
+      return {};
+    };
+    RETURN_IF_ERROR(checker.count(true, observer_, look));
+    size_t kept = 0;
+    for (size_t i = 0; i < findings.size(); ++i)
+      if (alone[i] != 0) findings[kept++] = findings[i];
+    if (kept < findings.size()) outcome_.entries_left = true;
+    findings.resize(kept, Finding{});
+    return {};
+  }
+
+  // Of several findings about one entry the first: the next round finds the others.  False: there
+  // was none to be written.
+  Result<bool> write_entries(Checker& checker, std::vector<Finding> findings) {
+    RETURN_IF_ERROR(drop_shared(checker, findings));
+    bool any = false;
     for (const Finding& it : findings) {
-      // A table that lies on the header is no table: what stands there is more important.
-      if (it.entry->value() < header_end) continue;
       std::array<std::byte, 8> bytes{};
       RETURN_IF_ERROR(read_fully(*storage_, *it.entry, bytes));
       if (load_be64(bytes.data()) != it.found) continue;
+      if (!any) RETURN_IF_ERROR(clear_unknown_autoclear(checker.header()));
       store_be64(bytes.data(), it.expected);
       RETURN_IF_ERROR(storage_->write(*it.entry, bytes));
+      any = true;
     }
+    RETURN_IF_ERROR(storage_->flush());
+    return any;
+  }
+
+  // Clusters that no block counts would get a new block, which is put where the counts say that
+  // nothing is.
+  Result<void> drop_those_without_block(const Header& header, std::vector<Finding>& findings) {
+    const Geometry geometry = header.geometry();
+    const uint64_t per_block = refcounts_per_block(header.cluster_bits, header.refcount_order);
+    const uint64_t entries = (uint64_t{header.refcount_table_clusters} << header.cluster_bits) / 8;
+    std::vector<Finding> kept;
+    for (const Finding& it : findings) {
+      const uint64_t first = geometry.host_cluster_of(it.host).value() / per_block;
+      const uint64_t last = (geometry.host_cluster_of(it.host).value() + it.times - 1) / per_block;
+      bool there = last < entries;
+      for (uint64_t i = first; there && i <= last; ++i) {
+        std::array<std::byte, 8> word{};
+        RETURN_IF_ERROR(read_fully(*storage_, header.refcount_table + i * 8, word));
+        there = load_be64(word.data()) != 0;
+      }
+      if (there) kept.push_back(it);
+    }
+    if (kept.size() < findings.size()) outcome_.counts_left = true;
+    findings = std::move(kept);
+    return {};
+  }
+
+  // Who changes an image clears what others may keep about it and he does not know (QCOW2 text,
+  // "autoclear_features").
+  Result<void> clear_unknown_autoclear(const Header& header) {
+    const uint64_t kept =
+        header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw);
+    if (header.version < 3 || kept == header.autoclear_features) return {};
+    std::array<std::byte, 8> field{};
+    store_be64(field.data(), kept);
+    RETURN_IF_ERROR(storage_->write(kAutoclearField, field));
     return storage_->flush();
   }
 
   Result<void> set_counts(const Header& header,
                           std::initializer_list<const std::vector<Finding>*> lists) {
+    RETURN_IF_ERROR(clear_unknown_autoclear(header));
     ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage_, header));
     const Geometry geometry = header.geometry();
     for (const auto* const list : lists) {
@@ -195,7 +305,12 @@ class Repair {
 
 Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOptions& options,
                             CheckObserver& observer) {
-  return Repair(std::move(storage), options, observer).run();
+  Repair repair(std::move(storage), options, observer);
+  auto done = repair.run();
+  if (!done && repair.has_written())
+    return fail(std::move(done).error().with_context(
+        fmt::format("mended in part (--apply-undo {} takes that back)", options.undo_path)));
+  return done;
 }
 
 }  // namespace qcow2

@@ -9,6 +9,13 @@
 //
 // So whenever it is interrupted the image is no worse than it was, and doing it again goes on. What
 // is overwritten is in an undo file first (undo_storage.h).
+//
+// A damaged image may hide references: a table that cannot be read, an entry that points to another
+// place than it once did.  The clusters that it referred to look like leaks, and are data.  So
+// while anything of the kind is found (CheckSums::references_unknown) no count goes down, no
+// cluster is given the COPIED flag, and the counts are not written anew, unless that was asked for.
+// And an entry is mended only where its table has its clusters to itself: else it may be something
+// else that stands there.
 #pragma once
 
 #include <memory>
@@ -23,6 +30,9 @@ namespace qcow2 {
 struct RepairOptions {
   enum class What { kLeaks, kAll } what = What::kAll;
   CheckOptions check;
+  // Free what nobody seems to refer to even where references may be hidden (but not where a table
+  // could not be read), as qemu-img does.
+  bool lossy = false;
   std::string undo_path;  // where the undo file is to be; made only if something is written
 };
 
@@ -32,9 +42,15 @@ struct RepairResult {
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;  // and there is an undo file
+  // Counts that look wrong were left, since not all references are known, or since the blocks of
+  // counts cannot be trusted.
+  bool counts_left = false;
+  // Entries were left whose table shares its clusters with something else.
+  bool entries_left = false;
 };
 
-// `observer` is told of what the first check finds.  `storage` is nobody else's.
+// `observer` is told of what the first check finds.  `storage` is nobody else's.  An error after
+// something was written names the undo file.
 Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOptions& options,
                             CheckObserver& observer);
 

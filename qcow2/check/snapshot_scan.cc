@@ -62,8 +62,11 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
       scan.bytes = 0;
       return scan;
     }
-    if (extra > Limits::kSnapshotExtraBytes)
+    if (extra > Limits::kSnapshotExtraBytes) {
+      // Where the next row begins is said by this field.
+      scan.all_walkable = false;
       tell(Kind::kSnapshotExtraTooLong, Severity::kCorruption, i, at.value(), extra, true);
+    }
     if (header.version >= 3 && extra < kExtraBytesV3)
       tell(Kind::kSnapshotIncomplete, Severity::kCorruption, i, at.value(), extra, true);
 
@@ -75,6 +78,7 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
       tell(Kind::kSnapshotL1TooLarge, Severity::kCorruption, i, at.value(), row.l1_entries, false);
     else
       row.walkable = true;
+    scan.all_walkable &= row.walkable;
     scan.rows.push_back(row);
   }
   if (header.has_data_file())

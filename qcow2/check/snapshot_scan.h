@@ -20,6 +20,8 @@ struct SnapshotScan {
   std::vector<Row> rows;
   uint64_t bytes = 0;     // of the table
   bool complete = false;  // false: nobody knows what else it refers to
+  // False: one of the rows names no table, or may not be a row.
+  bool all_walkable = true;
 
   // Reads the table, and tells `found` what is wrong with it.
   static Result<SnapshotScan> read(const Storage& storage, const Header& header,

@@ -1,6 +1,7 @@
 // Repairs: what qemu-img finds afterwards, and that they can be taken back.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "qcow2/check/repair.h"
@@ -98,13 +99,15 @@ TEST_CASE("a repair leaves no more than qemu-img's does, and can be taken back",
     fs::copy_file(damage.path, ours);
     fs::copy_file(damage.path, theirs);
     support::run({"qemu-img", "check", "-q", "-r", "all", "-f", "qcow2", theirs});
-    const auto repaired = check({"-r", "all", "-f", "qcow2", ours});
+    const auto repaired = check({"-r", "all", "--lossy", "-f", "qcow2", ours});
     INFO(repaired.describe());
     CHECK(repaired.signal == 0);
     const QemuAnswer after_us = ask_qemu(ours);
     const QemuAnswer after_qemu = ask_qemu(theirs);
     INFO("after us: " << after_us.says << "\nafter qemu-img: " << after_qemu.says);
-    if (after_qemu.has_json && damage.differs.empty() && !is_for_the_user(*damage.finds)) {
+    // QEMU mends entries where other things are, too, and so writes to those.
+    const bool left = repaired.out.find("Entries were left") != std::string::npos;
+    if (after_qemu.has_json && damage.differs.empty() && !is_for_the_user(*damage.finds) && !left) {
       CHECK(after_us.has_json);
       CHECK(trouble(after_us) <= trouble(after_qemu));
     }
@@ -185,7 +188,7 @@ TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
     storage->crash_at_flushes(crashes, seed);
     const std::string undo = folder / ("undo" + std::to_string(round));
     Silent silent;
-    const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, undo}, silent);
+    const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, false, undo}, silent);
     REQUIRE_OK(done);
     CHECK(done->after.corruptions == 0);
     CHECK(done->after.leaks == 0);
@@ -200,7 +203,8 @@ TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
       auto again = std::make_shared<qcow2::MemoryStorage>("crashed", crash);
       const std::string second = folder / "second";
       fs::remove(second);
-      const auto mended = qcow2::repair(again, {RepairOptions::What::kAll, {}, second}, silent);
+      const auto mended =
+          qcow2::repair(again, {RepairOptions::What::kAll, {}, false, second}, silent);
       REQUIRE_OK(mended);
       CHECK(mended->after.corruptions == 0);
       CHECK(mended->after.leaks == 0);
@@ -251,6 +255,205 @@ TEST_CASE("an undo file is for its image alone", "[repair]") {
   support::write_file(folder / "cut", undo);
   CHECK(check({"--apply-undo", path + ".undo", path}).ok());
   CHECK((support::read_file(path) == bytes));
+}
+
+TEST_CASE("an undo file is for an image that nobody has changed since", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=64k");
+  auto bytes = support::read_file(path);
+  const uint64_t block = be64(bytes, be64(bytes, 48));
+  const uint64_t clusters = bytes.size() / 65536;
+  bytes.resize(bytes.size() + 65536);
+  bytes[block + 2 * clusters + 1] = std::byte{1};
+  support::write_file(path, bytes);
+  CHECK(check({"-q", "-r", "all", path}).ok());
+  const auto refused = [&](const std::string& image, const std::string& undo, const char* why) {
+    const auto before = support::read_file(image);
+    const auto outcome = check({"--apply-undo", undo, image});
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains(why));
+    CHECK((support::read_file(image) == before));
+  };
+
+  SECTION("a guest has written, and the file is longer") {
+    support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 6M 1M", path});
+    refused(path, path + ".undo", "written since");
+  }
+  SECTION("another image, whose counts look alike") {
+    const support::TempDirectory other;
+    const std::string image = make_image(other, "cluster_size=64k");
+    support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 6M 1M", image});
+    refused(image, path + ".undo", "another image");
+  }
+  SECTION("the image was cut") {
+    support::resize_file(path, bytes.size() - 3 * 65536);
+    refused(path, path + ".undo", "its length");
+  }
+  SECTION("the undo file holds nothing, or is damaged") {
+    auto undo = support::read_file(path + ".undo");
+    undo.resize(24);
+    support::write_file(folder / "empty", undo);
+    refused(path, folder / "empty", "has nothing");
+    undo = support::read_file(path + ".undo");
+    undo[40] ^= std::byte{1};
+    support::write_file(folder / "damaged", undo);
+    refused(path, folder / "damaged", "is damaged");
+    undo[9] ^= std::byte{1};
+    support::write_file(folder / "header", undo);
+    refused(path, folder / "header", "is damaged at its start");
+  }
+  CHECK(fs::exists(path + ".undo"));
+}
+
+TEST_CASE("a repair that could not begin leaves no undo file", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=64k");
+  auto bytes = support::read_file(path);
+  bytes[be64(bytes, be64(bytes, 48)) + 1] = std::byte{2};
+  const auto image = std::make_shared<qcow2::MemoryStorage>("image", bytes);
+  Silent silent;
+  const auto done =
+      qcow2::repair(image, {RepairOptions::What::kAll, {}, false, "/dev/full/undo"}, silent);
+  CHECK(!done);
+  CHECK((image->bytes() == bytes));
+}
+
+namespace {
+
+// Some sectors of which cannot be read.
+class FaultyStorage final : public qcow2::Storage {
+ public:
+  FaultyStorage(std::vector<std::byte> bytes, uint64_t bad) : memory_("faulty", bytes), bad_(bad) {}
+  const std::string& name() const override { return memory_.name(); }
+  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+    if (at.value() <= bad_ && bad_ < at.value() + to.size())
+      return qcow2::fail(qcow2::Error::system(EIO, "faulty: read"));
+    return memory_.read(at, to);
+  }
+  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+    return memory_.write(at, from);
+  }
+  qcow2::Result<void> flush() override { return memory_.flush(); }
+  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
+  qcow2::Result<void> resize(uint64_t size) override { return memory_.resize(size); }
+  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+    return memory_.run_at(at, limit);
+  }
+  std::vector<std::byte> bytes() const { return memory_.bytes(); }
+
+ private:
+  qcow2::MemoryStorage memory_;
+  uint64_t bad_;
+};
+
+void put64(std::vector<std::byte>& bytes, uint64_t at, uint64_t value) {
+  for (uint64_t i = 0; i < 8; ++i) bytes[at + i] = std::byte(value >> (56 - 8 * i) & 0xff);
+}
+
+}  // namespace
+
+TEST_CASE("what cannot be read is not taken for unused", "[repair]") {
+  const support::TempDirectory folder;
+  const auto bytes = support::read_file(make_image(folder, "cluster_size=64k"));
+  const uint64_t l1 = be64(bytes, 40);
+  const uint64_t l2 = be64(bytes, l1) & 0x00fffffffffffe00;
+  const auto what = GENERATE(RepairOptions::What::kLeaks, RepairOptions::What::kAll);
+  for (const uint64_t bad : {l1, l2, be64(bytes, 64) /* snapshot table's L1 */}) {
+    CAPTURE(bad);
+    const auto storage = std::make_shared<FaultyStorage>(bytes, bad);
+    Silent silent;
+    const auto done = qcow2::repair(storage, {what, {}, false, folder / "undo"}, silent);
+    CHECK((storage->bytes() == bytes));
+    if (done) {
+      CHECK(done->after.check_errors > 0);
+      CHECK(!done->has_written);
+    }
+  }
+}
+
+// Each of these hides references, or makes data look like a table.
+TEST_CASE("a repair frees nothing and mends nothing where data may be", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=64k");
+  const auto good = support::read_file(path);
+  const uint64_t l1 = be64(good, 40);
+  const uint64_t l2 = be64(good, l1) & 0x00fffffffffffe00;
+  const uint64_t snapshots = be64(good, 64);
+  const uint64_t data = be64(good, l2) & 0x00fffffffffffe00;
+  const uint64_t reftable = be64(good, 48);
+  const uint64_t block = be64(good, reftable);
+
+  struct Hiding {
+    const char* name;
+    std::function<void(std::vector<std::byte>&)> edit;
+  };
+  const std::vector<Hiding> damages = {
+      {"a snapshot's L1 table wraps around",
+       [&](auto& it) {
+         put64(it, snapshots, 0xffffffffffff0000);
+         it[snapshots + 9] = std::byte{0x40};  // 2^22 entries
+       }},
+      {"a snapshot's L1 table on data", [&](auto& it) { put64(it, snapshots, data); }},
+      {"a snapshot's L1 table not at a cluster",
+       [&](auto& it) { put64(it, snapshots, be64(good, snapshots) + 0x200); }},
+      {"an L1 entry points to data", [&](auto& it) { put64(it, l1, data | uint64_t{1} << 63); }},
+      {"an L1 entry not at a cluster", [&](auto& it) { put64(it, l1, be64(good, l1) ^ 0x200); }},
+      {"an L2 entry out of the file",
+       [&](auto& it) { put64(it, l2, be64(good, l2) ^ uint64_t{1} << 40); }},
+      {"an L2 entry points to the L1 table",
+       [&](auto& it) { put64(it, l2, l1 | uint64_t{1} << 63); }},
+      {"the refcount table points to data", [&](auto& it) { put64(it, reftable, data); }},
+      {"a snapshot with too much extra data, and a count of nothing",
+       [&](auto& it) {
+         it[snapshots + 37] = std::byte{1};
+         it[block + 2 * (data / 65536) + 1] = std::byte{0};
+       }},
+  };
+  // All that is in use, by what the good image says; the rest may be written or freed.
+  std::vector<uint64_t> used;
+  for (uint64_t cluster = 0; cluster < good.size() / 65536; ++cluster)
+    if (good[block + 2 * cluster + 1] != std::byte{0}) used.push_back(cluster);
+
+  const std::string how = GENERATE("leaks", "all");
+  for (const Hiding& damage : damages) {
+    INFO(damage.name << " -r " << how);
+    auto bytes = good;
+    damage.edit(bytes);
+    const auto storage = std::make_shared<qcow2::MemoryStorage>("image", bytes);
+    Silent silent;
+    const std::string undo = folder / "undo";
+    fs::remove(undo);
+    const auto what = how == "all" ? RepairOptions::What::kAll : RepairOptions::What::kLeaks;
+    const auto done = qcow2::repair(storage, {what, {}, false, undo}, silent);
+    if (!done) {
+      INFO(done.error().message());
+      CHECK((storage->bytes() == bytes));
+      continue;
+    }
+    const auto now = storage->bytes();
+    // Counts are those of the block that the refcount table has now.
+    const uint64_t counts = be64(now, be64(now, 48));
+    for (const uint64_t cluster : used) {
+      CAPTURE(cluster);
+      const bool counted = cluster * 65536 == block || counts != block ||
+                           now[counts + 2 * cluster] != std::byte{0} ||
+                           now[counts + 2 * cluster + 1] != std::byte{0} ||
+                           bytes[block + 2 * cluster + 1] == std::byte{0};
+      CHECK(counted);
+    }
+    // The guest's data are what they were, in the snapshot too.
+    const uint64_t l2_entries = 8 * 1024 * 1024 / 65536;
+    for (uint64_t i = 0; i < l2_entries; ++i) {
+      const uint64_t entry = be64(good, l2 + 8 * i);
+      const uint64_t at = entry & 0x00fffffffffffe00;
+      if (at == 0 || (entry >> 62 & 1) != 0) continue;
+      CAPTURE(at);
+      CHECK(std::equal(good.begin() + static_cast<ptrdiff_t>(at),
+                       good.begin() + static_cast<ptrdiff_t>(at + 65536),
+                       now.begin() + static_cast<ptrdiff_t>(at)));
+    }
+  }
 }
 
 }  // namespace checks
