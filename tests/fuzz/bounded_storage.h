@@ -1,0 +1,47 @@
+// Bytes in memory that cannot become many, however far away a hostile image asks for some.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "qcow2/memory_storage.h"
+
+namespace fuzz {
+
+class BoundedStorage final : public qcow2::Storage {
+ public:
+  static constexpr uint64_t kMost = 32 << 20;
+
+  BoundedStorage(const uint8_t* data, size_t size)
+      : memory_("fuzz", std::vector<std::byte>(reinterpret_cast<const std::byte*>(data),
+                                               reinterpret_cast<const std::byte*>(data) + size)) {}
+
+  const std::string& name() const override { return memory_.name(); }
+  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+    return memory_.read(at, to);
+  }
+  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+    if (at.value() > kMost || from.size() > kMost - at.value()) return full();
+    return memory_.write(at, from);
+  }
+  qcow2::Result<void> flush() override { return {}; }
+  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
+  qcow2::Result<void> resize(uint64_t size) override {
+    return size > kMost ? full() : memory_.resize(size);
+  }
+  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+    return memory_.run_at(at, limit);
+  }
+  std::vector<std::byte> bytes() const { return memory_.bytes(); }
+
+ private:
+  static qcow2::Result<void> full() {
+    return qcow2::fail(qcow2::Error::system(ENOSPC, "fuzz: write"));
+  }
+
+  qcow2::MemoryStorage memory_;
+};
+
+}  // namespace fuzz
