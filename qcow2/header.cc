@@ -107,15 +107,15 @@ Result<void> check_features(const Header& header, Header::Purpose purpose) {
     return fail(Error::unsupported(
         fmt::format("the image needs features that virt-compact does not know: {}",
                     feature_list(unknown, header.find_extension(HeaderExtension::kFeatureNames)))));
-  const bool check = purpose == Header::Purpose::kCheck;
+  const bool in_the_clear = purpose != Header::Purpose::kUse;
   switch (header.crypt_method) {
     case CryptMethod::kNone:
       break;
     case CryptMethod::kAes:
-      if (check) break;
+      if (in_the_clear) break;
       return fail(Error::unsupported("the image is encrypted with AES, which is not supported"));
     case CryptMethod::kLuks:
-      if (check) break;
+      if (in_the_clear) break;
       return fail(Error::unsupported("the image is encrypted with LUKS, which is not supported"));
     default:
       return fail(Error::unsupported(

@@ -107,9 +107,10 @@ struct Header {
   // hold, nor whether they lie within the file.  Refuses encryption, and unknown incompatible
   // features by the name that the image's feature table gives them.
   //
-  // kCheck is for those who want to tell what is wrong: then the fields of the refcount table and of
-  // the snapshot table may be anything, and encryption is no error, since metadata is in the clear.
-  enum class Purpose { kUse, kCheck };
+  // kCheck is for those who want to tell what is wrong: then the fields of the refcount table and
+  // of the snapshot table may be anything, and encryption is no error, since metadata is in the
+  // clear. kTell is for those who only say what there is: all is checked, but for encryption.
+  enum class Purpose { kUse, kTell, kCheck };
   static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 
   // The start of the first cluster: header, extensions, backing file name.  An error if that does

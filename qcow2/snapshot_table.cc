@@ -22,6 +22,23 @@ Failure corrupt(size_t number, uint64_t at, std::string message) {
       Error::corrupt(fmt::format("snapshot {} of the table, at {:#x}: {}", number, at, message)));
 }
 
+Result<void> check_usable(const Snapshot& snapshot, const Geometry& geometry, size_t number,
+                          uint64_t at) {
+  const uint64_t l1_bytes = uint64_t{snapshot.l1_entries} * 8;
+  if (l1_bytes > Limits::kL1Bytes)
+    return corrupt(number, at,
+                   fmt::format("its L1 table has {} entries: {} at most", snapshot.l1_entries,
+                               Limits::kL1Bytes / 8));
+  if (geometry.offset_in_cluster(snapshot.l1_table.value()) != 0 ||
+      snapshot.l1_table.value() > static_cast<uint64_t>(INT64_MAX) - l1_bytes)
+    return corrupt(number, at,
+                   fmt::format("its L1 table at {:#x} does not begin at a cluster of the file",
+                               snapshot.l1_table.value()));
+  if (snapshot.disk_size > static_cast<uint64_t>(INT64_MAX))
+    return corrupt(number, at, fmt::format("its disk has {} bytes", snapshot.disk_size));
+  return {};
+}
+
 // Reads the table piece by piece: its length stands nowhere but in its entries.
 class Reader {
  public:
@@ -48,9 +65,9 @@ class Reader {
 
 }  // namespace
 
-Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header) {
+Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header,
+                                                  SnapshotUse use) {
   std::vector<Snapshot> snapshots;
-  const Geometry geometry = header.geometry();
   Reader reader(storage, header.snapshot_table);
 
   for (uint32_t number = 0; number < header.snapshot_count; ++number) {
@@ -90,18 +107,8 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
     snapshot.name.resize(name_bytes);
     RETURN_IF_ERROR(reader.take(std::as_writable_bytes(std::span(snapshot.name))));
 
-    if (uint64_t{snapshot.l1_entries} * 8 > Limits::kL1Bytes)
-      return corrupt(number, at,
-                     fmt::format("its L1 table has {} entries: {} at most", snapshot.l1_entries,
-                                 Limits::kL1Bytes / 8));
-    if (geometry.offset_in_cluster(snapshot.l1_table.value()) != 0 ||
-        snapshot.l1_table.value() >
-            static_cast<uint64_t>(INT64_MAX) - uint64_t{snapshot.l1_entries} * 8)
-      return corrupt(number, at,
-                     fmt::format("its L1 table at {:#x} does not begin at a cluster of the file",
-                                 snapshot.l1_table.value()));
-    if (snapshot.disk_size > static_cast<uint64_t>(INT64_MAX))
-      return corrupt(number, at, fmt::format("its disk has {} bytes", snapshot.disk_size));
+    if (use == SnapshotUse::kRead)
+      RETURN_IF_ERROR(check_usable(snapshot, header.geometry(), number, at));
     snapshots.push_back(std::move(snapshot));
   }
   return snapshots;

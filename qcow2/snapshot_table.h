@@ -29,9 +29,13 @@ struct Snapshot {
   std::vector<std::byte> unknown_extra;
 };
 
-// Reads all of them, within the limits of header.h.  Every L1 table is aligned and no larger than
-// the limit; whether it lies within the file is said when it is read.
-Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header);
+// kRead: every L1 table is aligned and no larger than the limit; whether it lies within the file is
+// said when it is read.  kList: for those who only tell of them, it may be anything.
+enum class SnapshotUse { kRead, kList };
+
+// Reads all of them, within the limits of header.h.
+Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header,
+                                                  SnapshotUse use = SnapshotUse::kRead);
 
 // Their table as it stands in a file of `version`.
 std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots,

@@ -87,6 +87,7 @@ void CheckCommand::add_options(CLI::App& app) {
       },
       "taken, as qemu-img does, and left to the system")
       ->group(kRareOptions);
+  names_.add_options(app);
 }
 
 void CheckCommand::check() const {
@@ -122,6 +123,7 @@ Result<int> CheckCommand::take_back(const Console& console) const {
 }
 
 Result<int> CheckCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(file_, format_));
   ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
   if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
   if (!apply_undo_.empty()) return take_back(console);

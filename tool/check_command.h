@@ -9,6 +9,7 @@
 #include "qcow2/check/checker.h"
 #include "qcow2/check/repair.h"
 #include "tool/command.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -29,6 +30,7 @@ class CheckCommand final : public Command {
   std::string file_;
   std::optional<qcow2::Format> format_;
   qcow2::CheckOptions options_;
+  QemuNames names_;
   bool force_share_ = false;
   bool json_ = false;
   std::optional<qcow2::RepairOptions::What> repair_;

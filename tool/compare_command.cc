@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tool/arguments.h"
@@ -116,6 +117,7 @@ void CompareCommand::add_options(CLI::App& app) {
       "to an NBD server; default 4");
   add_switch(app, "--json", json_, "list every difference, as JSON");
   add_output_option(app, json_, "human (the default) or json");
+  names_.add_options(app);
 }
 
 void CompareCommand::check() const {
@@ -146,6 +148,8 @@ Result<int> CompareCommand::compare(const Console& console) {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   copy::Stop stop(cancel);
+  RETURN_IF_ERROR(names_.resolve(a_, a_format_));
+  RETURN_IF_ERROR(names_.resolve(b_, b_format_));
   ASSIGN_OR_RETURN(copy::ComparedDisk a, open(a_, a_format_, stop));
   ASSIGN_OR_RETURN(copy::ComparedDisk b, open(b_, b_format_, stop));
   ProgressDisplay progress(console.manner());
@@ -166,8 +170,11 @@ Result<int> CompareCommand::compare(const Console& console) {
   }
   if (!summary) return fail(summary.error());
   using Verdict = Comparison::Verdict;
-  if (a.size() != b.size() && summary->verdict != Verdict::kSize)
-    RETURN_IF_ERROR(say("Warning: Image size mismatch!"));
+  // As qemu-img: what both have is looked at first.
+  const bool beyond =
+      summary->verdict == Verdict::kSame ||
+      (summary->verdict == Verdict::kContent && summary->offset >= std::min(a.size(), b.size()));
+  if (a.size() != b.size() && beyond) RETURN_IF_ERROR(say("Warning: Image size mismatch!"));
   switch (summary->verdict) {
     case Verdict::kSame:
       RETURN_IF_ERROR(say("Images are identical."));

@@ -7,6 +7,7 @@
 #include "copy/any_source.h"
 #include "copy/comparison.h"
 #include "tool/command.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -39,6 +40,7 @@ class CompareCommand final : public Command {
   copy::Comparison::Options options_;
   std::string cache_;  // -T
   unsigned connections_ = 4;
+  QemuNames names_;
   bool force_share_ = false;
   bool json_ = false;
   int failure_code_ = kNotOpened;

@@ -37,13 +37,15 @@ T take(ImageInfo& info, Result<T> result) {
 
 void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& info) {
   const qcow2::Header& header = *info.header;
-  info.snapshots = take(info, qcow2::read_snapshot_table(file, header));
+  info.snapshots = take(info, qcow2::read_snapshot_table(file, header, qcow2::SnapshotUse::kList));
   info.bitmaps = take(info, qcow2::read_bitmap_directory(file, header)).bitmaps;
   const uint64_t l1_bytes = uint64_t{header.l1_entries} * 8;
   if (l1_bytes > *info.file_length || header.l1_table.value() > *info.file_length - l1_bytes)
-    info.missing.push_back(
+    info.damages.push_back(
         fmt::format("the L1 table at {:#x} ends behind the end of the file at {:#x}",
                     header.l1_table.value(), *info.file_length));
+  const auto usable = qcow2::read_snapshot_table(file, header);
+  if (!usable && info.missing.empty()) info.damages.push_back(usable.error().message());
   if (!options.survey) return;
   qcow2::SurveyOptions how;
   if (options.progress)
@@ -51,11 +53,11 @@ void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& i
       const uint64_t reach = header.geometry().l2_reach();
       options.progress(done * reach, total * reach);
     };
-  auto survey = qcow2::survey(file, header, info.snapshots, how);
+  auto survey = qcow2::survey(file, header, usable.value_or(std::vector<qcow2::Snapshot>{}), how);
   if (survey)
     info.survey = std::move(*survey);
   else
-    info.missing.push_back(survey.error().message());
+    info.damages.push_back(survey.error().message());
 }
 
 // `identity`: what the file is, for who wants to know whether it comes again.
@@ -80,7 +82,9 @@ Result<ImageInfo> read_info(const std::string& path, const InfoOptions& options,
     info.virtual_size = round_up_to_sectors(*info.file_length);
     return info;
   }
-  ASSIGN_OR_RETURN(info.header, qcow2::with_context(qcow2::Header::read(*file), path));
+  ASSIGN_OR_RETURN(
+      info.header,
+      qcow2::with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), path));
   info.virtual_size = round_up_to_sectors(info.header->size);
   info.full_backing_filename = full_backing_filename(path, info.header->backing_file);
   look_into(*file, options, info);

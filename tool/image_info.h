@@ -31,6 +31,8 @@ struct ImageInfo {
   std::optional<qcow2::Survey> survey;
   // Parts that could not be read, and so are missing here.
   std::vector<std::string> missing;
+  // Damage that keeps nothing from being told but the survey.
+  std::vector<std::string> damages;
 };
 
 struct InfoOptions {

@@ -32,6 +32,7 @@ void InfoCommand::add_options(CLI::App& app) {
   add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  names_.add_options(app);
 }
 
 void InfoCommand::check() const {
@@ -78,6 +79,7 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
 }
 
 Result<int> InfoCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(file_, format_));
   std::optional<Error> error;  // that the chain ended with
   ASSIGN_OR_RETURN(const auto chain, look(console, error));
   if (chain.empty()) return fail(*error);
@@ -99,6 +101,8 @@ Result<int> InfoCommand::run(const Console& console) {
           "{}: the tables are damaged, and the figures leave out what cannot be followed: {}{}",
           it.filename, qcow2::printable(it.survey->first_damage),
           it.survey->damages > 1 ? fmt::format(", and {} more", it.survey->damages - 1) : ""));
+    for (const std::string& damage : it.damages)
+      console.warning(fmt::format("{}: {}", it.filename, qcow2::printable(damage)));
     for (const std::string& missing : it.missing) {
       console.error(fmt::format("{}: {}", it.filename, qcow2::printable(missing)));
       code = kFailure;

@@ -7,6 +7,7 @@
 #include "qcow2/chain.h"
 #include "tool/command.h"
 #include "tool/image_info.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -26,6 +27,7 @@ class InfoCommand final : public Command {
                                              std::optional<qcow2::Error>& error) const;
 
   bool backing_chain_ = false;
+  QemuNames names_;
   bool force_share_ = false;
   bool quick_ = false;
   bool json_ = false;

@@ -1,7 +1,6 @@
 #include "tool/info_report.h"
 
 #include <fmt/format.h>
-#include <time.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 #include "qcow2/printable.h"
 #include "tool/feature_names.h"
 #include "tool/size_text.h"
+#include "tool/snapshot_list.h"
 #include "tool/survey_text.h"
 
 namespace tool {
@@ -21,10 +21,7 @@ using qcow2::Bitmap;
 using qcow2::Header;
 using qcow2::HeaderExtension;
 using qcow2::HostUse;
-using qcow2::Snapshot;
 using qcow2::Survey;
-
-constexpr uint64_t kNanoseconds = 1'000'000'000;
 
 const char* compat(const Header& header) {
   return header.version == 2 ? "0.10" : "1.1";
@@ -46,44 +43,16 @@ bool data_file_raw(const Header& header) {
   return (header.autoclear_features & qcow2::autoclear::kDataFileRaw) != 0;
 }
 
+bool encrypted(const ImageInfo& info) {
+  return info.header && info.header->crypt_method != qcow2::CryptMethod::kNone;
+}
+
+const char* encryption(const Header& header) {
+  return header.crypt_method == qcow2::CryptMethod::kAes ? "aes" : "luks";
+}
+
 const char* true_or_false(bool value) {
   return value ? "true" : "false";
-}
-
-std::string date_text(const Snapshot& snapshot) {
-  const time_t seconds = snapshot.date_seconds;
-  tm local{};
-  char text[32] = "?";
-  if (::localtime_r(&seconds, &local) != nullptr)
-    (void)::strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local);
-  return text;
-}
-
-std::string vm_clock_text(const Snapshot& snapshot) {
-  const uint64_t seconds = snapshot.vm_clock_nanoseconds / kNanoseconds;
-  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60,
-                     snapshot.vm_clock_nanoseconds % kNanoseconds / 1'000'000);
-}
-
-// Columns as wide as what is in them; the first two to the left, numbers to the right.
-std::string snapshot_list(const std::vector<Snapshot>& snapshots, const Palette& palette) {
-  std::vector<std::vector<std::string>> rows = {
-      {"ID", "TAG", "DISK SIZE", "VM SIZE", "DATE", "VM CLOCK"}};
-  for (const Snapshot& it : snapshots)
-    rows.push_back({qcow2::printable(it.id), qcow2::printable(it.name), human_size(it.disk_size),
-                    human_size(it.vm_state_size), date_text(it), vm_clock_text(it)});
-  std::vector<size_t> widths(rows.front().size());
-  for (const auto& row : rows)
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  std::string text = palette.bold("Snapshot list:") + "\n";
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i)
-      line += i < 2 ? fmt::format("{:<{}}  ", row[i], widths[i])
-                    : fmt::format("{:>{}}  ", row[i], widths[i]);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
 }
 
 const char* extension_name(uint32_t type) {
@@ -194,20 +163,6 @@ ordered_json features_json(const Header& header) {
           {"autoclear", feature_names(header, FeatureKind::kAutoclear)}};
 }
 
-ordered_json snapshot_json(const Snapshot& snapshot) {
-  ordered_json json;
-  json["id"] = snapshot.id;
-  json["name"] = snapshot.name;
-  json["disk-size"] = snapshot.disk_size;
-  json["vm-state-size"] = snapshot.vm_state_size;
-  json["date-sec"] = snapshot.date_seconds;
-  json["date-nsec"] = snapshot.date_nanoseconds;
-  json["vm-clock-sec"] = snapshot.vm_clock_nanoseconds / kNanoseconds;
-  json["vm-clock-nsec"] = snapshot.vm_clock_nanoseconds % kNanoseconds;
-  if (snapshot.instruction_count != UINT64_MAX) json["icount"] = snapshot.instruction_count;
-  return json;
-}
-
 ordered_json format_specific_json(const ImageInfo& info) {
   const Header& header = *info.header;
   ordered_json data;
@@ -220,6 +175,7 @@ ordered_json format_specific_json(const ImageInfo& info) {
     data["corrupt"] = corrupt(header);
     data["extended-l2"] = header.extended_l2();
   }
+  if (encrypted(info)) data["encrypt"] = {{"format", encryption(header)}};
   if (header.has_data_file()) {
     if (const auto name = header.data_file()) data["data-file"] = *name;
     data["data-file-raw"] = data_file_raw(header);
@@ -238,6 +194,7 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
   line("file format", to_string(info.format));
   line("virtual size",
        fmt::format("{} ({} bytes)", human_size(info.virtual_size), info.virtual_size));
+  if (encrypted(info)) line("encrypted", "yes");
   line("disk size", info.disk_size ? human_size(*info.disk_size) : "unavailable");
   if (info.file_length)
     line("file length",
@@ -254,7 +211,7 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
                                            info.full_backing_filename));
     if (const auto format = header.backing_format()) line("backing file format", *format);
   }
-  if (!info.snapshots.empty()) text += snapshot_list(info.snapshots, palette);
+  if (!info.snapshots.empty()) text += snapshot_list(info.snapshots);
 
   text += palette.bold("Format specific information:") + "\n";
   line("    compat", compat(header));
@@ -262,6 +219,8 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
   if (header.version > 2) line("    lazy refcounts", true_or_false(lazy_refcounts(header)));
   if (!info.bitmaps.empty()) text += bitmap_list(info.bitmaps);
   line("    refcount bits", fmt::format("{}", header.refcount_bits()));
+  if (encrypted(info))
+    text += fmt::format("    encrypt:\n        format: {}\n", encryption(header));
   if (header.has_data_file()) {
     line("    data file", header.data_file().value_or("not named"));
     line("    data file raw", true_or_false(data_file_raw(header)));
@@ -286,6 +245,7 @@ ordered_json info_json(const ImageInfo& info) {
   if (info.disk_size) json["actual-size"] = *info.disk_size;
   if (info.file_length) json["file-length"] = *info.file_length;
   json["dirty-flag"] = dirty(info);
+  if (encrypted(info)) json["encrypted"] = true;
   if (info.header) {
     const Header& header = *info.header;
     json["cluster-size"] = header.geometry().cluster_size();
@@ -294,7 +254,7 @@ ordered_json info_json(const ImageInfo& info) {
       json["full-backing-filename"] = info.full_backing_filename;
       if (const auto format = header.backing_format()) json["backing-filename-format"] = *format;
     }
-    for (const Snapshot& it : info.snapshots) json["snapshots"].push_back(snapshot_json(it));
+    for (const qcow2::Snapshot& it : info.snapshots) json["snapshots"].push_back(snapshot_json(it));
     json["format-specific"] = format_specific_json(info);
     json["features"] = features_json(header);
   }

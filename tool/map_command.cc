@@ -55,6 +55,7 @@ void MapCommand::add_options(CLI::App& app) {
       [](const std::string& text) -> Result<std::string> { return text; },
       "draw the order in the file against the guest's");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  names_.add_options(app);
 }
 
 void MapCommand::check() const {
@@ -65,6 +66,7 @@ void MapCommand::check() const {
 }
 
 Result<int> MapCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(file_, format_));
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   const copy::Stop stop(cancel);

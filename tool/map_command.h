@@ -11,6 +11,7 @@
 #include "tool/command.h"
 #include "tool/map_picture.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -38,6 +39,7 @@ class MapCommand final : public Command {
   std::string svg_;
   uint64_t start_ = 0;              // bytes
   std::optional<uint64_t> length_;  // bytes
+  QemuNames names_;
   bool force_share_ = false;
   const copy::Stop* stop_ = nullptr;  // while it runs
 };

@@ -61,6 +61,7 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
   add_switch(app, "--force", force_, "replace DST");
   add_output_option(app, json_, "list as human (the default) or json, with qemu-img's keys");
+  names_.add_options(app);
 }
 
 void SnapshotCommand::check() const {
@@ -87,12 +88,15 @@ Result<void> SnapshotCommand::list(const Console& console) const {
   ASSIGN_OR_RETURN(const auto probed, qcow2::probe_format(*file));
   std::vector<qcow2::Snapshot> snapshots;
   if (format_.value_or(probed) == qcow2::Format::kQcow2) {
-    ASSIGN_OR_RETURN(const auto header, qcow2::with_context(qcow2::Header::read(*file), disk_));
-    ASSIGN_OR_RETURN(snapshots,
-                     qcow2::with_context(qcow2::read_snapshot_table(*file, header), disk_));
+    ASSIGN_OR_RETURN(
+        const auto header,
+        qcow2::with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), disk_));
+    ASSIGN_OR_RETURN(snapshots, qcow2::with_context(qcow2::read_snapshot_table(
+                                                        *file, header, qcow2::SnapshotUse::kList),
+                                                    disk_));
   }
   if (json_) return console.print(snapshot_list_json(snapshots));
-  if (console.manner().quiet) return {};
+  // As qemu-img: a list that was asked for is no summary.
   return console.print(snapshot_list(snapshots));
 }
 
@@ -144,6 +148,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
 }
 
 Result<int> SnapshotCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(disk_, format_));
   const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
   RETURN_IF_ERROR(!export_.empty() ? export_disk(console)
                   : changes        ? change(console)

@@ -7,6 +7,7 @@
 #include "qcow2/chain.h"
 #include "qcow2/snapshot_editor.h"
 #include "tool/command.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -32,6 +33,7 @@ class SnapshotCommand final : public Command {
   std::string apply_;
   std::string export_;
   std::optional<qcow2::Format> format_;
+  QemuNames names_;
   bool force_share_ = false;
   bool force_ = false;
   bool json_ = false;

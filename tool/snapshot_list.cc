@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <ctime>
-#include <nlohmann/json.hpp>
 
 #include "qcow2/printable.h"
 #include "tool/size_text.h"
@@ -47,21 +46,23 @@ std::string snapshot_list(const std::vector<Snapshot>& snapshots) {
   return text;
 }
 
+ordered_json snapshot_json(const Snapshot& snapshot) {
+  ordered_json json;
+  if (snapshot.instruction_count != UINT64_MAX) json["icount"] = snapshot.instruction_count;
+  json["vm-clock-nsec"] = snapshot.vm_clock_nanoseconds % kNanoseconds;
+  json["name"] = snapshot.name;
+  json["date-sec"] = snapshot.date_seconds;
+  json["date-nsec"] = snapshot.date_nanoseconds;
+  json["vm-clock-sec"] = snapshot.vm_clock_nanoseconds / kNanoseconds;
+  json["id"] = snapshot.id;
+  json["vm-state-size"] = snapshot.vm_state_size;
+  json["disk-size"] = snapshot.disk_size;
+  return json;
+}
+
 std::string snapshot_list_json(const std::vector<Snapshot>& snapshots) {
   ordered_json all = ordered_json::array();
-  for (const Snapshot& it : snapshots) {
-    ordered_json json;
-    if (it.instruction_count != UINT64_MAX) json["icount"] = it.instruction_count;
-    json["vm-clock-nsec"] = it.vm_clock_nanoseconds % kNanoseconds;
-    json["name"] = it.name;
-    json["date-sec"] = it.date_seconds;
-    json["date-nsec"] = it.date_nanoseconds;
-    json["vm-clock-sec"] = it.vm_clock_nanoseconds / kNanoseconds;
-    json["id"] = it.id;
-    json["vm-state-size"] = it.vm_state_size;
-    json["disk-size"] = it.disk_size;
-    all.push_back(std::move(json));
-  }
+  for (const Snapshot& it : snapshots) all.push_back(snapshot_json(it));
   return all.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

@@ -1,6 +1,7 @@
 // Internal snapshots, as qemu-img lists them.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,9 @@ namespace tool {
 // The table of `qemu-img snapshot -l`, column by column; empty when there is none.
 std::string snapshot_list(const std::vector<qcow2::Snapshot>& snapshots);
 
-// An array of objects with the keys of `qemu-img info`, and "disk-size".
+// With the keys of `qemu-img info`, and "disk-size".
+nlohmann::ordered_json snapshot_json(const qcow2::Snapshot& snapshot);
+// An array of them.
 std::string snapshot_list_json(const std::vector<qcow2::Snapshot>& snapshots);
 
 }  // namespace tool

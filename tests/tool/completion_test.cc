@@ -27,7 +27,7 @@ TEST_CASE("bash completes commands, options, values and files", "[completion]") 
   CHECK(complete({"-q", "i"}) == "info\n");
   CHECK_THAT(complete({"help", "co"}), Catch::Contains("copy\n"));
   CHECK(complete({"copy", "--c"}) == "--compression\n--cluster-size\n--connections\n--color\n");
-  CHECK(complete({"info", "--o"}) == "--output\n");
+  CHECK(complete({"info", "--ou"}) == "--output\n");
   CHECK(complete({"copy", "-f", ""}) == "qcow2\nraw\n");
   CHECK(complete({"bench", "-t", "d"}) == "directsync\n");
   CHECK(complete({"copy", "--color", "=", "a"}) == "auto\nalways\n");

@@ -1,0 +1,33 @@
+// The ways to name an image that qemu-img knows beside its path, for the scripts that use them.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "qcow2/chain.h"
+#include "qcow2/result.h"
+#include "tool/arguments.h"
+
+namespace tool {
+
+class QemuNames {
+ public:
+  // --image-opts and --object.  They bind to this object, which must outlive `app`.
+  void add_options(CLI::App& app);
+
+  // Makes of a name what the rest of the program takes: "file:PATH" becomes the path, and so do
+  // json:{…} and, with --image-opts, driver=…,file.filename=PATH, which set `format`, too.  Any
+  // other name stays as it is.  That a name says what is not understood here is an error, never
+  // passed over.
+  qcow2::Result<void> resolve(std::string& name, std::optional<qcow2::Format>& format) const;
+
+ private:
+  bool image_opts_ = false;
+  std::string object_;  // taken, and of no use: what would need it is refused
+};
+
+// The id or name of a snapshot in qemu-img's words: itself, "snapshot.id=ID" or
+// "snapshot.name=NAME".
+qcow2::Result<std::string> parse_snapshot_param(const std::string& text);
+
+}  // namespace tool
