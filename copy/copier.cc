@@ -97,7 +97,7 @@ class Job {
 
   Result<CopySummary> run();
   // Reads the source, as far as `budget` goes; 0: all of it.
-  Result<Measurement> measure(uint64_t budget);
+  Result<Measurement> measure(uint64_t budget, bool qemu_raw);
 
  private:
   // What the destination is.
@@ -112,6 +112,7 @@ class Job {
   Result<std::vector<std::byte>> first_pass();
   Result<void> run_pipeline(Sink& sink);
   Result<uint64_t> dry_run();
+  Result<void> measure_as_qemu(Measurement& measured);
   Result<void> verify_copy(const std::string& path);
   Result<std::string> backing_path() const;
   Pipeline::Options plan() const;
@@ -490,7 +491,27 @@ Result<uint64_t> Job::dry_run() {
   return out.size();
 }
 
-Result<Measurement> Job::measure(uint64_t budget) {
+Result<void> Job::measure_as_qemu(Measurement& measured) {
+  ASSIGN_OR_RETURN(const auto build, build_options(with_qemu_defaults(options_.image),
+                                                   source_->get(), nullptr, options_.compression));
+  const qcow2::Geometry geometry = build.geometry();
+  // Of a stream it is known what it held, not where.
+  uint64_t data =
+      ((summary_.data_clusters + summary_.compressed_clusters) * worker_.geometry.cluster_size() +
+       geometry.cluster_size() - 1) /
+      geometry.cluster_size();
+  if (!source_->stream()) {
+    ASSIGN_OR_RETURN(data, qemu_data_clusters(*source_, geometry, stop_));
+  }
+  measured.qemu = qemu_measure(build, options_.image.preallocation, data);
+  if (!source_->local() || !source_->local()->chain().image()) return {};
+  const auto& chain = source_->local()->chain();
+  ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),
+                                                  source_->get().size(), geometry.cluster_size()));
+  return {};
+}
+
+Result<Measurement> Job::measure(uint64_t budget, bool qemu_raw) {
   const auto start = std::chrono::steady_clock::now();
   Measurement measured;
   RETURN_IF_ERROR(open_source());
@@ -523,19 +544,13 @@ Result<Measurement> Job::measure(uint64_t budget) {
   measured.virtual_size = from.size();
   if (!qcow2) {
     measured.file_size = measured.virtual_size;
-    measured.qemu = {measured.virtual_size, measured.virtual_size};
   } else {
     measured.cluster_size = worker_.geometry.cluster_size();
-    ASSIGN_OR_RETURN(measured.qemu, qemu_measure(source_->stream() ? nullptr : &from, build_,
-                                                 options_.image.preallocation, stop_));
-    if (source_->stream())
-      measured.qemu.required +=
-          (summary_.data_clusters + summary_.compressed_clusters) * measured.cluster_size;
-    if (source_->local() && source_->local()->chain().image()) {
-      const auto& chain = source_->local()->chain();
-      ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),
-                                                      from.size(), measured.cluster_size));
-    }
+  }
+  if (!qcow2 || qemu_raw) {
+    measured.qemu = qemu_measure_raw(measured.virtual_size);
+  } else {
+    RETURN_IF_ERROR(measure_as_qemu(measured));
   }
   if (measured.exact) measured.low = measured.high = measured.file_size;
   progress_.update(measured.virtual_size, measured.virtual_size);
@@ -547,7 +562,7 @@ Result<Measurement> Job::measure(uint64_t budget) {
 
 Result<Measurement> measure_source(const MeasureOptions& options, Progress& progress,
                                    const Cancel& cancel) {
-  return Job(options.copy, progress, cancel).measure(options.budget);
+  return Job(options.copy, progress, cancel).measure(options.budget, options.qemu_raw);
 }
 
 Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const Cancel& cancel) {

@@ -36,7 +36,7 @@ class EmptySource final : public Source {
   const uint64_t size_;
 };
 
-Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, const Cancel& cancel) {
+Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, bool qemu_raw) {
   Measurement measured;
   measured.format = options.format.value_or(qcow2::Format::kQcow2);
   measured.virtual_size = size;
@@ -44,7 +44,6 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, con
     if (options.compression)
       return qcow2::fail(qcow2::Error::invalid("compression is for QCOW2: a raw disk has none"));
     measured.file_size = size;
-    measured.qemu = {size, size};
   } else {
     EmptySource empty(size);
     ASSIGN_OR_RETURN(const auto build,
@@ -58,10 +57,11 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, con
     RETURN_IF_ERROR(sink->finish());
     ASSIGN_OR_RETURN(measured.file_size, out.size());
     measured.cluster_size = build.geometry().cluster_size();
-    const Stop stop(cancel);
-    ASSIGN_OR_RETURN(measured.qemu,
-                     qemu_measure(nullptr, build, options.image.preallocation, stop));
+    ASSIGN_OR_RETURN(const auto as_qemu, build_options(with_qemu_defaults(options.image), empty,
+                                                       nullptr, options.compression));
+    measured.qemu = qemu_measure(as_qemu, options.image.preallocation, 0);
   }
+  if (qemu_raw || measured.format == qcow2::Format::kRaw) measured.qemu = qemu_measure_raw(size);
   measured.low = measured.high = measured.file_size;
   return measured;
 }
@@ -70,7 +70,7 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, con
 
 Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
                             const Cancel& cancel) {
-  if (options.size) return measure_empty(options.copy, *options.size, cancel);
+  if (options.size) return measure_empty(options.copy, *options.size, options.qemu_raw);
   return measure_source(options, progress, cancel);
 }
 

@@ -20,11 +20,14 @@ struct MeasureOptions {
   std::optional<uint64_t> size;
   // Bytes of the source that may be read for an estimate; 0: read all there is, for the exact size.
   uint64_t budget = 0;
+  // What qemu-img's figures are of: a raw disk, or an image with the options above and, for what
+  // they do not say, QEMU's defaults.
+  bool qemu_raw = false;
 };
 
 struct Measurement {
   QemuMeasure qemu;
-  std::optional<uint64_t> bitmaps;  // of the source, in an image as it is to be; bytes
+  std::optional<uint64_t> bitmaps;  // of the source, in an image as qemu is of; bytes
 
   qcow2::Format format = qcow2::Format::kQcow2;
   uint64_t virtual_size = 0;  // bytes

@@ -1,6 +1,8 @@
 #include "copy/qemu_measure.h"
 
-#include "copy/room.h"
+#include <algorithm>
+
+#include "copy/disk_map.h"
 #include "qcow2/bitmap_directory.h"
 
 namespace copy {
@@ -10,7 +12,7 @@ using qcow2::Result;
 namespace {
 
 constexpr uint64_t kDirectoryEntry = 24;  // of a bitmap, without its name; bytes
-constexpr uint64_t kEntry = 8;  // bytes of an L1, refcount table or plain L2 entry
+constexpr uint64_t kEntry = 8;            // bytes of an L1, refcount table or plain L2 entry
 
 uint64_t round_up(uint64_t value, uint64_t to) {
   return (value + to - 1) / to * to;
@@ -31,8 +33,39 @@ uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned re
 
 }  // namespace
 
-Result<QemuMeasure> qemu_measure(Source* source, const qcow2::BuildOptions& build,
-                                 Preallocation preallocation, const Stop& stop) {
+ImageOptions with_qemu_defaults(ImageOptions options) {
+  if (!options.version) options.version = 3;
+  if (!options.cluster_bits) options.cluster_bits = 16;
+  if (!options.refcount_order) options.refcount_order = 4;
+  if (!options.extended_l2) options.extended_l2 = false;
+  if (!options.lazy_refcounts) options.lazy_refcounts = false;
+  return options;
+}
+
+Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geometry& geometry,
+                                    const Stop& stop) {
+  uint64_t count = 0;
+  uint64_t next = 0;  // the first cluster that was not counted
+  DiskMap map(source);
+  const auto on_extent = [&](const qcow2::Extent&) -> Result<void> {
+    if (stop.requested()) return qcow2::fail(qcow2::Error::cancelled());
+    return {};
+  };
+  const auto on_entry = [&](const MapEntry& entry) -> Result<void> {
+    if (!entry.data || entry.zero) return {};
+    const uint64_t first = std::max(next, entry.start / geometry.cluster_size());
+    const uint64_t end = geometry.clusters_for(entry.start + entry.length);
+    if (first >= end) return {};
+    count += end - first;
+    next = end;
+    return {};
+  };
+  RETURN_IF_ERROR(map.walk(0, source.get().size(), on_extent, on_entry));
+  return count;
+}
+
+QemuMeasure qemu_measure(const qcow2::BuildOptions& build, Preallocation preallocation,
+                         uint64_t data_clusters) {
   const qcow2::Geometry geometry = build.geometry();
   const uint64_t cluster_size = geometry.cluster_size();
   const uint64_t size = round_up(build.size, cluster_size);
@@ -45,16 +78,18 @@ Result<QemuMeasure> qemu_measure(Source* source, const qcow2::BuildOptions& buil
       cluster_size;
   QemuMeasure measure;
   measure.fully_allocated = metadata + size;
-  uint64_t data = 0;
+  uint64_t data = data_clusters * cluster_size;
   if (!build.backing_file.empty() || preallocation == Preallocation::kFalloc ||
       preallocation == Preallocation::kFull) {
     data = size;
-  } else if (source) {
-    ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(*source, geometry, stop));
-    data = live * cluster_size;
   }
   measure.required = metadata + data;
   return measure;
+}
+
+QemuMeasure qemu_measure_raw(uint64_t size) {
+  const uint64_t sectors = round_up(size, qcow2::Geometry::kSectorSize);
+  return {sectors, sectors};
 }
 
 Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
@@ -66,7 +101,6 @@ Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
   uint64_t sum = 0;
   uint64_t entries = 0;
   for (const qcow2::Bitmap& bitmap : directory.bitmaps) {
-    if (bitmap.in_use()) continue;
     const uint64_t bits = round_up(disk_size, bitmap.granularity()) / bitmap.granularity();
     const uint64_t clusters = round_up((bits + 7) / 8, cluster_size) / cluster_size;
     sum += clusters * cluster_size + round_up(clusters * kEntry, cluster_size);

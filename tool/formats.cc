@@ -6,16 +6,12 @@
 
 namespace tool {
 
-namespace {
-
 qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text) {
   for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
     if (text == qcow2::to_string(format)) return format;
   return qcow2::fail(qcow2::Error::invalid(
       fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
 }
-
-}  // namespace
 
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,
                                std::optional<qcow2::Format>& target,

@@ -9,6 +9,9 @@
 
 namespace tool {
 
+// "qcow2" or "raw"; any other word is an error, invalid.
+qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text);
+
 // An option that takes the name of a format.
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,
                                std::optional<qcow2::Format>& target,

@@ -86,6 +86,7 @@ void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
   app.add_option_function<std::vector<std::string>>(
          list_names,
          [this, list_names](const std::vector<std::string>& lists) {
+           list_given_ = true;
            for (const std::string& list : lists) {
              const auto added = add_creation_options(list, creation_);
              if (!added)

@@ -36,6 +36,10 @@ class LayoutOptions {
   // What they say together, the more particular before the more general.
   qcow2::Result<void> settle(copy::CopyOptions& options) const;
 
+  // Whether any of them was given.
+  bool given() const {
+    return compress_ || compression_ || cluster_bits_ || profile_ || list_given_;
+  }
   // nullptr: none was asked for.
   const CopyProfile* profile() const { return profile_; }
 
@@ -44,7 +48,8 @@ class LayoutOptions {
   const CopyProfile* profile_ = nullptr;
   std::optional<Compression> compression_;
   std::optional<unsigned> cluster_bits_;
-  bool compress_ = false;  // -c
+  bool compress_ = false;    // -c
+  bool list_given_ = false;  // -o
 };
 
 }  // namespace tool

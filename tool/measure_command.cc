@@ -41,7 +41,6 @@ const char* MeasureCommand::description() const {
 }
 
 void MeasureCommand::add_options(CLI::App& app) {
-  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
   app.add_option("SRC", source_);
   add_format_option(app, "-f,--format", options_.copy.source_format,
                     "format of SRC, qcow2 or raw; found out if not given");
@@ -55,7 +54,7 @@ void MeasureCommand::add_options(CLI::App& app) {
         return size;
       },
       "instead of SRC: an empty disk of this size");
-  add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, text,
+  add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, parse_snapshot_param,
                     "the disk as it was at an internal snapshot");
   add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC")
       ->group(kRareOptions);
@@ -72,6 +71,7 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  names_.add_options(app);
 }
 
 void MeasureCommand::check() const {
@@ -128,6 +128,9 @@ Result<int> MeasureCommand::measure_table(const Console& console, const copy::Ca
 }
 
 Result<int> MeasureCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(source_, options_.copy.source_format));
+  // As qemu-img, to which no format is a raw one; it knows no layout without a format.
+  options_.qemu_raw = !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.settle(options_.copy));

@@ -7,6 +7,7 @@
 #include "copy/measurement.h"
 #include "tool/command.h"
 #include "tool/layout_options.h"
+#include "tool/qemu_names.h"
 
 namespace tool {
 
@@ -26,6 +27,7 @@ class MeasureCommand final : public Command {
   copy::MeasureOptions options_;
   LayoutOptions layout_;
   std::string source_;
+  QemuNames names_;
   std::optional<uint64_t> sample_size_;  // bytes
   bool exactly_ = false;
   bool table_ = false;

@@ -57,15 +57,19 @@ std::string dump(const ordered_json& json) {
 std::string measure_report(const Measurement& measured) {
   std::string text = fmt::format("required size: {}\nfully allocated size: {}\n",
                                  measured.qemu.required, measured.qemu.fully_allocated);
-  if (measured.bitmaps && *measured.bitmaps != 0)
-    text += fmt::format("bitmaps size: {}\n", *measured.bitmaps);
+  if (measured.bitmaps) text += fmt::format("bitmaps size: {}\n", *measured.bitmaps);
+  // The lines above need not be about the same image: see copy/measurement.h.
+  const std::string kind =
+      measured.cluster_size == 0
+          ? std::string("as raw")
+          : fmt::format("as qcow2 with clusters of {}", human_size(measured.cluster_size));
   if (measured.exact)
-    return text + fmt::format("file size: {} ({}), exactly\n", measured.file_size,
-                              human_size(measured.file_size));
-  return text + fmt::format("file size: about {} ({}), from {} to {} with {:.0f} % confidence\n",
-                            measured.file_size, human_size(measured.file_size),
-                            human_size(measured.low), human_size(measured.high),
-                            100 * copy::SizeEstimate::kConfidence);
+    return text + fmt::format("file size: {} ({}), exactly, {}\n", measured.file_size,
+                              human_size(measured.file_size), kind);
+  return text +
+         fmt::format("file size: about {} ({}), from {} to {} with {:.0f} % confidence, {}\n",
+                     measured.file_size, human_size(measured.file_size), human_size(measured.low),
+                     human_size(measured.high), 100 * copy::SizeEstimate::kConfidence, kind);
 }
 
 std::string measure_report_json(const Measurement& measured) {
@@ -114,8 +118,9 @@ std::string measure_table_text(const std::vector<MeasuredField>& fields) {
   if (off > 0)
     text += fmt::format("; estimates, off by {:.1f} % at most with {:.0f} % confidence", off,
                         100 * copy::SizeEstimate::kConfidence);
-  text += fmt::format("\nTake --compression={} --cluster-size={}k: {}", codec_name(advised.codec),
-                      (uint64_t{1} << advised.cluster_bits) >> 10,
+  const uint64_t kib = (uint64_t{1} << advised.cluster_bits) >> 10;
+  text += fmt::format("\nTake --compression={} --cluster-size={}: {}", codec_name(advised.codec),
+                      kib < 1024 ? fmt::format("{}k", kib) : fmt::format("{}M", kib >> 10),
                       human_size(advised.measured.file_size));
   if (!advised.measured.exact)
     text += fmt::format(", from {} to {}", human_size(advised.measured.low),

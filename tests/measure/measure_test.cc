@@ -120,13 +120,18 @@ TEST_CASE("qemu-img's keys have qemu-img's values", "[measure]") {
         1 << random.between(0, 6), cluster_size >= 16384 && random.chance(50) ? "on" : "off",
         random.pick(std::vector<std::string>{"off", "metadata", "falloc", "full"}));
     INFO(options);
-    const json mine = measure({"-O", "qcow2", "-o", options, image.path});
-    const json judge = qemu_measure({"-O", "qcow2", "-o", options, image.path});
+    json mine = measure({"-O", "qcow2", "-o", options, image.path});
+    json judge = qemu_measure({"-O", "qcow2", "-o", options, image.path});
+    // Blocks that a file has and nobody has written are holes until they were read once, and are in
+    // the page cache: then ext4 calls them data.  The first of ours has read them all.
+    for (int again = 0; again < 2 && mine["required"] != judge["required"]; ++again) {
+      mine = measure({"-O", "qcow2", "-o", options, image.path});
+      judge = qemu_measure({"-O", "qcow2", "-o", options, image.path});
+    }
     CHECK(mine["fully-allocated"] == judge["fully-allocated"]);
     CHECK(mine.contains("bitmaps") == judge.contains("bitmaps"));
     if (judge.contains("bitmaps")) CHECK(mine["bitmaps"] == judge["bitmaps"]);
-    // QEMU counts what it is told is data; holes of the file are told to us as well.
-    CHECK(mine["required"] <= judge["required"]);
+    CHECK(mine["required"] == judge["required"]);
     // Places that metadata alone have been made for are holes, which QEMU does not count.
     const bool sparse = options.find("=metadata") != std::string::npos;
     CHECK(mine["file-size"] <= mine[sparse ? "fully-allocated" : "required"]);
@@ -152,7 +157,8 @@ TEST_CASE("bitmaps are measured as QEMU does", "[measure]") {
   const TempDirectory folder;
   const std::string image = folder / "bitmaps.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "3G"});
-  CHECK(measure({image})["bitmaps"] == 0);
+  CHECK(measure({"-O", "qcow2", image})["bitmaps"] == 0);
+  CHECK(!measure({image}).contains("bitmaps"));
   support::run_ok({"qemu-img", "bitmap", "--add", image, "first"});
   support::run_ok({"qemu-img", "bitmap", "--add", "-g", "4k", image, "a-longer-name"});
   for (const std::string size : {"4k", "64k", "2M"})
@@ -166,7 +172,7 @@ TEST_CASE("bitmaps are measured as QEMU does", "[measure]") {
     if (it.type == 0x23852875) it.data[0] = it.data[8] = std::byte{0x7f};
   editor.put_extensions(editor.get32(interop::ImageEditor::kHeaderLength), extensions);
   editor.save();
-  const Outcome outcome = run_tool({"measure", image});
+  const Outcome outcome = run_tool({"measure", "-O", "qcow2", image});
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK(outcome.peak_memory < 200 << 20);
