@@ -265,7 +265,8 @@ ordered_json info_json(const ImageInfo& info) {
     if (info.survey->damages > 0)
       json["damage"] = {{"count", info.survey->damages}, {"first", info.survey->first_damage}};
   }
-  if (!info.missing.empty()) json["missing"] = info.missing;
+  for (const auto* list : {&info.missing, &info.damages})
+    for (const std::string& it : *list) json["missing"].push_back(it);
   return json;
 }
 
