@@ -74,8 +74,10 @@ Result<void> Trimming::start_servers() {
     disks_.push_back(std::move(disk));
   }
   for (const GuestDisk& disk : disks_) {
-    observer_.step("Opening " + disk.name);
-    if (!options_.overlay) warn_of_what_is_behind(disk, observer_);
+    if (!options_.overlay) {
+      observer_.step("Opening " + disk.name);
+      warn_of_what_is_behind(disk, observer_);
+    }
     const auto access = options_.dry_run ? DiskServer::Access::kScratch : DiskServer::Access::kTrim;
     ASSIGN_OR_RETURN(auto server, DiskServer::start(disk, access, cancel_));
     TrimmedDisk trimmed;
@@ -223,7 +225,7 @@ Result<TrimReport> Trimming::run() {
     appliance_.reset();
   }
   for (size_t i = 0; i < servers_.size(); ++i) {
-    if (done && !options_.dry_run) observer_.step("Closing " + disks_[i].name);
+    if (done && !options_.dry_run && !options_.overlay) observer_.step("Closing " + disks_[i].name);
     auto closed = servers_[i]->close();
     servers_[i].reset();
     if (done && !closed) done = std::move(closed);

@@ -31,7 +31,8 @@ struct TrimOptions {
   Drop drop;
   // Nothing is written: what the guest's filesystems do goes to a temporary file.
   bool dry_run = false;
-  // The disks are throw-away overlays, made to be trimmed: nothing is said of what is behind them.
+  // The disks are throw-away overlays, made to be trimmed: nothing is said of what is behind them,
+  // nor of opening and closing them.
   bool overlay = false;
 };
 
