@@ -39,9 +39,45 @@ class Maker {
   Maker(Booted& guest, const char* noise, Checksums& kept)
       : it_(guest), g_(guest.handle()), noise_(noise), kept_(kept) {}
 
-  // In sectors, both ends included.
-  void partition(const char* disk, int64_t first, int64_t last) {
-    it_.check(guestfs_part_add(g_, disk, "p", first, last));
+  // In the appliance, where disks do not have the names that libguestfs gives them: its kernel
+  // finds them in any order.
+  void shell(const std::string& command) {
+    const char* const words[] = {command.c_str(), nullptr};
+    it_.text(guestfs_debug(g_, "sh", const_cast<char* const*>(words)));
+  }
+
+  // What a shell there calls the disk that is the `index`-th here.
+  static std::string disk_there(int index) {
+    return fmt::format("/dev/$(ls /sys/bus/scsi/devices/*:0:{}:0/block)", index);
+  }
+
+  struct Part {
+    int64_t at;      // sectors
+    int64_t length;  // sectors
+  };
+  // One by one takes libguestfs a second for each.
+  void partition_gpt(int index, const std::vector<Part>& parts) {
+    std::string script = "label: gpt\\n";
+    for (const Part& it : parts) script += fmt::format("start={}, size={}\\n", it.at, it.length);
+    shell(fmt::format("printf '{}' | sfdisk -q {} && udevadm settle", script, disk_there(index)));
+  }
+  // Wherever they begin.
+  void partition_mbr(const char* disk, const std::vector<Part>& parts) {
+    it_.check(guestfs_part_init(g_, disk, "mbr"));
+    for (const Part& it : parts)
+      it_.check(guestfs_part_add(g_, disk, "p", it.at, it.at + it.length - 1));
+  }
+
+  // With as little work for the passphrase as can be.  In octal, since nothing on the way to the
+  // shell leaves quotes alone.
+  void encrypt(int index, int partition) {
+    std::string octal;
+    for (const char* it = kPassphrase; *it != '\0'; ++it)
+      octal += fmt::format("\\{:03o}", static_cast<unsigned char>(*it));
+    shell(
+        fmt::format("printf '{}' | cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 "
+                    "--pbkdf-force-iterations 1000 --key-file=- {}{}",
+                    octal, disk_there(index), partition));
   }
 
   // Files that stay among files that go.
@@ -101,14 +137,15 @@ class Maker {
 
 void make_linux(Booted& it, Maker& maker, Guests& guests) {
   guestfs_h* const g = it.handle();
-  it.check(guestfs_part_init(g, "/dev/sda", "gpt"));
   // XFS wants 300 MiB from some version on, btrfs 109 MiB.
   const int64_t sizes[] = {96, 320, 256, 64, 64, 128};
   int64_t at = 1;
+  std::vector<Maker::Part> parts;
   for (const int64_t size : sizes) {
-    maker.partition("/dev/sda", at * kMiB / kSector, (at + size) * kMiB / kSector - 1);
+    parts.push_back({at * kMiB / kSector, size * kMiB / kSector});
     at += size;
   }
+  maker.partition_gpt(0, parts);
   maker.fill_device("/dev/sda", at * kMiB, 16 * kMiB);
   it.check(guestfs_mkfs(g, "ext4", "/dev/sda1"));
   it.check(guestfs_mkfs(g, "xfs", "/dev/sda2"));
@@ -140,14 +177,9 @@ void make_linux(Booted& it, Maker& maker, Guests& guests) {
 
 void make_windows(Booted& it, Maker& maker) {
   guestfs_h* const g = it.handle();
-  it.check(guestfs_part_init(g, "/dev/sdb", "mbr"));
-  maker.partition("/dev/sdb", 63, 63 + 160 * kMiB / kSector - 1);
-  const int64_t sizes[] = {96, 96};
-  int64_t at = 200;
-  for (const int64_t size : sizes) {
-    maker.partition("/dev/sdb", at * kMiB / kSector, (at + size) * kMiB / kSector - 1);
-    at += size;
-  }
+  maker.partition_mbr("/dev/sdb", {{63, 160 * kMiB / kSector},
+                                   {200 * kMiB / kSector, 96 * kMiB / kSector},
+                                   {296 * kMiB / kSector, 96 * kMiB / kSector}});
   it.check(guestfs_mkfs(g, "ntfs", "/dev/sdb1"));
   maker.use("/dev/sdb1", "/Windows/System32/config", [&] {
     for (const char* hive : {"SYSTEM", "SOFTWARE"}) {
@@ -171,7 +203,7 @@ void make_windows(Booted& it, Maker& maker) {
     it.check(guestfs_mkswap_file(g, "/my/swap"));
     maker.put("/my/swap", noise(77, 4 * kMiB - 4096), kMiB);
   });
-  it.check(guestfs_luks_format(g, "/dev/sdb3", kPassphrase, 0));
+  maker.encrypt(1, 3);
   it.check(guestfs_cryptsetup_open(g, "/dev/sdb3", kPassphrase, "crypt0", -1));
   it.check(guestfs_mkfs(g, "ext4", "/dev/mapper/crypt0"));
   maker.use("/dev/mapper/crypt0");
@@ -180,9 +212,8 @@ void make_windows(Booted& it, Maker& maker) {
 
 void make_asleep(Booted& it, Maker& maker) {
   guestfs_h* const g = it.handle();
-  it.check(guestfs_part_init(g, "/dev/sdc", "mbr"));
-  maker.partition("/dev/sdc", 2048, 2048 + 62 * kMiB / kSector - 1);
-  maker.partition("/dev/sdc", 64 * kMiB / kSector, 88 * kMiB / kSector - 1);
+  maker.partition_mbr("/dev/sdc",
+                      {{2048, 62 * kMiB / kSector}, {64 * kMiB / kSector, 24 * kMiB / kSector}});
   it.check(guestfs_mkfs(g, "ntfs", "/dev/sdc1"));
   maker.use("/dev/sdc1", "/", [&] {
     maker.write("/hiberfil.sys", 4 * kMiB);

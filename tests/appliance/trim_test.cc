@@ -221,7 +221,8 @@ TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with zeros") {
+TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with zeros",
+          "[essential]") {
   const LeftBehind before;
   const TempDirectory folder;
   // What was there before the filesystem is free space now.
@@ -247,7 +248,7 @@ TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with z
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("what cannot be trimmed is refused before anything starts") {
+TEST_CASE("what cannot be trimmed is refused before anything starts", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"});
@@ -273,7 +274,7 @@ TEST_CASE("what cannot be trimmed is refused before anything starts") {
   }
 }
 
-TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else") {
+TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else", "[stopped]") {
   // Before there is a LeftBehind, whose folder goes with it.
   (void)shared_guests();
   const TempDirectory folder;
