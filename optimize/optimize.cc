@@ -208,8 +208,9 @@ class Run {
     }
     const std::string undo = disk_ + ".undo";
     FirstFinding findings(cancel_, 1);
-    ASSIGN_OR_RETURN(const auto done,
-                     qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo}, findings));
+    ASSIGN_OR_RETURN(
+        const auto done,
+        qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo}, findings));
     observer_.warning(fmt::format(
         "{}: {} corruptions and {} leaks are mended, and can be taken back: virt-compact check "
         "--apply-undo {} {}",
