@@ -466,8 +466,13 @@ void Refcounts::cut(HostCluster end) {
 
 bool Refcounts::changes_are_due() {
   const std::lock_guard lock(mutex_);
-  return table_moved_ || !changed_entries_.empty() ||
-         blocks_.size() << geometry_.cluster_bits() > kCleanBlocksLimit;
+  if (table_moved_ || !changed_entries_.empty()) return true;
+  const uint64_t many = kCleanBlocksLimit >> geometry_.cluster_bits();
+  if (blocks_.size() <= many) return false;
+  // Clean blocks are no changes: they stay until another needs their room.
+  const auto changed = std::count_if(blocks_.begin(), blocks_.end(),
+                                     [](const auto& it) { return it.second.dirty(); });
+  return static_cast<uint64_t>(changed) > many;
 }
 
 Refcounts::Changes Refcounts::take_changes() {
