@@ -7,6 +7,7 @@
 
 #include "qcow2/byte_order.h"
 #include "qcow2/disk_writer.h"
+#include "qcow2/references.h"
 
 namespace qcow2 {
 
@@ -22,6 +23,9 @@ constexpr HostOffset kFeaturesField(72);       // incompatible, compatible, auto
 // (bitmaps, and those that nobody knows yet) are no longer promised; and with lazy refcounts the
 // image is marked dirty, since they are written at the end only.
 Result<void> DiskWriter::prepare_header() {
+  if (corrupt_.load(std::memory_order_relaxed))
+    return fail(Error::corrupt(
+        image_->name() + ": is damaged, and marked so: repair it first (virt-compact check)"));
   if (header_ready_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(commit_mutex_);
   if (header_ready_) return {};
@@ -37,10 +41,22 @@ Result<void> DiskWriter::write_features(bool dirty) {
   const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
   if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
   std::array<std::byte, 24> bytes{};
-  store_be64(&bytes[0], header.incompatible_features | (dirty ? incompatible::kDirty : 0));
+  store_be64(&bytes[0], header.incompatible_features | (dirty ? incompatible::kDirty : 0) |
+                            (corrupt_ ? incompatible::kCorrupt : 0));
   store_be64(&bytes[8], header.compatible_features);
   store_be64(&bytes[16], kept);
   RETURN_IF_ERROR(storage_->write(kFeaturesField, bytes));
+  return storage_->flush();
+}
+
+// From now on nothing is written, and QEMU opens it for reading alone.
+Result<void> DiskWriter::mark_corrupt() {
+  const std::lock_guard lock(commit_mutex_);
+  if (corrupt_.exchange(true) || image_->header().version < 3) return {};
+  std::array<std::byte, 8> field{};
+  store_be64(field.data(), image_->header().incompatible_features | incompatible::kCorrupt |
+                               (lazy_ && header_ready_ ? incompatible::kDirty : 0));
+  RETURN_IF_ERROR(storage_->write(kFeaturesField, field));
   return storage_->flush();
 }
 
@@ -105,6 +121,8 @@ Result<void> DiskWriter::commit(bool all) {
   {
     const auto lock = map_->lock_exclusive();
     map_->committed(changes);
+    for (const Refcounts::Run& table : refcounts.old_tables)
+      metadata_.erase(table.first, table.count);
   }
   refcounts_->committed();
   for (const Refcounts::Run& table : refcounts.old_tables)
@@ -151,6 +169,20 @@ Result<void> DiskWriter::flush() {
   return shared_flush_.run([this] { return commit(false); });
 }
 
+// Whether no table refers to anything from `end` on, counted or not.
+Result<bool> DiskWriter::nothing_lies_behind(HostCluster end) const {
+  ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
+  ASSIGN_OR_RETURN(const auto image,
+                   Image::open(storage_, std::move(header), has_data_file() ? data_ : nullptr,
+                               std::make_shared<TableCache>(0)));
+  ASSIGN_OR_RETURN(const References references, References::find(*image));
+  bool nothing = true;
+  RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t /*times*/) {
+    if (first + count > end) nothing = false;
+  }));
+  return nothing;
+}
+
 Result<void> DiskWriter::close() {
   // The first unlinks, the second writes the lower counts of what that has freed.
   RETURN_IF_ERROR(commit(true));
@@ -165,10 +197,16 @@ Result<void> DiskWriter::close() {
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
   const uint64_t wanted = geometry_.start_of(end).value();
   ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
-  if (size < wanted || (size > wanted && options_.discard)) {
+  if (size < wanted) {
     RETURN_IF_ERROR(storage_->resize(wanted));
-    if (size > wanted) cut_off_ += size - wanted;
-    refcounts_->cut(end);
+  } else if (size > wanted && options_.discard) {
+    // What is not counted may be in use all the same, in an image that is damaged.
+    const auto unused = nothing_lies_behind(end);
+    if (unused && *unused) {
+      RETURN_IF_ERROR(storage_->resize(wanted));
+      cut_off_ += size - wanted;
+      refcounts_->cut(end);
+    }
   }
   RETURN_IF_ERROR(storage_->flush());
   if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));

@@ -50,6 +50,9 @@ Result<void> check_tables_counted(Refcounts& refcounts, const Image& image, cons
   for (const Snapshot& snapshot : image.snapshots())
     RETURN_IF_ERROR(check_counted(refcounts, geometry, "L1 table of a snapshot", snapshot.l1_table,
                                   uint64_t{snapshot.l1_entries} * 8));
+  for (const Refcounts::Run& run : refcounts.own_clusters())
+    RETURN_IF_ERROR(check_counted(refcounts, geometry, "refcount block",
+                                  geometry.start_of(run.first), run.count * cluster_size));
   for (uint64_t i = 0; i < map.l1_size(); ++i) {
     const uint64_t table = map.l1_entry(i) & kEntryOffsetMask;
     if (table == 0) continue;
@@ -89,6 +92,8 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   writer->refcounts_ = std::move(*refcounts);
   if (auto counted = check_tables_counted(*writer->refcounts_, *image, *writer->map_); !counted)
     return fail(in_image(std::move(counted).error()));
+  if (auto guarded = writer->guard_tables(); !guarded)
+    return fail(in_image(std::move(guarded).error()));
   writer->map_->make_writable();
   writer->l1_table_ = read.l1_table;
   writer->storage_ = std::move(storage);
@@ -98,6 +103,46 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   layers.insert(layers.end(), backing.begin(), backing.end());
   writer->disk_ = std::make_unique<Disk>(std::move(layers));
   return writer;
+}
+
+Result<void> DiskWriter::guard_tables() {
+  using Kind = MetadataGuard::Kind;
+  const Header& header = image_->header();
+  const auto add = [&](HostOffset at, uint64_t length, Kind kind) {
+    if (length > 0)
+      metadata_.add(geometry_.host_cluster_of(at), geometry_.clusters_for(length), kind);
+  };
+  add(HostOffset(0), 1, Kind::kHeader);
+  add(header.l1_table, uint64_t{header.l1_entries} * 8, Kind::kL1Table);
+  add(header.refcount_table, uint64_t{header.refcount_table_clusters} << header.cluster_bits,
+      Kind::kRefcountTable);
+  const HostCluster table = geometry_.host_cluster_of(header.refcount_table);
+  for (const Refcounts::Run& run : refcounts_->own_clusters())
+    for (uint64_t i = 0; i < run.count; ++i)
+      if (run.first + i < table || table + header.refcount_table_clusters <= run.first + i)
+        metadata_.add(run.first + i, 1, Kind::kRefcountBlock);
+  if (header.snapshot_count > 0)
+    add(header.snapshot_table, snapshot_table_bytes(image_->snapshots()), Kind::kSnapshotTable);
+  for (const Snapshot& snapshot : image_->snapshots())
+    add(snapshot.l1_table, uint64_t{snapshot.l1_entries} * 8, Kind::kSnapshotL1Table);
+  for (uint64_t i = 0; i < map_->l1_size(); ++i)
+    if (const HostOffset at(map_->l1_entry(i) & kEntryOffsetMask); at.value() != 0)
+      add(at, 1, Kind::kL2Table);
+  return metadata_.settle();
+}
+
+std::optional<MetadataGuard::Hit> DiskWriter::table_at(HostOffset host, uint64_t length) const {
+  if (has_data_file()) return std::nullopt;
+  const HostCluster first = geometry_.host_cluster_of(host);
+  return metadata_.find(first, geometry_.host_cluster_of(host + (length - 1)) - first + 1);
+}
+
+Result<void> DiskWriter::refuse_table(GuestOffset at, const MetadataGuard::Hit& hit) {
+  // Who opens it next is to know.
+  (void)mark_corrupt();
+  return fail(Error::corrupt(fmt::format(
+      "{}: guest offset {:#x} lies on {}, at {:#x}: the image is damaged, and marked so",
+      image_->name(), at.value(), to_string(hit.kind), geometry_.start_of(hit.cluster).value())));
 }
 
 ClusterIndex DiskWriter::end_of_slice(ClusterIndex cluster) const {
@@ -195,6 +240,8 @@ Result<void> DiskWriter::place_table(uint64_t l1_index, HostCluster to) {
     }
   }
   map_->add_table(l1_index, geometry_.start_of(to), std::move(contents));
+  metadata_.insert(to, MetadataGuard::Kind::kL2Table);
+  if (old.value() != 0) metadata_.erase(geometry_.host_cluster_of(old), 1);
   if (old.value() != 0) unlinked_.push_back({geometry_.host_cluster_of(old), 1});
   return {};
 }
@@ -206,16 +253,18 @@ Result<void> DiskWriter::set_entry(ClusterIndex cluster, L2Entry entry) {
   return {};
 }
 
-// What the entry refers to loses a reference, once the change is committed.
+// What the entry refers to loses a reference, once the change is committed; but a table never does.
 void DiskWriter::unlink(L2Entry entry) {
   if (entry.compressed()) {
     const auto descriptor = CompressedDescriptor::decode(entry.word, geometry_.cluster_bits());
     const HostCluster first = geometry_.host_cluster_of(descriptor.offset);
     const HostCluster last =
         geometry_.host_cluster_of(descriptor.offset + (descriptor.readable_bytes() - 1));
-    unlinked_.push_back({first, last - first + 1});
+    for (HostCluster cluster = first; cluster <= last; cluster += 1)
+      if (!metadata_.find(cluster, 1)) unlinked_.push_back({cluster, 1});
   } else if (entry.host().value() != 0 && !has_data_file()) {
-    unlinked_.push_back({geometry_.host_cluster_of(entry.host()), 1});
+    const HostCluster cluster = geometry_.host_cluster_of(entry.host());
+    if (!metadata_.find(cluster, 1)) unlinked_.push_back({cluster, 1});
   }
 }
 
@@ -310,6 +359,14 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
   old.erase(std::find_if(old.begin() + 1, old.end(), stays), old.end());
 
   ASSIGN_OR_RETURN(const Place place, find_place(first, old));
+  if (!place.allocated) {
+    std::optional<MetadataGuard::Hit> hit;
+    {
+      const auto lock = map_->lock_shared();
+      hit = table_at(place.host, place.clusters * geometry_.cluster_size());
+    }
+    if (hit) return fail(refuse_table(at, *hit).error());
+  }
   const uint64_t cluster_size = geometry_.cluster_size();
   const uint64_t unit = geometry_.subcluster_size();
   const GuestOffset begin = geometry_.start_of(first);
@@ -361,10 +418,13 @@ Result<void> DiskWriter::write_range(GuestOffset at, std::span<const std::byte> 
   while (!from.empty()) {
     HostOffset host;
     uint64_t done = 0;
+    std::optional<MetadataGuard::Hit> hit;
     {
       const auto lock = map_->lock_shared();
       ASSIGN_OR_RETURN(done, find_in_place(at, from.size(), host));
+      if (done > 0) hit = table_at(host, done);
     }
+    if (hit) return refuse_table(at, *hit);
     if (done > 0) {
       RETURN_IF_ERROR(prepare_header());
       RETURN_IF_ERROR(data_->write(host, from.first(done)));

@@ -25,6 +25,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -34,6 +35,7 @@
 #include "qcow2/guest_locks.h"
 #include "qcow2/image.h"
 #include "qcow2/l2_entry.h"
+#include "qcow2/metadata_guard.h"
 #include "qcow2/offset.h"
 #include "qcow2/refcounts.h"
 #include "qcow2/result.h"
@@ -119,6 +121,15 @@ class DiskWriter {
         lazy_((image_->header().compatible_features & compatible::kLazyRefcounts) != 0),
         freed_(options.freed_before) {}
 
+  // What holds tables now: what would be written on top of it is an error.
+  Result<void> guard_tables();
+  // The table that guest data at `host` would be written on top of, if any.  With the map's lock
+  // held.
+  std::optional<MetadataGuard::Hit> table_at(HostOffset host, uint64_t length) const;
+  // Marks the image corrupt.  The error that says why.  Without the map's lock.
+  Result<void> refuse_table(GuestOffset at, const MetadataGuard::Hit& hit);
+  Result<void> mark_corrupt();
+
   bool has_backing() const { return disk_->layers().size() > 1; }
   bool has_data_file() const { return data_ != storage_; }
   bool extended() const { return geometry_.extended_l2(); }
@@ -183,6 +194,7 @@ class DiskWriter {
                              const Refcounts::Changes& refcounts, bool& tables_durable);
   Result<void> flush_files();
   Result<void> reclaim();
+  Result<bool> nothing_lies_behind(HostCluster end) const;
 
   std::shared_ptr<Image> image_;
   const Geometry geometry_;
@@ -197,6 +209,9 @@ class DiskWriter {
 
   GuestLocks guest_locks_;
   mutable Epochs epochs_;
+  MetadataGuard metadata_;  // guarded by the map's lock
+  // Guest data were to be written on top of a table: nothing is written any more.
+  std::atomic<bool> corrupt_{false};
   Frees unlinked_;  // guarded by the map's lock: let go by changes that are not committed
   std::atomic<bool> header_ready_{
       false};  // the header says that somebody writes who knows no bitmaps

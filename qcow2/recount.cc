@@ -31,18 +31,51 @@ class Recount {
 
   Result<void> run() {
     ASSIGN_OR_RETURN(const References references, References::find(image_));
+    const auto assign = [this](uint64_t begin, uint64_t end) -> Result<void> {
+      for (uint64_t cluster = begin; cluster < end; ++cluster)
+        RETURN_IF_ERROR(refcounts_.assign(HostCluster(cluster), counts_[cluster - begin]));
+      return write_counts();
+    };
+    RETURN_IF_ERROR(count(references, assign));
+    RETURN_IF_ERROR(mend_copied(references));
+    return clear_dirty();
+  }
+
+  Result<void> check() {
+    ASSIGN_OR_RETURN(const References references, References::find(image_));
+    const auto compare = [this](uint64_t begin, uint64_t end) -> Result<void> {
+      for (uint64_t cluster = begin; cluster < end; ++cluster) {
+        if (counts_[cluster - begin] == 0) continue;
+        ASSIGN_OR_RETURN(const uint64_t counted, refcounts_.get(HostCluster(cluster)));
+        if (counted < counts_[cluster - begin])
+          return fail(
+              Error::corrupt(fmt::format("the cluster at {:#x} has {} references, and a refcount "
+                                         "of {}: repair the image first "
+                                         "(virt-compact check -r all)",
+                                         geometry_.start_of(HostCluster(cluster)).value(),
+                                         counts_[cluster - begin], counted)));
+      }
+      return {};
+    };
+    return count(references, compare);
+  }
+
+ private:
+  // Calls `done (begin, end)` with the references to these clusters in counts_.
+  template <typename Done>
+  Result<void> count(const References& references, const Done& done) {
     ASSIGN_OR_RETURN(const uint64_t size, storage_.size());
     const uint64_t end = std::max(geometry_.clusters_for(size), refcounts_.end_of_blocks());
     if (end > kMostWindows * kWindow)
       return fail(Error::unsupported(
           fmt::format("the file has {} clusters, too many to be counted here", end)));
-    for (uint64_t begin = 0; begin < end; begin += kWindow)
+    for (uint64_t begin = 0; begin < end; begin += kWindow) {
       RETURN_IF_ERROR(count_window(references, begin, std::min(end, begin + kWindow)));
-    RETURN_IF_ERROR(mend_copied(references));
-    return clear_dirty();
+      RETURN_IF_ERROR(done(begin, std::min(end, begin + kWindow)));
+    }
+    return {};
   }
 
- private:
   Result<void> count_window(const References& references, uint64_t begin, uint64_t end) {
     counts_.assign(end - begin, 0);
     RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t times) {
@@ -54,9 +87,7 @@ class Recount {
             static_cast<uint32_t>(std::min<uint64_t>(sum, std::numeric_limits<uint32_t>::max()));
       }
     }));
-    for (uint64_t cluster = begin; cluster < end; ++cluster)
-      RETURN_IF_ERROR(refcounts_.assign(HostCluster(cluster), counts_[cluster - begin]));
-    return write_counts();
+    return {};
   }
 
   Result<void> write_counts() {
@@ -128,6 +159,12 @@ Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image
   if (done || done.error().kind() == Error::Kind::kSystem) return done;
   return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be counted anew: {}{}",
                                          image.name(), done.error().message(), kAdvice)));
+}
+
+Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image) {
+  const auto refcounts = Refcounts::load(storage, image.header());
+  if (!refcounts) return fail(Error(refcounts.error()).with_context(image.name()));
+  return with_context(Recount(*storage, image, **refcounts).check(), image.name());
 }
 
 }  // namespace qcow2

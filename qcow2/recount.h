@@ -21,4 +21,8 @@ namespace qcow2 {
 // file, is an error that says so.
 Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image);
 
+// An error that names the first cluster that is counted less often than it is referred to: the next
+// allocation might take it for free.  Changes nothing.
+Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image);
+
 }  // namespace qcow2

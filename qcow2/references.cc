@@ -43,16 +43,25 @@ Result<References> References::find(const Image& image) {
     return qcow2::fail(std::move(error).with_context(image.name()));
   };
   const auto found = [&]() -> Result<void> {
+    // Nothing is read of tables that may be one and the same many times.
     RETURN_IF_ERROR(it.add(HostOffset(0), 1, "header"));
-    RETURN_IF_ERROR(it.add_refcount_blocks());
-    RETURN_IF_ERROR(it.add_l1_table(header.l1_table, header.l1_entries, true));
+    RETURN_IF_ERROR(it.add(header.refcount_table,
+                           uint64_t{header.refcount_table_clusters} << header.cluster_bits,
+                           "refcount table"));
+    RETURN_IF_ERROR(it.add(header.l1_table, uint64_t{header.l1_entries} * 8, "L1 table"));
     if (header.snapshot_count > 0)
       RETURN_IF_ERROR(
           it.add(header.snapshot_table, snapshot_table_bytes(image.snapshots()), "snapshot table"));
     for (const Snapshot& snapshot : image.snapshots())
-      RETURN_IF_ERROR(it.add_l1_table(snapshot.l1_table, snapshot.l1_entries, false));
+      RETURN_IF_ERROR(
+          it.add(snapshot.l1_table, uint64_t{snapshot.l1_entries} * 8, "L1 table of a snapshot"));
     if ((header.autoclear_features & autoclear::kBitmaps) != 0) RETURN_IF_ERROR(it.add_bitmaps());
-    return it.check_apart();
+    RETURN_IF_ERROR(it.check_apart());
+    RETURN_IF_ERROR(it.read_refcount_table());
+    RETURN_IF_ERROR(it.read_l1_table(header.l1_table, header.l1_entries, true));
+    for (const Snapshot& snapshot : image.snapshots())
+      RETURN_IF_ERROR(it.read_l1_table(snapshot.l1_table, snapshot.l1_entries, false));
+    return it.read_bitmap_tables();
   }();
   if (!found) return in_image(found.error());
   compact(it.l2_tables_);
@@ -63,8 +72,9 @@ Result<References> References::find_disk(const Image& image, HostOffset l1_table
                                          uint64_t l1_entries) {
   References it(image);
   ASSIGN_OR_RETURN(it.file_size_, image.storage().size());
-  RETURN_IF_ERROR(with_context(it.add_l1_table(l1_table, l1_entries, true), image.name()));
+  RETURN_IF_ERROR(with_context(it.add(l1_table, l1_entries * 8, "L1 table"), image.name()));
   it.tables_.clear();
+  RETURN_IF_ERROR(with_context(it.read_l1_table(l1_table, l1_entries, true), image.name()));
   compact(it.l2_tables_);
   return it;
 }
@@ -100,8 +110,7 @@ Result<HostOffset> References::cluster_at(uint64_t entry, const char* what) cons
   return at;
 }
 
-Result<void> References::add_l1_table(HostOffset at, uint64_t entries, bool active) {
-  RETURN_IF_ERROR(add(at, entries * 8, "L1 table"));
+Result<void> References::read_l1_table(HostOffset at, uint64_t entries, bool active) {
   ASSIGN_OR_RETURN(const auto words, read_words(at, entries, "L1 table"));
   for (uint64_t i = 0; i < words.size(); ++i) {
     ASSIGN_OR_RETURN(const HostOffset table, cluster_at(words[i], "L2 table"));
@@ -117,10 +126,9 @@ Result<void> References::add_l1_table(HostOffset at, uint64_t entries, bool acti
   return {};
 }
 
-Result<void> References::add_refcount_blocks() {
+Result<void> References::read_refcount_table() {
   const Header& header = image_->header();
   const uint64_t bytes = uint64_t{header.refcount_table_clusters} << header.cluster_bits;
-  RETURN_IF_ERROR(add(header.refcount_table, bytes, "refcount table"));
   ASSIGN_OR_RETURN(const auto words,
                    read_words(header.refcount_table, bytes / 8, "refcount table"));
   for (const uint64_t word : words) {
@@ -162,7 +170,14 @@ Result<void> References::add_bitmaps() {
           Error::corrupt(fmt::format("entry {} of the directory of bitmaps is damaged", i)));
     at += length;
     RETURN_IF_ERROR(add(table, entries * 8, "table of a bitmap"));
-    ASSIGN_OR_RETURN(const auto words, read_words(table, entries, "table of a bitmap"));
+    if (entries > 0) bitmap_tables_.push_back(tables_.back());
+  }
+  return {};
+}
+
+Result<void> References::read_bitmap_tables() {
+  for (const Range& table : bitmap_tables_) {
+    ASSIGN_OR_RETURN(const auto words, read_words(table.at, table.length / 8, table.what));
     for (const uint64_t word : words) {
       ASSIGN_OR_RETURN(const HostOffset data, cluster_at(word, "data of a bitmap"));
       if (data.value() != 0) clusters_.push_back(data);

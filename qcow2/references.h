@@ -51,9 +51,10 @@ class References {
 
   Result<void> add(HostOffset at, uint64_t length, const char* what);
   Result<std::vector<uint64_t>> read_words(HostOffset at, uint64_t count, const char* what) const;
-  Result<void> add_l1_table(HostOffset at, uint64_t entries, bool active);
-  Result<void> add_refcount_blocks();
   Result<void> add_bitmaps();
+  Result<void> read_l1_table(HostOffset at, uint64_t entries, bool active);
+  Result<void> read_refcount_table();
+  Result<void> read_bitmap_tables();
   Result<void> check_apart();
   Result<void> visit_table(HostOffset table, uint64_t times, const Visit& visit) const;
   Result<void> visit_entry(L2Entry entry, uint64_t times, const Visit& visit) const;
@@ -65,7 +66,8 @@ class References {
   std::vector<HostOffset> clusters_;  // refcount blocks and the bitmaps' data, one reference each
   // Offsets of L2 tables, and how many L1 entries point to each.
   std::vector<std::pair<uint64_t, uint64_t>> l2_tables_;
-  size_t compacted_ = 0;  // entries of l2_tables_ when it was last sorted
+  std::vector<Range> bitmap_tables_;  // those of tables_ that are such
+  size_t compacted_ = 0;              // entries of l2_tables_ when it was last sorted
   std::vector<Table> active_tables_;
 };
 

@@ -87,9 +87,13 @@ Result<const Snapshot*> SnapshotEditor::find(std::string_view id_or_name) const 
 Result<void> SnapshotEditor::mark_dirty(bool dirty) {
   const Header& header = image_->header();
   if (header.version < 3) return {};
-  std::array<std::byte, 8> field{};
-  store_be64(field.data(), header.incompatible_features | (dirty ? incompatible::kDirty : 0));
-  RETURN_IF_ERROR(storage_->write(kIncompatibleField, field));
+  std::array<std::byte, 24> fields{};  // incompatible, compatible, autoclear
+  store_be64(fields.data(), header.incompatible_features | (dirty ? incompatible::kDirty : 0));
+  store_be64(fields.data() + 8, header.compatible_features);
+  // Bits that nobody knows promise something that may not hold any more.
+  store_be64(fields.data() + 16,
+             header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw));
+  RETURN_IF_ERROR(storage_->write(kIncompatibleField, fields));
   return storage_->flush();
 }
 
@@ -261,7 +265,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   const std::string id = snapshot.id;
 
   // All of the image must make sense before it is changed.
-  RETURN_IF_ERROR(References::find(*image_));
+  RETURN_IF_ERROR(check_counts(storage_, *image_));
   ASSIGN_OR_RETURN(const References active,
                    References::find_disk(*image_, header.l1_table, header.l1_entries));
   RETURN_IF_ERROR(check_room(active));
@@ -270,10 +274,14 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
 }
 
 Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
-  ASSIGN_OR_RETURN(const Snapshot* const found, find(id_or_name));
+  // What cannot be taken back is done to what qemu-img would do it to.
+  const Snapshot* found = find_snapshot_by_name(snapshots(), id_or_name);
+  if (!found) {
+    ASSIGN_OR_RETURN(found, find(id_or_name));
+  }
   auto rest = snapshots();
   rest.erase(rest.begin() + (found - snapshots().data()));
-  RETURN_IF_ERROR(References::find(*image_));
+  RETURN_IF_ERROR(check_counts(storage_, *image_));
   return undo([&]() -> Result<void> {
     RETURN_IF_ERROR(mark_dirty(true));
     RETURN_IF_ERROR(put_snapshots(rest));
@@ -315,7 +323,7 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
 Result<void> SnapshotEditor::apply(std::string_view id_or_name) {
   ASSIGN_OR_RETURN(const Snapshot* const found, find(id_or_name));
   const Snapshot snapshot = *found;
-  RETURN_IF_ERROR(References::find(*image_));
+  RETURN_IF_ERROR(check_counts(storage_, *image_));
   return undo(apply_as(snapshot));
 }
 

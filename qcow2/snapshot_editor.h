@@ -49,11 +49,11 @@ class SnapshotEditor {
   // anything has changed, if refcounts are too narrow for one more reference.
   Result<std::string> create(const std::string& name, Time now);
 
-  // By id, else by name.
+  // By name, else by id, as qemu-img does.
   Result<void> remove(std::string_view id_or_name);
 
-  // The disk becomes what it was at that snapshot, its size, too.  What it is now is lost.  Bitmaps
-  // of changes lose their meaning and are given up.
+  // By id, else by name.  The disk becomes what it was at that snapshot, its size, too.  What it is
+  // now is lost.  Bitmaps of changes lose their meaning and are given up.
   Result<void> apply(std::string_view id_or_name);
 
   // Gives back what is free: holes are punched, and the file ends where its last cluster does,

@@ -160,6 +160,13 @@ uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
   return bytes;
 }
 
+const Snapshot* find_snapshot_by_name(const std::vector<Snapshot>& snapshots,
+                                      std::string_view name) {
+  const auto found = std::find_if(snapshots.begin(), snapshots.end(),
+                                  [&](const Snapshot& it) { return it.name == name; });
+  return found == snapshots.end() ? nullptr : &*found;
+}
+
 const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name) {
   for (const auto member : {&Snapshot::id, &Snapshot::name}) {
     const auto found = std::find_if(snapshots.begin(), snapshots.end(),

@@ -44,7 +44,9 @@ std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapsh
 // The length of their table in the file, bytes.
 uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots);
 
-// By id, else by name, as qemu-img does; nullptr when there is none.
+// By id, else by name, as QEMU looks for a disk to show; nullptr when there is none.
 const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name);
+const Snapshot* find_snapshot_by_name(const std::vector<Snapshot>& snapshots,
+                                      std::string_view name);
 
 }  // namespace qcow2

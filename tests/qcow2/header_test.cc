@@ -201,7 +201,7 @@ TEST_CASE("unknown incompatible features are named by the image's own table", "[
   table.replace(50, 5, "wrong");
   image.put_extension(112, HeaderExtension::kFeatureNames, table);
   const auto header = image.header();
-  REQUIRE_FAILS_WITH(header, "'time travel?', unknown incompatible feature 63");
+  REQUIRE_FAILS_WITH(header, "'time travel\\x0a', unknown incompatible feature 63");
   CHECK(header.error().kind() == Error::Kind::kUnsupported);
 }
 
