@@ -14,6 +14,8 @@ enum class Phase {
   kTrim,  // in an appliance
   kCompare,
   kMeasure,
+  kCheck,
+  kSnapshot,
 };
 
 inline const char* to_string(Phase phase) {
@@ -30,6 +32,10 @@ inline const char* to_string(Phase phase) {
       return "compare";
     case Phase::kMeasure:
       return "measure";
+    case Phase::kCheck:
+      return "check";
+    case Phase::kSnapshot:
+      return "snapshot";
     case Phase::kCopy:
       break;
   }

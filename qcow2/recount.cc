@@ -26,8 +26,13 @@ constexpr const char* kAdvice = ": repair it with qemu-img check -r all";
 
 class Recount {
  public:
-  Recount(Storage& storage, const Image& image, Refcounts& refcounts)
-      : storage_(storage), image_(image), geometry_(image.geometry()), refcounts_(refcounts) {}
+  Recount(Storage& storage, const Image& image, Refcounts& refcounts,
+          const References::TableDone& table_done)
+      : storage_(storage),
+        image_(image),
+        geometry_(image.geometry()),
+        refcounts_(refcounts),
+        table_done_(table_done) {}
 
   Result<void> run() {
     ASSIGN_OR_RETURN(const References references, References::find(image_));
@@ -78,15 +83,17 @@ class Recount {
 
   Result<void> count_window(const References& references, uint64_t begin, uint64_t end) {
     counts_.assign(end - begin, 0);
-    RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t times) {
-      const uint64_t stop = std::min(first.value() + count, end);
-      for (uint64_t cluster = std::max(first.value(), begin); cluster < stop; ++cluster) {
-        uint32_t& counter = counts_[cluster - begin];
-        const uint64_t sum = counter + times;
-        counter =
-            static_cast<uint32_t>(std::min<uint64_t>(sum, std::numeric_limits<uint32_t>::max()));
-      }
-    }));
+    RETURN_IF_ERROR(references.visit(
+        [&](HostCluster first, uint64_t count, uint64_t times) {
+          const uint64_t stop = std::min(first.value() + count, end);
+          for (uint64_t cluster = std::max(first.value(), begin); cluster < stop; ++cluster) {
+            uint32_t& counter = counts_[cluster - begin];
+            const uint64_t sum = counter + times;
+            counter = static_cast<uint32_t>(
+                std::min<uint64_t>(sum, std::numeric_limits<uint32_t>::max()));
+          }
+        },
+        table_done_));
     return {};
   }
 
@@ -116,6 +123,7 @@ class Recount {
       // In a data file every cluster is its own.
       if (!image_.header().has_data_file())
         RETURN_IF_ERROR(mend_table(HostOffset(table.l1_entry & kEntryOffsetMask)));
+      if (table_done_) table_done_(references.active_tables().size());
     }
     return storage_.flush();
   }
@@ -146,25 +154,28 @@ class Recount {
   const Image& image_;
   const Geometry& geometry_;
   Refcounts& refcounts_;
+  const References::TableDone& table_done_;
   std::vector<uint32_t> counts_;
 };
 
 }  // namespace
 
-Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image) {
+Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image,
+                     const References::TableDone& table_done) {
   const auto done = [&]() -> Result<void> {
     ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage, image.header()));
-    return Recount(*storage, image, *refcounts).run();
+    return Recount(*storage, image, *refcounts, table_done).run();
   }();
   if (done || done.error().kind() == Error::Kind::kSystem) return done;
   return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be counted anew: {}{}",
                                          image.name(), done.error().message(), kAdvice)));
 }
 
-Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image) {
+Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image,
+                          const References::TableDone& table_done) {
   const auto refcounts = Refcounts::load(storage, image.header());
   if (!refcounts) return fail(Error(refcounts.error()).with_context(image.name()));
-  return with_context(Recount(*storage, image, **refcounts).check(), image.name());
+  return with_context(Recount(*storage, image, **refcounts, table_done).check(), image.name());
 }
 
 }  // namespace qcow2

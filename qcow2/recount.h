@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "qcow2/image.h"
+#include "qcow2/references.h"
 #include "qcow2/result.h"
 #include "qcow2/storage.h"
 
@@ -19,10 +20,12 @@ namespace qcow2 {
 //
 // What it cannot mend, because the tables contradict each other or the counts have no place in the
 // file, is an error that says so.
-Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image);
+Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image,
+                     const References::TableDone& table_done = {});
 
 // An error that names the first cluster that is counted less often than it is referred to: the next
 // allocation might take it for free.  Changes nothing.
-Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image);
+Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image,
+                          const References::TableDone& table_done = {});
 
 }  // namespace qcow2

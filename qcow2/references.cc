@@ -198,7 +198,7 @@ Result<void> References::check_apart() {
   return {};
 }
 
-Result<void> References::visit(const Visit& visit) const {
+Result<void> References::visit(const Visit& visit, const TableDone& table_done) const {
   const Geometry& geometry = image_->geometry();
   for (const Range& table : tables_) {
     const HostCluster first = geometry.host_cluster_of(table.at);
@@ -209,6 +209,7 @@ Result<void> References::visit(const Visit& visit) const {
     visit(geometry.host_cluster_of(HostOffset(table)), 1, times);
     RETURN_IF_ERROR(with_context(visit_table(HostOffset(table), times, visit),
                                  fmt::format("{}: L2 table at {:#x}", image_->name(), table)));
+    if (table_done) table_done(l2_tables_.size());
   }
   return {};
 }

@@ -20,6 +20,8 @@ class References {
  public:
   // `times` references to each of `count` clusters from `first` on.
   using Visit = std::function<void(HostCluster first, uint64_t count, uint64_t times)>;
+  // One L2 table of `tables` is done: for who shows how far a long walk is.
+  using TableDone = std::function<void(uint64_t tables)>;
 
   // Reads the L1 tables, the refcount table and the directory of bitmaps.  All of them must lie
   // within the file and apart from each other, so that no image is more work than its file is long.
@@ -31,7 +33,7 @@ class References {
 
   // Calls `visit` for all, reading each L2 table once.  An entry that points behind the end of the
   // file, or not to the start of a cluster, is an error.
-  Result<void> visit(const Visit& visit) const;
+  Result<void> visit(const Visit& visit, const TableDone& table_done = {}) const;
 
   // An L2 table that the active L1 (or the one of find_disk ()) table points to: for those who look
   // at its entries.

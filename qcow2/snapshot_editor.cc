@@ -24,6 +24,10 @@ constexpr HostOffset kAutoclearField(88);     // 8 bytes
 constexpr uint64_t kCacheSize = 1 << 20;      // bytes
 constexpr size_t kLongestName = 255;          // bytes: what QEMU shows of a name
 constexpr uint32_t kExtraBytes = 24;          // of extra data, as QEMU writes it
+// Times that the L2 tables are read.
+constexpr unsigned kPassesOfCreate = 4;
+constexpr unsigned kPassesOfRemove = 3;
+constexpr unsigned kPassesOfApply = 5;
 
 uint64_t max_count(const Header& header) {
   return header.refcount_order >= 6 ? UINT64_MAX : (uint64_t{1} << header.refcount_bits()) - 1;
@@ -68,6 +72,15 @@ Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(std::shared_ptr<Sto
   return it;
 }
 
+void SnapshotEditor::begin(unsigned passes) {
+  if (!progress_) return;
+  table_done_ = [this, passes, done = uint64_t{0}, total = uint64_t{0}](uint64_t tables) mutable {
+    total = std::max({total, tables * passes, ++done});
+    progress_(done << image_->geometry().cluster_bits(),
+              total << image_->geometry().cluster_bits());
+  };
+}
+
 Result<void> SnapshotEditor::reload() {
   ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
   ASSIGN_OR_RETURN(refcounts_, Refcounts::load(storage_, header));
@@ -102,21 +115,20 @@ Result<void> SnapshotEditor::mark_dirty(bool dirty) {
 Result<void> SnapshotEditor::check_room(const References& references) const {
   const uint64_t most = max_count(image_->header());
   Result<void> result;
-  RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t times) {
-    for (uint64_t i = 0; i < count && result; ++i) {
-      const auto now = refcounts_->get(first + i);
-      if (!now) {
-        result = fail(now.error());
-      } else if (times > most || *now > most - times) {
-        result = fail(Error::unsupported(fmt::format(
-            "{}: the cluster at {:#x} has {} reference{}, and its refcount of {} bit{} has no room "
-            "for one more: copy the disk with -o refcount_bits=16",
-            image_->name(), image_->geometry().start_of(first + i).value(), *now,
-            *now == 1 ? "" : "s", image_->header().refcount_bits(),
-            image_->header().refcount_bits() == 1 ? "" : "s")));
-      }
-    }
-  }));
+  const auto look = [&](HostCluster cluster, uint64_t times) -> Result<void> {
+    ASSIGN_OR_RETURN(const uint64_t now, refcounts_->get(cluster));
+    if (times <= most && now <= most - times) return {};
+    const unsigned bits = image_->header().refcount_bits();
+    return fail(Error::unsupported(fmt::format(
+        "{}: the cluster at {:#x} has {} reference{}, and its refcount of {} bit{} has no room for "
+        "one more: copy the disk with -o refcount_bits=16",
+        image_->name(), image_->geometry().start_of(cluster).value(), now, now == 1 ? "" : "s",
+        bits, bits == 1 ? "" : "s")));
+  };
+  const References::Visit visit = [&](HostCluster first, uint64_t count, uint64_t times) {
+    for (uint64_t i = 0; i < count && result; ++i) result = look(first + i, times);
+  };
+  RETURN_IF_ERROR(references.visit(visit, table_done_));
   return result;
 }
 
@@ -135,7 +147,7 @@ Result<void> SnapshotEditor::raise(const References& references) {
   const References::Visit visit = [&](HostCluster first, uint64_t count, uint64_t times) {
     if (raised) raised = raise_run(first, count, times);
   };
-  RETURN_IF_ERROR(references.visit(visit));
+  RETURN_IF_ERROR(references.visit(visit, table_done_));
   RETURN_IF_ERROR(raised);
   return write_refcounts(*storage_, *refcounts_);
 }
@@ -160,6 +172,7 @@ Result<void> SnapshotEditor::clear_copied() {
       changed = true;
     }
     if (changed) RETURN_IF_ERROR(storage_->write(at, table));
+    if (table_done_) table_done_(active.active_tables().size());
     if ((it.l1_entry & kEntryCopied) == 0) continue;
     std::array<std::byte, 8> entry{};
     store_be64(entry.data(), it.l1_entry & ~kEntryCopied);
@@ -216,7 +229,7 @@ Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
 // Makes counts and COPIED follow from the tables as they are now.
 Result<void> SnapshotEditor::settle() {
   RETURN_IF_ERROR(reload());
-  RETURN_IF_ERROR(recount(storage_, *image_));
+  RETURN_IF_ERROR(recount(storage_, *image_, table_done_));
   return reload();
 }
 
@@ -264,8 +277,9 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   snapshot.extra_bytes = kExtraBytes;
   const std::string id = snapshot.id;
 
+  begin(kPassesOfCreate);
   // All of the image must make sense before it is changed.
-  RETURN_IF_ERROR(check_counts(storage_, *image_));
+  RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
   ASSIGN_OR_RETURN(const References active,
                    References::find_disk(*image_, header.l1_table, header.l1_entries));
   RETURN_IF_ERROR(check_room(active));
@@ -281,7 +295,8 @@ Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
   }
   auto rest = snapshots();
   rest.erase(rest.begin() + (found - snapshots().data()));
-  RETURN_IF_ERROR(check_counts(storage_, *image_));
+  begin(kPassesOfRemove);
+  RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
   return undo([&]() -> Result<void> {
     RETURN_IF_ERROR(mark_dirty(true));
     RETURN_IF_ERROR(put_snapshots(rest));
@@ -323,7 +338,8 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
 Result<void> SnapshotEditor::apply(std::string_view id_or_name) {
   ASSIGN_OR_RETURN(const Snapshot* const found, find(id_or_name));
   const Snapshot snapshot = *found;
-  RETURN_IF_ERROR(check_counts(storage_, *image_));
+  begin(kPassesOfApply);
+  RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
   return undo(apply_as(snapshot));
 }
 

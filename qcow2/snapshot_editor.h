@@ -14,9 +14,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "qcow2/chain.h"
@@ -43,6 +45,10 @@ class SnapshotEditor {
   // The same for storage that is nobody else's.
   static Result<std::unique_ptr<SnapshotEditor>> open(std::shared_ptr<Storage> storage);
 
+  // Called while an operation goes on: `done` of about `total` bytes of tables are looked at.
+  using Progress = std::function<void(uint64_t done, uint64_t total)>;
+  void set_progress(Progress progress) { progress_ = std::move(progress); }
+
   const std::vector<Snapshot>& snapshots() const { return image_->snapshots(); }
 
   // Keeps the disk as it is now under `name`.  Returns the id that it gets.  An error, before
@@ -63,6 +69,7 @@ class SnapshotEditor {
  private:
   explicit SnapshotEditor(std::shared_ptr<Storage> storage) : storage_(std::move(storage)) {}
 
+  void begin(unsigned passes);
   Result<void> reload();
   Result<const Snapshot*> find(std::string_view id_or_name) const;
   Result<void> mark_dirty(bool dirty);
@@ -82,6 +89,8 @@ class SnapshotEditor {
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Image> image_;  // as the header says at the moment
   std::unique_ptr<Refcounts> refcounts_;
+  Progress progress_;
+  References::TableDone table_done_;
   uint64_t used_before_ = 0;  // clusters, when it was opened
 };
 

@@ -140,6 +140,7 @@ Result<int> CheckCommand::run(const Console& console) {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kCheck);
   CheckLog log(console.manner().verbose ? CheckLog::kMany : CheckLog::kFew, progress, cancel);
   CheckReport report;
   report.filename = file_;

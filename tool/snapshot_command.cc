@@ -10,6 +10,7 @@
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
 #include "tool/formats.h"
+#include "tool/progress_display.h"
 #include "tool/size_text.h"
 #include "tool/snapshot_list.h"
 
@@ -109,6 +110,9 @@ Result<void> SnapshotCommand::change(const Console& console) const {
     return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
   const FileSize before = measure(disk_);
   ASSIGN_OR_RETURN(const auto editor, qcow2::SnapshotEditor::open(chain));
+  ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kSnapshot);
+  editor->set_progress([&](uint64_t done, uint64_t total) { progress.update(done, total); });
   if (!create_.empty()) {
     for (const qcow2::Snapshot& it : editor->snapshots())
       if (it.name == create_)
@@ -117,6 +121,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
                         "meant by the name, the new one has an id of its own",
                         disk_, qcow2::printable(create_), qcow2::printable(it.id)));
     ASSIGN_OR_RETURN(const std::string id, editor->create(create_, now()));
+    progress.finish();
     console.note(
         fmt::format("{}: snapshot '{}' has the id {}", disk_, qcow2::printable(create_), id));
   } else if (!remove_.empty()) {
@@ -125,6 +130,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
     RETURN_IF_ERROR(editor->apply(apply_));
   }
   RETURN_IF_ERROR(editor->close());
+  progress.finish();
   const FileSize after = measure(disk_);
   if (console.manner().quiet || !create_.empty() || after.blocks >= before.blocks) return {};
   console.note(fmt::format(
