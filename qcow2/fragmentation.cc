@@ -33,9 +33,13 @@ void Fragmentation::step(HostOffset at, uint64_t length, bool follows, bool is_n
 }
 
 void Fragmentation::plain(HostOffset at, uint64_t length) {
-  // The streams before it end somewhere in a cluster: none could lie closer.
-  const uint64_t gap = last_ == Last::kCompressed ? geometry_.cluster_size() : 1;
-  const bool follows = last_ != Last::kNothing && at >= end_ && at - end_ < gap;
+  bool follows = last_ == Last::kPlain && at == end_;
+  // The streams before it end somewhere in a cluster: no cluster could lie closer than the next
+  // one, of which this may be a later subcluster.
+  if (last_ == Last::kCompressed) {
+    const uint64_t next = geometry_.clusters_for(end_.value());
+    follows = geometry_.host_cluster_of(at).value() == next;
+  }
   step(at, length, follows, near(at), 0);
   figures_.plain_bytes += length;
   last_ = Last::kPlain;
