@@ -105,6 +105,12 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
         return went_on(progress, extent.guest.value() - start, end - start);
       },
       [&](const MapEntry& entry) { return report.add(entry, map.file_of(entry.depth)); }));
+  // Of nothing, qemu-img says that it is nothing.
+  if (start == end && json) {
+    MapEntry nothing;
+    nothing.start = start_;
+    RETURN_IF_ERROR(report.add(nothing, file_));
+  }
   return report.end();
 }
 
