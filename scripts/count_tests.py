@@ -12,6 +12,21 @@ import sys
 ALL_PASSED = re.compile(r"^All tests passed \(.* in (\d+) test cases?\)$", re.M)
 SOME_FAILED = re.compile(r"^test cases: +(\d+) \|(.*)$", re.M)
 SKIPPED = re.compile(r"^ *skipped: (.*)$", re.M)
+# A failure of Catch2's, a report of a sanitizer's.
+COMPLAINT = re.compile(r"FAILED:$|(ERROR|WARNING): \w+Sanitizer|runtime error: ")
+MOST_LINES = 60  # of one program's complaints
+
+
+def complaints(test):
+    """Returns the lines of a failed program's output that say why, so that they stand at the end."""
+    lines = test.get("stdout", "").splitlines() + test.get("stderr", "").splitlines()
+    wanted = set()
+    for i, line in enumerate(lines):
+        if COMPLAINT.search(line):
+            wanted.update(range(max(i - 6, 0), min(i + 13, len(lines))))
+    if not wanted:
+        wanted.update(range(max(len(lines) - 20, 0), len(lines)))
+    return [lines[i] for i in sorted(wanted)[:MOST_LINES]]
 
 
 def count(test):
@@ -55,6 +70,9 @@ def main(logs):
             passed, failed, skipped = (a + b for a, b in zip((passed, failed, skipped), counts))
             for reason in SKIPPED.findall(test.get("stdout", "")):
                 print(f"skipped in {test['name']}: {reason}")
+            if counts[1] > 0:
+                print(f"failed: {test['name']}, {test['result']}, in {log}")
+                print("".join(f"  {line}\n" for line in complaints(test)), end="")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 0 if passed > 0 and failed == 0 else 1
 

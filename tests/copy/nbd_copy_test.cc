@@ -194,7 +194,7 @@ TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
     CHECK(failed.error().kind() == qcow2::Error::Kind::kSystem);
     CHECK(failed.error().message().starts_with(server.uri()));
     CHECK(failed.error().message().find("nbd_") == std::string::npos);
-    CHECK(Clock::now() - start < std::chrono::seconds(10));
+    CHECK(Clock::now() - start < std::chrono::seconds(60));
     CHECK(list_directory(folder.path()) == Names{"raw"});
   }
 }
@@ -229,16 +229,16 @@ TEST_CASE("a server that hangs is left at once when the user has had enough", "[
     REQUIRE_FALSE(cancelled.has_value());
     INFO(cancelled.error().message());
     CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
-    CHECK(waited < std::chrono::milliseconds(1000));
+    CHECK(waited < std::chrono::seconds(20));
   };
   SECTION("in a read") {
     const NbdServer server =
-        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "rdelay=3"});
+        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "rdelay=60"});
     cancelled_in_time(server.uri());
   }
   SECTION("in block status") {
     const NbdServer server =
-        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "delay-extents=3"});
+        NbdServer::nbdkit({"--filter=delay", "file", folder / "raw", "delay-extents=60"});
     cancelled_in_time(server.uri());
   }
   SECTION("in the greeting") {

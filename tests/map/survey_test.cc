@@ -104,10 +104,11 @@ TEST_CASE("a survey counts what the tables say, of images of every kind", "[surv
       for (uint64_t n = 0; n < count; ++n) live.insert(first.value() + n);
     });
     if (!visited) continue;
-    CHECK(survey.damages == 0);
+    if (!image.sound) continue;
     CAPTURE(survey.first_damage);
+    CHECK(survey.damages == 0);
     CHECK(survey.live() == live.size());
-    if (image.sound) CHECK(survey.of(HostUse::kLeaked) == 0);
+    CHECK(survey.of(HostUse::kLeaked) == 0);
   }
 }
 

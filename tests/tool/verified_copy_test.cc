@@ -85,7 +85,7 @@ TEST_CASE("a limited rate is kept", "[verified_copy]") {
   // A tenth of a second's bytes may have been there from the start.
   CHECK(outcome.elapsed >= 900ms);
   // Seven of its eight MiB are not read.
-  CHECK(outcome.elapsed < 5s);
+  CHECK(outcome.elapsed < 7s);
 }
 
 TEST_CASE("who waits for his turn to read can be stopped", "[verified_copy]") {
@@ -103,5 +103,5 @@ TEST_CASE("who waits for his turn to read can be stopped", "[verified_copy]") {
     REQUIRE(errno == EINTR);
   CHECK(info.si_code == CLD_KILLED);
   CHECK(info.si_status == SIGINT);
-  CHECK(std::chrono::steady_clock::now() - start < 10s);
+  CHECK(std::chrono::steady_clock::now() - start < 60s);
 }
