@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 namespace tune {
 
@@ -125,16 +126,16 @@ Edit edit_for(const DiskDriver& driver, std::string_view attribute, const std::s
   return {{at, at}, fmt::format(" {}={}{}{}", attribute, quote, value, quote)};
 }
 
-std::string apply(std::string_view text, std::vector<Edit> edits) {
+std::string edited(std::string_view text, const std::vector<Edit>& edits) {
   // New attributes of one tag are all at one place, and keep their order.
-  std::stable_sort(edits.begin(), edits.end(),
-                   [](const Edit& a, const Edit& b) { return a.where.begin < b.where.begin; });
+  std::multimap<size_t, const Edit*> in_order;
+  for (const Edit& edit : edits) in_order.emplace(edit.where.begin, &edit);
   std::string result;
   size_t at = 0;
-  for (const Edit& edit : edits) {
-    result += text.substr(at, edit.where.begin - at);
-    result += edit.text;
-    at = edit.where.end;
+  for (const auto& [begin, edit] : in_order) {
+    result += text.substr(at, begin - at);
+    result += edit->text;
+    at = edit->where.end;
   }
   return result += text.substr(at);
 }
@@ -201,7 +202,7 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
     }
     tuning.disks.push_back(std::move(report));
   }
-  tuning.text = apply(text, std::move(edits));
+  tuning.text = edited(text, edits);
   return tuning;
 }
 
