@@ -41,7 +41,7 @@ TEST_CASE("a copy that is verified tells of both phases", "[verified_copy]") {
     json last;
     for (std::string line; std::getline(lines, line);) {
       json next = json::parse(line);
-      if (phases.empty() || phases.back() != next["phase"]) {
+      if (phases.empty() || phases.back() != next["phase"].get<std::string>()) {
         if (!phases.empty()) CHECK(last["percent"] == 100.0);
         phases.push_back(next["phase"]);
       }
