@@ -1,5 +1,6 @@
 #include "qcow2/survey.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -62,6 +63,22 @@ uint64_t sum(const Survey& survey) {
   return survey.live() + survey.of(HostUse::kLeaked) + survey.of(HostUse::kFree);
 }
 
+// Whether a plain cluster holds compressed data, too.  QEMU 7.2 goes on packing into a cluster whose
+// compressed data have all been freed, and which it has given to somebody else since; its check
+// finds nothing wrong with that.
+bool packed_over(const std::vector<map_test::Piece>& pieces, uint64_t cluster_size) {
+  std::set<uint64_t> plain;
+  for (const auto& it : pieces) {
+    if (it.compressed) continue;
+    for (uint64_t n = it.at / cluster_size; n * cluster_size < it.end(); ++n)
+      plain.insert(n);
+  }
+  return std::any_of(pieces.begin(), pieces.end(), [&](const auto& it) {
+    const auto found = plain.lower_bound(it.at / cluster_size);
+    return it.compressed && found != plain.end() && *found * cluster_size < it.end();
+  });
+}
+
 }  // namespace
 
 TEST_CASE("a survey counts what the tables say, of images of every kind", "[survey]") {
@@ -104,7 +121,7 @@ TEST_CASE("a survey counts what the tables say, of images of every kind", "[surv
       for (uint64_t n = 0; n < count; ++n) live.insert(first.value() + n);
     });
     if (!visited) continue;
-    if (!image.sound) continue;
+    if (!image.sound || packed_over(pieces, image.cluster_size)) continue;
     CAPTURE(survey.first_damage);
     CHECK(survey.damages == 0);
     CHECK(survey.live() == live.size());
