@@ -196,8 +196,8 @@ void Maker::write_some(const std::string& path, const std::string& format) {
   for (uint64_t i = 0; i < count; ++i) command.insert(command.end(), {"-c", draw_operation(size_)});
   command.push_back(path);
   // It fails when a compressed write meets an allocated cluster; what then stands in the image is
-  // still what QEMU reads from it.  One that fails for want of a refcount may leave a cluster that is
-  // free and in use.
+  // still what QEMU reads from it.  One that fails for want of a refcount may leave a cluster that
+  // is free and in use.
   if (!may(command) && format == "qcow2" && !may({"qemu-img", "check", "-q", "-f", format, path}))
     sound_ = false;
 }

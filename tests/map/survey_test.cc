@@ -63,15 +63,14 @@ uint64_t sum(const Survey& survey) {
   return survey.live() + survey.of(HostUse::kLeaked) + survey.of(HostUse::kFree);
 }
 
-// Whether a plain cluster holds compressed data, too.  QEMU 7.2 goes on packing into a cluster whose
-// compressed data have all been freed, and which it has given to somebody else since; its check
-// finds nothing wrong with that.
+// Whether a plain cluster holds compressed data, too.  QEMU 7.2 goes on packing into a cluster
+// whose compressed data have all been freed, and which it has given to somebody else since; its
+// check finds nothing wrong with that.
 bool packed_over(const std::vector<map_test::Piece>& pieces, uint64_t cluster_size) {
   std::set<uint64_t> plain;
   for (const auto& it : pieces) {
     if (it.compressed) continue;
-    for (uint64_t n = it.at / cluster_size; n * cluster_size < it.end(); ++n)
-      plain.insert(n);
+    for (uint64_t n = it.at / cluster_size; n * cluster_size < it.end(); ++n) plain.insert(n);
   }
   return std::any_of(pieces.begin(), pieces.end(), [&](const auto& it) {
     const auto found = plain.lower_bound(it.at / cluster_size);
