@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,11 @@ def check_copy(path, source=None):
                           check=False)
     if same.returncode != 0:
         raise measure.Failed(f"{path}: is not as {source}")
+
+
+def listening(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
 
 
 class Bench:
@@ -97,21 +103,21 @@ class Bench:
         return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": peaks}
 
     def serve(self, side, image):
-        socket = os.path.join(self.folder, "socket")
-        measure.remove(socket)
+        address = os.path.join(self.folder, "socket")
+        measure.remove(address)
         if side == "ours":
-            command = ["nbdkit", "-f", "-U", socket, self.words("none")["plugin"], image,
+            command = ["nbdkit", "-f", "-U", address, self.words("none")["plugin"], image,
                        "detect-zeroes=unmap"]
         else:
-            command = ["qemu-nbd", "-t", "-e", "16", "-f", "qcow2", "-k", socket, "--discard=unmap",
+            command = ["qemu-nbd", "-t", "-e", "16", "-f", "qcow2", "-k", address, "--discard=unmap",
                        "--detect-zeroes=unmap", image]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
-        while not os.path.exists(socket):
+        while not listening(address):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise measure.Failed("the server does not come up: " + " ".join(command))
             time.sleep(0.02)
-        return server, socket
+        return server, address
 
     def write_row(self, row):
         size = (1 if self.options.quick else 4) * GIB
@@ -127,11 +133,11 @@ class Bench:
                     disk.run("qemu-img", "bench", "-w", "-f", "qcow2", "-t", "writeback", "-s", "1M",
                              "-c", str(size >> 20), "-d", "8", image)
                     os.sync()
-                server, socket = self.serve(side, image)
+                server, address = self.serve(side, image)
                 # The whole of it, and the server's end: what is put off counts as well.
                 begin = time.monotonic()
                 done = subprocess.run(
-                    ["fio", "--name=row", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket}",
+                    ["fio", "--name=row", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={address}",
                      f"--size={size}", "--refill_buffers", "--randseed=7", "--allrandrepeat=1"]
                     + row.fio.format(part=part).split(), capture_output=True, check=False)
                 server.send_signal(signal.SIGTERM)

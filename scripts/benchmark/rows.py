@@ -39,10 +39,9 @@ COPIES = [
         f"qemu-img convert -O qcow2 {ZSTD} {{extra}} {{out}}", 0.1,
         prepare="{vc} copy -q --force -c {disk} {extra}", source="{extra}"),
     Row("nbd", "{vc} copy -q --force [ qemu-nbd -r -f qcow2 -e 16 {disk} ] {out}",
-        "qemu-nbd -r -f qcow2 -t -k {socket} {disk} & server=$!; "
-        "while [ ! -S {socket} ]; do sleep 0.02; done; "
+        "qemu-nbd --fork --pid-file={socket}.pid -r -f qcow2 -t -k {socket} {disk}; "
         "qemu-img convert -f raw -O qcow2 'nbd+unix:///?socket={socket}' {out}; status=$?; "
-        "kill $server; exit $status", 0.8),
+        "kill $(cat {socket}.pid); exit $status", 0.8),
     Row("nbd-nbdcopy", "{vc} copy -q --force [ qemu-nbd -r -f qcow2 -e 16 {disk} ] {out}",
         "qemu-img create -q -f qcow2 {out} {size}; "
         "nbdcopy --flush -- [ qemu-nbd -r -f qcow2 {disk} ] [ qemu-nbd -f qcow2 {out} ]", 0.3),

@@ -62,9 +62,7 @@ class Qemu {
  public:
   Qemu(const TempDirectory& folder, const std::string& image, bool writes)
       : socket_(folder / "qemu"), child_(command(image, writes, socket_), folder / "qemu.log") {
-    wait_until("qemu-nbd", [&] { return exists(socket_); });
-    // It listens before it opens the image, and answers after.
-    const NbdClient client(socket_, "");
+    support::wait_for_greeting(socket_);
   }
 
   // As our messages name it.

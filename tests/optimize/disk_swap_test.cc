@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "tests/catch_text.h"
+#include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -195,6 +196,6 @@ TEST_CASE("a disk that is in use is not rolled back", "[swap]") {
   const std::string socket = folder / "socket";
   const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, disk},
                               folder / "log");
-  for (int i = 0; i < 600 && !fs::exists(socket); ++i) ::usleep(100'000);
+  support::wait_for_greeting(socket);
   REQUIRE_FAILS_WITH(roll_back(disk, ".bak", false), "in use by qemu-nbd");
 }

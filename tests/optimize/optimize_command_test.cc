@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -269,8 +270,7 @@ TEST_CASE("what would lose something is refused, and nothing changes", "[optimiz
     const std::string socket = folder / "socket";
     const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, disk},
                                 folder / "log");
-    for (int i = 0; i < 600 && !fs::exists(socket); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    support::wait_for_greeting(socket);
     CHECK_THAT(refused({disk}), Contains("in use by qemu-nbd"));
   }
 }

@@ -1,10 +1,9 @@
 // virt-compact snapshot, beside qemu-img snapshot.
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <thread>
 
+#include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -110,8 +109,7 @@ TEST_CASE("what snapshot cannot do, it says", "[snapshot]") {
   const std::string socket = folder / "socket";
   const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, path},
                               folder / "log");
-  for (int i = 0; i < 600 && !std::filesystem::exists(socket); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  support::wait_for_greeting(socket);
   CHECK_THAT(refused({"-c", "late", path}), Contains("in use by qemu-nbd"));
   CHECK(run_tool({"snapshot", "-U", "-l", path}).ok());
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ namespace support {
 
 namespace {
 
-bool can_connect(const std::string& path) {
+// A socket that is connected to the one at `path`; negative: nobody listens there.
+int connect_to(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path)
@@ -28,10 +30,15 @@ bool can_connect(const std::string& path) {
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) throw std::runtime_error("socket");
-  const bool connected =
-      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return fd;
   ::close(fd);
-  return connected;
+  return -1;
+}
+
+bool can_connect(const std::string& path) {
+  const int fd = connect_to(path);
+  if (fd >= 0) ::close(fd);
+  return fd >= 0;
 }
 
 std::string percent_encode(const std::string& text) {
@@ -64,6 +71,22 @@ std::vector<std::string> nbdkit_command() {
   // What the server itself leaks is nobody's business here.
   return {"env", "LD_PRELOAD=" + library,
           fmt::format("ASAN_OPTIONS={}:detect_leaks=0", options ? options : ""), "nbdkit"};
+}
+
+void wait_for_greeting(const std::string& socket) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (const int fd = connect_to(socket); fd >= 0) {
+      const timeval patience{60, 0};
+      ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+      char first = 0;
+      const ssize_t got = ::recv(fd, &first, 1, 0);
+      ::close(fd);
+      if (got == 1) return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  throw std::runtime_error(socket + ": nobody greets");
 }
 
 NbdServer::NbdServer(Kind kind, const std::vector<std::string>& arguments)

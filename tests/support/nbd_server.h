@@ -14,6 +14,10 @@ namespace support {
 // this program was, wants the sanitizer's library in the server that loads it.
 std::vector<std::string> nbdkit_command();
 
+// Waits until the server behind a Unix socket greets who connects: by then it has opened its disk,
+// which it need not have when the socket appears.  Throws std::runtime_error after a minute.
+void wait_for_greeting(const std::string& socket);
+
 // Listens on a Unix socket in a folder of its own.
 class NbdServer {
  public:

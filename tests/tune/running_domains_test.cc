@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "tests/catch_text.h"
+#include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
@@ -131,7 +132,7 @@ TEST_CASE("a libvirt that answers nonsense is told, and the run goes on", "[libv
   fs::create_directory(runtime / "libvirt");
   const std::string socket = runtime / "libvirt/libvirt-sock";
   const support::Child impostor({"nbdkit", "-f", "-U", socket, "memory", "1M"}, runtime / "log");
-  for (int i = 0; i < 300 && !fs::exists(socket); ++i) ::usleep(100'000);
+  support::wait_for_greeting(socket);
   const std::string disk = runtime / "disk.qcow2";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "10M"});
   const auto done = run_tool({"optimize", "--no-trim", disk});
