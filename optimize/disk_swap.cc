@@ -14,6 +14,7 @@
 
 #include "optimize/file_attributes.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/header.h"
 
 namespace optimize {
 
@@ -73,6 +74,22 @@ Result<void> remove_file(const std::string& path) {
   return flush_folder(folder_of(path));
 }
 
+// Bytes of the disk in the file; nothing: it cannot be read.
+std::optional<uint64_t> disk_size(const std::string& path) {
+  const auto file = qcow2::FileStorage::open_readonly(path);
+  if (!file) return std::nullopt;
+  if (const auto header = qcow2::Header::read(**file, qcow2::Header::Purpose::kTell))
+    return header->size;
+  const auto length = (*file)->size();
+  return length ? std::optional(*length) : std::nullopt;
+}
+
+// Whether the file at `path` may be a copy of the disk at `disk`, or may have been it.
+bool like_one(const std::string& path, const std::string& disk) {
+  const auto size = disk_size(path);
+  return size && size == disk_size(disk);
+}
+
 // Whether `errnum` is how a filesystem says that it has no such thing.
 bool cannot(int errnum) {
   return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
@@ -97,7 +114,9 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
   if (::fstat(swap.fd_, &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path + ": is no regular file: nothing can take its place"));
-  if (::flock(swap.fd_, LOCK_EX | LOCK_NB) != 0)
+  // NFS makes of it a lock that wants a writable file, and some filesystems have none: there our
+  // other locks must do.
+  if (::flock(swap.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
     return fail(Error::system(
         EBUSY, path + ": another virt-compact is about to put something in its place"));
   if (::access(swap.folder_.c_str(), W_OK | X_OK) != 0)
@@ -143,6 +162,9 @@ Result<void> DiskSwap::settle_leftovers() {
   if (::lstat(fresh_.c_str(), &fresh) != 0) return {};
   struct stat disk {};
   if (::fstat(fd_, &disk) != 0) return fail(Error::system(errno, disk_));
+  if (!S_ISREG(fresh.st_mode) || !like_one(fresh_, disk_))
+    return fail(Error::invalid(
+        fresh_ + ": is in the way, and not what a run of this command would have left: move it"));
   // An exchange leaves the new file with the later birth under the disk's name.  Where that cannot
   // be told for sure, nothing is thrown away.
   struct statx fresh_born {};
@@ -218,6 +240,16 @@ Result<void> DiskSwap::run() {
     ASSIGN_OR_RETURN(const bool done, step());
     if (done) return {};
   }
+}
+
+void DiskSwap::give_up() {
+  struct stat old {};
+  struct stat disk {};
+  if (exchanged_ || ::fstat(fd_, &old) != 0 || ::lstat(disk_.c_str(), &disk) != 0 ||
+      old.st_dev != disk.st_dev || old.st_ino != disk.st_ino)
+    return;
+  ::unlink(fresh_.c_str());
+  if (!backup_.empty() && same_file(disk_, backup_)) ::unlink(backup_.c_str());
 }
 
 Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove) {

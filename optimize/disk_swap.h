@@ -54,6 +54,9 @@ class DiskSwap {
   qcow2::Result<bool> step();
   // All of them.
   qcow2::Result<void> run();
+  // After a step that failed: takes away what was done, and the fresh image, as long as the disk is
+  // the old one.  What is left after an exchange the next run puts right.
+  void give_up();
 
  private:
   DiskSwap() = default;

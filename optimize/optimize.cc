@@ -9,10 +9,14 @@
 #include <memory>
 #include <utility>
 
+#include "copy/nbd_uri.h"
 #include "optimize/disk_swap.h"
+#include "optimize/unchanged.h"
+#include "qcow2/bitmap_directory.h"
 #include "qcow2/check/checker.h"
 #include "qcow2/check/repair.h"
 #include "qcow2/create_image.h"
+#include "qcow2/overlay_search.h"
 #include "tune/running_domains.h"
 
 namespace optimize {
@@ -62,6 +66,18 @@ class Temporary {
   std::string path_;
 };
 
+// What is made meanwhile is nobody else's to read: it gets its owner and mode when it is whole.
+class PrivateFiles {
+ public:
+  PrivateFiles() : old_(::umask(077)) {}
+  PrivateFiles(const PrivateFiles&) = delete;
+  PrivateFiles& operator=(const PrivateFiles&) = delete;
+  ~PrivateFiles() { ::umask(old_); }
+
+ private:
+  const mode_t old_;
+};
+
 // FOLDER/.NAME.ending
 std::string hidden(const std::string& path, const char* ending) {
   const size_t slash = path.rfind('/');
@@ -94,6 +110,7 @@ class Run {
         hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
     RETURN_IF_ERROR(clear_overlay(trimmed_disk));
     if (options_.trim) {
+      RETURN_IF_ERROR(look_for_overlays());
       source = trimmed_disk;
       overlay.emplace(source);
       auto trimmed = trim(source);
@@ -116,9 +133,11 @@ class Run {
     // From here on it is there, under a name.
     Temporary fresh(destination);
     overlay.reset();
+    // Somebody who takes no locks, or does not ask libvirt.
+    RETURN_IF_ERROR(unchanged_->check());
     RETURN_IF_ERROR(check_result(destination));
     if (swap_) RETURN_IF_ERROR(prepare_swap());
-    // Amid a swap that name may be the old disk's.
+    // Amid a swap that name may be the old disk's: it knows.
     fresh.keep();
     if (swap_) RETURN_IF_ERROR(put_in_place());
     end_step();
@@ -144,17 +163,23 @@ class Run {
     if (!real) return fail(Error::system(errno, options_.disk));
     disk_ = real.get();
     RETURN_IF_ERROR(measure(disk_, report_.before));
+    if (!options_.output.empty()) RETURN_IF_ERROR(look_at_output());
     RETURN_IF_ERROR(ask_libvirt());
     if (options_.repair) RETURN_IF_ERROR(repair_source());
+    if (options_.trim && options_.output.empty()) RETURN_IF_ERROR(look_for_readers());
     qcow2::OpenOptions how;
     how.format = options_.format;
     // By the name that was given: what the image calls its backing file is relative to it.
     ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
     chain_ = std::move(chain);
+    RETURN_IF_ERROR(look_behind_links());
     report_.format = chain_->format();
     report_.result_format = options_.output_format.value_or(report_.format);
     report_.virtual_size = chain_->disk().size();
     if (options_.output.empty()) {
+      if (!options_.copy.image.data_file.empty())
+        return fail(Error::invalid(
+            "data_file: goes with --output: what runs the disk may not read a file that is new"));
       ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
       swap_.emplace(std::move(swap));
       tell_remarks();
@@ -174,7 +199,77 @@ class Run {
             fmt::format("{}: what it has in {} goes into the result, which needs it "
                         "no more",
                         disk_, image->header().backing_file));
+      RETURN_IF_ERROR(tell_what_is_left_behind(*image));
     }
+    return {};
+  }
+
+  // What it leads to is overwritten otherwise, or removed when something fails.
+  Result<void> look_at_output() {
+    const std::string& output = options_.output;
+    ASSIGN_OR_RETURN(const bool uri, copy::is_nbd_uri(output));
+    if (uri || output == "-" || output == "null:")
+      return fail(Error::invalid(output + ": the result is a file: use virt-compact copy"));
+    struct stat status {};
+    if (::stat(output.c_str(), &status) != 0) return {};
+    if (!S_ISREG(status.st_mode))
+      return fail(Error::invalid(output + ": is no regular file: use virt-compact copy"));
+    if (!options_.overwrite)
+      return fail(Error::invalid(output + ": exists already: --force replaces it"));
+    return {};
+  }
+
+  // An image names its backing file from the folder that it was found in: through a symbolic link
+  // that may be another one than the file's own.
+  Result<void> look_behind_links() {
+    ASSIGN_OR_RETURN(unchanged_, Unchanged::since_now(*chain_));
+    if (options_.disk == disk_) return {};
+    qcow2::OpenOptions how;
+    how.format = options_.format;
+    const auto direct = qcow2::Chain::open(disk_, how);
+    if (direct) {
+      ASSIGN_OR_RETURN(const auto files, Unchanged::since_now(*direct));
+      if (files.same_files(*unchanged_)) return {};
+    }
+    return fail(Error::invalid(fmt::format(
+        "{}: is a link to {}, which by that name has other files behind it{}: give the name that "
+        "the guest is run with, without links, or make the backing file's name absolute",
+        options_.disk, disk_,
+        direct ? std::string() : fmt::format(" ({})", direct.error().message()))));
+  }
+
+  // A machine that runs on an overlay does not write to the disk behind it, but lets nobody else.
+  Result<void> look_for_readers() {
+    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(disk_));
+    return file->lock(qcow2::ImageClaim::writing(), "shut down what uses it");
+  }
+
+  // What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
+  // journal was replayed, is another one.
+  Result<void> look_for_overlays() {
+    if (!swap_) return {};
+    const auto overlay = qcow2::find_overlay(options_.disk, options_.others);
+    if (!overlay) return {};
+    return fail(Error::invalid(fmt::format(
+        "{}: is the backing file of {}, which would find another disk below it: use --no-trim, "
+        "which changes nothing that it reads, or flatten that one first (virt-compact flatten)",
+        disk_, *overlay)));
+  }
+
+  // What no copy has.
+  Result<void> tell_what_is_left_behind(const qcow2::Image& image) {
+    const auto bitmaps = qcow2::read_bitmap_directory(*chain_->storage(), image.header());
+    if (bitmaps && !bitmaps->bitmaps.empty())
+      observer_.warning(fmt::format(
+          "{}: its {} persistent bitmap{} not in the result: the next incremental backup must be a "
+          "full one",
+          disk_, bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
+    if (image.header().has_data_file() && swap_)
+      observer_.warning(
+          fmt::format("{}: what is in its data file goes into the result; that file stays as it "
+                      "is, and belongs "
+                      "to the old disk",
+                      disk_));
     return {};
   }
 
@@ -257,6 +352,11 @@ class Run {
     {
       ASSIGN_OR_RETURN(const auto left, qcow2::FileStorage::open_readonly(path));
       RETURN_IF_ERROR(left->lock(qcow2::ImageClaim::writing(), "another run is at work"));
+      const auto header = qcow2::Header::read(*left, qcow2::Header::Purpose::kTell);
+      if (!S_ISREG(status.st_mode) || !header || header->cluster_bits != kOverlayClusterBits ||
+          !header->extended_l2() || header->backing_file != disk_)
+        return fail(Error::invalid(
+            path + ": is in the way, and not what a run of this command would have left: move it"));
     }
     if (::unlink(path.c_str()) != 0) return fail(Error::system(errno, path + ": remove"));
     observer_.warning(fmt::format("{}: an earlier run was stopped: its overlay is removed", path));
@@ -271,7 +371,10 @@ class Run {
     build.extended_l2 = true;
     build.backing_file = disk_;
     build.backing_format = qcow2::to_string(report_.format);
-    RETURN_IF_ERROR(qcow2::create_image(overlay, build));
+    {
+      const PrivateFiles mine;
+      RETURN_IF_ERROR(qcow2::create_image(overlay, build));
+    }
     appliance::TrimOptions trimming = options_.trimming;
     trimming.disks = {{overlay, {}, qcow2::Format::kQcow2}};
     trimming.overlay = true;
@@ -305,7 +408,10 @@ class Run {
         wanted.extended_l2 = header.extended_l2() &&
                              *wanted.cluster_bits >= qcow2::Geometry::kMinClusterBitsExtendedL2;
     }
+    std::optional<PrivateFiles> mine;
+    if (swap_) mine.emplace();
     auto copied = copy::copy(how, progress_, cancel_);
+    mine.reset();
     if (!copied) return fail(std::move(copied).error());
     report_.copied = std::move(*copied);
     return {};
@@ -328,11 +434,14 @@ class Run {
                                     swap_->backup()));
     RETURN_IF_ERROR(swap_->carry_over());
     tell_remarks();
-    return {};
+    return unchanged_->check();
   }
 
   Result<void> put_in_place() {
-    RETURN_IF_ERROR(swap_->run());
+    if (auto swapped = swap_->run(); !swapped) {
+      swap_->give_up();
+      return swapped;
+    }
     report_.result = swap_->disk();
     report_.backup = swap_->backup();
     return {};
@@ -344,8 +453,9 @@ class Run {
   const copy::Cancel& cancel_;
   const Clock::time_point start_ = Clock::now();
   Clock::time_point step_start_ = start_;
-  std::string disk_;                   // without symbolic links
-  std::optional<qcow2::Chain> chain_;  // keeps its locks
+  std::string disk_;                    // without symbolic links
+  std::optional<qcow2::Chain> chain_;   // keeps its locks
+  std::optional<Unchanged> unchanged_;  // its files
   std::optional<DiskSwap> swap_;
   size_t told_ = 0;  // of its remarks
   OptimizeReport report_;

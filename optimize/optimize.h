@@ -28,6 +28,7 @@ namespace optimize {
 struct OptimizeOptions {
   std::string disk;                     // a regular file
   std::optional<qcow2::Format> format;  // nothing: its content decides
+  std::vector<std::string> others;      // more images that may have the disk for a backing file
   // Empty: the result takes the place of the disk, which is kept as `backup_suffix` says.
   std::string output;
   std::optional<qcow2::Format> output_format;         // of an output; nothing: that of the disk

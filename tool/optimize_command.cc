@@ -62,6 +62,10 @@ class Display final : public appliance::Observer, public copy::Progress {
   std::unique_ptr<ProgressDisplay> bar_;
 };
 
+Result<void> print_json(const Console& console, const ordered_json& json) {
+  return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
 }  // namespace
 
 const char* OptimizeCommand::description() const {
@@ -117,7 +121,11 @@ void OptimizeCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_parsed_option(
       app, "--rate-limit", "SIZE", options_.copy.rate_limit,
-      [](const std::string& value) { return parse_size(value); },
+      [](const std::string& value) -> Result<uint64_t> {
+        ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
+        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        return rate;
+      },
       "read so many bytes a second at most")
       ->group(kRareOptions);
   add_switch(app, "--json", json_, "print the report as JSON");
@@ -132,6 +140,13 @@ void OptimizeCommand::check() const {
   if (options_.output_format && options_.output.empty())
     throw UsageError(
         "--output-format: goes with --output: what runs DISK has been told what its format is");
+  const auto& trimming = options_.trimming;
+  const auto& drop = trimming.drop;
+  if (no_trim_ &&
+      (!trimming.passphrases.empty() || !trimming.filesystems.empty() || !trimming.ignore.empty() ||
+       drop.pagefile || drop.swapfile || drop.hiberfile || drop.swap))
+    throw UsageError(
+        "--key, --drop, --filesystems and --ignore say how to trim: not with --no-trim");
   if (no_backup_ && suffix_ != ".bak")
     throw UsageError("--backup and --no-backup contradict each other");
 }
@@ -142,6 +157,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
   options_.trim = !no_trim_;
+  options_.others = disks_;
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
   copy::Cancel cancel;
   const StopSignals signals(cancel);
@@ -156,8 +172,15 @@ Result<int> OptimizeCommand::run(const Console& console) {
     const auto report = optimize::optimize(options_, display, display, cancel);
     display.finish();
     if (!report) {
-      if (report.error().kind() == Error::Kind::kCancelled)
-        return fail(Error::cancelled().with_context(disk + ": as it was"));
+      if (report.error().kind() == Error::Kind::kCancelled) {
+        const char* const state = options_.repair ? ": not optimized" : ": as it was";
+        if (json_) {
+          json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
+          json["failed"] = failed + 1;
+          RETURN_IF_ERROR(print_json(console, json));
+        }
+        return fail(Error::cancelled().with_context(disk + state));
+      }
       if (disks_.size() == 1 && !json_) return fail(report.error());
       console.error(report.error().message());
       json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
@@ -173,8 +196,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   }
   if (json_) {
     json["failed"] = failed;
-    RETURN_IF_ERROR(
-        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    RETURN_IF_ERROR(print_json(console, json));
   } else if (disks_.size() > 1 && !console.manner().quiet) {
     RETURN_IF_ERROR(console.print(
         fmt::format("\n{} of {} disks: {} before, {} after{}\n", disks_.size() - failed,

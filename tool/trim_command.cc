@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "qcow2/overlay_search.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -34,11 +35,24 @@ void TrimCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
 }
 
+// What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
+// journal was replayed, is another one.
+Result<void> TrimCommand::check_overlays(const std::string& disk) const {
+  const auto overlay = qcow2::find_overlay(disk, disks_);
+  if (!overlay) return {};
+  return fail(Error::invalid(fmt::format(
+      "{}: is the backing file of {}, which would find another disk below it: trim that "
+      "one, or flatten it first (virt-compact flatten)",
+      disk, *overlay)));
+}
+
 Result<int> TrimCommand::run(const Console& console) {
   for (const std::string& disk : disks_) {
     auto command = unfold_command(disk);
     options_.disks.push_back({disk, command.value_or(std::vector<std::string>{}), format_});
   }
+  if (!options_.dry_run)
+    for (const std::string& disk : disks_) RETURN_IF_ERROR(check_overlays(disk));
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   StepLines lines(console, json_);

@@ -20,6 +20,8 @@ class TrimCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  qcow2::Result<void> check_overlays(const std::string& disk) const;
+
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;
   appliance::TrimOptions options_;

@@ -310,3 +310,180 @@ TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]
     CHECK(files_in(folder.path()) == (swapped ? 3 : 2));
   }
 }
+
+TEST_CASE("what a result would go to is looked at before anything is written", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  support::write_file(folder / "plain", std::string(64 << 20, 'p'));
+  const support::NbdServer server = support::NbdServer::nbdkit({"file", folder / "plain"});
+  CHECK_THAT(refused({"-q", "-O", "raw", "-o", server.uri(), disk}), Contains("is a file"));
+  CHECK_THAT(refused({"-q", "--force", "-o", "/dev/null", disk}), Contains("no regular file"));
+  CHECK(fs::exists("/dev/null"));
+  CHECK_THAT(refused({"-q", "-o", "-", disk}), Contains("is a file"));
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  CHECK_THAT(refused({"-q", "--force", "-o", folder / "fifo", disk}), Contains("no regular file"));
+  CHECK(fs::exists(folder / "fifo"));
+  CHECK((support::read_file(folder / "plain") ==
+         std::vector<std::byte>(64 << 20, static_cast<std::byte>('p'))));
+  CHECK_THAT(refused({"-q", "--options", "data_file=data", disk}), Contains("--output"));
+  CHECK_FALSE(fs::exists(folder / "data"));
+}
+
+TEST_CASE("through a link the disk must have the same files behind it", "[optimize]") {
+  const TempDirectory folder;
+  fs::create_directories(folder / "a");
+  fs::create_directories(folder / "b");
+  for (const char* where : {"a", "b"}) {
+    const std::string base = folder / where + "/base";
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", base, "1M"});
+    run_ok({"qemu-io", "-f", "qcow2", "-c",
+            std::string("write -q -P ") + (*where == 'a' ? "170" : "187") + " 0 1M", base});
+  }
+  const std::string disk = folder / "b/disk";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base", disk});
+  fs::create_symlink("../b/disk", folder / "a/disk");
+  const auto old = support::read_file(disk);
+  CHECK_THAT(refused({folder / "a/disk"}), Contains("has other files behind it"));
+  CHECK((support::read_file(disk) == old));
+  // One without such a name, and the file itself.
+  fs::create_symlink("b", folder / "c");
+  REQUIRE(optimize({"-q", folder / "c/disk"}).ok());
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 187 0 1M", disk});
+}
+
+TEST_CASE("who writes without a lock is not overwritten", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const bool replaced = GENERATE(false, true);
+  support::Child child({tool_test::virt_compact(), "optimize", "--no-trim", "--no-backup", "-q",
+                        "--rate-limit=16M", disk},
+                       folder / "log");
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  REQUIRE(child.running());
+  if (replaced) {
+    fs::copy_file(disk, folder / "other");
+    fs::rename(folder / "other", disk);
+  } else {
+    std::filesystem::resize_file(disk, fs::file_size(disk) + 4096);
+  }
+  const auto now = support::read_file(disk);
+  while (child.running()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const auto log = support::read_file(folder / "log");
+  CHECK_THAT(std::string(reinterpret_cast<const char*>(log.data()), log.size()),
+             replaced ? Contains("is another file") : Contains("has written to it"));
+  CHECK((support::read_file(disk) == now));
+  CHECK(files_in(folder.path()) == 2);
+}
+
+TEST_CASE("what has the name of a leftover and is none stays", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const char* const name = GENERATE(".disk.overlay", ".disk.fresh");
+  SECTION("some file") {
+    support::write_file(folder / name, "mine");
+    CHECK_THAT(refused({disk}), Contains("is in the way"));
+    CHECK(fs::file_size(folder / name) == 4);
+  }
+  SECTION("an image") {
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk, folder / name,
+            "65M"});
+    CHECK_THAT(refused({disk}), Contains("is in the way"));
+    CHECK(fs::exists(folder / name));
+  }
+}
+
+TEST_CASE("a swap that fails leaves the disk alone", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  support::Child child(
+      {tool_test::virt_compact(), "optimize", "--no-trim", "-q", "--rate-limit=16M", disk},
+      folder / "log");
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  REQUIRE(child.running());
+  // The name of the backup is taken meanwhile.
+  support::write_file(disk + ".bak", "mine");
+  const auto old = support::read_file(disk);
+  while (child.running()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK((support::read_file(disk) == old));
+  CHECK(fs::file_size(disk + ".bak") == 4);
+  CHECK(files_in(folder.path()) == 3);
+}
+
+TEST_CASE("a disk of one user's is nobody else's while it is made", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk, folder / "top"});
+  REQUIRE(::chmod((folder / "top").c_str(), 0600) == 0);
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 0 32M", folder / "top"});
+  support::Child child({tool_test::virt_compact(), "optimize", "--no-trim", "-q", "-B", disk, "-F",
+                        "qcow2", "--rate-limit=40M", folder / "top"},
+                       folder / "log");
+  size_t seen = 0;
+  while (child.running()) {
+    struct stat status {};
+    if (::stat((folder / ".top.fresh").c_str(), &status) == 0) {
+      ++seen;
+      CHECK((status.st_mode & 077) == 0);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(seen > 0);
+  run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "top.bak"});
+}
+
+TEST_CASE("how to trim is not said to who does not", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  for (const std::vector<std::string>& option :
+       {std::vector<std::string>{"--drop", "swap"}, {"--ignore", "sda1"}, {"--rate-limit", "0"}}) {
+    std::vector<std::string> arguments = option;
+    arguments.push_back(disk);
+    const auto outcome = optimize(arguments);
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Contains("Try 'virt-compact optimize --help'"));
+  }
+}
+
+TEST_CASE("a disk that others stand on is not trimmed", "[optimize]") {
+  const TempDirectory folder;
+  const std::string base = make_disk(folder, "base");
+  fs::create_directory(folder / "elsewhere");
+  fs::create_symlink(base, folder / "elsewhere/link");
+  const std::string top = folder / GENERATE("top", "elsewhere/top");
+  const bool beside = fs::path(top).parent_path() == folder.path();
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b",
+          beside ? std::string("base") : std::string("link"), top});
+  const auto old = support::read_file(base);
+  SECTION("that lie there, or are in the same call") {
+    std::vector<std::string> command{"optimize", "-q", base};
+    if (!beside) {
+      // Which itself is refused.
+      run_ok({"qemu-img", "snapshot", "-c", "s", top});
+      command.push_back(top);
+    }
+    const auto outcome = run_tool(command);
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Contains("is the backing file of"));
+    if (beside) {
+      const auto trimmed = run_tool({"trim", base});
+      CHECK(trimmed.exit_code == 1);
+      CHECK_THAT(trimmed.err, Contains("is the backing file of"));
+    }
+  }
+  SECTION("that are in use") {
+    const std::string socket = folder / "socket";
+    const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, top},
+                                folder / "log");
+    support::wait_for_greeting(socket);
+    const auto outcome = run_tool({"optimize", "-q", base});
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Contains("in use by qemu-nbd"));
+  }
+  CHECK((support::read_file(base) == old));
+  CHECK_FALSE(fs::exists(base + ".bak"));
+  // Nothing changes for them without.
+  REQUIRE(optimize({"-q", base}).ok());
+}

@@ -1,0 +1,60 @@
+#include "optimize/unchanged.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace optimize {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+// A block device has no time that says when it was written to.
+bool same_content(const struct stat& a, const struct stat& b) {
+  if (!S_ISREG(a.st_mode)) return true;
+  return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec &&
+         a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+}
+
+}  // namespace
+
+Result<Unchanged> Unchanged::since_now(const qcow2::Chain& chain) {
+  Unchanged now;
+  for (const auto& file : chain.files()) {
+    struct stat status {};
+    if (::stat(file->name().c_str(), &status) != 0) return fail(Error::system(errno, file->name()));
+    now.files_.push_back({file->name(), status});
+  }
+  return now;
+}
+
+Result<void> Unchanged::check() const {
+  for (const File& file : files_) {
+    struct stat status {};
+    if (::stat(file.name.c_str(), &status) != 0) return fail(Error::system(errno, file.name));
+    if (!same_file(status, file.status))
+      return fail(Error::protocol(
+          EBUSY, fmt::format("{}: is another file than at the start: nothing is put in its place",
+                             file.name)));
+    if (!same_content(status, file.status))
+      return fail(Error::protocol(
+          EBUSY, fmt::format("{}: somebody has written to it meanwhile: the copy is thrown away",
+                             file.name)));
+  }
+  return {};
+}
+
+bool Unchanged::same_files(const Unchanged& other) const {
+  return std::equal(files_.begin(), files_.end(), other.files_.begin(), other.files_.end(),
+                    [](const File& a, const File& b) { return same_file(a.status, b.status); });
+}
+
+}  // namespace optimize
