@@ -90,6 +90,21 @@ bool like_one(const std::string& path, const std::string& disk) {
   return size && size == disk_size(disk);
 }
 
+// Tries whether a file in `folder` can have the owner that `status` says, rather than to learn it
+// when all is done.
+Result<void> can_be_given_to(const std::string& folder, const struct stat& status) {
+  const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) return {};  // then it is tried later
+  const int failed = ::fchown(fd, status.st_uid, status.st_gid) == 0 ? 0 : errno;
+  ::close(fd);
+  if (failed == 0) return {};
+  return fail(Error::system(
+      failed,
+      fmt::format("{}: a file here cannot have the disk's owner, {}:{}: run as that one, or "
+                  "as root",
+                  folder, status.st_uid, status.st_gid)));
+}
+
 // Whether `errnum` is how a filesystem says that it has no such thing.
 bool cannot(int errnum) {
   return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
@@ -121,6 +136,7 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
         EBUSY, path + ": another virt-compact is about to put something in its place"));
   if (::access(swap.folder_.c_str(), W_OK | X_OK) != 0)
     return fail(Error::system(errno, swap.folder_ + ": write"));
+  RETURN_IF_ERROR(can_be_given_to(swap.folder_, status));
   RETURN_IF_ERROR(swap.settle_leftovers());
   if (!swap.backup_.empty() && exists(swap.backup_))
     return fail(Error::invalid(fmt::format(

@@ -431,6 +431,26 @@ TEST_CASE("a disk of one user's is nobody else's while it is made", "[optimize]"
   run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "top.bak"});
 }
 
+TEST_CASE("who cannot give the result to the disk's owner learns it at the start", "[optimize]") {
+  if (::geteuid() != 0) {
+    WARN("skipped: only root can become another user");
+    return;
+  }
+  const TempDirectory folder;
+  REQUIRE(::chmod(folder.path().c_str(), 0777) == 0);
+  const std::string disk = make_disk(folder, "disk");
+  REQUIRE(::chmod(disk.c_str(), 0644) == 0);
+  // A program that another user can run, wherever this one lies.
+  fs::copy_file(tool_test::virt_compact(), folder / "program");
+  REQUIRE(::chmod((folder / "program").c_str(), 0755) == 0);
+  const auto outcome = support::run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                                     folder / "program", "optimize", "--no-trim", "-q", disk});
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains("cannot have the disk's owner, 0:0"));
+  CHECK(files_in(folder.path()) == 2);
+}
+
 TEST_CASE("how to trim is not said to who does not", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
