@@ -218,7 +218,15 @@ Result<void> Job::look_at_destination() {
   // Zeros may be written first of all.  Two names of one disk we cannot tell.
   if (server_ && !server_->uri.empty() && server_->uri == options_.source)
     return qcow2::fail(Error::invalid(name + ": source and destination are the same"));
-  if (source_->local()) RETURN_IF_ERROR(check_not_source(*source_->local(), name));
+  if (source_->local()) {
+    RETURN_IF_ERROR(check_not_source(*source_->local(), name));
+    if (kind_ == Kind::kFile && !options_.image.data_file.empty()) {
+      ASSIGN_OR_RETURN(
+          const std::string data,
+          with_context(qcow2::resolve_name(name, options_.image.data_file), "data file"));
+      RETURN_IF_ERROR(with_context(check_not_source(*source_->local(), data), "data file"));
+    }
+  }
   return {};
 }
 

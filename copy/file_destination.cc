@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <utility>
 
 #include "qcow2/chain.h"
+#include "qcow2/header.h"
 
 namespace copy {
 
@@ -57,6 +60,48 @@ Result<std::optional<FileSize>> OutputTarget::measure() const {
   return std::optional<FileSize>(FileSize{size.length, size.blocks});
 }
 
+namespace {
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+// The data file of the image at `path`, where it is one and has one.
+std::optional<std::string> data_file_of(const std::string& path) {
+  const auto file = qcow2::FileStorage::open_readonly(path);
+  if (!file) return std::nullopt;
+  const auto header = qcow2::Header::read(**file, qcow2::Header::Purpose::kTell);
+  const auto name = header ? header->data_file() : std::nullopt;
+  if (!name) return std::nullopt;
+  const auto resolved = qcow2::resolve_name(path, *name);
+  return resolved ? std::optional(*resolved) : std::nullopt;
+}
+
+// A data file at `where`, for the image at `path`, must be neither the image nor a file that is
+// there, unless it is a device, or the data file of the image that is replaced.
+Result<void> check_data_file(const std::string& where, const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::path data(where);
+  const fs::path image(path);
+  const auto folder = [&](const fs::path& file) {
+    return fs::weakly_canonical(file.has_parent_path() ? file.parent_path() : ".", ignored);
+  };
+  struct stat there {};
+  struct stat status {};
+  const bool exists = ::stat(where.c_str(), &there) == 0;
+  if ((data.filename() == image.filename() && folder(data) == folder(image)) ||
+      (exists && ::stat(path.c_str(), &status) == 0 && same_file(there, status)))
+    return qcow2::fail(Error::invalid(where + ": data_file is the image itself"));
+  if (!exists || !S_ISREG(there.st_mode)) return {};
+  const auto own = data_file_of(path);
+  if (own && ::stat(own->c_str(), &status) == 0 && same_file(there, status)) return {};
+  return qcow2::fail(Error::invalid(
+      where + ": data file: exists already, and is not that of the image that is replaced"));
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::string& path,
                                                                    bool overwrite,
                                                                    const qcow2::BuildOptions& build,
@@ -67,6 +112,9 @@ Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::st
   qcow2::Storage* data = nullptr;
   if (!build.data_file.empty()) {
     ASSIGN_OR_RETURN(const std::string where, qcow2::resolve_name(path, build.data_file));
+    RETURN_IF_ERROR(check_data_file(where, path));
+    struct stat status {};
+    if (::stat(where.c_str(), &status) != 0) it->fresh_data_ = where;
     ASSIGN_OR_RETURN(it->data_, with_context(OutputTarget::open(where, overwrite), "data file"));
     data = &it->data_->storage();
   }
@@ -106,7 +154,10 @@ std::optional<std::string> Qcow2Destination::path_to_read() const {
 
 Result<void> Qcow2Destination::complete() {
   if (data_) RETURN_IF_ERROR(data_->complete());
-  return target_.complete();
+  auto completed = target_.complete();
+  // Of no use to anybody.
+  if (!completed && !fresh_data_.empty()) ::unlink(fresh_data_.c_str());
+  return completed;
 }
 
 Result<std::optional<FileSize>> Qcow2Destination::measure() {

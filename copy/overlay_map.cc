@@ -38,10 +38,15 @@ Result<void> OverlayMap::map(GuestOffset at, uint64_t length, std::vector<Extent
   };
   std::vector<Extent> above;
   RETURN_IF_ERROR(above_.map(at, length, above, kExtentsAtOnce));
+  // Behind the end of an image that is shorter than the one on top of it nothing is left to what is
+  // further down: it reads as zeros there.
+  const auto left_to_base = [&](const Extent& extent) {
+    return extent.kind == ExtentKind::kUnallocated && extent.depth + 1 == above_.layers().size();
+  };
   GuestOffset done = at;
   for (const Extent& extent : above) {
     if (extent.end() <= done) continue;
-    if (extent.kind != ExtentKind::kUnallocated) {
+    if (!left_to_base(extent)) {
       const GuestOffset end = round_up(extent.end());
       RETURN_IF_ERROR(copy_units(done, end, out));
       done = end;

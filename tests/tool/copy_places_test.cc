@@ -1,11 +1,15 @@
 // Every kind of source against every kind of destination, as a user types them.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "tests/catch_text.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
+
+namespace fs = std::filesystem;
 
 using support::run_ok;
 using support::TempDirectory;
@@ -262,4 +266,66 @@ TEST_CASE("punch gives back zeros, and changes nothing", "[copy_places]") {
   CHECK_THAT(path.err, Catch::Contains("is no NBD URI"));
   const auto readonly = run_tool({"punch", "[", "nbdkit", "-r", "file", folder / "full.raw", "]"});
   CHECK(readonly.exit_code == 1);
+}
+
+TEST_CASE("behind the end of a shorter image of a chain nothing is left to the base", "[copy]") {
+  const TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 119 0 4M", folder / "base"});
+  const std::string length = GENERATE("2M", "2100k", "512");
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base", folder / "middle",
+          length});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "middle",
+          folder / "upper", "4M"});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "upper", folder / "top",
+          "4M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 3M 64k", folder / "top"});
+  const auto outcome = run_tool({"copy", "-q", "--verify", "-B", folder / "base", "-F", "qcow2",
+                                 folder / "top", folder / "copy"});
+  INFO(outcome.describe());
+  REQUIRE(outcome.ok());
+  run_ok({"qemu-img", "check", "-q", folder / "copy"});
+  run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
+}
+
+TEST_CASE("a data file is no file that somebody needs", "[copy]") {
+  const TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "1M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 1M", folder / "base"});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base", folder / "top"});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "foreign"),
+          folder / "other", "1M"});
+  fs::create_symlink(".", folder / "link");
+  const auto base = support::read_file(folder / "base");
+  const auto refused = [&](const std::string& data_file, const std::string& why) {
+    for (const char* const force : {"--force", "-q"}) {
+      const auto outcome = run_tool(
+          {"copy", "-q", force, "-o", "data_file=" + data_file, folder / "top", folder / "copy"});
+      INFO(outcome.describe());
+      CHECK(outcome.exit_code == 1);
+      if (std::string(force) == "--force") CHECK_THAT(outcome.err, Catch::Contains(why));
+    }
+  };
+  refused("base", "data file: ");
+  refused("top", "data file: ");
+  refused("copy", "is the image itself");
+  refused("./copy", "is the image itself");
+  refused("link/copy", "is the image itself");
+  refused("foreign", "exists already");
+  CHECK_FALSE(fs::exists(folder / "copy"));
+  CHECK((support::read_file(folder / "base") == base));
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 7 0 1M", folder / "top"});
+
+  // Its own it may replace.
+  const std::vector<std::string> good{
+      "copy",         "-q",           "--force", "-o", "data_file=" + (folder / "data"),
+      folder / "top", folder / "copy"};
+  for (int i = 0; i < 2; ++i) {
+    const auto outcome = run_tool(good);
+    INFO(outcome.describe());
+    REQUIRE(outcome.ok());
+    run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
+  }
+  refused("copy", "is the image itself");
+  run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
 }
