@@ -32,6 +32,19 @@ std::string lower(std::string text) {
   return text;
 }
 
+// Behind the GUID of one, its own.
+constexpr std::string_view kShadowCopy = "{3808876b-c176-4e48-b7ae-04046e6cc752}";
+
+Result<void> remove_file(const Appliance& it, const Space& space, const std::string& path,
+                         std::vector<DroppedFile>& dropped) {
+  guestfs_h* const g = it.handle();
+  if (guestfs_is_file(g, path.c_str()) != 1) return {};
+  const int64_t size = guestfs_filesize(g, path.c_str());
+  RETURN_IF_ERROR(it.check(guestfs_rm(g, path.c_str()), space.device + ":" + path));
+  dropped.push_back({space.device, path, static_cast<uint64_t>(std::max<int64_t>(size, 0))});
+  return {};
+}
+
 Result<void> drop_windows_files(const Appliance& it, const TrimOptions::Drop& drop,
                                 const Space& space, std::vector<DroppedFile>& dropped) {
   guestfs_h* const g = it.handle();
@@ -41,12 +54,11 @@ Result<void> drop_windows_files(const Appliance& it, const TrimOptions::Drop& dr
     if (!(drop.pagefile && known == "pagefile.sys") &&
         !(drop.swapfile && known == "swapfile.sys") && !(drop.hiberfile && known == "hiberfil.sys"))
       continue;
-    const std::string path = "/" + name;
-    if (guestfs_is_file(g, path.c_str()) != 1) continue;
-    const int64_t size = guestfs_filesize(g, path.c_str());
-    RETURN_IF_ERROR(it.check(guestfs_rm(g, path.c_str()), space.device + ":" + path));
-    dropped.push_back({space.device, path, static_cast<uint64_t>(std::max<int64_t>(size, 0))});
+    RETURN_IF_ERROR(remove_file(it, space, "/" + name, dropped));
   }
+  if (!drop.shadows) return {};
+  ASSIGN_OR_RETURN(const auto shadows, shadow_copies(it, space));
+  for (const std::string& path : shadows) RETURN_IF_ERROR(remove_file(it, space, path, dropped));
   return {};
 }
 
@@ -121,6 +133,28 @@ Result<void> drop_swap_files(const Appliance& it, const Space& space,
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> shadow_copies(const Appliance& it, const Space& space) {
+  guestfs_h* const g = it.handle();
+  std::vector<std::string> found;
+  bool any = false;
+  ASSIGN_OR_RETURN(const auto names, it.list(guestfs_ls(g, "/"), space.device));
+  for (const std::string& name : names) {
+    if (lower(name) != "system volume information") continue;
+    const std::string folder = "/" + name;
+    if (guestfs_is_dir(g, folder.c_str()) != 1) continue;
+    ASSIGN_OR_RETURN(const auto files, it.list(guestfs_ls(g, folder.c_str()), space.device));
+    for (const std::string& file : files) {
+      const std::string known = lower(file);
+      if (!known.starts_with("{") || !known.ends_with(kShadowCopy)) continue;
+      found.push_back(folder + "/" + file);
+      // Their catalogue has this GUID alone, and stays when they are deleted.
+      any = any || known.size() > kShadowCopy.size();
+    }
+  }
+  if (!any) found.clear();
+  return found;
+}
 
 Result<void> drop_files(const Appliance& it, const TrimOptions::Drop& drop, const Space& space,
                         std::vector<DroppedFile>& dropped) {

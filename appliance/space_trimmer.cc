@@ -111,6 +111,18 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
     return {};
   };
   RETURN_IF_ERROR(numbers());
+  if (space.type == "ntfs" && !options_.drop.shadows) {
+    ASSIGN_OR_RETURN(const auto shadows, shadow_copies(it_, space));
+    if (!shadows.empty()) {
+      // Windows keeps what a shadow copy needs where it was, whether a file has it still or not.
+      result.why =
+          "it has shadow copies (restore points), which would be lost: delete them in Windows "
+          "(vssadmin delete shadows /all), or give them up with --drop shadows";
+      result.advice = true;
+      return {};
+    }
+  }
+  result.touched = true;
   RETURN_IF_ERROR(drop_files(it_, options_.drop, space, dropped_));
 
   // Twice, with a sync in between: some free late what they have let go.
@@ -153,6 +165,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
     return {};
   }
   RETURN_IF_ERROR(it_.cancelled());
+  result.touched = true;
   if (guestfs_blkdiscard(g, device) != 0) {
     if (guestfs_last_errno(g) != ENOTSUP) return qcow2::fail(it_.last_error("blkdiscard"));
     result.why = "it cannot be discarded";
@@ -176,6 +189,7 @@ Result<void> SpaceTrimmer::discard_free_space(const Space& space, TrimmedSpace& 
   const std::string volume = fmt::format("/dev/{}/{}", space.device, kFreeSpaceVolume);
   RETURN_IF_ERROR(it_.check(guestfs_lvcreate_free(g, kFreeSpaceVolume, space.device.c_str(), 100),
                             "making a volume of the free space"));
+  result.touched = true;
   auto discarded = it_.check(guestfs_blkdiscard(g, volume.c_str()), "blkdiscard");
   if (!discarded && guestfs_last_errno(g) == ENOTSUP) {
     result.why = "it cannot be discarded";

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <memory>
+#include <set>
+#include <string_view>
 
 namespace appliance {
 
@@ -61,6 +64,42 @@ Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
     space.size = static_cast<uint64_t>(size);
     if (space.kind == Space::Kind::kOther) space.left_alone = "no filesystem that is known";
     spaces.push_back(std::move(space));
+  }
+  return {};
+}
+
+// Of classic snapshots of LVM: what is written to the volume that one was made of goes into the
+// room that the snapshot has, and when that is full the snapshot is lost.  To replay a journal is
+// to write.  Thin ones (attribute V) share their room, and are trimmed like any volume.
+Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces) {
+  guestfs_h* const g = it.handle();
+  const std::unique_ptr<guestfs_lvm_lv_list, decltype(&guestfs_free_lvm_lv_list)> volumes(
+      guestfs_lvs_full(g), guestfs_free_lvm_lv_list);
+  if (!volumes) return qcow2::fail(it.last_error("logical volumes"));
+  // UUIDs, in LVM's own words without dashes.
+  std::set<std::string> involved;
+  for (uint32_t i = 0; i < volumes->len; ++i) {
+    const guestfs_lvm_lv& volume = volumes->val[i];
+    if (volume.lv_attr && std::string_view("oOsS").find(volume.lv_attr[0]) != std::string::npos)
+      involved.insert(std::string(volume.lv_uuid, sizeof volume.lv_uuid));
+  }
+  if (involved.empty()) return {};
+  for (Space& space : spaces) {
+    const char* const device = space.device.c_str();
+    const int is_volume = guestfs_is_lv(g, device);
+    RETURN_IF_ERROR(it.check(is_volume, space.device));
+    if (is_volume == 0) {
+      // What an opened, encrypted device stands on is not told: it may be such a volume.
+      space.must_stay =
+          space.device.starts_with("/dev/mapper/") || space.device.starts_with("/dev/dm-");
+    } else {
+      std::string uuid = take(guestfs_lvuuid(g, device));
+      uuid.erase(std::remove(uuid.begin(), uuid.end(), '-'), uuid.end());
+      space.must_stay = uuid.empty() || involved.count(uuid) != 0;
+    }
+    if (space.must_stay)
+      space.left_alone =
+          "it has, is, or may stand on an LVM snapshot, which would be lost: remove that first";
   }
   return {};
 }
@@ -136,11 +175,12 @@ Result<void> check_names(const std::vector<std::string>& names, const std::vecto
 }
 
 Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Space& space) {
+  const bool chosen = space.left_alone.empty();
   const int probed = guestfs_ntfs_3g_probe(it.handle(), 1, space.device.c_str());
-  RETURN_IF_ERROR(it.check(probed, space.device));
-  if (probed == kClean) return {};
+  if (chosen) RETURN_IF_ERROR(it.check(probed, space.device));
+  if (probed == kClean || (!chosen && probed != kHibernated)) return {};
   if (probed == kHibernated) {
-    if (drop.hiberfile) {
+    if (drop.hiberfile && chosen) {
       space.mount_options = "remove_hiberfile";
       return {};
     }
@@ -168,6 +208,7 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
 Result<std::vector<Space>> survey(const Appliance& it, const std::vector<std::string>& opened) {
   std::vector<Space> spaces;
   RETURN_IF_ERROR(list_filesystems(it, spaces));
+  RETURN_IF_ERROR(find_lvm_snapshots(it, spaces));
   RETURN_IF_ERROR(list_encrypted(it, opened, spaces));
   RETURN_IF_ERROR(list_volume_groups(it, spaces));
   return spaces;
@@ -191,10 +232,14 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
 
 Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
                              std::vector<Space>& spaces) {
+  const bool windows_has_others = std::any_of(spaces.begin(), spaces.end(), [](const Space& space) {
+    return space.left_alone.empty() && (space.type == "ntfs" || space.type == "vfat" ||
+                                        space.type == "exfat" || space.type == "msdos");
+  });
   for (Space& space : spaces) {
     if (space.kind == Space::Kind::kSuspended) {
       // Whether it is chosen or not: it is the session of those that are.
-      if (drop.swap) {
+      if (drop.swap && !space.must_stay) {
         space.left_alone.clear();
         continue;
       }
@@ -204,7 +249,8 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
           "its disks; boot it and shut it down, or throw its saved session away "
           "with --drop swap"));
     }
-    if (space.left_alone.empty() && space.type == "ntfs")
+    // The session on one that is not chosen is that of all that Windows mounts.
+    if (space.type == "ntfs" && (space.left_alone.empty() || windows_has_others))
       RETURN_IF_ERROR(check_ntfs(it, drop, space));
   }
   return {};

@@ -28,6 +28,7 @@ struct Space {
   uint64_t size = 0;          // bytes; of a volume group what is free in it
   std::string mount_options;  // for it to be writable
   std::string left_alone;     // why nothing is done with it; empty: something is
+  bool must_stay = false;     // whatever the user wants; left_alone says what to do
 };
 
 // The free space of volume groups is only told of where there is some.  `opened`: encrypted devices

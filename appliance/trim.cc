@@ -139,6 +139,9 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
       result.uuid = space.uuid;
       result.size = space.size;
       result.why = space.left_alone;
+      result.advice = space.must_stay;
+      if (result.advice)
+        observer_.warning(fmt::format("{}: is not trimmed: {}", result.device, result.why));
       report_.spaces.push_back(std::move(result));
       continue;
     }
@@ -157,6 +160,8 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
       result.freed = result.used ? std::optional(space.size - std::min(space.size, *result.used))
                                  : std::nullopt;
     maps_ = std::move(now);
+    if (result.advice)
+      observer_.warning(fmt::format("{}: is not trimmed: {}", result.device, result.why));
     if (result.outcome == TrimmedSpace::Outcome::kFailed)
       observer_.warning(fmt::format("{}: {}", result.device, result.why));
     report_.spaces.push_back(std::move(result));

@@ -19,6 +19,7 @@ struct TrimOptions {
     bool pagefile = false;   // of Windows
     bool swapfile = false;   // of Windows: of its store applications
     bool hiberfile = false;  // of Windows, and with it the session that is saved there
+    bool shadows = false;    // of Windows: shadow copies, its restore points, which are lost
     bool swap = false;       // of Linux: what swap files hold, and a session saved in swap
   };
 

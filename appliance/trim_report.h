@@ -30,7 +30,10 @@ struct TrimmedSpace {
   // Bytes that the disks take less; or would, in a dry run.  Nothing if their server does not tell.
   std::optional<uint64_t> freed;
   Outcome outcome = Outcome::kLeftAlone;
-  std::string why;  // of the last two
+  std::string why;      // of the last two
+  bool advice = false;  // `why` tells what somebody should do about it
+  // Something may have been written: what failed then may not be as the guest left it.
+  bool touched = false;
   std::chrono::duration<double> elapsed{};
 };
 

@@ -379,9 +379,14 @@ class Run {
     trimming.disks = {{overlay, {}, qcow2::Format::kQcow2}};
     trimming.overlay = true;
     ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
-    for (const auto& space : report_.trimmed->spaces)
-      if (space.outcome == appliance::TrimmedSpace::Outcome::kFailed)
-        observer_.warning(fmt::format("{}: not trimmed: {}", space.device, space.why));
+    for (const auto& space : report_.trimmed->spaces) {
+      if (space.outcome != appliance::TrimmedSpace::Outcome::kFailed) continue;
+      if (space.touched)
+        return fail(Error::protocol(
+            EIO, fmt::format("{}: trimming it broke off: {}: --ignore {} leaves it alone",
+                             space.device, space.why, space.device)));
+      observer_.warning(fmt::format("{}: not trimmed: {}", space.device, space.why));
+    }
     return {};
   }
 

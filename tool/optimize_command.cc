@@ -144,7 +144,7 @@ void OptimizeCommand::check() const {
   const auto& drop = trimming.drop;
   if (no_trim_ &&
       (!trimming.passphrases.empty() || !trimming.filesystems.empty() || !trimming.ignore.empty() ||
-       drop.pagefile || drop.swapfile || drop.hiberfile || drop.swap))
+       drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap))
     throw UsageError(
         "--key, --drop, --filesystems and --ignore say how to trim: not with --no-trim");
   if (no_backup_ && suffix_ != ".bak")

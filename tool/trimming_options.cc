@@ -22,11 +22,13 @@ Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
       drop.swapfile = true;
     else if (word == "hiberfile")
       drop.hiberfile = true;
+    else if (word == "shadows")
+      drop.shadows = true;
     else if (word == "swap")
       drop.swap = true;
     else
       return fail(Error::invalid(
-          fmt::format("'{}' is none of pagefile, swapfile, hiberfile and swap", word)));
+          fmt::format("'{}' is none of pagefile, swapfile, hiberfile, shadows and swap", word)));
   }
   return drop;
 }
@@ -59,7 +61,7 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
   add_names(app, "--filesystems", options.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
   add_names(app, "--ignore", options.ignore, "leave these alone");
   add_parsed_option(app, "--drop", "LIST", options.drop, parse_drop,
-                    "empty these: pagefile, swapfile, hiberfile, swap");
+                    "empty these: pagefile, swapfile, hiberfile, shadows, swap");
 }
 
 }  // namespace tool

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/appliance/booted.h"
 #include "tests/appliance/guest_maker.h"
 #include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
@@ -219,6 +220,80 @@ TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
   CHECK(by_device(json::parse(dropped.out))["/dev/sda1"].at("freed") >= kGarbage + 3 * kMiB);
   clusters(disk);
   CHECK(before.complaint() == "");
+}
+
+TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "guest.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "256M"});
+  const auto snapshot = [](const test::Booted& it) {
+    const char* const command[] = {"lvm lvs --noheadings -o lv_attr,snap_percent vg/before",
+                                   nullptr};
+    return it.text(guestfs_debug(it.handle(), "sh", const_cast<char* const*>(command)));
+  };
+  constexpr const char* kStore =
+      "/System Volume Information/{00000000-1111-2222-3333-444444444444}"
+      "{3808876B-C176-4e48-B7AE-04046E6CC752}";
+  {
+    test::Booted it({disk});
+    guestfs_h* const g = it.handle();
+    it.check(guestfs_part_init(g, "/dev/sda", "mbr"));
+    it.check(guestfs_part_add(g, "/dev/sda", "p", 2048, 264191));
+    it.check(guestfs_part_add(g, "/dev/sda", "p", 264192, 520191));
+    it.check(guestfs_pvcreate(g, "/dev/sda1"));
+    const char* const volumes[] = {"/dev/sda1", nullptr};
+    it.check(guestfs_vgcreate(g, "vg", const_cast<char* const*>(volumes)));
+    it.check(guestfs_lvcreate(g, "root", "vg", 64));
+    it.check(guestfs_mkfs(g, "ext4", "/dev/vg/root"));
+    it.check(guestfs_mount(g, "/dev/vg/root", "/"));
+    it.check(guestfs_write(g, "/precious", "precious", 8));
+    it.check(guestfs_umount_all(g));
+    const char* const command[] = {"lvm lvcreate -s -L 12M -n before vg/root", nullptr};
+    (void)it.text(guestfs_debug(g, "sh", const_cast<char* const*>(command)));
+    it.check(guestfs_mount(g, "/dev/vg/root", "/"));
+    it.check(guestfs_rm(g, "/precious"));
+    it.check(guestfs_umount_all(g));
+    CHECK_THAT(snapshot(it), Catch::Contains("swi-a-s"));
+    it.check(guestfs_mkfs(g, "ntfs", "/dev/sda2"));
+    it.check(guestfs_mount(g, "/dev/sda2", "/"));
+    it.check(guestfs_mkdir(g, "/System Volume Information"));
+    it.check(guestfs_write(g, kStore, "what was", 8));
+    const std::string garbage(2 << 20, 'g');
+    for (int i = 0; i < 8; ++i)
+      it.check(guestfs_write_append(g, "/garbage", garbage.data(), garbage.size()));
+    it.check(guestfs_rm(g, "/garbage"));
+    it.check(guestfs_umount_all(g));
+    it.finish();
+  }
+  const auto done = trim({"--json", disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  auto spaces = by_device(json::parse(done.out));
+  for (const char* device : {"/dev/vg/root", "/dev/vg/before", "/dev/sda2"}) {
+    CAPTURE(device);
+    CHECK(spaces[device].at("outcome") == "left-alone");
+    CHECK_THAT(done.err, Catch::Contains(std::string(device) + ": is not trimmed: "));
+  }
+  CHECK_THAT(done.err, Catch::Contains("LVM snapshot") && Catch::Contains("shadow copies"));
+
+  const auto given_up = trim({"--json", "--drop", "shadows", disk});
+  INFO(given_up.describe());
+  REQUIRE(given_up.ok());
+  const json report = json::parse(given_up.out);
+  CHECK(by_device(report)["/dev/sda2"].at("outcome") == "trimmed");
+  CHECK(by_device(report)["/dev/sda2"].at("freed") >= 14 * kMiB);
+
+  test::Booted it({disk});
+  guestfs_h* const g = it.handle();
+  CHECK_THAT(snapshot(it), Catch::Contains("swi-a-s"));
+  it.check(guestfs_mount_ro(g, "/dev/vg/before", "/"));
+  CHECK(it.text(guestfs_cat(g, "/precious")) == "precious");
+  it.check(guestfs_umount_all(g));
+  it.check(guestfs_mount_ro(g, "/dev/sda2", "/"));
+  CHECK(guestfs_exists(g, kStore) == 0);
+  it.check(guestfs_umount_all(g));
+  it.finish();
+  clusters(disk);
 }
 
 TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with zeros",
