@@ -276,12 +276,9 @@ class Run {
   // Where locks do not tell: the disk is behind that of a machine, or storage is shared without
   // them.
   Result<void> ask_libvirt() {
-    ASSIGN_OR_RETURN(const auto use, tune::find_disk_use(disk_));
-    for (const std::string& remark : use.remarks) observer_.warning(remark);
-    if (use.domain.empty()) return {};
-    return fail(Error::protocol(
-        EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first",
-                           disk_, use.domain)));
+    ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
+    for (const std::string& remark : remarks) observer_.warning(remark);
+    return {};
   }
 
   // Before the chain is opened, whose locks let nobody write.

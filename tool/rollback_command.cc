@@ -7,6 +7,7 @@
 #include "optimize/disk_swap.h"
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
+#include "tune/running_domains.h"
 
 namespace tool {
 
@@ -31,6 +32,8 @@ void RollbackCommand::check() const {
 }
 
 Result<int> RollbackCommand::run(const Console& console) {
+  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
+  for (const std::string& remark : remarks) console.warning(remark);
   ASSIGN_OR_RETURN(const auto done, optimize::roll_back(disk_, suffix_, remove_));
   if (json_) {
     nlohmann::ordered_json json;

@@ -1,6 +1,7 @@
 #include "tool/trim_command.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "qcow2/overlay_search.h"
 #include "tool/arguments.h"
@@ -10,6 +11,7 @@
 #include "tool/step_lines.h"
 #include "tool/trim_report.h"
 #include "tool/trimming_options.h"
+#include "tune/running_domains.h"
 
 namespace tool {
 
@@ -35,9 +37,14 @@ void TrimCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
 }
 
-// What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
-// journal was replayed, is another one.
-Result<void> TrimCommand::check_overlays(const std::string& disk) const {
+// Of a file: neither a machine nor an image on top of it may need it as it is.  What an overlay
+// lacks it reads from the disk; a guest's filesystem that was trimmed, and whose journal was
+// replayed, is another one.
+Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
+  struct stat status {};
+  if (::stat(disk.c_str(), &status) != 0) return {};
+  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk));
+  for (const std::string& remark : remarks) console.warning(remark);
   const auto overlay = qcow2::find_overlay(disk, disks_);
   if (!overlay) return {};
   return fail(Error::invalid(fmt::format(
@@ -52,7 +59,7 @@ Result<int> TrimCommand::run(const Console& console) {
     options_.disks.push_back({disk, command.value_or(std::vector<std::string>{}), format_});
   }
   if (!options_.dry_run)
-    for (const std::string& disk : disks_) RETURN_IF_ERROR(check_overlays(disk));
+    for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   StepLines lines(console, json_);

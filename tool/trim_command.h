@@ -20,7 +20,7 @@ class TrimCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<void> check_overlays(const std::string& disk) const;
+  qcow2::Result<void> check_use(const std::string& disk, const Console& console) const;
 
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;

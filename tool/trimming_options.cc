@@ -61,7 +61,7 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
   add_names(app, "--filesystems", options.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
   add_names(app, "--ignore", options.ignore, "leave these alone");
   add_parsed_option(app, "--drop", "LIST", options.drop, parse_drop,
-                    "empty these: pagefile, swapfile, hiberfile, shadows, swap");
+                    "empty pagefile, swapfile, hiberfile, shadows, swap");
 }
 
 }  // namespace tool

@@ -12,6 +12,7 @@
 #include "tool/step_lines.h"
 #include "tune/definition_file.h"
 #include "tune/libvirt_domain.h"
+#include "tune/running_domains.h"
 #include "tune/unified_diff.h"
 
 namespace tool {
@@ -195,6 +196,10 @@ Result<int> TuneCommand::tune_guest(const Console& console) const {
   StepLines steps(console, json_);
   std::vector<appliance::DiskName> disks;
   for (const std::string& name : names_) {
+    if (apply_ && exists(name)) {
+      ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(name));
+      for (const std::string& remark : remarks) console.warning(remark);
+    }
     appliance::DiskName disk;
     if (const auto command = unfold_command(name))
       disk.command = *command;

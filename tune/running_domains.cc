@@ -85,11 +85,11 @@ struct CloseConnection {
   void operator()(virConnectPtr connection) const { virConnectClose(connection); }
 };
 
-// Active ones; frees them all.
+// All that there are; frees them.
 class Domains {
  public:
   explicit Domains(virConnectPtr connection)
-      : count_(virConnectListAllDomains(connection, &domains_, VIR_CONNECT_LIST_DOMAINS_ACTIVE)) {}
+      : count_(virConnectListAllDomains(connection, &domains_, 0)) {}
   Domains(const Domains&) = delete;
   Domains& operator=(const Domains&) = delete;
   ~Domains() {
@@ -116,9 +116,12 @@ Error last_error(const std::string& name) {
                                           name, message ? message : "unknown error"));
 }
 
-// The domain's name; empty: none has it.
-Result<std::string> ask(const Libvirt& libvirt, const std::string& socket,
-                        const struct stat& wanted) {
+struct Owner {
+  std::string name;  // empty: none has it
+  bool saved = false;
+};
+
+Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struct stat& wanted) {
   const std::string path = libvirt.name == "qemu:///system" ? "system" : "session";
   const std::unique_ptr<virConnect, CloseConnection> connection(virConnectOpenReadOnly(
       fmt::format("qemu+unix:///{}?socket={}", path, escape(socket)).c_str()));
@@ -126,6 +129,9 @@ Result<std::string> ask(const Libvirt& libvirt, const std::string& socket,
   const Domains domains(connection.get());
   if (domains.count() < 0) return qcow2::fail(last_error(libvirt.name));
   for (int i = 0; i < domains.count(); ++i) {
+    const bool saved = virDomainIsActive(domains[i]) == 0;
+    // One that is shut down reads the disk anew.
+    if (saved && virDomainHasManagedSaveImage(domains[i], 0) != 1) continue;
     const std::unique_ptr<char, void (*)(void*)> xml(virDomainGetXMLDesc(domains[i], 0), std::free);
     // It has ended meanwhile.
     if (!xml) continue;
@@ -135,9 +141,9 @@ Result<std::string> ask(const Libvirt& libvirt, const std::string& socket,
         read_domain(xml.get(), fmt::format("domain '{}' of {}", name ? name : "?", libvirt.name)));
     for (const DomainDisk& disk : domain.disks)
       for (const std::string& file : disk.files)
-        if (is_file(file, wanted)) return std::string(name ? name : "?");
+        if (is_file(file, wanted)) return Owner{name ? name : "?", saved};
   }
-  return std::string();
+  return Owner{};
 }
 
 }  // namespace
@@ -155,16 +161,32 @@ Result<DiskUse> find_disk_use(const std::string& path) {
         continue;
       }
       virSetErrorFunc(nullptr, be_silent);
-      auto domain = ask(libvirt, socket, wanted);
-      if (!domain) {
-        use.remarks.push_back(domain.error().message());
-      } else if (!domain->empty()) {
-        use.domain = fmt::format("domain '{}' of {}", *domain, libvirt.name);
+      const auto owner = ask(libvirt, socket, wanted);
+      if (!owner) {
+        use.remarks.push_back(owner.error().message());
+      } else if (!owner->name.empty()) {
+        use.domain = fmt::format("domain '{}' of {}", owner->name, libvirt.name);
+        use.saved = owner->saved;
         return use;
       }
     }
   }
   return use;
+}
+
+Result<std::vector<std::string>> check_unused(const std::string& path) {
+  ASSIGN_OR_RETURN(DiskUse use, find_disk_use(path));
+  if (use.domain.empty()) return std::move(use.remarks);
+  if (use.saved)
+    return qcow2::fail(Error::protocol(
+        EBUSY,
+        fmt::format("{}: is a disk of {}, which is saved and would go on with what it knows of it: "
+                    "start it and shut it down, or throw what is saved away (virsh "
+                    "managedsave-remove)",
+                    path, use.domain)));
+  return qcow2::fail(Error::protocol(
+      EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first", path,
+                         use.domain)));
 }
 
 }  // namespace tune

@@ -1,4 +1,5 @@
-// Machines that libvirt runs, and the disks that they have.
+// Machines that libvirt runs, or has saved in the middle of their work, and the disks that they
+// have.
 #pragma once
 
 #include <string>
@@ -12,6 +13,8 @@ struct DiskUse {
   // "domain 'web' of qemu:///system": has the file as a disk, or behind one.  Empty: none is known
   // to.
   std::string domain;
+  // It does not run: its memory is saved, and it would go on with what it knows of the disk.
+  bool saved = false;
   // One line for each libvirt that is there, and that could not be asked.
   std::vector<std::string> remarks;
 };
@@ -22,5 +25,9 @@ struct DiskUse {
 //
 // An error if there is no such file.
 qcow2::Result<DiskUse> find_disk_use(const std::string& path);
+
+// An error, with what to do, if some machine has the file, so that it must not change; else the
+// remarks.
+qcow2::Result<std::vector<std::string>> check_unused(const std::string& path);
 
 }  // namespace tune

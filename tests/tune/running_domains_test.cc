@@ -105,7 +105,22 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
     CHECK_FALSE(fs::exists(daemon.folder() + name + ".bak"));
   }
 
-  daemon.virsh({"destroy", "web"});
+  // What is saved would go on with what it knows of its disk.
+  daemon.virsh({"managedsave", "web"});
+  CHECK(tune::find_disk_use(top)->domain == user);
+  CHECK(tune::find_disk_use(top)->saved);
+  fs::copy_file(top, top + ".old");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"optimize", "--no-trim", top},
+        {"trim", top},
+        {"rollback", "--backup=.old", top},
+        {"tune", "--guest", "--apply", top}}) {
+    const auto refused = run_tool(command);
+    INFO(refused.describe());
+    CHECK(refused.exit_code == 1);
+    CHECK_THAT(refused.err, Catch::Contains("is a disk of " + user + ", which is saved"));
+  }
+  daemon.virsh({"managedsave-remove", "web"});
   const auto done = run_tool({"optimize", "-q", "--no-trim", top});
   INFO(done.describe());
   CHECK(done.ok());
