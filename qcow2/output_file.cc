@@ -48,6 +48,12 @@ std::string hidden_name(const std::string& target) {
                      getpid(), number++);
 }
 
+// Whether `errnum` is how a filesystem says that it has no such thing.
+bool has_none(int errnum) {
+  return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
+         errnum == EMLINK;
+}
+
 }  // namespace
 
 Failure OutputFile::error(int errnum, const char* operation) const {
@@ -58,6 +64,7 @@ Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, 
   std::unique_ptr<OutputFile> file(new OutputFile(path));
   RETURN_IF_ERROR(file->find_target(overwrite));
   RETURN_IF_ERROR(file->open_unnamed());
+  RETURN_IF_ERROR(file->hide_content());
   file->open_direct();
   return file;
 }
@@ -120,6 +127,16 @@ Result<void> OutputFile::open_unnamed() {
   const int errnum = errno;
   hidden_.clear();
   return error(errnum, "create");
+}
+
+// A disk may be nobody else's to read; whether its copy is becomes known at the end.  Filesystems
+// without modes do not care.
+Result<void> OutputFile::hide_content() {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) return error(errno, "look at");
+  mode_ = status.st_mode & 07777;
+  if (::fchmod(fd_, mode_ & 0700) != 0 && !has_none(errno)) return error(errno, "set the mode of");
+  return {};
 }
 
 void OutputFile::open_direct() {
@@ -250,15 +267,34 @@ Result<uint64_t> OutputFile::room() const {
 
 Result<void> OutputFile::link_to(const std::string& name) {
   if (!hidden_.empty()) {
-    // link, not rename: it does not replace what has come there in the meantime.
-    if (::link(hidden_.c_str(), name.c_str()) != 0) return error(errno, "give the name to");
-    ::unlink(hidden_.c_str());
+    // Neither replaces what has come there in the meantime.
+    if (::link(hidden_.c_str(), name.c_str()) == 0)
+      ::unlink(hidden_.c_str());
+    else if (!has_none(errno))
+      return error(errno, "give the name to");
+    else
+      RETURN_IF_ERROR(rename_to(name));
     hidden_.clear();
     return {};
   }
   if (::linkat(AT_FDCWD, link_of(fd_).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
     return error(errno, "give the name to");
   return {};
+}
+
+// Where there are no hard links: FAT, and many a network's and user's filesystem.
+Result<void> OutputFile::rename_to(const std::string& name) {
+  if (::renameat2(AT_FDCWD, hidden_.c_str(), AT_FDCWD, name.c_str(), RENAME_NOREPLACE) == 0)
+    return {};
+  if (!has_none(errno)) return error(errno, "give the name to");
+  // Whoever comes after us finds the name taken, and it is empty for a moment only.
+  const int fd = ::open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+  if (fd < 0) return error(errno, "give the name to");
+  ::close(fd);
+  if (::rename(hidden_.c_str(), name.c_str()) == 0) return {};
+  const int errnum = errno;
+  ::unlink(name.c_str());
+  return error(errnum, "give the name to");
 }
 
 std::string OutputFile::path_to_read() const {
@@ -271,6 +307,8 @@ Result<void> OutputFile::commit() {
     if (::fchown(fd_, replaced_->user, replaced_->group) != 0 && errno != EPERM)
       return error(errno, "set the owner of");
     if (::fchmod(fd_, replaced_->mode) != 0) return error(errno, "set the mode of");
+  } else if (::fchmod(fd_, mode_) != 0 && !has_none(errno)) {
+    return error(errno, "set the mode of");
   }
   RETURN_IF_ERROR(flush());
   if (!replaced_) {

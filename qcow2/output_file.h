@@ -69,9 +69,11 @@ class OutputFile final : public Storage {
   Result<void> find_target(bool overwrite);
   Result<void> lock_replaced();
   Result<void> open_unnamed();
+  Result<void> hide_content();
   void open_direct();
   void start_write_back(uint64_t written);
   Result<void> link_to(const std::string& name);
+  Result<void> rename_to(const std::string& name);
   Failure error(int errnum, const char* operation) const;
 
   std::string path_;    // as the user gave it
@@ -90,6 +92,7 @@ class OutputFile final : public Storage {
   int fd_ = -1;                       // owned
   std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back
   int direct_fd_ = -1;                // owned; the same file with O_DIRECT, or -1
+  mode_t mode_ = 0;                   // that it gets with its name, if it replaces nothing
   std::string hidden_;                // the temporary name, if it has one
 };
 

@@ -451,6 +451,36 @@ TEST_CASE("who cannot give the result to the disk's owner learns it at the start
   CHECK(files_in(folder.path()) == 2);
 }
 
+TEST_CASE("a filesystem without hard links has optimized disks, too", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const auto old = support::read_file(disk);
+  const std::string how = GENERATE("", "VIRT_COMPACT_NO_FLAGS=1 ");
+  const std::string run = how +
+                          "ASAN_OPTIONS=verify_asan_link_order=0 "
+                          "LD_PRELOAD=\"$VIRT_COMPACT_NO_LINKS\" \"$VIRT_COMPACT\" ";
+  const auto copied = tool_test::run_script(run + "copy -q \"$1\" \"$2\"", {disk, folder / "copy"});
+  INFO(copied.describe());
+  REQUIRE(copied.ok());
+  run_ok({"qemu-img", "compare", "-q", disk, folder / "copy"});
+  // What is there is not replaced.
+  CHECK_FALSE(tool_test::run_script(run + "copy -q \"$1\" \"$2\"", {disk, folder / "copy"}).ok());
+  CHECK(files_in(folder.path()) == 2);
+  const auto done = tool_test::run_script(run + "optimize --no-trim -q \"$1\"", {disk});
+  INFO(done.describe());
+  if (how.empty()) {
+    REQUIRE(done.ok());
+    CHECK((support::read_file(disk + ".bak") == old));
+    run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+    CHECK(files_in(folder.path()) == 3);
+  } else {
+    // Without an exchange, too, there is no moment at which the one or the other has the name.
+    CHECK_FALSE(done.ok());
+    CHECK((support::read_file(disk) == old));
+    CHECK(files_in(folder.path()) == 2);
+  }
+}
+
 TEST_CASE("how to trim is not said to who does not", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");

@@ -1,0 +1,62 @@
+// Stands before the C library in the command (LD_PRELOAD): a filesystem without hard links, and
+// without files that have no name.  With VIRT_COMPACT_NO_FLAGS it cannot rename but in the old way.
+#include <dlfcn.h>
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstdarg>
+#include <cstdlib>
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+using Open = int (*)(const char*, int, ...);
+using Rename = int (*)(int, const char*, int, const char*, unsigned);
+
+template <typename Function>
+Function next(const char* name) {
+  return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
+}
+
+int open_named(const char* function, const char* path, int flags, mode_t mode) {
+  if ((flags & O_TMPFILE) == O_TMPFILE) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  return next<Open>(function)(path, flags, mode);
+}
+
+mode_t mode_of(int flags, va_list list) {
+  return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : 0;
+}
+
+}  // namespace
+
+EXPORTED int link(const char* /*from*/, const char* /*to*/) {
+  errno = EPERM;
+  return -1;
+}
+
+EXPORTED int linkat(int /*from*/, const char* /*name*/, int /*to*/, const char* /*other*/,
+                    int /*flags*/) {
+  errno = EPERM;
+  return -1;
+}
+
+// As all of the command calls it: open64, by the C library's headers.
+EXPORTED int open(const char* path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  const mode_t mode = mode_of(flags, list);
+  va_end(list);
+  return open_named("open64", path, flags, mode);
+}
+
+EXPORTED int renameat2(int from, const char* name, int to, const char* other, unsigned flags) {
+  if (flags != 0 && std::getenv("VIRT_COMPACT_NO_FLAGS")) {
+    errno = EINVAL;
+    return -1;
+  }
+  return next<Rename>("renameat2")(from, name, to, other, flags);
+}
