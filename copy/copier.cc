@@ -45,16 +45,22 @@ constexpr const char* kStandardOutput = "standard output";
 // The destination must be none of the files that are read, whatever name it goes by.
 Result<void> check_not_source(const LocalSource& source, const std::string& destination) {
   struct stat status {};
-  if (::stat(destination.c_str(), &status) != 0) return {};
+  const bool standard_output = destination == "-";
+  if ((standard_output ? ::fstat(STDOUT_FILENO, &status) : ::stat(destination.c_str(), &status)) !=
+      0)
+    return {};
+  // A pipe is no file of a disk.
+  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) return {};
   const auto identity = S_ISBLK(status.st_mode)
                             ? FileStorage::Identity{status.st_rdev, 0}
                             : FileStorage::Identity{status.st_dev, status.st_ino};
   for (const auto& file : source.chain().files())
     if (file->identity() == identity)
-      return qcow2::fail(Error::invalid(
-          destination + (file->name() == destination || file == source.chain().files().front()
-                             ? ": source and destination are the same file"
-                             : ": the source reads from this file (as " + file->name() + ")")));
+      return qcow2::fail(
+          Error::invalid((standard_output ? kStandardOutput : destination) +
+                         (file->name() == destination || file == source.chain().files().front()
+                              ? ": source and destination are the same file"
+                              : ": the source reads from this file (as " + file->name() + ")")));
   return {};
 }
 
@@ -396,10 +402,13 @@ Result<std::unique_ptr<Destination>> Job::open_destination() {
         break;
       }
       if (format_ == Format::kRaw) {
-        ASSIGN_OR_RETURN(destination,
+        ASSIGN_OR_RETURN(auto raw,
                          RawDestination::create(name, options_.overwrite, is_stream() ? 0 : size,
                                                 worker_.geometry, options_.image.preallocation,
                                                 options_.destination_is_zero));
+        if (const auto* file = raw->target().file(); file && !is_stream())
+          RETURN_IF_ERROR(check_raw_room(source_->get(), worker_, *file, stop_));
+        destination = std::move(raw);
         break;
       }
       ASSIGN_OR_RETURN(auto image, Qcow2Destination::create(name, options_.overwrite, build_,

@@ -82,6 +82,8 @@ class RawDestination final : public Destination {
   qcow2::Result<void> complete() override { return target_.complete(); }
   qcow2::Result<std::optional<FileSize>> measure() override { return target_.measure(); }
 
+  const OutputTarget& target() const { return target_; }
+
  private:
   RawDestination(OutputTarget target, uint64_t size, Preallocation preallocation)
       : target_(std::move(target)), size_(size), preallocation_(preallocation) {}

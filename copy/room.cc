@@ -101,26 +101,42 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
                                static_cast<double>(live));
 }
 
-Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                        const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
-                        const Stop& stop) {
+namespace {
+
+// `metadata`: bytes beside so many clusters.
+Result<void> check(Source& source, const ClusterWorker::Options& worker,
+                   const qcow2::OutputFile& out, const Stop& stop,
+                   const std::function<uint64_t(uint64_t)>& metadata) {
   ASSIGN_OR_RETURN(const uint64_t room, out.room());
   // With room for all of the disk there is no need to look at its map.
   const uint64_t clusters = worker.geometry.clusters_for(source.size());
-  const uint64_t all_metadata = qcow2::Builder::metadata_bytes(build, clusters);
+  const uint64_t all_metadata = metadata(clusters);
   if (all_metadata <= room && clusters <= (room - all_metadata) >> worker.geometry.cluster_bits())
     return {};
 
   ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(source, worker.geometry, stop));
-  const uint64_t metadata = qcow2::Builder::metadata_bytes(build, live);
-  if ((live << worker.geometry.cluster_bits()) + metadata <= room) return {};
+  if ((live << worker.geometry.cluster_bits()) + metadata(live) <= room) return {};
 
   ASSIGN_OR_RETURN(const uint64_t bytes, estimate_bytes(source, live, worker, stop));
-  const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata;
+  const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata(live);
   if (needed <= room) return {};
   return qcow2::fail(Error::protocol(
       ENOSPC, fmt::format("{}: the copy needs about {}, but the filesystem of {} has only {} free",
                           out.name(), megabytes(needed), out.folder(), megabytes(room))));
+}
+
+}  // namespace
+
+Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
+                        const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
+                        const Stop& stop) {
+  return check(source, worker, out, stop,
+               [&](uint64_t clusters) { return qcow2::Builder::metadata_bytes(build, clusters); });
+}
+
+Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
+                            const qcow2::OutputFile& out, const Stop& stop) {
+  return check(source, worker, out, stop, [](uint64_t) { return uint64_t{0}; });
 }
 
 }  // namespace copy

@@ -21,6 +21,10 @@ qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
                                const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
                                const Stop& stop);
 
+// The same for a raw disk, of which only what is no zeros takes room.
+qcow2::Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
+                                   const qcow2::OutputFile& out, const Stop& stop);
+
 // Calls `visit (first, clusters)` for each run of the destination's clusters that hold something
 // other than what the source calls zeros, in order, no cluster twice.
 qcow2::Result<void> for_each_live_run(

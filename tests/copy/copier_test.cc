@@ -385,6 +385,14 @@ TEST_CASE("no copy starts without room, nor leaves anything when room runs out",
   CHECK(refused.error().message().find("MiB") != std::string::npos);
   CHECK(list_directory(folder / "small").empty());
 
+  SECTION("a raw disk") {
+    options.format = qcow2::Format::kRaw;
+    REQUIRE_FAILS_WITH(run_copy(options), "the copy needs about 12");
+    CHECK(list_directory(folder / "small").empty());
+    support::write_file(folder / "zeros", std::vector<std::byte>(12 << 20));
+    options.source = folder / "zeros";
+    REQUIRE_OK(run_copy(options));
+  }
   SECTION("what compresses well enough, fits") {
     support::write_file(folder / "text", std::vector<std::byte>(12 << 20, std::byte{'x'}));
     options.source = folder / "text";

@@ -329,3 +329,24 @@ TEST_CASE("a data file is no file that somebody needs", "[copy]") {
   refused("copy", "is the image itself");
   run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
 }
+
+TEST_CASE("a disk is not written over itself by a shell", "[copy]") {
+  const TempDirectory folder;
+  make_disk(folder);
+  run_ok({"qemu-img", "convert", "-O", "raw", folder / "disk.qcow2", folder / "raw"});
+  for (const char* const name : {"disk.qcow2", "raw"}) {
+    const auto before = support::read_file(folder / name);
+    for (const char* const how : {"1<>\"$1\"", ">>\"$1\""}) {
+      const auto outcome =
+          run_script(std::string("\"$VIRT_COMPACT\" copy \"$1\" - ") + how, {folder / name});
+      INFO(outcome.describe());
+      CHECK(outcome.exit_code == 1);
+      CHECK_THAT(outcome.err, Catch::Contains("standard output: source and destination"));
+      CHECK((support::read_file(folder / name) == before));
+    }
+  }
+  REQUIRE(run_script("\"$VIRT_COMPACT\" copy -q \"$1\" - >\"$2\"",
+                     {folder / "disk.qcow2", folder / "copy"})
+              .ok());
+  run_ok({"qemu-img", "compare", "-q", folder / "disk.qcow2", folder / "copy"});
+}
