@@ -77,6 +77,16 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
     result.why = "nothing can be freed in it";
     return {};
   }
+  if (space.type == "ntfs" && !options_.drop.shadows) {
+    ASSIGN_OR_RETURN(const bool shadows, has_shadow_copies(space));
+    if (shadows) {
+      result.why =
+          "it has shadow copies (restore points), which would be lost: delete them in Windows "
+          "(vssadmin delete shadows /all), or give them up with --drop shadows";
+      result.advice = true;
+      return {};
+    }
+  }
   const auto mounted = it_.check(
       guestfs_mount_options(g, space.mount_options.c_str(), space.device.c_str(), "/"), "mounting");
   if (!mounted) {
@@ -92,6 +102,18 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
   if (trimmed && !synced) trimmed = std::move(synced);
   if (trimmed && !unmounted) trimmed = std::move(unmounted);
   return trimmed;
+}
+
+// Windows keeps what a shadow copy needs where it was, whether a file has it still or not.  Looked
+// at without writing.
+Result<bool> SpaceTrimmer::has_shadow_copies(const Space& space) {
+  guestfs_h* const g = it_.handle();
+  // What cannot be mounted is told when it is to be written to.
+  if (guestfs_mount_ro(g, space.device.c_str(), "/") != 0) return false;
+  auto found = shadow_copies(it_, space);
+  RETURN_IF_ERROR(it_.check(guestfs_umount_all(g), "unmounting"));
+  if (!found) return qcow2::fail(std::move(found).error());
+  return !found->empty();
 }
 
 Result<void> SpaceTrimmer::trim_mounted(const Space& space,
@@ -111,17 +133,6 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
     return {};
   };
   RETURN_IF_ERROR(numbers());
-  if (space.type == "ntfs" && !options_.drop.shadows) {
-    ASSIGN_OR_RETURN(const auto shadows, shadow_copies(it_, space));
-    if (!shadows.empty()) {
-      // Windows keeps what a shadow copy needs where it was, whether a file has it still or not.
-      result.why =
-          "it has shadow copies (restore points), which would be lost: delete them in Windows "
-          "(vssadmin delete shadows /all), or give them up with --drop shadows";
-      result.advice = true;
-      return {};
-    }
-  }
   result.touched = true;
   RETURN_IF_ERROR(drop_files(it_, options_.drop, space, dropped_));
 

@@ -89,9 +89,10 @@ Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces)
     const int is_volume = guestfs_is_lv(g, device);
     RETURN_IF_ERROR(it.check(is_volume, space.device));
     if (is_volume == 0) {
-      // What an opened, encrypted device stands on is not told: it may be such a volume.
-      space.must_stay =
-          space.device.starts_with("/dev/mapper/") || space.device.starts_with("/dev/dm-");
+      // What an opened, encrypted device stands on is not told: it may be such a volume.  A btrfs
+      // may have other devices.
+      space.must_stay = space.type == "btrfs" || space.device.starts_with("/dev/mapper/") ||
+                        space.device.starts_with("/dev/dm-");
     } else {
       std::string uuid = take(guestfs_lvuuid(g, device));
       uuid.erase(std::remove(uuid.begin(), uuid.end(), '-'), uuid.end());
