@@ -42,7 +42,8 @@ TEST_CASE("a flush covers what was written before it was asked for", "[shared-fl
   CHECK(flushes < kThreads * kRounds);
 }
 
-TEST_CASE("all who share a flush learn that it failed, and nobody else", "[shared-flush][threads]") {
+TEST_CASE("all who share a flush learn that it failed, and nobody else",
+          "[shared-flush][threads]") {
   SharedFlush shared;
   REQUIRE_FAILS_WITH(
       shared.run([]() -> Result<void> { return qcow2::fail(Error::invalid("no room")); }),
