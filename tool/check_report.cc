@@ -19,7 +19,7 @@ const char* label(const Finding& it) {
   if (it.kind == Finding::Kind::kOverlap) return "ERROR";
   switch (it.severity) {
     case Finding::Severity::kNote:
-      return "Note:";
+      return it.kind == Finding::Kind::kLostReferences ? "WARNING" : "Note:";
     case Finding::Severity::kLeak:
       return "Leaked";
     case Finding::Severity::kCorruption:
@@ -46,6 +46,7 @@ ordered_json finding_json(const Finding& it, uint64_t cluster_size) {
   json["times"] = it.times;
   json["host-offset"] = it.host.value();
   if (it.guest) json["guest-offset"] = it.guest->value();
+  if (it.guest_length > 0) json["guest-length"] = it.guest_length;
   if (it.guest && it.snapshot != Finding::kActive) json["snapshot-index"] = it.snapshot;
   if (it.entry) json["entry-offset"] = it.entry->value();
   json["found"] = is_entry(it.kind) ? entry_json(it.found) : ordered_json(it.found);
@@ -81,7 +82,8 @@ std::string check_repairs(const CheckReport& report) {
   if (report.entries_left)
     text += "Entries were left as they are where a table shares its place with something else.\n";
   if (!text.empty())
-    text += "virt-compact copy saves what can be read; --lossy frees what seems unused.\n\n";
+    text +=
+        "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
   if (report.undo_file.empty()) return text;
   return text + fmt::format(
                     "The following inconsistencies were found and repaired:\n\n    {} leaked "
@@ -103,9 +105,11 @@ std::string check_summary(const CheckReport& report) {
         "written to.\n",
         sums.corruptions);
   if (sums.leaks > 0)
-    text += fmt::format(
-        "\n{} leaked clusters were found on the image.\nThey take space, and do no harm to data.\n",
-        sums.leaks);
+    text += fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
+                        sums.references_lost
+                            ? "They may hold the guest's data: what referred to them seems lost. "
+                              "virt-compact copy\n--salvage saves what can be read."
+                            : "They take space, and do no harm to data.");
   if (sums.check_errors > 0)
     text += fmt::format(
         "\n{} internal errors have occurred during the check.\nNot all could be looked at.\n",
@@ -147,6 +151,7 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   unless_0("fragmented-clusters", sums.fragmented_clusters);
   unless_0("compressed-clusters", sums.compressed_clusters);
   if (sums.needs_rebuild) json["needs-rebuild"] = true;
+  if (sums.references_lost) json["references-lost"] = true;
   if (report.deep) {
     json["decoded-clusters"] = sums.decoded_clusters;
     json["undecodable-clusters"] = sums.undecodable_clusters;

@@ -92,7 +92,7 @@ Result<BitmapScan> BitmapScan::read(const Storage& storage, const Header& header
       it.index = i;
       found(it);
     }
-    scan.tables.push_back({table, entries * 8, i});
+    scan.tables.push_back({table, entries * 8, i, (flags & kFlagInUse) != 0});
     at += length;
   }
   if (at != size) return unusable(count, scan.directory.value() + at);

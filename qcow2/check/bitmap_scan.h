@@ -16,6 +16,7 @@ struct BitmapScan {
     HostOffset at;
     uint64_t bytes = 0;
     uint32_t bitmap = 0;  // number in the directory
+    bool in_use = false;  // it was not stored when the image was last closed
   };
   HostOffset directory;
   uint64_t directory_bytes = 0;  // 0: there is none

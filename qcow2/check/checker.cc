@@ -10,6 +10,7 @@
 #include "qcow2/check/bitmap_scan.h"
 #include "qcow2/check/deep_check.h"
 #include "qcow2/check/l2_check.h"
+#include "qcow2/check/lost_references.h"
 #include "qcow2/check/metadata_map.h"
 #include "qcow2/check/padded_read.h"
 #include "qcow2/check/parallel.h"
@@ -101,6 +102,8 @@ class Checker::Work {
   Result<CheckSums> run(CheckObserver& observer) {
     RETURN_IF_ERROR(
         traverse(true, observer, [&](ReferenceCounts& counts) { return compare(counts); }));
+    if (lost_.judge(sums_.needs_rebuild, [this](const Finding& it) { observer_->found(it); }))
+      sums_.references_unknown = sums_.references_lost = true;
     sums_.order = order_->figures();
     sums_.image_end_offset = (highest_ + 1) << geometry_.cluster_bits();
     return sums_;
@@ -128,6 +131,7 @@ class Checker::Work {
     done_ = 0;
     reporting_ = true;
     metadata_ = {};
+    lost_ = LostReferences(storage_, header_, file_size_);
     order_.emplace(geometry_);
     RETURN_IF_ERROR(prepare(with_refcounts));
     const size_t most_pages =
@@ -260,6 +264,7 @@ class Checker::Work {
     TableRanges tables;
     for (const BitmapScan::Table& table : bitmaps_.tables) {
       refer(Place::kBitmapTable, table.at, table.bytes, bitmaps_.directory);
+      if (reporting_ && !table.in_use) lost_.add_bitmap(table.at, table.bytes, table.bitmap);
       if (table.at.value() <= INT64_MAX - table.bytes)
         tables.add(table.at, table.bytes, table.bitmap);
     }
@@ -290,7 +295,9 @@ class Checker::Work {
     const auto add = [&](HostOffset at, uint64_t entries, uint32_t owner, HostOffset entry) {
       refer(Place::kL1Table, at, entries * 8, entry);
       // What cannot be in any file is none to walk; refer () has told of it.
-      if (at.value() <= INT64_MAX - entries * 8) l1_tables.add(at, entries * 8, owner);
+      if (at.value() > INT64_MAX - entries * 8) return;
+      l1_tables.add(at, entries * 8, owner);
+      if (reporting_) lost_.add_l1(at, entries, owner);
     };
     add(header_.l1_table, header_.l1_entries, Finding::kActive, HostOffset(kL1TableField));
     for (uint32_t i = 0; i < snapshots_.rows.size(); ++i)
@@ -414,14 +421,19 @@ class Checker::Work {
     RETURN_IF_ERROR(go_on());
     std::vector<TableResult> results(tables.size());
     std::vector<char> failed(tables.size());
+    std::vector<std::vector<ZeroedTable>> zeroed(tables.size());
     const L2Check check(header_, file_size_, *recorded_, metadata_);
     parallel_for(tables.size(), options_.threads, [&](size_t i) {
-      if (is_hole(storage_, file_size_, tables[i].at, geometry_.cluster_size())) return;
+      if (is_hole(storage_, file_size_, tables[i].at, geometry_.cluster_size())) {
+        find_zeroed_parts(tables[i], {}, geometry_, zeroed[i]);
+        return;
+      }
       std::vector<std::byte> bytes(geometry_.cluster_size());
       if (!read_padded(storage_, tables[i].at, bytes)) {
         failed[i] = 1;
         return;
       }
+      find_zeroed_parts(tables[i], bytes, geometry_, zeroed[i]);
       check.check(tables[i], static_cast<uint32_t>(i), bytes, options_.deep, results[i]);
       for (const ClusterRun& run : results[i].runs)
         counts_->add(HostCluster(run.first), run.count, tables[i].times());
@@ -430,6 +442,7 @@ class Checker::Work {
       if (failed[i] != 0) unreadable(Place::kL2Table, tables[i].at);
       for (const Finding& finding : results[i].findings) report(finding);
       if (reporting_) {
+        lost_.add(zeroed[i]);
         sums_.allocated_clusters += results[i].sums.allocated * tables[i].active;
         sums_.fragmented_clusters += results[i].sums.fragmented * tables[i].active;
         sums_.compressed_clusters += results[i].sums.compressed * tables[i].active;
@@ -689,6 +702,7 @@ class Checker::Work {
         // Perhaps it is just not known who refers to it.
         if (incomplete_) return;
         sums_.leaks += it.times;
+        lost_.add_leak(geometry_.host_cluster_of(it.host), it.times);
         break;
       case Severity::kCorruption:
         sums_.corruptions += it.times;
@@ -727,6 +741,7 @@ class Checker::Work {
   std::optional<RecordedCounts> recorded_;
   bool incomplete_ = false;  // not all references can be found
   MetadataMap metadata_;
+  LostReferences lost_;
   ReferenceCounts* counts_ = nullptr;  // of this pass
   bool reporting_ = true;              // the first pass
   std::optional<Finding> run_;

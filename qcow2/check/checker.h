@@ -37,6 +37,8 @@ struct CheckSums {
   // Something that refers to clusters could not be read, or is not what was once written there:
   // what nobody seems to refer to may be in use, and no count may be lowered.
   bool references_unknown = false;
+  // The same since a table is all zeros, and leaks look like what it referred to.
+  bool references_lost = false;
   // The same since the storage could not read it: perhaps it can at another time.
   bool unreadable = false;
   // Behind the last cluster behind the end of the file that something refers to, as far as it is

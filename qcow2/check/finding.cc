@@ -90,6 +90,16 @@ std::string refcount_text(const Finding& it, uint64_t cluster_size) {
   }
 }
 
+std::string lost_text(const Finding& it) {
+  std::string text =
+      fmt::format("the {} at {:#x} is all zeros", to_string(it.place), it.host.value());
+  if (it.place == Finding::Place::kBitmapTable) text += fmt::format(" (bitmap {})", it.index);
+  if (it.guest_length > 0) text += fmt::format(" ({} bytes of the disk)", it.guest_length);
+  if (it.found == 0) return text + ", and no refcounts tell whether it was";
+  return text + fmt::format(", and {} leaked cluster{} may be what it referred to", it.found,
+                            it.found == 1 ? "" : "s");
+}
+
 std::string structure_text(const Finding& it) {
   switch (it.kind) {
     case Kind::kRefcountTableUnusable:
@@ -138,6 +148,8 @@ std::string structure_text(const Finding& it) {
       return "the image is marked dirty: it was not closed, its refcounts may be out of date";
     case Kind::kCorruptBit:
       return "the image is marked corrupt: QEMU opens it for reading alone";
+    case Kind::kLostReferences:
+      return lost_text(it);
     case Kind::kUnreadable:
       return fmt::format("the {} at {:#x} cannot be read", to_string(it.place), it.host.value());
     default:
@@ -197,6 +209,8 @@ const char* to_string(Finding::Kind kind) {
       return "outside-file";
     case Kind::kOverlap:
       return "overlap";
+    case Kind::kLostReferences:
+      return "lost-references";
     case Kind::kSnapshotTableUnusable:
       return "snapshot-table-unusable";
     case Kind::kSnapshotsTooMany:

@@ -40,6 +40,8 @@ struct Finding {
     kZeroFlagVersion2,
     kReferenceOutside,  // a cluster or more behind the end of the file; found: bytes of it
     kOverlap,           // metadata and something else in one cluster
+    // A table is all zeros, and leaks look like what it referred to.  found: leaked clusters.
+    kLostReferences,
     // The snapshot table.  `index`: which one.
     kSnapshotTableUnusable,
     kSnapshotsTooMany,
@@ -98,6 +100,7 @@ struct Finding {
   uint64_t times = 1;          // how often it counts in the sums
   HostOffset host;             // of what it is about, or that is pointed to
   std::optional<GuestOffset> guest;
+  uint64_t guest_length = 0;        // kLostReferences: bytes that the table maps
   std::optional<HostOffset> entry;  // of the entry in the file that is wrong
   uint64_t found = 0;
   uint64_t expected = 0;

@@ -4,6 +4,7 @@
 
 #include "qcow2/byte_order.h"
 #include "qcow2/check/padded_read.h"
+#include "qcow2/zero.h"
 
 namespace qcow2 {
 
@@ -70,6 +71,8 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
     if (header.version >= 3 && extra < kExtraBytesV3)
       tell(Kind::kSnapshotIncomplete, Severity::kCorruption, i, at.value(), extra, true);
 
+    // Every snapshot has an id: where there is none the row was overwritten.
+    if (is_zero(fixed)) scan.all_walkable = false;
     Row row{HostOffset(load_be64(&fixed[0])), load_be32(&fixed[8]), false};
     if (geometry.offset_in_cluster(row.l1_table.value()) != 0)
       tell(Kind::kSnapshotL1Unaligned, Severity::kCorruption, i, at.value(), row.l1_table.value(),

@@ -1,0 +1,227 @@
+#include "qcow2/check/lost_references.h"
+
+#include <algorithm>
+
+#include "qcow2/byte_order.h"
+#include "qcow2/check/padded_read.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/zero.h"
+
+namespace qcow2 {
+
+namespace {
+
+constexpr uint64_t kSector = Geometry::kSectorSize;
+constexpr uint64_t kWordsPerSector = kSector / 8;
+// Zeroed parts, and runs of leaks, that are kept.
+constexpr size_t kMostKept = 1 << 16;
+constexpr size_t kMostTold = 1 << 12;
+constexpr uint64_t kPiece = 1 << 20;  // bytes of a table that are read at once
+// Bytes of tables that are read beyond the length of the file, since tables may overlap.
+constexpr uint64_t kMostTableBytes = 64 << 20;
+// Bytes of leaked clusters that are searched for tables; there may be one in what is left.
+constexpr uint64_t kMostSearched = 256 << 20;
+constexpr uint64_t kFirstLook = 4 << 10;
+// Of a standard L2 entry (QCOW2 text, "Standard Cluster Descriptor").
+constexpr uint64_t kReserved = 0x3f000000000001fe;
+
+// The cluster of a plain entry; 0: it has none.
+uint64_t cluster_of(const L2Entry& entry, const Geometry& geometry) {
+  return entry.compressed() ? 0 : geometry.host_cluster_of(entry.host()).value();
+}
+
+}  // namespace
+
+void find_zeroed_parts(const TableReference& table, std::span<const std::byte> bytes,
+                       const Geometry& geometry, std::vector<ZeroedTable>& out) {
+  ZeroedTable whole;
+  whole.at = table.at;
+  whole.entries = geometry.l2_entries();
+  whole.guest = GuestOffset(table.l1_index * geometry.l2_reach());
+  whole.guest_length = geometry.l2_reach();
+  whole.snapshot = table.active > 0 ? Finding::kActive : table.snapshot;
+  if (is_zero(bytes)) {
+    out.push_back(whole);
+    return;
+  }
+  const uint64_t entry_size = geometry.l2_entry_size();
+  const bool extended = geometry.extended_l2();
+  for (uint64_t begin = 0; begin < bytes.size(); begin += kSector) {
+    uint64_t end = begin;
+    while (end < bytes.size() && is_zero(bytes.subspan(end, kSector))) end += kSector;
+    if (end == begin) continue;
+    const uint64_t first = begin / entry_size, stop = end / entry_size;
+    begin = end - kSector;
+    // A hole that goes on inside of a sector is the guest's own.
+    const auto entry = [&](uint64_t i) { return load_l2_entry(bytes, i, extended); };
+    const bool at_start = first == 0, at_end = stop == whole.entries;
+    if ((!at_start && entry(first - 1).word == 0) || (!at_end && entry(stop).word == 0)) continue;
+    ZeroedTable part = whole;
+    part.whole = false;
+    part.at = table.at + first * entry_size;
+    part.entries = stop - first;
+    part.guest += first * geometry.cluster_size();
+    part.guest_length = part.entries * geometry.cluster_size();
+    if (!at_start && cluster_of(entry(first - 1), geometry) != 0)
+      part.follows = cluster_of(entry(first - 1), geometry) + 1;
+    if (!at_end && cluster_of(entry(stop), geometry) != 0)
+      part.precedes = cluster_of(entry(stop), geometry) - 1;
+    out.push_back(part);
+  }
+}
+
+void LostReferences::add(std::span<const ZeroedTable> zeroed) {
+  for (const ZeroedTable& it : zeroed) {
+    if (zeroed_.size() < kMostKept)
+      zeroed_.push_back(it);
+    else
+      too_many_ = true;
+  }
+}
+
+void LostReferences::add_leak(HostCluster first, uint64_t count) {
+  leaked_ += count;
+  if (leaks_.size() < kMostKept) leaks_.push_back({first.value(), count});
+}
+
+// The sectors of `words`, a piece of a table that begins with entry `first` at `at`, in which all
+// is zero.
+void LostReferences::add_zero_words(ZeroedTable part, HostOffset at,
+                                    std::span<const uint64_t> words, uint64_t first,
+                                    bool all_of_it) {
+  const uint64_t reach = part.guest_length;
+  for (uint64_t begin = 0; begin < words.size(); begin += kWordsPerSector) {
+    uint64_t end = begin;
+    while (end < words.size()) {
+      const uint64_t stop = std::min<uint64_t>(end + kWordsPerSector, words.size());
+      if (!std::all_of(words.begin() + static_cast<ptrdiff_t>(end),
+                       words.begin() + static_cast<ptrdiff_t>(stop),
+                       [](uint64_t it) { return it == 0; }))
+        break;
+      end = stop;
+    }
+    if (end == begin) continue;
+    part.at = at + begin * 8;
+    part.entries = end - begin;
+    part.whole = all_of_it && part.entries == words.size();
+    part.guest = GuestOffset((first + begin) * reach);
+    part.guest_length = part.entries * reach;
+    add({&part, 1});
+    begin = end;
+  }
+}
+
+void LostReferences::add_l1(HostOffset at, uint64_t entries, uint32_t snapshot) {
+  std::vector<uint64_t> words;
+  for (uint64_t first = 0; first < entries; first += kPiece / 8) {
+    words.assign(std::min(kPiece / 8, entries - first), 0);
+    const HostOffset from = at + first * 8;
+    const uint64_t length = words.size() * 8;
+    if (from.value() >= file_size_ || (table_bytes_ += length) > file_size_ + kMostTableBytes)
+      return;
+    if (!is_hole(*storage_, file_size_, from, length) &&
+        !read_padded(*storage_, from, std::as_writable_bytes(std::span(words))))
+      continue;
+    ZeroedTable part;
+    part.place = Finding::Place::kL1Table;
+    part.snapshot = snapshot;
+    part.guest_length = header_.geometry().l2_reach();
+    add_zero_words(part, from, words, first, words.size() == entries);
+  }
+}
+
+void LostReferences::add_bitmap(HostOffset at, uint64_t bytes, uint64_t bitmap) {
+  std::vector<std::byte> piece;
+  for (uint64_t done = 0; done < bytes; done += kPiece) {
+    const HostOffset from = at + done;
+    piece.resize(std::min(kPiece, bytes - done));
+    if (from.value() >= file_size_ || (table_bytes_ += piece.size()) > file_size_ + kMostTableBytes)
+      return;
+    if (is_hole(*storage_, file_size_, from, piece.size())) continue;
+    if (!read_padded(*storage_, from, piece) || !is_zero(piece)) return;
+  }
+  ZeroedTable table;
+  table.place = Finding::Place::kBitmapTable;
+  table.at = at;
+  table.entries = bytes / 8;
+  table.index = bitmap;
+  add({&table, 1});
+}
+
+bool LostReferences::leak_touches(uint64_t cluster) const {
+  if (cluster == 0) return false;
+  // They were added in the order of the file.
+  const auto next =
+      std::upper_bound(leaks_.begin(), leaks_.end(), cluster,
+                       [](uint64_t at, const Leak& it) { return at < it.first + it.count; });
+  return next != leaks_.end() && next->first <= cluster;
+}
+
+bool LostReferences::is_table(HostCluster cluster, uint64_t& budget) const {
+  const Geometry geometry = header_.geometry();
+  const HostOffset at = geometry.start_of(cluster);
+  if (is_hole(*storage_, file_size_, at, geometry.cluster_size())) return false;
+  std::vector<std::byte> bytes(std::min(kFirstLook, geometry.cluster_size()));
+  const auto sound = [&](const L2Entry& entry) {
+    if (entry.compressed())
+      return CompressedDescriptor::decode(entry.word & ~kEntryCopied, geometry.cluster_bits())
+                 .offset.value() < file_size_;
+    return (entry.word & kReserved) == 0 && geometry.offset_in_cluster(entry.host().value()) == 0 &&
+           (header_.has_data_file() || entry.host().value() < file_size_);
+  };
+  bool any = false;
+  for (uint64_t done = 0; done < geometry.cluster_size(); done += bytes.size()) {
+    budget -= std::min<uint64_t>(budget, bytes.size());
+    if (!read_padded(*storage_, at + done, bytes)) return true;
+    for (uint64_t i = 0; i < bytes.size() / geometry.l2_entry_size(); ++i) {
+      const L2Entry entry = load_l2_entry(bytes, i, geometry.extended_l2());
+      if (!sound(entry)) return false;
+      any |= entry.host().value() != 0 || entry.compressed();
+    }
+  }
+  return any;
+}
+
+bool LostReferences::any_leaked_table() const {
+  uint64_t budget = kMostSearched;
+  for (const Leak& leak : leaks_)
+    for (uint64_t i = 0; i < leak.count; ++i) {
+      if (budget == 0) return true;
+      if (is_table(HostCluster(leak.first + i), budget)) return true;
+    }
+  return leaks_.size() == kMostKept;
+}
+
+bool LostReferences::fits(const ZeroedTable& zeroed) const {
+  if (zeroed.whole) return leaked_ > 0;
+  return leaked_ >= (zeroed.entries + 1) / 2 || leak_touches(zeroed.follows) ||
+         leak_touches(zeroed.precedes);
+}
+
+bool LostReferences::judge(bool counts_unknown,
+                           const std::function<void(const Finding&)>& found) const {
+  std::optional<bool> leaked_table;  // asked for only where it matters
+  size_t told = 0;
+  for (const ZeroedTable& zeroed : zeroed_) {
+    const bool is_l1 = zeroed.place == Finding::Place::kL1Table;
+    const bool is_l2 = zeroed.place == Finding::Place::kL2Table;
+    if (is_l1 && !leaked_table) leaked_table = leaked_ > 0 && any_leaked_table();
+    const bool lost =
+        (is_l1 ? *leaked_table : fits(zeroed)) || (counts_unknown && is_l2 && zeroed.whole);
+    if (!lost || told++ >= kMostTold) continue;
+    Finding it{};
+    it.kind = Finding::Kind::kLostReferences;
+    it.severity = Finding::Severity::kNote;
+    it.place = zeroed.place;
+    it.host = zeroed.at;
+    it.found = leaked_;
+    it.snapshot = zeroed.snapshot;
+    it.index = zeroed.index;
+    if (is_l1 || is_l2) it.guest = zeroed.guest;
+    it.guest_length = zeroed.guest_length;
+    found(it);
+  }
+  return told > 0 || (too_many_ && leaked_ > 0);
+}
+
+}  // namespace qcow2
