@@ -29,9 +29,14 @@ quietly() {
 
 # build FOLDER TARGET MESON-ARGUMENTS…: sets up root/FOLDER if that has not been done with these
 # arguments, and builds.  Runs of the scripts at the same time wait for each other here.
+# `-Dtests=enabled` adds the tests to a folder that was set up without Catch2, and what is built stays.
 build() (
-  local folder=$root/$1 target=$2
+  local folder=$root/$1 target=$2 argument tests=
   shift 2
+  local -a settings=()
+  for argument in "$@"; do
+    if [ "$argument" = -Dtests=enabled ]; then tests=$argument; else settings+=("$argument"); fi
+  done
   exec 9<"$root/scripts"
   flock 9
   mkdir -p "$folder" 2>/dev/null || true
@@ -40,7 +45,7 @@ build() (
   # A checkout that was moved has to be set up again: the build files hold absolute names.  A folder
   # without our mark was set up by hand, and its settings are the user's.
   local mark=$folder/set-up-for wanted
-  wanted=$(printf '%s\n' "$root" "${CXX-}" "$@")
+  wanted=$(printf '%s\n' "$root" "${CXX-}" "${settings[@]}")
   if [ -e "$folder/build.ninja" ] && [ -e "$mark" ] && [ "$(<"$mark")" != "$wanted" ]; then
     rm -rf -- "$folder"
     mkdir -p "$folder"
@@ -49,7 +54,11 @@ build() (
     say "$script: building in ${folder##*/}/ for the first time; this takes a minute or more"
     quietly "$folder/setup.log" meson setup "$@" "$folder" "$root" || die "cannot set up $folder"
     printf '%s\n' "$wanted" >"$mark"
+  elif [ -n "$tests" ] && [ ! -e "$folder/has-tests" ]; then
+    quietly "$folder/setup.log" meson setup --reconfigure "$tests" "$folder" "$root" ||
+      die "cannot set up the tests in $folder"
   fi
+  [ -z "$tests" ] || touch "$folder/has-tests"
   quietly "$folder/build.log" ninja -C "$folder" $target || die "the build in $folder failed"
 
   # sudo must not leave files in a user's checkout that the user cannot replace.

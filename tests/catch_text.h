@@ -1,9 +1,8 @@
 // Lets Catch2 print our errors, and REQUIRE_OK say why a Result is none.
 #pragma once
 
-#include <catch2/catch.hpp>
-
 #include "qcow2/result.h"
+#include "tests/catch.h"
 
 // REQUIRE_OK (f ()): the result holds a value; if not, the message is shown.
 #define REQUIRE_OK(expression)                                     \

@@ -2,7 +2,6 @@
 #include "appliance/appliance.h"
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <thread>
@@ -10,6 +9,7 @@
 #include "appliance/disk_server.h"
 #include "tests/appliance/left_behind.h"
 #include "tests/appliance/listening.h"
+#include "tests/catch.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 

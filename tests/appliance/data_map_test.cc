@@ -1,9 +1,9 @@
 #include "appliance/data_map.h"
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/support/random.h"
 
 using appliance::DataMap;

@@ -2,7 +2,6 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -17,6 +16,7 @@
 #include "tests/appliance/guest_maker.h"
 #include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
+#include "tests/catch.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

@@ -1,7 +1,6 @@
 #include "appliance/passphrase.h"
 
-#include <catch2/catch.hpp>
-
+#include "tests/catch.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 

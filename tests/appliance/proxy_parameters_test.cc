@@ -1,6 +1,6 @@
 #include "appliance/proxy_parameters.h"
 
-#include <catch2/catch.hpp>
+#include "tests/catch.h"
 
 using appliance::proxy_parameters;
 using Words = std::vector<std::string>;

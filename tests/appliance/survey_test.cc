@@ -1,7 +1,8 @@
 #include "appliance/survey.h"
 
-#include <catch2/catch.hpp>
 #include <vector>
+
+#include "tests/catch.h"
 
 using appliance::choose;
 using appliance::Space;

@@ -1,11 +1,11 @@
 // virt-compact check as a script sees it.
 #include <unistd.h>
-#include <catch2/catch.hpp>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "qcow2/file_storage.h"
+#include "tests/catch.h"
 #include "tests/check/both_checks.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"

@@ -1,8 +1,8 @@
 // The list of damaged images: our figures are qemu-img's, or it is written down why not.
-#include <catch2/catch.hpp>
-
-#include "tests/check/both_checks.h"
 #include "tests/check/damages.h"
+
+#include "tests/catch.h"
+#include "tests/check/both_checks.h"
 #include "tests/support/temp_directory.h"
 
 namespace checks {

@@ -1,8 +1,8 @@
 // Memory and time where an image is large, or wants to be.
-#include <catch2/catch.hpp>
 #include <cstdlib>
 
 #include "qcow2/l2_entry.h"
+#include "tests/catch.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"

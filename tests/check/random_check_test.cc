@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 
 #include "qcow2/l2_entry.h"
+#include "tests/catch.h"
 #include "tests/check/both_checks.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"

@@ -1,5 +1,4 @@
 // Repairs: what qemu-img finds afterwards, and that they can be taken back.
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>

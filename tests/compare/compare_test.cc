@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"
 #include "tests/support/process.h"

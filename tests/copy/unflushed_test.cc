@@ -2,7 +2,7 @@
 
 #include "copy/unflushed.h"
 
-#include <catch2/catch.hpp>
+#include "tests/catch.h"
 
 using copy::Unflushed;
 using Record = Unflushed::Record;

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <set>
 
+#include "tests/catch.h"
 #include "tests/check/damages.h"
 #include "tests/drop_in/same_script.h"
 #include "tests/interop/image_maker.h"

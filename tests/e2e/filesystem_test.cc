@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -15,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/e2e/served_filesystem.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/served_disk.h"

@@ -1,11 +1,11 @@
 // The filter in a real server, and what comes out beneath it.
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/filters/writing_client.h"
 #include "tests/support/process.h"

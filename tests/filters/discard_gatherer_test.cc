@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <future>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/support/random.h"
 
 using filters::DiscardGatherer;

@@ -1,7 +1,6 @@
 // The gatherer between clients in many threads and a layer that takes its time.
 #include <algorithm>
 #include <atomic>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "filters/discard_gatherer.h"
+#include "tests/catch.h"
 #include "tests/support/random.h"
 
 using filters::DiscardGatherer;

@@ -2,7 +2,6 @@
 #include "filters/next_storage.h"
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <cstring>
 #include <utility>

@@ -1,10 +1,10 @@
 // The filters on top of our own plugin: what they are good for.
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/filters/writing_client.h"
 #include "tests/support/process.h"

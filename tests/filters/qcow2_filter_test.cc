@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "qcow2/chain.h"
+#include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/interop/bad_images.h"
 #include "tests/interop/corner_images.h"

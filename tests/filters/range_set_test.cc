@@ -1,8 +1,8 @@
 #include "filters/range_set.h"
 
-#include <catch2/catch.hpp>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/support/random.h"
 
 using filters::Range;

@@ -1,12 +1,13 @@
 #include "filters/shared_values.h"
 
 #include <atomic>
-#include <catch2/catch.hpp>
 #include <memory>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "tests/catch.h"
 
 namespace {
 

@@ -1,5 +1,4 @@
 // virt-compact flatten, beside QEMU.
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <filesystem>

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +12,7 @@
 #include <thread>
 
 #include "qcow2/chain.h"
+#include "tests/catch.h"
 #include "tests/interop/bad_images.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"

@@ -1,13 +1,13 @@
 // Every codec and level in an image: QEMU reads it, and threads change nothing.
 #include <fmt/format.h>
 
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
 #include <random>
 
 #include "copy/copier.h"
 #include "qcow2/codec.h"
+#include "tests/catch.h"
 #include "tests/interop/qemu.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"

@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "tests/catch.h"
 #include "tests/interop/corner_images.h"
 #include "tests/interop/image_maker.h"
 #include "tests/interop/qemu.h"

@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <chrono>
 
 #include "qcow2/chain.h"
 #include "qcow2/l2_entry.h"
+#include "tests/catch.h"
 #include "tests/interop/disk_comparison.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"

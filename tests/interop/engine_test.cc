@@ -1,8 +1,8 @@
 // The engine reads what QEMU reads, from images of every kind that QEMU writes.
 #include <array>
-#include <catch2/catch.hpp>
 
 #include "qcow2/chain.h"
+#include "tests/catch.h"
 #include "tests/interop/corner_images.h"
 #include "tests/interop/disk_comparison.h"
 #include "tests/interop/image_maker.h"

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
 #include "tests/support/process.h"

@@ -3,13 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 #include <thread>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"

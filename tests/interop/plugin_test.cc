@@ -1,11 +1,11 @@
 // The plugin serves the disk that qemu-nbd serves, of images of every kind.
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cstdlib>
 #include <stdexcept>
 
 #include "copy/copier.h"
 #include "qcow2/chain.h"
+#include "tests/catch.h"
 #include "tests/interop/corner_images.h"
 #include "tests/interop/export_comparison.h"
 #include "tests/interop/image_maker.h"

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"
 #include "tests/support/process.h"

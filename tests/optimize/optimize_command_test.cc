@@ -2,13 +2,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "tests/catch.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"

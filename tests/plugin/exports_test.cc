@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 #include <algorithm>
 
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <memory>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"

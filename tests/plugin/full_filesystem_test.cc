@@ -1,6 +1,5 @@
 // A filesystem that is full, and has room again.
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -8,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/catch.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/served_disk.h"
 #include "tests/plugin/traffic.h"

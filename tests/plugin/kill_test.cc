@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
 #include <thread>
 
+#include "tests/catch.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/possible_bytes.h"
 #include "tests/plugin/traffic.h"

@@ -1,9 +1,9 @@
 // Reading and block status over the wire.
 #include <atomic>
-#include <catch2/catch.hpp>
 #include <random>
 #include <thread>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/plugin/served_disk.h"
 #include "tests/support/raw_file.h"

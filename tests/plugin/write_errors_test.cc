@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cerrno>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/failing_server.h"

@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <cstring>
 #include <map>
 
+#include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/served_disk.h"

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "tests/catch.h"
 #include "tests/filters/writing_client.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"

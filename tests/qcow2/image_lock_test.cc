@@ -9,7 +9,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
@@ -17,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/qcow2/scratch_folder.h"
 
 using Catch::Contains;

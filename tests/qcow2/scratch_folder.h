@@ -3,9 +3,10 @@
 
 #include <stdlib.h>
 
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <string>
+
+#include "tests/catch.h"
 
 namespace test {
 

@@ -1,8 +1,8 @@
 // virt-compact snapshot, beside qemu-img snapshot.
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/catch.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
