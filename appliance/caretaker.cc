@@ -16,6 +16,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "qcow2/retry.h"
+
 namespace appliance {
 
 using qcow2::Error;
@@ -61,11 +63,11 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
   std::unique_ptr<Caretaker> caretaker(new Caretaker(folder));
   std::array<int, 2> ends{-1, -1};
   // Not a pipe: to write to one that nobody reads from is deadly.
-  if (::chmod(folder.c_str(), 0755) != 0 ||
+  if (qcow2::retry(::chmod, folder.c_str(), 0755) != 0 ||
       ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return qcow2::fail(Error::system(errno, folder));
   caretaker->names_ = ends[1];
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const int null = qcow2::retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
   caretaker->pid_ = ::fork();
   if (caretaker->pid_ == 0) become_caretaker(ends[0], null);
   const int failed = errno;
@@ -79,8 +81,7 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
 Caretaker::~Caretaker() {
   if (pid_ > 0) {
     ::kill(pid_, SIGKILL);
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-    }
+    (void)qcow2::retry(::waitpid, pid_, nullptr, 0);
   }
   if (names_ >= 0) ::close(names_);
   std::error_code ignored;
@@ -91,7 +92,7 @@ void Caretaker::tell(const std::string& folder) {
   // A name with a newline would be two others.
   if (folder.find('\n') != std::string::npos) return;
   const std::string line = folder + "\n";
-  ::send(names_, line.data(), line.size(), MSG_NOSIGNAL);
+  (void)qcow2::retry(::send, names_, line.data(), line.size(), MSG_NOSIGNAL);
 }
 
 bool Caretaker::find_socket() {

@@ -9,30 +9,24 @@
 #include <cerrno>
 #include <vector>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/retry.h"
+
 namespace bench {
 
+using qcow2::Descriptor;
 using qcow2::Error;
 using qcow2::Result;
+using qcow2::retry;
 
 namespace {
 
 constexpr uint64_t kWindow = 64 << 20;  // bytes that are looked at in one go
 constexpr uint64_t kWindows = 256;      // of a longer file only these many are looked at
 
-class Descriptor {
- public:
-  explicit Descriptor(const std::string& path)
-      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
+Descriptor open_to_read(const std::string& path) {
+  return Descriptor(retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+}
 
 // The bytes of [at, at + length) that are cached; nothing: cannot tell.
 std::optional<uint64_t> cached_in(int fd, uint64_t at, uint64_t length) {
@@ -51,9 +45,9 @@ std::optional<uint64_t> cached_in(int fd, uint64_t at, uint64_t length) {
 }  // namespace
 
 std::optional<CachedPages> cached_pages(const std::string& path) {
-  const Descriptor file(path);
+  const Descriptor file = open_to_read(path);
   struct stat status {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode))
+  if (!file || retry(::fstat, file.get(), &status) != 0 || !S_ISREG(status.st_mode))
     return std::nullopt;
   // Of what one could not write, the kernel says that all of it is there.
   if (status.st_uid != ::geteuid() && ::access(path.c_str(), W_OK) != 0) return std::nullopt;
@@ -79,10 +73,10 @@ std::optional<CachedPages> cached_pages(const std::string& path) {
 }
 
 Result<void> drop_pages(const std::string& path) {
-  const Descriptor file(path);
-  if (file.get() < 0) return qcow2::fail(Error::system(errno, path));
+  const Descriptor file = open_to_read(path);
+  if (!file) return qcow2::fail(Error::system(errno, path));
   // Pages that are not on the disk yet would stay.
-  if (::fdatasync(file.get()) != 0 && errno != EINVAL && errno != EROFS)
+  if (retry(::fdatasync, file.get()) != 0 && errno != EINVAL && errno != EROFS)
     return qcow2::fail(Error::system(errno, path + ": flush"));
   const int errnum = ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
   if (errnum != 0) return qcow2::fail(Error::system(errnum, path + ": drop cached pages"));

@@ -21,6 +21,7 @@
 #include "copy/stop.h"
 #include "copy/stream_destination.h"
 #include "copy/update_destination.h"
+#include "qcow2/retry.h"
 
 namespace copy {
 
@@ -46,8 +47,8 @@ constexpr const char* kStandardOutput = "standard output";
 Result<void> check_not_source(const LocalSource& source, const std::string& destination) {
   struct stat status {};
   const bool standard_output = destination == "-";
-  if ((standard_output ? ::fstat(STDOUT_FILENO, &status) : ::stat(destination.c_str(), &status)) !=
-      0)
+  if ((standard_output ? qcow2::retry(::fstat, STDOUT_FILENO, &status)
+                       : qcow2::retry(::stat, destination.c_str(), &status)) != 0)
     return {};
   // A pipe is no file of a disk.
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) return {};
@@ -192,7 +193,7 @@ Result<void> Job::look_at_destination() {
     kind_ = Kind::kStream;
   } else if (name == "null:") {
     kind_ = Kind::kNull;
-  } else if (::stat(name.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
+  } else if (qcow2::retry(::stat, name.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
     kind_ = Kind::kDevice;
   }
   format_ = options_.format.value_or(
@@ -477,8 +478,10 @@ Result<CopySummary> Job::run() {
     // Before it has its name, where that can be: it may be the name of a good file.
     const auto early = destination->path_to_read();
     if (options_.verify && early) RETURN_IF_ERROR(verify_copy(*early));
-    RETURN_IF_ERROR(destination->complete());
+    ASSIGN_OR_RETURN(qcow2::Descriptor file, destination->share());
     ASSIGN_OR_RETURN(summary_.destination, destination->measure());
+    RETURN_IF_ERROR(destination->complete());
+    if (file) summary_.file = std::make_shared<qcow2::Descriptor>(std::move(file));
   }
   if (options_.verify && !summary_.verified) RETURN_IF_ERROR(verify_copy(options_.destination));
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "copy/progress.h"
 #include "copy/verify.h"
 #include "qcow2/chain.h"
+#include "qcow2/descriptor.h"
 #include "qcow2/header.h"
 #include "qcow2/result.h"
 
@@ -77,6 +79,8 @@ struct CopySummary {
   uint64_t passed_through_clusters = 0;
   uint64_t found_zero_clusters = 0;
   std::optional<VerifySummary> verified;
+  // The file that was made, whatever has its name by now; nullptr where it is none.
+  std::shared_ptr<qcow2::Descriptor> file;
   std::chrono::duration<double> elapsed{};
 };
 

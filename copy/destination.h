@@ -6,6 +6,7 @@
 #include <string>
 
 #include "copy/sink.h"
+#include "qcow2/descriptor.h"
 #include "qcow2/result.h"
 
 namespace copy {
@@ -33,6 +34,9 @@ class Destination {
 
   // It gets its name.
   virtual qcow2::Result<void> complete() = 0;
+
+  // The file itself, whatever becomes of its name; nothing where it is no fresh file.
+  virtual qcow2::Result<qcow2::Descriptor> share() const { return qcow2::Descriptor(); }
 
   // Nothing where it is no file.
   virtual qcow2::Result<std::optional<FileSize>> measure() = 0;

@@ -9,6 +9,7 @@
 
 #include "qcow2/chain.h"
 #include "qcow2/header.h"
+#include "qcow2/retry.h"
 
 namespace copy {
 
@@ -19,7 +20,7 @@ namespace {
 
 bool is_block_device(const std::string& path) {
   struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+  return qcow2::retry(::stat, path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
 }
 
 }  // namespace
@@ -52,6 +53,10 @@ Result<void> OutputTarget::flush() {
 
 Result<void> OutputTarget::complete() {
   return file_ ? file_->commit() : Result<void>{};
+}
+
+Result<qcow2::Descriptor> OutputTarget::share() const {
+  return file_ ? file_->share() : qcow2::Descriptor();
 }
 
 Result<std::optional<FileSize>> OutputTarget::measure() const {
@@ -89,13 +94,14 @@ Result<void> check_data_file(const std::string& where, const std::string& path) 
   };
   struct stat there {};
   struct stat status {};
-  const bool exists = ::stat(where.c_str(), &there) == 0;
+  const bool exists = qcow2::retry(::stat, where.c_str(), &there) == 0;
   if ((data.filename() == image.filename() && folder(data) == folder(image)) ||
-      (exists && ::stat(path.c_str(), &status) == 0 && same_file(there, status)))
+      (exists && qcow2::retry(::stat, path.c_str(), &status) == 0 && same_file(there, status)))
     return qcow2::fail(Error::invalid(where + ": data_file is the image itself"));
   if (!exists || !S_ISREG(there.st_mode)) return {};
   const auto own = data_file_of(path);
-  if (own && ::stat(own->c_str(), &status) == 0 && same_file(there, status)) return {};
+  if (own && qcow2::retry(::stat, own->c_str(), &status) == 0 && same_file(there, status))
+    return {};
   return qcow2::fail(Error::invalid(
       where + ": data file: exists already, and is not that of the image that is replaced"));
 }
@@ -114,7 +120,7 @@ Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::st
     ASSIGN_OR_RETURN(const std::string where, qcow2::resolve_name(path, build.data_file));
     RETURN_IF_ERROR(check_data_file(where, path));
     struct stat status {};
-    if (::stat(where.c_str(), &status) != 0) it->fresh_data_ = where;
+    if (qcow2::retry(::stat, where.c_str(), &status) != 0) it->fresh_data_ = where;
     ASSIGN_OR_RETURN(it->data_, with_context(OutputTarget::open(where, overwrite), "data file"));
     data = &it->data_->storage();
   }
@@ -156,7 +162,7 @@ Result<void> Qcow2Destination::complete() {
   if (data_) RETURN_IF_ERROR(data_->complete());
   auto completed = target_.complete();
   // Of no use to anybody.
-  if (!completed && !fresh_data_.empty()) ::unlink(fresh_data_.c_str());
+  if (!completed && !fresh_data_.empty()) qcow2::retry(::unlink, fresh_data_.c_str());
   return completed;
 }
 

@@ -30,6 +30,7 @@ class OutputTarget {
   qcow2::Result<void> flush();
   qcow2::Result<void> complete();
   qcow2::Result<std::optional<FileSize>> measure() const;
+  qcow2::Result<qcow2::Descriptor> share() const;
 
  private:
   std::unique_ptr<qcow2::OutputFile> file_;
@@ -49,6 +50,7 @@ class Qcow2Destination final : public Destination {
   qcow2::Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;
   qcow2::Result<void> complete() override;
+  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
   qcow2::Result<std::optional<FileSize>> measure() override;
 
   const OutputTarget& target() const { return target_; }
@@ -80,6 +82,7 @@ class RawDestination final : public Destination {
   qcow2::Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;
   qcow2::Result<void> complete() override { return target_.complete(); }
+  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
   qcow2::Result<std::optional<FileSize>> measure() override { return target_.measure(); }
 
   const OutputTarget& target() const { return target_; }

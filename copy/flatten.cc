@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qcow2/backing_name.h"
+#include "qcow2/retry.h"
 #include "qcow2/zero.h"
 
 namespace copy {
@@ -42,7 +43,8 @@ class Flattening {
   // An error if what will be written does not fit.
   Result<void> check_room() {
     struct statvfs room {};
-    if (::statvfs(path_.c_str(), &room) != 0) return fail(Error::system(errno, path_));
+    if (qcow2::retry(::statvfs, path_.c_str(), &room) != 0)
+      return fail(Error::system(errno, path_));
     const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
     uint64_t stored = 0;
     RETURN_IF_ERROR(each_inherited([&](GuestOffset, uint64_t length) -> Result<void> {
@@ -144,7 +146,7 @@ class Flattening {
 
 Result<void> measure(const std::string& path, uint64_t& length, uint64_t& blocks) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   length = static_cast<uint64_t>(status.st_size);
   blocks = static_cast<uint64_t>(status.st_blocks) * 512;
   return {};

@@ -5,6 +5,8 @@
 
 #include <cerrno>
 
+#include "qcow2/retry.h"
+
 namespace copy {
 
 using qcow2::Error;
@@ -37,11 +39,12 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
 
 Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
   struct stat wanted {};
-  if (::stat(base.c_str(), &wanted) != 0) return qcow2::fail(Error::system(errno, base));
+  if (qcow2::retry(::stat, base.c_str(), &wanted) != 0)
+    return qcow2::fail(Error::system(errno, base));
   const auto& layers = disk_.layers();
   for (size_t i = 1; i < layers.size(); ++i) {
     struct stat status {};
-    if (::stat(layers[i]->name().c_str(), &status) != 0) continue;
+    if (qcow2::retry(::stat, layers[i]->name().c_str(), &status) != 0) continue;
     if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
     qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
     overlay_.emplace(disk_, std::move(above), unit);

@@ -17,10 +17,15 @@
 #include <thread>
 #include <utility>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/retry.h"
+
 namespace copy {
 
+using qcow2::Descriptor;
 using qcow2::Error;
 using qcow2::Result;
+using qcow2::retry;
 
 namespace {
 
@@ -34,23 +39,6 @@ constexpr std::chrono::seconds kPatience{30};
 constexpr std::chrono::seconds kPatienceWhenStopped{5};
 // Between a server's hanging up and its end.
 constexpr std::chrono::milliseconds kLastBreath{300};
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() { reset(); }
-  int get() const { return fd_; }
-  void reset(int fd = -1) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-  }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 // A socket that listens, and a way to it: both without a name.
 struct Listener {
@@ -76,13 +64,13 @@ Result<void> listen(Listener& listener) {
                sizeof address) != 0 ||
         ::listen(listener.listening.get(), SOMAXCONN) != 0)
       return qcow2::fail(Error::system(errno, name));
-    listener.path.reset(::open(name.c_str(), O_PATH | O_CLOEXEC));
+    listener.path.reset(retry(::open, name.c_str(), O_PATH | O_CLOEXEC));
     if (listener.path.get() < 0) return qcow2::fail(Error::system(errno, name));
     return {};
   };
   auto made = make();
-  ::unlink(name.c_str());
-  ::rmdir(folder.c_str());
+  retry(::unlink, name.c_str());
+  retry(::rmdir, folder.c_str());
   return made;
 }
 
@@ -154,13 +142,13 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   Listener listener;
   RETURN_IF_ERROR(listen(listener));
   // Above the one that the child makes room for.
-  Descriptor listening(::fcntl(listener.listening.get(), F_DUPFD_CLOEXEC, 10));
-  Descriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  Descriptor listening(retry(::fcntl, listener.listening.get(), F_DUPFD_CLOEXEC, 10));
+  Descriptor null(retry(::open, "/dev/null", O_RDONLY | O_CLOEXEC));
   std::array<int, 2> ends{-1, -1};
   if (listening.get() < 0 || null.get() < 0 || ::pipe2(ends.data(), O_CLOEXEC) != 0)
     return qcow2::fail(Error::system(errno, command.front()));
   Descriptor reader(ends[0]);
-  Descriptor writer(::fcntl(ends[1], F_DUPFD_CLOEXEC, 10));
+  Descriptor writer(retry(::fcntl, ends[1], F_DUPFD_CLOEXEC, 10));
   ::close(ends[1]);
   if (writer.get() < 0) return qcow2::fail(Error::system(errno, command.front()));
 
@@ -183,9 +171,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   listening.reset();
   writer.reset();
   int errnum = 0;
-  ssize_t got = 0;
-  do got = ::read(reader.get(), &errnum, sizeof errnum);
-  while (got < 0 && errno == EINTR);
+  const ssize_t got = retry(::read, reader.get(), &errnum, sizeof errnum);
   if (got == static_cast<ssize_t>(sizeof errnum))
     return qcow2::fail(Error::system(errnum, fmt::format("cannot execute '{}'", command.front())));
   return server;
@@ -237,8 +223,7 @@ ServerProcess::~ServerProcess() {
     std::this_thread::sleep_for(kLook);
   ::kill(-pid_, SIGKILL);
   int status = 0;
-  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-  }
+  (void)retry(::waitpid, pid_, &status, 0);
   ::close(socket_);
 }
 

@@ -52,7 +52,7 @@ Result<std::unique_ptr<SpooledDestination>> SpooledDestination::create(
     const Stop& stop) {
   ASSIGN_OR_RETURN(
       auto file,
-      with_context(qcow2::OutputFile::create(folder + "/virt-compact.spool", false), "spool"));
+      with_context(qcow2::OutputFile::create_scratch(folder, "virt-compact.spool"), "spool"));
   std::unique_ptr<SpooledDestination> it(new SpooledDestination(fd, name, std::move(file), stop));
   ASSIGN_OR_RETURN(it->sink_, Qcow2Sink::create(*it->file_, nullptr, options));
   return it;

@@ -12,6 +12,8 @@
 #include <cstring>
 #include <utility>
 
+#include "qcow2/retry.h"
+
 namespace copy {
 
 using qcow2::Error;
@@ -31,9 +33,9 @@ StreamStorage::StreamStorage(int fd, std::string name, std::vector<std::byte> st
   // A pipe is opened anew, so that not waiting for its reader is a matter of ours alone: others may
   // share the descriptor that we were given.
   struct stat status {};
-  if (::fstat(fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
-  const int own =
-      ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  if (qcow2::retry(::fstat, fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
+  const int own = qcow2::retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(),
+                               O_WRONLY | O_NONBLOCK | O_CLOEXEC);
   if (own < 0) return;
   fd_ = own;
   owned_ = true;

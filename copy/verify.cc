@@ -12,6 +12,9 @@
 
 #include "copy/stop.h"
 
+#include "qcow2/descriptor.h"
+#include "qcow2/retry.h"
+
 namespace copy {
 
 using qcow2::Error;
@@ -154,10 +157,9 @@ Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
 }
 
 void forget_cached(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return;  // who opens it next gets the error
-  (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  ::close(fd);
+  const qcow2::Descriptor file(qcow2::retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return;  // who opens it next gets the error
+  (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
 }
 
 }  // namespace copy

@@ -103,8 +103,13 @@ int on_get_ready() noexcept {
     config.open.format = qcow2::Format::kQcow2;
     config.open.writable = !config.open.force_share;
     config.open.force_share_option = "force-share=true";
-    if (parameters.create() && answer(qcow2::create_image(config.file, parameters.image())) == -1)
-      return -1;
+    if (parameters.create()) {
+      const auto made = qcow2::create_image(config.file, parameters.image());
+      if (!made) {
+        report(made.error());
+        return -1;
+      }
+    }
     auto opened = plugin::ServedImage::open(config);
     if (!opened) {
       report(opened.error());

@@ -5,17 +5,20 @@
 #include <cerrno>
 
 #include "qcow2/output_file.h"
+#include "qcow2/retry.h"
 
 namespace qcow2 {
 
-Result<void> create_image(const std::string& path, const BuildOptions& options) {
+Result<Descriptor> create_image(const std::string& path, const BuildOptions& options) {
   struct stat status {};
-  if (::lstat(path.c_str(), &status) == 0)
+  if (retry(::lstat, path.c_str(), &status) == 0)
     return fail(Error::system(EEXIST, path + ": an image is to be created here"));
   ASSIGN_OR_RETURN(const auto file, OutputFile::create(path, false));
   ASSIGN_OR_RETURN(const auto builder, with_context(Builder::create(*file, options), path));
   RETURN_IF_ERROR(builder->finish());
-  return file->commit();
+  ASSIGN_OR_RETURN(Descriptor image, file->share());
+  RETURN_IF_ERROR(file->commit());
+  return image;
 }
 
 }  // namespace qcow2

@@ -4,12 +4,14 @@
 #include <string>
 
 #include "qcow2/builder.h"
+#include "qcow2/descriptor.h"
 #include "qcow2/result.h"
 
 namespace qcow2 {
 
 // Makes the image at `path`, where nothing may be.  It appears there when it is whole and on disk,
 // and on an error not at all.
-Result<void> create_image(const std::string& path, const BuildOptions& options);
+// The image itself is returned, whatever has its name by now.
+Result<Descriptor> create_image(const std::string& path, const BuildOptions& options);
 
 }  // namespace qcow2

@@ -7,19 +7,17 @@
 #include <string>
 #include <string_view>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/directory.h"
 #include "qcow2/image_lock.h"
 #include "qcow2/storage.h"
+#include "qcow2/sync_memory.h"
 
 namespace qcow2 {
 
 class FileStorage final : public Storage {
  public:
-  // What makes two paths the same file.
-  struct Identity {
-    dev_t device;
-    ino_t inode;
-    friend bool operator==(const Identity&, const Identity&) = default;
-  };
+  using Identity = FileIdentity;
 
   // Opens `path`, which must be a regular file or a block device, for reading alone.  Errors name
   // the path.
@@ -28,10 +26,14 @@ class FileStorage final : public Storage {
   // The same, for reading and writing.
   static Result<std::shared_ptr<FileStorage>> open_writable(const std::string& path);
 
+  // The file `name` in `folder` itself: a symbolic link is an error.
+  static Result<std::shared_ptr<FileStorage>> open_readonly_in(const Directory& folder,
+                                                               const std::string& name);
+
   // A block device that nothing else uses (a mounted filesystem, say), for writing.
   static Result<std::shared_ptr<FileStorage>> open_exclusive_device(const std::string& path);
 
-  ~FileStorage() override;
+  ~FileStorage() override = default;
 
   // Says to others, QEMU among them, what is done with the file, for as long as it is open or until
   // the next call; see ImageLock::take.  Nothing is said before the first call.  One thread at a
@@ -46,6 +48,8 @@ class FileStorage final : public Storage {
   const std::string& name() const override { return name_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  // Once it has failed it fails for good: the kernel tells of a failure once, and takes what was
+  // lost for written from then on.
   Result<void> flush() override;
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
@@ -55,20 +59,24 @@ class FileStorage final : public Storage {
 
   // For a block device: of the device, not of the node that names it.
   Identity identity() const { return identity_; }
+  // Owned by this object.
+  int descriptor() const { return fd_.get(); }
   bool is_block_device() const { return is_block_device_; }
   // Bytes that the file takes on the disk; 0 for a block device.
   Result<uint64_t> blocks() const;
 
  private:
-  FileStorage(std::string name, int fd) : name_(std::move(name)), fd_(fd) {}
+  FileStorage(std::string name, Descriptor fd) : name_(std::move(name)), fd_(std::move(fd)) {}
   static Result<std::shared_ptr<FileStorage>> open(const std::string& path, int access);
+  static Result<std::shared_ptr<FileStorage>> take(std::string name, Descriptor fd, int access);
   Result<size_t> read_direct(HostOffset at, std::span<std::byte> to) const;
   Result<size_t> read_from(int fd, uint64_t at, std::span<std::byte> to) const;
   Failure system_error(int errnum, const char* operation, uint64_t at) const;
 
   std::string name_;
-  int fd_;              // owned
-  int direct_fd_ = -1;  // owned; the same file with O_DIRECT, or -1
+  Descriptor fd_;
+  Descriptor direct_fd_;  // the same file with O_DIRECT, or nothing
+  SyncMemory sync_;
   bool writable_ = false;
   ImageLock lock_;
   Identity identity_{};

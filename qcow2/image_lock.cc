@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "qcow2/lock_holder.h"
+#include "qcow2/retry.h"
 
 namespace qcow2 {
 
@@ -28,9 +29,7 @@ struct flock one_byte(short type, off_t byte) {
 // errno, or 0.
 int set_lock(int fd, short type, off_t byte) {
   struct flock lock = one_byte(type, byte);
-  while (::fcntl(fd, F_OFD_SETLK, &lock) != 0)
-    if (errno != EINTR) return errno;
-  return 0;
+  return retry(::fcntl, fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
 }
 
 // The errors of a filesystem, or a kernel, that has no such locks.
@@ -77,7 +76,7 @@ std::optional<Conflict> find_conflict(int fd, ImageClaim claim) {
   // somebody does with the image says more than what he forbids, so that is looked at first.
   const auto test = [&](off_t byte) {
     struct flock lock = one_byte(F_WRLCK, byte);
-    if (::fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+    if (retry(::fcntl, fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
     found = Conflict{byte, lock.l_pid > 0 ? lock.l_pid : 0};
     return 1;
   };
@@ -117,7 +116,7 @@ Failure locked_out(int fd, const std::string& name, ImageClaim wanted, std::stri
   Conflict conflict{kUsesByte, 0};
   each_byte(wanted, [&](off_t byte) {
     struct flock lock = one_byte(F_RDLCK, byte);
-    if (::fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+    if (retry(::fcntl, fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
     conflict = {byte, lock.l_pid > 0 ? lock.l_pid : 0};
     return 1;
   });

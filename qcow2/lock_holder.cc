@@ -13,6 +13,8 @@
 #include <fstream>
 #include <system_error>
 
+#include "qcow2/retry.h"
+
 namespace qcow2 {
 
 namespace {
@@ -89,7 +91,7 @@ class Search {
   // does not answer.
   bool is_the_file(const std::string& path) const {
     struct stat status {};
-    return ::stat(path.c_str(), &status) == 0 && status.st_dev == file_.st_dev &&
+    return retry(::stat, path.c_str(), &status) == 0 && status.st_dev == file_.st_dev &&
            status.st_ino == file_.st_ino;
   }
 
@@ -104,7 +106,7 @@ class Search {
 std::optional<std::string> find_lock_holder(int fd, off_t byte, pid_t pid) {
   if (pid > 0) return describe(pid);
   struct stat status {};
-  if (::fstat(fd, &status) != 0) return std::nullopt;
+  if (retry(::fstat, fd, &status) != 0) return std::nullopt;
   const Search search(fd, status, byte);
   std::error_code error;
   for (Folder it("/proc", error), end; !error && it != end && !search.is_over();

@@ -9,11 +9,16 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "qcow2/aligned_buffer.h"
+#include "qcow2/hidden_file.h"
 #include "qcow2/image_lock.h"
+#include "qcow2/retry.h"
+#include "qcow2/took_effect.h"
 
 namespace qcow2 {
 
@@ -27,27 +32,6 @@ constexpr uint64_t kDirectAtLeast = 512 << 10;
 // flush.
 constexpr uint64_t kWriteBack = 16 << 20;
 
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-// Another way to the file that `fd` is open on, even if it has no name.
-std::string link_of(int fd) {
-  return fmt::format("/proc/self/fd/{}", fd);
-}
-
-// A name that nobody has, beside `target`.
-std::string hidden_name(const std::string& target) {
-  static std::atomic<unsigned> number{0};
-  const size_t slash = target.rfind('/');
-  const size_t begin = slash == std::string::npos ? 0 : slash + 1;
-  // The whole name must not get longer than filesystems take.
-  return fmt::format("{}.{:.180}.virt-compact-{}-{}", target.substr(0, begin), target.substr(begin),
-                     getpid(), number++);
-}
-
 // Whether `errnum` is how a filesystem says that it has no such thing.
 bool has_none(int errnum) {
   return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
@@ -60,95 +44,137 @@ Failure OutputFile::error(int errnum, const char* operation) const {
   return fail(Error::system(errnum, fmt::format("{}: {}", path_, operation)));
 }
 
+Result<void> OutputFile::explain(Result<void> result, const char* operation) const {
+  if (result) return result;
+  return error(result.error().errnum(), operation);
+}
+
 Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, bool overwrite) {
-  std::unique_ptr<OutputFile> file(new OutputFile(path));
+  const std::string name = Directory::name_of(path);
+  auto folder = Directory::open(Directory::parent_of(path));
+  if (!folder) return fail(Error::system(folder.error().errnum(), path + ": create"));
+  if (name.empty()) return fail(Error::invalid(path + ": is a directory"));
+  std::unique_ptr<OutputFile> file(new OutputFile(path, std::move(*folder), name));
   RETURN_IF_ERROR(file->find_target(overwrite));
-  RETURN_IF_ERROR(file->open_unnamed());
-  RETURN_IF_ERROR(file->hide_content());
-  file->open_direct();
+  remove_dead_files(file->folder_, file->target_);
+  RETURN_IF_ERROR(file->open_fresh());
+  return file;
+}
+
+Result<std::unique_ptr<OutputFile>> OutputFile::create_scratch(const std::string& folder,
+                                                               const std::string& name) {
+  ASSIGN_OR_RETURN(Directory opened, Directory::open(folder));
+  std::unique_ptr<OutputFile> file(new OutputFile(opened.path_to(name), std::move(opened), name));
+  remove_dead_files(file->folder_, file->target_);
+  RETURN_IF_ERROR(file->open_fresh());
   return file;
 }
 
 OutputFile::~OutputFile() {
-  if (direct_fd_ >= 0) ::close(direct_fd_);
-  if (fd_ >= 0) ::close(fd_);
-  if (replaced_fd_ >= 0) ::close(replaced_fd_);
-  if (!hidden_.empty()) ::unlink(hidden_.c_str());
+  if (!hidden_.empty() && folder_.holds(hidden_, FileIdentity::of(fd_.get())))
+    (void)folder_.remove(hidden_);
 }
 
 Result<void> OutputFile::find_target(bool overwrite) {
-  overwrite_ = overwrite;
-  target_ = path_;
-  folder_ = folder_of(path_);
   struct stat status {};
-  if (::lstat(path_.c_str(), &status) != 0) {
+  if (retry(::fstatat, folder_.fd(), target_.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) return {};
     return error(errno, "create");
   }
   if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path_ + ": is a directory"));
   if (!overwrite)
     return fail(Error::invalid(path_ + ": exists already: use --force to replace it"));
-  if (S_ISLNK(status.st_mode)) {
-    char* const resolved = ::realpath(path_.c_str(), nullptr);
-    if (!resolved) return error(errno, "follow the symbolic link");
-    target_ = resolved;
-    std::free(resolved);
-    folder_ = folder_of(target_);
-    if (::stat(target_.c_str(), &status) != 0) return error(errno, "replace");
-  }
-  if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
-  replaced_ = Owner{status.st_mode & 07777, status.st_uid, status.st_gid};
-  return lock_replaced();
+  if (S_ISLNK(status.st_mode)) return follow_link(status);
+  return look_at_replaced(status);
 }
 
-Result<void> OutputFile::lock_replaced() {
-  replaced_fd_ = ::open(target_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+// In a folder where everybody may put names, a link is followed only if it is our own, or of the
+// folder's owner: as the kernel does with fs.protected_symlinks=1.
+Result<void> OutputFile::follow_link(const struct stat& link) {
+  struct stat folder {};
+  if (retry(::fstat, folder_.fd(), &folder) != 0) return error(errno, "look at the folder of");
+  if ((folder.st_mode & S_ISVTX) != 0 && (folder.st_mode & S_IWOTH) != 0 &&
+      link.st_uid != ::geteuid() && link.st_uid != folder.st_uid)
+    return fail(Error::invalid(
+        path_ +
+        ": is a symbolic link that somebody else has put into a folder which everybody may "
+        "write to: it is not followed"));
+  const std::unique_ptr<char, void (*)(void*)> real(::realpath(path_.c_str(), nullptr), std::free);
+  if (!real) return error(errno, "follow the symbolic link");
+  if (!folder_.holds(target_, FileIdentity::of(link)))
+    return fail(Error::invalid(path_ + ": somebody has just put another link here"));
+  const std::string resolved = real.get();
+  ASSIGN_OR_RETURN(folder_, Directory::open(Directory::parent_of(resolved)));
+  target_ = Directory::name_of(resolved);
+  const auto status = folder_.status(target_);
+  if (!status) return error(errno, "replace");
+  return look_at_replaced(*status);
+}
+
+Result<void> OutputFile::look_at_replaced(const struct stat& status) {
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
+  replaced_ =
+      Replaced{FileIdentity::of(status), status.st_mode & 07777, status.st_uid, status.st_gid};
+  auto file = folder_.open_file(target_, O_RDONLY);
   // To replace a file one need not be allowed to read it, nor can it be locked then.
-  if (replaced_fd_ < 0) return {};
-  return ImageLock().take(replaced_fd_, path_, ImageClaim::replacing(),
+  if (!file) return {};
+  replaced_fd_ = std::move(*file);
+  if (FileIdentity::of(replaced_fd_.get()) != replaced_->identity)
+    return fail(Error::invalid(path_ + ": somebody has just put another file here"));
+  return ImageLock().take(replaced_fd_.get(), path_, ImageClaim::replacing(),
                           "shut it down before the file is replaced");
 }
 
+Result<void> OutputFile::open_fresh() {
+  RETURN_IF_ERROR(open_unnamed());
+  RETURN_IF_ERROR(hide_content());
+  open_direct();
+  return {};
+}
+
 Result<void> OutputFile::open_unnamed() {
-  fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-  if (fd_ >= 0) {
+  auto unnamed = folder_.open_unnamed(0666);
+  int errnum = EOPNOTSUPP;
+  if (!unnamed) {
+    errnum = unnamed.error().errnum();
+  } else if (::access(path_of_descriptor(unnamed->get()).c_str(), F_OK) == 0) {
     // Without /proc it could not be given a name when it is done.
-    if (::access(link_of(fd_).c_str(), F_OK) == 0) return {};
-    ::close(fd_);
-    errno = EOPNOTSUPP;
+    fd_ = std::move(*unnamed);
+    (void)mark_alive(fd_.get());
+    return {};
   }
-  if (errno == ENOTDIR || errno == ENOENT || errno == EACCES || errno == EROFS)
-    return error(errno, "create");
+  if (errnum == ENOTDIR || errnum == ENOENT || errnum == EACCES || errnum == EROFS)
+    return error(errnum, "create");
   // The filesystem has no files without a name.
-  hidden_ = hidden_name(target_);
-  fd_ = ::open(hidden_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
-  if (fd_ >= 0) return {};
-  const int errnum = errno;
-  hidden_.clear();
-  return error(errnum, "create");
+  auto hidden = create_hidden(folder_, target_);
+  if (!hidden) return error(hidden.error().errnum(), "create");
+  fd_ = std::move(hidden->file);
+  hidden_ = std::move(hidden->name);
+  return {};
 }
 
 // A disk may be nobody else's to read; whether its copy is becomes known at the end.  Filesystems
 // without modes do not care.
 Result<void> OutputFile::hide_content() {
   struct stat status {};
-  if (::fstat(fd_, &status) != 0) return error(errno, "look at");
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
   mode_ = status.st_mode & 07777;
-  if (::fchmod(fd_, mode_ & 0700) != 0 && !has_none(errno)) return error(errno, "set the mode of");
+  if (retry(::fchmod, fd_.get(), mode_ & 0700) != 0 && !has_none(errno))
+    return error(errno, "set the mode of");
   return {};
 }
 
 void OutputFile::open_direct() {
-  direct_fd_ = ::open(link_of(fd_).c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  direct_fd_.reset(
+      retry(::open, path_of_descriptor(fd_.get()).c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
 }
 
 Result<size_t> OutputFile::read(HostOffset at, std::span<std::byte> to) const {
   size_t done = 0;
   while (done < to.size()) {
-    const ssize_t got =
-        ::pread(fd_, to.data() + done, to.size() - done, static_cast<off_t>(at.value() + done));
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = retry(::pread, fd_.get(), to.data() + done, to.size() - done,
+                              static_cast<off_t>(at.value() + done));
     if (got < 0) return error(errno, "read");
     if (got == 0) break;
     done += static_cast<size_t>(got);
@@ -169,25 +195,24 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
     aligned = aligned && piece.iov_len % kAlignment == 0 &&
               reinterpret_cast<uintptr_t>(piece.iov_base) % kAlignment == 0;
   }
-  int fd = aligned && total >= kDirectAtLeast && direct_fd_ >= 0 ? direct_fd_ : fd_;
+  int fd = aligned && total >= kDirectAtLeast && direct_fd_ ? direct_fd_.get() : fd_.get();
 
   // IOV_MAX is 1024 on Linux.
   constexpr size_t kPiecesAtOnce = 1024;
   while (!pieces.empty()) {
     const auto some = pieces.first(std::min(pieces.size(), kPiecesAtOnce));
-    const ssize_t put =
-        ::pwritev(fd, some.data(), static_cast<int>(some.size()), static_cast<off_t>(at.value()));
+    const ssize_t put = retry(::pwritev, fd, some.data(), static_cast<int>(some.size()),
+                              static_cast<off_t>(at.value()));
     if (put < 0) {
-      if (errno == EINTR) continue;
       // Opened, but not done: some filesystems (or a larger sector) say so only now.
-      if (errno == EINVAL && fd == direct_fd_) {
-        fd = fd_;
+      if (errno == EINVAL && fd == direct_fd_.get()) {
+        fd = fd_.get();
         continue;
       }
       return error(errno, "write");
     }
     at += static_cast<uint64_t>(put);
-    if (fd == fd_) start_write_back(static_cast<uint64_t>(put));
+    if (fd == fd_.get()) start_write_back(static_cast<uint64_t>(put));
     auto left = static_cast<size_t>(put);
     while (!pieces.empty() && left >= pieces.front().iov_len) {
       left -= pieces.front().iov_len;
@@ -198,7 +223,7 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
       piece.iov_base = static_cast<std::byte*>(piece.iov_base) + left;
       piece.iov_len -= left;
       // The rest of a short write need not be aligned.
-      if (left % kAlignment != 0) fd = fd_;
+      if (left % kAlignment != 0) fd = fd_.get();
     }
   }
   return {};
@@ -208,11 +233,11 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
 void OutputFile::start_write_back(uint64_t written) {
   if ((cached_ += written) < kWriteBack) return;
   cached_ = 0;
-  ::sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);
+  ::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 Result<void> OutputFile::flush() {
-  if (::fsync(fd_) != 0) return error(errno, "flush to disk");
+  if (const int errnum = sync_.run(::fsync, fd_.get())) return error(errnum, "flush to disk");
   return {};
 }
 
@@ -222,22 +247,23 @@ Result<uint64_t> OutputFile::size() const {
 }
 
 Result<void> OutputFile::resize(uint64_t size) {
-  if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return error(errno, "set the length");
+  if (retry(::ftruncate, fd_.get(), static_cast<off_t>(size)) != 0)
+    return error(errno, "set the length");
   return {};
 }
 
 Result<void> OutputFile::preallocate(uint64_t length, bool zeros) {
   if (length == 0) return {};
-  if (::fallocate(fd_, 0, 0, static_cast<off_t>(length)) != 0)
+  if (retry(::fallocate, fd_.get(), 0, 0, static_cast<off_t>(length)) != 0)
     return error(errno, "reserve room for");
   if (!zeros) return {};
   AlignedBuffer buffer(kDirectAtLeast);
   std::memset(buffer.data(), 0, buffer.size());
   // Reserved room that was not written is a hole to lseek.
   for (off_t at = 0; static_cast<uint64_t>(at) < length;) {
-    const off_t begin = ::lseek(fd_, at, SEEK_HOLE);
+    const off_t begin = ::lseek(fd_.get(), at, SEEK_HOLE);
     if (begin < 0 || static_cast<uint64_t>(begin) >= length) return {};
-    const off_t data = ::lseek(fd_, begin, SEEK_DATA);
+    const off_t data = ::lseek(fd_.get(), begin, SEEK_DATA);
     const uint64_t end = data < 0 ? length : std::min(length, static_cast<uint64_t>(data));
     for (auto position = static_cast<uint64_t>(begin); position < end;) {
       const uint64_t part = std::min<uint64_t>(buffer.size(), end - position);
@@ -255,81 +281,86 @@ Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const
 
 Result<OutputFile::Size> OutputFile::measure() const {
   struct stat status {};
-  if (::fstat(fd_, &status) != 0) return error(errno, "look at");
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
   return Size{static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
 }
 
 Result<uint64_t> OutputFile::room() const {
   struct statvfs status {};
-  if (::fstatvfs(fd_, &status) != 0) return error(errno, "look at the filesystem of");
+  if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "look at the filesystem of");
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
-Result<void> OutputFile::link_to(const std::string& name) {
-  if (!hidden_.empty()) {
-    // Neither replaces what has come there in the meantime.
-    if (::link(hidden_.c_str(), name.c_str()) == 0)
-      ::unlink(hidden_.c_str());
-    else if (!has_none(errno))
-      return error(errno, "give the name to");
-    else
-      RETURN_IF_ERROR(rename_to(name));
-    hidden_.clear();
-    return {};
+std::string OutputFile::path_to_read() const {
+  return path_of_descriptor(fd_.get());
+}
+
+Result<Descriptor> OutputFile::share() const {
+  Descriptor shared(retry(::fcntl, fd_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!shared) return error(errno, "open again");
+  return shared;
+}
+
+Result<void> OutputFile::set_owner_and_mode() {
+  if (!replaced_) {
+    if (retry(::fchmod, fd_.get(), mode_) == 0 || has_none(errno)) return {};
+    return error(errno, "set the mode of");
   }
-  if (::linkat(AT_FDCWD, link_of(fd_).c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
-    return error(errno, "give the name to");
+  // As far as we may: an ordinary user cannot give files away.
+  if (retry(::fchown, fd_.get(), replaced_->user, replaced_->group) != 0 && errno != EPERM)
+    return error(errno, "set the owner of");
+  if (retry(::fchmod, fd_.get(), replaced_->mode) != 0) return error(errno, "set the mode of");
   return {};
+}
+
+// Neither way replaces what has come there in the meantime.
+Result<void> OutputFile::give_name() {
+  if (auto linked = folder_.link(fd_.get(), target_); linked) {
+    if (!hidden_.empty()) (void)folder_.remove(std::exchange(hidden_, {}));
+    return {};
+  } else if (hidden_.empty() || !has_none(linked.error().errnum())) {
+    return explain(std::move(linked), "give the name to");
+  }
+  return rename_to_target();
 }
 
 // Where there are no hard links: FAT, and many a network's and user's filesystem.
-Result<void> OutputFile::rename_to(const std::string& name) {
-  if (::renameat2(AT_FDCWD, hidden_.c_str(), AT_FDCWD, name.c_str(), RENAME_NOREPLACE) == 0)
-    return {};
-  if (!has_none(errno)) return error(errno, "give the name to");
-  // Whoever comes after us finds the name taken, and it is empty for a moment only.
-  const int fd = ::open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-  if (fd < 0) return error(errno, "give the name to");
-  ::close(fd);
-  if (::rename(hidden_.c_str(), name.c_str()) == 0) return {};
-  const int errnum = errno;
-  ::unlink(name.c_str());
-  return error(errnum, "give the name to");
+Result<void> OutputFile::rename_to_target() {
+  auto renamed = folder_.rename(hidden_, target_, RENAME_NOREPLACE);
+  if (!renamed && has_none(renamed.error().errnum())) {
+    // Whoever comes after us finds the name taken, and it is empty for a moment only.
+    if (auto taken = folder_.open_file(target_, O_CREAT | O_EXCL | O_WRONLY, 0600); !taken)
+      return error(taken.error().errnum(), "give the name to");
+    renamed = folder_.rename(hidden_, target_, 0);
+    if (!renamed) (void)folder_.remove(target_);
+  }
+  if (renamed) hidden_.clear();
+  return explain(std::move(renamed), "give the name to");
 }
 
-std::string OutputFile::path_to_read() const {
-  return link_of(fd_);
+Result<void> OutputFile::replace() {
+  if (hidden_.empty()) {
+    const std::string name = hidden_name(target_);
+    RETURN_IF_ERROR(explain(folder_.link(fd_.get(), name), "give the name to"));
+    hidden_ = name;
+  }
+  if (folder_.status(target_) && !folder_.holds(target_, replaced_->identity))
+    return fail(
+        Error::invalid(path_ + ": somebody has put another file here since: nothing is replaced"));
+  RETURN_IF_ERROR(explain(folder_.rename(hidden_, target_, 0), "replace"));
+  hidden_.clear();
+  return {};
 }
 
 Result<void> OutputFile::commit() {
-  if (replaced_) {
-    // As far as we may: an ordinary user cannot give files away.
-    if (::fchown(fd_, replaced_->user, replaced_->group) != 0 && errno != EPERM)
-      return error(errno, "set the owner of");
-    if (::fchmod(fd_, replaced_->mode) != 0) return error(errno, "set the mode of");
-  } else if (::fchmod(fd_, mode_) != 0 && !has_none(errno)) {
-    return error(errno, "set the mode of");
-  }
+  RETURN_IF_ERROR(set_owner_and_mode());
   RETURN_IF_ERROR(flush());
-  if (!replaced_) {
-    RETURN_IF_ERROR(link_to(target_));
-  } else {
-    if (hidden_.empty()) {
-      const std::string name = hidden_name(target_);
-      RETURN_IF_ERROR(link_to(name));
-      hidden_ = name;
-    }
-    if (::rename(hidden_.c_str(), target_.c_str()) != 0) return error(errno, "replace");
-    hidden_.clear();
-  }
-  const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return error(errno, "open the folder of");
-  const int synced = ::fsync(folder);
-  const int errnum = errno;
-  ::close(folder);
-  // Some filesystems cannot, and need not.
-  if (synced != 0 && errnum != EINVAL) return error(errnum, "flush the folder of");
-  return {};
+  RETURN_IF_ERROR(replaced_ ? replace() : give_name());
+  // Renaming goes by the name, which is anybody's who may write to the folder.
+  if (!folder_.holds(target_, FileIdentity::of(fd_.get())))
+    return fail(
+        Error::invalid(path_ + ": somebody has put another file here: what was made is lost"));
+  return took_effect(folder_.flush(), path_ + " is written and in its place");
 }
 
 }  // namespace qcow2

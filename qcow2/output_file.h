@@ -10,7 +10,10 @@
 #include <span>
 #include <string>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/directory.h"
 #include "qcow2/storage.h"
+#include "qcow2/sync_memory.h"
 
 namespace qcow2 {
 
@@ -28,7 +31,13 @@ class OutputFile final : public Storage {
   //
   // A file to be replaced is locked until then: it is an error if somebody writes to it, who would
   // go on with a file that has no name any more, and nobody can begin to.
+  //
+  // Removes what runs that are dead have left of the same file.
   static Result<std::unique_ptr<OutputFile>> create(const std::string& path, bool overwrite);
+
+  // A file in `folder` that is never committed.  `name` is what messages call it.
+  static Result<std::unique_ptr<OutputFile>> create_scratch(const std::string& folder,
+                                                            const std::string& name);
 
   ~OutputFile() override;
 
@@ -48,7 +57,15 @@ class OutputFile final : public Storage {
   // Another way to the file, good in this process and before commit ().
   std::string path_to_read() const;
 
-  // Puts the file on the disk, then under its name, and then the name on the disk.  Once.
+  // The same file, for as long as the descriptor is open, whatever becomes of its name.
+  Result<Descriptor> share() const;
+
+  // The file that is to be replaced; -1 if there is none, or it cannot be read.  Owned by this
+  // object.
+  int replaced() const { return replaced_fd_.get(); }
+
+  // Puts the file on the disk, then under its name, and then the name on the disk.  Once.  An error
+  // that comes when the file has its name says so.
   Result<void> commit();
 
   // What the file takes: its length and its blocks, bytes.
@@ -62,38 +79,45 @@ class OutputFile final : public Storage {
   Result<uint64_t> room() const;
 
   // The folder that the file will be in.
-  const std::string& folder() const { return folder_; }
+  const std::string& folder() const { return folder_.path(); }
 
  private:
-  OutputFile(std::string path) : path_(std::move(path)) {}
+  OutputFile(std::string path, Directory folder, std::string target)
+      : path_(std::move(path)), folder_(std::move(folder)), target_(std::move(target)) {}
   Result<void> find_target(bool overwrite);
-  Result<void> lock_replaced();
+  Result<void> follow_link(const struct stat& link);
+  Result<void> look_at_replaced(const struct stat& status);
+  Result<void> open_fresh();
   Result<void> open_unnamed();
   Result<void> hide_content();
   void open_direct();
   void start_write_back(uint64_t written);
-  Result<void> link_to(const std::string& name);
-  Result<void> rename_to(const std::string& name);
+  Result<void> set_owner_and_mode();
+  Result<void> give_name();
+  Result<void> rename_to_target();
+  Result<void> replace();
   Failure error(int errnum, const char* operation) const;
+  Result<void> explain(Result<void> result, const char* operation) const;
 
   std::string path_;    // as the user gave it
-  std::string target_;  // the file that is made or replaced: path_ with symbolic links followed
-  std::string folder_;
-  bool overwrite_ = false;
+  Directory folder_;    // of the file that is made or replaced, with symbolic links followed
+  std::string target_;  // its name there
   // Of the file that is to be replaced; nothing: there is none.
-  struct Owner {
+  struct Replaced {
+    FileIdentity identity;
     mode_t mode;
     uid_t user;
     gid_t group;
   };
-  std::optional<Owner> replaced_;
-  int replaced_fd_ = -1;  // owned; open on that file for as long as it is locked, or -1
+  std::optional<Replaced> replaced_;
+  Descriptor replaced_fd_;  // that file, for as long as it is locked, or nothing
 
-  int fd_ = -1;                       // owned
+  Descriptor fd_;
   std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back
-  int direct_fd_ = -1;                // owned; the same file with O_DIRECT, or -1
+  Descriptor direct_fd_;              // the same file with O_DIRECT, or nothing
   mode_t mode_ = 0;                   // that it gets with its name, if it replaces nothing
   std::string hidden_;                // the temporary name, if it has one
+  SyncMemory sync_;
 };
 
 }  // namespace qcow2

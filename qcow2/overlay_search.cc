@@ -9,6 +9,7 @@
 #include "qcow2/chain.h"
 #include "qcow2/file_storage.h"
 #include "qcow2/header.h"
+#include "qcow2/retry.h"
 
 namespace qcow2 {
 
@@ -23,14 +24,15 @@ bool same_file(const struct stat& a, const struct stat& b) {
 bool stands_on(const std::string& path, const struct stat& disk) {
   struct stat status {};
   // Not a pipe or a device, whose opening may do something.
-  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) || same_file(status, disk))
+  if (retry(::stat, path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
+      same_file(status, disk))
     return false;
   const auto file = FileStorage::open_readonly(path);
   if (!file) return false;
   const auto header = Header::read(**file, Header::Purpose::kTell);
   if (!header || header->backing_file.empty()) return false;
   const auto name = resolve_name(path, header->backing_file);
-  return name && ::stat(name->c_str(), &status) == 0 && same_file(status, disk);
+  return name && retry(::stat, name->c_str(), &status) == 0 && same_file(status, disk);
 }
 
 }  // namespace
@@ -38,7 +40,7 @@ bool stands_on(const std::string& path, const struct stat& disk) {
 std::optional<std::string> find_overlay(const std::string& disk,
                                         const std::vector<std::string>& others) {
   struct stat status {};
-  if (::stat(disk.c_str(), &status) != 0) return std::nullopt;
+  if (retry(::stat, disk.c_str(), &status) != 0) return std::nullopt;
   std::vector<std::string> candidates = others;
   std::error_code ignored;
   const fs::path given(disk);

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "qcow2/printable.h"
+#include "qcow2/retry.h"
 
 namespace tool {
 
@@ -58,11 +59,8 @@ qcow2::Result<void> Console::print(std::string_view text) const {
 
 int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
-    const ssize_t put = ::write(fd, text.data(), text.size());
-    if (put < 0) {
-      if (errno == EINTR) continue;
-      return errno;
-    }
+    const ssize_t put = qcow2::retry(::write, fd, text.data(), text.size());
+    if (put < 0) return errno;
     text.remove_prefix(static_cast<size_t>(put));
   }
   return 0;

@@ -6,6 +6,7 @@
 
 #include "copy/copier.h"
 #include "qcow2/printable.h"
+#include "qcow2/retry.h"
 #include "tool/arguments.h"
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
@@ -29,7 +30,7 @@ struct FileSize {
 
 FileSize measure(const std::string& path) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return {};
+  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return {};
   return {static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "qcow2/overlay_search.h"
+#include "qcow2/retry.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -42,7 +43,7 @@ void TrimCommand::check() const {
 // replayed, is another one.
 Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
   struct stat status {};
-  if (::stat(disk.c_str(), &status) != 0) return {};
+  if (qcow2::retry(::stat, disk.c_str(), &status) != 0) return {};
   ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk));
   for (const std::string& remark : remarks) console.warning(remark);
   const auto overlay = qcow2::find_overlay(disk, disks_);

@@ -10,41 +10,24 @@
 #include <cstdlib>
 #include <memory>
 
+#include "qcow2/descriptor.h"
 #include "qcow2/output_file.h"
+#include "qcow2/retry.h"
 #include "tune/xml_scanner.h"
 
 namespace tune {
 
+using qcow2::Descriptor;
 using qcow2::Error;
 using qcow2::Result;
-
-namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
-}  // namespace
+using qcow2::retry;
 
 Result<std::string> read_definition(int fd, const std::string& name) {
   std::string text;
   std::array<char, 65536> piece{};
   while (true) {
-    const ssize_t got = ::read(fd, piece.data(), piece.size());
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      return qcow2::fail(Error::system(errno, name + ": read"));
-    }
+    const ssize_t got = retry(::read, fd, piece.data(), piece.size());
+    if (got < 0) return qcow2::fail(Error::system(errno, name + ": read"));
     if (got == 0) return text;
     text.append(piece.data(), static_cast<size_t>(got));
     if (text.size() > XmlScanner::kMaxSize)
@@ -54,9 +37,9 @@ Result<std::string> read_definition(int fd, const std::string& name) {
 }
 
 Result<std::string> read_definition(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const Descriptor file(retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0)
+  if (!file || retry(::fstat, file.get(), &status) != 0)
     return qcow2::fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
     return qcow2::fail(Error::invalid(path + ": is no regular file: '-' reads standard input"));
@@ -67,7 +50,10 @@ Result<void> replace_definition(const std::string& path, const std::string& befo
                                 const std::string& after) {
   ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(path, true));
   RETURN_IF_ERROR(file->write(qcow2::HostOffset(0), std::as_bytes(std::span(after))));
-  ASSIGN_OR_RETURN(const std::string now, read_definition(path));
+  // As the file that is replaced, whatever has its name by now.
+  ASSIGN_OR_RETURN(const std::string now, file->replaced() < 0
+                                              ? read_definition(path)
+                                              : read_definition(file->replaced(), path));
   if (now != before)
     return qcow2::fail(
         Error::invalid(path + ": somebody has changed it since it was read: nothing is written"));
@@ -87,9 +73,10 @@ std::vector<std::string> direct_io_complaints(const std::vector<std::string>& im
   for (const std::string& image : images) {
     if (!image.starts_with('/')) continue;
     struct stat status {};
-    if (::stat(image.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
-    const Descriptor file(::open(image.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT));
-    if (file.get() < 0 && errno == EINVAL)
+    if (retry(::stat, image.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
+    const Descriptor file(
+        retry(::open, image.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT));
+    if (!file && errno == EINVAL)
       complaints.push_back(image +
                            ": its filesystem has no O_DIRECT: with cache='none' QEMU would not "
                            "start; use --cache keep --io keep");

@@ -14,6 +14,7 @@
 #include <memory>
 #include <utility>
 
+#include "qcow2/retry.h"
 #include "tune/domain.h"
 
 namespace tune {
@@ -106,7 +107,7 @@ class Domains {
 
 bool is_file(const std::string& path, const struct stat& wanted) {
   struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
+  return qcow2::retry(::stat, path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
          status.st_ino == wanted.st_ino;
 }
 
@@ -150,7 +151,8 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
 
 Result<DiskUse> find_disk_use(const std::string& path) {
   struct stat wanted {};
-  if (::stat(path.c_str(), &wanted) != 0) return qcow2::fail(Error::system(errno, path));
+  if (qcow2::retry(::stat, path.c_str(), &wanted) != 0)
+    return qcow2::fail(Error::system(errno, path));
   DiskUse use;
   for (const Libvirt& libvirt : libvirts()) {
     for (const std::string& name : libvirt.sockets) {

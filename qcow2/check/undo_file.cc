@@ -14,6 +14,7 @@
 
 #include "qcow2/byte_order.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/retry.h"
 
 namespace qcow2 {
 
@@ -32,8 +33,7 @@ uint32_t sum_of(std::span<const std::byte> bytes) {
 
 Result<void> write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
   while (!bytes.empty()) {
-    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
-    if (put < 0 && errno == EINTR) continue;
+    const ssize_t put = retry(::write, fd, bytes.data(), bytes.size());
     if (put < 0) return fail(Error::system(errno, path + ": write"));
     bytes = bytes.subspan(static_cast<size_t>(put));
   }
@@ -201,29 +201,20 @@ Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
   return {};
 }
 
-Result<void> flush_folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fail(Error::system(errno, folder));
-  const int error = ::fsync(fd) == 0 ? 0 : errno;
-  ::close(fd);
-  if (error != 0) return fail(Error::system(error, folder + ": flush to disk"));
-  return {};
-}
-
 }  // namespace
 
 Result<std::unique_ptr<UndoFile>> UndoFile::create(const std::string& path, const Storage& image) {
-  std::unique_ptr<UndoFile> file(new UndoFile(path));
-  file->fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file->fd_ < 0) {
-    if (errno == EEXIST)
+  ASSIGN_OR_RETURN(Directory folder, Directory::open(Directory::parent_of(path)));
+  const std::string name = Directory::name_of(path);
+  auto opened = folder.open_file(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  if (!opened) {
+    if (opened.error().errnum() == EEXIST)
       return fail(Error::invalid(path +
                                  ": is there already: it may be what takes an earlier repair "
                                  "back; name another undo file"));
-    return fail(Error::system(errno, path));
+    return fail(std::move(opened).error());
   }
+  std::unique_ptr<UndoFile> file(new UndoFile(path, std::move(folder), std::move(*opened)));
   if (auto begun = file->begin(image); !begun) {
     file->remove();
     return fail(std::move(begun).error());
@@ -240,17 +231,14 @@ Result<void> UndoFile::begin(const Storage& image) {
   store_be64(&header[8], length);
   store_be32(&header[16], sum_of(sample));
   store_be32(&header[kHeaderSummed], sum_of(std::span(header).first(kHeaderSummed)));
-  RETURN_IF_ERROR(write_all(fd_, header, path_));
+  RETURN_IF_ERROR(write_all(fd_.get(), header, path_));
   RETURN_IF_ERROR(flush());
-  return flush_folder_of(path_);
+  return folder_.flush();
 }
 
 void UndoFile::remove() const noexcept {
-  ::unlink(path_.c_str());
-}
-
-UndoFile::~UndoFile() {
-  if (fd_ >= 0) ::close(fd_);
+  const std::string name = Directory::name_of(path_);
+  if (folder_.holds(name, FileIdentity::of(fd_.get()))) (void)folder_.remove(name);
 }
 
 Result<void> UndoFile::add(HostOffset at, std::span<const std::byte> before,
@@ -265,7 +253,7 @@ Result<void> UndoFile::add(HostOffset at, std::span<const std::byte> before,
                 record.begin() + static_cast<ptrdiff_t>(kRecordHead + length));
     const size_t summed = record.size() - kSumBytes;
     store_be32(&record[summed], sum_of(std::span(record).first(summed)));
-    RETURN_IF_ERROR(write_all(fd_, record, path_));
+    RETURN_IF_ERROR(write_all(fd_.get(), record, path_));
     ++records_;
     at += length;
     before = before.subspan(length);
@@ -278,11 +266,12 @@ Result<void> UndoFile::finish() {
   std::array<std::byte, kRecordHead + kSumBytes> end{};
   store_be64(&end[0], records_);
   store_be32(&end[kRecordHead], sum_of(std::span(end).first(kRecordHead)));
-  return write_all(fd_, end, path_);
+  return write_all(fd_.get(), end, path_);
 }
 
 Result<void> UndoFile::flush() {
-  if (::fsync(fd_) != 0) return fail(Error::system(errno, path_ + ": flush to disk"));
+  if (const int errnum = sync_.run(::fsync, fd_.get()))
+    return fail(Error::system(errnum, path_ + ": flush to disk"));
   return {};
 }
 

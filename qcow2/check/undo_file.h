@@ -25,8 +25,11 @@
 #include <span>
 #include <string>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/directory.h"
 #include "qcow2/result.h"
 #include "qcow2/storage.h"
+#include "qcow2/sync_memory.h"
 
 namespace qcow2 {
 
@@ -40,7 +43,7 @@ class UndoFile {
   static Result<std::unique_ptr<UndoFile>> create(const std::string& path, const Storage& image);
   UndoFile(const UndoFile&) = delete;
   UndoFile& operator=(const UndoFile&) = delete;
-  ~UndoFile();
+  ~UndoFile() = default;
 
   const std::string& path() const { return path_; }
   // Both of one length.  Not on the disk before flush ().
@@ -53,11 +56,14 @@ class UndoFile {
   void remove() const noexcept;
 
  private:
-  explicit UndoFile(std::string path) : path_(std::move(path)) {}
+  UndoFile(std::string path, Directory folder, Descriptor fd)
+      : path_(std::move(path)), folder_(std::move(folder)), fd_(std::move(fd)) {}
   Result<void> begin(const Storage& image);
 
   std::string path_;
-  int fd_ = -1;  // owned
+  Directory folder_;  // that the file is in
+  Descriptor fd_;
+  SyncMemory sync_;
   uint64_t records_ = 0;
 };
 

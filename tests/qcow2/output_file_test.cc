@@ -9,6 +9,7 @@
 #include <string>
 
 #include "qcow2/aligned_buffer.h"
+#include "qcow2/hidden_file.h"
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -205,4 +206,83 @@ TEST_CASE("more pieces than the system takes at once are written", "[copy]") {
   REQUIRE_OK((*file)->write_vector(HostOffset(3), pieces));
   REQUIRE_OK((*file)->commit());
   CHECK(text_of(folder / "out") == std::string(3, '\0') + text);
+}
+
+TEST_CASE("what a dead run has left of a file goes, and nothing else", "[copy]") {
+  const TempDirectory folder;
+  const std::string dead = folder / ".out.virt-compact-4194303-7";
+  const std::string alive = folder / ".out.virt-compact-1-0";
+  const std::string foreign = folder / ".out.virt-compact-2-0";
+  for (const std::string& path : {dead, alive, foreign}) support::write_file(path, "half");
+  // Neither of another file, nor of our making.
+  support::write_file(folder / ".outer.virt-compact-1-0", "");
+  support::write_file(folder / ".out.virt-compact-1", "");
+  REQUIRE(::symlink("nowhere", (folder / ".out.virt-compact-3-0").c_str()) == 0);
+  const qcow2::Descriptor living(::open(alive.c_str(), O_RDWR | O_CLOEXEC));
+  REQUIRE(qcow2::mark_alive(living.get()));
+  const bool root = ::geteuid() == 0;
+  if (root) REQUIRE(::chown(foreign.c_str(), 12345, 12345) == 0);
+
+  REQUIRE_OK(OutputFile::create(folder / "out", false));
+  Names left{".out.virt-compact-1", ".out.virt-compact-1-0", ".out.virt-compact-3-0",
+             ".outer.virt-compact-1-0"};
+  if (root) left.insert(left.begin() + 2, ".out.virt-compact-2-0");
+  CHECK(list_directory(folder.path()) == left);
+}
+
+TEST_CASE("a file that is made under a hidden name is no dead run's", "[copy]") {
+  const TempDirectory folder;
+  const auto opened = qcow2::Directory::open(folder.path());
+  REQUIRE_OK(opened);
+  auto hidden = qcow2::create_hidden(*opened, "out");
+  REQUIRE_OK(hidden);
+  qcow2::remove_dead_files(*opened, "out");
+  CHECK(list_directory(folder.path()) == Names{hidden->name});
+  hidden->file.reset();
+  qcow2::remove_dead_files(*opened, "out");
+  CHECK(list_directory(folder.path()).empty());
+}
+
+TEST_CASE("only the file that was there at the start is replaced", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "out", "old");
+  support::write_file(folder / "other", "somebody else's");
+  auto file = OutputFile::create(folder / "out", true);
+  REQUIRE_OK(file);
+  REQUIRE(::rename((folder / "other").c_str(), (folder / "out").c_str()) == 0);
+  REQUIRE_FAILS_WITH((*file)->commit(), "somebody has put another file here");
+  file->reset();
+  CHECK(text_of(folder / "out") == "somebody else's");
+  CHECK(list_directory(folder.path()) == Names{"out"});
+}
+
+TEST_CASE("a folder that is moved away meanwhile gets the file all the same", "[copy]") {
+  const TempDirectory folder;
+  REQUIRE(::mkdir((folder / "a").c_str(), 0700) == 0);
+  auto file = OutputFile::create(folder / "a/out", false);
+  REQUIRE_OK(file);
+  REQUIRE(::rename((folder / "a").c_str(), (folder / "b").c_str()) == 0);
+  REQUIRE(::mkdir((folder / "a").c_str(), 0700) == 0);
+  REQUIRE_OK((*file)->commit());
+  CHECK(list_directory(folder / "a").empty());
+  CHECK(list_directory(folder / "b") == Names{"out"});
+}
+
+TEST_CASE("a link of somebody else in a folder of everybody's is not followed", "[copy]") {
+  if (::geteuid() != 0) {
+    WARN("skipped: links of two users need root");
+    return;
+  }
+  const TempDirectory folder;
+  REQUIRE(::mkdir((folder / "tmp").c_str(), 0700) == 0);
+  REQUIRE(::chmod((folder / "tmp").c_str(), 01777) == 0);
+  support::write_file(folder / "victim", "precious");
+  const std::string link = folder / "tmp/out";
+  REQUIRE(::symlink("../victim", link.c_str()) == 0);
+  REQUIRE(::lchown(link.c_str(), 12345, 12345) == 0);
+  REQUIRE_FAILS_WITH(OutputFile::create(link, false), "exists already");
+  REQUIRE_FAILS_WITH(OutputFile::create(link, true), "is not followed");
+  REQUIRE(::lchown(link.c_str(), 0, 0) == 0);
+  REQUIRE_OK(OutputFile::create(link, true));
+  CHECK(text_of(folder / "victim") == "precious");
 }
