@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "copy/any_source.h"
+#include "qcow2/retry.h"
 
 namespace appliance {
 
@@ -27,7 +28,8 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk) {
   for (const std::string* path : {&disk.given.name, &disk.data_file}) {
     if (path->empty()) continue;
     struct stat status {};
-    if (::stat(path->c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+    if (qcow2::retry(::stat, path->c_str(), &status) != 0 || !S_ISREG(status.st_mode))
+      return std::nullopt;
     figures.length += static_cast<uint64_t>(status.st_size);
     figures.on_disk += static_cast<uint64_t>(status.st_blocks) * 512;
   }
@@ -47,7 +49,7 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
     disk.name = target->name();
     return disk;
   }
-  disk.name = name.name;
+  disk.name = name.shown.empty() ? name.name : name.shown;
   disk.local = true;
   qcow2::OpenOptions options;
   options.format = name.format;

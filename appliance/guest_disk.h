@@ -17,6 +17,7 @@ struct DiskName {
   std::string name;                     // a path or an NBD URI; unless there is a command
   std::vector<std::string> command;     // "[ COMMAND ARGS… ]": a server to start
   std::optional<qcow2::Format> format;  // of a file; without it the content decides
+  std::string shown{};                  // what messages call it; empty: its name
 };
 
 struct GuestDisk {

@@ -15,12 +15,18 @@
 #include "optimize/file_attributes.h"
 #include "qcow2/file_storage.h"
 #include "qcow2/header.h"
+#include "qcow2/retry.h"
+#include "qcow2/took_effect.h"
 
 namespace optimize {
 
+using qcow2::Directory;
 using qcow2::Error;
 using qcow2::fail;
+using qcow2::Failure;
+using qcow2::FileIdentity;
 using qcow2::Result;
+using qcow2::retry;
 
 namespace {
 
@@ -30,53 +36,26 @@ Result<std::string> without_links(const std::string& path) {
   return std::string(real.get());
 }
 
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == 0 ? "/" : path.substr(0, slash);
+// A folder whose names are flushed whenever one changes.
+Result<void> rename_and_flush(const Directory& folder, const std::string& from,
+                              const std::string& to, unsigned flags) {
+  RETURN_IF_ERROR(folder.rename(from, to, flags));
+  return folder.flush();
 }
 
-std::string fresh_name(const std::string& disk) {
-  const size_t slash = disk.rfind('/');
-  return disk.substr(0, slash + 1) + "." + disk.substr(slash + 1) + ".fresh";
+Result<void> remove_and_flush(const Directory& folder, const std::string& name) {
+  RETURN_IF_ERROR(folder.remove(name));
+  return folder.flush();
 }
 
-bool exists(const std::string& path) {
-  struct stat status {};
-  return ::lstat(path.c_str(), &status) == 0;
-}
-
-bool same_file(const std::string& a, const std::string& b) {
-  struct stat first {};
-  struct stat second {};
-  return ::lstat(a.c_str(), &first) == 0 && ::lstat(b.c_str(), &second) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
-Result<void> flush_folder(const std::string& folder) {
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fail(Error::system(errno, folder));
-  const int failed = ::fsync(fd) == 0 ? 0 : errno;
-  ::close(fd);
-  // Some filesystems have no such thing for folders.
-  if (failed != 0 && failed != EINVAL)
-    return fail(Error::system(failed, folder + ": flush to disk"));
-  return {};
-}
-
-Result<void> rename_to(const std::string& from, const std::string& to, unsigned flags) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0)
-    return flush_folder(folder_of(to));
-  return fail(Error::system(errno, fmt::format("{}: rename to {}", from, to)));
-}
-
-Result<void> remove_file(const std::string& path) {
-  if (::unlink(path.c_str()) != 0) return fail(Error::system(errno, path + ": remove"));
-  return flush_folder(folder_of(path));
+Failure not_ours(const std::string& path) {
+  return fail(Error::invalid(
+      path + ": somebody has put another file here meanwhile: see what it is before you go on"));
 }
 
 // Bytes of the disk in the file; nothing: it cannot be read.
-std::optional<uint64_t> disk_size(const std::string& path) {
-  const auto file = qcow2::FileStorage::open_readonly(path);
+std::optional<uint64_t> disk_size(const Directory& folder, const std::string& name) {
+  const auto file = qcow2::FileStorage::open_readonly_in(folder, name);
   if (!file) return std::nullopt;
   if (const auto header = qcow2::Header::read(**file, qcow2::Header::Purpose::kTell))
     return header->size;
@@ -84,25 +63,16 @@ std::optional<uint64_t> disk_size(const std::string& path) {
   return length ? std::optional(*length) : std::nullopt;
 }
 
-// Whether the file at `path` may be a copy of the disk at `disk`, or may have been it.
-bool like_one(const std::string& path, const std::string& disk) {
-  const auto size = disk_size(path);
-  return size && size == disk_size(disk);
-}
-
 // Tries whether a file in `folder` can have the owner that `status` says, rather than to learn it
 // when all is done.
-Result<void> can_be_given_to(const std::string& folder, const struct stat& status) {
-  const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0) return {};  // then it is tried later
-  const int failed = ::fchown(fd, status.st_uid, status.st_gid) == 0 ? 0 : errno;
-  ::close(fd);
-  if (failed == 0) return {};
+Result<void> can_be_given_to(const Directory& folder, const struct stat& status) {
+  const auto file = folder.open_unnamed(0600);
+  // Then it is tried later.
+  if (!file || retry(::fchown, file->get(), status.st_uid, status.st_gid) == 0) return {};
   return fail(Error::system(
-      failed,
-      fmt::format("{}: a file here cannot have the disk's owner, {}:{}: run as that one, or "
-                  "as root",
-                  folder, status.st_uid, status.st_gid)));
+      errno, fmt::format("{}: a file here cannot have the disk's owner, {}:{}: run as that one, or "
+                         "as root",
+                         folder.path(), status.st_uid, status.st_gid)));
 }
 
 // Whether `errnum` is how a filesystem says that it has no such thing.
@@ -111,55 +81,47 @@ bool cannot(int errnum) {
          errnum == EMLINK;
 }
 
-}  // namespace
-
-Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::string> suffix) {
-  DiskSwap swap;
-  ASSIGN_OR_RETURN(swap.disk_, without_links(path));
-  swap.folder_ = folder_of(swap.disk_);
-  swap.fresh_ = fresh_name(swap.disk_);
-  if (suffix) {
-    if (suffix->empty() || suffix->find('/') != std::string::npos)
-      return fail(Error::invalid(fmt::format("'{}' is no suffix for the backup", *suffix)));
-    swap.backup_ = swap.disk_ + *suffix;
-  }
-  swap.fd_ = ::open(swap.disk_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (swap.fd_ < 0) return fail(Error::system(errno, path));
-  struct stat status {};
-  if (::fstat(swap.fd_, &status) != 0) return fail(Error::system(errno, path));
-  if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path + ": is no regular file: nothing can take its place"));
-  // NFS makes of it a lock that wants a writable file, and some filesystems have none: there our
-  // other locks must do.
-  if (::flock(swap.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    return fail(Error::system(
-        EBUSY, path + ": another virt-compact is about to put something in its place"));
-  if (::access(swap.folder_.c_str(), W_OK | X_OK) != 0)
-    return fail(Error::system(errno, swap.folder_ + ": write"));
-  RETURN_IF_ERROR(can_be_given_to(swap.folder_, status));
-  RETURN_IF_ERROR(swap.settle_leftovers());
-  if (!swap.backup_.empty() && exists(swap.backup_))
-    return fail(Error::invalid(fmt::format(
-        "{}: is there already: remove it, or name another suffix (--backup)", swap.backup_)));
-  // Again: a leftover may have been one of them.
-  if (::fstat(swap.fd_, &status) != 0) return fail(Error::system(errno, path));
-  swap.other_names_ = static_cast<unsigned>(status.st_nlink - 1);
-  return swap;
+Result<void> check_suffix(const std::string& suffix) {
+  if (!suffix.empty() && suffix.find('/') == std::string::npos) return {};
+  return fail(Error::invalid(fmt::format("'{}' is no suffix for the backup", suffix)));
 }
 
-DiskSwap::DiskSwap(DiskSwap&& other) noexcept
-    : disk_(std::move(other.disk_)),
-      fresh_(std::move(other.fresh_)),
-      backup_(std::move(other.backup_)),
-      folder_(std::move(other.folder_)),
-      remarks_(std::move(other.remarks_)),
-      other_names_(other.other_names_),
-      fd_(std::exchange(other.fd_, -1)),
-      steps_(other.steps_),
-      exchanged_(other.exchanged_) {}
+}  // namespace
 
-DiskSwap::~DiskSwap() {
-  if (fd_ >= 0) ::close(fd_);
+Result<void> DiskSwap::lock() {
+  ASSIGN_OR_RETURN(old_, folder_.open_file(disk_, O_RDONLY));
+  struct stat status {};
+  if (retry(::fstat, old_.get(), &status) != 0) return fail(Error::system(errno, disk()));
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(disk() + ": is no regular file: nothing can take its place"));
+  // NFS makes of it a lock that wants a writable file, and some filesystems have none: there our
+  // other locks must do.
+  if (retry(::flock, old_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    return fail(Error::system(
+        EBUSY, disk() + ": another virt-compact is about to put something in its place"));
+  if (retry(::faccessat, folder_.fd(), ".", W_OK | X_OK, 0) != 0)
+    return fail(Error::system(errno, folder_.path() + ": write"));
+  return can_be_given_to(folder_, status);
+}
+
+Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::string> suffix) {
+  ASSIGN_OR_RETURN(const std::string disk, without_links(path));
+  ASSIGN_OR_RETURN(Directory folder, Directory::open(Directory::parent_of(disk)));
+  DiskSwap swap(std::move(folder), Directory::name_of(disk));
+  if (suffix) {
+    RETURN_IF_ERROR(check_suffix(*suffix));
+    swap.backup_ = swap.disk_ + *suffix;
+  }
+  RETURN_IF_ERROR(swap.lock());
+  RETURN_IF_ERROR(swap.settle_leftovers());
+  if (!swap.backup_.empty() && swap.folder_.status(swap.backup_))
+    return fail(Error::invalid(fmt::format(
+        "{}: is there already: remove it, or name another suffix (--backup)", swap.backup())));
+  // After that: a leftover may have been one of them.
+  struct stat status {};
+  if (retry(::fstat, swap.old_.get(), &status) != 0) return fail(Error::system(errno, path));
+  swap.other_names_ = static_cast<unsigned>(status.st_nlink - 1);
+  return swap;
 }
 
 // A run that was killed is one of these:
@@ -168,81 +130,99 @@ DiskSwap::~DiskSwap() {
 //     between the steps  DISK.bak is DISK: the link is of no use yet
 //     (exchanged)        .DISK.fresh is the old disk, which is older than DISK: it becomes DISK.bak
 Result<void> DiskSwap::settle_leftovers() {
-  if (!backup_.empty() && same_file(disk_, backup_)) {
-    RETURN_IF_ERROR(remove_file(backup_));
+  if (!backup_.empty() && folder_.holds(backup_, FileIdentity::of(old_.get()))) {
+    RETURN_IF_ERROR(remove_and_flush(folder_, backup_));
     remarks_.push_back(fmt::format(
         "{}: an earlier run was stopped before the swap: it was the disk itself, and is removed",
-        backup_));
+        backup()));
   }
-  struct stat fresh {};
-  if (::lstat(fresh_.c_str(), &fresh) != 0) return {};
-  struct stat disk {};
-  if (::fstat(fd_, &disk) != 0) return fail(Error::system(errno, disk_));
-  if (!S_ISREG(fresh.st_mode) || !like_one(fresh_, disk_))
+  const auto fresh = folder_.status(fresh_);
+  return fresh ? settle_fresh(*fresh) : Result<void>{};
+}
+
+// An exchange leaves the new file with the later birth under the disk's name.  Where that cannot be
+// told for sure, nothing is thrown away.
+Result<bool> DiskSwap::is_older_than_disk() const {
+  struct statx fresh {};
+  struct statx old {};
+  if (retry(::statx, folder_.fd(), fresh_.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BTIME, &fresh) != 0 ||
+      retry(::statx, old_.get(), "", AT_EMPTY_PATH, STATX_BTIME, &old) != 0 ||
+      (fresh.stx_mask & old.stx_mask & STATX_BTIME) == 0)
     return fail(Error::invalid(
-        fresh_ + ": is in the way, and not what a run of this command would have left: move it"));
-  // An exchange leaves the new file with the later birth under the disk's name.  Where that cannot
-  // be told for sure, nothing is thrown away.
-  struct statx fresh_born {};
-  struct statx disk_born {};
-  const bool told =
-      ::statx(AT_FDCWD, fresh_.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BTIME, &fresh_born) == 0 &&
-      ::statx(AT_FDCWD, disk_.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BTIME, &disk_born) == 0 &&
-      (fresh_born.stx_mask & disk_born.stx_mask & STATX_BTIME) != 0;
+        fmt::format("{}: was left by a run that was stopped: remove it if {} is as it should be",
+                    this->fresh(), disk())));
   const auto born = [](const struct statx& it) {
     return std::pair(it.stx_btime.tv_sec, it.stx_btime.tv_nsec);
   };
-  if (!told)
+  return born(fresh) < born(old);
+}
+
+Result<void> DiskSwap::settle_fresh(const struct stat& status) {
+  // It may be a copy of the disk, or may have been it.
+  const auto size = disk_size(folder_, fresh_);
+  if (!S_ISREG(status.st_mode) || !size || size != disk_size(folder_, disk_))
     return fail(Error::invalid(
-        fmt::format("{}: was left by a run that was stopped: remove it if {} is as it should be",
-                    fresh_, disk_)));
-  if (born(fresh_born) >= born(disk_born)) {
-    RETURN_IF_ERROR(remove_file(fresh_));
-    remarks_.push_back(
-        fmt::format("{}: an earlier run was stopped before the swap: its copy is removed", fresh_));
+        fresh() + ": is in the way, and not what a run of this command would have left: move it"));
+  ASSIGN_OR_RETURN(const bool older, is_older_than_disk());
+  if (!older) {
+    RETURN_IF_ERROR(remove_and_flush(folder_, fresh_));
+    remarks_.push_back(fmt::format(
+        "{}: an earlier run was stopped before the swap: its copy is removed", fresh()));
     return {};
   }
   if (backup_.empty())
     return fail(Error::invalid(fmt::format(
         "{}: an earlier run was stopped within the swap: this is the disk as it was before; remove "
         "it, or rename it to keep it",
-        fresh_)));
-  RETURN_IF_ERROR(rename_to(fresh_, backup_, RENAME_NOREPLACE));
+        fresh())));
+  RETURN_IF_ERROR(rename_and_flush(folder_, fresh_, backup_, RENAME_NOREPLACE));
   remarks_.push_back(fmt::format(
       "{}: an earlier run was stopped within the swap: this is the disk as it was before",
-      backup_));
+      backup()));
   return {};
 }
 
-Result<void> DiskSwap::carry_over() {
-  const int fd = ::open(fresh_.c_str(), O_RDWR | O_CLOEXEC);
-  if (fd < 0) return fail(Error::system(errno, fresh_));
-  auto lost = copy_attributes(fd_, fd);
-  const int failed = ::fsync(fd) == 0 ? 0 : errno;
-  ::close(fd);
-  if (!lost) return fail(Error(lost.error()).with_context(fresh_));
-  if (failed != 0) return fail(Error::system(failed, fresh_ + ": flush to disk"));
+Result<void> DiskSwap::carry_over(qcow2::Descriptor fresh) {
+  fresh_file_ = std::move(fresh);
+  if (!folder_.holds(fresh_, FileIdentity::of(fresh_file_.get()))) return not_ours(this->fresh());
+  auto lost = copy_attributes(old_.get(), fresh_file_.get());
+  if (!lost) return fail(std::move(lost).error().with_context(this->fresh()));
+  if (retry(::fsync, fresh_file_.get()) != 0)
+    return fail(Error::system(errno, this->fresh() + ": flush to disk"));
   for (const std::string& name : *lost)
-    remarks_.push_back(fmt::format("{}: the attribute {} cannot be carried over", disk_, name));
+    remarks_.push_back(fmt::format("{}: the attribute {} cannot be carried over", disk(), name));
   return {};
 }
 
 Result<void> DiskSwap::keep_old() {
+  const auto old = FileIdentity::of(old_.get());
+  if (!folder_.holds(disk_, old)) return not_ours(disk());
   if (backup_.empty()) return {};
-  if (::link(disk_.c_str(), backup_.c_str()) == 0) return flush_folder(folder_);
-  if (!cannot(errno))
-    return fail(Error::system(errno, backup_ + ": keep the disk under this name"));
-  RETURN_IF_ERROR(rename_to(fresh_, disk_, RENAME_EXCHANGE));
+  const auto linked = folder_.link(old_.get(), backup_);
+  if (linked) return folder_.flush();
+  if (!cannot(linked.error().errnum()))
+    return fail(
+        Error::system(linked.error().errnum(), backup() + ": keep the disk under this name"));
+  if (!folder_.holds(fresh_, FileIdentity::of(fresh_file_.get()))) return not_ours(fresh());
+  RETURN_IF_ERROR(folder_.rename(fresh_, disk_, RENAME_EXCHANGE));
   exchanged_ = true;
-  return {};
+  if (!folder_.holds(disk_, FileIdentity::of(fresh_file_.get())) || !folder_.holds(fresh_, old))
+    return not_ours(disk());
+  return folder_.flush();
 }
 
 Result<void> DiskSwap::put_fresh() {
-  if (exchanged_) return rename_to(fresh_, backup_, RENAME_NOREPLACE);
-  return rename_to(fresh_, disk_, 0);
+  if (exchanged_) return rename_and_flush(folder_, fresh_, backup_, RENAME_NOREPLACE);
+  const auto fresh = FileIdentity::of(fresh_file_.get());
+  if (!folder_.holds(fresh_, fresh)) return not_ours(this->fresh());
+  if (!folder_.holds(disk_, FileIdentity::of(old_.get()))) return not_ours(disk());
+  RETURN_IF_ERROR(folder_.rename(fresh_, disk_, 0));
+  if (!folder_.holds(disk_, fresh)) return not_ours(disk());
+  return folder_.flush();
 }
 
 Result<bool> DiskSwap::step() {
+  if (!fresh_file_) return fail(Error::invalid(fresh() + ": there is nothing to swap yet"));
   if (steps_ == 0) {
     RETURN_IF_ERROR(keep_old());
   } else if (steps_ == 1) {
@@ -253,59 +233,143 @@ Result<bool> DiskSwap::step() {
 
 Result<void> DiskSwap::run() {
   while (true) {
-    ASSIGN_OR_RETURN(const bool done, step());
-    if (done) return {};
+    const auto done = step();
+    if (done && *done) return {};
+    if (done) continue;
+    const bool swapped = folder_.holds(disk_, FileIdentity::of(fresh_file_.get()));
+    give_up();
+    if (swapped) return qcow2::took_effect(Result<void>(fail(done.error())), state());
+    return fail(Error(done.error()).with_context(state()));
   }
+}
+
+// What is where, for a message.
+std::string DiskSwap::state() const {
+  const auto old = FileIdentity::of(old_.get());
+  if (folder_.holds(disk_, old)) return disk() + " is the disk as it was";
+  std::string text = folder_.holds(disk_, FileIdentity::of(fresh_file_.get()))
+                         ? disk() + " is the new disk"
+                         : disk() + " is neither the disk as it was nor the new one";
+  if (folder_.holds(fresh_, old))
+    text += fmt::format(" and {} the old one, which the next run renames to {}", fresh(), backup());
+  else if (!backup_.empty() && folder_.holds(backup_, old))
+    text += fmt::format(" and {} the old one", backup());
+  return text;
 }
 
 void DiskSwap::give_up() {
-  struct stat old {};
-  struct stat disk {};
-  if (exchanged_ || ::fstat(fd_, &old) != 0 || ::lstat(disk_.c_str(), &disk) != 0 ||
-      old.st_dev != disk.st_dev || old.st_ino != disk.st_ino)
-    return;
-  ::unlink(fresh_.c_str());
-  if (!backup_.empty() && same_file(disk_, backup_)) ::unlink(backup_.c_str());
+  const auto old = FileIdentity::of(old_.get());
+  if (exchanged_ || !folder_.holds(disk_, old)) return;
+  if (folder_.holds(fresh_, FileIdentity::of(fresh_file_.get()))) (void)folder_.remove(fresh_);
+  if (!backup_.empty() && folder_.holds(backup_, old)) (void)folder_.remove(backup_);
 }
 
-Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove) {
-  Rollback result;
-  ASSIGN_OR_RETURN(result.disk, without_links(path));
-  result.backup = result.disk + suffix;
-  if (suffix.empty() || suffix.find('/') != std::string::npos)
-    return fail(Error::invalid(fmt::format("'{}' is no suffix for the backup", suffix)));
-  struct stat status {};
-  if (::lstat(result.backup.c_str(), &status) != 0)
-    return fail(Error::system(errno, result.backup + ": the backup"));
-  if (!S_ISREG(status.st_mode)) return fail(Error::invalid(result.backup + ": is no regular file"));
-  if (same_file(result.disk, result.backup))
-    return fail(Error::invalid(
-        fmt::format("{}: is {} itself: there was no swap", result.backup, result.disk)));
-  // Nobody writes to either of them, nor begins to, until they have changed places.
-  ASSIGN_OR_RETURN(const auto disk, qcow2::FileStorage::open_readonly(result.disk));
-  ASSIGN_OR_RETURN(const auto backup, qcow2::FileStorage::open_readonly(result.backup));
-  constexpr const char* kAdvice = "shut down what uses it";
-  RETURN_IF_ERROR(disk->lock(qcow2::ImageClaim::writing(), kAdvice));
-  RETURN_IF_ERROR(backup->lock(qcow2::ImageClaim::writing(), kAdvice));
+namespace {
 
-  if (::renameat2(AT_FDCWD, result.backup.c_str(), AT_FDCWD, result.disk.c_str(),
-                  RENAME_EXCHANGE) != 0) {
-    if (!cannot(errno))
-      return fail(
-          Error::system(errno, fmt::format("{}: exchange with {}", result.disk, result.backup)));
-    const std::string kept = result.disk + ".rolled-back";
-    if (::link(result.disk.c_str(), kept.c_str()) != 0)
-      return fail(Error::system(errno, kept + ": keep the disk under this name"));
-    RETURN_IF_ERROR(flush_folder(folder_of(result.disk)));
-    RETURN_IF_ERROR(rename_to(result.backup, result.disk, 0));
-    result.backup = kept;
+// The disk and its backup while they change places.
+class Exchange {
+ public:
+  Exchange(Directory folder, std::string disk, const std::string& suffix)
+      : folder_(std::move(folder)), disk_(std::move(disk)), backup_(disk_ + suffix) {}
+
+  Result<Rollback> run(bool remove) {
+    RETURN_IF_ERROR(open());
+    RETURN_IF_ERROR(exchange());
+    if (remove) {
+      // What is removed is what was the disk, and nothing else.
+      if (!folder_.holds(backup_, was_disk_->identity())) return not_ours(path(backup_));
+      RETURN_IF_ERROR(
+          qcow2::took_effect(remove_and_flush(folder_, backup_),
+                             fmt::format("{} is the disk as it was before", path(disk_))));
+    }
+    return Rollback{path(disk_), remove ? "" : path(backup_)};
   }
-  RETURN_IF_ERROR(flush_folder(folder_of(result.disk)));
-  if (remove) {
-    RETURN_IF_ERROR(remove_file(result.backup));
-    result.backup.clear();
+
+ private:
+  std::string path(const std::string& name) const { return folder_.path_to(name); }
+
+  Result<void> open() {
+    const auto status = folder_.status(backup_);
+    if (!status) return fail(Error::system(errno, path(backup_) + ": the backup"));
+    if (!S_ISREG(status->st_mode))
+      return fail(Error::invalid(path(backup_) + ": is no regular file"));
+    ASSIGN_OR_RETURN(was_disk_, qcow2::FileStorage::open_readonly_in(folder_, disk_));
+    ASSIGN_OR_RETURN(was_backup_, qcow2::FileStorage::open_readonly_in(folder_, backup_));
+    if (was_disk_->identity() == was_backup_->identity())
+      return fail(Error::invalid(
+          fmt::format("{}: is {} itself: there was no swap", path(backup_), path(disk_))));
+    // Nobody writes to either of them, nor begins to, until they have changed places.
+    constexpr const char* kAdvice = "shut down what uses it";
+    RETURN_IF_ERROR(was_disk_->lock(qcow2::ImageClaim::writing(), kAdvice));
+    return was_backup_->lock(qcow2::ImageClaim::writing(), kAdvice);
   }
-  return result;
+
+  // A rollback that fails has not happened: one that is tried again after an error would take back
+  // what has.
+  Result<void> exchange() {
+    if (!folder_.holds(disk_, was_disk_->identity())) return not_ours(path(disk_));
+    if (!folder_.holds(backup_, was_backup_->identity())) return not_ours(path(backup_));
+    const auto exchanged = folder_.rename(backup_, disk_, RENAME_EXCHANGE);
+    if (!exchanged && cannot(exchanged.error().errnum())) return replace();
+    if (!exchanged)
+      return fail(Error::system(exchanged.error().errnum(),
+                                fmt::format("{}: exchange with {}", path(disk_), path(backup_))));
+    Result<void> done;
+    if (!folder_.holds(disk_, was_backup_->identity()) ||
+        !folder_.holds(backup_, was_disk_->identity()))
+      done = not_ours(path(disk_));
+    else
+      done = folder_.flush();
+    if (done) return {};
+    if (folder_.rename(backup_, disk_, RENAME_EXCHANGE)) {
+      (void)folder_.flush();
+      return with_context(std::move(done), path(disk_) + " is the disk as it was: no rollback");
+    }
+    return qcow2::took_effect(
+        std::move(done),
+        fmt::format("{} is the disk as it was before, and what was there is {}: do "
+                    "not roll back again",
+                    path(disk_), path(backup_)));
+  }
+
+  // Where names cannot be exchanged: what was the disk gets a third one.
+  Result<void> replace() {
+    const std::string kept = disk_ + ".rolled-back";
+    RETURN_IF_ERROR(with_context(folder_.link(was_disk_->descriptor(), kept),
+                                 "keep the disk under another name"));
+    if (auto renamed = folder_.flush()) {
+      renamed = folder_.rename(backup_, disk_, 0);
+      if (renamed) {
+        backup_ = kept;
+        if (!folder_.holds(disk_, was_backup_->identity())) return not_ours(path(disk_));
+        return qcow2::took_effect(
+            folder_.flush(),
+            fmt::format("{} is the disk as it was before, and what was there is {}", path(disk_),
+                        path(kept)));
+      }
+      (void)folder_.remove(kept);
+      return renamed;
+    } else {
+      (void)folder_.remove(kept);
+      return with_context(std::move(renamed), path(disk_) + " is the disk as it was: no rollback");
+    }
+  }
+
+  Directory folder_;
+  // Names in it.
+  std::string disk_;
+  std::string backup_;
+  std::shared_ptr<qcow2::FileStorage> was_disk_;
+  std::shared_ptr<qcow2::FileStorage> was_backup_;
+};
+
+}  // namespace
+
+Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove) {
+  ASSIGN_OR_RETURN(const std::string disk, without_links(path));
+  RETURN_IF_ERROR(check_suffix(suffix));
+  ASSIGN_OR_RETURN(Directory folder, Directory::open(Directory::parent_of(disk)));
+  return Exchange(std::move(folder), Directory::name_of(disk), suffix).run(remove);
 }
 
 }  // namespace optimize

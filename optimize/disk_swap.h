@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "qcow2/descriptor.h"
+#include "qcow2/directory.h"
 #include "qcow2/result.h"
 
 namespace optimize {
@@ -33,44 +35,50 @@ class DiskSwap {
   // What an earlier run left half-done is brought to an end, which never touches DISK itself, and
   // told in remarks ().
   static qcow2::Result<DiskSwap> plan(const std::string& path, std::optional<std::string> suffix);
-  DiskSwap(DiskSwap&& other) noexcept;
-  DiskSwap& operator=(DiskSwap&&) = delete;
-  ~DiskSwap();
 
-  const std::string& disk() const { return disk_; }      // without symbolic links
-  const std::string& fresh() const { return fresh_; }    // where to put the fresh image
-  const std::string& backup() const { return backup_; }  // empty: none
+  std::string disk() const { return folder_.path_to(disk_); }    // without symbolic links
+  std::string fresh() const { return folder_.path_to(fresh_); }  // where to put the fresh image
+  // Empty: none.
+  std::string backup() const { return backup_.empty() ? backup_ : folder_.path_to(backup_); }
   // Lines for the user.
   const std::vector<std::string>& remarks() const { return remarks_; }
   // Names of the file besides DISK, which would keep the old one.
   unsigned other_names() const { return other_names_; }
 
-  // Gives the fresh image the owner, mode, ACLs, extended attributes and with them the SELinux
-  // label of the disk, and flushes it.  An error if its owner or its ACLs cannot be had; other
-  // attributes that the system does not let us set are told in remarks ().
-  qcow2::Result<void> carry_over();
+  // Takes the fresh image, whose name is fresh (), as the file that it was written as: what has got
+  // that name since is not touched.  Gives it the owner, mode, ACLs, extended attributes and with
+  // them the SELinux label of the disk, and flushes it.  An error if its owner or its ACLs cannot
+  // be had; other attributes that the system does not let us set are told in remarks ().
+  qcow2::Result<void> carry_over(qcow2::Descriptor fresh);
 
-  // The next step; true: it was the last one.
+  // The next step, after carry_over (); true: it was the last one.
   qcow2::Result<bool> step();
-  // All of them.
+  // All of them.  On an error gives up, and says which file is the disk now.
   qcow2::Result<void> run();
   // After a step that failed: takes away what was done, and the fresh image, as long as the disk is
   // the old one.  What is left after an exchange the next run puts right.
   void give_up();
 
  private:
-  DiskSwap() = default;
+  DiskSwap(qcow2::Directory folder, std::string disk)
+      : folder_(std::move(folder)), disk_(std::move(disk)), fresh_("." + disk_ + ".fresh") {}
+  qcow2::Result<void> lock();
   qcow2::Result<void> settle_leftovers();
+  qcow2::Result<void> settle_fresh(const struct stat& fresh);
+  qcow2::Result<bool> is_older_than_disk() const;
   qcow2::Result<void> keep_old();
   qcow2::Result<void> put_fresh();
+  std::string state() const;
 
+  qcow2::Directory folder_;
+  // Names in it.
   std::string disk_;
   std::string fresh_;
   std::string backup_;
-  std::string folder_;
   std::vector<std::string> remarks_;
   unsigned other_names_ = 0;
-  int fd_ = -1;             // owned; the old file, locked with flock against others like us
+  qcow2::Descriptor old_;  // the old file, locked with flock against others like us
+  qcow2::Descriptor fresh_file_;
   unsigned steps_ = 0;      // done
   bool exchanged_ = false;  // .DISK.fresh is the old file
 };
@@ -83,7 +91,7 @@ struct Rollback {
 // Puts the backup of a disk in its place again.  What was there is not lost: the two change places,
 // in one step (or, where the filesystem cannot do that, what was there gets the name
 // DISK.rolled-back first); with `remove` it is removed afterwards.  It is an error when either of
-// them is in use.
+// them is in use.  An error leaves all as it was, or says what is where.
 qcow2::Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove);
 
 }  // namespace optimize

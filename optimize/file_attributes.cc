@@ -9,11 +9,14 @@
 #include <cerrno>
 #include <cstring>
 
+#include "qcow2/retry.h"
+
 namespace optimize {
 
 using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
+using qcow2::retry;
 
 namespace {
 
@@ -22,7 +25,7 @@ constexpr const char* kAccessList = "system.posix_acl_access";
 Result<std::vector<std::string>> attribute_names(int fd) {
   std::vector<char> text(1024);
   ssize_t length = 0;
-  while ((length = ::flistxattr(fd, text.data(), text.size())) < 0 && errno == ERANGE)
+  while ((length = retry(::flistxattr, fd, text.data(), text.size())) < 0 && errno == ERANGE)
     text.resize(text.size() * 2);
   if (length < 0) {
     if (errno == ENOTSUP) return std::vector<std::string>{};
@@ -37,7 +40,7 @@ Result<std::vector<std::string>> attribute_names(int fd) {
 Result<std::vector<char>> attribute(int fd, const std::string& name) {
   std::vector<char> value(1024);
   ssize_t length = 0;
-  while ((length = ::fgetxattr(fd, name.c_str(), value.data(), value.size())) < 0 &&
+  while ((length = retry(::fgetxattr, fd, name.c_str(), value.data(), value.size())) < 0 &&
          errno == ERANGE)
     value.resize(value.size() * 2);
   if (length < 0) return fail(Error::system(errno, fmt::format("read attribute {}", name)));
@@ -50,14 +53,14 @@ Result<std::vector<char>> attribute(int fd, const std::string& name) {
 Result<std::vector<std::string>> copy_attributes(int from, int to) {
   struct stat wanted {};
   struct stat now {};
-  if (::fstat(from, &wanted) != 0 || ::fstat(to, &now) != 0)
+  if (retry(::fstat, from, &wanted) != 0 || retry(::fstat, to, &now) != 0)
     return fail(Error::system(errno, "look at the file"));
   if ((wanted.st_uid != now.st_uid || wanted.st_gid != now.st_gid) &&
-      ::fchown(to, wanted.st_uid, wanted.st_gid) != 0)
+      retry(::fchown, to, wanted.st_uid, wanted.st_gid) != 0)
     return fail(Error::system(
         errno, fmt::format("give it the owner {}:{} of the disk", wanted.st_uid, wanted.st_gid)));
   // After the owner, who may take bits away; before ACLs, which are behind those of the group.
-  if (::fchmod(to, wanted.st_mode & 07777) != 0)
+  if (retry(::fchmod, to, wanted.st_mode & 07777) != 0)
     return fail(Error::system(errno, "give it the mode of the disk"));
 
   ASSIGN_OR_RETURN(const auto names, attribute_names(from));
@@ -65,14 +68,14 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
   std::vector<std::string> lost;
   for (const std::string& name : names) {
     ASSIGN_OR_RETURN(const auto value, attribute(from, name));
-    if (::fsetxattr(to, name.c_str(), value.data(), value.size(), 0) == 0) continue;
+    if (retry(::fsetxattr, to, name.c_str(), value.data(), value.size(), 0) == 0) continue;
     if (name == kAccessList) return fail(Error::system(errno, "give it the ACL of the disk"));
     lost.push_back(name);
   }
   // What it got from its folder, and the disk has not.
   for (const std::string& name : others) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    if (::fremovexattr(to, name.c_str()) != 0 && name == kAccessList)
+    if (retry(::fremovexattr, to, name.c_str()) != 0 && name == kAccessList)
       return fail(Error::system(errno, "take the ACL from it that its folder gives"));
   }
   return lost;

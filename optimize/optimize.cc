@@ -17,12 +17,15 @@
 #include "qcow2/check/repair.h"
 #include "qcow2/create_image.h"
 #include "qcow2/overlay_search.h"
+#include "qcow2/retry.h"
 #include "tune/running_domains.h"
 
 namespace optimize {
 
+using qcow2::Directory;
 using qcow2::Error;
 using qcow2::fail;
+using qcow2::FileIdentity;
 using qcow2::Result;
 
 namespace {
@@ -51,19 +54,24 @@ class FirstFinding final : public qcow2::CheckObserver {
   std::string first_;
 };
 
-// A file that goes when the object does.
+// A file that we have made, and that goes when the object does; no other one that has got its name.
 class Temporary {
  public:
-  explicit Temporary(std::string path) : path_(std::move(path)) {}
+  // `file` is open for as long as the object lives.
+  Temporary(std::string path, int file) : path_(std::move(path)), file_(FileIdentity::of(file)) {}
   Temporary(const Temporary&) = delete;
   Temporary& operator=(const Temporary&) = delete;
   ~Temporary() {
-    if (!path_.empty()) ::unlink(path_.c_str());
+    if (path_.empty()) return;
+    const auto folder = Directory::open(Directory::parent_of(path_));
+    const std::string name = Directory::name_of(path_);
+    if (folder && folder->holds(name, file_)) (void)folder->remove(name);
   }
   void keep() { path_.clear(); }
 
  private:
   std::string path_;
+  const std::optional<FileIdentity> file_;
 };
 
 // What is made meanwhile is nobody else's to read: it gets its owner and mode when it is whole.
@@ -87,7 +95,7 @@ std::string hidden(const std::string& path, const char* ending) {
 
 Result<void> measure(const std::string& path, DiskFigures& figures) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
   figures.length = static_cast<uint64_t>(status.st_size);
@@ -111,9 +119,11 @@ class Run {
     RETURN_IF_ERROR(clear_overlay(trimmed_disk));
     if (options_.trim) {
       RETURN_IF_ERROR(look_for_overlays());
-      source = trimmed_disk;
-      overlay.emplace(source);
-      auto trimmed = trim(source);
+      RETURN_IF_ERROR(make_overlay(trimmed_disk));
+      overlay.emplace(trimmed_disk, overlay_.get());
+      // By its descriptor: whoever may write to the folder can give its name to another image.
+      source = qcow2::path_of_descriptor(overlay_.get(), ::getpid());
+      auto trimmed = trim(trimmed_disk, source);
       if (!trimmed) {
         if (!options_.keep_going || trimmed.error().kind() == Error::Kind::kCancelled)
           return fail(std::move(trimmed).error());
@@ -127,11 +137,11 @@ class Run {
     if (!copied) {
       // One with a backing file has its name before it is verified; that of an output may be of
       // something else, which was there.
-      if (swap_) ::unlink(destination.c_str());
+      if (swap_) qcow2::retry(::unlink, destination.c_str());
       return fail(std::move(copied).error());
     }
     // From here on it is there, under a name.
-    Temporary fresh(destination);
+    Temporary fresh(destination, report_.copied.file ? report_.copied.file->get() : -1);
     overlay.reset();
     // Somebody who takes no locks, or does not ask libvirt.
     RETURN_IF_ERROR(unchanged_->check());
@@ -211,7 +221,7 @@ class Run {
     if (uri || output == "-" || output == "null:")
       return fail(Error::invalid(output + ": the result is a file: use virt-compact copy"));
     struct stat status {};
-    if (::stat(output.c_str(), &status) != 0) return {};
+    if (qcow2::retry(::stat, output.c_str(), &status) != 0) return {};
     if (!S_ISREG(status.st_mode))
       return fail(Error::invalid(output + ": is no regular file: use virt-compact copy"));
     if (!options_.overwrite)
@@ -344,23 +354,22 @@ class Run {
 
   // What a killed run left.
   Result<void> clear_overlay(const std::string& path) {
-    struct stat status {};
-    if (::lstat(path.c_str(), &status) != 0) return {};
-    {
-      ASSIGN_OR_RETURN(const auto left, qcow2::FileStorage::open_readonly(path));
-      RETURN_IF_ERROR(left->lock(qcow2::ImageClaim::writing(), "another run is at work"));
-      const auto header = qcow2::Header::read(*left, qcow2::Header::Purpose::kTell);
-      if (!S_ISREG(status.st_mode) || !header || header->cluster_bits != kOverlayClusterBits ||
-          !header->extended_l2() || header->backing_file != disk_)
-        return fail(Error::invalid(
-            path + ": is in the way, and not what a run of this command would have left: move it"));
-    }
-    if (::unlink(path.c_str()) != 0) return fail(Error::system(errno, path + ": remove"));
+    ASSIGN_OR_RETURN(const Directory folder, Directory::open(Directory::parent_of(path)));
+    const std::string name = Directory::name_of(path);
+    if (!folder.status(name)) return {};
+    ASSIGN_OR_RETURN(const auto left, qcow2::FileStorage::open_readonly_in(folder, name));
+    RETURN_IF_ERROR(left->lock(qcow2::ImageClaim::writing(), "another run is at work"));
+    const auto header = qcow2::Header::read(*left, qcow2::Header::Purpose::kTell);
+    if (!header || header->cluster_bits != kOverlayClusterBits || !header->extended_l2() ||
+        header->backing_file != disk_ || !folder.holds(name, left->identity()))
+      return fail(Error::invalid(
+          path + ": is in the way, and not what a run of this command would have left: move it"));
+    RETURN_IF_ERROR(folder.remove(name));
     observer_.warning(fmt::format("{}: an earlier run was stopped: its overlay is removed", path));
     return {};
   }
 
-  Result<void> trim(const std::string& overlay) {
+  Result<void> make_overlay(const std::string& path) {
     begin("trim", "Making an overlay to trim the guest in");
     qcow2::BuildOptions build;
     build.size = report_.virtual_size;
@@ -368,12 +377,15 @@ class Run {
     build.extended_l2 = true;
     build.backing_file = disk_;
     build.backing_format = qcow2::to_string(report_.format);
-    {
-      const PrivateFiles mine;
-      RETURN_IF_ERROR(qcow2::create_image(overlay, build));
-    }
+    const PrivateFiles mine;
+    ASSIGN_OR_RETURN(overlay_, qcow2::create_image(path, build));
+    return {};
+  }
+
+  // `overlay`: the name of the overlay that can be opened as `path`.
+  Result<void> trim(const std::string& overlay, const std::string& path) {
     appliance::TrimOptions trimming = options_.trimming;
-    trimming.disks = {{overlay, {}, qcow2::Format::kQcow2}};
+    trimming.disks = {{path, {}, qcow2::Format::kQcow2, overlay}};
     trimming.overlay = true;
     ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
     for (const auto& space : report_.trimmed->spaces) {
@@ -434,16 +446,15 @@ class Run {
                       ? "Putting it in the place of the disk"
                       : fmt::format("Putting it in the place of the disk, which becomes {}",
                                     swap_->backup()));
-    RETURN_IF_ERROR(swap_->carry_over());
+    if (!report_.copied.file)
+      return fail(Error::invalid(swap_->fresh() + ": is no file that could be swapped"));
+    RETURN_IF_ERROR(swap_->carry_over(std::move(*report_.copied.file)));
     tell_remarks();
     return unchanged_->check();
   }
 
   Result<void> put_in_place() {
-    if (auto swapped = swap_->run(); !swapped) {
-      swap_->give_up();
-      return swapped;
-    }
+    RETURN_IF_ERROR(swap_->run());
     report_.result = swap_->disk();
     report_.backup = swap_->backup();
     return {};
@@ -459,7 +470,8 @@ class Run {
   std::optional<qcow2::Chain> chain_;   // keeps its locks
   std::optional<Unchanged> unchanged_;  // its files
   std::optional<DiskSwap> swap_;
-  size_t told_ = 0;  // of its remarks
+  qcow2::Descriptor overlay_;  // the file, whatever has its name
+  size_t told_ = 0;            // of its remarks
   OptimizeReport report_;
 };
 

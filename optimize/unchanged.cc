@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "qcow2/retry.h"
+
 namespace optimize {
 
 using qcow2::Error;
@@ -30,7 +32,8 @@ Result<Unchanged> Unchanged::since_now(const qcow2::Chain& chain) {
   Unchanged now;
   for (const auto& file : chain.files()) {
     struct stat status {};
-    if (::stat(file->name().c_str(), &status) != 0) return fail(Error::system(errno, file->name()));
+    if (qcow2::retry(::stat, file->name().c_str(), &status) != 0)
+      return fail(Error::system(errno, file->name()));
     now.files_.push_back({file->name(), status});
   }
   return now;
@@ -39,7 +42,8 @@ Result<Unchanged> Unchanged::since_now(const qcow2::Chain& chain) {
 Result<void> Unchanged::check() const {
   for (const File& file : files_) {
     struct stat status {};
-    if (::stat(file.name.c_str(), &status) != 0) return fail(Error::system(errno, file.name));
+    if (qcow2::retry(::stat, file.name.c_str(), &status) != 0)
+      return fail(Error::system(errno, file.name));
     if (!same_file(status, file.status))
       return fail(Error::protocol(
           EBUSY, fmt::format("{}: is another file than at the start: nothing is put in its place",

@@ -1,5 +1,6 @@
 #include "optimize/disk_swap.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -7,6 +8,7 @@
 
 #include <filesystem>
 
+#include "qcow2/directory.h"
 #include "tests/catch_text.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
@@ -30,6 +32,11 @@ void put(const std::string& path, const std::string& text) {
   support::write_file(path, text);
 }
 
+// What is under the name of the fresh image, as the file that it is.
+qcow2::Descriptor fresh_file(const DiskSwap& swap) {
+  return qcow2::Descriptor(::open(swap.fresh().c_str(), O_RDWR | O_CLOEXEC));
+}
+
 // Swaps with the fresh content "new", as far as `steps`, in a process that ends right there.
 void swap_and_die(const std::string& disk, std::optional<std::string> suffix, unsigned steps) {
   const pid_t child = ::fork();
@@ -38,7 +45,7 @@ void swap_and_die(const std::string& disk, std::optional<std::string> suffix, un
     auto swap = DiskSwap::plan(disk, suffix);
     if (!swap) ::_exit(1);
     support::write_file(swap->fresh(), std::string("new"));
-    if (!swap->carry_over()) ::_exit(2);
+    if (!swap->carry_over(fresh_file(*swap))) ::_exit(2);
     for (unsigned i = 0; i < steps; ++i)
       if (!swap->step()) ::_exit(3);
     ::_exit(0);
@@ -61,7 +68,7 @@ TEST_CASE("a swap keeps the old disk beside the new one", "[swap]") {
   REQUIRE_OK(swap);
   CHECK(swap->other_names() == 0);
   put(swap->fresh(), "new");
-  REQUIRE_OK(swap->carry_over());
+  REQUIRE_OK(swap->carry_over(fresh_file(*swap)));
   REQUIRE_OK(swap->run());
   CHECK(content(disk) == "new");
   CHECK(content(disk + ".bak") == "old");
@@ -76,6 +83,7 @@ TEST_CASE("a swap without a backup leaves only the new disk", "[swap]") {
   auto swap = DiskSwap::plan(disk, std::nullopt);
   REQUIRE_OK(swap);
   put(swap->fresh(), "new");
+  REQUIRE_OK(swap->carry_over(fresh_file(*swap)));
   REQUIRE_OK(swap->run());
   CHECK(content(disk) == "new");
   CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator{}) == 1);
@@ -101,6 +109,7 @@ TEST_CASE("killed between any two steps, the disk is the old or the new one, and
     CHECK(again->other_names() == 0);
     CHECK_FALSE(fs::exists(again->fresh()));
     put(again->fresh(), "newer");
+    REQUIRE_OK(again->carry_over(fresh_file(*again)));
     REQUIRE_OK(again->run());
     CHECK(content(disk) == "newer");
     CHECK(content(disk + ".bak") == "old");
@@ -128,7 +137,7 @@ TEST_CASE("owner, mode, ACL and attributes go with the disk", "[swap]") {
   REQUIRE_OK(swap);
   put(swap->fresh(), "new");
   ::setxattr(swap->fresh().c_str(), "user.folder", "x", 1, 0);
-  REQUIRE_OK(swap->carry_over());
+  REQUIRE_OK(swap->carry_over(fresh_file(*swap)));
   REQUIRE_OK(swap->run());
   CHECK(swap->remarks().empty());
   struct stat after {};
@@ -198,4 +207,64 @@ TEST_CASE("a disk that is in use is not rolled back", "[swap]") {
                               folder / "log");
   support::wait_for_greeting(socket);
   REQUIRE_FAILS_WITH(roll_back(disk, ".bak", false), "in use by qemu-nbd");
+}
+
+TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk";
+  const std::string victim = folder / "victim";
+  put(disk, "old");
+  put(victim, "secret");
+  REQUIRE(::chmod(victim.c_str(), 0600) == 0);
+  REQUIRE(::chmod(disk.c_str(), 0666) == 0);
+  const bool root = ::geteuid() == 0;
+  if (root) REQUIRE(::chown(disk.c_str(), 12345, 12345) == 0);
+  // At which moment: before anything is carried over, before each step.
+  const unsigned moment = GENERATE(0U, 1U, 2U);
+  const bool file = GENERATE(false, true);
+  CAPTURE(moment, file);
+
+  auto swap = DiskSwap::plan(disk, ".bak");
+  REQUIRE_OK(swap);
+  put(swap->fresh(), "new");
+  auto fresh = fresh_file(*swap);
+  const auto plant = [&] {
+    fs::remove(swap->fresh());
+    if (file)
+      fs::create_hard_link(victim, swap->fresh());
+    else
+      fs::create_symlink("victim", swap->fresh());
+  };
+  const char* const kComplaint = "somebody has put another file here";
+  if (moment == 0) {
+    plant();
+    REQUIRE_FAILS_WITH(swap->carry_over(std::move(fresh)), kComplaint);
+  } else {
+    REQUIRE_OK(swap->carry_over(std::move(fresh)));
+    if (moment == 2) REQUIRE_OK(swap->step());
+    plant();
+    const auto swapped = swap->run();
+    REQUIRE_FAILS_WITH(swapped, kComplaint);
+    CHECK_THAT(swapped.error().message(), Catch::Contains("is the disk as it was"));
+  }
+  CHECK(content(disk) == "old");
+  struct stat status {};
+  REQUIRE(::stat(victim.c_str(), &status) == 0);
+  CHECK(status.st_uid == ::geteuid());
+  CHECK((status.st_mode & 07777) == 0600);
+  CHECK(content(victim) == "secret");
+}
+
+TEST_CASE("a disk that is another file since is not replaced", "[swap]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk";
+  put(disk, "old");
+  auto swap = DiskSwap::plan(disk, ".bak");
+  REQUIRE_OK(swap);
+  put(swap->fresh(), "new");
+  REQUIRE_OK(swap->carry_over(fresh_file(*swap)));
+  put(folder / "other", "somebody else's");
+  fs::rename(folder / "other", disk);
+  REQUIRE_FAILS_WITH(swap->run(), "somebody has put another file here");
+  CHECK(content(disk) == "somebody else's");
 }

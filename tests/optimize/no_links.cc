@@ -12,6 +12,7 @@
 namespace {
 
 using Open = int (*)(const char*, int, ...);
+using OpenAt = int (*)(int, const char*, int, ...);
 using Rename = int (*)(int, const char*, int, const char*, unsigned);
 
 template <typename Function>
@@ -19,12 +20,9 @@ Function next(const char* name) {
   return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
 }
 
-int open_named(const char* function, const char* path, int flags, mode_t mode) {
-  if ((flags & O_TMPFILE) == O_TMPFILE) {
-    errno = EOPNOTSUPP;
-    return -1;
-  }
-  return next<Open>(function)(path, flags, mode);
+bool has_no_name(int flags) {
+  errno = EOPNOTSUPP;
+  return (flags & O_TMPFILE) == O_TMPFILE;
 }
 
 mode_t mode_of(int flags, va_list list) {
@@ -44,13 +42,21 @@ EXPORTED int linkat(int /*from*/, const char* /*name*/, int /*to*/, const char* 
   return -1;
 }
 
-// As all of the command calls it: open64, by the C library's headers.
+// As all of the command calls them: open64 and openat64, by the C library's headers.
 EXPORTED int open(const char* path, int flags, ...) {
   va_list list;
   va_start(list, flags);
   const mode_t mode = mode_of(flags, list);
   va_end(list);
-  return open_named("open64", path, flags, mode);
+  return has_no_name(flags) ? -1 : next<Open>("open64")(path, flags, mode);
+}
+
+EXPORTED int openat(int folder, const char* path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  const mode_t mode = mode_of(flags, list);
+  va_end(list);
+  return has_no_name(flags) ? -1 : next<OpenAt>("openat64")(folder, path, flags, mode);
 }
 
 EXPORTED int renameat2(int from, const char* name, int to, const char* other, unsigned flags) {

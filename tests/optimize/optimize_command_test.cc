@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -536,4 +537,40 @@ TEST_CASE("a disk that others stand on is not trimmed", "[optimize]") {
   CHECK_FALSE(fs::exists(base + ".bak"));
   // Nothing changes for them without.
   REQUIRE(optimize({"-q", base}).ok());
+}
+
+TEST_CASE("root gives no file of its own away in a folder of somebody else's", "[optimize]") {
+  if (::geteuid() != 0) {
+    WARN("skipped: it takes root to give files away");
+    return;
+  }
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  const std::string victim = folder / "victim";
+  const std::string fresh = folder / ".disk.fresh";
+  support::write_file(victim, std::string("secret"));
+  REQUIRE(::chmod(victim.c_str(), 0600) == 0);
+  REQUIRE(::chown(disk.c_str(), 12345, 12345) == 0);
+  REQUIRE(::chown(folder.path().c_str(), 12345, 12345) == 0);
+  // As that user would: a link in the place of the result, as soon as it has its name.
+  std::atomic<bool> done = false;
+  std::thread planter([&] {
+    std::error_code ignored;
+    while (!done) {
+      if (!fs::exists(fs::symlink_status(fresh, ignored))) continue;
+      fs::create_symlink("victim", folder / "link", ignored);
+      fs::rename(folder / "link", fresh, ignored);
+      return;
+    }
+  });
+  const auto outcome = optimize({"-q", disk});
+  done = true;
+  planter.join();
+  INFO(outcome.describe());
+  struct stat status {};
+  REQUIRE(::stat(victim.c_str(), &status) == 0);
+  CHECK(status.st_uid == 0);
+  CHECK((status.st_mode & 07777) == 0600);
+  CHECK(support::read_file(victim).size() == 6);
+  run_ok({"qemu-img", "check", "-q", disk});
 }
