@@ -7,6 +7,7 @@
 #include <span>
 
 #include "qcow2/output_file.h"
+#include "qcow2/retry.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -54,6 +55,7 @@ void MapCommand::add_options(CLI::App& app) {
       app, "--svg", "PICTURE", svg_,
       [](const std::string& text) -> Result<std::string> { return text; },
       "draw the order in the file against the guest's");
+  add_switch(app, "--force", force_, "replace PICTURE if it is there");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   names_.add_options(app);
 }
@@ -63,6 +65,7 @@ void MapCommand::check() const {
   if (file_ == "-") throw UsageError("a pipe has no map: give the path of the image");
   if (!svg_.empty() && (start_ != 0 || length_))
     throw UsageError("--svg draws the whole disk: without -s and -l");
+  if (force_ && svg_.empty()) throw UsageError("--force is about the PICTURE of --svg");
 }
 
 Result<int> MapCommand::run(const Console& console) {
@@ -117,7 +120,7 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
 // What is looked at must not be replaced by its picture.
 Result<void> MapCommand::check_picture(const AnySource& source) const {
   struct stat picture {};
-  if (::stat(svg_.c_str(), &picture) != 0 || !source.local()) return {};
+  if (qcow2::retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};
   for (const auto& file : source.local()->chain().files())
     if (file->identity() == qcow2::FileStorage::Identity{picture.st_dev, picture.st_ino})
       return fail(Error::invalid(
@@ -138,7 +141,7 @@ Result<void> MapCommand::write_picture(const Console& console, const AnySource& 
     subject.file_size = subject.disk_size;
   }
   RETURN_IF_ERROR(check_picture(source));
-  ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(svg_, true));
+  ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(svg_, force_));
 
   MapPicture picture(subject);
   ProgressDisplay progress(console.manner());

@@ -37,6 +37,7 @@ class MapCommand final : public Command {
   std::optional<qcow2::Format> format_;
   std::optional<Output> output_;
   std::string svg_;
+  bool force_ = false;
   uint64_t start_ = 0;              // bytes
   std::optional<uint64_t> length_;  // bytes
   QemuNames names_;

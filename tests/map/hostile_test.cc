@@ -42,7 +42,7 @@ void check_ends(const std::vector<std::string>& command) {
 void check_all(const std::string& path, const std::string& picture) {
   check_ends({"info", "--output=json", "--backing-chain", path});
   check_ends({"map", "--output=json", path});
-  check_ends({"map", "--svg", picture, path});
+  check_ends({"map", "--force", "--svg", picture, path});
 }
 
 }  // namespace
@@ -64,7 +64,8 @@ TEST_CASE("good images that are rare are looked at", "[hostile]") {
     const auto info = run_limited({"info", "--output=json", corner.path});
     INFO(info.describe());
     CHECK(info.ok());
-    const auto map = run_limited({"map", "--svg", pictures / "picture.svg", corner.path});
+    const auto map =
+        run_limited({"map", "--force", "--svg", pictures / "picture.svg", corner.path});
     INFO(map.describe());
     CHECK(map.ok());
   }

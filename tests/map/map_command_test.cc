@@ -170,6 +170,25 @@ TEST_CASE("map fails as qemu-img does, and says where", "[map]") {
   CHECK(support::run({"qemu-img", "map", "--output=json", path}).exit_code == 1);
 }
 
+TEST_CASE("a picture takes the place of nothing without --force", "[map]") {
+  const support::TempDirectory folder;
+  const std::string image = folder / "image.qcow2";
+  const std::string victim = folder / "victim";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "1M"});
+  support::write_file(victim, std::string("precious"));
+  std::filesystem::create_symlink("victim", folder / "link");
+  for (const std::string& name : {victim, folder / "link"}) {
+    const auto outcome = run_tool({"map", "--svg", name, image});
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains("exists already: use --force"));
+    CHECK(support::read_file(victim).size() == 8);
+  }
+  CHECK(run_tool({"map", "--force", image}).exit_code == 1);
+  CHECK(run_tool({"map", "--force", "--svg", victim, image}).ok());
+  CHECK(support::read_file(victim).size() > 100);
+}
+
 TEST_CASE("map of 16 TiB is done at once", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
