@@ -445,7 +445,9 @@ Result<void> Job::verify_copy(const std::string& path) {
     return {};
   }
   forget_cached(path);
-  ASSIGN_OR_RETURN(const auto copy, LocalSource::open(path, {format_, "", false}));
+  // It may have no name yet.
+  ASSIGN_OR_RETURN(const auto copy, with_context(LocalSource::open(path, {format_, "", false}),
+                                                 options_.destination));
   if (keeps_backing()) {
     ASSIGN_OR_RETURN(const std::string base, backing_path());
     RETURN_IF_ERROR(copy->keep_backing(base, worker_.geometry.cluster_size()));

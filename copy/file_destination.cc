@@ -119,8 +119,6 @@ Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::st
   if (!build.data_file.empty()) {
     ASSIGN_OR_RETURN(const std::string where, qcow2::resolve_name(path, build.data_file));
     RETURN_IF_ERROR(check_data_file(where, path));
-    struct stat status {};
-    if (qcow2::retry(::stat, where.c_str(), &status) != 0) it->fresh_data_ = where;
     ASSIGN_OR_RETURN(it->data_, with_context(OutputTarget::open(where, overwrite), "data file"));
     data = &it->data_->storage();
   }
@@ -159,10 +157,12 @@ std::optional<std::string> Qcow2Destination::path_to_read() const {
 }
 
 Result<void> Qcow2Destination::complete() {
-  if (data_) RETURN_IF_ERROR(data_->complete());
-  auto completed = target_.complete();
-  // Of no use to anybody.
-  if (!completed && !fresh_data_.empty()) qcow2::retry(::unlink, fresh_data_.c_str());
+  if (!data_) return target_.complete();
+  auto completed = data_->complete();
+  if (completed) completed = target_.complete();
+  // Data without its image is of no use; an image without its data is lost.
+  const bool has_image = !target_.file() || target_.file()->has_name();
+  if (!completed && !has_image && data_->file()) data_->file()->take_back();
   return completed;
 }
 

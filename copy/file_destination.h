@@ -62,7 +62,6 @@ class Qcow2Destination final : public Destination {
 
   OutputTarget target_;
   std::optional<OutputTarget> data_;
-  std::string fresh_data_;  // where that is, if nothing was there before
   qcow2::BuildOptions build_;
   const Preallocation preallocation_;
   std::unique_ptr<Qcow2Sink> sink_;

@@ -10,6 +10,7 @@
 
 #include "qcow2/backing_name.h"
 #include "qcow2/retry.h"
+#include "qcow2/took_effect.h"
 #include "qcow2/zero.h"
 
 namespace copy {
@@ -165,6 +166,15 @@ Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chai
                   snapshots == 1 ? "it" : "them")));
 }
 
+// From here on the backing file is not needed any more, whether the change is on the disk or not.
+Result<void> drop_name(const std::string& path, qcow2::Storage& storage) {
+  auto dropped = qcow2::drop_backing_name(storage);
+  if (dropped) return dropped;
+  const auto now = qcow2::Header::read(storage, qcow2::Header::Purpose::kTell);
+  if (!now || !now->backing_file.empty()) return with_context(std::move(dropped), path);
+  return qcow2::took_effect(std::move(dropped), path + " has all of its disk, and no backing file");
+}
+
 }  // namespace
 
 Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
@@ -196,8 +206,9 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
                 path +
                 ": still needs its backing file, and reads as it did; run it again to go on"));
   RETURN_IF_ERROR(closed);
-  RETURN_IF_ERROR(with_context(qcow2::drop_backing_name(*chain.storage()), path));
-  RETURN_IF_ERROR(measure(path, summary.length_after, summary.blocks_after));
+  RETURN_IF_ERROR(drop_name(path, *chain.storage()));
+  RETURN_IF_ERROR(qcow2::took_effect(measure(path, summary.length_after, summary.blocks_after),
+                                     path + " has all of its disk, and no backing file"));
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }

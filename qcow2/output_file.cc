@@ -352,10 +352,16 @@ Result<void> OutputFile::replace() {
   return {};
 }
 
+void OutputFile::take_back() {
+  if (has_name_ && !replaced_ && folder_.holds(target_, FileIdentity::of(fd_.get())))
+    (void)folder_.remove(target_);
+}
+
 Result<void> OutputFile::commit() {
   RETURN_IF_ERROR(set_owner_and_mode());
   RETURN_IF_ERROR(flush());
   RETURN_IF_ERROR(replaced_ ? replace() : give_name());
+  has_name_ = true;
   // Renaming goes by the name, which is anybody's who may write to the folder.
   if (!folder_.holds(target_, FileIdentity::of(fd_.get())))
     return fail(

@@ -68,6 +68,11 @@ class OutputFile final : public Storage {
   // that comes when the file has its name says so.
   Result<void> commit();
 
+  // Whether it has its name, even if commit () has failed then.
+  bool has_name() const { return has_name_; }
+  // Takes its name away again, if it has replaced nothing.
+  void take_back();
+
   // What the file takes: its length and its blocks, bytes.
   struct Size {
     uint64_t length;
@@ -116,7 +121,8 @@ class OutputFile final : public Storage {
   std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back
   Descriptor direct_fd_;              // the same file with O_DIRECT, or nothing
   mode_t mode_ = 0;                   // that it gets with its name, if it replaces nothing
-  std::string hidden_;                // the temporary name, if it has one
+  bool has_name_ = false;
+  std::string hidden_;  // the temporary name, if it has one
   SyncMemory sync_;
 };
 

@@ -11,6 +11,7 @@
 #include "qcow2/l2_entry.h"
 #include "qcow2/recount.h"
 #include "qcow2/refcount_writer.h"
+#include "qcow2/took_effect.h"
 
 namespace qcow2 {
 
@@ -234,10 +235,15 @@ Result<void> SnapshotEditor::settle() {
 }
 
 // After an operation that came to nothing: what it has counted is counted no more.  Where that does
-// not work either, the image is as sound as a crash would have left it.
-Result<void> SnapshotEditor::undo(Result<void> failed) {
-  if (!failed) (void)settle();
-  return failed;
+// not work either, the image is as sound as a crash would have left it.  The header says whether it
+// has come to something all the same: then the error tells `state`.
+Result<void> SnapshotEditor::undo(Result<void> result, const std::function<bool()>& happened,
+                                  const std::string& state) {
+  if (result) return result;
+  (void)settle();
+  if (reload() && happened())
+    return took_effect(std::move(result), fmt::format("{}: {}", image_->name(), state));
+  return result;
 }
 
 Result<void> SnapshotEditor::create_as(Snapshot snapshot) {
@@ -283,7 +289,13 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   ASSIGN_OR_RETURN(const References active,
                    References::find_disk(*image_, header.l1_table, header.l1_entries));
   RETURN_IF_ERROR(check_room(active));
-  RETURN_IF_ERROR(undo(create_as(std::move(snapshot))));
+  RETURN_IF_ERROR(undo(
+      create_as(std::move(snapshot)),
+      [&] {
+        return std::any_of(snapshots().begin(), snapshots().end(),
+                           [&](const Snapshot& it) { return it.id == id; });
+      },
+      fmt::format("snapshot '{}' is there, with the id {}", name, id)));
   return id;
 }
 
@@ -297,11 +309,14 @@ Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
   rest.erase(rest.begin() + (found - snapshots().data()));
   begin(kPassesOfRemove);
   RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
-  return undo([&]() -> Result<void> {
+  const auto removed = [&]() -> Result<void> {
     RETURN_IF_ERROR(mark_dirty(true));
     RETURN_IF_ERROR(put_snapshots(rest));
     return settle();
-  }());
+  };
+  return undo(
+      removed(), [&] { return snapshots().size() == rest.size(); },
+      fmt::format("snapshot '{}' is removed", id_or_name));
 }
 
 Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
@@ -340,7 +355,10 @@ Result<void> SnapshotEditor::apply(std::string_view id_or_name) {
   const Snapshot snapshot = *found;
   begin(kPassesOfApply);
   RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
-  return undo(apply_as(snapshot));
+  const HostOffset before = image_->header().l1_table;
+  return undo(
+      apply_as(snapshot), [&] { return image_->header().l1_table != before; },
+      fmt::format("the disk is that of snapshot '{}'", id_or_name));
 }
 
 Result<void> SnapshotEditor::close() {

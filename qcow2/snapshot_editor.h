@@ -81,7 +81,8 @@ class SnapshotEditor {
   Result<void> put_snapshots(const std::vector<Snapshot>& snapshots);
   Result<void> drop_table(HostOffset at, uint64_t bytes);
   Result<void> settle();
-  Result<void> undo(Result<void> failed);
+  Result<void> undo(Result<void> result, const std::function<bool()>& happened,
+                    const std::string& state);
   Result<std::vector<std::byte>> l1_without_copied(HostOffset at, uint64_t entries) const;
   Result<void> create_as(Snapshot snapshot);
   Result<void> apply_as(const Snapshot& snapshot);

@@ -1,7 +1,9 @@
 // Errors that come when what was asked for has happened already.
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "qcow2/result.h"
 
@@ -13,8 +15,8 @@ namespace qcow2 {
 template <typename T>
 Result<T> took_effect(Result<T> result, std::string_view state) {
   if (result) return result;
-  return fail(std::move(result).error().with_context(
-      std::string(state) + ", but it is not certain that this outlasts a loss of power"));
+  return fail(std::move(result).error().with_context(std::string(state) +
+                                                     ", but an error came after that"));
 }
 
 }  // namespace qcow2

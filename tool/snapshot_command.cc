@@ -7,6 +7,7 @@
 #include "copy/copier.h"
 #include "qcow2/printable.h"
 #include "qcow2/retry.h"
+#include "qcow2/took_effect.h"
 #include "tool/arguments.h"
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
@@ -130,7 +131,10 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   } else {
     RETURN_IF_ERROR(editor->apply(apply_));
   }
-  RETURN_IF_ERROR(editor->close());
+  RETURN_IF_ERROR(qcow2::took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,
+                                                                  !create_.empty()   ? "there"
+                                                                  : !remove_.empty() ? "removed"
+                                                                                     : "applied")));
   progress.finish();
   const FileSize after = measure(disk_);
   if (console.manner().quiet || !create_.empty() || after.blocks >= before.blocks) return {};

@@ -1,0 +1,40 @@
+#include "qcow2/sync_memory.h"
+
+#include <cerrno>
+
+#include "tests/catch.h"
+
+namespace {
+
+int calls = 0;
+
+// Is interrupted twice, fails once, and works from then on: as the kernel tells of a failure.
+int sync_once_failing(int /*fd*/) {
+  ++calls;
+  errno = calls <= 2 ? EINTR : EIO;
+  return calls <= 3 ? -1 : 0;
+}
+
+int sync_interrupted(int /*fd*/) {
+  errno = EINTR;
+  return ++calls < 3 ? -1 : 0;
+}
+
+}  // namespace
+
+TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
+  calls = 0;
+  qcow2::SyncMemory memory;
+  CHECK(memory.run(sync_once_failing, 0) == EIO);
+  CHECK(calls == 3);
+  // The kernel would say that all is well.
+  CHECK(memory.run(sync_once_failing, 0) == EIO);
+  CHECK(sync_once_failing(0) == 0);
+}
+
+TEST_CASE("a flush that is interrupted is made again, and is no failure", "[sync]") {
+  calls = 0;
+  qcow2::SyncMemory memory;
+  CHECK(memory.run(sync_interrupted, 0) == 0);
+  CHECK(calls == 3);
+}
