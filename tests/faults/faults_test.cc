@@ -1,0 +1,137 @@
+// Every call below a command that writes is made to fail, one in each run: see faults.cc.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <set>
+
+#include "tests/catch.h"
+#include "tests/faults/scenarios.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_directory.h"
+
+using faults::Fault;
+using faults::Scenario;
+using support::TempDirectory;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value ? value : "";
+}
+
+struct Calls {
+  std::map<std::string, unsigned> counted;  // by kind
+  bool failed = false;                      // whether the fault has happened
+};
+
+Calls read_report(const std::string& path) {
+  Calls calls;
+  std::ifstream report(path);
+  std::string line;
+  while (std::getline(report, line)) {
+    ++calls.counted[line.substr(0, line.find(' '))];
+    if (line.ends_with(" failed")) calls.failed = true;
+  }
+  return calls;
+}
+
+// Runs the scenario in a fresh copy of its folder, and has it judged.
+Calls run_once(const Scenario& scenario, const std::string& prepared, const Fault& fault) {
+  const TempDirectory where;
+  const std::string folder = where / "work";
+  fs::copy(prepared, folder);
+  const std::string report = where / "report";
+  support::RunOptions how;
+  how.directory = folder;
+  how.environment = {"LD_PRELOAD=" + variable("VIRT_COMPACT_FAULTS"),
+                     "VIRT_COMPACT_FAULT_FOLDER=" + folder, "VIRT_COMPACT_FAULT_REPORT=" + report,
+                     "ASAN_OPTIONS=verify_asan_link_order=0"};
+  if (fault.number > 0)
+    how.environment.push_back(
+        fmt::format("VIRT_COMPACT_FAULT={}:{}:{}", fault.kind, fault.number, fault.errnum));
+  const auto outcome = support::run(scenario.command, how);
+  const Calls calls = read_report(report);
+  INFO(outcome.describe());
+  faults::judge(scenario, outcome, folder, prepared, fault, calls.failed);
+  return calls;
+}
+
+// Which of `count` calls are made to fail: all, or some that are far apart, and the last ones,
+// where things have taken effect.
+std::set<unsigned> chosen(unsigned count, bool all) {
+  std::set<unsigned> numbers;
+  const unsigned step = all ? 1 : std::max(1U, count / 2);
+  for (unsigned i = 1; i <= count; i += step) numbers.insert(i);
+  for (unsigned i = count; i > 0 && i + 2 > count; --i) numbers.insert(i);
+  return numbers;
+}
+
+void run_all(const Scenario& scenario, bool all) {
+  const TempDirectory folder;
+  const std::string prepared = folder / "prepared";
+  fs::create_directory(prepared);
+  scenario.prepare(prepared);
+  INFO(scenario.name);
+  const Calls calls = run_once(scenario, prepared, {});
+  // Or the library was not loaded.
+  REQUIRE(calls.counted.contains("open"));
+  std::string line = scenario.name + ":";
+  for (const auto& [kind, count] : calls.counted) {
+    unsigned failed = 0;
+    std::vector<int> errnums{kind == "sync" || kind == "read" ? EIO : ENOSPC};
+    if (kind == "open" || kind == "link" || kind == "rename") errnums = {EACCES};
+    if (kind == "lock") errnums.clear();  // a filesystem without locks is no error
+    if (all && (kind == "sync" || kind == "space" || kind == "write")) errnums = {EIO, ENOSPC};
+    errnums.push_back(EINTR);
+    for (const int errnum : errnums) {
+      for (const unsigned number : chosen(count, all)) {
+        CAPTURE(kind, number, errnum);
+        if (run_once(scenario, prepared, {kind, number, errnum}).failed) ++failed;
+      }
+    }
+    line += fmt::format(" {} {}", kind, failed);
+  }
+  WARN(line);
+}
+
+}  // namespace
+
+TEST_CASE("no call that fails harms a disk, and each failure is told", "[faults]") {
+  const bool all = variable("VIRT_COMPACT_FAULTS_ALL") == "1";
+  const std::string only = variable("VIRT_COMPACT_FAULTS_ONLY");
+  for (const Scenario& scenario : faults::scenarios())
+    if (only.empty() || only == scenario.name) run_all(scenario, all);
+}
+
+TEST_CASE("a server that could not flush once says so to all who ask", "[faults]") {
+  const unsigned number = GENERATE(1U, 2U);
+  CAPTURE(number);
+  const TempDirectory where;
+  const std::string folder = where / "work";
+  fs::create_directory(folder);
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder + "/disk.qcow2", "1M"});
+  support::RunOptions how;
+  how.directory = folder;
+  how.environment = {"LD_PRELOAD=" + variable("VIRT_COMPACT_FAULTS"),
+                     "VIRT_COMPACT_FAULT_FOLDER=" + folder,
+                     fmt::format("VIRT_COMPACT_FAULT=sync:{}:{}", number, EIO),
+                     "ASAN_OPTIONS=verify_asan_link_order=0"};
+  const auto outcome = support::run(
+      {"nbdkit", "-U", "-", variable("VIRT_COMPACT_PLUGIN"), "file=disk.qcow2", "--run",
+       "for it in 1 2 3; do qemu-io -f raw -t none -c 'write -q 0 64k' -c flush \"$uri\" && "
+       "echo flushed; done"},
+      how);
+  INFO(outcome.describe());
+  // The kernel says of the next flush that all is well; neither a client that comes later nor the
+  // end of the server may.
+  CHECK(outcome.out.find("flushed") == std::string::npos);
+  CHECK(outcome.err.find("nbdkit: error: ") != std::string::npos);
+}
