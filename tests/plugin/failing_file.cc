@@ -1,5 +1,6 @@
 // Stands before the C library in a server (LD_PRELOAD): calls that change an image, or read it,
-// fail when the test says so.
+// fail when the test says so.  Flushes work: one that has failed is never forgotten, see
+// tests/faults.
 #include "tests/plugin/failing_file.h"
 
 #include <dlfcn.h>
@@ -96,13 +97,4 @@ EXPORTED int ftruncate64(int fd, off64_t length) noexcept {
   return fate(fd, false) == Fate::kFails ? -1 : real(fd, length);
 }
 
-EXPORTED int fdatasync(int fd) {
-  static const auto real = next<int(int)>("fdatasync");
-  return fate(fd, false) == Fate::kFails ? -1 : real(fd);
-}
-
-EXPORTED int fsync(int fd) {
-  static const auto real = next<int(int)>("fsync");
-  return fate(fd, false) == Fate::kFails ? -1 : real(fd);
-}
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)
