@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 
 namespace faults {
@@ -327,10 +328,40 @@ Scenario serving(const std::string& name, const std::string& flag, const std::st
       [](const std::string& folder) { return complaint_of(folder, "disk.qcow2"); }};
 }
 
+// What it writes is anything: only that the image is sound counts.
+Scenario benching() {
+  return {"bench -w",
+          tool({"bench", "-q", "-w", "--yes", "-c", "20", "-d", "1", "disk.qcow2"}),
+          "disk.qcow2",
+          [](const std::string& folder) { make_disk(folder, "disk"); },
+          [](const std::string&) { return true; },
+          [](const std::string& folder) { return complaint_of(folder, "disk.qcow2"); },
+          {},
+          {},
+          {"error"}};
+}
+
+// The disk reads the same at any moment.
+Scenario punching() {
+  return {
+      "punch",
+      tool({"punch", "-q", "[", "nbdkit", variable("VIRT_COMPACT_PLUGIN"), "file=disk.qcow2", "]"}),
+      "disk.qcow2",
+      [](const std::string& folder) {
+        make_references(folder);
+        make_disk(folder, "disk", true);
+      },
+      is_new("disk.qcow2"),
+      old_or_new("disk.qcow2"),
+      {},
+      {},
+      {"error"}};
+}
+
 }  // namespace
 
 std::vector<Scenario> scenarios() {
-  return {
+  std::vector<Scenario> all{
       copying("copy", {}, "result.qcow2"),
       copying("copy -c", {"-c"}, "result.qcow2"),
       copying("copy -O raw", {"-O", "raw"}, "result.raw"),
@@ -347,9 +378,14 @@ std::vector<Scenario> scenarios() {
       flattening_in_place(),
       checking(),
       tuning(),
-      serving("plugin, flush", "", "flush"),
-      serving("plugin, FUA", "-f", "read -q 0 512"),
+      benching(),
   };
+  // With a sanitizer, the server needs its library in front of all others.
+  if (support::nbdkit_command().size() > 1) return all;
+  all.push_back(serving("plugin, flush", "", "flush"));
+  all.push_back(serving("plugin, FUA", "-f", "read -q 0 512"));
+  all.push_back(punching());
+  return all;
 }
 
 }  // namespace faults
