@@ -286,3 +286,15 @@ TEST_CASE("a link of somebody else in a folder of everybody's is not followed", 
   REQUIRE_OK(OutputFile::create(link, true));
   CHECK(text_of(folder / "victim") == "precious");
 }
+
+TEST_CASE("a scratch file needs no name, whatever has it", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "victim", "precious");
+  REQUIRE(::symlink("victim", (folder / "scratch").c_str()) == 0);
+  auto file = OutputFile::create_scratch(folder.path(), "scratch");
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->write(HostOffset(0), bytes_of("spool")));
+  file->reset();
+  CHECK(list_directory(folder.path()) == Names{"scratch", "victim"});
+  CHECK(text_of(folder / "victim") == "precious");
+}
