@@ -9,6 +9,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/signals.h"
+#include "tool/size_text.h"
 #include "tool/step_lines.h"
 #include "tune/definition_file.h"
 #include "tune/libvirt_domain.h"
@@ -23,10 +24,20 @@ using qcow2::Result;
 
 namespace {
 
+constexpr const char* kOldLibvirt =
+    "discard_granularity is kept by libvirt 10.0 and later; an older one drops it";
+
+bool sets_granularity(const tune::Tuning& tuning) {
+  for (const tune::DiskReport& disk : tuning.disks)
+    for (const tune::Change& it : disk.changes)
+      if (it.attribute == "discard_granularity") return true;
+  return false;
+}
+
 auto setting(std::optional<std::string> tune::Settings::*which) {
   return [which](const std::string& text) -> Result<std::optional<std::string>> {
     if (text == "keep") return std::optional<std::string>{};
-    tune::Settings alone{{}, {}, {}, {}, {}};
+    tune::Settings alone{{}, {}, {}, {}, {}, true, {}};
     alone.*which = text;
     RETURN_IF_ERROR(tune::check(alone));
     return std::optional(text);
@@ -81,6 +92,19 @@ void TuneCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--detect-zeroes", "MODE", settings_.detect_zeroes,
                     setting(&tune::Settings::detect_zeroes),
                     "unmap (the default), on, off, or keep");
+  app.add_option_function<std::string>(
+         "--discard-granularity",
+         [this](const std::string& text) {
+           settings_.keep_granularity = text == "keep";
+           settings_.discard_granularity.reset();
+           if (text == "keep" || text == "auto") return;
+           const auto size = parse_power_of_two(text, 512, 64 << 20, "from 512 to 64M");
+           if (!size) throw UsageError("--discard-granularity: " + size.error().message());
+           settings_.discard_granularity = *size;
+         },
+         "auto (the default: 64k for Windows), SIZE, or keep")
+      ->type_name("SIZE")
+      ->take_last();
   add_output_option(app, json_, "human (the default) or json");
 }
 
@@ -135,6 +159,7 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
   ASSIGN_OR_RETURN(const std::string text, tune::read_definition(domain()));
   ASSIGN_OR_RETURN(result.tuning, tune::tune(text, domain(), settings_));
   result.diff = tune::unified_diff(text, result.tuning.text, domain());
+  if (sets_granularity(result.tuning)) result.notes.emplace_back(kOldLibvirt);
   if (tune::is_libvirts_own(domain())) {
     const std::string why =
         domain() +
@@ -158,7 +183,18 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
   ASSIGN_OR_RETURN(const auto state, domain.state());
   // What is shown has no passwords in it.
   ASSIGN_OR_RETURN(const std::string shown, domain.definition(false));
-  ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings_));
+  tune::Settings settings = settings_;
+  ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+  if (sets_granularity(result.tuning)) {
+    ASSIGN_OR_RETURN(const bool known, domain.knows_granularity());
+    if (!known && settings.discard_granularity)
+      return fail(Error::unsupported(result.name + ": " + kOldLibvirt));
+    if (!known) {
+      settings.keep_granularity = true;
+      result.notes.emplace_back(kOldLibvirt);
+      ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+    }
+  }
   result.diff = tune::unified_diff(shown, result.tuning.text, "domain.xml");
   result.running = state.running;
   if (state.transient)
@@ -168,10 +204,10 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
                        "that it is started from"));
   if (apply_ && result.tuning.changes() > 0) {
     ASSIGN_OR_RETURN(const std::string whole, domain.definition(true));
-    ASSIGN_OR_RETURN(const tune::Tuning tuned, tune::tune(whole, result.name, settings_));
+    ASSIGN_OR_RETURN(const tune::Tuning tuned, tune::tune(whole, result.name, settings));
     RETURN_IF_ERROR(domain.define(tuned.text));
     ASSIGN_OR_RETURN(const std::string now, domain.definition(false));
-    ASSIGN_OR_RETURN(const tune::Tuning again, tune::tune(now, result.name, settings_));
+    ASSIGN_OR_RETURN(const tune::Tuning again, tune::tune(now, result.name, settings));
     if (again.changes() > 0)
       return fail(Error::unsupported(
           result.name + ": libvirt took the definition, and did not keep all that was set"));

@@ -124,6 +124,7 @@ std::string tune_report_json(const TuneResult& result) {
     it["advice"] = disk.advice;
     json["disks"].push_back(std::move(it));
   }
+  json["windows"] = result.tuning.windows;
   json["notes"] = result.notes;
   json["diff"] = result.diff;
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";

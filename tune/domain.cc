@@ -13,10 +13,25 @@ const std::string* DiskDriver::find(std::string_view name) const {
   return it == names.end() ? nullptr : &values[static_cast<size_t>(it - names.begin())];
 }
 
+bool Domain::is_windows() const {
+  if (!os.empty()) return os.starts_with("http://microsoft.com/win");
+  return hyperv || local_time;
+}
+
 namespace {
 
 // Where the reader is: what is inside of anything else is of no interest.
-enum class Place { kOutside, kDomain, kDevices, kDisk, kBehindDisk, kOther };
+enum class Place {
+  kOutside,
+  kDomain,
+  kMetadata,
+  kFeatures,
+  kClock,
+  kDevices,
+  kDisk,
+  kBehindDisk,
+  kOther
+};
 
 class Reader final : public XmlScanner::Handler {
  public:
@@ -33,8 +48,25 @@ class Reader final : public XmlScanner::Handler {
             tag.whole.begin,
             fmt::format("<{}> is no libvirt domain: that begins with <domain>", name));
       place = Place::kDomain;
+    } else if (above == Place::kMetadata) {
+      place = Place::kMetadata;
+      // Other programs' elements, with prefixes of their own.
+      if (name.substr(name.find(':') + 1) == "os" && domain_.os.empty())
+        domain_.os = value_of(tag, "id");
     } else if (!value_of(tag, "xmlns").empty()) {
       // Somebody else's, whatever it is called.
+    } else if (above == Place::kDomain && name == "metadata") {
+      place = Place::kMetadata;
+    } else if (above == Place::kDomain && name == "features") {
+      place = Place::kFeatures;
+    } else if (above == Place::kFeatures && name == "hyperv") {
+      domain_.hyperv = true;
+    } else if (above == Place::kDomain && name == "clock") {
+      place = Place::kClock;
+      domain_.local_time = value_of(tag, "offset") == "localtime";
+    } else if (above == Place::kClock && name == "timer") {
+      if (value_of(tag, "name") == "hypervclock" && value_of(tag, "present") != "no")
+        domain_.hyperv = true;
     } else if (above == Place::kDomain && name == "devices") {
       place = Place::kDevices;
     } else if (above == Place::kDevices && name == "disk") {
@@ -98,14 +130,14 @@ class Reader final : public XmlScanner::Handler {
 
   void part_of_disk(std::string_view name, const XmlTag& tag) {
     DomainDisk& disk = domain_.disks.back();
-    if (name == "driver") {
+    if (name == "driver" || name == "blockio") {
       DiskDriver driver;
       driver.tag = tag;
       for (const XmlAttribute& it : tag.attributes) {
         driver.names.emplace_back(slice(it.name));
         driver.values.push_back(decode_value(slice(it.value)));
       }
-      disk.drivers.push_back(std::move(driver));
+      (name == "driver" ? disk.drivers : disk.blockio).push_back(std::move(driver));
     } else if (name == "source") {
       for (const char* key : {"file", "dev", "name", "volume", "dir", "path"})
         if (disk.source.empty()) disk.source = value_of(tag, key);

@@ -35,6 +35,7 @@ struct DomainDisk {
   std::string controller;  // the number of the one that its address names; empty: not said
   bool read_only = false;
   std::vector<DiskDriver> drivers;  // one, unless somebody made a mistake
+  std::vector<DiskDriver> blockio;  // the <blockio>, taken apart in the same way; at most one
 };
 
 struct DomainController {
@@ -46,6 +47,13 @@ struct DomainController {
 struct Domain {
   std::vector<DomainDisk> disks;
   std::vector<DomainController> controllers;
+  std::string os;           // libosinfo's name of what runs there; empty: not said
+  bool hyperv = false;      // it is given what only Windows makes use of
+  bool local_time = false;  // its clock is as Windows wants it
+
+  // Whether Windows runs there: as libosinfo's metadata says, and if there is none, as the features
+  // and the clock do.
+  bool is_windows() const;
 };
 
 // `name` is what to call the text in messages.

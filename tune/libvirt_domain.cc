@@ -76,6 +76,14 @@ Result<LibvirtDomain::State> LibvirtDomain::state() const {
   return state;
 }
 
+Result<bool> LibvirtDomain::knows_granularity() const {
+  constexpr unsigned long kSince = 10'000'000;  // 10.0.0, as virConnectGetLibVersion counts
+  unsigned long version = 0;
+  if (virConnectGetLibVersion(connection_.get(), &version) != 0)
+    return qcow2::fail(last_error(name_));
+  return version >= kSince;
+}
+
 Result<void> LibvirtDomain::define(const std::string& xml) {
   const std::unique_ptr<_virDomain, FreeDomain> defined(
       virDomainDefineXML(connection_.get(), xml.c_str()));

@@ -34,6 +34,9 @@ class LibvirtDomain {
   };
   qcow2::Result<State> state() const;
 
+  // Whether this libvirt keeps the granularity of a <blockio>, or drops it without a word.
+  qcow2::Result<bool> knows_granularity() const;
+
   // Puts `xml` in place of the definition.  What runs goes on as it is.
   qcow2::Result<void> define(const std::string& xml);
 

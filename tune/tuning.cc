@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <map>
 
 namespace tune {
@@ -126,6 +127,56 @@ Edit edit_for(const DiskDriver& driver, std::string_view attribute, const std::s
   return {{at, at}, fmt::format(" {}={}{}{}", attribute, quote, value, quote)};
 }
 
+// Whether Windows goes by the granularity of such a disk.
+bool is_thin(const DiskReport& report) {
+  return report.bus == "scsi" || report.bus == "virtio";
+}
+
+// What the disk's granularity should be; nothing: it stays.
+std::optional<uint64_t> granularity_of(const Domain& domain, const DomainDisk& disk,
+                                       const DiskReport& report, const Settings& settings) {
+  if (settings.keep_granularity) return std::nullopt;
+  if (settings.discard_granularity) return settings.discard_granularity;
+  const bool set =
+      !disk.blockio.empty() && disk.blockio.front().find("discard_granularity") != nullptr;
+  const bool trims = value_after(disk.drivers.front(), "discard", settings.discard) == "unmap";
+  if (!domain.is_windows() || !is_thin(report) || set || !trims) return std::nullopt;
+  return kWindowsGranularity;
+}
+
+// Between the start of its line and `at`, if there is nothing else.
+std::string indentation(std::string_view text, size_t at) {
+  const size_t line = at == 0 ? std::string_view::npos : text.rfind('\n', at - 1);
+  if (line == std::string_view::npos) return "";
+  const std::string_view between = text.substr(line, at - line);
+  return between.find_first_not_of(" \t\n") == std::string_view::npos ? std::string(between) : "";
+}
+
+Result<void> tune_granularity(std::string_view text, const DomainDisk& disk, uint64_t granularity,
+                              DiskReport& report, std::vector<Edit>& edits) {
+  const std::string value = fmt::format("{}", granularity);
+  if (disk.blockio.empty()) {
+    const size_t at = disk.drivers.front().tag.whole.begin;
+    report.changes.push_back({"discard_granularity", "", value});
+    edits.push_back(
+        {{at, at},
+         fmt::format("<blockio discard_granularity='{}'/>{}", value, indentation(text, at))});
+    return {};
+  }
+  const DiskDriver& blockio = disk.blockio.front();
+  const std::string* const old = blockio.find("discard_granularity");
+  if (old && *old == value) return {};
+  const std::string* const sector = blockio.find("logical_block_size");
+  const uint64_t size = sector ? std::strtoull(sector->c_str(), nullptr, 10) : 0;
+  if (size != 0 && granularity % size != 0)
+    return qcow2::fail(Error::invalid(
+        fmt::format("disk {}: a granularity of {} is no multiple of its logical_block_size, {}",
+                    disk.target, value, *sector)));
+  report.changes.push_back({"discard_granularity", old ? *old : "", value});
+  edits.push_back(edit_for(blockio, "discard_granularity", value));
+  return {};
+}
+
 std::string edited(std::string_view text, const std::vector<Edit>& edits) {
   // New attributes of one tag are all at one place, and keep their order.
   std::multimap<size_t, const Edit*> in_order;
@@ -173,6 +224,7 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
       return qcow2::fail(
           Error::invalid(fmt::format("{}: there is no disk with target '{}'", name, target)));
   Tuning tuning;
+  tuning.windows = domain.is_windows();
   std::vector<Edit> edits;
   for (const DomainDisk& disk : domain.disks) {
     DiskReport report;
@@ -198,6 +250,9 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
         report.changes.push_back({wish.attribute, old ? *old : "", *value});
         edits.push_back(edit_for(driver, wish.attribute, *value));
       }
+      if (const auto granularity = granularity_of(domain, disk, report, settings))
+        RETURN_IF_ERROR(with_context(tune_granularity(text, disk, *granularity, report, edits),
+                                     fmt::format("{}: line {}", name, disk.line)));
       report.advice = advice_for(domain, disk, report, settings);
     }
     tuning.disks.push_back(std::move(report));

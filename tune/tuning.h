@@ -1,6 +1,7 @@
 // What a domain's disks should be like, and what has to change in its text for that.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,11 @@ struct Settings {
   std::optional<std::string> detect_zeroes = "unmap";
   std::optional<std::string> cache = "none";
   std::optional<std::string> io = "native";
+
+  // Of the <blockio>: what a guest may trim at once, bytes.  Nothing: what suits Windows, on the
+  // disks of one, where none is set.
+  std::optional<uint64_t> discard_granularity = {};
+  bool keep_granularity = false;  // whatever is there stays
 
   // Only the disks with these targets ("vda"); empty: all of them.
   std::vector<std::string> targets;
@@ -42,8 +48,13 @@ struct DiskReport {
   std::vector<std::string> advice;
 };
 
+// A cluster of most images.  With QEMU's 4 KiB, Windows's ReTrim moves data about, or trims nothing
+// (virtio-win issues 666 and 1574).
+inline constexpr uint64_t kWindowsGranularity = 64 << 10;
+
 struct Tuning {
-  std::string text;  // the definition as it should be
+  std::string text;      // the definition as it should be
+  bool windows = false;  // it is taken for one of Windows
   std::vector<DiskReport> disks;
 
   size_t changes() const;

@@ -139,6 +139,82 @@ TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
 
 namespace {
 
+// A definition of a guest, with `about` it, and a QCOW2 disk that is as it should be.
+std::string guest(const std::string& about, const std::string& rest,
+                  const std::string& bus = "scsi") {
+  return "<domain>" + about + "<devices>\n  <disk>\n    <driver type='qcow2' " + kWanted + "/>\n" +
+         rest + "    <target dev='sda' bus='" + bus + "'/>\n  </disk></devices></domain>";
+}
+
+constexpr const char* kBlockio = "    <blockio discard_granularity='65536'/>\n";
+
+// Where it is put: before the <driver>.
+std::string with_blockio(const std::string& text) {
+  std::string result = text;
+  return result.insert(result.find("    <driver"), kBlockio);
+}
+
+std::string osinfo(const std::string& id) {
+  return "<metadata><libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/"
+         "domain/1.0'><libosinfo:os id='" +
+         id + "'/></libosinfo:libosinfo></metadata>";
+}
+
+}  // namespace
+
+TEST_CASE("Windows gets a granularity that its ReTrim gets on with", "[tuning]") {
+  const std::string windows = GENERATE(
+      osinfo("http://microsoft.com/win/10"), std::string("<features><hyperv/></features>"),
+      std::string("<clock offset='localtime'/>"),
+      std::string("<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>"));
+  CAPTURE(windows);
+  for (const std::string bus : {"scsi", "virtio"}) {
+    const std::string before = guest(windows, "", bus);
+    const auto tuning = tuned(before);
+    CHECK(tuning.windows);
+    CHECK(tuning.text == with_blockio(before));
+    REQUIRE(tuning.changes() == 1);
+    CHECK(tuning.disks[0].changes[0].attribute == "discard_granularity");
+    CHECK(tuned(tuning.text).changes() == 0);
+  }
+  // An IDE disk is trimmed in another way.
+  CHECK(tuned(guest(windows, "", "sata")).changes() == 0);
+  // What somebody has set stays, also where there is more of it.
+  CHECK(tuned(guest(windows, "<blockio discard_granularity='4096'/>")).changes() == 0);
+  CHECK(tuned(guest(windows, "<blockio logical_block_size='4096'/>")).text ==
+        guest(windows, "<blockio logical_block_size='4096' discard_granularity='65536'/>"));
+  Settings settings;
+  settings.discard = "ignore";
+  settings.detect_zeroes = "off";
+  CHECK_THAT(tuned(guest(windows, ""), settings).text, !Catch::Contains("granularity"));
+  settings = {};
+  settings.keep_granularity = true;
+  CHECK(tuned(guest(windows, ""), settings).changes() == 0);
+}
+
+TEST_CASE("who is not Windows gets a granularity only if asked for", "[tuning]") {
+  const std::string other =
+      GENERATE(osinfo("http://debian.org/debian/12") + "<features><hyperv/></features>",
+               std::string("<clock offset='utc'><timer name='hypervclock' present='no'/></clock>"),
+               std::string("<x:features xmlns:x='u'><hyperv/></x:features>"), std::string());
+  CAPTURE(other);
+  CHECK_FALSE(tuned(guest(other, "")).windows);
+  CHECK(tuned(guest(other, "")).changes() == 0);
+  Settings settings;
+  settings.discard_granularity = 2 << 20;
+  CHECK_THAT(tuned(guest(other, ""), settings).text,
+             Catch::Contains("<blockio discard_granularity='2097152'/>"));
+  CHECK(tuned(guest(other, "<blockio discard_granularity='4096'/>"), settings).text ==
+        guest(other, "<blockio discard_granularity='2097152'/>"));
+  settings.discard_granularity = 512;
+  const auto wrong =
+      tune::tune(guest(other, "<blockio logical_block_size='4096'/>"), "x", settings);
+  REQUIRE_FALSE(wrong);
+  CHECK_THAT(wrong.error().message(), Catch::Contains("no multiple of its logical_block_size"));
+}
+
+namespace {
+
 // A definition with everything around the disks that could go wrong, and what it should become.
 struct Made {
   std::string before;
