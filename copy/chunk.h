@@ -22,6 +22,7 @@ struct Chunk {
     };
     Kind kind = Kind::kHole;
     bool passed_through = false;  // the stream is the source's own
+    bool was_compressed = false;  // in the source, or a part of it was
     uint32_t packed_at = 0;       // kCompressed: bytes, from the start of `packed`
     uint32_t packed_length = 0;   // kCompressed: bytes
     qcow2::HostOffset host;       // kData, kCompressed: where the builder wants it

@@ -89,6 +89,13 @@ bool ClusterWorker::can_pass_through(const LocalSource& source, const Extent& ex
          extent.length == cluster_size;
 }
 
+void ClusterWorker::mark_compressed(const Extent& extent, Chunk& chunk) const {
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  const uint64_t at = extent.guest - options_.geometry.start_of(chunk.first);
+  const uint64_t last = (at + extent.length - 1) / cluster_size;
+  for (uint64_t i = at / cluster_size; i <= last; ++i) chunk.clusters[i].was_compressed = true;
+}
+
 // The stream becomes the cluster's, unless it turns out to be zeros, or not to be shorter than
 // plain.
 Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent& extent,
@@ -127,6 +134,7 @@ Result<void> ClusterWorker::read(const LocalSource& source, Chunk& chunk) {
   const qcow2::GuestOffset begin = options_.geometry.start_of(chunk.first);
   for (const Extent& extent : chunk.extents) {
     if (extent.reads_as_zero()) continue;
+    if (extent.kind == ExtentKind::kCompressed) mark_compressed(extent, chunk);
     if (can_pass_through(source, extent)) {
       RETURN_IF_ERROR(pass_through(source, extent, chunk));
       continue;
@@ -153,7 +161,7 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
         cluster.kind = Cluster::Kind::kZero;
         continue;
       }
-      if (!encoder_) continue;
+      if (!encoder_ || (options_.keep_plain && !cluster.was_compressed)) continue;
       // Streams of the clusters behind this one may stand in `packed` from the next place on: a
       // stream is shorter than a cluster, so it does not reach them.
       const size_t length = encoder_->encode(bytes, {to, cluster_size - 1});

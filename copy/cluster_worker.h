@@ -23,6 +23,8 @@ class ClusterWorker {
     std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
     int level = 0;                                               // 0: the codec's standard one
     qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
+    // Only clusters that are compressed in a local source, at least in part, are compressed.
+    bool keep_plain = false;
   };
 
   static qcow2::Result<ClusterWorker> create(const Options& options);
@@ -42,6 +44,7 @@ class ClusterWorker {
   ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder);
 
   bool can_pass_through(const LocalSource& source, const qcow2::Extent& extent) const;
+  void mark_compressed(const qcow2::Extent& extent, Chunk& chunk) const;
   qcow2::Result<void> pass_through(const LocalSource& source, const qcow2::Extent& extent,
                                    Chunk& chunk);
 

@@ -67,7 +67,7 @@ Result<void> check_not_source(const LocalSource& source, const std::string& dest
 
 Result<FileSize> size_of(const LocalSource& source) {
   FileSize size;
-  for (const auto& file : source.chain().files()) {
+  for (const auto& file : source.replaced_files()) {
     ASSIGN_OR_RETURN(const uint64_t length, file->size());
     ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
     size.length += length;
@@ -92,6 +92,10 @@ class PlainDestination final : public Destination {
   const std::unique_ptr<AnySink> sink_;
 };
 
+class NoProgress final : public Progress {
+  void update(uint64_t /*done*/, uint64_t /*total*/) override {}
+};
+
 // One copy, from its options to its summary.
 class Job {
  public:
@@ -103,6 +107,7 @@ class Job {
         limit_(options.rate_limit) {}
 
   Result<CopySummary> run();
+  Result<void> check();
   // Reads the source, as far as `budget` goes; 0: all of it.
   Result<Measurement> measure(uint64_t budget, bool qemu_raw);
 
@@ -130,9 +135,7 @@ class Job {
   bool is_stream() const { return source_->get().size() == Source::kUnknownSize; }
   bool is_update() const { return !options_.bitmap.empty(); }
   bool keeps_backing() const { return !options_.image.backing_file.empty(); }
-  std::optional<qcow2::CompressionType> compression() const {
-    return format_ == Format::kQcow2 ? options_.compression : std::nullopt;
-  }
+  std::optional<qcow2::CompressionType> kept_compression() const;
 
   const CopyOptions& options_;
   Progress& progress_;
@@ -245,10 +248,24 @@ Result<std::string> Job::backing_path() const {
                       "backing file");
 }
 
+std::optional<qcow2::CompressionType> Job::kept_compression() const {
+  const qcow2::Image* const image =
+      source_->local() ? source_->local()->chain().image().get() : nullptr;
+  if (!image || format_ != Format::kQcow2 || is_update() || !options_.image.data_file.empty())
+    return std::nullopt;
+  // Version 2 knows no other.
+  if (options_.image.version.value_or(3) < 3) return qcow2::CompressionType::kDeflate;
+  return options_.image.compression_type.value_or(image->header().compression_type);
+}
+
 // Clusters, codec and threads.
 Result<void> Job::decide() {
   Source& from = source_->get();
-  worker_.compression = compression();
+  if (format_ == Format::kQcow2) worker_.compression = options_.compression;
+  if (!worker_.compression && options_.keep_compression) {
+    worker_.compression = kept_compression();
+    worker_.keep_plain = true;
+  }
   worker_.level = options_.compression_level;
   worker_.window = options_.window;
   if (format_ == Format::kRaw) {
@@ -258,7 +275,7 @@ Result<void> Job::decide() {
     const qcow2::Image* const image =
         source_->local() ? source_->local()->chain().image().get() : nullptr;
     ASSIGN_OR_RETURN(build_,
-                     with_context(build_options(options_.image, from, image, options_.compression),
+                     with_context(build_options(options_.image, from, image, worker_.compression),
                                   options_.destination));
     worker_.geometry = build_.geometry();
     if (keeps_backing()) {
@@ -456,6 +473,21 @@ Result<void> Job::verify_copy(const std::string& path) {
   return {};
 }
 
+Result<void> Job::check() {
+  RETURN_IF_ERROR(open_source());
+  RETURN_IF_ERROR(look_at_destination());
+  RETURN_IF_ERROR(decide());
+  if (kind_ != Kind::kFile || is_update()) return {};
+  // A file that is dropped before it is whole leaves nothing behind.
+  if (format_ == Format::kRaw)
+    return RawDestination::create(options_.destination, options_.overwrite, 0, worker_.geometry,
+                                  Preallocation::kOff, false)
+        .map([](const auto&) {});
+  return Qcow2Destination::create(options_.destination, options_.overwrite, build_,
+                                  options_.image.preallocation)
+      .map([](const auto&) {});
+}
+
 Result<CopySummary> Job::run() {
   const auto start = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(open_source());
@@ -585,6 +617,11 @@ Result<Measurement> Job::measure(uint64_t budget, bool qemu_raw) {
 Result<Measurement> measure_source(const MeasureOptions& options, Progress& progress,
                                    const Cancel& cancel) {
   return Job(options.copy, progress, cancel).measure(options.budget, options.qemu_raw);
+}
+
+Result<void> check(const CopyOptions& options, const Cancel& cancel) {
+  NoProgress none;
+  return Job(options, none, cancel).check();
 }
 
 Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const Cancel& cancel) {

@@ -39,7 +39,10 @@ struct CopyOptions {
   std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
   int compression_level = 0;                                   // 0: the codec's default
   qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
-  ImageOptions image;                                          // of a QCOW2 destination
+  // Without a compression: what is compressed in the source, if that is an image file, stays so, in
+  // the codec that its header names.
+  bool keep_compression = false;
+  ImageOptions image;  // of a QCOW2 destination
   // Zeros of this many bytes are left out of raw destinations; a power of two.  0: what suits it.
   uint64_t sparse_size = 0;
   bool destination_is_zero = false;  // a device or server whose disk reads as zeros
@@ -67,7 +70,8 @@ struct CopySummary {
   uint64_t virtual_size = 0;  // bytes
   uint64_t cluster_size = 0;  // of the destination (or what zeros are looked for in), bytes
   qcow2::Format format = qcow2::Format::kQcow2;
-  // Of the source with its whole backing chain; nothing where it is no file.
+  // Of the source with its backing chain, down to a backing file that is kept; nothing where it is
+  // no file.
   std::optional<FileSize> source;
   std::optional<FileSize> destination;
   // Clusters of the destination's virtual disk.
@@ -89,6 +93,10 @@ struct CopySummary {
 // The source is never written.
 qcow2::Result<CopySummary> copy(const CopyOptions& options, Progress& progress,
                                 const Cancel& cancel);
+
+// Finds what would end copy () before it reads any data: opens the source, and looks at options and
+// destination.  Writes nothing.
+qcow2::Result<void> check(const CopyOptions& options, const Cancel& cancel);
 
 // What a copy would take: see measurement.h, which has the same for a disk that is not there yet.
 struct Measurement;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "qcow2/retry.h"
@@ -48,12 +49,23 @@ Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t 
     if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
     qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
     overlay_.emplace(disk_, std::move(above), unit);
+    kept_ = S_ISBLK(wanted.st_mode) ? qcow2::FileStorage::Identity{wanted.st_rdev, 0}
+                                    : qcow2::FileStorage::Identity{wanted.st_dev, wanted.st_ino};
     return std::string(layers[i]->format());
   }
   return qcow2::fail(Error::invalid(
       fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "
                   "can be copied",
                   base, name_)));
+}
+
+std::vector<std::shared_ptr<qcow2::FileStorage>> LocalSource::replaced_files() const {
+  const auto& files = chain_.files();
+  // From the top down, so that what is behind the one that is kept stands behind it.
+  const auto kept = std::find_if(files.begin(), files.end(), [&](const auto& file) {
+    return kept_ && file->identity() == *kept_;
+  });
+  return {files.begin(), kept};
 }
 
 std::optional<uint64_t> LocalSource::cluster_size() const {

@@ -37,6 +37,9 @@ class LocalSource final : public Source {
   }
 
   const qcow2::Chain& chain() const { return chain_; }
+  // The files that a copy takes the place of: all, but for a backing file that it keeps and what is
+  // behind that.
+  std::vector<std::shared_ptr<qcow2::FileStorage>> replaced_files() const;
   // May be read by any number of threads.
   const qcow2::Disk& disk() const { return disk_; }
 
@@ -48,6 +51,7 @@ class LocalSource final : public Source {
   qcow2::Chain chain_;
   qcow2::Disk disk_;
   std::optional<OverlayMap> overlay_;
+  std::optional<qcow2::FileStorage::Identity> kept_;  // the backing file that a copy keeps
   FileHoles holes_;
 };
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "copy/nbd_uri.h"
+#include "copy/nbdkit_hint.h"
 
 namespace copy {
 
@@ -17,6 +18,7 @@ Result<std::shared_ptr<NbdEndpoint>> NbdEndpoint::open(const NbdTarget& target, 
     ASSIGN_OR_RETURN(endpoint->server_,
                      with_context(ServerProcess::start(target.command, stop), target.name()));
     endpoint->uri_ = endpoint->server_->uri();
+    endpoint->command_ = target.command;
   }
   if (!target.export_name.empty()) {
     ASSIGN_OR_RETURN(endpoint->uri_, uri_with_export(endpoint->uri_, target.export_name));
@@ -30,7 +32,9 @@ Error NbdEndpoint::explain(Error error, bool& final) const {
   const auto how = server_->ending();
   if (!how) return error;
   final = true;
-  return Error::protocol(ECONNRESET, fmt::format("{}: the server has ended: {}", name_, *how));
+  const std::string hint = nbdkit_hint(command_);
+  return Error::protocol(ECONNRESET, fmt::format("{}: the server has ended: {}{}{}", name_, *how,
+                                                 hint.empty() ? "" : ": ", hint));
 }
 
 }  // namespace copy

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "copy/nbd_target.h"
 #include "copy/server_process.h"
@@ -37,6 +38,7 @@ class NbdEndpoint {
 
   const std::string name_;
   std::string uri_;
+  std::vector<std::string> command_;  // of the server
   std::unique_ptr<ServerProcess> server_;
 };
 

@@ -85,6 +85,7 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
   }
   qcow2::AlignedBuffer cluster(cluster_size);
   qcow2::AlignedBuffer stream(cluster_size);
+  std::vector<Extent> extents;
   uint64_t bytes = 0;
   for (const ClusterIndex it : chosen) {
     if (stop.requested()) return qcow2::fail(Error::cancelled());
@@ -94,7 +95,16 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
     RETURN_IF_ERROR(source.read(at, part));
     if (qcow2::is_zero(cluster.span())) continue;
     size_t length = 0;
-    if (encoder) length = encoder->encode(cluster.span(), stream.span().first(cluster_size - 1));
+    if (encoder && worker.keep_plain) {
+      extents.clear();
+      RETURN_IF_ERROR(source.map(at, part.size(), extents));
+    }
+    const bool compresses =
+        encoder && (!worker.keep_plain ||
+                    std::any_of(extents.begin(), extents.end(), [](const Extent& extent) {
+                      return extent.kind == qcow2::ExtentKind::kCompressed;
+                    }));
+    if (compresses) length = encoder->encode(cluster.span(), stream.span().first(cluster_size - 1));
     bytes += length == 0 ? cluster_size : length;
   }
   return static_cast<uint64_t>(static_cast<double>(bytes) / static_cast<double>(chosen.size()) *

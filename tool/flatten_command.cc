@@ -27,9 +27,9 @@ namespace {
 std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
   return fmt::format(
       "{} no longer needs {}\n\n"
-      "  {:<12}{:>10}  written, {} of zeros left out\n"
-      "  {:<12}{:>10}  before {}\n"
-      "  {:<12}{:>10}  before {}\n\n"
+      "  {:<12} {:>9}  written, {} of zeros left out\n"
+      "  {:<12} {:>9}  before {}\n"
+      "  {:<12} {:>9}  before {}\n\n"
       "  {} disk in {:.1f} s\n",
       qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
       human_size(summary.written), human_size(summary.zeros), "on disk",
@@ -86,6 +86,7 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
   options.destination = destination_;
   options.overwrite = force_;
   options.force_share = force_share_;
+  options.keep_compression = true;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};

@@ -138,6 +138,11 @@ TEST_CASE("a command that is no server is a clear error", "[copy]") {
   REQUIRE_FAILS_WITH(open({"sh", "-c", "exit 3"}), "exit status 3");
   REQUIRE_FAILS_WITH(open({"sh", "-c", "kill -9 $$"}), "killed by signal 9");
   REQUIRE_FAILS_WITH(open({"nbdkit", "file", folder / "missing"}), "exit status 1");
+  // What nbdkit itself says goes to standard error.
+  REQUIRE_FAILS_WITH(open({"nbdkit", "-f", "-t", "2", "no-such", "x"}),
+                     "exit status 1: nbdkit has no plugin 'no-such': there is no /");
+  REQUIRE_FAILS_WITH(open({"nbdkit", "--filter=no-such", "memory", "1M"}),
+                     "nbdkit has no filter 'no-such': there is no /");
   REQUIRE_FAILS_WITH(open({"qemu-nbd", "-r", folder / "missing"}), "exit status 1");
   CHECK(Clock::now() - start < std::chrono::seconds(60));
   CHECK(temporary.empty());

@@ -193,6 +193,22 @@ TEST_CASE("the name of the backing file goes in one write", "[flatten]") {
   CHECK(info.out.find("backing") == std::string::npos);
 }
 
+TEST_CASE("what a chain has compressed stays so in a fresh image", "[flatten]") {
+  const TempDirectory folder;
+  support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "raw", "4M"});
+  support::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 0 2M", folder / "raw"});
+  support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", folder / "raw",
+                   folder / "base"});
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base", folder / "top"});
+  support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 6 1M 256k", folder / "top"});
+  support::run_ok({tool_test::virt_compact(), "flatten", "-q", folder / "top", folder / "flat"});
+  support::run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "flat"});
+  const auto checked = support::run_ok({"qemu-img", "check", folder / "flat"});
+  // 28 of 32 clusters.
+  CHECK_THAT(checked.out, Catch::Contains("87.50% compressed clusters"));
+}
+
 TEST_CASE("what cannot be flattened is refused before anything changes", "[flatten]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -95,6 +96,28 @@ TEST_CASE("the summary comes as JSON, also when quiet", "[copy_command]") {
   const auto quiet = run_tool({"copy", "-q", folder / "disk.qcow2", folder / "other.qcow2"});
   CHECK(quiet.ok());
   CHECK(quiet.out.empty());
+}
+
+TEST_CASE("a backing file that is kept is nothing that was saved", "[copy_command]") {
+  const support::TempDirectory folder;
+  make_disk(folder / "lowest");
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "lowest", "-F", "qcow2",
+                   folder / "base"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2",
+                   folder / "top"});
+  support::run_ok({"qemu-io", "-c", "write -P 8 2M 64k", "-f", "qcow2", folder / "top"});
+  const auto before_of = [&](const std::vector<std::string>& words) -> uint64_t {
+    std::vector<std::string> command{"copy", "--json", "--force", folder / "top", folder / "copy"};
+    command.insert(command.end(), words.begin(), words.end());
+    const auto outcome = run_tool(command);
+    INFO(outcome.describe());
+    REQUIRE(outcome.ok());
+    return json::parse(outcome.out)["before"]["length"];
+  };
+  const auto length = [&](const char* name) { return std::filesystem::file_size(folder / name); };
+  CHECK(before_of({"-B", "base"}) == length("top"));
+  CHECK(before_of({"-B", "lowest"}) == length("top") + length("base"));
+  CHECK(before_of({}) == length("top") + length("base") + length("lowest"));
 }
 
 TEST_CASE("options shape the destination", "[copy_command]") {
