@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -52,6 +53,7 @@ Result<void> Appliance::add(const Drive& drive, size_t index) const {
       guestfs_add_drive_opts(handle(), "", GUESTFS_ADD_DRIVE_OPTS_READONLY, drive.read_only ? 1 : 0,
                              GUESTFS_ADD_DRIVE_OPTS_FORMAT, "raw", GUESTFS_ADD_DRIVE_OPTS_PROTOCOL,
                              "nbd", GUESTFS_ADD_DRIVE_OPTS_SERVER, servers,
+                             GUESTFS_ADD_DRIVE_OPTS_BLOCKSIZE, static_cast<int>(drive.sector_size),
                              // For a disk that is not written it is an error.
                              drive.read_only ? -1 : GUESTFS_ADD_DRIVE_OPTS_DISCARD, "enable", -1),
       what()));
@@ -83,9 +85,14 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
   RETURN_IF_ERROR(
       self.check(guestfs_set_tmpdir(g, appliance->caretaker_->folder().c_str()), "libguestfs"));
   RETURN_IF_ERROR(self.check(guestfs_set_pgroup(g, 1), "libguestfs"));
-  // Without this nothing is trimmed in a partition that begins at sector 63.
+  // Without this nothing is trimmed in a partition that begins at sector 63.  QEMU wants whole
+  // sectors, and takes one value for all disks.
+  uint64_t granularity = 512;
+  for (const Drive& it : drives) granularity = std::max(granularity, it.sector_size);
   RETURN_IF_ERROR(
-      self.check(guestfs_config(g, "-global", "scsi-hd.discard_granularity=512"), "libguestfs"));
+      self.check(guestfs_config(g, "-global",
+                                fmt::format("scsi-hd.discard_granularity={}", granularity).c_str()),
+                 "libguestfs"));
   for (size_t i = 0; i < drives.size(); ++i) RETURN_IF_ERROR(self.add(drives[i], i));
 
   char* const program = guestfs_get_hv(g);

@@ -4,6 +4,7 @@
 
 #include <guestfs.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +31,7 @@ class Appliance {
     // name, so a name in /proc/self would not do.
     std::string socket;
     bool read_only = false;
+    uint64_t sector_size = 512;  // bytes: 512 or 4096
   };
 
   // Boots with the drives as /dev/sda, /dev/sdb …, on which trimming works down to sectors, and of

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <filesystem>
 
 #include "appliance/proxy_parameters.h"
 #include "copy/any_source.h"
+#include "copy/nbdkit_hint.h"
 
 namespace appliance {
 
@@ -30,24 +30,13 @@ constexpr uint64_t kLargest = 2 << 20;
 // A server cuts its image at the end, and may move a good part of it for that.
 constexpr std::chrono::minutes kPatience(15);
 
-// Our plugin: that of the tree that this program was built in, or that which nbdkit finds.
-std::string plugin() {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  for (const char* const up : {"..", "../.."}) {
-    const fs::path built = program.parent_path() / up / "plugin" / "nbdkit-qcow2-plugin.so";
-    if (!error && fs::exists(built, error)) return built.lexically_normal();
-  }
-  return "qcow2";
-}
-
 // The parameters of nbdkit for a disk.
 std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
                                     const std::string& uri) {
   if (!disk.local) return proxy_parameters(uri);
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
-  std::vector<std::string> words{plugin(), "file=" + disk.given.name};
+  // That of the tree that this program was built in, or that which nbdkit finds.
+  std::vector<std::string> words{copy::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
   if (access == DiskServer::Access::kTrim)
     words.insert(words.end(), {"detect-zeroes=unmap", "coalesce-discard=true"});
   return words;
@@ -121,6 +110,25 @@ Result<std::optional<DataMap>> DiskServer::data() {
     }
   }
   return std::optional(std::move(map));
+}
+
+// A server may want whole blocks.
+Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
+  const uint64_t block = std::max<uint64_t>(limits_.minimum, 1);
+  const uint64_t begin = at / block * block;
+  const uint64_t end = std::min((at + to.size() + block - 1) / block * block, size());
+  std::vector<std::byte> bytes(end - begin);
+  RETURN_IF_ERROR(
+      with_context(line_->connection().wait(nbd_aio_pread(
+                       line_->handle(), bytes.data(), bytes.size(), begin, copy::kNoCompletion, 0)),
+                   disk_.name));
+  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at - begin), to.size(), to.begin());
+  return {};
+}
+
+Result<PartitionTable> DiskServer::partition_table() {
+  return find_partition_table(
+      size(), [this](uint64_t at, std::span<std::byte> to) { return read(at, to); });
 }
 
 Result<void> DiskServer::flush() {

@@ -1,14 +1,17 @@
 // A guest's disk, served for an appliance.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "appliance/data_map.h"
 #include "appliance/guest_disk.h"
+#include "appliance/partition_table.h"
 #include "copy/cancel.h"
 #include "copy/nbd_endpoint.h"
 #include "copy/nbd_limits.h"
@@ -48,6 +51,10 @@ class DiskServer {
 
   // What the server calls data, or does not call anything; nothing if it calls nothing ever.
   qcow2::Result<std::optional<DataMap>> data();
+
+  // Reads the bytes from `at` on, all of them within the disk.
+  qcow2::Result<void> read(uint64_t at, std::span<std::byte> to);
+  qcow2::Result<PartitionTable> partition_table();
 
   // What was written is on disk.
   qcow2::Result<void> flush();

@@ -224,9 +224,9 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
   };
   for (Space& space : spaces) {
     if (!space.left_alone.empty()) continue;
-    if (among(options.ignore, space)) space.left_alone = "as you wish";
-    if (!options.filesystems.empty() && !among(options.filesystems, space))
-      space.left_alone = "as you wish";
+    space.by_wish = among(options.ignore, space) ||
+                    (!options.filesystems.empty() && !among(options.filesystems, space));
+    if (space.by_wish) space.left_alone = "as you wish";
   }
   return {};
 }

@@ -28,6 +28,7 @@ struct Space {
   uint64_t size = 0;          // bytes; of a volume group what is free in it
   std::string mount_options;  // for it to be writable
   std::string left_alone;     // why nothing is done with it; empty: something is
+  bool by_wish = false;       // that is so since the user wants it
   bool must_stay = false;     // whatever the user wants; left_alone says what to do
 };
 

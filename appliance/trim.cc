@@ -44,6 +44,7 @@ class Trimming {
 
  private:
   Result<void> start_servers();
+  bool has_something_to_do();
   Result<void> work();
   Result<void> trim_spaces(const std::vector<Space>& spaces);
   Result<void> finish();
@@ -84,6 +85,14 @@ Result<void> Trimming::start_servers() {
     trimmed.name = disk.name;
     trimmed.size = server->size();
     trimmed.before = file_figures(disk);
+    ASSIGN_OR_RETURN(trimmed.table, server->partition_table());
+    if (options_.sector_size && *options_.sector_size != trimmed.table.sector_size) {
+      trimmed.table = {};
+      trimmed.table.sector_size = *options_.sector_size;
+    }
+    if (trimmed.table.kind == PartitionTable::Kind::kDamagedGpt)
+      observer_.warning(
+          fmt::format("{}: nothing of it is trimmed: {}", disk.name, trimmed.table.problem));
     report_.disks.push_back(std::move(trimmed));
     servers_.push_back(std::move(server));
   }
@@ -139,6 +148,7 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
       result.uuid = space.uuid;
       result.size = space.size;
       result.why = space.left_alone;
+      result.by_wish = space.by_wish;
       result.advice = space.must_stay;
       if (result.advice)
         observer_.warning(fmt::format("{}: is not trimmed: {}", result.device, result.why));
@@ -171,10 +181,20 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
   return {};
 }
 
+bool Trimming::has_something_to_do() {
+  report_.blank = std::all_of(maps_.begin(), maps_.end(),
+                              [](const auto& map) { return map && map->bytes() == 0; });
+  return !report_.blank &&
+         std::any_of(report_.disks.begin(), report_.disks.end(), [](const TrimmedDisk& it) {
+           return it.table.kind != PartitionTable::Kind::kDamagedGpt;
+         });
+}
+
 Result<void> Trimming::work() {
   std::vector<Appliance::Drive> drives;
   drives.reserve(servers_.size());
-  for (const auto& server : servers_) drives.push_back({server->socket(), false});
+  for (size_t i = 0; i < servers_.size(); ++i)
+    drives.push_back({servers_[i]->socket(), false, report_.disks[i].table.sector_size});
   observer_.step("Booting the appliance");
   ASSIGN_OR_RETURN(appliance_, Appliance::launch(drives, observer_, cancel_));
   report_.emulated = appliance_->emulated();
@@ -187,9 +207,11 @@ Result<void> Trimming::work() {
 }
 
 Result<void> Trimming::finish() {
-  observer_.step("Shutting the appliance down");
-  RETURN_IF_ERROR(appliance_->shut_down());
-  appliance_.reset();
+  if (appliance_) {
+    observer_.step("Shutting the appliance down");
+    RETURN_IF_ERROR(appliance_->shut_down());
+    appliance_.reset();
+  }
   // What libguestfs said of success is not to be relied on: the server's word is.
   ASSIGN_OR_RETURN(const auto last, maps());
   for (size_t i = 0; i < last.size(); ++i) {
@@ -221,7 +243,7 @@ Result<TrimReport> Trimming::run() {
   const auto start = std::chrono::steady_clock::now();
   report_.dry_run = options_.dry_run;
   RETURN_IF_ERROR(start_servers());
-  auto done = work();
+  auto done = has_something_to_do() ? work() : Result<void>{};
   if (done) {
     done = finish();
   } else if (appliance_) {

@@ -1,6 +1,8 @@
 // Gives back what a guest does not use of its disks.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,7 @@ struct TrimOptions {
   std::vector<std::string> filesystems;  // only these; empty: all
   std::vector<std::string> ignore;
   std::vector<Passphrase> passphrases;
+  std::optional<uint64_t> sector_size;  // of all disks, bytes; nothing: their tables tell
   Drop drop;
   // Nothing is written: what the guest's filesystems do goes to a temporary file.
   bool dry_run = false;
@@ -41,6 +44,10 @@ struct TrimOptions {
 // then syncs; where there is no trimming fills its free space with zeros, which become holes;
 // discards swap partitions but for their header, and the free space of volume groups.  What is in
 // no partition stays as it is.
+//
+// The sectors are as large as each disk's partition table says.  Of a disk whose table is damaged
+// nothing is trimmed, which a warning says; if there is no other, or no disk has data, there is no
+// appliance.
 //
 // An error when nothing can be done: a disk is in use or cannot be trimmed; a Windows disk is
 // hibernated or was not shut down cleanly, or a Linux guest is suspended to disk; a name is of

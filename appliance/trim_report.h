@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "appliance/guest_disk.h"
+#include "appliance/partition_table.h"
 
 namespace appliance {
 
@@ -30,8 +31,9 @@ struct TrimmedSpace {
   // Bytes that the disks take less; or would, in a dry run.  Nothing if their server does not tell.
   std::optional<uint64_t> freed;
   Outcome outcome = Outcome::kLeftAlone;
-  std::string why;      // of the last two
-  bool advice = false;  // `why` tells what somebody should do about it
+  std::string why;       // of the last two
+  bool by_wish = false;  // the user does not want it
+  bool advice = false;   // `why` tells what somebody should do about it
   // Something may have been written: what failed then may not be as the guest left it.
   bool touched = false;
   std::chrono::duration<double> elapsed{};
@@ -47,6 +49,7 @@ struct DroppedFile {
 struct TrimmedDisk {
   std::string name;
   uint64_t size = 0;  // bytes
+  PartitionTable table;
   // What the server called data, bytes.
   std::optional<uint64_t> data_before;
   std::optional<uint64_t> data_after;
@@ -62,10 +65,17 @@ struct TrimReport {
   std::vector<TrimmedDisk> disks;
   bool dry_run = false;
   bool emulated = false;  // the appliance's processor
+  bool blank = false;     // no disk has any data: there was nothing to look for
   std::chrono::duration<double> elapsed{};
 
-  // Whether nothing has failed.
+  // Why nothing was trimmed, though the user has not chosen to leave all alone; empty: something
+  // was, or there is no data.
+  std::string why_nothing() const;
+  // Whether nothing has failed, every partition table could be read, and something was found.
   bool complete() const {
+    for (const TrimmedDisk& it : disks)
+      if (it.table.kind == PartitionTable::Kind::kDamagedGpt) return false;
+    if (!why_nothing().empty()) return false;
     for (const TrimmedSpace& it : spaces)
       if (it.outcome == TrimmedSpace::Outcome::kFailed) return false;
     return true;

@@ -150,7 +150,8 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
                                                     apply ? DiskServer::Access::kWrite
                                                           : DiskServer::Access::kScratch,
                                                     cancel));
-    drives.push_back({server->socket(), false});
+    ASSIGN_OR_RETURN(const PartitionTable table, server->partition_table());
+    drives.push_back({server->socket(), false, table.sector_size});
     servers.push_back(std::move(server));
   }
   observer.step("Booting an appliance");

@@ -48,7 +48,9 @@ void append_options(std::string& text, const CLI::App& app, bool all, bool comma
     if (commands && !all && it != app.get_help_ptr() && it != app.get_help_all_ptr() &&
         it != app.get_version_ptr())
       return false;
-    if (!it->nonpositional() || (!all && it->get_group() == kRareOptions)) return false;
+    if (!it->nonpositional() || it->get_group() == kHiddenOptions ||
+        (!all && it->get_group() == kRareOptions))
+      return false;
     // Each app has its own --help: the one at the top stands for all.
     return app.get_parent() == nullptr ||
            (it != app.get_help_ptr() && it != app.get_help_all_ptr());

@@ -48,6 +48,8 @@ void add_manner_options(CLI::App& app, Manner& manner);
 
 // The group of options that only --help-all lists.
 inline constexpr const char* kRareOptions = "rare";
+// And of those that no help lists: other programs' names for what is here under another one.
+inline constexpr const char* kHiddenOptions = "";
 
 // What --help prints for `app`: usage, what it does, its options and those of the app above it;
 // `all`: the rare ones, too.  At most 79 columns wide if the descriptions are short enough.

@@ -9,6 +9,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/signals.h"
+#include "tool/sparsify_options.h"
 #include "tool/step_lines.h"
 #include "tool/trim_report.h"
 #include "tool/trimming_options.h"
@@ -32,6 +33,17 @@ void TrimCommand::add_options(CLI::App& app) {
   add_trimming_options(app, options_);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   add_switch(app, "--json", json_, "print the report as JSON");
+  add_sparsify_options(app);
+}
+
+void TrimCommand::add_sparsify_options(CLI::App& app) {
+  add_switch(app, "--in-place", in_place_, "as is always done")->group(kRareOptions);
+  constexpr const char* kOptimize = "goes with a copy: use virt-compact optimize";
+  add_refused_option(app, "--compress", false, kOptimize);
+  add_refused_option(app, "--convert", true, kOptimize);
+  add_refused_option(app, "-o", true, kOptimize);
+  add_refused_option(app, "--tmp", true, "no temporary space is needed: leave it out");
+  refuse_zero_option(app);
 }
 
 void TrimCommand::check() const {
@@ -77,6 +89,9 @@ Result<int> TrimCommand::run(const Console& console) {
   } else if (!console.manner().quiet) {
     RETURN_IF_ERROR(console.print("\n" + trim_report(*report, console.palette())));
   }
+  // For whoever reads neither the report nor warnings.
+  if (const std::string why = report->why_nothing(); !why.empty())
+    console.error(fmt::format("nothing was trimmed: {}", why));
   return report->complete() ? kSuccess : kFailure;
 }
 

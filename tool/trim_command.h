@@ -20,11 +20,13 @@ class TrimCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  void add_sparsify_options(CLI::App& app);
   qcow2::Result<void> check_use(const std::string& disk, const Console& console) const;
 
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;
   appliance::TrimOptions options_;
+  bool in_place_ = false;
   bool json_ = false;
 };
 

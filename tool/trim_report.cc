@@ -64,7 +64,8 @@ std::string table(const TrimReport& report, const Palette& palette) {
   }
   const auto line = [&](std::string_view a, std::string_view b, std::string_view size,
                         std::string_view used, std::string_view freed) {
-    return fmt::format("  {:<{}}  {:<{}}{:>11}{:>11}{:>11}", a, device, b, type, size, used, freed);
+    return fmt::format("  {:<{}}  {:<{}} {:>10} {:>10} {:>10}", a, device, b, type, size, used,
+                       freed);
   };
   std::string text = palette.bold(line("filesystem", "type", "size", "used",
                                        report.dry_run ? "to free" : "freed")) +
@@ -111,10 +112,12 @@ ordered_json figures_or_null(const std::optional<appliance::FileFigures>& figure
 
 std::string trim_report(const TrimReport& report, const Palette& palette) {
   std::string text;
-  if (report.spaces.empty())
-    text += "No filesystem was found.\n";
-  else
+  if (report.blank)
+    text += "No data, and so nothing to trim.\n";
+  else if (!report.spaces.empty())
     text += table(report, palette);
+  if (const std::string why = report.why_nothing(); !why.empty())
+    text += palette.bold("Nothing was trimmed") + ": " + qcow2::printable(why) + "\n";
   if (!report.dropped.empty()) text += '\n';
   for (const auto& it : report.dropped)
     text +=
@@ -130,6 +133,7 @@ std::string trim_report_json(const TrimReport& report) {
   ordered_json json;
   json["dry-run"] = report.dry_run;
   json["complete"] = report.complete();
+  if (const std::string why = report.why_nothing(); !why.empty()) json["nothing"] = why;
   json["filesystems"] = ordered_json::array();
   for (const TrimmedSpace& it : report.spaces) {
     ordered_json space;
@@ -153,6 +157,8 @@ std::string trim_report_json(const TrimReport& report) {
     ordered_json disk;
     disk["filename"] = it.name;
     disk["virtual-size"] = it.size;
+    disk["partition-table"] = to_string(it.table.kind);
+    disk["sector-size"] = it.table.sector_size;
     disk["data-before"] = number_or_null(it.data_before);
     disk["data-after"] = number_or_null(it.data_after);
     disk["before"] = figures_or_null(it.before);

@@ -4,6 +4,8 @@
 
 #include <sstream>
 
+#include "tool/size_text.h"
+
 namespace tool {
 
 using qcow2::Error;
@@ -60,6 +62,16 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
       ->take_all();
   add_names(app, "--filesystems", options.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
   add_names(app, "--ignore", options.ignore, "leave these alone");
+  add_parsed_option(
+      app, "--sector-size", "SIZE", options.sector_size,
+      [](const std::string& text) -> Result<std::optional<uint64_t>> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(text));
+        if (size != 512 && size != 4096)
+          return fail(Error::invalid(fmt::format("'{}' is neither 512 nor 4096", text)));
+        return std::optional(size);
+      },
+      "of the guest's disks, 512 or 4096; found out if not given")
+      ->group(kRareOptions);
   add_parsed_option(app, "--drop", "LIST", options.drop, parse_drop,
                     "empty pagefile, swapfile, hiberfile, shadows, swap");
 }

@@ -323,6 +323,109 @@ TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with z
   CHECK(before.complaint() == "");
 }
 
+namespace {
+
+// A raw disk that was full once, with a GPT and a filesystem of 60 MiB that holds nothing.
+void make_used_disk(const std::string& path, uint64_t sector_size) {
+  std::vector<std::byte> noise(64 * kMiB);
+  support::Random(sector_size).fill(noise);
+  std::fill_n(noise.begin(), kMiB, std::byte{0});
+  std::fill_n(noise.end() - kMiB, kMiB, std::byte{0});
+  support::write_file(path, noise);
+  support::RunOptions typed;
+  typed.input = "g\nn\n1\n" + std::to_string(kMiB / sector_size) + "\n\nw\n";
+  support::run_ok({"fdisk", "-w", "always", "-b", std::to_string(sector_size), path}, typed);
+  support::run_ok({"mke2fs", "-q", "-t", "ext4", "-E", "nodiscard,offset=" + std::to_string(kMiB),
+                   path, "60M"});
+}
+
+}  // namespace
+
+TEST_CASE("a disk with sectors of 4096 bytes is trimmed, beside one of 512", "[essential]") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  const std::string large = folder / "large.raw";
+  const std::string small = folder / "small.raw";
+  make_used_disk(large, 4096);
+  make_used_disk(small, 512);
+  const auto done = trim({"--json", "-f", "raw", large, small});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  const json report = json::parse(done.out);
+  CHECK_FALSE(report.contains("nothing"));
+  CHECK(report.at("disks").at(0).at("sector-size") == 4096);
+  CHECK(report.at("disks").at(0).at("partition-table") == "gpt");
+  CHECK(report.at("disks").at(1).at("sector-size") == 512);
+  auto spaces = by_device(report);
+  for (const char* device : {"/dev/sda1", "/dev/sdb1"}) {
+    CAPTURE(device);
+    CHECK(spaces[device].at("outcome") == "trimmed");
+    CHECK(spaces[device].at("freed") >= 40 * kMiB);
+  }
+  for (const std::string& disk : {large, small}) {
+    CHECK(blocks(disk) < 20 * kMiB);
+    CHECK(support::run({"e2fsck", "-fn", disk + "?offset=" + std::to_string(kMiB)}).ok());
+  }
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("that nothing was trimmed is told, and no success") {
+  const TempDirectory folder;
+  std::vector<std::byte> noise(8 * kMiB);
+  support::Random(3).fill(noise);
+  support::write_file(folder / "noise", noise);
+  const auto done = trim({"--json", "-f", "raw", folder / "noise"});
+  INFO(done.describe());
+  CHECK(done.exit_code == 1);
+  CHECK_THAT(done.err, Catch::Contains("error: nothing was trimmed: no filesystem that the"));
+  const json report = json::parse(done.out);
+  CHECK(report.at("complete") == false);
+  CHECK_THAT(std::string(report.at("nothing")), Catch::Contains("--sector-size"));
+  CHECK(report.at("disks").at(0).at("partition-table") == "none");
+}
+
+TEST_CASE("a damaged partition table is told without an appliance", "[essential]") {
+  const TempDirectory folder;
+  const std::string raw = folder / "raw";
+  make_used_disk(raw, GENERATE(512, 4096));
+  // A name in the list, in sectors of either size.
+  support::patch_file(raw, 512 * 2 + 60, std::as_bytes(std::span("x", 1)));
+  support::patch_file(raw, 4096 * 2 + 60, std::as_bytes(std::span("x", 1)));
+  const std::string disk = folder / "disk.qcow2";
+  support::run_ok({"qemu-img", "convert", "-O", "qcow2", raw, disk});
+  const auto trimmed = trim({disk});
+  INFO(trimmed.describe());
+  CHECK(trimmed.exit_code == 1);
+  CHECK_THAT(trimmed.err, Catch::Contains("warning: " + disk +
+                                          ": nothing of it is trimmed: its "
+                                          "partition table (GPT") &&
+                              Catch::Contains("the backup at its end is good") &&
+                              Catch::Contains("error: nothing was trimmed"));
+  CHECK_THAT(trimmed.out, !Catch::Contains("Booting") && Catch::Contains("Nothing was trimmed"));
+
+  // Something else can be done for it.
+  support::RunOptions patient;
+  patient.timeout = kPatience;
+  const auto optimized = support::run({tool(), "optimize", "--json", "-c", disk}, patient);
+  INFO(optimized.describe());
+  REQUIRE(optimized.ok());
+  CHECK_THAT(optimized.err, Catch::Contains("nothing was trimmed, and all that the guest"));
+  const json report = json::parse(optimized.out).at("disks").at(0);
+  CHECK(report.at("trim").at("disks").at(0).at("partition-table") == "damaged-gpt");
+  CHECK_THAT(std::string(report.at("trim").at("nothing")), Catch::Contains("GPT"));
+  CHECK(support::run({"qemu-img", "compare", "-q", disk, disk + ".bak"}).ok());
+}
+
+TEST_CASE("a disk without data is not looked into", "[essential]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"});
+  const auto done = trim({disk});
+  INFO(done.describe());
+  CHECK(done.ok());
+  CHECK_THAT(done.out, !Catch::Contains("Booting") && Catch::Contains("nothing to trim"));
+}
+
 TEST_CASE("what cannot be trimmed is refused before anything starts", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";

@@ -1,0 +1,28 @@
+#include "appliance/trim_report.h"
+
+#include <algorithm>
+
+namespace appliance {
+
+std::string TrimReport::why_nothing() const {
+  using Outcome = TrimmedSpace::Outcome;
+  if (blank) return {};
+  if (std::any_of(spaces.begin(), spaces.end(), [](const TrimmedSpace& it) {
+        return it.by_wish || (it.outcome != Outcome::kLeftAlone && it.outcome != Outcome::kFailed);
+      }))
+    return {};
+  for (const TrimmedDisk& it : disks)
+    if (it.table.kind == PartitionTable::Kind::kDamagedGpt) return it.table.problem;
+  if (std::any_of(spaces.begin(), spaces.end(),
+                  [](const TrimmedSpace& it) { return it.outcome == Outcome::kFailed; }))
+    return "trimming what was found has failed";
+  // What is advised is more to the point than that there is more which is not known.
+  for (const TrimmedSpace& it : spaces)
+    if (it.advice) return it.device + ": " + it.why;
+  for (const TrimmedSpace& it : spaces)
+    if (it.why.starts_with("encrypted")) return it.device + ": " + it.why;
+  return "no filesystem that the appliance knows was found: see --sector-size, if the disk has "
+         "sectors of another size";
+}
+
+}  // namespace appliance
