@@ -11,6 +11,7 @@
 
 #include "copy/nbd_uri.h"
 #include "optimize/disk_swap.h"
+#include "optimize/shown_names.h"
 #include "optimize/unchanged.h"
 #include "qcow2/bitmap_directory.h"
 #include "qcow2/check/checker.h"
@@ -114,8 +115,7 @@ class Run {
     RETURN_IF_ERROR(check_source());
     std::optional<Temporary> overlay;
     std::string source = disk_;
-    const std::string trimmed_disk =
-        hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
+    const std::string trimmed_disk = overlay_name();
     RETURN_IF_ERROR(clear_overlay(trimmed_disk));
     if (options_.trim) {
       RETURN_IF_ERROR(look_for_overlays());
@@ -132,7 +132,14 @@ class Run {
         source = disk_;
       }
     }
-    const std::string destination = swap_ ? swap_->fresh() : options_.output;
+    RETURN_IF_ERROR(foretell(source));
+    if (report_.dry_run || report_.compact) {
+      end_step();
+      report_.result = options_.output.empty() ? disk_ : options_.output;
+      report_.elapsed = Clock::now() - start_;
+      return std::move(report_);
+    }
+    const std::string destination = destination_name();
     auto copied = copy(source, destination);
     if (!copied) {
       // One with a backing file has its name before it is verified; that of an output may be of
@@ -175,7 +182,7 @@ class Run {
     RETURN_IF_ERROR(measure(disk_, report_.before));
     if (!options_.output.empty()) RETURN_IF_ERROR(look_at_output());
     RETURN_IF_ERROR(ask_libvirt());
-    if (options_.repair) RETURN_IF_ERROR(repair_source());
+    if (options_.repair && !options_.dry_run) RETURN_IF_ERROR(repair_source());
     if (options_.trim && options_.output.empty()) RETURN_IF_ERROR(look_for_readers());
     qcow2::OpenOptions how;
     how.format = options_.format;
@@ -190,12 +197,7 @@ class Run {
       if (!options_.copy.image.data_file.empty())
         return fail(Error::invalid(
             "data_file: goes with --output: what runs the disk may not read a file that is new"));
-      ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
-      swap_.emplace(std::move(swap));
-      tell_remarks();
-      if (swap_->other_names() > 0)
-        observer_.warning(fmt::format("{}: has {} more name{}, which will keep the old disk", disk_,
-                                      swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
+      RETURN_IF_ERROR(plan_swap());
     }
     if (const auto& image = chain_->image()) {
       const size_t snapshots = image->snapshots().size();
@@ -211,6 +213,57 @@ class Run {
                         disk_, image->header().backing_file));
       RETURN_IF_ERROR(tell_what_is_left_behind(*image));
     }
+    // Options that contradict each other, or what the disk is, before anything takes time.
+    return copy::check(how_to_copy(disk_, destination_name()), cancel_);
+  }
+
+  // A dry run leaves alone what a stopped one has left.
+  Result<void> plan_swap() {
+    struct stat status {};
+    const std::string left = hidden(disk_, ".fresh");
+    if (options_.dry_run && ::lstat(left.c_str(), &status) == 0) {
+      observer_.warning(left + ": an earlier run was stopped: the next one that writes clears up");
+      return {};
+    }
+    ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
+    swap_.emplace(std::move(swap));
+    tell_remarks();
+    if (swap_->other_names() > 0)
+      observer_.warning(fmt::format("{}: has {} more name{}, which will keep the old disk", disk_,
+                                    swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
+    return {};
+  }
+
+  std::string destination_name() const {
+    if (!options_.output.empty()) return options_.output;
+    return swap_ ? swap_->fresh() : hidden(disk_, ".fresh");
+  }
+
+  std::string overlay_name() const {
+    const std::string name = hidden(options_.output.empty() ? disk_ : options_.output, ".overlay");
+    if (options_.overlay_folder.empty()) return name;
+    return options_.overlay_folder + "/" + name.substr(name.rfind('/') + 1);
+  }
+
+  // Whether the result is the disk as it was, but for its size and order.
+  bool is_same_disk() const {
+    if (!options_.output.empty()) return false;
+    const auto& image = chain_->image();
+    return !image || (image->snapshots().empty() && !image->header().has_data_file() &&
+                      image->header().backing_file == options_.copy.image.backing_file);
+  }
+
+  Result<void> foretell(const std::string& source) {
+    const bool may_leave_it = options_.limit && is_same_disk();
+    report_.dry_run = options_.dry_run;
+    if (!options_.dry_run && !may_leave_it) return {};
+    begin("measure", "Estimating what a fresh image would take");
+    ASSIGN_OR_RETURN(report_.gain, foretell_gain(how_to_copy(source, destination_name()), *chain_,
+                                                 report_.before.on_disk, report_.before.length,
+                                                 progress_, cancel_));
+    RETURN_IF_ERROR(unchanged_->check());
+    report_.compact = may_leave_it && !report_.gain->is_worth(*options_.limit);
+    if (report_.compact) report_.after = report_.before;
     return {};
   }
 
@@ -388,6 +441,10 @@ class Run {
     trimming.disks = {{path, {}, qcow2::Format::kQcow2, overlay}};
     trimming.overlay = true;
     ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
+    if (const std::string why = report_.trimmed->why_nothing(); !why.empty())
+      observer_.warning(fmt::format(
+          "{}: nothing was trimmed, and all that the guest has ever written is copied: {}", disk_,
+          why));
     for (const auto& space : report_.trimmed->spaces) {
       if (space.outcome != appliance::TrimmedSpace::Outcome::kFailed) continue;
       if (space.touched)
@@ -399,21 +456,23 @@ class Run {
     return {};
   }
 
-  Result<void> copy(const std::string& source, const std::string& destination) {
-    begin("copy", "Copying what is in use, and reading it again");
+  copy::CopyOptions how_to_copy(const std::string& source, const std::string& destination) const {
     copy::CopyOptions how = options_.copy;
     how.source = source;
     how.source_format = source == disk_ ? report_.format : qcow2::Format::kQcow2;
     how.destination = destination;
     how.format = report_.result_format;
-    how.overwrite = !swap_ && options_.overwrite;
+    how.overwrite = options_.output.empty() ? options_.dry_run : options_.overwrite;
     how.verify = true;
+    how.keep_compression = options_.keep_compression;
     // The overlay's are of no interest.
     if (const auto& image = chain_->image()) {
       const qcow2::Header& header = image->header();
       auto& wanted = how.image;
       if (!wanted.cluster_bits) wanted.cluster_bits = header.cluster_bits;
       const bool modern = wanted.version.value_or(3) >= 3;
+      if (modern && options_.keep_compression && !wanted.compression_type)
+        wanted.compression_type = header.compression_type;
       if (modern && !wanted.refcount_order) wanted.refcount_order = header.refcount_order;
       if (modern && !wanted.lazy_refcounts)
         wanted.lazy_refcounts =
@@ -422,6 +481,12 @@ class Run {
         wanted.extended_l2 = header.extended_l2() &&
                              *wanted.cluster_bits >= qcow2::Geometry::kMinClusterBitsExtendedL2;
     }
+    return how;
+  }
+
+  Result<void> copy(const std::string& source, const std::string& destination) {
+    begin("copy", "Copying what is in use, and reading it again");
+    const copy::CopyOptions how = how_to_copy(source, destination);
     std::optional<PrivateFiles> mine;
     if (swap_) mine.emplace();
     auto copied = copy::copy(how, progress_, cancel_);
@@ -479,7 +544,13 @@ class Run {
 
 Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Observer& observer,
                                 copy::Progress& progress, const copy::Cancel& cancel) {
-  return Run(options, observer, progress, cancel).run();
+  const ShownNames shown(options.disk);
+  ShowingObserver showing(observer, shown);
+  auto report = Run(options, showing, progress, cancel).run();
+  if (!report) return fail(shown(report.error()));
+  report->result = shown(report->result);
+  report->backup = shown(report->backup);
+  return report;
 }
 
 }  // namespace optimize

@@ -20,6 +20,7 @@
 #include "copy/cancel.h"
 #include "copy/copier.h"
 #include "copy/progress.h"
+#include "optimize/gain.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
 
@@ -36,6 +37,17 @@ struct OptimizeOptions {
   std::optional<std::string> backup_suffix = ".bak";  // nothing: no backup
   bool trim = true;
   appliance::TrimOptions trimming;  // its disks and overlay are set here
+  // Folder of the overlay that the guest is trimmed in; empty: that of the disk, or of an output.
+  std::string overlay_folder;
+  // Nothing is written but that overlay, which goes again, and nothing is replaced: the report says
+  // what a run would gain.
+  bool dry_run = false;
+  // A disk that gains less is left as it is.  Nothing: it is written afresh in any case.  Not for
+  // an output, a disk that becomes another (a backing file goes into it, snapshots are dropped), or
+  // one that is to have another layout.
+  std::optional<GainLimit> limit;
+  // What is compressed in the disk stays so, in its codec, unless `copy` compresses all.
+  bool keep_compression = false;
   // A guest that cannot be trimmed is copied as it is.
   bool keep_going = false;
   // A damaged image is mended first, the only thing that writes to the disk; what it overwrites is
@@ -65,7 +77,7 @@ struct OptimizeReport {
     std::chrono::duration<double> elapsed{};
   };
 
-  std::string result;                            // where it is
+  std::string result;                            // where it is, or would be
   std::string backup;                            // empty: none
   qcow2::Format format = qcow2::Format::kQcow2;  // of the disk
   qcow2::Format result_format = qcow2::Format::kQcow2;
@@ -73,6 +85,10 @@ struct OptimizeReport {
   DiskFigures before;
   DiskFigures after;
   std::optional<appliance::TrimReport> trimmed;
+  std::optional<Gain> gain;  // if it was asked for
+  bool dry_run = false;
+  // It gains less than the limit: nothing was changed.
+  bool compact = false;
   copy::CopySummary copied;
   std::vector<Step> steps;
   std::chrono::duration<double> elapsed{};

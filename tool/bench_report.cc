@@ -32,14 +32,14 @@ std::string rate(double bytes_per_second) {
 }
 
 std::string latency_line(const char* name, const bench::Histogram& latency) {
-  std::string line = fmt::format("  {:<12}{:>10}", name, short_time(double(latency.min())));
+  std::string line = fmt::format("  {:<12} {:>9}", name, short_time(double(latency.min())));
   for (const Percentile& it : kPercentiles)
     line += fmt::format("{:>10}", short_time(double(latency.percentile(it.percent))));
   return line + fmt::format("{:>10}\n", short_time(double(latency.max())));
 }
 
 std::string latency_head() {
-  std::string line = fmt::format("  {:<12}{:>10}", "", "min");
+  std::string line = fmt::format("  {:<12} {:>9}", "", "min");
   for (const Percentile& it : kPercentiles) line += fmt::format("{:>10}", it.name);
   return line + fmt::format("{:>10}\n", "max");
 }
@@ -181,12 +181,12 @@ std::string short_time(double nanoseconds) {
 std::string bench_report(const Measurement& result, const Load& load) {
   std::string text = sending_line(load) + flush_line(load);
   text += fmt::format("Run completed in {:3.3f} seconds.\n\n", result.elapsed.count());
-  text += fmt::format("  {:<12}{:>10}   {:.0f} requests/s\n", "throughput",
+  text += fmt::format("  {:<12} {:>9}   {:.0f} requests/s\n", "throughput",
                       rate(result.bytes_per_second()), result.requests_per_second());
   text += latency_head() + latency_line("latency", result.tally.latency);
   if (result.tally.flushes.count() > 0) text += latency_line("flushes", result.tally.flushes);
   if (result.flush.count() > 0)
-    text += fmt::format("  {:<12}{:>10}   not counted above\n", "last flush",
+    text += fmt::format("  {:<12} {:>9}   not counted above\n", "last flush",
                         short_time(result.flush.count() * 1e9));
   return text + cache_line(result) + hole_line(result);
 }
@@ -206,18 +206,18 @@ std::string bench_report(const Comparison& result, const bench::ComparisonOption
   if (first.a.size != first.b.size)
     text += fmt::format("The disks differ in size: only the first {} of each are touched.\n",
                         human_size(std::min(first.a.size, first.b.size)));
-  text += fmt::format("\n  {:<8}{:>14}{:>14}{:>10}\n", "round", "A", "B", "B/A");
+  text += fmt::format("\n  {:<8} {:>13} {:>13} {:>9}\n", "round", "A", "B", "B/A");
   for (size_t i = 0; i < result.rounds.size(); ++i) {
     const Round& round = result.rounds[i];
-    text += fmt::format("  {:<8}{:>14}{:>14}{:>10.2f}\n", i + 1, rate(round.a.bytes_per_second()),
+    text += fmt::format("  {:<8} {:>13} {:>13} {:>9.2f}\n", i + 1, rate(round.a.bytes_per_second()),
                         rate(round.b.bytes_per_second()), round.ratio());
   }
   const bench::Spread a = result.throughput(&Round::a);
   const bench::Spread b = result.throughput(&Round::b);
   const bench::Spread ratio = result.ratio();
-  text += fmt::format("  {:<8}{:>14}{:>14}{:>10.2f}\n", "median", rate(a.median), rate(b.median),
+  text += fmt::format("  {:<8} {:>13} {:>13} {:>9.2f}\n", "median", rate(a.median), rate(b.median),
                       ratio.median);
-  text += fmt::format("  {:<8}{:>13.0f}%{:>13.0f}%   {:.2f} - {:.2f}\n\n", "spread",
+  text += fmt::format("  {:<8} {:>12.0f}%{:>13.0f}%   {:.2f} - {:.2f}\n\n", "spread",
                       (a.max - a.min) / a.median * 100, (b.max - b.min) / b.median * 100, ratio.min,
                       ratio.max);
   text += latency_head() + latency_line("latency A", result.tally(&Round::a).latency) +

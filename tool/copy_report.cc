@@ -73,7 +73,7 @@ std::string headline(const copy::CopyOptions& options, const CopySummary& summar
 std::string size_row(std::string_view name, uint64_t before, uint64_t after) {
   const Change it = change(before, after);
   const std::string sign = it.smaller ? "" : "-";
-  return fmt::format("  {:<8}{:>10}{:>12}{:>12}{:>9}\n", name, human_size(before),
+  return fmt::format("  {:<8} {:>9} {:>11} {:>11} {:>8}\n", name, human_size(before),
                      human_size(after), sign + human_size(it.amount),
                      before > 0 ? sign + percent_text(it) : "");
 }
@@ -82,9 +82,9 @@ std::string size_table(const CopySummary& summary) {
   if (!summary.destination) return "";
   const auto& after = *summary.destination;
   if (!summary.source)
-    return fmt::format("  {:<8}{:>10}\n  {:<8}{:>10}\n", "on disk", human_size(after.blocks),
+    return fmt::format("  {:<8} {:>9}\n  {:<8} {:>9}\n", "on disk", human_size(after.blocks),
                        "length", human_size(after.length));
-  return fmt::format("  {:<8}{:>10}{:>12}{:>12}\n", "", "before", "after", "saved") +
+  return fmt::format("  {:<8} {:>9} {:>11} {:>11}\n", "", "before", "after", "saved") +
          size_row("on disk", summary.source->blocks, after.blocks) +
          size_row("length", summary.source->length, after.length);
 }
@@ -96,7 +96,7 @@ std::string verify_line(const CopySummary& summary) {
 }
 
 std::string cluster_row(std::string_view name, uint64_t count, const std::string& remark) {
-  return fmt::format("  {:<12}{:>12}{}{}\n", name, grouped(count), remark.empty() ? "" : "  ",
+  return fmt::format("  {:<12} {:>11}{}{}\n", name, grouped(count), remark.empty() ? "" : "  ",
                      remark);
 }
 

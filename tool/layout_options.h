@@ -31,6 +31,10 @@ class LayoutOptions {
   // -c, --compression, -o, --profile and --cluster-size.  They bind to this object, which must
   // outlive `app`.  `list_names`: where -o is something else.
   void add_options(CLI::App& app, const std::string& list_names = "-o,--options");
+  // As if -c had been given.
+  void compress() { compress_ = true; }
+  // Whether they say that something is compressed, or nothing.
+  bool say_compression() const { return compress_ || compression_ || profile_; }
   // Throws UsageError when they contradict each other.
   void check() const;
   // What they say together, the more particular before the more general.

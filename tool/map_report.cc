@@ -34,7 +34,7 @@ Result<void> MapReport::put(std::string_view text) {
 
 Result<void> MapReport::begin() {
   if (json_) return put("[");
-  return put(fmt::format("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File"));
+  return put(fmt::format("{:<15} {:<15} {:<15} {}\n", "Offset", "Length", "Mapped to", "File"));
 }
 
 void MapReport::add_json(const MapEntry& entry) {
@@ -57,7 +57,7 @@ Result<void> MapReport::add(const MapEntry& entry, const std::string& file) {
     return put("");
   }
   if (!entry.data || entry.zero) return {};
-  return put(fmt::format("{:<16}{:<16}{:<16}{}\n", hex(entry.start), hex(entry.length),
+  return put(fmt::format("{:<15} {:<15} {:<15} {}\n", hex(entry.start), hex(entry.length),
                          entry.compressed ? "compressed" : hex(*entry.offset),
                          qcow2::printable(file)));
 }

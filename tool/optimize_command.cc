@@ -6,10 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "tool/formats.h"
+#include "tool/mistaken_names.h"
 #include "tool/optimize_report.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
+#include "tool/sparsify_options.h"
 #include "tool/step_lines.h"
 #include "tool/trimming_options.h"
 
@@ -62,6 +64,19 @@ class Display final : public appliance::Observer, public copy::Progress {
   std::unique_ptr<ProgressDisplay> bar_;
 };
 
+// SIZE or PERCENT%.
+Result<optimize::GainLimit> parse_gain(const std::string& text) {
+  optimize::GainLimit limit;
+  limit.said = true;
+  if (text.empty() || text.back() != '%') {
+    ASSIGN_OR_RETURN(limit.bytes, parse_size(text));
+    return limit;
+  }
+  ASSIGN_OR_RETURN(const uint64_t percent, parse_number(text.substr(0, text.size() - 1), 0, 100));
+  limit.percent = static_cast<double>(percent);
+  return limit;
+}
+
 Result<void> print_json(const Console& console, const ordered_json& json) {
   return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
@@ -76,8 +91,7 @@ const char* OptimizeCommand::description() const {
 void OptimizeCommand::add_options(CLI::App& app) {
   const auto text = [](const std::string& value) -> Result<std::string> { return value; };
   app.add_option("DISK...", disks_);
-  add_parsed_option(app, "-o,--output", "OUT", options_.output, text,
-                    "put the result there, and leave DISK as it is");
+  add_output(app);
   layout_.add_options(app, "--options");
   for (const char* const name : {"--options", "--profile"})
     app.get_option(name)->group(kRareOptions);
@@ -110,7 +124,12 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", options_.format,
                     "of DISK, qcow2 or raw; found out if not given")
       ->group(kRareOptions);
-  add_switch(app, "--force", options_.overwrite, "replace OUT if it exists")->group(kRareOptions);
+  add_switch(app, "--dry-run", options_.dry_run, "say what would be gained, and change nothing");
+  add_parsed_option(app, "--minimum-gain", "GAIN", limit_, parse_gain,
+                    "leave DISK if it is less: SIZE or PERCENT%")
+      ->group(kRareOptions);
+  add_switch(app, "--force", options_.overwrite, "replace OUT; write a DISK afresh that is compact")
+      ->group(kRareOptions);
   add_parsed_option(
       app, "-m,--threads", "N", options_.copy.threads,
       [](const std::string& value) -> Result<unsigned> {
@@ -129,6 +148,35 @@ void OptimizeCommand::add_options(CLI::App& app) {
       "read so many bytes a second at most")
       ->group(kRareOptions);
   add_switch(app, "--json", json_, "print the report as JSON");
+  add_sparsify_options(app);
+}
+
+// "--output=json" is the report's format, as of every other command.
+void OptimizeCommand::add_output(CLI::App& app) {
+  app.add_option_function<std::vector<std::string>>(
+         "-o,--output",
+         [this](const std::vector<std::string>& values) {
+           for (const std::string& value : values) {
+             if (value == "json" || value == "human")
+               json_ = value == "json";
+             else
+               options_.output = value;
+           }
+         },
+         "put the result there, and leave DISK as it is")
+      ->type_name("OUT")
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+void OptimizeCommand::add_sparsify_options(CLI::App& app) {
+  add_parsed_option(app, "--tmp", "DIR", options_.overlay_folder, parse_temporary_folder,
+                    "where the overlay goes; default: beside DISK")
+      ->group(kRareOptions);
+  add_switch(app, "--in-place", in_place_, "")->group(kHiddenOptions);
+  app.add_flag_callback("--compress", [this] { layout_.compress(); })->group(kHiddenOptions);
+  add_format_option(app, "--convert", options_.output_format, "")->group(kHiddenOptions);
+  refuse_zero_option(app);
 }
 
 void OptimizeCommand::check() const {
@@ -136,7 +184,14 @@ void OptimizeCommand::check() const {
   layout_.check();
   if (!options_.output.empty() && disks_.size() > 1)
     throw UsageError("--output: there is one OUT, and several disks");
-  if (options_.overwrite && options_.output.empty()) throw UsageError("--force goes with --output");
+  if (!options_.output.empty())
+    refuse_option_like(options_.output, "OUT", "--options", "--output-format");
+  if (in_place_ && !options_.output.empty())
+    throw UsageError("--in-place and --output: it is either the one or the other");
+  if (limit_.said && options_.overwrite)
+    throw UsageError("--minimum-gain and --force: it is either the one or the other");
+  if (limit_.said && !options_.output.empty())
+    throw UsageError("--minimum-gain: OUT is made in any case");
   if (options_.output_format && options_.output.empty())
     throw UsageError(
         "--output-format: goes with --output: what runs DISK has been told what its format is");
@@ -156,7 +211,15 @@ Result<int> OptimizeCommand::run(const Console& console) {
   RETURN_IF_ERROR(settle_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
+  RETURN_IF_ERROR(check_disks(disks_));
+  if (in_place_)
+    console.remark(
+        "--in-place: the result takes the place of DISK, as always; virt-compact trim "
+        "changes the file itself");
   options_.trim = !no_trim_;
+  options_.keep_compression = !layout_.say_compression();
+  // Who wants another layout gets it.
+  if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;
   options_.others = disks_;
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
   copy::Cancel cancel;

@@ -21,12 +21,17 @@ class OptimizeCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  void add_output(CLI::App& app);
+  void add_sparsify_options(CLI::App& app);
+
   std::vector<std::string> disks_;
   optimize::OptimizeOptions options_;
   LayoutOptions layout_;
   std::string base_;         // -B
   std::string base_format_;  // -F
   std::string suffix_ = ".bak";
+  optimize::GainLimit limit_;  // --minimum-gain
+  bool in_place_ = false;
   bool no_trim_ = false;
   bool no_backup_ = false;
   bool json_ = false;

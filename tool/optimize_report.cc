@@ -15,7 +15,7 @@ using optimize::OptimizeReport;
 namespace {
 
 std::string row(const char* what, const std::string& before, const std::string& after) {
-  return fmt::format("  {:<12}{:>12}{:>12}\n", what, before, after);
+  return fmt::format("  {:<12} {:>11} {:>11}\n", what, before, after);
 }
 
 std::string fragmented(const DiskFigures& figures) {
@@ -39,21 +39,77 @@ ordered_json figures_json(const DiskFigures& figures, bool clusters) {
 
 }  // namespace
 
+namespace {
+
+double percent_of(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
+// What differs less is no news.
+constexpr double kNoticeable = 0.05;
+
+// "Saved 671 MiB (68.2%) on the disk".
+std::string headline(const OptimizeReport& report) {
+  const uint64_t before = report.before.on_disk;
+  const uint64_t after = report.after.on_disk;
+  const bool smaller = before > after;
+  const uint64_t difference = smaller ? before - after : after - before;
+  const double percent = percent_of(difference, before);
+  if (before == after || (before > 0 && percent < kNoticeable)) return "About as much on the disk";
+  return fmt::format("{} {} ({:.1f}%) {}on the disk", smaller ? "Saved" : "Takes",
+                     human_size(difference), percent, smaller ? "" : "more ");
+}
+
+std::string forecast(const optimize::Gain& gain) {
+  const uint64_t saved = gain.saved();
+  if (saved == 0) return "a fresh image would save nothing on the disk";
+  return fmt::format("a fresh image would save about {} ({:.1f}%) on the disk", human_size(saved),
+                     gain.percent());
+}
+
+std::string time_line(const OptimizeReport& report) {
+  std::string text = fmt::format("\n  {} disk in {:.1f} s:", human_size(report.virtual_size),
+                                 report.elapsed.count());
+  for (size_t i = 0; i < report.steps.size(); ++i)
+    text += fmt::format("{} {} {:.1f}", i == 0 ? "" : ",", report.steps[i].name,
+                        report.steps[i].elapsed.count());
+  return text + "\n";
+}
+
+// Of a run that has changed nothing.
+std::string unchanged_report(const std::string& disk, const OptimizeReport& report,
+                             const Palette& palette) {
+  const optimize::Gain& gain = *report.gain;
+  std::string text = qcow2::printable(disk) + "\n" +
+                     palette.bold(report.compact ? "Already compact: " : "") + forecast(gain) +
+                     "\n\n";
+  text += row("", "now", "afresh");
+  text += row("on disk", human_size(gain.before), human_size(gain.expected));
+  text += fmt::format("  between {} and {}", human_size(gain.low), human_size(gain.high));
+  if (report.format == qcow2::Format::kQcow2)
+    text += fmt::format("; {:.1f}% of the steps lead far away in the file", gain.scattered);
+  text += "\n" + time_line(report);
+  text += "Nothing was changed";
+  if (report.compact && !report.dry_run) text += ": --force writes it afresh all the same";
+  return text + ".\n";
+}
+
+ordered_json gain_json(const optimize::Gain& gain) {
+  return {{"before", gain.before}, {"expected", gain.expected},
+          {"low", gain.low},       {"high", gain.high},
+          {"saved", gain.saved()}, {"scattered-percent", gain.scattered}};
+}
+
+}  // namespace
+
 std::string optimize_report(const std::string& disk, const OptimizeReport& report,
                             const Palette& palette) {
+  if (report.dry_run || report.compact) return unchanged_report(disk, report, palette);
   const DiskFigures& before = report.before;
   const DiskFigures& after = report.after;
   std::string text =
       fmt::format("{} -> {}\n", qcow2::printable(disk), qcow2::printable(report.result));
-  const bool smaller = before.on_disk > after.on_disk;
-  const uint64_t difference =
-      smaller ? before.on_disk - after.on_disk : after.on_disk - before.on_disk;
-  text += palette.bold(fmt::format("{} {} ({:.1f}%) on the disk", smaller ? "Saved" : "Takes",
-                                   human_size(difference),
-                                   before.on_disk == 0 ? 0.0
-                                                       : 100.0 * static_cast<double>(difference) /
-                                                             static_cast<double>(before.on_disk))) +
-          (smaller ? "\n\n" : " more\n\n");
+  text += palette.bold(headline(report)) + "\n\n";
   text += row("", "before", "after");
   text += row("on disk", human_size(before.on_disk), human_size(after.on_disk));
   text += row("length", human_size(before.length), human_size(after.length));
@@ -68,12 +124,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
     if (before.leaks > 0)
       text += row("leaked", fmt::format("{}", before.leaks), fmt::format("{}", after.leaks));
   }
-  text += fmt::format("\n  {} disk in {:.1f} s:", human_size(report.virtual_size),
-                      report.elapsed.count());
-  for (size_t i = 0; i < report.steps.size(); ++i)
-    text += fmt::format("{} {} {:.1f}", i == 0 ? "" : ",", report.steps[i].name,
-                        report.steps[i].elapsed.count());
-  text += "\n";
+  text += time_line(report);
   if (!report.backup.empty())
     text += fmt::format("  the old disk is {}\n", qcow2::printable(report.backup));
   return text;
@@ -87,8 +138,12 @@ ordered_json optimize_report_json(const std::string& disk, const OptimizeReport&
   if (!report.backup.empty()) json["backup"] = report.backup;
   json["format"] = qcow2::to_string(report.result_format);
   json["virtual-size"] = report.virtual_size;
+  if (report.dry_run) json["dry-run"] = true;
+  json["already-compact"] = report.compact;
+  if (report.gain) json["estimate"] = gain_json(*report.gain);
   json["before"] = figures_json(report.before, has_clusters(report.format));
-  json["after"] = figures_json(report.after, has_clusters(report.result_format));
+  if (!report.dry_run)
+    json["after"] = figures_json(report.after, has_clusters(report.result_format));
   if (report.trimmed) json["trim"] = ordered_json::parse(trim_report_json(*report.trimmed));
   json["steps"] = ordered_json::array();
   for (const auto& step : report.steps)

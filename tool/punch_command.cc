@@ -92,7 +92,7 @@ Result<int> PunchCommand::run(const Console& console) {
   }
   if (console.manner().quiet) return kSuccess;
   RETURN_IF_ERROR(console.print(fmt::format(
-      "{}\n{} given back\n\n  {:<12}{:>10}\n  {:<12}{:>10}  in blocks of {}\n  {} disk in {:.1f} "
+      "{}\n{} given back\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in {:.1f} "
       "s\n",
       qcow2::printable(target->name()), human_size(summary->punched), "read",
       human_size(summary->scanned), "zeros", human_size(summary->zero), human_size(summary->unit),

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "optimize/disk_swap.h"
+#include "optimize/shown_names.h"
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tune/running_domains.h"
@@ -34,7 +35,10 @@ void RollbackCommand::check() const {
 Result<int> RollbackCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
-  ASSIGN_OR_RETURN(const auto done, optimize::roll_back(disk_, suffix_, remove_));
+  const optimize::ShownNames shown(disk_);
+  auto rolled_back = optimize::roll_back(disk_, suffix_, remove_);
+  if (!rolled_back) return qcow2::fail(shown(rolled_back.error()));
+  const optimize::Rollback done{shown(rolled_back->disk), shown(rolled_back->backup)};
   if (json_) {
     nlohmann::ordered_json json;
     json["disk"] = done.disk;

@@ -24,6 +24,8 @@ _virt_compact()
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
     --drop) COMPREPLY=($(compgen -W 'pagefile swapfile hiberfile swap' -- "$word")); return ;;
+    --discard-granularity) COMPREPLY=($(compgen -W 'auto 64k keep' -- "$word")); return ;;
+    --sector-size) COMPREPLY=($(compgen -W '512 4096' -- "$word")); return ;;
     --output) COMPREPLY=($(compgen -W 'human json' -- "$word")); return ;;
     --progress)
       if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
@@ -32,7 +34,7 @@ _virt_compact()
       fi ;;
     --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
       | --create | --delete | --depth | --disk | --duration | --export | --filesystems | \
-      --flush-interval | --ignore | --key | --max-length | --offset | --options | --pattern | \
+      --flush-interval | --ignore | --key | --max-length | --minimum-gain | --offset | --options | --pattern | \
       --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size | --snapshot \
       | --sparse | --start-offset | --step | --threads | -m | -o) return ;;
   esac

@@ -148,7 +148,7 @@ void stop_at(const std::vector<test::Moment>& moments) {
     if (moment.signal != SIGKILL) CHECK_FALSE(left);
 
     // Life goes on.
-    const auto again = optimize({"--no-trim", "--backup", ".again", guest.disk()});
+    const auto again = optimize({"--no-trim", "--force", "--backup", ".again", guest.disk()});
     INFO(again.describe());
     REQUIRE(again.ok());
     if (left) CHECK_THAT(again.err, Catch::Contains("an earlier run was stopped"));
@@ -170,18 +170,22 @@ TEST_CASE("optimizing keeps what the guest keeps, and one disk that fails stops 
   fs::copy_file(guests.linux_disk, linux_disk);
   fs::copy_file(guests.windows_disk, windows_disk);
 
+  const std::string held_disk = folder / "held.qcow2";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", held_disk, "1M"});
+  run_ok({"qemu-img", "snapshot", "-c", "s", held_disk});
+
   const auto done = optimize({"-c", "--json", "--drop", "pagefile,swapfile", "--key",
                               std::string("/dev/sda3:key:") + test::kPassphrase, linux_disk,
-                              folder / "missing.qcow2", windows_disk});
+                              held_disk, windows_disk});
   INFO(done.describe());
   CHECK(done.exit_code == 1);
   const json report = json::parse(done.out);
   CHECK(report.at("failed") == 1);
   const json& disks = report.at("disks");
   REQUIRE(disks.size() == 3);
-  CHECK_THAT(std::string(disks.at(1).at("error")), Catch::Contains("No such file"));
+  CHECK_THAT(std::string(disks.at(1).at("error")), Catch::Contains("internal snapshot"));
   CHECK(support::list_directory(folder.path()) ==
-        std::vector<std::string>{"linux.qcow2", "linux.qcow2.bak", "windows.qcow2",
+        std::vector<std::string>{"held.qcow2", "linux.qcow2", "linux.qcow2.bak", "windows.qcow2",
                                  "windows.qcow2.bak"});
 
   for (const auto& [disk, original, saved] :

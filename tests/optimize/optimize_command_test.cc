@@ -210,13 +210,15 @@ TEST_CASE("a backing file can be kept behind a disk", "[optimize]") {
 TEST_CASE("several disks, one of them bad", "[optimize]") {
   const TempDirectory folder;
   const std::string first = make_disk(folder, "first");
+  const std::string bad = make_disk(folder, "bad");
+  run_ok({"qemu-img", "snapshot", "-c", "s", bad});
   const std::string last = make_disk(folder, "last");
-  const auto outcome = optimize({"--no-backup", first, folder / "missing", last});
+  const auto outcome = optimize({"--no-backup", first, bad, last});
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.out, Contains("2 of 3 disks"));
-  CHECK_THAT(outcome.err, Contains("missing: No such file"));
-  CHECK(files_in(folder.path()) == 2);
+  CHECK_THAT(outcome.err, Contains("bad: has 1 internal snapshot"));
+  CHECK(files_in(folder.path()) == 3);
   run_ok({"qemu-img", "check", "-q", first});
   run_ok({"qemu-img", "check", "-q", last});
 }
@@ -304,7 +306,7 @@ TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]
       CHECK(files_in(folder.path()) == 1);
     }
     // Life goes on.
-    const auto again = optimize({"--backup", swapped ? ".second" : ".bak", disk});
+    const auto again = optimize({"--force", "--backup", swapped ? ".second" : ".bak", disk});
     INFO(again.describe());
     REQUIRE(again.ok());
     run_ok({"qemu-img", "check", "-q", disk});

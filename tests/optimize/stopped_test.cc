@@ -147,7 +147,7 @@ TEST_CASE("stopped at any moment, the disk is there, and another run goes", "[op
     if (signal != SIGKILL)
       CHECK(support::list_directory(folder.path()).size() == (is_original || !backup ? 1 : 2));
 
-    const auto again = optimize({"--backup", ".again", disk});
+    const auto again = optimize({"--force", "--backup", ".again", disk});
     INFO(again.describe());
     REQUIRE(again.ok());
     CHECK(complaint(disk, original) == "");

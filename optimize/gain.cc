@@ -1,0 +1,68 @@
+#include "optimize/gain.h"
+
+#include "copy/measurement.h"
+#include "qcow2/survey.h"
+
+namespace optimize {
+
+using qcow2::Format;
+using qcow2::Result;
+
+namespace {
+
+// Of the source that is read for the estimate, bytes.
+constexpr uint64_t kBudget = 256 << 20;
+// As long as fewer steps lead far away, in percent, an image is in order.
+constexpr double kScattered = 1;
+
+double percent_of(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
+Result<double> scattered(const qcow2::Chain& disk) {
+  if (!disk.image()) return 0.0;
+  const qcow2::Header& header = disk.image()->header();
+  ASSIGN_OR_RETURN(const auto survey,
+                   qcow2::survey(*disk.storage(), header, disk.image()->snapshots(), {}));
+  const auto& order = survey.order;
+  if (order.runs < 2) return 0.0;
+  return order.percent(header.geometry()) * static_cast<double>(order.seeks) /
+         static_cast<double>(order.runs - 1);
+}
+
+}  // namespace
+
+double Gain::percent() const {
+  return percent_of(saved(), before);
+}
+
+bool Gain::is_worth(const GainLimit& limit) const {
+  if (!limit.said && scattered >= kScattered) return true;
+  // Holes cost nothing, until somebody sends the file elsewhere.
+  if (!limit.said && length > expected && percent_of(length - expected, length) >= limit.percent)
+    return true;
+  return limit.bytes ? saved() >= *limit.bytes : percent() >= limit.percent;
+}
+
+Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
+                           uint64_t length, copy::Progress& progress, const copy::Cancel& cancel) {
+  Gain gain;
+  gain.before = before;
+  gain.length = disk.image() && how.format != Format::kRaw ? length : 0;
+  copy::MeasureOptions options;
+  options.copy = how;
+  options.budget = kBudget;
+  // Of a raw disk only what is no zeros takes room, as in an image that is not compressed.
+  if (how.format == Format::kRaw) {
+    options.copy.format = Format::kQcow2;
+    options.copy.image = {};
+  }
+  ASSIGN_OR_RETURN(const auto measured, copy::measure(options, progress, cancel));
+  gain.expected = measured.file_size;
+  gain.low = measured.low;
+  gain.high = measured.high;
+  ASSIGN_OR_RETURN(gain.scattered, scattered(disk));
+  return gain;
+}
+
+}  // namespace optimize
