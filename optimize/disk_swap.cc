@@ -116,7 +116,10 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
   RETURN_IF_ERROR(swap.settle_leftovers());
   if (!swap.backup_.empty() && swap.folder_.status(swap.backup_))
     return fail(Error::invalid(fmt::format(
-        "{}: is there already: remove it, or name another suffix (--backup)", swap.backup())));
+        "{}: is there already: if it is the disk from before an earlier run, and the guest has run "
+        "well since, remove it (virt-compact rollback brings it back); or name another suffix "
+        "(--backup)",
+        swap.backup())));
   // After that: a leftover may have been one of them.
   struct stat status {};
   if (retry(::fstat, swap.old_.get(), &status) != 0) return fail(Error::system(errno, path));
@@ -272,8 +275,9 @@ class Exchange {
   Exchange(Directory folder, std::string disk, const std::string& suffix)
       : folder_(std::move(folder)), disk_(std::move(disk)), backup_(disk_ + suffix) {}
 
-  Result<Rollback> run(bool remove) {
+  Result<Rollback> run(bool remove, bool dry_run) {
     RETURN_IF_ERROR(open());
+    if (dry_run) return Rollback{path(disk_), remove ? "" : path(backup_)};
     RETURN_IF_ERROR(exchange());
     if (remove) {
       // What is removed is what was the disk, and nothing else.
@@ -365,11 +369,12 @@ class Exchange {
 
 }  // namespace
 
-Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove) {
+Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove,
+                           bool dry_run) {
   ASSIGN_OR_RETURN(const std::string disk, without_links(path));
   RETURN_IF_ERROR(check_suffix(suffix));
   ASSIGN_OR_RETURN(Directory folder, Directory::open(Directory::parent_of(disk)));
-  return Exchange(std::move(folder), Directory::name_of(disk), suffix).run(remove);
+  return Exchange(std::move(folder), Directory::name_of(disk), suffix).run(remove, dry_run);
 }
 
 }  // namespace optimize

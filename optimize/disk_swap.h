@@ -92,6 +92,8 @@ struct Rollback {
 // in one step (or, where the filesystem cannot do that, what was there gets the name
 // DISK.rolled-back first); with `remove` it is removed afterwards.  It is an error when either of
 // them is in use.  An error leaves all as it was, or says what is where.
-qcow2::Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove);
+// With `dry_run` both are looked at, and stay.
+qcow2::Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove,
+                                  bool dry_run = false);
 
 }  // namespace optimize

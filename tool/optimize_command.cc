@@ -114,7 +114,8 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_trimming_options(app, options_.trimming);
   for (const char* const name : {"--filesystems", "--ignore"})
     app.get_option(name)->group(kRareOptions);
-  add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed");
+  add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed")
+      ->group(kRareOptions);
   add_switch(app, "--repair", options_.repair, "mend a damaged image first, in place");
   add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,

@@ -45,8 +45,8 @@ double percent_of(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
-// What differs less is no news.
-constexpr double kNoticeable = 0.05;
+// A smaller difference is no news, if it is also less than one per cent: as copy has it.
+constexpr uint64_t kNoticeable = 16 << 20;
 
 // "Saved 671 MiB (68.2%) on the disk".
 std::string headline(const OptimizeReport& report) {
@@ -55,7 +55,8 @@ std::string headline(const OptimizeReport& report) {
   const bool smaller = before > after;
   const uint64_t difference = smaller ? before - after : after - before;
   const double percent = percent_of(difference, before);
-  if (before == after || (before > 0 && percent < kNoticeable)) return "About as much on the disk";
+  if (before == after || (before > 0 && percent < 1 && difference < kNoticeable))
+    return "About as much on the disk as before";
   return fmt::format("{} {} ({:.1f}%) {}on the disk", smaller ? "Saved" : "Takes",
                      human_size(difference), percent, smaller ? "" : "more ");
 }

@@ -25,6 +25,7 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->type_name("SUFFIX")
       ->take_last();
   add_switch(app, "--remove", remove_, "remove what is DISK now");
+  add_switch(app, "--dry-run", dry_run_, "look at both, and say what would be done");
   add_switch(app, "--json", json_, "print what was done as JSON");
 }
 
@@ -36,19 +37,27 @@ Result<int> RollbackCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);
-  auto rolled_back = optimize::roll_back(disk_, suffix_, remove_);
+  auto rolled_back = optimize::roll_back(disk_, suffix_, remove_, dry_run_);
   if (!rolled_back) return qcow2::fail(shown(rolled_back.error()));
   const optimize::Rollback done{shown(rolled_back->disk), shown(rolled_back->backup)};
   if (json_) {
     nlohmann::ordered_json json;
     json["disk"] = done.disk;
     if (!done.backup.empty()) json["backup"] = done.backup;
+    json["dry-run"] = dry_run_;
     using nlohmann::ordered_json;
     RETURN_IF_ERROR(
         console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
+  if (dry_run_) {
+    RETURN_IF_ERROR(console.print(fmt::format(
+        "{} would be the disk as it was; what is there would be {}\nNothing was changed.\n",
+        qcow2::printable(done.disk),
+        done.backup.empty() ? "removed" : qcow2::printable(done.backup))));
+    return kSuccess;
+  }
   RETURN_IF_ERROR(
       console.print(done.backup.empty()
                         ? fmt::format("{} is the disk as it was; what was there is removed\n",

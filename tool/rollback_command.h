@@ -20,6 +20,7 @@ class RollbackCommand final : public Command {
   std::string disk_;
   std::string suffix_ = ".bak";
   bool remove_ = false;
+  bool dry_run_ = false;
   bool json_ = false;
 };
 

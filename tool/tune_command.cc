@@ -102,7 +102,7 @@ void TuneCommand::add_options(CLI::App& app) {
            if (!size) throw UsageError("--discard-granularity: " + size.error().message());
            settings_.discard_granularity = *size;
          },
-         "auto (the default: 64k for Windows), SIZE, or keep")
+         "auto (64k for Windows), SIZE or keep")
       ->type_name("SIZE")
       ->take_last();
   add_output_option(app, json_, "human (the default) or json");

@@ -1,10 +1,10 @@
 // Partition tables as fdisk writes them, and what became of them.
 #include "appliance/partition_table.h"
 
-#include <catch2/catch.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -38,6 +38,9 @@ class Disk {
   std::string bytes(uint64_t at, uint64_t length) const {
     const auto read = support::RawFile(path_).read(at, length);
     return {reinterpret_cast<const char*>(read.data()), read.size()};
+  }
+  void spoil(uint64_t at) const {
+    patch(at, std::string(1, static_cast<char>(bytes(at, 1)[0] ^ 1)));
   }
   void clear(uint64_t at, uint64_t length) const { patch(at, std::string(length, '\0')); }
 
@@ -118,16 +121,16 @@ TEST_CASE("a damaged GPT is told, with what is left of it", "[table]") {
   disk.gpt(sector_size);
   std::string what;
   SECTION("its header") {
-    disk.patch(sector_size + 60, "x");
+    disk.spoil(sector_size + 60);
     what = "checksum is wrong; the backup at its end is good";
   }
   SECTION("its list") {
-    disk.patch(2 * sector_size + 20, "x");
+    disk.spoil(2 * sector_size + 20);
     what = "list of partitions whose checksum is wrong; the backup";
   }
   SECTION("header and backup") {
-    disk.patch(sector_size + 60, "x");
-    disk.patch(kSize - sector_size + 60, "x");
+    disk.spoil(sector_size + 60);
+    disk.spoil(kSize - sector_size + 60);
     what = "checksum is wrong: let the guest";
   }
   SECTION("no header") {

@@ -336,7 +336,7 @@ void make_used_disk(const std::string& path, uint64_t sector_size) {
   typed.input = "g\nn\n1\n" + std::to_string(kMiB / sector_size) + "\n\nw\n";
   support::run_ok({"fdisk", "-w", "always", "-b", std::to_string(sector_size), path}, typed);
   support::run_ok({"mke2fs", "-q", "-t", "ext4", "-E", "nodiscard,offset=" + std::to_string(kMiB),
-                   path, "60M"});
+                   "-b", "4096", path, "60M"});
 }
 
 }  // namespace
@@ -389,8 +389,11 @@ TEST_CASE("a damaged partition table is told without an appliance", "[essential]
   const std::string raw = folder / "raw";
   make_used_disk(raw, GENERATE(512, 4096));
   // A name in the list, in sectors of either size.
-  support::patch_file(raw, 512 * 2 + 60, std::as_bytes(std::span("x", 1)));
-  support::patch_file(raw, 4096 * 2 + 60, std::as_bytes(std::span("x", 1)));
+  for (const uint64_t at : {512 * 2 + 60, 4096 * 2 + 60}) {
+    auto byte = support::RawFile(raw).read(at, 1);
+    byte[0] ^= std::byte{1};
+    support::patch_file(raw, at, byte);
+  }
   const std::string disk = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "convert", "-O", "qcow2", raw, disk});
   const auto trimmed = trim({disk});

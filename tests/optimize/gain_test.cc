@@ -1,10 +1,10 @@
 // What optimize does before it does anything, and when it does nothing.
-#include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/catch.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -239,7 +239,8 @@ TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
   const auto told = optimize({"--dry-run", disk});
   INFO(told.describe());
   REQUIRE(told.ok());
-  CHECK_THAT(told.out, Contains("would save about 8") && Contains("Nothing was changed."));
+  CHECK_THAT(told.out,
+             Contains("would save about 7.94 MiB (24.6%)") && Contains("Nothing was changed."));
   const json plain = report({"--dry-run", disk});
   CHECK(plain["dry-run"] == true);
   CHECK_FALSE(plain.contains("after"));
@@ -304,6 +305,14 @@ TEST_CASE("names are shown as they were given", "[optimize]") {
                            Contains("the old disk is disk.bak\n") && !Contains(folder.path()));
   const auto again = run({"optimize", "--no-trim", "disk"});
   CHECK_THAT(again.err, Contains("error: disk.bak: is there already") && !Contains(folder.path()));
+  const auto old = support::read_file(folder / "disk");
+  const auto would = run({"rollback", "--dry-run", "disk"});
+  INFO(would.describe());
+  CHECK(
+      would.out ==
+      "disk would be the disk as it was; what is there would be disk.bak\nNothing was changed.\n");
+  CHECK((support::read_file(folder / "disk") == old));
+  CHECK_FALSE(run({"rollback", "--dry-run", "--backup", ".none", "disk"}).ok());
   const auto back = run({"rollback", "disk"});
   INFO(back.describe());
   CHECK(back.out == "disk is the disk as it was; what was there is disk.bak now\n");

@@ -418,8 +418,8 @@ TEST_CASE("a disk of one user's is nobody else's while it is made", "[optimize]"
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk, folder / "top"});
   REQUIRE(::chmod((folder / "top").c_str(), 0600) == 0);
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 0 32M", folder / "top"});
-  support::Child child({tool_test::virt_compact(), "optimize", "--no-trim", "-q", "-B", disk, "-F",
-                        "qcow2", "--rate-limit=40M", folder / "top"},
+  support::Child child({tool_test::virt_compact(), "optimize", "--no-trim", "--force", "-q", "-B",
+                        disk, "-F", "qcow2", "--rate-limit=40M", folder / "top"},
                        folder / "log");
   size_t seen = 0;
   while (child.running()) {
