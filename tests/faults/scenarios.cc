@@ -171,7 +171,7 @@ Scenario snapshot(const std::string& name, const Words& options,
 
 Scenario optimizing() {
   return {"optimize",
-          tool({"optimize", "--no-trim", "-q", "disk.qcow2"}),
+          tool({"optimize", "--no-trim", "--force", "-q", "disk.qcow2"}),
           "disk.qcow2",
           [](const std::string& folder) {
             make_references(folder);

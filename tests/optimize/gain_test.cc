@@ -239,8 +239,8 @@ TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
   const auto told = optimize({"--dry-run", disk});
   INFO(told.describe());
   REQUIRE(told.ok());
-  CHECK_THAT(told.out,
-             Contains("would save about 7.94 MiB (24.6%)") && Contains("Nothing was changed."));
+  CHECK_THAT(told.out, Contains("would save about 7.9") && Contains("(24.6%)") &&
+                           Contains("Nothing was changed."));
   const json plain = report({"--dry-run", disk});
   CHECK(plain["dry-run"] == true);
   CHECK_FALSE(plain.contains("after"));
