@@ -1,5 +1,4 @@
 // Tables that were overwritten with zeros: what they referred to looks like leaks, and is data.
-#include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
