@@ -164,7 +164,9 @@ TEST_CASE("bench reads from NBD servers", "[bench]") {
              Catch::Contains("only a file's pages can be dropped"));
   CHECK_THAT(run_tool({"bench", "-w", "--yes", server.uri()}).err,
              Catch::Contains("the disk cannot be written"));
-  CHECK_THAT(run_tool({"bench", "-d", "2", "-s", "64M", "[", "nbdkit", "memory", "128M", "]"}).err,
+  CHECK_THAT(run_tool({"bench", "-d", "2", "-s", "64M", "[", "nbdkit", "--filter=blocksize-policy",
+                       "memory", "128M", "blocksize-maximum=32M", "]"})
+                 .err,
              Catch::Contains("takes no more than 33554432 bytes in a request"));
 }
 

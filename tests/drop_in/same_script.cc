@@ -104,7 +104,7 @@ std::vector<Difference> differences(const Words& command) {
   if (theirs.exit_code != 0 && ours.exit_code == 0) return out;
   const auto our_lines = lines(ours.out);
   const std::set<std::string> said(our_lines.begin(), our_lines.end());
-  for (const std::string& line : lines(theirs.out))
+  for (const std::string& line : lines(tool_test::in_our_words(theirs.out)))
     if (said.count(line) == 0 && !line.empty() && !is_commentary(line))
       out.push_back({"line", line});
   return out;

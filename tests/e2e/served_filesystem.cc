@@ -63,17 +63,12 @@ BlockDevice::BlockDevice(const std::string& socket) {
   const std::string file = folder_ / "disk";
   support::write_file(file, std::string());
   daemon_ = std::make_unique<support::Child>(
-      std::vector<std::string>{
-          "qemu-storage-daemon", "--blockdev",
-          "driver=nbd,node-name=disk,discard=unmap,server.type=unix,server.path=" + socket,
-          "--export",
-          "type=fuse,id=export,node-name=disk,writable=on,growable=off,mountpoint=" + file},
-      folder_ / "log");
+      std::vector<std::string>{"nbdfuse", file, "--unix", socket}, folder_ / "log");
   const bool up =
       wait_until([&] { return !daemon_->running() || is_mounted(file, folder_.path()); });
   if (!up || !daemon_->running()) {
     const auto log = support::read_file(folder_ / "log");
-    throw std::runtime_error("qemu-storage-daemon: " +
+    throw std::runtime_error("nbdfuse: " +
                              std::string(reinterpret_cast<const char*>(log.data()), log.size()));
   }
   const auto loop = support::run_ok({"losetup", "-f", "--show", file});

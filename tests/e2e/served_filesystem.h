@@ -14,8 +14,8 @@ namespace test {
 // nothing does.
 std::string why_no_filesystem(const std::string& type);
 
-// An export as a block device: qemu-storage-daemon is the client, and shows it as a file through
-// FUSE, on which there is a loop device.  (The kernel has a client of its own, but few machines
+// An export as a block device: nbdfuse is the client, and shows it as a file through FUSE,
+// on which there is a loop device.  (The kernel has a client of its own, but few machines
 // that build software have it loaded.)
 class BlockDevice {
  public:

@@ -261,10 +261,10 @@ TEST_CASE("statistics of trims are told at the end, when asked for", "[coalesce-
     WARN("skipped: nbdkit does not end by itself with this sanitizer");
     return;
   }
-  const auto outcome =
-      support::run({"nbdkit", "-f", "-v", "-U", "-", "-D", "coalesce-discard.stats=1",
-                    "--filter=" + test::filter(kName), "memory", "1M", "--run",
-                    std::string(kQemuIo) + "-c 'discard 0 60k' -c 'discard 60k 8k'"});
+  const auto outcome = support::run(
+      {"nbdkit", "-f", "-v", "-U", "-", "-D", "coalesce-discard.stats=1",
+       "--filter=" + test::filter(kName), "memory", "1M", "coalesce-discard-granularity=64k",
+       "--run", std::string(kQemuIo) + "-c 'discard 0 60k' -c 'discard 60k 8k'"});
   CHECK_THAT(outcome.err, Contains("2 trims of 69632 bytes became 1 of whole granules, of 65536 "
                                    "bytes, 61440 of them joined"));
 }

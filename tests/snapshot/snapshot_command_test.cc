@@ -1,6 +1,8 @@
 // virt-compact snapshot, beside qemu-img snapshot.
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/catch.h"
 #include "tests/support/nbd_server.h"
@@ -40,6 +42,12 @@ std::string refused(const std::vector<std::string>& arguments) {
   return outcome.err;
 }
 
+// The words of a text, without its columns.
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
 bool reads(const std::string& path, const std::string& pattern) {
   return support::run({"qemu-io", "-f", "qcow2", "-c", "read -q -P " + pattern, path}).out.empty();
 }
@@ -57,8 +65,11 @@ TEST_CASE("a script for qemu-img goes on working", "[snapshot]") {
   run_ok({"qemu-img", "check", "-q", path});
 
   const auto theirs = run_ok({"qemu-img", "snapshot", "-l", path}).out;
-  CHECK(run_tool({"snapshot", "-l", path}).out == theirs);
-  CHECK(run_tool({"snapshot", path}).out == theirs);
+  const auto ours = run_tool({"snapshot", "-l", path}).out;
+  CHECK(run_tool({"snapshot", path}).out == ours);
+  // QEMU 10 has other columns.
+  if (theirs.find("VM_SIZE") == std::string::npos) CHECK(ours == theirs);
+  CHECK(words(ours) == words(tool_test::in_our_words(theirs)));
 
   const auto json = nlohmann::json::parse(run_tool({"snapshot", "--output=json", path}).out);
   const auto info = nlohmann::json::parse(run_ok({"qemu-img", "info", "--output=json", path}).out);

@@ -24,4 +24,9 @@ support::Outcome run_tool(std::vector<std::string> arguments,
 support::Outcome run_script(const std::string& script,
                             const std::vector<std::string>& arguments = {});
 
+// Returns what qemu-img has printed in the words of QEMU 7.2, which are ours.  QEMU 8 and later
+// tell of the files beneath an image, which is left out; QEMU 10 has other headings and clocks in
+// lists of snapshots.  The widths of the columns stay theirs.
+std::string in_our_words(const std::string& qemu_img_output);
+
 }  // namespace tool_test

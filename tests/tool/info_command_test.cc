@@ -144,7 +144,8 @@ TEST_CASE("info says to a person what qemu-img says", "[info]") {
     CAPTURE(name);
     const auto outcome = run_tool({"info", images.path(name)});
     REQUIRE(outcome.ok());
-    std::istringstream expected(support::run_ok({"qemu-img", "info", "-U", images.path(name)}).out);
+    std::istringstream expected(tool_test::in_our_words(
+        support::run_ok({"qemu-img", "info", "-U", images.path(name)}).out));
     bool in_snapshots = false;  // which we lay out in our own way
     for (std::string line; std::getline(expected, line);) {
       if (in_snapshots) in_snapshots = line != "Format specific information:";
