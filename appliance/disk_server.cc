@@ -37,6 +37,9 @@ std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access ac
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
   // That of the tree that this program was built in, or that which nbdkit finds.
   std::vector<std::string> words{copy::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
+  const qcow2::NamePolicy& names = disk.given.names;
+  words.push_back(std::string("backing=") + to_string(names.backing));
+  words.push_back(std::string("data-file=") + to_string(names.data_file_rule()));
   if (access == DiskServer::Access::kTrim)
     words.insert(words.end(), {"detect-zeroes=unmap", "coalesce-discard=true"});
   return words;

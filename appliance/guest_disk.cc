@@ -53,6 +53,7 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   disk.local = true;
   qcow2::OpenOptions options;
   options.format = name.format;
+  options.trust.names = name.names;
   {
     ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(name.name, options));
     disk.format = chain.format();

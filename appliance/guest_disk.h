@@ -18,6 +18,7 @@ struct DiskName {
   std::vector<std::string> command;     // "[ COMMAND ARGS… ]": a server to start
   std::optional<qcow2::Format> format;  // of a file; without it the content decides
   std::string shown{};                  // what messages call it; empty: its name
+  qcow2::NamePolicy names = {};         // which files it may name; kLeaveOut is not for a guest
 };
 
 struct GuestDisk {

@@ -22,6 +22,7 @@ struct DeviceName {
   std::optional<qcow2::Format> format;  // of a file; without it the content decides
   bool force_share = false;             // a file that somebody writes to may be read
   bool direct = false;                  // a file's pages are not cached
+  qcow2::Trust trust = {};              // of a file
   unsigned connections = 1;             // to a server, if it allows several
 };
 

@@ -34,6 +34,7 @@ Result<std::unique_ptr<Device>> FileDevice::open(const DeviceName& name, bool wr
   options.format = name.format;
   options.force_share = name.force_share;
   options.direct = name.direct;
+  options.trust = name.trust;
   if (!write) options.force_share_option = "--force-share";
   ASSIGN_OR_RETURN(device->chain_, qcow2::Chain::open(name.name, options));
   device->format_ = device->chain_->format();

@@ -30,9 +30,9 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   }
   ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (!target) {
-    ASSIGN_OR_RETURN(
-        source.local_,
-        LocalSource::open(options.name, {options.format, options.snapshot, options.force_share}));
+    ASSIGN_OR_RETURN(source.local_,
+                     LocalSource::open(options.name, {options.format, options.snapshot,
+                                                      options.force_share, options.trust}));
     return source;
   }
   if (options.format == qcow2::Format::kQcow2)

@@ -23,6 +23,7 @@ class AnySource {
     std::optional<qcow2::Format> format;
     std::string snapshot;
     bool force_share = false;
+    qcow2::Trust trust;  // of a file
     NbdSource::Options nbd;
   };
 

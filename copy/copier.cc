@@ -178,6 +178,7 @@ Result<void> Job::open_source() {
   how.format = options_.source_format;
   how.snapshot = options_.snapshot;
   how.force_share = options_.force_share;
+  how.trust = options_.trust;
   how.nbd.connections = std::max(options_.connections, 1u);
   how.nbd.requests = std::max(options_.requests, 1u);
   how.nbd.request_size = options_.request_size;
@@ -462,9 +463,10 @@ Result<void> Job::verify_copy(const std::string& path) {
     return {};
   }
   forget_cached(path);
+  const LocalSource::Options own{format_, "", false, {options_.trust.names.for_own_image(), {}}};
   // It may have no name yet.
-  ASSIGN_OR_RETURN(const auto copy, with_context(LocalSource::open(path, {format_, "", false}),
-                                                 options_.destination));
+  ASSIGN_OR_RETURN(const auto copy,
+                   with_context(LocalSource::open(path, own), options_.destination));
   if (keeps_backing()) {
     ASSIGN_OR_RETURN(const std::string base, backing_path());
     RETURN_IF_ERROR(copy->keep_backing(base, worker_.geometry.cluster_size()));

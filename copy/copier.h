@@ -35,6 +35,7 @@ struct CopyOptions {
   std::string snapshot;      // an internal snapshot by id or name; empty: the disk as it is now
   bool overwrite = false;    // replace an existing destination
   bool force_share = false;  // read the source even if somebody writes to it
+  qcow2::Trust trust;        // of the source
 
   std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
   int compression_level = 0;                                   // 0: the codec's default

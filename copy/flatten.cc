@@ -178,11 +178,13 @@ Result<void> drop_name(const std::string& path, qcow2::Storage& storage) {
 }  // namespace
 
 Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
-                               Progress& progress, const Cancel& cancel) {
+                               const qcow2::Trust& trust, Progress& progress,
+                               const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
   qcow2::OpenOptions options;
   options.format = format;
   options.writable = true;
+  options.trust = trust;
   ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
   RETURN_IF_ERROR(check_can_be_flat(path, chain));
   FlattenSummary summary;

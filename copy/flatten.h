@@ -31,6 +31,7 @@ struct FlattenSummary {
 // An image without a backing file, or with snapshots, which need it as well, is an error, and so is
 // a filesystem without the room; nothing has changed then.
 qcow2::Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
-                                      Progress& progress, const Cancel& cancel);
+                                      const qcow2::Trust& trust, Progress& progress,
+                                      const Cancel& cancel);
 
 }  // namespace copy

@@ -28,6 +28,7 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   how.format = options.format;
   how.force_share = options.force_share;
   how.force_share_option = "--force-share";
+  how.trust = options.trust;
   // The map is gone through once, from the beginning to the end.
   how.cache_size = kCacheSize;
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));

@@ -19,6 +19,7 @@ class LocalSource final : public Source {
     std::optional<qcow2::Format> format = {};  // nothing: the content decides
     std::string snapshot = {};                 // by id or name; empty: the disk as it is now
     bool force_share = false;                  // even if somebody writes to it
+    qcow2::Trust trust = {};
   };
   static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
                                                           const Options& options);

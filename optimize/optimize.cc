@@ -186,6 +186,7 @@ class Run {
     if (options_.trim && options_.output.empty()) RETURN_IF_ERROR(look_for_readers());
     qcow2::OpenOptions how;
     how.format = options_.format;
+    how.trust = options_.copy.trust;
     // By the name that was given: what the image calls its backing file is relative to it.
     ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
     chain_ = std::move(chain);
@@ -289,6 +290,7 @@ class Run {
     if (options_.disk == disk_) return {};
     qcow2::OpenOptions how;
     how.format = options_.format;
+    how.trust = options_.copy.trust;
     const auto direct = qcow2::Chain::open(disk_, how);
     if (direct) {
       ASSIGN_OR_RETURN(const auto files, Unchanged::since_now(*direct));
@@ -438,7 +440,8 @@ class Run {
   // `overlay`: the name of the overlay that can be opened as `path`.
   Result<void> trim(const std::string& overlay, const std::string& path) {
     appliance::TrimOptions trimming = options_.trimming;
-    trimming.disks = {{path, {}, qcow2::Format::kQcow2, overlay}};
+    trimming.disks = {
+        {path, {}, qcow2::Format::kQcow2, overlay, options_.copy.trust.names.for_own_image()}};
     trimming.overlay = true;
     ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
     if (const std::string why = report_.trimmed->why_nothing(); !why.empty())
@@ -459,6 +462,7 @@ class Run {
   copy::CopyOptions how_to_copy(const std::string& source, const std::string& destination) const {
     copy::CopyOptions how = options_.copy;
     how.source = source;
+    if (source != disk_) how.trust.names = how.trust.names.for_own_image();
     how.source_format = source == disk_ ? report_.format : qcow2::Format::kQcow2;
     how.destination = destination;
     how.format = report_.result_format;

@@ -39,7 +39,12 @@ int parse_bool(const char* value, bool& result) {
 const char* const Parameters::kHelp =
     "[file=]<DISK>              (required) The QCOW2 image.\n"
     "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
-    "backing=follow|deny        Whether backing files are opened (default: follow).\n"
+    "backing=owner|follow|deny|none\n"
+    "                           Which backing files are opened (default: owner, those\n"
+    "                           that the owner of the image could open himself).\n"
+    "data-file=owner|follow|deny\n"
+    "                           The same of an external data file.\n"
+    "untrusted=<BOOL>           Nobody vouches for the image: both deny, and limits.\n"
     "force-share=<BOOL>         Read an image that somebody writes to (default: false).\n"
     "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
     "detect-zeroes=off|on|unmap What becomes of zeros in writes (default: off).\n"
@@ -54,6 +59,8 @@ int Parameters::set(const char* key, const char* value) {
   const std::string_view name = key;
   if (name == "file") return set_file(value);
   if (name == "backing") return set_backing(value);
+  if (name == "data-file") return set_data_file(value);
+  if (name == "untrusted") return parse_bool(value, untrusted_);
   if (name == "force-share") return parse_bool(value, config_.open.force_share);
   if (name == "discard") return set_discard(value);
   if (name == "detect-zeroes") return set_detect_zeroes(value);
@@ -94,6 +101,29 @@ int Parameters::complete() {
     nbdkit_error("create=true and snapshot=: a fresh image has no snapshots");
     return -1;
   }
+  return settle_trust();
+}
+
+int Parameters::settle_trust() {
+  qcow2::Trust& trust = config_.open.trust;
+  trust.names.prefix = "";
+  if (!untrusted_) return 0;
+  if (create_) {
+    nbdkit_error("create=true and untrusted=true: a fresh image is nobody else's");
+    return -1;
+  }
+  const auto data_file = trust.names.data_file;
+  if ((backing_given_ && trust.names.backing != qcow2::NameRule::kDeny &&
+       trust.names.backing != qcow2::NameRule::kLeaveOut) ||
+      (data_file && *data_file != qcow2::NameRule::kDeny)) {
+    nbdkit_error(
+        "untrusted=true opens no file that the image names: without backing= and "
+        "data-file=");
+    return -1;
+  }
+  if (!backing_given_) trust.names.backing = qcow2::NameRule::kDeny;
+  trust.names.data_file = qcow2::NameRule::kDeny;
+  trust.limits.emplace();
   return 0;
 }
 
@@ -111,10 +141,23 @@ int Parameters::set_file(const char* value) {
 }
 
 int Parameters::set_backing(const char* value) {
-  using Backing = qcow2::OpenOptions::Backing;
-  bool follow = true;
-  if (choose("backing", value, "follow", "deny", follow) == -1) return -1;
-  config_.open.backing = follow ? Backing::kFollow : Backing::kDeny;
+  const auto rule = qcow2::parse_name_rule(value);
+  if (!rule) {
+    nbdkit_error("backing=%s: it is owner, follow, deny or none", qcow2::printable(value).c_str());
+    return -1;
+  }
+  config_.open.trust.names.backing = *rule;
+  backing_given_ = true;
+  return 0;
+}
+
+int Parameters::set_data_file(const char* value) {
+  const auto rule = qcow2::parse_name_rule(value);
+  if (!rule || *rule == qcow2::NameRule::kLeaveOut) {
+    nbdkit_error("data-file=%s: it is owner, follow or deny", qcow2::printable(value).c_str());
+    return -1;
+  }
+  config_.open.trust.names.data_file = *rule;
   return 0;
 }
 

@@ -26,6 +26,8 @@ class Parameters {
  private:
   int set_file(const char* value);
   int set_backing(const char* value);
+  int set_data_file(const char* value);
+  int settle_trust();
   int set_discard(const char* value);
   int set_detect_zeroes(const char* value);
   int set_cache_size(const char* value);
@@ -34,6 +36,8 @@ class Parameters {
   int set_cluster_size(const char* value);
 
   Config config_;
+  bool backing_given_ = false;
+  bool untrusted_ = false;
   bool create_ = false;
   bool has_size_ = false;
   bool has_cluster_size_ = false;

@@ -95,8 +95,8 @@ int on_config_complete() noexcept {
   return guarded(-1, [] { return parameters.complete(); });
 }
 
-// The last moment at which the user still sees our errors.  No threads are made here: nbdkit forks
-// after it.
+// The last moment at which the user still sees our errors.  No thread that is made here may stay:
+// nbdkit forks after it.
 int on_get_ready() noexcept {
   return guarded(-1, [] {
     plugin::Config config = parameters.config();

@@ -43,50 +43,66 @@ struct Opened {
 
 constexpr std::string_view kShutDown = "shut it down first";
 
-// `writable`: for writing, if it may be; else `read_only` becomes the reason.
-Result<std::shared_ptr<FileStorage>> open_unlocked(const std::string& path, bool writable,
+// `writable`: for writing, if it may be; else `read_only` becomes the reason.  `open` is called
+// with whether it is to be for writing.
+template <typename Open>
+Result<std::shared_ptr<FileStorage>> open_unlocked(const Open& open, bool writable,
                                                    std::optional<Error>& read_only) {
   if (writable && !read_only) {
-    auto file = FileStorage::open_writable(path);
+    auto file = open(true);
     const int errnum = file ? 0 : file.error().errnum();
     if (errnum != EACCES && errnum != EPERM && errnum != EROFS) return file;
     read_only = file.error();
   }
-  return FileStorage::open_readonly(path);
+  return open(false);
 }
 
 // The same, and locks it for reading: of writing nobody thinks yet.
-Result<std::shared_ptr<FileStorage>> open_file(const std::string& path, bool writable,
+template <typename Open>
+Result<std::shared_ptr<FileStorage>> open_file(const Open& open, bool writable,
                                                const OpenOptions& options,
                                                std::optional<Error>& read_only) {
-  ASSIGN_OR_RETURN(auto file, open_unlocked(path, writable, read_only));
+  ASSIGN_OR_RETURN(auto file, open_unlocked(open, writable, read_only));
   RETURN_IF_ERROR(lock_for_reading(*file, options));
   if (options.direct) RETURN_IF_ERROR(file->bypass_cache());
   return file;
 }
 
 Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, const Header& header,
+                                                    const NamedFiles& names,
                                                     const OpenOptions& options, bool writable,
                                                     std::optional<Error>& read_only) {
   const auto name = header.data_file();
   if (!name)
     return fail(Error::corrupt("the image wants an external data file, and does not name it"));
-  if (options.backing == OpenOptions::Backing::kDeny)
-    return fail(Error::invalid(fmt::format(
-        "external data file '{}': the image has one, and that is not allowed here", *name)));
-  ASSIGN_OR_RETURN(const std::string resolved,
-                   with_context(resolve_name(path, *name), "external data file"));
-  return with_context(open_file(resolved, writable, options, read_only), "external data file");
+  constexpr auto kKind = NamedFiles::Kind::kDataFile;
+  constexpr const char* kContext = "external data file";
+  RETURN_IF_ERROR(with_context(names.check_allowed(kKind, *name), kContext));
+  ASSIGN_OR_RETURN(const std::string resolved, with_context(resolve_name(path, *name), kContext));
+  const auto open = [&](bool write) { return names.open(kKind, resolved, write); };
+  return with_context(open_file(open, writable, options, read_only), kContext);
+}
+
+Result<std::shared_ptr<FileStorage>> open_image(const Backing& it, const NamedFiles& names,
+                                                const OpenOptions& options,
+                                                std::optional<Error>& read_only) {
+  const auto open = [&](bool write) {
+    if (!it.context.empty()) return names.open(NamedFiles::Kind::kBacking, it.path, write);
+    return write ? FileStorage::open_writable(it.path) : FileStorage::open_readonly(it.path);
+  };
+  return open_file(open, it.writable, options, read_only);
 }
 
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
-                          const std::shared_ptr<TableCache>& cache, const OpenOptions& options) {
+                          const std::shared_ptr<TableCache>& cache, NamedFiles& names,
+                          const OpenOptions& options) {
   Opened opened;
-  ASSIGN_OR_RETURN(const auto file, open_file(it.path, it.writable, options, opened.read_only));
+  ASSIGN_OR_RETURN(const auto file, open_image(it, names, options, opened.read_only));
   if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
     return fail(Error::corrupt(
         fmt::format("{}: the backing chain comes back to this file: it has no end", it.path)));
   seen.push_back(file->identity());
+  names.add_author(*file);
 
   Format format = it.format.value_or(Format::kRaw);
   if (!it.format) {
@@ -98,23 +114,24 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
     return opened;
   }
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
+  const auto& limits = options.trust.limits;
+  if (limits) RETURN_IF_ERROR(with_context(check_header_limits(header, *limits), it.path));
   if (header.has_data_file()) {
-    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, options,
+    ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, names, options,
                                                                    it.writable, opened.read_only),
                                                     it.path));
   }
   ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
+  if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
   ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
   return opened;
 }
 
 // What lies behind the image at `path`, whose header names a backing file.
-Result<Backing> backing_of(const std::string& path, const Header& header,
-                           OpenOptions::Backing allowed) {
+Result<Backing> backing_of(const std::string& path, const Header& header, const NamedFiles& names) {
   const std::string context = path + ": backing file";
-  if (allowed == OpenOptions::Backing::kDeny)
-    return fail(Error::invalid(fmt::format(
-        "{} '{}': the image has one, and that is not allowed here", context, header.backing_file)));
+  RETURN_IF_ERROR(
+      with_context(names.check_allowed(NamedFiles::Kind::kBacking, header.backing_file), context));
   Backing backing;
   backing.context = context;
   if (const auto name = header.backing_format()) {
@@ -124,6 +141,17 @@ Result<Backing> backing_of(const std::string& path, const Header& header,
   }
   ASSIGN_OR_RETURN(backing.path, with_context(resolve_name(path, header.backing_file), context));
   return backing;
+}
+
+// What to do about a backing file that is gone.
+Error with_advice(Error error, const NamePolicy& names) {
+  if (error.errnum() != ENOENT) return error;
+  const char* const reader = names.prefix.empty() ? "" : "virt-compact copy ";
+  return Error::protocol(
+      ENOENT,
+      fmt::format("{} (virt-compact rebase -u gives the image another name; {}{}backing=none "
+                  "reads it without)",
+                  error.message(), reader, names.prefix));
 }
 
 }  // namespace
@@ -175,16 +203,17 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   chain.force_share_ = options.force_share;
   // Each file opened so far: meeting one again means that the chain bites its tail.
   std::vector<FileStorage::Identity> seen;
+  NamedFiles names(options.trust.names);
   std::optional<Backing> next = Backing{path, options.format, "", options.writable};
 
   while (next) {
     const Backing current = std::move(*next);
     next.reset();
-    auto opened = open_layer(current, seen, cache, options);
+    auto opened = open_layer(current, seen, cache, names, options);
     if (!opened) {
       Error error = std::move(opened).error();
-      return fail(current.context.empty() ? std::move(error)
-                                          : std::move(error).with_context(current.context));
+      if (current.context.empty()) return fail(std::move(error));
+      return fail(with_advice(std::move(error).with_context(current.context), options.trust.names));
     }
     if (chain.layers_.empty()) {
       chain.storage_ = opened->storage;
@@ -196,7 +225,12 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
     chain.files_.push_back(opened->storage);
     if (opened->data_file) chain.files_.push_back(opened->data_file);
     if (!opened->image || opened->image->header().backing_file.empty()) break;
-    ASSIGN_OR_RETURN(next, backing_of(current.path, opened->image->header(), options.backing));
+    const Header& header = opened->image->header();
+    if (options.trust.names.backing == NameRule::kLeaveOut) {
+      chain.left_out_ = header.backing_file;
+      break;
+    }
+    ASSIGN_OR_RETURN(next, backing_of(current.path, header, names));
   }
   return chain;
 }
@@ -211,6 +245,10 @@ Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& opt
   if (force_share_)
     return fail(Error::invalid(storage_->name() +
                                ": is shared with those who write to it: it can only be read"));
+  if (!left_out_.empty())
+    return fail(
+        Error::invalid(fmt::format("{}: is open without its backing file '{}': it can only be read",
+                                   storage_->name(), left_out_)));
   if (read_only_) return fail(*read_only_);
   auto locked = lock_top(ImageClaim::writing());
   if (!locked) return fail(std::move(locked).error());

@@ -13,6 +13,7 @@
 #include "qcow2/file_storage.h"
 #include "qcow2/image.h"
 #include "qcow2/result.h"
+#include "qcow2/trust.h"
 
 namespace qcow2 {
 
@@ -27,9 +28,8 @@ Result<Format> probe_format(const Storage& storage);
 struct OpenOptions {
   // Of the top image; without it the content decides.
   std::optional<Format> format;
-  // kDeny: an image with a backing file or an external data file is an error, and no file but the
-  // image itself is opened.
-  enum class Backing { kFollow, kDeny } backing = Backing::kFollow;
+  // Which backing files and external data files are opened, and what an image may ask for.
+  Trust trust;
   // L2 tables in memory, over the whole chain, in bytes.
   uint64_t cache_size = 32 << 20;
   // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
@@ -62,6 +62,9 @@ class Chain {
   // Every file that was opened: the images from the top down, each before its external data file.
   const std::vector<std::shared_ptr<FileStorage>>& files() const { return files_; }
 
+  // The backing file that was left out, as the image names it (NameRule::kLeaveOut); empty: none.
+  const std::string& left_out() const { return left_out_; }
+
   Disk disk() const;
   // The disk to write to; the chain must have been opened writable.  At most one at a time, and
   // disk () must not be read beside it: what it reads is the writer's to say.  Snapshots may.
@@ -81,6 +84,7 @@ class Chain {
   std::vector<std::shared_ptr<FileStorage>> files_;
   std::shared_ptr<FileStorage> data_file_;  // of the top; nullptr: none
   std::optional<Error> read_only_;          // why the top cannot be written
+  std::string left_out_;
   bool force_share_ = false;
 };
 

@@ -11,6 +11,7 @@
 
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/retry.h"
+#include "qcow2/user_rights.h"
 
 namespace qcow2 {
 
@@ -23,6 +24,9 @@ const char* kind_of(mode_t mode) {
   if (S_ISCHR(mode)) return "a character device";
   return "no regular file";
 }
+
+// Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
+constexpr int kOpenFlags = O_CLOEXEC | O_NONBLOCK;
 
 // What direct I/O keeps to, on every device there is.
 constexpr size_t kBlock = AlignedBuffer::kAlignment;
@@ -52,16 +56,24 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open_readonly_in(const Directo
   return take(folder.path_to(name), std::move(file), O_RDONLY);
 }
 
+Failure FileStorage::cannot_open(int errnum, const std::string& path) {
+  if (errnum == ENXIO) return fail(Error::invalid(path + ": is a socket, not a disk image"));
+  if (errnum == EISDIR) return fail(Error::invalid(path + ": is a directory, not a disk image"));
+  return fail(Error::system(errnum, path));
+}
+
 Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, int access) {
-  // Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
-  Descriptor fd(retry(::open, path.c_str(), access | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) {
-    const int errnum = errno;
-    if (errnum == ENXIO) return fail(Error::invalid(path + ": is a socket, not a disk image"));
-    if (errnum == EISDIR) return fail(Error::invalid(path + ": is a directory, not a disk image"));
-    return fail(Error::system(errnum, path));
-  }
+  Descriptor fd(retry(::open, path.c_str(), access | kOpenFlags));
+  if (!fd) return cannot_open(errno, path);
   return take(path, std::move(fd), access);
+}
+
+Result<std::shared_ptr<FileStorage>> FileStorage::open_as(const UserRights& rights,
+                                                          const std::string& path, bool writable) {
+  const int access = writable ? O_RDWR : O_RDONLY;
+  auto fd = qcow2::open_as(rights, path, access | kOpenFlags);
+  if (!fd) return cannot_open(fd.error().errnum(), path);
+  return take(path, std::move(*fd), access);
 }
 
 Result<std::shared_ptr<FileStorage>> FileStorage::take(std::string path, Descriptor fd,
@@ -70,6 +82,7 @@ Result<std::shared_ptr<FileStorage>> FileStorage::take(std::string path, Descrip
   struct stat status {};
   if (retry(::fstat, file->fd_.get(), &status) != 0) return fail(Error::system(errno, file->name_));
   file->writable_ = (access & O_ACCMODE) != O_RDONLY;
+  file->owner_ = status.st_uid;
   file->is_block_device_ = S_ISBLK(status.st_mode);
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
     return fail(Error::invalid(

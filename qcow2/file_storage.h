@@ -15,6 +15,8 @@
 
 namespace qcow2 {
 
+struct UserRights;
+
 class FileStorage final : public Storage {
  public:
   using Identity = FileIdentity;
@@ -32,6 +34,10 @@ class FileStorage final : public Storage {
 
   // A block device that nothing else uses (a mounted filesystem, say), for writing.
   static Result<std::shared_ptr<FileStorage>> open_exclusive_device(const std::string& path);
+
+  // The same, with the rights of another user: see qcow2::open_as.
+  static Result<std::shared_ptr<FileStorage>> open_as(const UserRights& rights,
+                                                      const std::string& path, bool writable);
 
   ~FileStorage() override = default;
 
@@ -62,12 +68,15 @@ class FileStorage final : public Storage {
   // Owned by this object.
   int descriptor() const { return fd_.get(); }
   bool is_block_device() const { return is_block_device_; }
+  // The user that owned the file when it was opened.
+  uid_t owner() const { return owner_; }
   // Bytes that the file takes on the disk; 0 for a block device.
   Result<uint64_t> blocks() const;
 
  private:
   FileStorage(std::string name, Descriptor fd) : name_(std::move(name)), fd_(std::move(fd)) {}
   static Result<std::shared_ptr<FileStorage>> open(const std::string& path, int access);
+  static Failure cannot_open(int errnum, const std::string& path);
   static Result<std::shared_ptr<FileStorage>> take(std::string name, Descriptor fd, int access);
   Result<size_t> read_direct(HostOffset at, std::span<std::byte> to) const;
   Result<size_t> read_from(int fd, uint64_t at, std::span<std::byte> to) const;
@@ -81,6 +90,7 @@ class FileStorage final : public Storage {
   ImageLock lock_;
   Identity identity_{};
   bool is_block_device_ = false;
+  uid_t owner_ = 0;
 };
 
 }  // namespace qcow2

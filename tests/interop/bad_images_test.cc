@@ -101,7 +101,7 @@ TEST_CASE("an image with a backing file can be refused for that", "[bad-input]")
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", base, "1M"});
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top});
   qcow2::OpenOptions options;
-  options.backing = qcow2::OpenOptions::Backing::kDeny;
+  options.trust.names.backing = qcow2::NameRule::kDeny;
   const auto chain = qcow2::Chain::open(top, options);
   REQUIRE_FALSE(chain);
   CHECK(chain.error().message().find("base.raw") != std::string::npos);

@@ -1,5 +1,6 @@
 // What cannot be served is told before the server starts: in one line, with an exit code.
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -52,6 +53,44 @@ TEST_CASE("files that are no image are refused", "[plugin]") {
     support::run_ok({"truncate", "-s", "90", folder / "disk"});
     check_refused({folder / "disk"}, "the header is cut off");
   }
+}
+
+TEST_CASE("what somebody else's image names is not served by root", "[plugin]") {
+  if (!test::server_ends() || ::geteuid() != 0) {
+    WARN("skipped: needs root, and nbdkit does not end with a sanitizer's library in it");
+    return;
+  }
+  const TempDirectory folder;
+  REQUIRE(::chmod(folder.path().c_str(), 0755) == 0);
+  const std::string secret = folder / "secret", top = folder / "top", split = folder / "split";
+  test::qemu_img({"create", "-q", "-f", "raw", secret, "1M"});
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", top});
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), split,
+                  "1M"});
+  for (const auto& it : {secret, folder / "data"}) REQUIRE(::chmod(it.c_str(), 0600) == 0);
+  for (const auto& it : {top, split}) REQUIRE(::chown(it.c_str(), 65534, 65534) == 0);
+  check_refused({top}, "may not read it himself (trust the image with backing=follow)");
+  check_refused({split}, "may not read it himself (trust the image with data-file=follow)");
+  CHECK(test::try_to_serve({top, "backing=follow"}).ok());
+  CHECK(test::try_to_serve({split, "data-file=follow"}).ok());
+  CHECK(test::try_to_serve({top, "backing=none"}).ok());
+}
+
+TEST_CASE("an untrusted image is served within limits", "[plugin]") {
+  if (!test::server_ends()) {
+    WARN("skipped: nbdkit does not end with a sanitizer's library in it");
+    return;
+  }
+  const TempDirectory folder;
+  test::qemu_img({"create", "-q", "-f", "qcow2", folder / "base", "1M"});
+  test::qemu_img({"create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", folder / "top"});
+  test::qemu_img({"create", "-q", "-f", "qcow2", folder / "large", "17T"});
+  CHECK(test::try_to_serve({folder / "base", "untrusted=true"}).ok());
+  CHECK(test::try_to_serve({folder / "top", "untrusted=true", "backing=none"}).ok());
+  check_refused({folder / "top", "untrusted=true"}, "that is not allowed here (backing=deny)");
+  check_refused({folder / "top", "untrusted=true", "backing=follow"}, "without backing=");
+  check_refused({folder / "large", "untrusted=true"}, "limit for untrusted images");
+  check_refused({folder / "base", "data-file=none"}, "it is owner, follow or deny");
 }
 
 TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
@@ -113,7 +152,7 @@ TEST_CASE("bad parameters are refused", "[plugin]") {
   check_refused({image, "file=" + image}, "file= is given twice");
   check_refused({"file="}, "empty path");
   check_refused({image, "backing=may\nbe"}, "backing=may\\x0abe: it is");
-  check_refused({image, "backing=maybe"}, "backing=maybe: it is follow or deny");
+  check_refused({image, "backing=maybe"}, "backing=maybe: it is owner, follow, deny or none");
   check_refused({image, "cache-size=1k"}, "cache-size=1k: 64K at least");
   check_refused({image, "cache-size=lots"}, "could not parse");
   check_refused({image, "snapshot="}, "snapshot= is empty");

@@ -136,7 +136,7 @@ TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain
     write(folder / "base", base(1).bytes);
     write(folder / "top", overlay("base").bytes);
     OpenOptions options;
-    options.backing = OpenOptions::Backing::kDeny;
+    options.trust.names.backing = NameRule::kDeny;
     REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "not allowed here");
     REQUIRE_OK(first_byte(folder / "base", options));
   }
@@ -161,7 +161,7 @@ TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain
     write(folder / "disk.raw", std::vector<std::byte>(4096));
     REQUIRE_OK(first_byte(folder / "top"));
     OpenOptions options;
-    options.backing = OpenOptions::Backing::kDeny;
+    options.trust.names.backing = NameRule::kDeny;
     REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "'disk.raw': the image has one");
   }
   SECTION("an empty file") {
