@@ -111,7 +111,6 @@ std::string help_text(const CLI::App& app, bool all) {
   for (const CLI::App* command : commands)
     text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
                         command->get_footer());
-  if (!commands.empty()) text += "\n";
   append_options(text, app, all, !commands.empty());
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
     append_options(text, *above, all, false);

@@ -147,6 +147,7 @@ void BenchCommand::add_options(CLI::App& app) {
       "of DISK and OTHER; default 5");
   add_switch(app, "--no-warm-up", no_warm_up_, "no first round that does not count")
       ->group(kRareOptions);
+  trust_.add_options(app, true);
   add_output_option(app, json_, "human (the default) or json");
 }
 
@@ -177,6 +178,7 @@ bench::DeviceName BenchCommand::device(const std::string& name) const {
   device.format = format_;
   device.force_share = force_share_;
   device.direct = cache_.direct;
+  device.trust = trust_.trust();
   device.connections = connections_;
   return device;
 }
@@ -191,6 +193,7 @@ bench::Load BenchCommand::load() const {
 }
 
 Result<int> BenchCommand::run_one(const Console& console) {
+  warn_of_left_out(console, trust_.trust(), {disk_});
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
@@ -213,6 +216,7 @@ Result<int> BenchCommand::run_one(const Console& console) {
 }
 
 Result<int> BenchCommand::run_two(const Console& console) {
+  warn_of_left_out(console, trust_.trust(), {disk_, other_});
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());

@@ -6,6 +6,7 @@
 
 #include "bench/comparison.h"
 #include "tool/command.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -46,6 +47,7 @@ class BenchCommand final : public Command {
   unsigned rounds_ = 0;  // 0: not given
   unsigned connections_ = 1;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -87,6 +87,7 @@ void CheckCommand::add_options(CLI::App& app) {
       },
       "taken, as qemu-img does, and left to the system")
       ->group(kRareOptions);
+  trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
@@ -98,6 +99,9 @@ void CheckCommand::check() const {
     throw UsageError("--apply-undo is done by itself");
   if (force_share_ && (repair_ || !apply_undo_.empty()))
     throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+  trust_.check();
+  if (trust_.untrusted() && (repair_ || !apply_undo_.empty()))
+    throw UsageError("--untrusted only reads: repair a copy (virt-compact copy --untrusted)");
 }
 
 Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
@@ -122,11 +126,17 @@ Result<int> CheckCommand::take_back(const Console& console) const {
   return kSuccess;
 }
 
+Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
+  if (!trust_.untrusted()) return {};
+  return qcow2::with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
+}
+
 Result<int> CheckCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
   ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
   if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
   if (!apply_undo_.empty()) return take_back(console);
+  RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
   ASSIGN_OR_RETURN(const auto file, open());
   if (format_ != qcow2::Format::kQcow2) {
     ASSIGN_OR_RETURN(const bool qcow2, is_qcow2(*file, console));
@@ -147,6 +157,7 @@ Result<int> CheckCommand::run(const Console& console) {
   report.deep = options_.deep;
   {
     ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options_));
+    RETURN_IF_ERROR(check_trust(checker.header()));
     report.geometry = checker.header().geometry();
     if (!repair_) {
       const auto sums = checker.run(log);

@@ -10,6 +10,7 @@
 #include "qcow2/check/repair.h"
 #include "tool/command.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -25,6 +26,7 @@ class CheckCommand final : public Command {
  private:
   // For reading, or where something is to be written, for that.
   qcow2::Result<std::shared_ptr<qcow2::FileStorage>> open() const;
+  qcow2::Result<void> check_trust(const qcow2::Header& header) const;
   qcow2::Result<int> take_back(const Console& console) const;
 
   std::string file_;
@@ -38,6 +40,7 @@ class CheckCommand final : public Command {
   bool lossy_ = false;
   std::string apply_undo_;  // --apply-undo
   std::string cache_;       // taken, for scripts that say it
+  TrustOptions trust_;
 };
 
 }  // namespace tool

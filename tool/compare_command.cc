@@ -117,11 +117,14 @@ void CompareCommand::add_options(CLI::App& app) {
       "to an NBD server; default 4");
   add_switch(app, "--json", json_, "list every difference, as JSON");
   add_output_option(app, json_, "human (the default) or json");
+  trust_.add_options(app, true);
+  trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
 void CompareCommand::check() const {
   if (a_.empty() || b_.empty()) throw UsageError("two disks are to be named, A and B");
+  trust_.check();
 }
 
 Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
@@ -131,6 +134,7 @@ Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
   how.name = name;
   how.format = format;
   how.force_share = force_share_;
+  how.trust = trust_.trust();
   how.nbd.connections = connections_;
   how.nbd.request_size = 1 << 20;
   if (auto command = unfold_command(name)) how.command = std::move(*command);
@@ -150,6 +154,8 @@ Result<int> CompareCommand::compare(const Console& console) {
   copy::Stop stop(cancel);
   RETURN_IF_ERROR(names_.resolve(a_, a_format_));
   RETURN_IF_ERROR(names_.resolve(b_, b_format_));
+  RETURN_IF_ERROR(trust_.begin_reading(console, {a_, b_}, kNotRead));
+  warn_of_left_out(console, trust_.trust(), {a_, b_});
   ASSIGN_OR_RETURN(copy::ComparedDisk a, open(a_, a_format_, stop));
   ASSIGN_OR_RETURN(copy::ComparedDisk b, open(b_, b_format_, stop));
   ProgressDisplay progress(console.manner());

@@ -8,6 +8,7 @@
 #include "copy/comparison.h"
 #include "tool/command.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -44,6 +45,7 @@ class CompareCommand final : public Command {
   bool force_share_ = false;
   bool json_ = false;
   int failure_code_ = kNotOpened;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <utility>
 
 #include "tool/arguments.h"
@@ -76,8 +77,8 @@ void CopyCommand::add_options(CLI::App& app) {
   add_format_option(app, "-O,--output-format", options_.format,
                     "of DST: qcow2 (default for files), or raw");
   layout_.add_options(app);
-  add_parsed_option(app, "-B,--backing", "BASE", base_, text,
-                    "keep this backing file of SRC behind DST");
+  trust_.add_options(app, true, base_, "keep this backing file of SRC behind DST");
+  trust_.add_untrusted(app);
   add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
       ->group(kRareOptions);
   add_parsed_option(
@@ -148,6 +149,9 @@ void CopyCommand::check() const {
   if (options_.source.empty()) throw UsageError("SRC is missing");
   if (options_.destination.empty()) throw UsageError("DST is missing");
   layout_.check();
+  trust_.check();
+  if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)
+    throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output is where the image goes");
 }
@@ -165,8 +169,38 @@ Result<void> CopyCommand::settle() {
   return settle_backing(base_, base_format_, options_.image);
 }
 
+// With --untrusted: all that the copy opens from now on.
+Result<void> CopyCommand::begin(const Console& console) {
+  options_.trust = trust_.trust();
+  if (!trust_.untrusted()) return {};
+  RETURN_IF_ERROR(check_is_file(options_.source));
+  if (!options_.source_command.empty() || !options_.destination_command.empty())
+    return fail(Error::invalid("--untrusted is for image files, not for servers and pipes"));
+  const std::string& destination = options_.destination;
+  ConfinementPlan plan{{options_.source}, {}, {}};
+  if (destination == "-") {
+    // Twice in memory rather than in a folder that others use, too.
+    if (!options_.spool) options_.spool.emplace();
+    if (!options_.spool->empty()) plan.folders.push_back(*options_.spool);
+  } else if (destination != "null:") {
+    RETURN_IF_ERROR(check_is_file(destination));
+    std::error_code ignored;
+    if (std::filesystem::is_block_file(destination, ignored))
+      plan.writable.push_back(destination);
+    else
+      plan.folders.push_back(qcow2::Directory::parent_of(destination));
+    if (const std::string& data = options_.image.data_file; !data.empty()) {
+      ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(destination, data));
+      plan.folders.push_back(qcow2::Directory::parent_of(path));
+    }
+  }
+  return trust_.begin(console, plan, failure_code());
+}
+
 Result<int> CopyCommand::run(const Console& console) {
   RETURN_IF_ERROR(settle());
+  RETURN_IF_ERROR(begin(console));
+  warn_of_left_out(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
 
@@ -176,6 +210,7 @@ Result<int> CopyCommand::run(const Console& console) {
   look.format = options_.source_format;
   look.force_share = options_.force_share;
   look.survey = false;
+  look.trust = options_.trust;
   const auto source = is_file ? read_image_info(options_.source, look)
                               : Result<ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));

@@ -4,6 +4,7 @@
 #include "copy/copier.h"
 #include "tool/command.h"
 #include "tool/layout_options.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -18,6 +19,7 @@ class CopyCommand final : public Command {
 
  private:
   qcow2::Result<void> settle();
+  qcow2::Result<void> begin(const Console& console);
 
   copy::CopyOptions options_;
   LayoutOptions layout_;
@@ -26,6 +28,7 @@ class CopyCommand final : public Command {
   std::string unknown_place_;  // a third one
   bool out_of_order_ = false;  // -W
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

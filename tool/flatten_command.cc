@@ -65,6 +65,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of OVERLAY; found out if not given");
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
   add_switch(app, "--force", force_, "replace DST if it exists");
+  trust_.add_options(app, false);
   add_switch(app, "--json", json_, "print the summary as JSON");
 }
 
@@ -87,6 +88,7 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
   options.overwrite = force_;
   options.force_share = force_share_;
   options.keep_compression = true;
+  options.trust = trust_.trust();
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};
@@ -97,7 +99,7 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
-  const auto summary = copy::flatten(overlay_, format_, progress, cancel);
+  const auto summary = copy::flatten(overlay_, format_, trust_.trust(), progress, cancel);
   progress.finish();
   if (!summary) return fail(summary.error());
   if (json_) return console.print(report_json(overlay_, *summary));

@@ -6,6 +6,7 @@
 
 #include "qcow2/chain.h"
 #include "tool/command.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -29,6 +30,7 @@ class FlattenCommand final : public Command {
   bool force_ = false;
   bool force_share_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

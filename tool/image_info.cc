@@ -60,11 +60,8 @@ void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& i
     info.damages.push_back(survey.error().message());
 }
 
-// `identity`: what the file is, for who wants to know whether it comes again.
-Result<ImageInfo> read_info(const std::string& path, const InfoOptions& options,
-                            FileStorage::Identity& identity) {
-  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
-  identity = file->identity();
+Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const InfoOptions& options) {
+  const std::string& path = file->name();
   qcow2::OpenOptions how;
   how.force_share = options.force_share;
   how.force_share_option = "--force-share";
@@ -85,6 +82,9 @@ Result<ImageInfo> read_info(const std::string& path, const InfoOptions& options,
   ASSIGN_OR_RETURN(
       info.header,
       qcow2::with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), path));
+  if (options.trust.limits)
+    RETURN_IF_ERROR(
+        qcow2::with_context(qcow2::check_untrusted_header(*info.header, options.trust), path));
   info.virtual_size = round_up_to_sectors(info.header->size);
   info.full_backing_filename = full_backing_filename(path, info.header->backing_file);
   look_into(*file, options, info);
@@ -108,32 +108,44 @@ Result<std::string> backing_path(const ImageInfo& info, InfoOptions& options) {
 }  // namespace
 
 Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options) {
-  FileStorage::Identity identity{};
-  return read_info(path, options, identity);
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
+  return read_info(file, options);
 }
 
 std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOptions& options,
                                        std::optional<Error>& error) {
+  constexpr auto kBacking = qcow2::NamedFiles::Kind::kBacking;
   std::vector<ImageInfo> chain;
   std::vector<FileStorage::Identity> seen;
+  qcow2::NamedFiles names(options.trust.names);
   InfoOptions next = options;
-  Result<std::string> name = path;
+  const auto look = [&]() -> Result<ImageInfo> {
+    if (chain.empty()) {
+      ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
+      seen.push_back(file->identity());
+      names.add_author(*file);
+      return read_info(file, next);
+    }
+    RETURN_IF_ERROR(names.check_allowed(kBacking, chain.back().header->backing_file));
+    ASSIGN_OR_RETURN(const std::string name, backing_path(chain.back(), next));
+    ASSIGN_OR_RETURN(const auto file, names.open(kBacking, name, false));
+    if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
+      return fail(Error::corrupt(
+          fmt::format("{}: the backing chain comes back to this file: it has no end", name)));
+    seen.push_back(file->identity());
+    names.add_author(*file);
+    return read_info(file, next);
+  };
   for (;;) {
-    FileStorage::Identity identity{};
-    auto info = name ? read_info(*name, next, identity) : fail(name.error());
-    if (info && std::find(seen.begin(), seen.end(), identity) != seen.end())
-      info = fail(Error::corrupt(
-          fmt::format("{}: the backing chain comes back to this file: it has no end", *name)));
+    auto info = look();
     if (!info) {
       error = std::move(info).error();
       if (!chain.empty())
         error = std::move(*error).with_context(chain.back().filename + ": backing file");
       return chain;
     }
-    seen.push_back(identity);
     chain.push_back(std::move(*info));
     if (!chain.back().header || chain.back().header->backing_file.empty()) return chain;
-    name = backing_path(chain.back(), next);
   }
 }
 

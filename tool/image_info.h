@@ -39,6 +39,7 @@ struct InfoOptions {
   std::optional<qcow2::Format> format = {};  // nothing: the content decides
   bool force_share = false;                  // even if somebody writes to it
   bool survey = true;                        // go through all tables
+  qcow2::Trust trust = {};
   // Of the survey: bytes of the disk.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
 };

@@ -32,11 +32,14 @@ void InfoCommand::add_options(CLI::App& app) {
   add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  trust_.add_options(app, false);
+  trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
 void InfoCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
+  trust_.check();
 }
 
 // What a server says of a disk: no more than its size.
@@ -71,6 +74,7 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
   InfoOptions options;
   options.format = format_;
   options.force_share = force_share_;
+  options.trust = trust_.trust();
   options.survey = !quick_;
   options.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
   if (backing_chain_) return read_chain_info(file_, options, error);
@@ -80,6 +84,7 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
 
 Result<int> InfoCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
+  RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
   std::optional<Error> error;  // that the chain ended with
   ASSIGN_OR_RETURN(const auto chain, look(console, error));
   if (chain.empty()) return fail(*error);

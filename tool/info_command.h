@@ -8,6 +8,7 @@
 #include "tool/command.h"
 #include "tool/image_info.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -31,6 +32,7 @@ class InfoCommand final : public Command {
   bool force_share_ = false;
   bool quick_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -57,6 +57,8 @@ void MapCommand::add_options(CLI::App& app) {
       "draw the order in the file against the guest's");
   add_switch(app, "--force", force_, "replace PICTURE if it is there");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  trust_.add_options(app, true);
+  trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
@@ -66,10 +68,20 @@ void MapCommand::check() const {
   if (!svg_.empty() && (start_ != 0 || length_))
     throw UsageError("--svg draws the whole disk: without -s and -l");
   if (force_ && svg_.empty()) throw UsageError("--force is about the PICTURE of --svg");
+  trust_.check();
+}
+
+Result<void> MapCommand::begin(const Console& console) const {
+  if (!trust_.untrusted()) return {};
+  RETURN_IF_ERROR(check_is_file(file_));
+  ConfinementPlan plan{{file_}, {}, {}};
+  if (!svg_.empty()) plan.folders.push_back(qcow2::Directory::parent_of(svg_));
+  return trust_.begin(console, plan, failure_code());
 }
 
 Result<int> MapCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
+  RETURN_IF_ERROR(begin(console));
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   const copy::Stop stop(cancel);
@@ -78,7 +90,9 @@ Result<int> MapCommand::run(const Console& console) {
   options.command = unfold_command(file_).value_or(std::vector<std::string>{});
   options.format = format_;
   options.force_share = force_share_;
+  options.trust = trust_.trust();
   options.nbd.connections = 1;
+  warn_of_left_out(console, options.trust, {file_});
   ASSIGN_OR_RETURN(const auto source, AnySource::open(options, stop));
   stop_ = &stop;
   if (!svg_.empty()) RETURN_IF_ERROR(write_picture(console, source));

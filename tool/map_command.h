@@ -12,6 +12,7 @@
 #include "tool/map_picture.h"
 #include "tool/progress_display.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -25,6 +26,7 @@ class MapCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  qcow2::Result<void> begin(const Console& console) const;
   enum class Output { kHuman, kJson };
 
   qcow2::Result<void> write_map(const Console& console, const copy::AnySource& source);
@@ -43,6 +45,7 @@ class MapCommand final : public Command {
   QemuNames names_;
   bool force_share_ = false;
   const copy::Stop* stop_ = nullptr;  // while it runs
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -71,11 +71,14 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  trust_.add_options(app, true);
+  trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
 void MeasureCommand::check() const {
   layout_.check();
+  trust_.check();
   if (source_.empty() && !options_.size) throw UsageError("SRC, or --size, is missing");
   if (!source_.empty() && options_.size) throw UsageError("--size is instead of SRC");
   if (table_ && (options_.size || exactly_))
@@ -129,6 +132,9 @@ Result<int> MeasureCommand::measure_table(const Console& console, const copy::Ca
 
 Result<int> MeasureCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(source_, options_.copy.source_format));
+  if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
+  options_.copy.trust = trust_.trust();
+  warn_of_left_out(console, options_.copy.trust, {source_});
   // As qemu-img, to which no format is a raw one; it knows no layout without a format.
   options_.qemu_raw = !options_.copy.format && !layout_.given();
   options_.copy.source = source_;

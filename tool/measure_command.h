@@ -8,6 +8,7 @@
 #include "tool/command.h"
 #include "tool/layout_options.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -32,6 +33,7 @@ class MeasureCommand final : public Command {
   bool exactly_ = false;
   bool table_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -98,8 +98,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_format_option(app, "-O,--output-format", options_.output_format,
                     "of OUT, qcow2 or raw; default: as DISK has")
       ->group(kRareOptions);
-  add_parsed_option(app, "-B,--backing", "BASE", base_, text,
-                    "keep this backing file of DISK behind the result")
+  trust_.add_options(app, false, base_, "keep this backing file of DISK behind the result")
       ->group(kRareOptions);
   add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
       ->group(kRareOptions);
@@ -217,6 +216,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
     console.remark(
         "--in-place: the result takes the place of DISK, as always; virt-compact trim "
         "changes the file itself");
+  options_.copy.trust = trust_.trust();
   options_.trim = !no_trim_;
   options_.keep_compression = !layout_.say_compression();
   // Who wants another layout gets it.

@@ -8,6 +8,7 @@
 #include "optimize/optimize.h"
 #include "tool/command.h"
 #include "tool/layout_options.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -35,6 +36,7 @@ class OptimizeCommand final : public Command {
   bool no_trim_ = false;
   bool no_backup_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <mutex>
 
 namespace tool {
 
@@ -24,6 +25,8 @@ std::atomic<copy::Cancel*> cancel_on_signal{nullptr};
 std::atomic<int> first_signal{0};
 std::atomic<int64_t> first_signal_time{0};
 std::array<struct sigaction, kStopSignals.size()> previous_actions;
+// Held by threads that request, and while the object of the cancel goes: not by signal handlers.
+std::mutex cancel_mutex;
 
 static_assert(std::atomic<copy::Cancel*>::is_always_lock_free);
 static_assert(std::atomic<int64_t>::is_always_lock_free);
@@ -65,7 +68,15 @@ StopSignals::StopSignals(copy::Cancel& cancel) {
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < kStopSignals.size(); ++i)
     ::sigaction(kStopSignals[i], &previous_actions[i], nullptr);
+  const std::lock_guard lock(cancel_mutex);
   cancel_on_signal.store(nullptr);
+}
+
+bool cancel_command() {
+  const std::lock_guard lock(cancel_mutex);
+  copy::Cancel* const cancel = cancel_on_signal.load();
+  if (cancel) cancel->request();
+  return cancel != nullptr;
 }
 
 int stop_signal() {

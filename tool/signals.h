@@ -16,6 +16,9 @@ class StopSignals {
   ~StopSignals();
 };
 
+// Requests the cancel of the StopSignals that lives, for any thread.  False: there is none.
+bool cancel_command();
+
 // The signal that asked to stop, also after the object is gone; 0: none.
 int stop_signal();
 

@@ -64,6 +64,7 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
   add_switch(app, "--force", force_, "replace DST");
   add_output_option(app, json_, "list as human (the default) or json, with qemu-img's keys");
+  trust_.add_options(app, false);
   names_.add_options(app);
 }
 
@@ -107,6 +108,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   qcow2::OpenOptions options;
   options.format = format_;
   options.writable = true;
+  options.trust = trust_.trust();
   ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
   if (chain.format() != qcow2::Format::kQcow2)
     return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
@@ -151,6 +153,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
   options.snapshot = export_;
   options.destination = destination_;
   options.overwrite = force_;
+  options.trust = trust_.trust();
   options.force_share = force_share_;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));

@@ -8,6 +8,7 @@
 #include "qcow2/snapshot_editor.h"
 #include "tool/command.h"
 #include "tool/qemu_names.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -37,6 +38,7 @@ class SnapshotCommand final : public Command {
   bool force_share_ = false;
   bool force_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

@@ -32,6 +32,7 @@ void TrimCommand::add_options(CLI::App& app) {
                     "format of DISK, qcow2 or raw; found out if not given");
   add_trimming_options(app, options_);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
+  trust_.add_options(app, false);
   add_switch(app, "--json", json_, "print the report as JSON");
   add_sparsify_options(app);
 }
@@ -69,7 +70,8 @@ Result<void> TrimCommand::check_use(const std::string& disk, const Console& cons
 Result<int> TrimCommand::run(const Console& console) {
   for (const std::string& disk : disks_) {
     auto command = unfold_command(disk);
-    options_.disks.push_back({disk, command.value_or(std::vector<std::string>{}), format_});
+    options_.disks.push_back(
+        {disk, command.value_or(std::vector<std::string>{}), format_, {}, trust_.trust().names});
   }
   if (!options_.dry_run)
     for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));

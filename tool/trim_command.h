@@ -7,6 +7,7 @@
 
 #include "appliance/trim.h"
 #include "tool/command.h"
+#include "tool/trust_options.h"
 
 namespace tool {
 
@@ -28,6 +29,7 @@ class TrimCommand final : public Command {
   appliance::TrimOptions options_;
   bool in_place_ = false;
   bool json_ = false;
+  TrustOptions trust_;
 };
 
 }  // namespace tool

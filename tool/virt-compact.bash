@@ -20,6 +20,9 @@ _virt_compact()
     --detect-zeroes) COMPREPLY=($(compgen -W 'unmap on off keep' -- "$word")); return ;;
     --discard) COMPREPLY=($(compgen -W 'unmap ignore keep' -- "$word")); return ;;
     --io) COMPREPLY=($(compgen -W 'native threads io_uring keep' -- "$word")); return ;;
+    --backing) COMPREPLY=($(compgen -f -W 'owner follow deny none' -- "$word")); return ;;
+    --data-file) COMPREPLY=($(compgen -W 'owner follow deny' -- "$word")); return ;;
+    --limits) COMPREPLY=($(compgen -W 'size= ratio= snapshots= bitmaps= time=' -- "$word")); return ;;
     --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
