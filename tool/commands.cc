@@ -9,6 +9,7 @@
 #include "tool/measure_command.h"
 #include "tool/optimize_command.h"
 #include "tool/punch_command.h"
+#include "tool/rebase_command.h"
 #include "tool/rollback_command.h"
 #include "tool/snapshot_command.h"
 #include "tool/trim_command.h"
@@ -28,6 +29,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<MeasureCommand>());
   commands.push_back(std::make_unique<OptimizeCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
+  commands.push_back(std::make_unique<RebaseCommand>());
   commands.push_back(std::make_unique<RollbackCommand>());
   commands.push_back(std::make_unique<SnapshotCommand>());
   commands.push_back(std::make_unique<TrimCommand>());

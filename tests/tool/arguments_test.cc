@@ -171,7 +171,7 @@ TEST_CASE("the version is told", "[arguments]") {
 
 TEST_CASE("every help fits a screen", "[arguments]") {
   for (const char* command : {"", "bench", "check", "compare", "copy", "info", "measure",
-                              "optimize", "punch", "rollback", "trim", "tune", "help"}) {
+                              "optimize", "punch", "rebase", "rollback", "trim", "tune", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
