@@ -61,6 +61,9 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const copy::Cancel& cancel) {
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
+  // A server of ours, with a file, answers when it is done.
+  const copy::NbdTuning tuning{
+      .retries = 0, .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
   std::string uri;
   if (!disk.local) {
     ASSIGN_OR_RETURN(const auto target, copy::nbd_target(disk.given.name, disk.given.command));
@@ -69,10 +72,9 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
     if (const auto* const started = server->remote_->server())
       uri = "nbd+unix:///?socket=" + started->socket_path();
     // Asked here, so that an error is about the server of the user's, and not about the proxy.
-    ASSIGN_OR_RETURN(const auto line, NbdLine::open(server->remote_, {}, 0, server->stop_));
-    ASSIGN_OR_RETURN(const auto limits, NbdLimits::of(line->connection()));
-    RETURN_IF_ERROR(check_limits(limits, access, disk.name));
-    server->granularity_ = limits.preferred;
+    ASSIGN_OR_RETURN(const auto line, NbdLine::open(server->remote_, {}, tuning, server->stop_));
+    RETURN_IF_ERROR(check_limits(line->limits(), access, disk.name));
+    server->granularity_ = line->limits().preferred;
     // It is gone before the proxy comes: there may be room for one client only.
   } else {
     server->granularity_ = disk.granularity;
@@ -87,14 +89,14 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   ASSIGN_OR_RETURN(server->endpoint_,
                    with_context(NbdEndpoint::open({"", command}, server->patient_), disk.name));
   const std::string context = "base:allocation";
-  auto line = NbdLine::open(server->endpoint_, {context}, 0, server->stop_);
+  auto line = NbdLine::open(server->endpoint_, {context}, tuning, server->stop_);
   if (!line) {
     if (line.error().kind() == Error::Kind::kCancelled) return qcow2::fail(line.error());
     bool final = false;
     return qcow2::fail(server->endpoint_->explain(std::move(line).error(), final));
   }
   server->line_ = std::move(*line);
-  ASSIGN_OR_RETURN(server->limits_, NbdLimits::of(server->line_->connection()));
+  server->limits_ = server->line_->limits();
   RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
   server->status_ = std::make_unique<copy::NbdStatus>(context, server->limits_.minimum);
   return server;
@@ -121,10 +123,7 @@ Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
   const uint64_t begin = at / block * block;
   const uint64_t end = std::min((at + to.size() + block - 1) / block * block, size());
   std::vector<std::byte> bytes(end - begin);
-  RETURN_IF_ERROR(
-      with_context(line_->connection().wait(nbd_aio_pread(
-                       line_->handle(), bytes.data(), bytes.size(), begin, copy::kNoCompletion, 0)),
-                   disk_.name));
+  RETURN_IF_ERROR(with_context(line_->connection().read_now(bytes, begin), disk_.name));
   std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at - begin), to.size(), to.begin());
   return {};
 }
@@ -136,8 +135,7 @@ Result<PartitionTable> DiskServer::partition_table() {
 
 Result<void> DiskServer::flush() {
   if (!limits_.can_flush) return {};
-  return with_context(
-      line_->connection().wait(nbd_aio_flush(line_->handle(), copy::kNoCompletion, 0)), disk_.name);
+  return with_context(line_->connection().flush_now(), disk_.name);
 }
 
 Result<void> DiskServer::close() {

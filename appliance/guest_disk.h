@@ -1,6 +1,7 @@
 // What a user calls a disk, and what can be told of it before anything starts.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "copy/cancel.h"
+#include "copy/nbd_tuning.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
 
@@ -19,6 +21,7 @@ struct DiskName {
   std::optional<qcow2::Format> format;  // of a file; without it the content decides
   std::string shown{};                  // what messages call it; empty: its name
   qcow2::NamePolicy names = {};         // which files it may name; kLeaveOut is not for a guest
+  std::chrono::seconds timeout = copy::NbdTuning().timeout;  // of a server; 0: none
 };
 
 struct GuestDisk {

@@ -17,7 +17,7 @@ Result<std::unique_ptr<Device>> Device::open(const DeviceName& name, bool write,
         target->name() +
         ": a QCOW2 file behind NBD is not decoded here: serve it with the nbdkit "
         "qcow2 plugin on the other side"));
-  return NbdDevice::open(*target, name.connections, write, stop);
+  return NbdDevice::open(*target, name.nbd, write, stop);
 }
 
 }  // namespace bench

@@ -9,6 +9,7 @@
 #include "bench/load.h"
 #include "bench/schedule.h"
 #include "bench/tally.h"
+#include "copy/nbd_tuning.h"
 #include "copy/stop.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
@@ -17,13 +18,13 @@ namespace bench {
 
 // What a user calls a disk, and how it is to be opened.
 struct DeviceName {
-  std::string name;                     // a path or an NBD URI; unless there is a command
-  std::vector<std::string> command;     // "[ COMMAND ARGS… ]": a server to start
-  std::optional<qcow2::Format> format;  // of a file; without it the content decides
-  bool force_share = false;             // a file that somebody writes to may be read
-  bool direct = false;                  // a file's pages are not cached
-  qcow2::Trust trust = {};              // of a file
-  unsigned connections = 1;             // to a server, if it allows several
+  std::string name;                       // a path or an NBD URI; unless there is a command
+  std::vector<std::string> command;       // "[ COMMAND ARGS… ]": a server to start
+  std::optional<qcow2::Format> format;    // of a file; without it the content decides
+  bool force_share = false;               // a file that somebody writes to may be read
+  bool direct = false;                    // a file's pages are not cached
+  qcow2::Trust trust = {};                // of a file
+  copy::NbdTuning nbd{.connections = 1};  // for a server
 };
 
 // Used by the thread that opened it.

@@ -28,18 +28,8 @@ struct Slot {
   uint64_t at = 0;  // bytes
   bool flush = false;
   bool busy = false;
-  bool done = false;
-  int errnum = 0;
   Schedule::Clock::time_point sent;
-  Schedule::Clock::time_point answered;
-
-  static int complete(void* self, int* error) {
-    auto* const slot = static_cast<Slot*>(self);
-    slot->answered = Schedule::Clock::now();
-    slot->errnum = *error;
-    slot->done = true;
-    return 1;  // nobody asks nbd_aio_command_completed
-  }
+  copy::NbdReply reply = {};
 };
 
 }  // namespace
@@ -56,6 +46,16 @@ class NbdDevice::Worker {
   }
 
   Result<void> run(Tally& tally) {
+    auto result = run_to_end(tally);
+    if (in_flight_ > 0) connection_.drain();
+    return result;
+  }
+
+  // Whether what went wrong was an answer of the server, which is well itself.
+  bool answered_error() const { return error_.has_value(); }
+
+ private:
+  Result<void> run_to_end(Tally& tally) {
     while (true) {
       RETURN_IF_ERROR(take_answers(tally));
       RETURN_IF_ERROR(send());
@@ -71,29 +71,24 @@ class NbdDevice::Worker {
     }
   }
 
-  bool idle() const { return in_flight_ == 0; }
-  // Whether what went wrong was an answer of the server, which is well itself.
-  bool answered_error() const { return error_.has_value(); }
-
- private:
   Result<void> take_answers(Tally& tally) {
     for (Slot& slot : slots_) {
-      if (!slot.busy || !slot.done) continue;
+      if (!slot.busy || !slot.reply.done()) continue;
       slot.busy = false;
       --in_flight_;
       slot.flush ? schedule_.flushed() : schedule_.done();
-      if (slot.errnum != 0) {
+      if (slot.reply.errnum() != 0) {
         // The rest is waited for: a server does not like it when its answers find nobody.
         const char* const what = slot.flush ? "flush" : load_.write ? "write" : "read";
         if (!error_)
-          error_ = Error::system(slot.errnum,
-                                 fmt::format("{}: {} at {:#x}", connection_.name(), what, slot.at));
+          error_ =
+              slot.reply.error(fmt::format("{}: {} at {:#x}", connection_.name(), what, slot.at));
         schedule_.end();
         ended_ = true;
         continue;
       }
       const auto took =
-          std::chrono::duration_cast<std::chrono::nanoseconds>(slot.answered - slot.sent);
+          std::chrono::duration_cast<std::chrono::nanoseconds>(slot.reply.when() - slot.sent);
       (slot.flush ? tally.flushes : tally.latency).add(static_cast<uint64_t>(took.count()));
     }
     return {};
@@ -110,11 +105,10 @@ class NbdDevice::Worker {
       }
       slot.flush = turn.kind == Schedule::Turn::Kind::kFlush;
       slot.at = turn.at;
-      slot.done = false;
       slot.sent = Schedule::Clock::now();
-      if (ask(slot) < 0) {
+      if (auto asked = ask(slot); !asked) {
         slot.flush ? schedule_.flushed() : schedule_.done();
-        return qcow2::fail(connection_.last_error());
+        return asked;
       }
       slot.busy = true;
       ++in_flight_;
@@ -122,15 +116,10 @@ class NbdDevice::Worker {
     return {};
   }
 
-  int64_t ask(Slot& slot) {
-    nbd_handle* const nbd = connection_.handle();
-    const nbd_completion_callback on_completion{Slot::complete, &slot, nullptr};
-    if (slot.flush) return nbd_aio_flush(nbd, on_completion, 0);
-    const size_t length = slot.buffer.size();
-    if (!load_.write)
-      return nbd_aio_pread(nbd, slot.buffer.data(), length, slot.at, on_completion, 0);
-    return nbd_aio_pwrite(nbd, slot.buffer.data(), length, slot.at, on_completion,
-                          load_.flush_each ? LIBNBD_CMD_FLAG_FUA : 0);
+  Result<void> ask(Slot& slot) {
+    if (slot.flush) return connection_.flush(slot.reply);
+    if (!load_.write) return connection_.read(slot.buffer.span(), slot.at, slot.reply);
+    return connection_.write(slot.buffer.span(), slot.at, slot.reply, load_.flush_each);
   }
 
   NbdConnection& connection_;
@@ -142,22 +131,21 @@ class NbdDevice::Worker {
   std::optional<Error> error_;  // the first answer that was one
 };
 
-Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target, unsigned connections,
-                                                bool write, copy::Stop& stop) {
+Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target,
+                                                const copy::NbdTuning& tuning, bool write,
+                                                copy::Stop& stop) {
   std::unique_ptr<NbdDevice> device(new NbdDevice(target.name(), stop));
   device->write_ = write;
   ASSIGN_OR_RETURN(device->endpoint_, copy::NbdEndpoint::open(target, stop));
-  for (unsigned i = 0; i < connections; ++i) {
-    auto connection = NbdConnection::open(*device->endpoint_, {}, stop);
+  for (unsigned i = 0; i < tuning.connections; ++i) {
+    auto connection = NbdConnection::open(*device->endpoint_, {}, tuning.timeout, stop);
     if (!connection) {
       bool final = false;
       return qcow2::fail(device->endpoint_->explain(std::move(connection).error(), final));
     }
     device->connections_.push_back(std::move(*connection));
     if (i > 0) continue;
-    NbdConnection& first = *device->connections_.front();
-    ASSIGN_OR_RETURN(device->limits_, copy::NbdLimits::of(first));
-    device->can_fua_ = nbd_can_fua(first.handle()) == 1;
+    device->limits_ = device->connections_.front()->limits();
     if (!device->limits_.multi_conn) break;
   }
   if (write && device->limits_.read_only)
@@ -174,7 +162,7 @@ Result<void> NbdDevice::check(const Load& load) const {
   if (load.block > limits_.maximum)
     return qcow2::fail(Error::invalid(fmt::format(
         "{}: the server takes no more than {} bytes in a request", name_, limits_.maximum)));
-  if (load.flush_each && !can_fua_)
+  if (load.flush_each && !limits_.can_fua)
     return qcow2::fail(Error::unsupported(
         name_ + ": the server cannot say when a single write is on the disk (FUA)"));
   if (load.flush_interval != 0 && !limits_.can_flush)
@@ -195,8 +183,6 @@ void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
         Worker worker(*connections_[i], schedule, load, depth);
         ready.arrive_and_wait();
         auto done = worker.run(tallies[i]);
-        // What is still under way would be answered into memory that is gone.
-        if (!worker.idle()) connections_[i].reset();
         if (!done) {
           Error error = std::move(done).error();
           bool final = false;
@@ -216,7 +202,7 @@ void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
 Result<void> NbdDevice::flush() {
   if (!limits_.can_flush) return {};
   for (const auto& connection : connections_) {
-    RETURN_IF_ERROR(connection->wait(nbd_aio_flush(connection->handle(), copy::kNoCompletion, 0)));
+    RETURN_IF_ERROR(connection->flush_now());
     if (limits_.multi_conn) break;
   }
   return {};

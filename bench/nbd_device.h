@@ -9,14 +9,16 @@
 #include "copy/nbd_connection.h"
 #include "copy/nbd_limits.h"
 #include "copy/nbd_target.h"
+#include "copy/nbd_tuning.h"
 
 namespace bench {
 
-// A connection that is lost is an error: a figure with a gap in it would tell nothing.
+// A connection that is lost is an error: a figure with a gap in it would tell nothing.  Of the
+// tuning, connections and timeout count.
 class NbdDevice final : public Device {
  public:
   static qcow2::Result<std::unique_ptr<Device>> open(const copy::NbdTarget& target,
-                                                     unsigned connections, bool write,
+                                                     const copy::NbdTuning& tuning, bool write,
                                                      copy::Stop& stop);
 
   const std::string& name() const override { return name_; }
@@ -34,10 +36,9 @@ class NbdDevice final : public Device {
   const std::string name_;
   copy::Stop& stop_;
   bool write_ = false;
-  bool can_fua_ = false;
   copy::NbdLimits limits_;
   std::shared_ptr<copy::NbdEndpoint> endpoint_;
-  // After the endpoint, which they refer to.  nullptr: closed after an error.
+  // After the endpoint, which they refer to.
   std::vector<std::unique_ptr<copy::NbdConnection>> connections_;
 };
 

@@ -132,6 +132,11 @@ class Job {
   uint64_t hole_size(uint64_t usual) const {
     return options_.sparse_size != 0 ? options_.sparse_size : usual;
   }
+  NbdSource::Options nbd_source() const {
+    NbdSource::Options how;
+    how.tuning = options_.nbd;
+    return how;
+  }
   bool is_stream() const { return source_->get().size() == Source::kUnknownSize; }
   bool is_update() const { return !options_.bitmap.empty(); }
   bool keeps_backing() const { return !options_.image.backing_file.empty(); }
@@ -166,6 +171,7 @@ Result<uint64_t> Job::unit_of_update() {
 
 Result<void> Job::open_source() {
   AnySource::Options how;
+  how.nbd = nbd_source();
   if (!options_.bitmap.empty()) {
     ASSIGN_OR_RETURN(const auto server, nbd_target(options_.source, options_.source_command));
     if (!server)
@@ -179,10 +185,6 @@ Result<void> Job::open_source() {
   how.snapshot = options_.snapshot;
   how.force_share = options_.force_share;
   how.trust = options_.trust;
-  how.nbd.connections = std::max(options_.connections, 1u);
-  how.nbd.requests = std::max(options_.requests, 1u);
-  how.nbd.request_size = options_.request_size;
-  how.nbd.retries = options_.retries.value_or(how.nbd.retries);
   ASSIGN_OR_RETURN(source_, AnySource::open(how, stop_));
   return {};
 }
@@ -308,7 +310,7 @@ Pipeline::Options Job::plan() const {
   // should a request to a server.
   plan.chunk_size =
       std::max({kChunkSize, worker_.geometry.cluster_size(), from.cluster_size().value_or(0),
-                source_->nbd() || server_ ? options_.request_size : 0});
+                source_->nbd() || server_ ? options_.nbd.request_size : 0});
   const uint64_t each_chunk = plan.chunk_size * (worker_.compression ? 2 : 1);
   // A codec's tables, and a stream on its way through.
   const uint64_t each_thread = worker_.compression ? 5 * worker_.geometry.cluster_size() : 0;
@@ -317,13 +319,13 @@ Pipeline::Options Job::plan() const {
   if (plan.threads == 0) {
     // Whoever writes to a server mostly waits for it.
     const unsigned wanted = std::max(std::thread::hardware_concurrency(),
-                                     kind_ == Kind::kServer ? options_.connections : 1);
+                                     kind_ == Kind::kServer ? options_.nbd.connections : 1);
     plan.threads = static_cast<unsigned>(std::clamp<uint64_t>(wanted, 1, most_threads));
   }
   uint64_t chunks = uint64_t{plan.threads} * 2 + 1;
   if (source_->nbd())
     chunks += source_->nbd()->connections() *
-              (options_.requests * options_.request_size / plan.chunk_size + 1);
+              (options_.nbd.requests * options_.nbd.request_size / plan.chunk_size + 1);
   const uint64_t for_threads = std::min(kMemory, plan.threads * each_thread);
   plan.chunks = std::clamp<uint64_t>((kMemory - for_threads) / each_chunk, 2, chunks);
   return plan;
@@ -394,17 +396,14 @@ Result<std::unique_ptr<Destination>> Job::open_destination() {
       break;
     case Kind::kServer: {
       NbdSink::Options how;
-      how.connections = std::max(options_.connections, 1u);
-      how.requests = std::max(options_.requests, 1u);
-      how.request_size = options_.request_size;
+      how.tuning = options_.nbd;
       how.destination_is_zero = options_.destination_is_zero;
       how.granularity = worker_.geometry.cluster_size();
-      how.retries = options_.retries.value_or(how.retries);
       how.update = is_update();
       uint64_t all = size;
       if (is_stream()) {
         // As much as there is room for: what the stream does not reach becomes zeros.
-        ASSIGN_OR_RETURN(const auto server, NbdSource::open(*server_, NbdSource::Options{}, stop_));
+        ASSIGN_OR_RETURN(const auto server, NbdSource::open(*server_, nbd_source(), stop_));
         all = server->size();
       }
       ASSIGN_OR_RETURN(auto sink, NbdSink::open(*server_, how, all, stop_));
@@ -454,11 +453,7 @@ Result<void> Job::run_pipeline(Sink& sink) {
 Result<void> Job::verify_copy(const std::string& path) {
   const Pipeline::Options how = plan();
   if (kind_ == Kind::kServer) {
-    NbdSource::Options nbd;
-    nbd.connections = std::max(options_.connections, 1u);
-    nbd.requests = std::max(options_.requests, 1u);
-    nbd.request_size = options_.request_size;
-    ASSIGN_OR_RETURN(const auto copy, NbdSource::open(*server_, nbd, stop_));
+    ASSIGN_OR_RETURN(const auto copy, NbdSource::open(*server_, nbd_source(), stop_));
     ASSIGN_OR_RETURN(summary_.verified, verify(*digests_, *copy, how, progress_, cancel_));
     return {};
   }

@@ -12,6 +12,7 @@
 #include "copy/cluster_worker.h"
 #include "copy/destination.h"
 #include "copy/image_options.h"
+#include "copy/nbd_tuning.h"
 #include "copy/progress.h"
 #include "copy/verify.h"
 #include "qcow2/chain.h"
@@ -59,10 +60,9 @@ struct CopyOptions {
   bool verify = false;       // read the result again, and compare
   uint64_t rate_limit = 0;   // bytes a second that are read; 0: none
   unsigned threads = 0;      // that read, look for zeros and compress; 0: one for each processor
-  unsigned connections = 4;  // to an NBD server, if it allows several
-  unsigned requests = 16;    // in flight on each connection
-  std::optional<unsigned> retries;    // when a server drops a connection
-  uint64_t request_size = 256 << 10;  // bytes of one NBD request; a power of two, 4 KiB … 32 MiB
+  // For every connection to a server: of the source, the destination, and for verifying.  Requests
+  // are of 4 KiB to 32 MiB.
+  NbdTuning nbd;
 };
 
 struct CopySummary {

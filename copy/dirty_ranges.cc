@@ -13,18 +13,18 @@ using qcow2::GuestOffset;
 using qcow2::Result;
 
 Result<std::unique_ptr<DirtyRanges>> DirtyRanges::open(const NbdTarget& target,
-                                                       const std::string& bitmap, unsigned retries,
+                                                       const std::string& bitmap, const NbdTuning& tuning,
                                                        const Stop& stop) {
   const std::string context = dirty_bitmap_context(bitmap);
   ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
-  ASSIGN_OR_RETURN(auto line, NbdLine::open(endpoint, {context}, retries, stop));
-  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(line->connection()));
-  NbdStatus status(context, limits.minimum);
+  ASSIGN_OR_RETURN(auto line, NbdLine::open(endpoint, {context}, tuning, stop));
+  const uint64_t size = line->limits().size;
+  NbdStatus status(context, line->limits().minimum);
   if (!status.offered(*line))
     return qcow2::fail(Error::unsupported(
         fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), bitmap)));
   return std::unique_ptr<DirtyRanges>(
-      new DirtyRanges(std::move(line), std::move(status), limits.size));
+      new DirtyRanges(std::move(line), std::move(status), size));
 }
 
 Result<std::optional<DirtyRanges::Range>> DirtyRanges::next() {

@@ -9,6 +9,7 @@
 #include "copy/nbd_line.h"
 #include "copy/nbd_status.h"
 #include "copy/nbd_target.h"
+#include "copy/nbd_tuning.h"
 #include "copy/stop.h"
 #include "qcow2/offset.h"
 #include "qcow2/result.h"
@@ -22,7 +23,7 @@ class DirtyRanges {
   // `stop` outlives the ranges.  An error if the export has no such bitmap.
   static qcow2::Result<std::unique_ptr<DirtyRanges>> open(const NbdTarget& target,
                                                           const std::string& bitmap,
-                                                          unsigned retries, const Stop& stop);
+                                                          const NbdTuning& tuning, const Stop& stop);
 
   struct Range {
     qcow2::GuestOffset begin;

@@ -1,10 +1,11 @@
 // What a server can do, and what it wants requests to be like.
 #pragma once
 
+#include <libnbd.h>
+
 #include <cstdint>
 #include <string>
 
-#include "copy/nbd_connection.h"
 #include "qcow2/result.h"
 
 namespace copy {
@@ -30,9 +31,11 @@ struct NbdLimits {
   bool can_trim = false;
   bool can_zero = false;
   bool can_fast_zero = false;
+  bool can_fua = false;
 
-  // An error when the server's word makes no sense.
-  static qcow2::Result<NbdLimits> of(NbdConnection& connection);
+  // Of a handle that has just been connected to `name`.  An error when the server's word makes no
+  // sense.
+  static qcow2::Result<NbdLimits> of(nbd_handle* handle, const std::string& name);
 
   // How long requests for data may be if `wanted` bytes (a power of two) are: a power of two.
   uint64_t request(uint64_t wanted) const;

@@ -28,19 +28,17 @@ milliseconds wait_before(unsigned retry) {
 }  // namespace
 
 Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endpoint,
-                                               std::vector<std::string> contexts, unsigned retries,
-                                               const Stop& stop) {
+                                               std::vector<std::string> contexts,
+                                               const NbdTuning& tuning, const Stop& stop) {
   std::unique_ptr<NbdLine> line(
-      new NbdLine(std::move(endpoint), std::move(contexts), retries, stop));
-  auto connection = NbdConnection::open(*line->endpoint_, line->contexts_, stop);
+      new NbdLine(std::move(endpoint), std::move(contexts), tuning, stop));
+  auto connection = NbdConnection::open(*line->endpoint_, line->contexts_, line->timeout_, stop);
   if (!connection) {
     bool final = false;
     return qcow2::fail(line->endpoint_->explain(std::move(connection).error(), final));
   }
   line->connection_ = std::move(*connection);
-  line->size_ = nbd_get_size(line->handle());
-  if (line->size_ < 0) return qcow2::fail(line->connection_->last_error());
-  line->minimum_ = std::max<int64_t>(nbd_get_block_size(line->handle(), LIBNBD_SIZE_MINIMUM), 0);
+  line->limits_ = line->connection_->limits();
   return line;
 }
 
@@ -48,28 +46,25 @@ bool NbdLine::is_loss(const Error& error) {
   if (error.kind() != Error::Kind::kSystem) return false;
   // ESHUTDOWN is a server's way to say that it is about to end.  ENOTCONN comes from no server:
   // libnbd answers so what was under way, perhaps before it calls the connection dead.
-  return !connection_ || connection_->lost() || error.errnum() == ESHUTDOWN ||
-         error.errnum() == ENOTCONN;
+  return connection_->lost() || error.errnum() == ESHUTDOWN || error.errnum() == ENOTCONN;
 }
 
-Result<void> NbdLine::check_same(NbdConnection& connection) const {
-  const int64_t size = nbd_get_size(connection.handle());
-  if (size != size_)
+Result<void> NbdLine::check_same(const NbdLimits& next) const {
+  if (next.size != limits_.size)
     return qcow2::fail(Error::protocol(
         EIO, fmt::format("{}: the server came back with another disk: of {} bytes, not {}", name(),
-                         size, size_)));
-  const int64_t minimum = nbd_get_block_size(connection.handle(), LIBNBD_SIZE_MINIMUM);
-  if (std::max<int64_t>(minimum, 0) > std::max<int64_t>(minimum_, 1))
+                         next.size, limits_.size)));
+  if (next.minimum > limits_.minimum)
     return qcow2::fail(Error::protocol(
         EIO, fmt::format("{}: the server came back with larger blocks: {} bytes, not {}", name(),
-                         minimum, minimum_)));
+                         next.minimum, limits_.minimum)));
   return {};
 }
 
 // One try.  An error that is final sets given_up_.
 Result<void> NbdLine::try_again() {
-  ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, stop_));
-  if (auto same = check_same(*next); !same) {
+  ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, timeout_, stop_));
+  if (auto same = check_same(next->limits()); !same) {
     // Asking again would give the same answer.
     given_up_ = true;
     return same;
@@ -82,15 +77,17 @@ Result<void> NbdLine::try_again() {
   auto checked = check_(*this);
   checking_ = false;
   if (!checked) {
-    connection_.reset();
+    connection_->close();
     given_up_ = !lost_in_check_;
   }
   return checked;
 }
 
 Result<void> NbdLine::restore(Error why) {
+  if (given_up_) return qcow2::fail(std::move(why));
   // A server that takes one client at a time must see this one go.
-  connection_.reset();
+  connection_->drain();
+  connection_->close();
   if (checking_) {
     // The restore () that checks goes on.
     lost_in_check_ = true;

@@ -9,6 +9,8 @@
 
 #include "copy/nbd_connection.h"
 #include "copy/nbd_endpoint.h"
+#include "copy/nbd_limits.h"
+#include "copy/nbd_tuning.h"
 #include "copy/stop.h"
 #include "qcow2/result.h"
 
@@ -17,18 +19,17 @@ namespace copy {
 // Used by one thread at a time.
 class NbdLine {
  public:
-  // How often in a row, without an answer in between, a lost connection is made again before that
-  // is an error: after 0.1, 0.2, 0.4 … seconds, at most 5 each.  With 5 that gives a server three
-  // seconds to come back.
-  static constexpr unsigned kDefaultRetries = 5;
-
-  // Connects; the first time there is only one try, since a name may be mistyped.
+  // Of `tuning`, the retries and the timeout count.  Connects; the first time there is only one
+  // try, since a name may be mistyped.
   static qcow2::Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
                                                       std::vector<std::string> contexts,
-                                                      unsigned retries, const Stop& stop);
+                                                      const NbdTuning& tuning, const Stop& stop);
 
+  // There is always one; when it is lost, and was not or could not be made again, it answers every
+  // request with an error.
   NbdConnection& connection() { return *connection_; }
-  nbd_handle* handle() { return connection_->handle(); }
+  // Of the server's disk, as it was when the line was opened.
+  const NbdLimits& limits() const { return limits_; }
   const std::string& name() const { return endpoint_->name(); }
   const std::shared_ptr<NbdEndpoint>& endpoint() const { return endpoint_; }
 
@@ -45,13 +46,11 @@ class NbdLine {
     if (!checking_) failures_ = 0;
   }
 
-  // Closes the connection: but connected () nothing else may be called.
-  void drop() { connection_.reset(); }
-  bool connected() const { return connection_ != nullptr; }
+  bool connected() const { return !connection_->lost(); }
 
-  // The connection is lost, by `why`: closes it, waits, and makes a new one.  An error when there
-  // are no tries left, the server that we started has ended, or the server comes back with another
-  // disk.  There may be no connection then: nothing else may be called.
+  // The connection is lost, by `why`: drains and closes it, waits, and makes a new one.  An error
+  // when there are no tries left, the server that we started has ended, or the server comes back
+  // with another disk; every later call is one, too, then.
   qcow2::Result<void> restore(qcow2::Error why);
 
   // What restore () does with a new connection before it is content: an error is restore ()'s own,
@@ -64,22 +63,23 @@ class NbdLine {
 
  private:
   NbdLine(std::shared_ptr<NbdEndpoint> endpoint, std::vector<std::string> contexts,
-          unsigned retries, const Stop& stop)
+          const NbdTuning& tuning, const Stop& stop)
       : endpoint_(std::move(endpoint)),
         contexts_(std::move(contexts)),
-        retries_(retries),
+        retries_(tuning.retries),
+        timeout_(tuning.timeout),
         stop_(stop) {}
 
   qcow2::Result<void> try_again();
-  qcow2::Result<void> check_same(NbdConnection& connection) const;
+  qcow2::Result<void> check_same(const NbdLimits& next) const;
 
   const std::shared_ptr<NbdEndpoint> endpoint_;
   const std::vector<std::string> contexts_;
   const unsigned retries_;
+  const NbdConnection::Timeout timeout_;
   const Stop& stop_;
-  std::unique_ptr<NbdConnection> connection_;
-  int64_t size_ = 0;     // bytes
-  int64_t minimum_ = 0;  // the minimum block size, bytes; 0: none was named
+  std::unique_ptr<NbdConnection> connection_;  // never nullptr once the line is open
+  NbdLimits limits_;
   uint64_t generation_ = 0;
   unsigned failures_ = 0;
   Check check_;

@@ -66,15 +66,15 @@ NbdSink::NbdSink(std::string name, const Options& options, const NbdLimits& limi
       size_(size),
       stop_(stop),
       geometry_(cluster_bits(options.granularity, limits.minimum), false),
-      writer_(limits, {options.requests, options.request_size, false}),
+      writer_(limits, {options.tuning, false}),
       zeroed_(options.destination_is_zero) {}
 
 Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Options& options,
                                                uint64_t size, const Stop& stop) {
   ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
   const std::string context = LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.retries, stop));
-  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(first->connection()));
+  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const NbdLimits limits = first->limits();
   if (limits.read_only)
     return qcow2::fail(Error::protocol(
         EROFS,
@@ -93,8 +93,8 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Op
     sink->free_.push_back(lane);
   };
   add(std::move(first));
-  for (unsigned i = 1; limits.multi_conn && i < options.connections; ++i) {
-    ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {context}, options.retries, stop));
+  for (unsigned i = 1; limits.multi_conn && i < options.tuning.connections; ++i) {
+    ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {context}, options.tuning, stop));
     add(std::move(next));
   }
   return sink;
@@ -120,7 +120,7 @@ Result<void> NbdSink::zero_all(NbdLine& line) {
   }
   // From here on that can be counted on.
   if (!zeroed_ || !limits_.can_flush) return {};
-  return line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
+  return line.connection().flush_now();
 }
 
 Result<void> NbdSink::place(Chunk& chunk) {
@@ -231,7 +231,7 @@ Result<void> NbdSink::send_on(Lane& lane, const std::vector<Piece>& pieces) {
   std::vector<Unflushed::Record> records;
   if (!limits_.can_flush)
     wrote_ = true;
-  else if (options_.retries > 0)
+  else if (options_.tuning.retries > 0)
     for (const Piece& piece : pieces)
       records.push_back({piece.at, piece.length, !piece.bytes,
                          piece.bytes ? digest(piece.bytes, piece.length) : 0});
@@ -253,14 +253,13 @@ Result<void> NbdSink::flush(Lane& lane) {
   NbdLine& line = *lane.line;
   while (true) {
     unflushed_.flushing();
-    auto done = line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
+    auto done = line.connection().flush_now();
     if (done) {
       line.answered();
       unflushed_.flushed();
       return {};
     }
-    if (!line.is_loss(done.error()))
-      return qcow2::fail(std::move(done).error().with_context("flush"));
+    if (!line.is_loss(done.error())) return done;
     RETURN_IF_ERROR(line.restore(std::move(done).error()));
   }
 }
@@ -278,7 +277,7 @@ Result<void> NbdSink::look_again(Lane& lane) {
   NbdLine& line = *lane.line;
   std::vector<Piece> zeros;
   qcow2::AlignedBuffer bytes;
-  const uint64_t most = limits_.request(options_.request_size);
+  const uint64_t most = limits_.request(options_.tuning.request_size);
   for (const Unflushed::Record& record : records) {
     if (record.zero) {
       zeros.push_back({record.at, record.length, nullptr});
@@ -287,8 +286,7 @@ Result<void> NbdSink::look_again(Lane& lane) {
     if (bytes.size() < record.length) bytes = qcow2::AlignedBuffer(record.length);
     for (uint64_t done = 0; done < record.length;) {
       const uint64_t length = std::min(record.length - done, most);
-      auto read = line.connection().wait(nbd_aio_pread(line.handle(), bytes.data() + done, length,
-                                                       record.at + done, kNoCompletion, 0));
+      auto read = line.connection().read_now({bytes.data() + done, length}, record.at + done);
       if (!read) {
         if (line.is_loss(read.error())) return line.restore(std::move(read).error());
         return read;

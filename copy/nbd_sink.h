@@ -28,17 +28,14 @@ namespace copy {
 class NbdSink final : public Sink {
  public:
   struct Options {
-    unsigned connections = 4;           // if the server allows several
-    unsigned requests = 16;             // in flight on each
-    uint64_t request_size = 256 << 10;  // bytes, a power of two
-    bool destination_is_zero = false;   // all of it reads as zeros: they need not be written
+    NbdTuning tuning = {};
+    bool destination_is_zero = false;  // all of it reads as zeros: they need not be written
     // Brings an existing copy up to date (NbdSource::Options::bitmap): gaps between chunks, and
     // holes in them, stay as they are; zeros that were read are written.
     bool update = false;
     // Zeros are looked for, and left out, in pieces of this many bytes (a power of two, 512 to
     // 2 MiB), or of the server's minimum block if that is more.
     uint64_t granularity = 64 << 10;
-    unsigned retries = NbdLine::kDefaultRetries;
   };
 
   // For a disk of `size` bytes.  An error when the server does not take writes, or has too small a

@@ -31,16 +31,12 @@ struct Request {
   std::list<Fetching>::iterator fetching;
   uint64_t at;  // of the disk
   std::span<std::byte> to;
-  uint64_t generation = 0;  // of the line, when it was sent
-  int errnum = 0;
-  bool done = false;
+};
 
-  static int complete(void* self, int* error) {
-    auto* const request = static_cast<Request*>(self);
-    request->errnum = *error;
-    request->done = true;
-    return 1;  // we need no nbd_aio_command_completed
-  }
+struct Sent {
+  Request request;
+  uint64_t generation;  // of the line, when it was sent
+  NbdReply reply = {};
 };
 
 // Makes `out` longer by [from, to), if that is anything.
@@ -63,8 +59,8 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, cons
   const bool dirty = !options.bitmap.empty();
   const std::string context =
       dirty ? dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.retries, stop));
-  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(first->connection()));
+  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const NbdLimits limits = first->limits();
   std::unique_ptr<NbdSource> source(
       new NbdSource(target.name(), options, NbdStatus(context, limits.minimum)));
   if (dirty && !source->status_.offered(*first))
@@ -72,18 +68,18 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, cons
         fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), options.bitmap)));
   source->size_ = limits.size;
   source->alignment_ = limits.minimum;
-  source->max_request_ = limits.request(options.request_size);
+  source->max_request_ = limits.request(options.tuning.request_size);
 
   const bool several = limits.multi_conn;
   source->lines_.push_back(std::move(first));
   if (several) {
-    for (unsigned i = 1; i < options.connections; ++i) {
-      ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {}, options.retries, stop));
+    for (unsigned i = 1; i < options.tuning.connections; ++i) {
+      ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {}, options.tuning, stop));
       source->lines_.push_back(std::move(next));
     }
     if (source->status_.offered(*source->lines_.front())) {
       ASSIGN_OR_RETURN(source->status_line_,
-                       NbdLine::open(endpoint, {context}, options.retries, stop));
+                       NbdLine::open(endpoint, {context}, options.tuning, stop));
     }
   }
   return source;
@@ -133,8 +129,7 @@ Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byt
   NbdLine& line = *lines_[index];
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
-    auto read = line.connection().wait(nbd_aio_pread(line.handle(), to.data() + done, length,
-                                                     at.value() + done, kNoCompletion, 0));
+    auto read = line.connection().read_now(to.subspan(done, length), at.value() + done);
     if (!read) {
       if (!line.is_loss(read.error())) return read;
       RETURN_IF_ERROR(line.restore(std::move(read).error()));
@@ -150,8 +145,8 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
                               Fetched& fetched) {
   NbdLine& line = *lines_[index];
   std::list<Fetching> chunks;
-  std::deque<Request> waiting;   // to be sent
-  std::list<Request> in_flight;  // libnbd holds pointers to these until they are done
+  std::deque<Request> waiting;  // to be sent
+  std::list<Sent> in_flight;    // libnbd holds pointers to these until they are done
 
   // The parts of a chunk that are data, in pieces.
   const auto cut = [&](Chunk* chunk) {
@@ -180,7 +175,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
   Result<void> result;
   bool more = true;
   while (result && (more || !chunks.empty())) {
-    while (result && more && waiting.size() + in_flight.size() < options_.requests) {
+    while (result && more && waiting.size() + in_flight.size() < options_.tuning.requests) {
       const bool idle = chunks.empty();
       // It asks for the status on this line if there is no other, and may make it anew.
       auto chunk = feed.next(idle ? ChunkFeed::Wait::kYes : ChunkFeed::Wait::kNo);
@@ -196,18 +191,15 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       prepare(**chunk, geometry);
       cut(*chunk);
     }
-    while (result && !waiting.empty() && in_flight.size() < options_.requests) {
-      in_flight.push_back(waiting.front());
-      waiting.pop_front();
-      Request& request = in_flight.back();
-      request.generation = line.generation();
-      const nbd_completion_callback on_completion{Request::complete, &request, nullptr};
-      if (nbd_aio_pread(line.handle(), request.to.data(), request.to.size(), request.at,
-                        on_completion, 0) < 0) {
-        Error error = line.connection().last_error();
-        waiting.push_front(in_flight.back());
+    while (result && !waiting.empty() && in_flight.size() < options_.tuning.requests) {
+      const Request request = waiting.front();
+      in_flight.emplace_back(request, line.generation());
+      auto sent = line.connection().read(request.to, request.at, in_flight.back().reply);
+      if (sent) {
+        waiting.pop_front();
+      } else {
         in_flight.pop_back();
-        result = restore(std::move(error));
+        result = restore(std::move(sent).error());
       }
     }
     if (result && !in_flight.empty()) {
@@ -217,16 +209,17 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
 
     for (auto it = in_flight.begin(); result && it != in_flight.end(); ++it) {
       // An answer that is an error, and not of a connection that is gone already.
-      if (!it->done || it->errnum == 0 || it->generation != line.generation()) continue;
-      result = restore(Error::system(it->errnum, fmt::format("{}: read at {:#x}", name_, it->at)));
+      if (!it->reply.done() || it->reply.errnum() == 0 || it->generation != line.generation())
+        continue;
+      result = restore(it->reply.error(fmt::format("{}: read at {:#x}", name_, it->request.at)));
     }
     for (auto it = in_flight.begin(); it != in_flight.end();) {
-      if (it->done && it->errnum == 0) {
+      if (it->reply.done() && it->reply.errnum() == 0) {
         line.answered();
-        --it->fetching->left;
+        --it->request.fetching->left;
       } else if (it->generation != line.generation()) {
-        waiting.push_front({it->fetching, it->at, it->to});
-      } else if (!it->done) {
+        waiting.push_front(it->request);
+      } else if (!it->reply.done()) {
         ++it;
         continue;
       }
@@ -240,9 +233,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       if (result && !line.connected()) result = qcow2::fail(Error::cancelled());
     }
   }
-  // libnbd would call the callbacks of what is still under way while it is closed later on, when
-  // they are gone: so now.
-  if (!in_flight.empty()) lines_[index].reset();
+  if (!in_flight.empty()) line.connection().drain();
   return result;
 }
 

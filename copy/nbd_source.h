@@ -10,6 +10,7 @@
 #include "copy/nbd_line.h"
 #include "copy/nbd_status.h"
 #include "copy/nbd_target.h"
+#include "copy/nbd_tuning.h"
 #include "copy/source.h"
 #include "copy/stop.h"
 
@@ -19,11 +20,7 @@ namespace copy {
 class NbdSource final : public Source {
  public:
   struct Options {
-    unsigned connections = 4;           // if the server allows several
-    unsigned requests = 16;             // in flight on each
-    uint64_t request_size = 256 << 10;  // bytes, a power of two
-    unsigned retries = NbdLine::kDefaultRetries;
-
+    NbdTuning tuning = {};
     // A dirty bitmap of QEMU's, by name; empty: none.  With it, map () calls data what the bitmap
     // calls dirty, whatever it holds, and unallocated all that has not changed: for a sink that
     // leaves alone what it is not given.

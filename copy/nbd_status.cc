@@ -1,7 +1,6 @@
 #include "copy/nbd_status.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace copy {
 
@@ -59,23 +58,23 @@ NbdStatus::NbdStatus(std::string context, uint64_t alignment)
       smallest_(std::max(kSmallestWindow, alignment)),
       window_(std::max(kLargestWindow, alignment)) {}
 
-bool NbdStatus::offered(NbdLine& line) const {
-  return nbd_can_meta_context(line.handle(), context_.c_str()) == 1;
-}
-
 Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
                             std::vector<Stretch>& out) {
   if (silent_ || !offered(line)) {
     out.push_back({at, length, false, 0});
     return {};
   }
+  const size_t before = out.size();
   while (true) {
     const uint64_t window = std::min(length, window_);
     Reader reader{context_, out, at, at + window};
     const nbd_extent_callback on_extent{Reader::call, &reader, nullptr};
-    auto done = line.connection().wait(
-        nbd_aio_block_status(line.handle(), window, at, on_extent, kNoCompletion, 0));
-    if (reader.at > at) {
+    NbdReply reply;
+    auto done = line.connection().block_status(window, at, on_extent, reply);
+    if (done) done = line.connection().wait(reply, "block status");
+    // What comes with an error is not believed.
+    if (!done) out.resize(before);
+    if (done && reader.at > at) {
       line.answered();
       answered_ = true;
       refused_ = 0;

@@ -25,7 +25,7 @@ class NbdStatus {
   NbdStatus(std::string context, uint64_t alignment);
 
   // Whether the server knows the context at all; without, all is unknown.
-  bool offered(NbdLine& line) const;
+  bool offered(NbdLine& line) const { return line.connection().has_context(context_); }
 
   // Appends, in order and without a gap, what the server says of [at, at + length) or of a first
   // part of that: at least one stretch, and not more than some ten thousand.  Connects again

@@ -40,8 +40,7 @@ class NbdWriter::Sender {
 
   Result<void> run() {
     auto result = send_all();
-    // libnbd would call the callbacks of what is still under way later on, when they are gone.
-    if (!in_flight_.empty()) line_.drop();
+    if (!in_flight_.empty()) line_.connection().drain();
     return result;
   }
 
@@ -50,20 +49,12 @@ class NbdWriter::Sender {
     Piece piece;
     bool zero;            // sent as a request for zeros
     uint64_t generation;  // of the line, when it was sent
-    int errnum = 0;
-    bool done = false;
-
-    static int complete(void* self, int* error) {
-      auto* const request = static_cast<Request*>(self);
-      request->errnum = *error;
-      request->done = true;
-      return 1;  // we need no nbd_aio_command_completed
-    }
+    NbdReply reply = {};
   };
 
   Result<void> send_all() {
     while (!to_do_.empty() || !in_flight_.empty()) {
-      while (!to_do_.empty() && in_flight_.size() < std::max(writer_.options_.requests, 1u))
+      while (!to_do_.empty() && in_flight_.size() < std::max(writer_.options_.tuning.requests, 1u))
         RETURN_IF_ERROR(issue());
       if (auto worked = line_.connection().work(); !worked)
         RETURN_IF_ERROR(lost(std::move(worked).error()));
@@ -86,22 +77,18 @@ class NbdWriter::Sender {
 
   Result<void> issue() {
     const bool zero = !to_do_.front().bytes && writer_.can_zero_;
-    in_flight_.push_back({next(zero), zero, line_.generation()});
-    Request& request = in_flight_.back();
-    const nbd_completion_callback on_completion{Request::complete, &request, nullptr};
-    const Piece& piece = request.piece;
-    nbd_handle* const nbd = line_.handle();
-    const uint32_t flags =
-        writer_.options_.only_cheap_zeros && writer_.fast_ ? LIBNBD_CMD_FLAG_FAST_ZERO : 0;
-    const int64_t cookie =
-        zero ? nbd_aio_zero(nbd, piece.length, piece.at, on_completion, flags)
-             : nbd_aio_pwrite(nbd, piece.bytes ? piece.bytes : writer_.zeros_.data(), piece.length,
-                              piece.at, on_completion, 0);
-    if (cookie >= 0) return {};
-    Error error = line_.connection().last_error();
+    const Piece piece = next(zero);
+    in_flight_.emplace_back(piece, zero, line_.generation());
+    NbdReply& reply = in_flight_.back().reply;
+    NbdConnection& connection = line_.connection();
+    const std::byte* const bytes = piece.bytes ? piece.bytes : writer_.zeros_.data();
+    auto sent = zero ? connection.zero(piece.length, piece.at, reply,
+                                       writer_.options_.only_cheap_zeros && writer_.fast_)
+                     : connection.write({bytes, piece.length}, piece.at, reply);
+    if (sent) return {};
     to_do_.push_front(piece);
     in_flight_.pop_back();
-    return lost(std::move(error));
+    return lost(std::move(sent).error());
   }
 
   Result<void> lost(Error why) {
@@ -111,11 +98,11 @@ class NbdWriter::Sender {
 
   Result<void> collect() {
     for (auto it = in_flight_.begin(); it != in_flight_.end();) {
-      if (it->done && it->errnum == 0) {
+      if (it->reply.done() && it->reply.errnum() == 0) {
         line_.answered();
       } else if (it->generation != line_.generation()) {
         to_do_.push_front(it->piece);
-      } else if (it->done) {
+      } else if (it->reply.done()) {
         RETURN_IF_ERROR(refused(*it));
         // The line may have been made good: then this one is to be sent again with the others.
         if (it->generation != line_.generation()) continue;
@@ -131,11 +118,10 @@ class NbdWriter::Sender {
   // The server said no: perhaps it will take less, or plain zeros.
   Result<void> refused(const Request& request) {
     const Piece& piece = request.piece;
-    const Error error = Error::system(
-        request.errnum, fmt::format("{}: {} at {:#x}", line_.name(),
-                                    piece.bytes ? "write" : "writing zeros", piece.at));
+    const Error error = request.reply.error(fmt::format(
+        "{}: {} at {:#x}", line_.name(), piece.bytes ? "write" : "writing zeros", piece.at));
     if (line_.is_loss(error)) return line_.restore(error);
-    if (!request.zero || !is_refusal(request.errnum)) return qcow2::fail(error);
+    if (!request.zero || !is_refusal(request.reply.errnum())) return qcow2::fail(error);
     if (piece.length > writer_.small_zero_) {
       writer_.zero_limit_ = writer_.small_zero_;
     } else if (!writer_.options_.only_cheap_zeros) {
@@ -169,7 +155,7 @@ class NbdWriter::Sender {
 
 NbdWriter::NbdWriter(const NbdLimits& limits, const Options& options)
     : options_(options),
-      write_limit_(limits.request(options.request_size)),
+      write_limit_(limits.request(options.tuning.request_size)),
       small_zero_(limits.request(kSmallZero)),
       fast_(limits.can_fast_zero),
       zero_limit_(kLargestZero),
@@ -186,8 +172,9 @@ Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
   if (!can_zero_ || !fast_) return false;
   for (uint64_t at = 0; at < end;) {
     const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
-    auto done = line.connection().wait(
-        nbd_aio_zero(line.handle(), length, at, kNoCompletion, LIBNBD_CMD_FLAG_FAST_ZERO));
+    NbdReply reply;
+    auto done = line.connection().zero(length, at, reply, true);
+    if (done) done = line.connection().wait(reply, "zero");
     if (!done) {
       if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
         return qcow2::fail(std::move(done).error());

@@ -8,6 +8,7 @@
 
 #include "copy/nbd_limits.h"
 #include "copy/nbd_line.h"
+#include "copy/nbd_tuning.h"
 #include "qcow2/aligned_buffer.h"
 #include "qcow2/result.h"
 
@@ -17,9 +18,9 @@ namespace copy {
 // each used by one thread.
 class NbdWriter {
  public:
+  // Of the tuning, the requests and their size count.
   struct Options {
-    unsigned requests = 16;             // in flight on one connection
-    uint64_t request_size = 256 << 10;  // of writes, bytes, a power of two
+    NbdTuning tuning = {};
     // Zeros must cost the server next to nothing, or not be asked for at all: FAST_ZERO where that
     // is offered, and a refusal is an error.  Else zeros are written where they cannot be asked
     // for.

@@ -52,7 +52,7 @@ class Puncher {
           Progress& progress, Stop& stop)
       : geometry_(static_cast<unsigned>(std::countr_zero(unit)), false),
         source_(source),
-        writer_(limits, {options.requests, options.request_size, true}),
+        writer_(limits, {options.nbd, true}),
         feed_(source, {.geometry = geometry_, .chunk_size = kChunkSize, .chunks = chunks(options)},
               stop),
         stop_(stop),
@@ -96,7 +96,7 @@ class Puncher {
   };
 
   size_t chunks(const PunchOptions& options) const {
-    const uint64_t ahead = options.requests * options.request_size / kChunkSize + 2;
+    const uint64_t ahead = options.nbd.requests * options.nbd.request_size / kChunkSize + 2;
     return std::clamp<uint64_t>(source_.connections() * ahead, 2, kMemory / kChunkSize);
   }
 
@@ -164,7 +164,7 @@ class Puncher {
 // For what was freed to be so on the server's disk, too.
 Result<void> flush(NbdLine& line) {
   while (true) {
-    auto done = line.connection().wait(nbd_aio_flush(line.handle(), kNoCompletion, 0));
+    auto done = line.connection().flush_now();
     if (done || !line.is_loss(done.error())) return done;
     RETURN_IF_ERROR(line.restore(std::move(done).error()));
   }
@@ -176,12 +176,9 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
   const auto start = std::chrono::steady_clock::now();
   Stop stop(cancel);
   NbdSource::Options reading;
-  reading.connections = std::max(options.connections, 1u);
-  reading.requests = std::max(options.requests, 1u);
-  reading.request_size = options.request_size;
-  reading.retries = options.retries;
+  reading.tuning = options.nbd;
   ASSIGN_OR_RETURN(const auto source, NbdSource::open(options.target, reading, stop));
-  ASSIGN_OR_RETURN(const NbdLimits limits, NbdLimits::of(source->line(0).connection()));
+  const NbdLimits limits = source->line(0).limits();
   RETURN_IF_ERROR(check_can_punch(limits, source->name()));
   uint64_t unit = options.unit;
   if (unit == 0) unit = std::clamp(limits.preferred, kSmallestUnit, kLargestUnit);

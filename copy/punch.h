@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "copy/cancel.h"
-#include "copy/nbd_line.h"
 #include "copy/nbd_target.h"
+#include "copy/nbd_tuning.h"
 #include "copy/progress.h"
 #include "qcow2/result.h"
 
@@ -14,13 +14,10 @@ namespace copy {
 
 struct PunchOptions {
   NbdTarget target;
-  unsigned connections = 4;           // if the server allows several
-  unsigned requests = 16;             // in flight on each
-  uint64_t request_size = 256 << 10;  // of reads, bytes, a power of two
+  NbdTuning nbd;
   // Zeros are looked for in blocks of this many bytes, a power of two, 512 to 2 MiB; 0: of the size
   // that the server prefers.
   uint64_t unit = 0;
-  unsigned retries = NbdLine::kDefaultRetries;
 };
 
 struct PunchSummary {

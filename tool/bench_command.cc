@@ -9,6 +9,7 @@
 #include "tool/bench_report.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -123,14 +124,8 @@ void BenchCommand::add_file_options(CLI::App& app) {
   add_switch(app, "-n,--native", native_, "as qemu-img has it: see the manual")
       ->group(kRareOptions);
   add_switch(app, "--drop-cache", drop_cache_, "empty the page cache of the files first");
-  add_parsed_option(
-      app, "--connections", "N", connections_,
-      [](const std::string& text) -> Result<unsigned> {
-        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 64));
-        return static_cast<unsigned>(count);
-      },
-      "to an NBD server; default 1")
-      ->group(kRareOptions);
+  add_connections_option(app, nbd_)->group(kRareOptions);
+  add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
 }
 
 void BenchCommand::add_options(CLI::App& app) {
@@ -179,7 +174,7 @@ bench::DeviceName BenchCommand::device(const std::string& name) const {
   device.force_share = force_share_;
   device.direct = cache_.direct;
   device.trust = trust_.trust();
-  device.connections = connections_;
+  device.nbd = nbd_;
   return device;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bench/comparison.h"
+#include "copy/nbd_tuning.h"
 #include "tool/command.h"
 #include "tool/trust_options.h"
 
@@ -45,7 +46,7 @@ class BenchCommand final : public Command {
   bool drop_cache_ = false;
   bool no_warm_up_ = false;
   unsigned rounds_ = 0;  // 0: not given
-  unsigned connections_ = 1;
+  copy::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   TrustOptions trust_;
 };

@@ -8,6 +8,7 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -108,13 +109,9 @@ void CompareCommand::add_options(CLI::App& app) {
       },
       "qemu-img's cache mode; the page cache is always used")
       ->group(kRareOptions);
-  add_parsed_option(
-      app, "--connections", "N", connections_,
-      [](const std::string& text) -> Result<unsigned> {
-        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 64));
-        return static_cast<unsigned>(count);
-      },
-      "to an NBD server; default 4");
+  add_connections_option(app, nbd_);
+  add_retries_option(app, nbd_);
+  add_timeout_option(app, nbd_.timeout);
   add_switch(app, "--json", json_, "list every difference, as JSON");
   add_output_option(app, json_, "human (the default) or json");
   trust_.add_options(app, true);
@@ -135,8 +132,7 @@ Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
   how.format = format;
   how.force_share = force_share_;
   how.trust = trust_.trust();
-  how.nbd.connections = connections_;
-  how.nbd.request_size = 1 << 20;
+  how.nbd.tuning = nbd_;
   if (auto command = unfold_command(name)) how.command = std::move(*command);
   return copy::ComparedDisk::open(how, stop);
 }

@@ -40,7 +40,7 @@ class CompareCommand final : public Command {
   std::optional<qcow2::Format> b_format_;
   copy::Comparison::Options options_;
   std::string cache_;  // -T
-  unsigned connections_ = 4;
+  copy::NbdTuning nbd_{.request_size = 1 << 20};
   QemuNames names_;
   bool force_share_ = false;
   bool json_ = false;

@@ -12,6 +12,7 @@
 #include "tool/formats.h"
 #include "tool/image_info.h"
 #include "tool/join_words.h"
+#include "tool/nbd_options.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -23,11 +24,6 @@ using qcow2::fail;
 using qcow2::Result;
 
 constexpr unsigned kMaxThreads = 256;
-constexpr unsigned kMaxConnections = 64;
-constexpr unsigned kMaxRequests = 1024;
-constexpr unsigned kMaxRetries = 1000;
-constexpr uint64_t kMinRequest = 4 << 10;
-constexpr uint64_t kMaxRequest = 32 << 20;
 
 auto parse_count(unsigned low, unsigned high) {
   return [low, high](const std::string& text) -> Result<unsigned> {
@@ -121,27 +117,10 @@ void CopyCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "-W", out_of_order_, "write out of order (as is always done)")
       ->group(kRareOptions);
-  add_parsed_option(app, "--connections", "N", options_.connections,
-                    parse_count(1, kMaxConnections), "to an NBD server; default 4")
-      ->group(kRareOptions);
-  add_parsed_option(app, "--requests", "N", options_.requests, parse_count(1, kMaxRequests),
-                    "in flight on each connection; default 16")
-      ->group(kRareOptions);
-  add_parsed_option(
-      app, "--request-size", "SIZE", options_.request_size,
-      [](const std::string& value) {
-        return parse_power_of_two(value, kMinRequest, kMaxRequest, "from 4k to 32M");
-      },
-      "of one NBD request, 4k to 32M; default 256k")
-      ->group(kRareOptions);
-  add_parsed_option(
-      app, "--retries", "N", options_.retries,
-      [](const std::string& value) -> Result<std::optional<unsigned>> {
-        ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, kMaxRetries));
-        return static_cast<unsigned>(count);
-      },
-      "when a server hangs up; default 5")
-      ->group(kRareOptions);
+  add_connections_option(app, options_.nbd)->group(kRareOptions);
+  add_request_options(app, options_.nbd);
+  add_retries_option(app, options_.nbd)->group(kRareOptions);
+  add_timeout_option(app, options_.nbd.timeout)->group(kRareOptions);
   add_switch(app, "--json", json_, "print the summary as JSON");
 }
 

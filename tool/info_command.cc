@@ -9,6 +9,7 @@
 #include "tool/formats.h"
 #include "tool/image_info.h"
 #include "tool/info_report.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 
@@ -31,6 +32,7 @@ void InfoCommand::add_options(CLI::App& app) {
   add_switch(app, "--backing-chain", backing_chain_, "also of each backing file, one by one");
   add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
   trust_.add_untrusted(app);
@@ -44,14 +46,15 @@ void InfoCommand::check() const {
 
 // What a server says of a disk: no more than its size.
 static Result<ImageInfo> remote_info(const std::string& name,
-                                     const std::vector<std::string>& command) {
+                                     const std::vector<std::string>& command,
+                                     const copy::NbdTuning& nbd) {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   const copy::Stop stop(cancel);
   copy::AnySource::Options options;
   options.name = name;
   options.command = command;
-  options.nbd.connections = 1;
+  options.nbd.tuning = nbd;
   ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
   ImageInfo info;
   info.filename = source.get().name();
@@ -67,7 +70,7 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
     if (format_ == qcow2::Format::kQcow2)
       return fail(Error::unsupported(
           fmt::format("{}: a QCOW2 file behind NBD is not decoded here", target->name())));
-    ASSIGN_OR_RETURN(auto info, remote_info(file_, command));
+    ASSIGN_OR_RETURN(auto info, remote_info(file_, command, nbd_));
     return std::vector{std::move(info)};
   }
   ProgressDisplay progress(console.manner());

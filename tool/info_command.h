@@ -5,6 +5,7 @@
 #include <string>
 
 #include "qcow2/chain.h"
+#include "copy/nbd_tuning.h"
 #include "tool/command.h"
 #include "tool/image_info.h"
 #include "tool/qemu_names.h"
@@ -29,6 +30,7 @@ class InfoCommand final : public Command {
 
   bool backing_chain_ = false;
   QemuNames names_;
+  copy::NbdTuning nbd_{.connections = 1};
   bool force_share_ = false;
   bool quick_ = false;
   bool json_ = false;

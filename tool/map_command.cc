@@ -12,6 +12,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/map_report.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -56,6 +57,7 @@ void MapCommand::add_options(CLI::App& app) {
       [](const std::string& text) -> Result<std::string> { return text; },
       "draw the order in the file against the guest's");
   add_switch(app, "--force", force_, "replace PICTURE if it is there");
+  add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
@@ -91,8 +93,8 @@ Result<int> MapCommand::run(const Console& console) {
   options.format = format_;
   options.force_share = force_share_;
   options.trust = trust_.trust();
-  options.nbd.connections = 1;
   warn_of_left_out(console, options.trust, {file_});
+  options.nbd.tuning = nbd_;
   ASSIGN_OR_RETURN(const auto source, AnySource::open(options, stop));
   stop_ = &stop;
   if (!svg_.empty()) RETURN_IF_ERROR(write_picture(console, source));

@@ -44,6 +44,7 @@ class MapCommand final : public Command {
   std::optional<uint64_t> length_;  // bytes
   QemuNames names_;
   bool force_share_ = false;
+  copy::NbdTuning nbd_{.connections = 1};
   const copy::Stop* stop_ = nullptr;  // while it runs
   TrustOptions trust_;
 };

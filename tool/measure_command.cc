@@ -9,6 +9,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/measure_report.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -67,6 +68,8 @@ void MeasureCommand::add_options(CLI::App& app) {
       },
       "read so much for an estimate; default 512M")
       ->group(kRareOptions);
+  add_retries_option(app, options_.copy.nbd)->group(kRareOptions);
+  add_timeout_option(app, options_.copy.nbd.timeout)->group(kRareOptions);
   add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);

@@ -9,6 +9,7 @@
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -36,20 +37,9 @@ void PunchCommand::add_options(CLI::App& app) {
         return size;
       },
       "look for zeros in these");
-  add_parsed_option(
-      app, "--connections", "N", options_.connections,
-      [](const std::string& text) -> Result<unsigned> {
-        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 64));
-        return static_cast<unsigned>(count);
-      },
-      "to the server; default 4");
-  add_parsed_option(
-      app, "--retries", "N", options_.retries,
-      [](const std::string& text) -> Result<unsigned> {
-        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 0, 1000));
-        return static_cast<unsigned>(count);
-      },
-      "when the server hangs up; default 5");
+  add_connections_option(app, options_.nbd);
+  add_retries_option(app, options_.nbd);
+  add_timeout_option(app, options_.nbd.timeout);
   add_switch(app, "--json", json_, "print the summary as JSON");
 }
 

@@ -8,6 +8,7 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/nbd_options.h"
 #include "tool/signals.h"
 #include "tool/sparsify_options.h"
 #include "tool/step_lines.h"
@@ -33,6 +34,7 @@ void TrimCommand::add_options(CLI::App& app) {
   add_trimming_options(app, options_);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   trust_.add_options(app, false);
+  add_timeout_option(app, timeout_);
   add_switch(app, "--json", json_, "print the report as JSON");
   add_sparsify_options(app);
 }
@@ -72,6 +74,7 @@ Result<int> TrimCommand::run(const Console& console) {
     auto command = unfold_command(disk);
     options_.disks.push_back(
         {disk, command.value_or(std::vector<std::string>{}), format_, {}, trust_.trust().names});
+    options_.disks.back().timeout = timeout_;
   }
   if (!options_.dry_run)
     for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));

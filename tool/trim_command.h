@@ -28,6 +28,7 @@ class TrimCommand final : public Command {
   std::optional<qcow2::Format> format_;
   appliance::TrimOptions options_;
   bool in_place_ = false;
+  std::chrono::seconds timeout_ = copy::NbdTuning().timeout;
   bool json_ = false;
   TrustOptions trust_;
 };

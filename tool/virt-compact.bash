@@ -39,7 +39,7 @@ _virt_compact()
       | --create | --delete | --depth | --disk | --duration | --export | --filesystems | \
       --flush-interval | --ignore | --key | --max-length | --minimum-gain | --offset | --options | --pattern | \
       --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size | --snapshot \
-      | --sparse | --start-offset | --step | --threads | -m | -o) return ;;
+      | --sparse | --start-offset | --step | --threads | --timeout | -m | -o) return ;;
   esac
 
   for ((i = 1; i < COMP_CWORD; i++)); do

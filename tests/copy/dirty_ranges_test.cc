@@ -76,7 +76,7 @@ TEST_CASE("a bitmap tells what was written", "[copy]") {
     expected = {{0, kDiskSize}};
   }
   make_image(folder / "disk", folder / "raw", writes);
-  auto dirty = DirtyRanges::open(server(folder / "disk"), "b", 0, stop);
+  auto dirty = DirtyRanges::open(server(folder / "disk"), "b", {.retries = 0}, stop);
   REQUIRE_OK(dirty);
   CHECK((*dirty)->size() == kDiskSize);
   const auto ranges = all_of(**dirty);
@@ -152,14 +152,15 @@ TEST_CASE("a bitmap that is not there is an error", "[copy]") {
   make_image(folder / "disk", folder / "raw", {});
   const Cancel cancel;
   const Stop stop(cancel);
-  REQUIRE_FAILS_WITH(DirtyRanges::open(server(folder / "disk"), "c", 0, stop),
+  REQUIRE_FAILS_WITH(DirtyRanges::open(server(folder / "disk"), "c", {.retries = 0}, stop),
                      "no dirty bitmap 'c'");
   NbdSource::Options options;
   options.bitmap = "c";
   REQUIRE_FAILS_WITH(NbdSource::open(server(folder / "disk"), options, stop),
                      "no dirty bitmap 'c'");
-  REQUIRE_FAILS_WITH(DirtyRanges::open(NbdTarget{"", {"nbdkit", "memory", "1M"}}, "b", 0, stop),
-                     "no dirty");
+  REQUIRE_FAILS_WITH(
+      DirtyRanges::open(NbdTarget{"", {"nbdkit", "memory", "1M"}}, "b", {.retries = 0}, stop),
+      "no dirty");
 }
 
 TEST_CASE("a map of changes is made of whole units", "[copy]") {

@@ -78,9 +78,9 @@ TEST_CASE("a copy over NBD is the local copy, whatever the server and the order"
       options.destination = folder / "out";
       options.overwrite = true;
       options.threads = connections;
-      options.connections = connections;
-      options.requests = connections == 1 ? 1 : 16;
-      options.request_size = connections == 1 ? 1 << 20 : 16 << 10;
+      options.nbd.connections = connections;
+      options.nbd.requests = connections == 1 ? 1 : 16;
+      options.nbd.request_size = connections == 1 ? 1 << 20 : 16 << 10;
       const auto summary = run_copy(options);
       REQUIRE_OK(summary);
       CHECK_FALSE(summary->source.has_value());
@@ -184,7 +184,7 @@ TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
       killed = true;
     };
     CopyOptions options = from_to(server.uri(), folder / "out");
-    options.connections = several ? 4 : 1;
+    options.nbd.connections = several ? 4 : 1;
     const copy::Cancel cancel;
     const auto start = Clock::now();
     const auto failed = copy::copy(options, watcher, cancel);

@@ -71,9 +71,9 @@ TEST_CASE("a server that is killed and started again makes no difference", "[cop
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 20;  // on a busy machine a server takes its time to come back
-  options.connections = connections;
-  options.request_size = 64 << 10;
+  options.tuning.retries = 20;  // on a busy machine a server takes its time to come back
+  options.tuning.connections = connections;
+  options.tuning.request_size = 64 << 10;
   auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;
@@ -106,7 +106,7 @@ TEST_CASE("a server that says goodbye is waited for, too", "[copy]") {
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 20;
+  options.tuning.retries = 20;
   auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;
@@ -129,7 +129,7 @@ TEST_CASE("a server that comes back with another disk is an error", "[copy]") {
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 20;
+  options.tuning.retries = 20;
   auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;
@@ -152,7 +152,7 @@ TEST_CASE("a server that does not come back is given up", "[copy]") {
     const Cancel cancel;
     Stop stop(cancel);
     NbdSource::Options options;
-    options.retries = retries;
+    options.tuning.retries = retries;
     auto source = NbdSource::open(server.uri(), options, stop);
     REQUIRE_OK(source);
     test::Watcher watcher;
@@ -181,7 +181,7 @@ TEST_CASE("nobody has to wait for a server that is waited for", "[copy]") {
   Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 1000;
+  options.tuning.retries = 1000;
   auto source = NbdSource::open(server.uri(), options, stop);
   REQUIRE_OK(source);
   test::Watcher watcher;

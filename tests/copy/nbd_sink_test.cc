@@ -94,9 +94,9 @@ TEST_CASE("what arrives at a server is the disk, whatever the server can do", "[
       INFO(support::shell_line(arguments) << (several ? ", several" : ", one"));
       fill(to, kDiskSize);
       NbdSink::Options options;
-      options.connections = several ? 4 : 1;
-      options.requests = several ? 16 : 1;
-      options.request_size = several ? 16 << 10 : 1 << 20;
+      options.tuning.connections = several ? 4 : 1;
+      options.tuning.requests = several ? 16 : 1;
+      options.tuning.request_size = several ? 16 << 10 : 1 << 20;
       options.granularity = several ? 4096 : 64 << 10;
       REQUIRE_OK(copy_to(nbdkit(arguments), folder / "raw", options));
       CHECK(read_file(to) == expected);
@@ -235,7 +235,7 @@ TEST_CASE("a write error is an error that names the server", "[copy]") {
     const auto failed =
         copy_to(nbdkit({"--filter=error", "memory", "16M", std::string("error-pwrite=") + error,
                         "error-pwrite-rate=20%"}),
-                folder / "raw", {.request_size = 16 << 10});
+                folder / "raw", {.tuning = {.request_size = 16 << 10}});
     REQUIRE_FAILS_WITH(failed, text);
     CHECK(failed.error().message().starts_with("[ nbdkit --filter=error memory"));
   }
@@ -283,11 +283,11 @@ TEST_CASE("a destination that dies and comes back with its data goes on", "[copy
   fill(to, kLargeDisk);
   Words command = slow("file", to);
   NbdSink::Options options;
-  options.retries = 20;  // on a busy machine a server takes its time to come back
-  options.request_size = 64 << 10;
+  options.tuning.retries = 20;  // on a busy machine a server takes its time to come back
+  options.tuning.request_size = 64 << 10;
   SECTION("several connections") {}
   SECTION("one connection") {
-    options.connections = 1;
+    options.tuning.connections = 1;
   }
   SECTION("without zeros") {
     command.insert(command.begin() + 5, "--filter=nozero");
@@ -319,9 +319,9 @@ TEST_CASE("a destination that dies whenever it likes", "[copy]") {
     }
     RestartableServer server(command);
     NbdSink::Options options;
-    options.connections = 1 + static_cast<unsigned>(random.below(4));
-    options.request_size = 16 << 10;
-    options.retries = 100;
+    options.tuning.connections = 1 + static_cast<unsigned>(random.below(4));
+    options.tuning.request_size = 16 << 10;
+    options.tuning.retries = 100;
     std::atomic<bool> begun = false;
     std::atomic<bool> over = false;
     std::thread fate([&] {
@@ -364,7 +364,7 @@ TEST_CASE("a destination that has forgotten what it took is an error", "[copy]")
   test::Watcher watcher;
   Restarts restarts(watcher, server, 1);
   NbdSink::Options options;
-  options.retries = 20;
+  options.tuning.retries = 20;
   const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
   REQUIRE_FAILS_WITH(failed, "has lost what had been written");
   REQUIRE_FAILS_WITH(failed, "start it again");
@@ -382,7 +382,7 @@ TEST_CASE("a destination that does not come back is an error", "[copy]") {
       if (!std::exchange(killed, true)) server.kill();
     };
     NbdSink::Options options;
-    options.retries = retries;
+    options.tuning.retries = retries;
     const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
     REQUIRE_FAILS_WITH(failed, "start it again");
     CHECK(killed);
@@ -401,7 +401,7 @@ TEST_CASE("a server that cannot flush must not go away", "[copy]") {
                             "pwrite=dd of=\"" + (folder / "to") +
                                 "\" oflag=seek_bytes conv=notrunc seek=$4 status=none"});
   NbdSink::Options options;
-  options.request_size = 64 << 10;
+  options.tuning.request_size = 64 << 10;
   test::Watcher watcher;
   REQUIRE_OK(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher));
   CHECK(read_file(folder / "to") == read_file(folder / "raw"));

@@ -182,8 +182,8 @@ TEST_CASE("zeros are freed though the server dies, and comes back", "[copy]") {
                                     "--filter=delay", "file", folder / "disk", "rdelay=5ms"});
     PunchOptions options;
     options.target.uri = server.uri();
-    options.connections = connections;
-    options.request_size = 64 << 10;
+    options.nbd.connections = connections;
+    options.nbd.request_size = 64 << 10;
     test::Watcher watcher;
     bool killed = false;
     watcher.on_update = [&](uint64_t) {
@@ -200,7 +200,7 @@ TEST_CASE("zeros are freed though the server dies, and comes back", "[copy]") {
     CHECK(blocks_of(folder / "disk") <= kDiskSize - summary->zero + (64 << 10));
 
     server.kill();
-    options.retries = 1;
+    options.nbd.retries = 1;
     REQUIRE_FAILS_WITH(punch(options), server.uri());
   }
 }

@@ -154,7 +154,7 @@ TEST_CASE("a started server that dies is not waited for", "[copy]") {
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.retries = 1000;
+  options.tuning.retries = 1000;
   auto source = NbdSource::open(NbdTarget{"",
                                           {"nbdkit", "--pidfile", folder / "pid", "--filter=delay",
                                            "file", folder / "raw", "rdelay=5ms"}},

@@ -118,7 +118,7 @@ Result<VerifySummary> verify_nbd(const Digests& digests, const std::string& uri)
   const Cancel cancel;
   const Stop stop(cancel);
   NbdSource::Options nbd;
-  nbd.connections = 2;
+  nbd.tuning.connections = 2;
   ASSIGN_OR_RETURN(const auto source, NbdSource::open(uri, nbd, stop));
   PhaseWatcher progress;
   return copy::verify(digests, *source, plan(16), progress, cancel);

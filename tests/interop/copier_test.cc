@@ -59,7 +59,7 @@ std::string describe(const CopyOptions& options) {
       options.source, options.snapshot,
       options.compression ? qcow2::to_string(*options.compression) : "none",
       options.image.cluster_bits ? std::to_string(*options.image.cluster_bits) : "the source's",
-      options.threads, options.connections, options.requests, options.request_size);
+      options.threads, options.nbd.connections, options.nbd.requests, options.nbd.request_size);
 }
 
 // The greatest disk for a cluster size is far from what the L1 limit allows, so that its L1 table
@@ -72,9 +72,9 @@ unsigned draw_cluster_bits(Random& random, uint64_t size) {
 
 void draw_speed(Random& random, CopyOptions& options) {
   options.threads = static_cast<unsigned>(random.between(1, 8));
-  options.connections = static_cast<unsigned>(random.between(1, 4));
-  options.requests = static_cast<unsigned>(random.between(1, 32));
-  options.request_size = uint64_t{4096} << random.below(8);
+  options.nbd.connections = static_cast<unsigned>(random.between(1, 4));
+  options.nbd.requests = static_cast<unsigned>(random.between(1, 32));
+  options.nbd.request_size = uint64_t{4096} << random.below(8);
 }
 
 // Copies, and lets QEMU look at the result, which has the bytes of `raw`.

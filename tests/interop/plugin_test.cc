@@ -102,7 +102,7 @@ TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
       copy::CopyOptions options;
       options.source = server.uri(export_name(disk));
       options.destination = folder / (compressed ? "compressed" : "plain");
-      options.request_size = uint64_t{4096} << random.below(8);
+      options.nbd.request_size = uint64_t{4096} << random.below(8);
       if (compressed) options.compression = qcow2::CompressionType::kZstd;
       const copy::Cancel cancel;
       const auto summary = copy::copy(options, progress, cancel);
