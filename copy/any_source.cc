@@ -19,6 +19,10 @@ Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
 
 Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   AnySource source;
+  ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
+  if (options.salvage && (target || options.name == "-"))
+    return qcow2::fail(Error::invalid(
+        "--salvage: only of files can be told what is lost: salvage on the side of the server"));
   if (options.command.empty() && options.name == "-") {
     if (options.format == qcow2::Format::kQcow2 || !options.snapshot.empty())
       return qcow2::fail(Error::invalid(
@@ -28,11 +32,11 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
                      StreamSource::open(STDIN_FILENO, "standard input", any_content, stop));
     return source;
   }
-  ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (!target) {
-    ASSIGN_OR_RETURN(source.local_,
-                     LocalSource::open(options.name, {options.format, options.snapshot,
-                                                      options.force_share, options.trust}));
+    ASSIGN_OR_RETURN(
+        source.local_,
+        LocalSource::open(options.name, {options.format, options.snapshot, options.force_share,
+                                         options.trust, options.salvage}));
     return source;
   }
   if (options.format == qcow2::Format::kQcow2)

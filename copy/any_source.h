@@ -23,7 +23,8 @@ class AnySource {
     std::optional<qcow2::Format> format;
     std::string snapshot;
     bool force_share = false;
-    qcow2::Trust trust;  // of a file
+    qcow2::Trust trust;    // of a file
+    bool salvage = false;  // see LocalSource; an error where it is none
     NbdSource::Options nbd;
   };
 

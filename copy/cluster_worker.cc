@@ -136,8 +136,9 @@ Result<void> ClusterWorker::read(const LocalSource& source, Chunk& chunk) {
     if (extent.reads_as_zero()) continue;
     if (extent.kind == ExtentKind::kCompressed) mark_compressed(extent, chunk);
     if (can_pass_through(source, extent)) {
-      RETURN_IF_ERROR(pass_through(source, extent, chunk));
-      continue;
+      auto passed = pass_through(source, extent, chunk);
+      if (passed) continue;
+      if (source.losses() == nullptr) return passed;
     }
     RETURN_IF_ERROR(source.disk().read_extent(
         extent, extent.guest, chunk.bytes.span().subspan(extent.guest - begin, extent.length)));

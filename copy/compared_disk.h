@@ -21,6 +21,10 @@ class ComparedDisk {
 
   const std::string& name() const { return source_.get().name(); }
   uint64_t size() const { return source_.get().size(); }
+  // Of a salvage, what could not be read so far; else nullptr.
+  const qcow2::Losses* losses() const {
+    return source_.local() ? source_.local()->losses() : nullptr;
+  }
   bool is_server() const { return source_.nbd() != nullptr; }
   // What reads should not be cut smaller than, bytes: a compressed cluster is decoded as a whole.
   uint64_t unit() const { return source_.get().cluster_size().value_or(1); }

@@ -183,7 +183,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
     if (equal(0, a.length)) continue;
     for (uint64_t at = 0; at < a.length;) {
       const uint64_t length = std::min(a.length - at, kSector - (start + at) % kSector);
-      if (!equal(at, length)) {
+      if (!equal(at, length) && !is_lost(start + at, length)) {
         // Whole sectors, though pieces may end inside of one.
         const uint64_t sector = (start + at) / kSector * kSector;
         const uint64_t end = std::min(sector + kSector, size_);
@@ -194,6 +194,15 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
     }
   }
   return ranges;
+}
+
+bool Comparison::is_lost(uint64_t at, uint64_t length) const {
+  for (const ComparedDisk* const disk : {&a_, &b_}) {
+    if (disk->losses() == nullptr) continue;
+    const qcow2::Loss loss = disk->losses()->next(qcow2::GuestOffset(at));
+    if (loss.length > 0 && loss.at.value() < at + length) return true;
+  }
+  return false;
 }
 
 // With mutex_ held.

@@ -62,7 +62,8 @@ class Comparison {
   Comparison(ComparedDisk& a, ComparedDisk& b, const Options& options, Observer& observer,
              Progress& progress, Stop& stop);
 
-  // With sizes that differ, the longer disk must have zeros behind the end of the shorter one.
+  // What a salvaged disk has lost is passed over.  With sizes that differ, the longer disk must
+  // have zeros behind the end of the shorter one.
   qcow2::Result<Summary> run();
 
   // Of the error that run () has returned.
@@ -86,6 +87,8 @@ class Comparison {
   void fail_at(uint64_t offset, Stage stage, qcow2::Error error);
   void tell(const Range& range);
   bool is_same(const qcow2::Extent& a, const qcow2::Extent& b) const;
+  // Whether a part of it is lost in one of the disks.
+  bool is_lost(uint64_t at, uint64_t length) const;
 
   ComparedDisk& a_;
   ComparedDisk& b_;

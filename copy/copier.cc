@@ -185,6 +185,7 @@ Result<void> Job::open_source() {
   how.snapshot = options_.snapshot;
   how.force_share = options_.force_share;
   how.trust = options_.trust;
+  how.salvage = options_.salvage;
   ASSIGN_OR_RETURN(source_, AnySource::open(how, stop_));
   return {};
 }
@@ -516,6 +517,8 @@ Result<CopySummary> Job::run() {
   }
   if (options_.verify && !summary_.verified) RETURN_IF_ERROR(verify_copy(options_.destination));
 
+  if (source_->local() && source_->local()->losses())
+    summary_.lost = source_->local()->losses()->list(source_->get().size());
   summary_.format = format_;
   summary_.virtual_size = source_->get().size();
   summary_.cluster_size = worker_.geometry.cluster_size();

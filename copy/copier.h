@@ -37,6 +37,7 @@ struct CopyOptions {
   bool overwrite = false;    // replace an existing destination
   bool force_share = false;  // read the source even if somebody writes to it
   qcow2::Trust trust;        // of the source
+  bool salvage = false;      // of a file: what cannot be read becomes zeros
 
   std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
   int compression_level = 0;                                   // 0: the codec's default
@@ -86,6 +87,7 @@ struct CopySummary {
   std::optional<VerifySummary> verified;
   // The file that was made, whatever has its name by now; nullptr where it is none.
   std::shared_ptr<qcow2::Descriptor> file;
+  std::vector<qcow2::Loss> lost;  // of a salvage, in order
   std::chrono::duration<double> elapsed{};
 };
 

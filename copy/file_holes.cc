@@ -12,16 +12,18 @@ using qcow2::Result;
 
 // Where data is, one question is asked for all of it: images have more extents than their files.
 Result<FileHoles::Run> FileHoles::run_at(const qcow2::Storage& storage, Known& known, uint64_t at,
-                                         uint64_t limit) {
+                                         uint64_t limit, uint64_t cluster_size) {
   if (at >= known.begin && at < known.end) return Run{std::min(limit, known.end - at), true};
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());
   // Behind the end: the read will tell what is wrong.
   if (at >= size) return Run{limit, true};
   ASSIGN_OR_RETURN(const auto run, storage.run_at(HostOffset(at), size - at));
   if (run.data) known = {at, at + run.length};
-  // The file's last cluster may be cut off: not our business either.
-  const uint64_t length = at + run.length >= size ? limit : std::min(limit, run.length);
-  return Run{length, run.data};
+  // The file may end inside its last cluster.  A cluster past that is missing.
+  const uint64_t stop = at + run.length < size
+                            ? at + run.length
+                            : (size + cluster_size - 1) / cluster_size * cluster_size;
+  return Run{std::min(limit, stop - at), run.data};
 }
 
 Result<void> FileHoles::split(const qcow2::Disk& disk, std::vector<Extent>& extents, size_t first,
@@ -32,9 +34,11 @@ Result<void> FileHoles::split(const qcow2::Disk& disk, std::vector<Extent>& exte
     Extent rest = extents[i];
     const qcow2::Storage* const storage =
         rest.kind == ExtentKind::kData ? disk.layers()[rest.depth]->cluster_storage() : nullptr;
+    const auto compression = disk.layers()[rest.depth]->compression();
+    const uint64_t cluster_size = compression ? compression->cluster_size : 1;
     while (storage && rest.length > 0 && first + all.size() < max_extents) {
-      ASSIGN_OR_RETURN(auto run,
-                       run_at(*storage, known_[rest.depth], rest.host.value(), rest.length));
+      ASSIGN_OR_RETURN(auto run, run_at(*storage, known_[rest.depth], rest.host.value(),
+                                        rest.length, cluster_size));
       if (!run.data && run.length < std::min(kShortest, rest.length)) run.data = true;
       Extent part = rest;
       part.length = run.length;

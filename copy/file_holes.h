@@ -34,7 +34,7 @@ class FileHoles {
     bool data;
   };
   qcow2::Result<Run> run_at(const qcow2::Storage& storage, Known& known, uint64_t at,
-                            uint64_t limit);
+                            uint64_t limit, uint64_t cluster_size);
 
   std::vector<Known> known_;  // by depth
 };

@@ -31,12 +31,15 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   how.trust = options.trust;
   // The map is gone through once, from the beginning to the end.
   how.cache_size = kCacheSize;
+  if (options.salvage) how.losses = std::make_shared<qcow2::Losses>();
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
   qcow2::Disk disk = chain.disk();
   if (!options.snapshot.empty()) {
     ASSIGN_OR_RETURN(disk, chain.snapshot(options.snapshot));
   }
-  return std::unique_ptr<LocalSource>(new LocalSource(path, std::move(chain), std::move(disk)));
+  std::unique_ptr<LocalSource> source(new LocalSource(path, std::move(chain), std::move(disk)));
+  source->losses_ = how.losses;
+  return source;
 }
 
 Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {

@@ -20,6 +20,7 @@ class LocalSource final : public Source {
     std::string snapshot = {};                 // by id or name; empty: the disk as it is now
     bool force_share = false;                  // even if somebody writes to it
     qcow2::Trust trust = {};
+    bool salvage = false;  // what cannot be read is zeros, and in losses ()
   };
   static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
                                                           const Options& options);
@@ -37,6 +38,9 @@ class LocalSource final : public Source {
     return disk_.read(at, to);
   }
 
+  // Of a salvage, what could not be read so far; else nullptr.
+  const qcow2::Losses* losses() const { return losses_.get(); }
+
   const qcow2::Chain& chain() const { return chain_; }
   // The files that a copy takes the place of: all, but for a backing file that it keeps and what is
   // behind that.
@@ -51,6 +55,7 @@ class LocalSource final : public Source {
   std::string name_;
   qcow2::Chain chain_;
   qcow2::Disk disk_;
+  std::shared_ptr<qcow2::Losses> losses_;
   std::optional<OverlayMap> overlay_;
   std::optional<qcow2::FileStorage::Identity> kept_;  // the backing file that a copy keeps
   FileHoles holes_;

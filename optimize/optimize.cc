@@ -367,7 +367,7 @@ class Run {
     FirstFinding findings(cancel_, 1);
     ASSIGN_OR_RETURN(
         const auto done,
-        qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo}, findings));
+        qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo, false}, findings));
     observer_.warning(fmt::format(
         "{}: {} corruptions and {} leaks are mended, and can be taken back: virt-compact check "
         "--apply-undo {} {}",

@@ -46,6 +46,7 @@ const char* const Parameters::kHelp =
     "                           The same of an external data file.\n"
     "untrusted=<BOOL>           Nobody vouches for the image: both deny, and limits.\n"
     "force-share=<BOOL>         Read an image that somebody writes to (default: false).\n"
+    "salvage=<BOOL>             Read a damaged image: zeros for what is lost (default: false).\n"
     "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
     "detect-zeroes=off|on|unmap What becomes of zeros in writes (default: off).\n"
     "coalesce-discard=<BOOL>    Gather small trims to whole clusters (default: false);\n"
@@ -62,6 +63,7 @@ int Parameters::set(const char* key, const char* value) {
   if (name == "data-file") return set_data_file(value);
   if (name == "untrusted") return parse_bool(value, untrusted_);
   if (name == "force-share") return parse_bool(value, config_.open.force_share);
+  if (name == "salvage") return set_salvage(value);
   if (name == "discard") return set_discard(value);
   if (name == "detect-zeroes") return set_detect_zeroes(value);
   if (name == "coalesce-discard") return parse_bool(value, config_.write.coalesce_discard);
@@ -97,6 +99,10 @@ int Parameters::complete() {
     nbdkit_error("create=true and force-share=true: a fresh image is shared with nobody");
     return -1;
   }
+  if (create_ && config_.open.losses) {
+    nbdkit_error("create=true and salvage=true: a fresh image is not damaged");
+    return -1;
+  }
   if (create_ && !config_.snapshot.empty()) {
     nbdkit_error("create=true and snapshot=: a fresh image has no snapshots");
     return -1;
@@ -124,6 +130,13 @@ int Parameters::settle_trust() {
   if (!backing_given_) trust.names.backing = qcow2::NameRule::kDeny;
   trust.names.data_file = qcow2::NameRule::kDeny;
   trust.limits.emplace();
+  return 0;
+}
+
+int Parameters::set_salvage(const char* value) {
+  bool salvage = false;
+  if (parse_bool(value, salvage) == -1) return -1;
+  config_.open.losses = salvage ? std::make_shared<qcow2::Losses>() : nullptr;
   return 0;
 }
 

@@ -24,6 +24,7 @@ class Parameters {
   const qcow2::BuildOptions& image() const { return image_; }
 
  private:
+  int set_salvage(const char* value);
   int set_file(const char* value);
   int set_backing(const char* value);
   int set_data_file(const char* value);

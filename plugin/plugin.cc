@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cinttypes>
@@ -44,6 +45,7 @@ constexpr uint32_t kMaxRequest = 64 << 20;
 
 plugin::Parameters parameters;
 std::unique_ptr<plugin::ServedImage> image;
+std::shared_ptr<qcow2::Losses> losses;  // of salvage=true; else nullptr
 
 // One connection.
 struct Connection {
@@ -101,7 +103,8 @@ int on_get_ready() noexcept {
   return guarded(-1, [] {
     plugin::Config config = parameters.config();
     config.open.format = qcow2::Format::kQcow2;
-    config.open.writable = !config.open.force_share;
+    config.open.writable = !config.open.force_share && !config.open.losses;
+    losses = config.open.losses;
     config.open.force_share_option = "force-share=true";
     if (parameters.create()) {
       const auto made = qcow2::create_image(config.file, parameters.image());
@@ -120,11 +123,22 @@ int on_get_ready() noexcept {
   });
 }
 
+// What clients have read as zeros, and is not.
+void tell_losses() {
+  constexpr size_t kShown = 50;
+  const auto all = losses->list(UINT64_MAX);
+  for (size_t i = 0; i < std::min(all.size(), kShown); ++i)
+    nbdkit_error("lost: guest offset %#" PRIx64 ", %" PRIu64 " bytes: %s", all[i].at.value(),
+                 all[i].length, qcow2::describe(all[i].reason));
+  if (all.size() > kShown) nbdkit_error("lost: and %zu more ranges", all.size() - kShown);
+}
+
 // The last connection is gone: what is left to write is written, and the file cut.
 void on_cleanup() noexcept {
   guarded(-1, [] {
     if (!image) return 0;
     if (answer(image->close()) == -1) return -1;
+    if (losses) tell_losses();
     const auto statistics = image->statistics();
     if (qcow2_debug_stats == 0 || !statistics) return 0;
     const std::string line = fmt::format(

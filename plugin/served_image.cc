@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "qcow2/check/give_back.h"
+
 namespace plugin {
 
 using qcow2::Error;

@@ -78,6 +78,7 @@ Result<void> WritePath::send(DiscardGatherer::Batch& batch) {
 
 Result<void> WritePath::trim(GuestOffset at, uint64_t length) {
   if (!options_.writer.discard) return {};
+  trimmed_ = true;
   if (!gatherer_) return writer_->discard(at, length);
   auto batch = gatherer_->trim(at.value(), length);
   return send(batch);

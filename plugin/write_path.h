@@ -2,6 +2,7 @@
 // and trims that are too small are gathered, if the user wants that.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -36,6 +37,9 @@ class WritePath {
   qcow2::Result<void> trim(qcow2::GuestOffset at, uint64_t length);
   qcow2::Result<void> flush();
 
+  // Whether anything was trimmed.
+  bool trimmed() const { return trimmed_; }
+
   // The end: no request is under way, and none follows.
   qcow2::Result<void> close();
 
@@ -47,6 +51,7 @@ class WritePath {
   const Options options_;
   const std::unique_ptr<qcow2::DiskWriter> writer_;
   std::unique_ptr<filters::DiscardGatherer> gatherer_;  // nullptr: trims are not gathered
+  std::atomic<bool> trimmed_{false};
 };
 
 }  // namespace plugin

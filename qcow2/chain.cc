@@ -6,7 +6,9 @@
 #include <array>
 #include <cerrno>
 
+#include "qcow2/check/finding.h"
 #include "qcow2/raw_layer.h"
+#include "qcow2/salvage/salvage_layer.h"
 
 namespace qcow2 {
 
@@ -93,6 +95,13 @@ Result<std::shared_ptr<FileStorage>> open_image(const Backing& it, const NamedFi
   return open_file(open, it.writable, options, read_only);
 }
 
+Result<std::shared_ptr<Layer>> active_salvage_layer(const std::shared_ptr<Image>& image,
+                                                    const std::shared_ptr<Losses>& losses) {
+  const Header& header = image->header();
+  return Qcow2SalvageLayer::open(image, header.l1_table, header.l1_entries, header.size,
+                                 Finding::kActive, losses);
+}
+
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
                           const std::shared_ptr<TableCache>& cache, NamedFiles& names,
                           const OpenOptions& options) {
@@ -111,15 +120,24 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   opened.storage = file;
   if (format == Format::kRaw) {
     ASSIGN_OR_RETURN(opened.layer, RawLayer::open(file));
+    if (options.losses) opened.layer = std::make_shared<SalvageLayer>(opened.layer, options.losses);
     return opened;
   }
-  ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file), it.path));
+  const auto purpose = options.losses ? Header::Purpose::kSalvage : Header::Purpose::kUse;
+  ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file, purpose), it.path));
   const auto& limits = options.trust.limits;
   if (limits) RETURN_IF_ERROR(with_context(check_header_limits(header, *limits), it.path));
   if (header.has_data_file()) {
     ASSIGN_OR_RETURN(opened.data_file, with_context(open_data_file(it.path, header, names, options,
                                                                    it.writable, opened.read_only),
                                                     it.path));
+  }
+  if (options.losses) {
+    ASSIGN_OR_RETURN(opened.image,
+                     Image::open_damaged(file, std::move(header), opened.data_file, cache));
+    if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
+    ASSIGN_OR_RETURN(opened.layer, active_salvage_layer(opened.image, options.losses));
+    return opened;
   }
   ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
   if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
@@ -201,6 +219,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   const auto cache = std::make_shared<TableCache>(options.cache_size);
   Chain chain;
   chain.force_share_ = options.force_share;
+  chain.losses_ = options.losses;
   // Each file opened so far: meeting one again means that the chain bites its tail.
   std::vector<FileStorage::Identity> seen;
   NamedFiles names(options.trust.names);
@@ -249,6 +268,8 @@ Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& opt
     return fail(
         Error::invalid(fmt::format("{}: is open without its backing file '{}': it can only be read",
                                    storage_->name(), left_out_)));
+  if (losses_)
+    return fail(Error::invalid(storage_->name() + ": is read as damaged: it can only be read"));
   if (read_only_) return fail(*read_only_);
   auto locked = lock_top(ImageClaim::writing());
   if (!locked) return fail(std::move(locked).error());
@@ -276,6 +297,13 @@ Result<Disk> Chain::snapshot(std::string_view id_or_name) const {
     return fail(
         Error::invalid(fmt::format("{}: there is no snapshot '{}'", storage_->name(), id_or_name)));
   auto layers = layers_;
+  if (losses_) {
+    const auto index = static_cast<uint32_t>(found - top_->snapshots().data());
+    ASSIGN_OR_RETURN(layers.front(),
+                     Qcow2SalvageLayer::open(top_, found->l1_table, found->l1_entries,
+                                             found->disk_size, index, losses_));
+    return Disk(std::move(layers));
+  }
   ASSIGN_OR_RETURN(layers.front(), Image::snapshot_layer(top_, *found));
   return Disk(std::move(layers));
 }

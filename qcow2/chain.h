@@ -13,6 +13,7 @@
 #include "qcow2/file_storage.h"
 #include "qcow2/image.h"
 #include "qcow2/result.h"
+#include "qcow2/salvage/losses.h"
 #include "qcow2/trust.h"
 
 namespace qcow2 {
@@ -42,6 +43,9 @@ struct OpenOptions {
   bool force_share = false;
   // How a user asks for force_share, for the message that advises it; empty: not advised.
   std::string force_share_option;
+  // Reads damaged images: what cannot be read reads as zeros and is added to this list.  Such a
+  // chain cannot be written.  nullptr: what cannot be read is an error.
+  std::shared_ptr<Losses> losses;
 };
 
 // Locks `file` for reading, as the options want it.
@@ -86,6 +90,7 @@ class Chain {
   std::optional<Error> read_only_;          // why the top cannot be written
   std::string left_out_;
   bool force_share_ = false;
+  std::shared_ptr<Losses> losses_;  // nullptr: not damaged
 };
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:

@@ -107,7 +107,7 @@ Result<void> check_features(const Header& header, Header::Purpose purpose) {
     return fail(Error::unsupported(
         fmt::format("the image needs features that virt-compact does not know: {}",
                     feature_list(unknown, header.find_extension(HeaderExtension::kFeatureNames)))));
-  const bool in_the_clear = purpose != Header::Purpose::kUse;
+  const bool in_the_clear = purpose == Header::Purpose::kTell || purpose == Header::Purpose::kCheck;
   switch (header.crypt_method) {
     case CryptMethod::kNone:
       break;
@@ -133,12 +133,12 @@ Result<void> check_tables(const Header& header, Header::Purpose purpose) {
   if (uint64_t{header.l1_entries} * 8 > Limits::kL1Bytes)
     return corrupt(fmt::format("the L1 table has {} entries: {} at most", header.l1_entries,
                                Limits::kL1Bytes / 8));
-  if (header.l1_entries < l1_needed)
+  if (header.l1_entries < l1_needed && purpose != Header::Purpose::kSalvage)
     return corrupt(fmt::format("the L1 table has {} entries, a disk of {} bytes needs {}",
                                header.l1_entries, header.size, l1_needed));
   RETURN_IF_ERROR(
       check_table("L1 table", header.l1_table, uint64_t{header.l1_entries} * 8, geometry));
-  if (purpose == Header::Purpose::kCheck) return {};
+  if (purpose == Header::Purpose::kCheck || purpose == Header::Purpose::kSalvage) return {};
 
   const uint64_t refcount_bytes = uint64_t{header.refcount_table_clusters} << header.cluster_bits;
   if (header.refcount_table_clusters == 0) return corrupt("there is no refcount table");
@@ -197,7 +197,8 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   std::array<std::byte, kLengthV3> fixed{};
   ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), fixed));
   if (got == 0) return corrupt("the file is empty");
-  if (!has_magic(Bytes(fixed).first(got))) {
+  const bool salvage = purpose == Purpose::kSalvage;
+  if (!has_magic(Bytes(fixed).first(got)) && !salvage) {
     const char* foreign = foreign_format(Bytes(fixed).first(got));
     if (foreign) return corrupt(fmt::format("not a QCOW2 image, but a {} one", foreign));
     return corrupt("not a QCOW2 image");
@@ -208,6 +209,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   Header header;
   const std::byte* from = fixed.data();
   header.version = load_be32(from + 4);
+  if (salvage && header.version != 2) header.version = 3;
   if (header.version != 2 && header.version != 3)
     return fail(Error::unsupported(
         fmt::format("QCOW version {}: only 2 and 3 are supported", header.version)));
@@ -238,8 +240,11 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
     header.autoclear_features = load_be64(from + 88);
     header.refcount_order = load_be32(from + 96);
     header.header_length = load_be32(from + 100);
-    if (header.header_length < kMinLengthV3 || header.header_length > cluster_size ||
-        header.header_length % 8 != 0)
+    const bool bad_length = header.header_length < kMinLengthV3 ||
+                            header.header_length > cluster_size || header.header_length % 8 != 0;
+    if (salvage && bad_length) header.header_length = kLengthV3;
+    if (salvage && header.refcount_order > 6) header.refcount_order = 4;
+    if (bad_length && !salvage)
       return corrupt(fmt::format("header_length is {}: a multiple of 8 from {} to {} is allowed",
                                  header.header_length, kMinLengthV3, cluster_size));
     if (header.refcount_order > 6)
@@ -270,13 +275,15 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
 
   const size_t extensions_end =
       backing_offset != 0 ? std::max<uint64_t>(backing_offset, header.header_length) : cluster_size;
-  RETURN_IF_ERROR(read_extensions(header, cluster, extensions_end));
+  // What stands before a damaged extension is good.
+  if (auto read = read_extensions(header, cluster, extensions_end); !read && !salvage)
+    return fail(std::move(read).error());
   if (backing_offset != 0)
     header.backing_file = text(Bytes(cluster).subspan(backing_offset, backing_length));
   RETURN_IF_ERROR(check_features(header, purpose));
 
   const bool type_bit = (header.incompatible_features & incompatible::kCompressionType) != 0;
-  if (type_bit != (header.compression_type != CompressionType::kDeflate))
+  if (type_bit != (header.compression_type != CompressionType::kDeflate) && !salvage)
     return corrupt(fmt::format("the compression type is {}, but its feature bit is {}",
                                to_string(header.compression_type), type_bit ? "set" : "clear"));
   if (header.backing_file.find('\0') != std::string::npos)

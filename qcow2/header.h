@@ -110,7 +110,11 @@ struct Header {
   // kCheck is for those who want to tell what is wrong: then the fields of the refcount table and
   // of the snapshot table may be anything, and encryption is no error, since metadata is in the
   // clear. kTell is for those who only say what there is: all is checked, but for encryption.
-  enum class Purpose { kUse, kTell, kCheck };
+  //
+  // kSalvage is for those who read what they can of what somebody says is a QCOW2 image: as
+  // kCheck, but for encryption; the magic number and the version may be damaged, the L1 table may
+  // be too short, and what is invalid after the first 72 bytes is left out.
+  enum class Purpose { kUse, kTell, kCheck, kSalvage };
   static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 
   // The start of the first cluster: header, extensions, backing file name.  An error if that does

@@ -9,11 +9,28 @@ namespace qcow2 {
 Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Header header,
                                            std::shared_ptr<Storage> data_file,
                                            std::shared_ptr<TableCache> cache) {
-  std::shared_ptr<Image> image(new Image);
-  image->geometry_ = header.geometry();
   auto snapshots = read_snapshot_table(*storage, header);
   if (!snapshots) return fail(std::move(snapshots).error().with_context(storage->name()));
-  image->snapshots_ = std::move(*snapshots);
+  return make(std::move(storage), std::move(header), std::move(data_file), std::move(cache),
+              std::move(*snapshots));
+}
+
+Result<std::shared_ptr<Image>> Image::open_damaged(std::shared_ptr<Storage> storage, Header header,
+                                                   std::shared_ptr<Storage> data_file,
+                                                   std::shared_ptr<TableCache> cache) {
+  if (header.snapshot_count > Limits::kSnapshots) header.snapshot_count = 0;
+  auto snapshots = read_snapshot_table(*storage, header);
+  return make(std::move(storage), std::move(header), std::move(data_file), std::move(cache),
+              snapshots ? std::move(*snapshots) : std::vector<Snapshot>());
+}
+
+std::shared_ptr<Image> Image::make(std::shared_ptr<Storage> storage, Header header,
+                                   std::shared_ptr<Storage> data_file,
+                                   std::shared_ptr<TableCache> cache,
+                                   std::vector<Snapshot> snapshots) {
+  std::shared_ptr<Image> image(new Image);
+  image->geometry_ = header.geometry();
+  image->snapshots_ = std::move(snapshots);
   image->data_storage_ = data_file ? std::move(data_file) : storage;
   image->storage_ = std::move(storage);
   image->header_ = std::move(header);

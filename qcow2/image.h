@@ -24,6 +24,11 @@ class Image {
   static Result<std::shared_ptr<Image>> open(std::shared_ptr<Storage> storage, Header header,
                                              std::shared_ptr<Storage> data_file,
                                              std::shared_ptr<TableCache> cache);
+  // The same for a damaged image: if its table of snapshots cannot be read it has none.
+  static Result<std::shared_ptr<Image>> open_damaged(std::shared_ptr<Storage> storage,
+                                                     Header header,
+                                                     std::shared_ptr<Storage> data_file,
+                                                     std::shared_ptr<TableCache> cache);
 
   const std::string& name() const { return storage_->name(); }
   const Storage& storage() const { return *storage_; }
@@ -43,6 +48,10 @@ class Image {
 
  private:
   Image() = default;
+  static std::shared_ptr<Image> make(std::shared_ptr<Storage> storage, Header header,
+                                     std::shared_ptr<Storage> data_file,
+                                     std::shared_ptr<TableCache> cache,
+                                     std::vector<Snapshot> snapshots);
 
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Storage> data_storage_;

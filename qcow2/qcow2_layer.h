@@ -33,7 +33,6 @@ class Qcow2Layer final : public Layer {
   const Storage* cluster_storage() const override { return &image_->data_storage(); }
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
 
- private:
   // What one subcluster (without extended L2: one cluster) is, and where.
   struct Mapping {
     ExtentKind kind;
@@ -41,8 +40,10 @@ class Qcow2Layer final : public Layer {
     HostOffset host;  // of the cluster's first byte; of the stream when compressed
     uint64_t compressed_length;
   };
-
+  // What an entry says of a subcluster; an error if it is invalid.
   Result<Mapping> decode(L2Entry entry, ClusterIndex cluster, unsigned subcluster) const;
+
+ private:
   Result<void> read_data(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Result<void> read_compressed(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Failure corrupt(std::string message) const;

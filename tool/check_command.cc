@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "copy/nbd_uri.h"
+#include "qcow2/byte_order.h"
 #include "qcow2/check/undo_file.h"
 #include "qcow2/file_storage.h"
 #include "tool/arguments.h"
@@ -34,7 +35,13 @@ Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
   std::array<std::byte, 512> start{};
   ASSIGN_OR_RETURN(const size_t got, file.read(qcow2::HostOffset(0), start));
   const auto bytes = std::span<const std::byte>(start).first(got);
-  if (qcow2::has_magic(bytes)) return true;
+  const bool magic = qcow2::has_magic(bytes);
+  if (magic && got >= 8 && qcow2::load_be32(start.data() + 4) == 1) {
+    console.error(fmt::format("{}: is a qcow image of version 1; only qcow2 images can be checked",
+                              file.name()));
+    return false;
+  }
+  if (magic) return true;
   const char* const foreign = qcow2::foreign_format(bytes);
   console.error(fmt::format(
       "{}: {}; only qcow2 images can be checked", file.name(),
@@ -65,7 +72,7 @@ void CheckCommand::add_options(CLI::App& app) {
       "mend leaks, or all that can be mended");
   const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
   add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
-                    "what -r overwrites; default: FILE.undo");
+                    "what -r overwrites; default: FILE.undo; or none");
   add_switch(app, "--lossy", lossy_, "-r frees what seems unused in damaged images, too");
   add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
@@ -171,7 +178,7 @@ Result<int> CheckCommand::run(const Console& console) {
     if (undo_.empty() && !std::filesystem::is_regular_file(file_))
       return fail(
           Error::invalid(file_ + ": is a device: say with --undo where the undo file is to be"));
-    const std::string undo = undo_.empty() ? file_ + ".undo" : undo_;
+    const std::string undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;
     const auto done = qcow2::repair(file, {*repair_, options_, lossy_, undo}, log);
     progress.finish();
     if (!done) return fail(Error(done.error()).with_context(file_));
@@ -180,6 +187,9 @@ Result<int> CheckCommand::run(const Console& console) {
     report.corruptions_fixed = done->corruptions_fixed;
     report.counts_left = done->counts_left;
     report.entries_left = done->entries_left;
+    report.has_written = done->has_written;
+    report.given_back = done->given_back;
+    report.undo_full = done->undo_full;
     if (done->has_written) report.undo_file = undo;
   }
   if (json_) {

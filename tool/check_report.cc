@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qcow2/printable.h"
+#include "tool/size_text.h"
 #include "tool/survey_text.h"
 
 namespace tool {
@@ -84,13 +85,23 @@ std::string check_repairs(const CheckReport& report) {
   if (!text.empty())
     text +=
         "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
+  if (report.undo_full)
+    text +=
+        "Not all free clusters were given back: there is no space for the undo file.  --undo none "
+        "makes none.\n\n";
+  if (!report.has_written) return text;
+  if (report.leaks_fixed + report.corruptions_fixed > 0 || report.given_back == 0)
+    text += fmt::format(
+        "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
+        "corruptions\n\n",
+        report.leaks_fixed, report.corruptions_fixed);
+  if (report.given_back > 0)
+    text += fmt::format("{} of free clusters were given back to the file system{}.\n\n",
+                        human_size(report.given_back),
+                        report.undo_file.empty() ? "" : "; the undo file holds what was in them");
   if (report.undo_file.empty()) return text;
-  return text + fmt::format(
-                    "The following inconsistencies were found and repaired:\n\n    {} leaked "
-                    "clusters\n    {} "
-                    "corruptions\n\nTo take it back: virt-compact check --apply-undo {} {}\n\n",
-                    report.leaks_fixed, report.corruptions_fixed,
-                    qcow2::printable(report.undo_file), qcow2::printable(report.filename));
+  return text + fmt::format("To take it back: virt-compact check --apply-undo {} {}\n\n",
+                            qcow2::printable(report.undo_file), qcow2::printable(report.filename));
 }
 
 std::string check_summary(const CheckReport& report) {
@@ -157,6 +168,8 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
   json["fragmentation"] = order_json(sums.order, report.geometry);
+  unless_0("given-back", report.given_back);
+  if (report.undo_full) json["undo-full"] = true;
   if (report.counts_left) json["counts-left"] = true;
   if (report.entries_left) json["entries-left"] = true;
   if (!report.undo_file.empty()) json["undo-file"] = report.undo_file;

@@ -15,6 +15,9 @@ struct CheckReport {
   qcow2::CheckSums sums;  // after a repair: what is left
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
+  bool has_written = false;
+  uint64_t given_back = 0;  // bytes
+  bool undo_full = false;
   bool counts_left = false;  // see qcow2::RepairResult
   bool entries_left = false;
   std::string undo_file;  // that takes the repair back; empty: nothing was written

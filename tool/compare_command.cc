@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -33,7 +34,7 @@ std::string quoted(const std::string& text) {
 class JsonReport final : public Comparison::Observer {
  public:
   JsonReport(const Console& console, const copy::ComparedDisk& a, const copy::ComparedDisk& b)
-      : console_(console) {
+      : console_(console), a_(a), b_(b) {
     text_ = fmt::format(
         "{{\n    \"a\": {{\"name\": {}, \"virtual-size\": {}}},\n"
         "    \"b\": {{\"name\": {}, \"virtual-size\": {}}},\n    \"differences\": [",
@@ -52,6 +53,7 @@ class JsonReport final : public Comparison::Observer {
 
   Result<void> finish(const Result<Comparison::Summary>& summary) {
     text_ += some_ ? "\n    ]" : "]";
+    text_ += lost_text("a", a_) + lost_text("b", b_);
     if (summary) {
       static constexpr const char* kVerdicts[] = {"identical", "size-mismatch",
                                                   "allocation-mismatch", "content-mismatch"};
@@ -73,11 +75,40 @@ class JsonReport final : public Comparison::Observer {
   }
 
  private:
+  // Empty unless it is a salvage.
+  static std::string lost_text(const char* name, const copy::ComparedDisk& disk) {
+    if (disk.losses() == nullptr) return "";
+    ordered_json all = ordered_json::array();
+    for (const qcow2::Loss& it : disk.losses()->list(disk.size()))
+      all.push_back({{"start", it.at.value()},
+                     {"length", it.length},
+                     {"reason", qcow2::to_string(it.reason)}});
+    return fmt::format(",\n    \"lost-in-{}\": {}", name, all.dump());
+  }
+
   const Console& console_;
+  const copy::ComparedDisk& a_;
+  const copy::ComparedDisk& b_;
   std::string text_;
   bool some_ = false;
   Result<void> printed_;
 };
+
+// Lists the first of them.  Returns how many there are.
+size_t tell_losses(const copy::ComparedDisk& disk, const Console& console) {
+  constexpr size_t kShown = 50;
+  if (disk.losses() == nullptr) return 0;
+  const auto lost = disk.losses()->list(disk.size());
+  std::string text;
+  for (size_t i = 0; i < std::min(lost.size(), kShown); ++i)
+    text +=
+        fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n", qcow2::printable(disk.name()),
+                    lost[i].at.value(), lost[i].length, qcow2::describe(lost[i].reason));
+  if (lost.size() > kShown)
+    text += fmt::format("… and {} more ranges: --json lists all\n", lost.size() - kShown);
+  if (!text.empty()) console.tell(text);
+  return lost.size();
+}
 
 class Silent final : public Comparison::Observer {
  public:
@@ -100,6 +131,7 @@ void CompareCommand::add_options(CLI::App& app) {
   add_switch(app, "-s,--strict", options_.strict,
              "sizes, and what is allocated, must be the same too");
   add_switch(app, "-U,--force-share", force_share_, "even if somebody writes to them");
+  add_switch(app, "--salvage", salvage_, "pass over what cannot be read, and list it");
   add_parsed_option(
       app, "-T", "CACHE", cache_,
       [](const std::string& text) -> Result<std::string> {
@@ -122,6 +154,8 @@ void CompareCommand::add_options(CLI::App& app) {
 void CompareCommand::check() const {
   if (a_.empty() || b_.empty()) throw UsageError("two disks are to be named, A and B");
   trust_.check();
+  if (salvage_ && options_.strict)
+    throw UsageError("--salvage and --strict: what is lost is not known to be allocated");
 }
 
 Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
@@ -133,6 +167,11 @@ Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
   how.force_share = force_share_;
   how.trust = trust_.trust();
   how.nbd.tuning = nbd_;
+  // A server's disk, and a pipe, are read as ever.
+  ASSIGN_OR_RETURN(
+      const auto server,
+      copy::nbd_target(name, unfold_command(name).value_or(std::vector<std::string>())));
+  how.salvage = salvage_ && !server;
   if (auto command = unfold_command(name)) how.command = std::move(*command);
   return copy::ComparedDisk::open(how, stop);
 }
@@ -179,6 +218,10 @@ Result<int> CompareCommand::compare(const Console& console) {
   if (a.size() != b.size() && beyond) RETURN_IF_ERROR(say("Warning: Image size mismatch!"));
   switch (summary->verdict) {
     case Verdict::kSame:
+      if (tell_losses(a, console) + tell_losses(b, console) > 0) {
+        RETURN_IF_ERROR(say("Images are identical but for what is lost."));
+        return kNotRead;
+      }
       RETURN_IF_ERROR(say("Images are identical."));
       return kSuccess;
     case Verdict::kSize:

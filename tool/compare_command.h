@@ -43,6 +43,7 @@ class CompareCommand final : public Command {
   copy::NbdTuning nbd_{.request_size = 1 << 20};
   QemuNames names_;
   bool force_share_ = false;
+  bool salvage_ = false;
   bool json_ = false;
   int failure_code_ = kNotOpened;
   TrustOptions trust_;

@@ -23,6 +23,8 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
+// Of a salvage that has lost something.
+constexpr int kSalvaged = 4;
 constexpr unsigned kMaxThreads = 256;
 
 auto parse_count(unsigned low, unsigned high) {
@@ -88,6 +90,8 @@ void CopyCommand::add_options(CLI::App& app) {
                     "copy the disk as it was at an internal snapshot");
   add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC")
       ->group(kRareOptions);
+  add_switch(app, "--salvage", options_.salvage,
+             "of a damaged SRC, copy what can be read, and list what is lost");
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
   add_switch(app, "--destination-is-zero", options_.destination_is_zero,
              "a device or server reads as zeros already")
@@ -131,6 +135,8 @@ void CopyCommand::check() const {
   trust_.check();
   if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)
     throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
+  if (options_.salvage && !options_.bitmap.empty())
+    throw UsageError("--salvage and --bitmap: only of files can be told what is lost");
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output is where the image goes");
 }
@@ -195,19 +201,21 @@ Result<int> CopyCommand::run(const Console& console) {
   if (source) console.note(describe(*source));
   ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
+  const int code = summary.lost.empty() ? kSuccess : kSalvaged;
   const std::string lost = options_.destination + ": complete, but its summary is lost";
   if (json_) {
     RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, summary)), lost));
-    return kSuccess;
+    return code;
   }
-  if (console.manner().quiet) return kSuccess;
+  if (!summary.lost.empty()) console.tell(lost_ranges(options_, summary));
+  if (console.manner().quiet) return code;
   if (options_.destination == "-") {
     console.tell(copy_report(options_, summary, Palette(false)));
-    return kSuccess;
+    return code;
   }
   RETURN_IF_ERROR(
       qcow2::with_context(console.print(copy_report(options_, summary, console.palette())), lost));
-  return kSuccess;
+  return code;
 }
 
 }  // namespace tool

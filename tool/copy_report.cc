@@ -18,6 +18,8 @@ using nlohmann::ordered_json;
 
 // A smaller difference is no news, if it is also less than one per cent.
 constexpr uint64_t kNoticeable = 16 << 20;
+// Lost ranges that are told a person.
+constexpr size_t kLostShown = 50;
 
 // 1234567 -> "1,234,567".
 std::string grouped(uint64_t number) {
@@ -130,6 +132,29 @@ std::string time_line(const CopySummary& summary) {
   return text + "\n";
 }
 
+uint64_t lost_bytes(const CopySummary& summary) {
+  uint64_t bytes = 0;
+  for (const qcow2::Loss& it : summary.lost) bytes += it.length;
+  return bytes;
+}
+
+std::string lost_line(const CopySummary& summary) {
+  if (summary.lost.empty()) return "";
+  return fmt::format("  lost: {} in {} range{}, zeros in the copy\n",
+                     human_size(lost_bytes(summary)), grouped(summary.lost.size()),
+                     summary.lost.size() == 1 ? "" : "s");
+}
+
+ordered_json lost_json(const CopySummary& summary) {
+  ordered_json all = ordered_json::array();
+  for (const qcow2::Loss& it : summary.lost)
+    all.push_back({{"start", it.at.value()},
+                   {"length", it.length},
+                   {"reason", qcow2::to_string(it.reason)},
+                   {"message", qcow2::describe(it.reason)}});
+  return all;
+}
+
 ordered_json size_json(const CopySummary::FileSize& size) {
   return {{"length", size.length}, {"blocks", size.blocks}};
 }
@@ -139,10 +164,24 @@ ordered_json size_json(const CopySummary::FileSize& size) {
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
   const std::string sizes = size_table(summary);
-  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}", qcow2::printable(options.source),
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}", qcow2::printable(options.source),
                      qcow2::printable(options.destination), headline(options, summary, palette),
                      sizes, sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
-                     time_line(summary));
+                     lost_line(summary), time_line(summary));
+}
+
+std::string lost_ranges(const copy::CopyOptions& options, const CopySummary& summary) {
+  std::string text;
+  for (size_t i = 0; i < std::min(summary.lost.size(), kLostShown); ++i) {
+    const qcow2::Loss& it = summary.lost[i];
+    text += fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n",
+                        qcow2::printable(options.source), it.at.value(), it.length,
+                        qcow2::describe(it.reason));
+  }
+  if (summary.lost.size() > kLostShown)
+    text +=
+        fmt::format("… and {} more ranges: --json lists all\n", summary.lost.size() - kLostShown);
+  return text;
 }
 
 std::string copy_report_json(const copy::CopyOptions& options, const CopySummary& summary) {
@@ -164,6 +203,10 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
   if (summary.verified)
     json["verified"] = {{"read", summary.verified->read},
                         {"seconds", summary.verified->elapsed.count()}};
+  if (options.salvage) {
+    json["lost"] = lost_json(summary);
+    json["lost-bytes"] = lost_bytes(summary);
+  }
   json["seconds"] = summary.elapsed.count();
   return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <thread>
 #include <utility>
 
@@ -40,6 +41,8 @@ constexpr uint64_t kChunkBytes = 4 << 20;
 constexpr uint64_t kMostTablesAtOnce = 1024;
 // Compressed clusters that are decoded together.
 constexpr size_t kDeepSlice = 1024;
+// Compressed clusters at the end of the file that are decoded.
+constexpr unsigned kMostEnds = 4096;
 constexpr unsigned kMostPasses = 64;
 // A file may have been cut by its own length, or by this many bytes.
 constexpr uint64_t kNearEnd = uint64_t{64} << 30;
@@ -100,10 +103,13 @@ class Checker::Work {
   uint64_t clusters() const { return clusters_; }
 
   Result<CheckSums> run(CheckObserver& observer) {
+    known_unreadable_ = UINT64_MAX;
     RETURN_IF_ERROR(
         traverse(true, observer, [&](ReferenceCounts& counts) { return compare(counts); }));
-    if (lost_.judge(sums_.needs_rebuild, [this](const Finding& it) { observer_->found(it); }))
+    if (lost_.judge(sums_.needs_rebuild, sums_.references_unknown,
+                    [this](const Finding& it) { observer_->found(it); }))
       sums_.references_unknown = sums_.references_lost = true;
+    known_unreadable_ = unreadable_;
     sums_.order = order_->figures();
     sums_.image_end_offset = (highest_ + 1) << geometry_.cluster_bits();
     return sums_;
@@ -128,6 +134,7 @@ class Checker::Work {
     sums_.total_clusters =
         geometry_.clusters_for(header_.size / Geometry::kSectorSize * Geometry::kSectorSize);
     highest_ = 0;
+    decoded_ends_ = 0;
     done_ = 0;
     reporting_ = true;
     metadata_ = {};
@@ -145,7 +152,14 @@ class Checker::Work {
       sums_.passes = pass;
       ReferenceCounts counts(begin, most_pages);
       counts_ = &counts;
+      unreadable_ = 0;
       RETURN_IF_ERROR(refer_all(with_refcounts));
+      // What could be read a moment ago is not left out of the counts.
+      if (unreadable_ > known_unreadable_)
+        return fail(
+            Error::system(EIO, fmt::format("{}: {} tables cannot be read that were read before",
+                                           storage_.name(), unreadable_ - known_unreadable_)));
+      if (known_unreadable_ == UINT64_MAX) known_unreadable_ = unreadable_;
       RETURN_IF_ERROR(window(counts));
       reporting_ = false;
       begin = counts.end();
@@ -207,20 +221,28 @@ class Checker::Work {
   void refer(Place place, HostOffset at, uint64_t length, HostOffset entry, uint64_t times = 1) {
     if (length == 0) return;
     if (L2Check::outside(at, length, file_size_, geometry_.cluster_size())) {
-      Finding it{};
-      it.kind = Kind::kReferenceOutside;
-      it.place = place;
-      it.times = times;
-      it.host = at;
-      it.entry = entry;
-      it.found = length;
-      report(it);
+      report_outside(place, at, length, entry, times);
       return;
     }
+    // Data may end inside of the last cluster.  A table is of no use without its end.
+    if (place == Place::kL1Table && at.value() + length > file_size_)
+      report_outside(place, at, length, entry, times);
     const uint64_t first = geometry_.host_cluster_of(at).value();
     const uint64_t end = geometry_.host_cluster_of(at + (length - 1)).value() + 1;
     counts_->add(HostCluster(first), end - first, times);
     if (reporting_ && place != Place::kBitmapData) metadata_.add(first, end - first, place);
+  }
+
+  void report_outside(Place place, HostOffset at, uint64_t length, HostOffset entry,
+                      uint64_t times) {
+    Finding it{};
+    it.kind = Kind::kReferenceOutside;
+    it.place = place;
+    it.times = times;
+    it.host = at;
+    it.entry = entry;
+    it.found = length;
+    report(it);
   }
 
   void refer_encryption_header() {
@@ -369,6 +391,8 @@ class Checker::Work {
       tell(Kind::kReferenceOutside, table.times(), 0, false);
       return;
     }
+    if (table.at.value() + geometry_.cluster_size() > file_size_)
+      tell(Kind::kReferenceOutside, table.times(), 0, false);
     tables.push_back(table);
   }
 
@@ -454,6 +478,7 @@ class Checker::Work {
         }
       }
     }
+    for (size_t i = 0; i < tables.size(); ++i) look_at_ends(tables[i], results[i].at_end);
     if (options_.deep)
       for (size_t i = 0; i < tables.size(); ++i) {
         RETURN_IF_ERROR(decode_all(tables, results[i].compressed));
@@ -462,6 +487,25 @@ class Checker::Work {
     else
       progress(tables.size() * geometry_.cluster_size());
     return {};
+  }
+
+  // Streams that the end of the file may have cut off: only decoding them tells.
+  void look_at_ends(const TableReference& table, std::span<const CompressedReference> all) {
+    if (!reporting_) return;
+    for (const CompressedReference& it : all) {
+      const auto descriptor = CompressedDescriptor::decode(it.word, geometry_.cluster_bits());
+      // Those that lie outside are told of already.
+      if (decoded_ends_ >= kMostEnds ||
+          L2Check::outside(descriptor.offset, descriptor.readable_bytes(), file_size_,
+                           geometry_.cluster_size()))
+        continue;
+      ++decoded_ends_;
+      auto answer = deep_->check(it);
+      if (answer.decoded || !answer.finding) continue;
+      answer.finding->times = table.times();
+      answer.finding->snapshot = table.snapshot;
+      report(*answer.finding);
+    }
   }
 
   Result<void> decode_all(std::span<const TableReference> tables,
@@ -686,6 +730,7 @@ class Checker::Work {
 
   // What is found anew by each pass is told by the first alone; `any_pass`: it is of this pass.
   void report(Finding it, bool any_pass = false) {
+    if (it.kind == Kind::kUnreadable) ++unreadable_;
     if (!reporting_ && !any_pass) return;
     if (hides_references(it.kind)) sums_.references_unknown = true;
     if (it.kind == Kind::kUnreadable) sums_.unreadable = true;
@@ -702,7 +747,7 @@ class Checker::Work {
         // Perhaps it is just not known who refers to it.
         if (incomplete_) return;
         sums_.leaks += it.times;
-        lost_.add_leak(geometry_.host_cluster_of(it.host), it.times);
+        lost_.add_leak(geometry_.host_cluster_of(it.host), it.times, it.expected);
         break;
       case Severity::kCorruption:
         sums_.corruptions += it.times;
@@ -744,9 +789,12 @@ class Checker::Work {
   LostReferences lost_;
   ReferenceCounts* counts_ = nullptr;  // of this pass
   bool reporting_ = true;              // the first pass
+  uint64_t unreadable_ = 0;            // tables of this pass; of those, as many are no news:
+  uint64_t known_unreadable_ = UINT64_MAX;
   std::optional<Finding> run_;
   std::optional<Fragmentation> order_;
   uint64_t highest_ = 0;
+  unsigned decoded_ends_ = 0;
   uint64_t done_ = 0, total_ = 0;  // bytes
 };
 

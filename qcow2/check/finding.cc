@@ -119,6 +119,9 @@ std::string structure_text(const Finding& it) {
                          it.found);
     case Kind::kSnapshotTableUnusable:
       return fmt::format("the snapshot table at {:#x} cannot be read as one", it.host.value());
+    case Kind::kSnapshotOffset:
+      return fmt::format("there are no snapshots, but the header says that they are at {:#x}",
+                         it.found);
     case Kind::kSnapshotsTooMany:
       return fmt::format("the header tells of {} snapshots: too many", it.found);
     case Kind::kSnapshotIncomplete:
@@ -213,6 +216,8 @@ const char* to_string(Finding::Kind kind) {
       return "lost-references";
     case Kind::kSnapshotTableUnusable:
       return "snapshot-table-unusable";
+    case Kind::kSnapshotOffset:
+      return "snapshot-offset";
     case Kind::kSnapshotsTooMany:
       return "snapshots-too-many";
     case Kind::kSnapshotIncomplete:

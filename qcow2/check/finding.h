@@ -44,6 +44,7 @@ struct Finding {
     kLostReferences,
     // The snapshot table.  `index`: which one.
     kSnapshotTableUnusable,
+    kSnapshotOffset,  // there are none, and the header's field says where in no valid way
     kSnapshotsTooMany,
     kSnapshotIncomplete,  // no VM state size or disk size in version 3
     kSnapshotExtraTooLong,

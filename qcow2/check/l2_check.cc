@@ -130,12 +130,16 @@ class L2Check::Walk {
     const auto descriptor = CompressedDescriptor::decode(word, check_.geometry_.cluster_bits());
     if (guest_reads())
       result_.reads.push_back({descriptor.offset, descriptor.readable_bytes(), true});
+    const uint64_t stream_end = descriptor.offset.value() + descriptor.readable_bytes();
+    const uint64_t sectors_end = (check_.file_size_ + Geometry::kSectorSize - 1) /
+                                 Geometry::kSectorSize * Geometry::kSectorSize;
+    const Finding at = finding(Finding::Kind::kStreamDamaged, 0);
     if (keep_compressed_ && !outside(descriptor.offset, descriptor.readable_bytes(),
                                      check_.file_size_, check_.geometry_.cluster_size())) {
-      const Finding at = finding(Finding::Kind::kStreamDamaged, 0);
       result_.compressed.push_back({word, *at.entry, *at.guest, number_});
       return;
     }
+    if (stream_end > sectors_end) result_.at_end.push_back({word, *at.entry, *at.guest, number_});
     refer(descriptor.offset, descriptor.readable_bytes(), Finding::Place::kCompressed);
   }
 

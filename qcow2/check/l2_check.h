@@ -56,6 +56,7 @@ struct TableResult {
   std::vector<Finding> findings;
   std::vector<ClusterRun> runs;                 // one reference each
   std::vector<CompressedReference> compressed;  // whose references are not in `runs`
+  std::vector<CompressedReference> at_end;      // that the file may end inside of
   TableSums sums;
   std::vector<ReadPiece> reads;  // of the disk as it is now, in the guest's order
 };

@@ -79,9 +79,10 @@ void LostReferences::add(std::span<const ZeroedTable> zeroed) {
   }
 }
 
-void LostReferences::add_leak(HostCluster first, uint64_t count) {
+void LostReferences::add_leak(HostCluster first, uint64_t count, uint64_t references) {
   leaked_ += count;
-  if (leaks_.size() < kMostKept) leaks_.push_back({first.value(), count});
+  if (references == 0) unreferenced_ += count;
+  if (leaks_.size() < kMostKept) leaks_.push_back({first.value(), count, references});
 }
 
 // The sectors of `words`, a piece of a table that begins with entry `first` at `at`, in which all
@@ -154,7 +155,7 @@ bool LostReferences::leak_touches(uint64_t cluster) const {
   const auto next =
       std::upper_bound(leaks_.begin(), leaks_.end(), cluster,
                        [](uint64_t at, const Leak& it) { return at < it.first + it.count; });
-  return next != leaks_.end() && next->first <= cluster;
+  return next != leaks_.end() && next->first <= cluster && next->references == 0;
 }
 
 bool LostReferences::is_table(HostCluster cluster, uint64_t& budget) const {
@@ -192,22 +193,26 @@ bool LostReferences::any_leaked_table() const {
   return leaks_.size() == kMostKept;
 }
 
-bool LostReferences::fits(const ZeroedTable& zeroed) const {
+bool LostReferences::fits(const ZeroedTable& zeroed, bool explained) const {
   if (zeroed.whole) return leaked_ > 0;
-  return leaked_ >= (zeroed.entries + 1) / 2 || leak_touches(zeroed.follows) ||
-         leak_touches(zeroed.precedes);
+  const bool as_many = unreferenced_ >= (zeroed.entries + 1) / 2 && unreferenced_ <= zeroed.entries;
+  return (as_many && !explained) || leak_touches(zeroed.follows) || leak_touches(zeroed.precedes);
 }
 
-bool LostReferences::judge(bool counts_unknown,
+bool LostReferences::judge(bool counts_unknown, bool damage_known,
                            const std::function<void(const Finding&)>& found) const {
   std::optional<bool> leaked_table;  // asked for only where it matters
   size_t told = 0;
+  uint64_t explained = 0;  // clusters
+  for (const ZeroedTable& it : zeroed_)
+    if (it.whole && it.place == Finding::Place::kL2Table) explained += it.entries;
   for (const ZeroedTable& zeroed : zeroed_) {
     const bool is_l1 = zeroed.place == Finding::Place::kL1Table;
     const bool is_l2 = zeroed.place == Finding::Place::kL2Table;
     if (is_l1 && !leaked_table) leaked_table = leaked_ > 0 && any_leaked_table();
     const bool lost =
-        (is_l1 ? *leaked_table : fits(zeroed)) || (counts_unknown && is_l2 && zeroed.whole);
+        (is_l1 ? *leaked_table : fits(zeroed, damage_known || explained >= leaked_)) ||
+        (counts_unknown && is_l2 && zeroed.whole);
     if (!lost || told++ >= kMostTold) continue;
     Finding it{};
     it.kind = Finding::Kind::kLostReferences;

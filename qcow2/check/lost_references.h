@@ -5,8 +5,9 @@
 // sector of one, the unit that disks lose) that is all zeros, together with leaks that fit:
 //
 //     an L2 table, all of it      any leak
-//     sectors of an L2 table      a leak next to the data of the neighbouring entries, or as many
-//                                 leaks as half of the entries that are zero
+//     sectors of an L2 table      clusters without a reference next to the data of the neighbouring
+//                                 entries, or about as many (half to all) as entries are zero,
+//                                 unless other damage that is known explains them
 //     an L1 table, or sectors     a leaked cluster whose content is an L2 table
 //     the table of a bitmap that  any leak
 //     was stored
@@ -59,19 +60,23 @@ class LostReferences {
   void add_l1(HostOffset at, uint64_t entries, uint32_t snapshot);
   // Reads the table of a bitmap.
   void add_bitmap(HostOffset at, uint64_t bytes, uint64_t bitmap);
-  void add_leak(HostCluster first, uint64_t count);
+  // `references`: that each of the clusters has.
+  void add_leak(HostCluster first, uint64_t count, uint64_t references);
 
   // Tells `found` of each table whose references seem lost, at most kMostTold of them.
-  // `counts_unknown`: leaks cannot be told from free clusters.  Returns whether there is any.
-  bool judge(bool counts_unknown, const std::function<void(const Finding&)>& found) const;
+  // `counts_unknown`: leaks cannot be told from free clusters.  `damage_known`: other damage hides
+  // references.  Returns whether there is any.
+  bool judge(bool counts_unknown, bool damage_known,
+             const std::function<void(const Finding&)>& found) const;
 
  private:
   struct Leak {
     uint64_t first;
     uint64_t count;
+    uint64_t references;
   };
 
-  bool fits(const ZeroedTable& zeroed) const;
+  bool fits(const ZeroedTable& zeroed, bool explained) const;
   bool leak_touches(uint64_t cluster) const;
   // A leaked cluster that reads as an L2 table.
   bool any_leaked_table() const;
@@ -85,8 +90,9 @@ class LostReferences {
   std::vector<ZeroedTable> zeroed_;
   bool too_many_ = false;  // more than are kept
   std::vector<Leak> leaks_;
-  uint64_t leaked_ = 0;       // clusters
-  uint64_t table_bytes_ = 0;  // of L1 tables and bitmaps that were read
+  uint64_t unreferenced_ = 0;  // clusters, of those that leak
+  uint64_t leaked_ = 0;        // clusters
+  uint64_t table_bytes_ = 0;   // of L1 tables and bitmaps that were read
 };
 
 }  // namespace qcow2

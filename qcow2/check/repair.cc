@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "qcow2/byte_order.h"
+#include "qcow2/check/block_move.h"
+#include "qcow2/check/give_back.h"
 #include "qcow2/check/refcount_rebuild.h"
+#include "qcow2/check/snapshot_repair.h"
 #include "qcow2/check/undo_storage.h"
 #include "qcow2/refcount_block.h"
 #include "qcow2/refcount_writer.h"
@@ -18,6 +22,7 @@ namespace qcow2 {
 namespace {
 
 using Kind = Finding::Kind;
+using Place = Finding::Place;
 
 // What is mended in one round; the next one finds the rest.
 constexpr size_t kMostAtOnce = 1 << 18;
@@ -45,6 +50,7 @@ bool can_be_written(Kind kind) {
     case Kind::kDescriptorTooLong:
     case Kind::kDescriptorTooShort:
     case Kind::kBitmapTableEntry:
+    case Kind::kSnapshotOffset:
       return true;
     default:
       return is_copied(kind);
@@ -61,6 +67,15 @@ class Collector final : public CheckObserver {
     // Clusters count by what streams take, and not yet by what their descriptors say.
     descriptors |=
         finding.kind == Kind::kDescriptorTooLong || finding.kind == Kind::kDescriptorTooShort;
+    snapshots |= finding.kind == Kind::kSnapshotIncomplete ||
+                 finding.kind == Kind::kSnapshotExtraTooLong ||
+                 finding.kind == Kind::kSnapshotsTooMany;
+    if (finding.kind == Kind::kOverlap && finding.other == Place::kRefcountBlock &&
+        finding.place == Place::kData)
+      keep(data_on_blocks, finding);
+    // Two references are the table's and the data's.
+    if (finding.kind == Kind::kRefcountBlockShared && finding.found == 2)
+      keep(shared_blocks, finding);
     if (!finding.repairable) return;
     if (finding.kind == Kind::kLeak) {
       keep(leaks, finding);
@@ -76,8 +91,17 @@ class Collector final : public CheckObserver {
   }
   bool cancelled() override { return next_.cancelled(); }
 
-  std::vector<Finding> leaks, too_low, entries, copied;
+  // The refcount block that one of `data_on_blocks` lies on; nothing: there is none.
+  std::optional<uint64_t> block_to_move() const {
+    for (const Finding& block : shared_blocks)
+      for (const Finding& data : data_on_blocks)
+        if (data.host == block.host) return block.index;
+    return std::nullopt;
+  }
+
+  std::vector<Finding> leaks, too_low, entries, copied, data_on_blocks, shared_blocks;
   bool descriptors = false;  // some say a wrong length
+  bool snapshots = false;    // their table says too little or too much
 
  private:
   static void keep(std::vector<Finding>& list, const Finding& finding) {
@@ -108,6 +132,7 @@ class Repair {
       if (!mended) break;
     }
     if (options_.what == RepairOptions::What::kAll) RETURN_IF_ERROR(clear_marks());
+    RETURN_IF_ERROR(give_back_space());
     RETURN_IF_ERROR(storage_->finish());
     outcome_.leaks_fixed = fixed(outcome_.before.leaks, outcome_.after.leaks);
     outcome_.corruptions_fixed = fixed(outcome_.before.corruptions, outcome_.after.corruptions);
@@ -123,7 +148,7 @@ class Repair {
   }
 
   bool hides_references(const CheckSums& sums) const {
-    return options_.lossy ? sums.unreadable : sums.references_unknown;
+    return options_.lossy ? sums.unreadable : sums.references_unknown || data_moved_;
   }
 
   // False: there is nothing left that it can do.
@@ -159,6 +184,14 @@ class Repair {
       ASSIGN_OR_RETURN(const bool any, write_entries(checker, found.entries));
       if (any) return true;
     }
+    // The entry of the data may be what is wrong: then its cluster looks like a leak from now on.
+    const auto block = found.block_to_move();
+    if (block && !options_.lossy && moved_blocks_++ < kMostRounds / 4) {
+      RETURN_IF_ERROR(clear_unknown_autoclear(header));
+      ASSIGN_OR_RETURN(const bool moved, move_refcount_block(*storage_, header, *block));
+      data_moved_ |= moved;
+      if (moved) return true;
+    }
     const bool all_known = !hides_references(outcome_.after) && !found.descriptors;
     if (outcome_.after.needs_rebuild && all_known) {
       if (std::exchange(rebuilt_, true)) return false;
@@ -181,9 +214,16 @@ class Repair {
     }
     std::vector<Finding> copied = found.copied;
     if (!all_known) std::erase_if(copied, [](const Finding& it) { return it.expected > it.found; });
-    if (!copied.empty() && copied_rounds_++ < kMostRounds / 4)
-      return write_entries(checker, copied);
-    return false;
+    if (!copied.empty() && copied_rounds_++ < kMostRounds / 4) {
+      ASSIGN_OR_RETURN(const bool any, write_entries(checker, copied));
+      if (any) return true;
+    }
+    // A place for the new table is free only where no count is too low.
+    if (!found.snapshots || !too_low.empty() || outcome_.after.needs_rebuild ||
+        std::exchange(snapshots_done_, true))
+      return false;
+    RETURN_IF_ERROR(clear_unknown_autoclear(header));
+    return repair_snapshot_table(storage_, header);
   }
 
   // Keeps the findings whose entry stands in a table that has its cluster to itself.
@@ -278,6 +318,25 @@ class Repair {
     return {};
   }
 
+  // Where the counts are right, and all references known, free clusters are of no use.
+  Result<void> give_back_space() {
+    if (!options_.give_back) return {};
+    CheckOptions options = options_.check;
+    options.deep = false;
+    ASSIGN_OR_RETURN(auto checker, Checker::open(*storage_, options));
+    Collector collector(observer_, false);
+    CheckSums sums = outcome_.after;
+    // Free is what descriptors do not claim either.
+    if (options_.check.deep) {
+      ASSIGN_OR_RETURN(sums, checker.run(collector));
+    }
+    if (sums.corruptions + sums.leaks + sums.check_errors > 0 || hides_references(sums)) return {};
+    ASSIGN_OR_RETURN(const GivenBack given, give_back_free_clusters(*storage_, checker, observer_));
+    outcome_.given_back = given.bytes;
+    outcome_.undo_full = given.undo_full;
+    return {};
+  }
+
   // Nothing is wrong any more: then the image need not say so.
   Result<void> clear_marks() {
     if (outcome_.after.corruptions + outcome_.after.check_errors > 0) return {};
@@ -296,6 +355,9 @@ class Repair {
   RepairResult outcome_;
   bool leaks_done_ = false;
   bool rebuilt_ = false;
+  bool snapshots_done_ = false;
+  bool data_moved_ = false;  // away from a refcount block, and with it what told of that
+  unsigned moved_blocks_ = 0;
   unsigned entry_rounds_ = 0;
   unsigned count_rounds_ = 0;
   unsigned copied_rounds_ = 0;
@@ -309,7 +371,10 @@ Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOption
   auto done = repair.run();
   if (!done && repair.has_written())
     return fail(std::move(done).error().with_context(
-        fmt::format("mended in part (--apply-undo {} takes that back)", options.undo_path)));
+        options.undo_path.empty()
+            ? std::string("repaired in part")
+            : fmt::format("repaired in part (--apply-undo {} takes that back)",
+                          options.undo_path)));
   return done;
 }
 

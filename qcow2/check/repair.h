@@ -7,6 +7,9 @@
 // cannot be mended one by one are written anew behind the end of the file, before the header points
 // there in one write.
 //
+// At last, when nothing is wrong any more, free clusters become holes, and the file ends after the
+// last cluster in use (give_back.h).
+//
 // So whenever it is interrupted the image is no worse than it was, and doing it again goes on. What
 // is overwritten is in an undo file first (undo_storage.h).
 //
@@ -33,7 +36,9 @@ struct RepairOptions {
   // Free what nobody seems to refer to even where references may be hidden (but not where a table
   // could not be read), as qemu-img does.
   bool lossy = false;
-  std::string undo_path;  // where the undo file is to be; made only if something is written
+  // Where the undo file is to be; made only if something is written.  Empty: none is made.
+  std::string undo_path;
+  bool give_back = true;  // the space of free clusters
 };
 
 struct RepairResult {
@@ -42,6 +47,8 @@ struct RepairResult {
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;  // and there is an undo file
+  uint64_t given_back = 0;   // bytes of free clusters: holes now, or past the new end of the file
+  bool undo_full = false;    // free clusters were left, since the undo file had no space for them
   // Counts that look wrong were left, since not all references are known, or since the blocks of
   // counts cannot be trusted.
   bool counts_left = false;

@@ -36,7 +36,21 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
   };
   using Kind = Finding::Kind;
   using Severity = Finding::Severity;
+  const bool no_place =
+      geometry.offset_in_cluster(begin.value()) != 0 ||
+      begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes;
   if (header.snapshot_count == 0) {
+    if (no_place) {
+      // QEMU does not open it.
+      Finding it{};
+      it.kind = Kind::kSnapshotOffset;
+      it.place = Finding::Place::kHeader;
+      it.entry = HostOffset(64);
+      it.found = begin.value();
+      it.table_references = 1;
+      it.repairable = true;
+      found(it);
+    }
     scan.complete = true;
     return scan;
   }
@@ -44,8 +58,7 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
     tell(Kind::kSnapshotsTooMany, Severity::kCheckError, 0, 60, header.snapshot_count, true);
     return scan;
   }
-  if (geometry.offset_in_cluster(begin.value()) != 0 ||
-      begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes) {
+  if (no_place) {
     tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, 0, 64, begin.value(), false);
     return scan;
   }

@@ -20,7 +20,11 @@ namespace qcow2 {
 
 namespace {
 
-constexpr char kMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '2', '\n'};
+constexpr char kMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '3', '\n'};
+constexpr char kOldMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '2', '\n'};
+// Beside a record's length.
+constexpr uint32_t kZeroed = uint32_t{1} << 31;
+constexpr uint32_t kCut = uint32_t{1} << 30;
 constexpr uint64_t kHeaderBytes = 24;
 constexpr uint64_t kHeaderSummed = 20;
 constexpr uint64_t kRecordHead = 12;
@@ -44,6 +48,7 @@ struct Record {
   HostOffset at;
   std::vector<std::byte> before;
   std::vector<std::byte> after;
+  bool cut = false;  // the image ends at `at`; no bytes
 };
 
 // Where a record begins in the undo file.
@@ -51,6 +56,7 @@ struct Place {
   uint64_t in_file;
   uint64_t at;
   uint32_t length;
+  bool cut;
 };
 
 enum class Next {
@@ -71,19 +77,22 @@ Result<Entry> read_entry(const Storage& undo, uint64_t position) {
   std::vector<std::byte> bytes(kRecordHead);
   ASSIGN_OR_RETURN(size_t got, undo.read(HostOffset(position), bytes));
   if (got < bytes.size()) return torn;
-  const uint32_t length = load_be32(&bytes[8]);
+  const uint32_t flags = load_be32(&bytes[8]) & (kZeroed | kCut);
+  const uint32_t length = load_be32(&bytes[8]) & ~(kZeroed | kCut);
   if (length > UndoFile::kMostBytes) return torn;
-  bytes.resize(kRecordHead + 2 * uint64_t{length} + kSumBytes);
+  bytes.resize(kRecordHead + uint64_t{length} * (flags == kZeroed ? 1 : 2) + kSumBytes);
   ASSIGN_OR_RETURN(got, undo.read(HostOffset(position), bytes));
   if (got < bytes.size()) return torn;
   const auto summed = std::span(bytes).first(bytes.size() - kSumBytes);
   if (sum_of(summed) != load_be32(&bytes[summed.size()])) return torn;
   const uint64_t head = load_be64(&bytes[0]);
-  if (length == 0) return Entry{Next::kEnd, {}, head, position + bytes.size()};
+  if (length == 0 && flags == 0) return Entry{Next::kEnd, {}, head, position + bytes.size()};
   Record record;
   record.at = HostOffset(head);
   record.before.assign(bytes.begin() + kRecordHead, bytes.begin() + kRecordHead + length);
   record.after.assign(bytes.begin() + kRecordHead + length, bytes.end() - kSumBytes);
+  if (flags == kZeroed) record.after.assign(length, std::byte{0});
+  record.cut = (flags & kCut) != 0;
   return Entry{Next::kRecord, std::move(record), 0, position + bytes.size()};
 }
 
@@ -119,7 +128,8 @@ Result<std::vector<Place>> find_records(const Storage& undo) {
     const Record& record = entry.record;
     if (record.at.value() > static_cast<uint64_t>(INT64_MAX) - record.before.size())
       return fail(Error::corrupt(fmt::format("{}: is damaged at {:#x}", undo.name(), position)));
-    places.push_back({position, record.at.value(), static_cast<uint32_t>(record.before.size())});
+    places.push_back(
+        {position, record.at.value(), static_cast<uint32_t>(record.before.size()), record.cut});
     position = entry.position;
   }
 }
@@ -187,9 +197,12 @@ Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
                     image.name(), what, undo.name())));
   };
   ASSIGN_OR_RETURN(const uint64_t size, image.size());
-  uint64_t longest = length;
-  for (const Place& it : places) longest = std::max(longest, it.at + it.length);
-  if (size < length || size > longest) return other(fmt::format("its length, {} bytes,", size));
+  uint64_t longest = length, shortest = length;
+  for (const Place& it : places) {
+    longest = std::max(longest, it.at + it.length);
+    if (it.cut) shortest = std::min(shortest, it.at);
+  }
+  if (size < shortest || size > longest) return other(fmt::format("its length, {} bytes,", size));
   ASSIGN_OR_RETURN(const uint32_t sum, sum_of_sample(image, length, undo, places));
   if (sum != sample) return other("its start");
   for (const Place& it : places) {
@@ -232,6 +245,7 @@ Result<void> UndoFile::begin(const Storage& image) {
   store_be32(&header[16], sum_of(sample));
   store_be32(&header[kHeaderSummed], sum_of(std::span(header).first(kHeaderSummed)));
   RETURN_IF_ERROR(write_all(fd_.get(), header, path_));
+  length_ = header.size();
   RETURN_IF_ERROR(flush());
   return folder_.flush();
 }
@@ -253,13 +267,57 @@ Result<void> UndoFile::add(HostOffset at, std::span<const std::byte> before,
                 record.begin() + static_cast<ptrdiff_t>(kRecordHead + length));
     const size_t summed = record.size() - kSumBytes;
     store_be32(&record[summed], sum_of(std::span(record).first(summed)));
-    RETURN_IF_ERROR(write_all(fd_.get(), record, path_));
-    ++records_;
+    RETURN_IF_ERROR(append(std::move(record)));
     at += length;
     before = before.subspan(length);
     after = after.subspan(length);
   }
   return {};
+}
+
+Result<void> UndoFile::append(std::vector<std::byte> record) {
+  if (auto written = write_all(fd_.get(), record, path_); !written) {
+    // What stands after a record in part is not read.
+    if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0 ||
+        ::lseek(fd_.get(), static_cast<off_t>(length_), SEEK_SET) < 0)
+      return fail(Error::system(errno, path_));
+    return written;
+  }
+  length_ += record.size();
+  ++records_;
+  return {};
+}
+
+Result<void> UndoFile::add_zeroed(HostOffset at, std::span<const std::byte> before) {
+  const uint64_t length = length_, records = records_;
+  while (!before.empty()) {
+    const size_t part = std::min<size_t>(before.size(), kMostBytes);
+    std::vector<std::byte> record(kRecordHead + part + kSumBytes);
+    store_be64(&record[0], at.value());
+    store_be32(&record[8], static_cast<uint32_t>(part) | kZeroed);
+    std::copy_n(before.begin(), part, record.begin() + kRecordHead);
+    const size_t summed = record.size() - kSumBytes;
+    store_be32(&record[summed], sum_of(std::span(record).first(summed)));
+    if (auto added = append(std::move(record)); !added) {
+      if (::ftruncate(fd_.get(), static_cast<off_t>(length)) == 0 &&
+          ::lseek(fd_.get(), static_cast<off_t>(length), SEEK_SET) >= 0) {
+        length_ = length;
+        records_ = records;
+      }
+      return added;
+    }
+    at += part;
+    before = before.subspan(part);
+  }
+  return {};
+}
+
+Result<void> UndoFile::add_cut(uint64_t size) {
+  std::vector<std::byte> record(kRecordHead + kSumBytes);
+  store_be64(&record[0], size);
+  store_be32(&record[8], kCut);
+  store_be32(&record[kRecordHead], sum_of(std::span(record).first(kRecordHead)));
+  return append(std::move(record));
 }
 
 Result<void> UndoFile::finish() {
@@ -279,7 +337,8 @@ Result<void> apply_undo(const std::string& path, Storage& image) {
   ASSIGN_OR_RETURN(const auto undo, FileStorage::open_readonly(path));
   std::array<std::byte, kHeaderBytes> header{};
   ASSIGN_OR_RETURN(const size_t got, undo->read(HostOffset(0), header));
-  if (got < header.size() || std::memcmp(header.data(), kMark, sizeof kMark) != 0)
+  if (got < header.size() || (std::memcmp(header.data(), kMark, sizeof kMark) != 0 &&
+                              std::memcmp(header.data(), kOldMark, sizeof kOldMark) != 0))
     return fail(Error::invalid(path + ": is no undo file"));
   if (sum_of(std::span(header).first(kHeaderSummed)) != load_be32(&header[kHeaderSummed]))
     return fail(Error::corrupt(path + ": is damaged at its start"));

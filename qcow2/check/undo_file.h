@@ -2,15 +2,16 @@
 //
 // The file, numbers in big endian:
 //
-//     8 bytes   "VCUNDO2\n"
+//     8 bytes   "VCUNDO3\n" ("VCUNDO2\n": without the flags below)
 //     8         length of the image before, bytes
 //     4         CRC-32 of the image's first kSampleBytes, or of all of it, before
 //     4         CRC-32 of the 20 bytes before this
 //     records   8 offset in the image
-//               4 length n, 1 to kMostBytes
+//               4 length n, 1 to kMostBytes, and flags: kZeroed, kCut
 //               n bytes as they were (zeros behind the end of the image)
-//               n bytes as they are to be
+//               n bytes as they are to be (with kZeroed: zeros, and not stored)
 //               4 CRC-32 of all that in this record
+//               With kCut n is 0: the image is to end at the offset.
 //     the end   8 number of records
 //               4 0
 //               4 CRC-32 of these 12 bytes
@@ -49,6 +50,10 @@ class UndoFile {
   // Both of one length.  Not on the disk before flush ().
   Result<void> add(HostOffset at, std::span<const std::byte> before,
                    std::span<const std::byte> after);
+  // The same for a place that is to be zeros, and for a shorter image.  After an error the file is
+  // as it was before the call.
+  Result<void> add_zeroed(HostOffset at, std::span<const std::byte> before);
+  Result<void> add_cut(uint64_t size);
   // There are no more records.
   Result<void> finish();
   Result<void> flush();
@@ -59,12 +64,14 @@ class UndoFile {
   UndoFile(std::string path, Directory folder, Descriptor fd)
       : path_(std::move(path)), folder_(std::move(folder)), fd_(std::move(fd)) {}
   Result<void> begin(const Storage& image);
+  Result<void> append(std::vector<std::byte> record);
 
   std::string path_;
   Directory folder_;  // that the file is in
   Descriptor fd_;
   SyncMemory sync_;
   uint64_t records_ = 0;
+  uint64_t length_ = 0;  // of the file, bytes, without a record that was written in part
 };
 
 // Puts back what the undo file at `path` holds.  An error, and nothing is written, if the image is

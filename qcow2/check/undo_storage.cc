@@ -3,7 +3,15 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "qcow2/zero.h"
+
 namespace qcow2 {
+
+namespace {
+
+constexpr uint64_t kMostAtOnce = 16 << 20;  // bytes
+
+}  // namespace
 
 Result<uint64_t> UndoStorage::size() const {
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
@@ -64,7 +72,7 @@ Result<void> UndoStorage::write(HostOffset at, std::span<const std::byte> from) 
 
 Result<void> UndoStorage::flush() {
   const std::lock_guard lock(mutex_);
-  if (pending_.empty()) return undo_ ? image_->flush() : Result<void>{};
+  if (pending_.empty()) return has_written_ ? image_->flush() : Result<void>{};
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
   if (auto kept = remember(size); !kept) {
     if (undo_ && !has_written_) {
@@ -82,6 +90,7 @@ Result<void> UndoStorage::flush() {
 
 // Puts what is overwritten into the undo file, on the disk.
 Result<void> UndoStorage::remember(uint64_t size) {
+  if (undo_path_.empty()) return {};
   if (!undo_) {
     ASSIGN_OR_RETURN(undo_, UndoFile::create(undo_path_, *image_));
   }
@@ -93,6 +102,56 @@ Result<void> UndoStorage::remember(uint64_t size) {
     RETURN_IF_ERROR(undo_->add(HostOffset(at), before, bytes));
   }
   return undo_->flush();
+}
+
+// Whether a record is on the disk; a lack of space is no error.
+Result<bool> UndoStorage::keep(const Result<void>& added) {
+  auto kept = added ? undo_->flush() : added;
+  if (kept) return true;
+  const int error = kept.error().errnum();
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) return false;
+  return fail(std::move(kept).error());
+}
+
+Result<bool> UndoStorage::give_back(HostOffset at, uint64_t length) {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::byte> before;
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t part = std::min<uint64_t>(length - done, kMostAtOnce);
+    before.resize(part);
+    RETURN_IF_ERROR(image_->read(at + done, before));
+    if (!undo_path_.empty() && !is_zero(before)) {
+      if (!undo_) {
+        auto made = UndoFile::create(undo_path_, *image_);
+        if (!made) return keep(fail(std::move(made).error()));
+        undo_ = std::move(*made);
+      }
+      ASSIGN_OR_RETURN(const bool kept, keep(undo_->add_zeroed(at + done, before)));
+      if (!kept) return false;
+    }
+    has_written_ = true;
+    RETURN_IF_ERROR(image_->write_zeroes(at + done, part));
+    done += part;
+  }
+  return true;
+}
+
+Result<bool> UndoStorage::cut(uint64_t size) {
+  const std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(image_->flush());
+  if (!undo_path_.empty()) {
+    if (!undo_) {
+      auto made = UndoFile::create(undo_path_, *image_);
+      if (!made) return keep(fail(std::move(made).error()));
+      undo_ = std::move(*made);
+    }
+    ASSIGN_OR_RETURN(const bool kept, keep(undo_->add_cut(size)));
+    if (!kept) return false;
+  }
+  has_written_ = true;
+  RETURN_IF_ERROR(image_->resize(size));
+  RETURN_IF_ERROR(image_->flush());
+  return true;
 }
 
 Result<void> UndoStorage::finish() {

@@ -17,7 +17,7 @@ namespace qcow2 {
 class UndoStorage final : public Storage {
  public:
   // The undo file is made with the first flush that has something to write.  When that goes wrong
-  // before the image is touched, it is removed again.
+  // before the image is touched, it is removed again.  Without a path there is none.
   UndoStorage(std::shared_ptr<Storage> image, std::string undo_path)
       : image_(std::move(image)), undo_path_(std::move(undo_path)) {}
 
@@ -30,6 +30,13 @@ class UndoStorage final : public Storage {
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
+  // Zeros what nothing refers to, and gives its blocks back to the file system.  All that was
+  // written must be flushed.  What it held is in the undo file first; false, and nothing is
+  // changed, if that has no space for it.
+  Result<bool> give_back(HostOffset at, uint64_t length);
+  // Makes the image shorter; what is cut off was given back before.
+  Result<bool> cut(uint64_t size);
+
   // Nothing more will be written: the undo file can say that it is whole.
   Result<void> finish();
 
@@ -38,6 +45,7 @@ class UndoStorage final : public Storage {
 
  private:
   Result<void> remember(uint64_t size);
+  Result<bool> keep(const Result<void>& added);
 
   const std::shared_ptr<Storage> image_;
   const std::string undo_path_;

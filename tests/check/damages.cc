@@ -202,14 +202,18 @@ void Damages::tables() {
       [](Editor& it) { it.put64(Editor::kL1Offset, uint64_t{1} << 40); });
   add("the L1 table on the header", Kind::kOverlap,
       [](Editor& it) { it.put64(Editor::kL1Offset, 0); });
-  add("a longer L1 table than there is room for", Kind::kOverlap,
-      [](Editor& it) { it.put32(Editor::kL1Size, 2 * kCluster / 8); });
+  add("a longer L1 table than there is room for", Kind::kOverlap, [](Editor& it) {
+    it.put32(Editor::kL1Size, 2 * kCluster / 8);
+  }).differs = "qemu-img does not say that the table ends past the end of the file";
   add("the last data cluster is cut off", Kind::kReferenceOutside,
       [](Editor& it) { it.bytes().resize(5 * kCluster); });
-  // The bytes that are missing read as zeros.
-  add("half of the last data cluster is cut off", std::nullopt, [](Editor& it) {
+  add("half of an L2 table is cut off", Kind::kReferenceOutside, [](Editor& it) {
+    it.bytes().resize(4 * kCluster + kCluster / 2);
+  }).differs = "qemu-img reads the missing entries as zeros";
+  // The bytes that are missing read as zeros; compressed data begin where the cluster ends.
+  add("half of the last data cluster is cut off", Kind::kStreamTruncated, [](Editor& it) {
     it.bytes().resize(7 * kCluster + kCluster / 2);
-  }).our_code = 0;
+  }).differs = "qemu-img looks no closer than a cluster; reading it is an error";
   const std::string v2 = good("v2", "compat=0.10");
   add(v2, "a zero cluster in version 2", Kind::kZeroFlagVersion2, [](Editor& it) {
     it.put64(l2(it), it.get64(l2(it)) | 1);
@@ -229,6 +233,11 @@ void Damages::compressed() {
     const auto was = qcow2::CompressedDescriptor::decode(it.get64(entry(it)), 16);
     it.put64(entry(it), qcow2::CompressedDescriptor{was.offset, 200}.encode(16));
   });
+  add("compressed data in the last cluster, past the end", Kind::kStreamTruncated, [&](Editor& it) {
+    const uint64_t end = it.bytes().size() / kCluster * kCluster + kCluster / 2;
+    it.bytes().resize(end);
+    it.put64(entry(it), qcow2::CompressedDescriptor{qcow2::HostOffset(end + 1024), 2}.encode(16));
+  }).differs = "qemu-img looks no closer than a cluster; reading it is an error";
   add("compressed data on the L1 table", Kind::kOverlap, [&](Editor& it) {
     it.put64(entry(it), qcow2::CompressedDescriptor{qcow2::HostOffset(l1(it) + 700), 2}.encode(16));
   });
@@ -401,6 +410,10 @@ void Damages::header() {
   add("an unaligned L1 table", std::nullopt, [](Editor& it) {
     it.put64(Editor::kL1Offset, l1(it) + 512);
   }).our_code = 1;
+  for (const uint64_t at : {uint64_t{1}, uint64_t{512}, kCluster + 8, uint64_t{1} << 63})
+    add("no snapshots, at an offset that is none", Kind::kSnapshotOffset, [=](Editor& it) {
+      it.put64(Editor::kSnapshotOffset, at);
+    }).differs = "qemu-img does not open it";
   add("cut off in the first cluster", Kind::kReferenceOutside,
       [](Editor& it) { it.bytes().resize(600); });
   add("AES", std::nullopt, [](Editor& it) { it.put32(Editor::kCryptMethod, 1); }).differs =

@@ -1,4 +1,5 @@
 // Repairs: what qemu-img finds afterwards, and that they can be taken back.
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -59,14 +60,13 @@ std::string make_image(const support::TempDirectory& folder, const std::string& 
   return path;
 }
 
-// Where qemu-img gives up the snapshots or bitmaps whose tables are damaged, or makes up what a
-// snapshot does not say, we leave that to the user.
+// Where qemu-img gives up the snapshots or bitmaps whose tables are damaged, we leave that to the
+// user.
 bool is_for_the_user(qcow2::Finding::Kind kind) {
   using Kind = qcow2::Finding::Kind;
   switch (kind) {
     case Kind::kSnapshotTableUnusable:
     case Kind::kSnapshotsTooMany:
-    case Kind::kSnapshotIncomplete:
     case Kind::kSnapshotExtraTooLong:
     case Kind::kSnapshotL1Unaligned:
     case Kind::kSnapshotL1TooLarge:
@@ -190,7 +190,8 @@ TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
     const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, false, undo}, silent);
     REQUIRE_OK(done);
     CHECK(done->after.corruptions == 0);
-    CHECK(done->after.leaks == 0);
+    // Leaks may look like the data of a part of a table that is zeros.
+    CHECK((done->after.leaks == 0 || done->after.references_lost));
     if (!done->has_written) continue;
     REQUIRE(!crashes.empty());
     for (const auto& crash : crashes) {
@@ -206,7 +207,7 @@ TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
           qcow2::repair(again, {RepairOptions::What::kAll, {}, false, second}, silent);
       REQUIRE_OK(mended);
       CHECK(mended->after.corruptions == 0);
-      CHECK(mended->after.leaks == 0);
+      CHECK((mended->after.leaks == 0 || mended->after.references_lost));
       qcow2::MemoryStorage back("crashed", crash);
       REQUIRE_OK(qcow2::apply_undo(undo, back));
       CHECK((back.bytes() == bytes));
@@ -453,6 +454,139 @@ TEST_CASE("a repair frees nothing and mends nothing where data may be", "[repair
                        now.begin() + static_cast<ptrdiff_t>(at)));
     }
   }
+}
+
+namespace {
+
+void put32(std::vector<std::byte>& bytes, uint64_t at, uint32_t value) {
+  for (uint64_t i = 0; i < 4; ++i) bytes[at + i] = std::byte(value >> (24 - 8 * i) & 0xff);
+}
+
+// Gives the only row of the table of snapshots so many bytes of extra data.
+void set_extra(std::vector<std::byte>& bytes, uint64_t size) {
+  const auto row = bytes.begin() + static_cast<ptrdiff_t>(be64(bytes, 64));
+  const auto extra = static_cast<ptrdiff_t>(std::to_integer<unsigned>(row[39]));
+  // "1" and "s".
+  std::vector<std::byte> made(row,
+                              row + 40 + std::min<ptrdiff_t>(extra, static_cast<ptrdiff_t>(size)));
+  made.resize(40 + size, std::byte{0x55});
+  made.insert(made.end(), row + 40 + extra, row + 42 + extra);
+  std::fill(row, row + 40 + extra + 2, std::byte{0});
+  std::copy(made.begin(), made.end(), row);
+  put32(bytes, be64(bytes, 64) + 36, static_cast<uint32_t>(size));
+}
+
+}  // namespace
+
+TEST_CASE("snapshots that say too little or too much are repaired without a loss", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=4k");
+  fs::copy_file(path, folder / "good");
+  support::run_ok({"qemu-img", "convert", "-l", "s", "-O", "raw", path, folder / "then"});
+  support::run_ok({"qemu-img", "convert", "-O", "raw", path, folder / "now"});
+  auto bytes = support::read_file(path);
+  const auto damage = GENERATE(0, 8, 15, 1100, 2000, -1);
+  CAPTURE(damage);
+  if (damage < 0)
+    put32(bytes, 60, UINT32_MAX);
+  else
+    set_extra(bytes, static_cast<uint64_t>(damage));
+  support::write_file(path, bytes);
+  CHECK_FALSE(check({"-q", path}).ok());
+  const auto repaired = check({"-r", "all", path});
+  INFO(repaired.describe());
+  CHECK(repaired.ok());
+  support::run_ok({"qemu-img", "check", "-q", path});
+  support::run_ok({"qemu-img", "convert", "-l", "s", "-O", "raw", path, folder / "s"});
+  CHECK((support::read_file(folder / "s") == support::read_file(folder / "then")));
+  support::run_ok({"qemu-img", "compare", "-q", "-F", "raw", path, folder / "now"});
+  CHECK(check({"--apply-undo", path + ".undo", path}).ok());
+  CHECK((support::read_file(path) == bytes));
+}
+
+namespace {
+
+// Reads of one place fail from the n-th on.
+class FailingLater final : public qcow2::Storage {
+ public:
+  FailingLater(std::vector<std::byte> bytes, uint64_t bad, int good_reads)
+      : memory_("failing", std::move(bytes)), bad_(bad), good_reads_(good_reads) {}
+  const std::string& name() const override { return memory_.name(); }
+  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+    if (at.value() <= bad_ && bad_ < at.value() + to.size() && reads_++ >= good_reads_)
+      return qcow2::fail(qcow2::Error::system(EIO, "failing: read"));
+    return memory_.read(at, to);
+  }
+  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+    return memory_.write(at, from);
+  }
+  qcow2::Result<void> flush() override { return memory_.flush(); }
+  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
+  qcow2::Result<void> resize(uint64_t size) override { return memory_.resize(size); }
+  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+    return memory_.run_at(at, limit);
+  }
+  int reads() const { return reads_; }
+  std::vector<std::byte> bytes() const { return memory_.bytes(); }
+
+ private:
+  qcow2::MemoryStorage memory_;
+  const uint64_t bad_;
+  const int good_reads_;
+  mutable std::atomic<int> reads_{0};
+};
+
+}  // namespace
+
+TEST_CASE("data on a refcount block are parted from it without a loss", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=64k");
+  auto bytes = support::read_file(path);
+  const uint64_t block = be64(bytes, be64(bytes, 48));
+  const uint64_t l2 = be64(bytes, be64(bytes, 40)) & 0x00fffffffffffe00;
+  // The entry of guest offset 0x200000, which nothing was written to.
+  put64(bytes, l2 + 8 * 32, block | uint64_t{1} << 63);
+  support::write_file(path, bytes);
+  const std::vector<std::byte> content(bytes.begin() + static_cast<ptrdiff_t>(block),
+                                       bytes.begin() + static_cast<ptrdiff_t>(block + 65536));
+  const auto repaired = check({"-r", "all", path});
+  INFO(repaired.describe());
+  CHECK(repaired.ok());
+  support::run_ok({"qemu-img", "check", "-q", path});
+  support::run_ok({"qemu-img", "convert", "-O", "raw", path, folder / "raw"});
+  const auto raw = support::read_file(folder / "raw");
+  CHECK(std::equal(content.begin(), content.end(), raw.begin() + (2 << 20)));
+  // It can be written without harm to the counts.
+  support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 2M 64k", path});
+  support::run_ok({"qemu-img", "check", "-q", path});
+}
+
+// A table that the first check has read, and the counting after it has not, is not left out.
+TEST_CASE("a table that cannot be read any more ends a repair", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=64k");
+  const auto good = support::read_file(path);
+  const uint64_t l2 = be64(good, be64(good, 40)) & 0x00fffffffffffe00;
+  auto bytes = good;
+  const bool rebuild = GENERATE(true, false);
+  if (rebuild)
+    std::fill_n(bytes.begin() + 48, 12, std::byte{0});
+  else
+    bytes[be64(bytes, be64(bytes, 48)) + 1] = std::byte{2};
+  bool succeeded = false;
+  for (int reads = 0; reads < 40 && !succeeded; ++reads) {
+    CAPTURE(reads);
+    const auto storage = std::make_shared<FailingLater>(bytes, l2, reads);
+    Silent silent;
+    const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, false, ""}, silent);
+    succeeded = done && done->after.check_errors == 0;
+    support::write_file(folder / "after", storage->bytes());
+    // Whatever was done, no count of a cluster in use is too low.
+    const auto after = ask_us(folder / "after");
+    INFO(after.says);
+    if (be64(storage->bytes(), 48) != 0) CHECK(!after.has(qcow2::Finding::Kind::kRefcountTooLow));
+  }
+  CHECK(succeeded);
 }
 
 }  // namespace checks

@@ -1,11 +1,13 @@
 // What zeroing and trimming do to the image, and what a flush and a fresh image are worth.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
 
 #include "tests/catch.h"
 #include "tests/filters/writing_client.h"
+#include "tests/interop/image_editor.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
 #include "tests/plugin/served_disk.h"
@@ -328,4 +330,54 @@ TEST_CASE("a fresh image takes nobody's place, and is whole or not there", "[wri
   refused({image, "create=true", "size=1M"}, "exists");
   CHECK(support::read_file(image).size() == 8);
   CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"disk.qcow2"});
+}
+
+// What another program left with its data when it freed it.
+TEST_CASE("a trim gives back what was free already", "[write-semantics]") {
+  const TempDirectory folder;
+  const std::string image = full_image(folder, "cluster_size=64k");
+  interop::ImageEditor editor(image);
+  for (uint64_t at = 0; at < 4 * kMiB; at += 64 * k) {
+    const uint64_t entry = editor.l2_entry_at(at);
+    const uint64_t cluster = (editor.get64(entry) & 0x00fffffffffffe00) / (64 * k);
+    editor.put64(entry, 1);
+    const uint64_t counts = editor.get64(editor.get64(interop::ImageEditor::kRefcountTableOffset));
+    editor.put(counts + 2 * cluster, std::string(2, '\0'));
+  }
+  editor.save();
+  const auto blocks = [&] {
+    struct stat status {};
+    REQUIRE(::stat(image.c_str(), &status) == 0);
+    return static_cast<uint64_t>(status.st_blocks) * 512;
+  };
+  const uint64_t before = blocks();
+  const bool trims = GENERATE(true, false);
+  CAPTURE(trims);
+  WritingServer server({image});
+  {
+    WritingClient client(server.socket());
+    if (trims) client.trim(0, 8 * k);
+    client.flush();
+  }
+  server.stop();
+  CHECK(interop::check_complaint(image) == "");
+  CHECK((before - blocks() >= 4 * kMiB) == trims);
+}
+
+TEST_CASE("a damaged image is served with zeros for what is lost", "[write-semantics]") {
+  const TempDirectory folder;
+  const std::string image = full_image(folder, "cluster_size=64k");
+  interop::ImageEditor editor(image);
+  editor.put64(editor.l2_entry_at(kMiB), 0x8000000070000000);
+  editor.save();
+  WritingServer server({image, "salvage=true"});
+  {
+    WritingClient client(server.socket());
+    CHECK(is_all(client.read(0, kMiB), 1));
+    CHECK(is_all(client.read(kMiB, 64 * k), 0));
+    CHECK(is_all(client.read(kMiB + 64 * k, kMiB), 1));
+    CHECK_THROWS(client.write(0, Bytes(512)));
+  }
+  server.stop();
+  CHECK_THAT(server.log(), Contains("lost: guest offset 0x100000, 65536 bytes: lies past the end"));
 }
