@@ -59,6 +59,15 @@ EXPORTED int openat(int folder, const char* path, int flags, ...) {
   return has_no_name(flags) ? -1 : next<OpenAt>("openat64")(folder, path, flags, mode);
 }
 
+// What _FORTIFY_SOURCE makes of calls without a mode whose flags the compiler cannot see.
+EXPORTED int __open64_2(const char* path, int flags) {
+  return open(path, flags);
+}
+
+EXPORTED int __openat64_2(int folder, const char* path, int flags) {
+  return openat(folder, path, flags);
+}
+
 EXPORTED int renameat2(int from, const char* name, int to, const char* other, unsigned flags) {
   if (flags != 0 && std::getenv("VIRT_COMPACT_NO_FLAGS")) {
     errno = EINVAL;
