@@ -65,6 +65,16 @@ Result<Extent> ComparedDisk::extent_at(uint64_t at, uint64_t end) {
   return extent;
 }
 
+bool ComparedDisk::can_read_together(const Extent& extent, const Extent& next) const {
+  if (extent.kind != next.kind || extent.depth != next.depth) return false;
+  if (extent.kind != qcow2::ExtentKind::kCompressed)
+    return next.host == extent.host + extent.length;
+  const LocalSource* const local = source_.local();
+  const auto made = local ? local->disk().layers()[extent.depth]->compression() : std::nullopt;
+  return made &&
+         extent.guest.value() / made->cluster_size == next.guest.value() / made->cluster_size;
+}
+
 Result<void> ComparedDisk::read(const Extent& extent, size_t lane, std::span<std::byte> to) {
   if (const LocalSource* const local = source_.local())
     return local->disk().read_extent(extent, extent.guest, to);

@@ -35,6 +35,11 @@ class ComparedDisk {
   // `end`.  With calls in ascending order, one thread at a time.
   qcow2::Result<qcow2::Extent> extent_at(uint64_t at, uint64_t end);
 
+  // Whether `next`, which begins where `extent` ends, can be read with it in one call.  Pieces of
+  // one compressed cluster can: it is decoded once.  Two clusters never, though they may share a
+  // stream.
+  bool can_read_together(const qcow2::Extent& extent, const qcow2::Extent& next) const;
+
   // Reads an extent of data, for thread number `lane`; thread-safe.
   qcow2::Result<void> read(const qcow2::Extent& extent, size_t lane, std::span<std::byte> to);
 

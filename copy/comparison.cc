@@ -149,13 +149,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
       Extent whole = extents[i];
       bool needed = !is_same(job.a[i], job.b[i]);
       size_t end = i + 1;
-      for (; end < extents.size() && extents[end].kind == whole.kind &&
-             extents[end].depth == whole.depth;
-           ++end) {
-        // A compressed cluster is one extent, and its pieces have the same host offset.
-        if (whole.kind == ExtentKind::kCompressed ? extents[end].host != whole.host
-                                                  : extents[end].host != whole.host + whole.length)
-          break;
+      for (; end < extents.size() && disk.can_read_together(whole, extents[end]); ++end) {
         whole.length += extents[end].length;
         needed = needed || !is_same(job.a[end], job.b[end]);
       }

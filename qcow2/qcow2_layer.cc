@@ -202,6 +202,12 @@ Result<void> Qcow2Layer::read_compressed(const Extent& extent, GuestOffset at,
                        extent.host.value());
   };
 
+  const auto type = image_->header().compression_type;
+  const uint64_t skip = geometry.offset_in_cluster(at.value());
+  if (to.size() > geometry.cluster_size() - skip)
+    return fail(Error::invalid(fmt::format("{} bytes from {:#x} on are more than it holds",
+                                           to.size(), at.value()))
+                    .with_context(context()));
   DecoderPool::Lease lease = image_->decoders().take();
   lease->stream.resize(extent.compressed_length);
   ASSIGN_OR_RETURN(const size_t got, read_stream(extent, lease->stream));
@@ -213,8 +219,6 @@ Result<void> Qcow2Layer::read_compressed(const Extent& extent, GuestOffset at,
     std::memset(lease->stream.data() + got, 0, lease->stream.size() - got);
   }
 
-  const auto type = image_->header().compression_type;
-  const uint64_t skip = geometry.offset_in_cluster(at.value());
   if (skip == 0 && to.size() == geometry.cluster_size()) {
     auto decoded = lease->decoder.decode(type, lease->stream, to);
     return decoded ? decoded : with_context(std::move(decoded), context());

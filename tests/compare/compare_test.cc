@@ -202,6 +202,49 @@ TEST_CASE("errors have qemu-img's exit codes", "[compare]") {
   CHECK(unmapped.exit_code == 3);
 }
 
+// A run of bytes that compresses well, and that shows where it was cut.
+void put_lines(std::vector<std::byte>& bytes, uint64_t at, uint64_t length) {
+  const std::string line = "the same line again and again ";
+  for (uint64_t i = 0; i < length; ++i)
+    bytes[at + i] = static_cast<std::byte>(line[i % line.size()]);
+}
+
+TEST_CASE("neighbouring clusters may have the same compressed stream", "[compare]") {
+  const TempDirectory folder;
+  const std::string raw = folder / "a.raw";
+  const std::string image = folder / "a.qcow2";
+  const std::string small = folder / "small.qcow2";
+  // Small clusters: many in a job.  The largest: one is the whole job.
+  for (const uint64_t cluster : {uint64_t{512}, uint64_t{64} << 10, uint64_t{2} << 20}) {
+    std::vector<std::byte> bytes(8 << 20);
+    put_lines(bytes, 0, cluster);
+    support::write_file(raw, bytes);
+    support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+                     fmt::format("cluster_size={}", cluster), raw, image});
+    interop::ImageEditor editor(image);
+    const uint64_t first = editor.l2_entry_at(0);
+    for (const uint64_t i : {1, 2}) {
+      editor.put64(first + i * 8, editor.get64(first));
+      put_lines(bytes, i * cluster, cluster);
+    }
+    editor.save();
+    support::write_file(raw, bytes);
+    CAPTURE(cluster);
+    check_as_qemu({image, raw});
+    check_as_qemu({raw, image});
+    check_as_qemu({image, image});
+    CHECK(ours({image, raw}).exit_code == 0);
+    // The other disk cuts the clusters into pieces.
+    support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+                     "cluster_size=512", raw, small});
+    check_as_qemu({image, small});
+    CHECK(ours({image, small}).exit_code == 0);
+    bytes[cluster + 100] = std::byte{1};
+    support::write_file(raw, bytes);
+    check_as_qemu({image, raw});
+  }
+}
+
 TEST_CASE("disks behind NBD are compared, on either side or both", "[compare]") {
   const TempDirectory folder;
   const std::string a = folder / "a.raw";

@@ -141,6 +141,20 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
     CHECK(extents[1].kind == ExtentKind::kCompressed);
     CHECK(extents[1].compressed_length == descriptor.readable_bytes());
   }
+  SECTION("a read of more than the cluster holds is an error") {
+    const auto disk = image.disk();
+    std::vector<Extent> extents;
+    REQUIRE_OK(disk->map(GuestOffset(4096), 4096, extents));
+    std::vector<std::byte> to(8192);
+    const auto of = [&](uint64_t at_guest, uint64_t bytes) {
+      return disk->read_extent(extents[0], GuestOffset(at_guest),
+                               std::span(to).first(static_cast<size_t>(bytes)));
+    };
+    REQUIRE_FAILS_WITH(of(4096, 8192), "8192 bytes from 0x1000 on are more than it holds");
+    REQUIRE_FAILS_WITH(of(4096, 4097), "more than it holds");
+    REQUIRE_FAILS_WITH(of(8191, 2), "more than it holds");
+    REQUIRE_OK(of(8191, 1));
+  }
   SECTION("the file ends with the stream, inside its last sector") {
     image.bytes.resize(at + length);
     whole(*image.disk());
