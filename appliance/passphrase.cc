@@ -20,7 +20,7 @@ std::string mapping_name(size_t index) {
 }
 
 // For a shell, whatever is in it.
-std::string quoted(std::string_view text) {
+std::string shell_word(std::string_view text) {
   std::string result = "'";
   for (const char c : text) {
     if (c == '\'')
@@ -37,7 +37,7 @@ Result<void> allow_discards(const Appliance& it, const std::string& mapping,
   // Where the key is kept by the kernel none is asked for, and none is read.
   const std::string command =
       fmt::format("printf %s {} | cryptsetup refresh --allow-discards --key-file - {} 2>&1",
-                  quoted(passphrase.text), quoted(mapping));
+                  shell_word(passphrase.text), shell_word(mapping));
   const char* const words[] = {command.c_str(), nullptr};
   RETURN_IF_ERROR(it.text(guestfs_debug(it.handle(), "sh", const_cast<char* const*>(words)),
                           "cryptsetup refresh"));

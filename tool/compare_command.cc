@@ -26,7 +26,7 @@ namespace {
 
 constexpr size_t kPrintAt = 64 << 10;
 
-std::string quoted(const std::string& text) {
+std::string json_string(const std::string& text) {
   return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
@@ -38,7 +38,7 @@ class JsonReport final : public Comparison::Observer {
     text_ = fmt::format(
         "{{\n    \"a\": {{\"name\": {}, \"virtual-size\": {}}},\n"
         "    \"b\": {{\"name\": {}, \"virtual-size\": {}}},\n    \"differences\": [",
-        quoted(a.name()), a.size(), quoted(b.name()), b.size());
+        json_string(a.name()), a.size(), json_string(b.name()), b.size());
   }
 
   void differ(const Comparison::Range& range) override {
@@ -68,7 +68,7 @@ class JsonReport final : public Comparison::Observer {
           "    \"compared-bytes\": {},\n    \"seconds\": {:.3f}\n}}\n",
           summary->ranges, summary->differing, summary->compared, summary->elapsed.count());
     } else {
-      text_ += fmt::format(",\n    \"error\": {}\n}}\n", quoted(summary.error().message()));
+      text_ += fmt::format(",\n    \"error\": {}\n}}\n", json_string(summary.error().message()));
     }
     RETURN_IF_ERROR(std::move(printed_));
     return console_.print(text_);
