@@ -5,11 +5,11 @@
 #include <optional>
 #include <string>
 
-#include "copy/file_holes.h"
 #include "copy/overlay_map.h"
 #include "copy/source.h"
 #include "qcow2/chain.h"
 #include "qcow2/disk.h"
+#include "qcow2/file_holes.h"
 
 namespace copy {
 
@@ -58,7 +58,7 @@ class LocalSource final : public Source {
   std::shared_ptr<qcow2::Losses> losses_;
   std::optional<OverlayMap> overlay_;
   std::optional<qcow2::FileStorage::Identity> kept_;  // the backing file that a copy keeps
-  FileHoles holes_;
+  qcow2::FileHoles holes_;
 };
 
 }  // namespace copy

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,8 @@ namespace {
 
 // nbdkit's own limit on a read.
 constexpr uint64_t kMaxRequest = 64 << 20;
+// How much of the layer below one question for its extents is about.
+constexpr uint64_t kMostExtents = 1 << 30;
 
 thread_local nbdkit_next* current = nullptr;
 
@@ -90,8 +93,37 @@ Result<void> NextStorage::resize(uint64_t /*size*/) {
   return qcow2::fail(Error::system(EROFS, name_));
 }
 
-Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
-  return Run{limit, true};
+Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset at, uint64_t limit) const {
+  const uint64_t most = std::min(kMostExtents, shape_.size - std::min(shape_.size, at.value()));
+  const uint64_t count = std::min(limit, most) / shape_.minimum * shape_.minimum;
+  if (count == 0 || at.value() % shape_.minimum != 0 || !current ||
+      current->can_extents(current) != 1)
+    return Run{limit, true};
+  const auto failed = [&](int errnum) {
+    return qcow2::fail(
+        Error::system(errnum, fmt::format("{}: extents at {:#x}", name_, at.value())));
+  };
+  const std::unique_ptr<nbdkit_extents, void (*)(nbdkit_extents*)> list(
+      nbdkit_extents_new(at.value(), at.value() + count), nbdkit_extents_free);
+  if (!list) return failed(errno);
+  int err = 0;
+  if (current->extents(current, static_cast<uint32_t>(count), at.value(), 0, list.get(), &err) ==
+      -1)
+    return failed(err);
+  // It covers a first part of what was asked for, at least.
+  Run run{0, true};
+  for (size_t i = 0; i < nbdkit_extents_count(list.get()) && run.length < count; ++i) {
+    const nbdkit_extent extent = nbdkit_get_extent(list.get(), i);
+    const bool data = (extent.type & NBDKIT_EXTENT_ZERO) == 0;
+    if (i == 0)
+      run.data = data;
+    else if (data != run.data)
+      break;
+    run.length += extent.length;
+  }
+  if (run.length == 0) return Run{limit, true};
+  run.length = std::min(run.length, limit);
+  return run;
 }
 
 }  // namespace filters

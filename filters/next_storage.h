@@ -51,7 +51,8 @@ class NextStorage final : public qcow2::Storage {
   qcow2::Result<void> flush() override;
   qcow2::Result<uint64_t> size() const override { return shape_.size; }
   qcow2::Result<void> resize(uint64_t size) override;
-  // Always data.  The engine asks for raw images alone, never for a QCOW2 one.
+  // What the layer below says of its extents; all is data if it does not say, or at an odd offset
+  // of a layer that wants its requests aligned.
   qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
 
  private:

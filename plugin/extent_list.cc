@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "qcow2/file_holes.h"
+
 namespace plugin {
 
 using qcow2::Extent;
@@ -20,6 +22,10 @@ constexpr size_t kMost = 32768;
 // Map entries of all layers that are looked at for one request.  They may all be one extent, and
 // 4 GiB of 512-byte clusters have 8 million of them in each layer.
 constexpr uint64_t kMostEntries = uint64_t{1} << 20;
+
+// Questions about holes of the files that are asked for one request.  A map of clusters that were
+// preallocated may need one for each, and a filter sends them over a network.
+constexpr uint64_t kMostQuestions = 1024;
 
 // How much of the disk has no more map entries than that, in all layers together; bytes.
 uint64_t longest_look(const qcow2::Disk& disk) {
@@ -53,9 +59,12 @@ qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint
   // The map of what lies behind the first extent would be work for nothing.
   const size_t most = one ? 1 : kBatch;
   size_t seen = 0;
-  for (uint64_t at = offset; at < end && seen < kMost; at = batch.back().end().value()) {
+  qcow2::FileHoles holes;
+  for (uint64_t at = offset; at < end && seen < kMost && holes.questions() < kMostQuestions;
+       at = batch.back().end().value()) {
     batch.clear();
     RETURN_IF_ERROR(disk.map(GuestOffset(at), end - at, batch, most));
+    RETURN_IF_ERROR(holes.split(disk, batch, 0, 2 * most));
     seen += batch.size();
     for (const Extent& extent : batch) {
       const uint32_t type = type_of(extent);

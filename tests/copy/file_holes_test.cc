@@ -1,4 +1,4 @@
-#include "copy/file_holes.h"
+#include "qcow2/file_holes.h"
 
 #include "copy/local_source.h"
 #include "tests/catch_text.h"
@@ -6,10 +6,10 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-using copy::FileHoles;
 using copy::LocalSource;
 using qcow2::Extent;
 using qcow2::ExtentKind;
+using qcow2::FileHoles;
 using qcow2::GuestOffset;
 using support::run_ok;
 

@@ -10,6 +10,25 @@
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 
+// nbdkit's own list of extents, as far as the filter uses it; in a server it is nbdkit's.
+struct nbdkit_extents {
+  std::vector<nbdkit_extent> list;
+};
+extern "C" {
+nbdkit_extents* nbdkit_extents_new(uint64_t /*start*/, uint64_t /*end*/) {
+  return new nbdkit_extents;
+}
+void nbdkit_extents_free(nbdkit_extents* extents) {
+  delete extents;
+}
+size_t nbdkit_extents_count(const nbdkit_extents* extents) {
+  return extents->list.size();
+}
+nbdkit_extent nbdkit_get_extent(const nbdkit_extents* extents, size_t index) {
+  return extents->list[index];
+}
+}
+
 namespace {
 
 using filters::NextStorage;
@@ -58,6 +77,45 @@ std::vector<std::byte> part(const Layer& layer, uint64_t at, uint64_t length) {
 }
 
 }  // namespace
+
+TEST_CASE("holes are what the layer says that they are", "[next-storage]") {
+  Layer layer = make_layer(1 << 20, 512);
+  const NextStorage storage("it", layer.shape);
+  const NextStorage::Through through(&layer.ops);
+  static int can = 1;
+  layer.ops.can_extents = [](nbdkit_next*) { return can; };
+  // 64 KiB of zeros in two pieces, data, and no word of the rest.
+  layer.ops.extents = [](nbdkit_next*, uint32_t count, uint64_t offset, uint32_t,
+                         nbdkit_extents* to, int* err) {
+    if (offset >= 512 << 10) {
+      *err = EIO;
+      return -1;
+    }
+    constexpr uint64_t kEnds[] = {32 << 10, 64 << 10, 96 << 10};
+    for (const uint64_t end : kEnds)
+      if (offset < end && count > 0)
+        to->list.push_back({std::max(offset, end - (32 << 10)),
+                            end - std::max(offset, end - (32 << 10)),
+                            end == 96 << 10 ? 0u : NBDKIT_EXTENT_ZERO | NBDKIT_EXTENT_HOLE});
+    return 0;
+  };
+  const auto run = [&](uint64_t at, uint64_t limit) {
+    const auto got = storage.run_at(HostOffset(at), limit);
+    REQUIRE(got);
+    return std::pair(got->data, got->length);
+  };
+  CHECK(run(0, 1 << 20) == std::pair(false, uint64_t{64 << 10}));
+  CHECK(run(0, 1 << 10) == std::pair(false, uint64_t{1 << 10}));
+  CHECK(run(16 << 10, 1 << 20) == std::pair(false, uint64_t{48 << 10}));
+  CHECK(run(64 << 10, 1 << 20) == std::pair(true, uint64_t{32 << 10}));
+  CHECK(run(96 << 10, 4096) == std::pair(true, uint64_t{4096}));
+  // An odd place, one past the end, and a layer that does not say.
+  CHECK(run(100, 4096) == std::pair(true, uint64_t{4096}));
+  CHECK(run(2 << 20, 4096) == std::pair(true, uint64_t{4096}));
+  CHECK_FALSE(storage.run_at(HostOffset(512 << 10), 4096));
+  can = 0;
+  CHECK(run(0, 4096) == std::pair(true, uint64_t{4096}));
+}
 
 TEST_CASE("a read longer than nbdkit allows is split", "[next-storage]") {
   Layer layer = make_layer((64 << 20) + 5);

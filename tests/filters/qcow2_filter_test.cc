@@ -137,6 +137,25 @@ std::string read_at_once(const NbdServer& server, const std::string& raw, unsign
 
 }  // namespace
 
+TEST_CASE("preallocated clusters that are holes below are zeros above", "[qcow2-filter]") {
+  const TempDirectory folder;
+  const std::string image = folder / "image.qcow2";
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, "1G"});
+  support::run_ok({"qemu-io", "-c", "write -q -P 1 512M 1M", image});
+  const auto data_bytes = [](const NbdServer& server) {
+    const NbdClient client(server.socket(), "");
+    uint64_t bytes = 0;
+    for (const auto& it : client.block_status(0, client.size())) bytes += it.zero ? 0 : it.length;
+    return bytes;
+  };
+  const uint64_t data = data_bytes(serve({"file", image}));
+  CHECK(data >= 1 << 20);
+  CHECK(data <= 2 << 20);
+  // Of a layer that does not tell, all of it may be data.
+  CHECK(data_bytes(serve({"--filter=noextents", "file", image})) == uint64_t{1} << 30);
+}
+
 TEST_CASE("random images, over file and curl", "[qcow2-filter]") {
   const uint64_t count = support::iterations(14);
   for (uint64_t i = 0; i < count; ++i) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "qcow2/file_holes.h"
 #include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
@@ -41,7 +42,8 @@ std::string same_status_complaint(const std::vector<NbdClient::Status>& extents,
   auto it = map.begin();
   for (const NbdClient::Status& status : extents) {
     for (; it != map.end() && it->guest.value() < status.at + status.length; ++it) {
-      const bool hole = it->reads_as_zero() && !it->preallocated;
+      const bool hole = it->kind == qcow2::ExtentKind::kUnallocated ||
+                        (it->kind == qcow2::ExtentKind::kZero && !it->preallocated);
       if (it->reads_as_zero() != status.zero || hole != status.hole)
         return fmt::format("[{}, +{}) hole {} zero {}, but the map has a kind {} from {} on",
                            status.at, status.length, status.hole, status.zero,
@@ -78,6 +80,7 @@ void check_export(const NbdServer& server, const std::string& name, const qcow2:
   CHECK(status_complaint(status, 0, truth.size(), truth) == "");
   std::vector<qcow2::Extent> map;
   REQUIRE(disk.map(qcow2::GuestOffset(0), disk.size(), map));
+  REQUIRE(qcow2::FileHoles().split(disk, map, 0, SIZE_MAX));
   CHECK(same_status_complaint(status, map) == "");
 
   for (unsigned i = 0; i < 8; ++i) {

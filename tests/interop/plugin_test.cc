@@ -30,7 +30,28 @@ std::string plugin() {
   return path;
 }
 
+// Bytes that are not said to be zero.
+uint64_t data_bytes(const NbdServer& server) {
+  const NbdClient client(server.socket(), "");
+  uint64_t bytes = 0;
+  for (const auto& it : client.block_status(0, client.size())) bytes += it.zero ? 0 : it.length;
+  return bytes;
+}
+
 }  // namespace
+
+TEST_CASE("preallocated clusters that are holes of the file are zeros for clients", "[plugin]") {
+  const TempDirectory folder;
+  const std::string image = folder / "image.qcow2";
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, "1G"});
+  support::run_ok({"qemu-io", "-c", "write -q -P 1 512M 1M", image});
+  CHECK(data_bytes(NbdServer::qemu_nbd({"-f", "qcow2", image})) <= 2 << 20);
+  const uint64_t ours = data_bytes(NbdServer::nbdkit({"-r", plugin(), "file=" + image}));
+  CHECK(ours >= 1 << 20);
+  CHECK(ours <= 2 << 20);
+  CHECK(data_bytes(NbdServer::nbdkit({plugin(), "file=" + image})) == ours);
+}
 
 TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
   const uint64_t count = support::iterations(16);

@@ -11,17 +11,20 @@
 #include "qcow2/extent.h"
 #include "qcow2/result.h"
 
-namespace copy {
+namespace qcow2 {
 
 class FileHoles {
  public:
   // Holes that are shorter are read like data: extents should not become too many.  Bytes.
   static constexpr uint64_t kShortest = 64 << 10;
 
+  // Questions to storages so far, each of which may be a system call or a trip to a server.
+  uint64_t questions() const { return questions_; }
+
   // Of the extents of `disk` from `first` on, makes those kZero, or the parts of them, that are
   // holes.  What would be more than `max_extents` in all goes: `extents` covers a first part then.
-  qcow2::Result<void> split(const qcow2::Disk& disk, std::vector<qcow2::Extent>& extents,
-                            size_t first, size_t max_extents);
+  Result<void> split(const Disk& disk, std::vector<Extent>& extents, size_t first,
+                     size_t max_extents);
 
  private:
   // What is known of the file of one layer: [begin, end) holds data.
@@ -33,10 +36,11 @@ class FileHoles {
     uint64_t length;
     bool data;
   };
-  qcow2::Result<Run> run_at(const qcow2::Storage& storage, Known& known, uint64_t at,
-                            uint64_t limit, uint64_t cluster_size);
+  Result<Run> run_at(const Storage& storage, Known& known, uint64_t at, uint64_t limit,
+                     uint64_t cluster_size);
 
   std::vector<Known> known_;  // by depth
+  uint64_t questions_ = 0;
 };
 
-}  // namespace copy
+}  // namespace qcow2

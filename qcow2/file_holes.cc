@@ -1,22 +1,18 @@
-#include "copy/file_holes.h"
+#include "qcow2/file_holes.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace copy {
-
-using qcow2::Extent;
-using qcow2::ExtentKind;
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace qcow2 {
 
 // Where data is, one question is asked for all of it: images have more extents than their files.
-Result<FileHoles::Run> FileHoles::run_at(const qcow2::Storage& storage, Known& known, uint64_t at,
+Result<FileHoles::Run> FileHoles::run_at(const Storage& storage, Known& known, uint64_t at,
                                          uint64_t limit, uint64_t cluster_size) {
   if (at >= known.begin && at < known.end) return Run{std::min(limit, known.end - at), true};
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());
   // Behind the end: the read will tell what is wrong.
   if (at >= size) return Run{limit, true};
+  ++questions_;
   ASSIGN_OR_RETURN(const auto run, storage.run_at(HostOffset(at), size - at));
   if (run.data) known = {at, at + run.length};
   // The file may end inside its last cluster.  A cluster past that is missing.
@@ -26,13 +22,13 @@ Result<FileHoles::Run> FileHoles::run_at(const qcow2::Storage& storage, Known& k
   return Run{std::min(limit, stop - at), run.data};
 }
 
-Result<void> FileHoles::split(const qcow2::Disk& disk, std::vector<Extent>& extents, size_t first,
+Result<void> FileHoles::split(const Disk& disk, std::vector<Extent>& extents, size_t first,
                               size_t max_extents) {
   known_.resize(disk.layers().size());
   std::vector<Extent> all;
   for (size_t i = first; i < extents.size() && first + all.size() < max_extents; ++i) {
     Extent rest = extents[i];
-    const qcow2::Storage* const storage =
+    const Storage* const storage =
         rest.kind == ExtentKind::kData ? disk.layers()[rest.depth]->cluster_storage() : nullptr;
     const auto compression = disk.layers()[rest.depth]->compression();
     const uint64_t cluster_size = compression ? compression->cluster_size : 1;
@@ -46,7 +42,7 @@ Result<void> FileHoles::split(const qcow2::Disk& disk, std::vector<Extent>& exte
       rest.guest += run.length;
       rest.host += run.length;
       rest.length -= run.length;
-      if (all.empty() || !qcow2::join(all.back(), part)) all.push_back(part);
+      if (all.empty() || !join(all.back(), part)) all.push_back(part);
     }
     if (!storage) all.push_back(rest);
   }
@@ -55,4 +51,4 @@ Result<void> FileHoles::split(const qcow2::Disk& disk, std::vector<Extent>& exte
   return {};
 }
 
-}  // namespace copy
+}  // namespace qcow2
