@@ -336,7 +336,7 @@ Pipeline::Options Job::plan() const {
 Result<std::vector<std::byte>> Job::first_pass() {
   DryStorage dry(worker_.geometry.cluster_size());
   const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
-                               qcow2::Builder::Gaps::kZero};
+                               qcow2::Builder::Gaps::kZero, true};
   ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(dry, nullptr, how));
   progress_.begin(Phase::kLayout);
   Pipeline pipeline(source_->get(), *sink, progress_, stop_, plan());
@@ -532,7 +532,8 @@ Result<CopySummary> Job::run() {
 Result<uint64_t> Job::dry_run() {
   DryStorage out(0);
   DryStorage data(0);
-  const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff};
+  const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
+                               qcow2::Builder::Gaps::kLeave, true};
   ASSIGN_OR_RETURN(const auto sink,
                    Qcow2Sink::create(out, build_.data_file.empty() ? nullptr : &data, how));
   RETURN_IF_ERROR(run_pipeline(*sink));
@@ -558,7 +559,8 @@ Result<void> Job::measure_as_qemu(Measurement& measured) {
     ASSIGN_OR_RETURN(data, qemu_data_clusters(*source_, geometry, stop_));
   }
   measured.qemu = qemu_measure(build, options_.image.preallocation, data);
-  if (!source_->local() || !source_->local()->chain().image()) return {};
+  // Version 2 has none.
+  if (!source_->local() || !source_->local()->chain().image() || build.version < 3) return {};
   const auto& chain = source_->local()->chain();
   ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),
                                                   source_->get().size(), geometry.cluster_size()));

@@ -51,9 +51,9 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, boo
     DryStorage out(0);
     DryStorage data(0);
     const bool preallocate = options.image.preallocation != Preallocation::kOff;
-    ASSIGN_OR_RETURN(
-        const auto sink,
-        Qcow2Sink::create(out, build.data_file.empty() ? nullptr : &data, {build, preallocate}));
+    ASSIGN_OR_RETURN(const auto sink,
+                     Qcow2Sink::create(out, build.data_file.empty() ? nullptr : &data,
+                                       {build, preallocate, qcow2::Builder::Gaps::kLeave, true}));
     RETURN_IF_ERROR(sink->finish());
     ASSIGN_OR_RETURN(measured.file_size, out.size());
     measured.cluster_size = build.geometry().cluster_size();

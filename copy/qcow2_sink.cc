@@ -18,6 +18,7 @@ Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2:
 }
 
 Result<void> Qcow2Sink::preallocate(qcow2::ClusterIndex first, qcow2::ClusterIndex end) {
+  if (options_.dry) return builder_->skip_preallocated(first, end - first);
   while (first < end) {
     ASSIGN_OR_RETURN(const auto placed, builder_->place_preallocated(first, end - first));
     first += placed.clusters;

@@ -16,6 +16,9 @@ class Qcow2Sink final : public Sink {
     // Clusters without data get a place in the file, too.
     bool preallocate = false;
     qcow2::Builder::Gaps gaps = qcow2::Builder::Gaps::kLeave;
+    // Only the header and the length of the file are of use: what is preallocated is not counted
+    // cluster by cluster.
+    bool dry = false;
   };
 
   // `out`, and `data` (where guest data goes if the options name an external data file, else

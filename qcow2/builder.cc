@@ -65,6 +65,7 @@ class Builder::Impl {
   Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
   Result<void> place_zero(ClusterIndex first, uint64_t clusters);
   Result<Placement> place_preallocated(ClusterIndex first, uint64_t clusters);
+  Result<void> skip_preallocated(ClusterIndex first, uint64_t clusters);
   Result<void> shrink_to(uint64_t size);
   Result<void> finish();
 
@@ -93,6 +94,7 @@ class Builder::Impl {
   Result<void> leave_gap(uint64_t begin);
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
+  Result<Placement> take_run(ClusterIndex first, uint64_t clusters);
   void set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length);
   Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
   Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
@@ -255,9 +257,8 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
   return {};
 }
 
-// Plain clusters, whose entries have these flags and this bitmap.
-Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clusters,
-                                                uint64_t flags, uint64_t bitmap) {
+// The place of plain clusters that have one L2 table and lie in one range.
+Result<Builder::Placement> Builder::Impl::take_run(ClusterIndex first, uint64_t clusters) {
   RETURN_IF_ERROR(begin(first, clusters));
   uint64_t placed = std::min(clusters, geometry_.l2_entries() - geometry_.l2_index(first));
   HostOffset host(geometry_.start_of(first).value());
@@ -265,13 +266,34 @@ Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clu
     ASSIGN_OR_RETURN(const uint64_t start, new_cluster());
     placed = std::min(placed, reserved() - start);
     next_ = start + placed;
-    for (uint64_t i = 0; i < placed; ++i) count(start + i);
     host = geometry_.start_of(HostCluster(start));
   }
-  for (uint64_t i = 0; i < placed; ++i)
-    set_entry(first + i, (host + i * geometry_.cluster_size()).value() | flags, bitmap);
   next_guest_ = first.value() + placed;
   return Placement{host, placed};
+}
+
+// Plain clusters, whose entries have these flags and this bitmap.
+Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clusters,
+                                                uint64_t flags, uint64_t bitmap) {
+  ASSIGN_OR_RETURN(const Placement run, take_run(first, clusters));
+  if (options_.data_file.empty()) {
+    const uint64_t start = geometry_.host_cluster_of(run.host).value();
+    for (uint64_t i = 0; i < run.clusters; ++i) count(start + i);
+  }
+  for (uint64_t i = 0; i < run.clusters; ++i)
+    set_entry(first + i, (run.host + i * geometry_.cluster_size()).value() | flags, bitmap);
+  return run;
+}
+
+Result<void> Builder::Impl::skip_preallocated(ClusterIndex first, uint64_t clusters) {
+  while (clusters > 0) {
+    ASSIGN_OR_RETURN(const Placement run, take_run(first, clusters));
+    l2_used_ = true;
+    counts_.preallocated_clusters += run.clusters;
+    first += run.clusters;
+    clusters -= run.clusters;
+  }
+  return {};
 }
 
 Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_t clusters) {
@@ -452,6 +474,10 @@ Result<void> Builder::place_zero(ClusterIndex first, uint64_t clusters) {
 
 Result<Builder::Placement> Builder::place_preallocated(ClusterIndex first, uint64_t clusters) {
   return impl_->place_preallocated(first, clusters);
+}
+
+Result<void> Builder::skip_preallocated(ClusterIndex first, uint64_t clusters) {
+  return impl_->skip_preallocated(first, clusters);
 }
 
 Result<void> Builder::shrink_to(uint64_t size) {

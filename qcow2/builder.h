@@ -80,6 +80,10 @@ class Builder {
   // whoever writes to the disk finds it there.
   Result<Placement> place_preallocated(ClusterIndex first, uint64_t clusters);
 
+  // The same in a dry run, of which only the length of the file is of use: leaves entries and
+  // counts of these clusters out, and so takes a step for each table rather than for each cluster.
+  Result<void> skip_preallocated(ClusterIndex first, uint64_t clusters);
+
   // The disk turns out to be smaller than was said at first.  All that was placed lies within it.
   Result<void> shrink_to(uint64_t size);
 

@@ -138,8 +138,9 @@ Result<int> MeasureCommand::run(const Console& console) {
   if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
   options_.copy.trust = trust_.trust();
   warn_of_left_out(console, options_.copy.trust, {source_});
-  // As qemu-img, to which no format is a raw one; it knows no layout without a format.
-  options_.qemu_raw = !options_.copy.format && !layout_.given();
+  // In JSON as qemu-img, to which no format is a raw one; it knows no layout without a format.
+  // People read of one image in all lines.
+  options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.settle(options_.copy));

@@ -58,7 +58,7 @@ std::string measure_report(const Measurement& measured) {
   std::string text = fmt::format("required size: {}\nfully allocated size: {}\n",
                                  measured.qemu.required, measured.qemu.fully_allocated);
   if (measured.bitmaps) text += fmt::format("bitmaps size: {}\n", *measured.bitmaps);
-  // The lines above need not be about the same image: see copy/measurement.h.
+  // The lines above are about QEMU's defaults for what is not given: see copy/measurement.h.
   const std::string kind =
       measured.cluster_size == 0
           ? std::string("as raw")

@@ -464,6 +464,48 @@ TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]"
                      "written.qcow2: compressed data at 0x2000000000000");
 }
 
+TEST_CASE("a dry run counts what is preallocated without a step for each cluster", "[builder]") {
+  const auto length = [](const BuildOptions& options, bool dry, uint64_t first) {
+    MemoryStorage storage("dry");
+    const auto builder = Builder::create(storage, options);
+    REQUIRE_OK(builder);
+    uint64_t at = 0;
+    // Something else stands before and behind.
+    for (; at < first; ++at) REQUIRE_OK((*builder)->place_compressed(ClusterIndex(at), 300));
+    const uint64_t end = (options.size >> options.cluster_bits) - first;
+    if (dry && at < end) {
+      REQUIRE_OK((*builder)->skip_preallocated(ClusterIndex(at), end - at));
+      at = end;
+    }
+    while (at < end) {
+      const auto placed = (*builder)->place_preallocated(ClusterIndex(at), end - at);
+      REQUIRE_OK(placed);
+      at += placed->clusters;
+    }
+    for (; at < end + first; ++at) REQUIRE_OK((*builder)->place_data(ClusterIndex(at), 1));
+    REQUIRE_OK((*builder)->finish());
+    return std::pair((*builder)->counts().file_size, (*builder)->counts().preallocated_clusters);
+  };
+  for (const unsigned bits : {9u, 12u})
+    for (const unsigned order : {0u, 4u, 6u})
+      for (const uint64_t clusters : {2, 63, 64, 65, 511, 512, 4000, 4096, 33000})
+        for (const uint64_t first : {0, 1}) {
+          BuildOptions options;
+          options.cluster_bits = bits;
+          options.refcount_order = order;
+          options.size = clusters << bits;
+          CAPTURE(bits, order, clusters, first);
+          CHECK(length(options, true, first) == length(options, false, first));
+        }
+  BuildOptions options;
+  options.cluster_bits = 14;
+  options.extended_l2 = true;
+  options.size = uint64_t{3000} << 14;
+  CHECK(length(options, true, 0) == length(options, false, 0));
+  options.data_file = "data";
+  CHECK(length(options, true, 0) == length(options, false, 0));
+}
+
 TEST_CASE("what is preallocated reads as zeros, whatever was in its place", "[builder]") {
   BuildOptions options = small_options();
   SECTION("version 2") {
