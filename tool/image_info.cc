@@ -70,6 +70,7 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
   info.filename = path;
   ASSIGN_OR_RETURN(info.file_length, file->size());
   ASSIGN_OR_RETURN(info.disk_size, file->blocks());
+  info.block_device = file->is_block_device();
   if (options.format)
     info.format = *options.format;
   else {

@@ -23,6 +23,7 @@ struct ImageInfo {
   // Nothing: a server has it.
   std::optional<uint64_t> file_length;  // bytes
   std::optional<uint64_t> disk_size;    // bytes of blocks that this file takes
+  bool block_device = false;
   // Of a qcow2 image alone:
   std::optional<qcow2::Header> header;
   std::vector<qcow2::Snapshot> snapshots;

@@ -237,6 +237,20 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
 
 namespace {
 
+// The file that the image lies in, as QEMU 8.0 and later tell of it.
+ordered_json file_json(const ImageInfo& info) {
+  const uint64_t sector = qcow2::Geometry::kSectorSize;
+  ordered_json json;
+  json["children"] = ordered_json::array();
+  json["virtual-size"] = (*info.file_length + sector - 1) / sector * sector;
+  json["filename"] = info.filename;
+  json["format"] = info.block_device ? "host_device" : "file";
+  if (info.disk_size) json["actual-size"] = *info.disk_size;
+  json["format-specific"] = {{"type", "file"}, {"data", ordered_json::object()}};
+  json["dirty-flag"] = false;
+  return json;
+}
+
 ordered_json info_json(const ImageInfo& info) {
   ordered_json json;
   json["filename"] = info.filename;
@@ -267,6 +281,8 @@ ordered_json info_json(const ImageInfo& info) {
   }
   for (const auto* list : {&info.missing, &info.damages})
     for (const std::string& it : *list) json["missing"].push_back(it);
+  // Last: scripts that take the first "virtual-size" in the text get that of the disk.
+  if (info.file_length) json["children"].push_back({{"name", "file"}, {"info", file_json(info)}});
   return json;
 }
 

@@ -122,12 +122,16 @@ TEST_CASE("info says in JSON what qemu-img says", "[info]") {
   const Images images;
   for (const std::string& name : images.names()) {
     CAPTURE(name);
-    const json expected = qemu_info(images.path(name));
+    json expected = qemu_info(images.path(name));
     const json got = our_info(images.path(name));
+    // From QEMU 8.0 on; files that an image refers to are not opened here.
+    if (expected.contains("children") && expected["children"].size() != 1)
+      expected.erase("children");
     check_superset(expected, got, "");
     // And little that qemu-img does not say.
     auto more = keys(got);
     for (const auto& key : keys(expected)) more.erase(key);
+    more.erase("children");
     const std::set<std::string> ours = {"features", "file-length", "fragmentation", "space"};
     CHECK(more == (expected["format"] == "raw" ? std::set<std::string>{"file-length"} : ours));
     if (got.contains("format-specific"))
@@ -153,6 +157,26 @@ TEST_CASE("info says to a person what qemu-img says", "[info]") {
       if (line == "Snapshot list:") in_snapshots = true;
     }
   }
+}
+
+TEST_CASE("info tells of the file beneath the image, as QEMU 8 does", "[info]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "disk.raw";
+  support::write_file(path, std::string(1000, 'x'));
+  const json info = json::parse(run_tool({"info", "--output=json", path}).out);
+  // The form of QEMU 8.0: github.com/vagrant-libvirt/vagrant-libvirt/issues/1746 shows it.
+  const json expected = {{"children", json::array()},
+                         {"virtual-size", 1024},
+                         {"filename", path},
+                         {"format", "file"},
+                         {"actual-size", info["actual-size"]},
+                         {"format-specific", {{"type", "file"}, {"data", json::object()}}},
+                         {"dirty-flag", false}};
+  REQUIRE(info["children"].size() == 1);
+  CHECK(info["children"][0] == json({{"name", "file"}, {"info", expected}}));
+  const json server =
+      json::parse(run_tool({"info", "--output=json", "[", "nbdkit", "null", "1M", "]"}).out);
+  CHECK(!server.contains("children"));
 }
 
 TEST_CASE("info lists snapshots in columns", "[info]") {
