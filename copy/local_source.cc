@@ -33,6 +33,9 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   how.cache_size = kCacheSize;
   if (options.salvage) how.losses = std::make_shared<qcow2::Losses>();
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
+  if (chain.image())
+    chain.image()->cache()->raise_limit(chain.disk().layers().size() *
+                                        qcow2::TableCache::kLookUpSize);
   qcow2::Disk disk = chain.disk();
   if (!options.snapshot.empty()) {
     ASSIGN_OR_RETURN(disk, chain.snapshot(options.snapshot));

@@ -6,7 +6,6 @@
 
 #include "plugin/snapshot_exports.h"
 #include "qcow2/header.h"
-#include "qcow2/table_cache.h"
 
 namespace filters {
 
@@ -26,8 +25,8 @@ Error out_of_reach(const std::string& image, const char* what, const std::string
 
 }  // namespace
 
-Result<std::shared_ptr<DecodedImage>> DecodedImage::open(std::shared_ptr<qcow2::Storage> storage,
-                                                         uint64_t cache_size) {
+Result<std::shared_ptr<DecodedImage>> DecodedImage::open(
+    std::shared_ptr<qcow2::Storage> storage, std::shared_ptr<qcow2::TableCache> tables) {
   const std::string& name = storage->name();
   ASSIGN_OR_RETURN(qcow2::Header header, with_context(qcow2::Header::read(*storage), name));
   if (!header.backing_file.empty())
@@ -35,7 +34,7 @@ Result<std::shared_ptr<DecodedImage>> DecodedImage::open(std::shared_ptr<qcow2::
   if (header.has_data_file())
     return qcow2::fail(out_of_reach(name, "external data file", header.data_file().value_or("")));
   ASSIGN_OR_RETURN(auto image, qcow2::Image::open(std::move(storage), std::move(header), nullptr,
-                                                  std::make_shared<qcow2::TableCache>(cache_size)));
+                                                  std::move(tables)));
   return std::shared_ptr<DecodedImage>(new DecodedImage(std::move(image)));
 }
 

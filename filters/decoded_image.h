@@ -14,11 +14,11 @@
 #include "qcow2/result.h"
 #include "qcow2/snapshot_table.h"
 #include "qcow2/storage.h"
+#include "qcow2/table_cache.h"
 
 namespace filters {
 
-// Thread-safe.  Holds at most `cache_size` bytes of L2 tables, and the L1 tables of those disks
-// that somebody reads.
+// Thread-safe.
 class DecodedImage {
  public:
   struct Disk {
@@ -28,8 +28,9 @@ class DecodedImage {
 
   // An image that has a backing file or an external data file is an error: names lead nowhere below
   // a plugin.
-  static qcow2::Result<std::shared_ptr<DecodedImage>> open(std::shared_ptr<qcow2::Storage> storage,
-                                                           uint64_t cache_size);
+  // `tables` holds its L1 and L2 tables, and may hold those of others, too.
+  static qcow2::Result<std::shared_ptr<DecodedImage>> open(
+      std::shared_ptr<qcow2::Storage> storage, std::shared_ptr<qcow2::TableCache> tables);
 
   const std::vector<qcow2::Snapshot>& snapshots() const { return image_->snapshots(); }
   // The size of a read that does no work twice, bytes.

@@ -22,6 +22,7 @@
 #include "plugin/extent_list.h"
 #include "plugin/snapshot_exports.h"
 #include "qcow2/printable.h"
+#include "qcow2/table_cache.h"
 
 namespace {
 
@@ -38,7 +39,7 @@ constexpr uint32_t kMaxRequest = 64 << 20;
 constexpr int64_t kMinCacheSize = 64 << 10;
 
 std::optional<std::string> main_snapshot;  // what is shown unless the export's name says it
-uint64_t cache_size = 32 << 20;            // bytes, for each image
+uint64_t cache_size = 32 << 20;            // bytes, for all images together
 
 // Which layer below (this filter may be there twice), its export, and the size of that: one that
 // has another size than before is another image by now.
@@ -85,6 +86,13 @@ ExportName parse_export(std::string_view name) {
   return {std::string(name.substr(0, at)), std::string(name.substr(at + separator.size()))};
 }
 
+// Shared by all images: connections may be many, and each may have an image of its own.  Tables of
+// different images do not mix.
+const std::shared_ptr<qcow2::TableCache>& tables() {
+  static const auto cache = std::make_shared<qcow2::TableCache>(cache_size);
+  return cache;
+}
+
 // The image that `next` gives for this export of the layer below, which must be prepared.
 Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_backend* backend,
                                                const std::string& below) {
@@ -102,7 +110,7 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_b
   shape.maximum = block->maximum;
   const auto open = [&] {
     const NextStorage::Through through(next);
-    return DecodedImage::open(std::make_shared<NextStorage>(name, shape), cache_size);
+    return DecodedImage::open(std::make_shared<NextStorage>(name, shape), tables());
   };
   // A layer that does not promise that all connections see one and the same may show each its own:
   // no table that came through one of them must tell where another one's data are.

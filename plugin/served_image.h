@@ -38,8 +38,7 @@ class ServedImage {
   // its description tells, and none stands twice.
   const std::vector<Export>& exports() const { return exports_; }
 
-  // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.  All who read
-  // the same snapshot at one time share its L1 table.
+  // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.
   qcow2::Result<std::shared_ptr<ServedDisk>> disk(std::string_view export_name) const;
 
   // Makes `disk` writable, if it can be; from then on it is.  What stands in the way for good (a

@@ -228,6 +228,11 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   while (next) {
     const Backing current = std::move(*next);
     next.reset();
+    if (chain.layers_.size() == kMostLayers)
+      return fail(Error::unsupported(
+          fmt::format("{} '{}': the backing chain of {} has more than {} images: shorten it first "
+                      "(virt-compact flatten, qemu-img rebase)",
+                      current.context, current.path, path, kMostLayers)));
     auto opened = open_layer(current, seen, cache, names, options);
     if (!opened) {
       Error error = std::move(opened).error();
@@ -240,6 +245,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
       chain.data_file_ = opened->data_file;
       chain.read_only_ = opened->read_only;
     }
+    if (opened->image && !chain.layers_.empty()) opened->image->drop_snapshots();
     chain.layers_.push_back(opened->layer);
     chain.files_.push_back(opened->storage);
     if (opened->data_file) chain.files_.push_back(opened->data_file);

@@ -31,7 +31,7 @@ struct OpenOptions {
   std::optional<Format> format;
   // Which backing files and external data files are opened, and what an image may ask for.
   Trust trust;
-  // L2 tables in memory, over the whole chain, in bytes.
+  // L1 and L2 tables in memory, over the whole chain, in bytes.
   uint64_t cache_size = 32 << 20;
   // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
   // permissions or a read-only filesystem forbid that, it is opened for reading alone.
@@ -56,7 +56,9 @@ Result<void> lock_for_reading(FileStorage& file, const OpenOptions& options);
 class Chain {
  public:
   // Opens `path` and, one by one, what lies behind it.  An error names the file that it is about.
-  // All files are locked for reading, for as long as somebody keeps them open.
+  // All files are locked for reading, for as long as somebody keeps them open.  A chain of more
+  // than kMostLayers images is an error.
+  static constexpr size_t kMostLayers = 200;
   static Result<Chain> open(const std::string& path, const OpenOptions& options);
 
   Format format() const { return top_ ? Format::kQcow2 : Format::kRaw; }

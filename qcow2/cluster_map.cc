@@ -8,29 +8,59 @@
 
 namespace qcow2 {
 
-Result<std::shared_ptr<ClusterMap>> ClusterMap::load(std::shared_ptr<Storage> storage,
+Result<std::shared_ptr<ClusterMap>> ClusterMap::open(std::shared_ptr<Storage> storage,
                                                      std::shared_ptr<TableCache> cache,
                                                      const Geometry& geometry, HostOffset l1_table,
                                                      uint32_t l1_entries) {
   const uint64_t bytes = uint64_t{l1_entries} * 8;
   ASSIGN_OR_RETURN(const uint64_t file_size, storage->size());
-  // Before we make room for it.
   if (bytes > file_size || l1_table.value() > file_size - bytes)
     return fail(
-        Error::corrupt(fmt::format("{}: the L1 table at {:#x} ends behind the end of the "
-                                   "file at {:#x}: the image is cut off",
+        Error::corrupt(fmt::format("{}: the L1 table at {:#x} ends past the end of the "
+                                   "file at {:#x}: the image is truncated",
                                    storage->name(), l1_table.value(), file_size)));
   std::shared_ptr<ClusterMap> map(new ClusterMap);
-  map->l1_.resize(l1_entries);
-  RETURN_IF_ERROR(
-      with_context(read_fully(*storage, l1_table, std::as_writable_bytes(std::span(map->l1_))),
-                   storage->name()));
-  for (uint64_t& entry : map->l1_) entry = swap_if_little(entry);
   map->storage_ = std::move(storage);
   map->cache_ = std::move(cache);
   map->geometry_ = geometry;
+  map->l1_table_ = l1_table;
+  map->l1_size_ = l1_entries;
   map->slice_size_ = std::min(geometry.cluster_size(), TableCache::kSliceSize);
   return map;
+}
+
+Result<void> ClusterMap::make_writable() {
+  l1_.resize(l1_size_);
+  RETURN_IF_ERROR(with_context(
+      read_fully(*storage_, l1_table_, std::as_writable_bytes(std::span(l1_))), storage_->name()));
+  for (uint64_t& entry : l1_) entry = swap_if_little(entry);
+  writable_ = true;
+  return {};
+}
+
+Result<ClusterMap::L1Entry> ClusterMap::next_table(uint64_t index, uint64_t end) const {
+  constexpr uint64_t kEntries = TableCache::kL1SliceSize / 8;
+  const uint64_t stop = std::min(end, l1_size_);
+  std::shared_ptr<const Slice> slice;
+  for (uint64_t i = index; i < stop; ++i) {
+    uint64_t entry = 0;
+    if (writable_) {
+      entry = l1_[i];
+    } else {
+      const uint64_t first = i / kEntries * kEntries;
+      if (!slice || i == first) {
+        const uint64_t bytes = std::min(kEntries, l1_size_ - first) * 8;
+        auto read = cache_->get(*storage_, l1_table_ + first * 8, bytes);
+        if (!read)
+          return fail(std::move(read).error().with_context(
+              fmt::format("{}: L1 table at {:#x}", storage_->name(), l1_table_.value())));
+        slice = std::move(*read);
+      }
+      entry = load_be64(slice->data() + (i - first) * 8);
+    }
+    if (const HostOffset at(entry & kEntryOffsetMask); at.value() != 0) return L1Entry{i, at};
+  }
+  return L1Entry{end, HostOffset(0)};
 }
 
 Result<std::shared_ptr<const ClusterMap::Slice>> ClusterMap::slice_at(HostOffset slice) const {

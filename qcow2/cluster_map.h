@@ -1,7 +1,8 @@
 // The L1 table and the L2 tables behind it: which guest cluster is where.
 //
-// For a read-only disk this is the L1 table and a look-up in the table cache.  For a disk that is
-// written it also holds the changes that are not on disk yet:
+// For a read-only disk this is a look-up in the table cache, for L1 and L2 tables alike: a chain of
+// many images, or many snapshots, take no more memory than the cache.  For a disk that is written
+// it holds all of its L1 table, and the changes that are not on disk yet:
 //
 //     changed  --take_changes-->  committing  --committed-->  table cache
 //
@@ -31,14 +32,15 @@ class ClusterMap {
  public:
   using Slice = TableCache::Slice;
 
-  // Reads the L1 table, which must lie within the file; its length is within the limits already.
-  static Result<std::shared_ptr<ClusterMap>> load(std::shared_ptr<Storage> storage,
+  // The L1 table must lie within the file; its length is within the limits already.
+  static Result<std::shared_ptr<ClusterMap>> open(std::shared_ptr<Storage> storage,
                                                   std::shared_ptr<TableCache> cache,
                                                   const Geometry& geometry, HostOffset l1_table,
                                                   uint32_t l1_entries);
 
-  // From now on the map may change, and readers need the lock.  Before other threads come in.
-  void make_writable() { writable_ = true; }
+  // Reads the L1 table.  From now on the map may change, and readers need the lock.  Before other
+  // threads come in.
+  Result<void> make_writable();
 
   // Held while a mapping is looked up; costs nothing when the map cannot change.
   std::shared_lock<std::shared_mutex> lock_shared() const {
@@ -49,9 +51,17 @@ class ClusterMap {
 
   // All below want the lock held: shared where const, else exclusive.
 
-  uint64_t l1_size() const { return l1_.size(); }
-  // 0 behind the end of the table, which may be smaller than a snapshot's disk.
+  uint64_t l1_size() const { return l1_size_; }
+  // Of a writable map.  0 past the end of the table, which may be smaller than a snapshot's disk.
   uint64_t l1_entry(uint64_t index) const { return index < l1_.size() ? l1_[index] : 0; }
+
+  // The first entry in [index, end) that points to an L2 table, `at` that table; index == end if
+  // there is none.  For any map.
+  struct L1Entry {
+    uint64_t index;
+    HostOffset at;
+  };
+  Result<L1Entry> next_table(uint64_t index, uint64_t end) const;
 
   uint64_t slice_size() const { return slice_size_; }
   uint64_t slice_entries() const { return slice_size_ / geometry_.l2_entry_size(); }
@@ -96,12 +106,14 @@ class ClusterMap {
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<TableCache> cache_;
   Geometry geometry_;
+  HostOffset l1_table_;
+  uint64_t l1_size_ = 0;  // entries
   uint64_t slice_size_ = 0;
   bool writable_ = false;
 
   mutable std::shared_mutex mutex_;
   // All guarded by mutex_; slices by their offset in the file.
-  std::vector<uint64_t> l1_;  // entries as in the file, in host byte order
+  std::vector<uint64_t> l1_;  // of a writable map: entries as in the file, in host byte order
   Slices changed_;
   Slices committing_;
   std::unordered_set<uint64_t> changed_l1_;  // indices

@@ -1,4 +1,4 @@
-// Decoders with their buffers, shared by the threads that read an image.
+// Decoders with their buffers, shared by the threads that read images.
 #pragma once
 
 #include <cstddef>

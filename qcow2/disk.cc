@@ -22,11 +22,14 @@ using Layers = std::vector<std::shared_ptr<Layer>>;
 // of ends rather than by recursion, since a chain may be as deep as somebody likes.
 template <typename Visit>
 Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visit visit) {
-  // ends[d]: how far layer d has to be asked before going back to d - 1.
+  // ends[d]: how far layer d has to be asked before going back to d - 1; above[d]: what layer d - 1
+  // says of that.
   std::vector<GuestOffset> ends{end};
+  std::vector<Extent> above(1);
   while (!ends.empty()) {
     if (at == ends.back()) {
       ends.pop_back();
+      above.pop_back();
       continue;
     }
     const size_t depth = ends.size() - 1;
@@ -38,11 +41,14 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
       extent.guest = at;
       extent.length = ends.back() - at;
       extent.depth = static_cast<uint32_t>(depth - 1);
+      extent.preallocated = above.back().preallocated;
+      if (extent.preallocated) extent.host = above.back().host + (at - above.back().guest);
     } else {
       const uint64_t limit = std::min(ends.back() - at, layer.size() - at.value());
       ASSIGN_OR_RETURN(extent, layer.map(at, limit));
       if (extent.kind == ExtentKind::kUnallocated && depth + 1 < layers.size()) {
         ends.push_back(extent.end());
+        above.push_back(extent);
         continue;
       }
       extent.depth = static_cast<uint32_t>(depth);

@@ -85,8 +85,9 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
                    Image::open(storage, std::move(header), std::move(data_file), cache));
   std::unique_ptr<DiskWriter> writer(new DiskWriter(image, options));
   const Header& read = image->header();
-  ASSIGN_OR_RETURN(writer->map_, ClusterMap::load(storage, std::move(cache), image->geometry(),
+  ASSIGN_OR_RETURN(writer->map_, ClusterMap::open(storage, std::move(cache), image->geometry(),
                                                   read.l1_table, read.l1_entries));
+  RETURN_IF_ERROR(writer->map_->make_writable());
   auto refcounts = Refcounts::load(storage, read);
   if (!refcounts) return fail(in_image(std::move(refcounts).error()));
   writer->refcounts_ = std::move(*refcounts);
@@ -94,7 +95,6 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
     return fail(in_image(std::move(counted).error()));
   if (auto guarded = writer->guard_tables(); !guarded)
     return fail(in_image(std::move(guarded).error()));
-  writer->map_->make_writable();
   writer->l1_table_ = read.l1_table;
   writer->storage_ = std::move(storage);
   writer->data_ = std::move(data);

@@ -22,11 +22,11 @@ struct Extent {
   // last of the chain, or the one above a backing file that is too short.
   uint32_t depth = 0;
   // kData: of the byte at `guest`.  kCompressed: of the first byte of the cluster's stream.
-  // kZero: of the byte at `guest` if `preallocated`.  Else meaningless.
+  // kZero, kUnallocated: of the byte at `guest` if `preallocated`.  Else meaningless.
   HostOffset host;
   // kCompressed: bytes that may be read at `host` (the stream ends somewhere before).
   uint64_t compressed_length = 0;
-  // kZero with a cluster reserved for it in the file.
+  // kZero, and kUnallocated of a subcluster, with a place reserved in the file.
   bool preallocated = false;
 
   GuestOffset end() const { return guest + length; }

@@ -38,6 +38,16 @@ std::shared_ptr<Image> Image::make(std::shared_ptr<Storage> storage, Header head
   return image;
 }
 
+// Another storage may get the address of this one.
+Image::~Image() {
+  if (cache_) cache_->drop(*storage_);
+}
+
+DecoderPool& Image::decoders() {
+  static DecoderPool pool;
+  return pool;
+}
+
 Result<std::shared_ptr<Layer>> Image::active_layer(const std::shared_ptr<Image>& image) {
   const Header& header = image->header();
   return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);

@@ -21,6 +21,7 @@ namespace qcow2 {
 class Image {
  public:
   // `data_file` is the external data file, when the header wants one, else null.
+  // Tables of the image stay in `cache` until the image is gone.
   static Result<std::shared_ptr<Image>> open(std::shared_ptr<Storage> storage, Header header,
                                              std::shared_ptr<Storage> data_file,
                                              std::shared_ptr<TableCache> cache);
@@ -29,6 +30,9 @@ class Image {
                                                      Header header,
                                                      std::shared_ptr<Storage> data_file,
                                                      std::shared_ptr<TableCache> cache);
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+  ~Image();
 
   const std::string& name() const { return storage_->name(); }
   const Storage& storage() const { return *storage_; }
@@ -39,7 +43,11 @@ class Image {
   const Geometry& geometry() const { return geometry_; }
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
   const std::shared_ptr<TableCache>& cache() const { return cache_; }
-  DecoderPool& decoders() const { return decoders_; }
+  // Of all images in this process: threads are few, and the images of a chain may be many.
+  static DecoderPool& decoders();
+
+  // Drops the list of snapshots, which is of use in the top image of a chain alone.
+  void drop_snapshots() { snapshots_ = {}; }
 
   // The disk as it is now, and as it was at a snapshot of this image, as a layer of a chain.
   static Result<std::shared_ptr<Layer>> active_layer(const std::shared_ptr<Image>& image);
@@ -59,7 +67,6 @@ class Image {
   Geometry geometry_;
   std::vector<Snapshot> snapshots_;
   std::shared_ptr<TableCache> cache_;
-  mutable DecoderPool decoders_;
 };
 
 }  // namespace qcow2

@@ -11,7 +11,7 @@ namespace qcow2 {
 
 Result<std::shared_ptr<Layer>> Qcow2Layer::open(std::shared_ptr<Image> image, HostOffset l1_table,
                                                 uint32_t l1_entries, uint64_t size) {
-  ASSIGN_OR_RETURN(auto map, ClusterMap::load(image->shared_storage(), image->cache(),
+  ASSIGN_OR_RETURN(auto map, ClusterMap::open(image->shared_storage(), image->cache(),
                                               image->geometry(), l1_table, l1_entries));
   return std::shared_ptr<Layer>(
       std::make_shared<Qcow2Layer>(std::move(image), std::move(map), size));
@@ -78,8 +78,23 @@ Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex clust
     mapping.preallocated = allocated;
   } else if ((entry.allocated_mask() & bit) != 0) {
     mapping.kind = ExtentKind::kData;
+  } else {
+    mapping.preallocated = allocated;
   }
   return mapping;
+}
+
+// A table that the file holds no more, or not all of, is no hole: its clusters would be lost.
+Failure Qcow2Layer::table_failure(Error error, uint64_t l1_index, HostOffset table,
+                                  GuestOffset at) const {
+  const auto file_size = image_->storage().size();
+  if (file_size && table.value() + image_->geometry().cluster_size() > *file_size)
+    error = Error::corrupt(
+        fmt::format("it {} past the end of the file at {:#x}: the image is truncated",
+                    table.value() >= *file_size ? "lies" : "ends", *file_size));
+  return fail(std::move(error).with_context(
+      fmt::format("{}: L2 table at {:#x} (L1 entry {}) for guest offset {:#x}", name(),
+                  table.value(), l1_index, at.value())));
 }
 
 Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
@@ -91,19 +106,15 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
 
   // Empty L1 entries in a row are one hole, however many: a huge empty disk is mapped at once.
   const auto lock = map_->lock_shared();
-  uint64_t l1_index = geometry.l1_index(cluster);
-  const auto l2_table = [&](uint64_t i) { return map_->l1_entry(i) & kEntryOffsetMask; };
-  if (l2_table(l1_index) == 0) {
-    const uint64_t l1_size = map_->l1_size();
-    while (l1_index < l1_size && l2_table(l1_index) == 0 &&
-           l1_index * geometry.l2_reach() < end.value())
-      ++l1_index;
-    const uint64_t hole_end =
-        l1_index < l1_size ? std::min(end.value(), l1_index * geometry.l2_reach()) : end.value();
+  const uint64_t l1_index = geometry.l1_index(cluster);
+  const uint64_t l1_end = geometry.l1_index(geometry.cluster_of(end - 1)) + 1;
+  ASSIGN_OR_RETURN(const ClusterMap::L1Entry l1, map_->next_table(l1_index, l1_end));
+  if (l1.index != l1_index) {
+    const uint64_t hole_end = l1.index < l1_end ? l1.index * geometry.l2_reach() : end.value();
     extent.length = hole_end - at.value();
     return extent;
   }
-  const HostOffset table(l2_table(l1_index));
+  const HostOffset table = l1.at;
   if (geometry.offset_in_cluster(table.value()) != 0)
     return corrupt(fmt::format("L1 entry {}: the L2 table at {:#x} does not begin at a cluster",
                                l1_index, table.value()));
@@ -113,10 +124,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   const uint64_t slice_entries = map_->slice_entries();
   const uint64_t slice_start = geometry.l2_index(cluster) / slice_entries * slice_entries;
   const auto slice = map_->slice_at(table + slice_start * entry_size);
-  if (!slice)
-    return fail(Error(slice.error())
-                    .with_context(fmt::format("{}: L2 table at {:#x} for guest offset {:#x}",
-                                              name(), table.value(), at.value())));
+  if (!slice) return table_failure(slice.error(), l1_index, table, at);
   uint64_t index = geometry.l2_index(cluster) - slice_start;
 
   // Extend the first (sub)cluster's story for as long as the next ones tell the same.

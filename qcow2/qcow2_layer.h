@@ -19,7 +19,7 @@ class Qcow2Layer final : public Layer {
   Qcow2Layer(std::shared_ptr<Image> image, std::shared_ptr<ClusterMap> map, uint64_t size)
       : image_(std::move(image)), map_(std::move(map)), size_(size) {}
 
-  // Reads the L1 table, which must lie within the file.
+  // The L1 table must lie within the file.
   static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
                                              uint32_t l1_entries, uint64_t size);
 
@@ -47,6 +47,7 @@ class Qcow2Layer final : public Layer {
   Result<void> read_data(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Result<void> read_compressed(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Failure corrupt(std::string message) const;
+  Failure table_failure(Error error, uint64_t l1_index, HostOffset table, GuestOffset at) const;
 
   std::shared_ptr<Image> image_;
   std::shared_ptr<ClusterMap> map_;

@@ -1,12 +1,18 @@
 #include "qcow2/table_cache.h"
 
+#include <algorithm>
 #include <mutex>
 
 namespace qcow2 {
 
+void TableCache::raise_limit(uint64_t limit) {
+  const std::unique_lock lock(mutex_);
+  limit_ = std::max(limit_, limit);
+}
+
 Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& storage,
                                                                  HostOffset at, uint64_t size) {
-  const Key key{&storage, at.value()};
+  const Key key{&storage, at.value(), size};
   {
     const std::shared_lock lock(mutex_);
     if (const auto found = nodes_.find(key); found != nodes_.end()) {
@@ -32,7 +38,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
 }
 
 void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<const Slice> slice) {
-  const Key key{&storage, at.value()};
+  const Key key{&storage, at.value(), slice->size()};
   const std::unique_lock lock(mutex_);
   if (const auto found = nodes_.find(key); found != nodes_.end()) {
     found->second->slice = std::move(slice);
@@ -43,15 +49,18 @@ void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<cons
   nodes_.emplace(key, ring_.emplace(hand_, key, std::move(slice)));
 }
 
-void TableCache::drop(const Storage& storage, HostOffset at) {
+void TableCache::drop(const Storage& storage) {
   const std::unique_lock lock(mutex_);
-  const auto found = nodes_.find(Key{&storage, at.value()});
-  if (found == nodes_.end()) return;
-  const Ring::iterator node = found->second;
-  bytes_ -= node->slice->size();
-  if (hand_ == node) ++hand_;
-  ring_.erase(node);
-  nodes_.erase(found);
+  for (Ring::iterator node = ring_.begin(); node != ring_.end();) {
+    if (node->key.storage != &storage) {
+      ++node;
+      continue;
+    }
+    bytes_ -= node->slice->size();
+    nodes_.erase(node->key);
+    if (hand_ == node) ++hand_;
+    node = ring_.erase(node);
+  }
 }
 
 void TableCache::make_room() {

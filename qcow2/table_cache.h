@@ -1,4 +1,4 @@
-// L2 tables in memory, in slices, up to a limit in bytes.
+// L1 and L2 tables in memory, in slices, up to a limit in bytes.
 #pragma once
 
 #include <atomic>
@@ -28,8 +28,12 @@ namespace qcow2 {
 // passes over a slice that was used since it last came by, and takes the first that was not.
 class TableCache {
  public:
-  // Bytes of the largest slice.
+  // Bytes of the largest slice of an L2 table, and of one of an L1 table.
   static constexpr uint64_t kSliceSize = 64 << 10;
+  static constexpr uint64_t kL1SliceSize = 4 << 10;
+  // What a look-up in one image may need at once.  A cache that holds less than this for each layer
+  // of a chain reads the same slices again and again.
+  static constexpr uint64_t kLookUpSize = kSliceSize + kL1SliceSize;
 
   // Big-endian words of a table as they stand in the file.
   using Slice = std::vector<std::byte>;
@@ -37,19 +41,24 @@ class TableCache {
   // `limit`: bytes of slices to keep.  Slices that callers still hold may come on top of it.
   explicit TableCache(uint64_t limit) : limit_(limit) {}
 
-  // The `size` bytes at `at`, all of which must exist.
+  // Raises the limit to `limit` bytes if it is lower.
+  void raise_limit(uint64_t limit);
+
+  // The `size` bytes at `at`, all of which must exist.  Slices of different sizes at one offset,
+  // which only a damaged image has, are different slices.
   Result<std::shared_ptr<const Slice>> get(const Storage& storage, HostOffset at, uint64_t size);
 
   // What is in the file at `at` by now.  The caller sees to it that no get () of it is under way.
   void put(const Storage& storage, HostOffset at, std::shared_ptr<const Slice> slice);
 
-  // Forgets a slice whose place in the file has another use.
-  void drop(const Storage& storage, HostOffset at);
+  // Drops all slices of `storage`, which the caller is about to give up.
+  void drop(const Storage& storage);
 
  private:
   struct Key {
     const Storage* storage;
     uint64_t offset;
+    uint64_t size;
     friend bool operator==(const Key&, const Key&) = default;
   };
   struct KeyHash {
@@ -67,8 +76,8 @@ class TableCache {
 
   void make_room();  // with mutex_ held alone
 
-  const uint64_t limit_;
   std::shared_mutex mutex_;
+  uint64_t limit_;                                          // guarded by mutex_
   Ring ring_;                                               // guarded by mutex_
   Ring::iterator hand_ = ring_.end();                       // guarded by mutex_
   std::unordered_map<Key, Ring::iterator, KeyHash> nodes_;  // guarded by mutex_

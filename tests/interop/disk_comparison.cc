@@ -215,7 +215,8 @@ bool agree(const Disk& disk, const Extent& extent, const MapEntry& entry, uint64
       // A hole of a raw file has an offset for QEMU, and is no reserved cluster for us.
       return raw || (extent.preallocated ? at_host() : !entry.offset);
     case ExtentKind::kUnallocated:
-      return entry.zero && !entry.data && !entry.present;
+      return entry.zero && !entry.data && !entry.present &&
+             (extent.preallocated ? at_host() : !entry.offset);
   }
   return false;
 }

@@ -73,6 +73,16 @@ TEST_CASE("relative names follow the path that the image was opened by", "[chain
   CHECK(first_byte(folder / "link") == std::byte{0x11});
 }
 
+TEST_CASE("a chain of 200 images is read, and one of more is refused", "[chain]") {
+  const test::ScratchFolder folder;
+  write(folder / "1", base(0x11).bytes);
+  for (int i = 2; i <= 201; ++i)
+    write(folder / std::to_string(i), overlay(std::to_string(i - 1), "qcow2").bytes);
+  CHECK(first_byte(folder / "200") == std::byte{0x11});
+  REQUIRE_FAILS_WITH(Chain::open(folder / "201", {}),
+                     "201 has more than 200 images: shorten it first");
+}
+
 TEST_CASE("formats are what the header says, or what the content shows", "[chain]") {
   const test::ScratchFolder folder;
   write(folder / "base", base(0x11).bytes);

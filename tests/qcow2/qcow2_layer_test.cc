@@ -82,18 +82,23 @@ TEST_CASE("subclusters in every state", "[layer]") {
   REQUIRE_OK(disk);
   const auto extents = map_all(*disk);
   REQUIRE_OK(extents);
-  REQUIRE(extents->size() == 7);
-  const ExtentKind kinds[] = {
-      ExtentKind::kData,        ExtentKind::kZero, ExtentKind::kUnallocated, ExtentKind::kData,
-      ExtentKind::kUnallocated, ExtentKind::kZero, ExtentKind::kUnallocated};
-  const uint64_t starts[] = {0, 512, 1024, 1536, 2560, (2 << 14) - 512, 2 << 14};
-  for (size_t i = 0; i < 7; ++i) {
+  REQUIRE(extents->size() == 8);
+  const ExtentKind kinds[] = {ExtentKind::kData, ExtentKind::kZero,        ExtentKind::kUnallocated,
+                              ExtentKind::kData, ExtentKind::kUnallocated, ExtentKind::kUnallocated,
+                              ExtentKind::kZero, ExtentKind::kUnallocated};
+  const uint64_t starts[] = {0, 512, 1024, 1536, 2560, 1 << 14, (2 << 14) - 512, 2 << 14};
+  for (size_t i = 0; i < 8; ++i) {
     CAPTURE(i);
     CHECK((*extents)[i].kind == kinds[i]);
     CHECK((*extents)[i].guest == GuestOffset(starts[i]));
   }
   CHECK((*extents)[1].preallocated);
+  // What nobody has written has a place, too, where there is a cluster.
+  CHECK((*extents)[2].preallocated);
+  CHECK((*extents)[2].host == HostOffset(image.cluster(5) + 1024));
+  CHECK((*extents)[4].preallocated);
   CHECK_FALSE((*extents)[5].preallocated);
+  CHECK_FALSE((*extents)[6].preallocated);
   CHECK((*extents)[3].host == HostOffset(image.cluster(5) + 1536));
   CHECK(test::all_are(*test::read(*disk, 512, 1024), 0));
   CHECK(test::all_are(*test::read(*disk, 1536, 1024), 0x55));
@@ -173,6 +178,83 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
   }
 }
 
+TEST_CASE("an L2 table past the end of the file is an error, and no hole", "[layer]") {
+  TinyImage image(12, 4 * 4096);
+  image.put64(image.cluster(3), image.cluster(100) | kEntryCopied);
+  const std::string table = "L2 table at 0x64000 (L1 entry 0) for guest offset 0x1000: it ";
+  REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
+                     table + "lies past the end of the file at 0x8000: the image is truncated");
+  CHECK_FALSE(map_all(*image.disk()).has_value());
+  // In part, too: QEMU would take the rest for zeros.
+  image.put64(image.cluster(3), image.cluster(7) | kEntryCopied);
+  image.bytes.resize(image.cluster(8) - 512);
+  REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
+                     "it ends past the end of the file at 0x7e00: the image is truncated");
+}
+
+namespace {
+
+// Counts the bytes that are read.
+class CountingStorage final : public Storage {
+ public:
+  explicit CountingStorage(std::vector<std::byte> bytes) : inner_("counted", std::move(bytes)) {}
+
+  const std::string& name() const override { return inner_.name(); }
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
+    bytes_read += to.size();
+    return inner_.read(at, to);
+  }
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
+    return inner_.write(at, from);
+  }
+  Result<void> flush() override { return {}; }
+  Result<uint64_t> size() const override { return inner_.size(); }
+  Result<void> resize(uint64_t size) override { return inner_.resize(size); }
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override {
+    return inner_.run_at(at, limit);
+  }
+
+  mutable uint64_t bytes_read = 0;
+
+ private:
+  MemoryStorage inner_;
+};
+
+}  // namespace
+
+TEST_CASE("of a long L1 table only slices are read, and kept in the cache", "[layer]") {
+  // 1 Mi entries, of which the first and the last point to a table.
+  constexpr uint32_t kEntries = 1 << 20;
+  TinyImage image(12, uint64_t{kEntries} * 512 * 4096);
+  image.bytes.resize(image.cluster(8) + kEntries * 8);
+  image.put32(36, kEntries);
+  image.put64(40, image.cluster(8));
+  image.put64(image.cluster(8), image.cluster(4) | kEntryCopied);
+  image.put64(image.cluster(8) + (kEntries - 1) * 8, image.cluster(4) | kEntryCopied);
+  image.set_l2(511, image.cluster(5));
+  image.fill(image.cluster(5), 4096, 0x55);
+  const auto storage = std::make_shared<CountingStorage>(image.bytes);
+  auto header = Header::read(*storage);
+  REQUIRE_OK(header);
+  const auto cache = std::make_shared<TableCache>(64 << 10);
+  const auto opened = Image::open(storage, *std::move(header), nullptr, cache);
+  REQUIRE_OK(opened);
+  const auto layer = Image::active_layer(*opened);
+  REQUIRE_OK(layer);
+  const Disk disk({*layer});
+  const uint64_t last = disk.size() - 4096;
+  for (const uint64_t at : {uint64_t{511} * 4096, last})
+    CHECK(test::all_are(*test::read(disk, at, 4096), 0x55));
+  CHECK(storage->bytes_read < 64 << 10);
+  // A hole of all of it is found, slice by slice.
+  std::vector<Extent> extents;
+  REQUIRE_OK(disk.map(GuestOffset(0), disk.size(), extents));
+  REQUIRE(extents.size() == 4);
+  CHECK(extents[2].kind == ExtentKind::kUnallocated);
+  CHECK(extents[2].length == disk.size() - uint64_t{2} * 512 * 4096 + 511 * 4096);
+  CHECK(extents[3].guest == GuestOffset(last));
+}
+
 TEST_CASE("an external data file is where the data is", "[layer]") {
   TinyImage image(12, 4 * 4096);
   image.set_incompatible(incompatible::kDataFile);
@@ -234,9 +316,9 @@ TEST_CASE("entries that point to nonsense are errors that say where", "[layer]")
   }
   SECTION("an L1 table that the file does not hold") {
     image.put64(40, image.cluster(8));
-    REQUIRE_FAILS_WITH(image.disk(), "the L1 table at 0x8000 ends behind the end");
+    REQUIRE_FAILS_WITH(image.disk(), "the L1 table at 0x8000 ends past the end");
     image.put64(40, image.cluster(1ULL << 40));
-    REQUIRE_FAILS_WITH(image.disk(), "the image is cut off");
+    REQUIRE_FAILS_WITH(image.disk(), "the image is truncated");
   }
   SECTION("a zero cluster in version 2") {
     TinyImage old(12, 4096, 2);
