@@ -10,6 +10,7 @@
 #include "qcow2/byte_order.h"
 #include "qcow2/check/undo_file.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/check_log.h"
 #include "tool/check_report.h"
@@ -129,7 +130,7 @@ Result<int> CheckCommand::take_back(const Console& console) const {
   ASSIGN_OR_RETURN(const auto file, open());
   RETURN_IF_ERROR(qcow2::apply_undo(apply_undo_, *file));
   if (!console.manner().quiet)
-    RETURN_IF_ERROR(console.print(file_ + " is as it was before the repair\n"));
+    RETURN_IF_ERROR(console.print(qcow2::printable(file_) + " is as it was before the repair\n"));
   return kSuccess;
 }
 

@@ -6,6 +6,7 @@
 
 #include "qcow2/printable.h"
 #include "tool/size_text.h"
+#include "tool/json_text.h"
 #include "tool/survey_text.h"
 
 namespace tool {
@@ -177,7 +178,7 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   for (const Finding& it : log.findings())
     json["findings"].push_back(finding_json(it, report.geometry.cluster_size()));
   for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

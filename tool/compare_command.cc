@@ -10,6 +10,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/nbd_options.h"
+#include "tool/json_text.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -27,7 +28,7 @@ namespace {
 constexpr size_t kPrintAt = 64 << 10;
 
 std::string json_string(const std::string& text) {
-  return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return json_line(text);
 }
 
 // Prints ranges as they are found: there may be more than anybody wants to hold.

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/progress_bar.h"
 #include "tool/size_text.h"
 
@@ -208,7 +209,7 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
     json["lost-bytes"] = lost_bytes(summary);
   }
   json["seconds"] = summary.elapsed.count();
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

@@ -11,6 +11,7 @@
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -48,7 +49,7 @@ std::string report_json(const std::string& overlay, const copy::FlattenSummary& 
   json["before"] = {{"length", summary.length_before}, {"actual-size", summary.blocks_before}};
   json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
   json["seconds"] = summary.elapsed.count();
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace

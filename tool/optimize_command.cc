@@ -7,6 +7,7 @@
 
 #include "tool/formats.h"
 #include "tool/mistaken_names.h"
+#include "tool/json_text.h"
 #include "tool/optimize_report.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
@@ -78,7 +79,7 @@ Result<optimize::GainLimit> parse_gain(const std::string& text) {
 }
 
 Result<void> print_json(const Console& console, const ordered_json& json) {
-  return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  return console.print(json_text(json));
 }
 
 }  // namespace

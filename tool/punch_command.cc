@@ -10,6 +10,7 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/nbd_options.h"
+#include "tool/json_text.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -76,8 +77,7 @@ Result<int> PunchCommand::run(const Console& console) {
     json["punched"] = summary->punched;
     json["seconds"] = summary->elapsed.count();
     using nlohmann::ordered_json;
-    RETURN_IF_ERROR(
-        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    RETURN_IF_ERROR(console.print(json_text(json)));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;

@@ -8,6 +8,7 @@
 #include "optimize/shown_names.h"
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
+#include "tool/json_text.h"
 #include "tune/running_domains.h"
 
 namespace tool {
@@ -46,8 +47,7 @@ Result<int> RollbackCommand::run(const Console& console) {
     if (!done.backup.empty()) json["backup"] = done.backup;
     json["dry-run"] = dry_run_;
     using nlohmann::ordered_json;
-    RETURN_IF_ERROR(
-        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    RETURN_IF_ERROR(console.print(json_text(json)));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
