@@ -9,8 +9,8 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
-#include "tool/nbd_options.h"
 #include "tool/json_text.h"
+#include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -145,8 +145,7 @@ void CompareCommand::add_options(CLI::App& app) {
   add_connections_option(app, nbd_);
   add_retries_option(app, nbd_);
   add_timeout_option(app, nbd_.timeout);
-  add_switch(app, "--json", json_, "list every difference, as JSON");
-  add_output_option(app, json_, "human (the default) or json");
+  add_output_option(app, json_, "human (the default), or json: every difference");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);

@@ -99,6 +99,7 @@ void CopyCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
                     "take what changed since, says QEMU, into an earlier DST")
       ->group(kRareOptions);
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what DST would be");
   add_switch(app, "--verify", options_.verify, "read DST again and compare it with SRC");
   add_parsed_option(
       app, "--spool", "DIR", options_.spool,
@@ -125,7 +126,8 @@ void CopyCommand::add_options(CLI::App& app) {
   add_request_options(app, options_.nbd);
   add_retries_option(app, options_.nbd)->group(kRareOptions);
   add_timeout_option(app, options_.nbd.timeout)->group(kRareOptions);
-  add_switch(app, "--json", json_, "print the summary as JSON");
+  add_output_option(app, json_, "the summary: human (the default) or json");
+  app.get_option("--output")->group(kRareOptions);
 }
 
 void CopyCommand::check() const {

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "tool/formats.h"
-#include "tool/mistaken_names.h"
 #include "tool/json_text.h"
+#include "tool/mistaken_names.h"
 #include "tool/optimize_report.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"

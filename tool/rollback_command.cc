@@ -27,7 +27,7 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->take_last();
   add_switch(app, "--remove", remove_, "remove what is DISK now");
   add_switch(app, "--dry-run", dry_run_, "look at both, and say what would be done");
-  add_switch(app, "--json", json_, "print what was done as JSON");
+  add_output_option(app, json_, "what was done: human (the default) or json");
 }
 
 void RollbackCommand::check() const {

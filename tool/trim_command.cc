@@ -35,7 +35,7 @@ void TrimCommand::add_options(CLI::App& app) {
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   trust_.add_options(app, false);
   add_timeout_option(app, timeout_);
-  add_switch(app, "--json", json_, "print the report as JSON");
+  add_output_option(app, json_, "the report: human (the default) or json");
   add_sparsify_options(app);
 }
 

@@ -188,8 +188,8 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 }
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
-  for (const char* command : {"bench", "check", "compare", "copy", "info", "measure", "optimize",
-                              "punch", "trim", "tune"}) {
+  for (const char* command : {"bench", "check", "compare", "copy", "info", "map", "measure",
+                              "optimize", "punch", "trim", "tune"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);
@@ -229,4 +229,20 @@ TEST_CASE("an output that does not work is an error", "[arguments]") {
   CHECK(outcome.err == error + "Broken pipe\n1\n");
   // Nowhere to complain: still no crash.
   CHECK(run_script("\"$VIRT_COMPACT\" --help >&- 2>&- <&-").exit_code == 1);
+}
+
+TEST_CASE("each command has JSON, by either option", "[arguments]") {
+  // optimize's --output is where its result goes, and takes these two words, too.
+  for (const char* command : {"bench", "check", "compare", "copy", "flatten", "info", "map",
+                              "measure", "punch", "rollback", "snapshot", "trim", "tune"}) {
+    CAPTURE(command);
+    const auto options = options_of_help(command);
+    CHECK(options.count("--json") == 1);
+    CHECK(options.count("--output") == 1);
+    CHECK(run_tool({command, "--output=xml", "x"}).err.find("neither human nor json") !=
+          std::string::npos);
+    CHECK(run_tool({command, "--json", "--output=human", "x"}).err.find("contradicts") !=
+          std::string::npos);
+  }
+  CHECK(options_of_help("optimize").count("--json") == 1);
 }
