@@ -56,8 +56,8 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
   const std::vector<Mistake> mistakes = {
       {{}, "no command given", "virt-compact"},
       {{"-q"}, "no command given", "virt-compact"},
-      {{"cpoy", "a", "b"}, "unknown command 'cpoy'", "virt-compact"},
-      {{"help", "cpoy"}, "unknown command 'cpoy'", "virt-compact"},
+      {{"cpoy", "a", "b"}, "unknown command 'cpoy': did you mean copy?", "virt-compact"},
+      {{"help", "cpoy"}, "unknown command 'cpoy': did you mean copy?", "virt-compact"},
       {{"--bogus"}, "unknown option '--bogus'", "virt-compact"},
       {{"copy"}, "SRC is missing", "virt-compact copy"},
       {{"copy", "a"}, "DST is missing", "virt-compact copy"},
