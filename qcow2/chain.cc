@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include "qcow2/check/finding.h"
@@ -183,18 +182,6 @@ Result<void> lock_for_reading(FileStorage& file, const OpenOptions& options) {
 
 const char* to_string(Format format) {
   return format == Format::kQcow2 ? "qcow2" : "raw";
-}
-
-Result<Format> probe_format(const Storage& storage) {
-  std::array<std::byte, 512> start{};
-  ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
-  if (got == 0) return fail(Error::invalid(storage.name() + ": the file is empty"));
-  const auto bytes = std::span<const std::byte>(start).first(got);
-  if (has_magic(bytes)) return Format::kQcow2;
-  if (const char* foreign = foreign_format(bytes))
-    return fail(Error::unsupported(fmt::format(
-        "{}: looks like a {} image: only qcow2 and raw are supported", storage.name(), foreign)));
-  return Format::kRaw;
 }
 
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name) {

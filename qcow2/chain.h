@@ -23,7 +23,8 @@ enum class Format { kQcow2, kRaw };
 const char* to_string(Format format);
 
 // What the content of a file says that it is: raw for what is no image that we know of, since a
-// disk need not look like anything.  An empty file and an image of another format are errors.
+// disk need not look like anything.  An empty file, an image of another format, a compressed file,
+// and one that is named as a QCOW2 image and is none are errors.
 Result<Format> probe_format(const Storage& storage);
 
 struct OpenOptions {

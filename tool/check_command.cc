@@ -11,6 +11,7 @@
 #include "qcow2/byte_order.h"
 #include "qcow2/check/undo_file.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/format_probe.h"
 #include "qcow2/printable.h"
 #include "qcow2/scratch_storage.h"
 #include "tool/arguments.h"
@@ -34,6 +35,18 @@ constexpr unsigned kMaxThreads = 64;
 constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
                                                       "directsync", "unsafe"};
 
+// What a file is that begins with `start`, and is no QCOW2 image.
+std::string what_it_is(const std::string& name, std::span<const std::byte> start) {
+  if (const char* const foreign = qcow2::foreign_format(start))
+    return fmt::format("is a {} image", foreign);
+  if (const auto* const it = qcow2::find_compressor(start))
+    return fmt::format("is compressed with {}: {}", it->name, advice(*it, name));
+  if (qcow2::is_named_qcow2(name))
+    return "is named as a QCOW2 image, and does not begin as one: its header is lost, or this is "
+           "something else";
+  return "is a raw disk";
+}
+
 // Enough to know a QCOW2 image, and other formats, by their first bytes.
 Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
   std::array<std::byte, 512> start{};
@@ -46,10 +59,8 @@ Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
     return false;
   }
   if (magic) return true;
-  const char* const foreign = qcow2::foreign_format(bytes);
-  console.error(fmt::format(
-      "{}: {}; only qcow2 images can be checked", file.name(),
-      foreign != nullptr ? fmt::format("is a {} image", foreign) : std::string("is a raw disk")));
+  console.error(fmt::format("{}: {}; only qcow2 images can be checked", file.name(),
+                            what_it_is(file.name(), bytes)));
   return false;
 }
 

@@ -12,6 +12,7 @@
 #include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/json_text.h"
+#include "tool/place_names.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -98,6 +99,8 @@ void FlattenCommand::check() const {
 
 Result<void> FlattenCommand::to_destination(const Console& console) const {
   copy::CopyOptions options;
+  if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
+    console.warning(*contradiction);
   options.source = overlay_;
   options.source_format = format_;
   options.destination = destination_;

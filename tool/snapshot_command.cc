@@ -16,6 +16,7 @@
 #include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/json_text.h"
+#include "tool/place_names.h"
 #include "tool/progress_display.h"
 #include "tool/size_text.h"
 #include "tool/snapshot_list.h"
@@ -225,6 +226,8 @@ Result<void> SnapshotCommand::change(const Console& console) const {
 }
 
 Result<void> SnapshotCommand::export_disk(const Console& console) const {
+  if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
+    console.warning(*contradiction);
   copy::CopyOptions options;
   options.source = disk_;
   options.source_format = format_;

@@ -129,6 +129,14 @@ _virt_compact()
     --detect-zeroes) _virt_compact_offer "" "$word" unmap on off keep; return ;;
     --discard) _virt_compact_offer "" "$word" unmap ignore keep; return ;;
     --io) _virt_compact_offer "" "$word" native threads io_uring keep; return ;;
+    --backing)
+      _virt_compact_offer "" "$word" owner follow deny none
+      _virt_compact_files
+      return ;;
+    --data-file) _virt_compact_offer "" "$word" owner follow deny; return ;;
+    --limits) _virt_compact_list size= ratio= snapshots= bitmaps= time=; return ;;
+    --discard-granularity) _virt_compact_offer "" "$word" auto 64k keep; return ;;
+    --sector-size) _virt_compact_offer "" "$word" 512 4096; return ;;
     --color) _virt_compact_offer "" "$word" auto always never; return ;;
     --compression) _virt_compact_offer "" "$word" none zstd zstd: zlib zlib:; return ;;
     --profile) _virt_compact_offer "" "$word" sequential random archive; return ;;
