@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -542,9 +543,16 @@ void Job::sum_up(std::chrono::steady_clock::time_point start) {
 // exactly only once it was made in a dry run, which is done if all clusters as they are would not
 // fit.
 Result<void> Job::check_device() {
-  if (kind_ != Kind::kDevice || is_stream() || is_update()) return {};
+  if (is_stream() || is_update()) return {};
   Source& from = source_->get();
   const std::string& name = options_.destination;
+  if (kind_ == Kind::kFile && !build_.data_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string data, qcow2::resolve_name(name, build_.data_file));
+    std::error_code ignored;
+    if (std::filesystem::is_block_file(data, ignored))
+      return check_device_place(data, build_.rounded_size(), "a disk");
+  }
+  if (kind_ != Kind::kDevice) return {};
   if (format_ == Format::kRaw) return check_device_place(name, from.size(), "a disk");
   uint64_t live = 0;
   if (build_.data_file.empty()) {

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "qcow2/file_storage.h"
+#include "qcow2/retry.h"
 
 namespace copy {
 
@@ -20,7 +21,7 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
   namespace fs = std::filesystem;
   struct stat status {};
   std::string target = path;
-  if (::lstat(path.c_str(), &status) == 0) {
+  if (qcow2::retry(::lstat, path.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path + ": is a directory"));
     if (!overwrite)
       return fail(Error::invalid(path + ": exists already: use --force to replace it"));
@@ -31,9 +32,11 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
   }
   const std::string folder =
       fs::path(target).has_parent_path() ? fs::path(target).parent_path().string() : ".";
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) return fail(Error::system(errno, folder));
+  if (qcow2::retry(::access, folder.c_str(), W_OK | X_OK) != 0)
+    return fail(Error::system(errno, folder));
   struct statvfs room {};
-  if (::statvfs(folder.c_str(), &room) != 0) return fail(Error::system(errno, folder));
+  if (qcow2::retry(::statvfs, folder.c_str(), &room) != 0)
+    return fail(Error::system(errno, folder));
   const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
   if (needed <= free) return {};
   return fail(Error::protocol(

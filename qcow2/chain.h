@@ -98,7 +98,8 @@ class Chain {
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:
 // relative names are relative to the folder of that path, as QEMU resolves them (symbolic links in
-// `image_path` are not followed first).  Names with a protocol other than file: are refused.
+// `image_path` are not followed first).  json:{…} is understood where it names a file
+// (json_name.h); names with another protocol than file: are refused.
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name);
 
 }  // namespace qcow2

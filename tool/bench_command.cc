@@ -15,6 +15,7 @@
 #include "tool/json_text.h"
 #include "tool/nbd_options.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 
@@ -176,7 +177,7 @@ bench::DeviceName BenchCommand::device(const std::string& name) const {
   if (command)
     device.command = *command;
   else
-    device.name = name;
+    device.name = plain_path(name);
   device.format = format_;
   device.force_share = force_share_;
   device.direct = cache_.direct;
@@ -256,7 +257,7 @@ Result<int> BenchCommand::foretell(const Console& console) const {
   for (const std::string& name : {disk_, other_}) {
     if (name.empty()) continue;
     copy::AnySource::Options options;
-    options.name = name;
+    options.name = plain_path(name);
     options.command = unfold_command(name).value_or(std::vector<std::string>{});
     options.format = format_;
     options.nbd.connections = 1;

@@ -14,6 +14,7 @@
 #include "tool/json_text.h"
 #include "tool/place_names.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 
@@ -98,9 +99,9 @@ void FlattenCommand::check() const {
 }
 
 Result<void> FlattenCommand::to_destination(const Console& console) const {
-  copy::CopyOptions options;
   if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
     console.warning(*contradiction);
+  copy::CopyOptions options;
   options.source = overlay_;
   options.source_format = format_;
   options.destination = destination_;
@@ -130,6 +131,8 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
 }
 
 Result<int> FlattenCommand::run(const Console& console) {
+  overlay_ = plain_path(overlay_);
+  destination_ = plain_path(destination_);
   RETURN_IF_ERROR(in_place_ ? in_place(console) : to_destination(console));
   return kSuccess;
 }

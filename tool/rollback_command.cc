@@ -9,6 +9,7 @@
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/json_text.h"
+#include "tool/qemu_names.h"
 #include "tune/running_domains.h"
 
 namespace tool {
@@ -35,6 +36,7 @@ void RollbackCommand::check() const {
 }
 
 Result<int> RollbackCommand::run(const Console& console) {
+  disk_ = plain_path(disk_);
   ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);

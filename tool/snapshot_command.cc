@@ -245,6 +245,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
 
 Result<int> SnapshotCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(disk_, format_));
+  destination_ = plain_path(destination_);
   const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
   RETURN_IF_ERROR(!export_.empty() ? export_disk(console)
                   : changes        ? change(console)

@@ -9,6 +9,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/nbd_options.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/sparsify_options.h"
 #include "tool/step_lines.h"
@@ -70,6 +71,7 @@ Result<void> TrimCommand::check_use(const std::string& disk, const Console& cons
 }
 
 Result<int> TrimCommand::run(const Console& console) {
+  for (std::string& disk : disks_) disk = plain_path(disk);
   for (const std::string& disk : disks_) {
     auto command = unfold_command(disk);
     options_.disks.push_back(

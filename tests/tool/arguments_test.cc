@@ -70,10 +70,10 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
        "'[' begins a command, and there is no ']' behind it",
        "virt-compact"},
       {{"copy", "[", "]", "b"}, "'[ ]': the command is missing", "virt-compact"},
-      {{"copy", "-o", "size=1", "a", "b"},
-       "-o: 'size' is no option of an image: there are compat, cluster_size, refcount_bits, "
+      {{"copy", "-o", "sise=1", "a", "b"},
+       "-o: 'sise' is no option of an image: there are compat, cluster_size, refcount_bits, "
        "extended_l2, lazy_refcounts, preallocation, compression_type, compression_level, "
-       "backing_file, backing_fmt, data_file, data_file_raw",
+       "backing_file, backing_fmt, data_file, data_file_raw, size",
        "virt-compact copy"},
       {{"copy", "-o", "cluster_size=64k,extended_l2=yes", "a", "b"},
        "-o: extended_l2: 'yes' is neither on nor off",

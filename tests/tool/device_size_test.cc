@@ -75,6 +75,10 @@ TEST_CASE("a device that is too small is not overwritten", "[device]") {
     CHECK_THAT(outcome.err, Catch::Contains(it.message));
     CHECK(content() == untouched);
   }
+  const auto data = run_tool({"copy", "-o", "data_file=" + device.path(), disk, folder / "image"});
+  INFO(data.describe());
+  CHECK_THAT(data.err, Catch::Contains("too few for a disk of 67108864"));
+  CHECK(content() == untouched);
   // All clusters of the source would not fit; what is left without zeros does.
   const auto fits = run_tool({"copy", "--verify", "-O", "qcow2", disk, device.path()});
   INFO(fits.describe());
