@@ -10,6 +10,8 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kPage = 64 << 10;  // bytes
+// Pages of zeros take no more than their place in a list.
+constexpr uint64_t kMostPages = 4 << 20;
 
 // Calls `visit (page, offset in it, offset from at, length)` for the parts of a range.
 template <typename Visit>
@@ -48,7 +50,10 @@ Result<size_t> ScratchStorage::read(HostOffset at, std::span<std::byte> to) cons
       each_part(at.value(), to.size(),
                 [&](uint64_t page, uint64_t in_page, uint64_t done, uint64_t part) -> Result<void> {
                   const auto found = pages_.find(page);
-                  if (found != pages_.end())
+                  if (found == pages_.end()) return {};
+                  if (found->second.empty())
+                    std::fill_n(to.begin() + static_cast<ptrdiff_t>(done), part, std::byte{0});
+                  else
                     std::copy_n(found->second.begin() + static_cast<ptrdiff_t>(in_page), part,
                                 to.begin() + static_cast<ptrdiff_t>(done));
                   return {};
@@ -56,17 +61,56 @@ Result<size_t> ScratchStorage::read(HostOffset at, std::span<std::byte> to) cons
   return to.size();
 }
 
+Failure ScratchStorage::too_much() const {
+  return fail(Error::system(
+      ENOMEM, fmt::format("{}: a dry run holds changes of {} MiB at most in memory, and this "
+                          "needs more",
+                          name(), kMost >> 20)));
+}
+
+// A page with bytes of its own.
 Result<ScratchStorage::Page*> ScratchStorage::page_at(uint64_t index) {
   const auto found = pages_.find(index);
-  if (found != pages_.end()) return &found->second;
-  if ((pages_.size() + 1) * kPage > kMost)
-    return fail(Error::system(
-        ENOMEM, fmt::format("{}: a dry run holds changes of {} MiB at most in memory, and this "
-                            "needs more",
-                            name(), kMost >> 20)));
+  if (found != pages_.end() && !found->second.empty()) return &found->second;
+  if ((full_ + 1) * kPage > kMost) return too_much();
   Page page(kPage);
-  RETURN_IF_ERROR(read_below(index * kPage, page));
-  return &pages_.emplace(index, std::move(page)).first->second;
+  if (found == pages_.end()) RETURN_IF_ERROR(read_below(index * kPage, page));
+  ++full_;
+  Page& kept = pages_[index];
+  kept = std::move(page);
+  return &kept;
+}
+
+Result<void> ScratchStorage::zero_page(uint64_t index) {
+  if (pages_.size() >= kMostPages) return too_much();
+  Page& page = pages_[index];
+  if (!page.empty()) --full_;
+  page = Page();
+  return {};
+}
+
+Result<void> ScratchStorage::write_zeroes(HostOffset at, uint64_t length) {
+  const std::lock_guard lock(mutex_);
+  if (at.value() >= size_) return {};
+  return each_part(at.value(), std::min(length, size_ - at.value()),
+                   [&](uint64_t index, uint64_t in_page, uint64_t, uint64_t part) -> Result<void> {
+                     if (part == kPage) return zero_page(index);
+                     ASSIGN_OR_RETURN(Page* const page, page_at(index));
+                     std::fill_n(page->begin() + static_cast<ptrdiff_t>(in_page), part,
+                                 std::byte{0});
+                     return {};
+                   });
+}
+
+Result<Storage::Run> ScratchStorage::run_at(HostOffset at, uint64_t limit) const {
+  const std::lock_guard lock(mutex_);
+  const uint64_t index = at.value() / kPage;
+  const auto next = pages_.lower_bound(index);
+  if (next != pages_.end() && next->first == index)
+    return Run{std::min(limit, kPage - at.value() % kPage), !next->second.empty()};
+  if (next != pages_.end()) limit = std::min(limit, next->first * kPage - at.value());
+  if (at.value() >= kept_) return Run{limit, false};
+  return below_->run_at(at, std::min(limit, kept_ - at.value()));
 }
 
 Result<void> ScratchStorage::write(HostOffset at, std::span<const std::byte> from) {
@@ -92,9 +136,11 @@ Result<void> ScratchStorage::resize(uint64_t size) {
   const std::lock_guard lock(mutex_);
   if (size < size_) {
     kept_ = std::min(kept_, size);
-    pages_.erase(pages_.lower_bound((size + kPage - 1) / kPage), pages_.end());
+    const auto cut = pages_.lower_bound((size + kPage - 1) / kPage);
+    for (auto it = cut; it != pages_.end(); ++it) full_ -= it->second.empty() ? 0 : 1;
+    pages_.erase(cut, pages_.end());
     const auto last = pages_.find(size / kPage);
-    if (last != pages_.end())
+    if (last != pages_.end() && !last->second.empty())
       std::fill(last->second.begin() + static_cast<ptrdiff_t>(size % kPage), last->second.end(),
                 std::byte{0});
   }

@@ -88,9 +88,9 @@ std::string check_repairs(const CheckReport& report) {
         "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
   if (report.dry_run)
     return text + fmt::format(
-                      "A repair would mend {} leaked clusters and {} corruptions.  Nothing was "
-                      "written.\n\n",
-                      report.leaks_fixed, report.corruptions_fixed);
+                      "A repair would mend {} leaked clusters and {} corruptions, and give {} of "
+                      "free clusters back.  Nothing was written.\n\n",
+                      report.leaks_fixed, report.corruptions_fixed, human_size(report.given_back));
   if (report.undo_full)
     text +=
         "Not all free clusters were given back: there is no space for the undo file.  --undo none "

@@ -30,6 +30,12 @@ TEST_CASE("a scratch storage reads as one that was written, and leaves what is b
         REQUIRE_OK(expected.resize(at.value()));
         continue;
       }
+      if (random.chance(30)) {
+        const uint64_t length = random.below(300000);
+        REQUIRE_OK(scratch.write_zeroes(at, length));
+        REQUIRE_OK(expected.write_zeroes(at, length));
+        continue;
+      }
       const std::vector<std::byte> piece(random.between(1, 150000),
                                          static_cast<std::byte>(random.below(256)));
       REQUIRE_OK(scratch.write(at, piece));
@@ -42,5 +48,16 @@ TEST_CASE("a scratch storage reads as one that was written, and leaves what is b
     got.pop_back();
     CHECK(got == wanted);
     CHECK(below->bytes() == bytes);
+    // What is said to be a hole is one.
+    for (uint64_t at = 0; at < got.size();) {
+      const auto run = scratch.run_at(HostOffset(at), got.size() - at);
+      REQUIRE_OK(run);
+      REQUIRE(run->length > 0);
+      const auto begin = got.begin() + static_cast<ptrdiff_t>(at);
+      if (!run->data)
+        CHECK(std::all_of(begin, begin + static_cast<ptrdiff_t>(run->length),
+                          [](std::byte it) { return it == std::byte{0}; }));
+      at += run->length;
+    }
   }
 }
