@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "copy/nbd_sink.h"
 #include "copy/null_sink.h"
 #include "copy/pipeline.h"
+#include "copy/place.h"
 #include "copy/room.h"
 #include "copy/stop.h"
 #include "copy/stream_destination.h"
@@ -124,6 +126,9 @@ class Job {
   Result<std::vector<std::byte>> first_pass();
   Result<void> run_pipeline(Sink& sink);
   Result<uint64_t> dry_run();
+  Result<void> check_device();
+  Result<CopySummary> foretell();
+  void sum_up(std::chrono::steady_clock::time_point start);
   Result<void> measure_as_qemu(Measurement& measured);
   Result<void> verify_copy(const std::string& path);
   Result<std::string> backing_path() const;
@@ -494,6 +499,8 @@ Result<CopySummary> Job::run() {
   if (source_->local()) {
     ASSIGN_OR_RETURN(summary_.source, size_of(*source_->local()));
   }
+  RETURN_IF_ERROR(check_device());
+  if (options_.dry_run) return foretell();
   {
     ASSIGN_OR_RETURN(const auto destination, open_destination());
     std::optional<DigestSink> digesting;
@@ -517,6 +524,11 @@ Result<CopySummary> Job::run() {
   }
   if (options_.verify && !summary_.verified) RETURN_IF_ERROR(verify_copy(options_.destination));
 
+  sum_up(start);
+  return summary_;
+}
+
+void Job::sum_up(std::chrono::steady_clock::time_point start) {
   if (source_->local() && source_->local()->losses())
     summary_.lost = source_->local()->losses()->list(source_->get().size());
   summary_.format = format_;
@@ -525,6 +537,51 @@ Result<CopySummary> Job::run() {
   summary_.zero_clusters = worker_.geometry.clusters_for(summary_.virtual_size) -
                            summary_.data_clusters - summary_.compressed_clusters;
   summary_.elapsed = std::chrono::steady_clock::now() - start;
+}
+
+// Before the first write: whether a device is large enough.  What its image will take is known
+// exactly only once it was made in a dry run, which is done if all clusters as they are would not
+// fit.
+Result<void> Job::check_device() {
+  if (is_stream() || is_update()) return {};
+  Source& from = source_->get();
+  const std::string& name = options_.destination;
+  if (kind_ == Kind::kFile && !build_.data_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string data, qcow2::resolve_name(name, build_.data_file));
+    std::error_code ignored;
+    if (std::filesystem::is_block_file(data, ignored))
+      return check_device_place(data, build_.rounded_size(), "a disk");
+  }
+  if (kind_ != Kind::kDevice) return {};
+  if (format_ == Format::kRaw) return check_device_place(name, from.size(), "a disk");
+  uint64_t live = 0;
+  if (build_.data_file.empty()) {
+    ASSIGN_OR_RETURN(live, count_live_clusters(from, worker_.geometry, stop_));
+  }
+  const uint64_t most =
+      qcow2::Builder::metadata_bytes(build_, live) + (live << worker_.geometry.cluster_bits());
+  if (check_device_place(name, most, "an image")) return {};
+  progress_.begin(Phase::kLayout);
+  ASSIGN_OR_RETURN(const uint64_t needed, dry_run());
+  progress_.begin(Phase::kCopy);
+  return check_device_place(name, needed, "an image");
+}
+
+// All but writing: what there would be.
+Result<CopySummary> Job::foretell() {
+  const auto start = std::chrono::steady_clock::now();
+  if (format_ == Format::kQcow2 && !is_update()) {
+    ASSIGN_OR_RETURN(summary_.foretold, dry_run());
+  } else {
+    NullSink sink(worker_.geometry);
+    RETURN_IF_ERROR(run_pipeline(sink));
+    summary_.foretold = summary_.data_clusters * worker_.geometry.cluster_size();
+  }
+  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  progress_.update(source_->get().size(), source_->get().size());
+  sum_up(start);
+  if (kind_ == Kind::kFile && !is_update())
+    RETURN_IF_ERROR(check_file_place(options_.destination, options_.overwrite, *summary_.foretold));
   return summary_;
 }
 

@@ -59,6 +59,7 @@ struct CopyOptions {
   std::string bitmap;
 
   bool verify = false;       // read the result again, and compare
+  bool dry_run = false;      // write nothing: the summary says what there would be
   uint64_t rate_limit = 0;   // bytes a second that are read; 0: none
   unsigned threads = 0;      // that read, look for zeros and compress; 0: one for each processor
   // For every connection to a server: of the source, the destination, and for verifying.  Requests
@@ -88,6 +89,8 @@ struct CopySummary {
   // The file that was made, whatever has its name by now; nullptr where it is none.
   std::shared_ptr<qcow2::Descriptor> file;
   std::vector<qcow2::Loss> lost;  // of a salvage, in order
+  // Of a dry run, bytes: how long a QCOW2 image would be, or how much data a raw disk would get.
+  std::optional<uint64_t> foretold;
   std::chrono::duration<double> elapsed{};
 };
 

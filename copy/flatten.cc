@@ -30,13 +30,15 @@ constexpr uint64_t kPiece = 2 << 20;  // bytes that are read at once; a multiple
 // Of what is written beside data: tables and counts are a small part of it.
 constexpr uint64_t kMetadataPart = 1000;
 
+// `AnyDisk` is what is read and mapped: a DiskWriter, or in a dry run a Disk.
+template <typename AnyDisk>
 class Flattening {
  public:
-  Flattening(const std::string& path, qcow2::DiskWriter& writer, Progress& progress,
+  Flattening(const std::string& path, AnyDisk& disk, uint64_t cluster_size, Progress& progress,
              const Cancel& cancel)
       : path_(path),
-        writer_(writer),
-        cluster_size_(writer.image().geometry().cluster_size()),
+        disk_(disk),
+        cluster_size_(cluster_size),
         progress_(progress),
         cancel_(cancel),
         buffer_(kPiece) {}
@@ -68,12 +70,14 @@ class Flattening {
                             path_, with_metadata(needed), free)));
   }
 
-  Result<void> run(FlattenSummary& summary) {
-    const uint64_t size = writer_.size();
+  // `put (at, bytes)` writes.
+  template <typename Put>
+  Result<void> run(FlattenSummary& summary, Put put) {
+    const uint64_t size = disk_.size();
     uint64_t data = 0;
     const auto write = [&](GuestOffset at, std::span<const std::byte> run) {
       data += run.size();
-      return writer_.write(at, run);
+      return put(at, run);
     };
     const auto take = [&](GuestOffset at, uint64_t length) {
       data = 0;
@@ -97,11 +101,11 @@ class Flattening {
   // there, in pieces.
   template <typename Visit>
   Result<void> each_inherited(Visit visit) {
-    const uint64_t size = writer_.size();
+    const uint64_t size = disk_.size();
     std::vector<Extent> extents;
     for (GuestOffset at(0); at.value() < size;) {
       extents.clear();
-      RETURN_IF_ERROR(writer_.map(at, size - at.value(), extents, kExtentsAtOnce));
+      RETURN_IF_ERROR(disk_.map(at, size - at.value(), extents, kExtentsAtOnce));
       for (const Extent& extent : extents) {
         if (extent.depth == 0 || extent.reads_as_zero()) continue;
         for (GuestOffset begin = extent.guest; begin < extent.end();) {
@@ -122,7 +126,7 @@ class Flattening {
   template <typename Visit>
   Result<void> each_run(GuestOffset at, uint64_t length, Visit visit) {
     const std::span<std::byte> bytes = std::span(buffer_).first(length);
-    RETURN_IF_ERROR(writer_.read(at, bytes));
+    RETURN_IF_ERROR(disk_.read(at, bytes));
     uint64_t begin = 0;
     for (uint64_t from = 0; from < length;) {
       const uint64_t in_cluster = (at.value() + from) % cluster_size_;
@@ -138,7 +142,7 @@ class Flattening {
   }
 
   const std::string& path_;
-  qcow2::DiskWriter& writer_;
+  AnyDisk& disk_;
   const uint64_t cluster_size_;
   Progress& progress_;
   const Cancel& cancel_;
@@ -193,12 +197,14 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   ASSIGN_OR_RETURN(const auto writer, chain.writer({}));
   summary.virtual_size = writer->size();
 
-  Flattening work(path, *writer, progress, cancel);
+  Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);
   if (auto room = work.check_room(); !room) {
     (void)writer->close();
     return fail(room.error());
   }
-  auto done = work.run(summary);
+  auto done = work.run(summary, [&](GuestOffset at, std::span<const std::byte> run) {
+    return writer->write(at, run);
+  });
   // Also after an error: then it has a little more of its own, and its backing file still.
   auto closed = writer->close();
   if (!done)
@@ -211,6 +217,29 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   RETURN_IF_ERROR(drop_name(path, *chain.storage()));
   RETURN_IF_ERROR(qcow2::took_effect(measure(path, summary.length_after, summary.blocks_after),
                                      path + " has all of its disk, and no backing file"));
+  summary.elapsed = std::chrono::steady_clock::now() - start;
+  return summary;
+}
+
+Result<FlattenSummary> foretell_flatten(const std::string& path,
+                                        std::optional<qcow2::Format> format,
+                                        const qcow2::Trust& trust, Progress& progress,
+                                        const Cancel& cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  qcow2::OpenOptions options;
+  options.format = format;
+  options.trust = trust;
+  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
+  RETURN_IF_ERROR(check_can_be_flat(path, chain));
+  FlattenSummary summary;
+  summary.backing_file = chain.image()->header().backing_file;
+  RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
+  const qcow2::Disk disk = chain.disk();
+  summary.virtual_size = disk.size();
+  Flattening work(path, disk, chain.image()->geometry().cluster_size(), progress, cancel);
+  RETURN_IF_ERROR(work.check_room());
+  RETURN_IF_ERROR(
+      work.run(summary, [](GuestOffset, std::span<const std::byte>) { return Result<void>(); }));
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }

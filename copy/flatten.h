@@ -16,7 +16,7 @@ namespace copy {
 struct FlattenSummary {
   std::string backing_file;   // as the header named it
   uint64_t virtual_size = 0;  // bytes
-  uint64_t written = 0;       // bytes of the disk that came from the backing chain
+  uint64_t written = 0;       // bytes of the disk that came (or would) from the backing chain
   uint64_t zeros = 0;         // bytes that the chain stored, and that were zeros
   uint64_t length_before = 0, length_after = 0;  // of the file, bytes
   uint64_t blocks_before = 0, blocks_after = 0;  // that it takes on the disk, bytes
@@ -33,5 +33,11 @@ struct FlattenSummary {
 qcow2::Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
                                       const qcow2::Trust& trust, Progress& progress,
                                       const Cancel& cancel);
+
+// What that would write, and whether there is space for it, without opening anything for writing.
+qcow2::Result<FlattenSummary> foretell_flatten(const std::string& path,
+                                               std::optional<qcow2::Format> format,
+                                               const qcow2::Trust& trust, Progress& progress,
+                                               const Cancel& cancel);
 
 }  // namespace copy

@@ -55,6 +55,7 @@ class Puncher {
         writer_(limits, {options.nbd, true}),
         feed_(source, {.geometry = geometry_, .chunk_size = kChunkSize, .chunks = chunks(options)},
               stop),
+        dry_run_(options.dry_run),
         stop_(stop),
         progress_(progress) {}
 
@@ -72,7 +73,7 @@ class Puncher {
     summary.unit = geometry_.cluster_size();
     summary.scanned = scanned_;
     summary.zero = zero_;
-    summary.punched = zero_ - writer_.declined();
+    summary.punched = dry_run_ ? 0 : zero_ - writer_.declined();
     return summary;
   }
 
@@ -131,7 +132,7 @@ class Puncher {
       else
         runs.push_back({at, length, nullptr});
     }
-    RETURN_IF_ERROR(writer_.send(source_.line(index), runs));
+    if (!dry_run_) RETURN_IF_ERROR(writer_.send(source_.line(index), runs));
     uint64_t data = 0;
     for (const qcow2::Extent& extent : chunk.extents)
       if (!extent.reads_as_zero()) data += extent.length;
@@ -150,6 +151,7 @@ class Puncher {
   NbdSource& source_;
   NbdWriter writer_;
   ChunkFeed feed_;
+  const bool dry_run_;
   Stop& stop_;
 
   std::mutex mutex_;
@@ -190,7 +192,7 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
 
   Puncher puncher(*source, limits, options, unit, progress, stop);
   RETURN_IF_ERROR(puncher.run());
-  if (limits.can_flush) RETURN_IF_ERROR(flush(source->line(0)));
+  if (limits.can_flush && !options.dry_run) RETURN_IF_ERROR(flush(source->line(0)));
   progress.update(source->size(), source->size());
   PunchSummary summary = puncher.summary();
   summary.elapsed = std::chrono::steady_clock::now() - start;

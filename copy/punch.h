@@ -18,6 +18,7 @@ struct PunchOptions {
   // Zeros are looked for in blocks of this many bytes, a power of two, 512 to 2 MiB; 0: of the size
   // that the server prefers.
   uint64_t unit = 0;
+  bool dry_run = false;  // free nothing: `zero` says what would be freed
 };
 
 struct PunchSummary {

@@ -1,5 +1,6 @@
 #include "copy/stream_source.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "qcow2/format_probe.h"
 #include "qcow2/geometry.h"
 #include "qcow2/header.h"
 
@@ -34,6 +36,11 @@ Result<std::unique_ptr<StreamSource>> StreamSource::open(int fd, std::string nam
   source->start_.resize(kLook);
   ASSIGN_OR_RETURN(const size_t got, source->read_some(source->start_));
   source->start_.resize(got);
+  if (const auto* const it = qcow2::find_compressor(source->start_))
+    return qcow2::fail(Error::invalid(
+        fmt::format("{}: what comes is compressed with {}: decompress it on its way (… | {} | …; "
+                    "or, if this is what the disk holds, -f raw)",
+                    source->name_, it->name, it->to_stdout)));
   if (!qcow2::has_magic(source->start_)) return source;
   return qcow2::fail(
       Error::invalid(source->name_ +

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include "qcow2/check/finding.h"
+#include "qcow2/json_name.h"
 #include "qcow2/raw_layer.h"
 #include "qcow2/salvage/salvage_layer.h"
 
@@ -152,10 +152,12 @@ Result<Backing> backing_of(const std::string& path, const Header& header, const 
       with_context(names.check_allowed(NamedFiles::Kind::kBacking, header.backing_file), context));
   Backing backing;
   backing.context = context;
-  if (const auto name = header.backing_format()) {
+  auto format = header.backing_format();
+  if (const std::string driver = json_driver(header.backing_file); !driver.empty()) format = driver;
+  if (format) {
     ASSIGN_OR_RETURN(
         backing.format,
-        with_context(parse_format(*name), fmt::format("{} '{}'", context, header.backing_file)));
+        with_context(parse_format(*format), fmt::format("{} '{}'", context, header.backing_file)));
   }
   ASSIGN_OR_RETURN(backing.path, with_context(resolve_name(path, header.backing_file), context));
   return backing;
@@ -185,27 +187,20 @@ const char* to_string(Format format) {
   return format == Format::kQcow2 ? "qcow2" : "raw";
 }
 
-Result<Format> probe_format(const Storage& storage) {
-  std::array<std::byte, 512> start{};
-  ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
-  if (got == 0) return fail(Error::invalid(storage.name() + ": the file is empty"));
-  const auto bytes = std::span<const std::byte>(start).first(got);
-  if (has_magic(bytes)) return Format::kQcow2;
-  if (const char* foreign = foreign_format(bytes))
-    return fail(Error::unsupported(fmt::format(
-        "{}: looks like a {} image: only qcow2 and raw are supported", storage.name(), foreign)));
-  return Format::kRaw;
-}
-
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name) {
   if (name.empty()) return fail(Error::corrupt("the file name is empty"));
   std::string path = name;
+  // As in QEMU, a name with a protocol is not relative to the image.
+  if (is_json_name(name)) {
+    ASSIGN_OR_RETURN(auto properties, parse_json_name(name));
+    ASSIGN_OR_RETURN(NamedFile file, with_context(named_file(std::move(properties)), name));
+    return file.path;
+  }
   if (has_protocol(name)) {
     const std::string protocol = name.substr(0, name.find(':'));
     if (protocol != "file")
       return fail(Error::unsupported(fmt::format(
           "'{}': names with a protocol ({}:) are not supported, only files", name, protocol)));
-    // As in QEMU, a name with a protocol is not relative to the image.
     path = name.substr(protocol.size() + 1);
     if (path.empty()) return fail(Error::corrupt("the file name is empty"));
     return path;

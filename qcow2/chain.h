@@ -23,7 +23,8 @@ enum class Format { kQcow2, kRaw };
 const char* to_string(Format format);
 
 // What the content of a file says that it is: raw for what is no image that we know of, since a
-// disk need not look like anything.  An empty file and an image of another format are errors.
+// disk need not look like anything.  An empty file, an image of another format, a compressed file,
+// and one that is named as a QCOW2 image and is none are errors.
 Result<Format> probe_format(const Storage& storage);
 
 struct OpenOptions {
@@ -97,7 +98,8 @@ class Chain {
 
 // The path that a backing (or data) file name means, which stands in the image at `image_path`:
 // relative names are relative to the folder of that path, as QEMU resolves them (symbolic links in
-// `image_path` are not followed first).  Names with a protocol other than file: are refused.
+// `image_path` are not followed first).  json:{…} is understood where it names a file
+// (json_name.h); names with another protocol than file: are refused.
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name);
 
 }  // namespace qcow2

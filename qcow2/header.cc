@@ -7,6 +7,7 @@
 #include <span>
 
 #include "qcow2/byte_order.h"
+#include "qcow2/format_probe.h"
 #include "qcow2/printable.h"
 
 namespace qcow2 {
@@ -201,6 +202,9 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   if (!has_magic(Bytes(fixed).first(got)) && !salvage) {
     const char* foreign = foreign_format(Bytes(fixed).first(got));
     if (foreign) return corrupt(fmt::format("not a QCOW2 image, but a {} one", foreign));
+    if (const Compressor* const it = find_compressor(Bytes(fixed).first(got)))
+      return fail(Error::unsupported(fmt::format("not a QCOW2 image, but compressed with {}: {}",
+                                                 it->name, advice(*it, storage.name()))));
     return corrupt("not a QCOW2 image");
   }
   if (got < kLengthV2)

@@ -361,6 +361,12 @@ Result<void> SnapshotEditor::apply(std::string_view id_or_name) {
       fmt::format("the disk is that of snapshot '{}'", id_or_name));
 }
 
+Result<uint64_t> SnapshotEditor::used() const {
+  ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
+  ASSIGN_OR_RETURN(const uint64_t clusters, refcounts_->count_used(end));
+  return clusters << image_->geometry().cluster_bits();
+}
+
 Result<void> SnapshotEditor::close() {
   const Geometry& geometry = image_->geometry();
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());

@@ -51,6 +51,10 @@ class SnapshotEditor {
 
   const std::vector<Snapshot>& snapshots() const { return image_->snapshots(); }
 
+  // Bytes of the clusters that are in use at the moment, and that were when it was opened.
+  Result<uint64_t> used() const;
+  uint64_t used_before() const { return used_before_ << image_->geometry().cluster_bits(); }
+
   // Keeps the disk as it is now under `name`.  Returns the id that it gets.  An error, before
   // anything has changed, if refcounts are too narrow for one more reference.
   Result<std::string> create(const std::string& name, Time now);

@@ -70,15 +70,24 @@ CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
       ->disable_flag_override();
 }
 
-CLI::Option* add_output_option(CLI::App& app, bool& json, const std::string& description) {
-  return add_parsed_option(
+void add_output_option(CLI::App& app, bool& json, const std::string& description) {
+  CLI::Option* const same = app.add_flag_callback(
+      "--json", [&json] { json = true; }, "the same as --output=json");
+  same->type_name("")->take_last()->disable_flag_override()->group(kRareOptions);
+  add_parsed_option(
       app, "--output", "AS", json,
-      [](const std::string& text) -> qcow2::Result<bool> {
-        if (text == "human" || text == "json") return text == "json";
-        return qcow2::fail(
-            qcow2::Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+      [same](const std::string& text) -> Result<bool> {
+        if (text != "human" && text != "json")
+          return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
+        if (text == "human" && same->count() > 0)
+          return fail(Error::invalid("human: --json contradicts it"));
+        return text == "json";
       },
       description);
+}
+
+bool has_output_option(const CLI::App& app) {
+  return app.count("--output") + app.count("--json") > 0;
 }
 
 void add_manner_options(CLI::App& app, Manner& manner) {

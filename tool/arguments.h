@@ -40,8 +40,11 @@ CLI::Option* add_parsed_option(CLI::App& app, const std::string& names,
 CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
                         const std::string& description);
 
-// --output human|json: whether it is to be JSON.
-CLI::Option* add_output_option(CLI::App& app, bool& json, const std::string& description);
+// --output human|json, and --json, which is rare: `json` becomes whether it is to be JSON.  What
+// contradicts itself is a UsageError.  Each command has them by this.
+void add_output_option(CLI::App& app, bool& json, const std::string& description);
+// Whether one of them was given.
+bool has_output_option(const CLI::App& app);
 
 // -q, -v, -p and --color.
 void add_manner_options(CLI::App& app, Manner& manner);

@@ -4,13 +4,18 @@
 
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "copy/any_source.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bench_report.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
 #include "tool/nbd_options.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 
@@ -88,6 +93,8 @@ void BenchCommand::add_load_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "-w,--write", load_.write, "write instead: OVERWRITES what is there");
   add_switch(app, "--yes", yes_, "with -w: yes, the disk's contents may be lost");
+  add_switch(app, "--dry-run", dry_run_, "with -w: write nothing; say what would be written")
+      ->group(kRareOptions);
   add_parsed_option(
       app, "--pattern", "BYTE", load_.pattern,
       [](const std::string& text) -> Result<uint8_t> {
@@ -148,7 +155,8 @@ void BenchCommand::add_options(CLI::App& app) {
 
 void BenchCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
-  if (load_.write && !yes_)
+  if (dry_run_ && !load_.write) throw UsageError("--dry-run goes with -w: reading changes nothing");
+  if (load_.write && !yes_ && !dry_run_)
     throw UsageError("-w overwrites what is on the disk: --yes says that this is wanted");
   if (yes_ && !load_.write) throw UsageError("--yes belongs to -w");
   if (!load_.write && (load_.flush_interval != 0 || load_.pattern != 0))
@@ -169,7 +177,7 @@ bench::DeviceName BenchCommand::device(const std::string& name) const {
   if (command)
     device.command = *command;
   else
-    device.name = name;
+    device.name = plain_path(name);
   device.format = format_;
   device.force_share = force_share_;
   device.direct = cache_.direct;
@@ -237,7 +245,42 @@ Result<int> BenchCommand::run_two(const Console& console) {
   return kSuccess;
 }
 
+// One line for each disk that would be written to.
+Result<int> BenchCommand::foretell(const Console& console) const {
+  const bench::Load load = this->load();
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  const copy::Stop stop(cancel);
+  nlohmann::ordered_json json;
+  json["dry-run"] = true;
+  std::string text;
+  for (const std::string& name : {disk_, other_}) {
+    if (name.empty()) continue;
+    copy::AnySource::Options options;
+    options.name = plain_path(name);
+    options.command = unfold_command(name).value_or(std::vector<std::string>{});
+    options.format = format_;
+    options.nbd.connections = 1;
+    ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
+    json["disks"].push_back({{"name", name}, {"virtual-size", source.get().size()}});
+    text +=
+        fmt::format("{}: {} disk, would be overwritten by requests of {}, {}\n",
+                    qcow2::printable(name), human_size(source.get().size()), human_size(load.block),
+                    load.count ? fmt::format("{} of them", *load.count)
+                               : fmt::format("for {:.0f} s", load.duration->count()));
+  }
+  json["block-size"] = load.block;
+  if (load.count) json["requests"] = *load.count;
+  if (load.duration) json["seconds"] = load.duration->count();
+  if (json_)
+    RETURN_IF_ERROR(console.print(json_text(json)));
+  else if (!console.manner().quiet)
+    RETURN_IF_ERROR(console.print(text + "Nothing was written.\n"));
+  return kSuccess;
+}
+
 Result<int> BenchCommand::run(const Console& console) {
+  if (dry_run_) return foretell(console);
   return other_.empty() ? run_one(console) : run_two(console);
 }
 

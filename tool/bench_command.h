@@ -32,6 +32,7 @@ class BenchCommand final : public Command {
   bench::DeviceName device(const std::string& name) const;
   bench::Load load() const;
   qcow2::Result<int> run_one(const Console& console);
+  qcow2::Result<int> foretell(const Console& console) const;
   qcow2::Result<int> run_two(const Console& console);
 
   std::string disk_;
@@ -49,6 +50,7 @@ class BenchCommand final : public Command {
   copy::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   TrustOptions trust_;
+  bool dry_run_ = false;
 };
 
 }  // namespace tool

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -140,10 +141,6 @@ ordered_json json_of(const bench::Spread& spread) {
   return json;
 }
 
-std::string dump(const ordered_json& json) {
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
 struct VerdictText {
   const char* key;
   const char* words;
@@ -194,7 +191,7 @@ std::string bench_report(const Measurement& result, const Load& load) {
 std::string bench_report_json(const Measurement& result, const Load& load) {
   ordered_json json = json_of(result);
   json["load"] = json_of(load);
-  return dump(json);
+  return json_text(json);
 }
 
 std::string bench_report(const Comparison& result, const bench::ComparisonOptions& options) {
@@ -250,7 +247,7 @@ std::string bench_report_json(const Comparison& result, const bench::ComparisonO
     both["ratio"] = round.ratio();
     json["rounds"].push_back(std::move(both));
   }
-  return dump(json);
+  return json_text(json);
 }
 
 }  // namespace tool

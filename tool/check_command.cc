@@ -5,15 +5,20 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "copy/nbd_uri.h"
 #include "qcow2/byte_order.h"
 #include "qcow2/check/undo_file.h"
 #include "qcow2/file_storage.h"
+#include "qcow2/format_probe.h"
+#include "qcow2/printable.h"
+#include "qcow2/scratch_storage.h"
 #include "tool/arguments.h"
 #include "tool/check_log.h"
 #include "tool/check_report.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
@@ -30,6 +35,18 @@ constexpr unsigned kMaxThreads = 64;
 constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
                                                       "directsync", "unsafe"};
 
+// What a file is that begins with `start`, and is no QCOW2 image.
+std::string what_it_is(const std::string& name, std::span<const std::byte> start) {
+  if (const char* const foreign = qcow2::foreign_format(start))
+    return fmt::format("is a {} image", foreign);
+  if (const auto* const it = qcow2::find_compressor(start))
+    return fmt::format("is compressed with {}: {}", it->name, advice(*it, name));
+  if (qcow2::is_named_qcow2(name))
+    return "is named as a QCOW2 image, and does not begin as one: its header is lost, or this is "
+           "something else";
+  return "is a raw disk";
+}
+
 // Enough to know a QCOW2 image, and other formats, by their first bytes.
 Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
   std::array<std::byte, 512> start{};
@@ -42,10 +59,8 @@ Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
     return false;
   }
   if (magic) return true;
-  const char* const foreign = qcow2::foreign_format(bytes);
-  console.error(fmt::format(
-      "{}: {}; only qcow2 images can be checked", file.name(),
-      foreign != nullptr ? fmt::format("is a {} image", foreign) : std::string("is a raw disk")));
+  console.error(fmt::format("{}: {}; only qcow2 images can be checked", file.name(),
+                            what_it_is(file.name(), bytes)));
   return false;
 }
 
@@ -73,6 +88,7 @@ void CheckCommand::add_options(CLI::App& app) {
   const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
   add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
                     "what -r overwrites; default: FILE.undo; or none");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; say what -r would mend");
   add_switch(app, "--lossy", lossy_, "-r frees what seems unused in damaged images, too");
   add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
   add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
@@ -102,6 +118,11 @@ void CheckCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
   if (!undo_.empty() && !repair_) throw UsageError("--undo goes with -r");
   if (lossy_ && !repair_) throw UsageError("--lossy goes with -r");
+  if (dry_run_ && !repair_ && apply_undo_.empty())
+    throw UsageError("--dry-run goes with -r: a check changes nothing");
+  if (dry_run_ && !undo_.empty()) throw UsageError("--dry-run makes no undo file");
+  if (dry_run_ && !apply_undo_.empty())
+    throw UsageError("--apply-undo puts back what a repair overwrote: without --dry-run");
   if (!apply_undo_.empty() && (repair_ || options_.deep))
     throw UsageError("--apply-undo is done by itself");
   if (force_share_ && (repair_ || !apply_undo_.empty()))
@@ -112,7 +133,7 @@ void CheckCommand::check() const {
 }
 
 Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
-  if (repair_ || !apply_undo_.empty()) {
+  if ((repair_ && !dry_run_) || !apply_undo_.empty()) {
     ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(file_));
     RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
     return file;
@@ -128,14 +149,45 @@ Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
 Result<int> CheckCommand::take_back(const Console& console) const {
   ASSIGN_OR_RETURN(const auto file, open());
   RETURN_IF_ERROR(qcow2::apply_undo(apply_undo_, *file));
-  if (!console.manner().quiet)
-    RETURN_IF_ERROR(console.print(file_ + " is as it was before the repair\n"));
+  if (json_) {
+    RETURN_IF_ERROR(console.print(json_text({{"filename", file_}, {"undone", apply_undo_}})));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(qcow2::printable(file_) + " is as it was before the repair\n"));
+  }
   return kSuccess;
 }
 
 Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
   if (!trust_.untrusted()) return {};
   return qcow2::with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
+}
+
+// In a dry run the sums stay those of the image as it is.
+Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
+                                CheckReport& report, CheckLog& log) const {
+  std::shared_ptr<qcow2::Storage> storage = file;
+  std::string undo;
+  if (dry_run_) {
+    ASSIGN_OR_RETURN(storage, qcow2::ScratchStorage::create(file));
+  } else if (undo_.empty() && !std::filesystem::is_regular_file(file_)) {
+    // What lies beside a device is gone with the next boot.
+    return fail(Error::invalid("is a device: say with --undo where the undo file is to be"));
+  } else {
+    undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;
+  }
+  ASSIGN_OR_RETURN(const auto done,
+                   qcow2::repair(storage, {*repair_, options_, lossy_, undo}, log));
+  report.dry_run = dry_run_;
+  report.sums = dry_run_ ? done.before : done.after;
+  report.leaks_fixed = done.leaks_fixed;
+  report.corruptions_fixed = done.corruptions_fixed;
+  report.counts_left = done.counts_left;
+  report.entries_left = done.entries_left;
+  report.has_written = done.has_written;
+  report.given_back = done.given_back;
+  report.undo_full = done.undo_full;
+  if (done.has_written) report.undo_file = undo;
+  return {};
 }
 
 Result<int> CheckCommand::run(const Console& console) {
@@ -174,23 +226,9 @@ Result<int> CheckCommand::run(const Console& console) {
     }
   }
   if (repair_) {
-    // What lies beside a device is gone with the next boot.
-    if (undo_.empty() && !std::filesystem::is_regular_file(file_))
-      return fail(
-          Error::invalid(file_ + ": is a device: say with --undo where the undo file is to be"));
-    const std::string undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;
-    const auto done = qcow2::repair(file, {*repair_, options_, lossy_, undo}, log);
+    const auto done = mend(file, report, log);
     progress.finish();
     if (!done) return fail(Error(done.error()).with_context(file_));
-    report.sums = done->after;
-    report.leaks_fixed = done->leaks_fixed;
-    report.corruptions_fixed = done->corruptions_fixed;
-    report.counts_left = done->counts_left;
-    report.entries_left = done->entries_left;
-    report.has_written = done->has_written;
-    report.given_back = done->given_back;
-    report.undo_full = done->undo_full;
-    if (done->has_written) report.undo_file = undo;
   }
   if (json_) {
     RETURN_IF_ERROR(console.print(check_report_json(report, log)));

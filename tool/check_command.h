@@ -8,6 +8,8 @@
 #include "qcow2/chain.h"
 #include "qcow2/check/checker.h"
 #include "qcow2/check/repair.h"
+#include "tool/check_log.h"
+#include "tool/check_report.h"
 #include "tool/command.h"
 #include "tool/qemu_names.h"
 #include "tool/trust_options.h"
@@ -27,6 +29,8 @@ class CheckCommand final : public Command {
   // For reading, or where something is to be written, for that.
   qcow2::Result<std::shared_ptr<qcow2::FileStorage>> open() const;
   qcow2::Result<void> check_trust(const qcow2::Header& header) const;
+  qcow2::Result<void> mend(const std::shared_ptr<qcow2::FileStorage>& file, CheckReport& report,
+                           CheckLog& log) const;
   qcow2::Result<int> take_back(const Console& console) const;
 
   std::string file_;
@@ -35,6 +39,7 @@ class CheckCommand final : public Command {
   QemuNames names_;
   bool force_share_ = false;
   bool json_ = false;
+  bool dry_run_ = false;
   std::optional<qcow2::RepairOptions::What> repair_;
   std::string undo_;  // --undo
   bool lossy_ = false;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 #include "tool/survey_text.h"
 
@@ -85,6 +86,11 @@ std::string check_repairs(const CheckReport& report) {
   if (!text.empty())
     text +=
         "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
+  if (report.dry_run)
+    return text + fmt::format(
+                      "A repair would mend {} leaked clusters and {} corruptions.  Nothing was "
+                      "written.\n\n",
+                      report.leaks_fixed, report.corruptions_fixed);
   if (report.undo_full)
     text +=
         "Not all free clusters were given back: there is no space for the undo file.  --undo none "
@@ -155,8 +161,13 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   unless_0("image-end-offset", sums.image_end_offset);
   unless_0("corruptions", sums.corruptions);
   unless_0("leaks", sums.leaks);
-  unless_0("corruptions-fixed", report.corruptions_fixed);
-  unless_0("leaks-fixed", report.leaks_fixed);
+  if (report.dry_run) {
+    json["dry-run"] = true;
+    json["would-fix"] = {{"corruptions", report.corruptions_fixed}, {"leaks", report.leaks_fixed}};
+  } else {
+    unless_0("corruptions-fixed", report.corruptions_fixed);
+    unless_0("leaks-fixed", report.leaks_fixed);
+  }
   unless_0("total-clusters", sums.total_clusters);
   unless_0("allocated-clusters", sums.allocated_clusters);
   unless_0("fragmented-clusters", sums.fragmented_clusters);
@@ -177,7 +188,7 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   for (const Finding& it : log.findings())
     json["findings"].push_back(finding_json(it, report.geometry.cluster_size()));
   for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

@@ -13,6 +13,7 @@ struct CheckReport {
   qcow2::Geometry geometry;
   bool deep = false;
   qcow2::CheckSums sums;  // after a repair: what is left
+  bool dry_run = false;   // what is fixed would be, and sums are of the image as it is
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;

@@ -9,6 +9,7 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
 #include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
@@ -27,7 +28,7 @@ namespace {
 constexpr size_t kPrintAt = 64 << 10;
 
 std::string json_string(const std::string& text) {
-  return ordered_json(text).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return json_line(text);
 }
 
 // Prints ranges as they are found: there may be more than anybody wants to hold.
@@ -144,8 +145,7 @@ void CompareCommand::add_options(CLI::App& app) {
   add_connections_option(app, nbd_);
   add_retries_option(app, nbd_);
   add_timeout_option(app, nbd_.timeout);
-  add_switch(app, "--json", json_, "list every difference, as JSON");
-  add_output_option(app, json_, "human (the default) or json");
+  add_output_option(app, json_, "human (the default), or json: every difference");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);

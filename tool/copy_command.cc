@@ -2,9 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <filesystem>
 #include <utility>
 
+#include "copy/nbd_uri.h"
+#include "qcow2/retry.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/copy_report.h"
@@ -13,6 +20,7 @@
 #include "tool/image_info.h"
 #include "tool/join_words.h"
 #include "tool/nbd_options.h"
+#include "tool/place_names.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -59,6 +67,30 @@ void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& co
     console.warning(fmt::format("{}: its persistent bitmaps were not copied", source.filename));
 }
 
+constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
+                                                      "directsync", "unsafe"};
+
+Result<std::string> parse_cache_mode(const std::string& text) {
+  if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
+    return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+  return text;
+}
+
+// With -n: a file is replaced as a whole, or brought up to date, and never written in place.
+Result<void> check_is_there(const copy::CopyOptions& options) {
+  struct stat status {};
+  const std::string& name = options.destination;
+  if (!options.destination_command.empty()) return {};
+  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(name));
+  if (is_nbd) return {};
+  if (qcow2::retry(::stat, name.c_str(), &status) != 0)
+    return fail(Error::system(errno, name + ": -n wants a DST that is there"));
+  if (!S_ISREG(status.st_mode)) return {};
+  return fail(Error::unsupported(
+      name +
+      ": -n: files are not written in place: --force replaces it, once the new one is whole"));
+}
+
 }  // namespace
 
 const char* CopyCommand::description() const {
@@ -81,8 +113,10 @@ void CopyCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_parsed_option(
       app, "-S,--sparse", "SIZE", options_.sparse_size,
-      [](const std::string& value) -> Result<uint64_t> {
-        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M");
+      [this](const std::string& value) -> Result<uint64_t> {
+        all_allocated_ = value == "0";
+        if (all_allocated_) return uint64_t{0};
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M, nor 0");
       },
       "zeros of this size become holes of a raw DST")
       ->group(kRareOptions);
@@ -99,6 +133,7 @@ void CopyCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
                     "take what changed since, says QEMU, into an earlier DST")
       ->group(kRareOptions);
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what DST would be");
   add_switch(app, "--verify", options_.verify, "read DST again and compare it with SRC");
   add_parsed_option(
       app, "--spool", "DIR", options_.spool,
@@ -108,7 +143,7 @@ void CopyCommand::add_options(CLI::App& app) {
       "where an image waits that goes to '-', or none")
       ->group(kRareOptions);
   add_parsed_option(
-      app, "--rate-limit", "SIZE", options_.rate_limit,
+      app, "-r,--rate-limit", "SIZE", options_.rate_limit,
       [](const std::string& value) -> Result<uint64_t> {
         ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
         if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
@@ -125,7 +160,44 @@ void CopyCommand::add_options(CLI::App& app) {
   add_request_options(app, options_.nbd);
   add_retries_option(app, options_.nbd)->group(kRareOptions);
   add_timeout_option(app, options_.nbd.timeout)->group(kRareOptions);
-  add_switch(app, "--json", json_, "print the summary as JSON");
+  add_qemu_options(app);
+  add_output_option(app, json_, "the summary: human (the default) or json");
+  app.get_option("--output")->group(kRareOptions);
+}
+
+void CopyCommand::add_qemu_options(CLI::App& app) {
+  add_parsed_option(app, "-l", "SNAPSHOT", options_.snapshot, parse_snapshot_param,
+                    "as --snapshot; also snapshot.id=, snapshot.name=")
+      ->group(kRareOptions);
+  add_switch(app, "-n", no_create_, "write into a device or server that is there")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-t", "CACHE", cache_, parse_cache_mode, "taken: DST is always flushed")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-T", "CACHE", source_cache_, parse_cache_mode,
+                    "taken, and left to the system")
+      ->group(kRareOptions);
+  add_switch(app, "-C", offload_, "taken: copies are not offloaded")->group(kRareOptions);
+  add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
+      ->group(kRareOptions);
+  add_switch(app, "--bitmaps", bitmaps_, "refused: bitmaps are not copied")->group(kRareOptions);
+  names_.add_options(app);
+  names_.add_target_options(app);
+}
+
+void CopyCommand::check_qemu_options() const {
+  if (bitmaps_)
+    throw UsageError(
+        "--bitmaps: persistent bitmaps are not copied: qemu-img convert --bitmaps copies them, or "
+        "do without");
+  if (no_create_ && options_.overwrite)
+    throw UsageError("-n writes into what is there, --force replaces it");
+}
+
+// What was taken for the sake of scripts, and does something else here.
+void CopyCommand::tell_of_qemu_options(const Console& console) const {
+  if (offload_) console.warning("-C: copies are not offloaded to the storage: data is read");
+  if (layout_.size())
+    console.warning("-o size: DST's disk is as large as SRC's: qemu-img resize changes that");
 }
 
 void CopyCommand::check() const {
@@ -137,6 +209,7 @@ void CopyCommand::check() const {
     throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
   if (options_.salvage && !options_.bitmap.empty())
     throw UsageError("--salvage and --bitmap: only of files can be told what is lost");
+  check_qemu_options();
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output is where the image goes");
 }
@@ -150,7 +223,13 @@ Result<void> CopyCommand::settle() {
       *word = "[ " + join_words(*command, " ") + " ]";
     }
 
+  RETURN_IF_ERROR(names_.resolve(options_.source, options_.source_format));
+  RETURN_IF_ERROR(names_.resolve_target(options_.destination, options_.format));
   RETURN_IF_ERROR(layout_.settle(options_));
+  options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
+  if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
+    options_.image.preallocation = copy::Preallocation::kFull;
+  if (no_create_) RETURN_IF_ERROR(check_is_there(options_));
   return settle_backing(base_, base_format_, options_.image);
 }
 
@@ -184,6 +263,10 @@ Result<void> CopyCommand::begin(const Console& console) {
 
 Result<int> CopyCommand::run(const Console& console) {
   RETURN_IF_ERROR(settle());
+  tell_of_qemu_options(console);
+  const auto format = options_.format.value_or(qcow2::Format::kQcow2);
+  if (const auto contradiction = name_contradiction(options_.destination, format))
+    console.warning(*contradiction);
   RETURN_IF_ERROR(begin(console));
   warn_of_left_out(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())

@@ -4,6 +4,7 @@
 #include "copy/copier.h"
 #include "tool/command.h"
 #include "tool/layout_options.h"
+#include "tool/qemu_names.h"
 #include "tool/trust_options.h"
 
 namespace tool {
@@ -18,6 +19,9 @@ class CopyCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
+  void add_qemu_options(CLI::App& app);
+  void check_qemu_options() const;
+  void tell_of_qemu_options(const Console& console) const;
   qcow2::Result<void> settle();
   qcow2::Result<void> begin(const Console& console);
 
@@ -29,6 +33,15 @@ class CopyCommand final : public Command {
   bool out_of_order_ = false;  // -W
   bool json_ = false;
   TrustOptions trust_;
+  // Of qemu-img convert, for scripts.
+  QemuNames names_;
+  bool no_create_ = false;       // -n
+  bool offload_ = false;         // -C
+  bool target_is_zero_ = false;  // --target-is-zero
+  bool bitmaps_ = false;         // --bitmaps
+  bool all_allocated_ = false;   // -S 0
+  std::string cache_;            // -t
+  std::string source_cache_;     // -T
 };
 
 }  // namespace tool

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/progress_bar.h"
 #include "tool/size_text.h"
 
@@ -55,6 +56,10 @@ std::string percent_text(const Change& it) {
 
 std::string headline(const copy::CopyOptions& options, const CopySummary& summary,
                      const Palette& palette) {
+  if (summary.foretold)
+    return palette.bold(summary.format == qcow2::Format::kQcow2
+                            ? fmt::format("Would be {} long", human_size(*summary.foretold))
+                            : fmt::format("Would store {} of data", human_size(*summary.foretold)));
   if (!summary.destination) return palette.bold("Copied");
   const auto& after = *summary.destination;
   if (!summary.source) return palette.bold(human_size(after.blocks) + " on the disk");
@@ -167,7 +172,8 @@ std::string copy_report(const copy::CopyOptions& options, const CopySummary& sum
   return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}", qcow2::printable(options.source),
                      qcow2::printable(options.destination), headline(options, summary, palette),
                      sizes, sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
-                     lost_line(summary), time_line(summary));
+                     lost_line(summary),
+                     time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
 }
 
 std::string lost_ranges(const copy::CopyOptions& options, const CopySummary& summary) {
@@ -189,6 +195,10 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
   json["source"] = options.source;
   json["destination"] = options.destination;
   json["format"] = qcow2::to_string(summary.format);
+  if (summary.foretold) {
+    json["dry-run"] = true;
+    json["file-size"] = *summary.foretold;
+  }
   json["virtual-size"] = summary.virtual_size;
   json["cluster-size"] = summary.cluster_size;
   if (summary.source) json["before"] = size_json(*summary.source);
@@ -208,7 +218,7 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
     json["lost-bytes"] = lost_bytes(summary);
   }
   json["seconds"] = summary.elapsed.count();
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

@@ -88,6 +88,8 @@ constexpr std::array kKeys = {
     Key{"backing_fmt", SET(image.backing_format, parse_name(value))},
     Key{"data_file", SET(image.data_file, parse_name(value))},
     Key{"data_file_raw", SET(image.data_file_raw, parse_switch(value))},
+    // qemu-img convert takes it, and makes the disk as large as the source all the same.
+    Key{"size", SET(size, parse_size(value))},
 };
 
 #undef SET

@@ -15,6 +15,7 @@ struct CreationOptions {
   copy::ImageOptions image;
   std::optional<qcow2::CompressionType> compression_type;
   std::optional<int> compression_level;
+  std::optional<uint64_t> size;  // of the disk, bytes: for create, which copies are not
 };
 
 // Adds what `list` says.  An error names the key, and what is allowed.  As in qemu-img a comma

@@ -11,7 +11,10 @@
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
+#include "tool/place_names.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 
@@ -23,6 +26,16 @@ using qcow2::fail;
 using qcow2::Result;
 
 namespace {
+
+std::string dry_report(const std::string& overlay, const copy::FlattenSummary& summary) {
+  return fmt::format(
+      "{} would no longer need {}\n\n"
+      "  {:<12}{:>10}  to write, {} of zeros left out\n\n"
+      "  {} disk in {:.1f} s\nNothing was written.\n",
+      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
+      human_size(summary.written), human_size(summary.zeros), human_size(summary.virtual_size),
+      summary.elapsed.count());
+}
 
 std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
   return fmt::format(
@@ -38,7 +51,8 @@ std::string report(const std::string& overlay, const copy::FlattenSummary& summa
       human_size(summary.virtual_size), summary.elapsed.count());
 }
 
-std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary) {
+std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary,
+                        bool dry_run) {
   ordered_json json;
   json["filename"] = overlay;
   json["dropped-backing-filename"] = summary.backing_file;
@@ -46,9 +60,12 @@ std::string report_json(const std::string& overlay, const copy::FlattenSummary& 
   json["written"] = summary.written;
   json["zeros"] = summary.zeros;
   json["before"] = {{"length", summary.length_before}, {"actual-size", summary.blocks_before}};
-  json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
+  if (dry_run)
+    json["dry-run"] = true;
+  else
+    json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
   json["seconds"] = summary.elapsed.count();
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace
@@ -65,8 +82,9 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of OVERLAY; found out if not given");
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
   add_switch(app, "--force", force_, "replace DST if it exists");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; say what would be written");
+  add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_options(app, false);
-  add_switch(app, "--json", json_, "print the summary as JSON");
 }
 
 void FlattenCommand::check() const {
@@ -81,6 +99,8 @@ void FlattenCommand::check() const {
 }
 
 Result<void> FlattenCommand::to_destination(const Console& console) const {
+  if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
+    console.warning(*contradiction);
   copy::CopyOptions options;
   options.source = overlay_;
   options.source_format = format_;
@@ -89,6 +109,7 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
   options.force_share = force_share_;
   options.keep_compression = true;
   options.trust = trust_.trust();
+  options.dry_run = dry_run_;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};
@@ -99,15 +120,19 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
-  const auto summary = copy::flatten(overlay_, format_, trust_.trust(), progress, cancel);
+  const auto summary =
+      dry_run_ ? copy::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
+               : copy::flatten(overlay_, format_, trust_.trust(), progress, cancel);
   progress.finish();
   if (!summary) return fail(summary.error());
-  if (json_) return console.print(report_json(overlay_, *summary));
+  if (json_) return console.print(report_json(overlay_, *summary, dry_run_));
   if (console.manner().quiet) return {};
-  return console.print(report(overlay_, *summary));
+  return console.print(dry_run_ ? dry_report(overlay_, *summary) : report(overlay_, *summary));
 }
 
 Result<int> FlattenCommand::run(const Console& console) {
+  overlay_ = plain_path(overlay_);
+  destination_ = plain_path(destination_);
   RETURN_IF_ERROR(in_place_ ? in_place(console) : to_destination(console));
   return kSuccess;
 }

@@ -31,6 +31,7 @@ class FlattenCommand final : public Command {
   bool force_share_ = false;
   bool json_ = false;
   TrustOptions trust_;
+  bool dry_run_ = false;
 };
 
 }  // namespace tool

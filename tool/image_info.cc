@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "qcow2/file_storage.h"
+#include "qcow2/json_name.h"
 
 namespace tool {
 
@@ -23,7 +24,7 @@ uint64_t round_up_to_sectors(uint64_t size) {
 
 // Names that are no file, such as nbd://…, stand for themselves, as in qemu-img.
 std::string full_backing_filename(const std::string& path, const std::string& name) {
-  if (name.empty() || name.rfind("file:", 0) == 0) return name;
+  if (name.empty() || name.rfind("file:", 0) == 0 || qcow2::is_json_name(name)) return name;
   return qcow2::resolve_name(path, name).value_or(name);
 }
 
@@ -96,7 +97,8 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
 Result<std::string> backing_path(const ImageInfo& info, InfoOptions& options) {
   ASSIGN_OR_RETURN(auto path, qcow2::resolve_name(info.filename, info.header->backing_file));
   options.format.reset();
-  const auto name = info.header->backing_format();
+  auto name = info.header->backing_format();
+  if (auto driver = qcow2::json_driver(info.header->backing_file); !driver.empty()) name = driver;
   if (!name) return path;
   for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
     if (*name == to_string(format)) options.format = format;

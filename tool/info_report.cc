@@ -8,6 +8,7 @@
 
 #include "qcow2/printable.h"
 #include "tool/feature_names.h"
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 #include "tool/snapshot_list.h"
 #include "tool/survey_text.h"
@@ -286,21 +287,16 @@ ordered_json info_json(const ImageInfo& info) {
   return json;
 }
 
-// Names that are not UTF-8 must not make it fail.
-std::string dump(const ordered_json& json) {
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
 }  // namespace
 
 std::string info_report_json(const ImageInfo& info) {
-  return dump(info_json(info));
+  return json_text(info_json(info));
 }
 
 std::string info_report_json(const std::vector<ImageInfo>& chain) {
   ordered_json list = ordered_json::array();
   for (const ImageInfo& it : chain) list.push_back(info_json(it));
-  return dump(list);
+  return json_text(list);
 }
 
 }  // namespace tool

@@ -121,7 +121,10 @@ Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
     compression = {profile_->compression, profile_->level};
   }
   if (cluster_bits_) image.cluster_bits = cluster_bits_;
-  if (compress_ && !compression.type) compression.type = qcow2::CompressionType::kZstd;
+  // Version 2 knows of zlib alone.
+  if (compress_ && !compression.type)
+    compression.type = creation_.image.version == 2u ? qcow2::CompressionType::kDeflate
+                                                     : qcow2::CompressionType::kZstd;
   if (compression_) compression = *compression_;
   if (creation_.compression_type && compression.type &&
       *creation_.compression_type != *compression.type) {

@@ -44,6 +44,8 @@ class LayoutOptions {
   bool given() const {
     return compress_ || compression_ || cluster_bits_ || profile_ || list_given_;
   }
+  // What size= behind -o said: no copy gets it.
+  std::optional<uint64_t> size() const { return creation_.size; }
   // nullptr: none was asked for.
   const CopyProfile* profile() const { return profile_; }
 

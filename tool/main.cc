@@ -8,6 +8,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/command.h"
 #include "tool/console.h"
+#include "tool/foreign_commands.h"
 #include "tool/signals.h"
 
 namespace {
@@ -46,6 +47,7 @@ class Program {
   // CLI::ParseError.
   Command* parse(int argc, char** argv);
   Command* find(const std::string& name) const;
+  std::vector<std::string> command_names() const;
   const CLI::App& chosen() const;
 
   std::vector<std::unique_ptr<Command>> commands_ = make_commands();
@@ -60,6 +62,12 @@ Command* Program::find(const std::string& name) const {
   const auto found = std::find_if(commands_.begin(), commands_.end(),
                                   [&](const auto& it) { return name == it->name(); });
   return found != commands_.end() ? found->get() : nullptr;
+}
+
+std::vector<std::string> Program::command_names() const {
+  std::vector<std::string> names{help_->get_name()};
+  for (const auto& command : commands_) names.emplace_back(command->name());
+  return names;
 }
 
 const CLI::App& Program::chosen() const {
@@ -88,14 +96,14 @@ Command* Program::parse(int argc, char** argv) {
     const auto words = app_.remaining();
     const auto word = std::find_if(words.begin(), words.end(),
                                    [](const std::string& it) { return it.front() != '-'; });
-    if (word != words.end()) throw UsageError(fmt::format("unknown command '{}'", *word));
+    if (word != words.end()) throw UsageError(unknown_command_message(*word, command_names()));
     refuse_leftovers(app_);
     throw UsageError("no command given");
   }
   refuse_leftovers(app_);
   if (&chosen() == help_) {
     if (!help_topic_.empty() && find(help_topic_) == nullptr)
-      throw UsageError(fmt::format("unknown command '{}'", help_topic_));
+      throw UsageError(unknown_command_message(help_topic_, command_names()));
     text_ = help_text(help_topic_.empty() ? app_ : *app_.get_subcommand(help_topic_), false);
     return nullptr;
   }

@@ -44,14 +44,8 @@ void MapCommand::add_options(CLI::App& app) {
       app, "-l,--max-length", "LENGTH", length_,
       [](const std::string& text) -> Result<std::optional<uint64_t>> { return parse_size(text); },
       "of the disk; default: to its end");
-  add_parsed_option(
-      app, "--output", "AS", output_,
-      [](const std::string& text) -> Result<std::optional<Output>> {
-        if (text == "human") return Output::kHuman;
-        if (text == "json") return Output::kJson;
-        return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
-      },
-      "human (the default) or json, with qemu-img's keys");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  options_of_ = &app;
   add_parsed_option(
       app, "--svg", "PICTURE", svg_,
       [](const std::string& text) -> Result<std::string> { return text; },
@@ -98,7 +92,7 @@ Result<int> MapCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const auto source, AnySource::open(options, stop));
   stop_ = &stop;
   if (!svg_.empty()) RETURN_IF_ERROR(write_picture(console, source));
-  if (svg_.empty() || output_) RETURN_IF_ERROR(write_map(console, source));
+  if (svg_.empty() || has_output_option(*options_of_)) RETURN_IF_ERROR(write_map(console, source));
   return kSuccess;
 }
 
@@ -113,9 +107,8 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
   const uint64_t size = source.get().size();
   const uint64_t start = std::min(start_, size);
   const uint64_t end = start + std::min(length_.value_or(size), size - start);
-  const bool json = output_ == Output::kJson;
   copy::DiskMap map(source);
-  MapReport report(console, json);
+  MapReport report(console, json_);
   ProgressDisplay progress(console.manner());
   RETURN_IF_ERROR(report.begin());
   RETURN_IF_ERROR(map.walk(
@@ -125,7 +118,7 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
       },
       [&](const MapEntry& entry) { return report.add(entry, map.file_of(entry.depth)); }));
   // Of nothing, qemu-img says that it is nothing.
-  if (start == end && json) {
+  if (start == end && json_) {
     MapEntry nothing;
     nothing.start = start_;
     RETURN_IF_ERROR(report.add(nothing, file_));

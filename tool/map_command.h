@@ -27,8 +27,6 @@ class MapCommand final : public Command {
 
  private:
   qcow2::Result<void> begin(const Console& console) const;
-  enum class Output { kHuman, kJson };
-
   qcow2::Result<void> write_map(const Console& console, const copy::AnySource& source);
   qcow2::Result<void> check_picture(const copy::AnySource& source) const;
   qcow2::Result<void> write_picture(const Console& console, const copy::AnySource& source);
@@ -37,7 +35,6 @@ class MapCommand final : public Command {
 
   std::string file_;
   std::optional<qcow2::Format> format_;
-  std::optional<Output> output_;
   std::string svg_;
   bool force_ = false;
   uint64_t start_ = 0;              // bytes
@@ -45,6 +42,8 @@ class MapCommand final : public Command {
   QemuNames names_;
   bool force_share_ = false;
   copy::NbdTuning nbd_{.connections = 1};
+  bool json_ = false;
+  const CLI::App* options_of_ = nullptr;
   const copy::Stop* stop_ = nullptr;  // while it runs
   TrustOptions trust_;
 };

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 
+#include "qcow2/printable.h"
 #include "tool/map_picture.h"
 #include "tool/size_text.h"
 #include "tool/survey_text.h"
@@ -71,40 +72,17 @@ constexpr std::array<Kind, MapPicture::kGuests> kGuestKinds{{
     {"nothing", "never written"},
 }};
 
-// Bytes of the character of UTF-8 that `text` begins with; 0: it is none that XML allows.
-size_t character(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (byte(0) < 0x80) return byte(0) >= 0x20 && byte(0) != 0x7f ? 1 : 0;
-  const size_t length = static_cast<size_t>(std::countl_one(byte(0)));
-  if (length < 2 || length > 4 || text.size() < length) return 0;
-  uint32_t code = byte(0) & (0x7fu >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-    code = code << 6 | (byte(i) & 0x3fu);
-  }
-  constexpr std::array<uint32_t, 5> kLeast{0, 0, 0x80, 0x800, 0x10000};
-  const bool surrogate = code >= 0xd800 && code < 0xe000;
-  return code < kLeast[length] || code > 0x10ffff || surrogate || (code & 0xfffe) == 0xfffe
-             ? 0
-             : length;
-}
-
-// Names may hold anything: what is no character becomes the one that stands for such.
+// Names may hold anything: what is no character for XML, or not to be shown, comes as its bytes.
 std::string escaped(std::string_view text) {
   std::string result;
-  while (!text.empty()) {
-    const size_t length = character(text);
-    const std::string_view it = text.substr(0, std::max<size_t>(length, 1));
-    text.remove_prefix(it.size());
-    if (length == 0)
-      result += "\ufffd";
-    else if (it == "&")
+  for (const char it : qcow2::printable(text)) {
+    if (it == '&')
       result += "&amp;";
-    else if (it == "<")
+    else if (it == '<')
       result += "&lt;";
-    else if (it == ">")
+    else if (it == '>')
       result += "&gt;";
-    else if (it == "\"")
+    else if (it == '"')
       result += "&quot;";
     else
       result += it;

@@ -72,7 +72,6 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_timeout_option(app, options_.copy.nbd.timeout)->group(kRareOptions);
   add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
-  add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -48,10 +49,6 @@ ordered_json to_json(const Measurement& measured) {
   return json;
 }
 
-std::string dump(const ordered_json& json) {
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
 }  // namespace
 
 std::string measure_report(const Measurement& measured) {
@@ -73,7 +70,7 @@ std::string measure_report(const Measurement& measured) {
 }
 
 std::string measure_report_json(const Measurement& measured) {
-  return dump(to_json(measured));
+  return json_text(to_json(measured));
 }
 
 const MeasuredField& smallest_field(const std::vector<MeasuredField>& fields) {
@@ -143,7 +140,7 @@ std::string measure_table_json(const std::vector<MeasuredField>& fields) {
   for (const MeasuredField& it : fields) json["table"].push_back(with_choice(it));
   json["smallest"] = with_choice(smallest_field(fields));
   json["advised"] = with_choice(advised_field(fields));
-  return dump(json);
+  return json_text(json);
 }
 
 }  // namespace tool

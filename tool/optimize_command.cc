@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "tool/formats.h"
+#include "tool/json_text.h"
 #include "tool/mistaken_names.h"
 #include "tool/optimize_report.h"
 #include "tool/progress_display.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 #include "tool/sparsify_options.h"
@@ -78,7 +80,7 @@ Result<optimize::GainLimit> parse_gain(const std::string& text) {
 }
 
 Result<void> print_json(const Console& console, const ordered_json& json) {
-  return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  return console.print(json_text(json));
 }
 
 }  // namespace
@@ -182,6 +184,7 @@ void OptimizeCommand::add_sparsify_options(CLI::App& app) {
 void OptimizeCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
   layout_.check();
+  if (layout_.size()) throw UsageError("size=: a disk keeps its size: qemu-img resize changes it");
   if (!options_.output.empty() && disks_.size() > 1)
     throw UsageError("--output: there is one OUT, and several disks");
   if (!options_.output.empty())
@@ -207,6 +210,8 @@ void OptimizeCommand::check() const {
 }
 
 Result<int> OptimizeCommand::run(const Console& console) {
+  for (std::string& disk : disks_) disk = plain_path(disk);
+  options_.output = plain_path(options_.output);
   RETURN_IF_ERROR(layout_.settle(options_.copy));
   RETURN_IF_ERROR(settle_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())

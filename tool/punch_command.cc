@@ -9,6 +9,7 @@
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
+#include "tool/json_text.h"
 #include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
@@ -40,7 +41,8 @@ void PunchCommand::add_options(CLI::App& app) {
   add_connections_option(app, options_.nbd);
   add_retries_option(app, options_.nbd);
   add_timeout_option(app, options_.nbd.timeout);
-  add_switch(app, "--json", json_, "print the summary as JSON");
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be given back");
+  add_output_option(app, json_, "the summary: human (the default) or json");
 }
 
 void PunchCommand::check() const {
@@ -74,19 +76,21 @@ Result<int> PunchCommand::run(const Console& console) {
     json["scanned"] = summary->scanned;
     json["zero"] = summary->zero;
     json["punched"] = summary->punched;
+    if (options_.dry_run) json["dry-run"] = true;
     json["seconds"] = summary->elapsed.count();
     using nlohmann::ordered_json;
-    RETURN_IF_ERROR(
-        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    RETURN_IF_ERROR(console.print(json_text(json)));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
   RETURN_IF_ERROR(console.print(fmt::format(
-      "{}\n{} given back\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in {:.1f} "
-      "s\n",
-      qcow2::printable(target->name()), human_size(summary->punched), "read",
-      human_size(summary->scanned), "zeros", human_size(summary->zero), human_size(summary->unit),
-      human_size(summary->disk_size), summary->elapsed.count())));
+      "{}\n{} {}given back\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in {:.1f} "
+      "s\n{}",
+      qcow2::printable(target->name()),
+      human_size(options_.dry_run ? summary->zero : summary->punched),
+      options_.dry_run ? "would be " : "", "read", human_size(summary->scanned), "zeros",
+      human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),
+      summary->elapsed.count(), options_.dry_run ? "Nothing was written.\n" : "")));
   return kSuccess;
 }
 

@@ -21,10 +21,18 @@ class QemuNames {
   // passed over.
   qcow2::Result<void> resolve(std::string& name, std::optional<qcow2::Format>& format) const;
 
+  // --target-image-opts, and the same for a name of what is written.
+  void add_target_options(CLI::App& app);
+  qcow2::Result<void> resolve_target(std::string& name, std::optional<qcow2::Format>& format) const;
+
  private:
   bool image_opts_ = false;
+  bool target_image_opts_ = false;
   std::string object_;  // taken, and of no use: what would need it is refused
 };
+
+// "file:PATH" without its protocol; any other name as it is.
+std::string plain_path(const std::string& name);
 
 // The id or name of a snapshot in qemu-img's words: itself, "snapshot.id=ID" or
 // "snapshot.name=NAME".

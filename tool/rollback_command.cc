@@ -8,6 +8,8 @@
 #include "optimize/shown_names.h"
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
+#include "tool/json_text.h"
+#include "tool/qemu_names.h"
 #include "tune/running_domains.h"
 
 namespace tool {
@@ -26,7 +28,7 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->take_last();
   add_switch(app, "--remove", remove_, "remove what is DISK now");
   add_switch(app, "--dry-run", dry_run_, "look at both, and say what would be done");
-  add_switch(app, "--json", json_, "print what was done as JSON");
+  add_output_option(app, json_, "what was done: human (the default) or json");
 }
 
 void RollbackCommand::check() const {
@@ -34,6 +36,7 @@ void RollbackCommand::check() const {
 }
 
 Result<int> RollbackCommand::run(const Console& console) {
+  disk_ = plain_path(disk_);
   ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);
@@ -46,8 +49,7 @@ Result<int> RollbackCommand::run(const Console& console) {
     if (!done.backup.empty()) json["backup"] = done.backup;
     json["dry-run"] = dry_run_;
     using nlohmann::ordered_json;
-    RETURN_IF_ERROR(
-        console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n"));
+    RETURN_IF_ERROR(console.print(json_text(json)));
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;

@@ -4,14 +4,19 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <nlohmann/json.hpp>
+
 #include "copy/copier.h"
 #include "qcow2/printable.h"
 #include "qcow2/retry.h"
+#include "qcow2/scratch_storage.h"
 #include "qcow2/took_effect.h"
 #include "tool/arguments.h"
 #include "tool/copy_report.h"
 #include "tool/copy_run.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
+#include "tool/place_names.h"
 #include "tool/progress_display.h"
 #include "tool/size_text.h"
 #include "tool/snapshot_list.h"
@@ -63,7 +68,9 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of DISK: only qcow2 has snapshots");
   add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
   add_switch(app, "--force", force_, "replace DST");
-  add_output_option(app, json_, "list as human (the default) or json, with qemu-img's keys");
+  add_switch(app, "--dry-run", dry_run_,
+             "change nothing; say what -c, -d, -a or --export would do");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
   names_.add_options(app);
 }
@@ -77,7 +84,7 @@ void SnapshotCommand::check() const {
     throw UsageError(fmt::format("'{}' is one name too many", destination_));
   if (!export_.empty() && destination_.empty()) throw UsageError("DST is missing");
   if (force_ && export_.empty()) throw UsageError("--force goes with --export");
-  if (json_ && actions == 1 && !list_) throw UsageError("--output goes with -l");
+  if (dry_run_ && (actions == 0 || list_)) throw UsageError("--dry-run: a list changes nothing");
   if (force_share_ && (!create_.empty() || !remove_.empty() || !apply_.empty()))
     throw UsageError("--force-share: an image that somebody writes to cannot be changed");
 }
@@ -104,49 +111,126 @@ Result<void> SnapshotCommand::list(const Console& console) const {
   return console.print(snapshot_list(snapshots));
 }
 
-Result<void> SnapshotCommand::change(const Console& console) const {
-  qcow2::OpenOptions options;
-  options.format = format_;
-  options.writable = true;
-  options.trust = trust_.trust();
-  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
-  if (chain.format() != qcow2::Format::kQcow2)
-    return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
-  const FileSize before = measure(disk_);
-  ASSIGN_OR_RETURN(const auto editor, qcow2::SnapshotEditor::open(chain));
-  ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kSnapshot);
-  editor->set_progress([&](uint64_t done, uint64_t total) { progress.update(done, total); });
+// What was, or would be, done to the image.
+struct SnapshotCommand::Change {
+  const char* action = "";
+  std::string id;
+  std::string name;
+  FileSize before;
+  FileSize after;
+  // Bytes of clusters in use.
+  uint64_t used_before = 0;
+  uint64_t used_after = 0;
+};
+
+// In a dry run, of what is in memory.
+Result<std::unique_ptr<qcow2::SnapshotEditor>> SnapshotCommand::open_editor(
+    const qcow2::Chain& chain) const {
+  if (!dry_run_) return qcow2::SnapshotEditor::open(chain);
+  ASSIGN_OR_RETURN(auto scratch, qcow2::ScratchStorage::create(chain.storage()));
+  return qcow2::SnapshotEditor::open(std::move(scratch));
+}
+
+Result<void> SnapshotCommand::apply_to(qcow2::SnapshotEditor& editor, Change& change,
+                                       const Console& console) const {
   if (!create_.empty()) {
-    for (const qcow2::Snapshot& it : editor->snapshots())
+    for (const qcow2::Snapshot& it : editor.snapshots())
       if (it.name == create_)
         console.warning(
             fmt::format("{}: has a snapshot '{}' already, with the id {}: that one is "
                         "meant by the name, the new one has an id of its own",
                         disk_, qcow2::printable(create_), qcow2::printable(it.id)));
-    ASSIGN_OR_RETURN(const std::string id, editor->create(create_, now()));
-    progress.finish();
-    console.note(
-        fmt::format("{}: snapshot '{}' has the id {}", disk_, qcow2::printable(create_), id));
-  } else if (!remove_.empty()) {
-    RETURN_IF_ERROR(editor->remove(remove_));
-  } else {
-    RETURN_IF_ERROR(editor->apply(apply_));
+    change.action = "create";
+    change.name = create_;
+    ASSIGN_OR_RETURN(change.id, editor.create(create_, now()));
+    return {};
   }
-  RETURN_IF_ERROR(qcow2::took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,
-                                                                  !create_.empty()   ? "there"
-                                                                  : !remove_.empty() ? "removed"
-                                                                                     : "applied")));
-  progress.finish();
-  const FileSize after = measure(disk_);
-  if (console.manner().quiet || !create_.empty() || after.blocks >= before.blocks) return {};
-  console.note(fmt::format(
-      "{}: {} given back, the file is {} shorter", disk_, human_size(before.blocks - after.blocks),
-      human_size(before.length > after.length ? before.length - after.length : 0)));
+  const std::string& word = remove_.empty() ? apply_ : remove_;
+  const auto* const found = remove_.empty()
+                                ? qcow2::find_snapshot(editor.snapshots(), word)
+                                : qcow2::find_snapshot_by_name(editor.snapshots(), word);
+  change.action = remove_.empty() ? "apply" : "delete";
+  if (const auto* const it = found ? found : qcow2::find_snapshot(editor.snapshots(), word)) {
+    change.id = it->id;
+    change.name = it->name;
+  }
+  return remove_.empty() ? editor.apply(word) : editor.remove(word);
+}
+
+Result<void> SnapshotCommand::tell(const Change& change, const Console& console) const {
+  if (json_) {
+    nlohmann::ordered_json json;
+    json["filename"] = disk_;
+    json["action"] = change.action;
+    json["dry-run"] = dry_run_;
+    json["id"] = change.id;
+    json["name"] = change.name;
+    json["used-before"] = change.used_before;
+    json["used-after"] = change.used_after;
+    json["before"] = {{"length", change.before.length}, {"blocks", change.before.blocks}};
+    if (!dry_run_)
+      json["after"] = {{"length", change.after.length}, {"blocks", change.after.blocks}};
+    return console.print(json_text(json));
+  }
+  const std::string which =
+      fmt::format("snapshot '{}' with the id {}", qcow2::printable(change.name), change.id);
+  if (dry_run_) {
+    const bool less = change.used_after <= change.used_before;
+    const uint64_t amount =
+        less ? change.used_before - change.used_after : change.used_after - change.used_before;
+    const char* const how = !create_.empty()   ? "would create"
+                            : !remove_.empty() ? "would delete"
+                                               : "would make the disk what it was at";
+    return console.print(fmt::format("{}: {} {}: {} {}\nNothing was written.\n",
+                                     qcow2::printable(disk_), how, qcow2::printable(which),
+                                     human_size(amount), less ? "given back" : "more in use"));
+  }
+  if (!create_.empty()) console.note(fmt::format("{}: {}", disk_, which));
+  if (!create_.empty() || change.after.blocks >= change.before.blocks) return {};
+  const uint64_t length =
+      change.before.length > change.after.length ? change.before.length - change.after.length : 0;
+  console.note(fmt::format("{}: {} given back, the file is {} shorter", disk_,
+                           human_size(change.before.blocks - change.after.blocks),
+                           human_size(length)));
   return {};
 }
 
+Result<void> SnapshotCommand::change(const Console& console) const {
+  qcow2::OpenOptions options;
+  options.format = format_;
+  options.writable = !dry_run_;
+  options.trust = trust_.trust();
+  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
+  if (chain.format() != qcow2::Format::kQcow2)
+    return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
+  Change change;
+  change.before = measure(disk_);
+  ASSIGN_OR_RETURN(const auto editor, open_editor(chain));
+  ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kSnapshot);
+  editor->set_progress([&](uint64_t done, uint64_t total) { progress.update(done, total); });
+  change.used_before = editor->used_before();
+  RETURN_IF_ERROR(apply_to(*editor, change, console));
+  // It has taken effect by now: a figure that cannot be had is no failure of that.
+  const auto used = editor->used();
+  if (!used && dry_run_) return fail(used.error());
+  change.used_after = used.value_or(change.used_before);
+  // What a dry run has freed is not moved together: it is told from the counts.
+  if (!dry_run_)
+    RETURN_IF_ERROR(
+        qcow2::took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,
+                                                        !create_.empty()   ? "there"
+                                                        : !remove_.empty() ? "removed"
+                                                                           : "applied")));
+  progress.finish();
+  change.after = measure(disk_);
+  if (console.manner().quiet && !json_) return {};
+  return tell(change, console);
+}
+
 Result<void> SnapshotCommand::export_disk(const Console& console) const {
+  if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
+    console.warning(*contradiction);
   copy::CopyOptions options;
   options.source = disk_;
   options.source_format = format_;
@@ -155,6 +239,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
   options.overwrite = force_;
   options.trust = trust_.trust();
   options.force_share = force_share_;
+  options.dry_run = dry_run_;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));
   if (console.manner().quiet) return {};
@@ -163,6 +248,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
 
 Result<int> SnapshotCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(disk_, format_));
+  destination_ = plain_path(destination_);
   const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
   RETURN_IF_ERROR(!export_.empty() ? export_disk(console)
                   : changes        ? change(console)

@@ -1,6 +1,7 @@
 // virt-compact snapshot [-l | -c NAME | -d NAME | -a NAME | --export NAME] DISK [DST]
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -23,7 +24,13 @@ class SnapshotCommand final : public Command {
 
  private:
   qcow2::Result<void> list(const Console& console) const;
+  struct Change;
+  qcow2::Result<std::unique_ptr<qcow2::SnapshotEditor>> open_editor(
+      const qcow2::Chain& chain) const;
   qcow2::Result<void> change(const Console& console) const;
+  qcow2::Result<void> apply_to(qcow2::SnapshotEditor& editor, Change& change,
+                               const Console& console) const;
+  qcow2::Result<void> tell(const Change& change, const Console& console) const;
   qcow2::Result<void> export_disk(const Console& console) const;
 
   std::string disk_;
@@ -39,6 +46,7 @@ class SnapshotCommand final : public Command {
   bool force_ = false;
   bool json_ = false;
   TrustOptions trust_;
+  bool dry_run_ = false;
 };
 
 }  // namespace tool

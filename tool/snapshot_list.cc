@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -63,7 +64,7 @@ ordered_json snapshot_json(const Snapshot& snapshot) {
 std::string snapshot_list_json(const std::vector<Snapshot>& snapshots) {
   ordered_json all = ordered_json::array();
   for (const Snapshot& it : snapshots) all.push_back(snapshot_json(it));
-  return all.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(all);
 }
 
 }  // namespace tool

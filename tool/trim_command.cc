@@ -9,6 +9,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/nbd_options.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/sparsify_options.h"
 #include "tool/step_lines.h"
@@ -35,7 +36,7 @@ void TrimCommand::add_options(CLI::App& app) {
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   trust_.add_options(app, false);
   add_timeout_option(app, timeout_);
-  add_switch(app, "--json", json_, "print the report as JSON");
+  add_output_option(app, json_, "the report: human (the default) or json");
   add_sparsify_options(app);
 }
 
@@ -70,6 +71,7 @@ Result<void> TrimCommand::check_use(const std::string& disk, const Console& cons
 }
 
 Result<int> TrimCommand::run(const Console& console) {
+  for (std::string& disk : disks_) disk = plain_path(disk);
   for (const std::string& disk : disks_) {
     auto command = unfold_command(disk);
     options_.disks.push_back(

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "qcow2/printable.h"
+#include "tool/json_text.h"
 #include "tool/size_text.h"
 
 namespace tool {
@@ -167,7 +168,7 @@ std::string trim_report_json(const TrimReport& report) {
   }
   json["emulated"] = report.emulated;
   json["seconds"] = report.elapsed.count();
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

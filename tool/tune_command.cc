@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "appliance/trim_timer.h"
+#include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
@@ -134,8 +135,11 @@ Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
-  const std::string text = result.diff + (result.diff.empty() ? "" : "\n") +
-                           tune_report(result, console.manner().verbose);
+  // patch (1) wants each byte, a terminal must not have it.
+  const bool watched = is_terminal(taken ? STDERR_FILENO : STDOUT_FILENO);
+  const std::string diff = watched ? qcow2::printable_lines(result.diff) : result.diff;
+  const std::string text =
+      diff + (diff.empty() ? "" : "\n") + tune_report(result, console.manner().verbose);
   if (taken)
     console.tell(text);
   else

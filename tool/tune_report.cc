@@ -6,6 +6,7 @@
 
 #include "qcow2/printable.h"
 #include "tool/join_words.h"
+#include "tool/json_text.h"
 
 namespace tool {
 
@@ -79,7 +80,7 @@ std::string timer_report_json(const std::vector<appliance::TimerReport>& reports
     one["timer"] = words_of(it.state, applied).key;
     json["systems"].push_back(std::move(one));
   }
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 std::string tune_report(const TuneResult& result, bool verbose) {
@@ -127,7 +128,7 @@ std::string tune_report_json(const TuneResult& result) {
   json["windows"] = result.tuning.windows;
   json["notes"] = result.notes;
   json["diff"] = result.diff;
-  return json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return json_text(json);
 }
 
 }  // namespace tool

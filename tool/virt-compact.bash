@@ -1,46 +1,106 @@
 # Completion of virt-compact for bash.  Commands and options come from the help of the command
 # itself, so that they are those of the version that is installed.
 
+# Offers those of the words behind the second argument that begin with the second, each behind the
+# first.
+_virt_compact_offer()
+{
+  local prefix=$1 begin=$2 it
+  shift 2
+  for it; do
+    case $it in "$begin"*) COMPREPLY+=("$prefix$it") ;; esac
+  done
+}
+
+# The last part of a comma list: what bash replaces is `word`, the list so far is `list`.
+_virt_compact_list()
+{
+  local part=${list##*,}
+  _virt_compact_offer "${word%"$part"}" "$part" "$@"
+}
+
+# KEY=VALUE,… as behind -o.
+_virt_compact_creation()
+{
+  local part=${list##*,} value
+  compopt -o nospace 2>/dev/null
+  case $part in
+    *=*) value=${part#*=} ;;
+    *)
+      _virt_compact_offer "${word%"$part"}" "$part" compat= cluster_size= refcount_bits= \
+        extended_l2= lazy_refcounts= preallocation= compression_type= compression_level= \
+        backing_file= backing_fmt= data_file= data_file_raw=
+      return ;;
+  esac
+  set --
+  case ${part%%=*} in
+    compat) set -- 0.10 1.1 ;;
+    cluster_size) set -- 4k 16k 32k 64k 128k 256k 512k 1M 2M ;;
+    refcount_bits) set -- 1 2 4 8 16 32 64 ;;
+    extended_l2 | lazy_refcounts | data_file_raw) set -- on off ;;
+    preallocation) set -- off metadata falloc full ;;
+    compression_type) set -- zlib zstd ;;
+    backing_fmt) set -- qcow2 raw ;;
+    backing_file | data_file) local IFS=$'\n'; set -- $(compgen -f -- "$value") ;;
+  esac
+  _virt_compact_offer "${word%"$value"}" "$value" "$@"
+}
+
+# Names of the snapshots of the disk that the line names.
+_virt_compact_snapshots()
+{
+  local it names
+  for it in "${COMP_WORDS[@]:2}"; do
+    it=${it#[\"\']} it=${it%[\"\']}
+    [ -f "$it" ] || continue
+    # Names with anything that JSON escapes are left to whoever types them.
+    mapfile -t names < <("$program" snapshot -U -l --output=json "$it" 2>/dev/null |
+      sed -n 's/^ *"name": "\([^"\\]*\)",*$/\1/p' | while read -r i; do printf '%q\n' "$i"; done)
+    _virt_compact_offer "" "$word" "${names[@]}"
+    return
+  done
+}
+
+# Names of domains, if there is a libvirt to ask.
+_virt_compact_domains()
+{
+  local names
+  command -v virsh >/dev/null || return 0
+  mapfile -t names < <(timeout 2 virsh -q list --all --name 2>/dev/null | sed '/^$/d')
+  _virt_compact_offer "" "$word" "${names[@]}"
+}
+
+# Hidden files only for who begins with a dot.
+_virt_compact_files()
+{
+  local it files
+  compopt -o filenames 2>/dev/null
+  mapfile -t files < <(compgen -f -- "$word")
+  for it in "${files[@]}"; do
+    case ${word##*/} in
+      .*) ;;
+      *) case ${it##*/} in .*) continue ;; esac ;;
+    esac
+    COMPREPLY+=("$it")
+  done
+}
+
 _virt_compact()
 {
-  local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before= name= i
+  local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before= name= list= i
   COMPREPLY=()
-  [ "$COMP_CWORD" -gt 0 ] && before=${COMP_WORDS[COMP_CWORD-1]}
-  # "--color=al" comes as three words when "=" breaks words.
-  if [ "$word" = "=" ]; then
-    word=
-  elif [ "$before" = "=" ]; then
-    before=${COMP_WORDS[COMP_CWORD-2]}
-  fi
-
-  case $before in
-    -f | --format | -O | --output-format | -F | --backing-format | --second-format) COMPREPLY=($(compgen -W 'qcow2 raw' -- "$word")); return ;;
-    -t) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe' -- "$word")); return ;;
-    --cache) COMPREPLY=($(compgen -W 'none directsync writeback writethrough unsafe keep' -- "$word")); return ;;
-    --detect-zeroes) COMPREPLY=($(compgen -W 'unmap on off keep' -- "$word")); return ;;
-    --discard) COMPREPLY=($(compgen -W 'unmap ignore keep' -- "$word")); return ;;
-    --io) COMPREPLY=($(compgen -W 'native threads io_uring keep' -- "$word")); return ;;
-    --backing) COMPREPLY=($(compgen -f -W 'owner follow deny none' -- "$word")); return ;;
-    --data-file) COMPREPLY=($(compgen -W 'owner follow deny' -- "$word")); return ;;
-    --limits) COMPREPLY=($(compgen -W 'size= ratio= snapshots= bitmaps= time=' -- "$word")); return ;;
-    --color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
-    --compression) COMPREPLY=($(compgen -W 'none zstd zstd: zlib zlib:' -- "$word")); return ;;
-    --profile) COMPREPLY=($(compgen -W 'sequential random archive' -- "$word")); return ;;
-    --drop) COMPREPLY=($(compgen -W 'pagefile swapfile hiberfile swap' -- "$word")); return ;;
-    --discard-granularity) COMPREPLY=($(compgen -W 'auto 64k keep' -- "$word")); return ;;
-    --sector-size) COMPREPLY=($(compgen -W '512 4096' -- "$word")); return ;;
-    --output) COMPREPLY=($(compgen -W 'human json' -- "$word")); return ;;
-    --progress)
-      if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
-        COMPREPLY=($(compgen -W 'bar json none' -- "$word"))
-        return
-      fi ;;
-    --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
-      | --create | --delete | --depth | --disk | --duration | --export | --filesystems | \
-      --flush-interval | --ignore | --key | --max-length | --minimum-gain | --offset | --options | --pattern | \
-      --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size | --snapshot \
-      | --sparse | --start-offset | --step | --threads | --timeout | -m | -o) return ;;
-  esac
+  # "--color=al" comes as three words when "=" breaks words, and "-o a=b,c=d" as six.
+  [ "$word" = "=" ] && word=
+  i=$COMP_CWORD
+  list=${COMP_WORDS[i]}
+  while [ "$i" -gt 1 ] && { [ "${COMP_WORDS[i]}" = "=" ] || [ "${COMP_WORDS[i-1]}" = "=" ]; }; do
+    case ${COMP_WORDS[i-1]} in -*) break ;; esac
+    i=$((i - 1))
+    list=${COMP_WORDS[i]}$list
+  done
+  [ "$i" -gt 0 ] && before=${COMP_WORDS[i-1]}
+  case $list in =*) list=${list#=} ;; esac
+  [ "$before" = "=" ] && before=${COMP_WORDS[i-2]}
 
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
@@ -49,19 +109,68 @@ _virt_compact()
     esac
   done
 
+  # What means something else from one command to the next.
+  case $name:$before in
+    check:-r | check:--repair) _virt_compact_offer "" "$word" leaks all; return ;;
+    copy:-o | copy:--options | measure:-o | measure:--options | optimize:--options)
+      _virt_compact_creation; return ;;
+    optimize:-o | optimize:--output) _virt_compact_files; return ;;
+    snapshot:-d | snapshot:--delete | snapshot:-a | snapshot:--apply | snapshot:--export | \
+      copy:--snapshot | copy:-l | measure:--snapshot | measure:-l)
+      _virt_compact_snapshots; return ;;
+    check:-T | compare:-T | copy:-T | copy:-t | bench:-t)
+      _virt_compact_offer "" "$word" none directsync writeback writethrough unsafe; return ;;
+    snapshot:-c | tune:-c | bench:-[cdsSo] | map:-[sl] | copy:-[rS] | punch:-S) return ;;
+  esac
+  case $before in
+    -f | --format | -O | --output-format | -F | --backing-format | --second-format)
+      _virt_compact_offer "" "$word" qcow2 raw; return ;;
+    --cache) _virt_compact_offer "" "$word" none directsync writeback writethrough unsafe keep; return ;;
+    --detect-zeroes) _virt_compact_offer "" "$word" unmap on off keep; return ;;
+    --discard) _virt_compact_offer "" "$word" unmap ignore keep; return ;;
+    --io) _virt_compact_offer "" "$word" native threads io_uring keep; return ;;
+    --backing)
+      _virt_compact_offer "" "$word" owner follow deny none
+      _virt_compact_files
+      return ;;
+    --data-file) _virt_compact_offer "" "$word" owner follow deny; return ;;
+    --limits) _virt_compact_list size= ratio= snapshots= bitmaps= time=; return ;;
+    --discard-granularity) _virt_compact_offer "" "$word" auto 64k keep; return ;;
+    --sector-size) _virt_compact_offer "" "$word" 512 4096; return ;;
+    --color) _virt_compact_offer "" "$word" auto always never; return ;;
+    --compression) _virt_compact_offer "" "$word" none zstd zstd: zlib zlib:; return ;;
+    --profile) _virt_compact_offer "" "$word" sequential random archive; return ;;
+    --drop) _virt_compact_list pagefile swapfile hiberfile shadows swap; return ;;
+    --output) _virt_compact_offer "" "$word" human json; return ;;
+    --progress)
+      if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
+        _virt_compact_offer "" "$word" bar json none
+        return
+      fi ;;
+    --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
+      | --create | --convert | --depth | --disk | --duration | --filesystems \
+      | --flush-interval | --ignore | --key | --max-length | --minimum-gain | --object | --offset | --pattern \
+      | --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size \
+      | --sparse | --start-offset | --step | --threads | -m) return ;;
+  esac
+
   case $word in
     -*)
       COMPREPLY=($(compgen -W "$("$program" ${name:+"$name"} --help-all 2>/dev/null |
-        sed -n 's/^  \(-., \|    \|\)\(--*[a-z-]*\).*/\1 \2/p' | tr -d ,)" -- "$word"))
+        sed -n 's/^  \(-., \|    \|\)\(--*[a-zA-Z-]*\).*/\1 \2/p' | tr -d ,)" -- "$word"))
       return ;;
   esac
   if [ -z "$name" ] || [ "$name" = help ]; then
     COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null |
       sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')" -- "$word"))
-  else
-    compopt -o filenames 2>/dev/null
-    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    return
   fi
+  _virt_compact_files
+  [ "$name" = tune ] && case " ${COMP_WORDS[*]} " in
+    *" --guest "*) ;;
+    *) _virt_compact_domains ;;
+  esac
+  return 0
 }
 
 complete -F _virt_compact virt-compact

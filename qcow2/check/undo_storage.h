@@ -16,6 +16,7 @@ namespace qcow2 {
 // that, and only then writes to the image, and flushes it.  Reads see them at once.
 class UndoStorage final : public Storage {
  public:
+  // Without `undo_path` there is none: for an image that a dry run throws away.
   // The undo file is made with the first flush that has something to write.  When that goes wrong
   // before the image is touched, it is removed again.  Without a path there is none.
   UndoStorage(std::shared_ptr<Storage> image, std::string undo_path)

@@ -48,6 +48,14 @@ TEST_CASE("files that are no image are refused", "[plugin]") {
     std::ofstream(folder / "raw") << std::string(100000, 'x');
     check_refused({folder / "raw"}, "not a QCOW2 image");
   }
+  SECTION("compressed") {
+    std::ofstream(folder / "disk.qcow2") << std::string(
+                                                "\xfd"
+                                                "7zXZ\0",
+                                                6) +
+                                                "and so on";
+    check_refused({folder / "disk.qcow2"}, "compressed with xz: decompress it first (xz -dk ");
+  }
   SECTION("a header that is cut off") {
     test::qemu_img({"create", "-q", "-f", "qcow2", folder / "disk", "1M"});
     support::run_ok({"truncate", "-s", "90", folder / "disk"});

@@ -55,10 +55,20 @@ TEST_CASE("names resolve as QEMU resolves them", "[chain]") {
   CHECK(resolve_name("a/disk.qcow2", "file:base") == "base");
   CHECK(resolve_name("a/disk.qcow2", "file:/y/base") == "/y/base");
   CHECK(resolve_name("a/disk.qcow2", "./odd:name") == "a/./odd:name");
-  for (const char* name : {"nbd:localhost:10809", "nbd://host/x", "json:{}", "https://h/x",
-                           "nbd+unix:///?socket=s", "fat:/x"})
+  for (const char* name :
+       {"nbd:localhost:10809", "nbd://host/x", "https://h/x", "nbd+unix:///?socket=s", "fat:/x"})
     REQUIRE_FAILS_WITH(resolve_name("disk.qcow2", name), "not supported");
   CHECK_FALSE(resolve_name("disk.qcow2", "").has_value());
+  for (const char* name :
+       {R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"b"}})",
+        R"(json:{"driver":"file","filename":"b"})", R"(json:{"file.filename":"b"})"})
+    CHECK(resolve_name("a/disk.qcow2", name) == "b");
+  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{}"), "no file.filename");
+  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{"), "no JSON object");
+  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", R"(json:{"driver":"nbd","host":"h"})"), "nbd");
+  REQUIRE_FAILS_WITH(
+      resolve_name("a/disk.qcow2", R"(json:{"driver":"raw","offset":1,"file.filename":"b"})"),
+      "'offset' is not understood");
 }
 
 TEST_CASE("relative names follow the path that the image was opened by", "[chain]") {

@@ -56,8 +56,8 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
   const std::vector<Mistake> mistakes = {
       {{}, "no command given", "virt-compact"},
       {{"-q"}, "no command given", "virt-compact"},
-      {{"cpoy", "a", "b"}, "unknown command 'cpoy'", "virt-compact"},
-      {{"help", "cpoy"}, "unknown command 'cpoy'", "virt-compact"},
+      {{"cpoy", "a", "b"}, "unknown command 'cpoy': did you mean copy?", "virt-compact"},
+      {{"help", "cpoy"}, "unknown command 'cpoy': did you mean copy?", "virt-compact"},
       {{"--bogus"}, "unknown option '--bogus'", "virt-compact"},
       {{"copy"}, "SRC is missing", "virt-compact copy"},
       {{"copy", "a"}, "DST is missing", "virt-compact copy"},
@@ -70,10 +70,10 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
        "'[' begins a command, and there is no ']' behind it",
        "virt-compact"},
       {{"copy", "[", "]", "b"}, "'[ ]': the command is missing", "virt-compact"},
-      {{"copy", "-o", "size=1", "a", "b"},
-       "-o: 'size' is no option of an image: there are compat, cluster_size, refcount_bits, "
+      {{"copy", "-o", "sise=1", "a", "b"},
+       "-o: 'sise' is no option of an image: there are compat, cluster_size, refcount_bits, "
        "extended_l2, lazy_refcounts, preallocation, compression_type, compression_level, "
-       "backing_file, backing_fmt, data_file, data_file_raw",
+       "backing_file, backing_fmt, data_file, data_file_raw, size",
        "virt-compact copy"},
       {{"copy", "-o", "cluster_size=64k,extended_l2=yes", "a", "b"},
        "-o: extended_l2: 'yes' is neither on nor off",
@@ -188,8 +188,8 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 }
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
-  for (const char* command : {"bench", "check", "compare", "copy", "info", "measure", "optimize",
-                              "punch", "trim", "tune"}) {
+  for (const char* command : {"bench", "check", "compare", "copy", "info", "map", "measure",
+                              "optimize", "punch", "trim", "tune"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);
@@ -229,4 +229,20 @@ TEST_CASE("an output that does not work is an error", "[arguments]") {
   CHECK(outcome.err == error + "Broken pipe\n1\n");
   // Nowhere to complain: still no crash.
   CHECK(run_script("\"$VIRT_COMPACT\" --help >&- 2>&- <&-").exit_code == 1);
+}
+
+TEST_CASE("each command has JSON, by either option", "[arguments]") {
+  // optimize's --output is where its result goes, and takes these two words, too.
+  for (const char* command : {"bench", "check", "compare", "copy", "flatten", "info", "map",
+                              "measure", "punch", "rollback", "snapshot", "trim", "tune"}) {
+    CAPTURE(command);
+    const auto options = options_of_help(command);
+    CHECK(options.count("--json") == 1);
+    CHECK(options.count("--output") == 1);
+    CHECK(run_tool({command, "--output=xml", "x"}).err.find("neither human nor json") !=
+          std::string::npos);
+    CHECK(run_tool({command, "--json", "--output=human", "x"}).err.find("contradicts") !=
+          std::string::npos);
+  }
+  CHECK(options_of_help("optimize").count("--json") == 1);
 }

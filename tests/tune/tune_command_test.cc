@@ -41,6 +41,20 @@ support::RunOptions input(const std::string& text) {
 
 }  // namespace
 
+TEST_CASE("a definition does nothing to the terminal that a diff is shown on", "[tune]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "web.xml";
+  std::string text = kDomain;
+  text.insert(text.find("</name>"), "\u202e\u009b2J");
+  support::write_file(path, text);
+  CHECK_THAT(run_tool({"tune", path}).out, Catch::Contains("web\u202e\u009b2J</name>\n"));
+  const auto shown = tool_test::run_script(
+      "script -qec \"\\\"$VIRT_COMPACT\\\" tune \\\"$1\\\"\" /dev/null", {path});
+  INFO(shown.describe());
+  CHECK(shown.ok());
+  CHECK_THAT(shown.out, Catch::Contains("web\\xe2\\x80\\xae\\xc2\\x9b2J</name>"));
+}
+
 TEST_CASE("tune shows what it would change, and changes nothing", "[tune]") {
   const support::TempDirectory folder;
   const std::string path = folder / "web.xml";

@@ -1,0 +1,57 @@
+#include "copy/place.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "qcow2/file_storage.h"
+#include "qcow2/retry.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed) {
+  namespace fs = std::filesystem;
+  struct stat status {};
+  std::string target = path;
+  if (qcow2::retry(::lstat, path.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path + ": is a directory"));
+    if (!overwrite)
+      return fail(Error::invalid(path + ": exists already: use --force to replace it"));
+    std::error_code failed;
+    target = fs::canonical(path, failed).string();
+    if (failed || !fs::is_regular_file(target))
+      return fail(Error::invalid(path + ": is no regular file: only those can be replaced"));
+  }
+  const std::string folder =
+      fs::path(target).has_parent_path() ? fs::path(target).parent_path().string() : ".";
+  if (qcow2::retry(::access, folder.c_str(), W_OK | X_OK) != 0)
+    return fail(Error::system(errno, folder));
+  struct statvfs room {};
+  if (qcow2::retry(::statvfs, folder.c_str(), &room) != 0)
+    return fail(Error::system(errno, folder));
+  const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
+  if (needed <= free) return {};
+  return fail(Error::protocol(
+      ENOSPC, fmt::format("{}: the copy needs {} bytes, but the filesystem of {} has only {} free",
+                          path, needed, folder, free)));
+}
+
+Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what) {
+  ASSIGN_OR_RETURN(const auto device, qcow2::FileStorage::open_readonly(path));
+  ASSIGN_OR_RETURN(const uint64_t size, device->size());
+  if (needed <= size) return {};
+  return fail(
+      Error::protocol(ENOSPC, fmt::format("{}: the device has {} bytes, too few for {} of {}; "
+                                          "nothing was written",
+                                          path, size, what, needed)));
+}
+
+}  // namespace copy

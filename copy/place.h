@@ -1,0 +1,18 @@
+// Whether a result has its place, before anything is written there.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "qcow2/result.h"
+
+namespace copy {
+
+// An error if a file at `path` could not be made, by its name, the rights on its folder and the
+// space of its filesystem, for a result of `needed` bytes.  Nothing is opened for writing.
+qcow2::Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed);
+
+// An error if the block device at `path` has less than `needed` bytes, for `what` ("an image").
+qcow2::Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what);
+
+}  // namespace copy

@@ -1,0 +1,80 @@
+// libFuzzer target: any bytes as a domain definition, which is scanned, read, and tuned.
+//
+//     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
+//     build-fuzz/tests/fuzz/fuzz_xml CORPUS
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "tune/domain.h"
+#include "tune/tuning.h"
+#include "tune/xml_scanner.h"
+
+namespace {
+
+// Keeps what tuning must not touch: all but white space and the tags that settings stand in.
+class Rest final : public tune::XmlScanner::Handler {
+ public:
+  explicit Rest(std::string_view text) : text_(text) {}
+
+  qcow2::Result<void> start(const tune::XmlTag& tag) override {
+    if (tag.whole.begin >= tag.whole.end || tag.whole.end > text_.size()) __builtin_trap();
+    for (const tune::XmlAttribute& it : tag.attributes) {
+      if (it.value.begin > it.value.end || it.value.end >= tag.whole.end) __builtin_trap();
+      if (text_[it.value.end] != it.quote) __builtin_trap();
+      static_cast<void>(
+          tune::decode_value(text_.substr(it.value.begin, it.value.end - it.value.begin)));
+    }
+    const auto name = text_.substr(tag.name.begin, tag.name.end - tag.name.begin);
+    if (name != "driver" && name != "blockio") return {};
+    keep(tag.whole.begin);
+    at_ = tag.whole.end;
+    return {};
+  }
+  qcow2::Result<void> end() override { return {}; }
+
+  std::string finish() {
+    keep(text_.size());
+    return std::move(kept_);
+  }
+
+ private:
+  void keep(size_t end) {
+    for (const char it : text_.substr(at_, end - at_))
+      if (it != ' ' && it != '\n' && it != '\t' && it != '\r') kept_ += it;
+  }
+
+  const std::string_view text_;
+  size_t at_ = 0;
+  std::string kept_;
+};
+
+std::string rest_of(std::string_view text) {
+  Rest rest(text);
+  tune::XmlScanner scanner(text, "fuzz");
+  // What could be tuned is well-formed, and stays so.
+  if (!scanner.scan(rest)) __builtin_trap();
+  return rest.finish();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  Rest any(text);
+  tune::XmlScanner scanner(text, "fuzz");
+  const bool well_formed = scanner.scan(any).has_value();
+  const auto domain = tune::read_domain(text, "fuzz");
+  if (domain && !well_formed) __builtin_trap();
+  const tune::Settings settings;
+  const auto once = tune::tune(text, "fuzz", settings);
+  if (!once) return 0;
+  if (!domain || once->disks.size() != domain->disks.size()) __builtin_trap();
+  if (once->changes() == 0 && once->text != text) __builtin_trap();
+  if (rest_of(text) != rest_of(once->text)) __builtin_trap();
+  // What comes out is not changed by another go.
+  const auto twice = tune::tune(once->text, "fuzz", settings);
+  if (!twice || twice->text != once->text || twice->changes() != 0) __builtin_trap();
+  return 0;
+}
