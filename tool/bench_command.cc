@@ -260,7 +260,9 @@ Result<int> BenchCommand::foretell(const Console& console) const {
     options.name = plain_path(name);
     options.command = unfold_command(name).value_or(std::vector<std::string>{});
     options.format = format_;
-    options.nbd.connections = 1;
+    options.trust = trust_.trust();
+    options.nbd.tuning = nbd_;
+    options.nbd.tuning.connections = 1;
     ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
     json["disks"].push_back({{"name", name}, {"virtual-size", source.get().size()}});
     text +=
