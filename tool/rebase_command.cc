@@ -59,7 +59,6 @@ void RebaseCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "-T,--source-cache", "CACHE", cache_, parse_cache, "the same")
       ->group(kRareOptions);
   trust_.add_options(app, false);
-  add_switch(app, "--json", json_, "the same as --output=json")->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json");
   names_.add_options(app);
 }
