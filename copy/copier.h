@@ -58,10 +58,10 @@ struct CopyOptions {
   // neither the earlier nor the later state; once more with the same bitmap makes it good.
   std::string bitmap;
 
-  bool verify = false;       // read the result again, and compare
-  bool dry_run = false;      // write nothing: the summary says what there would be
-  uint64_t rate_limit = 0;   // bytes a second that are read; 0: none
-  unsigned threads = 0;      // that read, look for zeros and compress; 0: one for each processor
+  bool verify = false;      // read the result again, and compare
+  bool dry_run = false;     // write nothing: the summary says what there would be
+  uint64_t rate_limit = 0;  // bytes a second that are read; 0: none
+  unsigned threads = 0;     // that read, look for zeros and compress; 0: one for each processor
   // For every connection to a server: of the source, the destination, and for verifying.  Requests
   // are of 4 KiB to 32 MiB.
   NbdTuning nbd;

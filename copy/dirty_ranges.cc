@@ -13,8 +13,8 @@ using qcow2::GuestOffset;
 using qcow2::Result;
 
 Result<std::unique_ptr<DirtyRanges>> DirtyRanges::open(const NbdTarget& target,
-                                                       const std::string& bitmap, const NbdTuning& tuning,
-                                                       const Stop& stop) {
+                                                       const std::string& bitmap,
+                                                       const NbdTuning& tuning, const Stop& stop) {
   const std::string context = dirty_bitmap_context(bitmap);
   ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
   ASSIGN_OR_RETURN(auto line, NbdLine::open(endpoint, {context}, tuning, stop));
@@ -23,8 +23,7 @@ Result<std::unique_ptr<DirtyRanges>> DirtyRanges::open(const NbdTarget& target,
   if (!status.offered(*line))
     return qcow2::fail(Error::unsupported(
         fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), bitmap)));
-  return std::unique_ptr<DirtyRanges>(
-      new DirtyRanges(std::move(line), std::move(status), size));
+  return std::unique_ptr<DirtyRanges>(new DirtyRanges(std::move(line), std::move(status), size));
 }
 
 Result<std::optional<DirtyRanges::Range>> DirtyRanges::next() {

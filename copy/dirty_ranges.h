@@ -23,7 +23,8 @@ class DirtyRanges {
   // `stop` outlives the ranges.  An error if the export has no such bitmap.
   static qcow2::Result<std::unique_ptr<DirtyRanges>> open(const NbdTarget& target,
                                                           const std::string& bitmap,
-                                                          const NbdTuning& tuning, const Stop& stop);
+                                                          const NbdTuning& tuning,
+                                                          const Stop& stop);
 
   struct Range {
     qcow2::GuestOffset begin;

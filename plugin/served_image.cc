@@ -79,7 +79,14 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
 
 Result<void> ServedImage::close() {
   WritePath* const path = main_->write_path();
-  return path ? path->close() : Result<void>{};
+  if (!path) return {};
+  RETURN_IF_ERROR(path->close());
+  if (!path->trimmed()) return {};
+  // Another program may have freed clusters and left their data.
+  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
+                   qcow2::with_context(qcow2::give_back_if_sound(chain_.storage()),
+                                       "free clusters cannot be given back"));
+  return {};
 }
 
 std::optional<qcow2::DiskWriter::Statistics> ServedImage::statistics() const {

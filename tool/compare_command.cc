@@ -84,7 +84,7 @@ class JsonReport final : public Comparison::Observer {
       all.push_back({{"start", it.at.value()},
                      {"length", it.length},
                      {"reason", qcow2::to_string(it.reason)}});
-    return fmt::format(",\n    \"lost-in-{}\": {}", name, all.dump());
+    return fmt::format(",\n    \"lost-in-{}\": {}", name, json_line(all));
   }
 
   const Console& console_;

@@ -125,7 +125,8 @@ void CopyCommand::add_options(CLI::App& app) {
   add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC")
       ->group(kRareOptions);
   add_switch(app, "--salvage", options_.salvage,
-             "of a damaged SRC, copy what can be read, and list what is lost");
+             "of a damaged SRC, copy what can be read, and list what is lost")
+      ->group(kRareOptions);
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
   add_switch(app, "--destination-is-zero", options_.destination_is_zero,
              "a device or server reads as zeros already")

@@ -4,8 +4,8 @@
 #include <optional>
 #include <string>
 
-#include "qcow2/chain.h"
 #include "copy/nbd_tuning.h"
+#include "qcow2/chain.h"
 #include "tool/command.h"
 #include "tool/image_info.h"
 #include "tool/qemu_names.h"

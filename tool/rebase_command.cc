@@ -10,6 +10,7 @@
 #include "qcow2/printable.h"
 #include "tool/arguments.h"
 #include "tool/formats.h"
+#include "tool/json_text.h"
 
 namespace tool {
 
@@ -132,7 +133,7 @@ Result<void> RebaseCommand::report(const Console& console, const std::string& ol
     json["backing-filename"] = *backing_;
     json["backing-filename-format"] = format;
     json["changed"] = !dry_run_;
-    return console.print(json.dump(4, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+    return console.print(json_text(json));
   }
   if (console.manner().quiet) return {};
   const auto name = [](const std::string& it) {

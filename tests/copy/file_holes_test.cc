@@ -99,7 +99,8 @@ TEST_CASE("a file that is cut off is no file of holes", "[file_holes]") {
 TEST_CASE("a hole at the end of a file hides no clusters that are missing", "[file_holes]") {
   const support::TempDirectory folder;
   const std::string image = folder / "image";
-  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, "512M"});
+  run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, "512M"});
   run_ok({"truncate", "-s", "256M", image});
   const auto done = test::run_copy(test::from_to(image, folder / "copy"));
   REQUIRE(!done);

@@ -229,7 +229,7 @@ Scenario checking() {
           {},
           {"disk.qcow2.undo", "second.undo"},
           // It can be taken back, or gone on with.
-          {"mended in part", "could not be checked wholly"},
+          {"repaired in part", "could not be checked wholly"},
           tool({"check", "-q", "-r", "all", "--undo", "second.undo", "disk.qcow2"})};
 }
 

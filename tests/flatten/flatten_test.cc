@@ -197,8 +197,8 @@ TEST_CASE("what a chain has compressed stays so in a fresh image", "[flatten]") 
   const TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "raw", "4M"});
   support::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 0 2M", folder / "raw"});
-  support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", folder / "raw",
-                   folder / "base"});
+  support::run_ok(
+      {"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "base"});
   support::run_ok(
       {"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "base", folder / "top"});
   support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 6 1M 256k", folder / "top"});

@@ -19,9 +19,10 @@ std::string copy_complaint(const std::string& uri, const std::string& raw,
                            const std::string& scratch);
 
 // Checks that the read-only export `name` has the bytes of the file `raw`, and the map of `disk`.
-// One that is `huge` is not read through by qemu-img, too.
+// One that is `huge` is not read through by qemu-img, too.  `knows_holes`: the server can tell
+// holes of the image file.
 void check_export(const support::NbdServer& server, const std::string& name,
                   const qcow2::Disk& disk, const std::string& raw, bool huge,
-                  const std::string& scratch, support::Random& random);
+                  const std::string& scratch, support::Random& random, bool knows_holes = true);
 
 }  // namespace interop

@@ -174,7 +174,7 @@ TEST_CASE("a disk that is compact already is left as it is", "[optimize]") {
   const auto again = optimize({disk});
   INFO(again.describe());
   CHECK(again.ok());
-  CHECK_THAT(again.out, Contains("Already compact: a fresh image would save nothing") &&
+  CHECK_THAT(again.out, Contains("Already compact: a fresh image would save ") &&
                             Contains("Nothing was changed: --force"));
   const json told = report({disk});
   CHECK(told["already-compact"] == true);

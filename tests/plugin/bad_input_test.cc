@@ -73,8 +73,8 @@ TEST_CASE("what somebody else's image names is not served by root", "[plugin]") 
   const std::string secret = folder / "secret", top = folder / "top", split = folder / "split";
   test::qemu_img({"create", "-q", "-f", "raw", secret, "1M"});
   test::qemu_img({"create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", top});
-  test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), split,
-                  "1M"});
+  test::qemu_img(
+      {"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), split, "1M"});
   for (const auto& it : {secret, folder / "data"}) REQUIRE(::chmod(it.c_str(), 0600) == 0);
   for (const auto& it : {top, split}) REQUIRE(::chown(it.c_str(), 65534, 65534) == 0);
   check_refused({top}, "may not read it himself (trust the image with backing=follow)");

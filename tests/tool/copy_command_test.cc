@@ -101,10 +101,10 @@ TEST_CASE("the summary comes as JSON, also when quiet", "[copy_command]") {
 TEST_CASE("a backing file that is kept is nothing that was saved", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "lowest");
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "lowest", "-F", "qcow2",
-                   folder / "base"});
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2",
-                   folder / "top"});
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-b", "lowest", "-F", "qcow2", folder / "base"});
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", folder / "top"});
   support::run_ok({"qemu-io", "-c", "write -P 8 2M 64k", "-f", "qcow2", folder / "top"});
   const auto before_of = [&](const std::vector<std::string>& words) -> uint64_t {
     std::vector<std::string> command{"copy", "--json", "--force", folder / "top", folder / "copy"};
