@@ -325,11 +325,9 @@ class Repair {
     options.deep = false;
     ASSIGN_OR_RETURN(auto checker, Checker::open(*storage_, options));
     Collector collector(observer_, false);
-    CheckSums sums = outcome_.after;
-    // Free is what descriptors do not claim either.
-    if (options_.check.deep) {
-      ASSIGN_OR_RETURN(sums, checker.run(collector));
-    }
+    // Free is what descriptors do not claim either.  This checker has to see all references itself:
+    // a table that it has read, and cannot read again, ends the repair.
+    ASSIGN_OR_RETURN(const CheckSums sums, checker.run(collector));
     if (sums.corruptions + sums.leaks + sums.check_errors > 0 || hides_references(sums)) return {};
     ASSIGN_OR_RETURN(const GivenBack given, give_back_free_clusters(*storage_, checker, observer_));
     outcome_.given_back = given.bytes;
