@@ -1,0 +1,45 @@
+// What is on the disks of a guest, and which of it is free, from metadata alone.
+//
+// Nothing is mounted, written or started.  What is called free may read as zeros from then on; what
+// is not surely free is kept.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "guest/byte_view.h"
+#include "guest/ranges.h"
+#include "guest/reading.h"
+
+namespace guest {
+
+struct Volume {
+  std::string device;  // as Linux calls it in libguestfs's appliance: /dev/sda1, /dev/vg/lv; a
+                       // volume group by its name
+  std::string type;    // as libblkid calls it; empty: not known
+  std::string label;
+  std::string uuid;
+  uint64_t size = 0;  // bytes; of a volume group what is free in it
+  Reading::Verdict verdict = Reading::Verdict::kDoubt;
+  std::string why;    // for all verdicts but kFree
+  uint64_t free = 0;  // bytes
+  // Where that is: a range list for each disk, in their order.
+  std::vector<Ranges> on_disks;
+};
+
+struct Inspection {
+  std::vector<Volume> volumes;
+  // Why a disk's partitions could not be read, one line each.
+  std::vector<std::string> doubts;
+
+  // All that is free on the disk of that number.
+  Ranges free_on(size_t disk) const;
+};
+
+// The disks are those of one guest: a volume group may lie on several.  They are read while this
+// runs, and not afterwards.
+Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks);
+
+}  // namespace guest

@@ -1,0 +1,24 @@
+// The formats that a volume may have.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "guest/byte_view.h"
+#include "guest/reading.h"
+
+namespace guest {
+
+struct Recognized {
+  std::string type;                // as libblkid calls it
+  const Format* format = nullptr;  // its reader, if there is one
+  std::string left_alone;          // why nothing can be done with it; empty: the appliance may know
+};
+
+// All that the start of a volume looks like; a volume with more than one is ambiguous.
+qcow2::Result<std::vector<Recognized>> recognize(const ByteView& view);
+
+// The type of a physical volume of LVM2.
+inline constexpr const char* kLvmMember = "LVM2_member";
+
+}  // namespace guest

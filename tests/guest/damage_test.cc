@@ -1,0 +1,99 @@
+// Metadata that are damaged never make a used byte free, where the format can tell.
+#include <algorithm>
+#include <functional>
+#include <mutex>
+
+#include "tests/catch_text.h"
+#include "tests/guest/image_file.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using guest::Range;
+using support::Random;
+using support::TempDirectory;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+// A disk that remembers what is read of it, and of which some bytes are others.
+class DamagedDisk final : public guest::DiskView {
+ public:
+  explicit DamagedDisk(const std::string& path) : DiskView(0), file_(path) {}
+
+  uint64_t size() const override { return file_.size(); }
+  const std::vector<Range>& reads() const { return reads_; }
+  void damage(uint64_t at, std::vector<std::byte> bytes) {
+    at_ = at;
+    bytes_ = std::move(bytes);
+  }
+
+ private:
+  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+    file_.read(at, to);
+    reads_.push_back({at, at + to.size()});
+    for (size_t i = 0; i < bytes_.size(); ++i)
+      if (at_ + i >= at && at_ + i < at + to.size()) to[at_ + i - at] = bytes_[i];
+    return {};
+  }
+
+  const support::RawFile file_;
+  uint64_t at_ = 0;
+  std::vector<std::byte> bytes_;
+  mutable std::vector<Range> reads_;
+};
+
+// Damages what the reader reads, again and again.  With `tells` nothing that is used may become
+// free; without, nothing may crash.
+void damage(uint64_t size, std::vector<std::string> make, bool tells) {
+  const TempDirectory folder;
+  const std::string path = folder / "volume";
+  support::write_file(path, std::string());
+  support::resize_file(path, size);
+  INFO(make.front());
+  make.push_back(path);
+  support::run_ok(make);
+  const auto disk = std::make_shared<DamagedDisk>(path);
+  const guest::Ranges free = guest::inspect({disk}).free_on(0);
+  REQUIRE(free.total() > 0);
+  const std::vector<Range> reads = disk->reads();
+  const uint64_t seed = support::base_seed();
+  uint64_t refused = 0;
+  const uint64_t count = support::iterations(300);
+  for (uint64_t i = 0; i < count; ++i) {
+    Random random(seed + i);
+    const Range& read = random.pick(reads);
+    std::vector<std::byte> bytes(random.between(1, 8));
+    const uint64_t at = read.begin + random.below(read.length());
+    if (at + bytes.size() > size) continue;
+    random.fill(bytes);
+    if (random.chance(30)) std::fill(bytes.begin(), bytes.end(), std::byte{0});
+    disk->damage(at, bytes);
+    const guest::Ranges now = guest::inspect({disk}).free_on(0);
+    refused += now.empty() ? 1 : 0;
+    INFO("VIRT_COMPACT_SEED=" << seed + i << ", at " << at);
+    if (tells) CHECK(now.without(free).empty());
+    CHECK((now.empty() || now.all().back().end <= size));
+  }
+  if (tells) CHECK((count < 100 || refused > 0));
+}
+
+}  // namespace
+
+TEST_CASE("damaged metadata make nothing free that is used", "[damage]") {
+  damage(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4", "-d", "/usr/share/common-licenses"}, true);
+  damage(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2", "-d", "/usr/share/common-licenses"}, true);
+  damage(320 * kMiB, {"mkfs.xfs", "-q", "-f"}, true);
+  damage(256 * kMiB, {"mkfs.btrfs", "-q", "-f", "-r", "/usr/share/common-licenses"}, true);
+}
+
+// A bitmap without a checksum cannot tell that a bit of it has changed.
+TEST_CASE("damaged metadata of other filesystems lead to no crash", "[damage]") {
+  damage(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, false);
+  damage(64 * kMiB, {"mkfs.fat", "-F", "32"}, false);
+  damage(8 * kMiB, {"mkfs.fat", "-F", "12"}, false);
+  damage(64 * kMiB, {"mkfs.exfat"}, false);
+  damage(8 * kMiB, {"mkswap", "-q"}, false);
+}

@@ -1,0 +1,58 @@
+// A filesystem on a raw file that was filled, emptied in part, and filled again.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "guest/ranges.h"
+#include "tests/support/random.h"
+#include "tests/support/temp_directory.h"
+
+namespace guest_test {
+
+// How a kind of filesystem is made, checked and reached.
+struct Kind {
+  std::string name;
+  uint64_t size;                   // of the volume, bytes
+  std::vector<std::string> make;   // the volume's path is added
+  std::vector<std::string> check;  // the same; ends with 0 if all is well
+  std::string mount;               // for mount(8), ntfs-3g or mount.exfat-fuse; empty: mtools
+  std::string mount_options = "";
+};
+
+// What keeps this program from mounting such a volume; empty: nothing.
+std::string why_no_volume(const Kind& kind);
+
+class LivedInVolume {
+ public:
+  // Throws std::runtime_error when a tool says no.
+  LivedInVolume(const Kind& kind, support::Random& random);
+
+  const std::string& path() const { return path_; }
+  // A copy as it is while the filesystem is mounted, with a file that was just written and synced.
+  std::string copy_while_mounted(support::Random& random);
+
+  // A copy in which all of `ranges` is overwritten.
+  std::string copy_with_garbage(const guest::Ranges& ranges) const;
+  // What is wrong with such a copy: what its checker says, or which files differ; empty: nothing.
+  std::string complaint(const std::string& copy) const;
+  // The same after it was mounted, filled with other files, and unmounted.
+  std::string complaint_after_use(const std::string& copy) const;
+  size_t files() const { return files_.size(); }
+
+ private:
+  class Access;
+
+  void add_files(const Access& access, uint64_t bytes, support::Random& random);
+  void remove_files(const Access& access, unsigned percent, support::Random& random);
+
+  const Kind kind_;
+  const support::TempDirectory folder_;
+  const std::string path_;
+  uint64_t seed_;
+  unsigned next_ = 0;            // the number of the next file
+  std::vector<unsigned> files_;  // that are there
+};
+
+}  // namespace guest_test

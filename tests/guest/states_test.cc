@@ -1,0 +1,227 @@
+// When a volume that looks well must not be believed, or must not be touched.
+#include <cstring>
+
+#include "tests/catch_text.h"
+#include "tests/guest/image_file.h"
+#include "tests/support/process.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using guest::Reading;
+using support::TempDirectory;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+using Bytes = std::string;
+
+class Volume {
+ public:
+  Volume(uint64_t size, const std::vector<std::string>& make) : path_(folder_ / "volume") {
+    support::write_file(path_, std::string());
+    support::resize_file(path_, size);
+    auto command = make;
+    command.push_back(path_);
+    support::run_ok(command);
+    const auto as_made = read();
+    INFO(as_made.why);
+    REQUIRE(as_made.verdict == Reading::Verdict::kFree);
+    REQUIRE(as_made.free > 0);
+  }
+
+  const std::string& path() const { return path_; }
+  void put(uint64_t at, const Bytes& bytes) const {
+    support::patch_file(path_, at, std::as_bytes(std::span(bytes)));
+  }
+  guest::Volume read() const {
+    auto inspection = guest_test::inspect_files({path_});
+    REQUIRE(inspection.volumes.size() == 1);
+    return inspection.volumes.front();
+  }
+
+ private:
+  const TempDirectory folder_;
+  const std::string path_;
+};
+
+void check(const Volume& volume, Reading::Verdict verdict, const std::string& why) {
+  const auto now = volume.read();
+  INFO(now.why);
+  CHECK(now.verdict == verdict);
+  CHECK(now.free == 0);
+  CHECK_THAT(now.why, Catch::Contains(why));
+}
+
+// Without checksums in its superblock, so that a test can change it.
+Volume old_ext4() {
+  return Volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4", "-O", "^metadata_csum"});
+}
+
+Volume new_ntfs() {
+  return Volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
+}
+
+// The place of an MFT record: mkntfs makes the table in one piece.
+uint64_t mft_record(const Volume& volume, unsigned number) {
+  const auto boot = support::RawFile(volume.path()).read(0, 512);
+  uint64_t cluster = 0;
+  std::memcpy(&cluster, boot.data() + 0x30, 8);
+  return cluster * 4096 + number * uint64_t{1024};
+}
+
+constexpr Bytes::size_type kGuidLength = 16;
+const Bytes kShadowGuid("\x6b\x87\x08\x38\x76\xc1\x48\x4e\xb7\xae\x04\x04\x6e\x6c\xc7\x52",
+                        kGuidLength);
+
+Bytes shadow_record(char type, uint64_t catalog, char volume, char storage) {
+  Bytes record(512, '\0');
+  record.replace(0, kGuidLength, kShadowGuid);
+  record[0x14] = type;
+  std::memcpy(record.data() + 0x30, &catalog, 8);
+  record.replace(0x40, 16, Bytes(16, volume));
+  record.replace(0x50, 16, Bytes(16, storage));
+  return record;
+}
+
+Bytes shadow_catalog(char entry_type) {
+  Bytes block(16 << 10, '\0');
+  block.replace(0, kGuidLength, kShadowGuid);
+  block[0x14] = 2;
+  block[0x80] = entry_type;
+  return block;
+}
+
+}  // namespace
+
+TEST_CASE("ext4 whose journal must be replayed is doubted, whatever its state says", "[states]") {
+  const Volume volume = old_ext4();
+  const auto incompat = support::RawFile(volume.path()).read(1024 + 0x60, 1)[0];
+  volume.put(1024 + 0x60, Bytes(1, static_cast<char>(incompat | std::byte{4})));
+  check(volume, Reading::Verdict::kDoubt, "journal must be replayed");
+}
+
+TEST_CASE("ext4 that has errors, or is in use, or has other features is doubted", "[states]") {
+  const Volume volume = old_ext4();
+  SECTION("errors") {
+    volume.put(1024 + 0x3A, Bytes("\x03", 1));
+    check(volume, Reading::Verdict::kDoubt, "has errors");
+  }
+  SECTION("in use") {
+    volume.put(1024 + 0x3A, Bytes("\x00", 1));
+    check(volume, Reading::Verdict::kDoubt, "not unmounted cleanly");
+  }
+  SECTION("features") {
+    volume.put(1024 + 0x64 + 2, Bytes("\x40", 1));
+    check(volume, Reading::Verdict::kDoubt, "features that are not known");
+  }
+  SECTION("a count") {
+    volume.put(1024 + 0x0C, Bytes("\x01", 1));
+    check(volume, Reading::Verdict::kDoubt, "its superblock says");
+  }
+  SECTION("a partition that is too small") {
+    support::resize_file(volume.path(), 63 * kMiB);
+    check(volume, Reading::Verdict::kDoubt, "larger than its partition");
+  }
+}
+
+TEST_CASE("a checksum that is wrong is a doubt", "[states]") {
+  const Volume ext(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
+  ext.put(1024 + 0x78, "label");
+  check(ext, Reading::Verdict::kDoubt, "checksum of its superblock");
+  const Volume xfs(320 * kMiB, {"mkfs.xfs", "-q", "-f"});
+  xfs.put(0x6C, "label");
+  check(xfs, Reading::Verdict::kDoubt, "checksum of its superblock");
+  const Volume btrfs(256 * kMiB, {"mkfs.btrfs", "-q", "-f"});
+  btrfs.put((64 << 10) + 0x12B, "label");
+  check(btrfs, Reading::Verdict::kDoubt, "checksum of its superblock");
+}
+
+TEST_CASE("FAT that was not shut down, or is the disguise of BitLocker, is not read", "[states]") {
+  const Volume volume(64 * kMiB, {"mkfs.fat", "-F", "32"});
+  SECTION("not shut down, says the FAT") {
+    volume.put(32 * 512 + 7, Bytes("\x07", 1));
+    check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
+  }
+  SECTION("not shut down, says the boot sector") {
+    volume.put(0x41, Bytes("\x01", 1));
+    check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
+  }
+  SECTION("BitLocker To Go") {
+    volume.put(0x1A8,
+               Bytes("\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01", 16));
+    check(volume, Reading::Verdict::kLeftAlone, "BitLocker To Go");
+  }
+}
+
+TEST_CASE("NTFS that is dirty is doubted", "[states]") {
+  const Volume volume = new_ntfs();
+  // $Volume's information, of 12 bytes, with the flags at 10: found by its version, 3.1.
+  const uint64_t record = mft_record(volume, 3);
+  const auto bytes = support::RawFile(volume.path()).read(record, 1024);
+  for (size_t at = 0; at + 12 <= bytes.size(); ++at)
+    if (std::memcmp(bytes.data() + at, "\0\0\0\0\0\0\0\0\x03\x01\0\0", 12) == 0)
+      volume.put(record + at + 10, Bytes("\x01", 1));
+  check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
+}
+
+TEST_CASE("NTFS is left alone while Windows has shadow copies of it", "[states]") {
+  const Volume volume = new_ntfs();
+  const uint64_t catalog = 16 * kMiB;
+  SECTION("on itself") {
+    volume.put(0x1E00, shadow_record(1, catalog, 'a', 'a'));
+    volume.put(catalog, shadow_catalog(2));
+    check(volume, Reading::Verdict::kLeftAlone, "has shadow copies");
+  }
+  SECTION("on another volume") {
+    volume.put(0x1E00, shadow_record(1, catalog, 'a', 'b'));
+    volume.put(catalog, shadow_catalog(1));
+    check(volume, Reading::Verdict::kLeftAlone, "on another volume");
+  }
+  SECTION("in a catalog that is damaged") {
+    volume.put(0x1E00, shadow_record(1, catalog, 'a', 'a'));
+    check(volume, Reading::Verdict::kDoubt, "shadow copies is damaged");
+  }
+}
+
+TEST_CASE("NTFS that only keeps another volume's shadow copies, or has had some, is read",
+          "[states]") {
+  const Volume volume = new_ntfs();
+  const uint64_t catalog = 16 * kMiB;
+  volume.put(0x1E00, shadow_record(1, catalog, 'a', 'a'));
+  volume.put(catalog, shadow_catalog(3));
+  CHECK(volume.read().verdict == Reading::Verdict::kFree);
+  volume.put(catalog, shadow_catalog(1));
+  CHECK(volume.read().verdict == Reading::Verdict::kFree);
+}
+
+TEST_CASE("a session that is saved in swap keeps the guest's disks as they are", "[states]") {
+  const Volume volume(64 * kMiB, {"mkswap", "-q"});
+  volume.put(4096 - 10, Bytes("S1SUSPEND\0", 10));
+  check(volume, Reading::Verdict::kSuspended, "a session is saved");
+}
+
+TEST_CASE("a volume that looks like two things is doubted", "[states]") {
+  const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
+  volume.put(4096 - 10, "SWAPSPACE2");
+  check(volume, Reading::Verdict::kDoubt, "looks like");
+}
+
+TEST_CASE("what is encrypted, or a part of something else, is left alone", "[states]") {
+  const Volume volume(64 * kMiB, {"mkswap", "-q"});
+  SECTION("LUKS") {
+    volume.put(0, Bytes("LUKS\xba\xbe", 6));
+    check(volume, Reading::Verdict::kLeftAlone, "encrypted");
+  }
+  SECTION("BitLocker") {
+    volume.put(3, "-FVE-FS-");
+    check(volume, Reading::Verdict::kLeftAlone, "encrypted");
+  }
+  SECTION("RAID, at the start") {
+    volume.put(4096, Bytes("\xfc\x4e\x2b\xa9", 4));
+    check(volume, Reading::Verdict::kLeftAlone, "RAID");
+  }
+  SECTION("RAID, at the end") {
+    volume.put(64 * kMiB - (64 << 10), Bytes("\xfc\x4e\x2b\xa9", 4));
+    check(volume, Reading::Verdict::kLeftAlone, "RAID");
+  }
+}
