@@ -9,9 +9,11 @@
 #include <memory>
 #include <string>
 
+#include "appliance/device_view.h"
 #include "appliance/drop_files.h"
 #include "appliance/swap_header.h"
 #include "appliance/zero_fill.h"
+#include "guest/shadow_copies.h"
 
 namespace appliance {
 
@@ -104,9 +106,18 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
   return trimmed;
 }
 
-// Windows keeps what a shadow copy needs where it was, whether a file has it still or not.  Looked
-// at without writing.
+// Windows keeps what a shadow copy needs where it was, whether a file has it still or not.  The
+// volume's own header tells: files of a copy may be those of another volume, and the files of its
+// own copies may be on another volume.  Nothing is written.
 Result<bool> SpaceTrimmer::has_shadow_copies(const Space& space) {
+  const DeviceView view(it_, space.device, space.size);
+  ASSIGN_OR_RETURN(const auto found,
+                   qcow2::with_context(guest::find_shadow_copies(view), space.device));
+  if (found == guest::ShadowCopies::kNeverHad) return has_shadow_copy_files(space);
+  return found != guest::ShadowCopies::kNone;
+}
+
+Result<bool> SpaceTrimmer::has_shadow_copy_files(const Space& space) {
   guestfs_h* const g = it_.handle();
   // What cannot be mounted is told when it is to be written to.
   if (guestfs_mount_ro(g, space.device.c_str(), "/") != 0) return false;

@@ -32,6 +32,7 @@ class SpaceTrimmer {
                                       const std::function<void(uint64_t)>& filled,
                                       TrimmedSpace& result);
   qcow2::Result<bool> has_shadow_copies(const Space& space);
+  qcow2::Result<bool> has_shadow_copy_files(const Space& space);
   qcow2::Result<void> trim_mounted(const Space& space, const std::function<void(uint64_t)>& filled,
                                    TrimmedSpace& result);
   qcow2::Result<void> discard_swap(const Space& space, TrimmedSpace& result);

@@ -222,10 +222,21 @@ TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
   CHECK(before.complaint() == "");
 }
 
+// The header of shadow copies that a volume has, with its GUID and that of the one that keeps them.
+static std::string shadow_copy_header(char volume, char storage) {
+  std::string header(512, '\0');
+  header.replace(0, 16, std::string("\x6b\x87\x08\x38\x76\xc1\x48\x4e"
+                                    "\xb7\xae\x04\x04\x6e\x6c\xc7\x52", 16));
+  header[0x14] = 1;
+  header.replace(0x40, 16, std::string(16, volume));
+  header.replace(0x50, 16, std::string(16, storage));
+  return header;
+}
+
 TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "guest.qcow2";
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "256M"});
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "384M"});
   const auto snapshot = [](const test::Booted& it) {
     const char* const command[] = {"lvm lvs --noheadings -o lv_attr,snap_percent vg/before",
                                    nullptr};
@@ -240,6 +251,8 @@ TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
     it.check(guestfs_part_init(g, "/dev/sda", "mbr"));
     it.check(guestfs_part_add(g, "/dev/sda", "p", 2048, 264191));
     it.check(guestfs_part_add(g, "/dev/sda", "p", 264192, 520191));
+    it.check(guestfs_part_add(g, "/dev/sda", "p", 520192, 643071));
+    it.check(guestfs_part_add(g, "/dev/sda", "p", 643072, 765951));
     it.check(guestfs_pvcreate(g, "/dev/sda1"));
     const char* const volumes[] = {"/dev/sda1", nullptr};
     it.check(guestfs_vgcreate(g, "vg", const_cast<char* const*>(volumes)));
@@ -263,13 +276,27 @@ TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
       it.check(guestfs_write_append(g, "/garbage", garbage.data(), garbage.size()));
     it.check(guestfs_rm(g, "/garbage"));
     it.check(guestfs_umount_all(g));
+    // Of sda3 another volume keeps the copies: no file on it tells.  sda4 keeps them for another.
+    it.check(guestfs_mkfs(g, "ntfs", "/dev/sda3"));
+    it.check(guestfs_mkfs(g, "ntfs", "/dev/sda4"));
+    it.check(guestfs_mount(g, "/dev/sda4", "/"));
+    it.check(guestfs_mkdir(g, "/System Volume Information"));
+    it.check(guestfs_write(g, kStore, "what was", 8));
+    it.check(guestfs_umount_all(g));
+    const auto put_header = [&](const char* device, const std::string& header) {
+      const int put = guestfs_pwrite_device(g, device, header.data(), header.size(), 0x1E00);
+      it.check(put < 0 ? -1 : 0);
+    };
+    put_header("/dev/sda3", shadow_copy_header('3', '4'));
+    put_header("/dev/sda4", shadow_copy_header('4', '4'));
     it.finish();
   }
   const auto done = trim({"--json", disk});
   INFO(done.describe());
   REQUIRE(done.ok());
   auto spaces = by_device(json::parse(done.out));
-  for (const char* device : {"/dev/vg/root", "/dev/vg/before", "/dev/sda2"}) {
+  CHECK(spaces["/dev/sda4"].at("outcome") == "trimmed");
+  for (const char* device : {"/dev/vg/root", "/dev/vg/before", "/dev/sda2", "/dev/sda3"}) {
     CAPTURE(device);
     CHECK(spaces[device].at("outcome") == "left-alone");
     CHECK_THAT(done.err, Catch::Contains(std::string(device) + ": is not trimmed: "));

@@ -1,0 +1,32 @@
+// A block device of the appliance, for the readers of its metadata.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "appliance/appliance.h"
+#include "guest/byte_view.h"
+
+namespace appliance {
+
+class DeviceView final : public guest::ByteView {
+ public:
+  // The appliance must outlive the view.  `size` is in bytes.
+  DeviceView(const Appliance& appliance, std::string device, uint64_t size)
+      : it_(appliance), device_(std::move(device)), size_(size) {}
+
+  uint64_t size() const override { return size_; }
+  // Of where the device lies on the guest's disks the appliance says nothing.
+  void to_disks(const guest::Ranges& /*ranges*/,
+                std::vector<guest::Ranges::Builder>& /*out*/) const override {}
+
+ private:
+  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
+
+  const Appliance& it_;
+  const std::string device_;
+  const uint64_t size_;
+};
+
+}  // namespace appliance
