@@ -118,8 +118,9 @@ std::string help_text(const CLI::App& app, bool all) {
     text += " " + option->get_name(true);
   text += fmt::format("\n\n{}\n\n", app.get_description());
   for (const CLI::App* command : commands)
-    text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
-                        command->get_footer());
+    if (all || !command->get_group().empty())
+      text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
+                          command->get_footer());
   append_options(text, app, all, !commands.empty());
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
     append_options(text, *above, all, false);

@@ -12,6 +12,7 @@
 #include "tool/rebase_command.h"
 #include "tool/rollback_command.h"
 #include "tool/snapshot_command.h"
+#include "tool/space_command.h"
 #include "tool/trim_command.h"
 #include "tool/tune_command.h"
 
@@ -32,6 +33,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<RebaseCommand>());
   commands.push_back(std::make_unique<RollbackCommand>());
   commands.push_back(std::make_unique<SnapshotCommand>());
+  commands.push_back(std::make_unique<SpaceCommand>());
   commands.push_back(std::make_unique<TrimCommand>());
   commands.push_back(std::make_unique<TuneCommand>());
   return commands;

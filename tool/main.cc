@@ -34,6 +34,7 @@ class Program {
     }
     help_ = app_.add_subcommand("help", "Print the help of COMMAND.");
     help_->footer("print the help of a command");
+    help_->group("");  // only in --help-all: --help has to fit a screen
     help_->add_option("COMMAND", help_topic_);
   }
 

@@ -161,7 +161,7 @@ _virt_compact()
       return ;;
   esac
   if [ -z "$name" ] || [ "$name" = help ]; then
-    COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null |
+    COMPREPLY=($(compgen -W "$("$program" --help-all 2>/dev/null |
       sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')" -- "$word"))
     return
   fi

@@ -170,8 +170,9 @@ TEST_CASE("the version is told", "[arguments]") {
 }
 
 TEST_CASE("every help fits a screen", "[arguments]") {
-  for (const char* command : {"", "bench", "check", "compare", "copy", "info", "measure",
-                              "optimize", "punch", "rebase", "rollback", "trim", "tune", "help"}) {
+  for (const char* command :
+       {"", "bench", "check", "compare", "copy", "info", "measure", "optimize", "punch", "rebase",
+        "rollback", "space", "trim", "tune", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -189,7 +190,7 @@ TEST_CASE("every help fits a screen", "[arguments]") {
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
   for (const char* command : {"bench", "check", "compare", "copy", "info", "map", "measure",
-                              "optimize", "punch", "trim", "tune"}) {
+                              "optimize", "punch", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);
@@ -233,8 +234,9 @@ TEST_CASE("an output that does not work is an error", "[arguments]") {
 
 TEST_CASE("each command has JSON, by either option", "[arguments]") {
   // optimize's --output is where its result goes, and takes these two words, too.
-  for (const char* command : {"bench", "check", "compare", "copy", "flatten", "info", "map",
-                              "measure", "punch", "rollback", "snapshot", "trim", "tune"}) {
+  for (const char* command :
+       {"bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "punch",
+        "rollback", "snapshot", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto options = options_of_help(command);
     CHECK(options.count("--json") == 1);

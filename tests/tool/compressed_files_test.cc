@@ -41,6 +41,7 @@ TEST_CASE("a compressed file is refused by name, whatever it is called", "[compr
                                                      {"info", packed},
                                                      {"map", packed},
                                                      {"measure", packed},
+                                                     {"space", packed},
                                                      {"compare", packed, raw},
                                                      {"compare", raw, packed},
                                                      {"bench", "-c", "1", packed},

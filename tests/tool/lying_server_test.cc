@@ -92,6 +92,10 @@ std::vector<Client> clients() {
        [=](LyingServer& server, const support::TempDirectory&) {
          return ended_well(run_tool(words({"measure", "-q", server.uri()}, tuning)), server);
        }},
+      {"space", false,
+       [=](LyingServer& server, const support::TempDirectory&) {
+         return ended_well(run_tool(words({"space", "-q", server.uri()}, tuning)), server);
+       }},
       {"punch", true,
        [=](LyingServer& server, const support::TempDirectory&) {
          const auto outcome = run_tool(words({"punch", "-q", "-S", "512", server.uri()}, tuning));

@@ -76,6 +76,8 @@ TEST_CASE("no command of root's follows a name of somebody else's image", "[untr
                                        {"map", split},
                                        {"measure", image},
                                        {"measure", split},
+                                       {"space", image},
+                                       {"space", split},
                                        {"compare", image, secret},
                                        {"compare", secret, split},
                                        {"info", "--backing-chain", image},
@@ -142,8 +144,13 @@ TEST_CASE("untrusted images name no files", "[untrusted]") {
   bytes[35] = std::byte{2};  // crypt_method
   support::write_file(secret, bytes);
   for (const std::string& image : {top, split, json, secret})
-    for (const Words& command : std::vector<Words>{
-             {"info"}, {"check"}, {"map"}, {"measure"}, {"compare", folder / "base"}, {"copy"}}) {
+    for (const Words& command : std::vector<Words>{{"info"},
+                                                   {"check"},
+                                                   {"map"},
+                                                   {"measure"},
+                                                   {"space"},
+                                                   {"compare", folder / "base"},
+                                                   {"copy"}}) {
       Words words = command;
       words.emplace_back("--untrusted");
       words.push_back(image);
@@ -175,6 +182,7 @@ TEST_CASE("good images can be read by a confined process", "[untrusted]") {
                                        {"map", "--svg", folder / "svg", image},
                                        {"measure", image},
                                        {"measure", "-c", image},
+                                       {"space", image},
                                        {"compare", image, raw},
                                        {"copy", "-c", "--verify", image, out},
                                        {"copy", "--force", "--verify", "-O", "raw", image, out},

@@ -1,0 +1,129 @@
+#include "tool/space_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "qcow2/printable.h"
+#include "tool/json_text.h"
+#include "tool/size_text.h"
+
+namespace tool {
+
+namespace {
+
+using guest::Volume;
+using nlohmann::ordered_json;
+using Verdict = guest::Reading::Verdict;
+
+const char* to_string(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kFree:
+      return "known";
+    case Verdict::kDoubt:
+      return "unsure";
+    case Verdict::kLeftAlone:
+      return "left-alone";
+    case Verdict::kSuspended:
+      break;
+  }
+  return "suspended";
+}
+
+std::string remark(const Volume& volume) {
+  switch (volume.verdict) {
+    case Verdict::kFree:
+      return "";
+    case Verdict::kDoubt:
+      return "not known: " + volume.why;
+    case Verdict::kLeftAlone:
+      return "left alone: " + volume.why;
+    case Verdict::kSuspended:
+      break;
+  }
+  return "the guest is suspended: " + volume.why;
+}
+
+// Of a volume group only what is free is listed.
+uint64_t used(const Volume& volume) {
+  return volume.size - std::min(volume.free, volume.size);
+}
+
+std::string table(const SpaceReport& report, const Palette& palette) {
+  size_t device = std::string_view("filesystem").size();
+  size_t type = std::string_view("type").size();
+  for (const Volume& it : report.inspection.volumes) {
+    device = std::max(device, qcow2::printable(it.device).size());
+    type = std::max(type, qcow2::printable(it.type).size());
+  }
+  const auto line = [&](std::string_view a, std::string_view b, std::string_view size,
+                        std::string_view in_use, std::string_view free, std::string_view stored) {
+    return fmt::format("  {:<{}}  {:<{}}  {:>10}  {:>10}  {:>10}  {:>10}", a, device, b, type, size,
+                       in_use, free, stored);
+  };
+  std::string text =
+      palette.bold(line("filesystem", "type", "size", "used", "free", "stored")) + "\n";
+  for (size_t i = 0; i < report.inspection.volumes.size(); ++i) {
+    const Volume& it = report.inspection.volumes[i];
+    const bool known = it.verdict == Verdict::kFree;
+    text += line(qcow2::printable(it.device), qcow2::printable(it.type), human_size(it.size),
+                 known ? human_size(used(it)) : "-", known ? human_size(it.free) : "-",
+                 known ? human_size(report.free_data[i]) : "-");
+    if (!known) text += "  " + qcow2::printable(remark(it));
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string space_report(const SpaceReport& report, const Palette& palette) {
+  std::string text;
+  if (report.inspection.volumes.empty())
+    text += "No filesystem was found.\n";
+  else
+    text += table(report, palette);
+  for (const std::string& doubt : report.inspection.doubts)
+    text += "  " + qcow2::printable(doubt) + "\n";
+  text += '\n';
+  for (const auto& disk : report.disks)
+    text += fmt::format("{}: {} disk, {} free, {} of that stored\n", qcow2::printable(disk.name),
+                        human_size(disk.size), human_size(disk.free), human_size(disk.free_data));
+  if (report.approximate)
+    text += "A running guest changes what is free: the figures are approximate.\n";
+  return text;
+}
+
+std::string space_report_json(const SpaceReport& report) {
+  ordered_json json;
+  json["approximate"] = report.approximate;
+  json["filesystems"] = ordered_json::array();
+  for (size_t i = 0; i < report.inspection.volumes.size(); ++i) {
+    const Volume& it = report.inspection.volumes[i];
+    const bool known = it.verdict == Verdict::kFree;
+    ordered_json volume;
+    volume["device"] = it.device;
+    volume["type"] = it.type;
+    volume["label"] = it.label;
+    volume["uuid"] = it.uuid;
+    volume["size"] = it.size;
+    volume["verdict"] = to_string(it.verdict);
+    volume["why"] = it.why;
+    volume["used"] = known ? ordered_json(used(it)) : ordered_json();
+    volume["free"] = known ? ordered_json(it.free) : ordered_json();
+    volume["free-stored"] = known ? ordered_json(report.free_data[i]) : ordered_json();
+    json["filesystems"].push_back(std::move(volume));
+  }
+  json["doubts"] = report.inspection.doubts;
+  json["disks"] = ordered_json::array();
+  for (const auto& disk : report.disks)
+    json["disks"].push_back({{"filename", disk.name},
+                             {"virtual-size", disk.size},
+                             {"free", disk.free},
+                             {"free-stored", disk.free_data}});
+  return json_text(json);
+}
+
+}  // namespace tool
