@@ -17,6 +17,23 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
+namespace {
+
+std::string folder_of(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  return folder.empty() ? "." : folder.string();
+}
+
+}  // namespace
+
+Result<uint64_t> free_bytes_for(const std::string& path) {
+  const std::string folder = folder_of(path);
+  struct statvfs room {};
+  if (qcow2::retry(::statvfs, folder.c_str(), &room) != 0)
+    return fail(Error::system(errno, folder));
+  return uint64_t{room.f_bavail} * room.f_frsize;
+}
+
 Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed) {
   namespace fs = std::filesystem;
   struct stat status {};
@@ -30,14 +47,10 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
     if (failed || !fs::is_regular_file(target))
       return fail(Error::invalid(path + ": is no regular file: only those can be replaced"));
   }
-  const std::string folder =
-      fs::path(target).has_parent_path() ? fs::path(target).parent_path().string() : ".";
+  const std::string folder = folder_of(target);
   if (qcow2::retry(::access, folder.c_str(), W_OK | X_OK) != 0)
     return fail(Error::system(errno, folder));
-  struct statvfs room {};
-  if (qcow2::retry(::statvfs, folder.c_str(), &room) != 0)
-    return fail(Error::system(errno, folder));
-  const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
+  ASSIGN_OR_RETURN(const uint64_t free, free_bytes_for(target));
   if (needed <= free) return {};
   return fail(Error::protocol(
       ENOSPC, fmt::format("{}: the copy needs {} bytes, but the filesystem of {} has only {} free",

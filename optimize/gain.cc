@@ -1,6 +1,5 @@
 #include "optimize/gain.h"
 
-#include "copy/measurement.h"
 #include "qcow2/survey.h"
 
 namespace optimize {
@@ -44,20 +43,25 @@ bool Gain::is_worth(const GainLimit& limit) const {
   return limit.bytes ? saved() >= *limit.bytes : percent() >= limit.percent;
 }
 
-Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
-                           uint64_t length, copy::Progress& progress, const copy::Cancel& cancel) {
-  Gain gain;
-  gain.before = before;
-  gain.length = disk.image() && how.format != Format::kRaw ? length : 0;
+Result<copy::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
+                                         copy::Progress& progress, const copy::Cancel& cancel) {
   copy::MeasureOptions options;
   options.copy = how;
-  options.budget = kBudget;
+  options.budget = budget;
   // Of a raw disk only what is no zeros takes room, as in an image that is not compressed.
   if (how.format == Format::kRaw) {
     options.copy.format = Format::kQcow2;
     options.copy.image = {};
   }
-  ASSIGN_OR_RETURN(const auto measured, copy::measure(options, progress, cancel));
+  return copy::measure(options, progress, cancel);
+}
+
+Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
+                           uint64_t length, copy::Progress& progress, const copy::Cancel& cancel) {
+  Gain gain;
+  gain.before = before;
+  gain.length = disk.image() && how.format != Format::kRaw ? length : 0;
+  ASSIGN_OR_RETURN(const auto measured, measure_result(how, kBudget, progress, cancel));
   gain.expected = measured.file_size;
   gain.low = measured.low;
   gain.high = measured.high;

@@ -6,6 +6,7 @@
 
 #include "copy/cancel.h"
 #include "copy/copier.h"
+#include "copy/measurement.h"
 #include "copy/progress.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
@@ -35,6 +36,12 @@ struct Gain {
   double percent() const;
   bool is_worth(const GainLimit& limit) const;
 };
+
+// What a copy by `how` will take.  Reads up to `budget` bytes of the source, all of it where a
+// backing file is kept, and writes nothing.
+qcow2::Result<copy::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
+                                                copy::Progress& progress,
+                                                const copy::Cancel& cancel);
 
 // Of a copy that has not been made.  `disk` is the image as it is, `before` and `length` the bytes
 // that its file takes in blocks, and from end to end; `how` reads it as it would be copied, with

@@ -11,6 +11,7 @@
 
 #include "copy/nbd_uri.h"
 #include "optimize/disk_swap.h"
+#include "optimize/early_room.h"
 #include "optimize/shown_names.h"
 #include "optimize/unchanged.h"
 #include "qcow2/bitmap_directory.h"
@@ -87,6 +88,10 @@ class PrivateFiles {
   const mode_t old_;
 };
 
+double mebibytes(uint64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
 // FOLDER/.NAME.ending
 std::string hidden(const std::string& path, const char* ending) {
   const size_t slash = path.rfind('/');
@@ -119,6 +124,7 @@ class Run {
     RETURN_IF_ERROR(clear_overlay(trimmed_disk));
     if (options_.trim) {
       RETURN_IF_ERROR(look_for_overlays());
+      RETURN_IF_ERROR(look_for_room());
       RETURN_IF_ERROR(make_overlay(trimmed_disk));
       overlay.emplace(trimmed_disk, overlay_.get());
       // By its descriptor: whoever may write to the folder can give its name to another image.
@@ -405,6 +411,42 @@ class Run {
     if (report_.format == qcow2::Format::kRaw) return {};
     begin("check", "Checking the image");
     return check_image(disk_, report_.format, report_.before);
+  }
+
+  // The copy checks it again, when it is known what was trimmed.
+  Result<void> look_for_room() {
+    const copy::CopyOptions how = how_to_copy(disk_, destination_name());
+    ASSIGN_OR_RETURN(const EarlyRoom room,
+                     find_early_room(how, report_.virtual_size, progress_, cancel_));
+    if (room.fits) return {};
+    const std::string folder = Directory::parent_of(how.destination);
+    const auto& drop = options_.trimming.drop;
+    const bool drops =
+        drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap;
+    if (!room.least || *room.least <= room.free || drops || is_left_if(*room.least)) {
+      observer_.warning(fmt::format(
+          "{}: the result fits only if trimming frees enough: untrimmed it takes about {:.1f} MiB, "
+          "and the filesystem of {} has {:.1f} MiB free",
+          disk_, mebibytes(room.untrimmed), folder, mebibytes(room.free)));
+      return {};
+    }
+    const std::string text = fmt::format(
+        "{}: there is no space for the result: without all that the guest leaves free it takes "
+        "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: make space there, or give "
+        "a file elsewhere (--output)",
+        disk_, mebibytes(*room.least), folder, mebibytes(room.free));
+    if (!options_.dry_run) return fail(Error::protocol(ENOSPC, text));
+    observer_.warning(text);
+    return {};
+  }
+
+  // Whether a result of so many bytes is too little a gain for the disk to be written afresh.
+  bool is_left_if(uint64_t bytes) const {
+    if (!options_.limit || !is_same_disk()) return false;
+    Gain gain;
+    gain.before = report_.before.on_disk;
+    gain.expected = bytes;
+    return !gain.is_worth(*options_.limit);
   }
 
   // What a killed run left.

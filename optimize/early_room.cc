@@ -1,0 +1,67 @@
+#include "optimize/early_room.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "copy/any_source.h"
+#include "copy/place.h"
+#include "copy/source_view.h"
+#include "guest/inspection.h"
+#include "optimize/gain.h"
+
+namespace optimize {
+
+using qcow2::Result;
+
+namespace {
+
+// Of the source that is read for the estimate, bytes.
+constexpr uint64_t kBudget = 64 << 20;
+// Tables and counts are a smaller part of any image: at most 1/32, of clusters of 512 bytes with
+// 64 bits for each count.
+constexpr uint64_t kMetadataPart = 16;
+constexpr uint64_t kFixedMetadata = 8 << 20;
+
+bool is_known(const guest::Inspection& found) {
+  const auto is_doubtful = [](const guest::Volume& it) {
+    return it.verdict == guest::Reading::Verdict::kDoubt;
+  };
+  return found.doubts.empty() && !found.volumes.empty() &&
+         std::none_of(found.volumes.begin(), found.volumes.end(), is_doubtful);
+}
+
+// Bytes of data that trimming may free; nothing: not known.
+Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how,
+                                          const copy::Cancel& cancel) {
+  const copy::Stop stop(cancel);
+  copy::AnySource::Options options;
+  options.name = how.source;
+  options.format = how.source_format;
+  options.trust = how.trust;
+  ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
+  const auto found = guest::inspect({std::make_shared<copy::SourceView>(source.get(), 0)});
+  if (!is_known(found)) return std::optional<uint64_t>();
+  ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source.get(), found.free_on(0)));
+  return std::optional<uint64_t>(data);
+}
+
+}  // namespace
+
+Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size,
+                                  copy::Progress& progress, const copy::Cancel& cancel) {
+  EarlyRoom room;
+  ASSIGN_OR_RETURN(room.free, copy::free_bytes_for(how.destination));
+  room.untrimmed = size + size / kMetadataPart + kFixedMetadata;
+  // The data goes elsewhere.
+  room.fits = room.untrimmed <= room.free || !how.image.data_file.empty();
+  if (room.fits) return room;
+  ASSIGN_OR_RETURN(const auto measured, measure_result(how, kBudget, progress, cancel));
+  room.untrimmed = measured.file_size;
+  room.fits = measured.high <= room.free;
+  if (room.fits) return room;
+  ASSIGN_OR_RETURN(const auto trimmed, trimmable(how, cancel));
+  if (trimmed) room.least = measured.low - std::min(measured.low, *trimmed);
+  return room;
+}
+
+}  // namespace optimize

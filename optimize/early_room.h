@@ -1,0 +1,30 @@
+// Whether the result will have its space, before the guest is trimmed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "copy/cancel.h"
+#include "copy/copier.h"
+#include "copy/progress.h"
+#include "qcow2/result.h"
+
+namespace optimize {
+
+// Bytes.
+struct EarlyRoom {
+  uint64_t free = 0;       // in the filesystem of the destination
+  uint64_t untrimmed = 0;  // that the result takes if nothing is trimmed
+  bool fits = false;       // even then
+  // That it takes at least, after all is trimmed that the metadata of the guest's filesystems call
+  // free.  Nothing: not known, or it fits in any case.
+  std::optional<uint64_t> least;
+};
+
+// Compares what `how` will write, of a disk of `size` bytes, with what is free in the filesystem of
+// its destination.  Reads the source only if a disk without zeros would not fit, and then metadata
+// and samples of the data.
+qcow2::Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size,
+                                         copy::Progress& progress, const copy::Cancel& cancel);
+
+}  // namespace optimize
