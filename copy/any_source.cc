@@ -56,6 +56,11 @@ Source& AnySource::get() const {
   return *stream_;
 }
 
+void AnySource::leave_out(const std::shared_ptr<const guest::Ranges>& unused) const {
+  if (local_) local_->leave_out(unused);
+  if (nbd_) nbd_->leave_out(unused);
+}
+
 Result<void> AnySource::run(Pipeline& pipeline) const {
   if (local_) return pipeline.run(*local_);
   if (nbd_) return pipeline.run(*nbd_);

@@ -37,6 +37,9 @@ class AnySource {
   NbdSource* nbd() const { return nbd_.get(); }
   StreamSource* stream() const { return stream_.get(); }
 
+  // See LocalSource and NbdSource.  Does nothing for a stream.
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) const;
+
   qcow2::Result<void> run(Pipeline& pipeline) const;
 
  private:

@@ -119,6 +119,7 @@ class Job {
 
   Result<uint64_t> unit_of_update();
   Result<void> open_source();
+  Result<void> leave_out_free_space();
   Result<void> look_at_destination();
   Result<void> decide();
   Result<std::unique_ptr<Destination>> open_destination();
@@ -192,6 +193,17 @@ Result<void> Job::open_source() {
   how.trust = options_.trust;
   how.salvage = options_.salvage;
   ASSIGN_OR_RETURN(source_, AnySource::open(how, stop_));
+  return leave_out_free_space();
+}
+
+Result<void> Job::leave_out_free_space() {
+  auto unused = options_.unused;
+  if (options_.skip_free) {
+    ASSIGN_OR_RETURN(summary_.free_space, find_free_space(*source_));
+    unused = summary_.free_space->ranges;
+    if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  }
+  if (unused) source_->leave_out(unused);
   return {};
 }
 
@@ -667,6 +679,7 @@ Result<Measurement> Job::measure(uint64_t budget, bool qemu_raw) {
   }
   if (measured.exact) measured.low = measured.high = measured.file_size;
   progress_.update(measured.virtual_size, measured.virtual_size);
+  measured.free_space = summary_.free_space;
   measured.elapsed = std::chrono::steady_clock::now() - start;
   return measured;
 }

@@ -11,6 +11,7 @@
 #include "copy/cancel.h"
 #include "copy/cluster_worker.h"
 #include "copy/destination.h"
+#include "copy/free_space.h"
 #include "copy/image_options.h"
 #include "copy/nbd_tuning.h"
 #include "copy/progress.h"
@@ -38,6 +39,12 @@ struct CopyOptions {
   bool force_share = false;  // read the source even if somebody writes to it
   qcow2::Trust trust;        // of the source
   bool salvage = false;      // of a file: what cannot be read becomes zeros
+  // Parts of the source's disk that its guest does not use: they are zeros in the copy, and not
+  // read.  nullptr: none, or those that skip_free finds.
+  std::shared_ptr<const guest::Ranges> unused;
+  // Find these parts in the metadata of the guest's filesystems.  The guest must not run, and the
+  // source be no stream, no salvage and no update by a dirty bitmap.
+  bool skip_free = false;
 
   std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
   int compression_level = 0;                                   // 0: the codec's default
@@ -88,7 +95,8 @@ struct CopySummary {
   std::optional<VerifySummary> verified;
   // The file that was made, whatever has its name by now; nullptr where it is none.
   std::shared_ptr<qcow2::Descriptor> file;
-  std::vector<qcow2::Loss> lost;  // of a salvage, in order
+  std::vector<qcow2::Loss> lost;        // of a salvage, in order
+  std::optional<FreeSpace> free_space;  // with skip_free
   // Of a dry run, bytes: how long a QCOW2 image would be, or how much data a raw disk would get.
   std::optional<uint64_t> foretold;
   std::chrono::duration<double> elapsed{};

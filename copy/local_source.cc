@@ -88,7 +88,9 @@ Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
   } else {
     RETURN_IF_ERROR(disk_.map(at, length, out, kExtentsAtOnce));
   }
-  return holes_.split(disk_, out, first, first + 2 * kExtentsAtOnce);
+  RETURN_IF_ERROR(holes_.split(disk_, out, first, first + 2 * kExtentsAtOnce));
+  unused_.split(out, first, first + 4 * kExtentsAtOnce);
+  return {};
 }
 
 }  // namespace copy

@@ -7,6 +7,7 @@
 
 #include "copy/overlay_map.h"
 #include "copy/source.h"
+#include "copy/unused_space.h"
 #include "qcow2/chain.h"
 #include "qcow2/disk.h"
 #include "qcow2/file_holes.h"
@@ -28,6 +29,11 @@ class LocalSource final : public Source {
   // From now on the map is that of a copy which keeps `base`, a backing file of this source, with
   // clusters of `unit` bytes: see OverlayMap.  Returns the format of `base`.
   qcow2::Result<std::string> keep_backing(const std::string& base, uint64_t unit);
+
+  // From now on the map says that what is unused reads as zeros.  read () gives its bytes still.
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
+    unused_ = UnusedSpace(unused, 1);
+  }
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return disk_.size(); }
@@ -59,6 +65,7 @@ class LocalSource final : public Source {
   std::optional<OverlayMap> overlay_;
   std::optional<qcow2::FileStorage::Identity> kept_;  // the backing file that a copy keeps
   qcow2::FileHoles holes_;
+  UnusedSpace unused_;
 };
 
 }  // namespace copy

@@ -36,7 +36,8 @@ struct Measurement {
   uint64_t file_size = 0;     // bytes, the external data file not counted
   uint64_t low = 0;
   uint64_t high = 0;
-  uint64_t sampled = 0;  // bytes that were read for an estimate
+  uint64_t sampled = 0;                 // bytes that were read for an estimate
+  std::optional<FreeSpace> free_space;  // with skip_free
   std::chrono::duration<double> elapsed{};
 };
 

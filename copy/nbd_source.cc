@@ -21,6 +21,9 @@ using qcow2::Result;
 
 namespace {
 
+// Extents that one look at the map gives at most.
+constexpr size_t kExtentsAtOnce = 1 << 14;
+
 // A chunk that is being read.
 struct Fetching {
   Chunk* chunk;
@@ -88,6 +91,7 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, cons
 Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) {
   // Lengths are multiples of the alignment, as the disk's size is.
   if (!options_.bitmap.empty()) return map_dirty(at.value(), at.value() + length, out);
+  const size_t first = out.size();
   stretches_.clear();
   RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
   for (const NbdStatus::Stretch& it : stretches_) {
@@ -95,6 +99,7 @@ Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>
     const bool zero = it.known && (it.flags & kStatusZero) != 0;
     append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
   }
+  unused_.split(out, first, first + kExtentsAtOnce);
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include "copy/nbd_tuning.h"
 #include "copy/source.h"
 #include "copy/stop.h"
+#include "copy/unused_space.h"
 
 namespace copy {
 
@@ -36,6 +37,11 @@ class NbdSource final : public Source {
   static qcow2::Result<std::unique_ptr<NbdSource>> open(const std::string& uri,
                                                         const Options& options, const Stop& stop) {
     return open(NbdTarget{uri, {}}, options, stop);
+  }
+
+  // From now on the map says that what is unused reads as zeros.  read () gives its bytes still.
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
+    unused_ = UnusedSpace(unused, alignment_);
   }
 
   const std::string& name() const override { return name_; }
@@ -79,6 +85,7 @@ class NbdSource final : public Source {
   uint64_t alignment_ = 1;
   uint64_t max_request_ = 0;  // bytes
   NbdStatus status_;
+  UnusedSpace unused_;
   std::vector<NbdStatus::Stretch> stretches_;  // of the last map (), for its memory
   // Block status is asked for on the first connection if there is only that one, and it is then
   // used by the thread that fetches on it (which plans, too); else on one of its own.

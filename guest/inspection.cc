@@ -219,7 +219,14 @@ void Inspector::add_free(Volume& volume, const ByteView& view, const Ranges& fre
 
 }  // namespace
 
+const Volume* Inspection::suspended() const {
+  for (const Volume& volume : volumes)
+    if (volume.verdict == Reading::Verdict::kSuspended) return &volume;
+  return nullptr;
+}
+
 Ranges Inspection::free_on(size_t disk) const {
+  if (suspended() != nullptr) return {};
   Ranges::Builder builder;
   for (const Volume& volume : volumes)
     if (disk < volume.on_disks.size())

@@ -34,7 +34,10 @@ struct Inspection {
   // Why a disk's partitions could not be read, one line each.
   std::vector<std::string> doubts;
 
-  // All that is free on the disk of that number.
+  // The first volume that says that the guest is suspended; nullptr: none does.  Its session has
+  // metadata of all volumes in memory: what is free on any of them cannot be said.
+  const Volume* suspended() const;
+  // All that is free on the disk of that number; nothing if the guest is suspended.
   Ranges free_on(size_t disk) const;
 };
 

@@ -103,7 +103,8 @@ void add_manner_options(CLI::App& app, Manner& manner) {
         manner.progress = *value;
       });
   add_parsed_option(app, "--color", "WHEN", manner.color, parse_color,
-                    "auto (the default), always or never");
+                    "auto (the default), always or never")
+      ->group(kRareOptions);
 }
 
 std::string help_text(const CLI::App& app, bool all) {

@@ -127,6 +127,8 @@ void CopyCommand::add_options(CLI::App& app) {
   add_switch(app, "--salvage", options_.salvage,
              "of a damaged SRC, copy what can be read, and list what is lost")
       ->group(kRareOptions);
+  add_switch(app, "--skip-free", options_.skip_free,
+             "leave out what the guest's filesystems do not use");
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
   add_switch(app, "--destination-is-zero", options_.destination_is_zero,
              "a device or server reads as zeros already")
@@ -210,9 +212,22 @@ void CopyCommand::check() const {
     throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
   if (options_.salvage && !options_.bitmap.empty())
     throw UsageError("--salvage and --bitmap: only of files can be told what is lost");
+  if (options_.skip_free) check_skip_free();
   check_qemu_options();
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output is where the image goes");
+}
+
+// Metadata must be the guest's own, and whole.
+void CopyCommand::check_skip_free() const {
+  if (options_.source == "-")
+    throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
+  if (options_.force_share)
+    throw UsageError("--skip-free and -U: what a running guest calls free may be in use by now");
+  if (options_.salvage)
+    throw UsageError("--skip-free and --salvage: a damaged image may call anything free");
+  if (!options_.bitmap.empty())
+    throw UsageError("--skip-free and --bitmap: an update takes what has changed");
 }
 
 // What several options say together, the more particular before the more general.

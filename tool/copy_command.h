@@ -21,6 +21,7 @@ class CopyCommand final : public Command {
  private:
   void add_qemu_options(CLI::App& app);
   void check_qemu_options() const;
+  void check_skip_free() const;
   void tell_of_qemu_options(const Console& console) const;
   qcow2::Result<void> settle();
   qcow2::Result<void> begin(const Console& console);

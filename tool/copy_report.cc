@@ -9,6 +9,7 @@
 #include "tool/json_text.h"
 #include "tool/progress_bar.h"
 #include "tool/size_text.h"
+#include "tool/space_report.h"
 
 namespace tool {
 
@@ -160,6 +161,13 @@ ordered_json lost_json(const CopySummary& summary) {
   return all;
 }
 
+std::string skipped_line(const CopySummary& summary) {
+  if (!summary.free_space) return "";
+  return fmt::format("  skipped: {} of data that the guest does not use\n",
+                     human_size(summary.free_space->stored)) +
+         kept_whole(summary.free_space->inspection);
+}
+
 ordered_json size_json(const CopySummary::FileSize& size) {
   return {{"length", size.length}, {"blocks", size.blocks}};
 }
@@ -169,10 +177,10 @@ ordered_json size_json(const CopySummary::FileSize& size) {
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
   const std::string sizes = size_table(summary);
-  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}", qcow2::printable(options.source),
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}", qcow2::printable(options.source),
                      qcow2::printable(options.destination), headline(options, summary, palette),
                      sizes, sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
-                     lost_line(summary),
+                     lost_line(summary), skipped_line(summary),
                      time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
 }
 
@@ -217,6 +225,7 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
     json["lost"] = lost_json(summary);
     json["lost-bytes"] = lost_bytes(summary);
   }
+  if (summary.free_space) json["free-space"] = free_space_json(*summary.free_space);
   json["seconds"] = summary.elapsed.count();
   return json_text(json);
 }

@@ -73,6 +73,8 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  add_switch(app, "--skip-free", options_.copy.skip_free,
+             "leave out what the guest's filesystems do not use");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);
@@ -83,6 +85,10 @@ void MeasureCommand::check() const {
   trust_.check();
   if (source_.empty() && !options_.size) throw UsageError("SRC, or --size, is missing");
   if (!source_.empty() && options_.size) throw UsageError("--size is instead of SRC");
+  if (options_.copy.skip_free && source_.empty())
+    throw UsageError("--skip-free: an empty disk has no filesystems");
+  if (options_.copy.skip_free && source_ == "-")
+    throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
   if (table_ && (options_.size || exactly_))
     throw UsageError("--table is an estimate of what SRC holds");
   if (table_ && options_.copy.format == qcow2::Format::kRaw)
@@ -137,6 +143,10 @@ Result<int> MeasureCommand::run(const Console& console) {
   if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
   options_.copy.trust = trust_.trust();
   warn_of_left_out(console, options_.copy.trust, {source_});
+  if (options_.copy.skip_free && options_.copy.force_share)
+    console.warning(
+        "--skip-free and -U: a running guest changes what is free: the figures are "
+        "approximate");
   // In JSON as qemu-img, to which no format is a raw one; it knows no layout without a format.
   // People read of one image in all lines.
   options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();

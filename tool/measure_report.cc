@@ -8,6 +8,7 @@
 
 #include "tool/json_text.h"
 #include "tool/size_text.h"
+#include "tool/space_report.h"
 
 namespace tool {
 
@@ -46,7 +47,15 @@ ordered_json to_json(const Measurement& measured) {
     json["confidence"] = copy::SizeEstimate::kConfidence;
     json["sampled-bytes"] = measured.sampled;
   }
+  if (measured.free_space) json["free-space"] = free_space_json(*measured.free_space);
   return json;
+}
+
+std::string free_space_text(const Measurement& measured) {
+  if (!measured.free_space) return "";
+  return fmt::format("without {} ({}) of data that the guest does not use\n",
+                     measured.free_space->stored, human_size(measured.free_space->stored)) +
+         kept_whole(measured.free_space->inspection);
 }
 
 }  // namespace
@@ -61,12 +70,15 @@ std::string measure_report(const Measurement& measured) {
           ? std::string("as raw")
           : fmt::format("as qcow2 with clusters of {}", human_size(measured.cluster_size));
   if (measured.exact)
-    return text + fmt::format("file size: {} ({}), exactly, {}\n", measured.file_size,
-                              human_size(measured.file_size), kind);
+    return text +
+           fmt::format("file size: {} ({}), exactly, {}\n", measured.file_size,
+                       human_size(measured.file_size), kind) +
+           free_space_text(measured);
   return text +
          fmt::format("file size: about {} ({}), from {} to {} with {:.0f} % confidence, {}\n",
                      measured.file_size, human_size(measured.file_size), human_size(measured.low),
-                     human_size(measured.high), 100 * copy::SizeEstimate::kConfidence, kind);
+                     human_size(measured.high), 100 * copy::SizeEstimate::kConfidence, kind) +
+         free_space_text(measured);
 }
 
 std::string measure_report_json(const Measurement& measured) {

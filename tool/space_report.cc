@@ -32,7 +32,9 @@ const char* to_string(Verdict verdict) {
   return "suspended";
 }
 
-std::string remark(const Volume& volume) {
+}  // namespace
+
+std::string why_not_free(const Volume& volume) {
   switch (volume.verdict) {
     case Verdict::kFree:
       return "";
@@ -45,6 +47,22 @@ std::string remark(const Volume& volume) {
   }
   return "the guest is suspended: " + volume.why;
 }
+
+std::string kept_whole(const guest::Inspection& inspection) {
+  std::string text;
+  const Volume* const suspended = inspection.suspended();
+  for (const Volume& it : inspection.volumes) {
+    std::string why = why_not_free(it);
+    if (why.empty() && suspended != nullptr) why = why_not_free(*suspended);
+    if (!why.empty())
+      text += qcow2::printable(fmt::format("  kept whole: {}: {}", it.device, why)) + "\n";
+  }
+  for (const std::string& doubt : inspection.doubts)
+    text += qcow2::printable("  kept whole: " + doubt) + "\n";
+  return text;
+}
+
+namespace {
 
 // Of a volume group only what is free is listed.
 uint64_t used(const Volume& volume) {
@@ -71,13 +89,38 @@ std::string table(const SpaceReport& report, const Palette& palette) {
     text += line(qcow2::printable(it.device), qcow2::printable(it.type), human_size(it.size),
                  known ? human_size(used(it)) : "-", known ? human_size(it.free) : "-",
                  known ? human_size(report.free_data[i]) : "-");
-    if (!known) text += "  " + qcow2::printable(remark(it));
+    if (!known) text += "  " + qcow2::printable(why_not_free(it));
     text += '\n';
   }
   return text;
 }
 
 }  // namespace
+
+ordered_json volume_json(const Volume& it) {
+  const bool known = it.verdict == Verdict::kFree;
+  ordered_json json;
+  json["device"] = it.device;
+  json["type"] = it.type;
+  json["label"] = it.label;
+  json["uuid"] = it.uuid;
+  json["size"] = it.size;
+  json["verdict"] = to_string(it.verdict);
+  json["why"] = it.why;
+  json["used"] = known ? ordered_json(used(it)) : ordered_json();
+  json["free"] = known ? ordered_json(it.free) : ordered_json();
+  return json;
+}
+
+ordered_json free_space_json(const copy::FreeSpace& space) {
+  ordered_json json;
+  json["free"] = space.ranges->total();
+  json["free-stored"] = space.stored;
+  json["filesystems"] = ordered_json::array();
+  for (const Volume& it : space.inspection.volumes) json["filesystems"].push_back(volume_json(it));
+  json["doubts"] = space.inspection.doubts;
+  return json;
+}
 
 std::string space_report(const SpaceReport& report, const Palette& palette) {
   std::string text;
@@ -101,19 +144,9 @@ std::string space_report_json(const SpaceReport& report) {
   json["approximate"] = report.approximate;
   json["filesystems"] = ordered_json::array();
   for (size_t i = 0; i < report.inspection.volumes.size(); ++i) {
-    const Volume& it = report.inspection.volumes[i];
-    const bool known = it.verdict == Verdict::kFree;
-    ordered_json volume;
-    volume["device"] = it.device;
-    volume["type"] = it.type;
-    volume["label"] = it.label;
-    volume["uuid"] = it.uuid;
-    volume["size"] = it.size;
-    volume["verdict"] = to_string(it.verdict);
-    volume["why"] = it.why;
-    volume["used"] = known ? ordered_json(used(it)) : ordered_json();
-    volume["free"] = known ? ordered_json(it.free) : ordered_json();
-    volume["free-stored"] = known ? ordered_json(report.free_data[i]) : ordered_json();
+    ordered_json volume = volume_json(report.inspection.volumes[i]);
+    volume["free-stored"] =
+        volume["free"].is_null() ? ordered_json() : ordered_json(report.free_data[i]);
     json["filesystems"].push_back(std::move(volume));
   }
   json["doubts"] = report.inspection.doubts;
