@@ -134,7 +134,7 @@ TEST_CASE("untrusted images name no files", "[untrusted]") {
   create({folder / "base", "1M"});
   const std::string top = folder / "top", split = folder / "split", out = folder / "out";
   create({"-b", "base", "-F", "qcow2", top});
-  create({"-o", "data_file=data", split, "1M"});
+  create({"-o", "data_file=" + (folder / "data"), split, "1M"});
   const std::string json = folder / "json";
   create({"-b", "json:{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}", "-F", "raw", "-u", json,
           "1M"});
