@@ -484,7 +484,11 @@ Result<void> Job::verify_copy(const std::string& path) {
     ASSIGN_OR_RETURN(const std::string base, backing_path());
     RETURN_IF_ERROR(copy->keep_backing(base, worker_.geometry.cluster_size()));
   }
-  ASSIGN_OR_RETURN(summary_.verified, verify(*digests_, *copy, how, progress_, cancel_));
+  auto verified = verify(*digests_, *copy, how, progress_, cancel_);
+  // Its messages are about the name that it is read by.
+  if (path != options_.destination)
+    verified = with_context(std::move(verified), options_.destination);
+  ASSIGN_OR_RETURN(summary_.verified, std::move(verified));
   return {};
 }
 
