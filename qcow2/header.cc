@@ -25,6 +25,14 @@ std::string text(Bytes bytes) {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
+// A name that may be padded with NULs, where QEMU lets it end.
+std::string name_text(Bytes bytes) {
+  std::string name = text(bytes);
+  const size_t last = name.find_last_not_of('\0');
+  name.resize(last == std::string::npos ? 0 : last + 1);
+  return name;
+}
+
 Failure corrupt(std::string message) {
   return fail(Error::corrupt(std::move(message)));
 }
@@ -283,7 +291,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   if (auto read = read_extensions(header, cluster, extensions_end); !read && !salvage)
     return fail(std::move(read).error());
   if (backing_offset != 0)
-    header.backing_file = text(Bytes(cluster).subspan(backing_offset, backing_length));
+    header.backing_file = name_text(Bytes(cluster).subspan(backing_offset, backing_length));
   RETURN_IF_ERROR(check_features(header, purpose));
 
   const bool type_bit = (header.incompatible_features & incompatible::kCompressionType) != 0;

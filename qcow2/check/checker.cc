@@ -10,6 +10,7 @@
 #include "qcow2/byte_order.h"
 #include "qcow2/check/bitmap_scan.h"
 #include "qcow2/check/deep_check.h"
+#include "qcow2/check/header_scan.h"
 #include "qcow2/check/l2_check.h"
 #include "qcow2/check/lost_references.h"
 #include "qcow2/check/metadata_map.h"
@@ -182,6 +183,7 @@ class Checker::Work {
     };
     if ((header_.incompatible_features & incompatible::kDirty) != 0) note(Kind::kDirty);
     if ((header_.incompatible_features & incompatible::kCorrupt) != 0) note(Kind::kCorruptBit);
+    RETURN_IF_ERROR(scan_header(storage_, header_, found));
     ASSIGN_OR_RETURN(snapshots_, SnapshotScan::read(storage_, header_, found));
     ASSIGN_OR_RETURN(bitmaps_, BitmapScan::read(storage_, header_, found));
     incomplete_ = !snapshots_.complete || !bitmaps_.complete;

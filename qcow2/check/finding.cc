@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "qcow2/header.h"
+
 namespace qcow2 {
 
 namespace {
@@ -122,6 +124,19 @@ std::string structure_text(const Finding& it) {
     case Kind::kSnapshotOffset:
       return fmt::format("there are no snapshots, but the header says that they are at {:#x}",
                          it.found);
+    case Kind::kExtensionLength:
+      return fmt::format("header extension {:#010x} at {:#x} has a length of {} bytes: {} is {}",
+                         it.index, it.entry->value(), it.found, it.expected,
+                         it.index == HeaderExtension::kBackingFormat ? "the most" : "right");
+    case Kind::kExtensionForeign:
+      return fmt::format(
+          "the header extension at {:#x} is about LUKS, and the image is not "
+          "encrypted with it",
+          it.entry->value());
+    case Kind::kExtensionMissing:
+      return "the image is encrypted with LUKS, and the header extension about it is missing";
+    case Kind::kDataFileRaw:
+      return "the header says that the data file is raw, and that there is no data file";
     case Kind::kSnapshotsTooMany:
       return fmt::format("the header tells of {} snapshots: too many", it.found);
     case Kind::kSnapshotIncomplete:
@@ -242,6 +257,14 @@ const char* to_string(Finding::Kind kind) {
       return "dirty";
     case Kind::kCorruptBit:
       return "marked-corrupt";
+    case Kind::kExtensionLength:
+      return "header-extension-length";
+    case Kind::kExtensionForeign:
+      return "header-extension-foreign";
+    case Kind::kExtensionMissing:
+      return "header-extension-missing";
+    case Kind::kDataFileRaw:
+      return "data-file-raw";
     case Kind::kDescriptorTooLong:
       return "descriptor-too-long";
     case Kind::kDescriptorTooShort:

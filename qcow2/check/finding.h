@@ -59,6 +59,10 @@ struct Finding {
     // The header.
     kDirty,
     kCorruptBit,
+    kExtensionLength,   // index: the type of the extension, expected: the length that QEMU takes
+    kExtensionForeign,  // about LUKS, in an image without
+    kExtensionMissing,  // about LUKS, in an image that is encrypted so
+    kDataFileRaw,       // the data file is said to be raw, and there is none
     // Compressed clusters, of a deep check.  `expected`: the right entry, for the first two.
     kDescriptorTooLong,
     kDescriptorTooShort,

@@ -51,6 +51,7 @@ bool can_be_written(Kind kind) {
     case Kind::kDescriptorTooShort:
     case Kind::kBitmapTableEntry:
     case Kind::kSnapshotOffset:
+    case Kind::kDataFileRaw:
       return true;
     default:
       return is_copied(kind);

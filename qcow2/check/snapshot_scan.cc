@@ -36,12 +36,12 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
   };
   using Kind = Finding::Kind;
   using Severity = Finding::Severity;
+  const bool unaligned = geometry.offset_in_cluster(begin.value()) != 0;
   const bool no_place =
-      geometry.offset_in_cluster(begin.value()) != 0 ||
-      begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes;
+      unaligned || begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes;
   if (header.snapshot_count == 0) {
-    if (no_place) {
-      // QEMU does not open it.
+    // QEMU does not open it.
+    if (unaligned || begin.value() > static_cast<uint64_t>(INT64_MAX)) {
       Finding it{};
       it.kind = Kind::kSnapshotOffset;
       it.place = Finding::Place::kHeader;

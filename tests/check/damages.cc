@@ -414,6 +414,9 @@ void Damages::header() {
     add("no snapshots, at an offset that is none", Kind::kSnapshotOffset, [=](Editor& it) {
       it.put64(Editor::kSnapshotOffset, at);
     }).differs = "qemu-img does not open it";
+  add("a raw data file that is not there", Kind::kDataFileRaw, [](Editor& it) {
+    it.put64(Editor::kAutoclear, 2);
+  }).differs = "qemu-img does not open it";
   add("cut off in the first cluster", Kind::kReferenceOutside,
       [](Editor& it) { it.bytes().resize(600); });
   add("AES", std::nullopt, [](Editor& it) { it.put32(Editor::kCryptMethod, 1); }).differs =

@@ -162,12 +162,22 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put32(16, 2);
     refused("too many");
   }
-  SECTION("NUL in the backing file name") {
+  SECTION("NUL in the backing file name, before its end") {
     image.put64(8, 200);
     image.put32(16, 3);
     image.put_text(200, std::string_view("a\0b", 3));
     refused("NUL");
   }
+}
+
+TEST_CASE("a backing file name ends where its padding begins", "[header]") {
+  TinyImage image;
+  image.put64(8, 200);
+  image.put32(16, 5);
+  image.put_text(200, std::string_view("ab\0\0\0", 5));
+  CHECK(image.header()->backing_file == "ab");
+  image.put_text(200, std::string_view("\0\0\0\0\0", 5));
+  CHECK(image.header()->backing_file.empty());
 }
 
 TEST_CASE("extensions are bounded", "[header]") {

@@ -1,0 +1,18 @@
+// What Header::read takes, and QEMU does not.
+#pragma once
+
+#include <functional>
+
+#include "qcow2/check/finding.h"
+#include "qcow2/header.h"
+#include "qcow2/result.h"
+#include "qcow2/storage.h"
+
+namespace qcow2 {
+
+// Tells `found` what keeps QEMU from opening an image with this header, although its disk can be
+// read: extensions of a wrong length, a bit without what it is about.
+Result<void> scan_header(const Storage& storage, const Header& header,
+                         const std::function<void(const Finding&)>& found);
+
+}  // namespace qcow2
