@@ -19,6 +19,7 @@
 #include "tool/formats.h"
 #include "tool/image_info.h"
 #include "tool/join_words.h"
+#include "tool/mistaken_names.h"
 #include "tool/nbd_options.h"
 #include "tool/place_names.h"
 #include "tool/size_text.h"
@@ -206,6 +207,7 @@ void CopyCommand::tell_of_qemu_options(const Console& console) const {
 void CopyCommand::check() const {
   if (options_.source.empty()) throw UsageError("SRC is missing");
   if (options_.destination.empty()) throw UsageError("DST is missing");
+  refuse_option_like(options_.destination, "DST", "-o", "-O");
   layout_.check();
   trust_.check();
   if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)

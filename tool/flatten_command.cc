@@ -12,6 +12,7 @@
 #include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/json_text.h"
+#include "tool/mistaken_names.h"
 #include "tool/place_names.h"
 #include "tool/progress_display.h"
 #include "tool/qemu_names.h"
@@ -93,6 +94,7 @@ void FlattenCommand::check() const {
     throw UsageError("DST and --in-place: it is either the one or the other");
   if (!in_place_ && destination_.empty())
     throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
+  refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
   if (in_place_ && force_) throw UsageError("--force goes with DST");
   if (in_place_ && force_share_)
     throw UsageError("--force-share: an image that somebody writes to cannot be changed");

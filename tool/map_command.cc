@@ -12,6 +12,7 @@
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
 #include "tool/map_report.h"
+#include "tool/mistaken_names.h"
 #include "tool/nbd_options.h"
 #include "tool/progress_display.h"
 #include "tool/signals.h"
@@ -63,6 +64,7 @@ void MapCommand::check() const {
   if (file_ == "-") throw UsageError("a pipe has no map: give the path of the image");
   if (!svg_.empty() && (start_ != 0 || length_))
     throw UsageError("--svg draws the whole disk: without -s and -l");
+  refuse_option_like(svg_, "PICTURE", "virt-compact copy -o", "-f");
   if (force_ && svg_.empty()) throw UsageError("--force is about the PICTURE of --svg");
   trust_.check();
 }

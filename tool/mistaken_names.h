@@ -9,8 +9,9 @@
 namespace tool {
 
 // Throws UsageError if `name`, which is to be the file `what` ("OUT"), looks like an option of an
-// image (cluster_size=1M) or the name of a format.  `lists`: the option that takes the former,
-// `formats`: the one that takes the latter.  "./qcow2" is a file.
+// image (cluster_size=1M), the name of a format or that of a kind of report.  `lists`: the option
+// that takes the first, `formats`: the one that takes the second, or what else to say.  "./qcow2"
+// is a file.  For names that are written to: a wrong name of what is read is not found.
 void refuse_option_like(const std::string& name, const char* what, const char* lists,
                         const char* formats);
 

@@ -16,6 +16,7 @@
 #include "tool/copy_run.h"
 #include "tool/formats.h"
 #include "tool/json_text.h"
+#include "tool/mistaken_names.h"
 #include "tool/place_names.h"
 #include "tool/progress_display.h"
 #include "tool/size_text.h"
@@ -83,6 +84,7 @@ void SnapshotCommand::check() const {
   if (export_.empty() && !destination_.empty())
     throw UsageError(fmt::format("'{}' is one name too many", destination_));
   if (!export_.empty() && destination_.empty()) throw UsageError("DST is missing");
+  refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
   if (force_ && export_.empty()) throw UsageError("--force goes with --export");
   if (dry_run_ && (actions == 0 || list_)) throw UsageError("--dry-run: a list changes nothing");
   if (force_share_ && (!create_.empty() || !remove_.empty() || !apply_.empty()))

@@ -9,6 +9,7 @@
 #include "tool/arguments.h"
 #include "tool/bracketed_commands.h"
 #include "tool/formats.h"
+#include "tool/qemu_names.h"
 #include "tool/signals.h"
 #include "tool/size_text.h"
 #include "tool/step_lines.h"
@@ -235,7 +236,8 @@ Result<int> TuneCommand::tune_guest(const Console& console) const {
   const StopSignals signals(cancel);
   StepLines steps(console, json_);
   std::vector<appliance::DiskName> disks;
-  for (const std::string& name : names_) {
+  for (const std::string& given : names_) {
+    const std::string name = plain_path(given);
     if (apply_ && exists(name)) {
       ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(name));
       for (const std::string& remark : remarks) console.warning(remark);

@@ -176,6 +176,17 @@ TEST_CASE("tune refuses what makes no sense", "[tune]") {
   }
 }
 
+TEST_CASE("a disk of a guest may be named as QEMU names files", "[tune]") {
+  const support::TempDirectory folder;
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "1M"});
+  // It is found, and only then an appliance is wanted.
+  const auto outcome = tool_test::run_script(
+      "LIBGUESTFS_PATH=/nowhere \"$VIRT_COMPACT\" tune --guest \"file:$1\"", {folder / "disk"});
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Catch::Contains("appliance") && !Catch::Contains("No such file"));
+}
+
 TEST_CASE("tune warns of filesystems that cannot do without a cache", "[tune]") {
   const support::TempDirectory folder;
   const std::string image = "/dev/shm/virt-compact-tune-" + std::to_string(getpid());
