@@ -62,6 +62,8 @@ class Inspector {
   std::vector<MappedView::Piece> pieces_of(const LogicalVolume& logical,
                                            const std::vector<Member>& members) const;
   void add_free(Volume& volume, const ByteView& view, const Ranges& free) const;
+  // A range list for each disk.
+  std::vector<Ranges> on_disks(const ByteView& view, const Ranges& ranges) const;
 
   const std::vector<View>& disks_;
   std::map<std::string, std::vector<Member>> groups_;  // by the ID of the group
@@ -97,6 +99,7 @@ void Inspector::inspect_volume(std::string device, const View& view) {
   volume.device = std::move(device);
   volume.size = view->size();
   volume.on_disks.resize(disks_.size());
+  volume.place = on_disks(*view, one_range(0, view->size()));
   if (auto read = read_volume(volume, view); !read)
     set(volume, Verdict::kDoubt, read.error().message());
   if (volume.type == kLvmMember && volume.verdict == Verdict::kFree) return;
@@ -116,7 +119,8 @@ Result<void> Inspector::read_volume(Volume& volume, const View& view) {
   }
   if (all.size() > 1)
     return doubt(fmt::format("it looks like {} and like {}", all[0].type, all[1].type));
-  if (!all.front().format) return read_member(volume, view);
+  if (all.front().type == kLvmMember) return read_member(volume, view);
+  if (!all.front().format) return doubt("its metadata are not read here");
   ASSIGN_OR_RETURN(const Reading reading, all.front().format->read(*view));
   volume.label = reading.label;
   volume.uuid = reading.uuid;
@@ -166,7 +170,7 @@ void Inspector::inspect_logical(const LogicalVolume& logical, const std::vector<
   Volume volume;
   volume.device = fmt::format("/dev/{}/{}", members.front().volume.group, logical.name);
   if (!logical.left_alone.empty()) {
-    set(volume, Verdict::kLeftAlone, logical.left_alone);
+    set(volume, logical.is_known ? Verdict::kLeftAlone : Verdict::kDoubt, logical.left_alone);
   } else {
     auto pieces = pieces_of(logical, members);
     if (!pieces.empty())
@@ -203,6 +207,14 @@ std::vector<MappedView::Piece> Inspector::pieces_of(const LogicalVolume& logical
     }
   }
   return pieces;
+}
+
+std::vector<Ranges> Inspector::on_disks(const ByteView& view, const Ranges& ranges) const {
+  std::vector<Ranges::Builder> builders(disks_.size());
+  view.to_disks(ranges, builders);
+  std::vector<Ranges> result;
+  for (Ranges::Builder& builder : builders) result.push_back(builder.take());
+  return result;
 }
 
 void Inspector::add_free(Volume& volume, const ByteView& view, const Ranges& free) const {

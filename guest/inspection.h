@@ -27,6 +27,9 @@ struct Volume {
   uint64_t free = 0;  // bytes
   // Where that is: a range list for each disk, in their order.
   std::vector<Ranges> on_disks;
+  // Where the volume itself lies, in the same form; empty if that is not known, and of the free
+  // space of a volume group.
+  std::vector<Ranges> place;
 };
 
 struct Inspection {

@@ -41,6 +41,12 @@ constexpr std::array kSignatures{
     Signature{"linux_raid_member", 0, "\xfc\x4e\x2b\xa9"sv, "it is a part of a RAID"},
     Signature{"linux_raid_member", 4096, "\xfc\x4e\x2b\xa9"sv, "it is a part of a RAID"},
 };
+// Filesystems that only Linux reads.  Remnants of them say nothing beside a format of ours.
+constexpr std::array kOthers{
+    Signature{"f2fs", 1024, "\x10\x20\xf5\xf2"sv, ""},
+    Signature{"jfs", 32 << 10, "JFS1"sv, ""},
+    Signature{"reiserfs", (64 << 10) + 52, "ReIsEr"sv, ""},
+};
 const std::array kFormats{&kXfs, &kBtrfs, &kExt, &kNtfs, &kExfat, &kFat, &kSwap};
 
 // Superblocks of RAIDs of versions 0.90 and 1.0 stand at the end, where whoever reads the start
@@ -69,6 +75,10 @@ Result<std::vector<Recognized>> recognize(const ByteView& view) {
   if (is_physical_volume(head)) all.push_back({kLvmMember, nullptr, ""});
   for (const Format* const format : kFormats)
     if (format->probe(head)) all.push_back({format->type, format, ""});
+  if (all.empty()) {
+    for (const Signature& it : kOthers)
+      if (head.has(it.at, it.bytes)) all.push_back({it.type, nullptr, ""});
+  }
   ASSIGN_OR_RETURN(const bool is_raid, ends_with_raid(view));
   if (is_raid) all.push_back({"linux_raid_member", nullptr, "it is a part of a RAID"});
   return all;

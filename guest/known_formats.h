@@ -11,7 +11,7 @@ namespace guest {
 
 struct Recognized {
   std::string type;                // as libblkid calls it
-  const Format* format = nullptr;  // its reader, if there is one
+  const Format* format = nullptr;  // its reader; nullptr: there is none, or LVM has it
   std::string left_alone;          // why nothing can be done with it; empty: the appliance may know
 };
 

@@ -163,7 +163,9 @@ class Layout {
   std::set<std::string> in_snapshots_;  // origins, and what their snapshots write to
   Ranges::Builder used_;                // extents of this physical volume
   uint64_t used_count_ = 0;
-  std::string why_;  // of the volume that is being read
+  // Of the volume that is being read:
+  std::string why_;
+  bool is_known_ = true;
 };
 
 Result<void> Layout::read(const std::string& id, uint64_t size) {
@@ -175,8 +177,10 @@ Result<void> Layout::read(const std::string& id, uint64_t size) {
     }
   }
   for (LogicalVolume& volume : out_.volumes)
-    if (in_snapshots_.count(volume.name) != 0)
+    if (in_snapshots_.count(volume.name) != 0) {
       volume.left_alone = "it has or is an LVM snapshot, which would be lost";
+      volume.is_known = true;
+    }
   return count_free();
 }
 
@@ -213,6 +217,7 @@ Result<LogicalVolume> Layout::read_volume(const std::string& name, const LvmSect
   const auto flags = flags_of(section);
   volume.is_hidden = std::find(flags.begin(), flags.end(), "VISIBLE") == flags.end();
   why_.clear();
+  is_known_ = true;
   uint64_t count = 0;
   for (const auto& [key, inner] : section.sections()) {
     if (!key.starts_with("segment")) continue;
@@ -229,6 +234,7 @@ Result<LogicalVolume> Layout::read_volume(const std::string& name, const LvmSect
     at = segment.begin + segment.count;
   }
   volume.left_alone = why_;
+  volume.is_known = is_known_;
   if (!why_.empty()) volume.segments.clear();
   return volume;
 }
@@ -254,6 +260,7 @@ Result<std::optional<LvmSegment>> Layout::read_segment(const LvmSection& section
         fmt::format("its volume group has a volume of a kind that is not known ({})", *type));
   if (names_physical_volume(section))
     return doubt(fmt::format("its volume group has a volume of the kind '{}'", *type));
+  is_known_ = false;
   why_ = fmt::format("an LVM volume of the kind '{}' is not read", *type);
   return Segment();
 }

@@ -33,6 +33,7 @@ struct LogicalVolume {
   std::vector<LvmSegment> segments;  // by their begin, without a gap; empty: see left_alone
   std::string left_alone;            // why what is in it is not read; empty: it may be
   bool is_hidden = false;            // a part of another
+  bool is_known = true;              // false: Linux could read what is in it
 };
 
 struct PhysicalVolume {
