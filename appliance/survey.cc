@@ -185,11 +185,7 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
       space.mount_options = "remove_hiberfile";
       return {};
     }
-    return qcow2::fail(Error::unsupported(
-        space.device +
-        ": Windows is hibernated, or was shut down with fast startup: it would go on with what it "
-        "knows of this disk; boot it and shut it down with 'shutdown /s /t 0', or throw its saved "
-        "session away with --drop hiberfile"));
+    return qcow2::fail(hibernated(space.device));
   }
   if (probed == kUnclean)
     return qcow2::fail(Error::unsupported(
@@ -226,9 +222,30 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
     if (!space.left_alone.empty()) continue;
     space.by_wish = among(options.ignore, space) ||
                     (!options.filesystems.empty() && !among(options.filesystems, space));
-    if (space.by_wish) space.left_alone = "as you wish";
+    if (space.by_wish) {
+      space.left_alone = "as you wish";
+    } else if (std::find(options.known.begin(), options.known.end(), space.device) !=
+               options.known.end()) {
+      space.by_wish = true;
+      space.left_alone = "its metadata tell what is free";
+    }
   }
   return {};
+}
+
+Error hibernated(const std::string& device) {
+  return Error::unsupported(
+      device +
+      ": Windows is hibernated, or was shut down with fast startup: it would go on with what it "
+      "knows of this disk; boot it and shut it down with 'shutdown /s /t 0', or throw its saved "
+      "session away with --drop hiberfile");
+}
+
+Error suspended(const std::string& device) {
+  return Error::unsupported(
+      device +
+      ": the guest is suspended to disk: it would go on with what it knows of its disks; boot it "
+      "and shut it down, or throw its saved session away with --drop swap");
 }
 
 Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
@@ -244,11 +261,7 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
         space.left_alone.clear();
         continue;
       }
-      return qcow2::fail(Error::unsupported(
-          space.device +
-          ": the guest is suspended to disk: it would go on with what it knows of "
-          "its disks; boot it and shut it down, or throw its saved session away "
-          "with --drop swap"));
+      return qcow2::fail(suspended(space.device));
     }
     // The session on one that is not chosen is that of all that Windows mounts.
     if (space.type == "ntfs" && (space.left_alone.empty() || windows_has_others))

@@ -49,6 +49,9 @@ class Trimming {
   Result<void> trim_spaces(const std::vector<Space>& spaces);
   Result<void> finish();
   void doubt_servers();
+  // Ends the step before it.
+  void begin(const char* name);
+  void end_step();
   // What the servers call data now; of each disk, if its server tells.
   using Maps = std::vector<std::optional<DataMap>>;
   Result<Maps> maps();
@@ -57,9 +60,12 @@ class Trimming {
   // Of all disks, if all maps are known.
   std::optional<uint64_t> freed(const Maps& before, const Maps& after) const;
 
+  using Clock = std::chrono::steady_clock;
+
   const TrimOptions& options_;
   Observer& observer_;
   const copy::Cancel& cancel_;
+  Clock::time_point step_start_;
   TrimReport report_;
   std::vector<GuestDisk> disks_;
   // The appliance goes before them.
@@ -69,7 +75,18 @@ class Trimming {
   std::unique_ptr<Appliance> appliance_;
 };
 
+void Trimming::begin(const char* name) {
+  end_step();
+  report_.steps.push_back({name, {}});
+  step_start_ = Clock::now();
+}
+
+void Trimming::end_step() {
+  if (!report_.steps.empty()) report_.steps.back().elapsed = Clock::now() - step_start_;
+}
+
 Result<void> Trimming::start_servers() {
+  begin("open");
   for (const DiskName& name : options_.disks) {
     ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, !options_.dry_run));
     disks_.push_back(std::move(disk));
@@ -195,19 +212,23 @@ Result<void> Trimming::work() {
   drives.reserve(servers_.size());
   for (size_t i = 0; i < servers_.size(); ++i)
     drives.push_back({servers_[i]->socket(), false, report_.disks[i].table.sector_size});
+  begin("boot");
   observer_.step("Booting the appliance");
   ASSIGN_OR_RETURN(appliance_, Appliance::launch(drives, observer_, cancel_));
   report_.emulated = appliance_->emulated();
+  begin("search");
   observer_.step("Looking for filesystems");
   ASSIGN_OR_RETURN(const auto opened, open_encrypted(*appliance_, options_.passphrases, observer_));
   ASSIGN_OR_RETURN(auto spaces, survey(*appliance_, opened));
   RETURN_IF_ERROR(choose(options_, spaces));
   RETURN_IF_ERROR(check_shut_down(*appliance_, options_.drop, spaces));
+  begin("trim");
   return trim_spaces(spaces);
 }
 
 Result<void> Trimming::finish() {
   if (appliance_) {
+    begin("shut down");
     observer_.step("Shutting the appliance down");
     RETURN_IF_ERROR(appliance_->shut_down());
     appliance_.reset();
@@ -240,7 +261,7 @@ void Trimming::doubt_servers() {
 }
 
 Result<TrimReport> Trimming::run() {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   report_.dry_run = options_.dry_run;
   RETURN_IF_ERROR(start_servers());
   auto done = has_something_to_do() ? work() : Result<void>{};
@@ -251,6 +272,7 @@ Result<TrimReport> Trimming::run() {
     (void)appliance_->shut_down();
     appliance_.reset();
   }
+  begin("close");
   for (size_t i = 0; i < servers_.size(); ++i) {
     if (done && !options_.dry_run && !options_.overlay) observer_.step("Closing " + disks_[i].name);
     auto closed = servers_[i]->close();
@@ -261,7 +283,8 @@ Result<TrimReport> Trimming::run() {
   for (size_t i = 0; i < disks_.size(); ++i)
     report_.disks[i].after = options_.dry_run ? report_.disks[i].before : file_figures(disks_[i]);
   if (!options_.dry_run) doubt_servers();
-  report_.elapsed = std::chrono::steady_clock::now() - start;
+  end_step();
+  report_.elapsed = Clock::now() - start;
   return report_;
 }
 

@@ -30,6 +30,9 @@ struct TrimOptions {
   // volume groups.
   std::vector<std::string> filesystems;  // only these; empty: all
   std::vector<std::string> ignore;
+  // Devices of which it is known what is free: they are left alone.  One that is not there is no
+  // error.
+  std::vector<std::string> known;
   std::vector<Passphrase> passphrases;
   std::optional<uint64_t> sector_size;  // of all disks, bytes; nothing: their tables tell
   Drop drop;

@@ -60,12 +60,19 @@ struct TrimmedDisk {
 };
 
 struct TrimReport {
+  // Of the work, in order.
+  struct Step {
+    std::string name;
+    std::chrono::duration<double> elapsed{};
+  };
+
   std::vector<TrimmedSpace> spaces;
   std::vector<DroppedFile> dropped;
   std::vector<TrimmedDisk> disks;
   bool dry_run = false;
   bool emulated = false;  // the appliance's processor
   bool blank = false;     // no disk has any data: there was nothing to look for
+  std::vector<Step> steps;
   std::chrono::duration<double> elapsed{};
 
   // Why nothing was trimmed, though the user has not chosen to leave all alone; empty: something

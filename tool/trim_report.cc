@@ -111,6 +111,13 @@ ordered_json figures_or_null(const std::optional<appliance::FileFigures>& figure
 
 }  // namespace
 
+std::string steps_text(const TrimReport& report) {
+  std::string text;
+  for (const auto& it : report.steps)
+    text += fmt::format("{}{} {:.1f}", text.empty() ? "" : ", ", it.name, it.elapsed.count());
+  return text;
+}
+
 std::string trim_report(const TrimReport& report, const Palette& palette) {
   std::string text;
   if (report.blank)
@@ -125,7 +132,9 @@ std::string trim_report(const TrimReport& report, const Palette& palette) {
         fmt::format("  {} {} on {}, {}\n", report.dry_run ? "would empty" : "emptied",
                     qcow2::printable(it.path), qcow2::printable(it.device), human_size(it.bytes));
   for (const TrimmedDisk& disk : report.disks) text += "\n" + disk_lines(disk, report.dry_run);
-  text += fmt::format("  in {:.1f} s\n", report.elapsed.count());
+  text += fmt::format("  in {:.1f} s", report.elapsed.count());
+  if (!report.steps.empty()) text += ": " + steps_text(report);
+  text += "\n";
   if (report.dry_run) text += "Nothing was written.\n";
   return text;
 }
@@ -167,6 +176,9 @@ std::string trim_report_json(const TrimReport& report) {
     json["disks"].push_back(std::move(disk));
   }
   json["emulated"] = report.emulated;
+  json["steps"] = ordered_json::array();
+  for (const auto& it : report.steps)
+    json["steps"].push_back({{"name", it.name}, {"seconds", it.elapsed.count()}});
   json["seconds"] = report.elapsed.count();
   return json_text(json);
 }
