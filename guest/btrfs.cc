@@ -216,6 +216,6 @@ Result<Reading> Filesystem::read(const ByteView& view) {
 
 }  // namespace
 
-const Format kBtrfs{"btrfs", probe, Filesystem::read};
+const Format kBtrfs{"btrfs", probe, Filesystem::read, no_swap_files};
 
 }  // namespace guest

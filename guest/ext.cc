@@ -229,6 +229,6 @@ Result<Reading> read(const ByteView& view) {
 
 }  // namespace
 
-const Format kExt{"ext4", probe, read};
+const Format kExt{"ext4", probe, read, no_swap_files};
 
 }  // namespace guest

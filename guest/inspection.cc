@@ -42,7 +42,8 @@ struct Member {
 
 class Inspector {
  public:
-  explicit Inspector(const std::vector<View>& disks) : disks_(disks) {}
+  Inspector(const std::vector<View>& disks, const FileKinds& kinds)
+      : disks_(disks), kinds_(kinds) {}
 
   Inspection run() {
     for (size_t number = 0; number < disks_.size(); ++number) inspect_disk(number);
@@ -55,6 +56,7 @@ class Inspector {
   // Appends the volume that `view` holds, if it holds anything.
   void inspect_volume(std::string device, const View& view);
   Result<void> read_volume(Volume& volume, const View& view);
+  void find_files(Volume& volume, const ByteView& view, const Format& format, const Ranges& free);
   Result<void> read_member(Volume& volume, const View& view);
   void inspect_group(const std::vector<Member>& members);
   void inspect_logical(const LogicalVolume& logical, const std::vector<Member>& members);
@@ -66,6 +68,7 @@ class Inspector {
   std::vector<Ranges> on_disks(const ByteView& view, const Ranges& ranges) const;
 
   const std::vector<View>& disks_;
+  const FileKinds kinds_;
   std::map<std::string, std::vector<Member>> groups_;  // by the ID of the group
   Inspection result_;
 };
@@ -126,8 +129,22 @@ Result<void> Inspector::read_volume(Volume& volume, const View& view) {
   volume.uuid = reading.uuid;
   if (!reading.type.empty()) volume.type = reading.type;
   set(volume, reading.verdict, reading.why);
-  if (reading.verdict == Verdict::kFree) add_free(volume, *view, reading.free);
+  if (reading.verdict != Verdict::kFree) return {};
+  add_free(volume, *view, reading.free);
+  find_files(volume, *view, *all.front().format, reading.free);
   return {};
+}
+
+void Inspector::find_files(Volume& volume, const ByteView& view, const Format& format,
+                           const Ranges& free) {
+  if (!format.find) return;
+  const auto found = format.find(view, free, kinds_);
+  if (!found) {
+    volume.no_files = found.error().message();
+    return;
+  }
+  for (const FoundFile& file : *found)
+    volume.files.push_back({file.path, file.size, on_disks(view, file.contents)});
 }
 
 Result<void> Inspector::read_member(Volume& volume, const View& view) {
@@ -246,8 +263,8 @@ Ranges Inspection::free_on(size_t disk) const {
   return builder.take();
 }
 
-Inspection inspect(const std::vector<View>& disks) {
-  return Inspector(disks).run();
+Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
+  return Inspector(disks, kinds).run();
 }
 
 }  // namespace guest

@@ -10,10 +10,18 @@
 #include <vector>
 
 #include "guest/byte_view.h"
+#include "guest/found_file.h"
 #include "guest/ranges.h"
 #include "guest/reading.h"
 
 namespace guest {
+
+struct VolumeFile {
+  std::string path;
+  uint64_t size = 0;  // bytes
+  // Where its contents lie that may read as zeros: a range list for each disk, in their order.
+  std::vector<Ranges> on_disks;
+};
 
 struct Volume {
   std::string device;  // as Linux calls it in libguestfs's appliance: /dev/sda1, /dev/vg/lv; a
@@ -30,6 +38,9 @@ struct Volume {
   // Where the volume itself lies, in the same form; empty if that is not known, and of the free
   // space of a volume group.
   std::vector<Ranges> place;
+  // Of a volume that is kFree, files of the kinds that were asked for.
+  std::vector<VolumeFile> files;
+  std::string no_files;  // why none is told of, though there may be some; empty: all are
 };
 
 struct Inspection {
@@ -45,7 +56,8 @@ struct Inspection {
 };
 
 // The disks are those of one guest: a volume group may lie on several.  They are read while this
-// runs, and not afterwards.
-Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks);
+// runs, and not afterwards.  `kinds` are the files that are looked for.
+Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks,
+                   const FileKinds& kinds = {});
 
 }  // namespace guest

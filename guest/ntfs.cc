@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "guest/bitmap_runs.h"
+#include "guest/ntfs_files.h"
 #include "guest/ntfs_state.h"
 #include "guest/ntfs_volume.h"
 #include "guest/shadow_copies.h"
@@ -74,8 +75,14 @@ Result<Reading> read(const ByteView& view) {
   return reading;
 }
 
+Result<std::vector<FoundFile>> find(const ByteView& view, const Ranges& free,
+                                    const FileKinds& kinds) {
+  ASSIGN_OR_RETURN(const NtfsVolume volume, NtfsVolume::open(view));
+  return find_ntfs_files(volume, free, kinds);
+}
+
 }  // namespace
 
-const Format kNtfs{"ntfs", probe, read};
+const Format kNtfs{"ntfs", probe, read, find};
 
 }  // namespace guest

@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <optional>
+
+#include "guest/ntfs_directory.h"
 
 namespace guest {
 
@@ -20,7 +21,6 @@ constexpr size_t kLeastPage = 512;
 constexpr uint16_t kNoClient = 0xFFFF;
 constexpr uint16_t kCleanlyStopped = 2;
 constexpr uint64_t kFirstPage = 4096;
-constexpr uint64_t kLargestRoot = 64 << 20;  // bytes of its index
 
 struct RestartPage {
   uint64_t lsn;
@@ -63,57 +63,6 @@ Result<void> check_log(const NtfsVolume& volume) {
   return {};
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
-// The record of the file that [at, end) of `index` names hiberfil.sys.
-Result<std::optional<uint64_t>> find_hiberfile(const Fields& index, uint64_t at, uint64_t end) {
-  end = std::min<uint64_t>(end, index.size());
-  while (at + 16 <= end) {
-    const uint64_t length = index.le16(at + 8);
-    if (length < 16 || length > end - at) return doubt("its root directory is damaged");
-    if ((index.le16(at + 12) & 2) != 0) break;
-    const Fields key = index.part(at + 16, index.le16(at + 10));
-    if (lower(utf16_text(key.part(0x42, key.u8(0x40) * size_t{2}))) == "hiberfil.sys")
-      return std::optional<uint64_t>(index.le64(at) & 0xFFFFFFFFFFFF);
-    at += length;
-  }
-  return std::optional<uint64_t>();
-}
-
-// Where the entries of an index node are, from its header at `at` on.
-Result<std::optional<uint64_t>> find_in_node(const Fields& node, size_t at) {
-  return find_hiberfile(node, at + node.le32(at), at + uint64_t{node.le32(at + 4)});
-}
-
-Result<std::optional<uint64_t>> hiberfile_of(const NtfsVolume& volume) {
-  ASSIGN_OR_RETURN(const Block root, volume.record(NtfsRecord::kRoot));
-  ASSIGN_OR_RETURN(const auto top, volume.find(root, NtfsAttributeType::kIndexRoot, "$I30"));
-  if (!top || !top->is_resident) return doubt("its root directory is damaged");
-  ASSIGN_OR_RETURN(auto found, find_in_node(top->value.fields(), 16));
-  if (found) return found;
-  ASSIGN_OR_RETURN(const auto blocks,
-                   volume.find(root, NtfsAttributeType::kIndexAllocation, "$I30"));
-  if (!blocks) return found;
-  ASSIGN_OR_RETURN(const auto in_use, volume.find(root, NtfsAttributeType::kBitmap, "$I30"));
-  const uint64_t size = top->value.fields().le32(8);
-  if (!in_use || !is_power_of_two(size) || size < 512 || size > 64 << 10 ||
-      blocks->size > kLargestRoot)
-    return doubt("its root directory is damaged");
-  const uint64_t count = blocks->size / size;
-  ASSIGN_OR_RETURN(const Block bits, volume.read(*in_use, 0, divide_up(count, 8)));
-  for (uint64_t number = 0; number < count && !found; ++number) {
-    if ((bits.fields().u8(number / 8) >> (number % 8) & 1) == 0) continue;
-    ASSIGN_OR_RETURN(Block block, volume.read(*blocks, number * size, size));
-    RETURN_IF_ERROR(NtfsVolume::undo_fixups(block, "INDX"));
-    ASSIGN_OR_RETURN(found, find_in_node(block.fields(), 0x18));
-  }
-  return found;
-}
-
 }  // namespace
 
 Result<std::string> check_ntfs_clean(const NtfsVolume& volume) {
@@ -132,9 +81,9 @@ Result<std::string> check_ntfs_clean(const NtfsVolume& volume) {
 
 // As libntfs-3g decides: a session that was resumed begins with "wake", or is zeros.
 Result<bool> is_ntfs_hibernated(const NtfsVolume& volume) {
-  ASSIGN_OR_RETURN(const auto number, hiberfile_of(volume));
-  if (!number) return false;
-  ASSIGN_OR_RETURN(const Block record, volume.record(*number));
+  ASSIGN_OR_RETURN(const auto entry, find_in_root(volume, "hiberfil.sys"));
+  if (!entry) return false;
+  ASSIGN_OR_RETURN(const Block record, volume.record(entry->record));
   ASSIGN_OR_RETURN(const auto data, volume.find(record, NtfsAttributeType::kData));
   if (!data || data->size < kFirstPage) return true;
   if (data->initialized < kFirstPage) return false;

@@ -13,10 +13,20 @@
 namespace guest {
 
 // Records that every volume has.
-enum class NtfsRecord : uint64_t { kMft = 0, kLogFile = 2, kVolume = 3, kRoot = 5, kBitmap = 6 };
+enum class NtfsRecord : uint64_t {
+  kMft = 0,
+  kMftMirror = 1,
+  kLogFile = 2,
+  kVolume = 3,
+  kAttributeDefinitions = 4,
+  kRoot = 5,
+  kBitmap = 6,
+};
 
 enum class NtfsAttributeType : uint32_t {
+  kStandardInformation = 0x10,
   kAttributeList = 0x20,
+  kFileName = 0x30,
   kVolumeName = 0x60,
   kVolumeInformation = 0x70,
   kData = 0x80,

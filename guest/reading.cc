@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <utility>
 
 namespace guest {
@@ -35,6 +37,13 @@ qcow2::Failure doubt(std::string why) {
   return qcow2::fail(qcow2::Error::unsupported(std::move(why)));
 }
 
+qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& /*view*/,
+                                                    const Ranges& /*free*/,
+                                                    const FileKinds& kinds) {
+  if (kinds.swap) return doubt("its swap files are found in the appliance alone");
+  return std::vector<FoundFile>();
+}
+
 Reading left_alone(std::string why) {
   Reading reading;
   reading.verdict = Reading::Verdict::kLeftAlone;
@@ -63,6 +72,12 @@ std::string padded_text(const Fields& bytes) {
   std::string text(bytes.text(0, bytes.size()));
   text.resize(std::min(text.find('\0'), text.size()));
   text.resize(text.find_last_not_of(' ') + 1);
+  return text;
+}
+
+std::string lower_text(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 

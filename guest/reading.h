@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "guest/block.h"
 #include "guest/byte_view.h"
+#include "guest/found_file.h"
 #include "guest/ranges.h"
 #include "qcow2/result.h"
 
@@ -33,11 +35,18 @@ struct Format {
   // Whether a volume that begins with `head` (kHeadSize bytes, or all of a smaller one) has it.
   bool (*probe)(const Fields& head);
   qcow2::Result<Reading> (*read)(const ByteView& view);
+  // Finds files of a volume that `read` calls free in parts; nullptr: it has none of any kind.
+  qcow2::Result<std::vector<FoundFile>> (*find)(const ByteView& view, const Ranges& free,
+                                                const FileKinds& kinds) = nullptr;
 };
 inline constexpr uint64_t kHeadSize = 68 << 10;
 
 // `return doubt ("…")`: an error that says why a volume is not to be believed.
 qcow2::Failure doubt(std::string why);
+
+// For Format::find: of swap files it is not known where they are.
+qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& view, const Ranges& free,
+                                                    const FileKinds& kinds);
 
 Reading left_alone(std::string why);
 Reading suspended(std::string why);
@@ -48,6 +57,8 @@ std::string uuid_text(const Fields& bytes);
 std::string guid_text(const Fields& bytes);
 // A name that is padded with zeros or blanks.
 std::string padded_text(const Fields& bytes);
+// With the letters of ASCII in lower case.
+std::string lower_text(std::string text);
 // UTF-16, little-endian, up to a zero.
 std::string utf16_text(const Fields& bytes);
 

@@ -245,6 +245,6 @@ Result<Reading> read(const ByteView& view) {
 
 }  // namespace
 
-const Format kXfs{"xfs", probe, read};
+const Format kXfs{"xfs", probe, read, no_swap_files};
 
 }  // namespace guest
