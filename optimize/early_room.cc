@@ -47,7 +47,7 @@ Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how,
 
 }  // namespace
 
-Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size,
+Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
                                   copy::Progress& progress, const copy::Cancel& cancel) {
   EarlyRoom room;
   ASSIGN_OR_RETURN(room.free, copy::free_bytes_for(how.destination));
@@ -59,6 +59,10 @@ Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size,
   room.untrimmed = measured.file_size;
   room.fits = measured.high <= room.free;
   if (room.fits) return room;
+  if (!boots) {
+    room.least = measured.low;
+    return room;
+  }
   ASSIGN_OR_RETURN(const auto trimmed, trimmable(how, cancel));
   if (trimmed) room.least = measured.low - std::min(measured.low, *trimmed);
   return room;

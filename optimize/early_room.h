@@ -22,9 +22,9 @@ struct EarlyRoom {
 };
 
 // Compares what `how` will write, of a disk of `size` bytes, with what is free in the filesystem of
-// its destination.  Reads the source only if a disk without zeros would not fit, and then metadata
-// and samples of the data.
-qcow2::Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size,
+// its destination.  `boots`: an appliance will trim more than `how` leaves out.  Reads the source
+// only if a disk without zeros would not fit, and then metadata and samples of the data.
+qcow2::Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
                                          copy::Progress& progress, const copy::Cancel& cancel);
 
 }  // namespace optimize

@@ -9,9 +9,12 @@
 #include <memory>
 #include <utility>
 
+#include "copy/local_source.h"
 #include "copy/nbd_uri.h"
 #include "optimize/disk_swap.h"
 #include "optimize/early_room.h"
+#include "optimize/parallel_check.h"
+#include "optimize/plan_lines.h"
 #include "optimize/shown_names.h"
 #include "optimize/unchanged.h"
 #include "qcow2/bitmap_directory.h"
@@ -36,25 +39,6 @@ using Clock = std::chrono::steady_clock;
 
 // Of the overlay: subclusters of 4 KiB, the block of most filesystems.
 constexpr unsigned kOverlayClusterBits = 17;
-
-// Waits for nothing but the first of what is wrong.
-class FirstFinding final : public qcow2::CheckObserver {
- public:
-  FirstFinding(const copy::Cancel& cancel, uint64_t cluster_size)
-      : cancel_(cancel), cluster_size_(cluster_size) {}
-
-  void found(const qcow2::Finding& finding) override {
-    if (finding.severity == qcow2::Finding::Severity::kCorruption && first_.empty())
-      first_ = qcow2::describe(finding, cluster_size_);
-  }
-  bool cancelled() override { return cancel_.requested(); }
-  const std::string& first() const { return first_; }
-
- private:
-  const copy::Cancel& cancel_;
-  const uint64_t cluster_size_;
-  std::string first_;
-};
 
 // A file that we have made, and that goes when the object does; no other one that has got its name.
 class Temporary {
@@ -99,16 +83,6 @@ std::string hidden(const std::string& path, const char* ending) {
   return path.substr(0, name) + "." + path.substr(name) + ending;
 }
 
-Result<void> measure(const std::string& path, DiskFigures& figures) {
-  struct stat status {};
-  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
-  if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
-  figures.length = static_cast<uint64_t>(status.st_size);
-  figures.on_disk = static_cast<uint64_t>(status.st_blocks) * 512;
-  return {};
-}
-
 class Run {
  public:
   Run(const OptimizeOptions& options, appliance::Observer& observer, copy::Progress& progress,
@@ -117,26 +91,19 @@ class Run {
 
   Result<OptimizeReport> run() {
     RETURN_IF_ERROR(look());
-    RETURN_IF_ERROR(check_source());
-    std::optional<Temporary> overlay;
-    std::string source = disk_;
     const std::string trimmed_disk = overlay_name();
     RETURN_IF_ERROR(clear_overlay(trimmed_disk));
-    if (options_.trim) {
-      RETURN_IF_ERROR(look_for_overlays());
-      RETURN_IF_ERROR(look_for_room());
-      RETURN_IF_ERROR(make_overlay(trimmed_disk));
-      overlay.emplace(trimmed_disk, overlay_.get());
-      // By its descriptor: whoever may write to the folder can give its name to another image.
-      source = qcow2::path_of_descriptor(overlay_.get(), ::getpid());
-      auto trimmed = trim(trimmed_disk, source);
-      if (!trimmed) {
-        if (!options_.keep_going || trimmed.error().kind() == Error::Kind::kCancelled)
-          return fail(std::move(trimmed).error());
-        observer_.warning(
-            fmt::format("{}: the guest is not trimmed: {}", disk_, trimmed.error().message()));
-        source = disk_;
-      }
+    if (auto prepared = prepare_trimming(); !prepared) {
+      // What is damaged may be the reason.
+      if (prepared.error().kind() != Error::Kind::kCancelled) RETURN_IF_ERROR(check_source());
+      return fail(std::move(prepared).error());
+    }
+    std::optional<Temporary> overlay;
+    std::string source = disk_;
+    if (report_.plan.boots) {
+      ASSIGN_OR_RETURN(source, check_and_trim(trimmed_disk, overlay));
+    } else {
+      RETURN_IF_ERROR(check_source());
     }
     RETURN_IF_ERROR(foretell(source));
     if (report_.dry_run || report_.compact) {
@@ -179,6 +146,63 @@ class Run {
     if (!report_.steps.empty()) report_.steps.back().elapsed = Clock::now() - step_start_;
   }
 
+  bool is_trimmed() const { return options_.trimming_by != Trimming::kNone; }
+  // What a guest cannot be trimmed for; an error unless it is then copied as it is.
+  Result<void> give_up_trimming(const Error& error) {
+    if (!options_.keep_going || error.kind() == Error::Kind::kCancelled) return fail(error);
+    observer_.warning(fmt::format("{}: the guest is not trimmed: {}", disk_, error.message()));
+    return {};
+  }
+
+  // Under the locks of `chain_`.
+  Result<void> prepare_trimming() {
+    report_.plan.trimming = options_.trimming_by;
+    if (!is_trimmed()) return {};
+    RETURN_IF_ERROR(look_for_overlays());
+    RETURN_IF_ERROR(plan_trimming());
+    return look_for_room();
+  }
+
+  Result<void> plan_trimming() {
+    if (options_.trimming_by != Trimming::kAppliance)
+      begin("free space", "Reading what the filesystems do not use");
+    copy::LocalSource::Options how;
+    how.format = report_.format;
+    how.trust = options_.copy.trust;
+    ASSIGN_OR_RETURN(const auto source, copy::LocalSource::open(disk_, how));
+    auto plan = plan_free_space(*source, options_.trimming_by, options_.trimming);
+    if (!plan) return give_up_trimming(plan.error());
+    report_.plan = std::move(*plan);
+    tell_plan(report_.plan, disk_, observer_);
+    return {};
+  }
+
+  // Returns what is to be copied: the overlay, or the disk if it cannot be trimmed.  The appliance
+  // boots while the image is checked.
+  Result<std::string> check_and_trim(const std::string& trimmed_disk,
+                                     std::optional<Temporary>& overlay) {
+    if (report_.format != qcow2::Format::kRaw) observer_.step("Checking the image");
+    ParallelCheck check(
+        [this] { return check_image(disk_, report_.format, report_.before, cancel_); }, cancel_);
+    auto made = make_overlay(trimmed_disk);
+    std::string source = disk_;
+    if (made) {
+      overlay.emplace(trimmed_disk, overlay_.get());
+      // By its descriptor: whoever may write to the folder can give its name to another image.
+      source = qcow2::path_of_descriptor(overlay_.get(), ::getpid());
+      made = trim(trimmed_disk, source, check.work_cancel());
+    }
+    RETURN_IF_ERROR(check.finish());
+    if (report_.format != qcow2::Format::kRaw)
+      report_.steps.insert(report_.steps.end() - 1, {"check", check.elapsed()});
+    if (!overlay) return fail(std::move(made).error());
+    if (!made) {
+      RETURN_IF_ERROR(give_up_trimming(made.error()));
+      source = disk_;
+    }
+    return source;
+  }
+
   Result<void> look() {
     begin("open", "Opening " + options_.disk);
     const std::unique_ptr<char, void (*)(void*)> real(::realpath(options_.disk.c_str(), nullptr),
@@ -189,7 +213,7 @@ class Run {
     if (!options_.output.empty()) RETURN_IF_ERROR(look_at_output());
     RETURN_IF_ERROR(ask_libvirt());
     if (options_.repair && !options_.dry_run) RETURN_IF_ERROR(repair_source());
-    if (options_.trim && options_.output.empty()) RETURN_IF_ERROR(look_for_readers());
+    if (is_trimmed() && options_.output.empty()) RETURN_IF_ERROR(look_for_readers());
     qcow2::OpenOptions how;
     how.format = options_.format;
     how.trust = options_.copy.trust;
@@ -322,7 +346,7 @@ class Run {
     const auto overlay = qcow2::find_overlay(options_.disk, options_.others);
     if (!overlay) return {};
     return fail(Error::invalid(fmt::format(
-        "{}: is the backing file of {}, which would find another disk below it: use --no-trim, "
+        "{}: is the backing file of {}, which would find another disk below it: use --trim=none, "
         "which changes nothing that it reads, or flatten that one first (virt-compact flatten)",
         disk_, *overlay)));
   }
@@ -385,44 +409,22 @@ class Run {
     for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
   }
 
-  // An error if there is corruption; leaks are counted, and left behind.
-  Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures) {
-    RETURN_IF_ERROR(measure(path, figures));
-    if (format == qcow2::Format::kRaw) return {};
-    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
-    ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
-    FirstFinding findings(cancel_, checker.header().geometry().cluster_size());
-    ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
-    if (sums.corruptions + sums.check_errors > 0)
-      return fail(Error::corrupt(fmt::format(
-          "{}: the image is damaged in {} place{}{}{}: see virt-compact check, or use --repair",
-          path, sums.corruptions + sums.check_errors,
-          sums.corruptions + sums.check_errors == 1 ? "" : "s",
-          findings.first().empty() ? "" : ", the first of them: ", findings.first())));
-    figures.clusters = sums.total_clusters;
-    figures.allocated = sums.allocated_clusters;
-    figures.compressed = sums.compressed_clusters;
-    figures.fragmented = sums.fragmented_clusters;
-    figures.leaks = sums.leaks;
-    return {};
-  }
-
   Result<void> check_source() {
     if (report_.format == qcow2::Format::kRaw) return {};
     begin("check", "Checking the image");
-    return check_image(disk_, report_.format, report_.before);
+    return check_image(disk_, report_.format, report_.before, cancel_);
   }
 
   // The copy checks it again, when it is known what was trimmed.
   Result<void> look_for_room() {
     const copy::CopyOptions how = how_to_copy(disk_, destination_name());
-    ASSIGN_OR_RETURN(const EarlyRoom room,
-                     find_early_room(how, report_.virtual_size, progress_, cancel_));
+    ASSIGN_OR_RETURN(const EarlyRoom room, find_early_room(how, report_.virtual_size,
+                                                           report_.plan.boots, progress_, cancel_));
     if (room.fits) return {};
     const std::string folder = Directory::parent_of(how.destination);
     const auto& drop = options_.trimming.drop;
-    const bool drops =
-        drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap;
+    const bool drops = report_.plan.boots && (drop.pagefile || drop.swapfile || drop.hiberfile ||
+                                              drop.shadows || drop.swap);
     if (!room.least || *room.least <= room.free || drops || is_left_if(*room.least)) {
       observer_.warning(fmt::format(
           "{}: the result fits only if trimming frees enough: untrimmed it takes about {:.1f} MiB, "
@@ -480,12 +482,14 @@ class Run {
   }
 
   // `overlay`: the name of the overlay that can be opened as `path`.
-  Result<void> trim(const std::string& overlay, const std::string& path) {
+  Result<void> trim(const std::string& overlay, const std::string& path,
+                    const copy::Cancel& cancel) {
     appliance::TrimOptions trimming = options_.trimming;
+    trimming.known = report_.plan.known_devices();
     trimming.disks = {
         {path, {}, qcow2::Format::kQcow2, overlay, options_.copy.trust.names.for_own_image()}};
     trimming.overlay = true;
-    ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel_));
+    ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel));
     if (const std::string why = report_.trimmed->why_nothing(); !why.empty())
       observer_.warning(fmt::format(
           "{}: nothing was trimmed, and all that the guest has ever written is copied: {}", disk_,
@@ -510,6 +514,7 @@ class Run {
     how.format = report_.result_format;
     how.overwrite = options_.output.empty() ? options_.dry_run : options_.overwrite;
     how.verify = true;
+    how.unused = report_.plan.unused;
     how.keep_compression = options_.keep_compression;
     // The overlay's are of no interest.
     if (const auto& image = chain_->image()) {
@@ -545,7 +550,7 @@ class Run {
   Result<void> check_result(const std::string& path) {
     if (report_.result_format == qcow2::Format::kQcow2)
       begin("check result", "Checking the result");
-    RETURN_IF_ERROR(check_image(path, report_.result_format, report_.after));
+    RETURN_IF_ERROR(check_image(path, report_.result_format, report_.after, cancel_));
     report_.result = path;
     return {};
   }

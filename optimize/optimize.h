@@ -1,12 +1,13 @@
 // The whole procedure: a bloated disk becomes a small, ordered and healthy one.
 //
-//     look at it, and check it -> trim the guest, in an overlay -> copy -> verify, and check ->
+//     look at it -> find what the guest does not use -> check it -> copy -> verify, and check ->
 //     swap
 //
-// The disk itself is never written.  The guest's filesystems are trimmed in a throw-away overlay
-// with granules of 4 KiB, which holds next to nothing: what is trimmed is entries in its tables.
-// What is copied is the overlay; the disk is locked for reading until all is done, so that nobody
-// writes to it meanwhile.
+// The disk itself is never written.  The metadata of the guest's filesystems tell what is not used:
+// that is zeros in the copy.  Where they cannot be believed, and it is worth a boot, filesystems
+// are trimmed in the appliance, in a throw-away overlay with granules of 4 KiB, which holds next to
+// nothing: what is trimmed is entries in its tables.  What is copied is the overlay then.  The disk
+// is locked for reading until all is done, so that no other program writes to it.
 #pragma once
 
 #include <chrono>
@@ -20,7 +21,9 @@
 #include "copy/cancel.h"
 #include "copy/copier.h"
 #include "copy/progress.h"
+#include "optimize/free_space_plan.h"
 #include "optimize/gain.h"
+#include "optimize/image_check.h"
 #include "qcow2/chain.h"
 #include "qcow2/result.h"
 
@@ -35,8 +38,8 @@ struct OptimizeOptions {
   std::optional<qcow2::Format> output_format;         // of an output; nothing: that of the disk
   bool overwrite = false;                             // an output that is there
   std::optional<std::string> backup_suffix = ".bak";  // nothing: no backup
-  bool trim = true;
-  appliance::TrimOptions trimming;  // its disks and overlay are set here
+  Trimming trimming_by = Trimming::kAuto;
+  appliance::TrimOptions trimming;  // its disks, overlay and known devices are set here
   // Folder of the overlay that the guest is trimmed in; empty: that of the disk, or of an output.
   std::string overlay_folder;
   // Nothing is written but that overlay, which goes again, and nothing is replaced: the report says
@@ -60,17 +63,6 @@ struct OptimizeOptions {
   copy::CopyOptions copy;
 };
 
-// What a disk takes.  Clusters are of its own size, none if it is raw.
-struct DiskFigures {
-  uint64_t length = 0;   // bytes, of the file
-  uint64_t on_disk = 0;  // bytes of blocks
-  uint64_t clusters = 0;
-  uint64_t allocated = 0;
-  uint64_t compressed = 0;
-  uint64_t fragmented = 0;  // that do not follow the one before them, as QEMU counts
-  uint64_t leaks = 0;
-};
-
 struct OptimizeReport {
   struct Step {
     std::string name;
@@ -84,8 +76,9 @@ struct OptimizeReport {
   uint64_t virtual_size = 0;  // bytes
   DiskFigures before;
   DiskFigures after;
-  std::optional<appliance::TrimReport> trimmed;
-  std::optional<Gain> gain;  // if it was asked for
+  FreeSpacePlan plan;
+  std::optional<appliance::TrimReport> trimmed;  // if the appliance was booted
+  std::optional<Gain> gain;                      // if it was asked for
   bool dry_run = false;
   // It gains less than the limit: nothing was changed.
   bool compact = false;

@@ -79,6 +79,15 @@ Result<optimize::GainLimit> parse_gain(const std::string& text) {
   return limit;
 }
 
+Result<optimize::Trimming> parse_trimming(const std::string& text) {
+  using optimize::Trimming;
+  for (const Trimming it :
+       {Trimming::kAuto, Trimming::kMetadata, Trimming::kAppliance, Trimming::kNone})
+    if (text == to_string(it)) return it;
+  return fail(
+      Error::invalid(fmt::format("'{}' is none of auto, metadata, appliance and none", text)));
+}
+
 Result<void> print_json(const Console& console, const ordered_json& json) {
   return console.print(json_text(json));
 }
@@ -87,7 +96,8 @@ Result<void> print_json(const Console& console, const ordered_json& json) {
 
 const char* OptimizeCommand::description() const {
   return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
-         "trim the guest, copy, verify, swap. The old disk is kept, and never written to.";
+         "leave out what the guest does not use, copy, verify, swap. The old disk is kept,\n"
+         "and never written to.";
 }
 
 void OptimizeCommand::add_options(CLI::App& app) {
@@ -111,7 +121,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
       },
       "zeros of this size become holes of a raw result")
       ->group(kRareOptions);
-  add_switch(app, "--no-trim", no_trim_, "copy what the guest does not use, too");
+  add_trim(app);
   add_trimming_options(app, options_.trimming);
   for (const char* const name : {"--filesystems", "--ignore"})
     app.get_option(name)->group(kRareOptions);
@@ -198,15 +208,42 @@ void OptimizeCommand::check() const {
   if (options_.output_format && options_.output.empty())
     throw UsageError(
         "--output-format: goes with --output: what runs DISK has been told what its format is");
-  const auto& trimming = options_.trimming;
-  const auto& drop = trimming.drop;
-  if (no_trim_ &&
-      (!trimming.passphrases.empty() || !trimming.filesystems.empty() || !trimming.ignore.empty() ||
-       drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap))
-    throw UsageError(
-        "--key, --drop, --filesystems and --ignore say how to trim: not with --no-trim");
+  check_trimming();
   if (no_backup_ && suffix_ != ".bak")
     throw UsageError("--backup and --no-backup contradict each other");
+}
+
+// "--no-trim" is older.
+void OptimizeCommand::add_trim(CLI::App& app) {
+  add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
+                    "auto, metadata, appliance or none: find what the guest does not use");
+  app.add_flag_callback(
+      "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
+      "copy what the guest does not use, too: --trim=none");
+}
+
+void OptimizeCommand::check_trimming() const {
+  const auto& trimming = options_.trimming;
+  const auto& drop = trimming.drop;
+  const bool drops_any =
+      drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap;
+  switch (options_.trimming_by) {
+    case optimize::Trimming::kNone:
+      if (!trimming.passphrases.empty() || !trimming.filesystems.empty() ||
+          !trimming.ignore.empty() || drops_any)
+        throw UsageError(
+            "--key, --drop, --filesystems and --ignore say how to trim: not with --trim=none");
+      return;
+    case optimize::Trimming::kMetadata:
+      if (!trimming.passphrases.empty() || trimming.sector_size || drop.shadows)
+        throw UsageError(
+            "--key, --sector-size and --drop shadows need the appliance: not with "
+            "--trim=metadata");
+      return;
+    case optimize::Trimming::kAuto:
+    case optimize::Trimming::kAppliance:
+      return;
+  }
 }
 
 Result<int> OptimizeCommand::run(const Console& console) {
@@ -222,7 +259,6 @@ Result<int> OptimizeCommand::run(const Console& console) {
         "--in-place: the result takes the place of DISK, as always; virt-compact trim "
         "changes the file itself");
   options_.copy.trust = trust_.trust();
-  options_.trim = !no_trim_;
   options_.keep_compression = !layout_.say_compression();
   // Who wants another layout gets it.
   if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;

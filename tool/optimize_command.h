@@ -24,6 +24,8 @@ class OptimizeCommand final : public Command {
  private:
   void add_output(CLI::App& app);
   void add_sparsify_options(CLI::App& app);
+  void add_trim(CLI::App& app);
+  void check_trimming() const;
 
   std::vector<std::string> disks_;
   optimize::OptimizeOptions options_;
@@ -33,7 +35,6 @@ class OptimizeCommand final : public Command {
   std::string suffix_ = ".bak";
   optimize::GainLimit limit_;  // --minimum-gain
   bool in_place_ = false;
-  bool no_trim_ = false;
   bool no_backup_ = false;
   bool json_ = false;
   TrustOptions trust_;

@@ -10,7 +10,9 @@ namespace tool {
 
 using nlohmann::ordered_json;
 using optimize::DiskFigures;
+using optimize::FreeSpacePlan;
 using optimize::OptimizeReport;
+using optimize::PlannedVolume;
 
 namespace {
 
@@ -74,7 +76,10 @@ std::string time_line(const OptimizeReport& report) {
   for (size_t i = 0; i < report.steps.size(); ++i)
     text += fmt::format("{} {} {:.1f}", i == 0 ? "" : ",", report.steps[i].name,
                         report.steps[i].elapsed.count());
-  return text + "\n";
+  text += "\n";
+  if (report.trimmed && !report.trimmed->steps.empty())
+    text += fmt::format("  the appliance: {}\n", steps_text(*report.trimmed));
+  return text;
 }
 
 // Of a run that has changed nothing.
@@ -99,6 +104,42 @@ ordered_json gain_json(const optimize::Gain& gain) {
   return {{"before", gain.before}, {"expected", gain.expected},
           {"low", gain.low},       {"high", gain.high},
           {"saved", gain.saved()}, {"scattered-percent", gain.scattered}};
+}
+
+const char* to_string(PlannedVolume::Way way) {
+  switch (way) {
+    case PlannedVolume::Way::kMetadata:
+      return "metadata";
+    case PlannedVolume::Way::kAppliance:
+      return "appliance";
+    case PlannedVolume::Way::kWhole:
+      break;
+  }
+  return "whole";
+}
+
+ordered_json plan_json(const FreeSpacePlan& plan) {
+  ordered_json json;
+  json["trim"] = to_string(plan.trimming);
+  json["appliance"] = plan.boots;
+  json["why"] = plan.why;
+  if (const std::string why = plan.why_nothing(); !why.empty()) json["nothing"] = why;
+  json["filesystems"] = ordered_json::array();
+  for (const PlannedVolume& it : plan.volumes)
+    json["filesystems"].push_back({{"device", it.device},
+                                   {"type", it.type},
+                                   {"label", it.label},
+                                   {"uuid", it.uuid},
+                                   {"size", it.size},
+                                   {"way", to_string(it.way)},
+                                   {"why", it.why},
+                                   {"free", it.free ? ordered_json(*it.free) : ordered_json()},
+                                   {"stored", it.stored}});
+  json["dropped"] = ordered_json::array();
+  for (const auto& it : plan.dropped)
+    json["dropped"].push_back({{"device", it.device}, {"path", it.path}, {"size", it.bytes}});
+  json["not-dropped"] = plan.not_dropped;
+  return json;
 }
 
 }  // namespace
@@ -145,6 +186,8 @@ ordered_json optimize_report_json(const std::string& disk, const OptimizeReport&
   json["before"] = figures_json(report.before, has_clusters(report.format));
   if (!report.dry_run)
     json["after"] = figures_json(report.after, has_clusters(report.result_format));
+  if (report.plan.trimming != optimize::Trimming::kNone)
+    json["free-space"] = plan_json(report.plan);
   if (report.trimmed) json["trim"] = ordered_json::parse(trim_report_json(*report.trimmed));
   json["steps"] = ordered_json::array();
   for (const auto& step : report.steps)

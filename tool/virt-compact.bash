@@ -136,6 +136,7 @@ _virt_compact()
     --data-file) _virt_compact_offer "" "$word" owner follow deny; return ;;
     --limits) _virt_compact_list size= ratio= snapshots= bitmaps= time=; return ;;
     --discard-granularity) _virt_compact_offer "" "$word" auto 64k keep; return ;;
+    --trim) _virt_compact_offer "" "$word" auto metadata appliance none; return ;;
     --sector-size) _virt_compact_offer "" "$word" 512 4096; return ;;
     --color) _virt_compact_offer "" "$word" auto always never; return ;;
     --compression) _virt_compact_offer "" "$word" none zstd zstd: zlib zlib:; return ;;

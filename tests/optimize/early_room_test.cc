@@ -48,7 +48,7 @@ support::Outcome optimize(const TempDirectory& folder, const std::string& size,
                           const std::string& options) {
   const std::string script = "mkdir -p \"$1/small\" && mount -t tmpfs -o size=" + size +
                              " none \"$1/small\" && LIBGUESTFS_PATH=/nowhere \"$VIRT_COMPACT\" "
-                             "optimize " +
+                             "optimize --trim=appliance " +
                              options + " -o \"$1/small/out\" \"$1/disk\"";
   return support::run({"unshare", "-rm", "sh", "-c", script, "sh", folder.path()});
 }

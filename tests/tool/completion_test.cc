@@ -63,6 +63,8 @@ TEST_CASE("bash completes lists, and what means something to one command alone",
   CHECK(complete({"optimize", "--drop", "pagefile,s"}) ==
         "pagefile,swapfile\npagefile,shadows\npagefile,swap\n");
   CHECK(complete({"trim", "--drop", "=", "pagefile,h"}) == "pagefile,hiberfile\n");
+  CHECK(complete({"optimize", "--trim", "=", "a"}) == "auto\nappliance\n");
+  CHECK(complete({"optimize", "--trim", "m"}) == "metadata\n");
   CHECK(complete({"copy", "-t", "write"}) == "writeback\nwritethrough\n");
 }
 

@@ -1,0 +1,48 @@
+#include "optimize/image_check.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "qcow2/file_storage.h"
+#include "qcow2/retry.h"
+
+namespace optimize {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+Result<void> measure(const std::string& path, DiskFigures& figures) {
+  struct stat status {};
+  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
+  figures.length = static_cast<uint64_t>(status.st_size);
+  figures.on_disk = static_cast<uint64_t>(status.st_blocks) * 512;
+  return {};
+}
+
+Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
+                         const copy::Cancel& cancel) {
+  RETURN_IF_ERROR(measure(path, figures));
+  if (format == qcow2::Format::kRaw) return {};
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
+  ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
+  FirstFinding findings(cancel, checker.header().geometry().cluster_size());
+  ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
+  if (sums.corruptions + sums.check_errors > 0)
+    return fail(Error::corrupt(fmt::format(
+        "{}: the image is damaged in {} place{}{}{}: see virt-compact check, or use --repair", path,
+        sums.corruptions + sums.check_errors, sums.corruptions + sums.check_errors == 1 ? "" : "s",
+        findings.first().empty() ? "" : ", the first of them: ", findings.first())));
+  figures.clusters = sums.total_clusters;
+  figures.allocated = sums.allocated_clusters;
+  figures.compressed = sums.compressed_clusters;
+  figures.fragmented = sums.fragmented_clusters;
+  figures.leaks = sums.leaks;
+  return {};
+}
+
+}  // namespace optimize

@@ -1,0 +1,47 @@
+// A check in a thread of its own, beside work that ends early when the check fails.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "copy/cancel.h"
+#include "qcow2/result.h"
+
+namespace optimize {
+
+class ParallelCheck {
+ public:
+  // Starts `check`, which returns early with an error when `cancel` is requested.  `cancel`
+  // outlives the object.
+  ParallelCheck(std::function<qcow2::Result<void>()> check, const copy::Cancel& cancel);
+  ParallelCheck(const ParallelCheck&) = delete;
+  ParallelCheck& operator=(const ParallelCheck&) = delete;
+  // Waits for the check.
+  ~ParallelCheck();
+
+  // For the work beside it: requested when the user's is, or the check has failed.
+  const copy::Cancel& work_cancel() const { return work_cancel_; }
+  // Waits for the check, and returns its result.  After this no work may be under way.
+  qcow2::Result<void> finish();
+  // How long the check has taken; after finish ().
+  std::chrono::duration<double> elapsed() const { return elapsed_; }
+
+ private:
+  void run();
+  void stop();
+
+  const std::function<qcow2::Result<void>()> check_;
+  const copy::Cancel& cancel_;
+  copy::Cancel work_cancel_;
+  qcow2::Result<void> result_;
+  std::chrono::duration<double> elapsed_{};
+  std::mutex mutex_;
+  std::condition_variable wakes_;
+  bool work_done_ = false;  // under mutex_
+  std::thread thread_;
+};
+
+}  // namespace optimize
