@@ -225,8 +225,10 @@ TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
 // The header of shadow copies that a volume has, with its GUID and that of the one that keeps them.
 static std::string shadow_copy_header(char volume, char storage) {
   std::string header(512, '\0');
-  header.replace(0, 16, std::string("\x6b\x87\x08\x38\x76\xc1\x48\x4e"
-                                    "\xb7\xae\x04\x04\x6e\x6c\xc7\x52", 16));
+  header.replace(0, 16,
+                 std::string("\x6b\x87\x08\x38\x76\xc1\x48\x4e"
+                             "\xb7\xae\x04\x04\x6e\x6c\xc7\x52",
+                             16));
   header[0x14] = 1;
   header.replace(0x40, 16, std::string(16, volume));
   header.replace(0x50, 16, std::string(16, storage));
@@ -433,17 +435,26 @@ TEST_CASE("a damaged partition table is told without an appliance", "[essential]
                               Catch::Contains("error: nothing was trimmed"));
   CHECK_THAT(trimmed.out, !Catch::Contains("Booting") && Catch::Contains("Nothing was trimmed"));
 
-  // Something else can be done for it.
-  support::RunOptions patient;
-  patient.timeout = kPatience;
-  const auto optimized = support::run({tool(), "optimize", "--json", "-c", disk}, patient);
-  INFO(optimized.describe());
-  REQUIRE(optimized.ok());
-  CHECK_THAT(optimized.err, Catch::Contains("nothing was trimmed, and all that the guest"));
-  const json report = json::parse(optimized.out).at("disks").at(0);
-  CHECK(report.at("trim").at("disks").at(0).at("partition-table") == "damaged-gpt");
-  CHECK_THAT(std::string(report.at("trim").at("nothing")), Catch::Contains("GPT"));
-  CHECK(support::run({"qemu-img", "compare", "-q", disk, disk + ".bak"}).ok());
+  // Something else can be done for it, whoever looks for what is free.
+  for (const std::string how : {"auto", "appliance"}) {
+    const std::string own = folder / (how + ".qcow2");
+    support::run_ok({"cp", disk, own});
+    support::RunOptions patient;
+    patient.timeout = kPatience;
+    const auto optimized =
+        support::run({tool(), "optimize", "--json", "-c", "--trim=" + how, own}, patient);
+    INFO(optimized.describe());
+    REQUIRE(optimized.ok());
+    CHECK_THAT(optimized.err, Catch::Contains("nothing was trimmed, and all that the guest"));
+    const json report = json::parse(optimized.out).at("disks").at(0);
+    const bool by_appliance = how == "appliance";
+    CHECK(report.contains("trim") == by_appliance);
+    if (by_appliance)
+      CHECK(report.at("trim").at("disks").at(0).at("partition-table") == "damaged-gpt");
+    const json& looked = report.at(by_appliance ? "trim" : "free-space");
+    CHECK_THAT(std::string(looked.at("nothing")), Catch::Contains("GPT"));
+    CHECK(support::run({"qemu-img", "compare", "-q", own, own + ".bak"}).ok());
+  }
 }
 
 TEST_CASE("a disk without data is not looked into", "[essential]") {
