@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cstdlib>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <string_view>
 
 #include "appliance/swap_header.h"
+#include "guest/swap_files.h"
 
 namespace appliance {
 
@@ -21,10 +20,6 @@ namespace {
 
 // Of what is written at once; libguestfs's messages are no longer than 4 MiB.
 constexpr uint64_t kPiece = 2 << 20;
-// Where installers put swap files, beside what /etc/fstab says.
-constexpr std::array<const char*, 4> kUsualSwapFiles{"/swapfile", "/swap.img", "/swap/swapfile",
-                                                     "/var/swap"};
-constexpr uint64_t kLargestFstab = 1 << 20;
 
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -62,26 +57,17 @@ Result<void> drop_windows_files(const Appliance& it, const TrimOptions::Drop& dr
   return {};
 }
 
-std::vector<std::string> swap_files_of_fstab(const Appliance& it) {
+// Empty if there is none.
+std::string fstab_text(const Appliance& it) {
   guestfs_h* const g = it.handle();
-  std::vector<std::string> paths;
   const int64_t size = guestfs_filesize(g, "/etc/fstab");
   if (guestfs_is_file(g, "/etc/fstab") != 1 || size < 0 ||
-      static_cast<uint64_t>(size) > kLargestFstab)
-    return paths;
+      static_cast<uint64_t>(size) > guest::kLargestFstab)
+    return {};
   size_t length = 0;
-  char* const text = guestfs_read_file(g, "/etc/fstab", &length);
-  if (!text) return paths;
-  std::istringstream lines(std::string(text, length));
-  std::free(text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string what, where, type;
-    if (words >> what >> where >> type && type == "swap" && what.starts_with("/") &&
-        !what.starts_with("/dev/"))
-      paths.push_back(what);
-  }
-  return paths;
+  const std::unique_ptr<char, decltype(&std::free)> text(
+      guestfs_read_file(g, "/etc/fstab", &length), std::free);
+  return text ? std::string(text.get(), length) : std::string();
 }
 
 // The start of a file that is swap space; empty: it is none.
@@ -99,12 +85,8 @@ std::string swap_header(const Appliance& it, const std::string& path) {
 Result<void> drop_swap_files(const Appliance& it, const Space& space,
                              std::vector<DroppedFile>& dropped) {
   guestfs_h* const g = it.handle();
-  std::vector<std::string> paths = swap_files_of_fstab(it);
-  paths.insert(paths.end(), kUsualSwapFiles.begin(), kUsualSwapFiles.end());
-  std::sort(paths.begin(), paths.end());
-  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
   const std::string zeros(kPiece, '\0');
-  for (const std::string& path : paths) {
+  for (const std::string& path : guest::swap_file_paths(fstab_text(it))) {
     const std::string header = swap_header(it, path);
     if (header.empty()) continue;
     const std::string what = space.device + ":" + path;

@@ -10,7 +10,9 @@
 
 #include "guest/bitmap_runs.h"
 #include "guest/checksums.h"
+#include "guest/ext_inode.h"
 #include "guest/ext_superblock.h"
+#include "guest/ext_swap_files.h"
 
 namespace guest {
 
@@ -37,7 +39,10 @@ class Filesystem {
  public:
   Filesystem(const ByteView& view, ExtSuperblock super) : view_(view), super_(std::move(super)) {}
 
+  // Bytes.
   Result<Ranges> free();
+  // `free` is that, in bytes.
+  Result<std::vector<FoundFile>> swap_files(const Ranges& free);
 
  private:
   Result<void> read_descriptors();
@@ -53,8 +58,9 @@ class Filesystem {
   const ByteView& view_;
   const ExtSuperblock super_;
   std::vector<Group> groups_;
-  Ranges::Builder metadata_;  // blocks
-  Ranges::Builder free_;      // blocks
+  std::vector<uint64_t> inode_tables_;  // the first block of each
+  Ranges::Builder metadata_;            // blocks
+  Ranges::Builder free_;                // blocks
   uint64_t free_clusters_ = 0;
 };
 
@@ -69,6 +75,16 @@ Result<Ranges> Filesystem::free() {
   const Ranges free = free_.take();
   RETURN_IF_ERROR(check_sums(free, metadata));
   return free.scaled(super_.block_size, 0);
+}
+
+Result<std::vector<FoundFile>> Filesystem::swap_files(const Ranges& free) {
+  metadata_.add(0, super_.superblock_of(0) + 1);
+  RETURN_IF_ERROR(read_descriptors());
+  Ranges::Builder blocks;
+  for (const Range& range : free.all())
+    blocks.add(range.begin / super_.block_size, divide_up(range.end, super_.block_size));
+  return find_ext_swap_files(ExtFiles(view_, super_, inode_tables_), super_, blocks.take(),
+                             metadata_.take());
 }
 
 Result<void> Filesystem::read_descriptors() {
@@ -106,7 +122,8 @@ Result<Group> Filesystem::decode(uint64_t number, const Fields& it) {
   group.block_bitmap = place(0x00, 0x20);
   RETURN_IF_ERROR(add_structure(number, group.block_bitmap, 1));
   RETURN_IF_ERROR(add_structure(number, place(0x04, 0x24), 1));
-  RETURN_IF_ERROR(add_structure(number, place(0x08, 0x28), super_.inode_table));
+  inode_tables_.push_back(place(0x08, 0x28));
+  RETURN_IF_ERROR(add_structure(number, inode_tables_.back(), super_.inode_table));
   super_.add_metadata(number, metadata_);
   group.free = it.le16(0x0C) | (wide ? uint32_t{it.le16(0x2C)} << 16 : 0);
   group.checksum = it.le16(0x18) | (wide ? uint32_t{it.le16(0x38)} << 16 : 0);
@@ -227,8 +244,15 @@ Result<Reading> read(const ByteView& view) {
   return reading;
 }
 
+Result<std::vector<FoundFile>> find(const ByteView& view, const Ranges& free,
+                                    const FileKinds& kinds) {
+  if (!kinds.swap) return std::vector<FoundFile>();
+  ASSIGN_OR_RETURN(ExtSuperblock super, ExtSuperblock::read(view));
+  return Filesystem(view, std::move(super)).swap_files(free);
+}
+
 }  // namespace
 
-const Format kExt{"ext4", probe, read, no_swap_files};
+const Format kExt{"ext4", probe, read, find};
 
 }  // namespace guest

@@ -100,8 +100,10 @@ Result<void> ExtSuperblock::read_geometry(const Fields& it, uint64_t volume_size
   if (blocks > volume_size / block_size) return doubt("it is larger than its partition");
   groups = divide_up(blocks - first, blocks_per_group);
   if (groups > kMostGroups) return doubt("it has too many block groups");
-  const uint64_t inode_size = it.le32(0x4C) != 0 ? it.le16(0x58) : 128;
-  inode_table = divide_up(it.le32(0x28) * inode_size, block_size);
+  inode_size = it.le32(0x4C) != 0 ? it.le16(0x58) : 128;
+  inodes_per_group = it.le32(0x28);
+  if (inodes_per_group == 0 || inode_size < 128 || inode_size > block_size) return impossible();
+  inode_table = divide_up(inodes_per_group * inode_size, block_size);
   descriptor_size = is_64bit() ? it.le16(0xFE) : 32;
   if (descriptor_size < (is_64bit() ? 64 : 32) || descriptor_size > block_size ||
       !is_power_of_two(descriptor_size))

@@ -27,7 +27,9 @@ struct ExtSuperblock {
   uint64_t clusters_per_group = 0;
   uint64_t blocks_per_cluster = 1;
   uint64_t groups = 0;
-  uint64_t inode_table = 0;      // length of one
+  uint64_t inode_table = 0;  // length of one
+  uint32_t inodes_per_group = 0;
+  uint64_t inode_size = 0;       // bytes
   uint64_t descriptor_size = 0;  // bytes
   uint64_t reserved_descriptors = 0;
   uint64_t first_meta_group = 0;  // descriptor blocks before it stand together

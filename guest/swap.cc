@@ -19,8 +19,6 @@ constexpr std::array kPlain{"SWAPSPACE2"sv, "SWAP-SPACE"sv};
 // Of the kernel's, TuxOnIce's and uswsusp's saved sessions.
 constexpr std::array kSaved{"S1SUSPEND\0"sv, "S2SUSPEND\0"sv, "ULSUSPEND\0"sv, "LINHIB0001"sv};
 constexpr std::string_view kTuxOnIce{"\xed\xc3\x02\xe9\x98\x56\x5e\x0c", 8};
-// The page with the signature, of the largest page there is.
-constexpr uint64_t kKept = 64 << 10;
 
 template <size_t N>
 bool is_any(const Fields& head, const std::array<std::string_view, N>& signatures) {
@@ -32,15 +30,15 @@ bool is_any(const Fields& head, const std::array<std::string_view, N>& signature
 }
 
 bool probe(const Fields& head) {
-  return head.size() >= kKept && (is_any(head, kPlain) || is_any(head, kSaved));
+  return head.size() >= kSwapKept && (is_any(head, kPlain) || is_any(head, kSaved));
 }
 
 Result<Reading> read(const ByteView& view) {
-  ASSIGN_OR_RETURN(const Block block, view.block(0, kKept));
+  ASSIGN_OR_RETURN(const Block block, view.block(0, kSwapKept));
   const Fields head = block.fields();
-  if (is_any(head, kSaved) || head.has(0, kTuxOnIce)) return suspended("a session is saved in it");
+  if (has_saved_session(head)) return suspended("a session is saved in it");
   Reading reading;
-  reading.free = one_range(kKept, view.size());
+  reading.free = one_range(kSwapKept, view.size());
   reading.uuid = uuid_text(head.part(1024 + 12, 16));
   reading.label = padded_text(head.part(1024 + 28, 16));
   return reading;
@@ -49,5 +47,9 @@ Result<Reading> read(const ByteView& view) {
 }  // namespace
 
 const Format kSwap{"swap", probe, read};
+
+bool has_saved_session(const Fields& head) {
+  return is_any(head, kSaved) || head.has(0, kTuxOnIce);
+}
 
 }  // namespace guest

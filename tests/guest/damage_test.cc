@@ -1,5 +1,6 @@
 // Metadata that are damaged never make a used byte free, where the format can tell.
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <mutex>
 
@@ -45,39 +46,71 @@ class DamagedDisk final : public guest::DiskView {
   mutable std::vector<Range> reads_;
 };
 
-// Damages what the reader reads, again and again.  With `tells` nothing that is used may become
-// free; without, nothing may crash.
-void damage(uint64_t size, std::vector<std::string> make, bool tells) {
-  const TempDirectory folder;
-  const std::string path = folder / "volume";
+void make_volume(const std::string& path, uint64_t size, std::vector<std::string> make) {
   support::write_file(path, std::string());
   support::resize_file(path, size);
-  INFO(make.front());
   make.push_back(path);
   support::run_ok(make);
-  const auto disk = std::make_shared<DamagedDisk>(path);
-  const guest::Ranges free = guest::inspect({disk}).free_on(0);
-  REQUIRE(free.total() > 0);
+}
+
+// Calls `check` with what is read of the volume after damage to what was read at first.
+void damage_reads(const std::shared_ptr<DamagedDisk>& disk, const guest::FileKinds& kinds,
+                  const std::function<void(const guest::Inspection&)>& check) {
   const std::vector<Range> reads = disk->reads();
   const uint64_t seed = support::base_seed();
-  uint64_t refused = 0;
-  const uint64_t count = support::iterations(300);
-  for (uint64_t i = 0; i < count; ++i) {
+  for (uint64_t i = 0; i < support::iterations(300); ++i) {
     Random random(seed + i);
     const Range& read = random.pick(reads);
     std::vector<std::byte> bytes(random.between(1, 8));
     const uint64_t at = read.begin + random.below(read.length());
-    if (at + bytes.size() > size) continue;
+    if (at + bytes.size() > disk->size()) continue;
     random.fill(bytes);
     if (random.chance(30)) std::fill(bytes.begin(), bytes.end(), std::byte{0});
     disk->damage(at, bytes);
-    const guest::Ranges now = guest::inspect({disk}).free_on(0);
-    refused += now.empty() ? 1 : 0;
     INFO("VIRT_COMPACT_SEED=" << seed + i << ", at " << at);
+    check(guest::inspect({disk}, kinds));
+  }
+}
+
+// Damages what is read to find files.  With `tells` nothing of another file may be called one of
+// theirs; without, nothing that is free may be, or metadata, and nothing may crash.
+void damage_files(const std::string& path, bool tells) {
+  constexpr guest::FileKinds kAll{true, true, true, true};
+  const auto disk = std::make_shared<DamagedDisk>(path);
+  const auto contents = [](const guest::Inspection& inspection) {
+    guest::Ranges::Builder all;
+    for (const guest::Volume& volume : inspection.volumes)
+      for (const guest::VolumeFile& file : volume.files)
+        for (const Range& range : file.on_disks.at(0).all()) all.add(range.begin, range.end);
+    return all.take();
+  };
+  const guest::Ranges found = contents(guest::inspect({disk}, kAll));
+  REQUIRE(found.total() > kMiB);
+  damage_reads(disk, kAll, [&](const guest::Inspection& inspection) {
+    const guest::Ranges now = contents(inspection);
+    if (tells) CHECK(now.without(found).empty());
+    CHECK(now.within(inspection.free_on(0)).empty());
+  });
+}
+
+// Damages what the reader reads, again and again.  With `tells` nothing that is used may become
+// free; without, nothing may crash.
+void damage(uint64_t size, const std::vector<std::string>& make, bool tells) {
+  const TempDirectory folder;
+  const std::string path = folder / "volume";
+  INFO(make.front());
+  make_volume(path, size, make);
+  const auto disk = std::make_shared<DamagedDisk>(path);
+  const guest::Ranges free = guest::inspect({disk}).free_on(0);
+  REQUIRE(free.total() > 0);
+  uint64_t refused = 0;
+  damage_reads(disk, {}, [&](const guest::Inspection& inspection) {
+    const guest::Ranges now = inspection.free_on(0);
+    refused += now.empty() ? 1 : 0;
     if (tells) CHECK(now.without(free).empty());
     CHECK((now.empty() || now.all().back().end <= size));
-  }
-  if (tells) CHECK((count < 100 || refused > 0));
+  });
+  if (tells) CHECK((support::iterations(300) < 100 || refused > 0));
 }
 
 }  // namespace
@@ -96,4 +129,24 @@ TEST_CASE("damaged metadata of other filesystems lead to no crash", "[damage]") 
   damage(8 * kMiB, {"mkfs.fat", "-F", "12"}, false);
   damage(64 * kMiB, {"mkfs.exfat"}, false);
   damage(8 * kMiB, {"mkswap", "-q"}, false);
+}
+
+TEST_CASE("damaged metadata make no file's contents those of another one", "[damage]") {
+  const TempDirectory folder;
+  const std::string volume = folder / "volume";
+  const std::vector<std::byte> data(4 * kMiB, std::byte{1});
+  support::run_ok({"mkdir", folder / "tree"});
+  support::write_file(folder / "tree/swapfile", data);
+  support::write_file(folder / "tree/other", data);
+  support::run_ok({"mkswap", "-q", folder / "tree/swapfile"});
+  for (const char* const features : {"metadata_csum", "^metadata_csum,^extents,^64bit"}) {
+    INFO(features);
+    std::filesystem::remove(volume);
+    make_volume(volume, 64 * kMiB,
+                {"mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-d", folder / "tree"});
+    damage_files(volume, features[0] != '^');
+  }
+  make_volume(volume, 64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
+  support::run_ok({"ntfscp", "-q", volume, folder / "tree/other", "pagefile.sys"});
+  damage_files(volume, false);
 }

@@ -409,9 +409,33 @@ TEST_CASE("files that Windows makes again become zeros without a boot", "[free]"
   CHECK(fs::file_size(folder / "out") + 15 * kMiB < fs::file_size(disk));
 }
 
+TEST_CASE("contents of swap files become zeros without a boot", "[free]") {
+  const TempDirectory folder;
+  fs::create_directory(folder / "tree");
+  write_noise(folder / "tree/swapfile", 16 * kMiB);
+  run_ok({"mkswap", "-q", folder / "tree/swapfile"});
+  write_noise(folder / "tree/kept", 3 * kMiB);
+  run_ok(
+      {"mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", folder / "tree", folder / "raw", "64M"});
+  const std::string disk = qcow2_of(folder, folder / "raw");
+  const json done = report({"--drop", "swap", "-o", folder / "out", disk});
+  REQUIRE(done.at("free-space").at("dropped").size() == 1);
+  CHECK(done.at("free-space").at("dropped").at(0).at("path") == "/swapfile");
+  run_ok({"qemu-img", "convert", "-O", "raw", folder / "out", folder / "out.raw"});
+  run_ok({"e2fsck", "-fn", folder / "out.raw"});
+  for (const char* const name : {"swapfile", "kept"})
+    run_ok(
+        {"debugfs", "-R", std::string("dump ") + name + " " + (folder / name), folder / "out.raw"});
+  CHECK(support::read_file(folder / "kept") == support::read_file(folder / "tree/kept"));
+  auto expected = support::read_file(folder / "tree/swapfile");
+  std::fill(expected.begin() + (64 << 10), expected.end(), std::byte{0});
+  CHECK((support::read_file(folder / "swapfile") == expected));
+  CHECK(fs::file_size(folder / "out") + 15 * kMiB < fs::file_size(disk));
+}
+
 TEST_CASE("what cannot be dropped without the appliance is not forgotten", "[free]") {
   const TempDirectory folder;
-  make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
+  run_ok({"sh", "-c", "truncate -s 320M \"$1\" && mkfs.xfs -q \"$1\"", "sh", folder / "raw"});
   const std::string disk = qcow2_of(folder, folder / "raw");
   const NoQemu qemu;
   const auto outcome = optimize(qemu, {"--drop", "swap", "-o", folder / "out", disk});
@@ -423,7 +447,7 @@ TEST_CASE("what cannot be dropped without the appliance is not forgotten", "[fre
   REQUIRE(done.at("free-space").at("not-dropped").size() == 1);
   CHECK_THAT(std::string(done.at("free-space").at("not-dropped").at(0)),
              Contains("/dev/sda: what --drop says is not dropped"));
-  // Nothing of an ext4 is dropped for Windows.
+  // Nothing of an XFS is dropped for Windows.
   CHECK(report({"--drop", "pagefile", "-o", folder / "other", disk})
             .at("free-space")
             .at("not-dropped")

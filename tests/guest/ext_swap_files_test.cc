@@ -1,0 +1,212 @@
+// Swap files of ext2, ext3 and ext4: where their contents lie, and when that must not be believed.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "guest/swap_files.h"
+#include "tests/catch_text.h"
+#include "tests/guest/image_file.h"
+#include "tests/guest/lived_in_volume.h"
+#include "tests/support/process.h"
+#include "tests/support/random.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+using guest::Reading;
+using guest_test::Kind;
+using guest_test::LivedInVolume;
+using support::TempDirectory;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr size_t kHeader = 64 << 10;
+constexpr guest::FileKinds kSwap{false, false, false, true};
+
+guest::Volume read(const std::string& path, const guest::FileKinds& kinds = kSwap) {
+  const guest_test::ImageFile file(path, 0);
+  auto inspection = guest::inspect({file.view()}, kinds);
+  REQUIRE(inspection.volumes.size() == 1);
+  INFO(inspection.volumes.front().why);
+  CHECK(inspection.volumes.front().verdict == Reading::Verdict::kFree);
+  return std::move(inspection.volumes.front());
+}
+
+std::string debugfs(const std::string& volume, const std::string& command) {
+  return support::run_ok({"debugfs", "-w", "-R", command, volume}).out;
+}
+
+void write_noise(const std::string& path, uint64_t size) {
+  support::Random random(size);
+  std::vector<std::byte> bytes(size);
+  random.fill(bytes);
+  support::write_file(path, bytes);
+}
+
+// Noise with the header of swap space.
+void make_swap(const std::string& path, uint64_t size) {
+  write_noise(path, size);
+  support::run_ok({"mkswap", "-q", path});
+}
+
+std::vector<std::byte> dump(const std::string& volume, const std::string& path) {
+  const TempDirectory scratch;
+  debugfs(volume, "dump " + path + " " + (scratch / "file"));
+  return support::read_file(scratch / "file");
+}
+
+void may_hold_anything(const Kind& kind) {
+  if (const std::string why = guest_test::why_no_volume(kind); !why.empty()) {
+    WARN(kind.name << ": not tried: " << why);
+    return;
+  }
+  const uint64_t seed = support::base_seed();
+  INFO(kind.name << ", VIRT_COMPACT_SEED=" << seed);
+  support::Random random(seed);
+  const LivedInVolume lived_in(kind, random);
+  const std::string& volume = lived_in.path();
+  const TempDirectory scratch;
+  make_swap(scratch / "swap", 20 * kMiB);
+  make_swap(scratch / "small", 2 * kMiB);
+  write_noise(scratch / "noise", kMiB);
+  support::write_file(scratch / "fstab",
+                      std::string("# a comment\n/dev/sda2 none swap sw 0 0\n"
+                                  "/data/extra none swap sw 0 0\n/nothing none swap sw 0 0\n"));
+  debugfs(volume, "write " + scratch / "swap" + " swapfile");
+  // Not what its name says.
+  debugfs(volume, "write " + scratch / "noise" + " swap.img");
+  debugfs(volume, "mkdir etc");
+  debugfs(volume, "write " + scratch / "fstab" + " etc/fstab");
+  debugfs(volume, "mkdir data");
+  debugfs(volume, "write " + scratch / "small" + " data/extra");
+
+  const auto found = read(volume);
+  INFO(found.no_files);
+  REQUIRE(found.files.size() == 2);
+  CHECK(found.files[0].path == "/data/extra");
+  CHECK(found.files[1].path == "/swapfile");
+  CHECK(found.files[1].size == 20 * kMiB);
+  CHECK(found.files[1].on_disks.at(0).total() == 20 * kMiB - kHeader);
+  guest::Ranges::Builder all;
+  for (const auto& file : found.files)
+    for (const auto& range : file.on_disks.at(0).all()) all.add(range.begin, range.end);
+  const std::string copy = lived_in.copy_with_garbage(all.take());
+  CHECK(lived_in.complaint(copy) == "");
+  auto expected = support::read_file(scratch / "swap");
+  std::fill(expected.begin() + kHeader, expected.end(), std::byte{0xA5});
+  CHECK((dump(copy, "swapfile") == expected));
+  CHECK((dump(copy, "swap.img") == support::read_file(scratch / "noise")));
+  CHECK((dump(copy, "etc/fstab") == support::read_file(scratch / "fstab")));
+  CHECK(read(volume, {true, true, true, false}).files.empty());
+}
+
+Kind ext(const std::string& name, const std::vector<std::string>& options) {
+  Kind kind{name, 120 * kMiB, {"mke2fs", "-q", "-F"}, {"e2fsck", "-f", "-n"}, "ext4"};
+  kind.make.insert(kind.make.end(), options.begin(), options.end());
+  return kind;
+}
+
+// A volume that has a swap file, and nothing else.
+class SwapFile {
+ public:
+  explicit SwapFile(const std::vector<std::string>& options) : path_(folder_ / "volume") {
+    std::vector<std::string> command{"mke2fs", "-q", "-F"};
+    command.insert(command.end(), options.begin(), options.end());
+    command.insert(command.end(), {path_, "32M"});
+    support::run_ok(command);
+    make_swap(folder_ / "swap", 2 * kMiB);
+    debugfs(path_, "write " + folder_ / "swap" + " swapfile");
+    const auto volume = read(path_);
+    INFO(volume.no_files);
+    REQUIRE(volume.files.size() == 1);
+  }
+
+  const std::string& path() const { return path_; }
+  uint64_t block(unsigned number) const {
+    return std::stoull(debugfs(path_, fmt::format("bmap swapfile {}", number)));
+  }
+  void is_doubted(const std::string& why) const {
+    const auto volume = read(path_);
+    CHECK(volume.files.empty());
+    CHECK_THAT(volume.no_files, Catch::Contains(why));
+  }
+
+ private:
+  const TempDirectory folder_;
+  const std::string path_;
+};
+
+}  // namespace
+
+TEST_CASE("contents of swap files may hold anything, and no other file changes", "[ext][swap]") {
+  may_hold_anything(ext("ext4", {"-t", "ext4"}));
+  may_hold_anything(ext("ext4 with blocks of 1 KiB", {"-t", "ext4", "-b", "1024"}));
+  may_hold_anything(ext("ext3", {"-t", "ext3", "-b", "4096"}));
+  may_hold_anything(ext("ext2 with blocks of 1 KiB", {"-t", "ext2", "-b", "1024"}));
+}
+
+TEST_CASE("a swap file that is not plainly one is not dropped", "[ext][swap]") {
+  SECTION("a saved session") {
+    const SwapFile file({"-t", "ext4", "-b", "4096"});
+    const uint64_t end = (file.block(0) + 1) * 4096;
+    support::patch_file(file.path(), end - 10, std::as_bytes(std::span("S1SUSPEND\0", 10)));
+    file.is_doubted("has a session");
+  }
+  SECTION("a checksum that is wrong") {
+    const SwapFile file({"-t", "ext4", "-b", "4096"});
+    // In its time of change.
+    const std::string text = debugfs(file.path(), "imap swapfile");
+    const size_t at_block = text.find("at block ");
+    const size_t at_offset = text.find("offset ");
+    REQUIRE(at_block != std::string::npos);
+    REQUIRE(at_offset != std::string::npos);
+    const uint64_t block = std::stoull(text.substr(at_block + 9));
+    const uint64_t offset = std::stoull(text.substr(at_offset + 7), nullptr, 16);
+    const uint64_t at = block * 4096 + offset + 0x0C;
+    const std::byte changed = support::RawFile(file.path()).read(at, 1)[0] ^ std::byte{1};
+    support::patch_file(file.path(), at, std::span(&changed, 1));
+    file.is_doubted("the checksum of its inode");
+  }
+  SECTION("an encrypted file") {
+    const SwapFile file({"-t", "ext4", "-b", "4096"});
+    debugfs(file.path(), "sif swapfile flags 0x80800");
+    file.is_doubted("is encrypted, or stored in another way");
+  }
+  SECTION("a symbolic link on the way") {
+    const SwapFile file({"-t", "ext4", "-b", "4096"});
+    debugfs(file.path(), "symlink swap /elsewhere");
+    file.is_doubted("a symbolic link leads to a swap file");
+  }
+  SECTION("blocks of something else") {
+    const SwapFile file({"-t", "ext2", "-b", "4096", "-O", "none"});
+    // Its map: the first block after the 12 that the inode names.
+    const auto text = debugfs(file.path(), "stat swapfile");
+    const size_t at = text.find("(IND):");
+    REQUIRE(at != std::string::npos);
+    const uint64_t map = std::stoull(text.substr(at + 6)) * 4096;
+    const auto point = [&](uint32_t block) {
+      support::patch_file(file.path(), map + 4 * (20 - 12), std::as_bytes(std::span(&block, 1)));
+    };
+    const auto original = static_cast<uint32_t>(file.block(20));
+    point(static_cast<uint32_t>(file.block(25)));
+    file.is_doubted("twice");
+    point(3);
+    file.is_doubted("metadata");
+    point(static_cast<uint32_t>(map / 4096));
+    file.is_doubted("metadata");
+    point(8000);
+    file.is_doubted("free");
+    point(0x7FFFFFFF);
+    file.is_doubted("is damaged");
+    point(original);
+    CHECK(read(file.path()).files.size() == 1);
+  }
+}
+
+TEST_CASE("fstab names swap files among other things", "[swap]") {
+  const auto paths = guest::swap_file_paths(
+      "UUID=1 / ext4 defaults 0 1\n  /a none swap sw\n/swapfile none swap sw 0 0\n/b /b ext4\n"
+      "/dev/sda3 none swap\nLABEL=x none swap\n#/c none swap\n/d none");
+  CHECK(paths ==
+        std::vector<std::string>{"/a", "/swap.img", "/swap/swapfile", "/swapfile", "/var/swap"});
+}
