@@ -270,6 +270,9 @@ Result<FreeSpacePlan> Planner::run() {
     plan_.why = "--sector-size is for the appliance";
     return std::move(plan_);
   }
+  ASSIGN_OR_RETURN(const uint64_t data,
+                   copy::data_within(source_, guest::one_range(0, source_.size())));
+  plan_.blank = data == 0;
   inspect();
   ASSIGN_OR_RETURN(const bool is_known, choose());
   if (!is_known) return std::move(plan_);
@@ -305,7 +308,7 @@ std::vector<std::string> FreeSpacePlan::known_devices() const {
 }
 
 std::string FreeSpacePlan::why_nothing() const {
-  if (boots || trimming == Trimming::kNone) return {};
+  if (boots || blank || trimming == Trimming::kNone) return {};
   const auto is_done = [](const PlannedVolume& it) {
     return it.way == Way::kMetadata || it.by_wish;
   };

@@ -50,7 +50,8 @@ struct FreeSpacePlan {
 
   Trimming trimming = Trimming::kAuto;  // as asked for
   bool boots = false;
-  std::string why;  // it boots, or does not
+  std::string why;     // it boots, or does not
+  bool blank = false;  // the disk has no data: there is nothing to look for
   std::vector<PlannedVolume> volumes;
   // What reads as zeros in the copy; nullptr: nothing.
   std::shared_ptr<const guest::Ranges> unused;

@@ -245,6 +245,23 @@ TEST_CASE("a disk in which much is free is not compact, and one without that is"
   CHECK(filesystem(again, "/dev/sda").at("stored") < kMiB);
 }
 
+TEST_CASE("a disk without data is no reason for a warning, and one without filesystems is",
+          "[free]") {
+  const TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "64M"});
+  const NoQemu qemu;
+  const auto blank = optimize(qemu, {"-o", folder / "out", folder / "disk"});
+  INFO(blank.describe());
+  REQUIRE(blank.ok());
+  CHECK(blank.err.empty());
+  run_ok({"qemu-io", "-c", "write -q -P 1 0 1M", folder / "disk"});
+  const auto data = optimize(qemu, {"--force", "-o", folder / "out", folder / "disk"});
+  INFO(data.describe());
+  REQUIRE(data.ok());
+  CHECK_THAT(data.err, Contains("all that the guest has ever written is copied: no filesystem"));
+  CHECK_FALSE(qemu.was_started());
+}
+
 TEST_CASE("a backing file that is kept does not shine through what is free", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
