@@ -177,6 +177,11 @@ TEST_CASE("a swap file that is not plainly one is not dropped", "[ext][swap]") {
     debugfs(file.path(), "symlink swap /elsewhere");
     file.is_doubted("a symbolic link leads to a swap file");
   }
+  SECTION("a file with two names") {
+    const SwapFile file({"-t", "ext4", "-b", "4096"});
+    debugfs(file.path(), "ln swapfile swap.img");
+    file.is_doubted("a block in common");
+  }
   SECTION("blocks of something else") {
     const SwapFile file({"-t", "ext2", "-b", "4096", "-O", "none"});
     // Its map: the first block after the 12 that the inode names.

@@ -481,6 +481,13 @@ TEST_CASE("a damaged image is told of before its metadata are", "[free]") {
   for (const std::byte byte : header) table = table << 8 | static_cast<uint64_t>(byte);
   support::patch_file(disk, table, std::as_bytes(std::span("\x80\x00\x7f\x00\x00\x00\x00\x00", 8)));
   CHECK_THAT(refused({"-o", folder / "out", disk}), Contains("the image is damaged"));
+  // And of what the appliance says of it, which boots at the same time.
+  const NoQemu qemu;
+  const auto booted = optimize(qemu, {"--trim=appliance", "-o", folder / "out", disk});
+  INFO(booted.describe());
+  CHECK(booted.exit_code == 1);
+  CHECK_THAT(booted.err, Contains("the image is damaged"));
+  CHECK(support::list_directory(folder.path()) == Words{"disk", "raw"});
 }
 
 TEST_CASE("volumes of a volume group are read, and its free space is left out", "[free]") {

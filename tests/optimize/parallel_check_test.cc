@@ -1,0 +1,52 @@
+// A check beside other work.
+#include "optimize/parallel_check.h"
+
+#include <atomic>
+#include <thread>
+
+#include "tests/catch.h"
+
+using optimize::ParallelCheck;
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+void wait_for(const copy::Cancel& cancel) {
+  while (!cancel.requested()) std::this_thread::yield();
+}
+
+}  // namespace
+
+TEST_CASE("work ends when the check beside it fails", "[parallel]") {
+  const copy::Cancel user;
+  ParallelCheck check([]() -> Result<void> { return qcow2::fail(Error::corrupt("bad")); }, user);
+  wait_for(check.work_cancel());
+  const auto result = check.finish();
+  REQUIRE_FALSE(result);
+  CHECK(result.error().message() == "bad");
+}
+
+TEST_CASE("work ends when the user wants to stop, though the check has ended well", "[parallel]") {
+  copy::Cancel user;
+  ParallelCheck check([]() -> Result<void> { return {}; }, user);
+  CHECK_FALSE(check.work_cancel().requested());
+  user.request();
+  wait_for(check.work_cancel());
+  CHECK(check.finish());
+}
+
+TEST_CASE("a check that takes longer than the work is waited for", "[parallel]") {
+  const copy::Cancel user;
+  std::atomic<bool> work_done{false};
+  ParallelCheck check(
+      [&]() -> Result<void> {
+        while (!work_done) std::this_thread::yield();
+        return qcow2::fail(Error::corrupt("late"));
+      },
+      user);
+  CHECK_FALSE(check.work_cancel().requested());
+  work_done = true;
+  CHECK_FALSE(check.finish());
+  CHECK(check.elapsed().count() > 0);
+}
