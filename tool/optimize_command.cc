@@ -95,9 +95,9 @@ Result<void> print_json(const Console& console, const ordered_json& json) {
 }  // namespace
 
 const char* OptimizeCommand::description() const {
-  return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
-         "leave out what the guest does not use, copy, verify, swap. The old disk is kept,\n"
-         "and never written to.";
+  return "Make the disks of guests that are shut down small, ordered and healthy: find\n"
+         "what is not used, check, copy the rest, verify, swap. The old disk is kept, and\n"
+         "never written to.";
 }
 
 void OptimizeCommand::add_options(CLI::App& app) {
@@ -216,10 +216,10 @@ void OptimizeCommand::check() const {
 // "--no-trim" is older.
 void OptimizeCommand::add_trim(CLI::App& app) {
   add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
-                    "auto, metadata, appliance or none: find what the guest does not use");
+                    "find unused space: auto, metadata, appliance, none");
   app.add_flag_callback(
       "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
-      "copy what the guest does not use, too: --trim=none");
+      "--trim=none: copy what the guest does not use");
 }
 
 void OptimizeCommand::check_trimming() const {
