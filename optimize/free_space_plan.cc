@@ -309,6 +309,7 @@ std::vector<std::string> FreeSpacePlan::known_devices() const {
 
 std::string FreeSpacePlan::why_nothing() const {
   if (boots || blank || trimming == Trimming::kNone) return {};
+  if (!failed.empty()) return failed;
   const auto is_done = [](const PlannedVolume& it) {
     return it.way == Way::kMetadata || it.by_wish;
   };

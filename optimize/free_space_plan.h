@@ -52,6 +52,7 @@ struct FreeSpacePlan {
   bool boots = false;
   std::string why;     // it boots, or does not
   bool blank = false;  // the disk has no data: there is nothing to look for
+  std::string failed;  // why there is no plan, and all is copied; empty: there is one
   std::vector<PlannedVolume> volumes;
   // What reads as zeros in the copy; nullptr: nothing.
   std::shared_ptr<const guest::Ranges> unused;

@@ -171,7 +171,10 @@ class Run {
     how.trust = options_.copy.trust;
     ASSIGN_OR_RETURN(const auto source, copy::LocalSource::open(disk_, how));
     auto plan = plan_free_space(*source, options_.trimming_by, options_.trimming);
-    if (!plan) return give_up_trimming(plan.error());
+    if (!plan) {
+      report_.plan.failed = plan.error().message();
+      return give_up_trimming(plan.error());
+    }
     report_.plan = std::move(*plan);
     tell_plan(report_.plan, disk_, observer_);
     return {};
