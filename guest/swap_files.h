@@ -1,6 +1,7 @@
 // Where swap files of Linux are.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
