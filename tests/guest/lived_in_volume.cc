@@ -22,11 +22,11 @@ constexpr uint64_t kLargestFile = 4 << 20;
 // A file through mtools takes a process.
 constexpr uint64_t kMostFilled = 100 << 20;
 
-std::vector<std::byte> contents(uint64_t seed, unsigned number) {
+std::vector<std::byte> contents(uint64_t seed, unsigned number, uint64_t volume) {
   Random random(seed * 1000003 + number);
-  // As many small ones as large ones.
+  // As many small ones as large ones; of a small volume, none that takes much of it.
   const uint64_t limit = uint64_t{1} << random.between(8, 22);
-  std::vector<std::byte> bytes(random.between(1, std::min(limit, kLargestFile)));
+  std::vector<std::byte> bytes(random.between(1, std::min({limit, kLargestFile, volume / 32})));
   random.fill(bytes);
   return bytes;
 }
@@ -129,7 +129,7 @@ LivedInVolume::LivedInVolume(const Kind& kind, Random& random)
 
 void LivedInVolume::add_files(const Access& access, uint64_t bytes, Random& /*random*/) {
   for (uint64_t done = 0; done < bytes;) {
-    const auto content = contents(seed_, next_);
+    const auto content = contents(seed_, next_, kind_.size);
     if (!access.write(next_, content)) return;
     files_.push_back(next_++);
     done += content.size();
@@ -172,7 +172,8 @@ std::string LivedInVolume::complaint(const std::string& copy) const {
   if (!checked.ok()) return checked.describe();
   const Access access(kind_, copy, false);
   for (const unsigned number : files_)
-    if (access.read(number) != contents(seed_, number)) return name_of(number) + " differs";
+    if (access.read(number) != contents(seed_, number, kind_.size))
+      return name_of(number) + " differs";
   return {};
 }
 
@@ -181,7 +182,7 @@ std::string LivedInVolume::complaint_after_use(const std::string& copy) const {
     const Access access(kind_, copy, true);
     // Numbers that no file of the volume has.
     for (unsigned number = next_; number < next_ + 40; ++number)
-      if (!access.write(number, contents(seed_, number))) break;
+      if (!access.write(number, contents(seed_, number, kind_.size))) break;
   }
   return complaint(copy);
 }

@@ -41,6 +41,14 @@ void add_file(const std::string& volume, const std::string& name, uint64_t size)
   support::run_ok({"ntfscp", "-q", volume, scratch / "file", name});
 }
 
+uint64_t largest_hole(const std::string& path) {
+  const guest::Volume volume = read(path);
+  uint64_t largest = 0;
+  for (const guest::Range& it : volume.on_disks.at(0).all())
+    largest = std::max(largest, it.length());
+  return largest;
+}
+
 std::string contents(const std::string& volume, const std::string& name) {
   return support::run_ok({"ntfscat", volume, name}).out;
 }
@@ -117,16 +125,17 @@ TEST_CASE("what Windows makes again may hold anything, and no other file changes
   const LivedInVolume lived_in(kind, random);
   add_file(lived_in.path(), "SWAPFILE.SYS", 3 * kMiB + 5);
   add_file(lived_in.path(), "not-a-pagefile.sys", kMiB);
-  const std::string other = contents(lived_in.path(), "not-a-pagefile.sys");
-  // Of most seeds it lies in several holes that other files have left.
-  const uint64_t size = 24 * kMiB;
+  // It fits into none of the holes that other files have left alone.
+  const uint64_t size = largest_hole(lived_in.path()) + kMiB;
   add_file(lived_in.path(), "pagefile.sys", size);
+  const std::string other = contents(lived_in.path(), "not-a-pagefile.sys");
 
   const auto volume = read(lived_in.path());
   INFO(volume.no_files);
   REQUIRE(volume.files.size() == 2);
   CHECK(volume.files[0].path == "/pagefile.sys");
   CHECK(volume.files[0].on_disks.at(0).total() == size);
+  CHECK(volume.files[0].on_disks.at(0).all().size() > 1);
   CHECK(volume.files[1].path == "/swapfile.sys");
   CHECK(volume.files[1].size == 3 * kMiB + 5);
   guest::Ranges::Builder all;
