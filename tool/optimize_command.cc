@@ -95,9 +95,8 @@ Result<void> print_json(const Console& console, const ordered_json& json) {
 }  // namespace
 
 const char* OptimizeCommand::description() const {
-  return "Make the disks of guests that are shut down small, ordered and healthy: find\n"
-         "what is not used, check, copy the rest, verify, swap. The old disk is kept, and\n"
-         "never written to.";
+  return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
+         "copy what is in use, verify, swap. The old disk is kept, and never written to.";
 }
 
 void OptimizeCommand::add_options(CLI::App& app) {
