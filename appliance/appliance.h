@@ -13,8 +13,8 @@
 #include "appliance/caretaker.h"
 #include "appliance/observer.h"
 #include "appliance/watchdog.h"
-#include "copy/cancel.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
 
 namespace appliance {
 

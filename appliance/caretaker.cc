@@ -16,7 +16,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "qcow2/retry.h"
+#include "base/retry.h"
 
 namespace appliance {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace appliance {
 

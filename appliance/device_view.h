@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "appliance/appliance.h"
-#include "guest/byte_view.h"
+#include "guest/reading/byte_view.h"
 
 namespace appliance {
 

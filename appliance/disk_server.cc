@@ -8,8 +8,8 @@
 #include <chrono>
 
 #include "appliance/proxy_parameters.h"
-#include "copy/any_source.h"
-#include "copy/nbdkit_hint.h"
+#include "copy/source/any_source.h"
+#include "nbd/nbdkit_hint.h"
 
 namespace appliance {
 

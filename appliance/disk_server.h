@@ -12,13 +12,13 @@
 #include "appliance/data_map.h"
 #include "appliance/guest_disk.h"
 #include "appliance/partition_table.h"
-#include "copy/cancel.h"
-#include "copy/nbd_endpoint.h"
-#include "copy/nbd_limits.h"
-#include "copy/nbd_line.h"
-#include "copy/nbd_status.h"
-#include "copy/stop.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
+#include "base/stop.h"
+#include "nbd/block_status.h"
+#include "nbd/endpoint.h"
+#include "nbd/limits.h"
+#include "nbd/session.h"
 
 namespace appliance {
 

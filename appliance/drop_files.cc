@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "appliance/swap_header.h"
-#include "guest/swap_files.h"
+#include "guest/filesystem/swap_files.h"
 
 namespace appliance {
 

@@ -2,8 +2,8 @@
 
 #include <sys/stat.h>
 
-#include "copy/any_source.h"
-#include "qcow2/retry.h"
+#include "base/retry.h"
+#include "copy/source/any_source.h"
 
 namespace appliance {
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "copy/cancel.h"
-#include "copy/nbd_tuning.h"
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
+#include "nbd/tuning.h"
+#include "qcow2/read/chain.h"
 
 namespace appliance {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace appliance {
 

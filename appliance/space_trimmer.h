@@ -8,7 +8,7 @@
 #include "appliance/survey.h"
 #include "appliance/trim.h"
 #include "appliance/trim_report.h"
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace appliance {
 

@@ -7,7 +7,7 @@
 
 #include "appliance/appliance.h"
 #include "appliance/trim.h"
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace appliance {
 

@@ -10,8 +10,8 @@
 #include "appliance/observer.h"
 #include "appliance/passphrase.h"
 #include "appliance/trim_report.h"
-#include "copy/cancel.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
 
 namespace appliance {
 

@@ -6,8 +6,8 @@
 
 #include "appliance/guest_disk.h"
 #include "appliance/observer.h"
-#include "copy/cancel.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
 
 namespace appliance {
 

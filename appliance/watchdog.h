@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "appliance/caretaker.h"
-#include "copy/cancel.h"
+#include "base/cancel.h"
 
 namespace appliance {
 

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "appliance/appliance.h"
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace appliance {
 

@@ -4,9 +4,9 @@
 #include <functional>
 #include <vector>
 
+#include "base/cancel.h"
+#include "base/result.h"
 #include "bench/measure.h"
-#include "copy/cancel.h"
-#include "qcow2/result.h"
 
 namespace bench {
 

@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "base/result.h"
+#include "base/stop.h"
 #include "bench/load.h"
 #include "bench/schedule.h"
 #include "bench/tally.h"
-#include "copy/nbd_tuning.h"
-#include "copy/stop.h"
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
+#include "nbd/tuning.h"
+#include "qcow2/read/chain.h"
 
 namespace bench {
 

@@ -7,7 +7,7 @@
 #include <latch>
 #include <thread>
 
-#include "qcow2/aligned_buffer.h"
+#include "base/aligned_buffer.h"
 
 namespace bench {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace bench {
 

@@ -5,12 +5,12 @@
 #include <optional>
 #include <string>
 
+#include "base/cancel.h"
+#include "base/result.h"
 #include "bench/device.h"
 #include "bench/load.h"
-#include "bench/page_cache.h"
 #include "bench/tally.h"
-#include "copy/cancel.h"
-#include "qcow2/result.h"
+#include "storage/page_cache.h"
 
 namespace bench {
 

@@ -10,7 +10,7 @@
 #include <optional>
 #include <thread>
 
-#include "qcow2/aligned_buffer.h"
+#include "base/aligned_buffer.h"
 
 namespace bench {
 

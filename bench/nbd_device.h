@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "bench/device.h"
-#include "copy/nbd_connection.h"
-#include "copy/nbd_limits.h"
-#include "copy/nbd_target.h"
-#include "copy/nbd_tuning.h"
+#include "nbd/connection.h"
+#include "nbd/limits.h"
+#include "nbd/target.h"
+#include "nbd/tuning.h"
 
 namespace bench {
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <mutex>
 
+#include "base/result.h"
 #include "bench/load.h"
-#include "qcow2/result.h"
 
 namespace bench {
 

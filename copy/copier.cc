@@ -11,19 +11,19 @@
 #include <memory>
 #include <thread>
 
-#include "copy/any_source.h"
-#include "copy/digest_sink.h"
-#include "copy/file_destination.h"
+#include "base/retry.h"
+#include "base/stop.h"
 #include "copy/measurement.h"
-#include "copy/nbd_sink.h"
-#include "copy/null_sink.h"
-#include "copy/pipeline.h"
+#include "copy/pipeline/pipeline.h"
 #include "copy/place.h"
 #include "copy/room.h"
-#include "copy/stop.h"
-#include "copy/stream_destination.h"
-#include "copy/update_destination.h"
-#include "qcow2/retry.h"
+#include "copy/sink/digest_sink.h"
+#include "copy/sink/file_destination.h"
+#include "copy/sink/nbd_sink.h"
+#include "copy/sink/null_sink.h"
+#include "copy/sink/stream_destination.h"
+#include "copy/sink/update_destination.h"
+#include "copy/source/any_source.h"
 
 namespace copy {
 

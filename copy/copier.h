@@ -8,18 +8,18 @@
 #include <string>
 #include <vector>
 
-#include "copy/cancel.h"
-#include "copy/cluster_worker.h"
-#include "copy/destination.h"
-#include "copy/free_space.h"
-#include "copy/image_options.h"
-#include "copy/nbd_tuning.h"
-#include "copy/progress.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "copy/pipeline/cluster_worker.h"
+#include "copy/sink/destination.h"
+#include "copy/sink/image_options.h"
+#include "copy/source/free_space.h"
 #include "copy/verify.h"
-#include "qcow2/chain.h"
-#include "qcow2/descriptor.h"
-#include "qcow2/header.h"
-#include "qcow2/result.h"
+#include "nbd/tuning.h"
+#include "qcow2/format/header.h"
+#include "qcow2/read/chain.h"
+#include "storage/descriptor.h"
 
 namespace copy {
 

@@ -1,7 +1,7 @@
 #include "copy/measurement.h"
 
-#include "copy/qcow2_sink.h"
-#include "copy/stream_storage.h"
+#include "copy/sink/qcow2_sink.h"
+#include "copy/sink/stream_storage.h"
 
 namespace copy {
 

@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/progress.h"
+#include "base/result.h"
 #include "copy/copier.h"
-#include "copy/progress.h"
 #include "copy/qemu_measure.h"
 #include "copy/size_estimate.h"
-#include "qcow2/result.h"
 
 namespace copy {
 

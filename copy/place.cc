@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "qcow2/file_storage.h"
-#include "qcow2/retry.h"
+#include "base/retry.h"
+#include "storage/file_storage.h"
 
 namespace copy {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace copy {
 

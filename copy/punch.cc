@@ -10,12 +10,12 @@
 #include <thread>
 #include <vector>
 
-#include "copy/chunk_feed.h"
-#include "copy/nbd_limits.h"
-#include "copy/nbd_source.h"
-#include "copy/nbd_writer.h"
-#include "copy/stop.h"
-#include "qcow2/zero.h"
+#include "base/stop.h"
+#include "base/zero_bytes.h"
+#include "copy/source/chunk_feed.h"
+#include "copy/source/nbd_source.h"
+#include "nbd/limits.h"
+#include "nbd/writer.h"
 
 namespace copy {
 

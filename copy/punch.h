@@ -4,11 +4,11 @@
 #include <chrono>
 #include <cstdint>
 
-#include "copy/cancel.h"
-#include "copy/nbd_target.h"
-#include "copy/nbd_tuning.h"
-#include "copy/progress.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "nbd/target.h"
+#include "nbd/tuning.h"
 
 namespace copy {
 

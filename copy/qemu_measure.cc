@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "copy/disk_map.h"
-#include "qcow2/bitmap_directory.h"
+#include "inspect/disk_map.h"
+#include "qcow2/format/bitmap_directory.h"
 
 namespace copy {
 

@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <optional>
 
-#include "copy/any_source.h"
-#include "copy/image_options.h"
-#include "copy/stop.h"
-#include "qcow2/build_options.h"
-#include "qcow2/header.h"
-#include "qcow2/result.h"
-#include "qcow2/storage.h"
+#include "base/result.h"
+#include "base/stop.h"
+#include "copy/sink/image_options.h"
+#include "copy/source/any_source.h"
+#include "qcow2/format/build_options.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace copy {
 

@@ -6,8 +6,8 @@
 #include <functional>
 #include <vector>
 
-#include "qcow2/aligned_buffer.h"
-#include "qcow2/zero.h"
+#include "base/aligned_buffer.h"
+#include "base/zero_bytes.h"
 
 namespace copy {
 

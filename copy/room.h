@@ -5,12 +5,12 @@
 #include <functional>
 #include <optional>
 
-#include "copy/cluster_worker.h"
-#include "copy/source.h"
-#include "copy/stop.h"
-#include "qcow2/builder.h"
-#include "qcow2/output_file.h"
-#include "qcow2/result.h"
+#include "base/result.h"
+#include "base/stop.h"
+#include "copy/pipeline/cluster_worker.h"
+#include "copy/source/source.h"
+#include "qcow2/build/builder.h"
+#include "storage/output_file.h"
 
 namespace copy {
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "copy/room.h"
-#include "copy/stream_storage.h"
-#include "qcow2/builder.h"
+#include "copy/sink/stream_storage.h"
+#include "qcow2/build/builder.h"
 
 namespace copy {
 

@@ -12,13 +12,13 @@
 
 #include <cstdint>
 
-#include "copy/cluster_worker.h"
-#include "copy/local_source.h"
-#include "copy/progress.h"
-#include "copy/source.h"
-#include "copy/stop.h"
-#include "qcow2/build_options.h"
-#include "qcow2/result.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "base/stop.h"
+#include "copy/pipeline/cluster_worker.h"
+#include "copy/source/local_source.h"
+#include "copy/source/source.h"
+#include "qcow2/format/build_options.h"
 
 namespace copy {
 

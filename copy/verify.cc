@@ -10,10 +10,10 @@
 #include <cerrno>
 #include <span>
 
-#include "copy/stop.h"
+#include "base/stop.h"
 
-#include "qcow2/descriptor.h"
-#include "qcow2/retry.h"
+#include "base/retry.h"
+#include "storage/descriptor.h"
 
 namespace copy {
 

@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <string>
 
-#include "copy/cancel.h"
-#include "copy/digests.h"
-#include "copy/local_source.h"
-#include "copy/nbd_source.h"
-#include "copy/pipeline.h"
-#include "copy/progress.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "copy/pipeline/pipeline.h"
+#include "copy/sink/digests.h"
+#include "copy/source/local_source.h"
+#include "copy/source/nbd_source.h"
 
 namespace copy {
 

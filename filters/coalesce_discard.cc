@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
-#include "filters/gathered_disks.h"
 #include "filters/granularity.h"
-#include "filters/guarded.h"
+#include "nbdkit/core/gathered_disks.h"
+#include "nbdkit/serving/guarded.h"
 
 // Set by -D coalesce-discard.stats=1.  nbdkit looks for a symbol with the filter's name, which C++
 // cannot say: the linker makes it.

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "plugin/snapshot_exports.h"
-#include "qcow2/header.h"
+#include "nbdkit/serving/snapshot_exports.h"
+#include "qcow2/format/header.h"
 
 namespace filters {
 

@@ -8,13 +8,13 @@
 #include <string_view>
 #include <vector>
 
-#include "filters/shared_values.h"
-#include "qcow2/disk.h"
-#include "qcow2/image.h"
-#include "qcow2/result.h"
-#include "qcow2/snapshot_table.h"
-#include "qcow2/storage.h"
-#include "qcow2/table_cache.h"
+#include "base/result.h"
+#include "nbdkit/serving/shared_values.h"
+#include "qcow2/format/snapshot_table.h"
+#include "qcow2/read/disk.h"
+#include "qcow2/read/image.h"
+#include "qcow2/read/table_cache.h"
+#include "storage/storage.h"
 
 namespace filters {
 

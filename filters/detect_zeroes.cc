@@ -9,8 +9,8 @@
 #include <string_view>
 
 #include "filters/granularity.h"
-#include "filters/guarded.h"
-#include "filters/zero_runs.h"
+#include "nbdkit/core/zero_runs.h"
+#include "nbdkit/serving/guarded.h"
 
 // Set by -D detect-zeroes.stats=1.  nbdkit looks for a symbol with the filter's name, which C++
 // cannot say: the linker makes it.

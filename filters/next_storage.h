@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "qcow2/storage.h"
+#include "storage/storage.h"
 
 namespace filters {
 

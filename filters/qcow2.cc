@@ -13,16 +13,16 @@
 #include <utility>
 #include <vector>
 
+#include "base/printable.h"
 #include "filters/decoded_image.h"
 #include "filters/granularity.h"
-#include "filters/guarded.h"
 #include "filters/next_storage.h"
-#include "filters/shared_values.h"
-#include "plugin/cache_request.h"
-#include "plugin/extent_list.h"
-#include "plugin/snapshot_exports.h"
-#include "qcow2/printable.h"
-#include "qcow2/table_cache.h"
+#include "nbdkit/serving/cache_request.h"
+#include "nbdkit/serving/extent_list.h"
+#include "nbdkit/serving/guarded.h"
+#include "nbdkit/serving/shared_values.h"
+#include "nbdkit/serving/snapshot_exports.h"
+#include "qcow2/read/table_cache.h"
 
 namespace {
 

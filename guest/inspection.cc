@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "guest/known_formats.h"
-#include "guest/partition_table.h"
-#include "guest/physical_volume.h"
+#include "guest/layout/partition_table.h"
+#include "guest/layout/physical_volume.h"
 
 namespace guest {
 

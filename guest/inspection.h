@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "guest/byte_view.h"
-#include "guest/found_file.h"
-#include "guest/ranges.h"
-#include "guest/reading.h"
+#include "guest/reading/byte_view.h"
+#include "guest/reading/found_file.h"
+#include "guest/reading/ranges.h"
+#include "guest/reading/reading.h"
 
 namespace guest {
 

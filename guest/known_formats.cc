@@ -4,14 +4,14 @@
 #include <array>
 #include <string_view>
 
-#include "guest/btrfs.h"
-#include "guest/exfat.h"
-#include "guest/ext.h"
-#include "guest/fat.h"
-#include "guest/ntfs.h"
-#include "guest/physical_volume.h"
-#include "guest/swap.h"
-#include "guest/xfs.h"
+#include "guest/filesystem/btrfs.h"
+#include "guest/filesystem/exfat.h"
+#include "guest/filesystem/ext.h"
+#include "guest/filesystem/fat.h"
+#include "guest/filesystem/ntfs.h"
+#include "guest/filesystem/swap.h"
+#include "guest/filesystem/xfs.h"
+#include "guest/layout/physical_volume.h"
 
 namespace guest {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "guest/byte_view.h"
-#include "guest/reading.h"
+#include "guest/reading/byte_view.h"
+#include "guest/reading/reading.h"
 
 namespace guest {
 

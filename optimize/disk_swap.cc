@@ -12,11 +12,11 @@
 #include <memory>
 #include <utility>
 
+#include "base/retry.h"
+#include "base/took_effect.h"
 #include "optimize/file_attributes.h"
-#include "qcow2/file_storage.h"
-#include "qcow2/header.h"
-#include "qcow2/retry.h"
-#include "qcow2/took_effect.h"
+#include "qcow2/format/header.h"
+#include "storage/file_storage.h"
 
 namespace optimize {
 

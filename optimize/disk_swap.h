@@ -18,9 +18,9 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/descriptor.h"
-#include "qcow2/directory.h"
-#include "qcow2/result.h"
+#include "base/result.h"
+#include "storage/descriptor.h"
+#include "storage/directory.h"
 
 namespace optimize {
 

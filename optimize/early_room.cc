@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <memory>
 
-#include "copy/any_source.h"
 #include "copy/place.h"
-#include "copy/source_view.h"
+#include "copy/source/any_source.h"
+#include "copy/source/source_view.h"
 #include "guest/inspection.h"
 #include "optimize/gain.h"
 

@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <optional>
 
-#include "copy/cancel.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
 #include "copy/copier.h"
-#include "copy/progress.h"
-#include "qcow2/result.h"
 
 namespace optimize {
 

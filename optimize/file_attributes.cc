@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "qcow2/retry.h"
+#include "base/retry.h"
 
 namespace optimize {
 

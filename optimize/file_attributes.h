@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace optimize {
 

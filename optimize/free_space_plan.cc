@@ -7,7 +7,7 @@
 
 #include "appliance/passphrase.h"
 #include "appliance/survey.h"
-#include "copy/source_view.h"
+#include "copy/source/source_view.h"
 #include "guest/inspection.h"
 
 namespace optimize {

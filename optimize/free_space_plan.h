@@ -10,9 +10,9 @@
 
 #include "appliance/trim.h"
 #include "appliance/trim_report.h"
-#include "copy/source.h"
-#include "guest/ranges.h"
-#include "qcow2/result.h"
+#include "base/result.h"
+#include "copy/source/source.h"
+#include "guest/reading/ranges.h"
 
 namespace optimize {
 

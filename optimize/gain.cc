@@ -1,6 +1,6 @@
 #include "optimize/gain.h"
 
-#include "qcow2/survey.h"
+#include "qcow2/check/survey.h"
 
 namespace optimize {
 

@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <optional>
 
-#include "copy/cancel.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
 #include "copy/copier.h"
 #include "copy/measurement.h"
-#include "copy/progress.h"
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
+#include "qcow2/read/chain.h"
 
 namespace optimize {
 

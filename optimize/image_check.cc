@@ -5,8 +5,8 @@
 
 #include <cerrno>
 
-#include "qcow2/file_storage.h"
-#include "qcow2/retry.h"
+#include "base/retry.h"
+#include "storage/file_storage.h"
 
 namespace optimize {
 

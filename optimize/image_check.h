@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <string>
 
-#include "copy/cancel.h"
-#include "qcow2/chain.h"
+#include "base/cancel.h"
+#include "base/result.h"
 #include "qcow2/check/checker.h"
-#include "qcow2/result.h"
+#include "qcow2/read/chain.h"
 
 namespace optimize {
 

@@ -9,21 +9,21 @@
 #include <memory>
 #include <utility>
 
-#include "copy/local_source.h"
-#include "copy/nbd_uri.h"
+#include "base/retry.h"
+#include "copy/source/local_source.h"
+#include "libvirt/running_domains.h"
+#include "nbd/uri.h"
 #include "optimize/disk_swap.h"
 #include "optimize/early_room.h"
 #include "optimize/parallel_check.h"
 #include "optimize/plan_lines.h"
 #include "optimize/shown_names.h"
 #include "optimize/unchanged.h"
-#include "qcow2/bitmap_directory.h"
+#include "qcow2/build/create_image.h"
 #include "qcow2/check/checker.h"
-#include "qcow2/check/repair.h"
-#include "qcow2/create_image.h"
-#include "qcow2/overlay_search.h"
-#include "qcow2/retry.h"
-#include "tune/running_domains.h"
+#include "qcow2/format/bitmap_directory.h"
+#include "qcow2/read/overlay_search.h"
+#include "qcow2/repair/repair.h"
 
 namespace optimize {
 

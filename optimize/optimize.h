@@ -18,14 +18,14 @@
 
 #include "appliance/observer.h"
 #include "appliance/trim.h"
-#include "copy/cancel.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
 #include "copy/copier.h"
-#include "copy/progress.h"
 #include "optimize/free_space_plan.h"
 #include "optimize/gain.h"
 #include "optimize/image_check.h"
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
+#include "qcow2/read/chain.h"
 
 namespace optimize {
 

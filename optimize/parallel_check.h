@@ -7,8 +7,8 @@
 #include <mutex>
 #include <thread>
 
-#include "copy/cancel.h"
-#include "qcow2/result.h"
+#include "base/cancel.h"
+#include "base/result.h"
 
 namespace optimize {
 

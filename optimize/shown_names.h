@@ -4,7 +4,7 @@
 #include <string>
 
 #include "appliance/observer.h"
-#include "qcow2/result.h"
+#include "base/result.h"
 
 namespace optimize {
 

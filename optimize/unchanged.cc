@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "qcow2/retry.h"
+#include "base/retry.h"
 
 namespace optimize {
 

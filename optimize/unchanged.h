@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
+#include "base/result.h"
+#include "qcow2/read/chain.h"
 
 namespace optimize {
 

@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "qcow2/geometry.h"
-#include "qcow2/printable.h"
+#include "base/printable.h"
+#include "qcow2/format/geometry.h"
 
 namespace plugin {
 

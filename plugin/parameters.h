@@ -4,7 +4,7 @@
 #include <string>
 
 #include "plugin/served_image.h"
-#include "qcow2/builder.h"
+#include "qcow2/build/builder.h"
 
 namespace plugin {
 

@@ -18,12 +18,12 @@
 #include <new>
 #include <string>
 
-#include "plugin/cache_request.h"
-#include "plugin/extent_list.h"
+#include "base/printable.h"
+#include "nbdkit/serving/cache_request.h"
+#include "nbdkit/serving/extent_list.h"
 #include "plugin/parameters.h"
 #include "plugin/served_image.h"
-#include "qcow2/create_image.h"
-#include "qcow2/printable.h"
+#include "qcow2/build/create_image.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 

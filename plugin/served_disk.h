@@ -8,9 +8,9 @@
 #include <string>
 #include <utility>
 
+#include "base/result.h"
 #include "plugin/write_path.h"
-#include "qcow2/disk.h"
-#include "qcow2/result.h"
+#include "qcow2/read/disk.h"
 
 namespace plugin {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "qcow2/check/give_back.h"
+#include "qcow2/repair/give_back.h"
 
 namespace plugin {
 

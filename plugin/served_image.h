@@ -13,11 +13,11 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
+#include "nbdkit/serving/snapshot_exports.h"
 #include "plugin/served_disk.h"
-#include "plugin/snapshot_exports.h"
-#include "qcow2/chain.h"
-#include "qcow2/result.h"
-#include "qcow2/snapshot_table.h"
+#include "qcow2/format/snapshot_table.h"
+#include "qcow2/read/chain.h"
 
 namespace plugin {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "filters/zero_runs.h"
+#include "nbdkit/core/zero_runs.h"
 
 namespace plugin {
 

@@ -8,10 +8,10 @@
 #include <memory>
 #include <span>
 
-#include "filters/discard_gatherer.h"
-#include "qcow2/disk_writer.h"
-#include "qcow2/offset.h"
-#include "qcow2/result.h"
+#include "base/result.h"
+#include "nbdkit/core/discard_gatherer.h"
+#include "qcow2/write/disk_writer.h"
+#include "storage/offset.h"
 
 namespace plugin {
 

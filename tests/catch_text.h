@@ -1,7 +1,7 @@
 // Lets Catch2 print our errors, and REQUIRE_OK say why a Result is none.
 #pragma once
 
-#include "qcow2/result.h"
+#include "base/result.h"
 #include "tests/catch.h"
 
 // REQUIRE_OK (f ()): the result holds a value; if not, the message is shown.

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <exception>
 
-#include "tool/arguments.h"
-#include "tool/bracketed_commands.h"
-#include "tool/command.h"
-#include "tool/console.h"
-#include "tool/foreign_commands.h"
-#include "tool/signals.h"
+#include "tool/commands/command.h"
+#include "tool/commands/foreign_commands.h"
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/terminal/console.h"
+#include "tool/terminal/signals.h"
 
 namespace {
 

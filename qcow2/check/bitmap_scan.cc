@@ -1,8 +1,8 @@
 #include "qcow2/check/bitmap_scan.h"
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
 #include "qcow2/check/padded_read.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 
 namespace qcow2 {
 

@@ -7,7 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
 #include "qcow2/check/bitmap_scan.h"
 #include "qcow2/check/deep_check.h"
 #include "qcow2/check/header_scan.h"
@@ -19,8 +19,8 @@
 #include "qcow2/check/recorded_counts.h"
 #include "qcow2/check/snapshot_scan.h"
 #include "qcow2/check/table_ranges.h"
-#include "qcow2/l2_entry.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/format/l2_entry.h"
+#include "qcow2/format/refcount_block.h"
 
 namespace qcow2 {
 

@@ -11,12 +11,12 @@
 #include <memory>
 #include <vector>
 
+#include "base/result.h"
 #include "qcow2/check/finding.h"
+#include "qcow2/check/fragmentation.h"
 #include "qcow2/check/reference_counts.h"
-#include "qcow2/fragmentation.h"
-#include "qcow2/header.h"
-#include "qcow2/result.h"
-#include "qcow2/storage.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

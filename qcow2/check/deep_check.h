@@ -5,9 +5,9 @@
 
 #include "qcow2/check/finding.h"
 #include "qcow2/check/l2_check.h"
-#include "qcow2/codec_pool.h"
-#include "qcow2/header.h"
-#include "qcow2/storage.h"
+#include "qcow2/format/decoder_pool.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "qcow2/header.h"
+#include "qcow2/format/header.h"
 
 namespace qcow2 {
 

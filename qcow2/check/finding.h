@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "qcow2/offset.h"
+#include "storage/offset.h"
 
 namespace qcow2 {
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
 #include "qcow2/check/padded_read.h"
 
 namespace qcow2 {

@@ -3,10 +3,10 @@
 
 #include <functional>
 
+#include "base/result.h"
 #include "qcow2/check/finding.h"
-#include "qcow2/header.h"
-#include "qcow2/result.h"
-#include "qcow2/storage.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

@@ -9,8 +9,8 @@
 #include "qcow2/check/finding.h"
 #include "qcow2/check/metadata_map.h"
 #include "qcow2/check/recorded_counts.h"
-#include "qcow2/header.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/header.h"
+#include "qcow2/format/l2_entry.h"
 
 namespace qcow2 {
 

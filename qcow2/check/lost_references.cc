@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
+#include "base/zero_bytes.h"
 #include "qcow2/check/padded_read.h"
-#include "qcow2/l2_entry.h"
-#include "qcow2/zero.h"
+#include "qcow2/format/l2_entry.h"
 
 namespace qcow2 {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <span>
 
-#include "qcow2/storage.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

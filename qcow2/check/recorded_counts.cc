@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
+#include "base/zero_bytes.h"
 #include "qcow2/check/padded_read.h"
 #include "qcow2/check/parallel.h"
-#include "qcow2/refcount_block.h"
-#include "qcow2/zero.h"
+#include "qcow2/format/refcount_block.h"
 
 namespace qcow2 {
 

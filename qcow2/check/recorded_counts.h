@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
-#include "qcow2/header.h"
-#include "qcow2/result.h"
-#include "qcow2/storage.h"
+#include "base/result.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "qcow2/offset.h"
+#include "storage/offset.h"
 
 namespace qcow2 {
 

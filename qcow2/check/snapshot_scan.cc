@@ -2,9 +2,9 @@
 
 #include <array>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
+#include "base/zero_bytes.h"
 #include "qcow2/check/padded_read.h"
-#include "qcow2/zero.h"
 
 namespace qcow2 {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "qcow2/check/finding.h"
-#include "qcow2/header.h"
-#include "qcow2/storage.h"
+#include "qcow2/format/header.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "qcow2/offset.h"
+#include "storage/offset.h"
 
 namespace qcow2 {
 

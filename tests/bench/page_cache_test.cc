@@ -1,4 +1,4 @@
-#include "bench/page_cache.h"
+#include "storage/page_cache.h"
 
 #include "tests/catch_text.h"
 #include "tests/support/process.h"

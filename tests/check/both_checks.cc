@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "qcow2/file_storage.h"
+#include "storage/file_storage.h"
 #include "tests/support/process.h"
 
 namespace checks {

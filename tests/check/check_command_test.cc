@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "qcow2/file_storage.h"
+#include "storage/file_storage.h"
 #include "tests/catch.h"
 #include "tests/check/both_checks.h"
 #include "tests/interop/image_editor.h"

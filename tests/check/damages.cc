@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "qcow2/l2_entry.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/format/l2_entry.h"
+#include "qcow2/format/refcount_block.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"
 

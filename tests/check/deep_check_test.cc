@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/catch.h"
 #include "tests/check/both_checks.h"
 #include "tests/interop/image_editor.h"

@@ -1,7 +1,7 @@
 // Memory and time where an image is large, or wants to be.
 #include <cstdlib>
 
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/catch.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/catch.h"
 #include "tests/check/both_checks.h"
 #include "tests/interop/image_editor.h"

@@ -4,13 +4,13 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "qcow2/check/repair.h"
-#include "qcow2/check/undo_file.h"
-#include "qcow2/memory_storage.h"
+#include "qcow2/repair/repair.h"
+#include "qcow2/repair/undo_file.h"
 #include "tests/catch_text.h"
 #include "tests/check/both_checks.h"
 #include "tests/check/damages.h"
 #include "tests/qcow2/crash_storage.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

@@ -4,11 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include "qcow2/check/finding.h"
-#include "qcow2/disk.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/salvage/salvage_layer.h"
+#include "qcow2/read/disk.h"
+#include "qcow2/read/salvage_layer.h"
 #include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

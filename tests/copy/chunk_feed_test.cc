@@ -1,4 +1,4 @@
-#include "copy/chunk_feed.h"
+#include "copy/source/chunk_feed.h"
 
 #include <fmt/format.h>
 

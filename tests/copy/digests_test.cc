@@ -1,4 +1,4 @@
-#include "copy/digests.h"
+#include "copy/sink/digests.h"
 
 #include <fmt/format.h>
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "qcow2/zero.h"
+#include "base/zero_bytes.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 

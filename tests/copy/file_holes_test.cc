@@ -1,6 +1,6 @@
-#include "qcow2/file_holes.h"
+#include "qcow2/read/file_holes.h"
 
-#include "copy/local_source.h"
+#include "copy/source/local_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/support/process.h"

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <vector>
 
-#include "copy/pipeline.h"
-#include "copy/sink.h"
-#include "copy/stop.h"
+#include "base/stop.h"
+#include "copy/pipeline/pipeline.h"
+#include "copy/pipeline/sink.h"
 
 namespace test {
 

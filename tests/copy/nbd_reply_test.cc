@@ -1,6 +1,6 @@
 // Whether the chunks of an answer are what was asked for.
 
-#include "copy/nbd_reply.h"
+#include "nbd/reply.h"
 
 #include <cerrno>
 

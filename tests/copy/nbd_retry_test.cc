@@ -4,7 +4,7 @@
 #include <chrono>
 #include <thread>
 
-#include "copy/nbd_source.h"
+#include "copy/source/nbd_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/copy/memory_sink.h"

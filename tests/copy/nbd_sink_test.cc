@@ -1,13 +1,13 @@
 // Copies into NBD servers of all sorts.
 
-#include "copy/nbd_sink.h"
+#include "copy/sink/nbd_sink.h"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
 
-#include "copy/local_source.h"
+#include "copy/source/local_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/copy/memory_sink.h"

@@ -9,8 +9,8 @@
 #include <memory>
 #include <thread>
 
-#include "copy/nbd_sink.h"
-#include "copy/nbd_source.h"
+#include "copy/sink/nbd_sink.h"
+#include "copy/source/nbd_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/copy/memory_sink.h"

@@ -1,4 +1,4 @@
-#include "copy/nbd_uri.h"
+#include "nbd/uri.h"
 
 #include "tests/catch_text.h"
 

@@ -1,6 +1,6 @@
-#include "copy/overlay_map.h"
+#include "copy/source/overlay_map.h"
 
-#include "copy/local_source.h"
+#include "copy/source/local_source.h"
 #include "tests/catch_text.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"

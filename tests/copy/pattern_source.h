@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "copy/source.h"
+#include "copy/source/source.h"
 #include "tests/support/random.h"
 
 namespace test {

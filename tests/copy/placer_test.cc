@@ -1,10 +1,10 @@
-#include "copy/placer.h"
+#include "copy/pipeline/placer.h"
 
 #include <algorithm>
 
-#include "copy/qcow2_sink.h"
-#include "qcow2/memory_storage.h"
+#include "copy/sink/qcow2_sink.h"
 #include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/random.h"
 
 using copy::Chunk;

@@ -1,4 +1,4 @@
-#include "copy/rate_limit.h"
+#include "base/rate_limit.h"
 
 #include <functional>
 #include <thread>

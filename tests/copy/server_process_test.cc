@@ -1,6 +1,6 @@
 // Servers that are started for a copy, and what is left of them: nothing.
 
-#include "copy/server_process.h"
+#include "nbd/server_process.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -12,7 +12,7 @@
 #include <fstream>
 #include <thread>
 
-#include "copy/nbd_source.h"
+#include "copy/source/nbd_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/copy/memory_sink.h"

@@ -1,4 +1,4 @@
-#include "copy/stream_storage.h"
+#include "copy/sink/stream_storage.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "copy/cancel.h"
-#include "copy/stop.h"
+#include "base/cancel.h"
+#include "base/stop.h"
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 

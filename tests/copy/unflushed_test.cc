@@ -1,6 +1,6 @@
 // What counts as written when servers die.
 
-#include "copy/unflushed.h"
+#include "copy/sink/unflushed.h"
 
 #include "tests/catch.h"
 

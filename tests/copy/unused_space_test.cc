@@ -1,9 +1,9 @@
 // How extents are split where the guest does not use them.
-#include "copy/unused_space.h"
+#include "copy/source/unused_space.h"
 
 #include <algorithm>
 
-#include "guest/ranges.h"
+#include "guest/reading/ranges.h"
 #include "tests/catch.h"
 #include "tests/support/random.h"
 

@@ -11,10 +11,10 @@
 #include <algorithm>
 #include <functional>
 
-#include "copy/digest_sink.h"
-#include "copy/null_sink.h"
-#include "copy/qcow2_sink.h"
-#include "qcow2/output_file.h"
+#include "copy/sink/digest_sink.h"
+#include "copy/sink/null_sink.h"
+#include "copy/sink/qcow2_sink.h"
+#include "storage/output_file.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/support/nbd_server.h"

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "qcow2/zero.h"
+#include "base/zero_bytes.h"
 #include "tests/catch.h"
 #include "tests/e2e/served_filesystem.h"
 #include "tests/guest/image_file.h"

@@ -1,4 +1,4 @@
-#include "filters/discard_gatherer.h"
+#include "nbdkit/core/discard_gatherer.h"
 
 #include <fmt/format.h>
 

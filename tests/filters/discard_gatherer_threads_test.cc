@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "filters/discard_gatherer.h"
+#include "nbdkit/core/discard_gatherer.h"
 #include "tests/catch.h"
 #include "tests/support/random.h"
 

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/interop/bad_images.h"

@@ -1,4 +1,4 @@
-#include "filters/range_set.h"
+#include "nbdkit/core/range_set.h"
 
 #include <vector>
 

@@ -1,4 +1,4 @@
-#include "filters/shared_values.h"
+#include "nbdkit/serving/shared_values.h"
 
 #include <atomic>
 #include <memory>

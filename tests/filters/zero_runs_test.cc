@@ -1,4 +1,4 @@
-#include "filters/zero_runs.h"
+#include "nbdkit/core/zero_runs.h"
 
 #include <fmt/format.h>
 

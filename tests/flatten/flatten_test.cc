@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "qcow2/backing_name.h"
-#include "qcow2/header.h"
-#include "qcow2/memory_storage.h"
+#include "qcow2/format/header.h"
+#include "qcow2/write/backing_name.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/crash_storage.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

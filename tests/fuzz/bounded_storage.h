@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/memory_storage.h"
+#include "tests/support/memory_storage.h"
 
 namespace fuzz {
 

@@ -11,8 +11,8 @@
 #include <memory>
 #include <string>
 
-#include "qcow2/check/repair.h"
-#include "qcow2/check/undo_file.h"
+#include "qcow2/repair/repair.h"
+#include "qcow2/repair/undo_file.h"
 #include "tests/fuzz/bounded_storage.h"
 
 namespace {

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "qcow2/codec.h"
+#include "qcow2/format/codec.h"
 
 namespace {
 

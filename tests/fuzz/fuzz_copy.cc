@@ -12,12 +12,12 @@
 #include <filesystem>
 #include <string>
 
-#include "copy/comparison.h"
+#include "base/progress.h"
 #include "copy/copier.h"
-#include "copy/progress.h"
+#include "inspect/comparison.h"
 #include "qcow2/check/checker.h"
-#include "qcow2/file_storage.h"
-#include "qcow2/header.h"
+#include "qcow2/format/header.h"
+#include "storage/file_storage.h"
 
 namespace {
 

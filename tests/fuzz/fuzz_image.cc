@@ -8,11 +8,11 @@
 #include <memory>
 #include <vector>
 
-#include "qcow2/disk.h"
-#include "qcow2/header.h"
-#include "qcow2/image.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/table_cache.h"
+#include "qcow2/format/header.h"
+#include "qcow2/read/disk.h"
+#include "qcow2/read/image.h"
+#include "qcow2/read/table_cache.h"
+#include "tests/support/memory_storage.h"
 
 namespace {
 

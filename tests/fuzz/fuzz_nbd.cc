@@ -21,10 +21,10 @@
 #include <thread>
 #include <vector>
 
-#include "copy/nbd_source.h"
-#include "copy/null_sink.h"
-#include "copy/pipeline.h"
-#include "copy/progress.h"
+#include "base/progress.h"
+#include "copy/pipeline/pipeline.h"
+#include "copy/sink/null_sink.h"
+#include "copy/source/nbd_source.h"
 
 namespace {
 

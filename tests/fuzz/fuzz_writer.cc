@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/disk_writer.h"
-#include "qcow2/snapshot_editor.h"
+#include "qcow2/write/disk_writer.h"
+#include "qcow2/write/snapshot_editor.h"
 #include "tests/fuzz/bounded_storage.h"
 
 namespace {

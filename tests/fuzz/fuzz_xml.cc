@@ -7,9 +7,9 @@
 #include <string>
 #include <string_view>
 
-#include "tune/domain.h"
-#include "tune/tuning.h"
-#include "tune/xml_scanner.h"
+#include "libvirt/domain.h"
+#include "libvirt/tuning.h"
+#include "libvirt/xml_scanner.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "guest/swap_files.h"
+#include "guest/filesystem/swap_files.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
 #include "tests/guest/lived_in_volume.h"

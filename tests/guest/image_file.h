@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "guest/inspection.h"
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 
 namespace guest_test {
 

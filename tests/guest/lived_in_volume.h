@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "guest/ranges.h"
+#include "guest/reading/ranges.h"
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 

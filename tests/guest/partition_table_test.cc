@@ -1,4 +1,4 @@
-#include "guest/partition_table.h"
+#include "guest/layout/partition_table.h"
 
 #include <fmt/format.h>
 

@@ -12,7 +12,7 @@
 #include <functional>
 #include <stdexcept>
 
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 
 namespace interop {
 

@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/interop/bad_images.h"
 #include "tests/support/nbd_server.h"

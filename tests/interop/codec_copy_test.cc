@@ -6,7 +6,7 @@
 #include <random>
 
 #include "copy/copier.h"
-#include "qcow2/codec.h"
+#include "qcow2/format/codec.h"
 #include "tests/catch.h"
 #include "tests/interop/qemu.h"
 #include "tests/support/raw_file.h"

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "qcow2/codec.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/codec.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"

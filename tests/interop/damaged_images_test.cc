@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "qcow2/chain.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/interop/disk_comparison.h"
 #include "tests/interop/image_editor.h"

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/disk.h"
-#include "qcow2/extent.h"
+#include "qcow2/read/disk.h"
+#include "qcow2/read/extent.h"
 #include "tests/interop/qemu.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

@@ -1,7 +1,7 @@
 // The engine reads what QEMU reads, from images of every kind that QEMU writes.
 #include <array>
 
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/interop/corner_images.h"
 #include "tests/interop/disk_comparison.h"

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "qcow2/file_holes.h"
+#include "qcow2/read/file_holes.h"
 #include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"

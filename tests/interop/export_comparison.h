@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "qcow2/disk.h"
+#include "qcow2/read/disk.h"
 #include "tests/interop/image_maker.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/random.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "qcow2/byte_order.h"
+#include "base/byte_order.h"
 #include "tests/support/raw_file.h"
 
 namespace interop {

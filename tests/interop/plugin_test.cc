@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "copy/copier.h"
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/interop/corner_images.h"
 #include "tests/interop/export_comparison.h"

@@ -1,4 +1,4 @@
-#include "qcow2/fragmentation.h"
+#include "qcow2/check/fragmentation.h"
 
 #include <vector>
 

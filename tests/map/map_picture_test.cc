@@ -1,4 +1,4 @@
-#include "tool/map_picture.h"
+#include "tool/report/map_picture.h"
 
 #include <fmt/format.h>
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "qcow2/fragmentation.h"
+#include "qcow2/check/fragmentation.h"
 
 namespace map_test {
 

@@ -1,12 +1,12 @@
-#include "qcow2/survey.h"
+#include "qcow2/check/survey.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "qcow2/chain.h"
-#include "qcow2/refcounts.h"
-#include "qcow2/references.h"
+#include "qcow2/read/chain.h"
+#include "qcow2/refcounts/refcounts.h"
+#include "qcow2/refcounts/references.h"
 #include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"

@@ -8,7 +8,7 @@
 
 #include <filesystem>
 
-#include "qcow2/directory.h"
+#include "storage/directory.h"
 #include "tests/catch_text.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"

@@ -1,5 +1,5 @@
 // The map in NBD's terms, on disks of which each map entry is known.
-#include "plugin/extent_list.h"
+#include "nbdkit/serving/extent_list.h"
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>

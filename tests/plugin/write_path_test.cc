@@ -1,6 +1,6 @@
 #include "plugin/write_path.h"
 
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch_text.h"
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"

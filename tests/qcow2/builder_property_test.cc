@@ -5,12 +5,12 @@
 #include <map>
 #include <optional>
 
-#include "qcow2/builder.h"
-#include "qcow2/codec.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/build/builder.h"
+#include "qcow2/format/codec.h"
+#include "qcow2/format/refcount_block.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/image_walk.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

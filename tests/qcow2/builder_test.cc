@@ -1,15 +1,15 @@
-#include "qcow2/builder.h"
+#include "qcow2/build/builder.h"
 
 #include <cerrno>
 #include <set>
 
-#include "qcow2/disk.h"
-#include "qcow2/header.h"
-#include "qcow2/image.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/format/header.h"
+#include "qcow2/format/refcount_block.h"
+#include "qcow2/read/disk.h"
+#include "qcow2/read/image.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/image_walk.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"

@@ -1,4 +1,4 @@
-#include "qcow2/chain.h"
+#include "qcow2/read/chain.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "qcow2/create_image.h"
+#include "qcow2/build/create_image.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
 #include "tests/qcow2/tiny_image.h"

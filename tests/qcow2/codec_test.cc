@@ -1,4 +1,4 @@
-#include "qcow2/codec.h"
+#include "qcow2/format/codec.h"
 
 #include <zlib.h>
 #include <zstd.h>
@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "qcow2/noise_probe.h"
+#include "qcow2/format/noise_probe.h"
 #include "tests/catch_text.h"
 
 using namespace qcow2;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "qcow2/storage.h"
+#include "storage/storage.h"
 
 namespace test {
 

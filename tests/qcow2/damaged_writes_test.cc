@@ -1,11 +1,11 @@
 // What is written to a damaged image goes on top of no table, and cuts nothing off that is in use.
 #include <functional>
 
-#include "qcow2/disk_writer.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/metadata_guard.h"
-#include "qcow2/snapshot_editor.h"
+#include "qcow2/write/disk_writer.h"
+#include "qcow2/write/metadata_guard.h"
+#include "qcow2/write/snapshot_editor.h"
 #include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"

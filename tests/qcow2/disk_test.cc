@@ -1,10 +1,10 @@
-#include "qcow2/disk.h"
+#include "qcow2/read/disk.h"
 
-#include "qcow2/l2_entry.h"
-#include "qcow2/memory_storage.h"
-#include "qcow2/raw_layer.h"
+#include "qcow2/format/l2_entry.h"
+#include "qcow2/read/raw_layer.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/tiny_image.h"
+#include "tests/support/memory_storage.h"
 
 using namespace qcow2;
 using test::TinyImage;

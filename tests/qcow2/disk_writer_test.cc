@@ -1,5 +1,5 @@
 // A disk that is written, against an array in memory; and against the loss of power.
-#include "qcow2/disk_writer.h"
+#include "qcow2/write/disk_writer.h"
 
 #include <algorithm>
 #include <bit>
@@ -7,12 +7,12 @@
 #include <fstream>
 #include <thread>
 
-#include "qcow2/builder.h"
-#include "qcow2/chain.h"
-#include "qcow2/file_storage.h"
-#include "qcow2/memory_storage.h"
+#include "qcow2/build/builder.h"
+#include "qcow2/read/chain.h"
+#include "storage/file_storage.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/crash_storage.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

@@ -1,4 +1,4 @@
-#include "qcow2/file_storage.h"
+#include "storage/file_storage.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "qcow2/aligned_buffer.h"
-#include "qcow2/raw_layer.h"
+#include "base/aligned_buffer.h"
+#include "qcow2/read/raw_layer.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
 

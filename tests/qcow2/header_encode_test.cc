@@ -1,4 +1,4 @@
-#include "qcow2/header.h"
+#include "qcow2/format/header.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/tiny_image.h"
 

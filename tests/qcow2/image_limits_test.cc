@@ -1,8 +1,8 @@
 #include "tests/catch.h"
 
-#include "qcow2/image_limits.h"
+#include "qcow2/read/image_limits.h"
 
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/tiny_image.h"
 

@@ -1,4 +1,4 @@
-#include "qcow2/image_lock.h"
+#include "storage/image_lock.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

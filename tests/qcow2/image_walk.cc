@@ -2,9 +2,9 @@
 
 #include <vector>
 
-#include "qcow2/byte_order.h"
-#include "qcow2/memory_storage.h"
+#include "base/byte_order.h"
 #include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
 
 namespace test {
 

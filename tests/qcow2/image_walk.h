@@ -7,7 +7,7 @@
 #include <map>
 #include <span>
 
-#include "qcow2/header.h"
+#include "qcow2/format/header.h"
 
 namespace test {
 

@@ -1,4 +1,4 @@
-#include "qcow2/l2_entry.h"
+#include "qcow2/format/l2_entry.h"
 
 #include "tests/catch_text.h"
 

@@ -1,6 +1,6 @@
 #include "tests/catch.h"
 
-#include "qcow2/named_files.h"
+#include "qcow2/read/named_files.h"
 
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "qcow2/chain.h"
-#include "qcow2/user_rights.h"
+#include "qcow2/read/chain.h"
+#include "storage/user_rights.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
 #include "tests/qcow2/tiny_image.h"

@@ -1,4 +1,4 @@
-#include "qcow2/output_file.h"
+#include "storage/output_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <string>
 
-#include "qcow2/aligned_buffer.h"
-#include "qcow2/hidden_file.h"
+#include "base/aligned_buffer.h"
+#include "storage/hidden_file.h"
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"

@@ -1,4 +1,4 @@
-#include "qcow2/printable.h"
+#include "base/printable.h"
 
 #include "tests/catch_text.h"
 

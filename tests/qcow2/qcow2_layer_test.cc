@@ -1,4 +1,4 @@
-#include "qcow2/qcow2_layer.h"
+#include "qcow2/read/qcow2_layer.h"
 
 #include <zstd.h>
 

@@ -1,12 +1,12 @@
 // Images that are marked dirty, by QEMU and by hand.
-#include "qcow2/recount.h"
+#include "qcow2/refcounts/recount.h"
 
 #include <fmt/format.h>
 
 #include <fstream>
 
-#include "qcow2/byte_order.h"
-#include "qcow2/chain.h"
+#include "base/byte_order.h"
+#include "qcow2/read/chain.h"
 #include "tests/catch_text.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"

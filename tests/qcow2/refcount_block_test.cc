@@ -1,4 +1,4 @@
-#include "qcow2/refcount_block.h"
+#include "qcow2/format/refcount_block.h"
 
 #include <random>
 #include <vector>

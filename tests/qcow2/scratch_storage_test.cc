@@ -1,9 +1,9 @@
-#include "qcow2/scratch_storage.h"
+#include "storage/scratch_storage.h"
 
 #include <algorithm>
 
-#include "qcow2/memory_storage.h"
 #include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
 #include "tests/support/random.h"
 
 using qcow2::HostOffset;

@@ -1,4 +1,4 @@
-#include "qcow2/shared_flush.h"
+#include "storage/shared_flush.h"
 
 #include <atomic>
 #include <thread>

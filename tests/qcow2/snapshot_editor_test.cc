@@ -1,10 +1,10 @@
-#include "qcow2/snapshot_editor.h"
+#include "qcow2/write/snapshot_editor.h"
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
 
-#include "qcow2/file_storage.h"
+#include "storage/file_storage.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/crash_storage.h"
 #include "tests/support/process.h"

@@ -1,4 +1,4 @@
-#include "qcow2/snapshot_table.h"
+#include "qcow2/format/snapshot_table.h"
 
 #include "tests/catch_text.h"
 #include "tests/qcow2/tiny_image.h"

@@ -1,4 +1,4 @@
-#include "qcow2/sync_memory.h"
+#include "base/sync_memory.h"
 
 #include <cerrno>
 

@@ -1,10 +1,10 @@
-#include "qcow2/table_cache.h"
+#include "qcow2/read/table_cache.h"
 
 #include <atomic>
 #include <thread>
 
-#include "qcow2/memory_storage.h"
 #include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
 
 using namespace qcow2;
 

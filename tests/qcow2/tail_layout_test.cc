@@ -1,8 +1,8 @@
-#include "qcow2/tail_layout.h"
+#include "qcow2/build/tail_layout.h"
 
-#include "qcow2/geometry.h"
-#include "qcow2/header.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/format/geometry.h"
+#include "qcow2/format/header.h"
+#include "qcow2/format/refcount_block.h"
 #include "tests/catch_text.h"
 
 using namespace qcow2;

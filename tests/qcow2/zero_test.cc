@@ -1,4 +1,4 @@
-#include "qcow2/zero.h"
+#include "base/zero_bytes.h"
 
 #include <vector>
 

@@ -1,4 +1,4 @@
-#include "tool/arguments.h"
+#include "tool/options/arguments.h"
 
 #include <algorithm>
 #include <fstream>

@@ -1,6 +1,6 @@
 #include "tests/catch.h"
 
-#include "tool/confinement.h"
+#include "tool/options/confinement.h"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>

@@ -1,4 +1,4 @@
-#include "tool/copy_report.h"
+#include "tool/report/copy_report.h"
 
 #include <nlohmann/json.hpp>
 

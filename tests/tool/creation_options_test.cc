@@ -1,8 +1,8 @@
-#include "tool/creation_options.h"
+#include "tool/options/creation_options.h"
 
 #include "tests/catch_text.h"
-#include "tool/bracketed_commands.h"
-#include "tool/copy_profile.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/copy_profile.h"
 
 using namespace tool;
 

@@ -1,4 +1,4 @@
-#include "tool/foreign_commands.h"
+#include "tool/commands/foreign_commands.h"
 
 #include "tests/catch_text.h"
 #include "tests/support/raw_file.h"

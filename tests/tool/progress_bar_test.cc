@@ -1,4 +1,4 @@
-#include "tool/progress_bar.h"
+#include "tool/terminal/progress_bar.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,11 +1,11 @@
-#include "tool/progress_painter.h"
+#include "tool/terminal/progress_painter.h"
 
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <vector>
 
 #include "tests/catch_text.h"
-#include "tool/progress_display.h"
+#include "tool/terminal/progress_display.h"
 
 using copy::Phase;
 using nlohmann::json;

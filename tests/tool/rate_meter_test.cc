@@ -1,4 +1,4 @@
-#include "tool/rate_meter.h"
+#include "tool/terminal/rate_meter.h"
 
 #include "tests/catch_text.h"
 

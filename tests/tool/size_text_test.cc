@@ -1,4 +1,4 @@
-#include "tool/size_text.h"
+#include "tool/text/size_text.h"
 
 #include "tests/catch_text.h"
 

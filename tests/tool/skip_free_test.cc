@@ -4,8 +4,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "copy/local_source.h"
-#include "copy/source_view.h"
+#include "copy/source/local_source.h"
+#include "copy/source/source_view.h"
 #include "guest/inspection.h"
 #include "tests/catch_text.h"
 #include "tests/support/process.h"

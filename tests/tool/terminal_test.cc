@@ -1,4 +1,4 @@
-#include "tool/terminal.h"
+#include "tool/terminal/terminal.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

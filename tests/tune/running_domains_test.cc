@@ -1,5 +1,5 @@
 // Whose disk a file is, and that optimize leaves it alone then.
-#include "tune/running_domains.h"
+#include "libvirt/running_domains.h"
 
 #include <unistd.h>
 
@@ -7,13 +7,13 @@
 #include <filesystem>
 #include <optional>
 
+#include "libvirt/domain.h"
 #include "tests/catch_text.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 #include "tests/tune/libvirt_daemon.h"
-#include "tune/domain.h"
 
 using support::run_ok;
 using support::TempDirectory;

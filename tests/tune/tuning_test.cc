@@ -1,4 +1,4 @@
-#include "tune/tuning.h"
+#include "libvirt/tuning.h"
 
 #include "tests/catch_text.h"
 #include "tests/support/random.h"

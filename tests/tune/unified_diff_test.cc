@@ -1,4 +1,4 @@
-#include "tune/unified_diff.h"
+#include "libvirt/unified_diff.h"
 
 #include "tests/catch_text.h"
 #include "tests/support/process.h"

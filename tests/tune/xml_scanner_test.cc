@@ -1,4 +1,4 @@
-#include "tune/xml_scanner.h"
+#include "libvirt/xml_scanner.h"
 
 #include <sstream>
 

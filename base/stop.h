@@ -1,0 +1,44 @@
+// The end of a pipeline before its time: the first error wins, and all threads get to know.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "base/cancel.h"
+#include "base/result.h"
+
+namespace copy {
+
+class Stop {
+ public:
+  explicit Stop(const Cancel& cancel) : cancel_(cancel) {}
+
+  // Whether to drop everything: somebody failed, or the user has had enough.
+  bool requested() const noexcept {
+    return failed_.load(std::memory_order_relaxed) || cancel_.requested();
+  }
+
+  void fail(qcow2::Error error) {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::move(error);
+    failed_.store(true, std::memory_order_relaxed);
+  }
+
+  // After all threads have ended.
+  qcow2::Result<void> result() {
+    const std::lock_guard lock(mutex_);
+    if (error_) return qcow2::fail(*error_);
+    if (cancel_.requested()) return qcow2::fail(qcow2::Error::cancelled());
+    return {};
+  }
+
+ private:
+  const Cancel& cancel_;
+  std::atomic<bool> failed_{false};
+  std::mutex mutex_;
+  std::optional<qcow2::Error> error_;  // guarded by mutex_
+};
+
+}  // namespace copy

@@ -1,0 +1,178 @@
+#include "copy/pipeline/cluster_worker.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "base/zero_bytes.h"
+
+namespace copy {
+
+using qcow2::Extent;
+using qcow2::ExtentKind;
+using qcow2::Result;
+
+namespace {
+
+// A cluster of zeros compresses to next to nothing: a stream this short is worth decoding, to leave
+// the cluster out.  Deflate, the less dense of the two, gets at most 1032 bytes into one.
+size_t may_be_zeros(uint64_t cluster_size) {
+  return 64 + cluster_size / 512;
+}
+
+std::span<std::byte> cluster_bytes(Chunk& chunk, size_t index, uint64_t cluster_size) {
+  return chunk.bytes.span().subspan(index * cluster_size, cluster_size);
+}
+
+}  // namespace
+
+void prepare(Chunk& chunk, const qcow2::Geometry& geometry) {
+  const qcow2::GuestOffset begin = geometry.start_of(chunk.first);
+  const uint64_t cluster_size = geometry.cluster_size();
+  const auto kind_at = [&](uint64_t offset) -> Chunk::Cluster::Kind& {
+    return chunk.clusters[offset >> geometry.cluster_bits()].kind;
+  };
+  for (const Extent& extent : chunk.extents) {
+    if (extent.kind == ExtentKind::kUnallocated) continue;
+    const uint64_t last = (extent.end() - begin) - 1;
+    for (uint64_t at = extent.guest - begin; at <= last;
+         at = (at / cluster_size + 1) * cluster_size) {
+      Chunk::Cluster::Kind& kind = kind_at(at);
+      if (!extent.reads_as_zero())
+        kind = Chunk::Cluster::Kind::kData;
+      else if (kind == Chunk::Cluster::Kind::kHole)
+        kind = Chunk::Cluster::Kind::kSaidZero;
+    }
+  }
+  const auto clear = [&](uint64_t from, uint64_t to) {
+    while (from < to) {
+      const uint64_t stop = std::min(to, (from / cluster_size + 1) * cluster_size);
+      if (kind_at(from) == Chunk::Cluster::Kind::kData)
+        std::memset(chunk.bytes.data() + from, 0, stop - from);
+      from = stop;
+    }
+  };
+  for (const Extent& extent : chunk.extents)
+    if (extent.reads_as_zero()) clear(extent.guest - begin, extent.end() - begin);
+  // The disk may end inside its last cluster.
+  clear(chunk.end() - begin, chunk.clusters.size() * cluster_size);
+}
+
+ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder)
+    : options_(options),
+      encoder_(std::move(encoder)),
+      // A descriptor counts up to twice a cluster's sectors.
+      stream_(options.compression ? 2 * options.geometry.cluster_size() : 0),
+      scratch_(options.compression ? options.geometry.cluster_size() : 0) {}
+
+Result<ClusterWorker> ClusterWorker::create(const Options& options) {
+  std::optional<qcow2::Encoder> encoder;
+  if (options.compression) {
+    ASSIGN_OR_RETURN(encoder,
+                     qcow2::Encoder::create(*options.compression, options.level, options.window));
+  }
+  return ClusterWorker(options, std::move(encoder));
+}
+
+bool ClusterWorker::can_pass_through(const LocalSource& source, const Extent& extent) const {
+  if (!options_.compression || extent.kind != ExtentKind::kCompressed) return false;
+  // Streams of the source may have any window.
+  if (options_.window == qcow2::DeflateWindow::k4KiB) return false;
+  const auto made = source.disk().layers()[extent.depth]->compression();
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  // Not a cluster that the disk ends in: what its image holds behind that end, of an earlier and
+  // larger disk, would be there again if the copy were made larger.
+  return made && made->type == *options_.compression && made->cluster_size == cluster_size &&
+         options_.geometry.offset_in_cluster(extent.guest.value()) == 0 &&
+         extent.length == cluster_size;
+}
+
+void ClusterWorker::mark_compressed(const Extent& extent, Chunk& chunk) const {
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  const uint64_t at = extent.guest - options_.geometry.start_of(chunk.first);
+  const uint64_t last = (at + extent.length - 1) / cluster_size;
+  for (uint64_t i = at / cluster_size; i <= last; ++i) chunk.clusters[i].was_compressed = true;
+}
+
+// The stream becomes the cluster's, unless it turns out to be zeros, or not to be shorter than
+// plain.
+Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent& extent,
+                                         Chunk& chunk) {
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  const auto where = [&] {
+    return fmt::format("{}: compressed cluster of guest offset {:#x} at {:#x}",
+                       source.disk().layers()[extent.depth]->name(), extent.guest.value(),
+                       extent.host.value());
+  };
+  ASSIGN_OR_RETURN(const size_t got, source.disk().read_stream(extent, stream_.span()));
+  // The file may end inside the last sector: what is missing there reads as zeros.
+  std::memset(stream_.data() + got, 0, extent.compressed_length - got);
+  const auto stream = std::span<const std::byte>(stream_.span()).first(extent.compressed_length);
+  const auto type = *options_.compression;
+  auto length = qcow2::stream_length(type, stream, decoder_, scratch_.span());
+  if (!length) return qcow2::fail(std::move(length).error().with_context(where()));
+
+  const size_t index = (extent.guest - options_.geometry.start_of(chunk.first)) / cluster_size;
+  Cluster& cluster = chunk.clusters[index];
+  if (*length < may_be_zeros(cluster_size) || *length >= cluster_size) {
+    auto decoded = decoder_.decode(type, stream, cluster_bytes(chunk, index, cluster_size));
+    if (!decoded) return qcow2::fail(std::move(decoded).error().with_context(where()));
+    if (*length >= cluster_size) return {};
+    if (qcow2::is_zero(cluster_bytes(chunk, index, cluster_size))) return {};
+  }
+  // Each cluster's streams have its own place in `packed`; encode () moves them together.
+  std::memcpy(chunk.packed.data() + index * cluster_size, stream.data(), *length);
+  cluster.kind = Cluster::Kind::kCompressed;
+  cluster.passed_through = true;
+  cluster.packed_length = static_cast<uint32_t>(*length);
+  return {};
+}
+
+Result<void> ClusterWorker::read(const LocalSource& source, Chunk& chunk) {
+  const qcow2::GuestOffset begin = options_.geometry.start_of(chunk.first);
+  for (const Extent& extent : chunk.extents) {
+    if (extent.reads_as_zero()) continue;
+    if (extent.kind == ExtentKind::kCompressed) mark_compressed(extent, chunk);
+    if (can_pass_through(source, extent)) {
+      auto passed = pass_through(source, extent, chunk);
+      if (passed) continue;
+      if (source.losses() == nullptr) return passed;
+    }
+    RETURN_IF_ERROR(source.disk().read_extent(
+        extent, extent.guest, chunk.bytes.span().subspan(extent.guest - begin, extent.length)));
+  }
+  return {};
+}
+
+void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  uint32_t packed = 0;
+  for (size_t index = 0; index < chunk.clusters.size(); ++index) {
+    Cluster& cluster = chunk.clusters[index];
+    if (cluster.kind == Cluster::Kind::kHole || cluster.kind == Cluster::Kind::kSaidZero) continue;
+    if (stop.requested()) return;
+    std::byte* const to = chunk.packed.data() + packed;
+    if (cluster.kind == Cluster::Kind::kCompressed) {
+      std::memmove(to, chunk.packed.data() + index * cluster_size, cluster.packed_length);
+    } else {
+      const auto bytes = cluster_bytes(chunk, index, cluster_size);
+      if (qcow2::is_zero(bytes)) {
+        cluster.kind = Cluster::Kind::kZero;
+        continue;
+      }
+      if (!encoder_ || (options_.keep_plain && !cluster.was_compressed)) continue;
+      // Streams of the clusters behind this one may stand in `packed` from the next place on: a
+      // stream is shorter than a cluster, so it does not reach them.
+      const size_t length = encoder_->encode(bytes, {to, cluster_size - 1});
+      if (length == 0) continue;
+      cluster.kind = Cluster::Kind::kCompressed;
+      cluster.packed_length = static_cast<uint32_t>(length);
+    }
+    cluster.packed_at = packed;
+    packed += cluster.packed_length;
+  }
+}
+
+}  // namespace copy

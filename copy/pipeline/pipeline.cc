@@ -1,0 +1,204 @@
+#include "copy/pipeline/pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+using Kind = Chunk::Cluster::Kind;
+
+namespace {
+
+constexpr std::chrono::milliseconds kLook{50};
+
+// Threads that are joined on every way out.  An error, or an exception, in one stops them all.
+class Crew {
+ public:
+  Crew(Stop& stop, ChunkFeed& feed) : stop_(stop), feed_(feed) {}
+  Crew(const Crew&) = delete;
+  Crew& operator=(const Crew&) = delete;
+  ~Crew() { join(); }
+
+  void add(std::function<Result<void>()> job) {
+    threads_.emplace_back([this, job = std::move(job)] {
+      Result<void> result;
+      try {
+        result = job();
+      } catch (const std::bad_alloc&) {
+        result = qcow2::fail(Error::system(ENOMEM, "copy"));
+      } catch (const std::exception& exception) {
+        result = qcow2::fail(Error::invalid(exception.what()));
+      }
+      if (result || result.error().kind() == Error::Kind::kCancelled) return;
+      stop_.fail(std::move(result).error());
+      feed_.wake();
+    });
+  }
+
+  void join() {
+    for (std::thread& thread : threads_)
+      if (thread.joinable()) thread.join();
+  }
+
+ private:
+  Stop& stop_;
+  ChunkFeed& feed_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+void Pipeline::Queue::push(Chunk* chunk) {
+  {
+    const std::lock_guard lock(mutex_);
+    chunks_.push_back(chunk);
+  }
+  changed_.notify_one();
+}
+
+void Pipeline::Queue::finish() {
+  {
+    const std::lock_guard lock(mutex_);
+    finished_ = true;
+  }
+  changed_.notify_all();
+}
+
+Chunk* Pipeline::Queue::pop() {
+  std::unique_lock lock(mutex_);
+  while (chunks_.empty()) {
+    if (finished_ || stop_.requested()) return nullptr;
+    changed_.wait_for(lock, kLook);
+  }
+  Chunk* const chunk = chunks_.front();
+  chunks_.pop_front();
+  return chunk;
+}
+
+Pipeline::Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop,
+                   const Options& options)
+    : size_(source.size() == Source::kUnknownSize ? Progress::kUnknown : source.size()),
+      options_(options),
+      feed_(source,
+            {options.worker.geometry, options.chunk_size, options.chunks,
+             options.worker.compression.has_value(), options.explicit_zeros, options.limit},
+            stop),
+      sink_(sink),
+      placer_(sink),
+      stop_(stop),
+      progress_(progress) {}
+
+void Pipeline::account(const Chunk& chunk) {
+  uint64_t data = 0;
+  uint64_t compressed = 0;
+  uint64_t passed = 0;
+  uint64_t zero = 0;
+  for (const Chunk::Cluster& cluster : chunk.clusters) {
+    data += cluster.kind == Kind::kData;
+    compressed += cluster.kind == Kind::kCompressed;
+    passed += cluster.passed_through;
+    zero += cluster.kind == Kind::kZero;
+  }
+  counts_.data += data;
+  counts_.compressed += compressed;
+  counts_.passed_through += passed;
+  counts_.found_zero += zero;
+  const uint64_t bytes = chunk.end() - chunk.begin();
+  const uint64_t skipped = feed_.skipped();
+  const std::lock_guard lock(progress_mutex_);
+  copied_ += bytes;
+  // What is passed over is known before the chunks in front of it are done, and a chunk may take a
+  // little of it back: as told, progress never falls.
+  last_update_ = std::max(last_update_, std::min(size_, copied_ + skipped));
+  progress_.update(last_update_, size_);
+}
+
+Result<void> Pipeline::finish(ClusterWorker& worker, Chunk* chunk) {
+  worker.encode(*chunk, stop_);
+  if (stop_.requested()) return {};
+  ASSIGN_OR_RETURN(const auto placed, placer_.complete(chunk));
+  for (Chunk* const it : placed) {
+    RETURN_IF_ERROR(sink_.write(*it));
+    account(*it);
+    feed_.recycle(it);
+  }
+  return {};
+}
+
+Result<void> Pipeline::work_on_local(const LocalSource& source) {
+  ASSIGN_OR_RETURN(ClusterWorker worker, ClusterWorker::create(options_.worker));
+  while (true) {
+    ASSIGN_OR_RETURN(Chunk* const chunk, feed_.next(ChunkFeed::Wait::kYes));
+    if (!chunk) return {};
+    prepare(*chunk, options_.worker.geometry);
+    RETURN_IF_ERROR(worker.read(source, *chunk));
+    RETURN_IF_ERROR(finish(worker, chunk));
+  }
+}
+
+Result<void> Pipeline::work_on_queue(Queue& queue) {
+  ASSIGN_OR_RETURN(ClusterWorker worker, ClusterWorker::create(options_.worker));
+  while (Chunk* const chunk = queue.pop()) RETURN_IF_ERROR(finish(worker, chunk));
+  return {};
+}
+
+Result<void> Pipeline::read_stream(StreamSource& source, Queue& queue) {
+  for (bool more = true; more;) {
+    ASSIGN_OR_RETURN(Chunk* const chunk, feed_.next(ChunkFeed::Wait::kYes));
+    if (!chunk) return {};
+    prepare(*chunk, options_.worker.geometry);
+    ASSIGN_OR_RETURN(more, source.fill(*chunk, options_.worker.geometry));
+    if (chunk->clusters.empty())
+      feed_.recycle(chunk);
+    else
+      queue.push(chunk);
+  }
+  return {};
+}
+
+Result<void> Pipeline::run(StreamSource& source) {
+  Queue queue(stop_);
+  {
+    Crew workers(stop_, feed_);
+    for (unsigned i = 0; i < options_.threads; ++i)
+      workers.add([&] { return work_on_queue(queue); });
+    {
+      Crew reader(stop_, feed_);
+      reader.add([&] { return read_stream(source, queue); });
+    }
+    queue.finish();
+  }
+  return stop_.result();
+}
+
+Result<void> Pipeline::run(const LocalSource& source) {
+  {
+    Crew crew(stop_, feed_);
+    for (unsigned i = 0; i < options_.threads; ++i) crew.add([&] { return work_on_local(source); });
+  }
+  return stop_.result();
+}
+
+Result<void> Pipeline::run(NbdSource& source) {
+  Queue queue(stop_);
+  {
+    Crew workers(stop_, feed_);
+    for (unsigned i = 0; i < options_.threads; ++i)
+      workers.add([&] { return work_on_queue(queue); });
+    {
+      Crew fetchers(stop_, feed_);
+      for (size_t i = 0; i < source.connections(); ++i)
+        fetchers.add([&, i] { return source.fetch(i, feed_, options_.worker.geometry, queue); });
+    }
+    queue.finish();
+  }
+  return stop_.result();
+}
+
+}  // namespace copy

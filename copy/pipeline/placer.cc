@@ -1,0 +1,19 @@
+#include "copy/pipeline/placer.h"
+
+namespace copy {
+
+using qcow2::Result;
+
+Result<std::vector<Chunk*>> Placer::complete(Chunk* chunk) {
+  std::vector<Chunk*> placed;
+  const std::lock_guard lock(mutex_);
+  early_.emplace(chunk->sequence, chunk);
+  for (auto it = early_.begin(); it != early_.end() && it->first == next_;
+       it = early_.erase(it), ++next_) {
+    RETURN_IF_ERROR(sink_.place(*it->second));
+    placed.push_back(it->second);
+  }
+  return placed;
+}
+
+}  // namespace copy

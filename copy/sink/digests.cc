@@ -1,0 +1,111 @@
+#include "copy/sink/digests.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/zero_bytes.h"
+
+namespace copy {
+
+using qcow2::GuestOffset;
+
+namespace {
+
+constexpr uint64_t kLargestPiece = 64 << 10;
+constexpr uint64_t kSmallestRegion = 1 << 20;
+constexpr uint64_t kRegionOfUnknown = 64 << 20;
+constexpr uint64_t kMostRegions = 1 << 18;
+
+uint64_t divide_up(uint64_t size, uint64_t by) {
+  return size / by + (size % by != 0);
+}
+
+uint64_t region_size_for(uint64_t size) {
+  if (size == Digests::kUnknown) return kRegionOfUnknown;
+  return std::bit_ceil(std::max(divide_up(size, kMostRegions), kSmallestRegion));
+}
+
+// Of a piece at a place: the same bytes elsewhere have another.
+XXH128_hash_t digest_at(uint64_t at, XXH128_hash_t content) {
+  const uint64_t mixed[] = {content.low64, content.high64, at};
+  return XXH3_128bits(mixed, sizeof mixed);
+}
+
+// The disk may end inside a piece, and nobody may have known when it was added: zeros follow.
+XXH128_hash_t content_of(std::span<const std::byte> piece, uint64_t piece_size) {
+  if (piece.size() == piece_size) return XXH3_128bits(piece.data(), piece.size());
+  std::vector<std::byte> whole(piece_size);
+  std::copy(piece.begin(), piece.end(), whole.begin());
+  return XXH3_128bits(whole.data(), whole.size());
+}
+
+}  // namespace
+
+Digests::Digests(uint64_t size, uint64_t granule, Zeros zeros)
+    : Digests(size, std::min(granule, kLargestPiece), region_size_for(size), zeros) {}
+
+Digests::Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, Zeros zeros)
+    : size_(size),
+      piece_size_(piece_size),
+      region_size_(region_size),
+      zeros_(zeros),
+      regions_(std::min(divide_up(size, region_size), kMostRegions)) {}
+
+template <typename SumOf>
+void Digests::add_pieces(GuestOffset at, uint64_t length, SumOf sum_of) {
+  if (at.value() >= size_) return;
+  const uint64_t end = at.value() + std::min(length, size_ - at.value());
+  uint64_t begin = at.value();
+  while (begin < end) {
+    Region& region = regions_[std::min(begin / region_size_, regions_.size() - 1)];
+    const uint64_t region_end = std::min(end, begin + (region_size_ - begin % region_size_));
+    Sum sum;
+    for (; begin < region_end; begin += std::min(piece_size_, region_end - begin)) {
+      const Sum piece = sum_of(begin, std::min(piece_size_, region_end - begin));
+      sum.low += piece.low;
+      sum.high += piece.high;
+    }
+    // Nobody looks before all have added, which the ends of their threads tell of.
+    region.low.fetch_add(sum.low, std::memory_order_relaxed);
+    region.high.fetch_add(sum.high, std::memory_order_relaxed);
+  }
+}
+
+void Digests::add(GuestOffset at, std::span<const std::byte> bytes) {
+  add_pieces(at, bytes.size(), [&](uint64_t begin, uint64_t length) -> Sum {
+    const auto piece = bytes.subspan(begin - at.value(), length);
+    if (zeros_ == Zeros::kImplied && qcow2::is_zero(piece)) return {};
+    const XXH128_hash_t digest = digest_at(begin, content_of(piece, piece_size_));
+    return {digest.low64, digest.high64};
+  });
+}
+
+void Digests::add_zeros(GuestOffset at, uint64_t length) {
+  if (zeros_ == Zeros::kImplied) return;
+  const XXH128_hash_t zeros = content_of({}, piece_size_);
+  add_pieces(at, length, [&](uint64_t begin, uint64_t) -> Sum {
+    const XXH128_hash_t digest = digest_at(begin, zeros);
+    return {digest.low64, digest.high64};
+  });
+}
+
+std::vector<Digests::Range> Digests::differences(const Digests& other) const {
+  std::vector<Range> ranges;
+  for (size_t i = 0; i < regions_.size() && i * region_size_ < size_; ++i) {
+    const Region& mine = regions_[i];
+    const Region& others = other.regions_[i];
+    if (mine.low == others.low && mine.high == others.high) continue;
+    const GuestOffset begin(i * region_size_);
+    const bool last = i + 1 == regions_.size();
+    const GuestOffset end(last ? size_ : std::min(size_, begin.value() + region_size_));
+    if (!ranges.empty() && ranges.back().end == begin)
+      ranges.back().end = end;
+    else
+      ranges.push_back({begin, end});
+  }
+  return ranges;
+}
+
+}  // namespace copy

@@ -1,0 +1,99 @@
+// Files and block devices as destinations.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "copy/sink/destination.h"
+#include "copy/sink/image_options.h"
+#include "copy/sink/qcow2_sink.h"
+#include "copy/sink/raw_sink.h"
+#include "storage/file_storage.h"
+#include "storage/output_file.h"
+
+namespace copy {
+
+// Either of the two that can be written to: a fresh file, which has no name until it is whole, or a
+// block device, which is there.
+class OutputTarget {
+ public:
+  static qcow2::Result<OutputTarget> open(const std::string& path, bool overwrite);
+
+  qcow2::Storage& storage() const;
+  // nullptr: a block device.
+  qcow2::OutputFile* file() const { return file_.get(); }
+  // nullptr: a file.
+  qcow2::FileStorage* device() const { return device_.get(); }
+
+  // Reserves room for `length` bytes, or writes zeros to what nobody has written.
+  qcow2::Result<void> preallocate(Preallocation how, uint64_t length);
+  qcow2::Result<void> flush();
+  qcow2::Result<void> complete();
+  qcow2::Result<std::optional<FileSize>> measure() const;
+  qcow2::Result<qcow2::Descriptor> share() const;
+
+ private:
+  std::unique_ptr<qcow2::OutputFile> file_;
+  std::shared_ptr<qcow2::FileStorage> device_;
+};
+
+// A QCOW2 image, with its external data file if it has one.
+class Qcow2Destination final : public Destination {
+ public:
+  static qcow2::Result<std::unique_ptr<Qcow2Destination>> create(const std::string& path,
+                                                                 bool overwrite,
+                                                                 const qcow2::BuildOptions& build,
+                                                                 Preallocation preallocation);
+
+  Sink& sink() override { return *sink_; }
+  qcow2::Result<void> set_size(uint64_t size) override;
+  qcow2::Result<void> write_out() override;
+  std::optional<std::string> path_to_read() const override;
+  qcow2::Result<void> complete() override;
+  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
+  qcow2::Result<std::optional<FileSize>> measure() override;
+
+  const OutputTarget& target() const { return target_; }
+
+ private:
+  Qcow2Destination(OutputTarget target, const qcow2::BuildOptions& build,
+                   Preallocation preallocation)
+      : target_(std::move(target)), build_(build), preallocation_(preallocation) {}
+
+  OutputTarget target_;
+  std::optional<OutputTarget> data_;
+  qcow2::BuildOptions build_;
+  const Preallocation preallocation_;
+  std::unique_ptr<Qcow2Sink> sink_;
+};
+
+class RawDestination final : public Destination {
+ public:
+  // `geometry`: in what clusters zeros are looked for.  `zeroed`: a device that reads as zeros.
+  static qcow2::Result<std::unique_ptr<RawDestination>> create(const std::string& path,
+                                                               bool overwrite, uint64_t size,
+                                                               const qcow2::Geometry& geometry,
+                                                               Preallocation preallocation,
+                                                               bool zeroed);
+
+  Sink& sink() override { return *sink_; }
+  qcow2::Result<void> set_size(uint64_t size) override;
+  qcow2::Result<void> write_out() override;
+  std::optional<std::string> path_to_read() const override;
+  qcow2::Result<void> complete() override { return target_.complete(); }
+  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
+  qcow2::Result<std::optional<FileSize>> measure() override { return target_.measure(); }
+
+  const OutputTarget& target() const { return target_; }
+
+ private:
+  RawDestination(OutputTarget target, uint64_t size, Preallocation preallocation)
+      : target_(std::move(target)), size_(size), preallocation_(preallocation) {}
+
+  OutputTarget target_;
+  uint64_t size_;
+  const Preallocation preallocation_;
+  std::unique_ptr<RawSink> sink_;
+};
+
+}  // namespace copy

@@ -1,0 +1,304 @@
+#include "copy/sink/nbd_sink.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+
+#include "base/aligned_buffer.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::GuestOffset;
+using qcow2::Result;
+using Kind = Chunk::Cluster::Kind;
+
+namespace {
+
+constexpr std::chrono::milliseconds kLook{50};
+
+uint64_t round_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+unsigned cluster_bits(uint64_t granularity, uint64_t minimum) {
+  return static_cast<unsigned>(std::countr_zero(std::max(granularity, minimum)));
+}
+
+uint64_t digest(const std::byte* bytes, uint64_t length) {
+  return XXH3_64bits(bytes, length);
+}
+
+}  // namespace
+
+// A lane, for as long as one chunk takes.
+class NbdSink::Lease {
+ public:
+  Lease(NbdSink& sink, Lane* lane) : sink_(sink), lane_(lane) {}
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  ~Lease() { sink_.give_back(lane_, good_); }
+
+  // The end of the work on the lane: after an error nobody uses it again.
+  Result<void> end(Result<void> result) {
+    good_ = result.has_value();
+    if (good_ || !lane_->line->given_up()) return result;
+    return qcow2::fail(Error::protocol(
+        result.error().errnum(),
+        result.error().message() + ": the copy there is not whole: start it again"));
+  }
+
+ private:
+  NbdSink& sink_;
+  Lane* const lane_;
+  bool good_ = false;
+};
+
+NbdSink::NbdSink(std::string name, const Options& options, const NbdLimits& limits, uint64_t size,
+                 const Stop& stop)
+    : name_(std::move(name)),
+      options_(options),
+      limits_(limits),
+      size_(size),
+      stop_(stop),
+      geometry_(cluster_bits(options.granularity, limits.minimum), false),
+      writer_(limits, {options.tuning, false}),
+      zeroed_(options.destination_is_zero) {}
+
+Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Options& options,
+                                               uint64_t size, const Stop& stop) {
+  ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
+  const std::string context = LIBNBD_CONTEXT_BASE_ALLOCATION;
+  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const NbdLimits limits = first->limits();
+  if (limits.read_only)
+    return qcow2::fail(Error::protocol(
+        EROFS,
+        fmt::format("{}: the server lets nobody write: it was started read-only", target.name())));
+  if (limits.size < size)
+    return qcow2::fail(Error::protocol(
+        ENOSPC, fmt::format("{}: the disk there has {} bytes: too small for {} bytes",
+                            target.name(), limits.size, size)));
+  std::unique_ptr<NbdSink> sink(new NbdSink(target.name(), options, limits, size, stop));
+  if (!sink->zeroed_ && !options.update) RETURN_IF_ERROR(sink->zero_all(*first));
+  const auto add = [&](std::unique_ptr<NbdLine> line) {
+    sink->lanes_.push_back(
+        std::make_unique<Lane>(Lane{std::move(line), NbdStatus(context, limits.minimum)}));
+    Lane* const lane = sink->lanes_.back().get();
+    lane->line->set_check([it = sink.get(), lane](NbdLine&) { return it->look_again(*lane); });
+    sink->free_.push_back(lane);
+  };
+  add(std::move(first));
+  for (unsigned i = 1; limits.multi_conn && i < options.tuning.connections; ++i) {
+    ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {context}, options.tuning, stop));
+    add(std::move(next));
+  }
+  return sink;
+}
+
+// If all of the disk reads as zeros, or can be made to in no time, no gap needs to be looked at.
+Result<void> NbdSink::zero_all(NbdLine& line) {
+  const uint64_t end = std::min(round_up(size_, limits_.minimum), limits_.size);
+  NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
+  std::vector<NbdStatus::Stretch> stretches;
+  uint64_t at = 0;
+  for (bool zero = true; zero && at < end;) {
+    stretches.clear();
+    RETURN_IF_ERROR(status.ask(line, at, end - at, stretches));
+    for (const NbdStatus::Stretch& it : stretches) {
+      zero = zero && it.known && (it.flags & kStatusZero) != 0;
+      if (zero) at = it.at + it.length;
+    }
+  }
+  zeroed_ = at == end;
+  if (!zeroed_) {
+    ASSIGN_OR_RETURN(zeroed_, writer_.zero_fast(line, end));
+  }
+  // From here on that can be counted on.
+  if (!zeroed_ || !limits_.can_flush) return {};
+  return line.connection().flush_now();
+}
+
+Result<void> NbdSink::place(Chunk& chunk) {
+  chunk.gap = end_;
+  end_ = chunk.end();
+  return {};
+}
+
+void NbdSink::add_zeros(std::vector<Piece>& pieces, uint64_t begin, uint64_t end) const {
+  if (zeroed_ || begin >= end) return;
+  if (!pieces.empty() && !pieces.back().bytes && pieces.back().at + pieces.back().length == begin)
+    pieces.back().length += end - begin;
+  else
+    pieces.push_back({begin, end - begin, nullptr});
+}
+
+Result<void> NbdSink::write(const Chunk& chunk) {
+  std::vector<Piece> pieces;
+  const uint64_t cluster_size = geometry_.cluster_size();
+  const uint64_t start = chunk.begin().value();
+  // A last block that the disk does not fill is written whole: behind the disk's end there are
+  // zeros in the chunk, as there should be.
+  const uint64_t end = std::min(round_up(chunk.end().value(), limits_.minimum), limits_.size);
+  if (!options_.update) add_zeros(pieces, chunk.gap.value(), start);
+  for (size_t i = 0; i < chunk.clusters.size(); ++i) {
+    const uint64_t at = start + i * cluster_size;
+    const uint64_t stop = std::min(at + cluster_size, end);
+    const Kind kind = chunk.clusters[i].kind;
+    if (kind == Kind::kCompressed)
+      return qcow2::fail(Error::invalid(name_ + ": compressed clusters cannot be written here"));
+    if (kind == Kind::kHole && options_.update) continue;
+    if (kind != Kind::kData) {
+      add_zeros(pieces, at, stop);
+      continue;
+    }
+    if (i > 0 && chunk.clusters[i - 1].kind == Kind::kData)
+      pieces.back().length += stop - at;
+    else
+      pieces.push_back({at, stop - at, chunk.bytes.data() + i * cluster_size});
+  }
+  return send(pieces);
+}
+
+Result<void> NbdSink::finish() {
+  std::vector<Piece> pieces;
+  if (!options_.update)
+    add_zeros(pieces, end_.value(), std::min(round_up(size_, limits_.minimum), limits_.size));
+  RETURN_IF_ERROR(send(pieces));
+  if (!limits_.can_flush) return {};
+  ASSIGN_OR_RETURN(Lane* const lane, lease());
+  Lease lease(*this, lane);
+  return lease.end(flush(*lane));
+}
+
+Result<NbdSink::Lane*> NbdSink::lease() {
+  std::unique_lock lock(mutex_);
+  while (free_.empty() || failed_) {
+    if (failed_ || stop_.requested()) return qcow2::fail(Error::cancelled());
+    given_back_.wait_for(lock, kLook);
+  }
+  Lane* const lane = free_.back();
+  free_.pop_back();
+  return lane;
+}
+
+void NbdSink::give_back(Lane* lane, bool good) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (good) free_.push_back(lane);
+    failed_ |= !good;
+  }
+  given_back_.notify_one();
+}
+
+// Where zeros would have to be written: leaves out what reads as zeros already.
+Result<std::vector<NbdWriter::Piece>> NbdSink::without_known_zeros(
+    Lane& lane, const std::vector<Piece>& pieces) {
+  std::vector<Piece> left;
+  std::vector<NbdStatus::Stretch> stretches;
+  for (const Piece& piece : pieces) {
+    if (piece.bytes) {
+      left.push_back(piece);
+      continue;
+    }
+    const uint64_t end = piece.at + piece.length;
+    for (uint64_t at = piece.at; at < end;) {
+      stretches.clear();
+      RETURN_IF_ERROR(lane.status.ask(*lane.line, at, end - at, stretches));
+      for (const NbdStatus::Stretch& it : stretches) {
+        at = it.at + it.length;
+        if (it.known && (it.flags & kStatusZero) != 0) continue;
+        const uint64_t from = it.at / limits_.minimum * limits_.minimum;
+        left.push_back({from, std::min(round_up(at, limits_.minimum), end) - from, nullptr});
+      }
+    }
+  }
+  return left;
+}
+
+Result<void> NbdSink::send(const std::vector<Piece>& pieces) {
+  if (pieces.empty()) return {};
+  ASSIGN_OR_RETURN(Lane* const lane, lease());
+  Lease lease(*this, lane);
+  return lease.end(send_on(*lane, pieces));
+}
+
+Result<void> NbdSink::send_on(Lane& lane, const std::vector<Piece>& pieces) {
+  std::vector<Unflushed::Record> records;
+  if (!limits_.can_flush)
+    wrote_ = true;
+  else if (options_.tuning.retries > 0)
+    for (const Piece& piece : pieces)
+      records.push_back({piece.at, piece.length, !piece.bytes,
+                         piece.bytes ? digest(piece.bytes, piece.length) : 0});
+  while (true) {
+    const uint64_t epoch = unflushed_.epoch();
+    if (writer_.can_zero()) {
+      RETURN_IF_ERROR(writer_.send(*lane.line, pieces));
+    } else {
+      ASSIGN_OR_RETURN(const auto needed, without_known_zeros(lane, pieces));
+      RETURN_IF_ERROR(writer_.send(*lane.line, needed));
+    }
+    if (unflushed_.add(epoch, records)) break;
+  }
+  if (limits_.can_flush && unflushed_.claim_flush()) return flush(lane);
+  return {};
+}
+
+Result<void> NbdSink::flush(Lane& lane) {
+  NbdLine& line = *lane.line;
+  while (true) {
+    unflushed_.flushing();
+    auto done = line.connection().flush_now();
+    if (done) {
+      line.answered();
+      unflushed_.flushed();
+      return {};
+    }
+    if (!line.is_loss(done.error())) return done;
+    RETURN_IF_ERROR(line.restore(std::move(done).error()));
+  }
+}
+
+// A connection was made anew, perhaps to a server that has lost what was not flushed.
+Result<void> NbdSink::look_again(Lane& lane) {
+  const std::vector<Unflushed::Record> records = unflushed_.begin_epoch();
+  const auto lost = [&](uint64_t at) {
+    return qcow2::fail(Error::protocol(
+        EIO, fmt::format("{}: the server has lost what had been written at {:#x}", name_, at)));
+  };
+  if (!limits_.can_flush && wrote_)
+    return qcow2::fail(Error::protocol(
+        EIO, name_ + ": the connection was lost, and the server cannot say what it has kept"));
+  NbdLine& line = *lane.line;
+  std::vector<Piece> zeros;
+  qcow2::AlignedBuffer bytes;
+  const uint64_t most = limits_.request(options_.tuning.request_size);
+  for (const Unflushed::Record& record : records) {
+    if (record.zero) {
+      zeros.push_back({record.at, record.length, nullptr});
+      continue;
+    }
+    if (bytes.size() < record.length) bytes = qcow2::AlignedBuffer(record.length);
+    for (uint64_t done = 0; done < record.length;) {
+      const uint64_t length = std::min(record.length - done, most);
+      auto read = line.connection().read_now({bytes.data() + done, length}, record.at + done);
+      if (!read) {
+        if (line.is_loss(read.error())) return line.restore(std::move(read).error());
+        return read;
+      }
+      done += length;
+    }
+    if (digest(bytes.data(), record.length) != record.digest) return lost(record.at);
+  }
+  if (!writer_.can_zero()) {
+    ASSIGN_OR_RETURN(zeros, without_known_zeros(lane, zeros));
+  }
+  return writer_.send(line, zeros);
+}
+
+}  // namespace copy

@@ -1,0 +1,21 @@
+// A destination that forgets everything: to measure how fast a source is read.
+#pragma once
+
+#include "copy/pipeline/sink.h"
+
+namespace copy {
+
+class NullSink final : public Sink {
+ public:
+  explicit NullSink(const qcow2::Geometry& geometry) : geometry_(geometry) {}
+
+  const qcow2::Geometry& geometry() const override { return geometry_; }
+  qcow2::Result<void> place(Chunk& /*chunk*/) override { return {}; }
+  qcow2::Result<void> write(const Chunk& /*chunk*/) override { return {}; }
+  qcow2::Result<void> finish() override { return {}; }
+
+ private:
+  const qcow2::Geometry geometry_;
+};
+
+}  // namespace copy

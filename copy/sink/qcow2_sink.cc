@@ -1,0 +1,102 @@
+#include "copy/sink/qcow2_sink.h"
+
+#include <sys/uio.h>
+
+#include <vector>
+
+namespace copy {
+
+using qcow2::Result;
+using Kind = Chunk::Cluster::Kind;
+
+Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2::Storage* data,
+                                                     const Options& options) {
+  ASSIGN_OR_RETURN(
+      auto builder,
+      with_context(qcow2::Builder::create(out, options.build, options.gaps), out.name()));
+  return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(data ? *data : out, std::move(builder), options));
+}
+
+Result<void> Qcow2Sink::preallocate(qcow2::ClusterIndex first, qcow2::ClusterIndex end) {
+  if (options_.dry) return builder_->skip_preallocated(first, end - first);
+  while (first < end) {
+    ASSIGN_OR_RETURN(const auto placed, builder_->place_preallocated(first, end - first));
+    first += placed.clusters;
+  }
+  return {};
+}
+
+Result<void> Qcow2Sink::place(Chunk& chunk) {
+  if (options_.preallocate) RETURN_IF_ERROR(preallocate(end_, chunk.first));
+  const bool hides_backing = !options_.build.backing_file.empty();
+  const uint64_t cluster_size = geometry().cluster_size();
+  auto& clusters = chunk.clusters;
+  for (size_t i = 0; i < clusters.size();) {
+    const qcow2::ClusterIndex first = chunk.first + i;
+    const Kind kind = clusters[i].kind;
+    size_t run = 1;
+    while (i + run < clusters.size() && clusters[i + run].kind == kind) ++run;
+    if (kind == Kind::kCompressed) {
+      run = 1;
+      ASSIGN_OR_RETURN(clusters[i].host,
+                       builder_->place_compressed(first, clusters[i].packed_length));
+    } else if (kind == Kind::kData) {
+      ASSIGN_OR_RETURN(const auto placed, builder_->place_data(first, run));
+      run = placed.clusters;
+      for (uint64_t k = 0; k < run; ++k) clusters[i + k].host = placed.host + k * cluster_size;
+    } else if (hides_backing && kind != Kind::kHole) {
+      RETURN_IF_ERROR(builder_->place_zero(first, run));
+    } else if (options_.preallocate) {
+      RETURN_IF_ERROR(preallocate(first, first + run));
+    }
+    i += run;
+  }
+  end_ = chunk.first + clusters.size();
+  return {};
+}
+
+// One write for what lies in a row in the file, though zeros were taken out between the pieces.
+Result<void> Qcow2Sink::write(const Chunk& chunk) {
+  const uint64_t cluster_size = geometry().cluster_size();
+  std::vector<iovec> pieces;
+  qcow2::HostOffset begin;
+  qcow2::HostOffset end;
+  const auto flush = [&]() -> Result<void> {
+    if (pieces.empty()) return {};
+    auto written = data_.write_vector(begin, pieces);
+    pieces.clear();
+    return written;
+  };
+  for (size_t i = 0; i < chunk.clusters.size(); ++i) {
+    const Chunk::Cluster& cluster = chunk.clusters[i];
+    const bool plain = cluster.kind == Kind::kData;
+    if (!plain && cluster.kind != Kind::kCompressed) continue;
+    const std::byte* const from =
+        plain ? chunk.bytes.data() + i * cluster_size : chunk.packed.data() + cluster.packed_at;
+    const uint64_t length = plain ? cluster_size : cluster.packed_length;
+    if (pieces.empty() || cluster.host != end) {
+      RETURN_IF_ERROR(flush());
+      begin = cluster.host;
+    }
+    end = cluster.host + length;
+    if (!pieces.empty() &&
+        static_cast<const std::byte*>(pieces.back().iov_base) + pieces.back().iov_len == from)
+      pieces.back().iov_len += length;
+    else
+      pieces.push_back({const_cast<std::byte*>(from), length});
+  }
+  return flush();
+}
+
+Result<void> Qcow2Sink::shrink_to(uint64_t size) {
+  size_ = size;
+  return builder_->shrink_to(size);
+}
+
+Result<void> Qcow2Sink::finish() {
+  if (options_.preallocate)
+    RETURN_IF_ERROR(preallocate(end_, qcow2::ClusterIndex(geometry().clusters_for(size_))));
+  return builder_->finish();
+}
+
+}  // namespace copy

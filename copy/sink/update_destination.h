@@ -1,0 +1,35 @@
+// An image that is there, and is brought up to date: what the source has changed is written into
+// it, all else stays.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "copy/sink/destination.h"
+#include "qcow2/read/chain.h"
+#include "qcow2/write/disk_writer.h"
+
+namespace copy {
+
+class UpdateDestination final : public Destination {
+ public:
+  // Of a QCOW2 image with a disk of `size` bytes, which nobody else uses.
+  static qcow2::Result<std::unique_ptr<UpdateDestination>> open(const std::string& path,
+                                                                uint64_t size);
+
+  Sink& sink() override { return *sink_; }
+  qcow2::Result<void> set_size(uint64_t /*size*/) override { return {}; }
+  qcow2::Result<void> write_out() override { return writer_->close(); }
+  qcow2::Result<void> complete() override { return {}; }
+  qcow2::Result<std::optional<FileSize>> measure() override;
+
+ private:
+  class UpdateSink;
+  explicit UpdateDestination(qcow2::Chain chain) : chain_(std::move(chain)) {}
+
+  qcow2::Chain chain_;
+  std::unique_ptr<qcow2::DiskWriter> writer_;
+  std::unique_ptr<Sink> sink_;
+};
+
+}  // namespace copy

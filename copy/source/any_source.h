@@ -1,0 +1,55 @@
+// The source that a name means, of whatever kind.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/stop.h"
+#include "copy/pipeline/pipeline.h"
+#include "copy/source/local_source.h"
+#include "copy/source/nbd_source.h"
+#include "copy/source/stream_source.h"
+#include "nbd/target.h"
+#include "qcow2/read/chain.h"
+
+namespace copy {
+
+class AnySource {
+ public:
+  struct Options {
+    std::string name;  // a path, an NBD URI, or "-"; unless there is a command
+    std::vector<std::string> command;
+    std::optional<qcow2::Format> format;
+    std::string snapshot;
+    bool force_share = false;
+    qcow2::Trust trust;    // of a file
+    bool salvage = false;  // see LocalSource; an error where it is none
+    NbdSource::Options nbd;
+  };
+
+  // `stop` outlives the source.
+  static qcow2::Result<AnySource> open(const Options& options, const Stop& stop);
+
+  Source& get() const;
+  // nullptr where it is of another kind.
+  LocalSource* local() const { return local_.get(); }
+  NbdSource* nbd() const { return nbd_.get(); }
+  StreamSource* stream() const { return stream_.get(); }
+
+  // See LocalSource and NbdSource.  Does nothing for a stream.
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) const;
+
+  qcow2::Result<void> run(Pipeline& pipeline) const;
+
+ private:
+  std::unique_ptr<LocalSource> local_;  // one of the three is set
+  std::unique_ptr<NbdSource> nbd_;
+  std::unique_ptr<StreamSource> stream_;
+};
+
+// What a name means when it is a server's.  Nothing: it is a path.
+qcow2::Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
+                                                   const std::vector<std::string>& command);
+
+}  // namespace copy

@@ -1,0 +1,25 @@
+#include "copy/source/free_space.h"
+
+#include <utility>
+#include <vector>
+
+#include "copy/source/source_view.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+Result<FreeSpace> find_free_space(const AnySource& source) {
+  if (source.stream())
+    return qcow2::fail(Error::invalid(source.get().name() +
+                                      ": a pipe cannot be searched for free space: give the path "
+                                      "of the image"));
+  FreeSpace found;
+  found.inspection = guest::inspect({std::make_shared<SourceView>(source.get(), 0)});
+  found.ranges = std::make_shared<const guest::Ranges>(found.inspection.free_on(0));
+  ASSIGN_OR_RETURN(found.stored, data_within(source.get(), *found.ranges));
+  return found;
+}
+
+}  // namespace copy

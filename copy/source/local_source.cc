@@ -1,0 +1,96 @@
+#include "copy/source/local_source.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/retry.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// Extents that one look at the map gives at most: what is planned ahead must not grow with the
+// image.
+constexpr size_t kExtentsAtOnce = 4096;
+constexpr uint64_t kCacheSize = 8 << 20;  // bytes
+
+}  // namespace
+
+Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
+                                                       const Options& options) {
+  qcow2::OpenOptions how;
+  how.format = options.format;
+  how.force_share = options.force_share;
+  how.force_share_option = "--force-share";
+  how.trust = options.trust;
+  // The map is gone through once, from the beginning to the end.
+  how.cache_size = kCacheSize;
+  if (options.salvage) how.losses = std::make_shared<qcow2::Losses>();
+  ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
+  if (chain.image())
+    chain.image()->cache()->raise_limit(chain.disk().layers().size() *
+                                        qcow2::TableCache::kLookUpSize);
+  qcow2::Disk disk = chain.disk();
+  if (!options.snapshot.empty()) {
+    ASSIGN_OR_RETURN(disk, chain.snapshot(options.snapshot));
+  }
+  std::unique_ptr<LocalSource> source(new LocalSource(path, std::move(chain), std::move(disk)));
+  source->losses_ = how.losses;
+  return source;
+}
+
+Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
+  struct stat wanted {};
+  if (qcow2::retry(::stat, base.c_str(), &wanted) != 0)
+    return qcow2::fail(Error::system(errno, base));
+  const auto& layers = disk_.layers();
+  for (size_t i = 1; i < layers.size(); ++i) {
+    struct stat status {};
+    if (qcow2::retry(::stat, layers[i]->name().c_str(), &status) != 0) continue;
+    if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
+    qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
+    overlay_.emplace(disk_, std::move(above), unit);
+    kept_ = S_ISBLK(wanted.st_mode) ? qcow2::FileStorage::Identity{wanted.st_rdev, 0}
+                                    : qcow2::FileStorage::Identity{wanted.st_dev, wanted.st_ino};
+    return std::string(layers[i]->format());
+  }
+  return qcow2::fail(Error::invalid(
+      fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "
+                  "can be copied",
+                  base, name_)));
+}
+
+std::vector<std::shared_ptr<qcow2::FileStorage>> LocalSource::replaced_files() const {
+  const auto& files = chain_.files();
+  // From the top down, so that what is behind the one that is kept stands behind it.
+  const auto kept = std::find_if(files.begin(), files.end(), [&](const auto& file) {
+    return kept_ && file->identity() == *kept_;
+  });
+  return {files.begin(), kept};
+}
+
+std::optional<uint64_t> LocalSource::cluster_size() const {
+  if (!chain_.image()) return std::nullopt;
+  return chain_.image()->geometry().cluster_size();
+}
+
+Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
+                              std::vector<qcow2::Extent>& out) {
+  const size_t first = out.size();
+  if (overlay_) {
+    RETURN_IF_ERROR(overlay_->map(at, length, out));
+  } else {
+    RETURN_IF_ERROR(disk_.map(at, length, out, kExtentsAtOnce));
+  }
+  RETURN_IF_ERROR(holes_.split(disk_, out, first, first + 2 * kExtentsAtOnce));
+  unused_.split(out, first, first + 4 * kExtentsAtOnce);
+  return {};
+}
+
+}  // namespace copy

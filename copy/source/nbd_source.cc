@@ -1,0 +1,245 @@
+#include "copy/source/nbd_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <deque>
+#include <list>
+
+#include "copy/pipeline/cluster_worker.h"
+#include "nbd/limits.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Extent;
+using qcow2::ExtentKind;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+// Extents that one look at the map gives at most.
+constexpr size_t kExtentsAtOnce = 1 << 14;
+
+// A chunk that is being read.
+struct Fetching {
+  Chunk* chunk;
+  unsigned left = 0;  // requests that are not answered
+};
+
+struct Request {
+  std::list<Fetching>::iterator fetching;
+  uint64_t at;  // of the disk
+  std::span<std::byte> to;
+};
+
+struct Sent {
+  Request request;
+  uint64_t generation;  // of the line, when it was sent
+  NbdReply reply = {};
+};
+
+// Makes `out` longer by [from, to), if that is anything.
+void append(std::vector<Extent>& out, uint64_t from, uint64_t to, ExtentKind kind) {
+  if (from >= to) return;
+  Extent extent;
+  extent.guest = GuestOffset(from);
+  extent.length = to - from;
+  extent.kind = kind;
+  extent.host = qcow2::HostOffset(from);
+  if (out.empty() || out.back().end() != extent.guest || !qcow2::join(out.back(), extent))
+    out.push_back(extent);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, const Options& options,
+                                                   const Stop& stop) {
+  ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
+  const bool dirty = !options.bitmap.empty();
+  const std::string context =
+      dirty ? dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
+  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const NbdLimits limits = first->limits();
+  std::unique_ptr<NbdSource> source(
+      new NbdSource(target.name(), options, NbdStatus(context, limits.minimum)));
+  if (dirty && !source->status_.offered(*first))
+    return qcow2::fail(Error::unsupported(
+        fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), options.bitmap)));
+  source->size_ = limits.size;
+  source->alignment_ = limits.minimum;
+  source->max_request_ = limits.request(options.tuning.request_size);
+
+  const bool several = limits.multi_conn;
+  source->lines_.push_back(std::move(first));
+  if (several) {
+    for (unsigned i = 1; i < options.tuning.connections; ++i) {
+      ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {}, options.tuning, stop));
+      source->lines_.push_back(std::move(next));
+    }
+    if (source->status_.offered(*source->lines_.front())) {
+      ASSIGN_OR_RETURN(source->status_line_,
+                       NbdLine::open(endpoint, {context}, options.tuning, stop));
+    }
+  }
+  return source;
+}
+
+Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) {
+  // Lengths are multiples of the alignment, as the disk's size is.
+  if (!options_.bitmap.empty()) return map_dirty(at.value(), at.value() + length, out);
+  const size_t first = out.size();
+  stretches_.clear();
+  RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
+  for (const NbdStatus::Stretch& it : stretches_) {
+    // A hole that is not said to be zeros may hold anything.
+    const bool zero = it.known && (it.flags & kStatusZero) != 0;
+    append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
+  }
+  unused_.split(out, first, first + kExtentsAtOnce);
+  return {};
+}
+
+// What is clean is told up to whole units only: what is dirty behind it may reach back.
+Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>& out) {
+  const uint64_t unit = options_.dirty_unit;
+  uint64_t asked = at;    // all before it was asked about
+  uint64_t covered = at;  // all before it is told
+  while (covered == at) {
+    stretches_.clear();
+    RETURN_IF_ERROR(status_.ask(status_line(), asked, end - asked, stretches_));
+    for (const NbdStatus::Stretch& it : stretches_) {
+      asked = it.at + it.length;
+      if (!it.known)
+        return qcow2::fail(Error::protocol(
+            EIO, fmt::format("{}: the server does not say what is dirty at {:#x}", name_, it.at)));
+      if ((it.flags & kStatusDirty) == 0) continue;
+      const uint64_t from = std::max(it.at / unit * unit, covered);
+      const uint64_t to = std::min((asked + unit - 1) / unit * unit, end);
+      append(out, covered, from, ExtentKind::kUnallocated);
+      append(out, from, to, ExtentKind::kData);
+      covered = std::max(covered, to);
+    }
+    const uint64_t clean = asked == end ? end : asked / unit * unit;
+    append(out, covered, clean, ExtentKind::kUnallocated);
+    covered = std::max(covered, clean);
+  }
+  return {};
+}
+
+Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byte> to) {
+  NbdLine& line = *lines_[index];
+  for (size_t done = 0; done < to.size();) {
+    const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
+    auto read = line.connection().read_now(to.subspan(done, length), at.value() + done);
+    if (!read) {
+      if (!line.is_loss(read.error())) return read;
+      RETURN_IF_ERROR(line.restore(std::move(read).error()));
+      continue;
+    }
+    line.answered();
+    done += length;
+  }
+  return {};
+}
+
+Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
+                              Fetched& fetched) {
+  NbdLine& line = *lines_[index];
+  std::list<Fetching> chunks;
+  std::deque<Request> waiting;  // to be sent
+  std::list<Sent> in_flight;    // libnbd holds pointers to these until they are done
+
+  // The parts of a chunk that are data, in pieces.
+  const auto cut = [&](Chunk* chunk) {
+    const auto it = chunks.insert(chunks.end(), Fetching{chunk, 0});
+    const GuestOffset begin = geometry.start_of(chunk->first);
+    for (const Extent& extent : chunk->extents) {
+      if (extent.reads_as_zero()) continue;
+      // A server's status need not keep to its own alignment.
+      GuestOffset at(extent.guest.value() / alignment_ * alignment_);
+      const GuestOffset end(
+          std::min(size_, (extent.end().value() + alignment_ - 1) / alignment_ * alignment_));
+      while (at < end) {
+        const uint64_t length = std::min(end - at, max_request_);
+        waiting.push_back({it, at.value(), chunk->bytes.span().subspan(at - begin, length)});
+        ++it->left;
+        at += length;
+      }
+    }
+  };
+  // The server hung up, or is about to: what was not answered is asked again.
+  const auto restore = [&](Error why) -> Result<void> {
+    if (!line.is_loss(why)) return qcow2::fail(std::move(why));
+    return line.restore(std::move(why));
+  };
+
+  Result<void> result;
+  bool more = true;
+  while (result && (more || !chunks.empty())) {
+    while (result && more && waiting.size() + in_flight.size() < options_.tuning.requests) {
+      const bool idle = chunks.empty();
+      // It asks for the status on this line if there is no other, and may make it anew.
+      auto chunk = feed.next(idle ? ChunkFeed::Wait::kYes : ChunkFeed::Wait::kNo);
+      if (!chunk) {
+        result = qcow2::fail(std::move(chunk).error());
+        break;
+      }
+      if (!*chunk) {
+        // Waiting for memory, the end, or a stop.
+        more = !feed.exhausted() && !idle;
+        break;
+      }
+      prepare(**chunk, geometry);
+      cut(*chunk);
+    }
+    while (result && !waiting.empty() && in_flight.size() < options_.tuning.requests) {
+      const Request request = waiting.front();
+      in_flight.emplace_back(request, line.generation());
+      auto sent = line.connection().read(request.to, request.at, in_flight.back().reply);
+      if (sent) {
+        waiting.pop_front();
+      } else {
+        in_flight.pop_back();
+        result = restore(std::move(sent).error());
+      }
+    }
+    if (result && !in_flight.empty()) {
+      result = line.connection().work();
+      if (!result) result = restore(std::move(result).error());
+    }
+
+    for (auto it = in_flight.begin(); result && it != in_flight.end(); ++it) {
+      // An answer that is an error, and not of a connection that is gone already.
+      if (!it->reply.done() || it->reply.errnum() == 0 || it->generation != line.generation())
+        continue;
+      result = restore(it->reply.error(fmt::format("{}: read at {:#x}", name_, it->request.at)));
+    }
+    for (auto it = in_flight.begin(); it != in_flight.end();) {
+      if (it->reply.done() && it->reply.errnum() == 0) {
+        line.answered();
+        --it->request.fetching->left;
+      } else if (it->generation != line.generation()) {
+        waiting.push_front(it->request);
+      } else if (!it->reply.done()) {
+        ++it;
+        continue;
+      }
+      it = in_flight.erase(it);
+    }
+    for (auto it = chunks.begin(); it != chunks.end();) {
+      const bool whole = it->left == 0 && result;
+      if (whole) fetched.push(it->chunk);
+      it = whole ? chunks.erase(it) : std::next(it);
+      // Who was given the chunk may have used the line, and lost it.
+      if (result && !line.connected()) result = qcow2::fail(Error::cancelled());
+    }
+  }
+  if (!in_flight.empty()) line.connection().drain();
+  return result;
+}
+
+}  // namespace copy

@@ -1,0 +1,66 @@
+#include "copy/source/overlay_map.h"
+
+#include <algorithm>
+
+namespace copy {
+
+using qcow2::Extent;
+using qcow2::ExtentKind;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+constexpr size_t kExtentsAtOnce = 1024;
+
+}  // namespace
+
+Result<void> OverlayMap::copy_units(GuestOffset at, GuestOffset end,
+                                    std::vector<Extent>& out) const {
+  while (at < end) {
+    const size_t before = out.size();
+    RETURN_IF_ERROR(disk_.map(at, end - at, out, kExtentsAtOnce));
+    for (size_t i = before; i < out.size(); ++i)
+      if (out[i].kind == ExtentKind::kUnallocated) out[i].kind = ExtentKind::kZero;
+    at = out.back().end();
+  }
+  return {};
+}
+
+Result<void> OverlayMap::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) const {
+  const GuestOffset limit = at + length;
+  const GuestOffset disk_end(disk_.size());
+  const auto round_down = [&](GuestOffset offset) {
+    return offset == disk_end ? offset : GuestOffset(offset.value() / unit_ * unit_);
+  };
+  const auto round_up = [&](GuestOffset offset) {
+    return std::min(disk_end, GuestOffset((offset.value() + unit_ - 1) / unit_ * unit_));
+  };
+  std::vector<Extent> above;
+  RETURN_IF_ERROR(above_.map(at, length, above, kExtentsAtOnce));
+  // Behind the end of an image that is shorter than the one on top of it nothing is left to what is
+  // further down: it reads as zeros there.
+  const auto left_to_base = [&](const Extent& extent) {
+    return extent.kind == ExtentKind::kUnallocated && extent.depth + 1 == above_.layers().size();
+  };
+  GuestOffset done = at;
+  for (const Extent& extent : above) {
+    if (extent.end() <= done) continue;
+    if (!left_to_base(extent)) {
+      const GuestOffset end = round_up(extent.end());
+      RETURN_IF_ERROR(copy_units(done, end, out));
+      done = end;
+    } else if (const GuestOffset end = round_down(extent.end()); end > done) {
+      Extent left;
+      left.guest = done;
+      left.length = end - done;
+      out.push_back(left);
+      done = end;
+    }
+  }
+  // So many small extents that they end inside the first unit: something is there.
+  if (done == at) return copy_units(at, std::min(limit, round_up(at + 1)), out);
+  return {};
+}
+
+}  // namespace copy

@@ -1,0 +1,10 @@
+// btrfs on one device (btrfs's documentation of its on-disk format).
+#pragma once
+
+#include "guest/reading/reading.h"
+
+namespace guest {
+
+extern const Format kBtrfs;
+
+}  // namespace guest

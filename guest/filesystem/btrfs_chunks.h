@@ -1,0 +1,45 @@
+// Where the logical addresses of a btrfs lie on its device.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/result.h"
+#include "guest/reading/block.h"
+#include "guest/reading/ranges.h"
+
+namespace guest {
+
+class BtrfsChunks {
+ public:
+  struct Chunk {
+    uint64_t length;               // bytes
+    uint64_t type;                 // flags
+    std::vector<uint64_t> places;  // bytes of the device: one, or two copies
+    friend bool operator==(const Chunk&, const Chunk&) = default;
+  };
+
+  BtrfsChunks(uint64_t device_id, uint64_t device_size)
+      : device_id_(device_id), device_size_(device_size) {}
+
+  // Adds a chunk item.  The same one again is no error.
+  qcow2::Result<void> add(uint64_t logical, const Fields& item);
+  // Adds those that a superblock holds, keys and items.
+  qcow2::Result<void> add_system_chunks(const Fields& array);
+
+  const std::map<uint64_t, Chunk>& all() const { return chunks_; }
+  // The places of [logical, logical + length), which must lie in one chunk.
+  qcow2::Result<std::vector<uint64_t>> places(uint64_t logical, uint64_t length) const;
+  // Bytes of the device that chunks have; an error if two have the same.
+  qcow2::Result<uint64_t> allocated() const;
+
+  static size_t item_size(unsigned stripes) { return 48 + 32 * size_t{stripes}; }
+
+ private:
+  const uint64_t device_id_;
+  const uint64_t device_size_;
+  std::map<uint64_t, Chunk> chunks_;  // by logical address
+};
+
+}  // namespace guest

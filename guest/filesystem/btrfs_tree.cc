@@ -1,0 +1,81 @@
+#include "guest/filesystem/btrfs_tree.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "guest/reading/checksums.h"
+#include "guest/reading/reading.h"
+
+namespace guest {
+
+using qcow2::Result;
+
+namespace {
+
+constexpr size_t kChecksumSize = 32;
+constexpr size_t kHeaderSize = 0x65;
+constexpr size_t kItemSize = 25;
+constexpr size_t kPointerSize = 33;
+constexpr uint8_t kHighestLevel = 7;
+
+qcow2::Failure damaged(uint64_t logical) {
+  return doubt(fmt::format("its tree block {:#x} is damaged", logical));
+}
+
+}  // namespace
+
+bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block) {
+  if (block.size() <= kChecksumSize) return false;
+  const auto covered = block.bytes().subspan(kChecksumSize);
+  if (kind == BtrfsChecksum::kCrc32c) return crc32c(covered) == block.le32(0);
+  return XXH64(covered.data(), covered.size(), 0) == block.le64(0);
+}
+
+Result<Block> BtrfsTrees::read_node(const BtrfsRoot& root, uint64_t owner) {
+  // A tree that leads in a circle would go on for ever.
+  if (++nodes_ > view_.size() / node_size_) return damaged(root.logical);
+  ASSIGN_OR_RETURN(const auto places, chunks_.places(root.logical, node_size_));
+  for (const uint64_t place : places) {
+    ASSIGN_OR_RETURN(Block block, view_.block(place, node_size_));
+    const Fields it = block.fields();
+    if (has_btrfs_checksum(checksum_, it) && it.le64(0x30) == root.logical &&
+        it.text(0x20, 16) == uuid_ && it.le64(0x58) == owner && it.u8(0x64) == root.level &&
+        it.le64(0x50) == root.generation)
+      return block;
+  }
+  return damaged(root.logical);
+}
+
+Result<void> BtrfsTrees::visit_leaf(const Fields& node, const Visit& visit) {
+  const uint64_t count = node.le32(0x60);
+  if (count > (node_size_ - kHeaderSize) / kItemSize) return damaged(node.le64(0x30));
+  for (uint64_t i = 0; i < count; ++i) {
+    const Fields key = node.part(kHeaderSize + kItemSize * i, kItemSize);
+    const uint64_t at = key.le32(17);
+    const uint64_t size = key.le32(21);
+    if (at + size > node_size_ - kHeaderSize) return damaged(node.le64(0x30));
+    RETURN_IF_ERROR(
+        visit({key.le64(0), key.u8(8), key.le64(9), node.part(kHeaderSize + at, size)}));
+  }
+  return {};
+}
+
+Result<void> BtrfsTrees::walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit) {
+  if (root.level > kHighestLevel) return damaged(root.logical);
+  ASSIGN_OR_RETURN(const Block block, read_node(root, owner));
+  const Fields node = block.fields();
+  if (root.level == 0) return visit_leaf(node, visit);
+  const uint64_t count = node.le32(0x60);
+  if (count > (node_size_ - kHeaderSize) / kPointerSize) return damaged(root.logical);
+  for (uint64_t i = 0; i < count; ++i) {
+    const Fields pointer = node.part(kHeaderSize + kPointerSize * i, kPointerSize);
+    RETURN_IF_ERROR(walk({pointer.le64(17), static_cast<uint8_t>(root.level - 1), pointer.le64(25)},
+                         owner, visit));
+  }
+  return {};
+}
+
+}  // namespace guest

@@ -1,0 +1,60 @@
+// Walks the B-trees of a btrfs.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "guest/filesystem/btrfs_chunks.h"
+#include "guest/reading/byte_view.h"
+
+namespace guest {
+
+// How blocks are protected: a field of the superblock.
+enum class BtrfsChecksum : uint16_t { kCrc32c = 0, kXxhash64 = 1 };
+
+// Whether the checksum at the start of a block is right; what it covers begins at byte 32.
+bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block);
+
+struct BtrfsRoot {
+  uint64_t logical = 0;
+  uint8_t level = 0;
+  uint64_t generation = 0;
+};
+
+class BtrfsTrees {
+ public:
+  struct Item {
+    uint64_t object;
+    uint8_t type;
+    uint64_t offset;
+    Fields data;
+  };
+  using Visit = std::function<qcow2::Result<void>(const Item& item)>;
+
+  // What is passed must outlive this.  `uuid` is 16 bytes, that blocks carry.
+  BtrfsTrees(const ByteView& view, const BtrfsChunks& chunks, BtrfsChecksum checksum,
+             uint64_t node_size, std::string uuid)
+      : view_(view),
+        chunks_(chunks),
+        checksum_(checksum),
+        node_size_(node_size),
+        uuid_(std::move(uuid)) {}
+
+  // Visits the items of a tree in the order of their keys.
+  qcow2::Result<void> walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
+
+ private:
+  qcow2::Result<Block> read_node(const BtrfsRoot& root, uint64_t owner);
+  qcow2::Result<void> visit_leaf(const Fields& node, const Visit& visit);
+
+  const ByteView& view_;
+  const BtrfsChunks& chunks_;
+  const BtrfsChecksum checksum_;
+  const uint64_t node_size_;  // bytes
+  const std::string uuid_;
+  uint64_t nodes_ = 0;  // that were read, of all trees
+};
+
+}  // namespace guest

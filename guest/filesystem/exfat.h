@@ -1,0 +1,10 @@
+// exFAT (Microsoft's exFAT file system specification).
+#pragma once
+
+#include "guest/reading/reading.h"
+
+namespace guest {
+
+extern const Format kExfat;
+
+}  // namespace guest

@@ -1,0 +1,143 @@
+#include "guest/filesystem/fat.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+namespace guest {
+
+using qcow2::Result;
+
+namespace {
+
+// A volume of BitLocker To Go: the FAT is a disguise.
+constexpr std::string_view kBitLockerToGo{
+    "\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01", 16};
+constexpr size_t kBitLockerGuid = 0x1A8;
+
+// By the number of clusters, as every driver tells them.
+constexpr uint64_t kLeastFat16 = 4085;
+constexpr uint64_t kLeastFat32 = 65525;
+constexpr uint64_t kFirstCluster = 2;
+// Of one read of a FAT: a multiple of 3 bytes, so that no entry of 12 bits is cut.
+constexpr uint64_t kPiece = 3 << 20;
+
+struct Geometry {
+  uint64_t sector;    // bytes
+  uint64_t cluster;   // bytes
+  uint64_t clusters;  // of data
+  uint64_t data;      // bytes, where cluster 2 begins
+  uint64_t fat;       // bytes, where the first FAT begins
+  uint64_t fat_size;  // bytes
+  unsigned fats;
+  unsigned bits;                   // of an entry: 12, 16 or 32
+  std::optional<unsigned> active;  // the only FAT that counts
+};
+
+bool probe(const Fields& head) {
+  if (head.has(3, "NTFS    ") || head.has(3, "EXFAT   ") || head.has(3, "-FVE-FS-") ||
+      head.be16(510) != 0x55AA)
+    return false;
+  const uint16_t sector = head.le16(11);
+  const unsigned fats = head.u8(16);
+  return sector >= 512 && sector <= 4096 && is_power_of_two(sector) &&
+         is_power_of_two(head.u8(13)) && head.le16(14) > 0 && (fats == 1 || fats == 2) &&
+         (head.u8(21) == 0xF0 || head.u8(21) >= 0xF8) &&
+         (head.le16(19) != 0 || head.le32(32) != 0) && (head.le16(22) != 0 || head.le32(36) != 0);
+}
+
+Result<Geometry> geometry_of(const Fields& boot, uint64_t size) {
+  Geometry it{};
+  it.sector = boot.le16(11);
+  it.cluster = it.sector * boot.u8(13);
+  it.fats = boot.u8(16);
+  const bool is_fat32 = boot.le16(22) == 0;
+  const uint64_t sectors = boot.le16(19) != 0 ? boot.le16(19) : boot.le32(32);
+  it.fat_size = it.sector * (is_fat32 ? boot.le32(36) : boot.le16(22));
+  it.fat = it.sector * boot.le16(14);
+  const uint64_t root = divide_up(boot.le16(17) * uint64_t{32}, it.sector) * it.sector;
+  it.data = it.fat + it.fats * it.fat_size + root;
+  if (sectors > size / it.sector) return doubt("it is larger than its partition");
+  if (sectors * it.sector <= it.data) return doubt("its geometry is not possible");
+  it.clusters = (sectors * it.sector - it.data) / it.cluster;
+  // Like Linux and EDK2: mkfs.fat makes FAT32 with few clusters.
+  it.bits = is_fat32 ? 32 : it.clusters < kLeastFat16 ? 12 : 16;
+  if (!is_fat32 && it.clusters >= kLeastFat32) return doubt("it has too many clusters for FAT16");
+  if ((it.clusters + kFirstCluster) * it.bits > it.fat_size * 8)
+    return doubt("its FAT is too short for its clusters");
+  if (is_fat32 && (boot.le16(40) & 0x80) != 0) {
+    it.active = boot.le16(40) & 15;
+    if (*it.active >= it.fats) return doubt("its active FAT is not there");
+  }
+  return it;
+}
+
+uint32_t entry_of(const Fields& fat, uint64_t index, unsigned bits) {
+  if (bits == 32) return fat.le32(index * 4) & 0x0FFFFFFF;
+  if (bits == 16) return fat.le16(index * 2);
+  const uint64_t at = index * 3 / 2;
+  const uint32_t pair = fat.u8(at) | uint32_t{fat.u8(at + 1)} << 8;
+  return (index % 2 == 0 ? pair : pair >> 4) & 0xFFF;
+}
+
+// The second entry has bits for "shut down" and "no errors", which are set when all is well.
+Result<void> check_clean(const Fields& fat, unsigned bits) {
+  if (bits == 32 && (fat.le32(4) & 0x0C000000) != 0x0C000000)
+    return doubt("it was not shut down cleanly, or has errors");
+  if (bits == 16 && (fat.le16(2) & 0xC000) != 0xC000)
+    return doubt("it was not shut down cleanly, or has errors");
+  return {};
+}
+
+// Adds the clusters that one FAT calls free, numbered from 0.
+Result<Ranges> free_in_fat(const ByteView& view, const Geometry& it, unsigned number) {
+  Ranges::Builder free;
+  const uint64_t begin = it.fat + number * it.fat_size;
+  const uint64_t entries = it.clusters + kFirstCluster;
+  const uint64_t used = divide_up(entries * it.bits, 8);
+  for (uint64_t at = 0; at < used; at += kPiece) {
+    ASSIGN_OR_RETURN(const Block block, view.block(begin + at, std::min(kPiece, used - at)));
+    const Fields fat = block.fields();
+    if (at == 0) RETURN_IF_ERROR(check_clean(fat, it.bits));
+    const uint64_t first = at * 8 / it.bits;
+    const uint64_t count = std::min(kPiece * 8 / it.bits, entries - first);
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t cluster = first + i;
+      if (cluster >= kFirstCluster && entry_of(fat, i, it.bits) == 0)
+        free.add(cluster - kFirstCluster, cluster - kFirstCluster + 1);
+    }
+  }
+  return free.take();
+}
+
+Result<Reading> read(const ByteView& view) {
+  ASSIGN_OR_RETURN(const Block block, view.block(0, 512));
+  const Fields boot = block.fields();
+  if (boot.has(kBitLockerGuid, kBitLockerToGo)) return left_alone("BitLocker To Go encrypts it");
+  ASSIGN_OR_RETURN(const Geometry it, geometry_of(boot, view.size()));
+  const bool is_fat32 = it.bits == 32;
+  if ((boot.u8(is_fat32 ? 0x41 : 0x25) & 3) != 0)
+    return doubt("it was not shut down cleanly, or has errors");
+  Ranges free = one_range(0, it.clusters);
+  for (unsigned number = 0; number < it.fats; ++number) {
+    if (it.active && *it.active != number) continue;
+    ASSIGN_OR_RETURN(const Ranges in_this, free_in_fat(view, it, number));
+    // What one of them calls used, something may read.
+    free = free.within(in_this);
+  }
+  Reading reading;
+  reading.free = free.scaled(it.cluster, it.data);
+  const size_t serial = is_fat32 ? 0x43 : 0x27;
+  reading.uuid = fmt::format("{:04X}-{:04X}", boot.le16(serial + 2), boot.le16(serial));
+  reading.label = padded_text(boot.part(serial + 4, 11));
+  if (reading.label == "NO NAME") reading.label.clear();
+  return reading;
+}
+
+}  // namespace
+
+const Format kFat{"vfat", probe, read};
+
+}  // namespace guest

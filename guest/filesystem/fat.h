@@ -1,0 +1,10 @@
+// FAT12, FAT16 and FAT32 (Microsoft's FAT specification of 2004).
+#pragma once
+
+#include "guest/reading/reading.h"
+
+namespace guest {
+
+extern const Format kFat;
+
+}  // namespace guest

@@ -1,0 +1,88 @@
+#include "guest/filesystem/ntfs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "guest/filesystem/ntfs_files.h"
+#include "guest/filesystem/ntfs_state.h"
+#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/shadow_copies.h"
+#include "guest/reading/bitmap_runs.h"
+
+namespace guest {
+
+using qcow2::Result;
+
+namespace {
+
+constexpr uint64_t kPiece = 1 << 20;
+// The boot sectors and what starts Windows; the header of shadow copies lies there, too.
+constexpr uint64_t kBootArea = 8192;
+
+bool probe(const Fields& head) {
+  return head.has(3, "NTFS    ");
+}
+
+Result<NtfsAttribute> bitmap_of(const NtfsVolume& volume) {
+  ASSIGN_OR_RETURN(NtfsAttribute bitmap, volume.get(NtfsRecord::kBitmap, NtfsAttributeType::kData));
+  if (bitmap.is_compressed_or_sparse() || bitmap.initialized < divide_up(volume.clusters(), 8) ||
+      bitmap.size < divide_up(volume.clusters(), 8))
+    return doubt("its allocation bitmap is damaged");
+  for (const NtfsRun& run : bitmap.runs)
+    if (!run.lcn) return doubt("its allocation bitmap is damaged");
+  return bitmap;
+}
+
+bool meets(const Ranges& free, const std::vector<NtfsRun>& runs) {
+  return std::any_of(runs.begin(), runs.end(), [&](const NtfsRun& run) {
+    return run.lcn && free.meets(*run.lcn, *run.lcn + run.length);
+  });
+}
+
+Result<Ranges> free_clusters(const NtfsVolume& volume) {
+  ASSIGN_OR_RETURN(const NtfsAttribute bitmap, bitmap_of(volume));
+  Ranges::Builder builder;
+  for (uint64_t first = 0; first < volume.clusters(); first += kPiece * 8) {
+    const uint64_t bits = std::min(kPiece * 8, volume.clusters() - first);
+    ASSIGN_OR_RETURN(const Block piece, volume.read(bitmap, first / 8, divide_up(bits, 8)));
+    add_clear_runs(piece.bytes(), bits, first, builder);
+  }
+  const Ranges free = builder.take();
+  if (meets(free, volume.mft_runs()) || meets(free, bitmap.runs) ||
+      free.meets(0, divide_up(kBootArea, volume.cluster_size())))
+    return doubt("its allocation bitmap calls metadata free");
+  return free;
+}
+
+Result<Reading> read(const ByteView& view) {
+  ASSIGN_OR_RETURN(const NtfsVolume volume, NtfsVolume::open(view));
+  // The session may be that of a volume that is not clean, and of others of its guest.
+  ASSIGN_OR_RETURN(const bool is_hibernated, is_ntfs_hibernated(volume));
+  if (is_hibernated) return suspended("Windows is hibernated, or was shut down with fast startup");
+  ASSIGN_OR_RETURN(const std::string label, check_ntfs_clean(volume));
+  ASSIGN_OR_RETURN(const auto shadow_copies, find_shadow_copies(view));
+  if (shadow_copies == ShadowCopies::kHere)
+    return left_alone("Windows has shadow copies of it, which need what it has freed");
+  if (shadow_copies == ShadowCopies::kElsewhere)
+    return left_alone(
+        "Windows keeps shadow copies of it on another volume, and they need what it has freed");
+  Reading reading;
+  ASSIGN_OR_RETURN(const Ranges free, free_clusters(volume));
+  reading.free = free.scaled(volume.cluster_size(), 0);
+  reading.label = label;
+  reading.uuid = fmt::format("{:016X}", volume.serial());
+  return reading;
+}
+
+Result<std::vector<FoundFile>> find(const ByteView& view, const Ranges& free,
+                                    const FileKinds& kinds) {
+  ASSIGN_OR_RETURN(const NtfsVolume volume, NtfsVolume::open(view));
+  return find_ntfs_files(volume, free, kinds);
+}
+
+}  // namespace
+
+const Format kNtfs{"ntfs", probe, read, find};
+
+}  // namespace guest

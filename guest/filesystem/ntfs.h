@@ -1,0 +1,10 @@
+// NTFS, as Windows 2000 and later make it (the layouts: libntfs-3g's documentation of the format).
+#pragma once
+
+#include "guest/reading/reading.h"
+
+namespace guest {
+
+extern const Format kNtfs;
+
+}  // namespace guest

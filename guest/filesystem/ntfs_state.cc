@@ -1,0 +1,95 @@
+#include "guest/filesystem/ntfs_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "guest/filesystem/ntfs_directory.h"
+
+namespace guest {
+
+using qcow2::Result;
+
+namespace {
+
+constexpr uint16_t kDirty = 0x1;
+constexpr uint16_t kChkdskUnderWay = 0x4000;
+// Restart pages are the first two pages of the log, of whichever size they are.
+constexpr uint64_t kRestartArea = 64 << 10;
+constexpr size_t kLeastPage = 512;
+constexpr uint16_t kNoClient = 0xFFFF;
+constexpr uint16_t kCleanlyStopped = 2;
+constexpr uint64_t kFirstPage = 4096;
+
+struct RestartPage {
+  uint64_t lsn;
+  bool is_clean;
+};
+
+// Nothing if there is no page at `at`.
+Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) {
+  const Fields page = log.part(at);
+  if (!page.has(0, "RSTR") && !page.has(0, "CHKD")) return std::optional<RestartPage>();
+  const uint64_t size = page.le32(0x10);
+  const size_t area = page.le16(0x18);
+  if (!is_power_of_two(size) || size < kLeastPage || (at != 0 && at != size) || area % 8 != 0 ||
+      area + 48 > kLeastPage - 2 || area + 48 > page.size())
+    return doubt("its log is damaged");
+  // 2.0: Windows 8 and later, while the volume is mounted, or with fast startup.
+  if (page.le16(0x1C) != 1 || page.le16(0x1A) != 1)
+    return doubt(
+        fmt::format("its log has version {}.{}: Windows was not shut down, or with fast "
+                    "startup",
+                    page.le16(0x1C), page.le16(0x1A)));
+  return RestartPage{page.le64(area), page.le16(area + 12) == kNoClient ||
+                                          (page.le16(area + 14) & kCleanlyStopped) != 0};
+}
+
+Result<void> check_log(const NtfsVolume& volume) {
+  ASSIGN_OR_RETURN(const NtfsAttribute log,
+                   volume.get(NtfsRecord::kLogFile, NtfsAttributeType::kData));
+  if (log.is_resident) return doubt("its log is damaged");
+  ASSIGN_OR_RETURN(const Block block, volume.read(log, 0, std::min(log.size, kRestartArea)));
+  // As drivers of Linux leave it.
+  if (block.fields().size() > 0 && block.fields().all(0xFF)) return {};
+  std::optional<RestartPage> newest;
+  for (uint64_t at = 0; at < kRestartArea; at = std::max<uint64_t>(at * 2, kLeastPage)) {
+    ASSIGN_OR_RETURN(const auto page, restart_page(block.fields(), at));
+    if (page && (!newest || page->lsn > newest->lsn)) newest = page;
+  }
+  if (!newest) return doubt("its log has no restart page");
+  if (!newest->is_clean) return doubt("its log must be replayed");
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> check_ntfs_clean(const NtfsVolume& volume) {
+  ASSIGN_OR_RETURN(const Block record, volume.record(NtfsRecord::kVolume));
+  ASSIGN_OR_RETURN(const auto information,
+                   volume.find(record, NtfsAttributeType::kVolumeInformation));
+  if (!information || !information->is_resident || information->size < 12)
+    return doubt("its volume information is damaged");
+  const uint16_t flags = information->value.fields().le16(10);
+  if ((flags & kDirty) != 0) return doubt("it was not shut down cleanly, or must be checked");
+  if ((flags & kChkdskUnderWay) != 0) return doubt("chkdsk has not come to its end");
+  RETURN_IF_ERROR(check_log(volume));
+  ASSIGN_OR_RETURN(const auto name, volume.find(record, NtfsAttributeType::kVolumeName));
+  return name && name->is_resident ? utf16_text(name->value.fields()) : std::string();
+}
+
+// As libntfs-3g decides: a session that was resumed begins with "wake", or is zeros.
+Result<bool> is_ntfs_hibernated(const NtfsVolume& volume) {
+  ASSIGN_OR_RETURN(const auto entry, find_in_root(volume, "hiberfil.sys"));
+  if (!entry) return false;
+  ASSIGN_OR_RETURN(const Block record, volume.record(entry->record));
+  ASSIGN_OR_RETURN(const auto data, volume.find(record, NtfsAttributeType::kData));
+  if (!data || data->size < kFirstPage) return true;
+  if (data->initialized < kFirstPage) return false;
+  ASSIGN_OR_RETURN(const Block page, volume.read(*data, 0, kFirstPage));
+  const Fields it = page.fields();
+  return !it.has(0, "wake") && !it.has(0, "WAKE") && !it.all(0);
+}
+
+}  // namespace guest

@@ -1,0 +1,39 @@
+// The text that LVM2 keeps of a volume group: nested sections of names with values.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+
+namespace guest {
+
+class LvmSection {
+ public:
+  using Scalar = std::variant<int64_t, std::string>;
+  using Value = std::vector<Scalar>;  // one, or those of a list
+
+  // An error if the text is no such text, or is nested too deeply.
+  static qcow2::Result<LvmSection> parse(std::string_view text);
+
+  // Nothing, or nullptr, if there is none of that name and kind.
+  std::optional<uint64_t> number(const std::string& name) const;
+  std::optional<std::string> text(const std::string& name) const;
+  const Value* list(const std::string& name) const;
+  const LvmSection* section(const std::string& name) const;
+  const std::map<std::string, Value>& values() const { return values_; }
+  const std::map<std::string, LvmSection>& sections() const { return sections_; }
+
+ private:
+  friend class LvmParser;
+
+  std::map<std::string, Value> values_;
+  std::map<std::string, LvmSection> sections_;
+};
+
+}  // namespace guest

@@ -1,0 +1,163 @@
+#include "inspect/disk_map.h"
+
+#include <algorithm>
+
+#include "base/byte_order.h"
+#include "qcow2/format/l2_entry.h"
+#include "qcow2/format/refcount_block.h"
+#include "qcow2/read/qcow2_layer.h"
+
+namespace copy {
+
+using qcow2::Extent;
+using qcow2::ExtentKind;
+using qcow2::HostOffset;
+using qcow2::Result;
+
+namespace {
+
+// Extents that are held at once.
+constexpr size_t kExtentsAtOnce = 4096;
+
+const qcow2::Layer* layer_at(const AnySource& source, uint32_t depth) {
+  if (!source.local()) return nullptr;
+  return source.local()->disk().layers().at(depth).get();
+}
+
+const qcow2::Image* image_at(const AnySource& source, uint32_t depth) {
+  const auto* const layer = dynamic_cast<const qcow2::Qcow2Layer*>(layer_at(source, depth));
+  return layer ? layer->image().get() : nullptr;
+}
+
+// Whether at least `threshold` clusters of the file have a refcount.
+Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
+  const qcow2::Header& header = image.header();
+  const qcow2::Geometry& geometry = image.geometry();
+  const qcow2::Storage& file = image.storage();
+  ASSIGN_OR_RETURN(const uint64_t file_size, file.size());
+  const uint64_t clusters = geometry.clusters_for(file_size);
+  const uint64_t reach = qcow2::refcounts_per_block(header.cluster_bits, header.refcount_order);
+  const uint64_t blocks =
+      std::min((uint64_t{header.refcount_table_clusters} << header.cluster_bits) / 8,
+               (clusters + reach - 1) / reach);
+  std::vector<std::byte> table(blocks * 8);
+  ASSIGN_OR_RETURN(const size_t got, file.read(header.refcount_table, table));
+  std::vector<std::byte> block(geometry.cluster_size());
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < got / 8 && count < threshold; ++i) {
+    const uint64_t at = qcow2::load_be64(&table[i * 8]) & qcow2::kEntryOffsetMask;
+    if (at == 0 || at >= file_size) continue;
+    ASSIGN_OR_RETURN(const auto run, file.run_at(HostOffset(at), geometry.cluster_size()));
+    if (!run.data && run.length >= geometry.cluster_size()) continue;
+    ASSIGN_OR_RETURN(const size_t read, file.read(HostOffset(at), block));
+    std::fill(block.begin() + static_cast<ptrdiff_t>(read), block.end(), std::byte{0});
+    const uint64_t last = std::min(reach, clusters - i * reach);
+    for (uint64_t n = 0; n < last; ++n)
+      count += qcow2::get_refcount(block, n, header.refcount_order) != 0;
+  }
+  return count >= threshold;
+}
+
+}  // namespace
+
+// QEMU looks into the file below only if clearly more clusters are counted than the file has
+// blocks: a tenth, or two of them.  What it says of other images is what they say themselves.
+Result<bool> DiskMap::hollow(uint32_t depth) {
+  if (depth >= hollow_.size()) hollow_.resize(depth + 1);
+  if (hollow_[depth]) return *hollow_[depth];
+  hollow_[depth] = false;
+  const qcow2::Image* const image = image_at(source_, depth);
+  if (!image || image->header().has_data_file()) return false;
+  const auto* const file = dynamic_cast<const qcow2::FileStorage*>(&image->storage());
+  if (!file || file->is_block_device()) return false;
+  ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
+  const uint64_t real = blocks / image->geometry().cluster_size();
+  ASSIGN_OR_RETURN(hollow_[depth], counted(*image, std::max(real * 10 / 9, real + 2)));
+  return *hollow_[depth];
+}
+
+const std::string& DiskMap::file_of(uint32_t depth) const {
+  if (!source_.local()) return source_.get().name();
+  const qcow2::Image* const image = image_at(source_, depth);
+  return image ? image->data_storage().name() : layer_at(source_, depth)->name();
+}
+
+Result<void> DiskMap::put(const MapEntry& entry, const OnEntry& on_entry) {
+  if (pending_) {
+    MapEntry& last = *pending_;
+    if (last.depth == entry.depth && last.present == entry.present && last.zero == entry.zero &&
+        last.data == entry.data && last.compressed == entry.compressed &&
+        last.offset.has_value() == entry.offset.has_value() &&
+        (!entry.offset || *last.offset + last.length == *entry.offset)) {
+      last.length += entry.length;
+      last.compressed_bytes += entry.compressed_bytes;
+      return {};
+    }
+    RETURN_IF_ERROR(on_entry(last));
+  }
+  pending_ = entry;
+  return {};
+}
+
+Result<void> DiskMap::add(const Extent& extent, const OnEntry& on_entry) {
+  MapEntry entry;
+  entry.start = extent.guest.value();
+  entry.length = extent.length;
+  entry.depth = extent.depth;
+  entry.present = extent.kind != ExtentKind::kUnallocated;
+  entry.zero = extent.reads_as_zero();
+  entry.data = !entry.zero;
+  entry.compressed = extent.kind == ExtentKind::kCompressed;
+  if (entry.compressed) entry.compressed_bytes = extent.compressed_length;
+  const qcow2::Image* const image = image_at(source_, extent.depth);
+  // What lies in a raw file, or behind a server, has a place there, whatever it is.
+  const bool raw = !image && entry.present;
+  if (raw || extent.kind == ExtentKind::kData || extent.preallocated)
+    entry.offset = image ? extent.host.value() : entry.start;
+  if (extent.kind != ExtentKind::kData || !image) return put(entry, on_entry);
+
+  ASSIGN_OR_RETURN(const bool look, hollow(extent.depth));
+  if (!look) return put(entry, on_entry);
+  ASSIGN_OR_RETURN(const uint64_t file_size, image->storage().size());
+  const uint64_t end = entry.start + extent.length;
+  while (entry.start < end) {
+    entry.length = end - entry.start;
+    entry.zero = *entry.offset >= file_size;
+    if (!entry.zero) {
+      ASSIGN_OR_RETURN(const auto run,
+                       image->storage().run_at(HostOffset(*entry.offset), entry.length));
+      entry.zero = !run.data;
+      entry.length = std::min(entry.length, run.length);
+    }
+    RETURN_IF_ERROR(put(entry, on_entry));
+    entry.start += entry.length;
+    *entry.offset += entry.length;
+  }
+  return {};
+}
+
+Result<void> DiskMap::walk(uint64_t start, uint64_t end, const OnExtent& on_extent,
+                           const OnEntry& on_entry) {
+  std::vector<Extent> extents;
+  for (uint64_t at = start; at < end;) {
+    extents.clear();
+    const qcow2::GuestOffset guest(at);
+    if (source_.local()) {
+      RETURN_IF_ERROR(source_.local()->disk().map(guest, end - at, extents, kExtentsAtOnce));
+    } else {
+      RETURN_IF_ERROR(source_.get().map(guest, end - at, extents));
+    }
+    for (Extent& it : extents) {
+      // A server's map says no place.
+      if (!source_.local()) it.host = HostOffset(it.guest.value());
+      if (on_extent) RETURN_IF_ERROR(on_extent(it));
+      if (on_entry) RETURN_IF_ERROR(add(it, on_entry));
+    }
+    at = extents.back().end().value();
+  }
+  if (pending_) RETURN_IF_ERROR(on_entry(*pending_));
+  pending_.reset();
+  return {};
+}
+
+}  // namespace copy

@@ -1,0 +1,194 @@
+#include "libvirt/running_domains.h"
+
+#include <fmt/format.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "base/retry.h"
+#include "libvirt/domain.h"
+
+namespace tune {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+struct Libvirt {
+  std::string name;    // of the connection, for messages
+  std::string folder;  // where its sockets are
+  // Of the daemon for QEMU alone, and of the one for everything.
+  std::vector<std::string> sockets;
+};
+
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::vector<Libvirt> libvirts() {
+  const std::vector<std::string> names{"virtqemud-sock", "libvirt-sock"};
+  std::vector<Libvirt> all{
+      {"qemu:///system", "/run/libvirt", {"virtqemud-sock-ro", "libvirt-sock-ro"}}};
+  // As GLib finds the folder.
+  std::string runtime = variable("XDG_RUNTIME_DIR");
+  if (runtime.empty()) runtime = variable("XDG_CACHE_HOME");
+  if (runtime.empty() && !variable("HOME").empty()) runtime = variable("HOME") + "/.cache";
+  if (!runtime.empty()) all.push_back({"qemu:///session", runtime + "/libvirt", names});
+  const std::string caller = variable("SUDO_UID");
+  const std::string of_caller = "/run/user/" + caller;
+  if (!caller.empty() && of_caller != runtime)
+    all.push_back(
+        {fmt::format("qemu:///session of user {}", caller), of_caller + "/libvirt", names});
+  return all;
+}
+
+// Whether somebody listens: to ask libvirt would start a daemon where there is none.
+bool is_alive(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const bool alive =
+      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  ::close(fd);
+  return alive;
+}
+
+// For the query of a URI.
+std::string escape(const std::string& text) {
+  constexpr std::string_view kPlain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+  std::string escaped;
+  for (const char c : text)
+    if (kPlain.find(c) != std::string_view::npos)
+      escaped += c;
+    else
+      escaped += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  return escaped;
+}
+
+void be_silent(void* /*data*/, virErrorPtr /*error*/) {}
+
+struct CloseConnection {
+  void operator()(virConnectPtr connection) const { virConnectClose(connection); }
+};
+
+// All that there are; frees them.
+class Domains {
+ public:
+  explicit Domains(virConnectPtr connection)
+      : count_(virConnectListAllDomains(connection, &domains_, 0)) {}
+  Domains(const Domains&) = delete;
+  Domains& operator=(const Domains&) = delete;
+  ~Domains() {
+    for (int i = 0; i < count_; ++i) virDomainFree(domains_[i]);
+    std::free(domains_);
+  }
+  int count() const { return count_; }  // -1: an error
+  virDomainPtr operator[](int i) const { return domains_[i]; }
+
+ private:
+  virDomainPtr* domains_ = nullptr;
+  int count_;
+};
+
+bool is_file(const std::string& path, const struct stat& wanted) {
+  struct stat status {};
+  return qcow2::retry(::stat, path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
+         status.st_ino == wanted.st_ino;
+}
+
+Error last_error(const std::string& name) {
+  const char* const message = virGetLastErrorMessage();
+  return Error::protocol(EIO, fmt::format("{}: cannot be asked which disks its machines have: {}",
+                                          name, message ? message : "unknown error"));
+}
+
+struct Owner {
+  std::string name;  // empty: none has it
+  bool saved = false;
+};
+
+Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struct stat& wanted) {
+  const std::string path = libvirt.name == "qemu:///system" ? "system" : "session";
+  const std::unique_ptr<virConnect, CloseConnection> connection(virConnectOpenReadOnly(
+      fmt::format("qemu+unix:///{}?socket={}", path, escape(socket)).c_str()));
+  if (!connection) return qcow2::fail(last_error(libvirt.name));
+  const Domains domains(connection.get());
+  if (domains.count() < 0) return qcow2::fail(last_error(libvirt.name));
+  for (int i = 0; i < domains.count(); ++i) {
+    const bool saved = virDomainIsActive(domains[i]) == 0;
+    // One that is shut down reads the disk anew.
+    if (saved && virDomainHasManagedSaveImage(domains[i], 0) != 1) continue;
+    const std::unique_ptr<char, void (*)(void*)> xml(virDomainGetXMLDesc(domains[i], 0), std::free);
+    // It has ended meanwhile.
+    if (!xml) continue;
+    const char* const name = virDomainGetName(domains[i]);
+    ASSIGN_OR_RETURN(
+        const Domain domain,
+        read_domain(xml.get(), fmt::format("domain '{}' of {}", name ? name : "?", libvirt.name)));
+    for (const DomainDisk& disk : domain.disks)
+      for (const std::string& file : disk.files)
+        if (is_file(file, wanted)) return Owner{name ? name : "?", saved};
+  }
+  return Owner{};
+}
+
+}  // namespace
+
+Result<DiskUse> find_disk_use(const std::string& path) {
+  struct stat wanted {};
+  if (qcow2::retry(::stat, path.c_str(), &wanted) != 0)
+    return qcow2::fail(Error::system(errno, path));
+  DiskUse use;
+  for (const Libvirt& libvirt : libvirts()) {
+    for (const std::string& name : libvirt.sockets) {
+      const std::string socket = libvirt.folder + "/" + name;
+      if (!is_alive(socket)) continue;
+      if (virInitialize() != 0) {
+        use.remarks.push_back(last_error(libvirt.name).message());
+        continue;
+      }
+      virSetErrorFunc(nullptr, be_silent);
+      const auto owner = ask(libvirt, socket, wanted);
+      if (!owner) {
+        use.remarks.push_back(owner.error().message());
+      } else if (!owner->name.empty()) {
+        use.domain = fmt::format("domain '{}' of {}", owner->name, libvirt.name);
+        use.saved = owner->saved;
+        return use;
+      }
+    }
+  }
+  return use;
+}
+
+Result<std::vector<std::string>> check_unused(const std::string& path) {
+  ASSIGN_OR_RETURN(DiskUse use, find_disk_use(path));
+  if (use.domain.empty()) return std::move(use.remarks);
+  if (use.saved)
+    return qcow2::fail(Error::protocol(
+        EBUSY,
+        fmt::format("{}: is a disk of {}, which is saved and would go on with what it knows of it: "
+                    "start it and shut it down, or throw what is saved away (virsh "
+                    "managedsave-remove)",
+                    path, use.domain)));
+  return qcow2::fail(Error::protocol(
+      EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first", path,
+                         use.domain)));
+}
+
+}  // namespace tune

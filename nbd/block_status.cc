@@ -1,0 +1,110 @@
+#include "nbd/block_status.h"
+
+#include <algorithm>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// The protocol counts in 32 bits, and some servers in 31.
+constexpr uint64_t kLargestWindow = uint64_t{2} << 30;
+constexpr uint64_t kSmallestWindow = 1 << 20;
+// Of one answer; what is behind them is asked for again.
+constexpr size_t kMostStretches = 16384;
+// This many of the smallest windows refused in a row, and a server is not asked any more.
+constexpr unsigned kMostRefused = 16;
+
+// So many answers before more is asked for again.
+constexpr unsigned kGoodBeforeMore = 16;
+
+// Takes in what a server says of [at, end): it may say too much, or too little.
+struct Reader {
+  const std::string& context;
+  std::vector<NbdStatus::Stretch>& out;
+  uint64_t at;
+  uint64_t end;
+  size_t left = kMostStretches;
+
+  void add(const char* name, uint64_t offset, const uint32_t* entries, size_t count) {
+    if (context != name || offset != at) return;
+    for (size_t i = 0; i + 1 < count && at < end && left > 0; i += 2) {
+      const uint64_t length = std::min<uint64_t>(entries[i], end - at);
+      if (length == 0) break;
+      const uint32_t flags = entries[i + 1];
+      if (left < kMostStretches && out.back().flags == flags) {
+        out.back().length += length;
+      } else {
+        out.push_back({at, length, true, flags});
+        --left;
+      }
+      at += length;
+    }
+  }
+
+  static int call(void* self, const char* name, uint64_t offset, uint32_t* entries, size_t count,
+                  int* /*error*/) {
+    static_cast<Reader*>(self)->add(name, offset, entries, count);
+    return 0;
+  }
+};
+
+}  // namespace
+
+NbdStatus::NbdStatus(std::string context, uint64_t alignment)
+    : context_(std::move(context)),
+      smallest_(std::max(kSmallestWindow, alignment)),
+      window_(std::max(kLargestWindow, alignment)) {}
+
+Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
+                            std::vector<Stretch>& out) {
+  if (silent_ || !offered(line)) {
+    out.push_back({at, length, false, 0});
+    return {};
+  }
+  const size_t before = out.size();
+  while (true) {
+    const uint64_t window = std::min(length, window_);
+    Reader reader{context_, out, at, at + window};
+    const nbd_extent_callback on_extent{Reader::call, &reader, nullptr};
+    NbdReply reply;
+    auto done = line.connection().block_status(window, at, on_extent, reply);
+    if (done) done = line.connection().wait(reply, "block status");
+    // What comes with an error is not believed.
+    if (!done) out.resize(before);
+    if (done && reader.at > at) {
+      line.answered();
+      answered_ = true;
+      refused_ = 0;
+      // Smaller, when answers are cut off and would be given twice; else slowly up again: what was
+      // refused once will be refused again.
+      if (reader.left == 0)
+        window_ = std::max(window_ / 4, smallest_);
+      else if (++good_ % kGoodBeforeMore == 0)
+        window_ = std::min(window_ * 2, std::max(kLargestWindow, smallest_));
+      return {};
+    }
+    if (!done) {
+      Error error = std::move(done).error();
+      if (error.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(error));
+      if (line.is_loss(error)) {
+        RETURN_IF_ERROR(line.restore(std::move(error)));
+        continue;
+      }
+    }
+    // It is there, but will not say: perhaps it will of less.
+    line.answered();
+    if (window > smallest_) {
+      window_ = smallest_;
+      while (window_ * 4 < window) window_ *= 4;
+      continue;
+    }
+    silent_ = !answered_ || ++refused_ >= kMostRefused;
+    out.push_back({at, window, false, 0});
+    return {};
+  }
+}
+
+}  // namespace copy

@@ -1,0 +1,233 @@
+#include "nbd/connection.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string_view>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// Milliseconds; how long Ctrl-C may wait for a silent server.
+constexpr int kPatience = 50;
+// The most that one wait is counted for: the process may have been stopped in between.
+constexpr std::chrono::milliseconds kLongestWait{10 * kPatience};
+
+// How long the timeout is for requests that may make a server write much.
+constexpr int kSlowFactor = 10;
+
+// When nobody wants the answers any more: how long they are waited for in all, and without one.
+constexpr std::chrono::seconds kDrain{10};
+constexpr std::chrono::seconds kDrainSilence{2};
+
+// A machine that vanishes says no goodbye: over TCP, after 15 seconds without a word it is asked
+// three times, each 5 seconds, whether it is there.  Not so for other sockets, where this has no
+// effect.
+void keep_alive(int fd) {
+  const auto set = [fd](int level, int option, int value) {
+    ::setsockopt(fd, level, option, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 15);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+  // The same for what was sent and is not acknowledged, in milliseconds.
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
+}
+
+}  // namespace
+
+Error NbdConnection::last_error() const {
+  const char* const text = nbd_get_error();
+  std::string_view message = text ? text : "unknown error";
+  // libnbd begins with the name of the function that failed, which tells a user nothing.
+  if (message.starts_with("nbd_")) {
+    const size_t colon = message.find(": ");
+    if (colon != std::string_view::npos) message.remove_prefix(colon + 2);
+  }
+  // A server that hangs up leaves no errno.
+  const int errnum = nbd_get_errno();
+  return Error::protocol(errnum == 0 ? ECONNRESET : errnum, fmt::format("{}: {}", name(), message));
+}
+
+Error NbdConnection::closed_error() const {
+  return Error::protocol(ECONNRESET, fmt::format("{}: the server closed the connection", name()));
+}
+
+Error NbdConnection::timeout_error(const char* what) const {
+  return Error::protocol(ETIMEDOUT, fmt::format("{}: {} within {} second{} (--timeout)", name(),
+                                                what, timeout_.count() * (slow_ ? kSlowFactor : 1),
+                                                timeout_.count() == 1 && !slow_ ? "" : "s"));
+}
+
+bool NbdConnection::silent_for_too_long() const {
+  return timeout_.count() != 0 && silence_ > timeout_ * (slow_ ? kSlowFactor : 1);
+}
+
+Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const NbdEndpoint& endpoint,
+                                                           const std::vector<std::string>& contexts,
+                                                           Timeout timeout, const Stop& stop) {
+  std::unique_ptr<NbdConnection> connection(new NbdConnection(endpoint, timeout, stop));
+  RETURN_IF_ERROR(connection->connect(contexts));
+  RETURN_IF_ERROR(connection->learn(contexts));
+  return connection;
+}
+
+Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
+  handle_.reset(nbd_create());
+  if (!handle_) return qcow2::fail(last_error());
+  nbd_handle* const nbd = handle_.get();
+  // Whoever names a file in a URI on this machine (a socket, a TLS key) may use it.
+  nbd_set_uri_allow_local_file(nbd, true);
+  for (const std::string& context : contexts)
+    if (nbd_add_meta_context(nbd, context.c_str()) != 0) return qcow2::fail(last_error());
+  const auto start = Clock::now();
+  if (nbd_aio_connect_uri(nbd, endpoint_.uri().c_str()) != 0) return qcow2::fail(last_error());
+  while (nbd_aio_is_connecting(nbd) == 1) {
+    if (stop_.requested()) return qcow2::fail(Error::cancelled());
+    if (timeout_.count() != 0 && Clock::now() - start > timeout_)
+      return qcow2::fail(timeout_error("the server has not agreed on a connection"));
+    if (nbd_poll(nbd, kPatience) < 0) return qcow2::fail(last_error());
+  }
+  // Closed without an error: the server hung up.
+  if (nbd_aio_is_ready(nbd) != 1 && nbd_aio_is_processing(nbd) != 1)
+    return qcow2::fail(closed_error());
+  keep_alive(nbd_aio_get_fd(nbd));
+  return {};
+}
+
+// Later on, the connection may be lost, and libnbd would not say any more.
+Result<void> NbdConnection::learn(const std::vector<std::string>& contexts) {
+  ASSIGN_OR_RETURN(limits_, NbdLimits::of(handle_.get(), name()));
+  for (const std::string& context : contexts)
+    if (nbd_can_meta_context(handle_.get(), context.c_str()) == 1) contexts_.push_back(context);
+  return {};
+}
+
+bool NbdConnection::has_context(const std::string& name) const {
+  return std::find(contexts_.begin(), contexts_.end(), name) != contexts_.end();
+}
+
+void NbdConnection::close() {
+  // A server that is told goodbye does not complain of a client that vanished.
+  if (handle_ && nbd_aio_is_ready(handle_.get()) == 1 && nbd_aio_in_flight(handle_.get()) == 0)
+    nbd_aio_disconnect(handle_.get(), 0);
+  handle_.reset();
+}
+
+bool NbdConnection::lost() const {
+  return !handle_ || nbd_aio_is_dead(handle_.get()) == 1 || nbd_aio_is_closed(handle_.get()) == 1;
+}
+
+Result<void> NbdConnection::check_open() {
+  if (lost()) return qcow2::fail(closed_error());
+  if (nbd_aio_in_flight(handle_.get()) > 0) return {};
+  silence_ = {};
+  slow_ = false;
+  return {};
+}
+
+Result<void> NbdConnection::sent(int64_t cookie) const {
+  if (cookie < 0) return qcow2::fail(last_error());
+  return {};
+}
+
+Result<void> NbdConnection::read(std::span<std::byte> to, uint64_t at, NbdReply& reply) {
+  RETURN_IF_ERROR(check_open());
+  reply.expect(at, to.size());
+  return sent(nbd_aio_pread_structured(handle_.get(), to.data(), to.size(), at, reply.on_chunk(),
+                                       reply.on_completion(), 0));
+}
+
+Result<void> NbdConnection::write(std::span<const std::byte> from, uint64_t at, NbdReply& reply,
+                                  bool fua) {
+  RETURN_IF_ERROR(check_open());
+  reply.reset();
+  return sent(nbd_aio_pwrite(handle_.get(), from.data(), from.size(), at, reply.on_completion(),
+                             fua ? LIBNBD_CMD_FLAG_FUA : 0));
+}
+
+Result<void> NbdConnection::zero(uint64_t length, uint64_t at, NbdReply& reply, bool fast) {
+  RETURN_IF_ERROR(check_open());
+  reply.reset();
+  slow_ = true;
+  return sent(nbd_aio_zero(handle_.get(), length, at, reply.on_completion(),
+                           fast ? LIBNBD_CMD_FLAG_FAST_ZERO : 0));
+}
+
+Result<void> NbdConnection::flush(NbdReply& reply) {
+  RETURN_IF_ERROR(check_open());
+  reply.reset();
+  slow_ = true;
+  return sent(nbd_aio_flush(handle_.get(), reply.on_completion(), 0));
+}
+
+Result<void> NbdConnection::block_status(uint64_t length, uint64_t at,
+                                         nbd_extent_callback on_extent, NbdReply& reply) {
+  RETURN_IF_ERROR(check_open());
+  reply.reset();
+  return sent(nbd_aio_block_status(handle_.get(), length, at, on_extent, reply.on_completion(), 0));
+}
+
+// A moment's work on an open connection, and the count of its silence.
+Result<void> NbdConnection::poll() {
+  const int before = nbd_aio_in_flight(handle_.get());
+  const auto start = Clock::now();
+  if (nbd_poll(handle_.get(), kPatience) < 0) return qcow2::fail(last_error());
+  if (nbd_aio_in_flight(handle_.get()) < before)
+    silence_ = {};
+  else
+    silence_ += std::min<Clock::duration>(Clock::now() - start, kLongestWait);
+  return {};
+}
+
+Result<void> NbdConnection::work() {
+  if (stop_.requested()) return qcow2::fail(Error::cancelled());
+  if (lost()) return qcow2::fail(closed_error());
+  RETURN_IF_ERROR(poll());
+  if (nbd_aio_in_flight(handle_.get()) == 0 || !silent_for_too_long()) return {};
+  close();
+  return qcow2::fail(timeout_error("the server has not answered"));
+}
+
+Result<void> NbdConnection::wait(NbdReply& reply, const std::string& what) {
+  while (!reply.done()) {
+    if (auto worked = work(); !worked) {
+      drain();
+      return worked;
+    }
+  }
+  if (reply.errnum() != 0) return qcow2::fail(reply.error(fmt::format("{}: {}", name(), what)));
+  return {};
+}
+
+Result<void> NbdConnection::read_now(std::span<std::byte> to, uint64_t at) {
+  NbdReply reply;
+  RETURN_IF_ERROR(read(to, at, reply));
+  return wait(reply, fmt::format("read at {:#x}", at));
+}
+
+Result<void> NbdConnection::flush_now() {
+  NbdReply reply;
+  RETURN_IF_ERROR(flush(reply));
+  return wait(reply, "flush");
+}
+
+void NbdConnection::drain() {
+  const auto end = Clock::now() + kDrain;
+  silence_ = {};
+  while (!lost() && nbd_aio_in_flight(handle_.get()) > 0 && silence_ < kDrainSilence &&
+         Clock::now() < end)
+    if (!poll()) break;
+  if (lost() || nbd_aio_in_flight(handle_.get()) > 0) close();
+}
+
+}  // namespace copy

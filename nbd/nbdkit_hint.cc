@@ -1,0 +1,69 @@
+#include "nbd/nbdkit_hint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+
+#include "nbd/nbdkit_folders.h"
+
+namespace copy {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Options of nbdkit's that have their value in the next word (nbdkit(1)).
+constexpr std::array<std::string_view, 23> kWithValue{
+    "-D",         "--debug",   "-e", "--export-name", "--exportname", "-g",     "--group",
+    "--filter",   "-i",        "-P", "--ip-addr",     "--ipaddr",     "--port", "-p",
+    "--pid-file", "--pidfile", "-t", "--threads",     "-u",           "--user", "-U",
+    "--unix",     "--run"};
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// A name without a slash is looked for in the folder.
+std::string missing(std::string_view name, const char* kind, const char* folder) {
+  if (name.empty() || name.find('/') != std::string_view::npos) return {};
+  const std::string path = fmt::format("{}/nbdkit-{}-{}.so", folder, name, kind);
+  if (exists(path)) return {};
+  std::string text = fmt::format("nbdkit has no {} '{}': there is no {}", kind, name, path);
+  const auto built = built_plugin();
+  if (name == "qcow2" && std::string_view(kind) == "plugin" && built)
+    return text + fmt::format("; give the one that was built by its path, {}", *built);
+  return text + "; install it, or give it by its path";
+}
+
+}  // namespace
+
+std::optional<std::string> built_plugin() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  for (const char* const up : {"..", "../.."}) {
+    const fs::path built = program.parent_path() / up / "plugin" / "nbdkit-qcow2-plugin.so";
+    if (!error && fs::exists(built, error)) return built.lexically_normal().string();
+  }
+  return std::nullopt;
+}
+
+std::string nbdkit_hint(const std::vector<std::string>& command) {
+  if (command.empty() || fs::path(command.front()).filename() != "nbdkit") return {};
+  constexpr std::string_view kFilter = "--filter=";
+  for (size_t i = 1; i < command.size(); ++i) {
+    const std::string_view word = command[i];
+    std::string_view filter;
+    if (word.starts_with(kFilter)) filter = word.substr(kFilter.size());
+    if (word == "--filter" && i + 1 < command.size()) filter = command[i + 1];
+    if (auto text = missing(filter, "filter", NBDKIT_FILTER_FOLDER); !text.empty()) return text;
+    if (!word.starts_with('-')) return missing(word, "plugin", NBDKIT_PLUGIN_FOLDER);
+    if (std::find(kWithValue.begin(), kWithValue.end(), word) != kWithValue.end()) ++i;
+  }
+  return {};
+}
+
+}  // namespace copy

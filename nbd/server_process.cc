@@ -1,0 +1,230 @@
+#include "nbd/server_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "base/retry.h"
+#include "storage/descriptor.h"
+
+namespace copy {
+
+using qcow2::Descriptor;
+using qcow2::Error;
+using qcow2::Result;
+using qcow2::retry;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The first descriptor that systemd hands over (sd_listen_fds(3)).
+constexpr int kActivated = 3;
+constexpr std::chrono::milliseconds kLook{5};
+// How long a server may take to end: one that writes has caches to empty.
+constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::seconds kPatienceWhenStopped{5};
+// Between a server's hanging up and its end.
+constexpr std::chrono::milliseconds kLastBreath{300};
+
+// A socket that listens, and a way to it: both without a name.
+struct Listener {
+  Descriptor listening;
+  Descriptor path;  // O_PATH: /proc/self/fd/N is where to connect to
+};
+
+Result<void> listen(Listener& listener) {
+  const char* const parent = std::getenv("TMPDIR");
+  std::string folder = fmt::format("{}/virt-compact-XXXXXX", parent && *parent ? parent : "/tmp");
+  if (!::mkdtemp(folder.data())) return qcow2::fail(Error::system(errno, folder));
+  const std::string name = folder + "/socket";
+  const auto make = [&]() -> Result<void> {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (name.size() >= sizeof address.sun_path)
+      return qcow2::fail(
+          Error::invalid(name + ": too long a name for a socket: set TMPDIR to a shorter one"));
+    std::memcpy(address.sun_path, name.c_str(), name.size() + 1);
+    listener.listening.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (listener.listening.get() < 0 ||
+        ::bind(listener.listening.get(), reinterpret_cast<const sockaddr*>(&address),
+               sizeof address) != 0 ||
+        ::listen(listener.listening.get(), SOMAXCONN) != 0)
+      return qcow2::fail(Error::system(errno, name));
+    listener.path.reset(retry(::open, name.c_str(), O_PATH | O_CLOEXEC));
+    if (listener.path.get() < 0) return qcow2::fail(Error::system(errno, name));
+    return {};
+  };
+  auto made = make();
+  retry(::unlink, name.c_str());
+  retry(::rmdir, folder.c_str());
+  return made;
+}
+
+// The environment for an activated server.  LISTEN_PID's value is known only in the child, which
+// may not allocate: it is written into the room that is left for it.
+class Environment {
+ public:
+  Environment() {
+    for (char** it = environ; *it; ++it)
+      if (std::strncmp(*it, "LISTEN_", 7) != 0) words_.emplace_back(*it);
+    words_.emplace_back("LISTEN_FDS=1");
+    words_.emplace_back("LISTEN_PID=" + std::string(kDigits, '\0'));
+    for (std::string& word : words_) pointers_.push_back(word.data());
+    pointers_.push_back(nullptr);
+  }
+
+  // Async-signal-safe.
+  char** for_process(pid_t pid) {
+    char* const to = words_.back().data() + std::strlen("LISTEN_PID=");
+    std::array<char, kDigits> reversed{};
+    size_t digits = 0;
+    for (auto rest = static_cast<unsigned>(pid); rest != 0 && digits < kDigits; rest /= 10)
+      reversed[digits++] = static_cast<char>('0' + rest % 10);
+    for (size_t i = 0; i < digits; ++i) to[i] = reversed[digits - 1 - i];
+    return pointers_.data();
+  }
+
+ private:
+  static constexpr size_t kDigits = 10;
+  std::vector<std::string> words_;
+  std::vector<char*> pointers_;
+};
+
+// In the child: becomes the server, or tells `report` why not.  Only what is async-signal-safe.
+[[noreturn]] void become(char** argv, Environment& environment, int listening, int null, int report,
+                         pid_t parent) {
+  const auto check = [&](bool good) {
+    if (good) return;
+    const int errnum = errno;
+    [[maybe_unused]] const ssize_t told = ::write(report, &errnum, sizeof errnum);
+    ::_exit(127);
+  };
+  check(::setpgid(0, 0) == 0);
+  check(::prctl(PR_SET_PDEATHSIG, SIGTERM) == 0);
+  if (::getppid() != parent) ::_exit(127);  // it is gone already
+  // What we ignore or hold back is none of the server's business.
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int signum : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) ::signal(signum, SIG_DFL);
+  check(::dup2(null, 0) >= 0 && ::dup2(2, 1) >= 0);
+  check(::dup2(listening, kActivated) >= 0);
+  ::execvpe(argv[0], argv, environment.for_process(::getpid()));
+  check(false);
+  ::_exit(127);
+}
+
+std::string describe(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return fmt::format("exit status {}", info.si_status);
+  return fmt::format("killed by signal {} ({})", info.si_status, ::strsignal(info.si_status));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<std::string>& command,
+                                                            const Stop& stop) {
+  if (command.empty() || command.front().empty())
+    return qcow2::fail(Error::invalid("[ ]: there is no command to start"));
+  Listener listener;
+  RETURN_IF_ERROR(listen(listener));
+  // Above the one that the child makes room for.
+  Descriptor listening(retry(::fcntl, listener.listening.get(), F_DUPFD_CLOEXEC, 10));
+  Descriptor null(retry(::open, "/dev/null", O_RDONLY | O_CLOEXEC));
+  std::array<int, 2> ends{-1, -1};
+  if (listening.get() < 0 || null.get() < 0 || ::pipe2(ends.data(), O_CLOEXEC) != 0)
+    return qcow2::fail(Error::system(errno, command.front()));
+  Descriptor reader(ends[0]);
+  Descriptor writer(retry(::fcntl, ends[1], F_DUPFD_CLOEXEC, 10));
+  ::close(ends[1]);
+  if (writer.get() < 0) return qcow2::fail(Error::system(errno, command.front()));
+
+  std::vector<std::string> words = command;
+  std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  Environment environment;
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) return qcow2::fail(Error::system(errno, "fork"));
+  if (pid == 0) become(argv.data(), environment, listening.get(), null.get(), writer.get(), parent);
+
+  const int path = listener.path.release();
+  std::unique_ptr<ServerProcess> server(new ServerProcess(
+      pid, path, fmt::format("nbd+unix:///?socket=/proc/self/fd/{}", path), stop));
+  // Ours would keep connections waiting for a server that is gone.
+  listener.listening.reset();
+  listening.reset();
+  writer.reset();
+  int errnum = 0;
+  const ssize_t got = retry(::read, reader.get(), &errnum, sizeof errnum);
+  if (got == static_cast<ssize_t>(sizeof errnum))
+    return qcow2::fail(Error::system(errnum, fmt::format("cannot execute '{}'", command.front())));
+  return server;
+}
+
+// It is looked at, and not reaped: its number stays its own, and its group's, until the end.
+std::optional<std::string> ServerProcess::ended() {
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+      info.si_pid != pid_)
+    return std::nullopt;
+  return describe(info);
+}
+
+std::optional<std::string> ServerProcess::ending() {
+  const auto deadline = Clock::now() + kLastBreath;
+  while (true) {
+    if (auto how = ended(); how || Clock::now() >= deadline) return how;
+    std::this_thread::sleep_for(kLook);
+  }
+}
+
+std::string ServerProcess::socket_path() const {
+  return fmt::format("/proc/{}/fd/{}", ::getpid(), socket_);
+}
+
+Result<void> ServerProcess::finish(std::chrono::seconds patience) {
+  const auto start = Clock::now();
+  // It itself only: what it has started is its own to end.
+  ::kill(pid_, SIGTERM);
+  while (!ended()) {
+    if (Clock::now() - start > patience)
+      return qcow2::fail(
+          Error::system(ETIMEDOUT, fmt::format("the server does not end (process {})", pid_)));
+    std::this_thread::sleep_for(kLook);
+  }
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+      (info.si_code != CLD_EXITED || info.si_status != 0))
+    return qcow2::fail(
+        Error::protocol(EIO, fmt::format("the server ended badly: {}", describe(info))));
+  return {};
+}
+
+ServerProcess::~ServerProcess() {
+  const auto start = Clock::now();
+  ::kill(-pid_, SIGTERM);
+  while (!ended() && Clock::now() - start < (stop_.requested() ? kPatienceWhenStopped : kPatience))
+    std::this_thread::sleep_for(kLook);
+  ::kill(-pid_, SIGKILL);
+  int status = 0;
+  (void)retry(::waitpid, pid_, &status, 0);
+  ::close(socket_);
+}
+
+}  // namespace copy

@@ -1,0 +1,117 @@
+#include "nbd/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kFirstWait{100};
+constexpr milliseconds kLongestWait{5000};
+constexpr milliseconds kLook{20};
+
+milliseconds wait_before(unsigned retry) {
+  return std::min(kFirstWait * (1 << std::min(retry, 10u)), kLongestWait);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endpoint,
+                                               std::vector<std::string> contexts,
+                                               const NbdTuning& tuning, const Stop& stop) {
+  std::unique_ptr<NbdLine> line(
+      new NbdLine(std::move(endpoint), std::move(contexts), tuning, stop));
+  auto connection = NbdConnection::open(*line->endpoint_, line->contexts_, line->timeout_, stop);
+  if (!connection) {
+    bool final = false;
+    return qcow2::fail(line->endpoint_->explain(std::move(connection).error(), final));
+  }
+  line->connection_ = std::move(*connection);
+  line->limits_ = line->connection_->limits();
+  return line;
+}
+
+bool NbdLine::is_loss(const Error& error) {
+  if (error.kind() != Error::Kind::kSystem) return false;
+  // ESHUTDOWN is a server's way to say that it is about to end.  ENOTCONN comes from no server:
+  // libnbd answers so what was under way, perhaps before it calls the connection dead.
+  return connection_->lost() || error.errnum() == ESHUTDOWN || error.errnum() == ENOTCONN;
+}
+
+Result<void> NbdLine::check_same(const NbdLimits& next) const {
+  if (next.size != limits_.size)
+    return qcow2::fail(Error::protocol(
+        EIO, fmt::format("{}: the server came back with another disk: of {} bytes, not {}", name(),
+                         next.size, limits_.size)));
+  if (next.minimum > limits_.minimum)
+    return qcow2::fail(Error::protocol(
+        EIO, fmt::format("{}: the server came back with larger blocks: {} bytes, not {}", name(),
+                         next.minimum, limits_.minimum)));
+  return {};
+}
+
+// One try.  An error that is final sets given_up_.
+Result<void> NbdLine::try_again() {
+  ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, timeout_, stop_));
+  if (auto same = check_same(next->limits()); !same) {
+    // Asking again would give the same answer.
+    given_up_ = true;
+    return same;
+  }
+  connection_ = std::move(next);
+  ++generation_;
+  if (!check_) return {};
+  checking_ = true;
+  lost_in_check_ = false;
+  auto checked = check_(*this);
+  checking_ = false;
+  if (!checked) {
+    connection_->close();
+    given_up_ = !lost_in_check_;
+  }
+  return checked;
+}
+
+Result<void> NbdLine::restore(Error why) {
+  if (given_up_) return qcow2::fail(std::move(why));
+  // A server that takes one client at a time must see this one go.
+  connection_->drain();
+  connection_->close();
+  if (checking_) {
+    // The restore () that checks goes on.
+    lost_in_check_ = true;
+    return qcow2::fail(std::move(why));
+  }
+  bool final = false;
+  Error last = endpoint_->explain(std::move(why), final);
+  while (!final && failures_ < retries_) {
+    const auto until = Clock::now() + wait_before(failures_++);
+    while (Clock::now() < until) {
+      if (stop_.requested()) return qcow2::fail(Error::cancelled());
+      std::this_thread::sleep_for(kLook);
+    }
+    auto tried = try_again();
+    if (tried) return {};
+    last = std::move(tried).error();
+    if (given_up_ || last.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(last));
+    last = endpoint_->explain(std::move(last), final);
+  }
+  given_up_ = true;
+  if (final || retries_ == 0) return qcow2::fail(std::move(last));
+  return qcow2::fail(Error::protocol(
+      last.errnum(), fmt::format("{} (given up after connecting again {} time{})", last.message(),
+                                 failures_, failures_ == 1 ? "" : "s")));
+}
+
+}  // namespace copy

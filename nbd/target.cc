@@ -1,0 +1,12 @@
+#include "nbd/target.h"
+
+namespace copy {
+
+std::string NbdTarget::name() const {
+  if (command.empty()) return uri;
+  std::string name = "[ ";
+  for (const std::string& word : command) name += word + ' ';
+  return name + ']';
+}
+
+}  // namespace copy

@@ -1,0 +1,190 @@
+#include "nbd/writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <list>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+// The protocol counts in 32 bits, and some servers in 31.
+constexpr uint64_t kLargestZero = uint64_t{1} << 30;
+// Tried when that is too much: what servers must take of data.
+constexpr uint64_t kSmallZero = 32 << 20;
+
+// Of images behind servers that do not tell: what most have, and the largest of QCOW2.
+constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
+
+// How a server says that a request is not for it, rather than that it failed.
+bool is_refusal(int errnum) {
+  // ENOTSUP is the same number.
+  return errnum == EINVAL || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
+}
+
+}  // namespace
+
+// One call of send ().
+class NbdWriter::Sender {
+ public:
+  Sender(NbdWriter& writer, NbdLine& line, std::span<const Piece> pieces)
+      : writer_(writer), line_(line), to_do_(pieces.begin(), pieces.end()) {}
+
+  Result<void> run() {
+    auto result = send_all();
+    if (!in_flight_.empty()) line_.connection().drain();
+    return result;
+  }
+
+ private:
+  struct Request {
+    Piece piece;
+    bool zero;            // sent as a request for zeros
+    uint64_t generation;  // of the line, when it was sent
+    NbdReply reply = {};
+  };
+
+  Result<void> send_all() {
+    while (!to_do_.empty() || !in_flight_.empty()) {
+      while (!to_do_.empty() && in_flight_.size() < std::max(writer_.options_.tuning.requests, 1u))
+        RETURN_IF_ERROR(issue());
+      if (auto worked = line_.connection().work(); !worked)
+        RETURN_IF_ERROR(lost(std::move(worked).error()));
+      RETURN_IF_ERROR(collect());
+    }
+    return {};
+  }
+
+  // Cuts the next request off what there is to do.
+  Piece next(bool zero) {
+    Piece& front = to_do_.front();
+    Piece piece = front;
+    piece.length = std::min(front.length, zero ? writer_.zero_limit_.load() : writer_.write_limit_);
+    front.at += piece.length;
+    front.length -= piece.length;
+    if (front.bytes) front.bytes += piece.length;
+    if (front.length == 0) to_do_.pop_front();
+    return piece;
+  }
+
+  Result<void> issue() {
+    const bool zero = !to_do_.front().bytes && writer_.can_zero_;
+    const Piece piece = next(zero);
+    in_flight_.emplace_back(piece, zero, line_.generation());
+    NbdReply& reply = in_flight_.back().reply;
+    NbdConnection& connection = line_.connection();
+    const std::byte* const bytes = piece.bytes ? piece.bytes : writer_.zeros_.data();
+    auto sent = zero ? connection.zero(piece.length, piece.at, reply,
+                                       writer_.options_.only_cheap_zeros && writer_.fast_)
+                     : connection.write({bytes, piece.length}, piece.at, reply);
+    if (sent) return {};
+    to_do_.push_front(piece);
+    in_flight_.pop_back();
+    return lost(std::move(sent).error());
+  }
+
+  Result<void> lost(Error why) {
+    if (!line_.is_loss(why)) return qcow2::fail(std::move(why));
+    return line_.restore(std::move(why));
+  }
+
+  Result<void> collect() {
+    for (auto it = in_flight_.begin(); it != in_flight_.end();) {
+      if (it->reply.done() && it->reply.errnum() == 0) {
+        line_.answered();
+      } else if (it->generation != line_.generation()) {
+        to_do_.push_front(it->piece);
+      } else if (it->reply.done()) {
+        RETURN_IF_ERROR(refused(*it));
+        // The line may have been made good: then this one is to be sent again with the others.
+        if (it->generation != line_.generation()) continue;
+      } else {
+        ++it;
+        continue;
+      }
+      it = in_flight_.erase(it);
+    }
+    return {};
+  }
+
+  // The server said no: perhaps it will take less, or plain zeros.
+  Result<void> refused(const Request& request) {
+    const Piece& piece = request.piece;
+    const Error error = request.reply.error(fmt::format(
+        "{}: {} at {:#x}", line_.name(), piece.bytes ? "write" : "writing zeros", piece.at));
+    if (line_.is_loss(error)) return line_.restore(error);
+    if (!request.zero || !is_refusal(request.reply.errnum())) return qcow2::fail(error);
+    if (piece.length > writer_.small_zero_) {
+      writer_.zero_limit_ = writer_.small_zero_;
+    } else if (!writer_.options_.only_cheap_zeros) {
+      writer_.can_zero_ = false;
+    } else {
+      narrow(piece);
+      return {};
+    }
+    to_do_.push_front(piece);
+    return {};
+  }
+
+  // An image with clusters zeroes them whole, or has to write: perhaps without the ragged ends?
+  void narrow(const Piece& piece) {
+    for (const uint64_t unit : kClusters) {
+      const uint64_t begin = (piece.at + unit - 1) / unit * unit;
+      const uint64_t end = (piece.at + piece.length) / unit * unit;
+      if (begin < end && end - begin == piece.length) continue;
+      if (begin < end) to_do_.push_front({begin, end - begin, nullptr});
+      writer_.declined_ += piece.length - (begin < end ? end - begin : 0);
+      return;
+    }
+    writer_.declined_ += piece.length;
+  }
+
+  NbdWriter& writer_;
+  NbdLine& line_;
+  std::deque<Piece> to_do_;
+  std::list<Request> in_flight_;  // libnbd holds pointers to these until they are done
+};
+
+NbdWriter::NbdWriter(const NbdLimits& limits, const Options& options)
+    : options_(options),
+      write_limit_(limits.request(options.tuning.request_size)),
+      small_zero_(limits.request(kSmallZero)),
+      fast_(limits.can_fast_zero),
+      zero_limit_(kLargestZero),
+      can_zero_(limits.can_zero),
+      zeros_(write_limit_) {
+  std::memset(zeros_.data(), 0, zeros_.size());
+}
+
+Result<void> NbdWriter::send(NbdLine& line, std::span<const Piece> pieces) {
+  return Sender(*this, line, pieces).run();
+}
+
+Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
+  if (!can_zero_ || !fast_) return false;
+  for (uint64_t at = 0; at < end;) {
+    const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
+    NbdReply reply;
+    auto done = line.connection().zero(length, at, reply, true);
+    if (done) done = line.connection().wait(reply, "zero");
+    if (!done) {
+      if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
+        return qcow2::fail(std::move(done).error());
+      if (at > 0 || length <= small_zero_) return false;
+      zero_limit_ = small_zero_;
+      continue;
+    }
+    at += length;
+  }
+  return true;
+}
+
+}  // namespace copy

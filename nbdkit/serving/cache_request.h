@@ -1,0 +1,29 @@
+// What NBD_CMD_CACHE asks for: that the next read of a range is fast.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "storage/offset.h"
+
+namespace plugin {
+
+// Reads `count` bytes at `at` through `read (GuestOffset, std::span<std::byte>)` and drops them.
+// That fills the page cache and the L2 cache; telling the kernel alone would leave the tables
+// unread.  Not by nbdkit's own emulation: all of its threads read into one buffer.
+template <typename Read>
+qcow2::Result<void> cache_range(qcow2::GuestOffset at, uint64_t count, Read read) {
+  constexpr uint64_t kPiece = 256 << 10;
+  std::vector<std::byte> dropped(std::min(count, kPiece));
+  for (uint64_t done = 0; done < count; done += dropped.size()) {
+    const uint64_t length = std::min<uint64_t>(dropped.size(), count - done);
+    RETURN_IF_ERROR(read(qcow2::GuestOffset(at.value() + done), std::span(dropped.data(), length)));
+  }
+  return {};
+}
+
+}  // namespace plugin

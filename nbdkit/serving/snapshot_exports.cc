@@ -1,0 +1,65 @@
+#include "nbdkit/serving/snapshot_exports.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <ctime>
+#include <unordered_map>
+
+#include "base/printable.h"
+
+namespace plugin {
+
+using qcow2::Snapshot;
+
+namespace {
+
+// What NBD allows a name or a description (bytes), and nbdkit a list of exports.
+constexpr size_t kLongestText = 4096;
+constexpr size_t kMostExports = 10000;
+// Bytes of a name in a description, so that the rest of it still fits.
+constexpr size_t kLongestShown = 256;
+
+std::string shown(const std::string& text) {
+  return qcow2::printable(std::string_view(text).substr(0, kLongestShown));
+}
+
+}  // namespace
+
+std::string describe_disk(uint64_t size) {
+  return fmt::format("disk of {} bytes in a QCOW2 image", size);
+}
+
+std::string describe(const Snapshot& snapshot) {
+  const auto when = static_cast<std::time_t>(snapshot.date_seconds);
+  std::tm utc{};
+  gmtime_r(&when, &utc);
+  std::string text = fmt::format("snapshot {} '{}' of {:%Y-%m-%d %H:%M:%S} UTC, {} bytes",
+                                 shown(snapshot.id), shown(snapshot.name), utc, snapshot.disk_size);
+  if (snapshot.vm_state_size > 0)
+    text += fmt::format(", with {} bytes of VM state", snapshot.vm_state_size);
+  return text;
+}
+
+std::vector<Export> list_snapshot_exports(const std::vector<Snapshot>& snapshots) {
+  // What a word finds: an id before a name, and the first of several.
+  std::unordered_map<std::string_view, const Snapshot*> found;
+  for (const auto member : {&Snapshot::id, &Snapshot::name})
+    for (const Snapshot& snapshot : snapshots) found.try_emplace(snapshot.*member, &snapshot);
+
+  std::vector<Export> exports;
+  for (const Snapshot& snapshot : snapshots) {
+    if (exports.size() + 1 == kMostExports) break;
+    for (const std::string* word : {&snapshot.name, &snapshot.id}) {
+      std::string name = fmt::format("{}{}", kSnapshotPrefix, *word);
+      if (found.at(*word) != &snapshot || name.size() > kLongestText ||
+          qcow2::printable(name) != name)
+        continue;
+      exports.push_back({std::move(name), describe(snapshot)});
+      break;
+    }
+  }
+  return exports;
+}
+
+}  // namespace plugin

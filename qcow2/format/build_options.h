@@ -1,0 +1,37 @@
+// What a fresh image shall be like.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "qcow2/format/geometry.h"
+#include "qcow2/format/header.h"
+
+namespace qcow2 {
+
+struct BuildOptions {
+  uint64_t size = 0;  // of the virtual disk, bytes; rounded up to 512 since QEMU counts sectors
+  uint32_t version = 3;
+  unsigned cluster_bits = 16;
+  unsigned refcount_order = 4;
+  bool extended_l2 = false;
+  bool lazy_refcounts = false;
+  CompressionType compression_type = CompressionType::kDeflate;
+  std::string backing_file;    // empty: none
+  std::string backing_format;  // empty: not said; at most 15 bytes
+  // The name of the external data file, as the image is to have it; empty: none.  Then guest data
+  // has the same offset there as in the guest, and nothing can be compressed.
+  std::string data_file;
+  bool data_file_raw = false;  // the image says that the data file reads as the guest does
+
+  Geometry geometry() const { return Geometry(cluster_bits, extended_l2); }
+  uint64_t rounded_size() const {
+    return (size + Geometry::kSectorSize - 1) / Geometry::kSectorSize * Geometry::kSectorSize;
+  }
+};
+
+// An error, in words, if the options contradict each other or the disk is too large for them.
+Result<void> check(const BuildOptions& options);
+
+}  // namespace qcow2

@@ -1,0 +1,64 @@
+// Decoders with their buffers, shared by the threads that read images.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "qcow2/format/codec.h"
+
+namespace qcow2 {
+
+// What one thread needs to read a compressed cluster.
+struct DecodeContext {
+  Decoder decoder;
+  std::vector<std::byte> stream;   // as read from the file
+  std::vector<std::byte> cluster;  // decoded, when the caller wants only a part
+};
+
+// Thread-safe.  Holds as many contexts as were ever used at once.
+class DecoderPool {
+ public:
+  // A context that goes back to the pool by itself.
+  class Lease {
+   public:
+    Lease(DecoderPool& pool, std::unique_ptr<DecodeContext> context)
+        : pool_(pool), context_(std::move(context)) {}
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    ~Lease() {
+      const std::lock_guard lock(pool_.mutex_);
+      pool_.idle_.push_back(std::move(context_));
+    }
+    DecodeContext* operator->() { return context_.get(); }
+
+   private:
+    DecoderPool& pool_;
+    std::unique_ptr<DecodeContext> context_;
+  };
+
+  Lease take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        auto context = std::move(idle_.back());
+        idle_.pop_back();
+        return Lease(*this, std::move(context));
+      }
+    }
+    auto context = std::make_unique<DecodeContext>();
+    const std::lock_guard lock(mutex_);
+    // So that giving it back cannot fail.
+    idle_.reserve(++made_);
+    return Lease(*this, std::move(context));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<DecodeContext>> idle_;  // guarded by mutex_; capacity >= made_
+  size_t made_ = 0;                                   // guarded by mutex_
+};
+
+}  // namespace qcow2

@@ -1,0 +1,63 @@
+#include "qcow2/read/image.h"
+
+#include <fmt/format.h>
+
+#include "qcow2/read/qcow2_layer.h"
+
+namespace qcow2 {
+
+Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Header header,
+                                           std::shared_ptr<Storage> data_file,
+                                           std::shared_ptr<TableCache> cache) {
+  auto snapshots = read_snapshot_table(*storage, header);
+  if (!snapshots) return fail(std::move(snapshots).error().with_context(storage->name()));
+  return make(std::move(storage), std::move(header), std::move(data_file), std::move(cache),
+              std::move(*snapshots));
+}
+
+Result<std::shared_ptr<Image>> Image::open_damaged(std::shared_ptr<Storage> storage, Header header,
+                                                   std::shared_ptr<Storage> data_file,
+                                                   std::shared_ptr<TableCache> cache) {
+  if (header.snapshot_count > Limits::kSnapshots) header.snapshot_count = 0;
+  auto snapshots = read_snapshot_table(*storage, header);
+  return make(std::move(storage), std::move(header), std::move(data_file), std::move(cache),
+              snapshots ? std::move(*snapshots) : std::vector<Snapshot>());
+}
+
+std::shared_ptr<Image> Image::make(std::shared_ptr<Storage> storage, Header header,
+                                   std::shared_ptr<Storage> data_file,
+                                   std::shared_ptr<TableCache> cache,
+                                   std::vector<Snapshot> snapshots) {
+  std::shared_ptr<Image> image(new Image);
+  image->geometry_ = header.geometry();
+  image->snapshots_ = std::move(snapshots);
+  image->data_storage_ = data_file ? std::move(data_file) : storage;
+  image->storage_ = std::move(storage);
+  image->header_ = std::move(header);
+  image->cache_ = std::move(cache);
+  return image;
+}
+
+// Another storage may get the address of this one.
+Image::~Image() {
+  if (cache_) cache_->drop(*storage_);
+}
+
+DecoderPool& Image::decoders() {
+  static DecoderPool pool;
+  return pool;
+}
+
+Result<std::shared_ptr<Layer>> Image::active_layer(const std::shared_ptr<Image>& image) {
+  const Header& header = image->header();
+  return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);
+}
+
+Result<std::shared_ptr<Layer>> Image::snapshot_layer(const std::shared_ptr<Image>& image,
+                                                     const Snapshot& snapshot) {
+  return with_context(
+      Qcow2Layer::open(image, snapshot.l1_table, snapshot.l1_entries, snapshot.disk_size),
+      fmt::format("snapshot '{}'", snapshot.name));
+}
+
+}  // namespace qcow2

@@ -1,0 +1,50 @@
+#include "qcow2/read/lenient_reader.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/byte_order.h"
+
+namespace qcow2 {
+
+namespace {
+
+constexpr uint64_t kPiece = 64 << 10;  // bytes
+// An error is narrowed in two steps, so that a unit is tried three times at most.
+constexpr uint64_t kPage = 4 << 10;
+
+}  // namespace
+
+void LenientReader::load(uint64_t at) {
+  begin_ = at / kPiece * kPiece;
+  bytes_.assign(kPiece, std::byte{0});
+  good_.assign(kPiece / kUnit, 0);
+  const auto try_range = [&](uint64_t from, uint64_t length) {
+    if (begin_ + from > static_cast<uint64_t>(INT64_MAX) - length) return true;
+    const auto got =
+        storage_.read(HostOffset(begin_ + from), std::span(bytes_).subspan(from, length));
+    if (!got) return false;
+    std::fill_n(good_.begin() + static_cast<ptrdiff_t>(from / kUnit), *got / kUnit, 1);
+    return true;
+  };
+  if (try_range(0, kPiece)) return;
+  for (uint64_t page = 0; page < kPiece; page += kPage) {
+    if (try_range(page, kPage)) continue;
+    for (uint64_t unit = page; unit < page + kPage; unit += kUnit) (void)try_range(unit, kUnit);
+  }
+}
+
+const std::byte* LenientReader::get(HostOffset at, uint64_t length) {
+  if (begin_ == UINT64_MAX || at.value() / kPiece * kPiece != begin_) load(at.value());
+  const uint64_t in = at.value() - begin_;
+  if (in + length > kPiece || good_[in / kUnit] == 0) return nullptr;
+  return &bytes_[in];
+}
+
+std::optional<uint64_t> LenientReader::word(HostOffset at) {
+  const std::byte* const bytes = get(at, 8);
+  if (bytes == nullptr) return std::nullopt;
+  return load_be64(bytes);
+}
+
+}  // namespace qcow2

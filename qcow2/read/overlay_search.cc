@@ -1,0 +1,60 @@
+#include "qcow2/read/overlay_search.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "base/retry.h"
+#include "qcow2/format/header.h"
+#include "qcow2/read/chain.h"
+#include "storage/file_storage.h"
+
+namespace qcow2 {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+bool stands_on(const std::string& path, const struct stat& disk) {
+  struct stat status {};
+  // Not a pipe or a device, whose opening may do something.
+  if (retry(::stat, path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
+      same_file(status, disk))
+    return false;
+  const auto file = FileStorage::open_readonly(path);
+  if (!file) return false;
+  const auto header = Header::read(**file, Header::Purpose::kTell);
+  if (!header || header->backing_file.empty()) return false;
+  const auto name = resolve_name(path, header->backing_file);
+  return name && retry(::stat, name->c_str(), &status) == 0 && same_file(status, disk);
+}
+
+}  // namespace
+
+std::optional<std::string> find_overlay(const std::string& disk,
+                                        const std::vector<std::string>& others) {
+  struct stat status {};
+  if (retry(::stat, disk.c_str(), &status) != 0) return std::nullopt;
+  std::vector<std::string> candidates = others;
+  std::error_code ignored;
+  const fs::path given(disk);
+  for (const fs::path& path : {given, fs::canonical(given, ignored)}) {
+    std::error_code failed;
+    fs::directory_iterator it(path.has_parent_path() ? path.parent_path() : ".", failed);
+    for (; !failed && it != fs::directory_iterator(); it.increment(failed))
+      candidates.push_back(it->path().string());
+  }
+  // The same one every time.
+  std::sort(candidates.begin(), candidates.end());
+  const auto found = std::find_if(candidates.begin(), candidates.end(),
+                                  [&](const std::string& path) { return stands_on(path, status); });
+  return found == candidates.end() ? std::nullopt : std::optional(*found);
+}
+
+}  // namespace qcow2

@@ -1,0 +1,31 @@
+// A raw file as a layer: all of it is data or zeros, nothing shows through.
+#pragma once
+
+#include <memory>
+
+#include "qcow2/read/layer.h"
+#include "storage/storage.h"
+
+namespace qcow2 {
+
+class RawLayer final : public Layer {
+ public:
+  static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Storage> storage);
+
+  const std::string& name() const override { return storage_->name(); }
+  const char* format() const override { return "raw"; }
+  uint64_t size() const override { return size_; }
+  std::optional<Compression> compression() const override { return std::nullopt; }
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override;
+  Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
+  Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
+
+ private:
+  RawLayer(std::shared_ptr<Storage> storage, uint64_t size)
+      : storage_(std::move(storage)), size_(size) {}
+
+  std::shared_ptr<Storage> storage_;
+  uint64_t size_;  // bytes, as it was when the layer was made
+};
+
+}  // namespace qcow2

@@ -1,0 +1,91 @@
+// A layer of a damaged image: what cannot be read reads as zeros, and is in a list of losses.
+//
+// Tables are read here, sector by sector where that is needed, so that one bad sector costs no more
+// than what its entries map.  Data are read by the layer of a good image; where that fails the
+// range is read again in pieces of 4 KiB, so that each byte is tried twice at most.
+//
+// An entry with reserved bits set is one that was overwritten: it is lost, though its offset may
+// lead somewhere.  Tables that are all zeros are lost where a check says so (lost_references.h), or
+// where no check can be made.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "qcow2/read/layer.h"
+#include "qcow2/read/lenient_reader.h"
+#include "qcow2/read/losses.h"
+#include "qcow2/read/qcow2_layer.h"
+
+namespace qcow2 {
+
+// Reads any layer, with zeros for what cannot be read.  Thread-safe.
+class SalvageLayer : public Layer {
+ public:
+  SalvageLayer(std::shared_ptr<Layer> inner, std::shared_ptr<Losses> losses)
+      : inner_(std::move(inner)), losses_(std::move(losses)) {}
+
+  const std::string& name() const override { return inner_->name(); }
+  const char* format() const override { return inner_->format(); }
+  uint64_t size() const override { return inner_->size(); }
+  std::optional<Compression> compression() const override { return inner_->compression(); }
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override {
+    return inner_->map(at, limit);
+  }
+  Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
+  const Storage* cluster_storage() const override { return inner_->cluster_storage(); }
+  Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override {
+    return inner_->read_stream(extent, to);
+  }
+
+ protected:
+  Losses& losses() const { return *losses_; }
+
+ private:
+  void read_pieces(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
+  void tell_missing_tail(const Extent& extent, GuestOffset at, uint64_t length) const;
+
+  const std::shared_ptr<Layer> inner_;
+  const std::shared_ptr<Losses> losses_;
+};
+
+// A QCOW2 image, seen through one of its L1 tables.
+class Qcow2SalvageLayer final : public SalvageLayer {
+ public:
+  // `snapshot`: whose L1 table it is, as an index of the snapshot table; Finding::kActive: the
+  // disk's own.  Checks the image to learn which tables were overwritten.
+  static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
+                                             uint32_t l1_entries, uint64_t size, uint32_t snapshot,
+                                             std::shared_ptr<Losses> losses);
+
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override;
+
+ private:
+  Qcow2SalvageLayer(std::shared_ptr<Qcow2Layer> inner, std::shared_ptr<Losses> losses,
+                    HostOffset l1_table, uint32_t l1_entries, bool active);
+
+  void look_for_overwritten_tables(uint32_t snapshot);
+  // What the tables say of `at`, for at most `limit` bytes; of what is lost, why.
+  struct Answer {
+    Extent extent;
+    std::optional<LossReason> lost;
+  };
+  Answer look_up(GuestOffset at, uint64_t limit) const;
+  Answer look_up_entry(HostOffset table, GuestOffset at, uint64_t limit) const;
+  bool is_zero_table(HostOffset table) const;
+
+  const std::shared_ptr<Qcow2Layer> qcow2_;
+  const Geometry geometry_;
+  const HostOffset l1_table_;
+  const uint64_t l1_entries_;
+  const bool active_;        // else of a snapshot, whose table may be smaller than its disk
+  Losses known_;             // of a check, in this layer
+  bool is_checked_ = false;  // else tables that are all zeros are lost
+  mutable std::mutex mutex_;
+  mutable LenientReader l1_;                                // guarded by mutex_
+  mutable LenientReader l2_;                                // guarded by mutex_
+  mutable std::pair<uint64_t, bool> zero_table_{0, false};  // guarded by mutex_; the last answer
+};
+
+}  // namespace qcow2

@@ -1,0 +1,46 @@
+#include "qcow2/refcounts/refcount_writer.h"
+
+#include <array>
+
+#include "base/byte_order.h"
+
+namespace qcow2 {
+
+namespace {
+
+// QCOW2 text, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
+constexpr HostOffset kRefcountTableField(48);
+
+Result<void> write(Storage& storage, const Refcounts::Changes& changes) {
+  for (const auto& it : changes.blocks) RETURN_IF_ERROR(storage.write(it.at, it.bytes));
+  RETURN_IF_ERROR(storage.flush());
+  if (!changes.table.empty()) {
+    for (const auto& it : changes.table) RETURN_IF_ERROR(storage.write(it.at, it.bytes));
+    RETURN_IF_ERROR(storage.flush());
+  }
+  if (!changes.table_moved) return {};
+  std::array<std::byte, 12> field{};
+  store_be64(field.data(), changes.table_offset.value());
+  store_be32(field.data() + 8, changes.table_clusters);
+  RETURN_IF_ERROR(storage.write(kRefcountTableField, field));
+  return storage.flush();
+}
+
+}  // namespace
+
+Result<void> write_refcounts(Storage& storage, Refcounts& refcounts) {
+  while (true) {
+    const Refcounts::Changes changes = refcounts.take_changes();
+    if (changes.empty()) return {};
+    if (auto written = write(storage, changes); !written) {
+      refcounts.commit_failed(changes);
+      return written;
+    }
+    refcounts.committed();
+    std::vector<Refcounts::Run> freed;
+    for (const auto& table : changes.old_tables)
+      RETURN_IF_ERROR(refcounts.release(table.first, table.count, freed));
+  }
+}
+
+}  // namespace qcow2

@@ -1,0 +1,255 @@
+#include "qcow2/refcounts/references.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/byte_order.h"
+
+namespace qcow2 {
+
+namespace {
+
+// QCOW2 text, "Bitmaps extension" and "Bitmap directory entry".
+constexpr uint64_t kBitmapExtensionLength = 24;
+constexpr uint64_t kBitmapEntryLength = 24;
+constexpr uint64_t kMostBitmaps = 65535;
+constexpr uint64_t kMostDirectoryBytes = 64 << 20;
+constexpr uint64_t kMostBitmapTableEntries = (32 << 20) / 8;
+
+// Entries of L1 tables that are kept apart until then.
+constexpr size_t kCompactAtLeast = 1 << 16;
+
+// Sorts, and adds up what stands several times.
+void compact(std::vector<std::pair<uint64_t, uint64_t>>& list) {
+  std::sort(list.begin(), list.end());
+  size_t kept = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (kept > 0 && list[kept - 1].first == list[i].first)
+      list[kept - 1].second += list[i].second;
+    else
+      list[kept++] = list[i];
+  }
+  list.resize(kept);
+}
+
+}  // namespace
+
+Result<References> References::find(const Image& image) {
+  References it(image);
+  const Header& header = image.header();
+  ASSIGN_OR_RETURN(it.file_size_, image.storage().size());
+  const auto in_image = [&](Error error) {
+    return qcow2::fail(std::move(error).with_context(image.name()));
+  };
+  const auto found = [&]() -> Result<void> {
+    // Nothing is read of tables that may be one and the same many times.
+    RETURN_IF_ERROR(it.add(HostOffset(0), 1, "header"));
+    RETURN_IF_ERROR(it.add(header.refcount_table,
+                           uint64_t{header.refcount_table_clusters} << header.cluster_bits,
+                           "refcount table"));
+    RETURN_IF_ERROR(it.add(header.l1_table, uint64_t{header.l1_entries} * 8, "L1 table"));
+    if (header.snapshot_count > 0)
+      RETURN_IF_ERROR(
+          it.add(header.snapshot_table, snapshot_table_bytes(image.snapshots()), "snapshot table"));
+    for (const Snapshot& snapshot : image.snapshots())
+      RETURN_IF_ERROR(
+          it.add(snapshot.l1_table, uint64_t{snapshot.l1_entries} * 8, "L1 table of a snapshot"));
+    if ((header.autoclear_features & autoclear::kBitmaps) != 0) RETURN_IF_ERROR(it.add_bitmaps());
+    RETURN_IF_ERROR(it.check_apart());
+    RETURN_IF_ERROR(it.read_refcount_table());
+    RETURN_IF_ERROR(it.read_l1_table(header.l1_table, header.l1_entries, true));
+    for (const Snapshot& snapshot : image.snapshots())
+      RETURN_IF_ERROR(it.read_l1_table(snapshot.l1_table, snapshot.l1_entries, false));
+    return it.read_bitmap_tables();
+  }();
+  if (!found) return in_image(found.error());
+  compact(it.l2_tables_);
+  return it;
+}
+
+Result<References> References::find_disk(const Image& image, HostOffset l1_table,
+                                         uint64_t l1_entries) {
+  References it(image);
+  ASSIGN_OR_RETURN(it.file_size_, image.storage().size());
+  RETURN_IF_ERROR(with_context(it.add(l1_table, l1_entries * 8, "L1 table"), image.name()));
+  it.tables_.clear();
+  RETURN_IF_ERROR(with_context(it.read_l1_table(l1_table, l1_entries, true), image.name()));
+  compact(it.l2_tables_);
+  return it;
+}
+
+// A table of `length` bytes.
+Result<void> References::add(HostOffset at, uint64_t length, const char* what) {
+  if (length == 0) return {};
+  if (length > file_size_ || at.value() > file_size_ - length)
+    return fail(Error::corrupt(fmt::format(
+        "the {} at {:#x} ends behind the end of the file at {:#x}", what, at.value(), file_size_)));
+  tables_.push_back({at, length, what});
+  return {};
+}
+
+Result<std::vector<uint64_t>> References::read_words(HostOffset at, uint64_t count,
+                                                     const char* what) const {
+  std::vector<uint64_t> words(count);
+  RETURN_IF_ERROR(with_context(
+      read_fully(image_->storage(), at, std::as_writable_bytes(std::span(words))), what));
+  for (uint64_t& word : words) word = swap_if_little(word);
+  return words;
+}
+
+// The cluster that an entry of a table points to; 0: none.
+Result<HostOffset> References::cluster_at(uint64_t entry, const char* what) const {
+  const HostOffset at(entry & kEntryOffsetMask);
+  if (image_->geometry().offset_in_cluster(at.value()) != 0)
+    return fail(Error::corrupt(
+        fmt::format("the {} at {:#x} does not begin at a cluster", what, at.value())));
+  if (at.value() >= file_size_ && at.value() != 0)
+    return fail(Error::corrupt(fmt::format(
+        "the {} at {:#x} lies behind the end of the file at {:#x}", what, at.value(), file_size_)));
+  return at;
+}
+
+Result<void> References::read_l1_table(HostOffset at, uint64_t entries, bool active) {
+  ASSIGN_OR_RETURN(const auto words, read_words(at, entries, "L1 table"));
+  for (uint64_t i = 0; i < words.size(); ++i) {
+    ASSIGN_OR_RETURN(const HostOffset table, cluster_at(words[i], "L2 table"));
+    if (table.value() == 0) continue;
+    l2_tables_.emplace_back(table.value(), 1);
+    if (active) active_tables_.push_back({i, words[i]});
+  }
+  // Snapshots mostly point to the same tables.
+  if (l2_tables_.size() > 2 * compacted_ + kCompactAtLeast) {
+    compact(l2_tables_);
+    compacted_ = l2_tables_.size();
+  }
+  return {};
+}
+
+Result<void> References::read_refcount_table() {
+  const Header& header = image_->header();
+  const uint64_t bytes = uint64_t{header.refcount_table_clusters} << header.cluster_bits;
+  ASSIGN_OR_RETURN(const auto words,
+                   read_words(header.refcount_table, bytes / 8, "refcount table"));
+  for (const uint64_t word : words) {
+    ASSIGN_OR_RETURN(const HostOffset block, cluster_at(word, "refcount block"));
+    if (block.value() != 0) clusters_.push_back(block);
+  }
+  return {};
+}
+
+Result<void> References::add_bitmaps() {
+  const HeaderExtension* const extension =
+      image_->header().find_extension(HeaderExtension::kBitmaps);
+  if (!extension || extension->data.size() < kBitmapExtensionLength) return {};
+  const std::byte* const from = extension->data.data();
+  const uint64_t count = load_be32(from);
+  const uint64_t size = load_be64(from + 8);
+  const HostOffset directory(load_be64(from + 16));
+  if (count > kMostBitmaps || size > kMostDirectoryBytes ||
+      image_->geometry().offset_in_cluster(directory.value()) != 0)
+    return fail(Error::corrupt(
+        fmt::format("the directory of bitmaps at {:#x} is damaged", directory.value())));
+  RETURN_IF_ERROR(add(directory, size, "directory of bitmaps"));
+  std::vector<std::byte> bytes(size);
+  RETURN_IF_ERROR(read_fully(image_->storage(), directory, bytes));
+
+  uint64_t at = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    if (size - at < kBitmapEntryLength)
+      return fail(Error::corrupt(
+          fmt::format("the directory of bitmaps at {:#x} is cut off", directory.value())));
+    const std::byte* const entry = bytes.data() + at;
+    const HostOffset table(load_be64(entry));
+    const uint64_t entries = load_be32(entry + 8);
+    const uint64_t rest = uint64_t{load_be16(entry + 18)} + load_be32(entry + 20);
+    const uint64_t length = (kBitmapEntryLength + rest + 7) / 8 * 8;
+    if (length > size - at || entries > kMostBitmapTableEntries ||
+        image_->geometry().offset_in_cluster(table.value()) != 0)
+      return fail(
+          Error::corrupt(fmt::format("entry {} of the directory of bitmaps is damaged", i)));
+    at += length;
+    RETURN_IF_ERROR(add(table, entries * 8, "table of a bitmap"));
+    if (entries > 0) bitmap_tables_.push_back(tables_.back());
+  }
+  return {};
+}
+
+Result<void> References::read_bitmap_tables() {
+  for (const Range& table : bitmap_tables_) {
+    ASSIGN_OR_RETURN(const auto words, read_words(table.at, table.length / 8, table.what));
+    for (const uint64_t word : words) {
+      ASSIGN_OR_RETURN(const HostOffset data, cluster_at(word, "data of a bitmap"));
+      if (data.value() != 0) clusters_.push_back(data);
+    }
+  }
+  return {};
+}
+
+// No two tables in one place.
+Result<void> References::check_apart() {
+  std::sort(tables_.begin(), tables_.end(),
+            [](const Range& a, const Range& b) { return a.at < b.at; });
+  for (size_t i = 1; i < tables_.size(); ++i)
+    if (tables_[i - 1].at + tables_[i - 1].length > tables_[i].at)
+      return fail(Error::corrupt(fmt::format("the {} at {:#x} and the {} at {:#x} overlap",
+                                             tables_[i - 1].what, tables_[i - 1].at.value(),
+                                             tables_[i].what, tables_[i].at.value())));
+  return {};
+}
+
+Result<void> References::visit(const Visit& visit, const TableDone& table_done) const {
+  const Geometry& geometry = image_->geometry();
+  for (const Range& table : tables_) {
+    const HostCluster first = geometry.host_cluster_of(table.at);
+    visit(first, geometry.host_cluster_of(table.at + (table.length - 1)) - first + 1, 1);
+  }
+  for (const HostOffset at : clusters_) visit(geometry.host_cluster_of(at), 1, 1);
+  for (const auto& [table, times] : l2_tables_) {
+    visit(geometry.host_cluster_of(HostOffset(table)), 1, times);
+    RETURN_IF_ERROR(with_context(visit_table(HostOffset(table), times, visit),
+                                 fmt::format("{}: L2 table at {:#x}", image_->name(), table)));
+    if (table_done) table_done(l2_tables_.size());
+  }
+  return {};
+}
+
+Result<void> References::visit_table(HostOffset table, uint64_t times, const Visit& visit) const {
+  const Geometry& geometry = image_->geometry();
+  // A table that is a hole in the file refers to nothing.
+  ASSIGN_OR_RETURN(const Storage::Run run,
+                   image_->storage().run_at(table, geometry.cluster_size()));
+  if (!run.data && run.length >= geometry.cluster_size()) return {};
+  std::vector<std::byte> bytes(geometry.cluster_size());
+  RETURN_IF_ERROR(read_fully(image_->storage(), table, bytes));
+  const bool extended = geometry.extended_l2();
+  for (uint64_t i = 0; i < geometry.l2_entries(); ++i) {
+    const L2Entry entry = load_l2_entry(bytes, i, extended);
+    if (entry.word == 0) continue;
+    RETURN_IF_ERROR(with_context(visit_entry(entry, times, visit), fmt::format("entry {}", i)));
+  }
+  return {};
+}
+
+Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit& visit) const {
+  const Geometry& geometry = image_->geometry();
+  // What is in a data file has no refcount.
+  if (image_->header().has_data_file()) return {};
+  if (!entry.compressed()) {
+    ASSIGN_OR_RETURN(const HostOffset host, cluster_at(entry.word, "cluster"));
+    if (host.value() != 0) visit(geometry.host_cluster_of(host), 1, times);
+    return {};
+  }
+  const auto descriptor = CompressedDescriptor::decode(entry.word, geometry.cluster_bits());
+  if (descriptor.offset.value() >= file_size_)
+    return fail(Error::corrupt(
+        fmt::format("the compressed cluster at {:#x} lies behind the end of the file at {:#x}",
+                    descriptor.offset.value(), file_size_)));
+  const HostCluster first = geometry.host_cluster_of(descriptor.offset);
+  const HostCluster last =
+      geometry.host_cluster_of(descriptor.offset + (descriptor.readable_bytes() - 1));
+  visit(first, last - first + 1, times);
+  return {};
+}
+
+}  // namespace qcow2

@@ -1,0 +1,122 @@
+#include "qcow2/repair/snapshot_repair.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "base/byte_order.h"
+#include "base/zero_bytes.h"
+#include "qcow2/refcounts/refcount_writer.h"
+#include "qcow2/refcounts/refcounts.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Of an entry (QCOW2 text, "Snapshots").
+constexpr uint64_t kFixedBytes = 40;
+constexpr uint32_t kExtraBytesV3 = 16;
+// QCOW2 text, "Header": nb_snapshots, 4 bytes, and snapshots_offset, 8 bytes.
+constexpr HostOffset kSnapshotFields(60);
+
+struct Row {
+  std::array<std::byte, kFixedBytes> fixed{};
+  std::vector<std::byte> extra;
+  std::vector<std::byte> names;
+};
+
+// Nothing: there is no row that could be one.  `guess`: nothing but its content says that it is.
+std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, HostOffset& at,
+                            bool guess) {
+  Row row;
+  if (!read_fully(storage, at, row.fixed)) return std::nullopt;
+  const uint64_t l1 = load_be64(&row.fixed[0]);
+  const uint32_t id = load_be16(&row.fixed[12]), extra = load_be32(&row.fixed[36]);
+  const auto size = storage.size();
+  if (!size || id == 0 || l1 == 0 || geometry.offset_in_cluster(l1) != 0 || l1 >= *size ||
+      extra > Limits::kSnapshotTableBytes || extra > *size)
+    return std::nullopt;
+  at += kFixedBytes;
+  row.extra.resize(extra);
+  row.names.resize(id + load_be16(&row.fixed[14]));
+  if (!read_fully(storage, at, row.extra) || !read_fully(storage, at + extra, row.names))
+    return std::nullopt;
+  at += extra + row.names.size();
+  at = HostOffset((at.value() + 7) / 8 * 8);
+  // An id is a number in text.
+  const auto end = row.names.begin() + id;
+  const bool is_text = std::all_of(row.names.begin(), end, [](std::byte it) {
+    return it >= std::byte{0x20} && it < std::byte{0x7f};
+  });
+  guess |= extra > Limits::kSnapshotExtraBytes;
+  return is_text || !guess ? std::optional(std::move(row)) : std::nullopt;
+}
+
+// Whether it was changed.
+bool correct(Row& row, const Header& header) {
+  const size_t before = row.extra.size();
+  if (before > Limits::kSnapshotExtraBytes) row.extra.resize(Limits::kSnapshotExtraBytes);
+  if (header.version >= 3 && before < kExtraBytesV3) {
+    row.extra.resize(kExtraBytesV3);
+    if (before < 8) store_be64(&row.extra[0], load_be32(&row.fixed[32]));
+    store_be64(&row.extra[8], header.size);
+  }
+  store_be32(&row.fixed[36], static_cast<uint32_t>(row.extra.size()));
+  return row.extra.size() != before;
+}
+
+void append(const Row& row, std::vector<std::byte>& table) {
+  table.resize((table.size() + 7) / 8 * 8);
+  table.insert(table.end(), row.fixed.begin(), row.fixed.end());
+  table.insert(table.end(), row.extra.begin(), row.extra.end());
+  table.insert(table.end(), row.names.begin(), row.names.end());
+}
+
+Result<void> put(const std::shared_ptr<Storage>& storage, const Header& header,
+                 std::vector<std::byte> table, uint32_t count) {
+  const Geometry geometry = header.geometry();
+  ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage, header));
+  ASSIGN_OR_RETURN(const auto run, refcounts->allocate_table(geometry.clusters_for(table.size())));
+  RETURN_IF_ERROR(write_refcounts(*storage, *refcounts));
+  table.resize(run.count << geometry.cluster_bits());
+  RETURN_IF_ERROR(storage->write(geometry.start_of(run.first), table));
+  RETURN_IF_ERROR(storage->flush());
+  std::array<std::byte, 12> fields{};
+  store_be32(fields.data(), count);
+  store_be64(fields.data() + 4, geometry.start_of(run.first).value());
+  RETURN_IF_ERROR(storage->write(kSnapshotFields, fields));
+  return storage->flush();
+}
+
+}  // namespace
+
+Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, const Header& header) {
+  const bool too_many = header.snapshot_count > Limits::kSnapshots;
+  const uint32_t most = std::min(header.snapshot_count, Limits::kSnapshots);
+  const Geometry geometry = header.geometry();
+  if (geometry.offset_in_cluster(header.snapshot_table.value()) != 0) return false;
+  HostOffset at = header.snapshot_table;
+  std::vector<std::byte> table;
+  uint32_t count = 0;
+  bool changed = too_many;
+  for (; count < most; ++count) {
+    const HostOffset stands = at;
+    auto row = read_row(*storage, geometry, at, too_many);
+    if (!row) {
+      // A table ends with zeros or with the file, if the count does not say where.
+      std::array<std::byte, kFixedBytes> rest{};
+      const auto got = storage->read(stands, rest);
+      if (!too_many || !got || !is_zero(std::span(rest).first(*got))) return false;
+      break;
+    }
+    changed |= correct(*row, header);
+    append(*row, table);
+    if (table.size() > Limits::kSnapshotTableBytes) return false;
+  }
+  if (!changed || count == 0) return false;
+  RETURN_IF_ERROR(put(storage, header, std::move(table), count));
+  return true;
+}
+
+}  // namespace qcow2

@@ -1,0 +1,216 @@
+// How the changes of a DiskWriter get into the file: see the steps at the top of disk_writer.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "base/byte_order.h"
+#include "qcow2/refcounts/references.h"
+#include "qcow2/write/disk_writer.h"
+
+namespace qcow2 {
+
+namespace {
+
+// Offsets of header fields (QCOW2 text, "Header").
+constexpr HostOffset kRefcountTableField(48);  // offset, 8 bytes, and clusters, 4 bytes
+constexpr HostOffset kFeaturesField(72);       // incompatible, compatible, autoclear; 8 bytes each
+
+}  // namespace
+
+// Before the first change: features that promise something of the content which we do not keep up
+// (bitmaps, and those that nobody knows yet) are no longer promised; and with lazy refcounts the
+// image is marked dirty, since they are written at the end only.
+Result<void> DiskWriter::prepare_header() {
+  if (corrupt_.load(std::memory_order_relaxed))
+    return fail(Error::corrupt(
+        image_->name() + ": is damaged, and marked so: repair it first (virt-compact check)"));
+  if (header_ready_.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(commit_mutex_);
+  if (header_ready_) return {};
+  RETURN_IF_ERROR(write_features(lazy_));
+  header_ready_.store(true, std::memory_order_release);
+  return {};
+}
+
+// The feature fields as they are to be while the image is written, or (not `dirty`) afterwards.
+Result<void> DiskWriter::write_features(bool dirty) {
+  const Header& header = image_->header();
+  // Raw data stays raw: all that is written, and zeroed, is so in the data file, too.
+  const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
+  if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
+  std::array<std::byte, 24> bytes{};
+  store_be64(&bytes[0], header.incompatible_features | (dirty ? incompatible::kDirty : 0) |
+                            (corrupt_ ? incompatible::kCorrupt : 0));
+  store_be64(&bytes[8], header.compatible_features);
+  store_be64(&bytes[16], kept);
+  RETURN_IF_ERROR(storage_->write(kFeaturesField, bytes));
+  return storage_->flush();
+}
+
+// From now on nothing is written, and QEMU opens it for reading alone.
+Result<void> DiskWriter::mark_corrupt() {
+  const std::lock_guard lock(commit_mutex_);
+  if (corrupt_.exchange(true) || image_->header().version < 3) return {};
+  std::array<std::byte, 8> field{};
+  store_be64(field.data(), image_->header().incompatible_features | incompatible::kCorrupt |
+                               (lazy_ && header_ready_ ? incompatible::kDirty : 0));
+  RETURN_IF_ERROR(storage_->write(kFeaturesField, field));
+  return storage_->flush();
+}
+
+Result<void> DiskWriter::flush_files() {
+  if (has_data_file()) RETURN_IF_ERROR(data_->flush());
+  return storage_->flush();
+}
+
+Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
+                                       const std::vector<uint64_t>& l1,
+                                       const Refcounts::Changes& refcounts, bool& tables_durable) {
+  for (const auto& write : refcounts.blocks)
+    RETURN_IF_ERROR(storage_->write(write.at, write.bytes));
+  for (const auto& write : map.new_tables) RETURN_IF_ERROR(storage_->write(write.at, *write.bytes));
+  RETURN_IF_ERROR(flush_files());
+  if (!refcounts.table.empty()) {
+    for (const auto& write : refcounts.table)
+      RETURN_IF_ERROR(storage_->write(write.at, write.bytes));
+    RETURN_IF_ERROR(storage_->flush());
+  }
+  if (refcounts.table_moved) {
+    std::array<std::byte, 12> field{};
+    store_be64(field.data(), refcounts.table_offset.value());
+    store_be32(field.data() + 8, refcounts.table_clusters);
+    RETURN_IF_ERROR(storage_->write(kRefcountTableField, field));
+    RETURN_IF_ERROR(storage_->flush());
+  }
+  tables_durable = true;
+  if (map.slices.empty() && l1.empty()) return {};
+  for (const auto& write : map.slices) RETURN_IF_ERROR(storage_->write(write.at, *write.bytes));
+  for (size_t i = 0; i < l1.size(); ++i) {
+    std::array<std::byte, 8> entry{};
+    store_be64(entry.data(), l1[i]);
+    RETURN_IF_ERROR(storage_->write(l1_table_ + map.l1_indices[i] * 8, entry));
+  }
+  return storage_->flush();
+}
+
+Result<void> DiskWriter::commit(bool all) {
+  const std::lock_guard commit_lock(commit_mutex_);
+  ClusterMap::Changes changes;
+  std::vector<uint64_t> l1;
+  Frees frees;
+  {
+    const auto lock = map_->lock_exclusive();
+    changes = map_->take_changes();
+    for (const uint64_t index : changes.l1_indices) l1.push_back(map_->l1_entry(index));
+    frees.swap(unlinked_);
+  }
+  // After the mapping: what it refers to is counted by now.
+  Refcounts::Changes refcounts;
+  if (all || !lazy_ || refcounts_->changes_are_due()) refcounts = refcounts_->take_changes();
+
+  bool tables_durable = false;
+  if (auto written = write_changes(changes, l1, refcounts, tables_durable); !written) {
+    const auto lock = map_->lock_exclusive();
+    map_->commit_failed(changes, tables_durable);
+    unlinked_.insert(unlinked_.end(), frees.begin(), frees.end());
+    refcounts_->commit_failed(refcounts);
+    return written;
+  }
+  {
+    const auto lock = map_->lock_exclusive();
+    map_->committed(changes);
+    for (const Refcounts::Run& table : refcounts.old_tables)
+      metadata_.erase(table.first, table.count);
+  }
+  refcounts_->committed();
+  for (const Refcounts::Run& table : refcounts.old_tables)
+    frees.push_back({table.first, table.count});
+  if (!frees.empty()) waiting_.push_back({epochs_.advance(), std::move(frees)});
+  return reclaim();
+}
+
+// Gives back what nothing in the file refers to any more, and nobody reads.
+Result<void> DiskWriter::reclaim() {
+  std::map<uint64_t, uint64_t> references;  // to be dropped, by cluster
+  const uint64_t oldest = epochs_.oldest();
+  while (!waiting_.empty() && waiting_.front().epoch < oldest) {
+    for (const Freed& freed : waiting_.front().frees)
+      for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
+    waiting_.pop_front();
+  }
+  // The holes are punched while the clusters are still counted: once they are not, somebody may be
+  // writing to them.
+  HostCluster begin;
+  uint64_t count = 0;
+  const auto punch = [&] {
+    if (count > 0 && options_.discard)
+      storage_->discard(geometry_.start_of(begin), count << geometry_.cluster_bits());
+    count = 0;
+  };
+  for (const auto& [cluster, dropped] : references) {
+    ASSIGN_OR_RETURN(const uint64_t counted, refcounts_->get(HostCluster(cluster)));
+    if (counted != dropped) continue;
+    if (count > 0 && begin + count != HostCluster(cluster)) punch();
+    if (count == 0) begin = HostCluster(cluster);
+    ++count;
+  }
+  punch();
+  std::vector<Refcounts::Run> freed;
+  for (const auto& [cluster, dropped] : references)
+    for (uint64_t i = 0; i < dropped; ++i)
+      RETURN_IF_ERROR(refcounts_->release(HostCluster(cluster), 1, freed));
+  for (const Refcounts::Run& run : freed) freed_ += run.count;
+  return {};
+}
+
+Result<void> DiskWriter::flush() {
+  return shared_flush_.run([this] { return commit(false); });
+}
+
+// Whether no table refers to anything from `end` on, counted or not.
+Result<bool> DiskWriter::nothing_lies_behind(HostCluster end) const {
+  ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
+  ASSIGN_OR_RETURN(const auto image,
+                   Image::open(storage_, std::move(header), has_data_file() ? data_ : nullptr,
+                               std::make_shared<TableCache>(0)));
+  ASSIGN_OR_RETURN(const References references, References::find(*image));
+  bool nothing = true;
+  RETURN_IF_ERROR(references.visit([&](HostCluster first, uint64_t count, uint64_t /*times*/) {
+    if (first + count > end) nothing = false;
+  }));
+  return nothing;
+}
+
+Result<void> DiskWriter::close() {
+  // The first unlinks, the second writes the lower counts of what that has freed.
+  RETURN_IF_ERROR(commit(true));
+  RETURN_IF_ERROR(commit(true));
+  if (!header_ready_ && options_.freed_before == 0) return {};
+  Result<void> shortened;
+  if (options_.discard && freed_ > 0) {
+    shortened = shorten();
+    RETURN_IF_ERROR(commit(true));
+    RETURN_IF_ERROR(commit(true));
+  }
+  ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
+  const uint64_t wanted = geometry_.start_of(end).value();
+  ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
+  if (size < wanted) {
+    RETURN_IF_ERROR(storage_->resize(wanted));
+  } else if (size > wanted && options_.discard) {
+    // What is not counted may be in use all the same, in an image that is damaged.
+    const auto unused = nothing_lies_behind(end);
+    if (unused && *unused) {
+      RETURN_IF_ERROR(storage_->resize(wanted));
+      cut_off_ += size - wanted;
+      refcounts_->cut(end);
+    }
+  }
+  RETURN_IF_ERROR(storage_->flush());
+  if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));
+  return with_context(shortened, "the image is sound, but could not be made shorter");
+}
+
+}  // namespace qcow2

@@ -1,0 +1,247 @@
+#include "qcow2/write/flatten.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "base/retry.h"
+#include "base/took_effect.h"
+#include "base/zero_bytes.h"
+#include "qcow2/write/backing_name.h"
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Extent;
+using qcow2::ExtentKind;
+using qcow2::fail;
+using qcow2::GuestOffset;
+using qcow2::Result;
+
+namespace {
+
+constexpr size_t kExtentsAtOnce = 4096;
+constexpr uint64_t kPiece = 2 << 20;  // bytes that are read at once; a multiple of any cluster
+
+// Of what is written beside data: tables and counts are a small part of it.
+constexpr uint64_t kMetadataPart = 1000;
+
+// `AnyDisk` is what is read and mapped: a DiskWriter, or in a dry run a Disk.
+template <typename AnyDisk>
+class Flattening {
+ public:
+  Flattening(const std::string& path, AnyDisk& disk, uint64_t cluster_size, Progress& progress,
+             const Cancel& cancel)
+      : path_(path),
+        disk_(disk),
+        cluster_size_(cluster_size),
+        progress_(progress),
+        cancel_(cancel),
+        buffer_(kPiece) {}
+
+  // An error if what will be written does not fit.
+  Result<void> check_room() {
+    struct statvfs room {};
+    if (qcow2::retry(::statvfs, path_.c_str(), &room) != 0)
+      return fail(Error::system(errno, path_));
+    const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
+    uint64_t stored = 0;
+    RETURN_IF_ERROR(each_inherited([&](GuestOffset, uint64_t length) -> Result<void> {
+      // Its first and its last cluster may be partly ours.
+      stored += length + 2 * cluster_size_;
+      return {};
+    }));
+    if (with_metadata(stored) <= free) return {};
+    // Then it is worth reading all of it: zeros take no room.
+    uint64_t needed = 0;
+    const auto add = [&](GuestOffset, std::span<const std::byte> run) -> Result<void> {
+      needed += run.size() + cluster_size_;
+      return {};
+    };
+    RETURN_IF_ERROR(
+        each_inherited([&](GuestOffset at, uint64_t length) { return each_run(at, length, add); }));
+    if (with_metadata(needed) <= free) return {};
+    return fail(Error::system(
+        ENOSPC, fmt::format("{}: up to {} bytes have to be written, and its filesystem has {} left",
+                            path_, with_metadata(needed), free)));
+  }
+
+  // `put (at, bytes)` writes.
+  template <typename Put>
+  Result<void> run(FlattenSummary& summary, Put put) {
+    const uint64_t size = disk_.size();
+    uint64_t data = 0;
+    const auto write = [&](GuestOffset at, std::span<const std::byte> run) {
+      data += run.size();
+      return put(at, run);
+    };
+    const auto take = [&](GuestOffset at, uint64_t length) {
+      data = 0;
+      auto written = each_run(at, length, write);
+      summary.written += data;
+      summary.zeros += length - data;
+      progress_.update(at.value() + length, size);
+      return written;
+    };
+    RETURN_IF_ERROR(each_inherited(take));
+    progress_.update(size, size);
+    return {};
+  }
+
+ private:
+  static uint64_t with_metadata(uint64_t bytes) {
+    return bytes + bytes / kMetadataPart + (1 << 20);
+  }
+
+  // Calls `visit (at, length)` for what the disk reads from the backing chain and what is stored
+  // there, in pieces.
+  template <typename Visit>
+  Result<void> each_inherited(Visit visit) {
+    const uint64_t size = disk_.size();
+    std::vector<Extent> extents;
+    for (GuestOffset at(0); at.value() < size;) {
+      extents.clear();
+      RETURN_IF_ERROR(disk_.map(at, size - at.value(), extents, kExtentsAtOnce));
+      for (const Extent& extent : extents) {
+        if (extent.depth == 0 || extent.reads_as_zero()) continue;
+        for (GuestOffset begin = extent.guest; begin < extent.end();) {
+          if (cancel_.requested()) return fail(Error::cancelled());
+          // Pieces end where clusters do.
+          const uint64_t end =
+              std::min(extent.end().value(), (begin.value() / kPiece + 1) * kPiece);
+          RETURN_IF_ERROR(visit(begin, end - begin.value()));
+          begin = GuestOffset(end);
+        }
+      }
+      at = extents.back().end();
+    }
+    return {};
+  }
+
+  // Reads a piece, and calls `visit` for the runs of clusters in it that are not zeros.
+  template <typename Visit>
+  Result<void> each_run(GuestOffset at, uint64_t length, Visit visit) {
+    const std::span<std::byte> bytes = std::span(buffer_).first(length);
+    RETURN_IF_ERROR(disk_.read(at, bytes));
+    uint64_t begin = 0;
+    for (uint64_t from = 0; from < length;) {
+      const uint64_t in_cluster = (at.value() + from) % cluster_size_;
+      const uint64_t to = std::min(length, from + cluster_size_ - in_cluster);
+      if (qcow2::is_zero(bytes.subspan(from, to - from))) {
+        if (begin < from) RETURN_IF_ERROR(visit(at + begin, bytes.subspan(begin, from - begin)));
+        begin = to;
+      }
+      from = to;
+    }
+    if (begin < length) return visit(at + begin, bytes.subspan(begin));
+    return {};
+  }
+
+  const std::string& path_;
+  AnyDisk& disk_;
+  const uint64_t cluster_size_;
+  Progress& progress_;
+  const Cancel& cancel_;
+  std::vector<std::byte> buffer_;
+};
+
+Result<void> measure(const std::string& path, uint64_t& length, uint64_t& blocks) {
+  struct stat status {};
+  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  length = static_cast<uint64_t>(status.st_size);
+  blocks = static_cast<uint64_t>(status.st_blocks) * 512;
+  return {};
+}
+
+Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chain) {
+  if (!chain.image()) return fail(Error::invalid(path + ": is a raw file, which is flat already"));
+  if (chain.image()->header().backing_file.empty())
+    return fail(Error::invalid(path + ": has no backing file: it is flat already"));
+  const size_t snapshots = chain.image()->snapshots().size();
+  if (snapshots == 0) return {};
+  return fail(Error::unsupported(
+      fmt::format("{}: has {} internal snapshot{}, which would lose {} backing file: flatten it "
+                  "into a new image, or delete {} first (virt-compact snapshot -d)",
+                  path, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "its" : "their",
+                  snapshots == 1 ? "it" : "them")));
+}
+
+// From here on the backing file is not needed any more, whether the change is on the disk or not.
+Result<void> drop_name(const std::string& path, qcow2::Storage& storage) {
+  auto dropped = qcow2::drop_backing_name(storage);
+  if (dropped) return dropped;
+  const auto now = qcow2::Header::read(storage, qcow2::Header::Purpose::kTell);
+  if (!now || !now->backing_file.empty()) return with_context(std::move(dropped), path);
+  return qcow2::took_effect(std::move(dropped), path + " has all of its disk, and no backing file");
+}
+
+}  // namespace
+
+Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
+                               const qcow2::Trust& trust, Progress& progress,
+                               const Cancel& cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  qcow2::OpenOptions options;
+  options.format = format;
+  options.writable = true;
+  options.trust = trust;
+  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
+  RETURN_IF_ERROR(check_can_be_flat(path, chain));
+  FlattenSummary summary;
+  summary.backing_file = chain.image()->header().backing_file;
+  RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
+  ASSIGN_OR_RETURN(const auto writer, chain.writer({}));
+  summary.virtual_size = writer->size();
+
+  Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);
+  if (auto room = work.check_room(); !room) {
+    (void)writer->close();
+    return fail(room.error());
+  }
+  auto done = work.run(summary, [&](GuestOffset at, std::span<const std::byte> run) {
+    return writer->write(at, run);
+  });
+  // Also after an error: then it has a little more of its own, and its backing file still.
+  auto closed = writer->close();
+  if (!done)
+    return fail(
+        Error(done.error())
+            .with_context(
+                path +
+                ": still needs its backing file, and reads as it did; run it again to go on"));
+  RETURN_IF_ERROR(closed);
+  RETURN_IF_ERROR(drop_name(path, *chain.storage()));
+  RETURN_IF_ERROR(qcow2::took_effect(measure(path, summary.length_after, summary.blocks_after),
+                                     path + " has all of its disk, and no backing file"));
+  summary.elapsed = std::chrono::steady_clock::now() - start;
+  return summary;
+}
+
+Result<FlattenSummary> foretell_flatten(const std::string& path,
+                                        std::optional<qcow2::Format> format,
+                                        const qcow2::Trust& trust, Progress& progress,
+                                        const Cancel& cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  qcow2::OpenOptions options;
+  options.format = format;
+  options.trust = trust;
+  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
+  RETURN_IF_ERROR(check_can_be_flat(path, chain));
+  FlattenSummary summary;
+  summary.backing_file = chain.image()->header().backing_file;
+  RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
+  const qcow2::Disk disk = chain.disk();
+  summary.virtual_size = disk.size();
+  Flattening work(path, disk, chain.image()->geometry().cluster_size(), progress, cancel);
+  RETURN_IF_ERROR(work.check_room());
+  RETURN_IF_ERROR(
+      work.run(summary, [](GuestOffset, std::span<const std::byte>) { return Result<void>(); }));
+  summary.elapsed = std::chrono::steady_clock::now() - start;
+  return summary;
+}
+
+}  // namespace copy

@@ -1,0 +1,64 @@
+// Exclusive locks on ranges of guest clusters.
+//
+// Whoever changes the mapping of a cluster holds it from the look at the old mapping until the new
+// one is in the map.  So two writes that meet in one unallocated cluster come one after the other,
+// and the second finds it allocated.  Reads, and writes to clusters that are allocated already,
+// need no lock.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <list>
+#include <mutex>
+
+#include "storage/offset.h"
+
+namespace qcow2 {
+
+class GuestLocks {
+ public:
+  class Guard {
+   public:
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+    ~Guard() { locks_.release(range_); }
+
+   private:
+    friend class GuestLocks;
+    struct Range {
+      ClusterIndex begin;
+      ClusterIndex end;
+    };
+    Guard(GuestLocks& locks, std::list<Range>::iterator range) : locks_(locks), range_(range) {}
+
+    GuestLocks& locks_;
+    std::list<Range>::iterator range_;
+  };
+
+  // Waits until nobody holds a cluster of [begin, end).  Who holds a range must not ask for
+  // another.
+  [[nodiscard]] Guard lock(ClusterIndex begin, ClusterIndex end) {
+    std::unique_lock lock(mutex_);
+    released_.wait(lock, [&] {
+      for (const Guard::Range& held : held_)
+        if (held.begin < end && begin < held.end) return false;
+      return true;
+    });
+    return Guard(*this, held_.insert(held_.end(), {begin, end}));
+  }
+
+ private:
+  void release(std::list<Guard::Range>::iterator range) {
+    {
+      const std::lock_guard lock(mutex_);
+      held_.erase(range);
+    }
+    released_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable released_;
+  std::list<Guard::Range> held_;  // guarded by mutex_; as many as there are threads that write
+};
+
+}  // namespace qcow2

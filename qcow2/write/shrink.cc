@@ -1,0 +1,217 @@
+// How a DiskWriter makes its file shorter at the end.
+//
+// Free clusters inside the file are holes that take no room, but the file is still as long as its
+// last cluster in use.  So what lies at the end moves down into holes before the file is cut:
+//
+//     before   | A |   | B |   | C | D |      used: 4, length: 6
+//     after    | A | C | B | D |              cut
+//
+// A cluster that moves is copied to a free one, then its entry changes with the next commit, and
+// then its old place is free: at no moment does an entry in the file refer to bytes that are not
+// there.  Data, L2 tables and refcount blocks that this disk alone refers to move, and so do the L1
+// table and the refcount table.  What is shared with a snapshot, and compressed clusters, stay: the
+// file is cut behind the last of them.
+#include <algorithm>
+#include <array>
+
+#include "base/byte_order.h"
+#include "base/zero_bytes.h"
+#include "qcow2/write/disk_writer.h"
+
+namespace qcow2 {
+
+namespace {
+
+// It is not worth it for less than this part of the file.
+constexpr uint64_t kLeastGain = 32;
+// Bytes that move in one commit: until it is done they take their room twice.
+constexpr uint64_t kBytesPerCommit = 64 << 20;
+// Zeros of this size and alignment become holes of the file.
+constexpr uint64_t kHole = 4096;
+constexpr HostOffset kL1TableField(40);
+
+}  // namespace
+
+Result<void> DiskWriter::shorten() {
+  ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
+  ASSIGN_OR_RETURN(const HostCluster target, shortened_end(end));
+  if (target == end) return {};
+  RETURN_IF_ERROR(move_l1_table(target));
+  RETURN_IF_ERROR(refcounts_->move_table_below(target));
+  RETURN_IF_ERROR(move_mapped(target));
+  // What has moved is free in its old place, and with it what refcount blocks are only kept for.
+  RETURN_IF_ERROR(commit(true));
+  RETURN_IF_ERROR(commit(true));
+  std::vector<Refcounts::Run> old;
+  RETURN_IF_ERROR(refcounts_->move_blocks_below(target, old));
+  const auto lock = map_->lock_exclusive();
+  for (const Refcounts::Run& run : old) unlinked_.push_back({run.first, run.count});
+  return {};
+}
+
+// Where the file may end once all behind it has moved; `end` if that is not worth it.
+Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
+  ASSIGN_OR_RETURN(const uint64_t used, refcounts_->count_used(end));
+  const uint64_t least = std::max<uint64_t>(end.value() / kLeastGain, 1);
+  if (end.value() - used < least) return end;
+
+  std::vector<bool> movable(end.value() - used);  // from cluster `used` on
+  const auto mark = [&](HostOffset at, uint64_t clusters) {
+    const uint64_t first = geometry_.host_cluster_of(at).value();
+    for (uint64_t i = std::max(first, used); i < std::min(first + clusters, end.value()); ++i)
+      movable[i - used] = true;
+  };
+  RETURN_IF_ERROR(each_owned_slice([&](const std::vector<L2Entry>& found) {
+    for (const L2Entry& entry : found)
+      if (!has_data_file() && owns_host(entry)) mark(entry.host(), 1);
+  }));
+  const auto lock = map_->lock_exclusive();
+  for (uint64_t i = 0; i < map_->l1_size(); ++i)
+    if ((map_->l1_entry(i) & kEntryCopied) != 0)
+      mark(HostOffset(map_->l1_entry(i) & kEntryOffsetMask), 1);
+  mark(l1_table_, geometry_.clusters_for(map_->l1_size() * 8));
+  for (const Refcounts::Run& run : refcounts_->own_clusters())
+    mark(geometry_.start_of(run.first), run.count);
+
+  // As many as were freed since the disk was opened: who frees little does not wait long.
+  uint64_t budget = freed_;
+  HostCluster target = end;
+  for (uint64_t cluster = end.value(); cluster-- > used;) {
+    ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(HostCluster(cluster)));
+    if (count > 1 || (count == 1 && (!movable[cluster - used] || budget == 0))) break;
+    budget -= count;
+    target = HostCluster(cluster);
+  }
+  return end - target < least ? end : target;
+}
+
+// Calls `look (entries)` for the slices of all tables that are this disk's alone, with the map's
+// lock held.
+template <typename Look>
+Result<void> DiskWriter::each_owned_slice(Look look) {
+  for (uint64_t i = 0; i < map_->l1_size(); ++i) {
+    ClusterIndex first(i << geometry_.l2_bits());
+    const ClusterIndex end = first + geometry_.l2_entries();
+    for (; first < end; first = end_of_slice(first)) {
+      const auto lock = map_->lock_exclusive();
+      if ((map_->l1_entry(i) & kEntryCopied) == 0) break;
+      ASSIGN_OR_RETURN(const auto found, entries(first, end_of_slice(first)));
+      look(found);
+    }
+  }
+  return {};
+}
+
+Result<void> DiskWriter::move_mapped(HostCluster target) {
+  uint64_t moved = 0;  // bytes, since the last commit
+  for (uint64_t i = 0; i < map_->l1_size(); ++i) {
+    ClusterIndex first(i << geometry_.l2_bits());
+    const ClusterIndex end = first + geometry_.l2_entries();
+    for (; first < end; first = end_of_slice(first)) {
+      {
+        const auto lock = map_->lock_exclusive();
+        const uint64_t l1 = map_->l1_entry(i);
+        if ((l1 & kEntryCopied) == 0) break;
+        if (geometry_.host_cluster_of(HostOffset(l1 & kEntryOffsetMask)) >= target) {
+          ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate_below(target, 1));
+          if (run.count == 0) return {};
+          RETURN_IF_ERROR(place_table(i, run.first));
+          moved += geometry_.cluster_size();
+        }
+        RETURN_IF_ERROR(move_slice(first, target, moved));
+      }
+      if (moved < kBytesPerCommit) continue;
+      RETURN_IF_ERROR(commit(true));
+      moved = 0;
+    }
+  }
+  return {};
+}
+
+// The data clusters behind `target` that a slice maps.  With the map's lock held.
+Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint64_t& moved) {
+  if (has_data_file()) return {};
+  ASSIGN_OR_RETURN(const auto found, entries(first, end_of_slice(first)));
+  const auto moves = [&](L2Entry entry) {
+    return owns_host(entry) && geometry_.host_cluster_of(entry.host()) >= target;
+  };
+  for (uint64_t i = 0; i < found.size();) {
+    uint64_t end = i;
+    while (end < found.size() && moves(found[end])) ++end;
+    if (end == i) {
+      ++i;
+      continue;
+    }
+    ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate_below(target, end - i));
+    if (run.count == 0) return {};
+    for (uint64_t k = 0; k < run.count; ++k) {
+      const L2Entry old = found[i + k];
+      const HostOffset to = geometry_.start_of(run.first + k);
+      auto copied = has_data(old) ? copy_cluster(old.host(), to) : Result<void>{};
+      if (copied) {
+        L2Entry entry = old;
+        entry.word = (old.word & ~kEntryOffsetMask) | to.value();
+        copied = set_entry(first + (i + k), entry);
+      }
+      if (!copied) {
+        std::vector<Refcounts::Run> freed;
+        RETURN_IF_ERROR(refcounts_->release(run.first + k, run.count - k, freed));
+        return copied;
+      }
+      unlink(old);
+    }
+    moved += run.count << geometry_.cluster_bits();
+    i += run.count;
+  }
+  return {};
+}
+
+// A whole cluster, with zeros as holes.
+Result<void> DiskWriter::copy_cluster(HostOffset from, HostOffset to) {
+  std::vector<std::byte> bytes(geometry_.cluster_size());
+  // The file may end inside its last cluster: what is missing reads as zeros.
+  RETURN_IF_ERROR(storage_->read(from, bytes));
+  for (uint64_t at = 0; at < bytes.size();) {
+    const uint64_t piece = std::min<uint64_t>(kHole, bytes.size());
+    const auto zero = [&](uint64_t begin) {
+      return is_zero(std::span(bytes).subspan(begin, piece));
+    };
+    const bool hole = zero(at);
+    uint64_t end = at + piece;
+    while (end < bytes.size() && zero(end) == hole) end += piece;
+    if (hole)
+      RETURN_IF_ERROR(storage_->write_zeroes(to + at, end - at));
+    else
+      RETURN_IF_ERROR(storage_->write(to + at, std::span(bytes).subspan(at, end - at)));
+    at = end;
+  }
+  return {};
+}
+
+// All of it, if a part lies behind `target` and there is a hole that is large enough.
+Result<void> DiskWriter::move_l1_table(HostCluster target) {
+  const uint64_t clusters = geometry_.clusters_for(map_->l1_size() * 8);
+  if (clusters == 0 || geometry_.host_cluster_of(l1_table_) + clusters <= target) return {};
+  ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate_below(target, clusters));
+  if (run.count < clusters) {
+    std::vector<Refcounts::Run> freed;
+    return run.count == 0 ? Result<void>{} : refcounts_->release(run.first, run.count, freed);
+  }
+  // All that it points to, and its own count, is on the disk before the header points to it.
+  const HostOffset at = geometry_.start_of(run.first);
+  std::vector<std::byte> table(clusters << geometry_.cluster_bits());
+  RETURN_IF_ERROR(commit(true));
+  for (uint64_t i = 0; i < map_->l1_size(); ++i) store_be64(&table[i * 8], map_->l1_entry(i));
+  RETURN_IF_ERROR(storage_->write(at, table));
+  RETURN_IF_ERROR(storage_->flush());
+  std::array<std::byte, 8> field{};
+  store_be64(field.data(), at.value());
+  RETURN_IF_ERROR(storage_->write(kL1TableField, field));
+  RETURN_IF_ERROR(storage_->flush());
+  const auto lock = map_->lock_exclusive();
+  unlinked_.push_back({geometry_.host_cluster_of(l1_table_), clusters});
+  l1_table_ = at;
+  return {};
+}
+
+}  // namespace qcow2

@@ -1,0 +1,372 @@
+#include "storage/output_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "base/aligned_buffer.h"
+#include "base/retry.h"
+#include "base/took_effect.h"
+#include "storage/hidden_file.h"
+#include "storage/image_lock.h"
+
+namespace qcow2 {
+
+namespace {
+
+constexpr uint64_t kAlignment = AlignedBuffer::kAlignment;
+// Below this, the cache does better: a direct write waits for the disk, each for itself.
+constexpr uint64_t kDirectAtLeast = 512 << 10;
+// What goes through the cache is sent to the disk whenever it has come to this many bytes.  Else
+// the kernel lets it pile up, makes writers wait when it is too much, and leaves the rest for the
+// flush.
+constexpr uint64_t kWriteBack = 16 << 20;
+
+// Whether `errnum` is how a filesystem says that it has no such thing.
+bool has_none(int errnum) {
+  return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
+         errnum == EMLINK;
+}
+
+}  // namespace
+
+Failure OutputFile::error(int errnum, const char* operation) const {
+  return fail(Error::system(errnum, fmt::format("{}: {}", path_, operation)));
+}
+
+Result<void> OutputFile::explain(Result<void> result, const char* operation) const {
+  if (result) return result;
+  return error(result.error().errnum(), operation);
+}
+
+Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, bool overwrite) {
+  const std::string name = Directory::name_of(path);
+  auto folder = Directory::open(Directory::parent_of(path));
+  if (!folder) return fail(Error::system(folder.error().errnum(), path + ": create"));
+  if (name.empty()) return fail(Error::invalid(path + ": is a directory"));
+  std::unique_ptr<OutputFile> file(new OutputFile(path, std::move(*folder), name));
+  RETURN_IF_ERROR(file->find_target(overwrite));
+  remove_dead_files(file->folder_, file->target_);
+  RETURN_IF_ERROR(file->open_fresh());
+  return file;
+}
+
+Result<std::unique_ptr<OutputFile>> OutputFile::create_scratch(const std::string& folder,
+                                                               const std::string& name) {
+  ASSIGN_OR_RETURN(Directory opened, Directory::open(folder));
+  std::unique_ptr<OutputFile> file(new OutputFile(opened.path_to(name), std::move(opened), name));
+  remove_dead_files(file->folder_, file->target_);
+  RETURN_IF_ERROR(file->open_fresh());
+  return file;
+}
+
+OutputFile::~OutputFile() {
+  if (!hidden_.empty() && folder_.holds(hidden_, FileIdentity::of(fd_.get())))
+    (void)folder_.remove(hidden_);
+}
+
+Result<void> OutputFile::find_target(bool overwrite) {
+  struct stat status {};
+  if (retry(::fstatat, folder_.fd(), target_.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return {};
+    return error(errno, "create");
+  }
+  if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path_ + ": is a directory"));
+  if (!overwrite)
+    return fail(Error::invalid(path_ + ": exists already: use --force to replace it"));
+  if (S_ISLNK(status.st_mode)) return follow_link(status);
+  return look_at_replaced(status);
+}
+
+// In a folder where everybody may put names, a link is followed only if it is our own, or of the
+// folder's owner: as the kernel does with fs.protected_symlinks=1.
+Result<void> OutputFile::follow_link(const struct stat& link) {
+  struct stat folder {};
+  if (retry(::fstat, folder_.fd(), &folder) != 0) return error(errno, "look at the folder of");
+  if ((folder.st_mode & S_ISVTX) != 0 && (folder.st_mode & S_IWOTH) != 0 &&
+      link.st_uid != ::geteuid() && link.st_uid != folder.st_uid)
+    return fail(Error::invalid(
+        path_ +
+        ": is a symbolic link that somebody else has put into a folder which everybody may "
+        "write to: it is not followed"));
+  const std::unique_ptr<char, void (*)(void*)> real(::realpath(path_.c_str(), nullptr), std::free);
+  if (!real) return error(errno, "follow the symbolic link");
+  if (!folder_.holds(target_, FileIdentity::of(link)))
+    return fail(Error::invalid(path_ + ": somebody has just put another link here"));
+  const std::string resolved = real.get();
+  ASSIGN_OR_RETURN(folder_, Directory::open(Directory::parent_of(resolved)));
+  target_ = Directory::name_of(resolved);
+  const auto status = folder_.status(target_);
+  if (!status) return error(errno, "replace");
+  return look_at_replaced(*status);
+}
+
+Result<void> OutputFile::look_at_replaced(const struct stat& status) {
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
+  replaced_ =
+      Replaced{FileIdentity::of(status), status.st_mode & 07777, status.st_uid, status.st_gid};
+  auto file = folder_.open_file(target_, O_RDONLY);
+  // To replace a file one need not be allowed to read it, nor can it be locked then.
+  if (!file) return {};
+  replaced_fd_ = std::move(*file);
+  if (FileIdentity::of(replaced_fd_.get()) != replaced_->identity)
+    return fail(Error::invalid(path_ + ": somebody has just put another file here"));
+  return ImageLock().take(replaced_fd_.get(), path_, ImageClaim::replacing(),
+                          "shut it down before the file is replaced");
+}
+
+Result<void> OutputFile::open_fresh() {
+  RETURN_IF_ERROR(open_unnamed());
+  RETURN_IF_ERROR(hide_content());
+  open_direct();
+  return {};
+}
+
+Result<void> OutputFile::open_unnamed() {
+  auto unnamed = folder_.open_unnamed(0666);
+  int errnum = EOPNOTSUPP;
+  if (!unnamed) {
+    errnum = unnamed.error().errnum();
+  } else if (::access(path_of_descriptor(unnamed->get()).c_str(), F_OK) == 0) {
+    // Without /proc it could not be given a name when it is done.
+    fd_ = std::move(*unnamed);
+    (void)mark_alive(fd_.get());
+    return {};
+  }
+  if (errnum == ENOTDIR || errnum == ENOENT || errnum == EACCES || errnum == EROFS)
+    return error(errnum, "create");
+  // The filesystem has no files without a name.
+  auto hidden = create_hidden(folder_, target_);
+  if (!hidden) return error(hidden.error().errnum(), "create");
+  fd_ = std::move(hidden->file);
+  hidden_ = std::move(hidden->name);
+  return {};
+}
+
+// A disk may be nobody else's to read; whether its copy is becomes known at the end.  Filesystems
+// without modes do not care.
+Result<void> OutputFile::hide_content() {
+  struct stat status {};
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
+  mode_ = status.st_mode & 07777;
+  if (retry(::fchmod, fd_.get(), mode_ & 0700) != 0 && !has_none(errno))
+    return error(errno, "set the mode of");
+  return {};
+}
+
+void OutputFile::open_direct() {
+  direct_fd_.reset(
+      retry(::open, path_of_descriptor(fd_.get()).c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
+}
+
+Result<size_t> OutputFile::read(HostOffset at, std::span<std::byte> to) const {
+  size_t done = 0;
+  while (done < to.size()) {
+    const ssize_t got = retry(::pread, fd_.get(), to.data() + done, to.size() - done,
+                              static_cast<off_t>(at.value() + done));
+    if (got < 0) return error(errno, "read");
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+Result<void> OutputFile::write(HostOffset at, std::span<const std::byte> from) {
+  iovec piece{const_cast<std::byte*>(from.data()), from.size()};
+  return write_vector(at, {&piece, 1});
+}
+
+Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
+  uint64_t total = 0;
+  bool aligned = at.value() % kAlignment == 0;
+  for (const iovec& piece : pieces) {
+    total += piece.iov_len;
+    aligned = aligned && piece.iov_len % kAlignment == 0 &&
+              reinterpret_cast<uintptr_t>(piece.iov_base) % kAlignment == 0;
+  }
+  int fd = aligned && total >= kDirectAtLeast && direct_fd_ ? direct_fd_.get() : fd_.get();
+
+  // IOV_MAX is 1024 on Linux.
+  constexpr size_t kPiecesAtOnce = 1024;
+  while (!pieces.empty()) {
+    const auto some = pieces.first(std::min(pieces.size(), kPiecesAtOnce));
+    const ssize_t put = retry(::pwritev, fd, some.data(), static_cast<int>(some.size()),
+                              static_cast<off_t>(at.value()));
+    if (put < 0) {
+      // Opened, but not done: some filesystems (or a larger sector) say so only now.
+      if (errno == EINVAL && fd == direct_fd_.get()) {
+        fd = fd_.get();
+        continue;
+      }
+      return error(errno, "write");
+    }
+    at += static_cast<uint64_t>(put);
+    if (fd == fd_.get()) start_write_back(static_cast<uint64_t>(put));
+    auto left = static_cast<size_t>(put);
+    while (!pieces.empty() && left >= pieces.front().iov_len) {
+      left -= pieces.front().iov_len;
+      pieces = pieces.subspan(1);
+    }
+    if (left > 0) {
+      iovec& piece = pieces.front();
+      piece.iov_base = static_cast<std::byte*>(piece.iov_base) + left;
+      piece.iov_len -= left;
+      // The rest of a short write need not be aligned.
+      if (left % kAlignment != 0) fd = fd_.get();
+    }
+  }
+  return {};
+}
+
+// Does not wait, and is only advice: flush () says whether the bytes got there.
+void OutputFile::start_write_back(uint64_t written) {
+  if ((cached_ += written) < kWriteBack) return;
+  cached_ = 0;
+  ::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+Result<void> OutputFile::flush() {
+  if (const int errnum = sync_.run(::fsync, fd_.get())) return error(errnum, "flush to disk");
+  return {};
+}
+
+Result<uint64_t> OutputFile::size() const {
+  ASSIGN_OR_RETURN(const Size size, measure());
+  return size.length;
+}
+
+Result<void> OutputFile::resize(uint64_t size) {
+  if (retry(::ftruncate, fd_.get(), static_cast<off_t>(size)) != 0)
+    return error(errno, "set the length");
+  return {};
+}
+
+Result<void> OutputFile::preallocate(uint64_t length, bool zeros) {
+  if (length == 0) return {};
+  if (retry(::fallocate, fd_.get(), 0, 0, static_cast<off_t>(length)) != 0)
+    return error(errno, "reserve room for");
+  if (!zeros) return {};
+  AlignedBuffer buffer(kDirectAtLeast);
+  std::memset(buffer.data(), 0, buffer.size());
+  // Reserved room that was not written is a hole to lseek.
+  for (off_t at = 0; static_cast<uint64_t>(at) < length;) {
+    const off_t begin = ::lseek(fd_.get(), at, SEEK_HOLE);
+    if (begin < 0 || static_cast<uint64_t>(begin) >= length) return {};
+    const off_t data = ::lseek(fd_.get(), begin, SEEK_DATA);
+    const uint64_t end = data < 0 ? length : std::min(length, static_cast<uint64_t>(data));
+    for (auto position = static_cast<uint64_t>(begin); position < end;) {
+      const uint64_t part = std::min<uint64_t>(buffer.size(), end - position);
+      RETURN_IF_ERROR(write(HostOffset(position), buffer.span().first(part)));
+      position += part;
+    }
+    at = static_cast<off_t>(end);
+  }
+  return {};
+}
+
+Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const {
+  return Run{limit, true};
+}
+
+Result<OutputFile::Size> OutputFile::measure() const {
+  struct stat status {};
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
+  return Size{static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
+}
+
+Result<uint64_t> OutputFile::room() const {
+  struct statvfs status {};
+  if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "look at the filesystem of");
+  return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+std::string OutputFile::path_to_read() const {
+  return path_of_descriptor(fd_.get());
+}
+
+Result<Descriptor> OutputFile::share() const {
+  Descriptor shared(retry(::fcntl, fd_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!shared) return error(errno, "open again");
+  return shared;
+}
+
+Result<void> OutputFile::set_owner_and_mode() {
+  if (!replaced_) {
+    if (retry(::fchmod, fd_.get(), mode_) == 0 || has_none(errno)) return {};
+    return error(errno, "set the mode of");
+  }
+  // As far as we may: an ordinary user cannot give files away.
+  if (retry(::fchown, fd_.get(), replaced_->user, replaced_->group) != 0 && errno != EPERM)
+    return error(errno, "set the owner of");
+  if (retry(::fchmod, fd_.get(), replaced_->mode) != 0) return error(errno, "set the mode of");
+  return {};
+}
+
+// Neither way replaces what has come there in the meantime.
+Result<void> OutputFile::give_name() {
+  if (auto linked = folder_.link(fd_.get(), target_); linked) {
+    if (!hidden_.empty()) (void)folder_.remove(std::exchange(hidden_, {}));
+    return {};
+  } else if (hidden_.empty() || !has_none(linked.error().errnum())) {
+    return explain(std::move(linked), "give the name to");
+  }
+  return rename_to_target();
+}
+
+// Where there are no hard links: FAT, and many a network's and user's filesystem.
+Result<void> OutputFile::rename_to_target() {
+  auto renamed = folder_.rename(hidden_, target_, RENAME_NOREPLACE);
+  if (!renamed && has_none(renamed.error().errnum())) {
+    // Whoever comes after us finds the name taken, and it is empty for a moment only.
+    if (auto taken = folder_.open_file(target_, O_CREAT | O_EXCL | O_WRONLY, 0600); !taken)
+      return error(taken.error().errnum(), "give the name to");
+    renamed = folder_.rename(hidden_, target_, 0);
+    if (!renamed) (void)folder_.remove(target_);
+  }
+  if (renamed) hidden_.clear();
+  return explain(std::move(renamed), "give the name to");
+}
+
+Result<void> OutputFile::replace() {
+  if (hidden_.empty()) {
+    const std::string name = hidden_name(target_);
+    RETURN_IF_ERROR(explain(folder_.link(fd_.get(), name), "give the name to"));
+    hidden_ = name;
+  }
+  if (folder_.status(target_) && !folder_.holds(target_, replaced_->identity))
+    return fail(
+        Error::invalid(path_ + ": somebody has put another file here since: nothing is replaced"));
+  RETURN_IF_ERROR(explain(folder_.rename(hidden_, target_, 0), "replace"));
+  hidden_.clear();
+  return {};
+}
+
+void OutputFile::take_back() {
+  if (has_name_ && !replaced_ && folder_.holds(target_, FileIdentity::of(fd_.get())))
+    (void)folder_.remove(target_);
+}
+
+Result<void> OutputFile::commit() {
+  RETURN_IF_ERROR(set_owner_and_mode());
+  RETURN_IF_ERROR(flush());
+  RETURN_IF_ERROR(replaced_ ? replace() : give_name());
+  has_name_ = true;
+  // Renaming goes by the name, which is anybody's who may write to the folder.
+  if (!folder_.holds(target_, FileIdentity::of(fd_.get())))
+    return fail(
+        Error::invalid(path_ + ": somebody has put another file here: what was made is lost"));
+  return took_effect(folder_.flush(), path_ + " is written and in its place");
+}
+
+}  // namespace qcow2

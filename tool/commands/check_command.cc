@@ -1,0 +1,245 @@
+#include "tool/commands/check_command.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/byte_order.h"
+#include "base/printable.h"
+#include "nbd/uri.h"
+#include "qcow2/format/format_probe.h"
+#include "qcow2/repair/undo_file.h"
+#include "storage/file_storage.h"
+#include "storage/scratch_storage.h"
+#include "tool/options/arguments.h"
+#include "tool/options/formats.h"
+#include "tool/report/check_log.h"
+#include "tool/report/check_report.h"
+#include "tool/terminal/progress_display.h"
+#include "tool/terminal/signals.h"
+#include "tool/text/json_text.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+constexpr unsigned kMaxThreads = 64;
+constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
+                                                      "directsync", "unsafe"};
+
+// What a file is that begins with `start`, and is no QCOW2 image.
+std::string what_it_is(const std::string& name, std::span<const std::byte> start) {
+  if (const char* const foreign = qcow2::foreign_format(start))
+    return fmt::format("is a {} image", foreign);
+  if (const auto* const it = qcow2::find_compressor(start))
+    return fmt::format("is compressed with {}: {}", it->name, advice(*it, name));
+  if (qcow2::is_named_qcow2(name))
+    return "is named as a QCOW2 image, and does not begin as one: its header is lost, or this is "
+           "something else";
+  return "is a raw disk";
+}
+
+// Enough to know a QCOW2 image, and other formats, by their first bytes.
+Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
+  std::array<std::byte, 512> start{};
+  ASSIGN_OR_RETURN(const size_t got, file.read(qcow2::HostOffset(0), start));
+  const auto bytes = std::span<const std::byte>(start).first(got);
+  const bool magic = qcow2::has_magic(bytes);
+  if (magic && got >= 8 && qcow2::load_be32(start.data() + 4) == 1) {
+    console.error(fmt::format("{}: is a qcow image of version 1; only qcow2 images can be checked",
+                              file.name()));
+    return false;
+  }
+  if (magic) return true;
+  console.error(fmt::format("{}: {}; only qcow2 images can be checked", file.name(),
+                            what_it_is(file.name(), bytes)));
+  return false;
+}
+
+}  // namespace
+
+const char* CheckCommand::description() const {
+  return "Look at all metadata of the qcow2 image FILE and say what is wrong with it.\n"
+         "Its backing file is left alone.  Exit codes: 0 good, 1 not checked, 2 corrupt,\n"
+         "3 leaks, 63 not a qcow2 image.";
+}
+
+void CheckCommand::add_options(CLI::App& app) {
+  app.add_option("FILE", file_);
+  add_format_option(app, "-f,--format", format_,
+                    "format of FILE, qcow2 or raw; found out if not given");
+  add_switch(app, "--deep", options_.deep, "decode every compressed cluster, too");
+  add_parsed_option(
+      app, "-r,--repair", "WHAT", repair_,
+      [](const std::string& text) -> Result<std::optional<qcow2::RepairOptions::What>> {
+        if (text == "leaks") return qcow2::RepairOptions::What::kLeaks;
+        if (text == "all") return qcow2::RepairOptions::What::kAll;
+        return fail(Error::invalid(fmt::format("'{}' is neither leaks nor all", text)));
+      },
+      "mend leaks, or all that can be mended");
+  const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
+  add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
+                    "what -r overwrites; default: FILE.undo; or none");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; say what -r would mend");
+  add_switch(app, "--lossy", lossy_, "-r frees what seems unused in damaged images, too");
+  add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
+  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  add_parsed_option(
+      app, "-m,--threads", "N", options_.threads,
+      [](const std::string& text) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, kMaxThreads));
+        return static_cast<unsigned>(count);
+      },
+      "default: as many as there are processors")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-T,--cache", "CACHE", cache_,
+      [](const std::string& text) -> Result<std::string> {
+        if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
+          return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+        return text;
+      },
+      "taken, as qemu-img does, and left to the system")
+      ->group(kRareOptions);
+  trust_.add_untrusted(app);
+  names_.add_options(app);
+}
+
+void CheckCommand::check() const {
+  if (file_.empty()) throw UsageError("FILE is missing");
+  if (!undo_.empty() && !repair_) throw UsageError("--undo goes with -r");
+  if (lossy_ && !repair_) throw UsageError("--lossy goes with -r");
+  if (dry_run_ && !repair_ && apply_undo_.empty())
+    throw UsageError("--dry-run goes with -r: a check changes nothing");
+  if (dry_run_ && !undo_.empty()) throw UsageError("--dry-run makes no undo file");
+  if (dry_run_ && !apply_undo_.empty())
+    throw UsageError("--apply-undo puts back what a repair overwrote: without --dry-run");
+  if (!apply_undo_.empty() && (repair_ || options_.deep))
+    throw UsageError("--apply-undo is done by itself");
+  if (force_share_ && (repair_ || !apply_undo_.empty()))
+    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+  trust_.check();
+  if (trust_.untrusted() && (repair_ || !apply_undo_.empty()))
+    throw UsageError("--untrusted only reads: repair a copy (virt-compact copy --untrusted)");
+}
+
+Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
+  if ((repair_ && !dry_run_) || !apply_undo_.empty()) {
+    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(file_));
+    RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+    return file;
+  }
+  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(file_));
+  qcow2::OpenOptions options;
+  options.force_share = force_share_;
+  options.force_share_option = "--force-share";
+  RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
+  return file;
+}
+
+Result<int> CheckCommand::take_back(const Console& console) const {
+  ASSIGN_OR_RETURN(const auto file, open());
+  RETURN_IF_ERROR(qcow2::apply_undo(apply_undo_, *file));
+  if (json_) {
+    RETURN_IF_ERROR(console.print(json_text({{"filename", file_}, {"undone", apply_undo_}})));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(qcow2::printable(file_) + " is as it was before the repair\n"));
+  }
+  return kSuccess;
+}
+
+Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
+  if (!trust_.untrusted()) return {};
+  return qcow2::with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
+}
+
+// In a dry run the sums stay those of the image as it is.
+Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
+                                CheckReport& report, CheckLog& log) const {
+  std::shared_ptr<qcow2::Storage> storage = file;
+  std::string undo;
+  if (dry_run_) {
+    ASSIGN_OR_RETURN(storage, qcow2::ScratchStorage::create(file));
+  } else if (undo_.empty() && !std::filesystem::is_regular_file(file_)) {
+    // What lies beside a device is gone with the next boot.
+    return fail(Error::invalid("is a device: say with --undo where the undo file is to be"));
+  } else {
+    undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;
+  }
+  ASSIGN_OR_RETURN(const auto done,
+                   qcow2::repair(storage, {*repair_, options_, lossy_, undo}, log));
+  report.dry_run = dry_run_;
+  report.sums = dry_run_ ? done.before : done.after;
+  report.leaks_fixed = done.leaks_fixed;
+  report.corruptions_fixed = done.corruptions_fixed;
+  report.counts_left = done.counts_left;
+  report.entries_left = done.entries_left;
+  report.has_written = done.has_written;
+  report.given_back = done.given_back;
+  report.undo_full = done.undo_full;
+  if (done.has_written) report.undo_file = undo;
+  return {};
+}
+
+Result<int> CheckCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(file_, format_));
+  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
+  if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
+  if (!apply_undo_.empty()) return take_back(console);
+  RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
+  ASSIGN_OR_RETURN(const auto file, open());
+  if (format_ != qcow2::Format::kQcow2) {
+    ASSIGN_OR_RETURN(const bool qcow2, is_qcow2(*file, console));
+    if (!qcow2) return kCheckUnsupported;
+  }
+  if (format_ == qcow2::Format::kRaw) {
+    console.error(file_ + ": said to be raw; only qcow2 images can be checked");
+    return kCheckUnsupported;
+  }
+
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kCheck);
+  CheckLog log(console.manner().verbose ? CheckLog::kMany : CheckLog::kFew, progress, cancel);
+  CheckReport report;
+  report.filename = file_;
+  report.deep = options_.deep;
+  {
+    ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options_));
+    RETURN_IF_ERROR(check_trust(checker.header()));
+    report.geometry = checker.header().geometry();
+    if (!repair_) {
+      const auto sums = checker.run(log);
+      progress.finish();
+      if (!sums) return fail(Error(sums.error()).with_context(file_));
+      report.sums = *sums;
+    }
+  }
+  if (repair_) {
+    const auto done = mend(file, report, log);
+    progress.finish();
+    if (!done) return fail(Error(done.error()).with_context(file_));
+  }
+  if (json_) {
+    RETURN_IF_ERROR(console.print(check_report_json(report, log)));
+  } else {
+    if (!log.findings().empty()) console.tell(check_findings(report, log));
+    if (!console.manner().quiet)
+      RETURN_IF_ERROR(console.print(check_repairs(report) + check_summary(report)));
+  }
+  const int code = check_exit_code(report.sums);
+  if (code == kCheckFailed) console.error(file_ + ": could not be checked wholly");
+  return code;
+}
+
+}  // namespace tool

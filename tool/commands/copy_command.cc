@@ -1,0 +1,322 @@
+#include "tool/commands/copy_command.h"
+
+#include <fmt/format.h>
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+#include "base/retry.h"
+#include "inspect/image_info.h"
+#include "nbd/uri.h"
+#include "tool/commands/copy_run.h"
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/formats.h"
+#include "tool/options/mistaken_names.h"
+#include "tool/options/nbd_options.h"
+#include "tool/options/place_names.h"
+#include "tool/report/copy_report.h"
+#include "tool/text/join_words.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+namespace {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+// Of a salvage that has lost something.
+constexpr int kSalvaged = 4;
+constexpr unsigned kMaxThreads = 256;
+
+auto parse_count(unsigned low, unsigned high) {
+  return [low, high](const std::string& text) -> Result<unsigned> {
+    ASSIGN_OR_RETURN(const uint64_t value, parse_number(text, low, high));
+    return static_cast<unsigned>(value);
+  };
+}
+
+std::string describe(const ImageInfo& info) {
+  std::string text = fmt::format("{}: {}, {}", info.filename, qcow2::to_string(info.format),
+                                 human_size(info.virtual_size));
+  if (info.header) {
+    const qcow2::Header& header = *info.header;
+    text += ", clusters of " + human_size(header.geometry().cluster_size());
+    if (header.extended_l2()) text += ", extended L2";
+    if (!header.backing_file.empty()) text += ", backing file " + info.full_backing_filename;
+    if (header.has_data_file()) text += ", data file " + header.data_file().value_or("not named");
+  }
+  return text;
+}
+
+// A copy is of one disk: says what else the source has, which is not in the destination.
+void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& console) {
+  if (!source.snapshots.empty() && !of_snapshot)
+    console.warning(
+        fmt::format("{}: {} not copied, only the disk as it is now", source.filename,
+                    source.snapshots.size() == 1
+                        ? std::string("its internal snapshot was")
+                        : fmt::format("its {} internal snapshots were", source.snapshots.size())));
+  if (source.header && source.header->find_extension(qcow2::HeaderExtension::kBitmaps) != nullptr)
+    console.warning(fmt::format("{}: its persistent bitmaps were not copied", source.filename));
+}
+
+constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
+                                                      "directsync", "unsafe"};
+
+Result<std::string> parse_cache_mode(const std::string& text) {
+  if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
+    return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+  return text;
+}
+
+// With -n: a file is replaced as a whole, or brought up to date, and never written in place.
+Result<void> check_is_there(const copy::CopyOptions& options) {
+  struct stat status {};
+  const std::string& name = options.destination;
+  if (!options.destination_command.empty()) return {};
+  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(name));
+  if (is_nbd) return {};
+  if (qcow2::retry(::stat, name.c_str(), &status) != 0)
+    return fail(Error::system(errno, name + ": -n wants a DST that is there"));
+  if (!S_ISREG(status.st_mode)) return {};
+  return fail(Error::unsupported(
+      name +
+      ": -n: files are not written in place: --force replaces it, once the new one is whole"));
+}
+
+}  // namespace
+
+const char* CopyCommand::description() const {
+  return "Stream the live clusters of SRC into a fresh DST. Each is a file, a device, an\n"
+         "NBD URI, [ COMMAND... ] that serves NBD, or - (a pipe); DST also null:.";
+}
+
+void CopyCommand::add_options(CLI::App& app) {
+  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
+  app.add_option("SRC", options_.source);
+  app.add_option("DST", options_.destination);
+  add_format_option(app, "-f,--format", options_.source_format,
+                    "format of SRC, qcow2 or raw; found out if not given");
+  add_format_option(app, "-O,--output-format", options_.format,
+                    "of DST: qcow2 (default for files), or raw");
+  layout_.add_options(app);
+  trust_.add_options(app, true, base_, "keep this backing file of SRC behind DST");
+  trust_.add_untrusted(app);
+  add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-S,--sparse", "SIZE", options_.sparse_size,
+      [this](const std::string& value) -> Result<uint64_t> {
+        all_allocated_ = value == "0";
+        if (all_allocated_) return uint64_t{0};
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M, nor 0");
+      },
+      "zeros of this size become holes of a raw DST")
+      ->group(kRareOptions);
+  add_parsed_option(app, "--snapshot", "NAME", options_.snapshot, text,
+                    "copy the disk as it was at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC")
+      ->group(kRareOptions);
+  add_switch(app, "--salvage", options_.salvage,
+             "of a damaged SRC, copy what can be read, and list what is lost")
+      ->group(kRareOptions);
+  add_switch(app, "--skip-free", options_.skip_free,
+             "leave out what the guest's filesystems do not use");
+  add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
+  add_switch(app, "--destination-is-zero", options_.destination_is_zero,
+             "a device or server reads as zeros already")
+      ->group(kRareOptions);
+  add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
+                    "take what changed since, says QEMU, into an earlier DST")
+      ->group(kRareOptions);
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what DST would be");
+  add_switch(app, "--verify", options_.verify, "read DST again and compare it with SRC");
+  add_parsed_option(
+      app, "--spool", "DIR", options_.spool,
+      [](const std::string& value) -> Result<std::optional<std::string>> {
+        return value == "none" ? std::string() : value;
+      },
+      "where an image waits that goes to '-', or none")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-r,--rate-limit", "SIZE", options_.rate_limit,
+      [](const std::string& value) -> Result<uint64_t> {
+        ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
+        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        return rate;
+      },
+      "read so many bytes a second at most")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-m,--threads", "N", options_.threads, parse_count(0, kMaxThreads),
+                    "that read and compress; default: one a processor")
+      ->group(kRareOptions);
+  add_switch(app, "-W", out_of_order_, "write out of order (as is always done)")
+      ->group(kRareOptions);
+  add_connections_option(app, options_.nbd)->group(kRareOptions);
+  add_request_options(app, options_.nbd);
+  add_retries_option(app, options_.nbd)->group(kRareOptions);
+  add_timeout_option(app, options_.nbd.timeout)->group(kRareOptions);
+  add_qemu_options(app);
+  add_output_option(app, json_, "the summary: human (the default) or json");
+  app.get_option("--output")->group(kRareOptions);
+}
+
+void CopyCommand::add_qemu_options(CLI::App& app) {
+  add_parsed_option(app, "-l", "SNAPSHOT", options_.snapshot, parse_snapshot_param,
+                    "as --snapshot; also snapshot.id=, snapshot.name=")
+      ->group(kRareOptions);
+  add_switch(app, "-n", no_create_, "write into a device or server that is there")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-t", "CACHE", cache_, parse_cache_mode, "taken: DST is always flushed")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-T", "CACHE", source_cache_, parse_cache_mode,
+                    "taken, and left to the system")
+      ->group(kRareOptions);
+  add_switch(app, "-C", offload_, "taken: copies are not offloaded")->group(kRareOptions);
+  add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
+      ->group(kRareOptions);
+  add_switch(app, "--bitmaps", bitmaps_, "refused: bitmaps are not copied")->group(kRareOptions);
+  names_.add_options(app);
+  names_.add_target_options(app);
+}
+
+void CopyCommand::check_qemu_options() const {
+  if (bitmaps_)
+    throw UsageError(
+        "--bitmaps: persistent bitmaps are not copied: qemu-img convert --bitmaps copies them, or "
+        "do without");
+  if (no_create_ && options_.overwrite)
+    throw UsageError("-n writes into what is there, --force replaces it");
+}
+
+// What was taken for the sake of scripts, and does something else here.
+void CopyCommand::tell_of_qemu_options(const Console& console) const {
+  if (offload_) console.warning("-C: copies are not offloaded to the storage: data is read");
+  if (layout_.size())
+    console.warning("-o size: DST's disk is as large as SRC's: qemu-img resize changes that");
+}
+
+void CopyCommand::check() const {
+  if (options_.source.empty()) throw UsageError("SRC is missing");
+  if (options_.destination.empty()) throw UsageError("DST is missing");
+  refuse_option_like(options_.destination, "DST", "-o", "-O");
+  layout_.check();
+  trust_.check();
+  if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)
+    throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
+  if (options_.salvage && !options_.bitmap.empty())
+    throw UsageError("--salvage and --bitmap: only of files can be told what is lost");
+  if (options_.skip_free) check_skip_free();
+  check_qemu_options();
+  if (json_ && options_.destination == "-")
+    throw UsageError("--json: standard output is where the image goes");
+}
+
+// Metadata must be the guest's own, and whole.
+void CopyCommand::check_skip_free() const {
+  if (options_.source == "-")
+    throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
+  if (options_.force_share)
+    throw UsageError("--skip-free and -U: what a running guest calls free may be in use by now");
+  if (options_.salvage)
+    throw UsageError("--skip-free and --salvage: a damaged image may call anything free");
+  if (!options_.bitmap.empty())
+    throw UsageError("--skip-free and --bitmap: an update takes what has changed");
+}
+
+// What several options say together, the more particular before the more general.
+Result<void> CopyCommand::settle() {
+  for (auto [word, command] : {std::pair(&options_.source, &options_.source_command),
+                               std::pair(&options_.destination, &options_.destination_command)})
+    if (auto words = unfold_command(*word)) {
+      *command = std::move(*words);
+      *word = "[ " + join_words(*command, " ") + " ]";
+    }
+
+  RETURN_IF_ERROR(names_.resolve(options_.source, options_.source_format));
+  RETURN_IF_ERROR(names_.resolve_target(options_.destination, options_.format));
+  RETURN_IF_ERROR(layout_.settle(options_));
+  options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
+  if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
+    options_.image.preallocation = copy::Preallocation::kFull;
+  if (no_create_) RETURN_IF_ERROR(check_is_there(options_));
+  return settle_backing(base_, base_format_, options_.image);
+}
+
+// With --untrusted: all that the copy opens from now on.
+Result<void> CopyCommand::begin(const Console& console) {
+  options_.trust = trust_.trust();
+  if (!trust_.untrusted()) return {};
+  RETURN_IF_ERROR(check_is_file(options_.source));
+  if (!options_.source_command.empty() || !options_.destination_command.empty())
+    return fail(Error::invalid("--untrusted is for image files, not for servers and pipes"));
+  const std::string& destination = options_.destination;
+  ConfinementPlan plan{{options_.source}, {}, {}};
+  if (destination == "-") {
+    // Twice in memory rather than in a folder that others use, too.
+    if (!options_.spool) options_.spool.emplace();
+    if (!options_.spool->empty()) plan.folders.push_back(*options_.spool);
+  } else if (destination != "null:") {
+    RETURN_IF_ERROR(check_is_file(destination));
+    std::error_code ignored;
+    if (std::filesystem::is_block_file(destination, ignored))
+      plan.writable.push_back(destination);
+    else
+      plan.folders.push_back(qcow2::Directory::parent_of(destination));
+    if (const std::string& data = options_.image.data_file; !data.empty()) {
+      ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(destination, data));
+      plan.folders.push_back(qcow2::Directory::parent_of(path));
+    }
+  }
+  return trust_.begin(console, plan, failure_code());
+}
+
+Result<int> CopyCommand::run(const Console& console) {
+  RETURN_IF_ERROR(settle());
+  tell_of_qemu_options(console);
+  const auto format = options_.format.value_or(qcow2::Format::kQcow2);
+  if (const auto contradiction = name_contradiction(options_.destination, format))
+    console.warning(*contradiction);
+  RETURN_IF_ERROR(begin(console));
+  warn_of_left_out(console, options_.trust, {options_.source});
+  if (const CopyProfile* const it = layout_.profile())
+    console.remark(fmt::format("{}: {}", it->name, it->description));
+
+  // A source that cannot be read like this, or is no file, is for the copy to judge.
+  const bool is_file = options_.source_command.empty() && options_.source != "-";
+  InfoOptions look;
+  look.format = options_.source_format;
+  look.force_share = options_.force_share;
+  look.survey = false;
+  look.trust = options_.trust;
+  const auto source = is_file ? read_image_info(options_.source, look)
+                              : Result<ImageInfo>(fail(Error::invalid("no file")));
+  if (source) console.note(describe(*source));
+  ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
+  if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
+  const int code = summary.lost.empty() ? kSuccess : kSalvaged;
+  const std::string lost = options_.destination + ": complete, but its summary is lost";
+  if (json_) {
+    RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, summary)), lost));
+    return code;
+  }
+  if (!summary.lost.empty()) console.tell(lost_ranges(options_, summary));
+  if (console.manner().quiet) return code;
+  if (options_.destination == "-") {
+    console.tell(copy_report(options_, summary, Palette(false)));
+    return code;
+  }
+  RETURN_IF_ERROR(
+      qcow2::with_context(console.print(copy_report(options_, summary, console.palette())), lost));
+  return code;
+}
+
+}  // namespace tool

@@ -1,0 +1,142 @@
+#include "tool/commands/flatten_command.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/printable.h"
+#include "copy/copier.h"
+#include "qcow2/write/flatten.h"
+#include "tool/commands/copy_run.h"
+#include "tool/options/arguments.h"
+#include "tool/options/formats.h"
+#include "tool/options/mistaken_names.h"
+#include "tool/options/place_names.h"
+#include "tool/options/qemu_names.h"
+#include "tool/report/copy_report.h"
+#include "tool/terminal/progress_display.h"
+#include "tool/terminal/signals.h"
+#include "tool/text/json_text.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+std::string dry_report(const std::string& overlay, const copy::FlattenSummary& summary) {
+  return fmt::format(
+      "{} would no longer need {}\n\n"
+      "  {:<12}{:>10}  to write, {} of zeros left out\n\n"
+      "  {} disk in {:.1f} s\nNothing was written.\n",
+      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
+      human_size(summary.written), human_size(summary.zeros), human_size(summary.virtual_size),
+      summary.elapsed.count());
+}
+
+std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
+  return fmt::format(
+      "{} no longer needs {}\n\n"
+      "  {:<12} {:>9}  written, {} of zeros left out\n"
+      "  {:<12} {:>9}  before {}\n"
+      "  {:<12} {:>9}  before {}\n\n"
+      "  {} disk in {:.1f} s\n",
+      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
+      human_size(summary.written), human_size(summary.zeros), "on disk",
+      human_size(summary.blocks_after), human_size(summary.blocks_before), "length",
+      human_size(summary.length_after), human_size(summary.length_before),
+      human_size(summary.virtual_size), summary.elapsed.count());
+}
+
+std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary,
+                        bool dry_run) {
+  ordered_json json;
+  json["filename"] = overlay;
+  json["dropped-backing-filename"] = summary.backing_file;
+  json["virtual-size"] = summary.virtual_size;
+  json["written"] = summary.written;
+  json["zeros"] = summary.zeros;
+  json["before"] = {{"length", summary.length_before}, {"actual-size", summary.blocks_before}};
+  if (dry_run)
+    json["dry-run"] = true;
+  else
+    json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
+  json["seconds"] = summary.elapsed.count();
+  return json_text(json);
+}
+
+}  // namespace
+
+const char* FlattenCommand::description() const {
+  return "Make one image of an overlay and the backing files behind it: DST, a fresh one,\n"
+         "or with --in-place OVERLAY itself.  Backing files are only read.";
+}
+
+void FlattenCommand::add_options(CLI::App& app) {
+  app.add_option("OVERLAY", overlay_);
+  app.add_option("[DST]", destination_);
+  add_switch(app, "--in-place", in_place_, "write what is missing into OVERLAY itself");
+  add_format_option(app, "-f,--format", format_, "format of OVERLAY; found out if not given");
+  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
+  add_switch(app, "--force", force_, "replace DST if it exists");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; say what would be written");
+  add_output_option(app, json_, "the summary: human (the default) or json");
+  trust_.add_options(app, false);
+}
+
+void FlattenCommand::check() const {
+  if (overlay_.empty()) throw UsageError("OVERLAY is missing");
+  if (in_place_ && !destination_.empty())
+    throw UsageError("DST and --in-place: it is either the one or the other");
+  if (!in_place_ && destination_.empty())
+    throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
+  refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
+  if (in_place_ && force_) throw UsageError("--force goes with DST");
+  if (in_place_ && force_share_)
+    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+}
+
+Result<void> FlattenCommand::to_destination(const Console& console) const {
+  if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
+    console.warning(*contradiction);
+  copy::CopyOptions options;
+  options.source = overlay_;
+  options.source_format = format_;
+  options.destination = destination_;
+  options.overwrite = force_;
+  options.force_share = force_share_;
+  options.keep_compression = true;
+  options.trust = trust_.trust();
+  options.dry_run = dry_run_;
+  ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
+  if (json_) return console.print(copy_report_json(options, summary));
+  if (console.manner().quiet) return {};
+  return console.print(copy_report(options, summary, console.palette()));
+}
+
+Result<void> FlattenCommand::in_place(const Console& console) const {
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary =
+      dry_run_ ? copy::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
+               : copy::flatten(overlay_, format_, trust_.trust(), progress, cancel);
+  progress.finish();
+  if (!summary) return fail(summary.error());
+  if (json_) return console.print(report_json(overlay_, *summary, dry_run_));
+  if (console.manner().quiet) return {};
+  return console.print(dry_run_ ? dry_report(overlay_, *summary) : report(overlay_, *summary));
+}
+
+Result<int> FlattenCommand::run(const Console& console) {
+  overlay_ = plain_path(overlay_);
+  destination_ = plain_path(destination_);
+  RETURN_IF_ERROR(in_place_ ? in_place(console) : to_destination(console));
+  return kSuccess;
+}
+
+}  // namespace tool

@@ -1,0 +1,37 @@
+// virt-compact flatten OVERLAY DST, or --in-place OVERLAY
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "qcow2/read/chain.h"
+#include "tool/commands/command.h"
+#include "tool/options/trust_options.h"
+
+namespace tool {
+
+class FlattenCommand final : public Command {
+ public:
+  const char* name() const override { return "flatten"; }
+  const char* summary() const override { return "make an overlay independent of its chain"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  qcow2::Result<void> to_destination(const Console& console) const;
+  qcow2::Result<void> in_place(const Console& console) const;
+
+  std::string overlay_;
+  std::string destination_;
+  std::optional<qcow2::Format> format_;
+  bool in_place_ = false;
+  bool force_ = false;
+  bool force_share_ = false;
+  bool json_ = false;
+  TrustOptions trust_;
+  bool dry_run_ = false;
+};
+
+}  // namespace tool

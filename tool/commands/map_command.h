@@ -1,0 +1,51 @@
+// virt-compact map FILE
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "copy/source/any_source.h"
+#include "inspect/disk_map.h"
+#include "qcow2/read/chain.h"
+#include "tool/commands/command.h"
+#include "tool/options/qemu_names.h"
+#include "tool/options/trust_options.h"
+#include "tool/report/map_picture.h"
+#include "tool/terminal/progress_display.h"
+
+namespace tool {
+
+class MapCommand final : public Command {
+ public:
+  const char* name() const override { return "map"; }
+  const char* summary() const override { return "show where the data of a disk lies"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  qcow2::Result<void> begin(const Console& console) const;
+  qcow2::Result<void> write_map(const Console& console, const copy::AnySource& source);
+  qcow2::Result<void> check_picture(const copy::AnySource& source) const;
+  qcow2::Result<void> write_picture(const Console& console, const copy::AnySource& source);
+
+  qcow2::Result<void> went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const;
+
+  std::string file_;
+  std::optional<qcow2::Format> format_;
+  std::string svg_;
+  bool force_ = false;
+  uint64_t start_ = 0;              // bytes
+  std::optional<uint64_t> length_;  // bytes
+  QemuNames names_;
+  bool force_share_ = false;
+  copy::NbdTuning nbd_{.connections = 1};
+  bool json_ = false;
+  const CLI::App* options_of_ = nullptr;
+  const copy::Stop* stop_ = nullptr;  // while it runs
+  TrustOptions trust_;
+};
+
+}  // namespace tool

@@ -1,0 +1,164 @@
+#include "tool/commands/measure_command.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <vector>
+
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/formats.h"
+#include "tool/options/nbd_options.h"
+#include "tool/report/measure_report.h"
+#include "tool/terminal/progress_display.h"
+#include "tool/terminal/signals.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+// Bytes that are read for an estimate: a few seconds of a good codec.
+constexpr uint64_t kBudget = 512 << 20;
+// For one field of the table.
+constexpr uint64_t kFieldBudget = 256 << 20;
+constexpr std::array<unsigned, 6> kTableBits = {14, 15, 16, 17, 18, 20};
+
+// Of one field; the table has a progress of its own.
+class Quiet final : public copy::Progress {
+ public:
+  void update(uint64_t /*done*/, uint64_t /*total*/) override {}
+};
+
+}  // namespace
+
+const char* MeasureCommand::description() const {
+  return "Tell how large a copy of SRC would be with these options, without making it.\n"
+         "SRC is what virt-compact copy takes. Compressed sizes are estimated.";
+}
+
+void MeasureCommand::add_options(CLI::App& app) {
+  app.add_option("SRC", source_);
+  add_format_option(app, "-f,--format", options_.copy.source_format,
+                    "format of SRC, qcow2 or raw; found out if not given");
+  add_format_option(app, "-O,--output-format", options_.copy.format,
+                    "of the copy: qcow2 (default), or raw");
+  layout_.add_options(app);
+  add_parsed_option(
+      app, "--size", "N", options_.size,
+      [](const std::string& value) -> Result<std::optional<uint64_t>> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
+        return size;
+      },
+      "instead of SRC: an empty disk of this size");
+  add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, parse_snapshot_param,
+                    "the disk as it was at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--sample-size", "SIZE", sample_size_,
+      [](const std::string& value) -> Result<std::optional<uint64_t>> {
+        ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
+        if (size == 0) return fail(Error::invalid("'0' tells nothing"));
+        return size;
+      },
+      "read so much for an estimate; default 512M")
+      ->group(kRareOptions);
+  add_retries_option(app, options_.copy.nbd)->group(kRareOptions);
+  add_timeout_option(app, options_.copy.nbd.timeout)->group(kRareOptions);
+  add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
+  add_switch(app, "--table", table_, "compare cluster sizes and codecs");
+  add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
+  add_switch(app, "--skip-free", options_.copy.skip_free,
+             "leave out what the guest's filesystems do not use");
+  trust_.add_options(app, true);
+  trust_.add_untrusted(app);
+  names_.add_options(app);
+}
+
+void MeasureCommand::check() const {
+  layout_.check();
+  trust_.check();
+  if (source_.empty() && !options_.size) throw UsageError("SRC, or --size, is missing");
+  if (!source_.empty() && options_.size) throw UsageError("--size is instead of SRC");
+  if (options_.copy.skip_free && source_.empty())
+    throw UsageError("--skip-free: an empty disk has no filesystems");
+  if (options_.copy.skip_free && source_ == "-")
+    throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
+  if (table_ && (options_.size || exactly_))
+    throw UsageError("--table is an estimate of what SRC holds");
+  if (table_ && options_.copy.format == qcow2::Format::kRaw)
+    throw UsageError("--table is for QCOW2: a raw disk has neither clusters nor codecs");
+  if (table_ && source_ == "-") throw UsageError("--table: a pipe cannot be read several times");
+}
+
+Result<int> MeasureCommand::measure_one(const Console& console, const copy::Cancel& cancel) {
+  options_.budget = options_.copy.compression && !exactly_ ? sample_size_.value_or(kBudget) : 0;
+  ProgressDisplay progress(console.manner());
+  const auto measured = copy::measure(options_, progress, cancel);
+  progress.finish();
+  if (!measured) return fail(measured.error());
+  if (json_) {
+    RETURN_IF_ERROR(console.print(measure_report_json(*measured)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(measure_report(*measured)));
+  }
+  return kSuccess;
+}
+
+Result<int> MeasureCommand::measure_table(const Console& console, const copy::Cancel& cancel) {
+  const std::array<std::optional<qcow2::CompressionType>, 3> codecs = {
+      std::nullopt, qcow2::CompressionType::kDeflate, qcow2::CompressionType::kZstd};
+  options_.budget = sample_size_.value_or(kFieldBudget);
+  std::vector<MeasuredField> fields;
+  ProgressDisplay progress(console.manner());
+  progress.begin(copy::Phase::kMeasure);
+  Quiet quiet;
+  for (const unsigned bits : kTableBits)
+    for (const auto& codec : codecs) {
+      copy::MeasureOptions options = options_;
+      options.copy.image.cluster_bits = bits;
+      options.copy.compression = codec;
+      options.copy.image.compression_type = codec;
+      if (codec != options_.copy.compression) options.copy.compression_level = 0;
+      ASSIGN_OR_RETURN(const auto measured, copy::measure(options, quiet, cancel));
+      fields.push_back({bits, codec, measured});
+      progress.update(fields.size(), kTableBits.size() * codecs.size());
+    }
+  progress.finish();
+  if (json_) {
+    RETURN_IF_ERROR(console.print(measure_table_json(fields)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(measure_table_text(fields)));
+  }
+  return kSuccess;
+}
+
+Result<int> MeasureCommand::run(const Console& console) {
+  RETURN_IF_ERROR(names_.resolve(source_, options_.copy.source_format));
+  if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
+  options_.copy.trust = trust_.trust();
+  warn_of_left_out(console, options_.copy.trust, {source_});
+  if (options_.copy.skip_free && options_.copy.force_share)
+    console.warning(
+        "--skip-free and -U: a running guest changes what is free: the figures are "
+        "approximate");
+  // In JSON as qemu-img, to which no format is a raw one; it knows no layout without a format.
+  // People read of one image in all lines.
+  options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
+  options_.copy.source = source_;
+  if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
+  RETURN_IF_ERROR(layout_.settle(options_.copy));
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);
+  if (!done && done.error().kind() == Error::Kind::kCancelled)
+    return fail(Error::cancelled().with_context("not measured to the end"));
+  return done;
+}
+
+}  // namespace tool

@@ -1,0 +1,39 @@
+// virt-compact measure SRC
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "copy/measurement.h"
+#include "tool/commands/command.h"
+#include "tool/options/layout_options.h"
+#include "tool/options/qemu_names.h"
+#include "tool/options/trust_options.h"
+
+namespace tool {
+
+class MeasureCommand final : public Command {
+ public:
+  const char* name() const override { return "measure"; }
+  const char* summary() const override { return "tell what a copy will take"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  qcow2::Result<int> measure_one(const Console& console, const copy::Cancel& cancel);
+  qcow2::Result<int> measure_table(const Console& console, const copy::Cancel& cancel);
+
+  copy::MeasureOptions options_;
+  LayoutOptions layout_;
+  std::string source_;
+  QemuNames names_;
+  std::optional<uint64_t> sample_size_;  // bytes
+  bool exactly_ = false;
+  bool table_ = false;
+  bool json_ = false;
+  TrustOptions trust_;
+};
+
+}  // namespace tool

@@ -1,0 +1,313 @@
+#include "tool/commands/optimize_command.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tool/options/formats.h"
+#include "tool/options/mistaken_names.h"
+#include "tool/options/qemu_names.h"
+#include "tool/options/sparsify_options.h"
+#include "tool/options/trimming_options.h"
+#include "tool/report/optimize_report.h"
+#include "tool/terminal/progress_display.h"
+#include "tool/terminal/signals.h"
+#include "tool/terminal/step_lines.h"
+#include "tool/text/json_text.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+// Lines for the steps, and a bar while a copy is under way.
+class Display final : public appliance::Observer, public copy::Progress {
+ public:
+  Display(const Console& console, bool output_taken)
+      : console_(console), lines_(console, output_taken) {}
+
+  void step(const std::string& what) override {
+    bar_.reset();
+    lines_.step(what);
+  }
+  void warning(const std::string& what) override {
+    bar_.reset();
+    lines_.warning(what);
+  }
+  void progress(uint64_t done, uint64_t total) override { lines_.progress(done, total); }
+
+  void begin(copy::Phase phase) override {
+    make_bar();
+    bar_->begin(phase);
+  }
+  void update(uint64_t done, uint64_t total) override {
+    make_bar();
+    bar_->update(done, total);
+  }
+
+  void finish() {
+    bar_.reset();
+    lines_.finish();
+  }
+
+ private:
+  void make_bar() {
+    if (!bar_) bar_ = std::make_unique<ProgressDisplay>(console_.manner());
+  }
+
+  const Console& console_;
+  StepLines lines_;
+  std::unique_ptr<ProgressDisplay> bar_;
+};
+
+// SIZE or PERCENT%.
+Result<optimize::GainLimit> parse_gain(const std::string& text) {
+  optimize::GainLimit limit;
+  limit.said = true;
+  if (text.empty() || text.back() != '%') {
+    ASSIGN_OR_RETURN(limit.bytes, parse_size(text));
+    return limit;
+  }
+  ASSIGN_OR_RETURN(const uint64_t percent, parse_number(text.substr(0, text.size() - 1), 0, 100));
+  limit.percent = static_cast<double>(percent);
+  return limit;
+}
+
+Result<optimize::Trimming> parse_trimming(const std::string& text) {
+  using optimize::Trimming;
+  for (const Trimming it :
+       {Trimming::kAuto, Trimming::kMetadata, Trimming::kAppliance, Trimming::kNone})
+    if (text == to_string(it)) return it;
+  return fail(
+      Error::invalid(fmt::format("'{}' is none of auto, metadata, appliance and none", text)));
+}
+
+Result<void> print_json(const Console& console, const ordered_json& json) {
+  return console.print(json_text(json));
+}
+
+}  // namespace
+
+const char* OptimizeCommand::description() const {
+  return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
+         "copy what is in use, verify, swap. The old disk is kept, and never written to.";
+}
+
+void OptimizeCommand::add_options(CLI::App& app) {
+  const auto text = [](const std::string& value) -> Result<std::string> { return value; };
+  app.add_option("DISK...", disks_);
+  add_output(app);
+  layout_.add_options(app, "--options");
+  for (const char* const name : {"--options", "--profile"})
+    app.get_option(name)->group(kRareOptions);
+  add_format_option(app, "-O,--output-format", options_.output_format,
+                    "of OUT, qcow2 or raw; default: as DISK has")
+      ->group(kRareOptions);
+  trust_.add_options(app, false, base_, "keep this backing file of DISK behind the result")
+      ->group(kRareOptions);
+  add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-S,--sparse", "SIZE", options_.copy.sparse_size,
+      [](const std::string& value) {
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M");
+      },
+      "zeros of this size become holes of a raw result")
+      ->group(kRareOptions);
+  add_trim(app);
+  add_trimming_options(app, options_.trimming);
+  for (const char* const name : {"--filesystems", "--ignore"})
+    app.get_option(name)->group(kRareOptions);
+  add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed")
+      ->group(kRareOptions);
+  add_switch(app, "--repair", options_.repair, "mend a damaged image first, in place");
+  add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
+  add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
+                    "of the old disk's name; default: .bak")
+      ->group(kRareOptions);
+  add_switch(app, "--no-backup", no_backup_, "remove the old disk");
+  add_format_option(app, "-f,--format", options_.format,
+                    "of DISK, qcow2 or raw; found out if not given")
+      ->group(kRareOptions);
+  add_switch(app, "--dry-run", options_.dry_run, "say what would be gained, and change nothing");
+  add_parsed_option(app, "--minimum-gain", "GAIN", limit_, parse_gain,
+                    "leave DISK if it is less: SIZE or PERCENT%")
+      ->group(kRareOptions);
+  add_switch(app, "--force", options_.overwrite, "replace OUT; write a DISK afresh that is compact")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "-m,--threads", "N", options_.copy.threads,
+      [](const std::string& value) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
+        return static_cast<unsigned>(count);
+      },
+      "that read and compress; default: one a processor")
+      ->group(kRareOptions);
+  add_parsed_option(
+      app, "--rate-limit", "SIZE", options_.copy.rate_limit,
+      [](const std::string& value) -> Result<uint64_t> {
+        ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
+        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        return rate;
+      },
+      "read so many bytes a second at most")
+      ->group(kRareOptions);
+  add_switch(app, "--json", json_, "print the report as JSON");
+  add_sparsify_options(app);
+}
+
+// "--output=json" is the report's format, as of every other command.
+void OptimizeCommand::add_output(CLI::App& app) {
+  app.add_option_function<std::vector<std::string>>(
+         "-o,--output",
+         [this](const std::vector<std::string>& values) {
+           for (const std::string& value : values) {
+             if (value == "json" || value == "human")
+               json_ = value == "json";
+             else
+               options_.output = value;
+           }
+         },
+         "put the result there, and leave DISK as it is")
+      ->type_name("OUT")
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+void OptimizeCommand::add_sparsify_options(CLI::App& app) {
+  add_parsed_option(app, "--tmp", "DIR", options_.overlay_folder, parse_temporary_folder,
+                    "where the overlay goes; default: beside DISK")
+      ->group(kRareOptions);
+  add_switch(app, "--in-place", in_place_, "")->group(kHiddenOptions);
+  app.add_flag_callback("--compress", [this] { layout_.compress(); })->group(kHiddenOptions);
+  add_format_option(app, "--convert", options_.output_format, "")->group(kHiddenOptions);
+  refuse_zero_option(app);
+}
+
+void OptimizeCommand::check() const {
+  if (disks_.empty()) throw UsageError("DISK is missing");
+  layout_.check();
+  if (layout_.size()) throw UsageError("size=: a disk keeps its size: qemu-img resize changes it");
+  if (!options_.output.empty() && disks_.size() > 1)
+    throw UsageError("--output: there is one OUT, and several disks");
+  if (!options_.output.empty())
+    refuse_option_like(options_.output, "OUT", "--options", "--output-format");
+  if (in_place_ && !options_.output.empty())
+    throw UsageError("--in-place and --output: it is either the one or the other");
+  if (limit_.said && options_.overwrite)
+    throw UsageError("--minimum-gain and --force: it is either the one or the other");
+  if (limit_.said && !options_.output.empty())
+    throw UsageError("--minimum-gain: OUT is made in any case");
+  if (options_.output_format && options_.output.empty())
+    throw UsageError(
+        "--output-format: goes with --output: what runs DISK has been told what its format is");
+  check_trimming();
+  if (no_backup_ && suffix_ != ".bak")
+    throw UsageError("--backup and --no-backup contradict each other");
+}
+
+// "--no-trim" is older.
+void OptimizeCommand::add_trim(CLI::App& app) {
+  add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
+                    "find unused space: auto, metadata, appliance, none");
+  app.add_flag_callback(
+      "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
+      "--trim=none: copy what the guest does not use");
+}
+
+void OptimizeCommand::check_trimming() const {
+  const auto& trimming = options_.trimming;
+  const auto& drop = trimming.drop;
+  const bool drops_any =
+      drop.pagefile || drop.swapfile || drop.hiberfile || drop.shadows || drop.swap;
+  switch (options_.trimming_by) {
+    case optimize::Trimming::kNone:
+      if (!trimming.passphrases.empty() || !trimming.filesystems.empty() ||
+          !trimming.ignore.empty() || drops_any)
+        throw UsageError(
+            "--key, --drop, --filesystems and --ignore say how to trim: not with --trim=none");
+      return;
+    case optimize::Trimming::kMetadata:
+      if (!trimming.passphrases.empty() || trimming.sector_size || drop.shadows)
+        throw UsageError(
+            "--key, --sector-size and --drop shadows need the appliance: not with "
+            "--trim=metadata");
+      return;
+    case optimize::Trimming::kAuto:
+    case optimize::Trimming::kAppliance:
+      return;
+  }
+}
+
+Result<int> OptimizeCommand::run(const Console& console) {
+  for (std::string& disk : disks_) disk = plain_path(disk);
+  options_.output = plain_path(options_.output);
+  RETURN_IF_ERROR(layout_.settle(options_.copy));
+  RETURN_IF_ERROR(settle_backing(base_, base_format_, options_.copy.image));
+  if (const CopyProfile* const it = layout_.profile())
+    console.remark(fmt::format("{}: {}", it->name, it->description));
+  RETURN_IF_ERROR(check_disks(disks_));
+  if (in_place_)
+    console.remark(
+        "--in-place: the result takes the place of DISK, as always; virt-compact trim "
+        "changes the file itself");
+  options_.copy.trust = trust_.trust();
+  options_.keep_compression = !layout_.say_compression();
+  // Who wants another layout gets it.
+  if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;
+  options_.others = disks_;
+  options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  ordered_json json;
+  json["disks"] = ordered_json::array();
+  size_t failed = 0;
+  uint64_t before = 0;
+  uint64_t after = 0;
+  for (const std::string& disk : disks_) {
+    options_.disk = disk;
+    Display display(console, json_);
+    const auto report = optimize::optimize(options_, display, display, cancel);
+    display.finish();
+    if (!report) {
+      if (report.error().kind() == Error::Kind::kCancelled) {
+        const char* const state = options_.repair ? ": not optimized" : ": as it was";
+        if (json_) {
+          json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
+          json["failed"] = failed + 1;
+          RETURN_IF_ERROR(print_json(console, json));
+        }
+        return fail(Error::cancelled().with_context(disk + state));
+      }
+      if (disks_.size() == 1 && !json_) return fail(report.error());
+      console.error(report.error().message());
+      json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
+      ++failed;
+      continue;
+    }
+    before += report->before.on_disk;
+    after += report->after.on_disk;
+    if (json_)
+      json["disks"].push_back(optimize_report_json(disk, *report));
+    else if (!console.manner().quiet)
+      RETURN_IF_ERROR(console.print("\n" + optimize_report(disk, *report, console.palette())));
+  }
+  if (json_) {
+    json["failed"] = failed;
+    RETURN_IF_ERROR(print_json(console, json));
+  } else if (disks_.size() > 1 && !console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(
+        fmt::format("\n{} of {} disks: {} before, {} after{}\n", disks_.size() - failed,
+                    disks_.size(), human_size(before), human_size(after),
+                    failed == 0 ? std::string() : fmt::format("; {} failed", failed))));
+  }
+  return failed == 0 ? kSuccess : kFailure;
+}
+
+}  // namespace tool

@@ -1,0 +1,43 @@
+// virt-compact optimize DISK...
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optimize/optimize.h"
+#include "tool/commands/command.h"
+#include "tool/options/layout_options.h"
+#include "tool/options/trust_options.h"
+
+namespace tool {
+
+class OptimizeCommand final : public Command {
+ public:
+  const char* name() const override { return "optimize"; }
+  const char* summary() const override { return "the whole procedure: check, trim, copy, swap"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  void add_output(CLI::App& app);
+  void add_sparsify_options(CLI::App& app);
+  void add_trim(CLI::App& app);
+  void check_trimming() const;
+
+  std::vector<std::string> disks_;
+  optimize::OptimizeOptions options_;
+  LayoutOptions layout_;
+  std::string base_;         // -B
+  std::string base_format_;  // -F
+  std::string suffix_ = ".bak";
+  optimize::GainLimit limit_;  // --minimum-gain
+  bool in_place_ = false;
+  bool no_backup_ = false;
+  bool json_ = false;
+  TrustOptions trust_;
+};
+
+}  // namespace tool

@@ -1,0 +1,72 @@
+#include "tool/commands/rollback_command.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/printable.h"
+#include "libvirt/running_domains.h"
+#include "optimize/disk_swap.h"
+#include "optimize/shown_names.h"
+#include "tool/options/arguments.h"
+#include "tool/options/qemu_names.h"
+#include "tool/text/json_text.h"
+
+namespace tool {
+
+using qcow2::Result;
+
+const char* RollbackCommand::description() const {
+  return "Put DISK.bak, which optimize has kept, in the place of DISK again. What is\n"
+         "DISK now becomes DISK.bak, so that nothing is lost: twice is as if never.";
+}
+
+void RollbackCommand::add_options(CLI::App& app) {
+  app.add_option("DISK", disk_);
+  app.add_option("--backup", suffix_, "of the backup's name; default: .bak")
+      ->type_name("SUFFIX")
+      ->take_last();
+  add_switch(app, "--remove", remove_, "remove what is DISK now");
+  add_switch(app, "--dry-run", dry_run_, "look at both, and say what would be done");
+  add_output_option(app, json_, "what was done: human (the default) or json");
+}
+
+void RollbackCommand::check() const {
+  if (disk_.empty()) throw UsageError("DISK is missing");
+}
+
+Result<int> RollbackCommand::run(const Console& console) {
+  disk_ = plain_path(disk_);
+  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
+  for (const std::string& remark : remarks) console.warning(remark);
+  const optimize::ShownNames shown(disk_);
+  auto rolled_back = optimize::roll_back(disk_, suffix_, remove_, dry_run_);
+  if (!rolled_back) return qcow2::fail(shown(rolled_back.error()));
+  const optimize::Rollback done{shown(rolled_back->disk), shown(rolled_back->backup)};
+  if (json_) {
+    nlohmann::ordered_json json;
+    json["disk"] = done.disk;
+    if (!done.backup.empty()) json["backup"] = done.backup;
+    json["dry-run"] = dry_run_;
+    using nlohmann::ordered_json;
+    RETURN_IF_ERROR(console.print(json_text(json)));
+    return kSuccess;
+  }
+  if (console.manner().quiet) return kSuccess;
+  if (dry_run_) {
+    RETURN_IF_ERROR(console.print(fmt::format(
+        "{} would be the disk as it was; what is there would be {}\nNothing was changed.\n",
+        qcow2::printable(done.disk),
+        done.backup.empty() ? "removed" : qcow2::printable(done.backup))));
+    return kSuccess;
+  }
+  RETURN_IF_ERROR(
+      console.print(done.backup.empty()
+                        ? fmt::format("{} is the disk as it was; what was there is removed\n",
+                                      qcow2::printable(done.disk))
+                        : fmt::format("{} is the disk as it was; what was there is {} now\n",
+                                      qcow2::printable(done.disk), qcow2::printable(done.backup))));
+  return kSuccess;
+}
+
+}  // namespace tool

@@ -1,0 +1,97 @@
+#include "tool/commands/space_command.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <utility>
+
+#include "copy/source/source_view.h"
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/formats.h"
+#include "tool/options/nbd_options.h"
+#include "tool/terminal/signals.h"
+
+namespace tool {
+
+using qcow2::Result;
+
+const char* SpaceCommand::description() const {
+  return "Show which parts of a guest's disks its filesystems do not use, and how much\n"
+         "of that the images store, from metadata: nothing is booted or written.";
+}
+
+void SpaceCommand::add_options(CLI::App& app) {
+  app.add_option("DISK...", disks_);
+  add_format_option(app, "-f,--format", format_,
+                    "format of DISK, qcow2 or raw; found out if not given");
+  add_switch(app, "-U,--force-share", force_share_, "read disks that a running guest writes to");
+  add_output_option(app, json_, "human (the default) or json");
+  add_retries_option(app, nbd_)->group(kRareOptions);
+  add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
+  trust_.add_options(app, true);
+  trust_.add_untrusted(app);
+  names_.add_options(app);
+}
+
+void SpaceCommand::check() const {
+  if (disks_.empty()) throw UsageError("DISK is missing");
+  for (const std::string& disk : disks_)
+    if (disk == "-") throw UsageError("a pipe cannot be searched: give the path of the image");
+  trust_.check();
+}
+
+Result<copy::AnySource> SpaceCommand::open(const std::string& disk,
+                                           std::optional<qcow2::Format> format,
+                                           const copy::Stop& stop) const {
+  copy::AnySource::Options options;
+  options.name = disk;
+  options.command = unfold_command(disk).value_or(std::vector<std::string>{});
+  options.format = format;
+  options.force_share = force_share_;
+  options.trust = trust_.trust();
+  options.nbd.tuning = nbd_;
+  options.nbd.tuning.connections = 1;
+  return copy::AnySource::open(options, stop);
+}
+
+Result<int> SpaceCommand::run(const Console& console) {
+  std::vector<std::optional<qcow2::Format>> formats(disks_.size(), format_);
+  for (size_t i = 0; i < disks_.size(); ++i) RETURN_IF_ERROR(names_.resolve(disks_[i], formats[i]));
+  RETURN_IF_ERROR(trust_.begin_reading(console, disks_, failure_code()));
+  warn_of_left_out(console, trust_.trust(), disks_);
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  const copy::Stop stop(cancel);
+  SpaceReport report;
+  report.approximate = force_share_;
+  std::vector<copy::AnySource> sources;
+  std::vector<std::shared_ptr<const guest::ByteView>> views;
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    ASSIGN_OR_RETURN(auto source, open(disks_[i], formats[i], stop));
+    sources.push_back(std::move(source));
+    views.push_back(std::make_shared<copy::SourceView>(sources.back().get(), views.size()));
+  }
+  report.inspection = guest::inspect(views);
+  for (size_t i = 0; i < sources.size(); ++i) {
+    copy::Source& source = sources[i].get();
+    const guest::Ranges free = report.inspection.free_on(i);
+    ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source, free));
+    report.disks.push_back({source.name(), source.size(), free.total(), data});
+  }
+  for (const guest::Volume& volume : report.inspection.volumes) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < volume.on_disks.size(); ++i) {
+      ASSIGN_OR_RETURN(const uint64_t data,
+                       copy::data_within(sources[i].get(), volume.on_disks[i]));
+      sum += data;
+    }
+    report.free_data.push_back(sum);
+  }
+  if (stop.requested()) return qcow2::fail(qcow2::Error::cancelled());
+  RETURN_IF_ERROR(
+      console.print(json_ ? space_report_json(report) : space_report(report, console.palette())));
+  return kSuccess;
+}
+
+}  // namespace tool

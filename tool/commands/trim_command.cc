@@ -1,0 +1,105 @@
+#include "tool/commands/trim_command.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "base/retry.h"
+#include "libvirt/running_domains.h"
+#include "qcow2/read/overlay_search.h"
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/formats.h"
+#include "tool/options/nbd_options.h"
+#include "tool/options/qemu_names.h"
+#include "tool/options/sparsify_options.h"
+#include "tool/options/trimming_options.h"
+#include "tool/report/trim_report.h"
+#include "tool/terminal/signals.h"
+#include "tool/terminal/step_lines.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+const char* TrimCommand::description() const {
+  return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
+         "every block that its filesystems do not use. DISK: an image or an NBD URI.";
+}
+
+void TrimCommand::add_options(CLI::App& app) {
+  app.add_option("DISK...", disks_);
+  add_format_option(app, "-f,--format", format_,
+                    "format of DISK, qcow2 or raw; found out if not given");
+  add_trimming_options(app, options_);
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
+  trust_.add_options(app, false);
+  add_timeout_option(app, timeout_);
+  add_output_option(app, json_, "the report: human (the default) or json");
+  add_sparsify_options(app);
+}
+
+void TrimCommand::add_sparsify_options(CLI::App& app) {
+  add_switch(app, "--in-place", in_place_, "as is always done")->group(kRareOptions);
+  constexpr const char* kOptimize = "goes with a copy: use virt-compact optimize";
+  add_refused_option(app, "--compress", false, kOptimize);
+  add_refused_option(app, "--convert", true, kOptimize);
+  add_refused_option(app, "-o", true, kOptimize);
+  add_refused_option(app, "--tmp", true, "no temporary space is needed: leave it out");
+  refuse_zero_option(app);
+}
+
+void TrimCommand::check() const {
+  if (disks_.empty()) throw UsageError("DISK is missing");
+}
+
+// Of a file: neither a machine nor an image on top of it may need it as it is.  What an overlay
+// lacks it reads from the disk; a guest's filesystem that was trimmed, and whose journal was
+// replayed, is another one.
+Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
+  struct stat status {};
+  if (qcow2::retry(::stat, disk.c_str(), &status) != 0) return {};
+  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk));
+  for (const std::string& remark : remarks) console.warning(remark);
+  const auto overlay = qcow2::find_overlay(disk, disks_);
+  if (!overlay) return {};
+  return fail(Error::invalid(fmt::format(
+      "{}: is the backing file of {}, which would find another disk below it: trim that "
+      "one, or flatten it first (virt-compact flatten)",
+      disk, *overlay)));
+}
+
+Result<int> TrimCommand::run(const Console& console) {
+  for (std::string& disk : disks_) disk = plain_path(disk);
+  for (const std::string& disk : disks_) {
+    auto command = unfold_command(disk);
+    options_.disks.push_back(
+        {disk, command.value_or(std::vector<std::string>{}), format_, {}, trust_.trust().names});
+    options_.disks.back().timeout = timeout_;
+  }
+  if (!options_.dry_run)
+    for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  StepLines lines(console, json_);
+  const auto report = appliance::trim(options_, lines, cancel);
+  lines.finish();
+  if (!report) {
+    // What was given back stays so; what the guest keeps has not changed.
+    if (report.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context("not to its end"));
+    return fail(report.error());
+  }
+  if (json_) {
+    RETURN_IF_ERROR(console.print(trim_report_json(*report)));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print("\n" + trim_report(*report, console.palette())));
+  }
+  // For whoever reads neither the report nor warnings.
+  if (const std::string why = report->why_nothing(); !why.empty())
+    console.error(fmt::format("nothing was trimmed: {}", why));
+  return report->complete() ? kSuccess : kFailure;
+}
+
+}  // namespace tool

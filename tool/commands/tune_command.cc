@@ -1,0 +1,276 @@
+#include "tool/commands/tune_command.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "appliance/trim_timer.h"
+#include "base/printable.h"
+#include "libvirt/definition_file.h"
+#include "libvirt/libvirt_domain.h"
+#include "libvirt/running_domains.h"
+#include "libvirt/unified_diff.h"
+#include "tool/options/arguments.h"
+#include "tool/options/bracketed_commands.h"
+#include "tool/options/formats.h"
+#include "tool/options/qemu_names.h"
+#include "tool/terminal/signals.h"
+#include "tool/terminal/step_lines.h"
+#include "tool/text/size_text.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+constexpr const char* kOldLibvirt =
+    "discard_granularity is kept by libvirt 10.0 and later; an older one drops it";
+
+bool sets_granularity(const tune::Tuning& tuning) {
+  for (const tune::DiskReport& disk : tuning.disks)
+    for (const tune::Change& it : disk.changes)
+      if (it.attribute == "discard_granularity") return true;
+  return false;
+}
+
+auto setting(std::optional<std::string> tune::Settings::*which) {
+  return [which](const std::string& text) -> Result<std::optional<std::string>> {
+    if (text == "keep") return std::optional<std::string>{};
+    tune::Settings alone{{}, {}, {}, {}, {}, true, {}};
+    alone.*which = text;
+    RETURN_IF_ERROR(tune::check(alone));
+    return std::optional(text);
+  };
+}
+
+bool exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+// Where QEMU would not start with what is to be set.
+std::vector<std::string> complaints_of(const tune::Tuning& tuning) {
+  std::vector<std::string> images;
+  for (const tune::DiskReport& disk : tuning.disks)
+    for (const tune::Change& it : disk.changes)
+      if (it.attribute == "cache" && (it.to == "none" || it.to == "directsync"))
+        images.push_back(disk.source);
+  return tune::direct_io_complaints(images);
+}
+
+}  // namespace
+
+const char* TuneCommand::description() const {
+  return "Set a libvirt domain's QCOW2 disks to pass trims on and to bypass the host's\n"
+         "cache. DOMAIN: an XML file, - (standard input) or a name; --guest: its disks.";
+}
+
+void TuneCommand::add_options(CLI::App& app) {
+  app.add_option("DOMAIN", names_);
+  add_parsed_option(
+      app, "-c,--connect", "URI", connect_,
+      [](const std::string& text) -> Result<std::optional<std::string>> {
+        return std::optional(text);
+      },
+      "DOMAIN is a name there, such as qemu:///system");
+  add_switch(app, "--guest", guest_, "enable fstrim.timer in the Linux on these disks");
+  add_format_option(app, "-f,--format", format_, "with --guest: of the disks, qcow2 or raw")
+      ->group(kRareOptions);
+  add_switch(app, "--apply", apply_, "write it, not only show what would change");
+  add_switch(app, "--dry-run", dry_run_, "only show what would change: the default");
+  app.add_option("--disk", settings_.targets, "only this disk, such as vda; may be repeated")
+      ->type_name("TARGET")
+      ->allow_extra_args(false)
+      ->take_all();
+  add_parsed_option(app, "--cache", "MODE", settings_.cache, setting(&tune::Settings::cache),
+                    "none (the default), directsync ..., or keep");
+  add_parsed_option(app, "--io", "MODE", settings_.io, setting(&tune::Settings::io),
+                    "native (the default), threads, io_uring, or keep");
+  add_parsed_option(app, "--discard", "MODE", settings_.discard, setting(&tune::Settings::discard),
+                    "unmap (the default), ignore, or keep");
+  add_parsed_option(app, "--detect-zeroes", "MODE", settings_.detect_zeroes,
+                    setting(&tune::Settings::detect_zeroes),
+                    "unmap (the default), on, off, or keep");
+  app.add_option_function<std::string>(
+         "--discard-granularity",
+         [this](const std::string& text) {
+           settings_.keep_granularity = text == "keep";
+           settings_.discard_granularity.reset();
+           if (text == "keep" || text == "auto") return;
+           const auto size = parse_power_of_two(text, 512, 64 << 20, "from 512 to 64M");
+           if (!size) throw UsageError("--discard-granularity: " + size.error().message());
+           settings_.discard_granularity = *size;
+         },
+         "auto (64k for Windows), SIZE or keep")
+      ->type_name("SIZE")
+      ->take_last();
+  add_output_option(app, json_, "human (the default) or json");
+}
+
+void TuneCommand::check() const {
+  if (names_.empty()) throw UsageError(guest_ ? "DISK is missing" : "DOMAIN is missing");
+  if (!guest_ && names_.size() > 1)
+    throw UsageError(fmt::format("unexpected argument '{}'", names_[1]));
+  if (!guest_ && format_) throw UsageError("--format belongs to --guest");
+  if (guest_ && (connect_ || !settings_.targets.empty()))
+    throw UsageError("--guest is about disks: --connect and --disk are about a domain");
+  if (apply_ && dry_run_) throw UsageError("--apply and --dry-run contradict each other");
+  if (connect_ && domain() == "-")
+    throw UsageError("--connect wants the name of a domain, not standard input");
+  const auto settings = tune::check(settings_);
+  if (!settings) throw UsageError(settings.error().message());
+}
+
+// What is printed: the changed definition itself goes to standard output if it came from standard
+// input.
+Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
+  const bool taken = domain() == "-" && apply_;
+  if (!console.manner().quiet)
+    for (const std::string& it : complaints_of(result.tuning)) console.warning(it);
+  if (taken) RETURN_IF_ERROR(console.print(result.tuning.text));
+  if (json_) {
+    if (!taken) RETURN_IF_ERROR(console.print(tune_report_json(result)));
+    return kSuccess;
+  }
+  if (console.manner().quiet) return kSuccess;
+  // patch (1) wants each byte, a terminal must not have it.
+  const bool watched = is_terminal(taken ? STDERR_FILENO : STDOUT_FILENO);
+  const std::string diff = watched ? qcow2::printable_lines(result.diff) : result.diff;
+  const std::string text =
+      diff + (diff.empty() ? "" : "\n") + tune_report(result, console.manner().verbose);
+  if (taken)
+    console.tell(text);
+  else
+    RETURN_IF_ERROR(console.print(text));
+  return kSuccess;
+}
+
+Result<int> TuneCommand::tune_input(const Console& console) const {
+  TuneResult result;
+  result.name = "standard input";
+  ASSIGN_OR_RETURN(const std::string text, tune::read_definition(STDIN_FILENO, result.name));
+  ASSIGN_OR_RETURN(result.tuning, tune::tune(text, result.name, settings_));
+  result.diff = tune::unified_diff(text, result.tuning.text, "domain.xml");
+  result.applied = apply_;
+  return show(console, std::move(result));
+}
+
+Result<int> TuneCommand::tune_file(const Console& console) const {
+  TuneResult result;
+  result.name = domain();
+  ASSIGN_OR_RETURN(const std::string text, tune::read_definition(domain()));
+  ASSIGN_OR_RETURN(result.tuning, tune::tune(text, domain(), settings_));
+  result.diff = tune::unified_diff(text, result.tuning.text, domain());
+  if (sets_granularity(result.tuning)) result.notes.emplace_back(kOldLibvirt);
+  if (tune::is_libvirts_own(domain())) {
+    const std::string why =
+        domain() +
+        ": is libvirt's own, who would not notice a change: give the domain's name "
+        "with --connect";
+    if (apply_) return fail(Error::invalid(why));
+    result.notes.push_back(why);
+  }
+  if (apply_ && result.tuning.changes() > 0)
+    RETURN_IF_ERROR(tune::replace_definition(domain(), text, result.tuning.text));
+  result.applied = apply_;
+  if (!apply_ && result.tuning.changes() > 0)
+    result.notes.emplace_back("Nothing is written: --apply does that.");
+  return show(console, std::move(result));
+}
+
+Result<int> TuneCommand::tune_libvirt(const Console& console) const {
+  ASSIGN_OR_RETURN(auto domain, tune::LibvirtDomain::open(connect_.value_or(""), domain(), apply_));
+  TuneResult result;
+  result.name = domain.name();
+  ASSIGN_OR_RETURN(const auto state, domain.state());
+  // What is shown has no passwords in it.
+  ASSIGN_OR_RETURN(const std::string shown, domain.definition(false));
+  tune::Settings settings = settings_;
+  ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+  if (sets_granularity(result.tuning)) {
+    ASSIGN_OR_RETURN(const bool known, domain.knows_granularity());
+    if (!known && settings.discard_granularity)
+      return fail(Error::unsupported(result.name + ": " + kOldLibvirt));
+    if (!known) {
+      settings.keep_granularity = true;
+      result.notes.emplace_back(kOldLibvirt);
+      ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+    }
+  }
+  result.diff = tune::unified_diff(shown, result.tuning.text, "domain.xml");
+  result.running = state.running;
+  if (state.transient)
+    return fail(
+        Error::invalid(result.name +
+                       ": is transient: it has no definition that could be changed; change the XML "
+                       "that it is started from"));
+  if (apply_ && result.tuning.changes() > 0) {
+    ASSIGN_OR_RETURN(const std::string whole, domain.definition(true));
+    ASSIGN_OR_RETURN(const tune::Tuning tuned, tune::tune(whole, result.name, settings));
+    RETURN_IF_ERROR(domain.define(tuned.text));
+    ASSIGN_OR_RETURN(const std::string now, domain.definition(false));
+    ASSIGN_OR_RETURN(const tune::Tuning again, tune::tune(now, result.name, settings));
+    if (again.changes() > 0)
+      return fail(Error::unsupported(
+          result.name + ": libvirt took the definition, and did not keep all that was set"));
+    if (state.running)
+      result.notes.emplace_back(
+          "The domain is running: this takes effect at its next start (a reboot inside of the "
+          "guest is none).");
+    if (state.has_saved_state)
+      result.notes.emplace_back(
+          "The domain has a saved state, which goes on with the settings of its time: start it and "
+          "shut it down once, or drop that with 'virsh managedsave-remove'.");
+  }
+  result.applied = apply_;
+  if (!apply_ && result.tuning.changes() > 0)
+    result.notes.emplace_back("Nothing is changed: --apply does that.");
+  return show(console, std::move(result));
+}
+
+Result<int> TuneCommand::tune_guest(const Console& console) const {
+  copy::Cancel cancel;
+  const StopSignals signals(cancel);
+  StepLines steps(console, json_);
+  std::vector<appliance::DiskName> disks;
+  for (const std::string& given : names_) {
+    const std::string name = plain_path(given);
+    if (apply_ && exists(name)) {
+      ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(name));
+      for (const std::string& remark : remarks) console.warning(remark);
+    }
+    appliance::DiskName disk;
+    if (const auto command = unfold_command(name))
+      disk.command = *command;
+    else
+      disk.name = name;
+    disk.format = format_;
+    disks.push_back(std::move(disk));
+  }
+  auto reports = appliance::enable_trim_timer(disks, apply_, steps, cancel);
+  steps.finish();
+  if (!reports) return fail(std::move(reports).error());
+  if (json_)
+    RETURN_IF_ERROR(console.print(timer_report_json(*reports, apply_)));
+  else if (!console.manner().quiet)
+    RETURN_IF_ERROR(console.print(timer_report(*reports, apply_)));
+  return kSuccess;
+}
+
+Result<int> TuneCommand::run(const Console& console) {
+  if (guest_) return tune_guest(console);
+  if (domain() == "-") return tune_input(console);
+  if (connect_) return tune_libvirt(console);
+  // Without a slash it may be a name of libvirt's.
+  if (exists(domain()) || domain().find('/') != std::string::npos) return tune_file(console);
+  auto tuned = tune_libvirt(console);
+  if (!tuned)
+    return fail(std::move(tuned).error().with_context(
+        fmt::format("there is no file '{}'; as a domain", domain())));
+  return tuned;
+}
+
+}  // namespace tool

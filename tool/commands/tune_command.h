@@ -1,0 +1,43 @@
+// virt-compact tune DOMAIN, virt-compact tune --guest DISK…
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "libvirt/tuning.h"
+#include "qcow2/read/chain.h"
+#include "tool/commands/command.h"
+#include "tool/report/tune_report.h"
+
+namespace tool {
+
+class TuneCommand final : public Command {
+ public:
+  const char* name() const override { return "tune"; }
+  const char* summary() const override { return "make a virtual machine give space back"; }
+  const char* description() const override;
+  void add_options(CLI::App& app) override;
+  void check() const override;
+  qcow2::Result<int> run(const Console& console) override;
+
+ private:
+  qcow2::Result<int> tune_input(const Console& console) const;
+  qcow2::Result<int> tune_file(const Console& console) const;
+  qcow2::Result<int> tune_libvirt(const Console& console) const;
+  qcow2::Result<int> tune_guest(const Console& console) const;
+  qcow2::Result<int> show(const Console& console, TuneResult result) const;
+
+  const std::string& domain() const { return names_.front(); }
+
+  std::vector<std::string> names_;  // of one domain, or of a guest's disks
+  std::optional<std::string> connect_;
+  tune::Settings settings_;
+  bool guest_ = false;
+  std::optional<qcow2::Format> format_;
+  bool apply_ = false;
+  bool dry_run_ = false;
+  bool json_ = false;
+};
+
+}  // namespace tool

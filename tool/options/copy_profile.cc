@@ -1,0 +1,39 @@
+#include "tool/options/copy_profile.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace tool {
+
+using qcow2::CompressionType;
+using qcow2::Error;
+using qcow2::Result;
+
+namespace {
+
+constexpr std::array kProfiles = {
+    // Few entries in the map, and long runs on the disk.
+    CopyProfile{"sequential",
+                "clusters of 1 MiB, not compressed: large files, read from one end to the other",
+                20, false, std::nullopt, 0},
+    // A small write moves 4 KiB, and the map of 512 GiB fits into 64 MiB.
+    CopyProfile{"random",
+                "clusters of 128 KiB with subclusters of 4 KiB, not compressed: databases and busy "
+                "guests",
+                17, true, std::nullopt, 0},
+    // A larger cluster is more for the codec to find likeness in.
+    CopyProfile{"archive", "clusters of 1 MiB, zstd at level 12: kept, and seldom read", 20, false,
+                CompressionType::kZstd, 12},
+};
+
+}  // namespace
+
+Result<const CopyProfile*> find_profile(const std::string& name) {
+  for (const CopyProfile& it : kProfiles)
+    if (name == it.name) return &it;
+  return qcow2::fail(
+      Error::invalid(fmt::format("'{}' is none of sequential, random and archive", name)));
+}
+
+}  // namespace tool

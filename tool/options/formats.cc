@@ -1,0 +1,22 @@
+#include "tool/options/formats.h"
+
+#include <fmt/format.h>
+
+#include "tool/options/arguments.h"
+
+namespace tool {
+
+qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text) {
+  for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
+    if (text == qcow2::to_string(format)) return format;
+  return qcow2::fail(qcow2::Error::invalid(
+      fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
+}
+
+CLI::Option* add_format_option(CLI::App& app, const std::string& names,
+                               std::optional<qcow2::Format>& target,
+                               const std::string& description) {
+  return add_parsed_option(app, names, "FMT", target, parse_format, description);
+}
+
+}  // namespace tool

@@ -1,0 +1,79 @@
+#include "tool/options/mistaken_names.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <utility>
+
+#include "tool/options/arguments.h"
+#include "tool/options/creation_options.h"
+
+namespace tool {
+
+using qcow2::Error;
+using qcow2::fail;
+using qcow2::Result;
+
+namespace {
+
+std::string hint(const std::vector<std::string>& disks, const std::string& missing) {
+  if (!creation_option_in(missing).empty())
+    return fmt::format("options of the image go with --options {}", missing);
+  if (disks.size() == 2 && missing == disks.back())
+    return fmt::format("the result goes elsewhere with -o: virt-compact optimize -o {} {}",
+                       disks.back(), disks.front());
+  return "each DISK is replaced; the result of one goes elsewhere with -o OUT";
+}
+
+}  // namespace
+
+std::string creation_option_in(const std::string& name) {
+  const size_t equals = name.find('=');
+  if (equals == std::string::npos) return {};
+  std::string key = name.substr(0, equals);
+  const auto keys = creation_option_keys();
+  return std::find(keys.begin(), keys.end(), key) == keys.end() ? std::string() : key;
+}
+
+void refuse_option_like(const std::string& name, const char* what, const char* lists,
+                        const char* formats) {
+  if (!creation_option_in(name).empty())
+    throw UsageError(
+        fmt::format("'{}' stands where {} should: options of the image go with {} (./{} is a file)",
+                    name, what, lists, name));
+  if (name == "qcow2" || name == "raw")
+    throw UsageError(fmt::format(
+        "'{}' stands where {} should: the name of a format goes with {} (./{} is a file)", name,
+        what, formats, name));
+  if (name == "json" || name == "human")
+    throw UsageError(
+        fmt::format("'{}' stands where {} should: a report in JSON is --json (./{} is a file)",
+                    name, what, name));
+}
+
+Result<void> check_disks(const std::vector<std::string>& disks) {
+  std::map<std::pair<dev_t, ino_t>, std::string> seen;
+  for (const std::string& disk : disks) {
+    struct stat status {};
+    if (::stat(disk.c_str(), &status) != 0) {
+      const int errnum = errno;
+      if (errnum != ENOENT) return fail(Error::system(errnum, disk));
+      return fail(Error::protocol(
+          errnum, fmt::format("{}: nothing was changed: {}", Error::system(errnum, disk).message(),
+                              hint(disks, disk))));
+    }
+    if (!S_ISREG(status.st_mode))
+      return fail(Error::invalid(disk + ": is no regular file: use virt-compact copy"));
+    const auto [it, fresh] = seen.emplace(std::pair(status.st_dev, status.st_ino), disk);
+    if (!fresh)
+      return fail(Error::invalid(
+          it->second == disk ? fmt::format("{}: is given twice", disk)
+                             : fmt::format("{}: is the same file as {}", disk, it->second)));
+  }
+  return {};
+}
+
+}  // namespace tool

@@ -1,0 +1,194 @@
+#include "tool/report/check_report.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/printable.h"
+#include "tool/text/json_text.h"
+#include "tool/text/size_text.h"
+#include "tool/text/survey_text.h"
+
+namespace tool {
+
+using nlohmann::ordered_json;
+using qcow2::Finding;
+
+namespace {
+
+const char* label(const Finding& it) {
+  // Where it is only a note, the counts have it as an error once more.
+  if (it.kind == Finding::Kind::kOverlap) return "ERROR";
+  switch (it.severity) {
+    case Finding::Severity::kNote:
+      return it.kind == Finding::Kind::kLostReferences ? "WARNING" : "Note:";
+    case Finding::Severity::kLeak:
+      return "Leaked";
+    case Finding::Severity::kCorruption:
+    case Finding::Severity::kCheckError:
+      break;
+  }
+  return "ERROR";
+}
+
+double percent(uint64_t part, uint64_t all) {
+  return all == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(all);
+}
+
+// A number that is an entry of a table: JSON's numbers lose bits in some readers.
+ordered_json entry_json(uint64_t word) {
+  return fmt::format("{:#018x}", word);
+}
+
+ordered_json finding_json(const Finding& it, uint64_t cluster_size) {
+  ordered_json json;
+  json["message"] = describe(it, cluster_size);
+  json["kind"] = to_string(it.kind);
+  json["severity"] = to_string(it.severity);
+  json["times"] = it.times;
+  json["host-offset"] = it.host.value();
+  if (it.guest) json["guest-offset"] = it.guest->value();
+  if (it.guest_length > 0) json["guest-length"] = it.guest_length;
+  if (it.guest && it.snapshot != Finding::kActive) json["snapshot-index"] = it.snapshot;
+  if (it.entry) json["entry-offset"] = it.entry->value();
+  json["found"] = is_entry(it.kind) ? entry_json(it.found) : ordered_json(it.found);
+  json["expected"] = is_entry(it.kind) ? entry_json(it.expected) : ordered_json(it.expected);
+  json["repairable"] = it.repairable;
+  return json;
+}
+
+}  // namespace
+
+int check_exit_code(const qcow2::CheckSums& sums) {
+  if (sums.check_errors > 0) return kCheckFailed;
+  if (sums.corruptions > 0) return kCheckCorrupt;
+  if (sums.leaks > 0) return kCheckLeaks;
+  return 0;
+}
+
+std::string check_findings(const CheckReport& report, const CheckLog& log) {
+  std::string text;
+  for (const Finding& it : log.findings())
+    text += fmt::format("{} {}\n", label(it), describe(it, report.geometry.cluster_size()));
+  for (const auto& [kind, count] : log.omitted())
+    text += fmt::format("… and {} more of {}\n", count, to_string(kind));
+  return text;
+}
+
+std::string check_repairs(const CheckReport& report) {
+  std::string text;
+  if (report.counts_left)
+    text +=
+        "Counts were left as they are: not all references to clusters can be found, and what looks "
+        "like a leak may be in use.\n";
+  if (report.entries_left)
+    text += "Entries were left as they are where a table shares its place with something else.\n";
+  if (!text.empty())
+    text +=
+        "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
+  if (report.dry_run)
+    return text + fmt::format(
+                      "A repair would mend {} leaked clusters and {} corruptions.  Nothing was "
+                      "written.\n\n",
+                      report.leaks_fixed, report.corruptions_fixed);
+  if (report.undo_full)
+    text +=
+        "Not all free clusters were given back: there is no space for the undo file.  --undo none "
+        "makes none.\n\n";
+  if (!report.has_written) return text;
+  if (report.leaks_fixed + report.corruptions_fixed > 0 || report.given_back == 0)
+    text += fmt::format(
+        "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
+        "corruptions\n\n",
+        report.leaks_fixed, report.corruptions_fixed);
+  if (report.given_back > 0)
+    text += fmt::format("{} of free clusters were given back to the file system{}.\n\n",
+                        human_size(report.given_back),
+                        report.undo_file.empty() ? "" : "; the undo file holds what was in them");
+  if (report.undo_file.empty()) return text;
+  return text + fmt::format("To take it back: virt-compact check --apply-undo {} {}\n\n",
+                            qcow2::printable(report.undo_file), qcow2::printable(report.filename));
+}
+
+std::string check_summary(const CheckReport& report) {
+  // The lines that scripts look for are as qemu-img has them.
+  const qcow2::CheckSums& sums = report.sums;
+  std::string text;
+  if (sums.corruptions == 0 && sums.leaks == 0 && sums.check_errors == 0)
+    text += "No errors were found on the image.\n";
+  if (sums.corruptions > 0)
+    text += fmt::format(
+        "\n{} errors were found on the image.\nSome data is damaged, or will be when the image is "
+        "written to.\n",
+        sums.corruptions);
+  if (sums.leaks > 0)
+    text += fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
+                        sums.references_lost
+                            ? "They may hold the guest's data: what referred to them seems lost. "
+                              "virt-compact copy\n--salvage saves what can be read."
+                            : "They take space, and do no harm to data.");
+  if (sums.check_errors > 0)
+    text += fmt::format(
+        "\n{} internal errors have occurred during the check.\nNot all could be looked at.\n",
+        sums.check_errors);
+  if (sums.needs_rebuild) text += "The refcounts have to be written anew.\n";
+  if (report.deep && sums.decoded_clusters + sums.undecodable_clusters > 0)
+    text += fmt::format("{} compressed clusters were decoded, {} could not be\n",
+                        sums.decoded_clusters, sums.undecodable_clusters);
+  if (sums.total_clusters > 0 && sums.allocated_clusters > 0)
+    text +=
+        fmt::format("{}/{} = {:.2f}% allocated, {:.2f}% fragmented, {:.2f}% compressed clusters\n",
+                    sums.allocated_clusters, sums.total_clusters,
+                    percent(sums.allocated_clusters, sums.total_clusters),
+                    percent(sums.fragmented_clusters, sums.allocated_clusters),
+                    percent(sums.compressed_clusters, sums.allocated_clusters));
+  if (sums.order.runs > 0)
+    text += fmt::format("Fragmentation: {}\n", order_text(sums.order, report.geometry));
+  if (sums.image_end_offset > 0)
+    text += fmt::format("Image end offset: {}\n", sums.image_end_offset);
+  return text;
+}
+
+std::string check_report_json(const CheckReport& report, const CheckLog& log) {
+  const qcow2::CheckSums& sums = report.sums;
+  ordered_json json;
+  const auto unless_0 = [&](const char* key, uint64_t value) {
+    if (value != 0) json[key] = value;
+  };
+  json["filename"] = report.filename;
+  json["format"] = "qcow2";
+  json["check-errors"] = sums.check_errors;
+  unless_0("image-end-offset", sums.image_end_offset);
+  unless_0("corruptions", sums.corruptions);
+  unless_0("leaks", sums.leaks);
+  if (report.dry_run) {
+    json["dry-run"] = true;
+    json["would-fix"] = {{"corruptions", report.corruptions_fixed}, {"leaks", report.leaks_fixed}};
+  } else {
+    unless_0("corruptions-fixed", report.corruptions_fixed);
+    unless_0("leaks-fixed", report.leaks_fixed);
+  }
+  unless_0("total-clusters", sums.total_clusters);
+  unless_0("allocated-clusters", sums.allocated_clusters);
+  unless_0("fragmented-clusters", sums.fragmented_clusters);
+  unless_0("compressed-clusters", sums.compressed_clusters);
+  if (sums.needs_rebuild) json["needs-rebuild"] = true;
+  if (sums.references_lost) json["references-lost"] = true;
+  if (report.deep) {
+    json["decoded-clusters"] = sums.decoded_clusters;
+    json["undecodable-clusters"] = sums.undecodable_clusters;
+  }
+  json["fragmentation"] = order_json(sums.order, report.geometry);
+  unless_0("given-back", report.given_back);
+  if (report.undo_full) json["undo-full"] = true;
+  if (report.counts_left) json["counts-left"] = true;
+  if (report.entries_left) json["entries-left"] = true;
+  if (!report.undo_file.empty()) json["undo-file"] = report.undo_file;
+  json["findings"] = ordered_json::array();
+  for (const Finding& it : log.findings())
+    json["findings"].push_back(finding_json(it, report.geometry.cluster_size()));
+  for (const auto& [kind, count] : log.omitted()) json["findings-omitted"][to_string(kind)] = count;
+  return json_text(json);
+}
+
+}  // namespace tool

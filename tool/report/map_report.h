@@ -1,0 +1,34 @@
+// What `virt-compact map` prints, entry by entry.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "inspect/disk_map.h"
+#include "tool/terminal/console.h"
+
+namespace tool {
+
+class MapReport {
+ public:
+  // JSON as qemu-img's, an entry a line, with "compressed" and, where it is true,
+  // "compressed-bytes"; or a table for a person of what has data.
+  MapReport(const Console& console, bool json) : console_(console), json_(json) {}
+
+  qcow2::Result<void> begin();
+  // `file`: that the offset is in.
+  qcow2::Result<void> add(const copy::MapEntry& entry, const std::string& file);
+  qcow2::Result<void> end();
+
+ private:
+  qcow2::Result<void> put(std::string_view text);
+  void add_json(const copy::MapEntry& entry);
+
+  const Console& console_;
+  const bool json_;
+  bool first_ = true;
+  std::string buffer_;
+};
+
+}  // namespace tool

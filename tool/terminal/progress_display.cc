@@ -1,0 +1,105 @@
+#include "tool/terminal/progress_display.h"
+
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+namespace tool {
+
+namespace {
+
+constexpr std::chrono::milliseconds kInterval(100);
+// Nobody needs a bar for a shorter job; seconds.
+constexpr double kPatience = 1;
+
+}  // namespace
+
+std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal) {
+  using Form = ProgressPainter::Form;
+  switch (manner.progress) {
+    case Manner::Progress::kAuto:
+      return terminal && !manner.quiet ? std::optional(Form::kBar) : std::nullopt;
+    case Manner::Progress::kBar:
+      return terminal ? Form::kBar : Form::kPercent;
+    case Manner::Progress::kJson:
+      return Form::kJson;
+    case Manner::Progress::kNone:
+      break;
+  }
+  return std::nullopt;
+}
+
+unsigned ProgressDisplay::StandardError::columns() {
+  return terminal_columns(STDERR_FILENO);
+}
+
+void ProgressDisplay::StandardError::write(const std::string& text) {
+  // There is nobody to tell when standard error itself does not work.
+  (void)write_all(STDERR_FILENO, text);
+}
+
+ProgressDisplay::ProgressDisplay(const Manner& manner) {
+  const auto form = progress_form(manner, is_terminal(STDERR_FILENO));
+  if (!form) return;
+  painter_.emplace(*form, screen_, manner.progress == Manner::Progress::kAuto ? kPatience : 0);
+  thread_ = std::thread([this] { run(); });
+}
+
+void ProgressDisplay::begin(copy::Phase phase) {
+  const std::lock_guard lock(mutex_);
+  if (begun_) ended_.push_back(figures_);
+  figures_ = {};
+  figures_.phase = phase;
+  begun_ = false;
+}
+
+void ProgressDisplay::update(uint64_t done, uint64_t total) {
+  const std::lock_guard lock(mutex_);
+  figures_.done = done;
+  figures_.total = total == kUnknown ? std::nullopt : std::optional(total);
+  begun_ = true;
+}
+
+double ProgressDisplay::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
+void ProgressDisplay::paint() {
+  std::vector<Figures> ended;
+  Figures figures;
+  bool begun = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = std::exchange(ended_, {});
+    figures = figures_;
+    begun = begun_;
+  }
+  for (const Figures& it : ended) painter_->end_phase(seconds(), it);
+  if (begun) painter_->paint(seconds(), figures);
+}
+
+void ProgressDisplay::run() {
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, kInterval, [this] { return finished_; })) {
+    lock.unlock();
+    paint();
+    lock.lock();
+  }
+}
+
+void ProgressDisplay::finish() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    finished_ = true;
+    if (begun_) ended_.push_back(figures_);
+    begun_ = false;
+  }
+  wake_.notify_one();
+  thread_.join();
+  paint();
+  painter_->clear();
+}
+
+}  // namespace tool

@@ -1,0 +1,64 @@
+// Shows progress on standard error while a job runs.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "base/progress.h"
+#include "tool/terminal/console.h"
+#include "tool/terminal/progress_painter.h"
+
+namespace tool {
+
+// How progress is shown, if at all; `terminal`: standard error is one.
+std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal);
+
+class ProgressDisplay final : public copy::Progress {
+ public:
+  explicit ProgressDisplay(const Manner& manner);
+  ProgressDisplay(const ProgressDisplay&) = delete;
+  ProgressDisplay& operator=(const ProgressDisplay&) = delete;
+  ~ProgressDisplay() override { finish(); }
+
+  void begin(copy::Phase phase) override;
+  void update(uint64_t done, uint64_t total) override;
+
+  // Takes the bar away, or ends the line of figures.  After this standard error is free for other
+  // text.  May be called again.
+  void finish();
+
+ private:
+  class StandardError final : public ProgressPainter::Screen {
+   public:
+    unsigned columns() override;
+    void write(const std::string& text) override;
+  };
+  using Figures = ProgressPainter::Figures;
+
+  void run();
+  void paint();
+  // Without the lock held.
+  double seconds() const;
+
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  StandardError screen_;
+  std::optional<ProgressPainter> painter_;  // of the thread, and of finish () after it has ended
+
+  std::mutex mutex_;
+  // All guarded by mutex_.
+  std::condition_variable wake_;
+  Figures figures_;
+  bool begun_ = false;          // there are figures of this phase
+  std::vector<Figures> ended_;  // of phases that are over, and were not painted since
+  bool finished_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace tool
