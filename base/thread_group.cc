@@ -1,0 +1,49 @@
+#include "base/thread_group.h"
+
+#include <cerrno>
+#include <exception>
+#include <new>
+#include <system_error>
+#include <utility>
+
+namespace copy {
+
+using qcow2::Error;
+using qcow2::Result;
+
+ThreadGroup::ThreadGroup(Stop& stop, std::string what, std::function<void()> wake)
+    : stop_(stop), what_(std::move(what)), wake_(std::move(wake)) {}
+
+void ThreadGroup::fail(Error error) {
+  stop_.fail(std::move(error));
+  if (wake_) wake_();
+}
+
+void ThreadGroup::run(const Work& work) {
+  Result<void> result;
+  try {
+    result = work();
+  } catch (const std::bad_alloc&) {
+    result = qcow2::fail(Error::system(ENOMEM, what_));
+  } catch (const std::exception& exception) {
+    result = qcow2::fail(Error::invalid(what_ + ": " + exception.what()));
+  }
+  if (!result && result.error().kind() != Error::Kind::kCancelled) fail(std::move(result).error());
+}
+
+bool ThreadGroup::start(Work work) {
+  try {
+    threads_.emplace_back([this, work = std::move(work)] { run(work); });
+  } catch (const std::system_error& error) {
+    fail(Error::system(error.code().value(), what_ + ": a thread cannot be created"));
+    return false;
+  }
+  return true;
+}
+
+void ThreadGroup::join() {
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
+}
+
+}  // namespace copy
