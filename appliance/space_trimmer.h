@@ -6,7 +6,7 @@
 
 #include "appliance/appliance.h"
 #include "appliance/survey.h"
-#include "appliance/trim.h"
+#include "appliance/trim_options.h"
 #include "appliance/trim_report.h"
 #include "base/result.h"
 

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "appliance/appliance.h"
-#include "appliance/trim.h"
+#include "appliance/trim_options.h"
+#include "appliance/trim_report.h"
 #include "base/result.h"
 
 namespace appliance {

@@ -1,47 +1,13 @@
 // Gives back what a guest does not use of its disks.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <string>
-#include <vector>
-
-#include "appliance/guest_disk.h"
 #include "appliance/observer.h"
-#include "appliance/passphrase.h"
+#include "appliance/trim_options.h"
 #include "appliance/trim_report.h"
 #include "base/cancel.h"
 #include "base/result.h"
 
 namespace appliance {
-
-struct TrimOptions {
-  // What guests make again when they boot.
-  struct Drop {
-    bool pagefile = false;   // of Windows
-    bool swapfile = false;   // of Windows: of its store applications
-    bool hiberfile = false;  // of Windows, and with it the session that is saved there
-    bool shadows = false;    // of Windows: shadow copies, its restore points, which are lost
-    bool swap = false;       // of Linux: what swap files hold, and a session saved in swap
-  };
-
-  std::vector<DiskName> disks;  // of one guest, at least one
-  // Names of libguestfs's ("/dev/sda1", "/dev/vg/lv", and "sda1"), "UUID=…" or "LABEL=…", or of
-  // volume groups.
-  std::vector<std::string> filesystems;  // only these; empty: all
-  std::vector<std::string> ignore;
-  // Devices of which it is known what is free: they are left alone.  One that is not there is no
-  // error.
-  std::vector<std::string> known;
-  std::vector<Passphrase> passphrases;
-  std::optional<uint64_t> sector_size;  // of all disks, bytes; nothing: their tables tell
-  Drop drop;
-  // Nothing is written: what the guest's filesystems do goes to a temporary file.
-  bool dry_run = false;
-  // The disks are throw-away overlays, made to be trimmed: nothing is said of what is behind them,
-  // nor of opening and closing them.
-  bool overlay = false;
-};
 
 // Boots an appliance on the disks, and in it trims every filesystem that can be mounted, twice, and
 // then syncs; where there is no trimming fills its free space with zeros, which become holes;

@@ -30,9 +30,6 @@ struct DeviceName {
 // Used by the thread that opened it.
 class Device {
  public:
-  // For writing if `write`: a file is locked then, as QEMU would.  `stop` outlives the device.
-  static qcow2::Result<std::unique_ptr<Device>> open(const DeviceName& name, bool write,
-                                                     copy::Stop& stop);
   virtual ~Device() = default;
 
   // For messages.

@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cstring>
 #include <latch>
-#include <thread>
 
 #include "base/aligned_buffer.h"
+#include "base/thread_group.h"
+#include "qcow2/write/chain_writer.h"
 
 namespace bench {
 
@@ -58,7 +59,7 @@ Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions
     options.format = format_;
     options.writable = true;
     ASSIGN_OR_RETURN(chain_, qcow2::Chain::open(name.name, options));
-    ASSIGN_OR_RETURN(writer_, chain_->writer({}));
+    ASSIGN_OR_RETURN(writer_, qcow2::open_writer(*chain_, {}));
     size_ = writer_->size();
     return {};
   }
@@ -132,16 +133,23 @@ void FileDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
   qcow2::AlignedBuffer pattern(load.write ? load.block : 0);
   if (load.write) std::memset(pattern.data(), load.pattern, pattern.size());
   std::vector<Tally> tallies(load.depth);
-  std::vector<std::thread> threads;
+  copy::ThreadGroup threads(stop_, "bench");
   std::latch ready(static_cast<std::ptrdiff_t>(load.depth) + 1);
-  for (Tally& own : tallies)
-    threads.emplace_back([&] {
+  for (size_t i = 0; i < tallies.size(); ++i) {
+    const bool started = threads.start([&, i]() -> Result<void> {
       ready.arrive_and_wait();
-      work(schedule, load, pattern.span(), own);
+      work(schedule, load, pattern.span(), tallies[i]);
+      return {};
     });
+    if (!started) {
+      ready.count_down(static_cast<std::ptrdiff_t>(tallies.size() - i));
+      break;
+    }
+  }
   ready.arrive_and_wait();
   schedule.start();
-  for (std::thread& thread : threads) thread.join();
+  if (stop_.requested()) schedule.end();
+  threads.join();
   for (const Tally& own : tallies) tally.add(own);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bench/device.h"
+#include "qcow2/write/disk_writer.h"
 
 namespace bench {
 

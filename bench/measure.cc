@@ -1,4 +1,5 @@
 #include "bench/measure.h"
+#include "bench/open_device.h"
 
 #include <condition_variable>
 #include <mutex>
@@ -58,7 +59,7 @@ std::optional<CachedPages> cached_pages_of(const std::vector<std::string>& files
 
 Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& cancel) {
   copy::Stop stop(cancel);
-  ASSIGN_OR_RETURN(const auto device, Device::open(options.device, options.load.write, stop));
+  ASSIGN_OR_RETURN(const auto device, open_device(options.device, options.load.write, stop));
   RETURN_IF_ERROR(with_context(Schedule::check(options.load, device->size()), device->name()));
   RETURN_IF_ERROR(device->check(options.load));
   Measurement result;
@@ -99,7 +100,7 @@ Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& c
 
 Result<uint64_t> disk_size(const DeviceName& name, const copy::Cancel& cancel) {
   copy::Stop stop(cancel);
-  ASSIGN_OR_RETURN(const auto device, Device::open(name, false, stop));
+  ASSIGN_OR_RETURN(const auto device, open_device(name, false, stop));
   return device->size();
 }
 

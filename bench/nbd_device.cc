@@ -8,9 +8,9 @@
 #include <latch>
 #include <list>
 #include <optional>
-#include <thread>
 
 #include "base/aligned_buffer.h"
+#include "base/thread_group.h"
 
 namespace bench {
 
@@ -174,28 +174,32 @@ void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
   const auto count =
       static_cast<unsigned>(std::min<size_t>(connections_.size(), std::max(1u, load.depth)));
   std::vector<Tally> tallies(count);
-  std::vector<std::thread> threads;
+  copy::ThreadGroup threads(stop_, "bench");
   std::latch ready(static_cast<std::ptrdiff_t>(count) + 1);
   for (unsigned i = 0; i < count; ++i) {
     const unsigned depth = load.depth / count + (i < load.depth % count ? 1 : 0);
-    threads.emplace_back([&, i, depth] {
-      {
-        Worker worker(*connections_[i], schedule, load, depth);
-        ready.arrive_and_wait();
-        auto done = worker.run(tallies[i]);
-        if (!done) {
-          Error error = std::move(done).error();
-          bool final = false;
-          stop_.fail(worker.answered_error() ? std::move(error)
-                                             : endpoint_->explain(std::move(error), final));
-          schedule.end();
-        }
+    const bool started = threads.start([&, i, depth]() -> Result<void> {
+      Worker worker(*connections_[i], schedule, load, depth);
+      ready.arrive_and_wait();
+      auto done = worker.run(tallies[i]);
+      if (!done) {
+        Error error = std::move(done).error();
+        bool final = false;
+        stop_.fail(worker.answered_error() ? std::move(error)
+                                           : endpoint_->explain(std::move(error), final));
+        schedule.end();
       }
+      return {};
     });
+    if (!started) {
+      ready.count_down(static_cast<std::ptrdiff_t>(count - i));
+      break;
+    }
   }
   ready.arrive_and_wait();
   schedule.start();
-  for (std::thread& thread : threads) thread.join();
+  if (stop_.requested()) schedule.end();
+  threads.join();
   for (const Tally& own : tallies) tally.add(own);
 }
 

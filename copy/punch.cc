@@ -7,10 +7,10 @@
 #include <cerrno>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <vector>
 
 #include "base/stop.h"
+#include "base/thread_group.h"
 #include "base/zero_bytes.h"
 #include "copy/source/chunk_feed.h"
 #include "copy/source/nbd_source.h"
@@ -60,10 +60,13 @@ class Puncher {
         progress_(progress) {}
 
   Result<void> run() {
-    std::vector<std::thread> threads;
-    threads.reserve(source_.connections());
-    for (size_t i = 0; i < source_.connections(); ++i) threads.emplace_back([this, i] { work(i); });
-    for (std::thread& thread : threads) thread.join();
+    ThreadGroup threads(stop_, "punch", [this] { feed_.wake(); });
+    for (size_t i = 0; i < source_.connections(); ++i)
+      threads.start([this, i]() -> Result<void> {
+        work(i);
+        return {};
+      });
+    threads.join();
     return stop_.result();
   }
 

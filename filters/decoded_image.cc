@@ -6,6 +6,7 @@
 
 #include "nbdkit/serving/snapshot_exports.h"
 #include "qcow2/format/header.h"
+#include "qcow2/read/qcow2_layer.h"
 
 namespace filters {
 
@@ -54,8 +55,8 @@ Result<std::shared_ptr<DecodedImage::Disk>> DecodedImage::disk(
           Error::invalid(fmt::format("{}: there is no snapshot '{}'", image_->name(), *snapshot)));
   }
   return disks_.get(found, [&]() -> Result<std::shared_ptr<Disk>> {
-    ASSIGN_OR_RETURN(auto layer, found ? qcow2::Image::snapshot_layer(image_, *found)
-                                       : qcow2::Image::active_layer(image_));
+    ASSIGN_OR_RETURN(auto layer, found ? qcow2::open_snapshot_layer(image_, *found)
+                                       : qcow2::open_active_layer(image_));
     std::string description =
         found ? plugin::describe(*found) : plugin::describe_disk(layer->size());
     return std::make_shared<Disk>(Disk{qcow2::Disk({std::move(layer)}), std::move(description)});

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/aligned_buffer.h"
+#include "base/thread_group.h"
 #include "base/zero_bytes.h"
 #include "qcow2/format/geometry.h"
 
@@ -272,16 +273,13 @@ Result<Comparison::Summary> Comparison::run() {
   if (options_.threads == 0)
     for (const ComparedDisk* const disk : {&a_, &b_})
       if (disk->is_server()) count = std::max(count, static_cast<unsigned>(disk->lanes()));
-  std::vector<std::thread> threads;
+  ThreadGroup threads(stop_, "compare");
   for (unsigned i = 0; i < count; ++i)
-    threads.emplace_back([this] {
-      try {
-        work();
-      } catch (const std::bad_alloc&) {
-        stop_.fail(Error::system(ENOMEM, "compare"));
-      }
+    threads.start([this]() -> Result<void> {
+      work();
+      return {};
     });
-  for (std::thread& thread : threads) thread.join();
+  threads.join();
   RETURN_IF_ERROR(stop_.result());
   // Whichever comes first on the disk.
   if (error_ &&

@@ -8,7 +8,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "copy/copier.h"
-#include "copy/measurement.h"
+#include "inspect/measurement.h"
 #include "qcow2/read/chain.h"
 
 namespace optimize {

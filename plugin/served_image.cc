@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "qcow2/repair/give_back.h"
+#include "qcow2/write/chain_writer.h"
 
 namespace plugin {
 
@@ -63,7 +64,7 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   if (force_share_)
     return qcow2::fail(Error::invalid(chain_.storage()->name() +
                                       ": force-share=true is for reading: start nbdkit with -r"));
-  auto writer = chain_.writer(write_options_.writer);
+  auto writer = qcow2::open_writer(chain_, write_options_.writer);
   if (writer) {
     disk.set_write_path(std::make_unique<WritePath>(std::move(*writer), write_options_));
     return {};

@@ -55,8 +55,4 @@ class ClusterWorker {
   qcow2::AlignedBuffer scratch_;  // one cluster
 };
 
-// Zeroes the parts of `chunk.bytes` that no data extent covers but that share a cluster with one,
-// and marks the clusters that hold data.  Before the data is read.
-void prepare(Chunk& chunk, const qcow2::Geometry& geometry);
-
 }  // namespace copy

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
-#include <new>
-#include <thread>
-#include <vector>
+
+#include "base/thread_group.h"
 
 namespace copy {
 
@@ -16,41 +14,6 @@ using Kind = Chunk::Cluster::Kind;
 namespace {
 
 constexpr std::chrono::milliseconds kLook{50};
-
-// Threads that are joined on every way out.  An error, or an exception, in one stops them all.
-class Crew {
- public:
-  Crew(Stop& stop, ChunkFeed& feed) : stop_(stop), feed_(feed) {}
-  Crew(const Crew&) = delete;
-  Crew& operator=(const Crew&) = delete;
-  ~Crew() { join(); }
-
-  void add(std::function<Result<void>()> job) {
-    threads_.emplace_back([this, job = std::move(job)] {
-      Result<void> result;
-      try {
-        result = job();
-      } catch (const std::bad_alloc&) {
-        result = qcow2::fail(Error::system(ENOMEM, "copy"));
-      } catch (const std::exception& exception) {
-        result = qcow2::fail(Error::invalid(exception.what()));
-      }
-      if (result || result.error().kind() == Error::Kind::kCancelled) return;
-      stop_.fail(std::move(result).error());
-      feed_.wake();
-    });
-  }
-
-  void join() {
-    for (std::thread& thread : threads_)
-      if (thread.joinable()) thread.join();
-  }
-
- private:
-  Stop& stop_;
-  ChunkFeed& feed_;
-  std::vector<std::thread> threads_;
-};
 
 }  // namespace
 
@@ -165,12 +128,12 @@ Result<void> Pipeline::read_stream(StreamSource& source, Queue& queue) {
 Result<void> Pipeline::run(StreamSource& source) {
   Queue queue(stop_);
   {
-    Crew workers(stop_, feed_);
+    ThreadGroup workers(stop_, "copy", [this] { feed_.wake(); });
     for (unsigned i = 0; i < options_.threads; ++i)
-      workers.add([&] { return work_on_queue(queue); });
+      workers.start([&] { return work_on_queue(queue); });
     {
-      Crew reader(stop_, feed_);
-      reader.add([&] { return read_stream(source, queue); });
+      ThreadGroup reader(stop_, "copy", [this] { feed_.wake(); });
+      reader.start([&] { return read_stream(source, queue); });
     }
     queue.finish();
   }
@@ -179,8 +142,9 @@ Result<void> Pipeline::run(StreamSource& source) {
 
 Result<void> Pipeline::run(const LocalSource& source) {
   {
-    Crew crew(stop_, feed_);
-    for (unsigned i = 0; i < options_.threads; ++i) crew.add([&] { return work_on_local(source); });
+    ThreadGroup threads(stop_, "copy", [this] { feed_.wake(); });
+    for (unsigned i = 0; i < options_.threads; ++i)
+      threads.start([&] { return work_on_local(source); });
   }
   return stop_.result();
 }
@@ -188,17 +152,23 @@ Result<void> Pipeline::run(const LocalSource& source) {
 Result<void> Pipeline::run(NbdSource& source) {
   Queue queue(stop_);
   {
-    Crew workers(stop_, feed_);
+    ThreadGroup workers(stop_, "copy", [this] { feed_.wake(); });
     for (unsigned i = 0; i < options_.threads; ++i)
-      workers.add([&] { return work_on_queue(queue); });
+      workers.start([&] { return work_on_queue(queue); });
     {
-      Crew fetchers(stop_, feed_);
+      ThreadGroup fetchers(stop_, "copy", [this] { feed_.wake(); });
       for (size_t i = 0; i < source.connections(); ++i)
-        fetchers.add([&, i] { return source.fetch(i, feed_, options_.worker.geometry, queue); });
+        fetchers.start([&, i] { return source.fetch(i, feed_, options_.worker.geometry, queue); });
     }
     queue.finish();
   }
   return stop_.result();
+}
+
+Result<void> Pipeline::run(const AnySource& source) {
+  if (source.local() != nullptr) return run(*source.local());
+  if (source.nbd() != nullptr) return run(*source.nbd());
+  return run(*source.stream());
 }
 
 }  // namespace copy

@@ -25,6 +25,7 @@
 #include "copy/pipeline/cluster_worker.h"
 #include "copy/pipeline/placer.h"
 #include "copy/pipeline/sink.h"
+#include "copy/source/any_source.h"
 #include "copy/source/chunk_feed.h"
 #include "copy/source/local_source.h"
 #include "copy/source/nbd_source.h"
@@ -58,6 +59,8 @@ class Pipeline {
   qcow2::Result<void> run(NbdSource& source);
   // The stream's size is known afterwards.
   qcow2::Result<void> run(StreamSource& source);
+  // Whichever of the three it is.
+  qcow2::Result<void> run(const AnySource& source);
 
   const Counts& counts() const { return counts_; }
 

@@ -1,4 +1,5 @@
 #include "copy/sink/update_destination.h"
+#include "qcow2/write/chain_writer.h"
 
 #include <fmt/format.h>
 
@@ -49,7 +50,7 @@ Result<std::unique_ptr<UpdateDestination>> UpdateDestination::open(const std::st
   how.writable = true;
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
   std::unique_ptr<UpdateDestination> it(new UpdateDestination(std::move(chain)));
-  ASSIGN_OR_RETURN(it->writer_, it->chain_.writer({}));
+  ASSIGN_OR_RETURN(it->writer_, qcow2::open_writer(it->chain_, {}));
   if (it->writer_->size() != size)
     return qcow2::fail(Error::invalid(
         fmt::format("{}: is no earlier copy of this disk: it has {} bytes, and the source {}", path,

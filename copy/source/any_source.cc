@@ -61,10 +61,4 @@ void AnySource::leave_out(const std::shared_ptr<const guest::Ranges>& unused) co
   if (nbd_) nbd_->leave_out(unused);
 }
 
-Result<void> AnySource::run(Pipeline& pipeline) const {
-  if (local_) return pipeline.run(*local_);
-  if (nbd_) return pipeline.run(*nbd_);
-  return pipeline.run(*stream_);
-}
-
 }  // namespace copy

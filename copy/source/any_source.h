@@ -6,7 +6,6 @@
 #include <string>
 
 #include "base/stop.h"
-#include "copy/pipeline/pipeline.h"
 #include "copy/source/local_source.h"
 #include "copy/source/nbd_source.h"
 #include "copy/source/stream_source.h"
@@ -39,8 +38,6 @@ class AnySource {
 
   // See LocalSource and NbdSource.  Does nothing for a stream.
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) const;
-
-  qcow2::Result<void> run(Pipeline& pipeline) const;
 
  private:
   std::unique_ptr<LocalSource> local_;  // one of the three is set

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "qcow2/format/geometry.h"
 #include "qcow2/read/extent.h"
 #include "storage/offset.h"
 
@@ -42,5 +43,9 @@ struct Chunk {
   qcow2::GuestOffset begin() const { return extents.front().guest; }
   qcow2::GuestOffset end() const { return extents.back().end(); }
 };
+
+// Zeroes the parts of `chunk.bytes` that no data extent covers but that share a cluster with one,
+// and marks the clusters that hold data.  Before the data is read.
+void prepare(Chunk& chunk, const qcow2::Geometry& geometry);
 
 }  // namespace copy

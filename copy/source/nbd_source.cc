@@ -8,7 +8,6 @@
 #include <deque>
 #include <list>
 
-#include "copy/pipeline/cluster_worker.h"
 #include "nbd/limits.h"
 
 namespace copy {

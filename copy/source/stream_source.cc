@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "qcow2/format/format_probe.h"
+#include "qcow2/format/compressed_file.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -28,7 +29,11 @@ void parallel_for(size_t count, unsigned threads, const Work& work) {
   };
   {
     std::vector<std::jthread> others;
-    for (unsigned i = 1; i < threads && i < count; ++i) others.emplace_back(run);
+    try {
+      for (unsigned i = 1; i < threads && i < count; ++i) others.emplace_back(run);
+    } catch (const std::system_error&) {
+      // Fewer threads do the same work.
+    }
     run();
   }
   if (thrown) std::rethrow_exception(thrown);

@@ -1,28 +1,18 @@
-// What the first bytes of a file, and its name, say that it is.
+// Which format a file has.
 #pragma once
 
-#include <cstddef>
-#include <span>
-#include <string>
-#include <string_view>
+#include "base/result.h"
+#include "storage/storage.h"
 
 namespace qcow2 {
 
-// A program that files are compressed with.
-struct Compressor {
-  const char* name;        // "xz"
-  const char* decompress;  // a command that keeps the compressed file, its name to follow
-  const char* to_stdout;   // one that decompresses standard input to standard output
-  const char* filter;      // nbdkit's that reads such a file; nullptr: there is none
-};
+enum class Format { kQcow2, kRaw };
 
-// nullptr: `start`, the first bytes of a file, are not how one of them begins.
-const Compressor* find_compressor(std::span<const std::byte> start);
+const char* to_string(Format format);
 
-// What to do with the file `path` that it has compressed, for an error's message.
-std::string advice(const Compressor& compressor, std::string_view path);
-
-// Whether the name ends as those of QCOW2 images do: .qcow2 or .qcow, in any case.
-bool is_named_qcow2(std::string_view path);
+// Returns what the content of a file says that it is: raw if it is no known image, since a disk
+// may look like anything.  An empty file, an image of another format, a compressed file, and a
+// file with the name of a QCOW2 image and other content are errors.
+Result<Format> probe_format(const Storage& storage);
 
 }  // namespace qcow2

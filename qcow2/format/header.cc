@@ -8,7 +8,7 @@
 
 #include "base/byte_order.h"
 #include "base/printable.h"
-#include "qcow2/format/format_probe.h"
+#include "qcow2/format/compressed_file.h"
 
 namespace qcow2 {
 

@@ -7,6 +7,7 @@
 
 #include "qcow2/check/finding.h"
 #include "qcow2/format/json_name.h"
+#include "qcow2/read/qcow2_layer.h"
 #include "qcow2/read/raw_layer.h"
 #include "qcow2/read/salvage_layer.h"
 
@@ -141,7 +142,7 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   }
   ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
   if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
-  ASSIGN_OR_RETURN(opened.layer, Image::active_layer(opened.image));
+  ASSIGN_OR_RETURN(opened.layer, open_active_layer(opened.image));
   return opened;
 }
 
@@ -181,10 +182,6 @@ Result<void> lock_for_reading(FileStorage& file, const OpenOptions& options) {
   if (options.force_share_option.empty()) return file.lock(ImageClaim::reading(), kShutDown);
   return file.lock(ImageClaim::reading(), fmt::format("{}, or read it anyway with {}", kShutDown,
                                                       options.force_share_option));
-}
-
-const char* to_string(Format format) {
-  return format == Format::kQcow2 ? "qcow2" : "raw";
 }
 
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name) {
@@ -259,7 +256,7 @@ Disk Chain::disk() const {
   return Disk(layers_);
 }
 
-Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& options) const {
+Result<void> Chain::check_writable() const {
   if (!top_)
     return fail(Error::invalid(storage_->name() + ": is no QCOW2 image: it cannot be written"));
   if (force_share_)
@@ -272,13 +269,7 @@ Result<std::unique_ptr<DiskWriter>> Chain::writer(const DiskWriter::Options& opt
   if (losses_)
     return fail(Error::invalid(storage_->name() + ": is read as damaged: it can only be read"));
   if (read_only_) return fail(*read_only_);
-  auto locked = lock_top(ImageClaim::writing());
-  if (!locked) return fail(std::move(locked).error());
-  auto writer = DiskWriter::open(storage_, top_->header(), data_file_,
-                                 {layers_.begin() + 1, layers_.end()}, top_->cache(), options);
-  // Who cannot write should not keep others from reading.
-  if (!writer) (void)lock_top(ImageClaim::reading());
-  return writer;
+  return {};
 }
 
 Result<void> Chain::lock_top(ImageClaim claim) const {
@@ -305,7 +296,7 @@ Result<Disk> Chain::snapshot(std::string_view id_or_name) const {
                                              found->disk_size, index, losses_));
     return Disk(std::move(layers));
   }
-  ASSIGN_OR_RETURN(layers.front(), Image::snapshot_layer(top_, *found));
+  ASSIGN_OR_RETURN(layers.front(), open_snapshot_layer(top_, *found));
   return Disk(std::move(layers));
 }
 

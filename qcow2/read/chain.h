@@ -9,23 +9,14 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/format/format_probe.h"
 #include "qcow2/read/disk.h"
 #include "qcow2/read/image.h"
 #include "qcow2/read/losses.h"
 #include "qcow2/read/trust.h"
-#include "qcow2/write/disk_writer.h"
 #include "storage/file_storage.h"
 
 namespace qcow2 {
-
-enum class Format { kQcow2, kRaw };
-
-const char* to_string(Format format);
-
-// What the content of a file says that it is: raw for what is no image that we know of, since a
-// disk need not look like anything.  An empty file, an image of another format, a compressed file,
-// and one that is named as a QCOW2 image and is none are errors.
-Result<Format> probe_format(const Storage& storage);
 
 struct OpenOptions {
   // Of the top image; without it the content decides.
@@ -34,7 +25,7 @@ struct OpenOptions {
   Trust trust;
   // L1 and L2 tables in memory, over the whole chain, in bytes.
   uint64_t cache_size = 32 << 20;
-  // Opens the top image, and its external data file, so that Chain::writer () can be had.  Where
+  // Opens the top image, and its external data file, so that open_writer () works.  Where
   // permissions or a read-only filesystem forbid that, it is opened for reading alone.
   bool writable = false;
   // No file goes through the system's page cache; see FileStorage::bypass_cache.
@@ -73,18 +64,19 @@ class Chain {
   const std::string& left_out() const { return left_out_; }
 
   Disk disk() const;
-  // The disk to write to; the chain must have been opened writable.  At most one at a time, and
-  // disk () must not be read beside it: what it reads is the writer's to say.  Snapshots may.
-  //
-  // Locks the image and its data file for writing.  That somebody else reads or writes them is a
-  // system error, EBUSY.
-  Result<std::unique_ptr<DiskWriter>> writer(const DiskWriter::Options& options) const;
+  // The layers of disk (), the top first.
+  const std::vector<std::shared_ptr<Layer>>& layers() const { return layers_; }
+  // The external data file of the top; nullptr: none.
+  const std::shared_ptr<FileStorage>& data_file() const { return data_file_; }
+  // Returns an error that says why the top cannot be written, if it cannot.
+  Result<void> check_writable() const;
+  // Locks the image and its data file.  A lock of another process is a system error, EBUSY; then
+  // both keep the lock that they had.
+  Result<void> lock_top(ImageClaim claim) const;
   // The disk as it was at an internal snapshot.
   Result<Disk> snapshot(std::string_view id_or_name) const;
 
  private:
-  Result<void> lock_top(ImageClaim claim) const;
-
   std::shared_ptr<Storage> storage_;  // of the top
   std::shared_ptr<Image> top_;        // nullptr: raw
   std::vector<std::shared_ptr<Layer>> layers_;

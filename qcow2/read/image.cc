@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "qcow2/read/qcow2_layer.h"
-
 namespace qcow2 {
 
 Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Header header,
@@ -46,18 +44,6 @@ Image::~Image() {
 DecoderPool& Image::decoders() {
   static DecoderPool pool;
   return pool;
-}
-
-Result<std::shared_ptr<Layer>> Image::active_layer(const std::shared_ptr<Image>& image) {
-  const Header& header = image->header();
-  return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);
-}
-
-Result<std::shared_ptr<Layer>> Image::snapshot_layer(const std::shared_ptr<Image>& image,
-                                                     const Snapshot& snapshot) {
-  return with_context(
-      Qcow2Layer::open(image, snapshot.l1_table, snapshot.l1_entries, snapshot.disk_size),
-      fmt::format("snapshot '{}'", snapshot.name));
 }
 
 }  // namespace qcow2

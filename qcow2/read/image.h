@@ -49,11 +49,6 @@ class Image {
   // Drops the list of snapshots, which is of use in the top image of a chain alone.
   void drop_snapshots() { snapshots_ = {}; }
 
-  // The disk as it is now, and as it was at a snapshot of this image, as a layer of a chain.
-  static Result<std::shared_ptr<Layer>> active_layer(const std::shared_ptr<Image>& image);
-  static Result<std::shared_ptr<Layer>> snapshot_layer(const std::shared_ptr<Image>& image,
-                                                       const Snapshot& snapshot);
-
  private:
   Image() = default;
   static std::shared_ptr<Image> make(std::shared_ptr<Storage> storage, Header header,

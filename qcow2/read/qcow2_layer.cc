@@ -238,4 +238,16 @@ Result<void> Qcow2Layer::read_compressed(const Extent& extent, GuestOffset at,
   return {};
 }
 
+Result<std::shared_ptr<Layer>> open_active_layer(const std::shared_ptr<Image>& image) {
+  const Header& header = image->header();
+  return Qcow2Layer::open(image, header.l1_table, header.l1_entries, header.size);
+}
+
+Result<std::shared_ptr<Layer>> open_snapshot_layer(const std::shared_ptr<Image>& image,
+                                                   const Snapshot& snapshot) {
+  return with_context(
+      Qcow2Layer::open(image, snapshot.l1_table, snapshot.l1_entries, snapshot.disk_size),
+      fmt::format("snapshot '{}'", snapshot.name));
+}
+
 }  // namespace qcow2

@@ -54,4 +54,10 @@ class Qcow2Layer final : public Layer {
   uint64_t size_;
 };
 
+// Returns the disk of an image as it is now, and as it was at one of its snapshots, as a layer of a
+// chain.
+Result<std::shared_ptr<Layer>> open_active_layer(const std::shared_ptr<Image>& image);
+Result<std::shared_ptr<Layer>> open_snapshot_layer(const std::shared_ptr<Image>& image,
+                                                   const Snapshot& snapshot);
+
 }  // namespace qcow2

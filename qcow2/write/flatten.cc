@@ -12,6 +12,7 @@
 #include "base/took_effect.h"
 #include "base/zero_bytes.h"
 #include "qcow2/write/backing_name.h"
+#include "qcow2/write/chain_writer.h"
 
 namespace copy {
 
@@ -194,7 +195,7 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   FlattenSummary summary;
   summary.backing_file = chain.image()->header().backing_file;
   RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
-  ASSIGN_OR_RETURN(const auto writer, chain.writer({}));
+  ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   summary.virtual_size = writer->size();
 
   Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);

@@ -12,6 +12,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/refcounts/recount.h"
 #include "qcow2/refcounts/refcount_writer.h"
+#include "qcow2/write/chain_writer.h"
 
 namespace qcow2 {
 
@@ -49,7 +50,7 @@ std::string next_id(const std::vector<Snapshot>& snapshots) {
 
 Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(const Chain& chain) {
   // The writer takes the locks, mends what is marked dirty, and refuses what cannot be written.
-  ASSIGN_OR_RETURN(const auto writer, chain.writer({}));
+  ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   RETURN_IF_ERROR(writer->close());
   return open(chain.storage());
 }

@@ -6,10 +6,11 @@
 //                                        "failed" behind that which was made to fail
 //
 // The kinds are those of kKinds; "link" is taking names away, too, and "space" is fallocate and
-// ftruncate.
+// ftruncate.  Threads are counted only if one of them is to fail.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -27,8 +28,8 @@
 
 namespace {
 
-constexpr const char* kKinds[] = {"open",   "read", "write", "sync",
-                                  "rename", "link", "space", "lock"};
+constexpr const char* kKinds[] = {"open", "read",  "write", "sync",  "rename",
+                                  "link", "space", "lock",  "thread"};
 
 template <typename Function>
 Function next(const char* name) {
@@ -232,4 +233,12 @@ EXPORTED int fcntl(int fd, int command, ...) {
   if (locks && fails("lock", concerns(fd))) return -1;
   static const auto real = next<int (*)(int, int, ...)>("fcntl64");
   return real(fd, command, argument);
+}
+
+EXPORTED int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
+                            void* (*start)(void*), void* argument) {
+  if (fails("thread", std::strcmp(plan().kind, "thread") == 0)) return errno;
+  static const auto real =
+      next<int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create");
+  return real(thread, attributes, start, argument);
 }

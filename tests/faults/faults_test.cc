@@ -112,6 +112,52 @@ TEST_CASE("no call that fails harms a disk, and each failure is told", "[faults]
     if (only.empty() || only == scenario.name) run_all(scenario, all);
 }
 
+TEST_CASE("a thread that cannot be created ends the job, not the process", "[faults]") {
+  const TempDirectory where;
+  const std::string folder = where / "work";
+  fs::create_directory(folder);
+  const std::string disk = folder + "/disk.qcow2";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"});
+  support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 8M", disk});
+  const std::string program = variable("VIRT_COMPACT");
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"compare", "disk.qcow2", "disk.qcow2"},
+                                             {"measure", "-c", "disk.qcow2"},
+                                             {"copy", "-c", "--verify", "disk.qcow2", "copy.qcow2"},
+                                             {"check", "disk.qcow2"},
+                                             {"bench", "-c", "20", "-d", "3", "disk.qcow2"}}) {
+    unsigned failures = 0;
+    for (unsigned number = 1;; ++number) {
+      const std::string report = where / "report";
+      fs::remove(report);
+      fs::remove(folder + "/copy.qcow2");
+      support::RunOptions how;
+      how.directory = folder;
+      how.environment = {"LD_PRELOAD=" + variable("VIRT_COMPACT_FAULTS"),
+                         "VIRT_COMPACT_FAULT_FOLDER=" + folder,
+                         "VIRT_COMPACT_FAULT_REPORT=" + report,
+                         fmt::format("VIRT_COMPACT_FAULT=thread:{}:{}", number, EAGAIN),
+                         "ASAN_OPTIONS=verify_asan_link_order=0"};
+      std::vector<std::string> command{program};
+      command.insert(command.end(), words.begin(), words.end());
+      const auto outcome = support::run(command, how);
+      INFO(outcome.describe());
+      CHECK(outcome.signal == 0);
+      CHECK_FALSE(outcome.timed_out);
+      if (!outcome.ok()) {
+        CHECK(outcome.err.find("Resource temporarily unavailable") != std::string::npos);
+        CHECK(support::list_directory(folder) == std::vector<std::string>{"disk.qcow2"});
+      }
+      if (!read_report(report).failed) break;
+      ++failures;
+      REQUIRE(number < 100);
+    }
+    CAPTURE(words.front());
+    // A check goes on with the threads that it has.
+    CHECK(failures > 0);
+  }
+}
+
 TEST_CASE("a server that could not flush once says so to all who ask", "[faults]") {
   if (support::nbdkit_command().size() > 1) {
     WARN("skipped: the library that fails calls and that of a sanitizer do not go together");

@@ -11,6 +11,7 @@
 #include "qcow2/format/header.h"
 #include "qcow2/read/disk.h"
 #include "qcow2/read/image.h"
+#include "qcow2/read/qcow2_layer.h"
 #include "qcow2/read/table_cache.h"
 #include "tests/support/memory_storage.h"
 
@@ -57,11 +58,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                   std::make_shared<qcow2::TableCache>(1 << 20));
   if (!image) return 0;
   std::vector<std::shared_ptr<qcow2::Layer>> layers;
-  if (auto layer = qcow2::Image::active_layer(*image)) layers.push_back(std::move(*layer));
+  if (auto layer = qcow2::open_active_layer(*image)) layers.push_back(std::move(*layer));
   size_t snapshots = 0;
   for (const qcow2::Snapshot& snapshot : (*image)->snapshots()) {
     if (++snapshots > 4) break;
-    if (auto layer = qcow2::Image::snapshot_layer(*image, snapshot))
+    if (auto layer = qcow2::open_snapshot_layer(*image, snapshot))
       layers.push_back(std::move(*layer));
   }
   for (const auto& layer : layers) look_at(qcow2::Disk({layer}));

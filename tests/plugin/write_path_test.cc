@@ -1,4 +1,5 @@
 #include "plugin/write_path.h"
+#include "qcow2/write/chain_writer.h"
 
 #include "qcow2/read/chain.h"
 #include "tests/catch_text.h"
@@ -21,7 +22,7 @@ std::unique_ptr<WritePath> open(const std::string& image, const WritePath::Optio
   how.writable = true;
   const auto chain = qcow2::Chain::open(image, how);
   REQUIRE_OK(chain);
-  auto writer = chain->writer(options.writer);
+  auto writer = qcow2::open_writer(*chain, options.writer);
   REQUIRE_OK(writer);
   return std::make_unique<WritePath>(std::move(*writer), options);
 }

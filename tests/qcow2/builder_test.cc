@@ -1,4 +1,5 @@
 #include "qcow2/build/builder.h"
+#include "qcow2/read/qcow2_layer.h"
 
 #include <cerrno>
 #include <set>
@@ -533,7 +534,7 @@ TEST_CASE("what is preallocated reads as zeros, whatever was in its place", "[bu
   const auto image =
       Image::open(storage, *std::move(header), nullptr, std::make_shared<TableCache>(1 << 20));
   REQUIRE_OK(image);
-  const auto layer = Image::active_layer(*image);
+  const auto layer = open_active_layer(*image);
   REQUIRE_OK(layer);
   const Disk disk({*layer});
   std::vector<std::byte> read(options.size, std::byte{1});

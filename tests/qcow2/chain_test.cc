@@ -1,4 +1,5 @@
 #include "qcow2/read/chain.h"
+#include "qcow2/write/chain_writer.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -236,10 +237,12 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
     // Who may write, and does not yet, keeps nobody from reading.
     const auto second = Chain::open(path, writable);
     REQUIRE_OK(second);
-    REQUIRE_FAILS_WITH(first->writer({}), "which lets nobody write to it meanwhile: shut it down");
-    REQUIRE_FAILS_WITH(second->writer({}), "which lets nobody write to it meanwhile: shut it down");
+    REQUIRE_FAILS_WITH(open_writer(*first, {}),
+                       "which lets nobody write to it meanwhile: shut it down");
+    REQUIRE_FAILS_WITH(open_writer(*second, {}),
+                       "which lets nobody write to it meanwhile: shut it down");
   }
-  REQUIRE_OK(first->writer({}));
+  REQUIRE_OK(open_writer(*first, {}));
   OpenOptions shared;
   REQUIRE_FAILS_WITH(Chain::open(path, shared), "which writes to it: shut it down first");
   shared.force_share_option = "this";
@@ -247,7 +250,7 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
   shared.force_share = true;
   const auto reader = Chain::open(path, shared);
   REQUIRE_OK(reader);
-  REQUIRE_FAILS_WITH(reader->writer({}), "it can only be read");
+  REQUIRE_FAILS_WITH(open_writer(*reader, {}), "it can only be read");
 }
 
 TEST_CASE("an image that cannot be written is still there for readers", "[chain]") {
@@ -260,7 +263,7 @@ TEST_CASE("an image that cannot be written is still there for readers", "[chain]
   writable.writable = true;
   const auto chain = Chain::open(path, writable);
   REQUIRE_OK(chain);
-  REQUIRE_FAILS_WITH(chain->writer({}), "corrupt");
+  REQUIRE_FAILS_WITH(open_writer(*chain, {}), "corrupt");
   REQUIRE_OK(Chain::open(path, {}));
 }
 
@@ -282,7 +285,7 @@ TEST_CASE("an image and its data file are locked together", "[chain]") {
     raw.format = Format::kRaw;
     const auto data = Chain::open(folder / "data", raw);
     REQUIRE_OK(data);
-    REQUIRE_FAILS_WITH(chain->writer({}), folder / "data" + ": is in use by ");
+    REQUIRE_FAILS_WITH(open_writer(*chain, {}), folder / "data" + ": is in use by ");
     // The image itself was given back.
     REQUIRE_OK(Chain::open(path, {}));
   }

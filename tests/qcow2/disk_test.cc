@@ -1,4 +1,5 @@
 #include "qcow2/read/disk.h"
+#include "qcow2/read/qcow2_layer.h"
 
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/raw_layer.h"
@@ -21,7 +22,7 @@ std::shared_ptr<Layer> raw_layer(size_t size, uint8_t value) {
 std::shared_ptr<Layer> qcow2_layer(const TinyImage& image) {
   auto opened = image.image();
   REQUIRE_OK(opened);
-  auto layer = Image::active_layer(*opened);
+  auto layer = open_active_layer(*opened);
   REQUIRE_OK(layer);
   return *layer;
 }

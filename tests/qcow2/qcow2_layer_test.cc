@@ -239,7 +239,7 @@ TEST_CASE("of a long L1 table only slices are read, and kept in the cache", "[la
   const auto cache = std::make_shared<TableCache>(64 << 10);
   const auto opened = Image::open(storage, *std::move(header), nullptr, cache);
   REQUIRE_OK(opened);
-  const auto layer = Image::active_layer(*opened);
+  const auto layer = open_active_layer(*opened);
   REQUIRE_OK(layer);
   const Disk disk({*layer});
   const uint64_t last = disk.size() - 4096;

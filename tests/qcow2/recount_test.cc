@@ -1,5 +1,6 @@
 // Images that are marked dirty, by QEMU and by hand.
 #include "qcow2/refcounts/recount.h"
+#include "qcow2/write/chain_writer.h"
 
 #include <fmt/format.h>
 
@@ -48,7 +49,7 @@ Result<void> open_to_write(const std::string& image) {
   OpenOptions options;
   options.writable = true;
   ASSIGN_OR_RETURN(const Chain chain, Chain::open(image, options));
-  ASSIGN_OR_RETURN(const auto writer, chain.writer({}));
+  ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   return writer->close();
 }
 

@@ -12,6 +12,7 @@
 #include "qcow2/format/header.h"
 #include "qcow2/read/disk.h"
 #include "qcow2/read/image.h"
+#include "qcow2/read/qcow2_layer.h"
 #include "tests/support/memory_storage.h"
 
 namespace test {
@@ -83,7 +84,7 @@ class TinyImage {
 
   qcow2::Result<qcow2::Disk> disk(std::shared_ptr<qcow2::Storage> data_file = nullptr) const {
     ASSIGN_OR_RETURN(auto opened, image(std::move(data_file)));
-    ASSIGN_OR_RETURN(auto layer, qcow2::Image::active_layer(opened));
+    ASSIGN_OR_RETURN(auto layer, qcow2::open_active_layer(opened));
     return qcow2::Disk({layer});
   }
 

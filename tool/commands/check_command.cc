@@ -10,7 +10,7 @@
 #include "base/byte_order.h"
 #include "base/printable.h"
 #include "nbd/uri.h"
-#include "qcow2/format/format_probe.h"
+#include "qcow2/format/compressed_file.h"
 #include "qcow2/repair/undo_file.h"
 #include "storage/file_storage.h"
 #include "storage/scratch_storage.h"

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "copy/measurement.h"
+#include "inspect/measurement.h"
 #include "tool/commands/command.h"
 #include "tool/options/layout_options.h"
 #include "tool/options/qemu_names.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "copy/measurement.h"
+#include "inspect/measurement.h"
 #include "qcow2/format/header.h"
 
 namespace tool {

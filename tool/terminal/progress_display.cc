@@ -43,7 +43,11 @@ ProgressDisplay::ProgressDisplay(const Manner& manner) {
   const auto form = progress_form(manner, is_terminal(STDERR_FILENO));
   if (!form) return;
   painter_.emplace(*form, screen_, manner.progress == Manner::Progress::kAuto ? kPatience : 0);
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {
+    painter_.reset();  // the job matters more than its progress
+  }
 }
 
 void ProgressDisplay::begin(copy::Phase phase) {

@@ -1,13 +1,13 @@
-#include "copy/size_estimate.h"
+#include "inspect/size_estimate.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <vector>
 
+#include "base/thread_group.h"
 #include "copy/room.h"
 #include "copy/sink/stream_storage.h"
 #include "qcow2/build/builder.h"
@@ -71,18 +71,9 @@ class Sampler {
         stop_(stop) {}
 
   Result<std::vector<Outcomes>> run(unsigned threads) {
-    std::vector<std::thread> crew;
-    for (unsigned i = 0; i < threads; ++i)
-      crew.emplace_back([this] {
-        try {
-          auto done = work();
-          if (!done && done.error().kind() != Error::Kind::kCancelled)
-            stop_.fail(std::move(done).error());
-        } catch (const std::bad_alloc&) {
-          stop_.fail(Error::system(ENOMEM, "measure"));
-        }
-      });
-    for (std::thread& thread : crew) thread.join();
+    ThreadGroup group(stop_, "measure");
+    for (unsigned i = 0; i < threads; ++i) group.start([this] { return work(); });
+    group.join();
     RETURN_IF_ERROR(stop_.result());
     return std::move(outcomes_);
   }

@@ -1,4 +1,4 @@
-#include "bench/device.h"
+#include "bench/open_device.h"
 
 #include "bench/file_device.h"
 #include "bench/nbd_device.h"
@@ -9,7 +9,7 @@ namespace bench {
 using qcow2::Error;
 using qcow2::Result;
 
-Result<std::unique_ptr<Device>> Device::open(const DeviceName& name, bool write, copy::Stop& stop) {
+Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write, copy::Stop& stop) {
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
   if (!target) return FileDevice::open(name, write, stop);
   if (name.format == qcow2::Format::kQcow2)

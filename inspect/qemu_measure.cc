@@ -1,4 +1,4 @@
-#include "copy/qemu_measure.h"
+#include "inspect/qemu_measure.h"
 
 #include <algorithm>
 

@@ -8,8 +8,8 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "copy/copier.h"
-#include "copy/qemu_measure.h"
-#include "copy/size_estimate.h"
+#include "inspect/qemu_measure.h"
+#include "inspect/size_estimate.h"
 
 namespace copy {
 

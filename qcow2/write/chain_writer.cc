@@ -1,0 +1,18 @@
+#include "qcow2/write/chain_writer.h"
+
+namespace qcow2 {
+
+Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
+                                                const DiskWriter::Options& options) {
+  RETURN_IF_ERROR(chain.check_writable());
+  RETURN_IF_ERROR(chain.lock_top(ImageClaim::writing()));
+  const auto& layers = chain.layers();
+  auto writer =
+      DiskWriter::open(chain.storage(), chain.image()->header(), chain.data_file(),
+                       {layers.begin() + 1, layers.end()}, chain.image()->cache(), options);
+  // An image that cannot be written should not be locked for others that read it.
+  if (!writer) (void)chain.lock_top(ImageClaim::reading());
+  return writer;
+}
+
+}  // namespace qcow2

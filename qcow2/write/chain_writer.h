@@ -1,0 +1,21 @@
+// Opens the top image of a chain for writing.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "qcow2/read/chain.h"
+#include "qcow2/write/disk_writer.h"
+
+namespace qcow2 {
+
+// The chain must have been opened writable.  At most one writer exists at a time, and the chain's
+// disk () must not be read while it exists, as the writer changes what that reads; disks of
+// snapshots may be.
+//
+// Locks the image and its data file for writing.  A lock of another process is a system error,
+// EBUSY.
+Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
+                                                const DiskWriter::Options& options);
+
+}  // namespace qcow2
