@@ -2,72 +2,138 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/byte_order.h"
 
 namespace qcow2 {
 
 namespace {
 
+// qcow2 specification, "Bitmaps extension" and "Bitmap directory entry"; the limits are QEMU's.
 constexpr uint64_t kExtensionLength = 24;
 constexpr uint64_t kEntryLength = 24;  // before the extra data and the name
-constexpr uint64_t kMostBitmaps = 65535;
-constexpr uint64_t kMostDirectoryBytes = 64 << 20;
-constexpr uint64_t kMostTableEntries = (32 << 20) / 8;
+constexpr uint32_t kMostBitmaps = 65535;
 constexpr uint64_t kMostNameBytes = 1023;
+constexpr uint64_t kMostDirectoryBytes = kMostBitmaps * (kEntryLength + 1024);
+constexpr uint64_t kMostTableEntries = 0x8000000;
+constexpr uint64_t kMostBytes = 512 << 20;  // of a bitmap in the file
+constexpr uint32_t kFlagsReserved = 0xfffffff8;
 constexpr unsigned kMinGranularityBits = 9;
 constexpr unsigned kMaxGranularityBits = 31;
+constexpr unsigned kTypeDirtyTracking = 1;
 
-}  // namespace
+class Parser {
+ public:
+  Parser(const Storage& storage, const Header& header) : storage_(storage), header_(header) {}
 
-Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Header& header) {
-  BitmapDirectory directory;
-  if ((header.autoclear_features & autoclear::kBitmaps) == 0) return directory;
-  const HeaderExtension* const extension = header.find_extension(HeaderExtension::kBitmaps);
-  if (!extension) return directory;
-  if (extension->data.size() < kExtensionLength)
-    return fail(Error::corrupt("the header extension for bitmaps is cut off"));
+  Result<BitmapDirectory> run() {
+    if (header_.version < 3 || (header_.autoclear_features & autoclear::kBitmaps) == 0)
+      return std::move(it_);
+    const HeaderExtension* const extension = header_.find_extension(HeaderExtension::kBitmaps);
+    if (extension == nullptr) return std::move(it_);
+    ASSIGN_OR_RETURN(const uint64_t file_size, storage_.size());
+    const std::string wrong = read_extension(extension->data, file_size);
+    if (!wrong.empty()) {
+      it_.fault = BitmapDirectory::Fault{wrong, 0, HostOffset(0)};
+      return std::move(it_);
+    }
+    it_.size = size_;
+    std::vector<std::byte> bytes(size_);
+    RETURN_IF_ERROR(with_context(read_fully(storage_, it_.at, bytes), "bitmap directory"));
+    read_entries(bytes);
+    return std::move(it_);
+  }
 
-  const std::byte* const from = extension->data.data();
-  const uint64_t count = load_be32(from);
-  directory.size = load_be64(from + 8);
-  directory.at = HostOffset(load_be64(from + 16));
-  const auto damaged = [&](const std::string& what) {
-    return fail(Error::corrupt(
-        fmt::format("the directory of bitmaps at {:#x}: {}", directory.at.value(), what)));
-  };
-  ASSIGN_OR_RETURN(const uint64_t file_size, storage.size());
-  if (count > kMostBitmaps) return damaged(fmt::format("it has {} bitmaps", count));
-  if (directory.size > kMostDirectoryBytes)
-    return damaged(fmt::format("it has {} bytes", directory.size));
-  if (header.geometry().offset_in_cluster(directory.at.value()) != 0)
-    return damaged("it does not begin at a cluster");
-  if (directory.size > file_size || directory.at.value() > file_size - directory.size)
-    return damaged(fmt::format("it ends behind the end of the file at {:#x}", file_size));
-  std::vector<std::byte> bytes(directory.size);
-  RETURN_IF_ERROR(read_fully(storage, directory.at, bytes));
+ private:
+  // Returns what is wrong; empty: nothing.
+  std::string read_extension(std::span<const std::byte> data, uint64_t file_size) {
+    if (data.size() < kExtensionLength) return "the header extension is cut off";
+    if (data.size() > kExtensionLength)
+      return fmt::format("the header extension has {} bytes", data.size());
+    count_ = load_be32(data.data());
+    size_ = load_be64(data.data() + 8);
+    it_.at = HostOffset(load_be64(data.data() + 16));
+    if (load_be32(data.data() + 4) != 0) return "reserved bytes of the header extension are set";
+    if (count_ == 0 || count_ > kMostBitmaps) return fmt::format("it has {} bitmaps", count_);
+    if (size_ > kMostDirectoryBytes || size_ < count_ * kEntryLength)
+      return fmt::format("it has {} bytes", size_);
+    if (it_.at.value() == 0 || header_.geometry().offset_in_cluster(it_.at.value()) != 0)
+      return "it does not begin at a cluster";
+    if (size_ > file_size || it_.at.value() > file_size - size_)
+      return fmt::format("it ends past the end of the file at {:#x}", file_size);
+    return "";
+  }
 
-  uint64_t at = 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    if (bytes.size() - at < kEntryLength) return damaged("it is cut off");
-    const std::byte* const entry = bytes.data() + at;
+  void read_entries(std::span<const std::byte> bytes) {
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < count_; ++i) {
+      const HostOffset stands = it_.at + at;
+      uint64_t length = 0;
+      auto bitmap = read_entry(bytes.subspan(at), length);
+      if (!bitmap) {
+        it_.fault = BitmapDirectory::Fault{fmt::format("entry {} is damaged", i), i, stands};
+        return;
+      }
+      bitmap->entry = stands;
+      it_.bitmaps.push_back(std::move(*bitmap));
+      at += length;
+    }
+    if (at != bytes.size())
+      it_.fault = BitmapDirectory::Fault{
+          fmt::format("{} bytes follow its last entry", bytes.size() - at), count_, it_.at + at};
+  }
+
+  std::optional<Bitmap> read_entry(std::span<const std::byte> bytes, uint64_t& length) const {
+    if (bytes.size() < kEntryLength) return std::nullopt;
+    const std::byte* const entry = bytes.data();
     Bitmap bitmap;
     bitmap.table = HostOffset(load_be64(entry));
     bitmap.table_entries = load_be32(entry + 8);
     bitmap.flags = load_be32(entry + 12);
+    const auto type = std::to_integer<unsigned>(entry[16]);
     bitmap.granularity_bits = std::to_integer<unsigned>(entry[17]);
     const uint64_t name_bytes = load_be16(entry + 18);
     const uint64_t extra_bytes = load_be32(entry + 20);
-    const uint64_t length = (kEntryLength + extra_bytes + name_bytes + 7) / 8 * 8;
-    if (length > bytes.size() - at || name_bytes > kMostNameBytes ||
-        bitmap.table_entries > kMostTableEntries || bitmap.granularity_bits < kMinGranularityBits ||
-        bitmap.granularity_bits > kMaxGranularityBits ||
-        header.geometry().offset_in_cluster(bitmap.table.value()) != 0)
-      return damaged(fmt::format("entry {} is damaged", i));
+    length = (kEntryLength + extra_bytes + name_bytes + 7) / 8 * 8;
+    if (length > bytes.size() || name_bytes == 0 || name_bytes > kMostNameBytes ||
+        bitmap.table_entries == 0 || bitmap.table_entries > kMostTableEntries ||
+        bitmap.table.value() == 0 ||
+        header_.geometry().offset_in_cluster(bitmap.table.value()) != 0 ||
+        (bitmap.flags & kFlagsReserved) != 0 || type != kTypeDirtyTracking ||
+        bitmap.granularity_bits < kMinGranularityBits ||
+        bitmap.granularity_bits > kMaxGranularityBits || !has_right_size(bitmap))
+      return std::nullopt;
     bitmap.name.assign(reinterpret_cast<const char*>(entry + kEntryLength + extra_bytes),
                        name_bytes);
-    directory.bitmaps.push_back(std::move(bitmap));
-    at += length;
+    return bitmap;
   }
+
+  // A bitmap that is in use may be of another size of the disk.
+  bool has_right_size(const Bitmap& bitmap) const {
+    const uint64_t bytes = uint64_t{bitmap.table_entries} << header_.cluster_bits;
+    return bytes <= kMostBytes &&
+           (bitmap.in_use() || header_.size <= (bytes * 8) << bitmap.granularity_bits);
+  }
+
+  const Storage& storage_;
+  const Header& header_;
+  uint32_t count_ = 0;
+  uint64_t size_ = 0;  // bytes
+  BitmapDirectory it_;
+};
+
+}  // namespace
+
+Result<BitmapDirectory> parse_bitmap_directory(const Storage& storage, const Header& header) {
+  return Parser(storage, header).run();
+}
+
+Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Header& header) {
+  ASSIGN_OR_RETURN(auto directory, parse_bitmap_directory(storage, header));
+  if (directory.fault)
+    return fail(Error::corrupt(fmt::format("the directory of bitmaps at {:#x}: {}",
+                                           directory.at.value(), directory.fault->what)));
   return directory;
 }
 

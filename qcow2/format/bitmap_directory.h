@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct Bitmap {
   unsigned granularity_bits = 16;  // one bit for each 1 << granularity_bits bytes of the disk
   HostOffset table;
   uint32_t table_entries = 0;
+  HostOffset entry;  // of its entry in the directory
 
   bool in_use() const { return (flags & kInUse) != 0; }
   bool automatic() const { return (flags & kAuto) != 0; }
@@ -28,14 +30,25 @@ struct Bitmap {
 };
 
 struct BitmapDirectory {
+  // What is wrong, and where.
+  struct Fault {
+    std::string what;
+    uint64_t index = 0;  // of the bitmap
+    HostOffset entry;    // of its entry in the file; 0: it is about the directory as a whole
+  };
+
   HostOffset at;
-  uint64_t size = 0;  // bytes
+  uint64_t size = 0;  // bytes; 0: there is none, or it cannot be read
   std::vector<Bitmap> bitmaps;
+  std::optional<Fault> fault;  // `bitmaps` are those before it
 };
 
-// Reads it, within QEMU's limits; empty when the image has none, or when its feature bit says that
-// somebody wrote to the image who does not know of bitmaps.  Whether the tables lie within the file
-// is not looked at.
+// Parses the directory, within QEMU's limits.  It is empty when the image has none, or when its
+// feature bit says that a program wrote to the image which does not know of bitmaps.  Damage is a
+// fault of the result; an error is one of the storage.  The tables may lie anywhere.
+Result<BitmapDirectory> parse_bitmap_directory(const Storage& storage, const Header& header);
+
+// Does the same, and a fault is an error.
 Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Header& header);
 
 }  // namespace qcow2

@@ -5,17 +5,14 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
+#include "qcow2/format/bitmap_directory.h"
 
 namespace qcow2 {
 
 namespace {
 
-// QCOW2 text, "Bitmaps extension" and "Bitmap directory entry".
-constexpr uint64_t kBitmapExtensionLength = 24;
-constexpr uint64_t kBitmapEntryLength = 24;
-constexpr uint64_t kMostBitmaps = 65535;
-constexpr uint64_t kMostDirectoryBytes = 64 << 20;
-constexpr uint64_t kMostBitmapTableEntries = (32 << 20) / 8;
+// Words of a bitmap's table that are read at once.
+constexpr uint64_t kWordsAtOnce = 128 << 10;
 
 // Entries of L1 tables that are kept apart until then.
 constexpr size_t kCompactAtLeast = 1 << 16;
@@ -139,50 +136,28 @@ Result<void> References::read_refcount_table() {
 }
 
 Result<void> References::add_bitmaps() {
-  const HeaderExtension* const extension =
-      image_->header().find_extension(HeaderExtension::kBitmaps);
-  if (!extension || extension->data.size() < kBitmapExtensionLength) return {};
-  const std::byte* const from = extension->data.data();
-  const uint64_t count = load_be32(from);
-  const uint64_t size = load_be64(from + 8);
-  const HostOffset directory(load_be64(from + 16));
-  if (count > kMostBitmaps || size > kMostDirectoryBytes ||
-      image_->geometry().offset_in_cluster(directory.value()) != 0)
-    return fail(Error::corrupt(
-        fmt::format("the directory of bitmaps at {:#x} is damaged", directory.value())));
-  RETURN_IF_ERROR(add(directory, size, "directory of bitmaps"));
-  std::vector<std::byte> bytes(size);
-  RETURN_IF_ERROR(read_fully(image_->storage(), directory, bytes));
-
-  uint64_t at = 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    if (size - at < kBitmapEntryLength)
-      return fail(Error::corrupt(
-          fmt::format("the directory of bitmaps at {:#x} is cut off", directory.value())));
-    const std::byte* const entry = bytes.data() + at;
-    const HostOffset table(load_be64(entry));
-    const uint64_t entries = load_be32(entry + 8);
-    const uint64_t rest = uint64_t{load_be16(entry + 18)} + load_be32(entry + 20);
-    const uint64_t length = (kBitmapEntryLength + rest + 7) / 8 * 8;
-    if (length > size - at || entries > kMostBitmapTableEntries ||
-        image_->geometry().offset_in_cluster(table.value()) != 0)
-      return fail(
-          Error::corrupt(fmt::format("entry {} of the directory of bitmaps is damaged", i)));
-    at += length;
-    RETURN_IF_ERROR(add(table, entries * 8, "table of a bitmap"));
-    if (entries > 0) bitmap_tables_.push_back(tables_.back());
+  ASSIGN_OR_RETURN(const auto directory,
+                   read_bitmap_directory(image_->storage(), image_->header()));
+  if (directory.size == 0) return {};
+  RETURN_IF_ERROR(add(directory.at, directory.size, "directory of bitmaps"));
+  for (const Bitmap& it : directory.bitmaps) {
+    RETURN_IF_ERROR(add(it.table, uint64_t{it.table_entries} * 8, "table of a bitmap"));
+    bitmap_tables_.push_back(tables_.back());
   }
   return {};
 }
 
 Result<void> References::read_bitmap_tables() {
-  for (const Range& table : bitmap_tables_) {
-    ASSIGN_OR_RETURN(const auto words, read_words(table.at, table.length / 8, table.what));
-    for (const uint64_t word : words) {
-      ASSIGN_OR_RETURN(const HostOffset data, cluster_at(word, "data of a bitmap"));
-      if (data.value() != 0) clusters_.push_back(data);
+  for (const Range& table : bitmap_tables_)
+    for (uint64_t done = 0; done < table.length / 8; done += kWordsAtOnce) {
+      ASSIGN_OR_RETURN(const auto words,
+                       read_words(table.at + done * 8,
+                                  std::min(kWordsAtOnce, table.length / 8 - done), table.what));
+      for (const uint64_t word : words) {
+        ASSIGN_OR_RETURN(const HostOffset data, cluster_at(word, "data of a bitmap"));
+        if (data.value() != 0) clusters_.push_back(data);
+      }
     }
-  }
   return {};
 }
 

@@ -359,6 +359,14 @@ void Damages::bitmaps() {
       [=](Editor& it) { it.put32(extension(it), 65536); });
   damages_.back().our_code = 1;
   damages_.back().differs = stops;
+  add(path, "a bitmap of more than 512 MiB", Kind::kBitmapDirectoryUnusable,
+      [=](Editor& it) { it.put32(directory(it) + 8, (512 << 20) / kCluster + 1); });
+  damages_.back().our_code = 1;
+  damages_.back().differs = stops;
+  add(path, "a bitmap that does not cover the disk", Kind::kBitmapDirectoryUnusable,
+      [](Editor& it) { it.put64(24, 300 * kMiB); });  // granules of 512 bytes, one cluster
+  damages_.back().our_code = 1;
+  damages_.back().differs = stops;
   add(path, "bitmaps that nobody answers for", Kind::kLeak,
       [](Editor& it) { it.put64(Editor::kAutoclear, 0); });
   damages_.back().our_code = 3;

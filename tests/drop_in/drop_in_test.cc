@@ -65,7 +65,8 @@ const std::vector<Exception> kExceptions = {
      "qemu-img cannot open it, for the sake of bitmaps; all else can be told",
      {"a bitmap's table entry with reserved bits", "unaligned data of a bitmap",
       "a bitmap with an unknown flag", "a bitmap's name that is too long",
-      "the directory of bitmaps behind the end", "65536 bitmaps"}},
+      "the directory of bitmaps behind the end", "65536 bitmaps", "a bitmap of more than 512 MiB",
+      "a bitmap that does not cover the disk"}},
     {{"map", "measure"},
      "tables that are not in the file, or none, are zeros to qemu-img: so a disk is empty that has "
      "only been cut off",
