@@ -48,6 +48,9 @@ Result<std::optional<FoundFile>> swap_file(const ExtFiles& files, const ExtSuper
   ASSIGN_OR_RETURN(const Block head, files.read(*inode, kSwapKept));
   if (!kSwap.probe(head.fields())) return std::optional<FoundFile>();
   if (has_saved_session(head.fields())) return doubt(fmt::format("its {} has a session", path));
+  ASSIGN_OR_RETURN(const uint64_t end, swap_end(head.fields(), inode->size));
+  if (inode->size - end >= kSwapKept)
+    return doubt(fmt::format("its {} is longer than the swap space in it", path));
   FoundFile file;
   file.path = path;
   file.size = inode->size;
