@@ -20,6 +20,8 @@ constexpr size_t kBitLockerGuid = 0x1A8;
 // By the number of clusters, as every driver tells them.
 constexpr uint64_t kLeastFat16 = 4085;
 constexpr uint64_t kLeastFat32 = 65525;
+// Values from here on mean something else in an entry.
+constexpr uint64_t kMostFat32 = 0x0FFFFFF5;
 constexpr uint64_t kFirstCluster = 2;
 // Of one read of a FAT: a multiple of 3 bytes, so that no entry of 12 bits is cut.
 constexpr uint64_t kPiece = 3 << 20;
@@ -33,6 +35,8 @@ struct Geometry {
   uint64_t fat_size;  // bytes
   unsigned fats;
   unsigned bits;                   // of an entry: 12, 16 or 32
+  uint8_t media;                   // what the first entry of each FAT repeats
+  uint64_t root;                   // of FAT32: the first cluster of the root directory
   std::optional<unsigned> active;  // the only FAT that counts
 };
 
@@ -65,6 +69,11 @@ Result<Geometry> geometry_of(const Fields& boot, uint64_t size) {
   // Like Linux and EDK2: mkfs.fat makes FAT32 with few clusters.
   it.bits = is_fat32 ? 32 : it.clusters < kLeastFat16 ? 12 : 16;
   if (!is_fat32 && it.clusters >= kLeastFat32) return doubt("it has too many clusters for FAT16");
+  if (it.clusters > kMostFat32) return doubt("it has too many clusters for FAT32");
+  it.media = boot.u8(21);
+  it.root = boot.le32(44);
+  if (is_fat32 && (it.root < kFirstCluster || it.root - kFirstCluster >= it.clusters))
+    return doubt("its root directory lies outside of it");
   if ((it.clusters + kFirstCluster) * it.bits > it.fat_size * 8)
     return doubt("its FAT is too short for its clusters");
   if (is_fat32 && (boot.le16(40) & 0x80) != 0) {
@@ -82,8 +91,11 @@ uint32_t entry_of(const Fields& fat, uint64_t index, unsigned bits) {
   return (index % 2 == 0 ? pair : pair >> 4) & 0xFFF;
 }
 
-// The second entry has bits for "shut down" and "no errors", which are set when all is well.
-Result<void> check_clean(const Fields& fat, unsigned bits) {
+// The first entry repeats the media byte.  The second has bits for "shut down" and "no errors",
+// which are set when all is well.
+Result<void> check_start(const Fields& fat, const Geometry& it) {
+  const unsigned bits = it.bits;
+  if (fat.u8(0) != it.media) return doubt("its FAT is damaged");
   if (bits == 32 && (fat.le32(4) & 0x0C000000) != 0x0C000000)
     return doubt("it was not shut down cleanly, or has errors");
   if (bits == 16 && (fat.le16(2) & 0xC000) != 0xC000)
@@ -100,7 +112,7 @@ Result<Ranges> free_in_fat(const ByteView& view, const Geometry& it, unsigned nu
   for (uint64_t at = 0; at < used; at += kPiece) {
     ASSIGN_OR_RETURN(const Block block, view.block(begin + at, std::min(kPiece, used - at)));
     const Fields fat = block.fields();
-    if (at == 0) RETURN_IF_ERROR(check_clean(fat, it.bits));
+    if (at == 0) RETURN_IF_ERROR(check_start(fat, it));
     const uint64_t first = at * 8 / it.bits;
     const uint64_t count = std::min(kPiece * 8 / it.bits, entries - first);
     for (uint64_t i = 0; i < count; ++i) {
@@ -126,6 +138,8 @@ Result<Reading> read(const ByteView& view) {
     ASSIGN_OR_RETURN(const Ranges in_this, free_in_fat(view, it, number));
     // What one of them calls used, something may read.
     free = free.within(in_this);
+    if (is_fat32 && in_this.meets(it.root - kFirstCluster, it.root - kFirstCluster + 1))
+      return doubt("its FAT calls its root directory free");
   }
   Reading reading;
   reading.free = free.scaled(it.cluster, it.data);

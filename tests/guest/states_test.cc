@@ -153,6 +153,44 @@ TEST_CASE("FAT that was not shut down, or is the disguise of BitLocker, is not r
   }
 }
 
+TEST_CASE("FAT32 whose FATs contradict its boot sector is doubted", "[states]") {
+  const Volume volume(64 * kMiB, {"mkfs.fat", "-F", "32"});
+  const auto boot = support::RawFile(volume.path()).read(0, 512);
+  uint32_t length = 0;
+  std::memcpy(&length, boot.data() + 36, 4);
+  const uint64_t fat = length * uint64_t{512};
+  SECTION("the media byte") {
+    volume.put(32 * 512, Bytes("\xf0", 1));
+    check(volume, Reading::Verdict::kDoubt, "its FAT is damaged");
+  }
+  SECTION("both FATs are cleared") {
+    volume.put(32 * 512, Bytes(2 * fat, '\0'));
+    volume.put(32 * 512 + 4, Bytes("\xff\xff\xff\x0f", 4));
+    volume.put(32 * 512 + fat + 4, Bytes("\xff\xff\xff\x0f", 4));
+    check(volume, Reading::Verdict::kDoubt, "its FAT is damaged");
+  }
+  SECTION("the root directory is free") {
+    volume.put(32 * 512 + 8, Bytes(4, '\0'));
+    check(volume, Reading::Verdict::kDoubt, "calls its root directory free");
+  }
+  SECTION("the root directory is not within it") {
+    volume.put(44, Bytes("\xff\xff\xff\x0f", 4));
+    check(volume, Reading::Verdict::kDoubt, "outside of it");
+  }
+}
+
+TEST_CASE("FAT32 with more clusters than its entries can name is doubted", "[states]") {
+  const Volume volume(64 * kMiB, {"mkfs.fat", "-F", "32"});
+  support::resize_file(volume.path(), uint64_t{300} << 30);
+  const auto put32 = [&](uint64_t at, uint32_t value) {
+    volume.put(at, Bytes(reinterpret_cast<const char*>(&value), 4));
+  };
+  put32(32, 300u << 21);
+  put32(36, 3u << 20);
+  volume.put(13, Bytes("\x01", 1));
+  check(volume, Reading::Verdict::kDoubt, "too many clusters for FAT32");
+}
+
 TEST_CASE("NTFS that is dirty is doubted", "[states]") {
   const Volume volume = new_ntfs();
   // $Volume's information, of 12 bytes, with the flags at 10: found by its version, 3.1.
