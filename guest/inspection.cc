@@ -165,8 +165,10 @@ void Inspector::inspect_group(const std::vector<Member>& members) {
     const bool is_twice = std::count_if(members.begin(), members.end(), [&](const Member& other) {
                             return other.volume.id == member.volume.id;
                           }) > 1;
-    if (member.volume.sequence != first.sequence || is_twice) {
-      set(group, Verdict::kDoubt, "the metadata on its disks are not of one age");
+    if (!(member.volume.text == first.text) || is_twice || member.volume.was_missing) {
+      set(group, Verdict::kDoubt,
+          member.volume.was_missing ? "it was changed while one of its disks was missing"
+                                    : "the metadata on its disks are not of one age");
       result_.volumes.push_back(std::move(group));
       return;
     }

@@ -29,6 +29,8 @@ class LvmSection {
   const std::map<std::string, Value>& values() const { return values_; }
   const std::map<std::string, LvmSection>& sections() const { return sections_; }
 
+  friend bool operator==(const LvmSection&, const LvmSection&) = default;
+
  private:
   friend class LvmParser;
 

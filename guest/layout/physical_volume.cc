@@ -127,6 +127,8 @@ Result<Group> read_group(const ByteView& view, const Label& label) {
     if (found == all.sections().end()) return damaged();
     const auto sequence = found->second.number("seqno");
     if (!sequence) return damaged();
+    if (newest && *sequence == newest->sequence && !(found->second == newest->section))
+      return doubt("its two copies of the metadata of its volume group differ");
     if (!newest || *sequence > newest->sequence)
       newest = Group{found->first, found->second, *sequence};
   }
@@ -134,12 +136,9 @@ Result<Group> read_group(const ByteView& view, const Label& label) {
   return std::move(*newest);
 }
 
-std::vector<std::string> flags_of(const LvmSection& section) {
-  std::vector<std::string> flags;
-  if (const auto* list = section.list("status"))
-    for (const auto& flag : *list)
-      if (const auto* text = std::get_if<std::string>(&flag)) flags.push_back(*text);
-  return flags;
+bool has_flag(const LvmSection& section, const char* key, const std::string& flag) {
+  const auto* const list = section.list(key);
+  return list && std::find(list->begin(), list->end(), LvmSection::Scalar(flag)) != list->end();
 }
 
 class Layout {
@@ -190,7 +189,6 @@ Result<void> Layout::find_this(const std::string& id, uint64_t size) {
   if (!extent_size || *extent_size == 0 || *extent_size > size / kSector || !all) return damaged();
   out_.group = group_.name;
   out_.group_id = group_.section.text("id").value_or("");
-  out_.sequence = group_.sequence;
   out_.extent_size = *extent_size * kSector;
   for (const auto& [name, section] : all->sections()) {
     const auto other = section.text("id");
@@ -204,6 +202,9 @@ Result<void> Layout::find_this(const std::string& id, uint64_t size) {
     out_.id = *other;
     out_.begin = *begin * kSector;
     out_.extents = *count;
+    // Older versions of LVM have it among the status.
+    out_.was_missing =
+        has_flag(section, "flags", "MISSING") || has_flag(section, "status", "MISSING");
   }
   if (out_.name.empty()) return doubt("it is not in its volume group");
   if (out_.extents > (size - out_.begin) / out_.extent_size)
@@ -214,8 +215,7 @@ Result<void> Layout::find_this(const std::string& id, uint64_t size) {
 Result<LogicalVolume> Layout::read_volume(const std::string& name, const LvmSection& section) {
   LogicalVolume volume;
   volume.name = name;
-  const auto flags = flags_of(section);
-  volume.is_hidden = std::find(flags.begin(), flags.end(), "VISIBLE") == flags.end();
+  volume.is_hidden = !has_flag(section, "status", "VISIBLE");
   why_.clear();
   is_known_ = true;
   uint64_t count = 0;
@@ -325,9 +325,10 @@ bool is_physical_volume(const Fields& head) {
 
 Result<PhysicalVolume> PhysicalVolume::read(const ByteView& view) {
   ASSIGN_OR_RETURN(const Label label, read_label(view));
-  ASSIGN_OR_RETURN(const Group group, read_group(view, label));
+  ASSIGN_OR_RETURN(Group group, read_group(view, label));
   PhysicalVolume volume;
   RETURN_IF_ERROR(Layout(group, volume).read(label.id, view.size()));
+  volume.text = std::move(group.section);
   return volume;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "guest/layout/lvm_text.h"
 #include "guest/reading/byte_view.h"
 #include "guest/reading/ranges.h"
 #include "guest/reading/reading.h"
@@ -41,7 +42,8 @@ struct PhysicalVolume {
   std::string group_id;
   std::string name;  // of this one in the group
   std::string id;
-  uint64_t sequence = 0;     // grows with each change of the group
+  LvmSection text;           // of the group: the same on all that belong to it
+  bool was_missing = false;  // the group was changed without it
   uint64_t extent_size = 0;  // bytes
   uint64_t begin = 0;        // bytes, where extent 0 is
   uint64_t extents = 0;
