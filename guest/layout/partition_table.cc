@@ -35,6 +35,47 @@ constexpr std::array kLeftAlone{
     KnownType{"21686148-6449-6e6f-744e-656564454649", "a boot loader lies in it"},
 };
 
+// Types of others: a second witness, where a signature of ours is what they have left.
+constexpr const char* kBsd = "its type is one of BSD";
+constexpr const char* kRaid = "its type is that of a RAID's part";
+constexpr const char* kVmware = "its type is one of VMware";
+constexpr const char* kSolaris = "its type is one of Solaris and ZFS";
+constexpr std::array kOthers{
+    KnownType{"a19d880f-05fc-4d3b-a006-743f0f84911e", kRaid},
+    KnownType{"ca7d7ccb-63ed-4c53-861c-1742536059cc", "its type is that of LUKS"},
+    KnownType{"7ffec5c9-2d00-49b7-8941-3ea10a5586b7", "its type is that of dm-crypt"},
+    KnownType{"516e7cb6-6ecf-11d6-8ff8-00022d09712b", kBsd},
+    KnownType{"516e7cb8-6ecf-11d6-8ff8-00022d09712b", kBsd},
+    KnownType{"516e7cba-6ecf-11d6-8ff8-00022d09712b", kBsd},
+    KnownType{"aa31e02a-400f-11db-9590-000c2911d1b8", kVmware},
+    KnownType{"9d275380-40ad-11db-bf97-000c2911d1b8", kVmware},
+};
+constexpr std::string_view kSolarisFamily = "-1dd2-11b2-99a6-080020736631";
+
+const char* other_owner(std::string_view guid) {
+  if (guid.ends_with(kSolarisFamily)) return kSolaris;
+  const auto* const found = std::find_if(kOthers.begin(), kOthers.end(),
+                                         [&](const KnownType& it) { return it.guid == guid; });
+  return found == kOthers.end() ? "" : found->why;
+}
+
+const char* other_owner(uint8_t type) {
+  switch (type) {
+    case 0xA5:
+    case 0xA6:
+    case 0xA9:
+      return kBsd;
+    case 0xBF:
+      return kSolaris;
+    case 0xFB:
+      return kVmware;
+    case 0xFD:
+      return kRaid;
+    default:
+      return "";
+  }
+}
+
 const char* why_left_alone(std::string_view guid) {
   const auto* const found = std::find_if(kLeftAlone.begin(), kLeftAlone.end(),
                                          [&](const KnownType& it) { return it.guid == guid; });
@@ -67,8 +108,12 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
     const uint64_t last = entry.le64(40);
     if (first > last || last >= disk.size() / sector)
       return doubt(fmt::format("entry {} of its GPT lies outside of the disk", i + 1));
+    // The first and the last sector that the header gives to partitions.
+    if (first < header.le64(40) || last > header.le64(48))
+      return doubt(fmt::format("entry {} of its GPT lies outside of the usable sectors", i + 1));
+    const std::string type = guid_text(entry.part(0, 16));
     partitions.push_back({static_cast<unsigned>(i + 1), first * sector, (last - first + 1) * sector,
-                          why_left_alone(guid_text(entry.part(0, 16)))});
+                          why_left_alone(type), other_owner(type)});
   }
   return partitions;
 }
@@ -96,16 +141,20 @@ Result<void> add(const ByteView& disk, unsigned number, uint64_t base, const Mbr
   if (base + entry.first + entry.count > disk.size() / kMbrSector)
     return doubt(fmt::format("partition {} ends past the end of the disk", number));
   out.push_back({number, (base + entry.first) * kMbrSector, entry.count * kMbrSector,
-                 entry.type == kLdm ? "Windows's dynamic disks use it" : ""});
+                 entry.type == kLdm ? "Windows's dynamic disks use it" : "",
+                 other_owner(entry.type)});
   return {};
 }
 
 // Each logical partition has a sector of its own, with where it is and where the next such one is.
-Result<void> read_logical(const ByteView& disk, uint64_t extended, std::vector<Partition>& out) {
+// Adds those sectors to `chain`.
+Result<void> read_logical(const ByteView& disk, uint64_t extended, std::vector<Partition>& out,
+                          std::vector<uint64_t>& chain) {
   std::set<uint64_t> seen;
   for (uint64_t at = extended;;) {
     if (!seen.insert(at).second || seen.size() > kMostLogical || at >= disk.size() / kMbrSector)
       return doubt("the chain of its logical partitions is damaged");
+    chain.push_back(at * kMbrSector);
     ASSIGN_OR_RETURN(const Block block, disk.block(at * kMbrSector, kMbrSector));
     const Fields sector = block.fields();
     if (sector.be16(510) != 0x55AA) return doubt("the chain of its logical partitions is damaged");
@@ -118,16 +167,28 @@ Result<void> read_logical(const ByteView& disk, uint64_t extended, std::vector<P
   }
 }
 
+Result<void> check_chain(const std::vector<uint64_t>& chain,
+                         const std::vector<Partition>& partitions) {
+  for (const Partition& partition : partitions)
+    for (const uint64_t at : chain)
+      if (at >= partition.begin && at - partition.begin < partition.length)
+        return doubt(fmt::format("its table of logical partitions lies within partition {}",
+                                 partition.number));
+  return {};
+}
+
 Result<std::vector<Partition>> read_mbr(const ByteView& disk, const Fields& sector) {
   std::vector<Partition> partitions;
+  std::vector<uint64_t> chain;
   for (unsigned i = 0; i < 4; ++i) {
     const MbrEntry entry(sector, i);
     if (!entry.is_used()) continue;
     if (entry.is_extended())
-      RETURN_IF_ERROR(read_logical(disk, entry.first, partitions));
+      RETURN_IF_ERROR(read_logical(disk, entry.first, partitions, chain));
     else
       RETURN_IF_ERROR(add(disk, i + 1, 0, entry, partitions));
   }
+  RETURN_IF_ERROR(check_chain(chain, partitions));
   std::sort(partitions.begin(), partitions.end(),
             [](const Partition& a, const Partition& b) { return a.number < b.number; });
   return partitions;
@@ -155,22 +216,53 @@ bool looks_like_mbr(const Fields& sector) {
   return is_used;
 }
 
+// As Linux has it (block/partitions/efi.c): a GPT counts only if the MBR says so.  An MBR with
+// other entries, too, must tell of the same partitions.
+Result<void> check_protective(const Fields& start, const PartitionTable& table) {
+  bool is_protective = false;
+  for (size_t i = 0; i < 4; ++i) {
+    const MbrEntry entry(start, i);
+    is_protective = is_protective || (entry.type == kProtective && entry.first == 1);
+    if (!entry.is_used() || entry.type == kProtective) continue;
+    if (std::none_of(table.partitions.begin(), table.partitions.end(), [&](const Partition& it) {
+          return it.begin == entry.first * table.sector && it.length == entry.count * table.sector;
+        }))
+      return doubt("its MBR has a partition that its GPT has not");
+  }
+  if (start.be16(510) != 0x55AA || !is_protective)
+    return doubt("it has a GPT, but no MBR that says so: one of them is a remnant");
+  return {};
+}
+
+Result<PartitionTable> read_gpt_of(const ByteView& disk, const Fields& start, uint32_t sector) {
+  PartitionTable table;
+  table.kind = PartitionTable::Kind::kGpt;
+  table.sector = sector;
+  ASSIGN_OR_RETURN(table.partitions, read_gpt(disk, sector));
+  RETURN_IF_ERROR(check_protective(start, table));
+  RETURN_IF_ERROR(check_overlaps(table.partitions));
+  return table;
+}
+
+bool has_gpt(const Fields& start, uint32_t sector) {
+  return start.has(sector, "EFI PART");
+}
+
 }  // namespace
+
+bool has_partition_table(const Fields& start) {
+  return looks_like_mbr(start) || has_gpt(start, 512) || has_gpt(start, 4096);
+}
 
 Result<PartitionTable> read_partition_table(const ByteView& disk) {
   PartitionTable table;
   if (disk.size() < 2 * kMbrSector) return table;
-  const uint64_t length = std::min<uint64_t>(disk.size(), 4096 + 512);
-  ASSIGN_OR_RETURN(const Block block, disk.block(0, length));
+  ASSIGN_OR_RETURN(const Block block, disk.block(0, std::min(disk.size(), kTableHead)));
   const Fields start = block.fields();
-  for (const uint32_t sector : {512u, 4096u}) {
-    if (!start.has(sector, "EFI PART")) continue;
-    table.kind = PartitionTable::Kind::kGpt;
-    table.sector = sector;
-    ASSIGN_OR_RETURN(table.partitions, read_gpt(disk, sector));
-    RETURN_IF_ERROR(check_overlaps(table.partitions));
-    return table;
-  }
+  if (has_gpt(start, 512) && has_gpt(start, 4096))
+    return doubt("it has two GPTs, one for each size of a sector");
+  for (const uint32_t sector : {512u, 4096u})
+    if (has_gpt(start, sector)) return read_gpt_of(disk, start, sector);
   if (!looks_like_mbr(start)) return table;
   for (size_t i = 0; i < 4; ++i)
     if (MbrEntry(start, i).type == kProtective)

@@ -15,6 +15,7 @@ struct Partition {
   uint64_t begin;          // bytes
   uint64_t length;         // bytes
   std::string left_alone;  // why nothing may be done with it, by its type; empty: something may
+  std::string other = {};  // who has it by its type, so that no format of ours is believed in it
 };
 
 struct PartitionTable {
@@ -23,7 +24,12 @@ struct PartitionTable {
   std::vector<Partition> partitions;  // by their number
 };
 
-// An error when there is a table that is damaged, or that contradicts itself.
+// Whether `start`, the first kTableHead bytes of a device, has a table of any kind.
+bool has_partition_table(const Fields& start);
+inline constexpr uint64_t kTableHead = 4096 + 512;
+
+// An error when there is a table that is damaged, that contradicts itself, or that may be a
+// remnant.
 qcow2::Result<PartitionTable> read_partition_table(const ByteView& disk);
 
 }  // namespace guest

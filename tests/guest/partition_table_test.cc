@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
+#include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
 #include "tests/support/process.h"
@@ -141,7 +144,7 @@ TEST_CASE("what a filesystem left in front of a newer table is not believed", "[
   const std::string path = folder / "disk";
   support::write_file(path, std::string());
   support::resize_file(path, 64 * kMiB);
-  support::run_ok({"mke2fs", "-q", "-F", "-t", "ext4", path});
+  support::run_ok({"mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", path});
   CHECK(guest_test::inspect_files({path}).free_on(0).total() > 0);
   support::RunOptions how;
   how.input = "label: dos\nstart=2048, size=8192, type=82\n";
@@ -151,4 +154,101 @@ TEST_CASE("what a filesystem left in front of a newer table is not believed", "[
   REQUIRE(inspection.volumes.size() == 1);
   CHECK(inspection.volumes.front().device == "/dev/sda1");
   CHECK(inspection.free_on(0).empty());
+}
+
+namespace {
+
+std::string doubt_of(const std::string& path) {
+  const auto inspection = guest_test::inspect_files({path});
+  CHECK(inspection.volumes.empty());
+  CHECK(inspection.free_on(0).empty());
+  return inspection.doubts.empty() ? "" : inspection.doubts.front();
+}
+
+// An MBR's entry without its places in cylinders.
+std::string mbr_entry(uint8_t type, uint32_t first, uint32_t count) {
+  std::string entry(16, '\0');
+  entry[4] = static_cast<char>(type);
+  std::memcpy(entry.data() + 8, &first, 4);
+  std::memcpy(entry.data() + 12, &count, 4);
+  return entry;
+}
+
+void put_gpt_checksums(const std::string& path) {
+  const auto entries = support::RawFile(path).read(1024, 128 * 128);
+  const uint32_t of_entries = guest::crc32(entries);
+  put(path, 512 + 88, std::string(reinterpret_cast<const char*>(&of_entries), 4));
+  put(path, 512 + 16, std::string(4, '\0'));
+  const uint32_t of_header = guest::crc32(support::RawFile(path).read(512, 92));
+  put(path, 512 + 16, std::string(reinterpret_cast<const char*>(&of_header), 4));
+}
+
+}  // namespace
+
+TEST_CASE("a GPT counts only if the MBR says that there is one", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder, kGpt);
+  SECTION("a newer MBR") {
+    put(path, 446, mbr_entry(0x83, 32768, 8192));
+    CHECK_THAT(doubt_of(path), Catch::Contains("MBR"));
+  }
+  SECTION("an MBR that was cleared") {
+    put(path, 0, std::string(512, '\0'));
+    CHECK_THAT(doubt_of(path), Catch::Contains("no MBR that says so"));
+  }
+}
+
+TEST_CASE("a hybrid MBR must tell of the same partitions as the GPT", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder, kGpt);
+  put(path, 446 + 16, mbr_entry(7, 32768, 32768));
+  CHECK(guest_test::inspect_files({path}).volumes.size() == 3);
+  put(path, 446 + 16, mbr_entry(7, 65536, 32768));
+  CHECK_THAT(doubt_of(path), Catch::Contains("that its GPT has not"));
+}
+
+TEST_CASE("a GPT for each size of a sector is a doubt", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder, kGpt);
+  put(path, 4096, "EFI PART");
+  CHECK_THAT(doubt_of(path), Catch::Contains("two GPTs"));
+}
+
+TEST_CASE("a GPT's partition outside of the usable sectors is a doubt", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder, kGpt);
+  put_gpt_checksums(path);
+  CHECK(guest_test::inspect_files({path}).doubts.empty());
+  SECTION("before the first") {
+    put(path, 512 + 40, std::string("\x01\x08\0\0\0\0\0\0", 8));
+  }
+  SECTION("after the last") {
+    put(path, 512 + 48, std::string("\xfe\xff\0\0\0\0\0\0", 8));
+  }
+  put_gpt_checksums(path);
+  CHECK_THAT(doubt_of(path), Catch::Contains("outside of the usable sectors"));
+}
+
+TEST_CASE("a table of logical partitions within a partition is a doubt", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder,
+                                       "label: dos\n"
+                                       "start=2048, size=8192, type=83\n"
+                                       "start=20480, size=100000, type=5\n"
+                                       "start=24576, size=8192, type=83\n");
+  CHECK(guest_test::inspect_files({path}).doubts.empty());
+  put(path, 446, mbr_entry(0x83, 20000, 2000));
+  CHECK_THAT(doubt_of(path), Catch::Contains("lies within partition 1"));
+}
+
+TEST_CASE("an MBR that may count in sectors of 4096 bytes is a doubt", "[partitions]") {
+  const TempDirectory folder;
+  const std::string path = partitioned(folder, "label: dos\nstart=256, size=8192, type=83\n");
+  CHECK(guest_test::inspect_files({path}).doubts.empty());
+  const std::string inner = folder / "inner";
+  support::write_file(inner, std::string());
+  support::resize_file(inner, 32 * kMiB);
+  support::run_ok({"mke2fs", "-q", "-F", "-t", "ext4", inner});
+  support::patch_file(path, 256 * 4096, support::RawFile(inner).read(0, 8192));
+  CHECK_THAT(doubt_of(path), Catch::Contains("sectors of 512 bytes or of 4096"));
 }
