@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "guest/filesystem/swap.h"
 #include "guest/known_formats.h"
 #include "guest/layout/partition_table.h"
 #include "guest/layout/physical_volume.h"
@@ -35,6 +36,67 @@ void set(Volume& volume, Verdict verdict, std::string why) {
   volume.why = std::move(why);
 }
 
+struct Whereabouts {
+  bool is_whole_disk = false;
+  std::string other_owner;  // by its partition's type
+};
+
+// Of whom nothing can be done with what they have.
+bool is_left_alone(Volume& volume, const std::vector<Recognized>& all) {
+  for (const Recognized& it : all) {
+    if (it.left_alone.empty()) continue;
+    volume.type = it.type;
+    set(volume, Verdict::kLeftAlone, it.left_alone);
+    return true;
+  }
+  return false;
+}
+
+// Of a disk with a table: sets a verdict other than kFree, or returns an error, if something that
+// has the whole disk may be newer than the table.  Filesystems are not: making one clears the
+// table, but making a table leaves the filesystem's superblock.  mkswap(8) keeps the first sectors.
+Result<void> check_owner(Volume& volume, const View& disk) {
+  volume.verdict = Verdict::kFree;
+  ASSIGN_OR_RETURN(const auto all, recognize(*disk));
+  if (is_left_alone(volume, all)) return {};
+  for (const Recognized& it : all) {
+    volume.type = it.type;
+    if (it.has_session) {
+      set(volume, Verdict::kSuspended, kHasSession);
+      return {};
+    }
+    if (it.format == nullptr || it.format == &kSwap)
+      return doubt(fmt::format("it has a partition table, and looks like {}", it.type));
+  }
+  return {};
+}
+
+// A partition or a logical volume may be the disk of another guest, whose table is newer than what
+// else is there: who makes one writes the first sector alone.
+Result<void> check_inside(const ByteView& view, const Whereabouts& where) {
+  if (!where.other_owner.empty()) return doubt(where.other_owner);
+  if (where.is_whole_disk) return {};
+  ASSIGN_OR_RETURN(const Block start, view.block(0, std::min(view.size(), kTableHead)));
+  if (has_partition_table(start.fields())) return doubt("it has a partition table of its own");
+  return {};
+}
+
+// An MBR counts in sectors, whose size no image tells.  Something that is known, where a disk with
+// sectors of 4096 bytes would have it, is a reason not to believe in 512.
+Result<void> check_unit(const View& disk, const PartitionTable& table) {
+  constexpr uint64_t kTimes = 4096 / 512;
+  if (table.kind != PartitionTable::Kind::kMbr) return {};
+  for (const Partition& it : table.partitions) {
+    if (it.begin + it.length > disk->size() / kTimes) continue;
+    ASSIGN_OR_RETURN(const auto all,
+                     recognize(*window(disk, it.begin * kTimes, it.length * kTimes)));
+    if (!all.empty())
+      return doubt(
+          fmt::format("partition {} may be counted in sectors of 512 bytes or of 4096", it.number));
+  }
+  return {};
+}
+
 struct Member {
   PhysicalVolume volume;
   View view;
@@ -53,9 +115,14 @@ class Inspector {
 
  private:
   void inspect_disk(size_t number);
+  void inspect_partition(const std::string& disk_name, const View& disk,
+                         const Partition& partition);
+  // Whether something other than the table has the whole disk; appends what that is.
+  bool is_owned(const std::string& name, const View& disk);
   // Appends the volume that `view` holds, if it holds anything.
-  void inspect_volume(std::string device, const View& view);
-  Result<void> read_volume(Volume& volume, const View& view);
+  void inspect_volume(std::string device, const View& view, const Whereabouts& where = {});
+  Volume volume_of(std::string device, const View& view) const;
+  Result<void> read_volume(Volume& volume, const View& view, const Whereabouts& where);
   void find_files(Volume& volume, const ByteView& view, const Format& format, const Ranges& free);
   Result<void> read_member(Volume& volume, const View& view);
   void inspect_group(const std::vector<Member>& members);
@@ -78,50 +145,68 @@ void Inspector::inspect_disk(size_t number) {
   const std::string name = disk_name(number);
   const auto table = read_partition_table(*disk);
   if (!table) {
-    result_.doubts.push_back(name + ": " + table.error().message());
+    // A saved session, or another owner, counts whatever the table is worth.
+    if (!is_owned(name, disk)) result_.doubts.push_back(name + ": " + table.error().message());
     return;
   }
-  // A table with entries says more than what an earlier filesystem has left in front of it.
-  if (table->kind == PartitionTable::Kind::kNone) return inspect_volume(name, disk);
-  for (const Partition& partition : table->partitions) {
-    const std::string device = name + std::to_string(partition.number);
-    if (partition.left_alone.empty()) {
-      inspect_volume(device, window(disk, partition.begin, partition.length));
-      continue;
-    }
-    Volume volume;
-    volume.device = device;
-    volume.size = partition.length;
-    set(volume, Verdict::kLeftAlone, partition.left_alone);
-    result_.volumes.push_back(std::move(volume));
+  if (table->kind == PartitionTable::Kind::kNone)
+    return inspect_volume(name, disk, {.is_whole_disk = true, .other_owner = {}});
+  if (is_owned(name, disk)) return;
+  if (auto unit = check_unit(disk, *table); !unit) {
+    result_.doubts.push_back(name + ": " + unit.error().message());
+    return;
   }
+  for (const Partition& partition : table->partitions) inspect_partition(name, disk, partition);
 }
 
-void Inspector::inspect_volume(std::string device, const View& view) {
+void Inspector::inspect_partition(const std::string& disk_name, const View& disk,
+                                  const Partition& partition) {
+  const std::string device = disk_name + std::to_string(partition.number);
+  if (partition.left_alone.empty())
+    return inspect_volume(device, window(disk, partition.begin, partition.length),
+                          {.is_whole_disk = false, .other_owner = partition.other});
+  Volume volume;
+  volume.device = device;
+  volume.size = partition.length;
+  set(volume, Verdict::kLeftAlone, partition.left_alone);
+  result_.volumes.push_back(std::move(volume));
+}
+
+bool Inspector::is_owned(const std::string& name, const View& disk) {
+  Volume volume = volume_of(name, disk);
+  if (auto owner = check_owner(volume, disk); !owner)
+    set(volume, Verdict::kDoubt, owner.error().message());
+  if (volume.verdict == Verdict::kFree) return false;
+  result_.volumes.push_back(std::move(volume));
+  return true;
+}
+
+Volume Inspector::volume_of(std::string device, const View& view) const {
   Volume volume;
   volume.device = std::move(device);
   volume.size = view->size();
   volume.on_disks.resize(disks_.size());
   volume.place = on_disks(*view, one_range(0, view->size()));
-  if (auto read = read_volume(volume, view); !read)
+  return volume;
+}
+
+void Inspector::inspect_volume(std::string device, const View& view, const Whereabouts& where) {
+  Volume volume = volume_of(std::move(device), view);
+  if (auto read = read_volume(volume, view, where); !read)
     set(volume, Verdict::kDoubt, read.error().message());
   if (volume.type == kLvmMember && volume.verdict == Verdict::kFree) return;
   result_.volumes.push_back(std::move(volume));
 }
 
-Result<void> Inspector::read_volume(Volume& volume, const View& view) {
+Result<void> Inspector::read_volume(Volume& volume, const View& view, const Whereabouts& where) {
   ASSIGN_OR_RETURN(const auto all, recognize(*view));
   if (all.empty()) return doubt("what it holds is not known");
   volume.type = all.front().type;
-  for (const Recognized& it : all) {
-    if (!it.left_alone.empty()) {
-      volume.type = it.type;
-      set(volume, Verdict::kLeftAlone, it.left_alone);
-      return {};
-    }
-  }
+  if (is_left_alone(volume, all)) return {};
   if (all.size() > 1)
     return doubt(fmt::format("it looks like {} and like {}", all[0].type, all[1].type));
+  if (!all.front().has_session)
+    if (auto inside = check_inside(*view, where); !inside) return inside;
   if (all.front().type == kLvmMember) return read_member(volume, view);
   if (!all.front().format) return doubt("its metadata are not read here");
   ASSIGN_OR_RETURN(const Reading reading, all.front().format->read(*view));

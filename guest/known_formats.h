@@ -13,9 +13,11 @@ struct Recognized {
   std::string type;                // as libblkid calls it
   const Format* format = nullptr;  // its reader; nullptr: there is none, or LVM has it
   std::string left_alone;          // why nothing can be done with it; empty: the appliance may know
+  bool has_session = false;        // a session is saved in it; nothing else is told then
 };
 
-// All that the start of a volume looks like; a volume with more than one is ambiguous.
+// All that a whole disk, a partition or a logical volume looks like; one with more than one is
+// ambiguous.  Swap space alone if a session is saved in it.
 qcow2::Result<std::vector<Recognized>> recognize(const ByteView& view);
 
 // The type of a physical volume of LVM2.

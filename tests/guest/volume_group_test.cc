@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
 #include "tests/support/process.h"
@@ -100,6 +101,33 @@ class Group {
   std::vector<std::string> loops_;
 };
 
+// Changes the text that a physical volume has of its group.
+template <typename Change>
+void change_text(const std::string& path, const Change& change) {
+  constexpr uint64_t kArea = 4096;
+  auto header = support::RawFile(path).read(kArea, 512);
+  uint64_t place[2];
+  std::memcpy(place, header.data() + 40, sizeof place);
+  const auto bytes = support::RawFile(path).read(kArea + place[0], place[1]);
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  change(text);
+  place[1] = text.size();
+  const auto changed = std::as_bytes(std::span(text));
+  const uint32_t of_text = guest::crc32_lvm(changed);
+  std::memcpy(header.data() + 40, place, sizeof place);
+  std::memcpy(header.data() + 56, &of_text, 4);
+  const uint32_t of_header = guest::crc32_lvm(std::span<const std::byte>(header).subspan(4));
+  std::memcpy(header.data(), &of_header, 4);
+  support::patch_file(path, kArea + place[0], changed);
+  support::patch_file(path, kArea, header);
+}
+
+void replace(std::string& text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  text.replace(at, from.size(), to);
+}
+
 const guest::Volume& named(const guest::Inspection& inspection, const std::string& device) {
   for (const guest::Volume& volume : inspection.volumes)
     if (volume.device == device) return volume;
@@ -171,4 +199,63 @@ TEST_CASE("of a volume group whose other disk is missing only what is free here 
   support::patch_file(group.paths()[0], 4096 + 512 + 20, std::as_bytes(std::span("x", 1)));
   const auto damaged = guest_test::inspect_files({group.paths()[0]});
   CHECK(damaged.free_on(0).total() <= 29 * kExtent);
+}
+
+TEST_CASE("a logical volume that is the disk of another guest is doubted", "[lvm]") {
+  if (::geteuid() != 0) {
+    WARN("not tried: only root has loop devices");
+    return;
+  }
+  const Group group;
+  const TempDirectory folder;
+  const std::string file = folder / "disk";
+  support::write_file(file, std::string());
+  support::resize_file(file, 80 * kMiB);
+  support::run_ok({"mkswap", "-q", file});
+  group.put(Group::linear(), file);
+  CHECK(named(guest_test::inspect_files(group.paths()), "/dev/group/linear").free > 0);
+  support::RunOptions how;
+  how.input = "label: dos\nstart=2048, size=8192, type=83\n";
+  support::run_ok({"sfdisk", "-q", "--wipe=never", file}, how);
+  group.put(Group::linear(), file);
+  const auto inspection = guest_test::inspect_files(group.paths());
+  const auto& volume = named(inspection, "/dev/group/linear");
+  CHECK(volume.verdict == Reading::Verdict::kDoubt);
+  CHECK_THAT(volume.why, Catch::Contains("partition table of its own"));
+  CHECK(volume.free == 0);
+}
+
+TEST_CASE("of two branches of a volume group with one number nothing is free", "[lvm]") {
+  if (::geteuid() != 0) {
+    WARN("not tried: only root has loop devices");
+    return;
+  }
+  const Group group;
+  CHECK(named(guest_test::inspect_files(group.paths()), "group").free == 58 * kExtent);
+  change_text(group.paths()[1], [](std::string& text) { replace(text, "striped {", "another {"); });
+  // By itself it is as good as before.
+  CHECK(named(guest_test::inspect_files({group.paths()[1]}), "group").free == 29 * kExtent);
+  const auto inspection = guest_test::inspect_files(group.paths());
+  CHECK_THAT(named(inspection, "group").why, Catch::Contains("not of one age"));
+  CHECK(inspection.free_on(0).empty());
+  CHECK(inspection.free_on(1).empty());
+}
+
+TEST_CASE("a physical volume that its group has missed is not believed", "[lvm]") {
+  if (::geteuid() != 0) {
+    WARN("not tried: only root has loop devices");
+    return;
+  }
+  const Group group;
+  for (const std::string& path : group.paths())
+    change_text(path, [](std::string& text) {
+      text.resize(text.rfind("\n}\n") + 3, '\0');
+      const size_t at = text.find("flags", text.find("pv0 {"));
+      text.replace(at, text.find('\n', at) - at, "flags = [\"MISSING\"]");
+      text.push_back('\0');
+    });
+  const auto inspection = guest_test::inspect_files(group.paths());
+  CHECK_THAT(named(inspection, "group").why, Catch::Contains("missing"));
+  CHECK(inspection.free_on(0).empty());
+  CHECK(inspection.free_on(1).empty());
 }
