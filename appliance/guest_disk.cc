@@ -1,5 +1,6 @@
 #include "appliance/guest_disk.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include "base/retry.h"
@@ -79,6 +80,21 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   RETURN_IF_ERROR(check_unused(name.name));
   if (!disk.data_file.empty()) RETURN_IF_ERROR(check_unused(disk.data_file));
   return disk;
+}
+
+void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
+  if (disk.snapshots > 0)
+    observer.warning(fmt::format(
+        "{}: {} hold on to what they share with the disk: of that nothing is given back until they "
+        "are deleted",
+        disk.name,
+        disk.snapshots == 1 ? "an internal snapshot may"
+                            : fmt::format("{} internal snapshots may", disk.snapshots)));
+  if (!disk.backing.empty())
+    observer.warning(fmt::format(
+        "{}: what lies in its backing file {} is hidden, not given back: only what is in the "
+        "overlay itself is",
+        disk.name, disk.backing));
 }
 
 }  // namespace appliance

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "appliance/observer.h"
 #include "base/cancel.h"
 #include "base/result.h"
 #include "nbd/tuning.h"
@@ -50,5 +51,9 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk);
 // An error when it cannot be opened (for writing, if `writing`), or somebody else uses it.  What a
 // server has to say comes later.
 qcow2::Result<GuestDisk> look_at(const DiskName& name, bool writing);
+
+// Tells of internal snapshots and of a backing file, which keep what is trimmed from being given
+// back.
+void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer);
 
 }  // namespace appliance

@@ -19,21 +19,6 @@ using qcow2::Result;
 
 namespace {
 
-void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
-  if (disk.snapshots > 0)
-    observer.warning(fmt::format(
-        "{}: {} hold on to what they share with the disk: of that nothing is given back until they "
-        "are deleted",
-        disk.name,
-        disk.snapshots == 1 ? "an internal snapshot may"
-                            : fmt::format("{} internal snapshots may", disk.snapshots)));
-  if (!disk.backing.empty())
-    observer.warning(fmt::format(
-        "{}: what lies in its backing file {} is hidden, not given back: only what is in the "
-        "overlay itself is",
-        disk.name, disk.backing));
-}
-
 // From the servers to the report.
 class Trimming {
  public:

@@ -19,6 +19,8 @@ struct TrimOptions {
     bool hiberfile = false;  // of Windows, and with it the session that is saved there
     bool shadows = false;    // of Windows: shadow copies, its restore points, which are lost
     bool swap = false;       // of Linux: what swap files hold, and a session saved in swap
+
+    bool any() const { return pagefile || swapfile || hiberfile || shadows || swap; }
   };
 
   std::vector<DiskName> disks;  // of one guest, at least one

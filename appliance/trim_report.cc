@@ -13,14 +13,20 @@ std::string TrimReport::why_nothing() const {
     return {};
   for (const TrimmedDisk& it : disks)
     if (it.table.kind == PartitionTable::Kind::kDamagedGpt) return it.table.problem;
-  if (std::any_of(spaces.begin(), spaces.end(),
-                  [](const TrimmedSpace& it) { return it.outcome == Outcome::kFailed; }))
-    return "trimming what was found has failed";
+  const auto failed = std::find_if(spaces.begin(), spaces.end(), [](const TrimmedSpace& it) {
+    return it.outcome == Outcome::kFailed;
+  });
+  if (failed != spaces.end())
+    return from_metadata ? failed->device + ": " + failed->why
+                         : "trimming what was found has failed";
   // What is advised is more to the point than that there is more which is not known.
   for (const TrimmedSpace& it : spaces)
     if (it.advice) return it.device + ": " + it.why;
   for (const TrimmedSpace& it : spaces)
     if (it.why.starts_with("encrypted")) return it.device + ": " + it.why;
+  if (from_metadata)
+    return "no filesystem was found whose metadata tell what is free: without --metadata an "
+           "appliance finds more";
   return "no filesystem that the appliance knows was found: see --sector-size, if the disk has "
          "sectors of another size";
 }

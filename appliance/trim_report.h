@@ -70,8 +70,9 @@ struct TrimReport {
   std::vector<DroppedFile> dropped;
   std::vector<TrimmedDisk> disks;
   bool dry_run = false;
-  bool emulated = false;  // the appliance's processor
-  bool blank = false;     // no disk has any data: there was nothing to look for
+  bool emulated = false;       // the appliance's processor
+  bool from_metadata = false;  // without an appliance
+  bool blank = false;          // no disk has any data: there was nothing to look for
   std::vector<Step> steps;
   std::chrono::duration<double> elapsed{};
 

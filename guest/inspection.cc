@@ -200,7 +200,7 @@ void Inspector::inspect_volume(std::string device, const View& view, const Where
 
 Result<void> Inspector::read_volume(Volume& volume, const View& view, const Whereabouts& where) {
   ASSIGN_OR_RETURN(const auto all, recognize(*view));
-  if (all.empty()) return doubt("what it holds is not known");
+  if (all.empty()) return doubt(kUnknownContent);
   volume.type = all.front().type;
   if (is_left_alone(volume, all)) return {};
   if (all.size() > 1)

@@ -16,6 +16,9 @@
 
 namespace guest {
 
+// Why a volume in which nothing is recognized is doubted.
+inline constexpr const char* kUnknownContent = "what it holds is not known";
+
 struct VolumeFile {
   std::string path;
   uint64_t size = 0;  // bytes

@@ -358,6 +358,42 @@ Scenario punching() {
       {"error"}};
 }
 
+// A filesystem of a guest, with files of which some were removed.
+void make_guest(const std::string& folder) {
+  const std::string raw = folder + "/old.raw";
+  support::write_file(raw, std::string(2 << 20, 'x'));
+  fs::create_directory(folder + "/files");
+  support::write_file(folder + "/files/kept", std::string(300 << 10, 'k'));
+  run_ok({"mke2fs", "-q", "-F", "-t", "ext2", "-E", "nodiscard", "-d", folder + "/files", raw});
+  fs::remove_all(folder + "/files");
+  run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-S", "0", "-o", "cluster_size=4k",
+          raw, folder + "/disk.qcow2"});
+}
+
+Scenario trimming() {
+  return {"trim --metadata",
+          tool({"trim", "--metadata", "-q", "disk.qcow2"}),
+          "disk.qcow2",
+          make_guest,
+          // Clusters may be lost, and the file longer than it must be.
+          [](const std::string& folder) {
+            return run_in(folder, tool({"trim", "--metadata", "--dry-run", "--json", "disk.qcow2"}))
+                       .out.find("\"freed\": 0,") != std::string::npos;
+          },
+          [](const std::string& folder) -> std::string {
+            const std::string now = folder + "/../now.raw";
+            run_ok({"qemu-img", "convert", "-O", "raw", folder + "/disk.qcow2", now});
+            const auto check = run({"e2fsck", "-f", "-n", now});
+            if (!check.ok()) return check.describe();
+            if (run_ok({"debugfs", "-R", "cat /kept", now}).out != std::string(300 << 10, 'k'))
+              return "the guest's file has changed";
+            return complaint_of(folder, "disk.qcow2");
+          },
+          {},
+          {},
+          {"the guest's files are as they were"}};
+}
+
 }  // namespace
 
 std::vector<Scenario> scenarios() {
@@ -377,6 +413,7 @@ std::vector<Scenario> scenarios() {
       flattening(),
       flattening_in_place(),
       checking(),
+      trimming(),
       tuning(),
       benching(),
   };

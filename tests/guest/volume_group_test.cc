@@ -8,98 +8,20 @@
 #include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
+#include "tests/guest/volume_group.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 using guest::Reading;
+using guest_test::VolumeGroup;
 using support::TempDirectory;
 
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
-constexpr uint64_t kExtent = 4 * kMiB;
-constexpr uint64_t kStart = kMiB;  // of extent 0
-constexpr uint64_t kStripe = 64 << 10;
-
-// Two physical volumes of 49 extents: "linear" is extents 0 to 9 of the first, then 10 to 19 of the
-// second; "striped" is extents 10 to 19 of the first and 0 to 9 of the second, in turn.
-class Group {
- public:
-  Group() {
-    for (const char* const name : {"one", "two"}) {
-      paths_.push_back(folder_ / name);
-      support::write_file(paths_.back(), std::string());
-      support::resize_file(paths_.back(), 200 * kMiB);
-      const auto loop = support::run_ok({"losetup", "-f", "--show", paths_.back()});
-      loops_.push_back(loop.out.substr(0, loop.out.find('\n')));
-    }
-    lvm({"pvcreate", "-q", loops_[0], loops_[1]});
-    lvm({"vgcreate", "-q", "group", loops_[0], loops_[1]});
-    create({"-n", "linear", "-L", "40M", "group", loops_[0]});
-    create({"-n", "striped", "-i", "2", "-I", "64k", "-L", "80M", "group"});
-    lvm({"lvextend", "-L", "+40M", "group/linear", loops_[1]});
-    for (const std::string& loop : loops_) support::run_ok({"losetup", "-d", loop});
-  }
-
-  const std::vector<std::string>& paths() const { return paths_; }
-
-  struct Piece {
-    size_t disk;
-    uint64_t at;
-    uint64_t length;
-  };
-  static std::vector<Piece> linear() {
-    return {{0, kStart, 10 * kExtent}, {1, kStart + 10 * kExtent, 10 * kExtent}};
-  }
-  static std::vector<Piece> striped() {
-    std::vector<Piece> pieces;
-    for (uint64_t i = 0; i < 20 * kExtent / kStripe; ++i)
-      pieces.push_back(
-          {i % 2, kStart + (i % 2 == 0 ? 10 * kExtent : 0) + i / 2 * kStripe, kStripe});
-    return pieces;
-  }
-
-  // Puts a file into a volume, or takes it out.
-  void put(const std::vector<Piece>& pieces, const std::string& from) const {
-    const support::RawFile file(from);
-    uint64_t done = 0;
-    for (const Piece& piece : pieces) {
-      support::patch_file(paths_[piece.disk], piece.at, file.read(done, piece.length));
-      done += piece.length;
-    }
-  }
-  void take(const std::vector<Piece>& pieces, const std::string& to) const {
-    support::write_file(to, std::string());
-    uint64_t done = 0;
-    support::resize_file(to, 80 * kMiB);
-    for (const Piece& piece : pieces) {
-      support::patch_file(to, done,
-                          support::RawFile(paths_[piece.disk]).read(piece.at, piece.length));
-      done += piece.length;
-    }
-  }
-
- private:
-  void lvm(std::vector<std::string> command) const {
-    const std::string config = fmt::format(
-        "devices {{ filter=[\"a|^{}$|\",\"a|^{}$|\",\"r|.*|\"] use_devicesfile=0 }} "
-        "global {{ use_lvmpolld=0 }} activation {{ monitoring=0 udev_sync=0 udev_rules=0 }} "
-        "backup {{ backup=0 archive=0 }}",
-        loops_[0], loops_[1]);
-    command.insert(command.begin() + 1, {"--config", config, "--driverloaded", "n"});
-    support::run_ok(command);
-  }
-  void create(const std::vector<std::string>& arguments) const {
-    std::vector<std::string> command{"lvcreate", "-an", "-Zn", "-Wn"};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    lvm(command);
-  }
-
-  const TempDirectory folder_;
-  std::vector<std::string> paths_;
-  std::vector<std::string> loops_;
-};
+constexpr uint64_t kExtent = VolumeGroup::kExtent;
+constexpr uint64_t kStripe = VolumeGroup::kStripe;
 
 // Changes the text that a physical volume has of its group.
 template <typename Change>
@@ -142,14 +64,14 @@ TEST_CASE("logical volumes are read where they lie, and what no volume has is fr
     WARN("not tried: only root has loop devices");
     return;
   }
-  const Group group;
+  const VolumeGroup group;
   const TempDirectory folder;
   const std::string file = folder / "filesystem";
   support::write_file(file, std::string());
   support::resize_file(file, 80 * kMiB);
   support::run_ok({"mke2fs", "-q", "-F", "-t", "ext4", "-d", "/usr/share/common-licenses", file});
-  group.put(Group::linear(), file);
-  group.put(Group::striped(), file);
+  group.put(VolumeGroup::linear(), file);
+  group.put(VolumeGroup::striped(), file);
   const uint64_t free = guest_test::inspect_files({file}).free_on(0).total();
 
   const auto inspection = guest_test::inspect_files(group.paths());
@@ -173,8 +95,8 @@ TEST_CASE("logical volumes are read where they lie, and what no volume has is fr
             group.paths()[disk], at,
             std::span(garbage).first(std::min<uint64_t>(garbage.size(), range.end - at)));
   const std::string taken = folder / "taken";
-  for (const auto& pieces : {Group::linear(), Group::striped()}) {
-    group.take(pieces, taken);
+  for (const auto& pieces : {VolumeGroup::linear(), VolumeGroup::striped()}) {
+    VolumeGroup::take(group.paths(), pieces, taken);
     CHECK(support::run({"e2fsck", "-f", "-n", taken}).ok());
     CHECK(support::run({"debugfs", "-R", "cat /GPL-3", taken}).out ==
           support::run({"cat", "/usr/share/common-licenses/GPL-3"}).out);
@@ -187,7 +109,7 @@ TEST_CASE("of a volume group whose other disk is missing only what is free here 
     WARN("not tried: only root has loop devices");
     return;
   }
-  const Group group;
+  const VolumeGroup group;
   const auto inspection = guest_test::inspect_files({group.paths()[1]});
   CHECK(named(inspection, "group").free == 29 * kExtent);
   CHECK(named(inspection, "/dev/group/linear").verdict == Reading::Verdict::kLeftAlone);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "appliance/metadata_trim.h"
 #include "base/retry.h"
 #include "libvirt/running_domains.h"
 #include "qcow2/read/overlay_search.h"
@@ -25,7 +26,8 @@ using qcow2::Result;
 
 const char* TrimCommand::description() const {
   return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
-         "every block that its filesystems do not use. DISK: an image or an NBD URI.";
+         "every block that its filesystems do not use. DISK: an image or an NBD URI.\n"
+         "With --metadata nothing is booted: the filesystems' own metadata tell.";
 }
 
 void TrimCommand::add_options(CLI::App& app) {
@@ -33,9 +35,10 @@ void TrimCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_,
                     "format of DISK, qcow2 or raw; found out if not given");
   add_trimming_options(app, options_);
+  add_switch(app, "--metadata", metadata_, "boot nothing: read what is free from metadata");
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
   trust_.add_options(app, false);
-  add_timeout_option(app, timeout_);
+  timeout_option_ = add_timeout_option(app, timeout_);
   add_output_option(app, json_, "the report: human (the default) or json");
   add_sparsify_options(app);
 }
@@ -52,6 +55,16 @@ void TrimCommand::add_sparsify_options(CLI::App& app) {
 
 void TrimCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
+  if (!metadata_) return;
+  const auto refuse = [](const char* option, const char* why) {
+    throw UsageError(fmt::format("{} and --metadata: {}", option, why));
+  };
+  if (!options_.passphrases.empty()) refuse("--key", "only an appliance opens what is encrypted");
+  if (options_.drop.any()) refuse("--drop", "only an appliance changes files of the guest");
+  if (options_.sector_size)
+    refuse("--sector-size", "without an appliance the partition table alone decides");
+  if (timeout_option_->count() > 0)
+    refuse("--timeout", "it is for NBD servers, and DISK is a file");
 }
 
 // Of a file: neither a machine nor an image on top of it may need it as it is.  What an overlay
@@ -83,7 +96,8 @@ Result<int> TrimCommand::run(const Console& console) {
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   StepLines lines(console, json_);
-  const auto report = appliance::trim(options_, lines, cancel);
+  const auto report = metadata_ ? appliance::trim_by_metadata(options_, lines, cancel)
+                                : appliance::trim(options_, lines, cancel);
   lines.finish();
   if (!report) {
     // What was given back stays so; what the guest keeps has not changed.

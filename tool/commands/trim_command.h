@@ -27,8 +27,10 @@ class TrimCommand final : public Command {
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;
   appliance::TrimOptions options_;
+  bool metadata_ = false;
   bool in_place_ = false;
   std::chrono::seconds timeout_ = copy::NbdTuning().timeout;
+  const CLI::Option* timeout_option_ = nullptr;
   bool json_ = false;
   TrustOptions trust_;
 };

@@ -142,6 +142,7 @@ std::string trim_report(const TrimReport& report, const Palette& palette) {
 std::string trim_report_json(const TrimReport& report) {
   ordered_json json;
   json["dry-run"] = report.dry_run;
+  json["metadata"] = report.from_metadata;
   json["complete"] = report.complete();
   if (const std::string why = report.why_nothing(); !why.empty()) json["nothing"] = why;
   json["filesystems"] = ordered_json::array();
