@@ -375,7 +375,7 @@ class Checker::Work {
     if ((word & kL1Reserved) != 0)
       tell(Kind::kL1Reserved, table.times(), word & ~kL1Reserved, true);
     if (table.at.value() == 0) {
-      if (piece.active && (word & kEntryCopied) != 0) tell(Kind::kL1Copied, 1, 0, true);
+      if ((word & kEntryCopied) != 0) tell(Kind::kL1Copied, table.times(), 0, true);
       return;
     }
     if (piece.active) {

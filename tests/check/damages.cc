@@ -129,6 +129,9 @@ void Damages::refcount_structure() {
       [](Editor& it) { it.put64(reftable(it), refblock(it) | 4); });
   add("the refcount block behind the end", Kind::kRefcountBlockOutside,
       [](Editor& it) { it.put64(reftable(it), uint64_t{1} << 40); });
+  add("a refcount block past the end of any file", Kind::kRefcountBlockOutside, [](Editor& it) {
+    it.put64(reftable(it), it.get64(reftable(it)) | uint64_t{1} << 63);
+  }).differs = "qemu-img takes the offset for negative, and gives up";
   add("a second refcount block behind the end", Kind::kRefcountBlockOutside,
       [](Editor& it) { it.put64(reftable(it) + 8, uint64_t{1} << 40); });
   add("a refcount block that is there twice", Kind::kRefcountBlockShared,
@@ -256,6 +259,9 @@ void Damages::snapshots() {
       [](Editor& it) { it.put64(l2(it), it.get64(l2(it)) | kCopied); });
   add(path, "reserved bits of a snapshot's L1 entry", Kind::kL1Reserved,
       [&](Editor& it) { it.put64(snapshot_l1(it), it.get64(snapshot_l1(it)) | 8); });
+  add(path, "COPIED and nothing else in a snapshot's L1 entry", Kind::kL1Copied, [&](Editor& it) {
+    it.put64(snapshot_l1(it), kCopied);
+  }).differs = "qemu-img takes the header for an L2 table";
   add(path, "a snapshot's L1 entry leads to nothing", Kind::kLeak, [&](Editor& it) {
     it.put64(snapshot_l1(it), 0);
   }).our_code = 3;

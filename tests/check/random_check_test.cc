@@ -37,6 +37,10 @@ bool differs_on_purpose(const OurAnswer& ours) {
       case Kind::kOverlap:
         if (it.severity == Finding::Severity::kCorruption) return true;
         break;
+      case Kind::kRefcountBlockOutside:
+        // qemu-img takes an offset of 2^63 and more for negative, and gives up.
+        if (it.host.value() >> 63 != 0) return true;
+        break;
       case Kind::kL1Copied:
         if (it.expected == 0) return true;
         break;
