@@ -1,4 +1,4 @@
-// Memory that direct I/O takes: aligned to 4096 bytes.
+// A memory buffer aligned to 4096 bytes, as direct I/O requires.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ class AlignedBuffer {
   static constexpr size_t kAlignment = 4096;
 
   AlignedBuffer() = default;
-  // `size` bytes, not initialized.
+  // Allocates `size` bytes.  Does not initialize them.
   explicit AlignedBuffer(size_t size)
       : bytes_(static_cast<std::byte*>(
             std::aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment))),

@@ -1,4 +1,5 @@
-// Big-endian numbers in byte buffers: every number of the QCOW2 format is big-endian.
+// Reads and writes big-endian integers in byte buffers.  All integers of the QCOW2 format are
+// big-endian.
 #pragma once
 
 #include <bit>

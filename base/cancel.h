@@ -1,4 +1,4 @@
-// "Please stop": set once, by a signal handler or by the first part of a pipeline that fails.
+// A cancellation request.  A signal handler or the first failing part of a pipeline sets it, once.
 #pragma once
 
 #include <atomic>

@@ -15,8 +15,8 @@ struct Range {
   char32_t last;
 };
 
-// Unicode Standard, 23.1 (control codes), 5.8 (separators), and the Bidi_Control property
-// (UAX #9) with the deprecated format characters beside it.
+// Source: Unicode Standard, 23.1 (control codes), 5.8 (separators), and the Bidi_Control property
+// (UAX #9), plus the deprecated format characters.
 constexpr std::array kUnprintable{
     Range{0x00, 0x1f},        // C0
     Range{0x7f, 0x9f},        // DEL, C1: some terminals obey U+009B as ESC [
@@ -38,11 +38,11 @@ bool is_printable(char32_t character) {
 
 struct Character {
   char32_t value = 0;
-  size_t length = 0;  // in bytes; 0: ill-formed
+  size_t length = 0;  // bytes; 0: ill-formed
 };
 
-// Decodes the first character of `text`, which is not empty.  Overlong forms, surrogates and what
-// lies past U+10FFFF are ill-formed (RFC 3629, section 4).
+// Decodes the first character of `text`, which must not be empty.  Overlong forms, surrogates and
+// values above U+10FFFF are ill-formed (RFC 3629, section 4).
 Character decode(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(0);

@@ -1,4 +1,4 @@
-// Text from images, clients and command lines, for a message.
+// Makes text from images, clients and command lines safe to print in messages.
 #pragma once
 
 #include <string>
@@ -6,13 +6,13 @@
 
 namespace qcow2 {
 
-// Returns `text` in well-formed UTF-8 that does nothing but stand in its line.  Each byte of a
-// control character (C0, DEL, C1), of a line or paragraph separator, of a character that changes
-// the direction of writing, and of what is not well-formed UTF-8 becomes \xNN.  So a name begins no
-// line of its own in a log, sends no commands to a terminal, and does not show in another order.
+// Returns `text` as well-formed UTF-8 on one line.  Replaces each byte of these with \xNN: control
+// characters (C0, DEL, C1), line and paragraph separators, characters that change the direction of
+// writing, and ill-formed UTF-8.  So a name cannot start a new line in a log, send commands to a
+// terminal, or appear in a different order.
 std::string printable(std::string_view text);
 
-// The same for a text of several lines: newlines and tabs stay.
+// Like printable(), but keeps newlines and tabs.
 std::string printable_lines(std::string_view text);
 
 }  // namespace qcow2

@@ -1,14 +1,14 @@
-// How far a copy is, told to whoever wants to draw it.
+// Reports the progress of a job to a display.
 #pragma once
 
 #include <cstdint>
 
 namespace copy {
 
-// What a job is at.
+// The phase of a job.
 enum class Phase {
-  kBench,   // a disk is put under load
-  kLayout,  // going through the source to learn what a file will be like that is to be streamed
+  kBench,   // a disk is under load
+  kLayout,  // reads the source to learn the layout of a file to be streamed
   kCopy,
   kVerify,
   kTrim,  // in an appliance
@@ -42,21 +42,22 @@ inline const char* to_string(Phase phase) {
   return "copy";
 }
 
-// All of it is called from any thread of a pipeline, one call at a time.
+// Receives progress.  Any thread of a pipeline may call the functions, but only one call runs at a
+// time.
 class Progress {
  public:
-  // The total of a source that does not say how long it is, such as a pipe.
+  // The total of a source of unknown length, such as a pipe.
   static constexpr uint64_t kUnknown = UINT64_MAX;
 
   virtual ~Progress() = default;
 
-  // The next part of the job begins, and counts from 0 again.  A job begins with kCopy, which need
-  // not be said.  For those who do not care: what update () says tells all the same.
+  // Starts the next phase of the job; the count restarts at 0.  A job starts in kCopy without a
+  // call of begin().  May be ignored: the values passed to update() are sufficient.
   virtual void begin(Phase /*phase*/) {}
 
-  // `done` of `total` guest bytes (or of kUnknown): copied, or known to need no copying.  Within a
-  // phase `done` never falls; a total that was unknown may become known, when the end is reached.
-  // Comes often: be quick.
+  // Reports `done` of `total` guest bytes.  `total` may be kUnknown.  `done` counts bytes that are
+  // copied or that need no copying, and never falls within a phase.  An unknown total may become
+  // known at the end.  Called often: must be fast.
   virtual void update(uint64_t done, uint64_t total) = 0;
 };
 

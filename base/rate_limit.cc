@@ -11,11 +11,11 @@ using std::chrono::duration;
 using std::chrono::duration_cast;
 using std::chrono::nanoseconds;
 
-// What nobody took is kept for this long.
+// How long unused bytes are kept.
 constexpr std::chrono::milliseconds kKept{100};
-// A stop may come from a signal handler, which can wake nobody: those who wait look for it.
+// Poll interval of a waiting caller.  A signal handler may set the stop, but cannot wake a thread.
 constexpr std::chrono::milliseconds kLook{20};
-// No wait is longer.  Far from where adding to the time overflows.
+// The longest wait.  Prevents an overflow of the time.
 constexpr double kLongest = 365 * 86400.0;  // seconds
 
 class RealClock final : public RateLimit::Clock {
@@ -36,7 +36,7 @@ RateLimit::RateLimit(uint64_t bytes_per_second, Clock* clock)
       clock_(clock != nullptr ? *clock : real_clock()),
       taken_until_(clock_.now()) {}
 
-// Takes the bytes from the time that follows what is taken already, and says when they are there.
+// Reserves the bytes after all earlier reservations.  Returns the time at which they are available.
 RateLimit::Clock::Time RateLimit::reserve(uint64_t bytes) {
   const duration<double> needed(
       std::min(static_cast<double>(bytes) / static_cast<double>(rate_), kLongest));

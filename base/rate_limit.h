@@ -1,4 +1,4 @@
-// How fast a copy may read.
+// Limits the read rate of a copy.
 #pragma once
 
 #include <chrono>
@@ -9,14 +9,14 @@
 
 namespace copy {
 
-// Everybody who wants to read takes his bytes first, and waits until they are there.  They come at
-// a steady rate; what nobody takes is kept for a tenth of a second at most, so that a copy that was
-// held up by its destination does not make up for it in a burst.
+// Each reader reserves bytes before it reads them, and waits until they are available.  Bytes
+// become available at a constant rate.  Unused bytes are kept for at most 0.1 seconds, so that a
+// copy that had to wait for its destination does not catch up in a burst.
 //
-// Thread-safe.  Turns are given in the order of the calls, and nobody holds a lock while he waits.
+// Thread-safe.  Serves callers in the order of the calls.  No caller holds a lock while it waits.
 class RateLimit {
  public:
-  // The time, and how it passes.
+  // The source of the time; tests replace it.
   class Clock {
    public:
     using Time = std::chrono::steady_clock::time_point;
@@ -25,7 +25,8 @@ class RateLimit {
     virtual void sleep_until(Time time) = 0;
   };
 
-  // 0: no limit.  `clock`: nullptr is the real one; else it outlives the limit.
+  // A rate of 0 means no limit.  If `clock` is nullptr, uses the real clock; else `clock` must
+  // outlive the limit.
   explicit RateLimit(uint64_t bytes_per_second = 0, Clock* clock = nullptr);
 
   // Waits until `bytes` guest bytes may be read, or until `stop` is requested.
@@ -40,7 +41,7 @@ class RateLimit {
   const uint64_t rate_;  // bytes a second
   Clock& clock_;
   std::mutex mutex_;
-  Clock::Time taken_until_;  // guarded by mutex_; what comes before is given away
+  Clock::Time taken_until_;  // guarded by mutex_; all bytes up to this time are reserved
 };
 
 }  // namespace copy

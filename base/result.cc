@@ -6,7 +6,7 @@
 namespace qcow2 {
 
 Error Error::system(int errnum, std::string_view what) {
-  // std::error_code's text is thread-safe, which strerror's is not.
+  // Unlike strerror, std::error_code is thread-safe.
   std::string message(what);
   message += ": ";
   message += std::generic_category().message(errnum);

@@ -1,13 +1,13 @@
-// Calls of the system that a signal has interrupted are made again.
+// Repeats system calls that a signal interrupts.
 #pragma once
 
 #include <cerrno>
 
 namespace qcow2 {
 
-// Returns what `function (arguments…)` returns, a call that says -1 and sets errno when it fails;
-// makes it again for as long as it fails with EINTR.  Not for close (), which has closed by then,
-// nor where a signal is to end the wait.
+// Calls `function (arguments…)` until it succeeds or fails with an error other than EINTR, and
+// returns its result.  `function` must return -1 and set errno on failure.  Not for close (), which
+// closes the descriptor even then, nor for waits that a signal is supposed to end.
 template <typename Function, typename... Arguments>
 auto retry(Function function, Arguments... arguments) {
   while (true) {

@@ -1,4 +1,4 @@
-// The end of a pipeline before its time: the first error wins, and all threads get to know.
+// Ends a pipeline early: stores the first error and tells all threads.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@ class Stop {
  public:
   explicit Stop(const Cancel& cancel) : cancel_(cancel) {}
 
-  // Whether to drop everything: somebody failed, or the user has had enough.
+  // Returns whether a thread has failed or the user has cancelled.
   bool requested() const noexcept {
     return failed_.load(std::memory_order_relaxed) || cancel_.requested();
   }
@@ -26,7 +26,7 @@ class Stop {
     failed_.store(true, std::memory_order_relaxed);
   }
 
-  // After all threads have ended.
+  // Returns the first error, or the cancellation.  Call after all threads have ended.
   qcow2::Result<void> result() {
     const std::lock_guard lock(mutex_);
     if (error_) return qcow2::fail(*error_);

@@ -1,4 +1,4 @@
-// Remembers that a file could not be put on the disk.
+// Remembers that a flush of a file has failed.
 #pragma once
 
 #include <atomic>
@@ -8,8 +8,8 @@
 
 namespace qcow2 {
 
-// The kernel tells of a failure of fsync once, and takes what was lost for written from then on: a
-// later call that succeeds says nothing of it.  So after one failure all calls fail.  Thread-safe.
+// The kernel reports a failure of fsync once, and then treats the lost data as written: a later
+// call succeeds without writing it.  So after one failure all calls of run() fail.  Thread-safe.
 class SyncMemory {
  public:
   // Calls `sync (fd)`: fsync or fdatasync.  Returns 0, or the errno of the first failure.

@@ -1,4 +1,4 @@
-// Threads of one job, which begin together and are joined on every way out.
+// The threads of one job.  All exits join them.
 #pragma once
 
 #include <functional>
@@ -11,23 +11,25 @@
 
 namespace copy {
 
-// Used by one thread.
+// Must be used by one thread only.
 class ThreadGroup {
  public:
   using Work = std::function<qcow2::Result<void>()>;
 
-  // `what` names the job in messages.  `wake` is called when the job has failed, so that threads
-  // that wait look at `stop`; it must be thread-safe.  `stop` must outlive the group.
+  // `what` names the job in messages.  `wake` is called when the job has failed, and must wake
+  // waiting threads so that they check `stop`; it must be thread-safe.  `stop` must outlive the
+  // group.
   ThreadGroup(Stop& stop, std::string what, std::function<void()> wake = {});
   ThreadGroup(const ThreadGroup&) = delete;
   ThreadGroup& operator=(const ThreadGroup&) = delete;
   ~ThreadGroup() { join(); }
 
-  // Starts a thread.  An error of `work`, an exception that leaves it, and a thread that cannot be
-  // created are errors of the stop; a cancellation is not.  Returns false if there is no thread.
+  // Starts a thread.  Passes these to the stop: an error of `work` (except a cancellation), an
+  // exception that leaves `work`, and a failure to create the thread.  Returns false if no thread
+  // was created.
   bool start(Work work);
 
-  // Returns when all threads have ended.
+  // Waits until all threads have ended.
   void join();
 
  private:

@@ -1,4 +1,4 @@
-// Errors that come when what was asked for has happened already.
+// Errors that occur after the requested change has taken effect.
 #pragma once
 
 #include <string>
@@ -9,9 +9,8 @@
 
 namespace qcow2 {
 
-// What goes wrong after a change cannot be seen any more as if nothing had changed.  Puts `state`,
-// what is true now ("disk.qcow2 is the new disk"), in front of the error of `result`, if it has
-// one.
+// Prepends `state`, the state after the change ("disk.qcow2 is the new disk"), to the error of
+// `result`, if it has one.  So the message does not suggest that nothing has changed.
 template <typename T>
 Result<T> took_effect(Result<T> result, std::string_view state) {
   if (result) return result;

@@ -7,8 +7,8 @@ namespace qcow2 {
 
 namespace {
 
-// Looked at in one go before the next branch: long enough for the compiler to use whole vector
-// registers, short enough that data is noticed at once.
+// Bytes checked per branch: long enough to use whole vector registers, short enough to stop soon at
+// data.
 constexpr size_t kBlock = 256;
 
 inline uint64_t load(const std::byte* from) {
@@ -28,7 +28,7 @@ inline bool block_is_zero(const std::byte* from) {
 bool is_zero(std::span<const std::byte> bytes) {
   const std::byte* at = bytes.data();
   size_t left = bytes.size();
-  // Most buffers with data show it in their first bytes.
+  // Most buffers with data have a nonzero byte at the start.
   if (left >= sizeof(uint64_t) && load(at) != 0) return false;
   for (; left >= kBlock; at += kBlock, left -= kBlock)
     if (!block_is_zero(at)) return false;

@@ -1,4 +1,4 @@
-// Is a buffer all zeros?  At memory speed.
+// Checks at memory speed whether a buffer contains only zeros.
 #pragma once
 
 #include <cstddef>

@@ -9,18 +9,18 @@ using qcow2::Result;
 
 namespace {
 
-// The protocol counts in 32 bits, and some servers in 31.
+// The protocol has 32-bit lengths; some servers support only 31 bits.
 constexpr uint64_t kLargestWindow = uint64_t{2} << 30;
 constexpr uint64_t kSmallestWindow = 1 << 20;
-// Of one answer; what is behind them is asked for again.
+// The most stretches to store of one answer; the rest is requested again.
 constexpr size_t kMostStretches = 16384;
-// This many of the smallest windows refused in a row, and a server is not asked any more.
+// After this many rejected smallest requests in a row, the server is not asked any more.
 constexpr unsigned kMostRefused = 16;
 
-// So many answers before more is asked for again.
+// The number of answers before the window grows again.
 constexpr unsigned kGoodBeforeMore = 16;
 
-// Takes in what a server says of [at, end): it may say too much, or too little.
+// Stores the server's answer for [at, end), which may be too long or too short.
 struct Reader {
   const std::string& context;
   std::vector<NbdStatus::Stretch>& out;
@@ -72,14 +72,14 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
     NbdReply reply;
     auto done = line.connection().block_status(window, at, on_extent, reply);
     if (done) done = line.connection().wait(reply, "block status");
-    // What comes with an error is not believed.
+    // Discards the stretches of a failed request.
     if (!done) out.resize(before);
     if (done && reader.at > at) {
       line.answered();
       answered_ = true;
       refused_ = 0;
-      // Smaller, when answers are cut off and would be given twice; else slowly up again: what was
-      // refused once will be refused again.
+      // Shrinks the window when answers are truncated and would be sent twice; else grows it
+      // slowly, since a request that was rejected once will be rejected again.
       if (reader.left == 0)
         window_ = std::max(window_ / 4, smallest_);
       else if (++good_ % kGoodBeforeMore == 0)
@@ -94,7 +94,7 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
         continue;
       }
     }
-    // It is there, but will not say: perhaps it will of less.
+    // The server is alive but rejects the request: a shorter request may work.
     line.answered();
     if (window > smallest_) {
       window_ = smallest_;

@@ -16,21 +16,21 @@ using qcow2::Result;
 
 namespace {
 
-// Milliseconds; how long Ctrl-C may wait for a silent server.
+// The longest single wait, in milliseconds: the delay of Ctrl-C with a silent server.
 constexpr int kPatience = 50;
-// The most that one wait is counted for: the process may have been stopped in between.
+// The longest time that counts for one wait: the process may have been stopped in between.
 constexpr std::chrono::milliseconds kLongestWait{10 * kPatience};
 
-// How long the timeout is for requests that may make a server write much.
+// The factor of the timeout for requests that may make a server write much.
 constexpr int kSlowFactor = 10;
 
-// When nobody wants the answers any more: how long they are waited for in all, and without one.
+// For answers that are no longer needed: the longest total wait, and the longest wait without an
+// answer.
 constexpr std::chrono::seconds kDrain{10};
 constexpr std::chrono::seconds kDrainSilence{2};
 
-// A machine that vanishes says no goodbye: over TCP, after 15 seconds without a word it is asked
-// three times, each 5 seconds, whether it is there.  Not so for other sockets, where this has no
-// effect.
+// Detects a TCP peer that vanishes without closing: sends up to three probes, 5 seconds apart,
+// after 15 seconds of silence.  Has no effect on other sockets.
 void keep_alive(int fd) {
   const auto set = [fd](int level, int option, int value) {
     ::setsockopt(fd, level, option, &value, sizeof value);
@@ -39,7 +39,7 @@ void keep_alive(int fd) {
   set(IPPROTO_TCP, TCP_KEEPIDLE, 15);
   set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
   set(IPPROTO_TCP, TCP_KEEPCNT, 3);
-  // The same for what was sent and is not acknowledged, in milliseconds.
+  // The limit for data that is sent and not acknowledged, in milliseconds.
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
 }
 
@@ -48,12 +48,12 @@ void keep_alive(int fd) {
 Error NbdConnection::last_error() const {
   const char* const text = nbd_get_error();
   std::string_view message = text ? text : "unknown error";
-  // libnbd begins with the name of the function that failed, which tells a user nothing.
+  // libnbd's messages start with the name of the failed function, which does not help a user.
   if (message.starts_with("nbd_")) {
     const size_t colon = message.find(": ");
     if (colon != std::string_view::npos) message.remove_prefix(colon + 2);
   }
-  // A server that hangs up leaves no errno.
+  // A hang-up of the server leaves no errno.
   const int errnum = nbd_get_errno();
   return Error::protocol(errnum == 0 ? ECONNRESET : errnum, fmt::format("{}: {}", name(), message));
 }
@@ -85,7 +85,7 @@ Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
   handle_.reset(nbd_create());
   if (!handle_) return qcow2::fail(last_error());
   nbd_handle* const nbd = handle_.get();
-  // Whoever names a file in a URI on this machine (a socket, a TLS key) may use it.
+  // A user who names a local file (a socket, a TLS key) in a URI may use that file.
   nbd_set_uri_allow_local_file(nbd, true);
   for (const std::string& context : contexts)
     if (nbd_add_meta_context(nbd, context.c_str()) != 0) return qcow2::fail(last_error());
@@ -104,7 +104,7 @@ Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
   return {};
 }
 
-// Later on, the connection may be lost, and libnbd would not say any more.
+// Reads the limits and contexts now: if the connection is lost later, libnbd does not return them.
 Result<void> NbdConnection::learn(const std::vector<std::string>& contexts) {
   ASSIGN_OR_RETURN(limits_, NbdLimits::of(handle_.get(), name()));
   for (const std::string& context : contexts)
@@ -117,7 +117,7 @@ bool NbdConnection::has_context(const std::string& name) const {
 }
 
 void NbdConnection::close() {
-  // A server that is told goodbye does not complain of a client that vanished.
+  // Disconnects properly, so that the server does not complain about a vanished client.
   if (handle_ && nbd_aio_is_ready(handle_.get()) == 1 && nbd_aio_in_flight(handle_.get()) == 0)
     nbd_aio_disconnect(handle_.get(), 0);
   handle_.reset();
@@ -177,7 +177,7 @@ Result<void> NbdConnection::block_status(uint64_t length, uint64_t at,
   return sent(nbd_aio_block_status(handle_.get(), length, at, on_extent, reply.on_completion(), 0));
 }
 
-// A moment's work on an open connection, and the count of its silence.
+// Works for a moment on an open connection, and updates the count of its silence.
 Result<void> NbdConnection::poll() {
   const int before = nbd_aio_in_flight(handle_.get());
   const auto start = Clock::now();

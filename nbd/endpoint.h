@@ -1,4 +1,4 @@
-// A target that connections can be made to.
+// A target to which connections can be made.
 #pragma once
 
 #include <memory>
@@ -12,25 +12,26 @@
 
 namespace copy {
 
-// Shared by all connections to one target; the server that was started for it ends with the last
-// of them.  Thread-safe.
+// Shared by all connections to one target.  Ends the server that was started for it together with
+// the last connection.  Thread-safe.
 class NbdEndpoint {
  public:
-  // Starts the server if there is one to start (see ServerProcess::start for the thread and
-  // `stop`).
+  // Starts the server, if `target` is a command.  See ServerProcess::start for the calling thread
+  // and `stop`.
   static qcow2::Result<std::shared_ptr<NbdEndpoint>> open(const NbdTarget& target,
                                                           const Stop& stop);
 
-  // For messages.
+  // Returns the name for messages.
   const std::string& name() const { return name_; }
-  // For libnbd.
+  // Returns the URI for libnbd.
   const std::string& uri() const { return uri_; }
 
-  // That was started; nullptr: it was there.
+  // Returns the server that was started; nullptr if `target` is a URI.
   ServerProcess* server() const { return server_.get(); }
 
-  // `error` of a connection that could not be made or was lost; if the server that we started has
-  // ended, the error that says so, and how.  `final` is set then: there is nobody to connect to.
+  // Explains `error` of a connection that failed or was lost.  If the server that this object
+  // started has ended, returns an error that says so and how, and sets `final`: a new connection is
+  // impossible.
   qcow2::Error explain(qcow2::Error error, bool& final) const;
 
  private:
@@ -38,7 +39,7 @@ class NbdEndpoint {
 
   const std::string name_;
   std::string uri_;
-  std::vector<std::string> command_;  // of the server
+  std::vector<std::string> command_;  // of the server, if there is one to start
   std::unique_ptr<ServerProcess> server_;
 };
 

@@ -13,11 +13,12 @@ using qcow2::Result;
 
 namespace {
 
-// What servers must take when they say nothing else (NBD protocol, "Block size constraints").
+// What servers must accept when they announce no limits (NBD protocol, "Block size constraints").
 constexpr uint64_t kDefaultMaximum = 32 << 20;
-// A minimum may be no more than this (the same).
+// The largest minimum that the protocol allows (same section).
 constexpr int64_t kLargestMinimum = 64 << 10;
-// A maximum is no less than this here: requests that are cut into many more would take memory.
+// The smallest maximum accepted here: splitting requests into many more parts would need much
+// memory.
 constexpr int64_t kSmallestMaximum = 512;
 
 }  // namespace
@@ -30,8 +31,8 @@ Result<NbdLimits> NbdLimits::of(nbd_handle* nbd, const std::string& name) {
   NbdLimits limits;
   const int64_t size = nbd_get_size(nbd);
   if (size < 0)
-    return qcow2::fail(Error::protocol(
-        EPROTO, name + ": the server does not say how large the disk is, or says more than 8 EiB"));
+    return qcow2::fail(
+        Error::protocol(EPROTO, name + ": the server reports no disk size, or one above 8 EiB"));
   limits.size = static_cast<uint64_t>(size);
   const int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
   const int64_t preferred = nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED);

@@ -1,4 +1,4 @@
-// What a server can do, and what it wants requests to be like.
+// The abilities of a server, and its limits on requests.
 #pragma once
 
 #include <libnbd.h>
@@ -10,8 +10,8 @@
 
 namespace copy {
 
-// Flags of base:allocation and of QEMU's dirty bitmaps.  A hole without kStatusZero may hold
-// anything.
+// Flags of base:allocation and of QEMU's dirty bitmaps.  A hole without kStatusZero has undefined
+// content.
 constexpr uint32_t kStatusHole = 1;
 constexpr uint32_t kStatusZero = 2;
 constexpr uint32_t kStatusDirty = 1;
@@ -20,12 +20,12 @@ std::string dirty_bitmap_context(const std::string& bitmap);
 
 struct NbdLimits {
   uint64_t size = 0;          // of the disk, bytes
-  uint64_t minimum = 1;       // requests begin and end at multiples of it, bytes; a power of two
+  uint64_t minimum = 1;       // alignment of requests, bytes; a power of two
   uint64_t preferred = 4096;  // bytes, a power of two, at least `minimum`
   uint64_t maximum = 0;       // of a request that carries data, bytes
   bool read_only = false;
-  // Without it a server may take one client only, and let the second wait for ever; and a flush on
-  // one connection says nothing of the others.
+  // Without it a server may accept one client only and let a second one wait forever, and a flush
+  // on one connection does not affect the others.
   bool multi_conn = false;
   bool can_flush = false;
   bool can_trim = false;
@@ -33,11 +33,12 @@ struct NbdLimits {
   bool can_fast_zero = false;
   bool can_fua = false;
 
-  // Of a handle that has just been connected to `name`.  An error when the server's word makes no
-  // sense.
+  // Reads the limits of a handle that has just connected to `name`.  An error if the server's
+  // values are invalid.
   static qcow2::Result<NbdLimits> of(nbd_handle* handle, const std::string& name);
 
-  // How long requests for data may be if `wanted` bytes (a power of two) are: a power of two.
+  // Returns the size of data requests for a wanted size of `wanted` bytes (a power of two): a power
+  // of two.
   uint64_t request(uint64_t wanted) const;
 };
 

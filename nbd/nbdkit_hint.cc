@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Options of nbdkit's that have their value in the next word (nbdkit(1)).
+// The options of nbdkit whose value is the next word (nbdkit(1)).
 constexpr std::array<std::string_view, 23> kWithValue{
     "-D",         "--debug",   "-e", "--export-name", "--exportname", "-g",     "--group",
     "--filter",   "-i",        "-P", "--ip-addr",     "--ipaddr",     "--port", "-p",
@@ -27,7 +27,7 @@ bool exists(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-// A name without a slash is looked for in the folder.
+// Returns a message if nbdkit's folder lacks `name`.  Names with a slash are not searched there.
 std::string missing(std::string_view name, const char* kind, const char* folder) {
   if (name.empty() || name.find('/') != std::string_view::npos) return {};
   const std::string path = fmt::format("{}/nbdkit-{}-{}.so", folder, name, kind);

@@ -1,4 +1,4 @@
-// What is missing when nbdkit does not start.
+// Explains why nbdkit does not start.
 #pragma once
 
 #include <optional>
@@ -7,11 +7,12 @@
 
 namespace copy {
 
-// The qcow2 plugin of the tree that this program was built in; nothing: it is not there.
+// Returns the qcow2 plugin in the build tree of this program; nullopt if it is not there.
 std::optional<std::string> built_plugin();
 
-// If `command` starts nbdkit with a plugin or a filter that is not where nbdkit looks for it: a
-// sentence for the user, which says so, and what to do.  Else empty.
+// Returns a sentence for the user if `command` starts nbdkit with a plugin or a filter that is
+// missing in nbdkit's folders; it names the file and the remedy.  Otherwise returns an empty
+// string.
 std::string nbdkit_hint(const std::vector<std::string>& command);
 
 }  // namespace copy

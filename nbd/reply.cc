@@ -9,8 +9,8 @@ using qcow2::Error;
 
 namespace {
 
-// So many pieces may wait for what is missing in front of them: memory does not depend on the
-// server.  Those that are known send chunks in order.
+// The most out-of-order chunks to store: bounds the memory whatever the server sends.  Known
+// servers send chunks in order.
 constexpr size_t kMostAhead = 1024;
 
 }  // namespace
@@ -66,7 +66,7 @@ Error NbdReply::error(const std::string& what) const {
 nbd_completion_callback NbdReply::on_completion() {
   const auto call = [](void* self, int* error) {
     static_cast<NbdReply*>(self)->complete(*error);
-    return 1;  // nbd_aio_command_completed is not called
+    return 1;  // retires the command: nbd_aio_command_completed is not called
   };
   return {call, this, nullptr};
 }

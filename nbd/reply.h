@@ -1,4 +1,4 @@
-// What a server answers to one request.
+// The answer of a server to one request.
 #pragma once
 
 #include <libnbd.h>
@@ -12,46 +12,46 @@
 
 namespace copy {
 
-// libnbd holds pointers to it from the moment at which a request is sent until it is done () or the
-// connection is closed: it stays where it is meanwhile.
+// libnbd holds pointers to the object from the sending of the request until done () or the end of
+// the connection: the object must not move in between.
 //
-// A server may cut the answer to a read into chunks, in any order.  libnbd takes an answer whose
-// chunks leave gaps, or overlap, for a success; here it is an error (EPROTO).
+// A server may split the answer to a read into chunks, in any order. libnbd accepts chunks that
+// leave gaps or overlap; this class reports them as an error (EPROTO).
 class NbdReply {
  public:
   NbdReply() = default;
   NbdReply(const NbdReply&) = delete;
   NbdReply& operator=(const NbdReply&) = delete;
 
-  // For the next request.
+  // Prepares for the next request.
   void reset();
-  // The same for a read of `length` bytes at `at`: its answer has to bring each of them once.
+  // Prepares for a read of `length` bytes at `at`: the answer must contain each byte exactly once.
   void expect(uint64_t at, uint64_t length);
 
   bool done() const { return done_; }
-  // 0: the server said yes.  When it is done.
+  // Returns the errno of the answer, 0 for success.  Valid once done ().
   int errnum() const { return errnum_; }
   std::chrono::steady_clock::time_point when() const { return when_; }
-  // "<what>: <why>", for an errnum () that is not 0.
+  // Returns the error "<what>: <why>". errnum () must not be 0.
   qcow2::Error error(const std::string& what) const;
 
   nbd_completion_callback on_completion();
   nbd_chunk_callback on_chunk();
 
-  // What the callbacks do.
+  // The actions of the callbacks.
   void complete(int errnum);
-  // A chunk of a read: bytes [at, at + length) of the disk have come.
+  // Records a chunk of a read: bytes [at, at + length) of the disk.
   void add(uint64_t at, uint64_t length);
 
  private:
   bool done_ = false;
-  bool lie_ = false;  // the chunks are not what was asked for
+  bool lie_ = false;  // the chunks do not match the request
   int errnum_ = 0;
   std::chrono::steady_clock::time_point when_;
-  // Of a read, bytes of the disk.
-  uint64_t reached_ = 0;                // all before it has come
-  uint64_t end_ = 0;                    // of what was asked for
-  std::map<uint64_t, uint64_t> ahead_;  // ends of what came out of order, by their starts
+  // For a read: offsets in the disk, bytes.
+  uint64_t reached_ = 0;                // all bytes before it have arrived
+  uint64_t end_ = 0;                    // of the requested range
+  std::map<uint64_t, uint64_t> ahead_;  // ends of chunks that arrived out of order, by start
 };
 
 }  // namespace copy

@@ -31,19 +31,19 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The first descriptor that systemd hands over (sd_listen_fds(3)).
+// The first descriptor of systemd's socket activation (sd_listen_fds(3)).
 constexpr int kActivated = 3;
 constexpr std::chrono::milliseconds kLook{5};
-// How long a server may take to end: one that writes has caches to empty.
+// The time for a server to end: one that writes has caches to flush.
 constexpr std::chrono::seconds kPatience{30};
 constexpr std::chrono::seconds kPatienceWhenStopped{5};
-// Between a server's hanging up and its end.
+// The longest time between a server's hang-up and its exit.
 constexpr std::chrono::milliseconds kLastBreath{300};
 
-// A socket that listens, and a way to it: both without a name.
+// A listening socket and a way to connect to it, both without a name.
 struct Listener {
   Descriptor listening;
-  Descriptor path;  // O_PATH: /proc/self/fd/N is where to connect to
+  Descriptor path;  // O_PATH: connect to /proc/self/fd/N
 };
 
 Result<void> listen(Listener& listener) {
@@ -74,8 +74,8 @@ Result<void> listen(Listener& listener) {
   return made;
 }
 
-// The environment for an activated server.  LISTEN_PID's value is known only in the child, which
-// may not allocate: it is written into the room that is left for it.
+// The environment of an activated server.  The value of LISTEN_PID is known only in the child,
+// which must not allocate: space is reserved for it here.
 class Environment {
  public:
   Environment() {
@@ -104,7 +104,8 @@ class Environment {
   std::vector<char*> pointers_;
 };
 
-// In the child: becomes the server, or tells `report` why not.  Only what is async-signal-safe.
+// Runs in the child: executes the server, or writes the errno to `report`.  Must be
+// async-signal-safe.
 [[noreturn]] void become(char** argv, Environment& environment, int listening, int null, int report,
                          pid_t parent) {
   const auto check = [&](bool good) {
@@ -115,8 +116,8 @@ class Environment {
   };
   check(::setpgid(0, 0) == 0);
   check(::prctl(PR_SET_PDEATHSIG, SIGTERM) == 0);
-  if (::getppid() != parent) ::_exit(127);  // it is gone already
-  // What we ignore or hold back is none of the server's business.
+  if (::getppid() != parent) ::_exit(127);  // the parent has exited
+  // Resets the signals that this process ignores or blocks.
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -141,7 +142,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
     return qcow2::fail(Error::invalid("[ ]: there is no command to start"));
   Listener listener;
   RETURN_IF_ERROR(listen(listener));
-  // Above the one that the child makes room for.
+  // Above the descriptor that the child replaces.
   Descriptor listening(retry(::fcntl, listener.listening.get(), F_DUPFD_CLOEXEC, 10));
   Descriptor null(retry(::open, "/dev/null", O_RDONLY | O_CLOEXEC));
   std::array<int, 2> ends{-1, -1};
@@ -166,7 +167,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   const int path = listener.path.release();
   std::unique_ptr<ServerProcess> server(new ServerProcess(
       pid, path, fmt::format("nbd+unix:///?socket=/proc/self/fd/{}", path), stop));
-  // Ours would keep connections waiting for a server that is gone.
+  // An open copy here would keep connections waiting after the server has exited.
   listener.listening.reset();
   listening.reset();
   writer.reset();
@@ -177,7 +178,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   return server;
 }
 
-// It is looked at, and not reaped: its number stays its own, and its group's, until the end.
+// Does not reap the process: its ID, and its group's, stay reserved until the end.
 std::optional<std::string> ServerProcess::ended() {
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
@@ -200,7 +201,7 @@ std::string ServerProcess::socket_path() const {
 
 Result<void> ServerProcess::finish(std::chrono::seconds patience) {
   const auto start = Clock::now();
-  // It itself only: what it has started is its own to end.
+  // Signals the server only: it must end its own children.
   ::kill(pid_, SIGTERM);
   while (!ended()) {
     if (Clock::now() - start > patience)

@@ -1,4 +1,4 @@
-// An NBD server that lives as long as the copy.
+// An NBD server that runs as long as the copy.
 #pragma once
 
 #include <sys/types.h>
@@ -14,40 +14,45 @@
 
 namespace copy {
 
-// The server is given a listening Unix socket as systemd would give it (descriptor 3, LISTEN_FDS,
-// LISTEN_PID), so any number of connections can be made to it.  The socket has no name any more by
-// the time the server runs: nobody else can connect, and however we end no file is left behind.
+// The server gets a listening Unix socket by systemd's socket activation (descriptor 3, LISTEN_FDS,
+// LISTEN_PID), so that any number of connections are possible.  The socket's name is removed before
+// the server runs: other processes cannot connect, and no file is left behind however this process
+// ends.
 //
-// The server is in a process group of its own, so that Ctrl-C reaches us only and it is we who end
-// it.  Its standard input is empty, and its standard output is our standard error.
+// The server has a process group of its own: Ctrl-C reaches only this process, which then ends the
+// server.  Its standard input is empty, and its standard output is this process's standard error.
 class ServerProcess {
  public:
   // Starts `command` (at least one word).  An error if it cannot be executed; whether it serves is
-  // known when it is connected to.  To be called by a thread that lives as long as the server is
-  // needed: the kernel ends the server with it.
-  // `stop` outlives the process; when it is requested, the end is less patient.
+  // known only on connection.  The calling thread must live as long as the server is needed: the
+  // kernel ends the server with the thread.
+  //
+  // `stop` must outlive the process.  Once it is requested, the destructor waits for a shorter
+  // time.
   static qcow2::Result<std::unique_ptr<ServerProcess>> start(
       const std::vector<std::string>& command, const Stop& stop);
 
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
-  // SIGTERM, some seconds of patience, SIGKILL; for the whole group, so that nothing is left of a
-  // command that started others.
+  // Sends SIGTERM, waits some seconds, sends SIGKILL; to the whole process group, so that children
+  // of the server end, too.
   ~ServerProcess();
 
-  // Good in this process only.
+  // Returns the URI; valid in this process only.
   const std::string& uri() const { return uri_; }
-  // The path of the socket for processes that we start and that are the same user's.
+  // Returns the socket's path for child processes of the same user.
   std::string socket_path() const;
   pid_t pid() const { return pid_; }
 
-  // How the server ended ("exit status 1", "killed by signal 9"), if it has.  Thread-safe.
+  // Returns how the server ended ("exit status 1", "killed by signal 9"); nullopt if it runs.
+  // Thread-safe.
   std::optional<std::string> ended();
-  // The same for one that has just closed a connection, and may be about to end.
+  // Like ended(), but waits briefly: for a server that has just closed a connection and may be
+  // about to end.
   std::optional<std::string> ending();
 
-  // Asks it to end, and gives it that long: for a server that has much to put in order.  An error
-  // if it does not end by itself, or not well.
+  // Asks the server to end, and waits for up to `patience`: for a server with much data to write.
+  // An error if it does not end by itself, or ends with a failure.
   qcow2::Result<void> finish(std::chrono::seconds patience);
 
  private:

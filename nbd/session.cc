@@ -44,8 +44,8 @@ Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endp
 
 bool NbdLine::is_loss(const Error& error) {
   if (error.kind() != Error::Kind::kSystem) return false;
-  // ESHUTDOWN is a server's way to say that it is about to end.  ENOTCONN comes from no server:
-  // libnbd answers so what was under way, perhaps before it calls the connection dead.
+  // Servers send ESHUTDOWN when they are about to end.  No server sends ENOTCONN: libnbd sets it
+  // for outstanding requests, possibly before it reports the connection as dead.
   return connection_->lost() || error.errnum() == ESHUTDOWN || error.errnum() == ENOTCONN;
 }
 
@@ -61,11 +61,11 @@ Result<void> NbdLine::check_same(const NbdLimits& next) const {
   return {};
 }
 
-// One try.  An error that is final sets given_up_.
+// Makes one attempt.  Sets given_up_ on a final error.
 Result<void> NbdLine::try_again() {
   ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, timeout_, stop_));
   if (auto same = check_same(next->limits()); !same) {
-    // Asking again would give the same answer.
+    // Another attempt would give the same result.
     given_up_ = true;
     return same;
   }
@@ -85,11 +85,11 @@ Result<void> NbdLine::try_again() {
 
 Result<void> NbdLine::restore(Error why) {
   if (given_up_) return qcow2::fail(std::move(why));
-  // A server that takes one client at a time must see this one go.
+  // A server that accepts one client at a time must see this client disconnect.
   connection_->drain();
   connection_->close();
   if (checking_) {
-    // The restore () that checks goes on.
+    // The outer restore () continues.
     lost_in_check_ = true;
     return qcow2::fail(std::move(why));
   }

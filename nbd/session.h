@@ -1,4 +1,4 @@
-// A connection that is made again when it is lost.
+// A connection that is re-established when it is lost.
 #pragma once
 
 #include <cstdint>
@@ -16,49 +16,49 @@
 
 namespace copy {
 
-// Used by one thread at a time.
+// Must be used by one thread at a time.
 class NbdLine {
  public:
-  // Of `tuning`, the retries and the timeout count.  Connects; the first time there is only one
-  // try, since a name may be mistyped.
+  // Connects.  Of `tuning`, uses the retries and the timeout.  Tries the first connection only
+  // once, since the name may be mistyped.
   static qcow2::Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
                                                       std::vector<std::string> contexts,
                                                       const NbdTuning& tuning, const Stop& stop);
 
-  // There is always one; when it is lost, and was not or could not be made again, it answers every
-  // request with an error.
+  // Returns the connection, which always exists.  If it is lost and not restored, all its requests
+  // return errors.
   NbdConnection& connection() { return *connection_; }
-  // Of the server's disk, as it was when the line was opened.
+  // Returns the limits of the server's disk when the session was opened.
   const NbdLimits& limits() const { return limits_; }
   const std::string& name() const { return endpoint_->name(); }
   const std::shared_ptr<NbdEndpoint>& endpoint() const { return endpoint_; }
 
-  // Of the connection; it grows when that is replaced.  What was sent under an earlier number and
-  // is not answered will never be, and its callbacks are not called any more.
+  // Returns the number of the connection; it grows when the connection is replaced.  Requests sent
+  // under an earlier number get no answer, and their callbacks are not called any more.
   uint64_t generation() const { return generation_; }
 
-  // Whether an error that a command ended with means that the server goes away, not that it says
-  // no.
+  // Returns whether an error of a command means that the server goes away, rather than that it
+  // rejects the request.
   bool is_loss(const qcow2::Error& error);
 
-  // Something was answered: the tries are counted anew.
+  // Resets the count of failed attempts, after an answer.
   void answered() {
     if (!checking_) failures_ = 0;
   }
 
   bool connected() const { return !connection_->lost(); }
 
-  // The connection is lost, by `why`: drains and closes it, waits, and makes a new one.  An error
-  // when there are no tries left, the server that we started has ended, or the server comes back
-  // with another disk; every later call is one, too, then.
+  // Replaces a connection that is lost by `why`: drains and closes it, waits, and connects again.
+  // An error if no retries are left, if the server that this program started has ended, or if the
+  // server has a different disk now; all later calls then fail, too.
   qcow2::Result<void> restore(qcow2::Error why);
 
-  // What restore () does with a new connection before it is content: an error is restore ()'s own,
-  // except that of a connection that is lost, too.
+  // Sets the check that restore () runs on each new connection. restore () fails with the check's
+  // error, except if the new connection is lost, too.
   using Check = std::function<qcow2::Result<void>(NbdLine& line)>;
   void set_check(Check check) { check_ = std::move(check); }
 
-  // restore () failed.
+  // Returns whether restore () has failed.
   bool given_up() const { return given_up_; }
 
  private:
@@ -78,7 +78,7 @@ class NbdLine {
   const unsigned retries_;
   const NbdConnection::Timeout timeout_;
   const Stop& stop_;
-  std::unique_ptr<NbdConnection> connection_;  // never nullptr once the line is open
+  std::unique_ptr<NbdConnection> connection_;  // never nullptr once the session is open
   NbdLimits limits_;
   uint64_t generation_ = 0;
   unsigned failures_ = 0;

@@ -1,4 +1,4 @@
-// What to connect to: a server that is there, or one that is started for the occasion.
+// A server to connect to: either running already, or to be started.
 #pragma once
 
 #include <string>
@@ -7,15 +7,15 @@
 namespace copy {
 
 struct NbdTarget {
-  // One of the two.
-  std::string uri;  // anything that libnbd takes, TLS with it
-  // "[ COMMAND ARGS… ]" without the brackets: a server that takes its socket by systemd's socket
-  // activation, such as qemu-nbd and nbdkit.  Its first word is looked up in PATH.
+  // Exactly one of `uri` and `command` is set.
+  std::string uri;  // any URI that libnbd accepts, including TLS
+  // "[ COMMAND ARGS… ]" without the brackets: a server that supports systemd's socket activation,
+  // such as qemu-nbd and nbdkit.  Its first word is looked up in PATH.
   std::vector<std::string> command;
-  // Of a URI that names none, or of the command's server; empty: the default one.
+  // The export, for a URI that names none or for the command's server; empty: the default export.
   std::string export_name = {};
 
-  // For messages: the URI, or the command in brackets.
+  // Returns the URI, or the command in brackets, for messages.
   std::string name() const;
 };
 

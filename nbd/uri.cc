@@ -39,7 +39,7 @@ qcow2::Result<bool> is_nbd_uri(const std::string& name) {
 }
 
 qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::string& name) {
-  // scheme://authority/export?query
+  // The form is scheme://authority/export?query.
   const size_t authority = uri.find("://") + 3;
   const size_t query = std::min(uri.find('?', authority), uri.size());
   const size_t slash = std::min(uri.find('/', authority), query);

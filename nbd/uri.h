@@ -1,4 +1,4 @@
-// Which arguments name a server, and which a file.
+// Distinguishes server names from file names in arguments.
 #pragma once
 
 #include <string>
@@ -7,12 +7,12 @@
 
 namespace copy {
 
-// Whether `name` is an NBD URI.  Other URIs, and names with a protocol that qemu-img would take,
-// are an error that says what to do; everything else is a path ("./nbd:x" for those that look like
-// one).
+// Returns whether `name` is an NBD URI.  Other URIs, and names with a protocol that qemu-img
+// accepts, are an error with advice.  All other names are paths ("./nbd:x" for a path that looks
+// like a protocol).
 qcow2::Result<bool> is_nbd_uri(const std::string& name);
 
-// An NBD URI, which names no export yet, with `name` for one.
+// Adds the export `name` to an NBD URI that names no export yet.
 qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::string& name);
 
 }  // namespace copy

@@ -16,17 +16,18 @@ using qcow2::Result;
 
 namespace {
 
-// The protocol counts in 32 bits, and some servers in 31.
+// The protocol has 32-bit lengths; some servers support only 31 bits.
 constexpr uint64_t kLargestZero = uint64_t{1} << 30;
-// Tried when that is too much: what servers must take of data.
+// The next try if that is rejected: the size that servers must accept for data.
 constexpr uint64_t kSmallZero = 32 << 20;
 
-// Of images behind servers that do not tell: what most have, and the largest of QCOW2.
+// Cluster sizes to try for images behind servers that announce none: the most common one, and the
+// largest of QCOW2.
 constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
 
-// How a server says that a request is not for it, rather than that it failed.
+// Returns whether the server rejects the kind of request, rather than fails to do it.
 bool is_refusal(int errnum) {
-  // ENOTSUP is the same number.
+  // ENOTSUP has the same value on Linux.
   return errnum == EINVAL || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
 }
 
@@ -47,8 +48,8 @@ class NbdWriter::Sender {
  private:
   struct Request {
     Piece piece;
-    bool zero;            // sent as a request for zeros
-    uint64_t generation;  // of the line, when it was sent
+    bool zero;            // sent as a zero request
+    uint64_t generation;  // of the session, when sent
     NbdReply reply = {};
   };
 
@@ -63,7 +64,7 @@ class NbdWriter::Sender {
     return {};
   }
 
-  // Cuts the next request off what there is to do.
+  // Takes the next request from the work that is left.
   Piece next(bool zero) {
     Piece& front = to_do_.front();
     Piece piece = front;
@@ -104,7 +105,7 @@ class NbdWriter::Sender {
         to_do_.push_front(it->piece);
       } else if (it->reply.done()) {
         RETURN_IF_ERROR(refused(*it));
-        // The line may have been made good: then this one is to be sent again with the others.
+        // After a restore of the connection this piece must be sent again with the others.
         if (it->generation != line_.generation()) continue;
       } else {
         ++it;
@@ -115,7 +116,7 @@ class NbdWriter::Sender {
     return {};
   }
 
-  // The server said no: perhaps it will take less, or plain zeros.
+  // Handles a rejection: tries smaller requests, or plain zeros.
   Result<void> refused(const Request& request) {
     const Piece& piece = request.piece;
     const Error error = request.reply.error(fmt::format(
@@ -134,7 +135,8 @@ class NbdWriter::Sender {
     return {};
   }
 
-  // An image with clusters zeroes them whole, or has to write: perhaps without the ragged ends?
+  // An image with clusters can zero only whole ones without writing: zeros the aligned middle
+  // alone.
   void narrow(const Piece& piece) {
     for (const uint64_t unit : kClusters) {
       const uint64_t begin = (piece.at + unit - 1) / unit * unit;
@@ -150,7 +152,7 @@ class NbdWriter::Sender {
   NbdWriter& writer_;
   NbdLine& line_;
   std::deque<Piece> to_do_;
-  std::list<Request> in_flight_;  // libnbd holds pointers to these until they are done
+  std::list<Request> in_flight_;  // libnbd holds pointers to them until they are done
 };
 
 NbdWriter::NbdWriter(const NbdLimits& limits, const Options& options)

@@ -1,4 +1,4 @@
-// Writes and zeros over one connection, several requests at a time.
+// Writes data and zeros over one connection, with several requests in flight.
 #pragma once
 
 #include <atomic>
@@ -14,40 +14,39 @@
 
 namespace copy {
 
-// What is learned of the server on one connection holds for all.  Thread-safe, for lines that are
-// each used by one thread.
+// Shares what it learns about the server among all connections.  Thread-safe, as long as each
+// session is used by one thread.
 class NbdWriter {
  public:
-  // Of the tuning, the requests and their size count.
+  // Of `tuning`, uses the requests and their size.
   struct Options {
     NbdTuning tuning = {};
-    // Zeros must cost the server next to nothing, or not be asked for at all: FAST_ZERO where that
-    // is offered, and a refusal is an error.  Else zeros are written where they cannot be asked
-    // for.
+    // Zeros must be cheap for the server, or are not requested: uses FAST_ZERO where it is offered;
+    // a rejection is an error.  Otherwise writes zeros where the server cannot zero.
     bool only_cheap_zeros = false;
   };
 
-  // Of the disk: begins and ends at multiples of the server's minimum block (or with the disk).
+  // A range of the disk, aligned to the server's minimum block (or ending with the disk).
   struct Piece {
     uint64_t at = 0;                   // bytes
     uint64_t length = 0;               // bytes
-    const std::byte* bytes = nullptr;  // null: zeros
+    const std::byte* bytes = nullptr;  // nullptr: zeros
   };
 
   NbdWriter(const NbdLimits& limits, const Options& options);
 
-  // When it returns without an error, the server has said yes to everything; if it went away in
-  // between, to some of it before that (see NbdLine::set_check).
+  // Writes `pieces`.  On success the server has acknowledged everything; if it went away in
+  // between, some of it only before that (see NbdLine::set_check).
   qcow2::Result<void> send(NbdLine& line, std::span<const Piece> pieces);
 
-  // Zeroes [0, end) if the server can do it at once.  False: it cannot, and some of it may be
-  // zeroed.
+  // Zeroes [0, end) if the server can do it at once.  Returns false if it cannot; some of the range
+  // may be zeroed then.
   qcow2::Result<bool> zero_fast(NbdLine& line, uint64_t end);
 
-  // Whether zeros need not be written.
+  // Returns whether the server can zero without data.
   bool can_zero() const { return can_zero_; }
 
-  // With only_cheap_zeros: how many bytes of zeros stay as they were.
+  // With only_cheap_zeros: returns the bytes of zeros that were not written.
   uint64_t declined() const { return declined_; }
 
  private:
@@ -55,8 +54,8 @@ class NbdWriter {
 
   const Options options_;
   const uint64_t write_limit_;        // bytes
-  const uint64_t small_zero_;         // what each server takes that takes zeros, bytes
-  const bool fast_;                   // FAST_ZERO is known to the server
+  const uint64_t small_zero_;         // accepted by each server that accepts zeros, bytes
+  const bool fast_;                   // the server supports FAST_ZERO
   std::atomic<uint64_t> zero_limit_;  // bytes
   std::atomic<bool> can_zero_;
   std::atomic<uint64_t> declined_ = 0;  // bytes

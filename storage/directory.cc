@@ -79,7 +79,7 @@ Result<void> Directory::link(int file, const std::string& name) const {
 
 Result<void> Directory::rename(const std::string& from, const std::string& to,
                                unsigned flags) const {
-  // The older call, which every filesystem has.
+  // Every filesystem supports the older renameat.
   const int failed = flags == 0 ? retry(::renameat, fd(), from.c_str(), fd(), to.c_str())
                                 : retry(::renameat2, fd(), from.c_str(), fd(), to.c_str(), flags);
   if (failed == 0) return {};

@@ -1,8 +1,9 @@
-// An open folder, and what can be done to the names in it.
+// An open folder and operations on the names in it.
 //
-// Whoever may write to a folder can give a name in it to another file between two calls, or put a
-// symbolic link there.  So a folder is opened once, its names are used relative to it, no link is
-// followed, and what was opened is compared with what the name stands for.
+// Other processes with write access to a folder can replace a file in it between two calls, or put
+// a symbolic link there.  So a folder is opened once, its names are used relative to its
+// descriptor, symbolic links are not followed, and each opened file is compared with the file that
+// its name refers to.
 #pragma once
 
 #include <sys/stat.h>
@@ -16,7 +17,7 @@
 
 namespace qcow2 {
 
-// What makes two names, or two descriptors, the same file.
+// Identifies a file: two names or descriptors with equal identities are the same file.
 struct FileIdentity {
   dev_t device;
   ino_t inode;
@@ -27,41 +28,42 @@ struct FileIdentity {
   static std::optional<FileIdentity> of(int fd);
 };
 
-// A path of `fd` in /proc, good for as long as it is open: of this process, or (`pid`) for others
-// too.
+// Returns a path of `fd` in /proc, valid while `fd` is open.  Without `pid` the path is valid in
+// this process only; with `pid`, this process's ID, in other processes too.
 std::string path_of_descriptor(int fd);
 std::string path_of_descriptor(int fd, pid_t pid);
 
-// Errors are those of the system, and name the folder and the name in it.
+// Errors are system errors and name the folder and the file in it.
 class Directory {
  public:
   static Result<Directory> open(const std::string& path);
-  // The folder in which `path` is: all before the last slash, or ".".
+  // Returns the folder of `path`: the part before the last slash, or ".".
   static std::string parent_of(const std::string& path);
-  // What is behind the last slash.
+  // Returns the part of `path` after the last slash.
   static std::string name_of(const std::string& path);
 
   const std::string& path() const { return path_; }
   int fd() const { return fd_.get(); }
-  // For messages.
+  // Returns a path for messages.
   std::string path_to(const std::string& name) const;
 
-  // Opens `name` with O_CLOEXEC and O_NONBLOCK; a symbolic link is an error (ELOOP).
+  // Opens `name` with O_CLOEXEC and O_NONBLOCK.  A symbolic link is an error (ELOOP).
   Result<Descriptor> open_file(const std::string& name, int flags, mode_t mode = 0) const;
-  // Makes a file without a name, which link () can give it one.
+  // Creates a file without a name; link () can give it one.
   Result<Descriptor> open_unnamed(mode_t mode) const;
 
-  // What `name` itself is; nullopt if there is no such name.
+  // Returns the status of `name` itself, not of a link's target; nullopt if the name does not
+  // exist.
   std::optional<struct stat> status(const std::string& name) const;
-  // Whether `name` stands for that file.
+  // Returns whether `name` refers to that file.
   bool holds(const std::string& name, const std::optional<FileIdentity>& file) const;
 
-  // Gives the file that is open as `fd` the name, which must not be there.
+  // Links the open file `fd` to `name`, which must not exist.
   Result<void> link(int fd, const std::string& name) const;
-  // `flags` as of renameat2 ().
+  // `flags` are those of renameat2 ().
   Result<void> rename(const std::string& from, const std::string& to, unsigned flags) const;
   Result<void> remove(const std::string& name) const;
-  // Puts the names on the disk; nothing where the filesystem has no such thing.
+  // Flushes the names to disk.  Does nothing where the filesystem does not support it.
   Result<void> flush() const;
 
  private:

@@ -25,10 +25,10 @@ const char* kind_of(mode_t mode) {
   return "no regular file";
 }
 
-// Without O_NONBLOCK, opening a FIFO would wait for a writer.  It means nothing for the rest.
+// Without O_NONBLOCK, opening a FIFO would wait for a writer.  It has no effect on other files.
 constexpr int kOpenFlags = O_CLOEXEC | O_NONBLOCK;
 
-// What direct I/O keeps to, on every device there is.
+// The alignment that direct I/O requires; sufficient for all devices.
 constexpr size_t kBlock = AlignedBuffer::kAlignment;
 
 bool is_aligned(uint64_t at, std::span<const std::byte> bytes) {
@@ -93,7 +93,7 @@ Result<std::shared_ptr<FileStorage>> FileStorage::take(std::string path, Descrip
 }
 
 Result<void> FileStorage::bypass_cache() {
-  // By its number: the name may be another file's by now.
+  // Opens by descriptor: the name may refer to another file by now.
   const std::string self = path_of_descriptor(fd_.get());
   direct_fd_.reset(
       retry(::open, self.c_str(), (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_DIRECT));
@@ -116,7 +116,7 @@ Result<size_t> FileStorage::read(HostOffset at, std::span<std::byte> to) const {
   return direct_fd_ ? read_direct(at, to) : read_from(fd_.get(), at.value(), to);
 }
 
-// The blocks around what is wanted, through memory that is aligned as they are, if `to` is not.
+// Reads the blocks around the range, through an aligned buffer unless `to` is aligned.
 Result<size_t> FileStorage::read_direct(HostOffset at, std::span<std::byte> to) const {
   if (is_aligned(at.value(), to)) return read_from(direct_fd_.get(), at.value(), to);
   constexpr size_t kAtOnce = 1 << 20;
@@ -141,9 +141,9 @@ Result<size_t> FileStorage::read_from(int fd, uint64_t at, std::span<std::byte> 
   size_t done = 0;
   while (done < to.size()) {
     const uint64_t position = at + done;
-    // No file is longer than an off_t can say: there is nothing there.
+    // A file is never longer than the largest off_t.
     if (position > static_cast<uint64_t>(INT64_MAX) - (to.size() - done)) break;
-    // Behind the last whole block there is only the end of the file.
+    // Only the end of the file follows the last whole block.
     if (fd == direct_fd_.get() && done % kBlock != 0) break;
     const ssize_t got =
         retry(::pread, fd, to.data() + done, to.size() - done, static_cast<off_t>(position));
@@ -174,7 +174,7 @@ Result<void> FileStorage::flush() {
 }
 
 Result<uint64_t> FileStorage::size() const {
-  // Works for block devices too, where stat says 0; no one else uses the file position.
+  // lseek works for block devices, where stat returns 0.  No other code uses the file position.
   const off_t end = ::lseek(fd_.get(), 0, SEEK_END);
   if (end < 0) return fail(Error::system(errno, name_));
   return static_cast<uint64_t>(end);
@@ -200,7 +200,7 @@ Result<void> FileStorage::write_zeroes(HostOffset at, uint64_t length) {
 }
 
 void FileStorage::discard(HostOffset at, uint64_t length) {
-  // Where it cannot be done, nothing is lost but the room.
+  // A failure loses nothing but space.
   (void)retry(::fallocate, fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
               static_cast<off_t>(at.value()), static_cast<off_t>(length));
 }
@@ -209,7 +209,7 @@ Result<Storage::Run> FileStorage::run_at(HostOffset at, uint64_t limit) const {
   const off_t begin = static_cast<off_t>(at.value());
   const off_t data = ::lseek(fd_.get(), begin, SEEK_DATA);
   if (data < 0) {
-    // ENXIO: a hole up to the end.  Anything else: cannot tell.
+    // ENXIO: a hole up to the end.  Any other error: unknown.
     return Run{limit, errno != ENXIO};
   }
   if (data > begin) return Run{std::min<uint64_t>(limit, data - begin), false};

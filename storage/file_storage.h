@@ -21,41 +21,40 @@ class FileStorage final : public Storage {
  public:
   using Identity = FileIdentity;
 
-  // Opens `path`, which must be a regular file or a block device, for reading alone.  Errors name
-  // the path.
+  // Opens `path`, a regular file or a block device, read-only.  Errors name the path.
   static Result<std::shared_ptr<FileStorage>> open_readonly(const std::string& path);
 
-  // The same, for reading and writing.
+  // Like open_readonly(), for reading and writing.
   static Result<std::shared_ptr<FileStorage>> open_writable(const std::string& path);
 
-  // The file `name` in `folder` itself: a symbolic link is an error.
+  // Opens the file `name` in `folder` itself: a symbolic link is an error.
   static Result<std::shared_ptr<FileStorage>> open_readonly_in(const Directory& folder,
                                                                const std::string& name);
 
-  // A block device that nothing else uses (a mounted filesystem, say), for writing.
+  // Opens a block device for writing.  Fails if the device is in use (by a mounted filesystem, for
+  // example).
   static Result<std::shared_ptr<FileStorage>> open_exclusive_device(const std::string& path);
 
-  // The same, with the rights of another user: see qcow2::open_as.
+  // Opens `path` with the rights of another user: see qcow2::open_as.
   static Result<std::shared_ptr<FileStorage>> open_as(const UserRights& rights,
                                                       const std::string& path, bool writable);
 
   ~FileStorage() override = default;
 
-  // Says to others, QEMU among them, what is done with the file, for as long as it is open or until
-  // the next call; see ImageLock::take.  Nothing is said before the first call.  One thread at a
-  // time.
+  // Announces with QEMU's locks how this process uses the file, until the file is closed or the
+  // next call; see ImageLock::take.  Before the first call there are no locks.  Not thread-safe.
   Result<void> lock(ImageClaim claim, std::string_view advice);
 
-  // From now on what is read and written goes past the system's page cache, but for writes that do
-  // not keep to blocks of 4096 bytes.  An error where the filesystem has no such way.  Before
-  // anybody reads.
+  // Makes later reads and writes bypass the page cache, except writes that are not aligned to
+  // blocks of 4096 bytes.  Fails where the filesystem does not support that.  Call before the first
+  // read.
   Result<void> bypass_cache();
 
   const std::string& name() const override { return name_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
-  // Once it has failed it fails for good: the kernel tells of a failure once, and takes what was
-  // lost for written from then on.
+  // After one failure all calls fail: the kernel reports a failure once, and then treats the lost
+  // data as written.
   Result<void> flush() override;
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
@@ -63,14 +62,14 @@ class FileStorage final : public Storage {
   void discard(HostOffset at, uint64_t length) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
-  // For a block device: of the device, not of the node that names it.
+  // Returns the identity; for a block device that of the device, not of its node.
   Identity identity() const { return identity_; }
-  // Owned by this object.
+  // Returns the descriptor, which this object owns.
   int descriptor() const { return fd_.get(); }
   bool is_block_device() const { return is_block_device_; }
-  // The user that owned the file when it was opened.
+  // Returns the user that owned the file when it was opened.
   uid_t owner() const { return owner_; }
-  // Bytes that the file takes on the disk; 0 for a block device.
+  // Returns the bytes that the file uses on disk; 0 for a block device.
   Result<uint64_t> blocks() const;
 
  private:
@@ -84,7 +83,7 @@ class FileStorage final : public Storage {
 
   std::string name_;
   Descriptor fd_;
-  Descriptor direct_fd_;  // the same file with O_DIRECT, or nothing
+  Descriptor direct_fd_;  // the same file with O_DIRECT, or none
   SyncMemory sync_;
   bool writable_ = false;
   ImageLock lock_;

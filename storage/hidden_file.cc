@@ -19,7 +19,7 @@ namespace qcow2 {
 
 namespace {
 
-// Behind QEMU's bytes (100 and 200), and behind any image.
+// Past QEMU's bytes (100 and 200), and past the end of any image.
 constexpr off_t kAliveByte = off_t{1} << 62;
 
 struct flock alive_byte(short type) {
@@ -31,12 +31,13 @@ struct flock alive_byte(short type) {
   return lock;  // l_pid must be 0
 }
 
-// All of a hidden name but the numbers.  The whole must not get longer than filesystems take.
+// Returns a hidden name without its numbers.  Truncates `name`, since filesystems limit the length
+// of names.
 std::string start_of_names(const std::string& name) {
   return fmt::format(".{:.180}.virt-compact-", name);
 }
 
-// "PID-N"
+// Returns whether `text` has the form "PID-N".
 bool is_numbers(std::string_view text) {
   const size_t dash = text.find('-');
   if (dash == std::string_view::npos || dash == 0 || dash + 1 == text.size()) return false;
@@ -47,7 +48,7 @@ bool is_numbers(std::string_view text) {
 
 std::vector<std::string> names_that_start_with(const Directory& folder, const std::string& start) {
   std::vector<std::string> names;
-  // The stream owns, and moves, a descriptor of its own.
+  // The stream takes ownership of a new descriptor, and moves its position.
   Descriptor fd(retry(::openat, folder.fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd) return names;
   const std::unique_ptr<DIR, int (*)(DIR*)> list(::fdopendir(fd.get()), ::closedir);
@@ -66,8 +67,8 @@ void remove_if_dead(const Directory& folder, const std::string& name) {
   if (!file || retry(::fstat, file->get(), &status) != 0 || !S_ISREG(status.st_mode) ||
       status.st_uid != ::geteuid())
     return;
-  // Held until it is removed: who has made the file and has not locked it yet sees that, and makes
-  // another one.
+  // Keeps the lock until the file is removed: a run that has created the file and not locked it yet
+  // notices that, and creates another one.
   struct flock lock = alive_byte(F_RDLCK);
   if (retry(::fcntl, file->get(), F_OFD_SETLK, &lock) != 0) return;
   if (folder.holds(name, FileIdentity::of(status))) (void)folder.remove(name);
@@ -93,7 +94,7 @@ Result<HiddenFile> create_hidden(const Directory& folder, const std::string& nam
     if (!file && file.error().errnum() == EEXIST) continue;
     if (!file) return fail(std::move(file).error());
     made.file = std::move(*file);
-    // Another run may have taken it for a dead one's before it was marked.
+    // Another run may have removed the file as a dead run's before it was marked.
     const bool marked = mark_alive(made.file.get());
     if (!folder.holds(made.name, FileIdentity::of(made.file.get()))) continue;
     if (marked) return made;

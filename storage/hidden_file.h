@@ -1,10 +1,11 @@
-// The names that files have while they are being made, and what a killed run has left of them.
+// Temporary names of files that are being created, and the removal of files that killed runs have
+// left.
 //
 //     .NAME.virt-compact-PID-N    becomes NAME
 //
-// Whoever makes such a file holds a lock on one byte of it, far behind all that is locked else, for
-// as long as it lives.  A file of that name that is ours and that no process has locked was left by
-// a run that is dead: the PID alone would not prove it.
+// The creator of such a file holds a lock on one byte of it, far past all other locks, until it
+// ends.  A file with such a name that this user owns and no process has locked is the file of a
+// dead run; the PID alone does not prove that.
 #pragma once
 
 #include <string>
@@ -15,12 +16,11 @@
 
 namespace qcow2 {
 
-// A name in the folder of `name` that no other file of this process gets.
+// Returns a name in the folder of `name` that no other file of this process gets.
 std::string hidden_name(const std::string& name);
 
-// Says that the process that makes the file is alive, until `fd` is closed.  Returns false if
-// somebody else has locked the file; true where the filesystem has no locks: there nothing is ever
-// removed.
+// Marks the file as one of a live process, until `fd` is closed.  Returns false if another process
+// has locked the file.  Returns true where the filesystem has no locks: no files are removed there.
 bool mark_alive(int fd);
 
 struct HiddenFile {
@@ -28,10 +28,10 @@ struct HiddenFile {
   Descriptor file;
 };
 
-// Makes one, for reading and writing, which is marked.
+// Creates and marks a hidden file, open for reading and writing.
 Result<HiddenFile> create_hidden(const Directory& folder, const std::string& name);
 
-// Removes what dead runs of this user have left that was to become `name`.
+// Removes the files that dead runs of this user have left in place of `name`.
 void remove_dead_files(const Directory& folder, const std::string& name);
 
 }  // namespace qcow2

@@ -26,18 +26,18 @@ struct flock one_byte(short type, off_t byte) {
   return lock;  // l_pid must be 0
 }
 
-// errno, or 0.
+// Returns errno, or 0 on success.
 int set_lock(int fd, short type, off_t byte) {
   struct flock lock = one_byte(type, byte);
   return retry(::fcntl, fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
 }
 
-// The errors of a filesystem, or a kernel, that has no such locks.
+// Returns whether `errnum` says that the filesystem or the kernel does not support such locks.
 bool means_no_locks(int errnum) {
   return errnum == EINVAL || errnum == ENOLCK || errnum == EOPNOTSUPP || errnum == ENOSYS;
 }
 
-// Calls `visit (byte)` for each byte of the set, until it says something other than 0.
+// Calls `visit (byte)` for each byte of the set, until it returns a value other than 0.
 template <typename Visit>
 int each_byte(ImageClaim claim, Visit visit) {
   for (const auto& [set, first] :
@@ -56,7 +56,7 @@ int lock_all(int fd, ImageClaim claim) {
   return each_byte(claim, [&](off_t byte) { return set_lock(fd, F_RDLCK, byte); });
 }
 
-// Letting go cannot fail in a way that one could do something about.
+// Ignores errors: an unlock cannot fail in a way that the caller could handle.
 void unlock_all(int fd, ImageClaim claim) {
   each_byte(claim, [&](off_t byte) {
     (void)set_lock(fd, F_UNLCK, byte);
@@ -64,16 +64,16 @@ void unlock_all(int fd, ImageClaim claim) {
   });
 }
 
-// The lock of somebody else that contradicts ours.
+// A lock of another process that conflicts with ours.
 struct Conflict {
   off_t byte;
-  pid_t pid;  // 0: the kernel does not say
+  pid_t pid;  // 0: unknown
 };
 
 std::optional<Conflict> find_conflict(int fd, ImageClaim claim) {
   std::optional<Conflict> found;
-  // What the others forbid is what stands in the way of our uses, and the other way round.  What
-  // somebody does with the image says more than what he forbids, so that is looked at first.
+  // What others forbid conflicts with our uses, and the reverse.  Tests the uses of others first:
+  // they are more informative in a message.
   const auto test = [&](off_t byte) {
     struct flock lock = one_byte(F_WRLCK, byte);
     if (retry(::fcntl, fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
@@ -84,7 +84,7 @@ std::optional<Conflict> find_conflict(int fd, ImageClaim claim) {
   return found;
 }
 
-// What the holder of a lock does.
+// Returns what the holder of the lock on `byte` does.
 const char* deed(off_t byte) {
   switch (byte) {
     case kUsesByte:
@@ -95,9 +95,9 @@ const char* deed(off_t byte) {
     case kUsesByte + 3:
       return "which may change its length";
     case kForbidsByte:
-      return "which lets nobody read it meanwhile";
+      return "which forbids others to read it";
     default:
-      return "which lets nobody write to it meanwhile";
+      return "which forbids others to write to it";
   }
 }
 
@@ -111,7 +111,7 @@ Failure in_use(int fd, const std::string& name, Conflict conflict, std::string_v
                                                  deed(conflict.byte), advice)));
 }
 
-// A program that is not QEMU has locked a byte for itself alone.
+// Returns the error for a byte that a program other than QEMU has locked exclusively.
 Failure locked_out(int fd, const std::string& name, ImageClaim wanted, std::string_view advice) {
   Conflict conflict{kUsesByte, 0};
   each_byte(wanted, [&](off_t byte) {

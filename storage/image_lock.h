@@ -1,12 +1,13 @@
-// QEMU's locks on image files, so that no two programs come in each other's way: locks on single
-// bytes that go with the open file (OFD locks).
+// QEMU's locks on image files, which keep programs from interfering: locks on single bytes that
+// belong to the open file (OFD locks).
 //
-// There are four permissions.  Who uses permission i holds a read lock on byte 100 + i of the file,
-// and who does not let others use it one on byte 200 + i; the bytes need not exist.  Everybody
-// first takes his own locks and then tests for those of the others that contradict them: of two who
-// come at once both may have to give way, but never do both stay.
+// There are four permissions.  A program that uses permission i holds a read lock on byte 100 + i
+// of the file.  A program that forbids others to use it holds a read lock on byte 200 + i.  The
+// bytes need not exist.  Each program first takes its own locks and then tests for conflicting
+// locks of others: of two programs that start at the same time both may fail, but never do both
+// succeed.
 //
-// What QEMU locks, and in which order, was watched from outside, with QEMU 7.2.
+// Source: observed from outside with QEMU 7.2, for the bytes and the order of the locks.
 #pragma once
 
 #include <string>
@@ -16,40 +17,40 @@
 
 namespace qcow2 {
 
-// What somebody does with an image, and what nobody else may do meanwhile: sets of permissions.
+// How a process uses an image, and what it forbids others: sets of permissions.
 struct ImageClaim {
   static constexpr unsigned kConsistentRead = 1 << 0;
   static constexpr unsigned kWrite = 1 << 1;
-  static constexpr unsigned kWriteUnchanged = 1 << 2;  // such as copying up from a backing file
+  static constexpr unsigned kWriteUnchanged = 1 << 2;  // for example copy-up from a backing file
   static constexpr unsigned kResize = 1 << 3;
 
   unsigned uses = 0;
   unsigned forbids = 0;
 
-  // Several may read; nobody writes.
+  // Several processes may read; none may write.
   static constexpr ImageClaim reading() { return {kConsistentRead, kWrite | kResize}; }
-  // Alone with the image: readers forbid it.
+  // Exclusive use: conflicts with readers.
   static constexpr ImageClaim writing() {
     return {kConsistentRead | kWrite | kResize, kWrite | kResize};
   }
-  // Whatever the others do: what is read may be old and new side by side (qemu-img -U).
+  // Ignores other users: a read may return a mix of old and new data (qemu-img -U).
   static constexpr ImageClaim force_share() { return {kConsistentRead, 0}; }
-  // A file whose name another one gets: who reads it keeps it, what is written to it would be lost.
+  // For a file that is about to be replaced: readers keep the old file, but data of a writer would
+  // be lost.
   static constexpr ImageClaim replacing() { return {0, kWrite | kResize}; }
 
   friend bool operator==(const ImageClaim&, const ImageClaim&) = default;
 };
 
-// The locks of one open file.  They end with its last descriptor: they outlive a fork for as long
-// as the child lives, and nothing is left of them when a process is killed.
+// The locks of one open file.  They end with its last descriptor: they survive a fork while the
+// child lives, and end when the process is killed.
 class ImageLock {
  public:
-  // Puts `wanted` in place of what is held.  `fd` is open for reading, and the same each time;
-  // `name` is what to call the file, `advice` the end of the message.  On an error, which names the
-  // process that is in the way where /proc tells, all is as it was before.
+  // Replaces the held locks by `wanted`.  `fd` must be open for reading, and the same in each call.
+  // `name` is the file in messages, `advice` the end of the message.  On an error the held locks
+  // are unchanged; the message names the conflicting process if /proc shows it.
   //
-  // A filesystem that has no such locks is no error: all is as it would be without them, as in
-  // QEMU.
+  // If the filesystem does not support such locks, succeeds without locks, as QEMU does.
   Result<void> take(int fd, const std::string& name, ImageClaim wanted, std::string_view advice);
 
  private:

@@ -21,7 +21,7 @@ namespace {
 
 using Folder = std::filesystem::directory_iterator;
 
-// A machine may have many processes with many files: a message is not worth more than this.
+// The longest search: a machine may have many processes with many files.
 constexpr auto kPatience = std::chrono::seconds(1);
 
 std::optional<pid_t> parse_pid(const std::string& text) {
@@ -31,7 +31,8 @@ std::optional<pid_t> parse_pid(const std::string& text) {
   return pid;
 }
 
-// Whether a line of /proc/PID/fdinfo/FD is about a lock on `byte` of a file with this inode number:
+// Returns whether a line of /proc/PID/fdinfo/FD describes a lock on `byte` of a file with this
+// inode number:
 //   lock:	1: OFDLCK ADVISORY  READ -1 fe:00:11036652 100 101
 bool is_lock_on(const std::string& line, ino_t inode, off_t byte) {
   if (line.rfind("lock:", 0) != 0) return false;
@@ -48,7 +49,7 @@ bool is_lock_on(const std::string& line, ino_t inode, off_t byte) {
   return byte <= last_byte;
 }
 
-// The program, by the name of its file: the name of the process is cut after 15 bytes.
+// Returns the name of the program file: the kernel truncates process names to 15 bytes.
 std::string describe(pid_t pid) {
   std::error_code error;
   std::string program =
@@ -87,8 +88,8 @@ class Search {
     return false;
   }
 
-  // Asked only of files that have the inode number and the lock: others may be on a server that
-  // does not answer.
+  // Called only for files with a matching inode number and lock: other files may be on a server
+  // that does not respond.
   bool is_the_file(const std::string& path) const {
     struct stat status {};
     return retry(::stat, path.c_str(), &status) == 0 && status.st_dev == file_.st_dev &&

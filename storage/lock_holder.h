@@ -1,4 +1,4 @@
-// Who holds a lock on a file.
+// Finds the process that holds a lock on a file.
 #pragma once
 
 #include <sys/types.h>
@@ -8,10 +8,10 @@
 
 namespace qcow2 {
 
-// A process that holds a lock on `byte` of the file behind `fd`, other than through `fd` itself,
-// for a message: "qemu-nbd (pid 1234)".  `pid` is the process, if it is known; else all those are
-// looked through whose open files /proc shows to us, which for an ordinary user are his own.
-// Nothing when it cannot be told, or not soon.
+// Returns a process that holds a lock on `byte` of the file of `fd`, other than through `fd`
+// itself, for a message: "qemu-nbd (pid 1234)".  `pid` is the process, if known.  Otherwise
+// searches all processes whose open files /proc shows; for an ordinary user these are the user's
+// own.  Returns nullopt if the process is not found, or not within a short time.
 std::optional<std::string> find_lock_holder(int fd, off_t byte, pid_t pid);
 
 }  // namespace qcow2

@@ -25,14 +25,13 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kAlignment = AlignedBuffer::kAlignment;
-// Below this, the cache does better: a direct write waits for the disk, each for itself.
+// Smaller writes are faster through the cache: each direct write waits for the disk.
 constexpr uint64_t kDirectAtLeast = 512 << 10;
-// What goes through the cache is sent to the disk whenever it has come to this many bytes.  Else
-// the kernel lets it pile up, makes writers wait when it is too much, and leaves the rest for the
-// flush.
+// Starts a write-back of cached data after this many bytes.  Otherwise the kernel accumulates them,
+// blocks writers when there are too many, and leaves the rest to the flush.
 constexpr uint64_t kWriteBack = 16 << 20;
 
-// Whether `errnum` is how a filesystem says that it has no such thing.
+// Returns whether `errnum` says that the filesystem does not support an operation.
 bool has_none(int errnum) {
   return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
          errnum == EMLINK;
@@ -88,21 +87,21 @@ Result<void> OutputFile::find_target(bool overwrite) {
   return look_at_replaced(status);
 }
 
-// In a folder where everybody may put names, a link is followed only if it is our own, or of the
-// folder's owner: as the kernel does with fs.protected_symlinks=1.
+// In a sticky folder that all users may write to, follows a link only if this user or the owner of
+// the folder owns it, as the kernel does with fs.protected_symlinks=1.
 Result<void> OutputFile::follow_link(const struct stat& link) {
   struct stat folder {};
-  if (retry(::fstat, folder_.fd(), &folder) != 0) return error(errno, "look at the folder of");
+  if (retry(::fstat, folder_.fd(), &folder) != 0) return error(errno, "inspect the folder of");
   if ((folder.st_mode & S_ISVTX) != 0 && (folder.st_mode & S_IWOTH) != 0 &&
       link.st_uid != ::geteuid() && link.st_uid != folder.st_uid)
     return fail(Error::invalid(
         path_ +
-        ": is a symbolic link that somebody else has put into a folder which everybody may "
-        "write to: it is not followed"));
+        ": is a symbolic link of another user, in a folder that all users may write to: it is "
+        "not followed"));
   const std::unique_ptr<char, void (*)(void*)> real(::realpath(path_.c_str(), nullptr), std::free);
   if (!real) return error(errno, "follow the symbolic link");
   if (!folder_.holds(target_, FileIdentity::of(link)))
-    return fail(Error::invalid(path_ + ": somebody has just put another link here"));
+    return fail(Error::invalid(path_ + ": another process has just replaced the link"));
   const std::string resolved = real.get();
   ASSIGN_OR_RETURN(folder_, Directory::open(Directory::parent_of(resolved)));
   target_ = Directory::name_of(resolved);
@@ -117,11 +116,11 @@ Result<void> OutputFile::look_at_replaced(const struct stat& status) {
   replaced_ =
       Replaced{FileIdentity::of(status), status.st_mode & 07777, status.st_uid, status.st_gid};
   auto file = folder_.open_file(target_, O_RDONLY);
-  // To replace a file one need not be allowed to read it, nor can it be locked then.
+  // A file can be replaced without read permission; it cannot be locked then.
   if (!file) return {};
   replaced_fd_ = std::move(*file);
   if (FileIdentity::of(replaced_fd_.get()) != replaced_->identity)
-    return fail(Error::invalid(path_ + ": somebody has just put another file here"));
+    return fail(Error::invalid(path_ + ": another process has just replaced the file"));
   return ImageLock().take(replaced_fd_.get(), path_, ImageClaim::replacing(),
                           "shut it down before the file is replaced");
 }
@@ -139,14 +138,14 @@ Result<void> OutputFile::open_unnamed() {
   if (!unnamed) {
     errnum = unnamed.error().errnum();
   } else if (::access(path_of_descriptor(unnamed->get()).c_str(), F_OK) == 0) {
-    // Without /proc it could not be given a name when it is done.
+    // Without /proc the file could not get a name later.
     fd_ = std::move(*unnamed);
     (void)mark_alive(fd_.get());
     return {};
   }
   if (errnum == ENOTDIR || errnum == ENOENT || errnum == EACCES || errnum == EROFS)
     return error(errnum, "create");
-  // The filesystem has no files without a name.
+  // The filesystem does not support files without a name.
   auto hidden = create_hidden(folder_, target_);
   if (!hidden) return error(hidden.error().errnum(), "create");
   fd_ = std::move(hidden->file);
@@ -154,11 +153,11 @@ Result<void> OutputFile::open_unnamed() {
   return {};
 }
 
-// A disk may be nobody else's to read; whether its copy is becomes known at the end.  Filesystems
-// without modes do not care.
+// Removes the permissions of other users until commit (), since the disk may be private.
+// Filesystems without modes are no error.
 Result<void> OutputFile::hide_content() {
   struct stat status {};
-  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "inspect");
   mode_ = status.st_mode & 07777;
   if (retry(::fchmod, fd_.get(), mode_ & 0700) != 0 && !has_none(errno))
     return error(errno, "set the mode of");
@@ -204,7 +203,8 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
     const ssize_t put = retry(::pwritev, fd, some.data(), static_cast<int>(some.size()),
                               static_cast<off_t>(at.value()));
     if (put < 0) {
-      // Opened, but not done: some filesystems (or a larger sector) say so only now.
+      // Some filesystems (or devices with larger sectors) accept O_DIRECT in open and reject it
+      // only here.
       if (errno == EINVAL && fd == direct_fd_.get()) {
         fd = fd_.get();
         continue;
@@ -222,14 +222,14 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
       iovec& piece = pieces.front();
       piece.iov_base = static_cast<std::byte*>(piece.iov_base) + left;
       piece.iov_len -= left;
-      // The rest of a short write need not be aligned.
+      // The rest after a short write may be unaligned.
       if (left % kAlignment != 0) fd = fd_.get();
     }
   }
   return {};
 }
 
-// Does not wait, and is only advice: flush () says whether the bytes got there.
+// Does not wait.  Errors do not matter here: flush () reports them.
 void OutputFile::start_write_back(uint64_t written) {
   if ((cached_ += written) < kWriteBack) return;
   cached_ = 0;
@@ -255,11 +255,11 @@ Result<void> OutputFile::resize(uint64_t size) {
 Result<void> OutputFile::preallocate(uint64_t length, bool zeros) {
   if (length == 0) return {};
   if (retry(::fallocate, fd_.get(), 0, 0, static_cast<off_t>(length)) != 0)
-    return error(errno, "reserve room for");
+    return error(errno, "reserve space for");
   if (!zeros) return {};
   AlignedBuffer buffer(kDirectAtLeast);
   std::memset(buffer.data(), 0, buffer.size());
-  // Reserved room that was not written is a hole to lseek.
+  // lseek reports reserved, unwritten space as a hole.
   for (off_t at = 0; static_cast<uint64_t>(at) < length;) {
     const off_t begin = ::lseek(fd_.get(), at, SEEK_HOLE);
     if (begin < 0 || static_cast<uint64_t>(begin) >= length) return {};
@@ -281,13 +281,13 @@ Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const
 
 Result<OutputFile::Size> OutputFile::measure() const {
   struct stat status {};
-  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "look at");
+  if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "inspect");
   return Size{static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
 }
 
 Result<uint64_t> OutputFile::room() const {
   struct statvfs status {};
-  if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "look at the filesystem of");
+  if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "inspect the filesystem of");
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
@@ -306,14 +306,14 @@ Result<void> OutputFile::set_owner_and_mode() {
     if (retry(::fchmod, fd_.get(), mode_) == 0 || has_none(errno)) return {};
     return error(errno, "set the mode of");
   }
-  // As far as we may: an ordinary user cannot give files away.
+  // Ignores EPERM: an ordinary user cannot give files away.
   if (retry(::fchown, fd_.get(), replaced_->user, replaced_->group) != 0 && errno != EPERM)
     return error(errno, "set the owner of");
   if (retry(::fchmod, fd_.get(), replaced_->mode) != 0) return error(errno, "set the mode of");
   return {};
 }
 
-// Neither way replaces what has come there in the meantime.
+// Neither way replaces a file that was created meanwhile.
 Result<void> OutputFile::give_name() {
   if (auto linked = folder_.link(fd_.get(), target_); linked) {
     if (!hidden_.empty()) (void)folder_.remove(std::exchange(hidden_, {}));
@@ -324,11 +324,11 @@ Result<void> OutputFile::give_name() {
   return rename_to_target();
 }
 
-// Where there are no hard links: FAT, and many a network's and user's filesystem.
+// For filesystems without hard links: FAT, and many network and user-space filesystems.
 Result<void> OutputFile::rename_to_target() {
   auto renamed = folder_.rename(hidden_, target_, RENAME_NOREPLACE);
   if (!renamed && has_none(renamed.error().errnum())) {
-    // Whoever comes after us finds the name taken, and it is empty for a moment only.
+    // Another process that comes later finds the name in use.  The file is empty only for a moment.
     if (auto taken = folder_.open_file(target_, O_CREAT | O_EXCL | O_WRONLY, 0600); !taken)
       return error(taken.error().errnum(), "give the name to");
     renamed = folder_.rename(hidden_, target_, 0);
@@ -362,7 +362,7 @@ Result<void> OutputFile::commit() {
   RETURN_IF_ERROR(flush());
   RETURN_IF_ERROR(replaced_ ? replace() : give_name());
   has_name_ = true;
-  // Renaming goes by the name, which is anybody's who may write to the folder.
+  // rename() uses the name, which every process with write access to the folder can change.
   if (!folder_.holds(target_, FileIdentity::of(fd_.get())))
     return fail(
         Error::invalid(path_ + ": somebody has put another file here: what was made is lost"));

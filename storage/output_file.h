@@ -1,4 +1,4 @@
-// A destination file that appears under its name only when it is whole and on disk.
+// A destination file that gets its name only when it is complete and on disk.
 #pragma once
 
 #include <sys/types.h>
@@ -17,25 +17,26 @@
 
 namespace qcow2 {
 
-// Until commit () the file has no name at all (O_TMPFILE), so that not even SIGKILL or a loss of
-// power leaves anything behind; on filesystems that cannot do that it has a hidden name in the same
-// folder, which goes with the object.
+// Until commit () the file has no name (O_TMPFILE), so that SIGKILL or a power loss leaves nothing
+// behind.  On filesystems without O_TMPFILE it has a hidden name in the same folder; the destructor
+// removes it.
 //
-// Large aligned writes bypass the page cache (O_DIRECT) where the filesystem can: the data is not
-// looked at again soon, and copying it into the cache costs more than writing it.
+// Large aligned writes bypass the page cache (O_DIRECT) where the filesystem supports it: the data
+// is not read again soon, and a copy into the cache costs more than the write.
 class OutputFile final : public Storage {
  public:
-  // `overwrite`: an existing regular file of that name is replaced by commit (), and is untouched
-  // until then; through a symbolic link the file that it leads to is.  Without it an existing name,
-  // of whatever kind, is an error, now and in commit ().
+  // With `overwrite`, commit () replaces an existing regular file of that name; the file is
+  // unchanged until then.  If the name is a symbolic link, its target is replaced.  Without
+  // `overwrite`, an existing name of any kind is an error, now and in commit ().
   //
-  // A file to be replaced is locked until then: it is an error if somebody writes to it, who would
-  // go on with a file that has no name any more, and nobody can begin to.
+  // Locks a file to be replaced until commit (): it is an error if another process writes to it,
+  // since that process would continue with a file that has no name, and no process can start to
+  // write to it.
   //
-  // Removes what runs that are dead have left of the same file.
+  // Removes the files that dead runs have left in place of the same file.
   static Result<std::unique_ptr<OutputFile>> create(const std::string& path, bool overwrite);
 
-  // A file in `folder` that is never committed.  `name` is what messages call it.
+  // Creates a file in `folder` that is never committed.  `name` is its name in messages.
   static Result<std::unique_ptr<OutputFile>> create_scratch(const std::string& folder,
                                                             const std::string& name);
 
@@ -50,40 +51,40 @@ class OutputFile final : public Storage {
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
-  // Reserves room in the filesystem for the first `length` bytes.  With `zeros`, writes them to all
-  // that nobody has written, too.
+  // Reserves space in the filesystem for the first `length` bytes.  With `zeros`, also writes zeros
+  // to all parts that are not written yet.
   Result<void> preallocate(uint64_t length, bool zeros);
 
-  // Another way to the file, good in this process and before commit ().
+  // Returns another path of the file, valid in this process and before commit ().
   std::string path_to_read() const;
 
-  // The same file, for as long as the descriptor is open, whatever becomes of its name.
+  // Returns a descriptor of the same file, valid even if its name changes.
   Result<Descriptor> share() const;
 
-  // The file that is to be replaced; -1 if there is none, or it cannot be read.  Owned by this
-  // object.
+  // Returns the descriptor of the file to be replaced; -1 if there is none or it is not readable.
+  // This object owns it.
   int replaced() const { return replaced_fd_.get(); }
 
-  // Puts the file on the disk, then under its name, and then the name on the disk.  Once.  An error
-  // that comes when the file has its name says so.
+  // Flushes the file to disk, gives it its name, and flushes the name.  Call once.  The message of
+  // an error that occurs after the file has its name says so.
   Result<void> commit();
 
-  // Whether it has its name, even if commit () has failed then.
+  // Returns whether the file has its name, even if commit () has failed after that.
   bool has_name() const { return has_name_; }
-  // Takes its name away again, if it has replaced nothing.
+  // Removes the name again, unless the file has replaced another one.
   void take_back();
 
-  // What the file takes: its length and its blocks, bytes.
+  // The length of the file and the space of its blocks, in bytes.
   struct Size {
     uint64_t length;
     uint64_t blocks;
   };
   Result<Size> measure() const;
 
-  // Bytes that an unprivileged user can still write in the destination's filesystem.
+  // Returns the bytes that an unprivileged user can still write to the destination's filesystem.
   Result<uint64_t> room() const;
 
-  // The folder that the file will be in.
+  // Returns the folder of the file.
   const std::string& folder() const { return folder_.path(); }
 
  private:
@@ -105,9 +106,9 @@ class OutputFile final : public Storage {
   Result<void> explain(Result<void> result, const char* operation) const;
 
   std::string path_;    // as the user gave it
-  Directory folder_;    // of the file that is made or replaced, with symbolic links followed
-  std::string target_;  // its name there
-  // Of the file that is to be replaced; nothing: there is none.
+  Directory folder_;    // of the file to create or replace, with symbolic links followed
+  std::string target_;  // the file's name in `folder_`
+  // The file to be replaced; nullopt if there is none.
   struct Replaced {
     FileIdentity identity;
     mode_t mode;
@@ -115,14 +116,14 @@ class OutputFile final : public Storage {
     gid_t group;
   };
   std::optional<Replaced> replaced_;
-  Descriptor replaced_fd_;  // that file, for as long as it is locked, or nothing
+  Descriptor replaced_fd_;  // the file to be replaced, open while it is locked, or none
 
   Descriptor fd_;
   std::atomic<uint64_t> cached_ = 0;  // bytes written through the cache since its last write-back
-  Descriptor direct_fd_;              // the same file with O_DIRECT, or nothing
-  mode_t mode_ = 0;                   // that it gets with its name, if it replaces nothing
+  Descriptor direct_fd_;              // the same file with O_DIRECT, or none
+  mode_t mode_ = 0;                   // the mode of the named file, if it replaces none
   bool has_name_ = false;
-  std::string hidden_;  // the temporary name, if it has one
+  std::string hidden_;  // the temporary name, or empty
   SyncMemory sync_;
 };
 

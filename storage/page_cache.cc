@@ -21,14 +21,14 @@ using qcow2::retry;
 
 namespace {
 
-constexpr uint64_t kWindow = 64 << 20;  // bytes that are looked at in one go
-constexpr uint64_t kWindows = 256;      // of a longer file only these many are looked at
+constexpr uint64_t kWindow = 64 << 20;  // bytes checked per mapping
+constexpr uint64_t kWindows = 256;      // longer files are sampled at this many places
 
 Descriptor open_to_read(const std::string& path) {
   return Descriptor(retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
 }
 
-// The bytes of [at, at + length) that are cached; nothing: cannot tell.
+// Returns the cached bytes of [at, at + length); nullopt if unknown.
 std::optional<uint64_t> cached_in(int fd, uint64_t at, uint64_t length) {
   const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   void* const mapped = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(at));
@@ -49,7 +49,7 @@ std::optional<CachedPages> cached_pages(const std::string& path) {
   struct stat status {};
   if (!file || retry(::fstat, file.get(), &status) != 0 || !S_ISREG(status.st_mode))
     return std::nullopt;
-  // Of what one could not write, the kernel says that all of it is there.
+  // For files that this process cannot write, the kernel reports all pages as cached.
   if (status.st_uid != ::geteuid() && ::access(path.c_str(), W_OK) != 0) return std::nullopt;
   CachedPages pages;
   pages.length = static_cast<uint64_t>(status.st_size);
@@ -75,7 +75,7 @@ std::optional<CachedPages> cached_pages(const std::string& path) {
 Result<void> drop_pages(const std::string& path) {
   const Descriptor file = open_to_read(path);
   if (!file) return qcow2::fail(Error::system(errno, path));
-  // Pages that are not on the disk yet would stay.
+  // Dirty pages would stay.
   if (retry(::fdatasync, file.get()) != 0 && errno != EINVAL && errno != EROFS)
     return qcow2::fail(Error::system(errno, path + ": flush"));
   const int errnum = ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);

@@ -1,4 +1,4 @@
-// What the system has of a file in its memory.
+// The page cache of a file.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,14 @@ namespace bench {
 struct CachedPages {
   uint64_t cached = 0;   // bytes
   uint64_t length = 0;   // of the file, bytes
-  bool sampled = false;  // the file is long, and only parts of it were looked at
+  bool sampled = false;  // the file is long, and only samples of it were checked
 };
 
-// Nothing: the system does not tell (a block device, somebody else's file).
+// Returns nullopt if the system does not tell (a block device, a file of another user).
 std::optional<CachedPages> cached_pages(const std::string& path);
 
-// Asks the system to forget what it has of a file, once it is on the disk.  Pages that somebody
-// uses at the moment stay: cached_pages () tells.
+// Flushes the file and asks the system to drop its cached pages.  Pages in use stay; cached_pages
+// () counts them.
 qcow2::Result<void> drop_pages(const std::string& path);
 
 }  // namespace bench

@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint64_t kPage = 64 << 10;  // bytes
 
-// Calls `visit (page, offset in it, offset from at, length)` for the parts of a range.
+// Calls `visit (page, offset in the page, offset from at, length)` for each part of the range.
 template <typename Visit>
 Result<void> each_part(uint64_t at, uint64_t length, Visit visit) {
   for (uint64_t done = 0; done < length;) {

@@ -1,4 +1,4 @@
-// Changes to a storage that stay in memory: what a dry run writes to.
+// Keeps changes to a storage in memory, for a dry run.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace qcow2 {
 
-// Reads as `below`, but for what was written since.  Nothing of that reaches `below`, which is not
-// written by others meanwhile.  All that is written is held in memory, up to kMost bytes: enough
-// for the tables of an image, and more than that is an error, ENOMEM.
+// Reads return the content of `below`, with the writes applied.  Writes never reach `below`, which
+// others must not change meanwhile.  Holds at most kMost bytes of writes in memory, enough for the
+// tables of an image; more is an error (ENOMEM).
 class ScratchStorage final : public Storage {
  public:
   static constexpr uint64_t kMost = 1 << 30;  // bytes
@@ -27,7 +27,7 @@ class ScratchStorage final : public Storage {
   Result<void> flush() override { return {}; }
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
-  // Data, all of it: what is below is not asked.
+  // Returns data for the whole range, without asking `below_`.
   Result<Run> run_at(HostOffset /*at*/, uint64_t limit) const override { return Run{limit, true}; }
 
  private:
@@ -40,9 +40,9 @@ class ScratchStorage final : public Storage {
 
   const std::shared_ptr<Storage> below_;
   mutable std::mutex mutex_;
-  // All guarded by mutex_.
+  // mutex_ guards all members below.
   uint64_t size_;
-  uint64_t kept_;  // what `below_` has from here on was cut off once
+  uint64_t kept_;  // bytes of `below_` from here on were truncated
   std::map<uint64_t, Page> pages_;
 };
 

@@ -1,8 +1,8 @@
-// Those who ask for a flush while one is under way share the next one.
+// Callers that request a flush while another flush runs share the next one.
 //
 //     A  flush ………………………|
-//     B      asks ……………|  flush ……………|      one flush for B and C: all that they had
-//     C          asks ……|  (B's) ……………|      written before they asked is in it
+//    B      asks ……………|  flush ……………|      one flush for B and C: it includes all that they
+//    C          asks ……|  (B's) ……………|      wrote before they asked
 #pragma once
 
 #include <cerrno>
@@ -18,7 +18,7 @@ namespace qcow2 {
 // Thread-safe.
 class SharedFlush {
  public:
-  // Returns what a `flush ()` returned that began after this call did.  One runs at a time.
+  // Returns the result of a `flush ()` that began after this call began.  One flush runs at a time.
   template <typename Flush>
   Result<void> run(Flush flush) {
     std::unique_lock lock(mutex_);
@@ -26,7 +26,7 @@ class SharedFlush {
     const std::shared_ptr<Round> mine = next_;
     flushed_.wait(lock, [&] { return mine->done || !running_; });
     if (mine->done) return mine->result;
-    // Whoever comes now is too late for this one.
+    // Later callers are too late for this flush.
     next_.reset();
     running_ = true;
     lock.unlock();
@@ -52,7 +52,7 @@ class SharedFlush {
 
   std::mutex mutex_;
   std::condition_variable flushed_;
-  std::shared_ptr<Round> next_;  // guarded by mutex_: the one that has not begun
+  std::shared_ptr<Round> next_;  // guarded by mutex_: the round that has not started
   bool running_ = false;         // guarded by mutex_
 };
 

@@ -1,4 +1,4 @@
-// The one door to bytes: a file, memory, and whatever a test needs to break.
+// The interface for byte I/O: implemented by files, memory, and tests.
 #pragma once
 
 #include <sys/uio.h>
@@ -13,11 +13,11 @@
 
 namespace qcow2 {
 
-// All operations may be called from several threads at once.  Two writes that overlap, or a write
-// and a read that do, have no order unless the caller gives them one.
+// All operations may be called from several threads at once.  The caller must order overlapping
+// writes, and reads that overlap writes.
 class Storage {
  public:
-  // A stretch of the storage that may hold data, or that surely reads as zeros.
+  // A range of the storage that either may hold data or reads as zeros.
   struct Run {
     uint64_t length;  // bytes, at least 1
     bool data;
@@ -28,38 +28,39 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
   virtual ~Storage() = default;
 
-  // What to call it in a message: for a file, its path as the user gave it.
+  // Returns the name for messages: for a file, its path as the user gave it.
   virtual const std::string& name() const = 0;
 
-  // Fills `to` from `at` on.  Returns the bytes read, fewer than asked for only at the end.
+  // Reads from `at` into `to`.  Returns the bytes read; fewer than `to.size()` only at the end.
   virtual Result<size_t> read(HostOffset at, std::span<std::byte> to) const = 0;
 
-  // Writes all of `from`; the storage grows when that goes past its end.
+  // Writes all of `from`.  A write past the end extends the storage.
   virtual Result<void> write(HostOffset at, std::span<const std::byte> from) = 0;
 
-  // Writes all of `pieces`, one behind the other.  They may be changed on the way.
+  // Writes all of `pieces`, one after the other.  May modify `pieces`.
   virtual Result<void> write_vector(HostOffset at, std::span<iovec> pieces);
 
-  // When it returns, all that was written before is safe from a loss of power.
+  // Makes all earlier writes safe from a power loss.
   virtual Result<void> flush() = 0;
 
-  // In bytes.  A block device keeps its size: it is an error only if that is too small.
+  // Returns or sets the size in bytes. resize() of a block device does nothing, and is an error
+  // only if the device is too small.
   virtual Result<uint64_t> size() const = 0;
   virtual Result<void> resize(uint64_t size) = 0;
 
-  // The range reads as zeros from now on; what the storage has of it may be given back.  It does
-  // not grow by this.
+  // Makes the range read as zeros; may deallocate it.  Does not extend the storage.
   virtual Result<void> write_zeroes(HostOffset at, uint64_t length);
 
-  // Nobody cares for these bytes any more: they may read as anything.  Gives back what it can.
+  // Discards the range: its content becomes undefined; the storage may deallocate it.
   virtual void discard(HostOffset /*at*/, uint64_t /*length*/) {}
 
-  // What lies at `at`, for at most `limit` bytes (limit > 0, `at` before the end).  Storage that
-  // cannot tell says data.
+  // Returns the run at `at`, at most `limit` bytes.  `limit` must be positive and `at` before the
+  // end.  Storage that does not know returns data.
   virtual Result<Run> run_at(HostOffset at, uint64_t limit) const = 0;
 };
 
-// Reads exactly `to.size()` bytes; a storage that ends before is an error that says where.
+// Reads exactly `to.size()` bytes.  The end of the storage before that is an error that names the
+// offset.
 Result<void> read_fully(const Storage& storage, HostOffset at, std::span<std::byte> to);
 
 }  // namespace qcow2

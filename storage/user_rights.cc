@@ -38,7 +38,7 @@ std::optional<Account> account_of(uid_t user) {
   return Account{found->pw_name, found->pw_gid};
 }
 
-// The effective capabilities of the calling thread, of the first 32.
+// Returns the effective capabilities of the calling thread, the first 32.
 uint32_t capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
@@ -50,7 +50,8 @@ constexpr uint32_t bit(unsigned capability) {
   return uint32_t{1} << capability;
 }
 
-// Of the calling thread alone, as the raw system calls are; glibc's own change all threads.
+// Affects the calling thread only, as raw system calls do; the functions of glibc change all
+// threads.
 int drop_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   const __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
@@ -60,7 +61,7 @@ int drop_capabilities() {
 int become(const UserRights& rights) {
   const uint32_t needed = bit(CAP_SETUID) | bit(CAP_SETGID);
   if ((capabilities() & needed) != needed) {
-    // Without capabilities, a user who is not root is a plain one: nothing is borrowed from him.
+    // Without capabilities, a user other than root is an ordinary user, with no rights to drop.
     return ::geteuid() == 0 ? EPERM : drop_capabilities();
   }
 #ifdef SYS_setgroups32
@@ -70,7 +71,7 @@ int become(const UserRights& rights) {
   constexpr long kSetGroups = SYS_setgroups, kSetGroup = SYS_setfsgid, kSetUser = SYS_setfsuid;
 #endif
   if (::syscall(kSetGroups, rights.groups.size(), rights.groups.data()) != 0) return errno;
-  // These two tell of no error: the second call returns what the first has set.
+  // These two calls report no errors: the second call returns the value that the first one has set.
   ::syscall(kSetGroup, rights.group);
   if (static_cast<gid_t>(::syscall(kSetGroup, rights.group)) != rights.group) return EPERM;
   ::syscall(kSetUser, rights.user);
@@ -114,8 +115,8 @@ Result<Descriptor> open_as(const UserRights& rights, const std::string& path, in
     fd.reset(retry(::open, path.c_str(), flags));
     if (!fd) errnum = errno;
   };
-  // Other rights of one thread make the whole process one that may not be looked into, and
-  // /proc/PID/fd of no use to its children, for good.
+  // A thread with other credentials makes the process undumpable.  Then /proc/PID/fd is
+  // inaccessible to its children, permanently.
   const bool dumpable = ::prctl(PR_GET_DUMPABLE) == 1;
   try {
     std::thread(work).join();

@@ -1,4 +1,4 @@
-// Opening a file with the rights of another user.
+// Opens files with the rights of another user.
 #pragma once
 
 #include <sys/types.h>
@@ -11,30 +11,30 @@
 
 namespace qcow2 {
 
-// What the kernel checks when `user` opens a file.
+// The credentials that the kernel checks when `user` opens a file.
 struct UserRights {
   uid_t user = 0;
   gid_t group = 0;
   std::vector<gid_t> groups;
 };
 
-// Those that the user database gives `user`.  A user who is not in it has no group but `nogroup`:
-// the group of one of his files may be that of a folder, and proves nothing.
+// Returns the groups of `user` in the user database.  A user who is not in it gets only `nogroup`:
+// the group of one of the user's files may also be the group of a folder, and proves nothing.
 UserRights rights_of(uid_t user);
 
-// "NAME (uid N)", or "uid N" for a user who is not in the database.
+// Returns "NAME (uid N)", or "uid N" for a user who is not in the database.
 std::string describe_user(uid_t user);
 
-// Whether this process can open files that `user` cannot because it is root or has capabilities
-// that override permissions.  Rights that just differ, as those of two plain users do, do not
-// count.
+// Returns whether this process, as root or by capabilities that override permissions, can open
+// files that `user` cannot open.  Merely different rights, such as those of two ordinary users, do
+// not count.
 bool has_more_rights_than(uid_t user);
 
-// open (2) by `rights`, and without capabilities: returns the descriptor.
+// Calls open (2) with `rights` and without capabilities; returns the descriptor.
 //
-// The kernel decides, in a thread that takes on the rights and ends: so access lists, search
-// permission on each folder, root_squash of NFS and security modules count as they do for the user,
-// and what was checked is what was opened.  A failed open is a system error without context.
+// The kernel does the check, in a temporary thread with these rights.  So access lists, search
+// permission on folders, root_squash of NFS and security modules apply as for the user, and the
+// checked file is the opened one.  A failed open is a system error without context.
 Result<Descriptor> open_as(const UserRights& rights, const std::string& path, int flags);
 
 }  // namespace qcow2

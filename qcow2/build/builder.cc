@@ -20,14 +20,14 @@ namespace {
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
 
-// How far behind the end of the file a gap may be that streams still go to, bytes.
+// The maximum distance of a gap for streams from the end of the file, bytes.
 constexpr uint64_t kLeftReach = 4 << 20;
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0);
 }
 
-// QEMU wants an L1 table even for a disk of no bytes.
+// QEMU requires an L1 table even for an empty disk.
 uint64_t l1_entries_for(const Geometry& geometry, uint64_t size) {
   return std::max<uint64_t>(geometry.l1_entries_for(size), 1);
 }
@@ -57,7 +57,7 @@ class Builder::Impl {
     clear(l1_);
     clear(l2_);
     clear(refcounts_);
-    count(0);  // the header
+    count(0);  // for the header
   }
 
   Result<void> make_header();
@@ -75,12 +75,12 @@ class Builder::Impl {
  private:
   static void clear(AlignedBuffer& buffer) { std::memset(buffer.data(), 0, buffer.size()); }
 
-  // The cluster of the current range where its refcount block goes.
+  // Returns the cluster of the current range reserved for its refcount block.
   uint64_t reserved() const { return (range_ + 1) * per_block_ - 1; }
   uint64_t get_count(uint64_t cluster) const {
     return get_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order);
   }
-  // One more reference to a cluster of the current range.
+  // Adds a reference to a cluster of the current range.
   void count(uint64_t cluster) {
     set_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order,
                  get_count(cluster) + 1);
@@ -105,34 +105,34 @@ class Builder::Impl {
   const Gaps gaps_;
   const Geometry geometry_;
   uint64_t size_;             // of the virtual disk, bytes
-  const uint64_t per_block_;  // clusters that a refcount block counts
+  const uint64_t per_block_;  // clusters per refcount block
   uint64_t l1_entries_;
   Header header_;
 
-  // From here on nothing more is placed.  One call takes a range's clusters at most, with an L2
-  // table and a refcount block before them, and finish () the last L2 table and one more block: all
-  // of it, and the tail, still has its place.
+  // Nothing more is placed from here on.  One call takes at most the clusters of a range, with an
+  // L2 table and a refcount block before them, and finish () takes the last L2 table and one more
+  // block: there is still space for these and for the tail.
   const uint64_t limit_;
 
-  uint64_t next_ = 1;  // the first cluster of the file that is free, as are all behind it
-  // Where the next stream may go.  Invariant: not at the start of a cluster unless it is 0, which
-  // means nowhere; and the cluster it is in is next_ - 1.
+  uint64_t next_ = 1;  // the first free cluster of the file; all later ones are free, too
+  // The position of the next stream, or 0 if there is none.  Invariant: it is not at the start of a
+  // cluster, and its cluster is next_ - 1.
   uint64_t pack_ = 0;
-  // Where a short one may go that fits, in a cluster which others have followed: 0, or within the
-  // current range.  Given up when next_ gets to left_until_, so that who writes a stream of bytes
-  // need not hold back much for it.
+  // The position of a gap for a short stream, in a cluster that other clusters have followed: 0, or
+  // within the current range.  Given up when next_ reaches left_until_, so that a sequential writer
+  // of the file need not buffer much.
   uint64_t left_ = 0;
   uint64_t left_until_ = 0;
 
-  AlignedBuffer l1_;  // as it will be in the file
+  AlignedBuffer l1_;  // as in the file
   AlignedBuffer l2_;  // the table of l1_index_
   uint64_t l1_index_ = 0;
   bool l2_used_ = false;     // l2_ has an entry
-  uint64_t next_guest_ = 0;  // no guest cluster before this one may come any more
+  uint64_t next_guest_ = 0;  // guest clusters before this one must not be placed any more
 
-  uint64_t range_ = 0;                    // of next_, unless next_ is about to leave it
+  uint64_t range_ = 0;                    // the range of next_, unless next_ is about to leave it
   AlignedBuffer refcounts_;               // the counts of that range
-  std::vector<uint64_t> refcount_table_;  // blocks of the ranges before
+  std::vector<uint64_t> refcount_table_;  // blocks of the earlier ranges
 
   BuildCounts counts_;
 };
@@ -161,7 +161,7 @@ Result<void> Builder::Impl::make_header() {
   }
   if (options_.version >= 3) {
     header_.extensions.push_back(feature_name_table());
-    // The names are a courtesy, which the smallest clusters may have no room for.
+    // The names are optional; the smallest clusters may have no space for them.
     if (header_.encode()) return {};
     header_.extensions.pop_back();
   }
@@ -174,7 +174,7 @@ Result<void> Builder::Impl::write_cluster(uint64_t cluster, const AlignedBuffer&
   return out_.write(geometry_.start_of(HostCluster(cluster)), bytes.span());
 }
 
-// The reserved cluster is next: the counts of all before it are final.
+// The reserved cluster is next: the counts of all clusters before it are final.
 Result<void> Builder::Impl::close_range() {
   RETURN_IF_ERROR(end_left());
   const uint64_t cluster = reserved();
@@ -187,7 +187,7 @@ Result<void> Builder::Impl::close_range() {
   return {};
 }
 
-// Nobody writes from here to the end of the cluster.
+// Handles the gap from `begin` to the end of the cluster, which will not be written.
 Result<void> Builder::Impl::leave_gap(uint64_t begin) {
   const uint64_t cluster_size = geometry_.cluster_size();
   if (begin == 0 || gaps_ != Gaps::kZero) return {};
@@ -198,12 +198,12 @@ Result<void> Builder::Impl::end_left() {
   return leave_gap(std::exchange(left_, 0));
 }
 
-// The next stream, if one comes, goes to a cluster of its own.
+// Ends the current stream cluster: the next stream starts a new cluster.
 Result<void> Builder::Impl::end_packing() {
   return leave_gap(std::exchange(pack_, 0));
 }
 
-// Its count stays 0 until count ().
+// The new cluster's count stays 0 until count ().
 Result<uint64_t> Builder::Impl::new_cluster() {
   if (pack_ != 0) {
     RETURN_IF_ERROR(end_left());
@@ -234,8 +234,8 @@ void Builder::Impl::set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitm
   l2_used_ = true;
 }
 
-// Goes to the L2 table of `first`.  Guest clusters come in order, so that a table that is left is
-// finished.
+// Switches to the L2 table of `first`.  Guest clusters come in order, so the previous table is
+// complete.
 Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
   const uint64_t all = geometry_.clusters_for(size_);
   if (first.value() < next_guest_ || clusters == 0 || clusters > all ||
@@ -257,7 +257,7 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
   return {};
 }
 
-// The place of plain clusters that have one L2 table and lie in one range.
+// Allocates uncompressed clusters within one L2 table and one range.
 Result<Builder::Placement> Builder::Impl::take_run(ClusterIndex first, uint64_t clusters) {
   RETURN_IF_ERROR(begin(first, clusters));
   uint64_t placed = std::min(clusters, geometry_.l2_entries() - geometry_.l2_index(first));
@@ -272,7 +272,7 @@ Result<Builder::Placement> Builder::Impl::take_run(ClusterIndex first, uint64_t 
   return Placement{host, placed};
 }
 
-// Plain clusters, whose entries have these flags and this bitmap.
+// Places uncompressed clusters whose entries have these flags and this bitmap.
 Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clusters,
                                                 uint64_t flags, uint64_t bitmap) {
   ASSIGN_OR_RETURN(const Placement run, take_run(first, clusters));
@@ -305,9 +305,9 @@ Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_
 
 Result<Builder::Placement> Builder::Impl::place_preallocated(ClusterIndex first,
                                                              uint64_t clusters) {
-  // Like data that was never written: of its first write QEMU then has nothing to note.  With the
-  // flag for zeros that took it 1.5 to 6 times as long (4 KiB writes, clusters of 1 MiB and 64
-  // KiB). The flag is for places that may hold something already, and version 2 has none.
+  // Makes them like data that was never written: QEMU then needs no metadata update for the first
+  // write.  With the zero flag, that write took 1.5 to 6 times as long (4 KiB writes, clusters of 1
+  // MiB and 64 KiB).  The flag is for places that may contain old data; version 2 does not have it.
   const bool stale = gaps_ == Gaps::kUnknown || !options_.data_file.empty();
   const bool flag = stale && options_.version >= 3;
   ASSIGN_OR_RETURN(
@@ -342,8 +342,8 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
     return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
   RETURN_IF_ERROR(begin(cluster, 1));
 
-  // Go on behind the stream before, if the count of that cluster has room for one more, and the
-  // cluster behind it is ours to cross into.
+  // Continues after the previous stream, if the count of that cluster can grow by one and the next
+  // cluster is free for a crossing stream.
   bool crosses = false;
   if (pack_ != 0) {
     crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
@@ -404,15 +404,15 @@ Result<void> Builder::Impl::write_tail() {
   const uint64_t cluster_size = geometry_.cluster_size();
   const auto tail = TailLayout::plan(next_, l1_clusters(geometry_, l1_entries_), range_, per_block_,
                                      cluster_size);
-  // begin () sees to that.
+  // begin () ensures this.
   assert(tail.table_clusters() * cluster_size <= Limits::kRefcountTableBytes);
 
-  // No more of it than the disk needs, which may have become smaller.
+  // Writes only the part that the disk needs, which may have been shrunk.
   RETURN_IF_ERROR(out_.write(geometry_.start_of(HostCluster(tail.l1)),
                              l1_.span().first(l1_clusters(geometry_, l1_entries_) * cluster_size)));
 
-  // The open range first, whose counts so far are in refcounts_; then those that only the tail is
-  // in.
+  // Completes the open range, whose counts so far are in refcounts_; then the ranges that contain
+  // only the tail.
   uint64_t at = next_;
   for (uint64_t cluster = tail.blocks; cluster < tail.end; ++cluster) {
     const uint64_t range_end = std::min((range_ + 1) * per_block_, tail.end);
@@ -501,7 +501,7 @@ uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters)
   const uint64_t cluster_size = geometry.cluster_size();
   const uint64_t l1_entries = l1_entries_for(geometry, options.rounded_size());
   const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
-  // The header, and L2 tables with at least one entry each.
+  // The header, and the L2 tables with at least one entry each.
   const uint64_t before = 1 + std::min(l1_entries, clusters);
   const uint64_t blocks = divide_up(before + clusters, per_block - 1);
   const auto tail = TailLayout::plan(before + clusters + blocks, l1_clusters(geometry, l1_entries),

@@ -12,7 +12,7 @@ namespace qcow2 {
 Result<Descriptor> create_image(const std::string& path, const BuildOptions& options) {
   struct stat status {};
   if (retry(::lstat, path.c_str(), &status) == 0)
-    return fail(Error::system(EEXIST, path + ": an image is to be created here"));
+    return fail(Error::system(EEXIST, path + ": cannot create the image"));
   ASSIGN_OR_RETURN(const auto file, OutputFile::create(path, false));
   ASSIGN_OR_RETURN(const auto builder, with_context(Builder::create(*file, options), path));
   RETURN_IF_ERROR(builder->finish());

@@ -1,4 +1,4 @@
-// A fresh image without any data.
+// Creates an image without data.
 #pragma once
 
 #include <string>
@@ -9,9 +9,10 @@
 
 namespace qcow2 {
 
-// Makes the image at `path`, where nothing may be.  It appears there when it is whole and on disk,
-// and on an error not at all.
-// The image itself is returned, whatever has its name by now.
+// Creates the image at `path`, which must not exist.  The name appears once the image is complete
+// and on disk; on an error it does not appear.
+//
+// Returns a descriptor of the image itself, even if its name changes meanwhile.
 Result<Descriptor> create_image(const std::string& path, const BuildOptions& options);
 
 }  // namespace qcow2

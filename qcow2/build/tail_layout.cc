@@ -8,7 +8,7 @@ namespace qcow2 {
 
 namespace {
 
-// Of what bits 9 to 55 of an entry can say.
+// The end of the host offsets that bits 9 to 55 of an entry can store.
 constexpr uint64_t kHostOffsetEnd = uint64_t{1} << 56;
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
@@ -17,8 +17,8 @@ constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
 
 }  // namespace
 
-// More blocks may need a longer table, which may need more blocks.  Neither need falls when the
-// other grows, so growing from the least until nothing is missing gives the shortest.
+// More blocks may need a longer table, which may need more blocks.  Neither shrinks when the other
+// grows, so growing from the minimum until both fit gives the shortest tail.
 TailLayout TailLayout::plan(uint64_t start, uint64_t l1_clusters, uint64_t first_range,
                             uint64_t per_block, uint64_t cluster_size) {
   uint64_t table_clusters = 1;
@@ -39,7 +39,7 @@ uint64_t TailLayout::last_start(uint64_t l1_clusters, uint64_t per_block, uint64
   const uint64_t last_end =
       std::min(Limits::kRefcountTableBytes / 8 * per_block, kHostOffsetEnd / cluster_size);
   const uint64_t tables = l1_clusters + Limits::kRefcountTableBytes / cluster_size;
-  // The blocks count themselves too; and both the first and the last range may be cut.
+  // The blocks also count themselves; the first and the last range may be partial.
   const uint64_t blocks = tables / (per_block - 1) + 4;
   return last_end - tables - blocks;
 }

@@ -1,4 +1,4 @@
-// The directory of persistent bitmaps of an image, however it looks.
+// Scans the directory of persistent bitmaps of an image, damaged or not.
 #pragma once
 
 #include <cstdint>
@@ -15,18 +15,18 @@ struct BitmapScan {
   struct Table {
     HostOffset at;
     uint64_t bytes = 0;
-    uint32_t bitmap = 0;  // number in the directory
-    bool in_use = false;  // it was not stored when the image was last closed
+    uint32_t bitmap = 0;  // index in the directory
+    bool in_use = false;  // the bitmap was not stored when the image was last closed
   };
   HostOffset directory;
   uint64_t directory_bytes = 0;  // 0: there is none
   std::vector<Table> tables;
-  bool complete = true;  // false: nobody knows what else it refers to
+  bool complete = true;  // false: the directory may refer to more clusters
 
-  // What `entry` of a bitmap's table must not have.
+  // Returns whether `entry` of a bitmap table is invalid.
   static bool bad_entry(uint64_t entry, uint64_t cluster_size);
 
-  // Reads the directory, and tells `found` what is wrong with it.
+  // Reads the directory.  Reports damage to `found`.
   static Result<BitmapScan> read(const Storage& storage, const Header& header,
                                  const std::function<void(const Finding&)>& found);
 };

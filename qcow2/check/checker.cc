@@ -30,33 +30,33 @@ using Kind = Finding::Kind;
 using Place = Finding::Place;
 using Severity = Finding::Severity;
 
-// Bits of an L1 entry that must be zero (QCOW2 text, "L1 table entry").
+// Bits of an L1 entry that must be zero (qcow2 specification, "L1 table entry").
 constexpr uint64_t kL1Reserved = 0x7f000000000001ff;
-// Of a table of 8-byte entries that is read at once, bytes.
+// Bytes of a table of 8-byte entries per read.
 constexpr uint64_t kTablePiece = 1 << 20;
-// L2 tables that are known at one time: 2 PiB of disk with clusters of 64 KiB.
+// The most L2 tables to keep: 2 PiB of disk with clusters of 64 KiB.
 constexpr size_t kMostTables = 4 << 20;
 constexpr size_t kCompactAtLeast = 1 << 16;
-// Bytes of L2 tables that are looked at together: all that is wrong with them is in memory then.
+// Bytes of L2 tables to check together: all their findings are in memory at once.
 constexpr uint64_t kChunkBytes = 4 << 20;
 constexpr uint64_t kMostTablesAtOnce = 1024;
-// Compressed clusters that are decoded together.
+// Compressed clusters to decode together.
 constexpr size_t kDeepSlice = 1024;
-// Compressed clusters at the end of the file that are decoded.
+// The most compressed clusters at the end of the file to decode.
 constexpr unsigned kMostEnds = 4096;
 constexpr unsigned kMostPasses = 64;
-// A file may have been cut by its own length, or by this many bytes.
+// A file may have lost as much as its own length, or this many bytes.
 constexpr uint64_t kNearEnd = uint64_t{64} << 30;
 constexpr unsigned kMostThreads = 64;
-// Where the header's fields stand.
+// Offsets of header fields.
 constexpr uint64_t kL1TableField = 40;
 constexpr uint64_t kRefcountTableField = 48;
 constexpr uint64_t kIncompatibleField = 72;
 
-// Sorted by place, with those of one place made one.
+// Sorts by offset, and merges entries with the same offset.
 void compact(std::vector<TableReference>& tables) {
   std::sort(tables.begin(), tables.end(), [](const TableReference& a, const TableReference& b) {
-    // The active one first: it says to which guest offset the table belongs.
+    // The active one first: it determines the guest offset of the table.
     if (a.at != b.at) return a.at < b.at;
     if ((a.active > 0) != (b.active > 0)) return a.active > 0;
     return std::pair(a.snapshot, a.l1_index) < std::pair(b.snapshot, b.l1_index);
@@ -126,7 +126,7 @@ class Checker::Work {
   Work(const Storage& storage, const CheckOptions& options)
       : storage_(storage), options_(options) {}
 
-  // All references, window by window.
+  // Walks all references, window by window.
   template <typename Window>
   Result<void> traverse(bool with_refcounts, CheckObserver& observer, const Window& window) {
     observer_ = &observer;
@@ -155,7 +155,7 @@ class Checker::Work {
       counts_ = &counts;
       unreadable_ = 0;
       RETURN_IF_ERROR(refer_all(with_refcounts));
-      // What could be read a moment ago is not left out of the counts.
+      // A table that was readable before must not be omitted from the counts.
       if (unreadable_ > known_unreadable_)
         return fail(
             Error::system(EIO, fmt::format("{}: {} tables cannot be read that were read before",
@@ -219,14 +219,14 @@ class Checker::Work {
     return {};
   }
 
-  // One reference to each cluster that `length` bytes at `at` touch; `entry` says so.
+  // Adds a reference of the entry at `entry` to each cluster in the `length` bytes at `at`.
   void refer(Place place, HostOffset at, uint64_t length, HostOffset entry, uint64_t times = 1) {
     if (length == 0) return;
     if (L2Check::outside(at, length, file_size_, geometry_.cluster_size())) {
       report_outside(place, at, length, entry, times);
       return;
     }
-    // Data may end inside of the last cluster.  A table is of no use without its end.
+    // Data may end inside the last cluster.  A table must not.
     if (place == Place::kL1Table && at.value() + length > file_size_)
       report_outside(place, at, length, entry, times);
     const uint64_t first = geometry_.host_cluster_of(at).value();
@@ -255,7 +255,7 @@ class Checker::Work {
           load_be64(luks->data.data() + 8), HostOffset(0));
   }
 
-  // Calls `entry (offset of the entry, word, piece)` for all words of the tables that are not 0.
+  // Calls `entry (offset of the entry, word, piece)` for all nonzero words of the tables.
   template <typename Entry>
   Result<void> for_each_word(Place place, const TableRanges& tables, uint32_t active,
                              const Entry& entry) {
@@ -313,12 +313,12 @@ class Checker::Work {
         });
   }
 
-  // L1 and L2 tables.
+  // Adds the references to L1 and L2 tables.
   Result<void> refer_tables() {
     TableRanges l1_tables;
     const auto add = [&](HostOffset at, uint64_t entries, uint32_t owner, HostOffset entry) {
       refer(Place::kL1Table, at, entries * 8, entry);
-      // What cannot be in any file is none to walk; refer () has told of it.
+      // A table that no file can contain is not walked; refer () has reported it.
       if (at.value() > INT64_MAX - entries * 8) return;
       l1_tables.add(at, entries * 8, owner);
       if (reporting_) lost_.add_l1(at, entries, owner);
@@ -398,8 +398,8 @@ class Checker::Work {
     tables.push_back(table);
   }
 
-  // All that the tables refer to.  Each is there once.  Sorts those of the disk as it is now in the
-  // guest's order, before the others.
+  // Adds all references of the tables; each table must be listed once.  Sorts tables of the active
+  // disk first, in guest order.
   Result<void> walk(std::vector<TableReference>& tables) {
     std::sort(tables.begin(), tables.end(), [](const TableReference& a, const TableReference& b) {
       if ((a.active > 0) != (b.active > 0)) return a.active > 0;
@@ -418,7 +418,7 @@ class Checker::Work {
     return {};
   }
 
-  // The refcount blocks' clusters.  Blocks that the table names twice are told of elsewhere.
+  // Adds the clusters of the refcount blocks.  Duplicate blocks are reported elsewhere.
   void add_blocks_to_metadata() {
     std::vector<uint64_t> blocks;
     for (uint64_t i = recorded_->next_block(0); i < recorded_->table().size();
@@ -432,7 +432,7 @@ class Checker::Work {
 
   void finish_metadata() {
     metadata_.finish([&](const MetadataMap::Range& a, const MetadataMap::Range& b) {
-      // One table, that is known from two lots of tables.
+      // The same table from two batches of tables.
       if (a.place == Place::kL2Table && b.place == Place::kL2Table) return;
       Finding it{};
       it.kind = Kind::kOverlap;
@@ -491,12 +491,12 @@ class Checker::Work {
     return {};
   }
 
-  // Streams that the end of the file may have cut off: only decoding them tells.
+  // Checks streams that the end of the file may have truncated, by decoding them.
   void look_at_ends(const TableReference& table, std::span<const CompressedReference> all) {
     if (!reporting_) return;
     for (const CompressedReference& it : all) {
       const auto descriptor = CompressedDescriptor::decode(it.word, geometry_.cluster_bits());
-      // Those that lie outside are told of already.
+      // Those past the end are reported already.
       if (decoded_ends_ >= kMostEnds ||
           L2Check::outside(descriptor.offset, descriptor.readable_bytes(), file_size_,
                            geometry_.cluster_size()))
@@ -554,7 +554,7 @@ class Checker::Work {
     }
   }
 
-  // Clusters that may be counted: those of the file, and one that a reference reaches into.
+  // Returns the end of the clusters to count: those of the file, and one more if it is referenced.
   uint64_t end_of_clusters() const {
     return clusters_ + (counts_->get(HostCluster(clusters_)) > 0 ? 1 : 0);
   }
@@ -604,13 +604,13 @@ class Checker::Work {
     }
   }
 
-  // What is recorded against what was counted.
+  // Compares the recorded counts with the references.
   Result<void> compare(const ReferenceCounts& counts) {
     const uint64_t limit = std::min(end_of_clusters(), counts.end().value());
     const uint64_t per_block = recorded_->per_block();
     std::vector<uint32_t> referred(std::min(per_block, ReferenceCounts::kPageClusters));
     std::vector<std::byte> block(geometry_.cluster_size());
-    uint64_t block_index = UINT64_MAX;  // of the one in `block`
+    uint64_t block_index = UINT64_MAX;  // of `block`
     bool block_there = false, block_known = true;
     uint64_t at = counts.begin().value();
     while (at < limit) {
@@ -667,7 +667,7 @@ class Checker::Work {
       add_to_run(Kind::kRefcountTooLow, Severity::kCorruption, cluster, recorded, references);
   }
 
-  // Clusters that follow each other, with which the same is wrong, are told of as one.
+  // Merges findings about consecutive clusters with the same damage into one.
   void add_to_run(Kind kind, Severity severity, uint64_t cluster, uint64_t found,
                   uint64_t expected) {
     const HostOffset at(cluster << geometry_.cluster_bits());
@@ -696,7 +696,7 @@ class Checker::Work {
     sums_.refcounts_unusable = true;
   }
 
-  // Whether a reference that was there once may be one that nobody finds.
+  // Returns whether this damage may hide existing references.
   static bool hides_references(Kind kind) {
     switch (kind) {
       case Kind::kUnreadable:
@@ -730,7 +730,8 @@ class Checker::Work {
     report(it);
   }
 
-  // What is found anew by each pass is told by the first alone; `any_pass`: it is of this pass.
+  // Reports a finding.  Findings that each pass repeats are reported in the first pass only, unless
+  // `any_pass`.
   void report(Finding it, bool any_pass = false) {
     if (it.kind == Kind::kUnreadable) ++unreadable_;
     if (!reporting_ && !any_pass) return;
@@ -738,7 +739,7 @@ class Checker::Work {
     if (it.kind == Kind::kUnreadable) sums_.unreadable = true;
     if (it.kind == Kind::kReferenceOutside) remember_outside(it);
     if (it.kind == Kind::kOverlap) {
-      // Where the counts contradict it the sums have it from there.
+      // If the counts disagree, the sums already include the damage.
       const auto recorded = recorded_->get(geometry_.host_cluster_of(it.host));
       if (!recorded || !*recorded || **recorded < 2) it.severity = Severity::kNote;
     }
@@ -746,7 +747,7 @@ class Checker::Work {
       case Severity::kNote:
         break;
       case Severity::kLeak:
-        // Perhaps it is just not known who refers to it.
+        // The references to it may just be unknown.
         if (incomplete_) return;
         sums_.leaks += it.times;
         lost_.add_leak(geometry_.host_cluster_of(it.host), it.times, it.expected);
@@ -777,21 +778,21 @@ class Checker::Work {
   Header header_;
   Geometry geometry_;
   uint64_t file_size_ = 0;
-  uint64_t clusters_ = 0;  // of the file, the last one perhaps in part
+  uint64_t clusters_ = 0;  // of the file, including a partial last one
   std::optional<DeepCheck> deep_;
 
-  // Of a traversal:
+  // The state of a traversal:
   CheckObserver* observer_ = nullptr;
   CheckSums sums_;
   SnapshotScan snapshots_;
   BitmapScan bitmaps_;
   std::optional<RecordedCounts> recorded_;
-  bool incomplete_ = false;  // not all references can be found
+  bool incomplete_ = false;  // some references are unknown
   MetadataMap metadata_;
   LostReferences lost_;
   ReferenceCounts* counts_ = nullptr;  // of this pass
-  bool reporting_ = true;              // the first pass
-  uint64_t unreadable_ = 0;            // tables of this pass; of those, as many are no news:
+  bool reporting_ = true;              // in the first pass
+  uint64_t unreadable_ = 0;  // unreadable tables in this pass; of these, known from the first pass:
   uint64_t known_unreadable_ = UINT64_MAX;
   std::optional<Finding> run_;
   std::optional<Fragmentation> order_;

@@ -1,9 +1,8 @@
-// Goes through all metadata of an image, as damaged as it may be, and compares it with what the
-// format says and with itself.
+// Reads all metadata of an image, however damaged, and compares it with the format and with itself.
 //
-// An opened Image refuses what contradicts the format; this one tells of it and goes on.  What it
-// counts, and as what, follows `qemu-img check`, so that both come to the same sums; the tests hold
-// a table of the differences.
+// Opening an Image fails on metadata that violates the format; the checker reports the damage and
+// continues.  Counts and categories follow `qemu-img check`, so that both report the same sums; the
+// tests contain a table of the differences.
 #pragma once
 
 #include <cstdint>
@@ -24,77 +23,83 @@ struct CheckSums {
   uint64_t corruptions = 0;
   uint64_t leaks = 0;
   uint64_t check_errors = 0;
-  // Clusters of the disk as it is now.
+  // Clusters of the current disk.
   uint64_t total_clusters = 0;
   uint64_t allocated_clusters = 0;
   uint64_t fragmented_clusters = 0;
   uint64_t compressed_clusters = 0;
-  uint64_t image_end_offset = 0;  // behind the last cluster that is counted or referred to; bytes
-  // Single counts cannot be mended: they have to be written anew, all of them.
+  uint64_t image_end_offset = 0;  // end of the last cluster that is counted or referenced; bytes
+  // Single counts cannot be repaired: all refcounts must be rebuilt.
   bool needs_rebuild = false;
-  // That is so since their table, or a block, cannot be what it is used as.
+  // The reason for that is a table or a block that cannot be used as one.
   bool refcounts_unusable = false;
-  // Something that refers to clusters could not be read, or is not what was once written there:
-  // what nobody seems to refer to may be in use, and no count may be lowered.
+  // A structure with references is unreadable, or differs from what was once written there:
+  // clusters that seem unreferenced may be in use, and no count may be lowered.
   bool references_unknown = false;
-  // The same since a table is all zeros, and leaks look like what it referred to.
+  // The reason for that is a table of zeros, with leaks that look like its references.
   bool references_lost = false;
-  // The same since the storage could not read it: perhaps it can at another time.
+  // The reason for that is a read error of the storage, which may be temporary.
   bool unreadable = false;
-  // Behind the last cluster behind the end of the file that something refers to, as far as it is
-  // near enough for the file to have reached there; 0: none.
+  // The end of the last referenced cluster past the end of the file, as far as it is close enough
+  // that the file may have reached it; 0: none.
   uint64_t end_of_outside = 0;
-  // Compressed clusters that a deep check decoded, and those that it decoded in vain.
+  // Compressed clusters that a deep check decoded, and those that it failed to decode.
   uint64_t decoded_clusters = 0;
   uint64_t undecodable_clusters = 0;
-  Fragmentation::Figures order;  // how far a guest that reads the disk jumps about in the file
-  uint64_t passes = 1;           // times that all tables were read, to count within the memory
+  Fragmentation::Figures order;  // seeks of a guest that reads the whole disk
+  uint64_t passes = 1;  // number of passes over all tables, to stay within the memory limit
 };
 
-// Called from one thread at a time.
+// Must be used from one thread at a time.
 class CheckObserver {
  public:
   virtual ~CheckObserver() = default;
-  // In the same order each time.  A hostile image makes millions of them.
+  // Receives a finding.  The order is the same in each run.  A malicious image can cause millions
+  // of findings.
   virtual void found(const Finding& finding) = 0;
-  // `done` of `total` bytes of metadata (of a deep check: and compressed data) are looked at.
+  // Reports progress: `done` of `total` bytes of metadata (and of compressed data, in a deep
+  // check).
   virtual void progress(uint64_t /*done*/, uint64_t /*total*/) {}
-  // Asked often, from any thread: true ends the check with a cancelled error.
+  // Returns whether to end the check with a cancelled error.  Called often, from any thread.
   virtual bool cancelled() { return false; }
 };
 
 struct CheckOptions {
   bool deep = false;     // decode every compressed cluster
-  unsigned threads = 0;  // 0: as many as there are processors
-  // Bytes of counters, roughly (four times as much where clusters have more than 254 references).
+  unsigned threads = 0;  // 0: one per processor
+  // The approximate size of the counters in bytes (four times as much where clusters have more than
+  // 254 references).
   uint64_t count_memory = 256 << 20;
 };
 
 class Checker {
  public:
-  // Reads the header, which must be good enough to find the tables by: an error is what qemu-img,
-  // too, cannot open.  Encrypted images, those marked as corrupt and such without a usable refcount
-  // table are fine.  `storage` must outlive it; it is not written to.
+  // Reads the header, which must be good enough to find the tables: otherwise returns an error;
+  // qemu-img cannot open such an image either.  Accepts images that are encrypted, marked as
+  // corrupt, or without a usable refcount table.  `storage` must outlive the checker, which never
+  // writes to it.
   static Result<Checker> open(const Storage& storage, const CheckOptions& options);
   Checker(Checker&&) noexcept;
   Checker& operator=(Checker&&) noexcept;
   ~Checker();
 
-  // Within limits but for the snapshot and refcount tables' fields.
+  // Returns the header.  Its fields are within limits, except those of the snapshot and refcount
+  // tables.
   const Header& header() const;
 
-  // Tells `observer` of all that is wrong.  An error is only that the storage cannot be read at
-  // all, or that the observer wants to stop.
+  // Reports all damage to `observer`.  Returns an error only if the storage is not readable at all,
+  // or if the observer cancels.
   Result<CheckSums> run(CheckObserver& observer);
 
-  // Goes through all references and hands over the counts that follow from them, window by window
-  // from cluster 0 on.  The clusters of the refcount table and of the blocks that it points to are
-  // counted if `with_refcounts`; else as though there were none, for who writes new ones.  With
-  // `deep`, compressed clusters count by what their streams take, not by their descriptors.
+  // Walks all references and passes the resulting counts to `visit`, window by window from cluster
+  // 0.  With `with_refcounts`, also counts the clusters of the refcount table and of its blocks;
+  // callers that rebuild the refcounts pass false.  In a deep check, compressed clusters are
+  // counted by the length of their streams, not by their descriptors.
   using Visit = std::function<Result<void>(const ReferenceCounts& counts)>;
   Result<void> count(bool with_refcounts, CheckObserver& observer, const Visit& visit);
 
-  // Clusters of the file, the last one perhaps in part; references end there.
+  // Returns the clusters of the file, including a partial last one; references past them are not
+  // counted.
   uint64_t clusters() const;
 
  private:

@@ -1,4 +1,4 @@
-// Which clusters of a file have a use: a bit for each.
+// A set of clusters of a file, one bit per cluster.
 #pragma once
 
 #include <bit>
@@ -11,20 +11,21 @@ namespace qcow2 {
 
 class ClusterSet {
  public:
-  // 128 MiB of bits: 64 TiB of file with 64 KiB clusters.
+  // 128 MiB of bits: a file of 64 TiB with 64 KiB clusters.
   static constexpr uint64_t kMostClusters = uint64_t{1} << 30;
 
-  // Of a file with `clusters`, at most kMostClusters.
+  // Creates an empty set for a file of `clusters` clusters, at most kMostClusters.
   explicit ClusterSet(uint64_t clusters) : clusters_(clusters), words_((clusters + 63) / 64) {}
 
   uint64_t clusters() const { return clusters_; }
 
-  // A cluster behind the end of the file is never in the set.
+  // Returns whether the cluster is in the set.  False for clusters past the end of the file.
   bool contains(HostCluster cluster) const {
     return cluster.value() < clusters_ &&
            (words_[cluster.value() / 64] >> (cluster.value() % 64) & 1) != 0;
   }
-  // Whether it was not there before, and is within the file.
+  // Adds the cluster.  Returns false if the set contains it already or it is past the end of the
+  // file.
   bool add(HostCluster cluster) {
     if (cluster.value() >= clusters_) return false;
     uint64_t& word = words_[cluster.value() / 64];
@@ -34,7 +35,7 @@ class ClusterSet {
     return true;
   }
 
-  // Calls `visit (first, count)` for the stretches of [begin, end) that are not in the set.
+  // Calls `visit (first, count)` for each run of clusters in [begin, end) that are not in the set.
   template <typename Visit>
   void visit_gaps(uint64_t begin, uint64_t end, Visit visit) const {
     uint64_t gap = begin;

@@ -24,8 +24,8 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
     return answer.finding.emplace(it);
   };
 
-  // As many sectors as any descriptor can name, for one that names too few; but what is behind the
-  // end of the file, save the rest of a sector, is not taken for zeros.
+  // Reads as many sectors as any descriptor can name, in case this one names too few.  Bytes past
+  // the end of the file are not read as zeros, except for the rest of a sector.
   const CompressedDescriptor widest{descriptor.offset, uint64_t{1} << (bits - 8)};
   const uint64_t file_end =
       (file_size_ + Geometry::kSectorSize - 1) / Geometry::kSectorSize * Geometry::kSectorSize;
@@ -67,7 +67,7 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
     Finding& it = tell(Finding::Kind::kDescriptorTooLong);
     it.expected = right.encode(bits);
     it.repairable = true;
-    // It reads well, and keeps nobody from anything, unless it claims another cluster.
+    // The cluster is readable, and the extra length matters only if it claims another cluster.
     if (last_cluster(right) == last_cluster(descriptor)) it.severity = Finding::Severity::kNote;
   }
   answer.length = right.readable_bytes();

@@ -1,4 +1,4 @@
-// Whether compressed clusters can be decoded, and what their descriptors should say.
+// Decodes compressed clusters, and checks their descriptors.
 #pragma once
 
 #include <optional>
@@ -14,15 +14,15 @@ namespace qcow2 {
 // Thread-safe.
 class DeepCheck {
  public:
-  // All must outlive it.
+  // All arguments must outlive the object.
   DeepCheck(const Storage& storage, const Header& header, uint64_t file_size)
       : storage_(storage), header_(header), file_size_(file_size) {}
 
   struct Answer {
     bool decoded = false;
-    // Bytes of the file that the stream takes; without a stream what the descriptor says.
+    // Bytes of the file that the stream uses; the descriptor's length if the stream is damaged.
     uint64_t length = 0;
-    // Without the times, and whose it is.
+    // Without the times and the snapshot.
     std::optional<Finding> finding;
   };
   Answer check(const CompressedReference& cluster);

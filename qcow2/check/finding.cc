@@ -10,7 +10,7 @@ namespace {
 
 using Kind = Finding::Kind;
 
-// "the data of guest offset 0x10000 in snapshot 2 of the table".
+// Returns a text such as "guest offset 0x10000 of snapshot 2".
 std::string guest_text(const Finding& it) {
   if (!it.guest) return "";
   std::string text = fmt::format("guest offset {:#x}", it.guest->value());
@@ -18,7 +18,7 @@ std::string guest_text(const Finding& it) {
   return text;
 }
 
-// What is wrong with the entry, without where it stands.
+// Describes the fault of the entry, without its place.
 std::string entry_text(const Finding& it) {
   switch (it.kind) {
     case Kind::kL1Reserved:
@@ -64,7 +64,7 @@ std::string entry_text(const Finding& it) {
           it.found, it.expected);
     case Kind::kStreamTruncated:
       return fmt::format(
-          "compressed entry {:#x}: the stream at {:#x} is cut off by the end of the "
+          "compressed entry {:#x}: the stream at {:#x} is truncated by the end of the "
           "file",
           it.found, it.host.value());
     case Kind::kStreamDamaged:
@@ -114,7 +114,7 @@ std::string structure_text(const Finding& it) {
       return fmt::format("refcount table: entry {} is {:#x}: does not begin at a cluster", it.index,
                          it.found);
     case Kind::kRefcountBlockOutside:
-      return fmt::format("refcount table: entry {} is {:#x}: behind the end of the file", it.index,
+      return fmt::format("refcount table: entry {} is {:#x}: past the end of the file", it.index,
                          it.found);
     case Kind::kRefcountBlockShared:
       return fmt::format("refcount block {} at {:#x} has {} references", it.index, it.host.value(),
@@ -357,7 +357,7 @@ std::string describe(const Finding& it, uint64_t cluster_size) {
   std::string text = entry_text(it);
   if (text.empty()) text = structure_text(it);
   if (it.kind == Kind::kReferenceOutside)
-    text = fmt::format("the {} at {:#x} ({} bytes) lies behind the end of the file",
+    text = fmt::format("the {} at {:#x} ({} bytes) is past the end of the file",
                        to_string(it.place), it.host.value(), it.found);
   if (it.kind == Kind::kOverlap)
     text = fmt::format("{} and {} are in one place, at {:#x}", to_string(it.place),

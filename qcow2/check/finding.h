@@ -1,4 +1,4 @@
-// What a check finds wrong with an image.
+// A single finding of a check.
 #pragma once
 
 #include <cstdint>
@@ -12,46 +12,46 @@ namespace qcow2 {
 
 struct Finding {
   enum class Kind {
-    // Counts.  `host` is the first of `times` clusters that follow each other.
-    kLeak,              // counted more often than referred to
-    kRefcountTooLow,    // counted less often
-    kRefcountOverflow,  // more references than a count of this width can say
-    kRefcountUnknown,   // the block that counts them cannot be used
-    // The refcount table.  `index`: of its entry.
-    kRefcountTableUnusable,  // the header's fields lead to no table
-    kRefcountTableReserved,  // reserved bits of an entry
+    // Counts.  `host` is the first of `times` consecutive clusters.
+    kLeak,              // the count is higher than the references
+    kRefcountTooLow,    // the count is lower than the references
+    kRefcountOverflow,  // more references than the count can represent
+    kRefcountUnknown,   // the refcount block is unusable
+    // The refcount table.  `index` is that of the entry.
+    kRefcountTableUnusable,  // the header's fields do not lead to a table
+    kRefcountTableReserved,  // reserved bits of an entry are set
     kRefcountBlockUnaligned,
     kRefcountBlockOutside,
     kRefcountBlockShared,  // found: the references to the block's cluster
-    // L1 and L2 tables.  `entry` is where the entry stands, `found` what it is and `expected` what
-    // it should be, where that can be said.
+    // L1 and L2 tables.  `entry` is the offset of the entry, `found` its value, and `expected` its
+    // correct value, where known.
     kL1Reserved,
     kL1Copied,
     kL2TableUnaligned,
     kL2Reserved,
     kL2Copied,
     kDataUnaligned,
-    kPreallocatedUnaligned,  // the same where the guest reads zeros in any case
+    kPreallocatedUnaligned,  // like kDataUnaligned, where the guest reads zeros in any case
     kCompressedCopied,
     kCompressedInDataFile,
-    kCompressedBitmap,    // an extended entry, compressed, with subclusters
-    kSubclusterConflict,  // a subcluster both allocated and zero
-    kSubclusterNowhere,   // allocated subclusters of a cluster that has no place
+    kCompressedBitmap,    // a compressed extended entry with a subcluster bitmap
+    kSubclusterConflict,  // a subcluster is both allocated and zero
+    kSubclusterNowhere,   // allocated subclusters in a cluster without a host offset
     kZeroFlagVersion2,
-    kReferenceOutside,  // a cluster or more behind the end of the file; found: bytes of it
-    kOverlap,           // metadata and something else in one cluster
-    // A table is all zeros, and leaks look like what it referred to.  found: leaked clusters.
+    kReferenceOutside,  // at least a cluster past the end of the file; found: its bytes there
+    kOverlap,           // metadata shares a cluster with something else
+    // A table contains only zeros, and leaks look like its references. found: leaked clusters.
     kLostReferences,
-    // The snapshot table.  `index`: which one.
+    // The snapshot table.  `index` is that of the snapshot.
     kSnapshotTableUnusable,
-    kSnapshotOffset,  // there are none, and the header's field says where in no valid way
+    kSnapshotOffset,  // no snapshots, and the header's offset of their table is invalid
     kSnapshotsTooMany,
     kSnapshotIncomplete,  // no VM state size or disk size in version 3
     kSnapshotExtraTooLong,
     kSnapshotL1Unaligned,
     kSnapshotL1TooLarge,
     kSnapshotsWithDataFile,
-    // Bitmaps.  `index`: which one.
+    // Bitmaps.  `index` is that of the bitmap.
     kBitmapDirectoryUnusable,
     kBitmapTableUnusable,
     kBitmapTableEntry,
@@ -63,17 +63,17 @@ struct Finding {
     kExtensionForeign,  // about LUKS, in an image without
     kExtensionMissing,  // about LUKS, in an image that is encrypted so
     kDataFileRaw,       // the data file is said to be raw, and there is none
-    // Compressed clusters, of a deep check.  `expected`: the right entry, for the first two.
+    // Compressed clusters, in a deep check.  For the first two, `expected` is the correct entry.
     kDescriptorTooLong,
     kDescriptorTooShort,
-    kStreamTruncated,  // goes on behind the end of the file
+    kStreamTruncated,  // the stream continues past the end of the file
     kStreamDamaged,
-    // The storage said no.
+    // The storage returned an error.
     kUnreadable,
   };
 
   enum class Severity {
-    kNote,        // nothing is wrong by it
+    kNote,        // no damage
     kLeak,        // space is lost
     kCorruption,  // data is damaged, or will be
     kCheckError,  // something could not be checked
@@ -100,31 +100,31 @@ struct Finding {
   Kind kind;
   Severity severity = Severity::kCorruption;
   Place place = Place::kData;
-  Place other = Place::kData;  // kOverlap: what lies there, too
+  Place other = Place::kData;  // kOverlap: the other structure there
   bool repairable = false;     // by check -r all
-  uint64_t times = 1;          // how often it counts in the sums
-  HostOffset host;             // of what it is about, or that is pointed to
+  uint64_t times = 1;          // the weight in the sums
+  HostOffset host;             // of the affected or referenced cluster
   std::optional<GuestOffset> guest;
   uint64_t guest_length = 0;        // kLostReferences: bytes that the table maps
-  std::optional<HostOffset> entry;  // of the entry in the file that is wrong
+  std::optional<HostOffset> entry;  // of the wrong entry in the file
   uint64_t found = 0;
   uint64_t expected = 0;
-  uint32_t snapshot = kActive;  // whose disk `guest` belongs to, as an index of the snapshot table
+  uint32_t snapshot = kActive;  // index in the snapshot table, of the disk of `guest`
   uint64_t index = 0;
-  // Where `entry` is one of an L1 or L2 table: how often that table is named as one.  Clusters that
-  // have more references hold something else, too.
+  // If `entry` is in an L1 or L2 table: the number of references to that table as such a table.
+  // Clusters with more references contain something else, too.
   uint64_t table_references = 0;
 };
 
-// Words with hyphens, for JSON: "refcount-too-low".
+// Returns a hyphenated word for JSON: "refcount-too-low".
 const char* to_string(Finding::Kind kind);
 const char* to_string(Finding::Severity severity);
-// Whether `found` and `expected` of such a finding are entries of a table, rather than numbers.
+// Returns whether `found` and `expected` are table entries rather than numbers.
 bool is_entry(Finding::Kind kind);
-// For a person: "L2 table".
+// Returns a name for users: "L2 table".
 const char* to_string(Finding::Place place);
 
-// One line without an end, for a person: what, where, what it should be.
+// Returns one line for users, without a newline: the kind, the place, and the correct value.
 std::string describe(const Finding& finding, uint64_t cluster_size);
 
 }  // namespace qcow2

@@ -7,7 +7,7 @@ namespace qcow2 {
 double Fragmentation::Figures::percent(const Geometry& geometry) const {
   const uint64_t clusters = geometry.clusters_for(plain_bytes) + compressed_clusters;
   if (clusters < 2 || runs < 2) return 0;
-  // Subclusters may make more runs than there are clusters.
+  // With subclusters there may be more runs than clusters.
   return 100.0 * static_cast<double>(std::min(runs, clusters) - 1) /
          static_cast<double>(clusters - 1);
 }
@@ -16,7 +16,7 @@ bool Fragmentation::near(HostOffset at) const {
   return (at > end_ ? at - end_ : end_ - at) <= kNear;
 }
 
-// `shared`: bytes of it that were read before.
+// `shared`: bytes of the range that were read before.
 void Fragmentation::step(HostOffset at, uint64_t length, bool follows, bool is_near,
                          uint64_t shared) {
   if (!follows) {
@@ -34,8 +34,8 @@ void Fragmentation::step(HostOffset at, uint64_t length, bool follows, bool is_n
 
 void Fragmentation::plain(HostOffset at, uint64_t length) {
   bool follows = last_ == Last::kPlain && at == end_;
-  // The streams before it end somewhere in a cluster: no cluster could lie closer than the next
-  // one, of which this may be a later subcluster.
+  // The previous streams end somewhere in a cluster: the closest possible cluster is the next one;
+  // this read may be a later subcluster of it.
   if (last_ == Last::kCompressed) {
     const uint64_t next = geometry_.clusters_for(end_.value());
     follows = geometry_.host_cluster_of(at).value() == next;

@@ -1,13 +1,13 @@
-// How far a sequential read of the disk jumps about in the file.
+// Measures how often a sequential read of the disk seeks in the file.
 //
-// A file is read in the guest's order: cluster by cluster, holes and zeros passed over, since
-// nothing is read for them.  What lies in the file just behind what was read before belongs to the
-// same run.  Where it does not, a run ends, and another begins; only if that one is far away, in
-// either direction, is it a seek: what is near is in the same read-ahead, or under the same head.
+// The disk is read in guest order, cluster by cluster.  Holes and zeros are skipped, since they
+// need no read.  Data that directly follows the previous read in the file belongs to the same run.
+// Otherwise a new run starts.  A run counts as a seek only if it is far from the end of the
+// previous one, in either direction: near data is in the same read-ahead or under the same disk
+// head.
 //
-// Whether a cluster is compressed does not make it fragmented.  Streams are packed to the byte, and
-// one that begins in the sector in which the last one ends follows it as well as a cluster follows
-// another.
+// Compression alone does not count as fragmentation.  Streams are packed without alignment: a
+// stream that starts in the sector in which the previous one ends follows it.
 #pragma once
 
 #include <cstdint>
@@ -17,39 +17,37 @@
 
 namespace qcow2 {
 
-// Takes what the guest reads in its order.  Needs the same memory for any image.  Not thread-safe.
+// Receives the reads in guest order.  Uses constant memory.  Not thread-safe.
 class Fragmentation {
  public:
-  // Bytes between the end of one run and the start of the next, up to which it is no seek.
+  // The largest gap between two runs, in bytes, that does not count as a seek.
   static constexpr uint64_t kNear = 1 << 20;
 
   struct Figures {
     uint64_t plain_bytes = 0;
     uint64_t compressed_clusters = 0;
-    // As their descriptors say: each is counted to the end of its last sector.
+    // The sum of the descriptors' lengths: each up to the end of the last sector.
     uint64_t compressed_bytes = 0;
     uint64_t runs = 0;
     uint64_t longest_run = 0;  // bytes of the file
-    // Bytes of the file that are read, those in sectors that two streams share once if they follow
-    // each other.
+    // Bytes read from the file.  Sectors that two consecutive streams share count once.
     uint64_t read_bytes = 0;
-    uint64_t seeks = 0;  // runs that begin far from where the one before ended
-    // From a compressed cluster straight to the next cluster of the disk that is compressed, too.
+    uint64_t seeks = 0;  // runs that start far from the end of the previous one
+    // Steps from a compressed cluster to the next cluster of the disk, if it is compressed, too.
     uint64_t compressed_steps = 0;
-    uint64_t compressed_steps_near = 0;  // of them, to what follows or is near
+    uint64_t compressed_steps_near = 0;  // those of them to a following or near stream
 
-    // Bytes; 0 when nothing is read.
+    // Returns the mean run in bytes; 0 if nothing is read.
     uint64_t mean_run() const { return runs == 0 ? 0 : read_bytes / runs; }
-    // Of the steps from one cluster to the next, how many end a run, in percent: 0 for a single
-    // run.
+    // Returns the percentage of steps between clusters that end a run; 0 for a single run.
     double percent(const Geometry& geometry) const;
   };
 
   explicit Fragmentation(const Geometry& geometry) : geometry_(geometry) {}
 
-  // `length` bytes, at least 1, of plain data that the guest reads next lie at `at`.
+  // Adds a read of `length` bytes (at least 1) of uncompressed data at `at`.
   void plain(HostOffset at, uint64_t length);
-  // The same, of a compressed cluster: `length` is CompressedDescriptor::readable_bytes ().
+  // Adds a read of a compressed cluster; `length` is CompressedDescriptor::readable_bytes ().
   void compressed(HostOffset at, uint64_t length);
 
   const Figures& figures() const { return figures_; }
@@ -63,9 +61,9 @@ class Fragmentation {
   Geometry geometry_;
   Figures figures_;
   Last last_ = Last::kNothing;
-  HostOffset begin_;  // of what was read last
+  HostOffset begin_;  // start of the last read
   HostOffset end_;
-  uint64_t run_ = 0;  // bytes of the run so far
+  uint64_t run_ = 0;  // bytes of the current run
 };
 
 }  // namespace qcow2

@@ -6,7 +6,7 @@ namespace qcow2 {
 
 namespace {
 
-// Of a standard entry (QCOW2 text, "Standard Cluster Descriptor").
+// Reserved bits of a standard entry (qcow2 specification, "Standard Cluster Descriptor").
 constexpr uint64_t kReserved = 0x3f000000000001fe;
 
 }  // namespace
@@ -56,7 +56,7 @@ class L2Check::Walk {
     return result_.findings.back();
   }
 
-  // The guest's bytes at `length` bytes of the file.
+  // Adds the references of guest data in `length` bytes of the file.
   void refer(HostOffset at, uint64_t length, Finding::Place place) {
     const Geometry& geometry = check_.geometry_;
     if (outside(at, length, check_.file_size_, geometry.cluster_size())) {
@@ -80,7 +80,7 @@ class L2Check::Walk {
       result_.runs.push_back({first, end - first});
   }
 
-  // Clusters behind the end of the disk are a state of the machine, which no guest reads.
+  // Clusters past the end of the disk contain VM state, which guests do not read.
   bool guest_reads() const {
     return table_.active > 0 &&
            first_guest_ + index_ * check_.geometry_.cluster_size() < check_.header_.size;
@@ -151,7 +151,7 @@ class L2Check::Walk {
     const bool zero = !extended && entry_.zero_flag();
     if (zero && check_.header_.version < 3)
       add(Finding::Kind::kZeroFlagVersion2, word & ~kEntryZero, false);
-    // In a data file the first cluster is a place like others.
+    // In a data file, the first cluster is an ordinary host cluster.
     const bool placed =
         entry_.host().value() != 0 || (!zero && check_.header_.has_data_file() && entry_.copied());
     if (!placed) {
@@ -164,7 +164,7 @@ class L2Check::Walk {
     const HostOffset host = entry_.host();
     if (geometry.offset_in_cluster(host.value()) != 0) {
       const bool data = extended ? entry_.allocated_mask() != 0 : !zero;
-      // Where the guest sees zeros in any case, the place is not needed.
+      // If the guest sees zeros in any case, the host cluster is not needed.
       add(data ? Finding::Kind::kDataUnaligned : Finding::Kind::kPreallocatedUnaligned,
           extended ? 0 : kEntryZero, !data);
     }
@@ -194,7 +194,7 @@ class L2Check::Walk {
   const uint64_t first_guest_;
   uint64_t index_ = 0;
   L2Entry entry_;
-  std::optional<HostOffset> next_;  // behind the last cluster that is not compressed
+  std::optional<HostOffset> next_;  // past the last uncompressed cluster
 };
 
 void L2Check::check(const TableReference& table, uint32_t number, std::span<const std::byte> bytes,

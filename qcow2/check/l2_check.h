@@ -1,4 +1,4 @@
-// One L2 table, entry by entry.
+// Checks one L2 table, entry by entry.
 #pragma once
 
 #include <cstddef>
@@ -14,13 +14,13 @@
 
 namespace qcow2 {
 
-// An L2 table, and who points to it.
+// An L2 table and the L1 entries that point to it.
 struct TableReference {
   HostOffset at;
   uint64_t active = 0;                   // entries of the active L1 table
-  uint64_t inactive = 0;                 // entries of snapshots' L1 tables
-  uint32_t snapshot = Finding::kActive;  // one of them: whose
-  uint64_t l1_index = 0;                 // and where there
+  uint64_t inactive = 0;                 // entries of L1 tables of snapshots
+  uint32_t snapshot = Finding::kActive;  // the L1 table of one of these entries
+  uint64_t l1_index = 0;                 // and the entry's index there
 
   uint64_t times() const { return active + inactive; }
 };
@@ -30,40 +30,40 @@ struct ClusterRun {
   uint64_t count;
 };
 
-// A compressed cluster, for who wants to decode it.
+// A compressed cluster to be decoded.
 struct CompressedReference {
   uint64_t word;
-  HostOffset entry;  // where it stands
+  HostOffset entry;  // the offset of the entry
   GuestOffset guest;
-  uint32_t table;  // number of the table among those that are checked together
+  uint32_t table;  // index of the table among those checked together
 };
 
-// What the entries of a table add to the sums, for one who points to it.
+// The contribution of a table's entries to the sums, for one L1 entry.
 struct TableSums {
   uint64_t allocated = 0;
   uint64_t fragmented = 0;
   uint64_t compressed = 0;
 };
 
-// What a guest that reads the disk from its start reads next.
+// One read of a guest that reads the disk sequentially.
 struct ReadPiece {
   HostOffset at;
-  uint64_t length;  // bytes; of a compressed cluster as its descriptor says
+  uint64_t length;  // bytes; for a compressed cluster the length in its descriptor
   bool compressed;
 };
 
 struct TableResult {
   std::vector<Finding> findings;
-  std::vector<ClusterRun> runs;                 // one reference each
-  std::vector<CompressedReference> compressed;  // whose references are not in `runs`
-  std::vector<CompressedReference> at_end;      // that the file may end inside of
+  std::vector<ClusterRun> runs;                 // one reference to each cluster
+  std::vector<CompressedReference> compressed;  // their references are not in `runs`
+  std::vector<CompressedReference> at_end;      // the file may end inside their streams
   TableSums sums;
-  std::vector<ReadPiece> reads;  // of the disk as it is now, in the guest's order
+  std::vector<ReadPiece> reads;  // of the current disk, in guest order
 };
 
 class L2Check {
  public:
-  // All must outlive it.
+  // All arguments must outlive the object.
   L2Check(const Header& header, uint64_t file_size, const RecordedCounts& recorded,
           const MetadataMap& metadata)
       : header_(header),
@@ -72,12 +72,12 @@ class L2Check {
         recorded_(recorded),
         metadata_(metadata) {}
 
-  // `bytes` are those of the whole table, which is number `number`.  With `keep_compressed`
-  // compressed clusters are told apart, else they are counted by their descriptors.
+  // Checks the table `bytes`, whose index among those checked together is `number`.  With
+  // `keep_compressed`, lists compressed clusters separately; else counts them by their descriptors.
   void check(const TableReference& table, uint32_t number, std::span<const std::byte> bytes,
              bool keep_compressed, TableResult& result) const;
 
-  // Whether so much of a reference lies behind the end of the file that it does not count.
+  // Returns whether so much of a reference is past the end of the file that it does not count.
   static bool outside(HostOffset at, uint64_t length, uint64_t file_size, uint64_t cluster_size) {
     return at.value() > INT64_MAX - length ||
            (at.value() + length > file_size && at.value() + length - file_size >= cluster_size);

@@ -13,19 +13,19 @@ namespace {
 
 constexpr uint64_t kSector = Geometry::kSectorSize;
 constexpr uint64_t kWordsPerSector = kSector / 8;
-// Zeroed parts, and runs of leaks, that are kept.
+// The most zeroed parts, and runs of leaks, to keep.
 constexpr size_t kMostKept = 1 << 16;
 constexpr size_t kMostTold = 1 << 12;
-constexpr uint64_t kPiece = 1 << 20;  // bytes of a table that are read at once
-// Bytes of tables that are read beyond the length of the file, since tables may overlap.
+constexpr uint64_t kPiece = 1 << 20;  // bytes of a table per read
+// Bytes of tables to read in excess of the length of the file, since tables may overlap.
 constexpr uint64_t kMostTableBytes = 64 << 20;
-// Bytes of leaked clusters that are searched for tables; there may be one in what is left.
+// Bytes of leaked clusters to search for tables; the rest may contain one.
 constexpr uint64_t kMostSearched = 256 << 20;
 constexpr uint64_t kFirstLook = 4 << 10;
-// Of a standard L2 entry (QCOW2 text, "Standard Cluster Descriptor").
+// Reserved bits of a standard L2 entry (qcow2 specification, "Standard Cluster Descriptor").
 constexpr uint64_t kReserved = 0x3f000000000001fe;
 
-// The cluster of a plain entry; 0: it has none.
+// Returns the cluster of an uncompressed entry; 0 if it has none.
 uint64_t cluster_of(const L2Entry& entry, const Geometry& geometry) {
   return entry.compressed() ? 0 : geometry.host_cluster_of(entry.host()).value();
 }
@@ -52,7 +52,7 @@ void find_zeroed_parts(const TableReference& table, std::span<const std::byte> b
     if (end == begin) continue;
     const uint64_t first = begin / entry_size, stop = end / entry_size;
     begin = end - kSector;
-    // A hole that goes on inside of a sector is the guest's own.
+    // A hole that continues inside a sector is the guest's own.
     const auto entry = [&](uint64_t i) { return load_l2_entry(bytes, i, extended); };
     const bool at_start = first == 0, at_end = stop == whole.entries;
     if ((!at_start && entry(first - 1).word == 0) || (!at_end && entry(stop).word == 0)) continue;
@@ -85,8 +85,8 @@ void LostReferences::add_leak(HostCluster first, uint64_t count, uint64_t refere
   if (leaks_.size() < kMostKept) leaks_.push_back({first.value(), count, references});
 }
 
-// The sectors of `words`, a piece of a table that begins with entry `first` at `at`, in which all
-// is zero.
+// Adds the sectors of `words` that contain only zeros.  `words` is a piece of a table; its first
+// entry has index `first` and offset `at`.
 void LostReferences::add_zero_words(ZeroedTable part, HostOffset at,
                                     std::span<const uint64_t> words, uint64_t first,
                                     bool all_of_it) {
@@ -151,7 +151,7 @@ void LostReferences::add_bitmap(HostOffset at, uint64_t bytes, uint64_t bitmap) 
 
 bool LostReferences::leak_touches(uint64_t cluster) const {
   if (cluster == 0) return false;
-  // They were added in the order of the file.
+  // They were added in file order.
   const auto next =
       std::upper_bound(leaks_.begin(), leaks_.end(), cluster,
                        [](uint64_t at, const Leak& it) { return at < it.first + it.count; });
@@ -201,7 +201,7 @@ bool LostReferences::fits(const ZeroedTable& zeroed, bool explained) const {
 
 bool LostReferences::judge(bool counts_unknown, bool damage_known,
                            const std::function<void(const Finding&)>& found) const {
-  std::optional<bool> leaked_table;  // asked for only where it matters
+  std::optional<bool> leaked_table;  // computed only if needed
   size_t told = 0;
   uint64_t explained = 0;  // clusters
   for (const ZeroedTable& it : zeroed_)

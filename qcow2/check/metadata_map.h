@@ -1,4 +1,4 @@
-// Which clusters of a file hold metadata, and which.
+// A map from clusters of a file to the metadata in them.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ class MetadataMap {
  public:
   struct Range {
     uint64_t first;  // cluster
-    uint64_t end;    // behind the last one
+    uint64_t end;    // past the last one
     Finding::Place place;
   };
 
@@ -21,7 +21,8 @@ class MetadataMap {
     ranges_.push_back({first, first + count, place});
   }
 
-  // To be called when all are there.  `overlap`: called with two that share clusters.
+  // Must be called after all ranges are added.  Calls `overlap` with each two ranges that share
+  // clusters.
   template <typename Overlap>
   void finish(const Overlap& overlap) {
     std::sort(ranges_.begin(), ranges_.end(),
@@ -41,7 +42,7 @@ class MetadataMap {
     ranges_ = std::move(apart);
   }
 
-  // One that has a part in the `count` clusters from `first` on; nullptr: none.
+  // Returns a range that intersects the `count` clusters from `first`; nullptr if there is none.
   const Range* find(uint64_t first, uint64_t count) const {
     const auto next = std::upper_bound(ranges_.begin(), ranges_.end(), first,
                                        [](uint64_t at, const Range& it) { return at < it.end; });
@@ -49,7 +50,7 @@ class MetadataMap {
   }
 
  private:
-  std::vector<Range> ranges_;  // after finish (): sorted, and apart from each other
+  std::vector<Range> ranges_;  // after finish (): sorted and disjoint
 };
 
 }  // namespace qcow2

@@ -1,4 +1,4 @@
-// Reading where a file may have ended.
+// Reads that may extend past the end of the file.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace qcow2 {
 
-// What is behind the end reads as zeros, as it does for QEMU.
+// Reads `to.size()` bytes.  Bytes past the end of the file read as zeros, as in QEMU.
 inline Result<void> read_padded(const Storage& storage, HostOffset at, std::span<std::byte> to) {
   size_t got = 0;
   if (at.value() <= static_cast<uint64_t>(INT64_MAX) - to.size()) {
@@ -18,7 +18,7 @@ inline Result<void> read_padded(const Storage& storage, HostOffset at, std::span
   return {};
 }
 
-// Whether all of it is a hole of the file, or behind its end.
+// Returns whether the range is completely a hole or past the end of the file.
 inline bool is_hole(const Storage& storage, uint64_t file_size, HostOffset at, uint64_t length) {
   while (length > 0 && at.value() < file_size) {
     const auto run = storage.run_at(at, length);

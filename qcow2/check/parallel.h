@@ -1,4 +1,4 @@
-// The same for many things, on several threads.
+// Runs the same work on many items, on several threads.
 #pragma once
 
 #include <atomic>
@@ -11,7 +11,7 @@
 
 namespace qcow2 {
 
-// Calls work (i) for all i below `count`, each once.  What a call throws is thrown here, when all
+// Calls work (i) once for each i below `count`.  Rethrows an exception of a call after all threads
 // have ended.
 template <typename Work>
 void parallel_for(size_t count, unsigned threads, const Work& work) {

@@ -1,4 +1,4 @@
-// What the refcount blocks of an image say, good or bad.
+// The counts in the refcount blocks of an image, correct or not.
 #pragma once
 
 #include <cstddef>
@@ -17,40 +17,40 @@ class RecordedCounts {
  public:
   static constexpr uint64_t kReservedMask = 0x1ff;
 
-  // Reads the refcount table, and from the blocks which clusters have a count of one.  `storage`
-  // must outlive it.  A block that the storage does not give counts as zeros, and in unreadable ().
+  // Reads the refcount table, and from each block the clusters with a count of one.  `storage` must
+  // outlive the object.  An unreadable block counts as zeros and is listed in unreadable ().
   static Result<RecordedCounts> load(const Storage& storage, const Header& header,
                                      uint64_t file_size, unsigned threads);
 
-  // Whether the header's fields lead to a table at all.
+  // Returns whether the header's fields lead to a table.
   bool usable() const { return usable_; }
-  // The table's entries as they stand in the file.  Empty when it is not usable.
+  // Returns the table's entries as in the file; empty if the table is not usable.
   const std::vector<uint64_t>& table() const { return table_; }
-  // Clusters that one block counts.
+  // Returns the number of clusters that one block counts.
   uint64_t per_block() const { return per_block_; }
   unsigned order() const { return order_; }
   const std::vector<HostOffset>& unreadable() const { return unreadable_; }
 
-  // Where the block of an entry lies; 0: none.  Nothing: not at the start of a cluster.
+  // Returns the offset of an entry's block; 0 if there is none, nullopt if it is unaligned.
   std::optional<HostOffset> block_of(uint64_t index) const;
-  // The first entry at or behind `from` that has a block, as good or bad as it may be; the size of
-  // the table: none.
+  // Returns the first entry from `from` on that has a block, valid or not; the size of the table if
+  // there is none.
   uint64_t next_block(uint64_t from) const;
 
-  // Whether a cluster's count is one; nothing: it cannot be known.  Thread-safe.
+  // Returns whether the cluster's count is one; nullopt if unknown.  Thread-safe.
   std::optional<bool> is_one(HostCluster cluster) const;
-  // The count of a cluster: reads its block.
+  // Reads the count of a cluster from its block.
   Result<std::optional<uint64_t>> get(HostCluster cluster) const;
 
-  // Fills `block`, of the size of a cluster, with the block of an entry.  False: all of it is zeros
-  // and nothing was written to `block`.
+  // Reads the block of an entry into `block`, which has the size of a cluster.  Returns false, and
+  // leaves `block` unchanged, if the block contains only zeros.
   Result<bool> read_block(uint64_t index, std::span<std::byte> block) const;
 
  private:
   RecordedCounts() = default;
   void load_ones(unsigned threads);
 
-  // A bit for each cluster whose count is one.  Empty: there is none.
+  // A bit for each cluster with a count of one.  Empty: there are none.
   struct Ones {
     uint64_t block = 0;  // offset
     std::vector<uint64_t> bits;
@@ -64,8 +64,8 @@ class RecordedCounts {
   uint64_t per_block_ = 0;
   bool usable_ = false;
   std::vector<uint64_t> table_;
-  std::vector<Ones> ones_;            // of every block there is, by its offset
-  std::vector<uint32_t> ones_index_;  // of an entry of the table in ones_
+  std::vector<Ones> ones_;            // of all blocks, sorted by offset
+  std::vector<uint32_t> ones_index_;  // index into ones_ for each table entry
   std::vector<HostOffset> unreadable_;
 };
 

@@ -10,7 +10,7 @@ namespace qcow2 {
 
 namespace {
 
-// Of an entry: the fields before the extra data, and what version 3 wants of that.
+// The sizes of an entry before its extra data, and of the extra data that version 3 requires.
 constexpr uint64_t kFixedBytes = 40;
 constexpr uint32_t kExtraBytesV3 = 16;
 
@@ -40,8 +40,8 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
   const bool no_place =
       unaligned || begin.value() > static_cast<uint64_t>(INT64_MAX) - Limits::kSnapshotTableBytes;
   if (header.snapshot_count == 0) {
-    // QEMU does not open it.
     if (unaligned || begin.value() > static_cast<uint64_t>(INT64_MAX)) {
+      // QEMU does not open such an image.
       Finding it{};
       it.kind = Kind::kSnapshotOffset;
       it.place = Finding::Place::kHeader;
@@ -77,14 +77,14 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
       return scan;
     }
     if (extra > Limits::kSnapshotExtraBytes) {
-      // Where the next row begins is said by this field.
+      // The start of the next row depends on this field.
       scan.all_walkable = false;
       tell(Kind::kSnapshotExtraTooLong, Severity::kCorruption, i, at.value(), extra, true);
     }
     if (header.version >= 3 && extra < kExtraBytesV3)
       tell(Kind::kSnapshotIncomplete, Severity::kCorruption, i, at.value(), extra, true);
 
-    // Every snapshot has an id: where there is none the row was overwritten.
+    // Every snapshot has an ID: a row without one was overwritten.
     if (is_zero(fixed)) scan.all_walkable = false;
     Row row{HostOffset(load_be64(&fixed[0])), load_be32(&fixed[8]), false};
     if (geometry.offset_in_cluster(row.l1_table.value()) != 0)

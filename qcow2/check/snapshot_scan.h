@@ -1,4 +1,4 @@
-// The snapshot table of an image, however it looks.
+// Scans the snapshot table of an image, damaged or not.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +15,15 @@ struct SnapshotScan {
   struct Row {
     HostOffset l1_table;
     uint64_t l1_entries = 0;
-    bool walkable = false;  // the fields above can be what they say
+    bool walkable = false;  // the fields above are plausible
   };
   std::vector<Row> rows;
-  uint64_t bytes = 0;     // of the table
-  bool complete = false;  // false: nobody knows what else it refers to
-  // False: one of the rows names no table, or may not be a row.
+  uint64_t bytes = 0;     // length of the table
+  bool complete = false;  // false: the table may refer to more clusters
+  // False: a row names no usable table, or may not be a row.
   bool all_walkable = true;
 
-  // Reads the table, and tells `found` what is wrong with it.
+  // Reads the table.  Reports damage to `found`.
   static Result<SnapshotScan> read(const Storage& storage, const Header& header,
                                    const std::function<void(const Finding&)>& found);
 };

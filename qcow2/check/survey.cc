@@ -53,8 +53,8 @@ class Surveyor {
     if (options_.host) options_.host(first, count, use);
   }
 
-  // The clusters that hold `length` bytes at `at`; returns how many had no use before.  All of it
-  // is within the file, or nothing is marked.
+  // Marks the clusters of `length` bytes at `at`; returns how many had no use before.  Marks
+  // nothing unless the whole range is within the file.
   uint64_t mark(uint64_t at, uint64_t length, HostUse use) {
     if (length == 0 || !within(at, length)) return 0;
     const HostCluster last = geometry_.host_cluster_of(HostOffset(at + length - 1));
@@ -69,11 +69,11 @@ class Surveyor {
   bool within(uint64_t at, uint64_t length) const {
     return length <= file_size_ && at <= file_size_ - length;
   }
-  // A table that fills clusters; the file may end in the last of them.
+  // For a table that fills clusters; the file may end in the last one.
   bool begins_within(uint64_t at) const { return at < file_size_; }
   bool aligned(uint64_t at) const { return geometry_.offset_in_cluster(at) == 0; }
 
-  // The big-endian words at `at`; what lies behind the end of the file, or in a hole, is zeros.
+  // Reads the big-endian words at `at`; holes and words past the end of the file are zeros.
   Result<std::vector<uint64_t>> read_words(uint64_t at, uint64_t count) {
     std::vector<uint64_t> words;
     if (count == 0 || !begins_within(at)) return words;
@@ -86,7 +86,7 @@ class Surveyor {
     return words;
   }
 
-  // Fills table_ with the cluster at `at`; says whether there is anything in it.
+  // Reads the cluster at `at` into table_; returns false if it is empty.
   Result<bool> read_table(uint64_t at) {
     const uint64_t size = geometry_.cluster_size();
     ASSIGN_OR_RETURN(const Storage::Run run, storage_.run_at(HostOffset(at), size));
@@ -99,7 +99,7 @@ class Surveyor {
   Result<void> mark_refcounts() {
     const uint64_t at = header_.refcount_table.value();
     const uint64_t bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
-    if (!within(at, bytes)) damage(fmt::format("the refcount table at {:#x} is cut off", at));
+    if (!within(at, bytes)) damage(fmt::format("the refcount table at {:#x} is truncated", at));
     mark(at, bytes, HostUse::kMetadata);
     ASSIGN_OR_RETURN(blocks_, read_words(at, bytes / 8));
     for (uint64_t& block : blocks_) {
@@ -138,9 +138,9 @@ class Surveyor {
     const uint64_t bytes = entries * 8;
     const HostUse use = active ? HostUse::kMetadata : HostUse::kSnapshot;
     if (entries > 0 && !within(l1_table.value(), bytes))
-      damage(fmt::format("the L1 table at {:#x} is cut off", l1_table.value()));
+      damage(fmt::format("the L1 table at {:#x} is truncated", l1_table.value()));
     else if (entries > 0 && mark(l1_table.value(), bytes, use) == 0)
-      damage(fmt::format("the L1 table at {:#x} lies on something else", l1_table.value()));
+      damage(fmt::format("the L1 table at {:#x} overlaps another structure", l1_table.value()));
     else {
       ASSIGN_OR_RETURN(const auto words, read_words(l1_table.value(), entries));
       for (uint64_t i = 0; i < words.size(); ++i) {
@@ -160,7 +160,7 @@ class Surveyor {
       return {};
     }
     if (mark(at, 1, active ? HostUse::kMetadata : HostUse::kSnapshot) == 0) {
-      // Snapshots share the tables of the disk, and each other's.
+      // Snapshots share tables with the disk and with each other.
       if (active) damage(fmt::format("L1 entry {}: {:#x} has another use", l1_index, at));
       return {};
     }
@@ -176,7 +176,7 @@ class Surveyor {
 
   void visit(ClusterIndex cluster, L2Entry entry, bool active) {
     const uint64_t guest = geometry_.start_of(cluster).value();
-    // What lies behind the end of the disk is a state of the machine, which no guest reads.
+    // Data past the end of the disk is VM state, which guests do not read.
     const bool read = active && guest < header_.size;
     if (entry.compressed()) {
       const auto descriptor = CompressedDescriptor::decode(entry.word, geometry_.cluster_bits());
@@ -205,8 +205,8 @@ class Surveyor {
       damage(fmt::format("guest offset {:#x}: the cluster at {:#x} has another use", guest, host));
   }
 
-  // Takes a standard entry into the figures if the guest reads it.  Returns the bytes of data in
-  // the cluster.
+  // Adds a standard entry to the figures if the guest reads it.  Returns the bytes of data in the
+  // cluster.
   uint64_t place(ClusterIndex cluster, L2Entry entry, bool placed, bool read) {
     const uint64_t size = geometry_.cluster_size();
     const uint64_t unit = geometry_.subcluster_size();
@@ -222,7 +222,7 @@ class Surveyor {
     }
     const uint64_t bytes = static_cast<uint64_t>(std::popcount(data)) * unit;
     if (!read) return bytes;
-    // Subclusters behind the end of the disk: of one that was shrunk they are still there.
+    // Ignores subclusters past the end of the disk; a shrunk disk still has them.
     const uint64_t rest = header_.size - geometry_.start_of(cluster).value();
     if (geometry_.extended_l2() && rest < size) {
       const auto within = static_cast<uint32_t>((uint64_t{1} << ((rest + unit - 1) / unit)) - 1);
@@ -241,12 +241,12 @@ class Surveyor {
     return bytes;
   }
 
-  // Clusters that nobody refers to: leaked if they have a refcount.
+  // Counts unreferenced clusters: leaked if they have a refcount, else free.
   Result<void> count_rest() {
     const uint64_t end = used_.clusters();
     const uint64_t reach = refcounts_per_block(header_.cluster_bits, header_.refcount_order);
     for (uint64_t i = 0, begin = 0; begin < end; ++i, begin += reach) {
-      // The last table of blocks that are not there is one gap up to the end.
+      // Past the last block, all clusters up to the end are uncounted.
       const bool last = i >= blocks_.size();
       const uint64_t stop = last ? end : std::min(end, begin + reach);
       bool counted = !last && blocks_[i] != 0;

@@ -1,4 +1,4 @@
-// What an image file is made of: one pass over all of its tables that takes damage as it comes.
+// Classifies the clusters of an image file, in one pass over all tables; tolerates damage.
 #pragma once
 
 #include <cstdint>
@@ -15,50 +15,50 @@
 
 namespace qcow2 {
 
-// What a cluster of the file is there for.  One that has several uses counts once, for the one that
-// is met first: metadata, then what the disk refers to, then its snapshots.
+// The use of a cluster of the file.  A cluster with several uses counts once, for the first one
+// met: metadata, then the disk, then its snapshots.
 enum class HostUse : uint8_t {
   kMetadata,    // header, tables, refcounts, bitmaps
-  kData,        // of the disk as it is now
-  kCompressed,  // streams of the disk as it is now
-  kReserved,    // reads as zeros, and keeps its place in the file
-  kSnapshot,    // data and tables that snapshots alone refer to
-  kLeaked,      // has a refcount, and nobody refers to it
+  kData,        // of the current disk
+  kCompressed,  // streams of the current disk
+  kReserved,    // allocated, but reads as zeros
+  kSnapshot,    // data and tables that only snapshots reference
+  kLeaked,      // has a refcount, but no reference
   kFree,
 };
 inline constexpr size_t kHostUses = 7;
 
 struct Survey {
-  // Of the disk as it is now, as far as it lies in this file (or in its data file).
+  // Of the current disk, as far as it is in this file (or in its data file).
   Fragmentation::Figures order;
-  uint64_t zero_bytes = 0;      // of the disk, that the image itself says are zeros
-  uint64_t reserved_bytes = 0;  // of them, or of unused subclusters: have a place in the file
+  uint64_t zero_bytes = 0;      // of the disk, with zeros recorded in the image itself
+  uint64_t reserved_bytes = 0;  // of these, or of unused subclusters: allocated in the file
 
-  // Clusters of the file, by their use; the sum is the length of the file.
+  // Clusters of the file by use; the sum is the length of the file.
   uint64_t clusters[kHostUses] = {};
   uint64_t of(HostUse use) const { return clusters[static_cast<size_t>(use)]; }
-  // All that somebody refers to.
+  // Returns the number of referenced clusters.
   uint64_t live() const {
     return of(HostUse::kMetadata) + of(HostUse::kData) + of(HostUse::kCompressed) +
            of(HostUse::kReserved) + of(HostUse::kSnapshot);
   }
   uint64_t allocated() const { return live() + of(HostUse::kLeaked); }
 
-  // What could not be followed.  0: nothing stood in the way, which is less than `check` looks for.
+  // References that could not be followed.  0 means none; `check` detects more damage than this.
   uint64_t damages = 0;
   std::string first_damage;
 };
 
 struct SurveyOptions {
-  // Told of every cluster of the file once, in no order.
+  // Called once for each cluster of the file, in no order.
   std::function<void(HostCluster first, uint64_t count, HostUse use)> host = {};
-  // Parts of the work.
+  // Reports parts of the work.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
 };
 
-// Memory: a bit for each cluster of the file, two tables, and the L1 table.  Tables that lie in one
-// place are gone through once.  A file of more clusters than ClusterSet takes is
-// Error::unsupported; that the file cannot be read is an error, what stands in it is not.
+// Surveys the file.  Uses memory for one bit per cluster of the file, two tables, and the L1 table.
+// Reads tables at the same offset once.  Returns Error::unsupported if the file has more clusters
+// than a ClusterSet holds.  Read errors are errors, damage is not.
 Result<Survey> survey(const Storage& storage, const Header& header,
                       const std::vector<Snapshot>& snapshots, const SurveyOptions& options);
 

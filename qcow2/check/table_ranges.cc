@@ -7,7 +7,7 @@
 namespace qcow2 {
 
 std::vector<TableRanges::Piece> TableRanges::pieces(uint32_t active) const {
-  // Where something begins or ends, and what.
+  // The offset and the index of each start or end of a range.
   std::vector<std::pair<uint64_t, size_t>> edges;
   for (size_t i = 0; i < ranges_.size(); ++i) {
     edges.emplace_back(ranges_[i].begin, i);
@@ -17,7 +17,7 @@ std::vector<TableRanges::Piece> TableRanges::pieces(uint32_t active) const {
 
   std::vector<Piece> pieces;
   std::set<size_t> open;
-  size_t active_open = ranges_.size();  // which of them; the size: none
+  size_t active_open = ranges_.size();  // index of the active range; the size means none
   uint64_t from = 0;
   for (const auto& [at, which] : edges) {
     if (!open.empty() && at > from) {

@@ -1,4 +1,4 @@
-// Tables that may lie on top of each other, cut into pieces that do not.
+// Splits tables that may overlap into disjoint pieces.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 
 namespace qcow2 {
 
-// So that no table is more work than the file is long, however often it is named.
+// Bounds the work by the length of the file, however often a table is referenced.
 class TableRanges {
  public:
-  // `owner` is a number of the caller's.
+  // `owner` is a number chosen by the caller.
   void add(HostOffset at, uint64_t length, uint32_t owner) {
     if (length > 0) ranges_.push_back({at.value(), at.value() + length, owner});
   }
@@ -19,12 +19,12 @@ class TableRanges {
   struct Piece {
     HostOffset at;
     uint64_t length;      // bytes
-    uint64_t times;       // tables that this is a part of, without the active one
-    bool active;          // a part of the one whose owner is `active`, as given to pieces ()
-    uint32_t owner;       // one of them, `active` rather than another
-    HostOffset owner_at;  // where that one begins
+    uint64_t times;       // tables that contain this piece, except the active one
+    bool active;          // the table of owner `active`, as passed to pieces (), contains it
+    uint32_t owner;       // one of the owners, preferably `active`
+    HostOffset owner_at;  // offset of that owner's table
   };
-  // In the order of the file.
+  // Returns the pieces in file order.
   std::vector<Piece> pieces(uint32_t active) const;
 
  private:

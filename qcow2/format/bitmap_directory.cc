@@ -10,7 +10,7 @@ namespace qcow2 {
 
 namespace {
 
-// qcow2 specification, "Bitmaps extension" and "Bitmap directory entry"; the limits are QEMU's.
+// Source: qcow2 specification, "Bitmaps extension" and "Bitmap directory entry"; limits of QEMU.
 constexpr uint64_t kExtensionLength = 24;
 constexpr uint64_t kEntryLength = 24;  // before the extra data and the name
 constexpr uint32_t kMostBitmaps = 65535;
@@ -46,9 +46,9 @@ class Parser {
   }
 
  private:
-  // Returns what is wrong; empty: nothing.
+  // Returns the fault; empty if there is none.
   std::string read_extension(std::span<const std::byte> data, uint64_t file_size) {
-    if (data.size() < kExtensionLength) return "the header extension is cut off";
+    if (data.size() < kExtensionLength) return "the header extension is truncated";
     if (data.size() > kExtensionLength)
       return fmt::format("the header extension has {} bytes", data.size());
     count_ = load_be32(data.data());

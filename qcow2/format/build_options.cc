@@ -6,7 +6,7 @@ namespace qcow2 {
 
 namespace {
 
-// QEMU has room for 15 characters and a NUL.
+// QEMU has space for 15 characters and a NUL.
 constexpr size_t kBackingFormatBytes = 15;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What a fresh image shall be like.
+// Options for a new image.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,11 @@ struct BuildOptions {
   bool lazy_refcounts = false;
   CompressionType compression_type = CompressionType::kDeflate;
   std::string backing_file;    // empty: none
-  std::string backing_format;  // empty: not said; at most 15 bytes
-  // The name of the external data file, as the image is to have it; empty: none.  Then guest data
-  // has the same offset there as in the guest, and nothing can be compressed.
+  std::string backing_format;  // empty: unspecified; at most 15 bytes
+  // The name of the external data file, as stored in the image; empty: none.  With a data file,
+  // guest data has the same offset there as in the guest, and compression is not possible.
   std::string data_file;
-  bool data_file_raw = false;  // the image says that the data file reads as the guest does
+  bool data_file_raw = false;  // the image declares that the data file contains the raw disk
 
   Geometry geometry() const { return Geometry(cluster_bits, extended_l2); }
   uint64_t rounded_size() const {
@@ -31,7 +31,8 @@ struct BuildOptions {
   }
 };
 
-// An error, in words, if the options contradict each other or the disk is too large for them.
+// Returns an error for the user if the options contradict each other or the disk is too large for
+// them.
 Result<void> check(const BuildOptions& options);
 
 }  // namespace qcow2

@@ -20,16 +20,16 @@ struct FreeDctx {
   void operator()(ZSTD_DCtx* it) const { ZSTD_freeDCtx(it); }
 };
 
-// libdeflate wants the stream to end with the cluster.  QEMU takes a stream that fills the cluster
-// and then goes on, or lacks its last bits, too (zlib says Z_BUF_ERROR with the output full).  Such
-// streams are rare enough for the slower decoder.
+// libdeflate requires the stream to end with the cluster.  QEMU also accepts a stream that fills
+// the cluster and continues, or that lacks its last bits (zlib returns Z_BUF_ERROR with a full
+// output).  Such streams are rare, so the slower decoder is acceptable.
 Result<size_t> inflate_as_qemu(std::span<const std::byte> stream, std::span<std::byte> cluster) {
   z_stream z{};
   z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(stream.data()));
   z.avail_in = static_cast<uInt>(stream.size());
   z.next_out = reinterpret_cast<Bytef*>(cluster.data());
   z.avail_out = static_cast<uInt>(cluster.size());
-  // Raw deflate, any window.
+  // Raw deflate, with any window.
   if (inflateInit2(&z, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
   const int status = inflate(&z, Z_FINISH);
   const size_t used = stream.size() - z.avail_in;
@@ -48,7 +48,7 @@ struct Decoder::State {
   std::unique_ptr<libdeflate_decompressor, FreeDecompressor> deflate;
   std::unique_ptr<ZSTD_DCtx, FreeDctx> zstd;
 
-  // Both return the bytes of `stream` that were used.
+  // Return the number of bytes of `stream` that were used.
   Result<size_t> decode_deflate(std::span<const std::byte> stream, std::span<std::byte> cluster);
   Result<size_t> decode_zstd(std::span<const std::byte> stream, std::span<std::byte> cluster);
 };
@@ -69,8 +69,8 @@ Result<size_t> Decoder::State::decode_deflate(std::span<const std::byte> stream,
   return inflate_as_qemu(stream, cluster);
 }
 
-// Frame by frame into the cluster itself: a frame's own window, up to 128 MiB by its header, is
-// never allocated.
+// Decodes frame by frame directly into the cluster: a window as in the frame's header, up to 128
+// MiB, is never allocated.
 Result<size_t> Decoder::State::decode_zstd(std::span<const std::byte> stream,
                                            std::span<std::byte> cluster) {
   if (!zstd) zstd.reset(ZSTD_createDCtx());
@@ -117,7 +117,7 @@ Result<size_t> stream_length(CompressionType type, std::span<const std::byte> st
       const size_t frame = ZSTD_findFrameCompressedSize(rest.data(), rest.size());
       if (ZSTD_isError(frame)) return fail(Error::corrupt("not a whole zstd frame"));
       const unsigned long long content = ZSTD_getFrameContentSize(rest.data(), rest.size());
-      // A frame need not say what it holds; then only decoding tells whether another follows.
+      // A frame may omit its content size; then only decoding shows whether another one follows.
       if (content == ZSTD_CONTENTSIZE_UNKNOWN || content == ZSTD_CONTENTSIZE_ERROR)
         return decoder.decode_measured(type, stream, scratch);
       if (content > scratch.size() - made)

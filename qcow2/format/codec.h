@@ -1,4 +1,4 @@
-// Compressed clusters: QCOW2's two compression types.
+// Compressed clusters: the two compression types of QCOW2.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,8 @@
 
 namespace qcow2 {
 
-// Decodes single clusters.  One thread at a time; reuse it, its contexts are costly to make.
+// Decodes single clusters.  Must be used by one thread at a time.  Reuse it: its contexts are
+// costly to create.
 class Decoder {
  public:
   Decoder();
@@ -19,13 +20,13 @@ class Decoder {
   Decoder(Decoder&&) noexcept;
   Decoder& operator=(Decoder&&) noexcept;
 
-  // Decodes one cluster: fills `cluster` exactly.  Bytes of `stream` behind the end of the data are
-  // ignored, as QEMU does, since a descriptor counts whole sectors.  Memory does not depend on what
-  // the stream says.
+  // Decodes one cluster and fills `cluster` exactly.  Ignores bytes of `stream` after the end of
+  // the data, as QEMU does, since a descriptor counts whole sectors.  Memory use does not depend on
+  // the stream.
   Result<void> decode(CompressionType type, std::span<const std::byte> stream,
                       std::span<std::byte> cluster);
 
-  // The same, and returns how many leading bytes of `stream` were the data.
+  // Like decode(), and returns the number of leading bytes of `stream` that the data used.
   Result<size_t> decode_measured(CompressionType type, std::span<const std::byte> stream,
                                  std::span<std::byte> cluster);
 
@@ -34,18 +35,18 @@ class Decoder {
   std::unique_ptr<State> state_;
 };
 
-// The number of leading bytes of `stream` that are the cluster's data, without what lies between
-// its end and the end of the last sector.  zstd only needs to look at the frame headers; deflate
-// has to decode, and wants `scratch` of one cluster for it.
+// Returns the number of leading bytes of `stream` that belong to the cluster's data, without the
+// rest of the last sector. zstd mostly needs only the frame headers.  Deflate must decode, into
+// `scratch` of one cluster.
 Result<size_t> stream_length(CompressionType type, std::span<const std::byte> stream,
                              Decoder& decoder, std::span<std::byte> scratch);
 
-// How far back a deflate stream refers.  Every reader that follows the format, QEMU among them,
-// takes 32 KiB.  k4KiB is for readers that decode into small pieces with no more memory than what
-// QEMU itself writes calls for.  zstd has no such choice.
+// The maximum distance of a deflate stream's back references.  Every reader that follows the
+// format, including QEMU, accepts 32 KiB. k4KiB is for readers that decode into small pieces with
+// only the memory that QEMU's own streams need. zstd does not have this option.
 enum class DeflateWindow { k32KiB, k4KiB };
 
-// The levels that a codec has, and the one that it takes without being told.
+// The levels of a codec, and its default level.
 struct CodecLevels {
   int lowest;
   int highest;
@@ -55,21 +56,20 @@ CodecLevels codec_levels(CompressionType type, DeflateWindow window = DeflateWin
 
 class EncodingMethod;
 
-// Encodes single clusters.  One thread at a time; reuse it, its contexts are costly to make and
-// nothing is allocated after the first cluster.
+// Encodes single clusters.  Must be used by one thread at a time.  Reuse it: its contexts are
+// costly to create.  Does not allocate after the first cluster.
 class Encoder {
  public:
-  // A level of 0 is the standard one.
+  // Level 0 selects the default level.
   static Result<Encoder> create(CompressionType type, int level,
                                 DeflateWindow window = DeflateWindow::k32KiB);
   ~Encoder();
   Encoder(Encoder&&) noexcept;
   Encoder& operator=(Encoder&&) noexcept;
 
-  // Encodes `cluster` into `to` and returns the number of bytes, or 0 when that would not be at
-  // most to.size () bytes, or when the cluster looks like noise: such a cluster is stored plain.
-  // What `to` holds then is undefined.  The same input gives the same output on one machine,
-  // whatever was encoded before.
+  // Encodes `cluster` into `to`.  Returns the number of bytes, or 0 if that would exceed to.size ()
+  // or if the cluster looks incompressible: store such a cluster uncompressed.  After a result of 0
+  // the content of `to` is undefined.  On one machine the same input always gives the same output.
   size_t encode(std::span<const std::byte> cluster, std::span<std::byte> to);
 
  private:

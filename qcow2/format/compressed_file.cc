@@ -18,8 +18,8 @@ struct Magic {
 
 using std::string_view_literals::operator""sv;
 
-// The .xz file format, 2.1.1.1; RFC 1952, 2.3.1 (with the only method there is); RFC 8878, 3.1.1;
-// bzip2's "BZh" is followed by a digit and the first block's magic, which is looked at below.
+// Source: the .xz file format, 2.1.1.1; RFC 1952, 2.3.1 (with its only method); RFC 8878, 3.1.1.
+// bzip2's "BZh" is followed by a digit and a magic, which is_bzip2 () checks.
 constexpr std::array kMagics{
     Magic{"\xfd"
           "7zXZ\0"sv,
@@ -29,8 +29,8 @@ constexpr std::array kMagics{
     Magic{"BZh"sv, {"bzip2", "bzip2 -dk", "bzip2 -dc", nullptr}},
 };
 
-// The rest of what bzip2 begins with: the level, and pi in BCD (a block) or its square root (the
-// end of a file without data).
+// Checks the rest of bzip2's start: the level, and pi in BCD (a block) or its square root (the end
+// of an empty file).
 bool is_bzip2(std::span<const std::byte> start) {
   constexpr std::string_view kBlock = "\x31\x41\x59\x26\x53\x59"sv;
   constexpr std::string_view kEnd = "\x17\x72\x45\x38\x50\x90"sv;

@@ -1,4 +1,4 @@
-// Files that a program such as xz has compressed.
+// Recognizes files that a program such as xz has compressed.
 #pragma once
 
 #include <cstddef>
@@ -8,21 +8,22 @@
 
 namespace qcow2 {
 
-// A program that files are compressed with.
+// A compression program.
 struct Compressor {
   const char* name;        // "xz"
-  const char* decompress;  // a command that keeps the compressed file, its name to follow
-  const char* to_stdout;   // one that decompresses standard input to standard output
-  const char* filter;      // nbdkit's that reads such a file; nullptr: there is none
+  const char* decompress;  // a command that keeps the compressed file; the name is appended
+  const char* to_stdout;   // a command that decompresses standard input to standard output
+  const char* filter;      // nbdkit's filter for such files; nullptr: there is none
 };
 
-// nullptr: `start`, the first bytes of a file, are not how one of them begins.
+// Returns the program whose format starts with `start`, the first bytes of a file; nullptr if there
+// is none.
 const Compressor* find_compressor(std::span<const std::byte> start);
 
-// What to do with the file `path` that it has compressed, for an error's message.
+// Returns advice for the compressed file `path`, for an error message.
 std::string advice(const Compressor& compressor, std::string_view path);
 
-// Whether the name ends as those of QCOW2 images do: .qcow2 or .qcow, in any case.
+// Returns whether the name has an extension of QCOW2 images: .qcow2 or .qcow, in any case.
 bool is_named_qcow2(std::string_view path);
 
 }  // namespace qcow2

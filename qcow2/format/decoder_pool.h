@@ -1,4 +1,4 @@
-// Decoders with their buffers, shared by the threads that read images.
+// Decoders with buffers, shared by the threads that read images.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +11,17 @@
 
 namespace qcow2 {
 
-// What one thread needs to read a compressed cluster.
+// The state that one thread needs to read a compressed cluster.
 struct DecodeContext {
   Decoder decoder;
   std::vector<std::byte> stream;   // as read from the file
-  std::vector<std::byte> cluster;  // decoded, when the caller wants only a part
+  std::vector<std::byte> cluster;  // decoded, if the caller wants only a part
 };
 
-// Thread-safe.  Holds as many contexts as were ever used at once.
+// Thread-safe.  Keeps as many contexts as were ever in use at once.
 class DecoderPool {
  public:
-  // A context that goes back to the pool by itself.
+  // A context that returns itself to the pool.
   class Lease {
    public:
     Lease(DecoderPool& pool, std::unique_ptr<DecodeContext> context)
@@ -50,7 +50,7 @@ class DecoderPool {
     }
     auto context = std::make_unique<DecodeContext>();
     const std::lock_guard lock(mutex_);
-    // So that giving it back cannot fail.
+    // Ensures that the return to the pool cannot fail.
     idle_.reserve(++made_);
     return Lease(*this, std::move(context));
   }

@@ -1,6 +1,7 @@
-// Compression, by the library that did best for each codec, level and window.
+// Compression, with the best library for each codec, level and window.
 //
-// Deflate, one core, MB/s and ratio, on 64 KiB of programs / of text; the yardstick is QEMU's zlib:
+// Deflate on one core, MB/s and ratio, for 64 KiB of programs / of text; the reference is QEMU's
+// zlib:
 //
 //                       programs      text
 //   zlib 6, 4 KiB      41  2.80    54  4.72
@@ -11,9 +12,9 @@
 //   isa-l 3, 4 KiB    360  2.60   367  4.32
 //   isa-l 1, 4 KiB    513  2.55   629  4.11
 //
-// libdeflate's second level is four times as fast as QEMU and never larger, so it is the standard.
-// It cannot limit its window.  isa-l can, and zlib is for those who want that window and QEMU's
-// size.
+// libdeflate's level 2 is four times as fast as QEMU and its output is never larger, so it is the
+// default.  It cannot limit its window. isa-l can; zlib is for users who want that window and
+// QEMU's size.
 #include <fmt/format.h>
 #include <isa-l/igzip_lib.h>
 #include <libdeflate.h>
@@ -32,7 +33,7 @@
 
 namespace qcow2 {
 
-// Made once for each thread.  `encode` is Encoder's, without the look for noise.
+// Created once per thread.  `encode` is that of Encoder, without the check for incompressible data.
 class EncodingMethod {
  public:
   EncodingMethod() = default;
@@ -41,9 +42,9 @@ class EncodingMethod {
   virtual ~EncodingMethod() = default;
   virtual size_t encode(std::span<const std::byte> cluster, std::span<std::byte> to) = 0;
 
-  // Nothing where the codec itself is quick to see that there is nothing to gain.
+  // nullopt if the codec itself detects incompressible data quickly.
   std::optional<NoiseProbe> probe;
-  // Of the clusters that may be probed: the codec finds nothing further back than the probe does.
+  // The longest cluster to probe: for longer ones the codec finds matches that the probe does not.
   size_t longest_probed = std::numeric_limits<size_t>::max();
 };
 
@@ -51,7 +52,7 @@ namespace {
 
 constexpr unsigned kNarrowWindowBits = 12;
 constexpr int kMaxIsalLevel = 3;
-// From here on zstd searches noise as hard as anything else.
+// From this level on zstd spends as much time on incompressible data as on any other.
 constexpr int kZstdLevelToProbe = 5;
 constexpr size_t kLongestForZstd = 256 << 10;
 
@@ -117,7 +118,7 @@ class Isal final : public EncodingMethod {
     stream_.gzip_flag = IGZIP_DEFLATE;
     stream_.flush = NO_FLUSH;
     stream_.end_of_stream = 1;
-    // It only reads from there.
+    // isa-l only reads from next_in.
     stream_.next_in = const_cast<uint8_t*>(bytes(cluster));
     stream_.avail_in = static_cast<uint32_t>(cluster.size());
     stream_.next_out = bytes(to);
@@ -138,7 +139,7 @@ class Isal final : public EncodingMethod {
 class Zlib final : public EncodingMethod {
  public:
   explicit Zlib(int level) {
-    // As QEMU does, but for the memory level.
+    // As QEMU, except for the memory level.
     if (deflateInit2(&stream_, level, Z_DEFLATED, -static_cast<int>(kNarrowWindowBits),
                      MAX_MEM_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK)
       throw std::bad_alloc();

@@ -12,7 +12,7 @@ namespace qcow2 {
 
 namespace {
 
-// Enough for the magic of each foreign format.
+// Sufficient for the magic of each foreign format.
 constexpr size_t kLook = 512;
 
 }  // namespace

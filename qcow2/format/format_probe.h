@@ -1,4 +1,4 @@
-// Which format a file has.
+// Detects the format of a file.
 #pragma once
 
 #include "base/result.h"
@@ -10,9 +10,9 @@ enum class Format { kQcow2, kRaw };
 
 const char* to_string(Format format);
 
-// Returns what the content of a file says that it is: raw if it is no known image, since a disk
-// may look like anything.  An empty file, an image of another format, a compressed file, and a
-// file with the name of a QCOW2 image and other content are errors.
+// Returns the format by the content: raw if it is no known image format, since a disk may contain
+// anything.  These are errors: an empty file, an image of another format, a compressed file, and a
+// file with the name of a QCOW2 image but other content.
 Result<Format> probe_format(const Storage& storage);
 
 }  // namespace qcow2

@@ -1,6 +1,6 @@
-// The numbers that follow from cluster_bits and the extended-L2 feature.
+// The sizes that follow from cluster_bits and the extended-L2 feature.
 //
-// A guest offset splits like this (QCOW2 text, "Cluster mapping"):
+// A guest offset consists of (qcow2 specification, "Cluster mapping"):
 //
 //     | L1 index | L2 index: l2_bits | offset in the cluster: cluster_bits |
 #pragma once
@@ -15,7 +15,7 @@ class Geometry {
  public:
   static constexpr unsigned kMinClusterBits = 9;
   static constexpr unsigned kMaxClusterBits = 21;
-  // Extended L2 entries want subclusters of at least a sector: 32 * 512 bytes.
+  // With extended L2 entries a subcluster has at least one sector: 32 * 512 bytes.
   static constexpr unsigned kMinClusterBitsExtendedL2 = 14;
   static constexpr unsigned kSubclusters = 32;
   static constexpr uint64_t kSectorSize = 512;
@@ -28,17 +28,17 @@ class Geometry {
   constexpr bool extended_l2() const { return extended_l2_; }
   constexpr uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
 
-  // The unit of allocation for the guest: a subcluster with extended L2 entries, else a cluster.
+  // Returns the guest's allocation unit: a subcluster with extended L2 entries, else a cluster.
   constexpr uint64_t subcluster_size() const {
     return extended_l2_ ? cluster_size() / kSubclusters : cluster_size();
   }
 
-  // Bytes of one L2 entry, and entries of one L2 table (which fills one cluster).
+  // Return the bytes of one L2 entry, and the entries of one L2 table (which fills one cluster).
   constexpr unsigned l2_entry_size() const { return extended_l2_ ? 16 : 8; }
   constexpr unsigned l2_bits() const { return cluster_bits_ - (extended_l2_ ? 4 : 3); }
   constexpr uint64_t l2_entries() const { return uint64_t{1} << l2_bits(); }
 
-  // Guest bytes that one L2 table (one L1 entry) maps.
+  // Returns the guest bytes that one L2 table (one L1 entry) maps.
   constexpr uint64_t l2_reach() const { return uint64_t{1} << (cluster_bits_ + l2_bits()); }
 
   constexpr uint64_t offset_in_cluster(uint64_t offset) const {
@@ -61,7 +61,7 @@ class Geometry {
     return cluster.value() & (l2_entries() - 1);
   }
 
-  // Clusters, and L1 entries, that a virtual disk of `size` bytes needs.
+  // Return the clusters, and the L1 entries, of a virtual disk of `size` bytes.
   constexpr uint64_t clusters_for(uint64_t size) const {
     return (size >> cluster_bits_) + (offset_in_cluster(size) != 0);
   }

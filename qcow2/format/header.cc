@@ -16,7 +16,7 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-// One entry of the feature name table: what kind of feature, which bit, a name without NUL if it
+// An entry of the feature name table: the kind of feature, the bit, and a name, without NUL if it
 // fills its field.
 constexpr size_t kFeatureNameEntry = 48;
 constexpr uint8_t kIncompatibleFeature = 0;
@@ -37,7 +37,7 @@ Failure corrupt(std::string message) {
   return fail(Error::corrupt(std::move(message)));
 }
 
-// What a file that is no QCOW2 is likely to be.
+// The magic number of a foreign format.
 struct ForeignMagic {
   uint64_t at;
   std::string_view magic;
@@ -78,20 +78,20 @@ std::string feature_list(uint64_t bits, const HeaderExtension* names) {
   return list;
 }
 
-// A table must begin at a cluster (or not exist), and not wrap around the end of the offsets.
+// Checks that a table (if any) starts at a cluster, and that its end does not overflow.
 Result<void> check_table(const char* what, HostOffset at, uint64_t bytes,
                          const Geometry& geometry) {
   if (geometry.offset_in_cluster(at.value()) != 0)
     return corrupt(fmt::format("the {} at {:#x} does not begin at a cluster", what, at.value()));
   if (at.value() > static_cast<uint64_t>(INT64_MAX) - bytes)
-    return corrupt(fmt::format("the {} at {:#x} lies outside of any file", what, at.value()));
+    return corrupt(fmt::format("the {} at {:#x} is outside of any file", what, at.value()));
   return {};
 }
 
 Result<void> read_extensions(Header& header, Bytes cluster, size_t end) {
   size_t at = header.header_length;
   while (at < end) {
-    if (end - at < 8) return corrupt(fmt::format("the header extension at {:#x} is cut off", at));
+    if (end - at < 8) return corrupt(fmt::format("the header extension at {:#x} is truncated", at));
     HeaderExtension extension;
     extension.type = load_be32(&cluster[at]);
     const uint64_t length = load_be32(&cluster[at + 4]);
@@ -202,7 +202,7 @@ bool has_magic(std::span<const std::byte> start) {
 }
 
 Result<Header> Header::read(const Storage& storage, Purpose purpose) {
-  // Enough for the fixed fields; the rest of the cluster follows once its size is known.
+  // Sufficient for the fixed fields; the rest of the cluster is read once its size is known.
   std::array<std::byte, kLengthV3> fixed{};
   ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), fixed));
   if (got == 0) return corrupt("the file is empty");
@@ -216,7 +216,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
     return corrupt("not a QCOW2 image");
   }
   if (got < kLengthV2)
-    return corrupt(fmt::format("the header is cut off: the file has {} bytes", got));
+    return corrupt(fmt::format("the header is truncated: the file has {} bytes", got));
 
   Header header;
   const std::byte* from = fixed.data();
@@ -246,7 +246,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   header.header_length = kLengthV2;
   if (header.version == 3) {
     if (got < kMinLengthV3)
-      return corrupt(fmt::format("the header is cut off: the file has {} bytes", got));
+      return corrupt(fmt::format("the header is truncated: the file has {} bytes", got));
     header.incompatible_features = load_be64(from + 72);
     header.compatible_features = load_be64(from + 80);
     header.autoclear_features = load_be64(from + 88);
@@ -263,15 +263,15 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
       return corrupt(fmt::format("refcount_order is {}: 6 is the greatest", header.refcount_order));
   }
 
-  // Extensions end at the backing file name, or with the cluster.
+  // Extensions end at the backing file name, or at the end of the cluster.
   if (backing_offset > cluster_size)
-    return corrupt(fmt::format("the backing file name at {:#x} lies behind the first cluster",
-                               backing_offset));
+    return corrupt(
+        fmt::format("the backing file name at {:#x} is past the first cluster", backing_offset));
   if (backing_offset != 0 &&
       backing_length > std::min<uint64_t>(Limits::kBackingNameBytes, cluster_size - backing_offset))
     return corrupt(fmt::format("the backing file name at {:#x} has {} bytes: too many",
                                backing_offset, backing_length));
-  // A short file may end inside its first cluster; what is missing reads as zeros.
+  // A short file may end inside its first cluster; the missing part reads as zeros.
   std::vector<std::byte> cluster(cluster_size);
   RETURN_IF_ERROR(storage.read(HostOffset(0), cluster));
 
@@ -287,7 +287,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
 
   const size_t extensions_end =
       backing_offset != 0 ? std::max<uint64_t>(backing_offset, header.header_length) : cluster_size;
-  // What stands before a damaged extension is good.
+  // The content before a damaged extension is valid.
   if (auto read = read_extensions(header, cluster, extensions_end); !read && !salvage)
     return fail(std::move(read).error());
   if (backing_offset != 0)

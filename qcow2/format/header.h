@@ -1,4 +1,4 @@
-// The QCOW2 header, its extensions and the names that it carries (QCOW2 text, "Header").
+// The QCOW2 header, its extensions and its names (qcow2 specification, "Header").
 #pragma once
 
 #include <cstddef>
@@ -37,12 +37,12 @@ inline constexpr uint64_t kDataFileRaw = 1 << 1;
 
 enum class CompressionType : uint8_t { kDeflate = 0, kZstd = 1 };
 
-// "zlib" and "zstd", as qemu-img calls them.
+// Returns "zlib" or "zstd", as in qemu-img.
 const char* to_string(CompressionType type);
 
 enum class CryptMethod : uint32_t { kNone = 0, kAes = 1, kLuks = 2 };
 
-// An extension as it stands in the file.  Those that we do not know are kept through a rewrite.
+// An extension as in the file.  Unknown extensions are kept when the header is rewritten.
 struct HeaderExtension {
   static constexpr uint32_t kEnd = 0;
   static constexpr uint32_t kBackingFormat = 0xe2792aca;
@@ -55,7 +55,7 @@ struct HeaderExtension {
   std::vector<std::byte> data;
 };
 
-// Limits that QEMU enforces, and so do we.
+// Limits of QEMU, which this program also enforces.
 struct Limits {
   static constexpr uint64_t kL1Bytes = 32 << 20;
   static constexpr uint64_t kRefcountTableBytes = 8 << 20;
@@ -68,7 +68,7 @@ struct Limits {
 struct Header {
   static constexpr uint32_t kLengthV2 = 72;
   static constexpr uint32_t kMinLengthV3 = 104;
-  static constexpr uint32_t kLengthV3 = 112;  // what we write
+  static constexpr uint32_t kLengthV3 = 112;  // the length that this program writes
 
   uint32_t version = 3;
   unsigned cluster_bits = 16;
@@ -89,7 +89,7 @@ struct Header {
   std::vector<std::byte> unknown_fields;  // header bytes past kLengthV3
 
   std::string backing_file;  // empty: none
-  // In the order of the file, unknown ones too.  backing_format () and data_file () read from here.
+  // In file order, including unknown ones. backing_format () and data_file () read from here.
   std::vector<HeaderExtension> extensions;
 
   Geometry geometry() const { return Geometry(cluster_bits, extended_l2()); }
@@ -98,37 +98,38 @@ struct Header {
   bool has_data_file() const { return (incompatible_features & incompatible::kDataFile) != 0; }
 
   const HeaderExtension* find_extension(uint32_t type) const;
-  // The text of a string extension; nothing when it is not there.
+  // Return the text of a string extension; nullopt if it is absent.
   std::optional<std::string> backing_format() const;
   std::optional<std::string> data_file() const;
 
-  // Reads and validates: after this every field lies within the limits above, tables are aligned to
-  // clusters and do not wrap, names lie in the first cluster.  Nothing is said of what the tables
-  // hold, nor whether they lie within the file.  Refuses encryption, and unknown incompatible
-  // features by the name that the image's feature table gives them.
+  // Reads and validates the header: all fields are within the limits above, tables are aligned to
+  // clusters and do not wrap, and names are in the first cluster.  Does not check the content of
+  // tables, nor whether they are within the file.  Rejects encryption and unknown incompatible
+  // features; names the feature as in the image's feature table.
   //
-  // kCheck is for those who want to tell what is wrong: then the fields of the refcount table and
-  // of the snapshot table may be anything, and encryption is no error, since metadata is in the
-  // clear. kTell is for those who only say what there is: all is checked, but for encryption.
+  // kCheck is for checks: the fields of the refcount table and of the snapshot table may have any
+  // value, and encryption is no error, since metadata is not encrypted. kTell is for reports only:
+  // accepts encryption.
   //
-  // kSalvage is for those who read what they can of what somebody says is a QCOW2 image: as
-  // kCheck, but for encryption; the magic number and the version may be damaged, the L1 table may
+  // kSalvage is for reading as much as possible of a damaged image that the user declares to be
+  // QCOW2: like kCheck, but rejects encryption; the magic number and the version may be damaged,
+  // the L1 table may be too short, and invalid content after the first 72 bytes is ignored.
   // be too short, and what is invalid after the first 72 bytes is left out.
   enum class Purpose { kUse, kTell, kCheck, kSalvage };
   static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 
-  // The start of the first cluster: header, extensions, backing file name.  An error if that does
-  // not fit into one cluster.
+  // Encodes the start of the first cluster: header, extensions, backing file name.  An error if it
+  // does not fit into one cluster.
   Result<std::vector<std::byte>> encode() const;
 };
 
-// Whether `start`, the first bytes of a file, begin as a QCOW2 image does.
+// Returns whether `start`, the first bytes of a file, has the QCOW2 magic number.
 bool has_magic(std::span<const std::byte> start);
-// The name of the foreign image format that `start` (at least 512 bytes, to find all) belongs to,
-// or nullptr.  Such a file is hardly meant as a raw disk.
+// Returns the foreign image format that `start` (at least 512 bytes, to recognize all) belongs to,
+// or nullptr.  Such a file is unlikely to be a raw disk.
 const char* foreign_format(std::span<const std::byte> start);
 
-// An extension with QEMU's names for the features that we know.
+// Returns an extension with QEMU's names of the known features.
 HeaderExtension feature_name_table();
 
 }  // namespace qcow2

@@ -23,7 +23,7 @@ size_t extension_bytes(const HeaderExtension& extension) {
 }  // namespace
 
 HeaderExtension feature_name_table() {
-  // Kind of feature (0 incompatible, 1 compatible, 2 autoclear), bit, name: QEMU's.
+  // Kind of feature (0 incompatible, 1 compatible, 2 autoclear), bit, and QEMU's name.
   struct Feature {
     uint8_t kind;
     uint8_t bit;
@@ -56,7 +56,7 @@ Result<std::vector<std::byte>> Header::encode() const {
   const size_t fixed = version == 2 ? kLengthV2 : kLengthV3 + unknown_fields.size();
   size_t length = fixed;
   for (const HeaderExtension& extension : extensions) length += extension_bytes(extension);
-  length += 8;  // the end of the extensions
+  length += 8;  // for the end of the extensions
   const size_t backing_offset = length;
   length += backing_file.size();
   if (length > cluster_size)

@@ -1,4 +1,4 @@
-// "json:{…}", QEMU's way to name an image with the drivers that open it.
+// "json:{…}" names, QEMU's syntax for an image with its drivers.
 #pragma once
 
 #include <map>
@@ -10,11 +10,11 @@
 
 namespace qcow2 {
 
-// Of an image, by QEMU's dotted names: "driver", "file.filename".
+// The properties of an image, with QEMU's dotted keys: "driver", "file.filename".
 using ImageProperties = std::map<std::string, std::string>;
 
-// A file of this machine.  `driver` is the format on top of it in QEMU's words ("qcow2", "raw");
-// empty: its content decides.
+// A local file.  `driver` is the format in QEMU's words ("qcow2", "raw"); empty: the content
+// decides.
 struct NamedFile {
   std::string path;
   std::string driver;
@@ -22,14 +22,16 @@ struct NamedFile {
 
 bool is_json_name(std::string_view name);
 
-// What a name that is_json_name () says, nested or with dots.  An error if it is no JSON object.
+// Parses a name for which is_json_name () is true, nested or with dotted keys.  An error if it is
+// not a JSON object.
 Result<ImageProperties> parse_json_name(std::string_view name);
 
-// The file that the properties name.  An error if it is none of this machine, or if they say
-// anything else than where it is and what its format is: a part of a file would be read as all.
+// Returns the file that the properties name.  An error if it is not local, or if there are
+// properties other than the name and the format: otherwise a part of a file could be read as the
+// whole.
 Result<NamedFile> named_file(ImageProperties properties);
 
-// The driver of a json: name that names a file; empty for any other name.
+// Returns the driver of a json: name that names a file; empty for any other name.
 std::string json_driver(std::string_view name);
 
 }  // namespace qcow2

@@ -1,17 +1,17 @@
-// One entry of an L2 table: where a guest cluster lives.
+// An entry of an L2 table: the location of a guest cluster.
 //
-// QCOW2 text, "L2 table entry".  A standard entry, big-endian on disk:
+// Source: qcow2 specification, "L2 table entry".  A standard entry, big-endian on disk:
 //
 //      63      62     61..56      55........9     8..1     0
 //     COPIED   0      reserved    host offset   reserved  zero
 //
-// The zero flag exists from version 3 on and not with extended L2 entries.  A compressed entry,
+// The zero flag exists in version 3 only, and not with extended L2 entries.  A compressed entry,
 // with x = 62 - (cluster_bits - 8):
 //
 //      63    62     61.........x         x-1.........0
-//      0      1     sectors - 1          host offset, to the byte
+//      0      1     sectors - 1          host offset, unaligned
 //
-// An extended entry is that word (without a zero flag) followed by a second one:
+// An extended entry is such a word (without a zero flag) followed by a second one:
 //
 //     63........32                  31.........0
 //     subcluster i reads as zeros   subcluster i is allocated
@@ -32,12 +32,12 @@ inline constexpr uint64_t kEntryCompressed = uint64_t{1} << 62;
 inline constexpr uint64_t kEntryZero = 1;
 inline constexpr uint64_t kEntryOffsetMask = 0x00fffffffffffe00;
 
-// Where the bytes of a compressed cluster lie.
+// The location of a compressed cluster.
 struct CompressedDescriptor {
-  HostOffset offset;  // to the byte, no alignment
-  uint64_t sectors;   // 512-byte sectors that the data touches, at least 1
+  HostOffset offset;  // unaligned
+  uint64_t sectors;   // number of 512-byte sectors with data, at least 1
 
-  // Bytes from `offset` to the end of the last sector: the data ends somewhere before.
+  // Returns the bytes from `offset` to the end of the last sector; the data may end before.
   constexpr uint64_t readable_bytes() const {
     return sectors * Geometry::kSectorSize - (offset.value() & (Geometry::kSectorSize - 1));
   }
@@ -51,7 +51,8 @@ struct CompressedDescriptor {
     return {HostOffset(offset), sectors + 1};
   }
 
-  // For `length` bytes (at least 1) at `offset`, which must lie below 1 << offset_bits ().
+  // Returns the descriptor of `length` bytes (at least 1) at `offset`, which must be below 1 <<
+  // offset_bits ().
   static constexpr CompressedDescriptor covering(HostOffset offset, uint64_t length) {
     const uint64_t first = offset.value() / Geometry::kSectorSize;
     const uint64_t last = (offset.value() + length - 1) / Geometry::kSectorSize;
@@ -75,7 +76,7 @@ struct L2Entry {
   constexpr uint32_t zero_mask() const { return static_cast<uint32_t>(bitmap >> 32); }
 };
 
-// Entry number `index` of a (slice of a) table as it stands in the file.
+// Returns entry `index` of a table, or of a slice of one, as in the file.
 inline L2Entry load_l2_entry(std::span<const std::byte> table, uint64_t index, bool extended) {
   if (!extended) return {load_be64(&table[index * 8]), 0};
   return {load_be64(&table[index * 16]), load_be64(&table[index * 16 + 8])};

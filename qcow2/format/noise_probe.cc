@@ -10,11 +10,11 @@ namespace qcow2 {
 
 namespace {
 
-// A quick look at bytes from all over the cluster.
+// A small sample of bytes from the whole cluster.
 constexpr size_t kSample = 4096;
 constexpr size_t kRun = 64;
 // Chi-squared of 256 equally frequent bytes is 255 on average, and above 350 once in 25,000 times.
-// The output of compressors, which does not compress either, lies a little higher.
+// The output of compressors, which is also incompressible, has slightly larger values.
 constexpr uint64_t kMaxChiSquared = 512;
 
 bool bytes_are_even(std::span<const std::byte> cluster) {
@@ -47,8 +47,8 @@ NoiseProbe::~NoiseProbe() = default;
 NoiseProbe::NoiseProbe(NoiseProbe&&) noexcept = default;
 NoiseProbe& NoiseProbe::operator=(NoiseProbe&&) noexcept = default;
 
-// Even bytes may still repeat themselves.  zstd's first level passes over noise forty times as fast
-// as deflate does, and stops to gain from it at a sixty-fourth.
+// Evenly distributed bytes may still repeat. zstd's first level skips incompressible data forty
+// times as fast as deflate, and gives up if it gains less than a sixty-fourth.
 bool NoiseProbe::is_noise(std::span<const std::byte> cluster, std::span<std::byte> scratch) {
   if (cluster.size() < kSample || !bytes_are_even(cluster)) return false;
   return ZSTD_isError(ZSTD_compress2(state_->zstd, scratch.data(), scratch.size(), cluster.data(),

@@ -1,4 +1,4 @@
-// Tells early that a cluster will not compress.
+// Detects quickly that a cluster is incompressible.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace qcow2 {
 
-// One thread at a time; reuse it.
+// Must be used by one thread at a time.  Reuse it.
 class NoiseProbe {
  public:
   NoiseProbe();
@@ -15,8 +15,8 @@ class NoiseProbe {
   NoiseProbe(NoiseProbe&&) noexcept;
   NoiseProbe& operator=(NoiseProbe&&) noexcept;
 
-  // Whether trying to compress `cluster` is a waste of time.  Depends on its bytes alone.
-  // Overwrites `scratch`, which is as long as the longest stream that would be of use.
+  // Returns whether compressing `cluster` is not worthwhile.  Depends on the content only.
+  // Overwrites `scratch`, whose size must be that of the longest useful stream.
   bool is_noise(std::span<const std::byte> cluster, std::span<std::byte> scratch);
 
  private:

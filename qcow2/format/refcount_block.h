@@ -1,7 +1,7 @@
-// Counts of a refcount block (QCOW2 text, "Refcount block").
+// Counts in a refcount block (qcow2 specification, "Refcount block").
 //
-// A count has 1 << order bits, order 0..6.  Counts of a byte and more are big-endian; narrower ones
-// fill each byte from its least significant bits up.
+// A count has 1 << order bits, order 0..6.  Counts of at least a byte are big-endian; narrower ones
+// fill each byte from its least significant bits.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ constexpr uint64_t max_refcount(unsigned order) {
   return order == 6 ? std::numeric_limits<uint64_t>::max() : (uint64_t{1} << (1u << order)) - 1;
 }
 
-// Clusters that one block counts: a block fills one cluster.
+// Returns the clusters that one block counts; a block fills one cluster.
 constexpr uint64_t refcounts_per_block(unsigned cluster_bits, unsigned order) {
   return uint64_t{1} << (cluster_bits + 3 - order);
 }
@@ -39,7 +39,7 @@ inline uint64_t get_refcount(std::span<const std::byte> block, uint64_t index, u
   }
 }
 
-// `count` is at most max_refcount (order).
+// `count` must be at most max_refcount (order).
 inline void set_refcount(std::span<std::byte> block, uint64_t index, unsigned order,
                          uint64_t count) {
   switch (order) {

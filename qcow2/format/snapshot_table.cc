@@ -11,7 +11,7 @@ namespace qcow2 {
 
 namespace {
 
-// Of an entry: the fields before the extra data, and the extra data that version 3 asks for.
+// The sizes of an entry before its extra data, and of the fields in the extra data.
 constexpr size_t kFixedBytes = 40;
 constexpr uint32_t kExtraVmStateSize = 8;
 constexpr uint32_t kExtraDiskSize = 16;
@@ -39,7 +39,7 @@ Result<void> check_usable(const Snapshot& snapshot, const Geometry& geometry, si
   return {};
 }
 
-// Reads the table piece by piece: its length stands nowhere but in its entries.
+// Reads the table piece by piece: only its entries determine its length.
 class Reader {
  public:
   Reader(const Storage& storage, HostOffset at) : storage_(storage), begin_(at), at_(at) {}
@@ -95,7 +95,7 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
     std::vector<std::byte> extra(extra_bytes);
     RETURN_IF_ERROR(reader.take(extra));
     if (extra_bytes >= kExtraVmStateSize) snapshot.vm_state_size = load_be64(&extra[0]);
-    // Version 3 must say it; QEMU takes the image's size where an older writer did not.
+    // Version 3 requires it; QEMU uses the image's size if an older writer omitted it.
     snapshot.disk_size = extra_bytes >= kExtraDiskSize ? load_be64(&extra[8]) : header.size;
     if (extra_bytes >= kExtraInstructionCount) {
       snapshot.instruction_count = load_be64(&extra[16]);
@@ -118,7 +118,7 @@ std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapsh
                                              uint32_t version) {
   std::vector<std::byte> bytes;
   for (const Snapshot& it : snapshots) {
-    // What an entry had, and what its version asks for.
+    // The size that the entry had, and the size that the version requires.
     uint32_t extra_bytes = std::max(it.extra_bytes, version >= 3 ? kExtraDiskSize : 0);
     if (it.instruction_count != UINT64_MAX)
       extra_bytes = std::max(extra_bytes, kExtraInstructionCount);
@@ -132,7 +132,7 @@ std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapsh
     store_be32(to + 16, it.date_seconds);
     store_be32(to + 20, it.date_nanoseconds);
     store_be64(to + 24, it.vm_clock_nanoseconds);
-    // 32 bits: where there is more, the extra data says it.
+    // 32 bits: a larger size is in the extra data.
     store_be32(to + 32, extra_bytes >= kExtraVmStateSize && it.vm_state_size > UINT32_MAX
                             ? 0
                             : static_cast<uint32_t>(it.vm_state_size));

@@ -1,4 +1,4 @@
-// Internal snapshots (QCOW2 text, "Snapshots").
+// Internal snapshots (qcow2 specification, "Snapshots").
 #pragma once
 
 #include <cstdint>
@@ -22,29 +22,30 @@ struct Snapshot {
   uint32_t date_nanoseconds = 0;
   uint64_t vm_clock_nanoseconds = 0;
   uint64_t vm_state_size = 0;               // bytes
-  uint64_t disk_size = 0;                   // bytes; the image's own where the entry does not say
+  uint64_t disk_size = 0;                   // bytes; the image's size if the entry has none
   uint64_t instruction_count = UINT64_MAX;  // UINT64_MAX: not recorded
-  uint32_t extra_bytes = 0;                 // of extra data, as its entry has it
-  // Extra data past what we know, kept through a rewrite.
+  uint32_t extra_bytes = 0;                 // of extra data, as in its entry
+  // Unknown extra data, kept when the table is rewritten.
   std::vector<std::byte> unknown_extra;
 };
 
-// kRead: every L1 table is aligned and no larger than the limit; whether it lies within the file is
-// said when it is read.  kList: for those who only tell of them, it may be anything.
+// kRead: each L1 table must be aligned and within the limit; reading it checks whether it is within
+// the file. kList: for lists only, L1 tables are not checked.
 enum class SnapshotUse { kRead, kList };
 
-// Reads all of them, within the limits of header.h.
+// Reads all snapshots, within the limits of header.h.
 Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const Header& header,
                                                   SnapshotUse use = SnapshotUse::kRead);
 
-// Their table as it stands in a file of `version`.
+// Encodes the table as in a file of `version`.
 std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots,
                                              uint32_t version);
 
-// The length of their table in the file, bytes.
+// Returns the length of the table in the file, bytes.
 uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots);
 
-// By id, else by name, as QEMU looks for a disk to show; nullptr when there is none.
+// Finds a snapshot by ID, else by name, like QEMU when it reads a snapshot; nullptr if there is
+// none.
 const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::string_view id_or_name);
 const Snapshot* find_snapshot_by_name(const std::vector<Snapshot>& snapshots,
                                       std::string_view name);

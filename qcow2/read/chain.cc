@@ -15,7 +15,7 @@ namespace qcow2 {
 
 namespace {
 
-// Whether a name begins with a protocol, as QEMU looks at it: a colon before any slash.
+// Returns whether a name starts with a protocol, by QEMU's rule: a colon before any slash.
 bool has_protocol(const std::string& name) {
   const size_t end = name.find_first_of(":/");
   return end != std::string::npos && name[end] == ':';
@@ -28,11 +28,11 @@ Result<Format> parse_format(const std::string& name) {
       fmt::format("its format is '{}': only qcow2 and raw are supported", name)));
 }
 
-// A file of the chain that is yet to be opened.
+// A file of the chain that is not open yet.
 struct Backing {
   std::string path;
-  std::optional<Format> format;  // nothing: its content decides
-  std::string context;           // for messages: which image asks for it; empty for the top
+  std::optional<Format> format;  // nullopt: the content decides
+  std::string context;           // for messages: the image that names it; empty for the top
   bool writable = false;
 };
 
@@ -41,13 +41,13 @@ struct Opened {
   std::shared_ptr<FileStorage> data_file;  // nullptr: none
   std::shared_ptr<Image> image;            // nullptr: raw
   std::shared_ptr<Layer> layer;
-  std::optional<Error> read_only;  // why it, or its data file, cannot be written
+  std::optional<Error> read_only;  // why it, or its data file, is not writable
 };
 
 constexpr std::string_view kShutDown = "shut it down first";
 
-// `writable`: for writing, if it may be; else `read_only` becomes the reason.  `open` is called
-// with whether it is to be for writing.
+// Opens a file, for writing if `writable` and permitted; else sets `read_only` to the reason.
+// Calls `open (writable)`.
 template <typename Open>
 Result<std::shared_ptr<FileStorage>> open_unlocked(const Open& open, bool writable,
                                                    std::optional<Error>& read_only) {
@@ -60,7 +60,7 @@ Result<std::shared_ptr<FileStorage>> open_unlocked(const Open& open, bool writab
   return open(false);
 }
 
-// The same, and locks it for reading: of writing nobody thinks yet.
+// Like open_unlocked(), and locks the file for reading; a lock for writing comes later.
 template <typename Open>
 Result<std::shared_ptr<FileStorage>> open_file(const Open& open, bool writable,
                                                const OpenOptions& options,
@@ -146,7 +146,7 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   return opened;
 }
 
-// What lies behind the image at `path`, whose header names a backing file.
+// Returns the backing file of the image at `path`, whose header names one.
 Result<Backing> backing_of(const std::string& path, const Header& header, const NamedFiles& names) {
   const std::string context = path + ": backing file";
   RETURN_IF_ERROR(
@@ -164,7 +164,7 @@ Result<Backing> backing_of(const std::string& path, const Header& header, const 
   return backing;
 }
 
-// What to do about a backing file that is gone.
+// Adds advice to the error of a missing backing file.
 Error with_advice(Error error, const NamePolicy& names) {
   if (error.errnum() != ENOENT) return error;
   const char* const reader = names.prefix.empty() ? "" : "virt-compact copy ";
@@ -212,7 +212,7 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
   Chain chain;
   chain.force_share_ = options.force_share;
   chain.losses_ = options.losses;
-  // Each file opened so far: meeting one again means that the chain bites its tail.
+  // The files opened so far: a repetition means that the chain is a cycle.
   std::vector<FileStorage::Identity> seen;
   NamedFiles names(options.trust.names);
   std::optional<Backing> next = Backing{path, options.format, "", options.writable};

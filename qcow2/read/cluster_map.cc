@@ -99,7 +99,7 @@ ClusterMap::Changes ClusterMap::take_changes() {
     auto& list = unreferenced_.contains(at) ? changes.new_tables : changes.slices;
     list.push_back({HostOffset(at), slice});
   }
-  // Neighbours next to each other: fewer seeks, and the same order in every run.
+  // Sorts by offset: fewer seeks, and the same order in every run.
   const auto by_offset = [](const Changes::Write& a, const Changes::Write& b) {
     return a.at < b.at;
   };
@@ -121,10 +121,10 @@ void ClusterMap::committed(const Changes& changes) {
 }
 
 void ClusterMap::commit_failed(const Changes& changes, bool tables_durable) {
-  // What was changed again since then is newer, and grew out of this.
+  // A slice in `changed_` is newer, and includes these changes.
   for (auto& [at, slice] : committing_) changed_.emplace(at, slice);
   committing_.clear();
-  // Once an L1 entry may point to a table, its slices wait for what they refer to as all others do.
+  // Once an L1 entry may point to a table, the table's slices must wait like all others.
   if (!tables_durable)
     for (const Changes::Write& write : changes.new_tables) unreferenced_.insert(write.at.value());
   changed_l1_.insert(changes.l1_indices.begin(), changes.l1_indices.end());

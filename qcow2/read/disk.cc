@@ -8,22 +8,22 @@ namespace qcow2 {
 
 namespace {
 
-// The chain is resolved in windows of this many bytes.  Without them, a hole of terabytes in the
-// top would be found again for each small extent of the image behind it.
+// The chain is resolved in windows of this many bytes.  Otherwise, a hole of terabytes in the top
+// would be searched again for each small extent of the image below.
 constexpr uint64_t kWindow = uint64_t{1} << 30;
-// A window in which no more pieces than this were met is followed by one twice as large: a disk of
-// exabytes that is one hole is mapped in a moment, and not in billions of windows.
+// After a window with at most this many pieces, the window size doubles, so that an empty disk of
+// exabytes is mapped quickly, not in billions of windows.
 constexpr unsigned kFewPieces = 4;
 
 using Layers = std::vector<std::shared_ptr<Layer>>;
 
-// Calls `visit (extent) -> Result<bool>` for what covers [at, end) from layer `depth` down, in
-// order, until it says false.  Returns false if it did.  The layers are gone through with a stack
-// of ends rather than by recursion, since a chain may be as deep as somebody likes.
+// Calls `visit (extent) -> Result<bool>` for the extents of [at, end) from layer `depth` down, in
+// order, until it returns false.  Returns false in that case.  Uses a stack of ends rather than
+// recursion, since a chain may be long.
 template <typename Visit>
 Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visit visit) {
-  // ends[d]: how far layer d has to be asked before going back to d - 1; above[d]: what layer d - 1
-  // says of that.
+  // ends[d]: the end of the range to query in layer d before a return to d - 1. above[d]: the
+  // extent of layer d - 1 for that range.
   std::vector<GuestOffset> ends{end};
   std::vector<Extent> above(1);
   while (!ends.empty()) {
@@ -36,8 +36,8 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
     const Layer& layer = *layers[depth];
     Extent extent;
     if (at.value() >= layer.size()) {
-      // A backing file may be smaller than what is on top of it: nothing from there on.  As in
-      // QEMU, that is a word of the layer above it.
+      // A backing file may be smaller than the overlay: unallocated from there on.  As in QEMU, the
+      // extent belongs to the layer above.
       extent.guest = at;
       extent.length = ends.back() - at;
       extent.depth = static_cast<uint32_t>(depth - 1);

@@ -1,6 +1,6 @@
-// A virtual disk to read: an image (or one of its snapshots) and the backing chain behind it.
+// A readable virtual disk: an image (or one of its snapshots) and its backing chain.
 //
-// All member functions may be called from any number of threads at once.
+// All member functions are thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -19,27 +19,27 @@ namespace qcow2 {
 
 class Disk {
  public:
-  // `layers[0]` is the top, and the last has no backing.  The disk is as large as its top.
+  // `layers[0]` is the top; the last layer has no backing.  The disk has the size of the top.
   explicit Disk(std::vector<std::shared_ptr<Layer>> layers);
 
-  // Bytes.
+  // Returns the size in bytes.
   uint64_t size() const { return layers_.front()->size(); }
   const std::vector<std::shared_ptr<Layer>>& layers() const { return layers_; }
 
-  // Appends to `out` the extents that cover [at, at + length) without gap or overlap, joined as far
-  // as `join` goes; stops early once `max_extents` (at least 1) are full, but always covers `at`.
-  // The range must lie within the disk, length at least 1.
+  // Appends to `out` the extents that cover [at, at + length), without gaps or overlaps, joined
+  // where `join` allows.  Stops after `max_extents` extents (at least 1), but always covers `at`.
+  // The range must be within the disk, and `length` at least 1.
   Result<void> map(GuestOffset at, uint64_t length, std::vector<Extent>& out,
                    size_t max_extents = SIZE_MAX) const;
 
-  // Fills `to` with the bytes from `at` on.  The range must lie within the disk.
+  // Reads the bytes from `at` into `to`.  The range must be within the disk.
   Result<void> read(GuestOffset at, std::span<std::byte> to) const;
 
-  // Reads (a part of) one extent that `map` gave: [at, at + to.size ()) must lie within it.
+  // Reads (a part of) an extent that `map` returned: [at, at + to.size ()) must be within it.
   Result<void> read_extent(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
 
-  // The raw stream of a kCompressed extent, `extent.compressed_length` bytes or, at the end of the
-  // file, fewer.
+  // Reads the compressed stream of a kCompressed extent.  Returns `extent.compressed_length` bytes,
+  // or fewer at the end of the file.
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const;
 
  private:

@@ -1,4 +1,4 @@
-// A stretch of a virtual disk and where its bytes are.
+// A range of a virtual disk and the location of its bytes.
 #pragma once
 
 #include <cstdint>
@@ -8,25 +8,25 @@
 namespace qcow2 {
 
 enum class ExtentKind : uint8_t {
-  kData,         // plain bytes at `host`
-  kCompressed,   // (part of) one compressed cluster, its stream at `host`
-  kZero,         // reads as zeros, says some image of the chain
-  kUnallocated,  // no image of the chain says anything: reads as zeros
+  kData,         // uncompressed bytes at `host`
+  kCompressed,   // (part of) one compressed cluster, whose stream is at `host`
+  kZero,         // an image of the chain records zeros
+  kUnallocated,  // no image of the chain has an entry: reads as zeros
 };
 
 struct Extent {
   GuestOffset guest;
   uint64_t length = 0;  // bytes, at least 1
   ExtentKind kind = ExtentKind::kUnallocated;
-  // Which image of the chain: 0 is the top.  For kUnallocated, the one behind which nothing is: the
-  // last of the chain, or the one above a backing file that is too short.
+  // The image of the chain: 0 is the top.  For kUnallocated, the lowest image that covers the
+  // range: the last of the chain, or the one above a backing file that is too short.
   uint32_t depth = 0;
-  // kData: of the byte at `guest`.  kCompressed: of the first byte of the cluster's stream.
-  // kZero, kUnallocated: of the byte at `guest` if `preallocated`.  Else meaningless.
+  // kData: the offset of the byte at `guest`. kCompressed: the offset of the stream's first byte.
+  // kZero, kUnallocated: the offset of the byte at `guest` if `preallocated`.  Otherwise undefined.
   HostOffset host;
-  // kCompressed: bytes that may be read at `host` (the stream ends somewhere before).
+  // kCompressed: readable bytes at `host` (the stream may end before).
   uint64_t compressed_length = 0;
-  // kZero, and kUnallocated of a subcluster, with a place reserved in the file.
+  // kZero, and kUnallocated for a subcluster: the range has an allocated cluster in the file.
   bool preallocated = false;
 
   GuestOffset end() const { return guest + length; }
@@ -35,9 +35,8 @@ struct Extent {
   }
 };
 
-// Makes `extent` longer by `next`, which begins where it ends, if both tell one story: the same
-// kind and depth and, where there is a host offset, without a gap there.  Compressed clusters never
-// join.
+// Extends `extent` by the adjacent `next`, if both have the same kind and depth and, where they
+// have host offsets, these are contiguous.  Compressed clusters never join.
 inline bool join(Extent& extent, const Extent& next) {
   if (extent.kind != next.kind || extent.depth != next.depth ||
       extent.preallocated != next.preallocated || extent.kind == ExtentKind::kCompressed)

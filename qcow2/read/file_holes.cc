@@ -5,12 +5,12 @@
 
 namespace qcow2 {
 
-// Where data is, one question is asked for all of it: images have more extents than their files.
+// Queries each data run once: images have more extents than their files.
 Result<FileHoles::Run> FileHoles::run_at(const Storage& storage, Known& known, uint64_t at,
                                          uint64_t limit, uint64_t cluster_size) {
   if (at >= known.begin && at < known.end) return Run{std::min(limit, known.end - at), true};
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());
-  // Behind the end: the read will tell what is wrong.
+  // Past the end: the read reports the error.
   if (at >= size) return Run{limit, true};
   ++questions_;
   ASSIGN_OR_RETURN(const auto run, storage.run_at(HostOffset(at), size - at));

@@ -1,7 +1,7 @@
-// Holes in an image's own file: clusters that have a place there and were never written.
+// Finds holes in an image's own file: clusters that are allocated and were never written.
 //
-// An image whose metadata was preallocated is full of them.  They read as zeros, and a filesystem
-// tells where they are in less time than it takes to read them.
+// Images with preallocated metadata have many of them.  They read as zeros, and a query of the
+// filesystem is faster than a read.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,19 @@ namespace qcow2 {
 
 class FileHoles {
  public:
-  // Holes that are shorter are read like data: extents should not become too many.  Bytes.
+  // Shorter holes are treated as data, to limit the number of extents.  Bytes.
   static constexpr uint64_t kShortest = 64 << 10;
 
-  // Questions to storages so far, each of which may be a system call or a trip to a server.
+  // Returns the number of queries so far.  Each may be a system call or a request to a server.
   uint64_t questions() const { return questions_; }
 
-  // Of the extents of `disk` from `first` on, makes those kZero, or the parts of them, that are
-  // holes.  What would be more than `max_extents` in all goes: `extents` covers a first part then.
+  // Splits the extents of `disk` from index `first` on at holes, and makes the holes kZero.  Drops
+  // extents in excess of `max_extents`: `extents` then covers only a first part.
   Result<void> split(const Disk& disk, std::vector<Extent>& extents, size_t first,
                      size_t max_extents);
 
  private:
-  // What is known of the file of one layer: [begin, end) holds data.
+  // The known part of one layer's file: [begin, end) holds data.
   struct Known {
     uint64_t begin = 0;
     uint64_t end = 0;

@@ -36,7 +36,7 @@ std::shared_ptr<Image> Image::make(std::shared_ptr<Storage> storage, Header head
   return image;
 }
 
-// Another storage may get the address of this one.
+// A new storage may get the address of this one.
 Image::~Image() {
   if (cache_) cache_->drop(*storage_);
 }

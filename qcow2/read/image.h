@@ -1,4 +1,4 @@
-// One opened QCOW2 file.
+// An open QCOW2 file.
 #pragma once
 
 #include <cstdint>
@@ -17,15 +17,16 @@
 
 namespace qcow2 {
 
-// Everything that the disk and its snapshots share: the file, its header, snapshots and caches.
+// The state that a disk and its snapshots share: file, header, snapshots and caches.
 class Image {
  public:
-  // `data_file` is the external data file, when the header wants one, else null.
-  // Tables of the image stay in `cache` until the image is gone.
+  // `data_file` is the external data file if the header requires one, else nullptr.
+  //
+  // Tables of the image stay in `cache` until the image is destroyed.
   static Result<std::shared_ptr<Image>> open(std::shared_ptr<Storage> storage, Header header,
                                              std::shared_ptr<Storage> data_file,
                                              std::shared_ptr<TableCache> cache);
-  // The same for a damaged image: if its table of snapshots cannot be read it has none.
+  // Like open(), for a damaged image: without snapshots if their table is unreadable.
   static Result<std::shared_ptr<Image>> open_damaged(std::shared_ptr<Storage> storage,
                                                      Header header,
                                                      std::shared_ptr<Storage> data_file,
@@ -37,16 +38,17 @@ class Image {
   const std::string& name() const { return storage_->name(); }
   const Storage& storage() const { return *storage_; }
   const std::shared_ptr<Storage>& shared_storage() const { return storage_; }
-  // Where guest data is: the external data file, or storage ().
+  // Returns the storage of guest data: the external data file, or storage ().
   const Storage& data_storage() const { return *data_storage_; }
   const Header& header() const { return header_; }
   const Geometry& geometry() const { return geometry_; }
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
   const std::shared_ptr<TableCache>& cache() const { return cache_; }
-  // Of all images in this process: threads are few, and the images of a chain may be many.
+  // Returns the pool of all images in this process: threads are few, but a chain may have many
+  // images.
   static DecoderPool& decoders();
 
-  // Drops the list of snapshots, which is of use in the top image of a chain alone.
+  // Drops the list of snapshots, which only the top image of a chain needs.
   void drop_snapshots() { snapshots_ = {}; }
 
  private:

@@ -29,7 +29,7 @@ uint32_t bitmaps_in(const Header& header) {
   return found && found->data.size() >= 4 ? load_be32(found->data.data()) : 0;
 }
 
-// One L1 table, and the L2 tables behind it.
+// Walks one L1 table and its L2 tables.
 class TableWalk {
  public:
   TableWalk(const Image& image, const ImageLimits& limits, uint64_t file_size)
@@ -59,13 +59,13 @@ class TableWalk {
     return a != 0 && b > UINT64_MAX / a ? UINT64_MAX : a * b;
   }
 
-  // The offsets of the L2 tables that the disk needs, in ascending order.
+  // Returns the offsets of the L2 tables that the disk needs, in ascending order.
   Result<std::vector<uint64_t>> read_l1(HostOffset l1_table, uint64_t l1_entries,
                                         uint64_t disk_size) const {
     const uint64_t reach = geometry_.l2_reach();
     const uint64_t needed = disk_size / reach + (disk_size % reach != 0 ? 1 : 0);
     std::vector<std::byte> bytes(std::min({l1_entries, needed, Limits::kL1Bytes / 8}) * 8);
-    // What lies past the end of the file reads as zeros here, and is reported by whoever uses it.
+    // Bytes past the end of the file read as zeros here; other code reports them.
     RETURN_IF_ERROR(image_.storage().read(l1_table, bytes));
     std::vector<uint64_t> tables;
     for (size_t at = 0; at < bytes.size(); at += 8)

@@ -1,5 +1,5 @@
-// Limits on what an untrusted image may ask for: an image of some kilobytes can describe terabytes
-// of data, and keep whoever reads its disk busy for days.
+// Limits for untrusted images: an image of some kilobytes can describe terabytes of data, and keep
+// a reader busy for days.
 #pragma once
 
 #include <cstdint>
@@ -12,23 +12,23 @@ namespace qcow2 {
 class Image;
 
 struct ImageLimits {
-  uint64_t virtual_size = uint64_t{16} << 40;  // bytes, of the disk and of each snapshot
+  uint64_t virtual_size = uint64_t{16} << 40;  // bytes, for the disk and each snapshot
   uint64_t snapshots = 64;
   uint64_t bitmaps = 64;
-  // Bytes of data that the tables of one disk map, per byte of the file.  What codecs reach on
-  // disks of guests is far below that; one cluster that is mapped again and again is above.
+  // The most bytes of data that the tables of one disk may map, per byte of the file.  Real codecs
+  // on guest disks stay far below it; a cluster that is mapped again and again exceeds it.
   uint64_t ratio = 256;
 
-  // A small file may map so much data whatever the ratio, bytes.
+  // A small file may map this much data whatever the ratio, bytes.
   static constexpr uint64_t kFreeData = uint64_t{1} << 30;
 };
 
-// Checks what the header says; all numbers before memory is allocated for them.
+// Checks the values in the header, before memory is allocated for them.
 Result<void> check_header_limits(const Header& header, const ImageLimits& limits);
 
-// Checks what the tables of the disk and of each snapshot map.  No two L1 entries of one disk may
-// share an L2 table, which no writer makes.  Reads each L2 table once per disk: no more than the
-// virtual size accounts for.
+// Checks what the tables of the disk and of each snapshot map.  Two L1 entries of one disk must not
+// share an L2 table; no writer creates that.  Reads each L2 table once per disk, at most as many as
+// the virtual size needs.
 Result<void> check_table_limits(const Image& image, const ImageLimits& limits);
 
 }  // namespace qcow2

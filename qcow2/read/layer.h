@@ -1,4 +1,4 @@
-// One image of a backing chain, seen as a disk with holes in it.
+// One image of a backing chain, as a disk with holes.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace qcow2 {
 
 class Layer {
  public:
-  // How compressed clusters of this layer are made.
+  // The compression of this layer's clusters.
   struct Compression {
     CompressionType type;
     uint64_t cluster_size;
@@ -26,26 +26,27 @@ class Layer {
   virtual ~Layer() = default;
 
   virtual const std::string& name() const = 0;
-  // "qcow2" or "raw".
+  // Returns "qcow2" or "raw".
   virtual const char* format() const = 0;
-  // Bytes.
+  // Returns the size in bytes.
   virtual uint64_t size() const = 0;
-  // Nothing for a format without compressed clusters.
+  // Returns nullopt for a format without compressed clusters.
   virtual std::optional<Compression> compression() const = 0;
 
-  // What this layer alone says of `at`: one extent that begins there, of at most `limit` bytes
-  // (limit >= 1, at + limit <= size ()).  kUnallocated means: ask the layer behind.  `depth` is 0.
-  // The extent may be shorter than what `join` would make of it and its followers.
+  // Returns this layer's extent at `at`, of at most `limit` bytes (limit >= 1, at + limit <= size
+  // ()). kUnallocated means that the next lower layer decides.  `depth` is 0.  The extent may be
+  // shorter than `join` would make it.
   virtual Result<Extent> map(GuestOffset at, uint64_t limit) const = 0;
 
-  // Reads [at, at + to.size ()) of a kData or kCompressed extent that `map` gave and that holds it.
+  // Reads [at, at + to.size ()) of a kData or kCompressed extent of `map`, which must contain the
+  // range.
   virtual Result<void> read(const Extent& extent, GuestOffset at,
                             std::span<std::byte> to) const = 0;
 
-  // Where the bytes of kData extents lie, at their `host`, if holes there are not told by `map`.
+  // Returns the storage of kData extents, at their `host`, if `map` does not report holes in it.
   virtual const Storage* cluster_storage() const { return nullptr; }
 
-  // The bytes of a kCompressed extent as they stand in the file; fewer at the end of the file.
+  // Reads the stream of a kCompressed extent; returns fewer bytes at the end of the file.
   virtual Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const = 0;
 };
 

@@ -10,7 +10,7 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kPiece = 64 << 10;  // bytes
-// An error is narrowed in two steps, so that a unit is tried three times at most.
+// An error is narrowed down in two steps, so that a unit is read at most three times.
 constexpr uint64_t kPage = 4 << 10;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Reads tables of a damaged file: as much of them as there is.
+// Reads tables of a damaged file, as far as they are readable.
 #pragma once
 
 #include <cstddef>
@@ -11,19 +11,19 @@
 
 namespace qcow2 {
 
-// Keeps the last piece that was asked for.  Not thread-safe.
+// Caches the last piece read.  Not thread-safe.
 class LenientReader {
  public:
-  // The unit in which a table is lost, bytes.
+  // The unit in which data is lost, bytes.
   static constexpr uint64_t kUnit = 512;
 
-  // `storage` must outlive it.
+  // `storage` must outlive the reader.
   explicit LenientReader(const Storage& storage) : storage_(storage) {}
 
-  // The `length` bytes at `at`, which do not cross a unit; nullptr: they cannot be read, or some of
-  // them lie past the end of the file.  Valid until the next call.
+  // Returns the `length` bytes at `at`, which must not cross a unit; nullptr if they are unreadable
+  // or partly past the end of the file.  Valid until the next call.
   const std::byte* get(HostOffset at, uint64_t length);
-  // A big-endian word.
+  // Returns a big-endian word; nullopt if it is unreadable.
   std::optional<uint64_t> word(HostOffset at);
 
  private:
@@ -32,7 +32,7 @@ class LenientReader {
   const Storage& storage_;
   uint64_t begin_ = UINT64_MAX;
   std::vector<std::byte> bytes_;
-  std::vector<char> good_;  // of each unit
+  std::vector<char> good_;  // one per unit
 };
 
 }  // namespace qcow2

@@ -39,7 +39,7 @@ const char* describe(LossReason reason) {
     case LossReason::kReferences:
       return "the table that maps it was overwritten with zeros";
     case LossReason::kOverlap:
-      return "metadata lie in the same place";
+      return "metadata uses the same clusters";
   }
   return "";
 }
@@ -69,7 +69,7 @@ void Losses::add(GuestOffset at, uint64_t length, LossReason reason) {
   if (ranges_.size() > kMost) join_near();
 }
 
-// Until half of the ranges are left.
+// Joins ranges until half of the limit is left.
 void Losses::join_near() {
   while (ranges_.size() > kMost / 2) {
     gap_ = std::max<uint64_t>(gap_ * 2, 64 << 10);

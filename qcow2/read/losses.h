@@ -1,4 +1,4 @@
-// What could not be read of a damaged disk: ranges of the guest's bytes, and why.
+// The unreadable ranges of a damaged disk, with reasons.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,17 @@ namespace qcow2 {
 
 enum class LossReason {
   kUnreadable,  // the storage returned an error for the data
-  kPastEnd,     // the data lie past the end of the file
+  kPastEnd,     // the data is past the end of the file
   kStream,      // a compressed cluster cannot be decoded
-  kTable,       // the table that maps it cannot be read, or lies past the end of the file
-  kEntry,       // the entry that maps it is invalid
-  kReferences,  // the table that maps it is all zeros and seems to have been overwritten
-  kOverlap,     // metadata lie in the same place
+  kTable,       // the mapping table is unreadable or past the end of the file
+  kEntry,       // the mapping entry is invalid
+  kReferences,  // the mapping table is all zeros and seems to have been overwritten
+  kOverlap,     // metadata uses the same clusters
 };
 
-// A word for JSON: "past-end".
+// Returns a word for JSON: "past-end".
 const char* to_string(LossReason reason);
-// For a person: "lies past the end of the file".
+// Returns a text for users: "lies past the end of the file".
 const char* describe(LossReason reason);
 
 struct Loss {
@@ -34,9 +34,9 @@ struct Loss {
   bool operator==(const Loss&) const = default;
 };
 
-// Ranges do not overlap; where two are added for one byte the first reason stays.  There are at
-// most kMost of them: past that, neighbours are joined across what lies between, so that whatever
-// is outside of the list was read.
+// Ranges do not overlap; if two are added for one byte, the first reason is kept.  There are at
+// most kMost ranges: beyond that, neighbours are joined across the gap between them, so that
+// everything outside of the list was read successfully.
 //
 // Thread-safe.
 class Losses {
@@ -44,9 +44,9 @@ class Losses {
   static constexpr size_t kMost = 1 << 16;
 
   void add(GuestOffset at, uint64_t length, LossReason reason);
-  // In the order of the disk, neighbours with one reason joined, cut at `size` of the disk.
+  // Returns the ranges in disk order, limited to `size`; joins neighbours with the same reason.
   std::vector<Loss> list(uint64_t size) const;
-  // The first range that ends after `at`; its length is 0 if there is none.
+  // Returns the first range that ends after `at`; its length is 0 if there is none.
   Loss next(GuestOffset at) const;
 
  private:
@@ -54,7 +54,7 @@ class Losses {
 
   mutable std::mutex mutex_;
   std::map<uint64_t, Loss> ranges_;  // guarded by mutex_; by offset
-  uint64_t gap_ = 0;                 // guarded by mutex_; bytes that do not keep two ranges apart
+  uint64_t gap_ = 0;  // guarded by mutex_; largest gap, in bytes, across which ranges are joined
 };
 
 }  // namespace qcow2

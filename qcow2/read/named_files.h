@@ -1,7 +1,7 @@
-// Which of the files that an image names are opened, and with whose rights.
+// Decides which files that an image names are opened, and with whose rights.
 //
-// Who wrote an image chose the names in it, and whoever opens it lends him his own rights: an image
-// of a plain user that names /etc/shadow would make root copy that into the result.
+// The author of an image chooses the names in it, and the user who opens it provides the rights: an
+// image of an ordinary user that names /etc/shadow would make root copy that file into the result.
 #pragma once
 
 #include <sys/types.h>
@@ -18,28 +18,28 @@
 namespace qcow2 {
 
 enum class NameRule {
-  kOwner,     // what the owner of the image could open himself
-  kFollow,    // whatever it is
-  kDeny,      // nothing: that an image names a file is an error
-  kLeaveOut,  // nothing: what would come from there reads as zeros; of backing files alone
+  kOwner,     // files that the image's owner could open
+  kFollow,    // any file
+  kDeny,      // none: a file name in an image is an error
+  kLeaveOut,  // none: its content reads as zeros; for backing files only
 };
 
-// "owner", "follow", "deny" and "none", as users give them.
+// The words for users: "owner", "follow", "deny" and "none".
 const char* to_string(NameRule rule);
 std::optional<NameRule> parse_name_rule(std::string_view word);
 
 struct NamePolicy {
   NameRule backing = NameRule::kOwner;
-  // Without it: kDeny if that is the rule for backing files, else kOwner.
+  // nullopt: kDeny if that is the rule for backing files, else kOwner.
   std::optional<NameRule> data_file;
-  // How a user gives these rules, for messages: what stands before "backing=" and "data-file=".
+  // The prefix of the user's options, for messages: the text before "backing=" and "data-file=".
   std::string prefix = "--";
 
   NameRule data_file_rule() const {
     return data_file.value_or(backing == NameRule::kDeny ? NameRule::kDeny : NameRule::kOwner);
   }
 
-  // For an image that we have made, and whose names the user gave.
+  // Returns the policy for an image that this program has created with names from the user.
   NamePolicy for_own_image() const {
     NamePolicy policy = *this;
     if (backing != NameRule::kFollow) policy.backing = NameRule::kOwner;
@@ -48,22 +48,23 @@ struct NamePolicy {
   }
 };
 
-// Opens what the images of one chain name, from the top down.
+// Opens the files that the images of one chain name, from the top down.
 class NamedFiles {
  public:
   enum class Kind { kBacking, kDataFile };
 
   explicit NamedFiles(const NamePolicy& policy) : policy_(policy) {}
 
-  // From now on names come from `image`, too.  The owners of the images above still count: it is
-  // they who have led here.
+  // Adds `image` as a source of names.  The owners of the images above still count, since their
+  // names led here.
   void add_author(const FileStorage& image);
 
-  // The rule is kDeny: an error, which names the option.  `name` is as it stands in the image.
+  // Returns an error that names the option if the rule is kDeny.  `name` is the name in the image.
   Result<void> check_allowed(Kind kind, const std::string& name) const;
 
-  // Opens `path`.  By kOwner, all authors that we have more rights than must be able to open it
-  // like this: a system error (EACCES, mostly) names one who is not, his image, and the option.
+  // Opens `path`.  With kOwner, each author with fewer rights than this process must be able to
+  // open it in the same way; otherwise returns a system error (mostly EACCES) that names the
+  // author, the image, and the option.
   Result<std::shared_ptr<FileStorage>> open(Kind kind, const std::string& path,
                                             bool writable) const;
 
@@ -81,7 +82,7 @@ class NamedFiles {
                                                 const std::string& path, bool writable) const;
 
   const NamePolicy policy_;
-  std::vector<Author> authors_;  // those with fewer rights than ours, each user once
+  std::vector<Author> authors_;  // with fewer rights than this process, each user once
 };
 
 }  // namespace qcow2

@@ -23,7 +23,7 @@ bool same_file(const struct stat& a, const struct stat& b) {
 
 bool stands_on(const std::string& path, const struct stat& disk) {
   struct stat status {};
-  // Not a pipe or a device, whose opening may do something.
+  // Skips pipes and devices: opening one may have side effects.
   if (retry(::stat, path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
       same_file(status, disk))
     return false;
@@ -50,7 +50,7 @@ std::optional<std::string> find_overlay(const std::string& disk,
     for (; !failed && it != fs::directory_iterator(); it.increment(failed))
       candidates.push_back(it->path().string());
   }
-  // The same one every time.
+  // Makes the result deterministic.
   std::sort(candidates.begin(), candidates.end());
   const auto found = std::find_if(candidates.begin(), candidates.end(),
                                   [&](const std::string& path) { return stands_on(path, status); });

@@ -1,4 +1,4 @@
-// Which images stand on a disk: nothing in a disk tells that it is a backing file.
+// Finds images that use a disk as backing file; the disk itself does not record that.
 #pragma once
 
 #include <optional>
@@ -9,10 +9,10 @@
 
 namespace qcow2 {
 
-// The first QCOW2 image, among the files in the folder of `disk` (by its name, and
-// without symbolic links) and `others`, that has `disk` as
-// its backing file, by whatever name; nothing: none has.  Their headers are read, no more, without
-// a lock; what cannot be read, and what is no image, is passed over.  `disk` itself is none.
+// Returns the first QCOW2 image that has `disk` as its backing file, under any name; nullopt if
+// there is none.  Searches the files in the folder of `disk` (both by its name and with symbolic
+// links resolved) and `others`, except `disk` itself.  Reads only headers, without locks; skips
+// unreadable files and other formats.
 std::optional<std::string> find_overlay(const std::string& disk,
                                         const std::vector<std::string>& others = {});
 

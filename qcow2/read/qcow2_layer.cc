@@ -25,7 +25,7 @@ std::optional<Layer::Compression> Qcow2Layer::compression() const {
   return Compression{image_->header().compression_type, image_->geometry().cluster_size()};
 }
 
-// QCOW2 text, "L2 table entry" and "Extended L2 entries"; the order of the questions is QEMU's.
+// Source: qcow2 specification, "L2 table entry" and "Extended L2 entries"; QEMU's order of checks.
 Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex cluster,
                                                unsigned subcluster) const {
   const Geometry& geometry = image_->geometry();
@@ -51,7 +51,7 @@ Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex clust
         fmt::format("guest offset {:#x} is mapped to {:#x}, which is no start of a "
                     "cluster",
                     geometry.start_of(cluster).value(), host.value()));
-  // A data file's first cluster is at 0, which elsewhere means "nowhere".
+  // The first cluster of a data file is at 0, which otherwise means "unallocated".
   const bool allocated = host.value() != 0 || (has_data_file && entry.copied());
   mapping.host = host;
 
@@ -84,7 +84,7 @@ Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex clust
   return mapping;
 }
 
-// A table that the file holds no more, or not all of, is no hole: its clusters would be lost.
+// A table that is not completely in the file is an error, not a hole: its clusters would be lost.
 Failure Qcow2Layer::table_failure(Error error, uint64_t l1_index, HostOffset table,
                                   GuestOffset at) const {
   const auto file_size = image_->storage().size();
@@ -104,7 +104,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   Extent extent;
   extent.guest = at;
 
-  // Empty L1 entries in a row are one hole, however many: a huge empty disk is mapped at once.
+  // Consecutive empty L1 entries are one hole: a huge empty disk is mapped at once.
   const auto lock = map_->lock_shared();
   const uint64_t l1_index = geometry.l1_index(cluster);
   const uint64_t l1_end = geometry.l1_index(geometry.cluster_of(end - 1)) + 1;
@@ -119,7 +119,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
     return corrupt(fmt::format("L1 entry {}: the L2 table at {:#x} does not begin at a cluster",
                                l1_index, table.value()));
 
-  // The slice of the table that holds our entry, and our place in it.
+  // The slice of the table that contains the entry, and the index in it.
   const uint64_t entry_size = geometry.l2_entry_size();
   const uint64_t slice_entries = map_->slice_entries();
   const uint64_t slice_start = geometry.l2_index(cluster) / slice_entries * slice_entries;
@@ -127,7 +127,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   if (!slice) return table_failure(slice.error(), l1_index, table, at);
   uint64_t index = geometry.l2_index(cluster) - slice_start;
 
-  // Extend the first (sub)cluster's story for as long as the next ones tell the same.
+  // Extends the first (sub)cluster's extent as long as the next ones match it.
   const bool extended = geometry.extended_l2();
   const uint64_t unit = geometry.subcluster_size();
   const unsigned units = extended ? Geometry::kSubclusters : 1;
@@ -148,7 +148,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
         if (mapping.kind == ExtentKind::kCompressed) {
           extent.host = mapping.host;
           extent.compressed_length = mapping.compressed_length;
-          // A descriptor of its own for each cluster: nothing to join.
+          // Each cluster has its own descriptor: extents do not join.
           const GuestOffset cluster_end = geometry.start_of(cluster) + geometry.cluster_size();
           extent.length = std::min(end, cluster_end) - at;
           return extent;
@@ -173,8 +173,8 @@ Result<void> Qcow2Layer::read(const Extent& extent, GuestOffset at, std::span<st
                                                 : read_data(extent, at, to);
 }
 
-// A file may end inside its last cluster, as QEMU allows: what is missing there reads as zeros.  A
-// cluster that begins behind the end is gone, and saying zeros would hide it.
+// A file may end inside its last cluster, as in QEMU: the missing part reads as zeros.  A cluster
+// that starts past the end is lost; zeros would hide that.
 Result<void> Qcow2Layer::read_data(const Extent& extent, GuestOffset at,
                                    std::span<std::byte> to) const {
   const HostOffset host = extent.host + (at - extent.guest);
@@ -186,11 +186,11 @@ Result<void> Qcow2Layer::read_data(const Extent& extent, GuestOffset at,
   ASSIGN_OR_RETURN(const uint64_t file_size, image_->data_storage().size());
   const uint64_t readable_end = (file_size + cluster_size - 1) / cluster_size * cluster_size;
   if (host.value() + to.size() > readable_end) {
-    // The first cluster that is not there at all.
+    // The first cluster that is completely missing.
     const uint64_t lost = std::max(readable_end, host.value());
     return fail(Error::corrupt(fmt::format(
-        "{}: the data of guest offset {:#x} should be at {:#x}, behind the end of the file at "
-        "{:#x}: the image is cut off",
+        "{}: guest offset {:#x} maps to {:#x}, past the end of the file at {:#x}: the image is "
+        "truncated",
         image_->data_storage().name(), (at + (lost - host.value())).value(), lost, file_size)));
   }
   std::memset(to.data() + got, 0, to.size() - got);
@@ -219,10 +219,10 @@ Result<void> Qcow2Layer::read_compressed(const Extent& extent, GuestOffset at,
   DecoderPool::Lease lease = image_->decoders().take();
   lease->stream.resize(extent.compressed_length);
   ASSIGN_OR_RETURN(const size_t got, read_stream(extent, lease->stream));
-  // The last sector of the file may be there in part only.
+  // The last sector of the file may be incomplete.
   if (got < lease->stream.size()) {
     if (got == 0)
-      return fail(Error::corrupt("it lies behind the end of the file: the image is cut off")
+      return fail(Error::corrupt("it is past the end of the file: the image is truncated")
                       .with_context(context()));
     std::memset(lease->stream.data() + got, 0, lease->stream.size() - got);
   }

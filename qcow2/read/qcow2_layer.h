@@ -1,4 +1,4 @@
-// A QCOW2 image seen through one of its L1 tables: the active one, or a snapshot's.
+// A QCOW2 image through one of its L1 tables: the active one, or that of a snapshot.
 #pragma once
 
 #include <memory>
@@ -11,15 +11,15 @@
 
 namespace qcow2 {
 
-// All of it may be called from many threads: a mapping is decided under the map's lock (if it can
-// change at all), and I/O and decoding happen with no lock held.
+// Thread-safe: looks up mappings under the map's lock (if the map is writable); does I/O and
+// decoding without a lock.
 class Qcow2Layer final : public Layer {
  public:
   // `size`: of the disk that `map` maps, bytes.
   Qcow2Layer(std::shared_ptr<Image> image, std::shared_ptr<ClusterMap> map, uint64_t size)
       : image_(std::move(image)), map_(std::move(map)), size_(size) {}
 
-  // The L1 table must lie within the file.
+  // The L1 table must be within the file.
   static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
                                              uint32_t l1_entries, uint64_t size);
 
@@ -33,14 +33,14 @@ class Qcow2Layer final : public Layer {
   const Storage* cluster_storage() const override { return &image_->data_storage(); }
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
 
-  // What one subcluster (without extended L2: one cluster) is, and where.
+  // The kind and location of one subcluster (without extended L2: of one cluster).
   struct Mapping {
     ExtentKind kind;
     bool preallocated;
-    HostOffset host;  // of the cluster's first byte; of the stream when compressed
+    HostOffset host;  // of the cluster's first byte; of the stream if compressed
     uint64_t compressed_length;
   };
-  // What an entry says of a subcluster; an error if it is invalid.
+  // Decodes an entry for a subcluster; an error if it is invalid.
   Result<Mapping> decode(L2Entry entry, ClusterIndex cluster, unsigned subcluster) const;
 
  private:
@@ -54,8 +54,7 @@ class Qcow2Layer final : public Layer {
   uint64_t size_;
 };
 
-// Returns the disk of an image as it is now, and as it was at one of its snapshots, as a layer of a
-// chain.
+// Return the active disk, and the disk of a snapshot, as a layer of a chain.
 Result<std::shared_ptr<Layer>> open_active_layer(const std::shared_ptr<Image>& image);
 Result<std::shared_ptr<Layer>> open_snapshot_layer(const std::shared_ptr<Image>& image,
                                                    const Snapshot& snapshot);

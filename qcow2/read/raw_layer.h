@@ -1,4 +1,4 @@
-// A raw file as a layer: all of it is data or zeros, nothing shows through.
+// A raw file as a layer: all data or zeros; the layer below is never visible.
 #pragma once
 
 #include <memory>
@@ -25,7 +25,7 @@ class RawLayer final : public Layer {
       : storage_(std::move(storage)), size_(size) {}
 
   std::shared_ptr<Storage> storage_;
-  uint64_t size_;  // bytes, as it was when the layer was made
+  uint64_t size_;  // bytes, when the layer was created
 };
 
 }  // namespace qcow2

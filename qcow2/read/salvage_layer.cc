@@ -11,7 +11,7 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kPiece = 4 << 10;  // bytes
-// Bits that must be zero (QCOW2 text, "L1 table entry", "Standard Cluster Descriptor").
+// Bits that must be zero (qcow2 specification, "L1 table entry", "Standard Cluster Descriptor").
 constexpr uint64_t kL1Reserved = 0x7f000000000001ff;
 constexpr uint64_t kL2Reserved = 0x3f000000000001fe;
 
@@ -23,7 +23,7 @@ Extent extent_at(GuestOffset at, uint64_t length, ExtentKind kind) {
   return extent;
 }
 
-// Keeps what a check knows of data that are lost.
+// Collects the lost data that a check finds.
 class LossFinder final : public CheckObserver {
  public:
   LossFinder(Losses& losses, uint32_t snapshot, uint64_t cluster_size)
@@ -66,7 +66,7 @@ Result<void> SalvageLayer::read(const Extent& extent, GuestOffset at,
 void SalvageLayer::read_pieces(const Extent& extent, GuestOffset at,
                                std::span<std::byte> to) const {
   for (uint64_t done = 0; done < to.size();) {
-    // Pieces end where pages of the file do.
+    // Pieces end at page boundaries of the file.
     const uint64_t host = (extent.host + (at + done - extent.guest)).value();
     const uint64_t length = std::min(to.size() - done, kPiece - host % kPiece);
     const auto piece = to.subspan(done, length);
@@ -82,7 +82,8 @@ void SalvageLayer::read_pieces(const Extent& extent, GuestOffset at,
   }
 }
 
-// What a file lacks of its last cluster reads as zeros, and may have been cut off.
+// Reports the part of the last cluster past the end of the file: it reads as zeros, and may have
+// been truncated.
 void SalvageLayer::tell_missing_tail(const Extent& extent, GuestOffset at, uint64_t length) const {
   const Storage* const storage = inner_->cluster_storage();
   if (storage == nullptr) return;
@@ -109,7 +110,7 @@ Result<std::shared_ptr<Layer>> Qcow2SalvageLayer::open(std::shared_ptr<Image> im
                                                        HostOffset l1_table, uint32_t l1_entries,
                                                        uint64_t size, uint32_t snapshot,
                                                        std::shared_ptr<Losses> losses) {
-  // It reads, and maps nothing: its L1 table is empty.
+  // This layer only reads data: its L1 table is empty.
   ASSIGN_OR_RETURN(auto layer, Qcow2Layer::open(std::move(image), HostOffset(0), 0, size));
   auto inner = std::dynamic_pointer_cast<Qcow2Layer>(std::move(layer));
   const std::shared_ptr<Qcow2SalvageLayer> salvage(new Qcow2SalvageLayer(
@@ -148,7 +149,7 @@ Qcow2SalvageLayer::Answer Qcow2SalvageLayer::look_up(GuestOffset at, uint64_t li
   const std::lock_guard lock(mutex_);
   const uint64_t reach = geometry_.l2_reach();
   const uint64_t index = at.value() / reach;
-  // Up to where the table `count` entries behind this one begins.
+  // Returns the length up to the end of the `count` tables from this one on.
   const auto through = [&](uint64_t count) {
     const uint64_t first = index * reach;
     return std::min(

@@ -1,12 +1,11 @@
-// A layer of a damaged image: what cannot be read reads as zeros, and is in a list of losses.
+// A layer of a damaged image: unreadable ranges read as zeros, and are added to a list of losses.
 //
-// Tables are read here, sector by sector where that is needed, so that one bad sector costs no more
-// than what its entries map.  Data are read by the layer of a good image; where that fails the
-// range is read again in pieces of 4 KiB, so that each byte is tried twice at most.
+// This class reads tables, sector by sector where necessary, so that a bad sector costs only what
+// its entries map.  The layer of a good image reads data; if that fails, the range is read again in
+// pieces of 4 KiB, so that each byte is tried at most twice.
 //
-// An entry with reserved bits set is one that was overwritten: it is lost, though its offset may
-// lead somewhere.  Tables that are all zeros are lost where a check says so (lost_references.h), or
-// where no check can be made.
+// An entry with reserved bits set was overwritten: it is lost, even if its offset is valid.  Tables
+// of zeros are lost if a check says so (lost_references.h), or if a check is impossible.
 #pragma once
 
 #include <memory>
@@ -20,7 +19,7 @@
 
 namespace qcow2 {
 
-// Reads any layer, with zeros for what cannot be read.  Thread-safe.
+// Reads any layer; unreadable ranges read as zeros.  Thread-safe.
 class SalvageLayer : public Layer {
  public:
   SalvageLayer(std::shared_ptr<Layer> inner, std::shared_ptr<Losses> losses)
@@ -50,11 +49,11 @@ class SalvageLayer : public Layer {
   const std::shared_ptr<Losses> losses_;
 };
 
-// A QCOW2 image, seen through one of its L1 tables.
+// A QCOW2 image through one of its L1 tables.
 class Qcow2SalvageLayer final : public SalvageLayer {
  public:
-  // `snapshot`: whose L1 table it is, as an index of the snapshot table; Finding::kActive: the
-  // disk's own.  Checks the image to learn which tables were overwritten.
+  // `snapshot` is the snapshot of the L1 table, as an index of the snapshot table; Finding::kActive
+  // is the active disk.  Checks the image to find overwritten tables.
   static Result<std::shared_ptr<Layer>> open(std::shared_ptr<Image> image, HostOffset l1_table,
                                              uint32_t l1_entries, uint64_t size, uint32_t snapshot,
                                              std::shared_ptr<Losses> losses);
@@ -66,7 +65,7 @@ class Qcow2SalvageLayer final : public SalvageLayer {
                     HostOffset l1_table, uint32_t l1_entries, bool active);
 
   void look_for_overwritten_tables(uint32_t snapshot);
-  // What the tables say of `at`, for at most `limit` bytes; of what is lost, why.
+  // The extent of the tables at `at`, at most `limit` bytes; for a lost range, the reason.
   struct Answer {
     Extent extent;
     std::optional<LossReason> lost;
@@ -80,12 +79,12 @@ class Qcow2SalvageLayer final : public SalvageLayer {
   const HostOffset l1_table_;
   const uint64_t l1_entries_;
   const bool active_;        // else of a snapshot, whose table may be smaller than its disk
-  Losses known_;             // of a check, in this layer
-  bool is_checked_ = false;  // else tables that are all zeros are lost
+  Losses known_;             // losses that a check found in this layer
+  bool is_checked_ = false;  // else tables of zeros are lost
   mutable std::mutex mutex_;
   mutable LenientReader l1_;                                // guarded by mutex_
   mutable LenientReader l2_;                                // guarded by mutex_
-  mutable std::pair<uint64_t, bool> zero_table_{0, false};  // guarded by mutex_; the last answer
+  mutable std::pair<uint64_t, bool> zero_table_{0, false};  // guarded by mutex_; the last result
 };
 
 }  // namespace qcow2

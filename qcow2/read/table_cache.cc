@@ -17,7 +17,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
     const std::shared_lock lock(mutex_);
     if (const auto found = nodes_.find(key); found != nodes_.end()) {
       Node& node = *found->second;
-      // Writing only when it changes keeps the line shared between processors.
+      // Writing only on a change keeps the cache line shared between processors.
       if (!node.used.load(std::memory_order_relaxed))
         node.used.store(true, std::memory_order_relaxed);
       return node.slice;
@@ -32,7 +32,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   if (const auto found = nodes_.find(key); found != nodes_.end()) return found->second->slice;
   bytes_ += size;
   make_room();
-  // Right behind the hand, which reaches it last.
+  // Directly behind the hand, which reaches it last.
   nodes_.emplace(key, ring_.emplace(hand_, key, slice));
   return slice;
 }

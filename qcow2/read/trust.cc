@@ -6,7 +6,7 @@ namespace qcow2 {
 
 Result<void> check_untrusted_header(const Header& header, const Trust& trust) {
   if (header.crypt_method != CryptMethod::kNone)
-    return fail(Error::unsupported("the image is encrypted: nothing can be said of its content"));
+    return fail(Error::unsupported("the image is encrypted: its content is unknown"));
   const NamedFiles names(trust.names);
   if (!header.backing_file.empty())
     RETURN_IF_ERROR(with_context(

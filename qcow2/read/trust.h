@@ -1,4 +1,4 @@
-// How far the maker of an image is trusted.
+// The trust in the author of an image.
 #pragma once
 
 #include <optional>
@@ -10,12 +10,12 @@ namespace qcow2 {
 
 struct Trust {
   NamePolicy names;
-  // Of an image that anybody may have made; nothing: only those of the format.
+  // Limits for an image of an unknown author; nullopt: only those of the format.
   std::optional<ImageLimits> limits;
 };
 
-// Checks the header of an image whose maker is not trusted: encryption, names that are denied, and
-// the limits.  For those who read headers without opening a chain.
+// Checks the header of an untrusted image: encryption, denied names, and the limits.  For callers
+// that read headers without opening a chain.
 Result<void> check_untrusted_header(const Header& header, const Trust& trust);
 
 }  // namespace qcow2

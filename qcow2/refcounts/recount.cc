@@ -16,9 +16,9 @@ namespace qcow2 {
 
 namespace {
 
-// Clusters that are counted at once: 64 MiB of counters.  A longer file is walked several times.
+// Clusters per window: 64 MiB of counters.  A longer file is walked several times.
 constexpr uint64_t kWindow = 16 << 20;
-// As many windows as an image may need: 32 TiB of file with 64 KiB clusters.
+// The most windows per image: 32 TiB of file with 64 KiB clusters.
 constexpr uint64_t kMostWindows = 32;
 constexpr HostOffset kIncompatibleField(72);
 
@@ -66,7 +66,7 @@ class Recount {
   }
 
  private:
-  // Calls `done (begin, end)` with the references to these clusters in counts_.
+  // Calls `done (begin, end)` for each window, with the references to its clusters in counts_.
   template <typename Done>
   Result<void> count(const References& references, const Done& done) {
     ASSIGN_OR_RETURN(const uint64_t size, storage_.size());
@@ -104,7 +104,7 @@ class Recount {
     return storage_.flush();
   }
 
-  // `entry` with COPIED as it should be.
+  // Returns `entry` with the correct COPIED flag.
   Result<uint64_t> with_copied(uint64_t entry) {
     const HostOffset at(entry & kEntryOffsetMask);
     if (at.value() == 0 || (entry & kEntryCompressed) != 0) return entry & ~kEntryCopied;
@@ -120,7 +120,7 @@ class Recount {
         store_be64(bytes.data(), right);
         RETURN_IF_ERROR(storage_.write(image_.header().l1_table + table.l1_index * 8, bytes));
       }
-      // In a data file every cluster is its own.
+      // Clusters in a data file are never shared.
       if (!image_.header().has_data_file())
         RETURN_IF_ERROR(mend_table(HostOffset(table.l1_entry & kEntryOffsetMask)));
       if (table_done_) table_done_(references.active_tables().size());
@@ -167,8 +167,8 @@ Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image
     return Recount(*storage, image, *refcounts, table_done).run();
   }();
   if (done || done.error().kind() == Error::Kind::kSystem) return done;
-  return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be counted anew: {}{}",
-                                         image.name(), done.error().message(), kAdvice)));
+  return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be rebuilt: {}{}", image.name(),
+                                         done.error().message(), kAdvice)));
 }
 
 Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image,

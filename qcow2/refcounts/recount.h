@@ -1,4 +1,4 @@
-// Mends an image that is marked dirty.
+// Repairs an image that is marked dirty.
 #pragma once
 
 #include <memory>
@@ -10,21 +10,20 @@
 
 namespace qcow2 {
 
-// The dirty bit (QCOW2 text, "Incompatible features") says that the refcounts may be wrong while
-// all tables are right: a writer with lazy refcounts did not come to its end.  Counts all
-// references anew, writes the refcounts that follow from them, sets COPIED where a count is one and
-// nowhere else in the active tables, and clears the bit.  Interrupted at any moment, the image is
-// as sound as it was, and still marked.
+// The dirty bit (qcow2 specification, "Incompatible features") says that the refcounts may be wrong
+// while all tables are correct: a writer with lazy refcounts was interrupted. recount () rebuilds
+// the refcounts from all references, sets COPIED in the active tables exactly where a count is one,
+// and clears the bit.  If it is interrupted, the image is as consistent as before and still marked.
 //
-// Where nothing was marked (QEMU has no such bit in version 2) it does the same.
+// It does the same if the image is not marked (version 2 has no such bit).
 //
-// What it cannot mend, because the tables contradict each other or the counts have no place in the
-// file, is an error that says so.
+// It returns an error if a repair is impossible, because tables contradict each other or counts do
+// not fit into the file.
 Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image,
                      const References::TableDone& table_done = {});
 
-// An error that names the first cluster that is counted less often than it is referred to: the next
-// allocation might take it for free.  Changes nothing.
+// Returns an error that names the first cluster whose count is lower than its references: the next
+// allocation might reuse it.  Changes nothing.
 Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image,
                           const References::TableDone& table_done = {});
 

@@ -8,7 +8,7 @@ namespace qcow2 {
 
 namespace {
 
-// QCOW2 text, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
+// Source: qcow2 specification, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
 constexpr HostOffset kRefcountTableField(48);
 
 Result<void> write(Storage& storage, const Refcounts::Changes& changes) {

@@ -1,4 +1,4 @@
-// Refcounts on their way into the file, where nothing else changes beside them.
+// Writes refcounts to the file; the caller must not change the image concurrently.
 #pragma once
 
 #include "base/result.h"
@@ -7,9 +7,9 @@
 
 namespace qcow2 {
 
-// Writes what has changed: the blocks, then the table that points to them, then the header's
-// pointer to a table that has moved, each flushed before the next.  On an error the changes are
-// kept, for another try.  An old table is free when this returns.
+// Writes the changes: the blocks, then the table that points to them, then the header's pointer to
+// a moved table, each flushed before the next.  On an error the changes are kept for a retry.
+// Frees the old table before it returns.
 Result<void> write_refcounts(Storage& storage, Refcounts& refcounts);
 
 }  // namespace qcow2

@@ -13,11 +13,11 @@ namespace qcow2 {
 
 namespace {
 
-// Blocks that stay in memory though nothing in them waits to be written, in bytes.
+// The most clean blocks to keep in memory, in bytes.
 constexpr uint64_t kCleanBlocksLimit = 8 << 20;
-// How many clusters a search for a run looks at before it gives up and appends to the file.
+// The most clusters to search for a run before appending to the file.
 constexpr uint64_t kRunScan = 8192;
-// The same for a single cluster; the search goes on there the next time.
+// The same for a single cluster; the next search continues there.
 constexpr uint64_t kSingleScan = 1 << 20;
 constexpr uint64_t kTableOffsetMask = ~uint64_t{511};
 
@@ -37,7 +37,7 @@ Result<std::unique_ptr<Refcounts>> Refcounts::load(std::shared_ptr<Storage> stor
   ASSIGN_OR_RETURN(const uint64_t file_size, refcounts->storage_->size());
   if (bytes > file_size || header.refcount_table.value() > file_size - bytes)
     return fail(
-        Error::corrupt(fmt::format("the refcount table at {:#x} ends behind the end of the "
+        Error::corrupt(fmt::format("the refcount table at {:#x} ends past the end of the "
                                    "file at {:#x}",
                                    header.refcount_table.value(), file_size)));
   refcounts->table_.resize(bytes / 8);
@@ -91,8 +91,8 @@ Result<Refcounts::Block*> Refcounts::require_block(uint64_t index) {
   ASSIGN_OR_RETURN(found, find_block(index));
   if (found) return found;
 
-  // The first cluster of its own range holds it, and so it counts itself: no count there is
-  // anything but 0 without it.
+  // The block is in the first cluster of its own range, and counts itself: without the block all
+  // other counts there are 0.
   const uint64_t cluster = index << block_bits_;
   Block block;
   block.at = geometry_.start_of(HostCluster(cluster));
@@ -100,7 +100,7 @@ Result<Refcounts::Block*> Refcounts::require_block(uint64_t index) {
   table_[index] = block.at.value();
   changed_entries_.insert(index);
   Block* const made = &blocks_.insert_or_assign(index, std::move(block)).first->second;
-  // All of it must be written, whatever was in that cluster before.
+  // The whole block must be written, whatever the cluster contained before.
   made->dirty_begin = 0;
   made->dirty_end = geometry_.cluster_size();
   set_count(*made, cluster, 1);
@@ -108,7 +108,7 @@ Result<Refcounts::Block*> Refcounts::require_block(uint64_t index) {
   return made;
 }
 
-// The new table and the blocks that count it go behind all that the old one could cover:
+// The new table and the blocks that count it go past all clusters that the old table could cover:
 //
 //     S = first cluster that the old table does not cover
 //     | blocks for the ranges of S … | the new table |
@@ -193,12 +193,12 @@ uint64_t Refcounts::end_of_blocks() {
   return end << block_bits_;
 }
 
-// Looks for `wanted` free clusters in a row from `hint` on, below the end of the file.
+// Searches for `wanted` consecutive free clusters from `hint` on, before the end of the file.
 Result<bool> Refcounts::find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run) {
   uint64_t length = 0;
   for (uint64_t scanned = 0; hint < end_ && scanned < scan_limit; ++hint, ++scanned) {
-    // After a crash the file may reach further than its blocks.  The block that is missing goes to
-    // the first cluster of its range, which is not free then.
+    // After a crash the file may extend past its blocks.  A missing block is put into the first
+    // cluster of its range, which is not free then.
     RETURN_IF_ERROR(require_block(block_index(hint)));
     ASSIGN_OR_RETURN(const uint64_t count, count_of(hint));
     length = count == 0 ? length + 1 : 0;
@@ -207,13 +207,13 @@ Result<bool> Refcounts::find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan
     run = {HostCluster(hint - wanted), wanted, false};
     return true;
   }
-  // A run that the limit cut in two is found next time.
+  // The next search finds a run that the limit has split.
   hint -= length;
   return false;
 }
 
 Result<Refcounts::Run> Refcounts::append(uint64_t wanted) {
-  // A cluster may be counted though the file does not reach it: a crash came between the two.
+  // A cluster past the end of the file may be counted, after a crash between the two changes.
   uint64_t first = end_;
   while (true) {
     RETURN_IF_ERROR(require_block(block_index(first)));
@@ -250,7 +250,7 @@ Result<Refcounts::Run> Refcounts::allocate(uint64_t wanted) {
   return run;
 }
 
-// The blocks that count the run go before it: in their usual places they would cut it in two.
+// The blocks that count the run go before it: in their usual places they would split it.
 //
 //     | blocks of ranges that have none | the run |
 Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
@@ -258,7 +258,7 @@ Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
     std::vector<uint64_t> missing;
     uint64_t last = 0;
     for (bool grew = true; grew;) {
-      // More blocks may reach into one more range.
+      // More blocks may extend into one more range.
       last = block_index(start + missing.size() + wanted - 1);
       const size_t known = missing.size();
       missing.clear();
@@ -279,7 +279,7 @@ Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
       if (count != 0) break;
     }
     if (free < stop) {
-      // Counted though the file does not reach it: a crash came between the two.
+      // Counted, but past the end of the file, after a crash between the two changes.
       start = free + 1;
       continue;
     }
@@ -326,7 +326,7 @@ Result<Refcounts::Run> Refcounts::take_below(uint64_t limit, uint64_t wanted) {
   run.first = HostCluster(hint_);
   for (; hint_ < limit && run.count < wanted; ++hint_, ++run.count) {
     ASSIGN_OR_RETURN(Block * block, find_block(block_index(hint_)));
-    // A range that nothing counts yet would need a block first, at its start.
+    // An uncounted range would first need a block, at its start.
     if (!block) break;
     const uint64_t index = hint_ & ((uint64_t{1} << block_bits_) - 1);
     if (get_refcount(block->bytes, index, order_) != 0) break;
@@ -340,7 +340,7 @@ Result<Refcounts::Run> Refcounts::allocate_below(HostCluster limit, uint64_t wan
   return take_below(limit.value(), wanted);
 }
 
-// Clusters that were taken, and are not needed after all.
+// Releases clusters that were allocated and are not needed.
 Result<void> Refcounts::release_run(Run run) {
   for (uint64_t cluster = run.first.value(); cluster < run.first.value() + run.count; ++cluster) {
     ASSIGN_OR_RETURN(Block * block, find_block(block_index(cluster)));
@@ -409,7 +409,7 @@ Result<void> Refcounts::move_blocks_below(HostCluster limit, std::vector<Run>& o
     }
     ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), 1));
     if (run.count == 0) return {};
-    // That may have pushed it out of memory.
+    // The allocation may have evicted the block from memory.
     ASSIGN_OR_RETURN(block, find_block(index));
     block->at = geometry_.start_of(run.first);
     block->dirty_begin = 0;
@@ -469,7 +469,7 @@ bool Refcounts::changes_are_due() {
   if (table_moved_ || !changed_entries_.empty()) return true;
   const uint64_t many = kCleanBlocksLimit >> geometry_.cluster_bits();
   if (blocks_.size() <= many) return false;
-  // Clean blocks are no changes: they stay until another needs their room.
+  // Clean blocks are no changes: they stay until others need the space.
   const auto changed = std::count_if(blocks_.begin(), blocks_.end(),
                                      [](const auto& it) { return it.second.dirty(); });
   return static_cast<uint64_t>(changed) > many;
@@ -480,7 +480,7 @@ Refcounts::Changes Refcounts::take_changes() {
   Changes changes;
   for (auto& [index, block] : blocks_) {
     if (!block.dirty()) continue;
-    // Whole sectors: one that is torn would lose its neighbours.
+    // Writes whole sectors: a torn sector would lose its neighbours.
     const uint64_t begin = block.dirty_begin / 512 * 512;
     const uint64_t end =
         std::min<uint64_t>((block.dirty_end + 511) / 512 * 512, block.bytes.size());

@@ -1,10 +1,9 @@
-// The refcounts of an image that is written, and with them: which cluster of the file is free.
+// The refcounts of an image that is being written, and thereby its free clusters.
 //
-// QCOW2 text, "Host cluster management".  The refcount table points to refcount blocks, each of
-// which counts the references to the clusters of one range of the file.  All counts are kept in
-// memory as they should be; what is in the file lags behind until the next commit, and is never
-// lower than the number of references that are in the file (too high is a leak, too low a
-// disaster).
+// Source: qcow2 specification, "Host cluster management".  The refcount table points to refcount
+// blocks; each counts the references to the clusters of one range of the file.  Memory holds the
+// current counts; the file is behind until the next commit.  A count in the file is never lower
+// than the references in the file: too high is a leak, too low causes data loss.
 //
 // Thread-safe.
 #pragma once
@@ -29,12 +28,12 @@ class Refcounts {
   struct Run {
     HostCluster first;
     uint64_t count;
-    // Behind all that the file ever had: reads as zeros.
+    // Past all previous ends of the file: reads as zeros.
     bool fresh;
   };
 
-  // What must be written, with a flush after each step: the blocks, the table's entries (or all of
-  // a table that has moved), the header's pointer to it.
+  // The data to write, with a flush after each step: the blocks, the table's entries (or a whole
+  // moved table), the header's pointer to it.
   struct Changes {
     struct Write {
       HostOffset at;
@@ -54,48 +53,50 @@ class Refcounts {
   static Result<std::unique_ptr<Refcounts>> load(std::shared_ptr<Storage> storage,
                                                  const Header& header);
 
-  // Up to `wanted` (at least 1) free clusters in a row, whose refcounts are 1 from now on.
+  // Allocates up to `wanted` (at least 1) consecutive free clusters; sets their refcounts to 1.
   Result<Run> allocate(uint64_t wanted);
 
-  // `wanted` (at least 1) free clusters in a row, for a table: no fewer.
+  // Allocates exactly `wanted` (at least 1) consecutive free clusters, for a table.
   Result<Run> allocate_table(uint64_t wanted);
 
-  // One reference less for each; appends the runs that are free by this to `freed`.  They may be
-  // allocated at once, so nothing may refer to them, neither in the file nor in any thread.
+  // Removes one reference from each cluster; appends the runs that become free to `freed`.  They
+  // may be reallocated at once, so the file and all threads must not refer to them any more.
   Result<void> release(HostCluster first, uint64_t count, std::vector<Run>& freed);
 
   Result<uint64_t> get(HostCluster cluster);
 
-  // Sets a count, whatever it was.  An error if that count has no place: the cluster is behind all
-  // blocks, or there are more references than the width of the counts can hold.
+  // Sets a count, whatever it was.  An error if it cannot be stored: the cluster is past all
+  // blocks, or the count exceeds the width.
   Result<void> assign(HostCluster cluster, uint64_t count);
-  // No block counts this cluster or one behind it.
+  // Returns the end of the blocks: none of them counts this cluster or a later one.
   uint64_t end_of_blocks();
 
-  // The same for free clusters before `limit`, the lowest; `count` is 0 when there is none.
+  // Like allocate(), for the lowest free clusters before `limit`; `count` is 0 if there are none.
   Result<Run> allocate_below(HostCluster limit, uint64_t wanted);
 
-  // How many clusters before `end` are not free.
+  // Returns the number of used clusters before `end`.
   Result<uint64_t> count_used(HostCluster end);
 
-  // Where the table and its blocks are.
+  // Returns the clusters of the table and its blocks.
   std::vector<Run> own_clusters();
-  // Moves them away from `limit` and what is behind it, as far as there is room before it, with the
-  // next commit.  Blocks that count nothing but themselves go.  `old` gets where blocks were: once
-  // that commit is done, they lose a reference.
+  // Move the table and the blocks from `limit` and later clusters to free clusters before it, as
+  // far as there are any, in the next commit.  Blocks that count only themselves are dropped.
+  // Appends the old places of blocks to `old`: after that commit, remove one reference from each.
   Result<void> move_table_below(HostCluster limit);
   Result<void> move_blocks_below(HostCluster limit, std::vector<Run>& old);
 
-  // Clusters from here on are free: the file may be cut there.
+  // Returns the end of use: all clusters from there on are free, and the file may be truncated
+  // there.
   Result<HostCluster> end_of_use();
-  // The file was cut at `end`.
+  // Records that the file was truncated at `end`.
   void cut(HostCluster end);
 
-  // Whether somebody who puts changes off as long as it can should not any more: blocks were added,
-  // which those who count anew need to find, or there are many changes.
+  // Returns whether a caller that delays commits should commit now: blocks were added, which a
+  // recount needs to find, or there are many changes.
   bool changes_are_due();
 
-  // One commit at a time: taken, and then committed, or failed and to be taken again.
+  // One commit at a time: take_changes(), then committed(), or commit_failed() and take_changes()
+  // again.
   Changes take_changes();
   void committed();
   void commit_failed(const Changes& changes);
@@ -104,20 +105,20 @@ class Refcounts {
   struct Block {
     HostOffset at;
     std::vector<std::byte> bytes;
-    // The bytes that differ from the file's: [dirty_begin, dirty_end), none if that is empty.
+    // The bytes that differ from the file: [dirty_begin, dirty_end); empty if none do.
     uint64_t dirty_begin = UINT64_MAX;
     uint64_t dirty_end = 0;
-    // A commit is writing it: what the file holds of it is not to be read.
+    // A commit is writing the block: do not read it from the file.
     bool committing = false;
     bool dirty() const { return dirty_begin < dirty_end; }
   };
 
   Refcounts(std::shared_ptr<Storage> storage, const Header& header);
 
-  // All with mutex_ held.
+  // The caller must hold mutex_ for all of these.
   uint64_t block_index(uint64_t cluster) const { return cluster >> block_bits_; }
-  Result<Block*> find_block(uint64_t index);     // nullptr: there is none, all counts are 0
-  Result<Block*> require_block(uint64_t index);  // makes it
+  Result<Block*> find_block(uint64_t index);     // nullptr if there is none: all counts are 0
+  Result<Block*> require_block(uint64_t index);  // creates it if it does not exist
   Result<Block*> load_block(uint64_t index);
   Result<void> grow_table(uint64_t index);
   Result<uint64_t> count_of(uint64_t cluster);
@@ -136,16 +137,16 @@ class Refcounts {
   const unsigned block_bits_;  // a block counts 1 << block_bits_ clusters
 
   std::mutex mutex_;
-  // All guarded by mutex_.
-  std::vector<uint64_t> table_;  // offsets of blocks, 0: none
+  // mutex_ guards all members below.
+  std::vector<uint64_t> table_;  // offsets of blocks; 0: none
   HostOffset table_offset_;
   bool table_moved_ = false;
   std::vector<Run> old_tables_;
   std::set<uint64_t> changed_entries_;  // of table_
-  std::map<uint64_t, Block> blocks_;    // those in memory, by index
-  // No cluster at or behind it was ever part of the file.
+  std::map<uint64_t, Block> blocks_;    // the blocks in memory, by index
+  // The end of the file so far: no later cluster was ever part of it.
   uint64_t end_ = 0;
-  // No cluster before it is free; no run of several was found before the other.
+  // No cluster before hint_ is free; no run of several free clusters was found before run_hint_.
   uint64_t hint_ = 0;
   uint64_t run_hint_ = 0;
 };

@@ -11,13 +11,13 @@ namespace qcow2 {
 
 namespace {
 
-// Words of a bitmap's table that are read at once.
+// Words of a bitmap table per read.
 constexpr uint64_t kWordsAtOnce = 128 << 10;
 
-// Entries of L1 tables that are kept apart until then.
+// The number of new L1 entries before the list is compacted.
 constexpr size_t kCompactAtLeast = 1 << 16;
 
-// Sorts, and adds up what stands several times.
+// Sorts the list, and merges duplicates by adding their counts.
 void compact(std::vector<std::pair<uint64_t, uint64_t>>& list) {
   std::sort(list.begin(), list.end());
   size_t kept = 0;
@@ -40,7 +40,7 @@ Result<References> References::find(const Image& image) {
     return qcow2::fail(std::move(error).with_context(image.name()));
   };
   const auto found = [&]() -> Result<void> {
-    // Nothing is read of tables that may be one and the same many times.
+    // Checks the tables before reading them, since they may overlap many times.
     RETURN_IF_ERROR(it.add(HostOffset(0), 1, "header"));
     RETURN_IF_ERROR(it.add(header.refcount_table,
                            uint64_t{header.refcount_table_clusters} << header.cluster_bits,
@@ -76,12 +76,12 @@ Result<References> References::find_disk(const Image& image, HostOffset l1_table
   return it;
 }
 
-// A table of `length` bytes.
+// Adds a table of `length` bytes.
 Result<void> References::add(HostOffset at, uint64_t length, const char* what) {
   if (length == 0) return {};
   if (length > file_size_ || at.value() > file_size_ - length)
-    return fail(Error::corrupt(fmt::format(
-        "the {} at {:#x} ends behind the end of the file at {:#x}", what, at.value(), file_size_)));
+    return fail(Error::corrupt(fmt::format("the {} at {:#x} ends past the end of the file at {:#x}",
+                                           what, at.value(), file_size_)));
   tables_.push_back({at, length, what});
   return {};
 }
@@ -95,15 +95,15 @@ Result<std::vector<uint64_t>> References::read_words(HostOffset at, uint64_t cou
   return words;
 }
 
-// The cluster that an entry of a table points to; 0: none.
+// Returns the cluster that a table entry points to; 0 if none.
 Result<HostOffset> References::cluster_at(uint64_t entry, const char* what) const {
   const HostOffset at(entry & kEntryOffsetMask);
   if (image_->geometry().offset_in_cluster(at.value()) != 0)
     return fail(Error::corrupt(
         fmt::format("the {} at {:#x} does not begin at a cluster", what, at.value())));
   if (at.value() >= file_size_ && at.value() != 0)
-    return fail(Error::corrupt(fmt::format(
-        "the {} at {:#x} lies behind the end of the file at {:#x}", what, at.value(), file_size_)));
+    return fail(Error::corrupt(fmt::format("the {} at {:#x} is past the end of the file at {:#x}",
+                                           what, at.value(), file_size_)));
   return at;
 }
 
@@ -161,7 +161,7 @@ Result<void> References::read_bitmap_tables() {
   return {};
 }
 
-// No two tables in one place.
+// Returns an error if two tables overlap.
 Result<void> References::check_apart() {
   std::sort(tables_.begin(), tables_.end(),
             [](const Range& a, const Range& b) { return a.at < b.at; });
@@ -208,7 +208,7 @@ Result<void> References::visit_table(HostOffset table, uint64_t times, const Vis
 
 Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit& visit) const {
   const Geometry& geometry = image_->geometry();
-  // What is in a data file has no refcount.
+  // Clusters in a data file have no refcount.
   if (image_->header().has_data_file()) return {};
   if (!entry.compressed()) {
     ASSIGN_OR_RETURN(const HostOffset host, cluster_at(entry.word, "cluster"));
@@ -218,7 +218,7 @@ Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit&
   const auto descriptor = CompressedDescriptor::decode(entry.word, geometry.cluster_bits());
   if (descriptor.offset.value() >= file_size_)
     return fail(Error::corrupt(
-        fmt::format("the compressed cluster at {:#x} lies behind the end of the file at {:#x}",
+        fmt::format("the compressed cluster at {:#x} is past the end of the file at {:#x}",
                     descriptor.offset.value(), file_size_)));
   const HostCluster first = geometry.host_cluster_of(descriptor.offset);
   const HostCluster last =

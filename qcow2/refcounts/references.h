@@ -1,5 +1,5 @@
-// Every reference that the metadata of an image makes to a cluster of its file: what the refcounts
-// should say (QCOW2 text, "Host cluster management").
+// All references of an image's metadata to clusters of its file: the basis of correct refcounts
+// (qcow2 specification, "Host cluster management").
 #pragma once
 
 #include <cstdint>
@@ -15,28 +15,27 @@
 
 namespace qcow2 {
 
-// The image is not written meanwhile.  Not thread-safe.
+// The image must not be written meanwhile.  Not thread-safe.
 class References {
  public:
-  // `times` references to each of `count` clusters from `first` on.
+  // Receives `times` references to each of `count` clusters from `first`.
   using Visit = std::function<void(HostCluster first, uint64_t count, uint64_t times)>;
-  // One L2 table of `tables` is done: for who shows how far a long walk is.
+  // Called after each L2 table, with the total `tables`: for progress reports.
   using TableDone = std::function<void(uint64_t tables)>;
 
-  // Reads the L1 tables, the refcount table and the directory of bitmaps.  All of them must lie
-  // within the file and apart from each other, so that no image is more work than its file is long.
+  // Reads the L1 tables, the refcount table and the bitmap directory.  All must be within the file
+  // and must not overlap, so that the work is bounded by the length of the file.
   static Result<References> find(const Image& image);
 
-  // Those alone that one L1 table makes: to L2 tables, and through them to the guest's clusters;
-  // not to the table itself.  It must lie within the file.
+  // Finds only the references of one L1 table: to L2 tables and the guest's clusters, not to the L1
+  // table itself.  The table must be within the file.
   static Result<References> find_disk(const Image& image, HostOffset l1_table, uint64_t l1_entries);
 
-  // Calls `visit` for all, reading each L2 table once.  An entry that points behind the end of the
-  // file, or not to the start of a cluster, is an error.
+  // Calls `visit` for all references; reads each L2 table once.  An entry that is unaligned, or
+  // points past the end of the file, is an error.
   Result<void> visit(const Visit& visit, const TableDone& table_done = {}) const;
 
-  // An L2 table that the active L1 (or the one of find_disk ()) table points to: for those who look
-  // at its entries.
+  // An L2 table of the active L1 table (or of find_disk ()), for callers that process its entries.
   struct Table {
     uint64_t l1_index;
     uint64_t l1_entry;
@@ -64,11 +63,11 @@ class References {
 
   const Image* image_;
   uint64_t file_size_ = 0;
-  std::vector<Range> tables_;         // all but L2 tables, one reference each
-  std::vector<HostOffset> clusters_;  // refcount blocks and the bitmaps' data, one reference each
-  // Offsets of L2 tables, and how many L1 entries point to each.
+  std::vector<Range> tables_;         // all but L2 tables, with one reference each
+  std::vector<HostOffset> clusters_;  // refcount blocks and bitmap data, with one reference each
+  // Offsets of L2 tables, and the number of L1 entries that point to each.
   std::vector<std::pair<uint64_t, uint64_t>> l2_tables_;
-  std::vector<Range> bitmap_tables_;  // those of tables_ that are such
+  std::vector<Range> bitmap_tables_;  // the bitmap tables among tables_
   size_t compacted_ = 0;              // entries of l2_tables_ when it was last sorted
   std::vector<Table> active_tables_;
 };

@@ -14,7 +14,7 @@ Result<bool> move_refcount_block(Storage& storage, const Header& header, uint64_
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());
   ASSIGN_OR_RETURN(const auto counts, RecordedCounts::load(storage, header, size, 1));
   const HostCluster place(geometry.clusters_for(size));
-  // Of the table, which block counts the new place.
+  // The index of the block that counts the new place.
   const uint64_t counting = place.value() / counts.per_block();
   const auto other = counts.block_of(counting);
   if (!counts.block_of(index) || !other || other->value() == 0) return false;

@@ -1,4 +1,4 @@
-// A refcount block that data lie on moves to a place of its own.
+// Moves a refcount block whose cluster is also used by data.
 #pragma once
 
 #include "base/result.h"
@@ -7,10 +7,9 @@
 
 namespace qcow2 {
 
-// Copies the block of entry `index` of the refcount table past the end of the file, and points the
-// table there; the data keep the cluster, and read as before.  The copy is on the disk, and
-// counted, before the table points to it.  False, and nothing is written, if no good block counts
-// the new place.
+// Copies the block of entry `index` of the refcount table past the end of the file, and updates the
+// table.  The data keeps the cluster and is unchanged.  The copy is on disk and counted before the
+// table points to it.  Returns false without a write if no valid block counts the new place.
 Result<bool> move_refcount_block(Storage& storage, const Header& header, uint64_t index);
 
 }  // namespace qcow2

@@ -22,7 +22,7 @@ class Giver {
     const uint64_t end = std::min(clusters_, counts.end().value());
     for (uint64_t at = counts.begin().value(); at < end && !given_.undo_full;) {
       const uint64_t next = counts.next_page(at);
-      // No page: nothing there is referred to.
+      // Clusters without a page are unreferenced.
       const uint64_t stop = std::min(end, next > at ? next : at + kPage);
       if (next > at || !counts.copy(HostCluster(at), page)) {
         add_free(at, stop);
@@ -56,7 +56,7 @@ class Giver {
     end_ = stop;
   }
 
-  // The run of free clusters ends here.
+  // Ends the current run of free clusters.
   Result<void> end_run() {
     const uint64_t limit = std::min(end_ << geometry_.cluster_bits(), size_);
     HostOffset at(begin_ << geometry_.cluster_bits());
@@ -81,7 +81,7 @@ class Giver {
   GivenBack given_;
 };
 
-// Whether the file has data where no cluster is counted.
+// Returns whether the file has data in uncounted clusters.
 Result<bool> free_clusters_hold_data(const Storage& storage, const Header& header) {
   const Geometry geometry = header.geometry();
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());

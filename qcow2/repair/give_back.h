@@ -1,4 +1,4 @@
-// Gives the space of free clusters back to the file system.
+// Deallocates free clusters in the filesystem.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,18 @@
 namespace qcow2 {
 
 struct GivenBack {
-  uint64_t bytes = 0;      // that held data, or lay past the last cluster in use
-  bool undo_full = false;  // it ended early: the undo file had no space
+  uint64_t bytes = 0;      // data of free clusters, and bytes past the last used cluster
+  bool undo_full = false;  // stopped early: no space for the undo file
 };
 
-// Makes holes of the clusters that nothing refers to, and cuts the file after the last one in use.
-// The counts must be right and on the disk, and all references known.  May be interrupted at any
-// point.
+// Punches holes for unreferenced clusters, and truncates the file after the last used one.  The
+// counts must be correct and on disk, and all references known.  May be interrupted at any time.
 Result<GivenBack> give_back_free_clusters(UndoStorage& storage, Checker& checker,
                                           CheckObserver& observer);
 
-// The same for an image that nobody else uses, if there is anything to give back: refcount blocks
-// are read for that.  Only if there is, the image is checked, and nothing is done unless it is
-// sound.  Returns bytes.
+// Does the same for an image that no other process uses.  First reads the refcount blocks to see
+// whether there is anything to deallocate; only then checks the image, and does nothing unless it
+// is consistent.  Returns bytes.
 Result<uint64_t> give_back_if_sound(const std::shared_ptr<Storage>& storage);
 
 }  // namespace qcow2

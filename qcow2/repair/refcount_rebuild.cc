@@ -14,7 +14,7 @@ namespace qcow2 {
 
 namespace {
 
-// QCOW2 text, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
+// Source: qcow2 specification, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
 constexpr HostOffset kRefcountTableField(48);
 constexpr uint64_t kMostUnflushed = 16 << 20;  // bytes
 
@@ -52,7 +52,7 @@ class Rebuild {
     RETURN_IF_ERROR(checker_.count(false, observer_, mark_all));
     RETURN_IF_ERROR(place());
     RETURN_IF_ERROR(checker_.count(false, observer_, count_all));
-    // The new ones come last: they are behind all else.
+    // The new clusters come last: they are past all others.
     for (uint64_t cluster = start_; cluster < start_ + table_clusters_ + used_.size(); ++cluster)
       RETURN_IF_ERROR(count(cluster, 1));
     RETURN_IF_ERROR(write_block());
@@ -77,17 +77,17 @@ class Rebuild {
     return {};
   }
 
-  // Ranges come in ascending order.
+  // Ranges must be marked in ascending order.
   void mark(uint64_t cluster) {
     const uint64_t range = cluster >> block_bits_;
     if (used_.empty() || used_.back() != range) used_.push_back(range);
   }
 
-  //     | all that was | table | blocks |
+  //     | all old clusters | table | blocks |
   Result<void> place() {
     const uint64_t entries = geometry_.cluster_size() / 8;
     const std::vector<uint64_t> others = used_;
-    // More blocks may need one more, or a larger table.
+    // More blocks may need another block, or a larger table.
     for (uint64_t blocks = others.size();; blocks = used_.size()) {
       const uint64_t last = (start_ + table_clusters_ + blocks - 1) >> block_bits_;
       const uint64_t table_clusters = last / entries + 1;
@@ -129,7 +129,7 @@ class Rebuild {
     if (block_.empty()) return {};
     RETURN_IF_ERROR(storage_.write(block_at(next_), block_));
     block_.clear();
-    // What waits for a flush is in memory.
+    // Unflushed data uses memory.
     if ((unflushed_ += geometry_.cluster_size()) < kMostUnflushed) return {};
     unflushed_ = 0;
     return storage_.flush();
@@ -150,9 +150,9 @@ class Rebuild {
   const Geometry geometry_;
   const unsigned block_bits_;
   uint64_t start_;              // the first new cluster
-  std::vector<uint64_t> used_;  // ranges that have a block, ascending
+  std::vector<uint64_t> used_;  // ranges with a block, ascending
   uint64_t table_clusters_ = 1;
-  size_t next_ = 0;               // the block that is being filled, as an index of used_
+  size_t next_ = 0;               // the block being filled, as an index of used_
   std::vector<std::byte> block_;  // empty: none
   uint64_t unflushed_ = 0;        // bytes of blocks
 };

@@ -1,4 +1,4 @@
-// Refcounts from nothing.
+// Rebuilds all refcounts.
 #pragma once
 
 #include "base/result.h"
@@ -7,10 +7,9 @@
 
 namespace qcow2 {
 
-// Writes a new refcount table and new blocks behind the end of the file, and of all clusters up to
-// number `start`, with the counts that follow from all references, and then lets the header point
-// there.  What the old ones took is free by this.  An error if the counts of this width cannot say
-// what is so.
+// Writes a new refcount table and new blocks past the end of the file and from cluster `start` on,
+// with counts from all references.  Then points the header to them, which frees the old ones.  An
+// error if a count exceeds the width of the counts.
 Result<void> rebuild_refcounts(Storage& storage, Checker& checker, uint64_t start,
                                CheckObserver& observer);
 

@@ -24,9 +24,9 @@ namespace {
 using Kind = Finding::Kind;
 using Place = Finding::Place;
 
-// What is mended in one round; the next one finds the rest.
+// The most findings to repair in one round; the next round finds the rest.
 constexpr size_t kMostAtOnce = 1 << 18;
-// More than any image needs that can be mended at all.
+// More than any repairable image needs.
 constexpr unsigned kMostRounds = 64;
 constexpr HostOffset kIncompatibleField(72);
 constexpr HostOffset kAutoclearField(88);
@@ -35,7 +35,7 @@ bool is_copied(Kind kind) {
   return kind == Kind::kL1Copied || kind == Kind::kL2Copied;
 }
 
-// Those that are mended by writing `expected` to `entry`.
+// Returns whether the repair is to write `expected` at `entry`.
 bool can_be_written(Kind kind) {
   switch (kind) {
     case Kind::kL1Reserved:
@@ -58,14 +58,14 @@ bool can_be_written(Kind kind) {
   }
 }
 
-// Remembers what can be mended, and passes all on.
+// Collects the repairable findings, and passes all findings on.
 class Collector final : public CheckObserver {
  public:
   Collector(CheckObserver& next, bool told) : next_(next), told_(told) {}
 
   void found(const Finding& finding) override {
     if (told_) next_.found(finding);
-    // Clusters count by what streams take, and not yet by what their descriptors say.
+    // A deep check counts clusters by the lengths of their streams, not of their descriptors.
     descriptors |=
         finding.kind == Kind::kDescriptorTooLong || finding.kind == Kind::kDescriptorTooShort;
     snapshots |= finding.kind == Kind::kSnapshotIncomplete ||
@@ -74,7 +74,7 @@ class Collector final : public CheckObserver {
     if (finding.kind == Kind::kOverlap && finding.other == Place::kRefcountBlock &&
         finding.place == Place::kData)
       keep(data_on_blocks, finding);
-    // Two references are the table's and the data's.
+    // The two references are those of the table and of the data.
     if (finding.kind == Kind::kRefcountBlockShared && finding.found == 2)
       keep(shared_blocks, finding);
     if (!finding.repairable) return;
@@ -86,13 +86,14 @@ class Collector final : public CheckObserver {
       keep(is_copied(finding.kind) ? copied : entries, finding);
     }
   }
-  // Of the first check alone: it would begin anew with each.
+  // Reports the first check only: each further check would restart at 0.
   void progress(uint64_t done, uint64_t total) override {
     if (told_) next_.progress(done, total);
   }
   bool cancelled() override { return next_.cancelled(); }
 
-  // The refcount block that one of `data_on_blocks` lies on; nothing: there is none.
+  // Returns the index of a refcount block that data in `data_on_blocks` overlaps; nullopt if there
+  // is none.
   std::optional<uint64_t> block_to_move() const {
     for (const Finding& block : shared_blocks)
       for (const Finding& data : data_on_blocks)
@@ -101,8 +102,8 @@ class Collector final : public CheckObserver {
   }
 
   std::vector<Finding> leaks, too_low, entries, copied, data_on_blocks, shared_blocks;
-  bool descriptors = false;  // some say a wrong length
-  bool snapshots = false;    // their table says too little or too much
+  bool descriptors = false;  // some have a wrong length
+  bool snapshots = false;    // the table has missing or excess data
 
  private:
   static void keep(std::vector<Finding>& list, const Finding& finding) {
@@ -152,9 +153,9 @@ class Repair {
     return options_.lossy ? sums.unreadable : sums.references_unknown || data_moved_;
   }
 
-  // False: there is nothing left that it can do.
+  // Returns false if no further repair of leaks is possible.
   Result<bool> mend_leaks(Checker& checker, const Collector& found) {
-    // A second time they would be the same.
+    // A second attempt would find the same leaks.
     if (found.leaks.empty() || std::exchange(leaks_done_, true)) return false;
     if (hides_references(outcome_.after) || outcome_.after.refcounts_unusable) {
       outcome_.counts_left = true;
@@ -164,7 +165,7 @@ class Repair {
       RETURN_IF_ERROR(set_counts(checker.header(), {&found.leaks}));
       return true;
     }
-    // The descriptors stay as they are, and so must what they claim.
+    // Descriptors are not changed here, so the clusters that they claim must stay counted.
     CheckOptions by_descriptors = options_.check;
     by_descriptors.deep = false;
     ASSIGN_OR_RETURN(auto shallow, Checker::open(*storage_, by_descriptors));
@@ -178,14 +179,14 @@ class Repair {
     return true;
   }
 
-  // One kind of thing.  False: there is nothing left that it can do.
+  // Repairs one kind of damage.  Returns false if no further repair is possible.
   Result<bool> mend(Checker& checker, const Collector& found) {
     const Header& header = checker.header();
     if (!found.entries.empty() && entry_rounds_++ < kMostRounds / 4) {
       ASSIGN_OR_RETURN(const bool any, write_entries(checker, found.entries));
       if (any) return true;
     }
-    // The entry of the data may be what is wrong: then its cluster looks like a leak from now on.
+    // The data's entry may be the wrong one: then its cluster looks like a leak from now on.
     const auto block = found.block_to_move();
     if (block && !options_.lossy && moved_blocks_++ < kMostRounds / 4) {
       RETURN_IF_ERROR(clear_unknown_autoclear(header));
@@ -219,7 +220,7 @@ class Repair {
       ASSIGN_OR_RETURN(const bool any, write_entries(checker, copied));
       if (any) return true;
     }
-    // A place for the new table is free only where no count is too low.
+    // The place of the new table is surely free only if no count is too low.
     if (!found.snapshots || !too_low.empty() || outcome_.after.needs_rebuild ||
         std::exchange(snapshots_done_, true))
       return false;
@@ -227,7 +228,7 @@ class Repair {
     return repair_snapshot_table(storage_, header);
   }
 
-  // Keeps the findings whose entry stands in a table that has its cluster to itself.
+  // Keeps only findings whose entry is in a table that does not share its cluster.
   Result<void> drop_shared(Checker& checker, std::vector<Finding>& findings) {
     std::vector<char> alone(findings.size());
     const Geometry geometry = checker.header().geometry();
@@ -248,8 +249,8 @@ class Repair {
     return {};
   }
 
-  // Of several findings about one entry the first: the next round finds the others.  False: there
-  // was none to be written.
+  // Of several findings about one entry, writes the first; the next round finds the others.
+  // Returns false if there was none to write.
   Result<bool> write_entries(Checker& checker, std::vector<Finding> findings) {
     RETURN_IF_ERROR(drop_shared(checker, findings));
     bool any = false;
@@ -266,8 +267,8 @@ class Repair {
     return any;
   }
 
-  // Clusters that no block counts would get a new block, which is put where the counts say that
-  // nothing is.
+  // Drops findings about clusters without a block: a new block would be put into a cluster that
+  // only the counts declare free.
   Result<void> drop_those_without_block(const Header& header, std::vector<Finding>& findings) {
     const Geometry geometry = header.geometry();
     const uint64_t per_block = refcounts_per_block(header.cluster_bits, header.refcount_order);
@@ -289,8 +290,8 @@ class Repair {
     return {};
   }
 
-  // Who changes an image clears what others may keep about it and he does not know (QCOW2 text,
-  // "autoclear_features").
+  // A writer must clear the autoclear bits that it does not know, since their data may become stale
+  // (qcow2 specification, "autoclear_features").
   Result<void> clear_unknown_autoclear(const Header& header) {
     const uint64_t kept =
         header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw);
@@ -319,15 +320,15 @@ class Repair {
     return {};
   }
 
-  // Where the counts are right, and all references known, free clusters are of no use.
+  // Deallocates free clusters, if the counts are correct and all references known.
   Result<void> give_back_space() {
     if (!options_.give_back) return {};
     CheckOptions options = options_.check;
     options.deep = false;
     ASSIGN_OR_RETURN(auto checker, Checker::open(*storage_, options));
     Collector collector(observer_, false);
-    // Free is what descriptors do not claim either.  This checker has to see all references itself:
-    // a table that it has read, and cannot read again, ends the repair.
+    // Clusters that a descriptor claims are not free.  This checker must find all references
+    // itself: a table that was readable before and no longer is ends the repair.
     ASSIGN_OR_RETURN(const CheckSums sums, checker.run(collector));
     if (sums.corruptions + sums.leaks + sums.check_errors > 0 || hides_references(sums)) return {};
     ASSIGN_OR_RETURN(const GivenBack given, give_back_free_clusters(*storage_, checker, observer_));
@@ -336,7 +337,7 @@ class Repair {
     return {};
   }
 
-  // Nothing is wrong any more: then the image need not say so.
+  // Clears the dirty and corrupt marks once no damage is left.
   Result<void> clear_marks() {
     if (outcome_.after.corruptions + outcome_.after.check_errors > 0) return {};
     ASSIGN_OR_RETURN(const Header header, Header::read(*storage_, Header::Purpose::kCheck));
@@ -355,7 +356,7 @@ class Repair {
   bool leaks_done_ = false;
   bool rebuilt_ = false;
   bool snapshots_done_ = false;
-  bool data_moved_ = false;  // away from a refcount block, and with it what told of that
+  bool data_moved_ = false;  // data left a refcount block; the evidence of the overlap is gone
   unsigned moved_blocks_ = 0;
   unsigned entry_rounds_ = 0;
   unsigned count_rounds_ = 0;

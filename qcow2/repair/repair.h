@@ -1,24 +1,22 @@
-// Mends what a check finds.
+// Repairs the damage that a check finds.
 //
-// In rounds of: check, mend one kind of thing, flush.  First entries of tables that the format does
-// not allow, and (of a deep check) descriptors that say a wrong length; then counts; then COPIED,
-// which follows from the counts.  Counts that are too low go up before those that are too high go
-// down, so that at no moment a cluster in use counts as free that did not before; and counts that
-// cannot be mended one by one are written anew behind the end of the file, before the header points
-// there in one write.
+// Works in rounds: check, repair one kind of damage, flush.  The order is: invalid table entries,
+// and descriptors with a wrong length (in a deep check); then counts; then COPIED, which depends on
+// the counts.  Counts that are too low are raised before others are lowered, so that no used
+// cluster becomes free in between.  If single counts cannot be repaired, all refcounts are rebuilt
+// past the end of the file before the header points to them in one write.
 //
-// At last, when nothing is wrong any more, free clusters become holes, and the file ends after the
-// last cluster in use (give_back.h).
+// Finally, when no damage is left, free clusters become holes, and the file is truncated after the
+// last used cluster (give_back.h).
 //
-// So whenever it is interrupted the image is no worse than it was, and doing it again goes on. What
-// is overwritten is in an undo file first (undo_storage.h).
+// So after an interruption the image is no worse than before, and a new repair continues.  An undo
+// file stores all overwritten data first (undo_storage.h).
 //
-// A damaged image may hide references: a table that cannot be read, an entry that points to another
-// place than it once did.  The clusters that it referred to look like leaks, and are data.  So
-// while anything of the kind is found (CheckSums::references_unknown) no count goes down, no
-// cluster is given the COPIED flag, and the counts are not written anew, unless that was asked for.
-// And an entry is mended only where its table has its clusters to itself: else it may be something
-// else that stands there.
+// Damage may hide references: a table may be unreadable, or an entry may point to a wrong place.
+// The clusters that it referred to look like leaks but are data.  So with such damage
+// (CheckSums::references_unknown), unless requested, no count is lowered, no cluster gets the
+// COPIED flag, and the refcounts are not rebuilt.  An entry is repaired only if its table does not
+// share its clusters: otherwise the place may contain something else.
 #pragma once
 
 #include <memory>
@@ -33,12 +31,12 @@ namespace qcow2 {
 struct RepairOptions {
   enum class What { kLeaks, kAll } what = What::kAll;
   CheckOptions check;
-  // Free what nobody seems to refer to even where references may be hidden (but not where a table
-  // could not be read), as qemu-img does.
+  // Frees clusters that seem unreferenced even if references may be hidden (but not if a table is
+  // unreadable), as qemu-img does.
   bool lossy = false;
-  // Where the undo file is to be; made only if something is written.  Empty: none is made.
+  // The path of the undo file, which is created on the first write.  Empty: no undo file.
   std::string undo_path;
-  bool give_back = true;  // the space of free clusters
+  bool give_back = true;  // deallocate free clusters
 };
 
 struct RepairResult {
@@ -46,18 +44,17 @@ struct RepairResult {
   CheckSums after;
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
-  bool has_written = false;  // and there is an undo file
-  uint64_t given_back = 0;   // bytes of free clusters: holes now, or past the new end of the file
-  bool undo_full = false;    // free clusters were left, since the undo file had no space for them
-  // Counts that look wrong were left, since not all references are known, or since the blocks of
-  // counts cannot be trusted.
+  bool has_written = false;  // and an undo file exists
+  uint64_t given_back = 0;   // bytes of free clusters that became holes or were truncated
+  bool undo_full = false;    // free clusters were left: no space for the undo file
+  // Wrong counts were left, since references may be unknown or refcount blocks are unreliable.
   bool counts_left = false;
-  // Entries were left whose table shares its clusters with something else.
+  // Entries were left, since their tables share clusters with other structures.
   bool entries_left = false;
 };
 
-// `observer` is told of what the first check finds.  `storage` is nobody else's.  An error after
-// something was written names the undo file.
+// Passes the findings of the first check to `observer`.  No other process may use `storage`.  An
+// error after the first write names the undo file.
 Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOptions& options,
                             CheckObserver& observer);
 

@@ -14,10 +14,10 @@ namespace qcow2 {
 
 namespace {
 
-// Of an entry (QCOW2 text, "Snapshots").
+// Sizes in an entry (qcow2 specification, "Snapshots").
 constexpr uint64_t kFixedBytes = 40;
 constexpr uint32_t kExtraBytesV3 = 16;
-// QCOW2 text, "Header": nb_snapshots, 4 bytes, and snapshots_offset, 8 bytes.
+// Source: qcow2 specification, "Header": nb_snapshots, 4 bytes, and snapshots_offset, 8 bytes.
 constexpr HostOffset kSnapshotFields(60);
 
 struct Row {
@@ -26,7 +26,7 @@ struct Row {
   std::vector<std::byte> names;
 };
 
-// Nothing: there is no row that could be one.  `guess`: nothing but its content says that it is.
+// Returns nullopt if there is no plausible row.  `guess`: only the content shows that it is a row.
 std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, HostOffset& at,
                             bool guess) {
   Row row;
@@ -44,7 +44,7 @@ std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, Ho
     return std::nullopt;
   at += extra + row.names.size();
   at = HostOffset((at.value() + 7) / 8 * 8);
-  // An id is a number in text.
+  // An ID is a number as text.
   const auto end = row.names.begin() + id;
   const bool is_text = std::all_of(row.names.begin(), end, [](std::byte it) {
     return it >= std::byte{0x20} && it < std::byte{0x7f};
@@ -53,7 +53,7 @@ std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, Ho
   return is_text || !guess ? std::optional(std::move(row)) : std::nullopt;
 }
 
-// Whether it was changed.
+// Returns whether the row was changed.
 bool correct(Row& row, const Header& header) {
   const size_t before = row.extra.size();
   if (before > Limits::kSnapshotExtraBytes) row.extra.resize(Limits::kSnapshotExtraBytes);
@@ -104,7 +104,7 @@ Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, cons
     const HostOffset stands = at;
     auto row = read_row(*storage, geometry, at, too_many);
     if (!row) {
-      // A table ends with zeros or with the file, if the count does not say where.
+      // If the count does not determine it, the table ends with zeros or with the file.
       std::array<std::byte, kFixedBytes> rest{};
       const auto got = storage->read(stands, rest);
       if (!too_many || !got || !is_zero(std::span(rest).first(*got))) return false;

@@ -1,4 +1,4 @@
-// A table of snapshots that says too little or too much, written anew without a loss.
+// Rewrites a snapshot table with missing or excess data, without loss.
 #pragma once
 
 #include <memory>
@@ -9,13 +9,13 @@
 
 namespace qcow2 {
 
-// Gives each row of a version 3 image the sizes of its VM state and of its disk (where a row does
-// not say it, as QEMU: the 32-bit field, and the size of the image's disk), leaves out extra data
-// past the limit, which no known program writes, and corrects a count of snapshots that is past the
-// limit to the number of rows that there are.  False, and nothing is written, if the table is not
-// to be read as one, or is good.
+// Adds missing VM state sizes and disk sizes to the rows of a version 3 image (as QEMU: from the
+// 32-bit field, and from the size of the image's disk).  Drops extra data past the limit, which no
+// known program writes.  Corrects a snapshot count past the limit to the actual number of rows.
+// Returns false without a write if the table is not readable as one, or is correct.
 //
-// No count in the image may be too low.  The new table is in the file, and counted, before the
+// No count in the image may be too low.  The new table is in the file and counted before the header
+// points to it; the old table leaks.
 // header points to it; the old one leaks by this.
 Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, const Header& header);
 

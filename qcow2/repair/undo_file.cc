@@ -22,7 +22,7 @@ namespace {
 
 constexpr char kMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '3', '\n'};
 constexpr char kOldMark[] = {'V', 'C', 'U', 'N', 'D', 'O', '2', '\n'};
-// Beside a record's length.
+// Flags in a record's length field.
 constexpr uint32_t kZeroed = uint32_t{1} << 31;
 constexpr uint32_t kCut = uint32_t{1} << 30;
 constexpr uint64_t kHeaderBytes = 24;
@@ -48,10 +48,10 @@ struct Record {
   HostOffset at;
   std::vector<std::byte> before;
   std::vector<std::byte> after;
-  bool cut = false;  // the image ends at `at`; no bytes
+  bool cut = false;  // the image is truncated at `at`; there are no bytes
 };
 
-// Where a record begins in the undo file.
+// The position of a record in the undo file.
 struct Place {
   uint64_t in_file;
   uint64_t at;
@@ -61,15 +61,15 @@ struct Place {
 
 enum class Next {
   kRecord,
-  kEnd,   // and all records were written
-  kTorn,  // no record, or only a part of one
+  kEnd,   // after all records
+  kTorn,  // no record, or a partial one
 };
 
 struct Entry {
   Next next;
   Record record;          // kRecord
-  uint64_t records = 0;   // kEnd: how many there are
-  uint64_t position = 0;  // behind it
+  uint64_t records = 0;   // kEnd: number of records
+  uint64_t position = 0;  // past the entry
 };
 
 Result<Entry> read_entry(const Storage& undo, uint64_t position) {
@@ -103,7 +103,7 @@ Result<Record> read_record(const Storage& undo, uint64_t position) {
   return std::move(entry.record);
 }
 
-// Whether the undo file ends with the mark of a repair that was done.
+// Returns whether the undo file ends with the end mark of a complete repair.
 Result<bool> has_end(const Storage& undo) {
   constexpr uint64_t kEndBytes = kRecordHead + kSumBytes;
   ASSIGN_OR_RETURN(const uint64_t size, undo.size());
@@ -112,7 +112,7 @@ Result<bool> has_end(const Storage& undo) {
   return last.next == Next::kEnd;
 }
 
-// Where its records are.
+// Returns the positions of the records.
 Result<std::vector<Place>> find_records(const Storage& undo) {
   ASSIGN_OR_RETURN(const bool whole, has_end(undo));
   std::vector<Place> places;
@@ -134,7 +134,7 @@ Result<std::vector<Place>> find_records(const Storage& undo) {
   }
 }
 
-// Bytes behind the end of the image count as zeros.
+// Bytes past the end of the image read as zeros.
 Result<std::vector<std::byte>> read_image(const Storage& image, HostOffset at, uint64_t length) {
   std::vector<std::byte> bytes(length);
   ASSIGN_OR_RETURN(const uint64_t size, image.size());
@@ -143,7 +143,7 @@ Result<std::vector<std::byte>> read_image(const Storage& image, HostOffset at, u
   return bytes;
 }
 
-// Marks the bytes of `now`, which stands at `at`, that are as a record has them.
+// Marks the bytes of `now`, which starts at `at`, that match a record.
 void mark_known(const Record& record, HostOffset at, std::span<const std::byte> now,
                 std::vector<bool>& known) {
   const uint64_t begin = std::max(at.value(), record.at.value());
@@ -156,8 +156,8 @@ void mark_known(const Record& record, HostOffset at, std::span<const std::byte> 
   }
 }
 
-// Whether each byte of a record's place is as some record has it: it may have been written several
-// times, and each of that may have been the last.
+// Returns whether each byte in a record's range matches some record: records may overlap, and any
+// of them may have been the last one written.
 Result<bool> is_known(const Storage& undo, const std::vector<Place>& places, const Record& record,
                       std::span<const std::byte> now) {
   if (std::equal(now.begin(), now.end(), record.before.begin()) ||
@@ -172,7 +172,7 @@ Result<bool> is_known(const Storage& undo, const std::vector<Place>& places, con
   return std::find(known.begin(), known.end(), false) == known.end();
 }
 
-// Of the image's start as it is, or was when all that the records say is taken back.
+// Returns the checksum of the image's start as it is, or as it would be after the undo.
 Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Storage& undo,
                                const std::vector<Place>& places) {
   ASSIGN_OR_RETURN(auto sample,
@@ -187,7 +187,7 @@ Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Stor
   return sum_of(sample);
 }
 
-// An error if the image is not what the repair has left.
+// Returns an error unless the image is as the repair left it.
 Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
                          const Storage& undo, const std::vector<Place>& places) {
   const auto other = [&](const std::string& what) {
@@ -277,7 +277,7 @@ Result<void> UndoFile::add(HostOffset at, std::span<const std::byte> before,
 
 Result<void> UndoFile::append(std::vector<std::byte> record) {
   if (auto written = write_all(fd_.get(), record, path_); !written) {
-    // What stands after a record in part is not read.
+    // Data after a partial record would not be read.
     if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0 ||
         ::lseek(fd_.get(), static_cast<off_t>(length_), SEEK_SET) < 0)
       return fail(Error::system(errno, path_));
@@ -344,13 +344,13 @@ Result<void> apply_undo(const std::string& path, Storage& image) {
     return fail(Error::corrupt(path + ": is damaged at its start"));
   const uint64_t length = load_be64(&header[8]);
   ASSIGN_OR_RETURN(const auto places, find_records(*undo));
-  // Then nothing was written to the image.
-  if (places.empty()) return fail(Error::invalid(path + ": has nothing that could be taken back"));
+  // Without records nothing was written to the image.
+  if (places.empty()) return fail(Error::invalid(path + ": contains nothing to undo"));
   RETURN_IF_ERROR(check_image(image, length, load_be32(&header[16]), *undo, places));
 
-  // The last first: what several have written ends as it was before the first.
+  // Restores the last record first, so that overlapping records end with the oldest data.
   for (size_t i = places.size(); i-- > 0;) {
-    // What lies behind the end of the image as it was goes with its new end.
+    // Data past the old end of the image is removed by the truncation.
     if (places[i].at >= length) continue;
     ASSIGN_OR_RETURN(const auto record, read_record(*undo, places[i].in_file));
     RETURN_IF_ERROR(image.write(

@@ -49,7 +49,7 @@ Result<void> UndoStorage::write(HostOffset at, std::span<const std::byte> from) 
   uint64_t begin = at.value();
   uint64_t end = begin + from.size();
   std::vector<std::byte> bytes(from.begin(), from.end());
-  // What overlaps becomes one with it.
+  // Merges overlapping writes.
   auto it = pending_.upper_bound(begin);
   if (it != pending_.begin() && std::prev(it)->first + std::prev(it)->second.size() > begin) --it;
   while (it != pending_.end() && it->first < end) {
@@ -88,7 +88,7 @@ Result<void> UndoStorage::flush() {
   return {};
 }
 
-// Puts what is overwritten into the undo file, on the disk.
+// Adds the data to be overwritten to the undo file, and flushes it.
 Result<void> UndoStorage::remember(uint64_t size) {
   if (undo_path_.empty()) return {};
   if (!undo_) {
@@ -104,7 +104,7 @@ Result<void> UndoStorage::remember(uint64_t size) {
   return undo_->flush();
 }
 
-// Whether a record is on the disk; a lack of space is no error.
+// Returns whether the added record is on disk; false if there is no space.
 Result<bool> UndoStorage::keep(const Result<void>& added) {
   auto kept = added ? undo_->flush() : added;
   if (kept) return true;

@@ -1,4 +1,4 @@
-// Storage whose writes can be taken back: what was there before is in an undo file first.
+// Storage whose writes can be undone: an undo file stores the old data first.
 #pragma once
 
 #include <map>
@@ -12,13 +12,14 @@
 
 namespace qcow2 {
 
-// Holds writes in memory until flush (), which puts what they overwrite into the undo file, flushes
-// that, and only then writes to the image, and flushes it.  Reads see them at once.
+// Keeps writes in memory until flush (), which adds the old data to the undo file, flushes that
+// file, and only then writes to the image and flushes it.  Reads see pending writes.
 class UndoStorage final : public Storage {
  public:
-  // Without `undo_path` there is none: for an image that a dry run throws away.
-  // The undo file is made with the first flush that has something to write.  When that goes wrong
-  // before the image is touched, it is removed again.  Without a path there is none.
+  // An empty `undo_path` means no undo file, for a dry run's image.
+  //
+  // The first flush with a write creates the undo file.  If that flush fails before it writes to
+  // the image, the undo file is removed again.
   UndoStorage(std::shared_ptr<Storage> image, std::string undo_path)
       : image_(std::move(image)), undo_path_(std::move(undo_path)) {}
 
@@ -27,21 +28,21 @@ class UndoStorage final : public Storage {
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
   Result<void> flush() override;
   Result<uint64_t> size() const override;
-  // The length changes by writing only.
+  // Always fails: only writes change the length.
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
-  // Zeros what nothing refers to, and gives its blocks back to the file system.  All that was
-  // written must be flushed.  What it held is in the undo file first; false, and nothing is
-  // changed, if that has no space for it.
+  // Zeroes an unreferenced range and deallocates its blocks in the filesystem.  All writes must be
+  // flushed.  Adds the old data to the undo file first; returns false without a change if that file
+  // has no space.
   Result<bool> give_back(HostOffset at, uint64_t length);
-  // Makes the image shorter; what is cut off was given back before.
+  // Truncates the image; the truncated part must have been passed to give_back() before.
   Result<bool> cut(uint64_t size);
 
-  // Nothing more will be written: the undo file can say that it is whole.
+  // Completes the undo file; no writes may follow.
   Result<void> finish();
 
-  // Whether anything was written to the image, and can be taken back.
+  // Returns whether anything was written to the image and can be undone.
   bool has_written() const { return has_written_; }
 
  private:
@@ -53,7 +54,7 @@ class UndoStorage final : public Storage {
   mutable std::mutex mutex_;
   std::unique_ptr<UndoFile> undo_;
   bool has_written_ = false;
-  // Guarded by mutex_: what is to be written, by offset, without overlap.
+  // Guarded by mutex_: pending writes by offset, without overlap.
   std::map<uint64_t, std::vector<std::byte>> pending_;
 };
 

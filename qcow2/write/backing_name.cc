@@ -37,8 +37,7 @@ void set_format(Header& header, const std::string& format) {
   header.extensions.insert(header.extensions.begin(), std::move(extension));
 }
 
-// Where the first cluster is of no use to the header as it stands: past its extensions and its
-// name.
+// Returns the end of the used part of the first cluster: past the header's extensions and its name.
 Result<uint64_t> end_of_header(const Storage& storage, Header header) {
   std::array<std::byte, kNameFields + kNameFieldBytes> start{};
   RETURN_IF_ERROR(read_fully(storage, HostOffset(0), start));

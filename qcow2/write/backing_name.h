@@ -1,4 +1,4 @@
-// The name of the backing file in a header.
+// Changes the backing file name in a header.
 #pragma once
 
 #include <string>
@@ -8,21 +8,21 @@
 
 namespace qcow2 {
 
-// Takes the backing file's name, and its format, out of the header of the image in `storage`: what
-// the image leaves to it reads as zeros from now on.  Flushed before and after.
+// Removes the backing file's name and format from the header of the image in `storage`: unallocated
+// ranges read as zeros from then on.  Flushes before and after.
 //
-// It is one write within the first sector (QCOW2 text, "Header": the name's offset and length, at 8
-// and 16), so that a crash leaves the one or the other. Where the extensions reach beyond that
-// sector, that of the format stays where it is: without a name it means nothing.
+// Does one write in the first sector (qcow2 specification, "Header": the name's offset and length,
+// at 8 and 16), so that a crash leaves the old or the new header.  If the extensions extend past
+// that sector, the format's extension stays: it has no effect without a name.
 Result<void> drop_backing_name(Storage& storage);
 
-// Puts `name` and `format` there, neither of them empty.  Nothing else of the image changes: that
-// the disk reads as before is up to the caller.  Flushed before and after.
+// Sets the name and format, both not empty.  Changes nothing else: the caller must ensure that the
+// disk's content stays the same.  Flushes before and after.
 //
-// A crash leaves the one name or the other: the last write is that of the first sector.  A name
-// that does not fit into it is written before, to a place in the first cluster that the header does
-// not use.  The table of feature names, which QEMU makes again, is dropped where the extensions
-// would not fit; an error if they do not even then, or the cluster is too small for the name.
+// A crash leaves the old or the new name: the last write is that of the first sector.  A name that
+// does not fit into that sector is written first, to a part of the first cluster that the header
+// does not use.  If the extensions do not fit, drops the table of feature names, which QEMU writes
+// again; an error if they still do not fit, or if the cluster is too small for the name.
 Result<void> set_backing_name(Storage& storage, const std::string& name, const std::string& format);
 
 }  // namespace qcow2

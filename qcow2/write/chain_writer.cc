@@ -10,7 +10,7 @@ Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
   auto writer =
       DiskWriter::open(chain.storage(), chain.image()->header(), chain.data_file(),
                        {layers.begin() + 1, layers.end()}, chain.image()->cache(), options);
-  // An image that cannot be written should not be locked for others that read it.
+  // An image that cannot be written must not stay locked against other readers.
   if (!writer) (void)chain.lock_top(ImageClaim::reading());
   return writer;
 }

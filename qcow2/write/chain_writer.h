@@ -9,12 +9,12 @@
 
 namespace qcow2 {
 
-// The chain must have been opened writable.  At most one writer exists at a time, and the chain's
-// disk () must not be read while it exists, as the writer changes what that reads; disks of
-// snapshots may be.
+// The chain must have been opened writable.  At most one writer may exist at a time.  The chain's
+// disk () must not be read while it exists, as the writer changes the data; disks of snapshots may
+// be.
 //
-// Locks the image and its data file for writing.  A lock of another process is a system error,
-// EBUSY.
+// Locks the image and its data file for writing.  A conflicting lock of another process is a system
+// error (EBUSY).
 Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
                                                 const DiskWriter::Options& options);
 

@@ -1,4 +1,4 @@
-// How the changes of a DiskWriter get into the file: see the steps at the top of disk_writer.h.
+// Writes the changes of a DiskWriter to the file: see the steps at the top of disk_writer.h.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,15 +13,15 @@ namespace qcow2 {
 
 namespace {
 
-// Offsets of header fields (QCOW2 text, "Header").
+// Offsets of header fields (qcow2 specification, "Header").
 constexpr HostOffset kRefcountTableField(48);  // offset, 8 bytes, and clusters, 4 bytes
 constexpr HostOffset kFeaturesField(72);       // incompatible, compatible, autoclear; 8 bytes each
 
 }  // namespace
 
-// Before the first change: features that promise something of the content which we do not keep up
-// (bitmaps, and those that nobody knows yet) are no longer promised; and with lazy refcounts the
-// image is marked dirty, since they are written at the end only.
+// Prepares the header before the first change: clears autoclear features that the writer does not
+// maintain (bitmaps, and unknown ones).  With lazy refcounts marks the image dirty, since they are
+// written only at the end.
 Result<void> DiskWriter::prepare_header() {
   if (corrupt_.load(std::memory_order_relaxed))
     return fail(Error::corrupt(
@@ -34,10 +34,10 @@ Result<void> DiskWriter::prepare_header() {
   return {};
 }
 
-// The feature fields as they are to be while the image is written, or (not `dirty`) afterwards.
+// Writes the feature fields for the time of writing, or (not `dirty`) for after it.
 Result<void> DiskWriter::write_features(bool dirty) {
   const Header& header = image_->header();
-  // Raw data stays raw: all that is written, and zeroed, is so in the data file, too.
+  // Raw data stays raw: all writes and zeroes are applied to the data file, too.
   const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
   if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
   std::array<std::byte, 24> bytes{};
@@ -49,7 +49,7 @@ Result<void> DiskWriter::write_features(bool dirty) {
   return storage_->flush();
 }
 
-// From now on nothing is written, and QEMU opens it for reading alone.
+// From now on all writes fail, and QEMU opens the image read-only.
 Result<void> DiskWriter::mark_corrupt() {
   const std::lock_guard lock(commit_mutex_);
   if (corrupt_.exchange(true) || image_->header().version < 3) return {};
@@ -106,7 +106,7 @@ Result<void> DiskWriter::commit(bool all) {
     for (const uint64_t index : changes.l1_indices) l1.push_back(map_->l1_entry(index));
     frees.swap(unlinked_);
   }
-  // After the mapping: what it refers to is counted by now.
+  // Taken after the mapping, so that all its clusters are counted.
   Refcounts::Changes refcounts;
   if (all || !lazy_ || refcounts_->changes_are_due()) refcounts = refcounts_->take_changes();
 
@@ -131,17 +131,17 @@ Result<void> DiskWriter::commit(bool all) {
   return reclaim();
 }
 
-// Gives back what nothing in the file refers to any more, and nobody reads.
+// Frees clusters that nothing in the file refers to and no request reads.
 Result<void> DiskWriter::reclaim() {
-  std::map<uint64_t, uint64_t> references;  // to be dropped, by cluster
+  std::map<uint64_t, uint64_t> references;  // to be removed, by cluster
   const uint64_t oldest = epochs_.oldest();
   while (!waiting_.empty() && waiting_.front().epoch < oldest) {
     for (const Freed& freed : waiting_.front().frees)
       for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
     waiting_.pop_front();
   }
-  // The holes are punched while the clusters are still counted: once they are not, somebody may be
-  // writing to them.
+  // Punches the holes while the clusters are still counted: after that, another request may write
+  // to them.
   HostCluster begin;
   uint64_t count = 0;
   const auto punch = [&] {
@@ -169,7 +169,7 @@ Result<void> DiskWriter::flush() {
   return shared_flush_.run([this] { return commit(false); });
 }
 
-// Whether no table refers to anything from `end` on, counted or not.
+// Returns whether no table refers to a cluster from `end` on, counted or not.
 Result<bool> DiskWriter::nothing_lies_behind(HostCluster end) const {
   ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
   ASSIGN_OR_RETURN(const auto image,
@@ -184,7 +184,7 @@ Result<bool> DiskWriter::nothing_lies_behind(HostCluster end) const {
 }
 
 Result<void> DiskWriter::close() {
-  // The first unlinks, the second writes the lower counts of what that has freed.
+  // The first commit unlinks; the second writes the lower counts of the freed clusters.
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
   if (!header_ready_ && options_.freed_before == 0) return {};
@@ -200,7 +200,7 @@ Result<void> DiskWriter::close() {
   if (size < wanted) {
     RETURN_IF_ERROR(storage_->resize(wanted));
   } else if (size > wanted && options_.discard) {
-    // What is not counted may be in use all the same, in an image that is damaged.
+    // In a damaged image, uncounted clusters may be in use.
     const auto unused = nothing_lies_behind(end);
     if (unused && *unused) {
       RETURN_IF_ERROR(storage_->resize(wanted));

@@ -12,15 +12,15 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kAllZero = 0xffffffff00000000;
-// Bytes that are copied, or written as zeros, in one go.
+// Bytes to copy, or to write as zeros, at once.
 constexpr uint64_t kPiece = 1 << 20;
 
-// Subclusters [first, end) as a mask.
+// Returns the mask of subclusters [first, end).
 constexpr uint64_t mask_of(unsigned first, unsigned end) {
   return (uint64_t{1} << end) - (uint64_t{1} << first);
 }
 
-// An image whose own tables are not counted would have them overwritten by the next allocation.
+// If an image's own tables are uncounted, the next allocation would overwrite them.
 Result<void> check_counted(Refcounts& refcounts, const Geometry& geometry, const char* what,
                            HostOffset at, uint64_t length) {
   if (length == 0) return {};
@@ -138,7 +138,7 @@ std::optional<MetadataGuard::Hit> DiskWriter::table_at(HostOffset host, uint64_t
 }
 
 Result<void> DiskWriter::refuse_table(GuestOffset at, const MetadataGuard::Hit& hit) {
-  // Who opens it next is to know.
+  // The mark tells the next program that opens the image.
   (void)mark_corrupt();
   return fail(Error::corrupt(fmt::format(
       "{}: guest offset {:#x} lies on {}, at {:#x}: the image is damaged, and marked so",
@@ -187,7 +187,8 @@ bool DiskWriter::has_data(L2Entry entry) const {
   return extended() ? entry.allocated_mask() != 0 : !entry.zero_flag();
 }
 
-// The bytes from `at` on that can be written where they are, and where that is; 0: none.
+// Returns the number of bytes from `at` that can be written in place, and their offset in `host`; 0
+// if none.
 Result<uint64_t> DiskWriter::find_in_place(GuestOffset at, uint64_t limit, HostOffset& host) const {
   const ClusterIndex first = geometry_.cluster_of(at);
   const Slot slot = slot_of(first);
@@ -213,7 +214,7 @@ Result<uint64_t> DiskWriter::find_in_place(GuestOffset at, uint64_t limit, HostO
   return std::min(position, stop) - at;
 }
 
-// The L2 table of `cluster` exists and is ours alone.
+// Ensures that the L2 table of `cluster` exists and is not shared.
 Result<void> DiskWriter::ensure_table(ClusterIndex cluster) {
   const uint64_t l1_index = geometry_.l1_index(cluster);
   const uint64_t l1 = map_->l1_entry(l1_index);
@@ -223,8 +224,8 @@ Result<void> DiskWriter::ensure_table(ClusterIndex cluster) {
   return place_table(l1_index, run.first);
 }
 
-// The table that an L1 entry points to (or, if it points to none, an empty one) goes to `to`, which
-// is allocated for it.
+// Copies the table of an L1 entry (or an empty one, if there is none) to `to`, which is allocated
+// for it.
 Result<void> DiskWriter::place_table(uint64_t l1_index, HostCluster to) {
   const HostOffset old(map_->l1_entry(l1_index) & kEntryOffsetMask);
   std::vector<std::byte> contents(geometry_.cluster_size());
@@ -253,7 +254,7 @@ Result<void> DiskWriter::set_entry(ClusterIndex cluster, L2Entry entry) {
   return {};
 }
 
-// What the entry refers to loses a reference, once the change is committed; but a table never does.
+// Removes a reference from the entry's clusters once the change is committed; tables keep theirs.
 void DiskWriter::unlink(L2Entry entry) {
   if (entry.compressed()) {
     const auto descriptor = CompressedDescriptor::decode(entry.word, geometry_.cluster_bits());
@@ -293,8 +294,8 @@ Result<bool> DiskWriter::reads_as_zero(GuestOffset at, uint64_t length) const {
 
 Result<void> DiskWriter::copy_old(GuestOffset begin, GuestOffset end, HostOffset host, bool fresh) {
   if (begin >= end) return {};
-  // Behind the end of the disk there is nothing to copy, but what is there must not show if the
-  // disk is made larger.
+  // There is nothing to copy past the end of the disk, but old content there must not become
+  // visible if the disk is extended.
   const GuestOffset disk_end(size());
   const GuestOffset stop = std::min(end, disk_end);
   if (begin < stop) {
@@ -325,7 +326,8 @@ Result<DiskWriter::Place> DiskWriter::find_place(ClusterIndex first, std::span<c
   return Place{geometry_.start_of(run.first), run.count, true, run.fresh};
 }
 
-// From `at` on, in the cluster at `begin`: where its next subcluster with data of its own begins.
+// Returns the start of the next subcluster with its own data, from `at` on, in the cluster at
+// `begin`.
 GuestOffset DiskWriter::end_of_hole(GuestOffset begin, L2Entry entry, GuestOffset at) const {
   const uint64_t unit = geometry_.subcluster_size();
   auto subcluster = static_cast<unsigned>((at - begin) / unit);
@@ -333,8 +335,8 @@ GuestOffset DiskWriter::end_of_hole(GuestOffset begin, L2Entry entry, GuestOffse
   return begin + subcluster * unit;
 }
 
-// Writes as much from `at` on as gets a new mapping in one piece, and returns how much that was; 0
-// when somebody else has given the cluster a place in the meantime.
+// Writes as much from `at` on as gets a new mapping in one piece, and returns the number of bytes;
+// 0 if another request has mapped the cluster meanwhile.
 Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const std::byte> from) {
   const ClusterIndex first = geometry_.cluster_of(at);
   const ClusterIndex end =
@@ -351,8 +353,8 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
     RETURN_IF_ERROR(ensure_table(first));
     ASSIGN_OR_RETURN(old, entries(first, end));
   }
-  // Up to the first cluster (or, of our own first one, subcluster) that can be written where it is:
-  // somebody else may be doing just that, with no lock held.
+  // Stops at the first cluster (or, in the first cluster, subcluster) that can be written in place:
+  // another request may do so now, without a lock.
   const auto stays = [&](L2Entry entry) {
     return extended() ? owns_host(entry) && entry.allocated_mask() != 0 : in_place(entry, 0);
   };
@@ -376,8 +378,8 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
   old.resize(geometry_.clusters_for(write_end - begin));
   const GuestOffset placed_end = begin + old.size() * cluster_size;
 
-  // Around the new bytes: to the bounds of their subclusters, or of the whole cluster if what it
-  // holds is somewhere else now.
+  // Copies the rest around the new bytes: up to the bounds of their subclusters, or of the whole
+  // cluster if its content is elsewhere.
   const auto moves = [&](L2Entry entry) { return place.allocated && has_data(entry); };
   const GuestOffset copy_begin = moves(old.front()) ? begin : GuestOffset(at.value() / unit * unit);
   const GuestOffset copy_end =
@@ -403,8 +405,8 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
     if (written && place.allocated) unlink(old[i]);
   }
   if (written) return write_end - at;
-  // No entry refers to the new place: it is free again at once.  What was written to it goes: on a
-  // filesystem that is full it would leave no room for the tables, and so for whatever frees some.
+  // No entry refers to the new clusters: frees them at once.  Discards their content, which on a
+  // full filesystem would leave no space for the tables that a discard needs.
   if (place.allocated) {
     storage_->discard(place.host, place.clusters << geometry_.cluster_bits());
     std::vector<Refcounts::Run> freed;
@@ -464,15 +466,15 @@ Result<void> DiskWriter::zero_clusters(ClusterIndex first, ClusterIndex end, boo
     stop = std::min(end_of_slice(first), end);
     const GuestOffset begin = geometry_.start_of(first);
     const uint64_t length = std::min(geometry_.start_of(stop).value(), size()) - begin.value();
-    // Version 2 cannot say "zeros": with a backing file behind it, or with the place to be kept,
-    // they are written.
+    // Version 2 cannot represent zeros: with a backing file, or to keep the allocation, writes
+    // them.
     if (image_->header().version < 3 && (has_backing() || !unmap)) {
       ASSIGN_OR_RETURN(const bool zero, reads_as_zero(begin, length));
       if (!zero) RETURN_IF_ERROR(write_zeros(begin, length));
       continue;
     }
     const GuestLocks::Guard guard = guest_locks_.lock(first, stop);
-    // The data file is read by others, too, when it is raw.
+    // Other programs may read a raw data file.
     if (has_data_file()) RETURN_IF_ERROR(data_->write_zeroes(HostOffset(begin.value()), length));
     const auto lock = map_->lock_exclusive();
     if (!slot_of(first).exists && !has_backing()) continue;
@@ -496,7 +498,7 @@ Result<void> DiskWriter::zero_clusters(ClusterIndex first, ClusterIndex end, boo
   return {};
 }
 
-// Whole subclusters of one cluster.
+// Zeroes whole subclusters of one cluster.
 Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool unmap) {
   RETURN_IF_ERROR(prepare_header());
   const ClusterIndex cluster = geometry_.cluster_of(at);
@@ -508,7 +510,7 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
       RETURN_IF_ERROR(ensure_table(cluster));
       ASSIGN_OR_RETURN(old, entries(cluster, cluster + 1));
       L2Entry entry = old.front();
-      // A stream has no subclusters, and a shared cluster's bitmap stays as it is in its owner's
+      // A stream has no subclusters, and the bitmap of a shared cluster belongs to its owner's
       // table.
       if (!entry.compressed()) {
         const uint64_t unit = geometry_.subcluster_size();
@@ -516,7 +518,7 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
         const uint64_t mask = mask_of(static_cast<unsigned>(begin / unit),
                                       static_cast<unsigned>((begin + length + unit - 1) / unit));
         entry.bitmap = (entry.bitmap | (mask << 32)) & ~mask;
-        // Nothing of it is left.
+        // No data of the cluster is left.
         const bool gone = unmap && entry.bitmap == kAllZero && entry.host().value() != 0;
         if (gone) entry.word = 0;
         RETURN_IF_ERROR(set_entry(cluster, entry));
@@ -531,14 +533,14 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
   return fail(Error::invalid("a compressed cluster has no subclusters"));
 }
 
-// Zeros into a part of a subcluster, unless it has none but those.
+// Writes zeros to a part of a subcluster, unless it reads as zeros already.
 Result<void> DiskWriter::write_where_not_zero(GuestOffset at, GuestOffset end) {
   if (at >= end) return {};
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, end - at));
   return zero ? Result<void>{} : write_zeros(at, end - at);
 }
 
-// A part of one cluster.
+// Zeroes a part of one cluster.
 Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length, bool unmap) {
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, length));
   if (zero) return {};
@@ -588,7 +590,7 @@ Result<bool> DiskWriter::zero_is_slow(GuestOffset at, uint64_t length) const {
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(at, length));
   if (zero) return false;
   if (image_->header().version < 3) return true;
-  // The ends that are in the middle of a cluster.
+  // The partial clusters at both ends.
   const GuestOffset end = at + length;
   const uint64_t cluster_size = geometry_.cluster_size();
   const auto rounded_up = [](GuestOffset offset, uint64_t unit) {
@@ -627,7 +629,7 @@ Result<bool> DiskWriter::part_is_slow(GuestOffset at, GuestOffset end) const {
 }
 
 Result<void> DiskWriter::discard(GuestOffset at, uint64_t length) {
-  // A hole in version 2 would show the backing file: what the guest had there before.
+  // In version 2 a hole would expose the backing file: old data of the guest.
   if (image_->header().version < 3 && has_backing()) return {};
   const Epochs::Ticket ticket(epochs_);
   const uint64_t cluster_size = geometry_.cluster_size();
@@ -644,7 +646,7 @@ Result<void> DiskWriter::discard(GuestOffset at, uint64_t length) {
   return first < stop ? zero_clusters(first, stop, true) : Result<void>{};
 }
 
-// The whole subclusters of a part of a cluster.
+// Discards the whole subclusters in a part of a cluster.
 Result<void> DiskWriter::discard_part(GuestOffset at, GuestOffset end) {
   const uint64_t unit = geometry_.subcluster_size();
   const GuestOffset first((at.value() + unit - 1) / unit * unit);

@@ -1,15 +1,14 @@
-// When has everybody who may still use a freed cluster let go of it?
+// Finds out when no request can use a freed cluster any more.
 //
-// A reader looks up a mapping under a lock and reads the file after it has let the lock go.  In
-// between, the cluster may be freed.  It must not be given to another use (or punched, if the
-// reader is to see what was there) before that read is done:
+// A reader looks up a mapping under a lock and reads the file after it releases the lock.  In
+// between, the cluster may be freed.  The cluster must not be reused (or punched, if the reader is
+// to see the old data) before that read is done:
 //
 //     reader    look up: cluster 7 …………………………… read cluster 7
 //     discard           guest offset 0: 7 → nothing
 //     writer                     allocate 7, write other data    ← must wait
 //
-// So each request holds a ticket, and what is freed waits until all tickets that were out then have
-// been given back.
+// So each request holds a ticket, and freed clusters wait until all earlier tickets are returned.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +19,7 @@ namespace qcow2 {
 
 class Epochs {
  public:
-  // Held by a request from before its first look-up until its last I/O.
+  // A request holds it from before its first look-up until its last I/O.
   class Ticket {
    public:
     explicit Ticket(Epochs& epochs) : epochs_(epochs), epoch_(epochs.enter()) {}
@@ -33,14 +32,14 @@ class Epochs {
     uint64_t epoch_;
   };
 
-  // Ends the epoch: returns its number.  What was unlinked before the call is out of use as soon as
+  // Ends the epoch and returns its number.  Clusters unlinked before the call are unused once
   // oldest () is greater.
   uint64_t advance() {
     const std::lock_guard lock(mutex_);
     return current_++;
   }
 
-  // The epoch of the oldest ticket that is out, or the current one.
+  // Returns the epoch of the oldest ticket in use, or the current one.
   uint64_t oldest() const {
     const std::lock_guard lock(mutex_);
     return tickets_.empty() ? current_ : tickets_.begin()->first;
@@ -60,7 +59,7 @@ class Epochs {
 
   mutable std::mutex mutex_;
   uint64_t current_ = 1;                  // guarded by mutex_
-  std::map<uint64_t, uint64_t> tickets_;  // guarded by mutex_; how many are out, by epoch
+  std::map<uint64_t, uint64_t> tickets_;  // guarded by mutex_; tickets in use by epoch
 };
 
 }  // namespace qcow2

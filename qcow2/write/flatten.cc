@@ -26,12 +26,12 @@ using qcow2::Result;
 namespace {
 
 constexpr size_t kExtentsAtOnce = 4096;
-constexpr uint64_t kPiece = 2 << 20;  // bytes that are read at once; a multiple of any cluster
+constexpr uint64_t kPiece = 2 << 20;  // bytes per read; a multiple of any cluster size
 
-// Of what is written beside data: tables and counts are a small part of it.
+// The share of tables and counts in the data written.
 constexpr uint64_t kMetadataPart = 1000;
 
-// `AnyDisk` is what is read and mapped: a DiskWriter, or in a dry run a Disk.
+// `AnyDisk` is the disk to read and map: a DiskWriter, or a Disk in a dry run.
 template <typename AnyDisk>
 class Flattening {
  public:
@@ -44,7 +44,7 @@ class Flattening {
         cancel_(cancel),
         buffer_(kPiece) {}
 
-  // An error if what will be written does not fit.
+  // Returns an error if the data to be written does not fit.
   Result<void> check_room() {
     struct statvfs room {};
     if (qcow2::retry(::statvfs, path_.c_str(), &room) != 0)
@@ -52,12 +52,12 @@ class Flattening {
     const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
     uint64_t stored = 0;
     RETURN_IF_ERROR(each_inherited([&](GuestOffset, uint64_t length) -> Result<void> {
-      // Its first and its last cluster may be partly ours.
+      // The image may own parts of the first and the last cluster.
       stored += length + 2 * cluster_size_;
       return {};
     }));
     if (with_metadata(stored) <= free) return {};
-    // Then it is worth reading all of it: zeros take no room.
+    // Then reading everything is worthwhile: zeros need no space.
     uint64_t needed = 0;
     const auto add = [&](GuestOffset, std::span<const std::byte> run) -> Result<void> {
       needed += run.size() + cluster_size_;
@@ -71,7 +71,7 @@ class Flattening {
                             path_, with_metadata(needed), free)));
   }
 
-  // `put (at, bytes)` writes.
+  // Calls `put (at, bytes)` to write.
   template <typename Put>
   Result<void> run(FlattenSummary& summary, Put put) {
     const uint64_t size = disk_.size();
@@ -98,8 +98,8 @@ class Flattening {
     return bytes + bytes / kMetadataPart + (1 << 20);
   }
 
-  // Calls `visit (at, length)` for what the disk reads from the backing chain and what is stored
-  // there, in pieces.
+  // Calls `visit (at, length)` for pieces of the data that the backing chain stores and the disk
+  // reads.
   template <typename Visit>
   Result<void> each_inherited(Visit visit) {
     const uint64_t size = disk_.size();
@@ -111,7 +111,7 @@ class Flattening {
         if (extent.depth == 0 || extent.reads_as_zero()) continue;
         for (GuestOffset begin = extent.guest; begin < extent.end();) {
           if (cancel_.requested()) return fail(Error::cancelled());
-          // Pieces end where clusters do.
+          // Pieces end at cluster boundaries.
           const uint64_t end =
               std::min(extent.end().value(), (begin.value() / kPiece + 1) * kPiece);
           RETURN_IF_ERROR(visit(begin, end - begin.value()));
@@ -123,7 +123,7 @@ class Flattening {
     return {};
   }
 
-  // Reads a piece, and calls `visit` for the runs of clusters in it that are not zeros.
+  // Reads a piece, and calls `visit` for each run of nonzero clusters in it.
   template <typename Visit>
   Result<void> each_run(GuestOffset at, uint64_t length, Visit visit) {
     const std::span<std::byte> bytes = std::span(buffer_).first(length);
@@ -171,7 +171,7 @@ Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chai
                   snapshots == 1 ? "it" : "them")));
 }
 
-// From here on the backing file is not needed any more, whether the change is on the disk or not.
+// The backing file is no longer needed from here on, even if the change is not on disk yet.
 Result<void> drop_name(const std::string& path, qcow2::Storage& storage) {
   auto dropped = qcow2::drop_backing_name(storage);
   if (dropped) return dropped;
@@ -206,7 +206,8 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   auto done = work.run(summary, [&](GuestOffset at, std::span<const std::byte> run) {
     return writer->write(at, run);
   });
-  // Also after an error: then it has a little more of its own, and its backing file still.
+  // Closes after an error, too: the image then has some more data of its own, and still its backing
+  // file.
   auto closed = writer->close();
   if (!done)
     return fail(

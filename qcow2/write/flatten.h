@@ -1,4 +1,4 @@
-// An overlay becomes an image of its own, in place.
+// Makes an overlay independent of its backing chain, in place.
 #pragma once
 
 #include <chrono>
@@ -14,27 +14,28 @@
 namespace copy {
 
 struct FlattenSummary {
-  std::string backing_file;   // as the header named it
+  std::string backing_file;   // as named in the header
   uint64_t virtual_size = 0;  // bytes
-  uint64_t written = 0;       // bytes of the disk that came (or would) from the backing chain
-  uint64_t zeros = 0;         // bytes that the chain stored, and that were zeros
+  uint64_t written = 0;  // bytes of the disk from the backing chain, written (or to be written)
+  uint64_t zeros = 0;    // bytes that the chain stores and that are zeros
   uint64_t length_before = 0, length_after = 0;  // of the file, bytes
-  uint64_t blocks_before = 0, blocks_after = 0;  // that it takes on the disk, bytes
+  uint64_t blocks_before = 0, blocks_after = 0;  // on disk, bytes
   std::chrono::duration<double> elapsed{};
 };
 
-// Writes into the image at `path` what its disk reads from its backing files, and then takes their
-// name out of its header.  What the disk reads as never changes, whenever this is interrupted:
-// until that last write it has its backing file, and behind it needs none.  Backing files are only
-// read.
+// Writes the data that the disk of the image at `path` reads from its backing files into the image,
+// and then removes their name from its header.  The content of the disk never changes, even after
+// an interruption: until the last write the image has its backing file, and after it the image
+// needs none.  Only reads the backing files.
 //
-// An image without a backing file, or with snapshots, which need it as well, is an error, and so is
-// a filesystem without the room; nothing has changed then.
+// These are errors, without a change: an image without a backing file, an image with snapshots
+// (which need the backing file, too), and a filesystem without enough free space.
 qcow2::Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
                                       const qcow2::Trust& trust, Progress& progress,
                                       const Cancel& cancel);
 
-// What that would write, and whether there is space for it, without opening anything for writing.
+// Dry run: returns what flatten() would write, and checks the free space.  Opens nothing for
+// writing.
 qcow2::Result<FlattenSummary> foretell_flatten(const std::string& path,
                                                std::optional<qcow2::Format> format,
                                                const qcow2::Trust& trust, Progress& progress,

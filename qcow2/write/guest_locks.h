@@ -1,9 +1,8 @@
 // Exclusive locks on ranges of guest clusters.
 //
-// Whoever changes the mapping of a cluster holds it from the look at the old mapping until the new
-// one is in the map.  So two writes that meet in one unallocated cluster come one after the other,
-// and the second finds it allocated.  Reads, and writes to clusters that are allocated already,
-// need no lock.
+// A change of a cluster's mapping holds the lock from the read of the old mapping until the new one
+// is in the map.  So two writes to one unallocated cluster run one after the other, and the second
+// finds it allocated.  Reads, and writes to allocated clusters, need no lock.
 #pragma once
 
 #include <condition_variable>
@@ -35,8 +34,8 @@ class GuestLocks {
     std::list<Range>::iterator range_;
   };
 
-  // Waits until nobody holds a cluster of [begin, end).  Who holds a range must not ask for
-  // another.
+  // Waits until no thread holds a cluster of [begin, end).  A thread that holds a range must not
+  // lock another.
   [[nodiscard]] Guard lock(ClusterIndex begin, ClusterIndex end) {
     std::unique_lock lock(mutex_);
     released_.wait(lock, [&] {
@@ -58,7 +57,7 @@ class GuestLocks {
 
   std::mutex mutex_;
   std::condition_variable released_;
-  std::list<Guard::Range> held_;  // guarded by mutex_; as many as there are threads that write
+  std::list<Guard::Range> held_;  // guarded by mutex_; as many as there are writing threads
 };
 
 }  // namespace qcow2

@@ -1,7 +1,7 @@
-// Which clusters of a file hold tables, so that no guest's data is written on top of them.
+// Metadata overlap check: prevents guest data from overwriting tables.
 //
-// In a sound image no L2 entry points to one.  A damaged, or a hostile, one may, with the COPIED
-// flag that lets a writer write in place.
+// In a consistent image no L2 entry points to a table.  In a damaged or malicious one an entry may,
+// with the COPIED flag that allows writes in place.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace qcow2 {
 
-// Not thread-safe: who writes the disk has it under the lock of its tables.
+// Not thread-safe: the disk writer holds the lock of its tables.
 class MetadataGuard {
  public:
   enum class Kind : uint8_t {
@@ -26,16 +26,17 @@ class MetadataGuard {
     kSnapshotL1Table,
   };
 
-  // `count` clusters from `first` on.  Before settle ().
+  // Adds `count` clusters from `first`.  Must be called before settle ().
   void add(HostCluster first, uint64_t count, Kind kind);
-  // All are there.  An error if two things lie in one place; one L2 table may be there twice.
+  // Completes the set.  An error if two structures overlap; the same L2 table may be added twice.
   Result<void> settle();
 
-  // Afterwards: a table of one cluster more; `count` clusters that hold none any more.
+  // After settle (): adds a table of one cluster; removes `count` clusters from `first`.
   void insert(HostCluster cluster, Kind kind);
   void erase(HostCluster first, uint64_t count);
 
-  // What lies in one of the `count` clusters from `first` on, and where; nothing: no table.
+  // Returns a table in the `count` clusters from `first`, with its cluster; nullopt if there is
+  // none.
   struct Hit {
     HostCluster cluster;
     Kind kind;
@@ -43,7 +44,7 @@ class MetadataGuard {
   std::optional<Hit> find(HostCluster first, uint64_t count) const;
 
  private:
-  // A cluster and its kind, in one word: there is one for each L2 table.
+  // A cluster and its kind, packed into one word: there is one word per L2 table.
   static constexpr unsigned kKindBits = 3;
   static uint64_t word(HostCluster cluster, Kind kind) {
     return cluster.value() << kKindBits | static_cast<uint64_t>(kind);
@@ -52,10 +53,10 @@ class MetadataGuard {
     return {HostCluster(word >> kKindBits), static_cast<Kind>(word & ((1 << kKindBits) - 1))};
   }
 
-  std::vector<uint64_t> words_;  // from settle () on: ascending
+  std::vector<uint64_t> words_;  // ascending after settle ()
 };
 
-// With its article: "an L2 table".
+// Returns the name with its article: "an L2 table".
 const char* to_string(MetadataGuard::Kind kind);
 
 }  // namespace qcow2

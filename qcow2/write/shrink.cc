@@ -1,16 +1,16 @@
-// How a DiskWriter makes its file shorter at the end.
+// Shrinks the file of a DiskWriter at its end.
 //
-// Free clusters inside the file are holes that take no room, but the file is still as long as its
-// last cluster in use.  So what lies at the end moves down into holes before the file is cut:
+// Free clusters inside the file are holes without disk space, but the file extends to its last used
+// cluster.  So clusters at the end move down into holes before the file is truncated:
 //
 //     before   | A |   | B |   | C | D |      used: 4, length: 6
-//     after    | A | C | B | D |              cut
+//     after    | A | C | B | D |              truncated
 //
-// A cluster that moves is copied to a free one, then its entry changes with the next commit, and
-// then its old place is free: at no moment does an entry in the file refer to bytes that are not
-// there.  Data, L2 tables and refcount blocks that this disk alone refers to move, and so do the L1
-// table and the refcount table.  What is shared with a snapshot, and compressed clusters, stay: the
-// file is cut behind the last of them.
+// A cluster is copied to a free one, its entry changes with the next commit, and only then its old
+// place is free: no entry in the file ever refers to missing data.  Movable are data, L2 tables and
+// refcount blocks that only this disk refers to, the L1 table, and the refcount table.  Clusters
+// shared with a snapshot and compressed clusters stay: the file is truncated after the last of
+// them.
 #include <algorithm>
 #include <array>
 
@@ -22,11 +22,11 @@ namespace qcow2 {
 
 namespace {
 
-// It is not worth it for less than this part of the file.
+// The smallest gain, as a fraction of the file, that is worth a shrink.
 constexpr uint64_t kLeastGain = 32;
-// Bytes that move in one commit: until it is done they take their room twice.
+// Bytes to move per commit: until it is done they use their space twice.
 constexpr uint64_t kBytesPerCommit = 64 << 20;
-// Zeros of this size and alignment become holes of the file.
+// Zeros of this size and alignment become holes in the file.
 constexpr uint64_t kHole = 4096;
 constexpr HostOffset kL1TableField(40);
 
@@ -39,7 +39,8 @@ Result<void> DiskWriter::shorten() {
   RETURN_IF_ERROR(move_l1_table(target));
   RETURN_IF_ERROR(refcounts_->move_table_below(target));
   RETURN_IF_ERROR(move_mapped(target));
-  // What has moved is free in its old place, and with it what refcount blocks are only kept for.
+  // The old places of moved clusters become free, and with them refcount blocks that nothing else
+  // needs.
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
   std::vector<Refcounts::Run> old;
@@ -49,7 +50,8 @@ Result<void> DiskWriter::shorten() {
   return {};
 }
 
-// Where the file may end once all behind it has moved; `end` if that is not worth it.
+// Returns the new end of the file after all later clusters have moved; `end` if the gain is too
+// small.
 Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
   ASSIGN_OR_RETURN(const uint64_t used, refcounts_->count_used(end));
   const uint64_t least = std::max<uint64_t>(end.value() / kLeastGain, 1);
@@ -73,7 +75,7 @@ Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
   for (const Refcounts::Run& run : refcounts_->own_clusters())
     mark(geometry_.start_of(run.first), run.count);
 
-  // As many as were freed since the disk was opened: who frees little does not wait long.
+  // Moves at most as many clusters as were freed since the open, to bound the time.
   uint64_t budget = freed_;
   HostCluster target = end;
   for (uint64_t cluster = end.value(); cluster-- > used;) {
@@ -85,8 +87,8 @@ Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
   return end - target < least ? end : target;
 }
 
-// Calls `look (entries)` for the slices of all tables that are this disk's alone, with the map's
-// lock held.
+// Calls `look (entries)` for the slices of all tables that only this disk refers to.  Holds the
+// map's lock during each call.
 template <typename Look>
 Result<void> DiskWriter::each_owned_slice(Look look) {
   for (uint64_t i = 0; i < map_->l1_size(); ++i) {
@@ -128,7 +130,7 @@ Result<void> DiskWriter::move_mapped(HostCluster target) {
   return {};
 }
 
-// The data clusters behind `target` that a slice maps.  With the map's lock held.
+// Moves the data clusters from `target` on that a slice maps.  The caller must hold the map's lock.
 Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint64_t& moved) {
   if (has_data_file()) return {};
   ASSIGN_OR_RETURN(const auto found, entries(first, end_of_slice(first)));
@@ -166,10 +168,10 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
   return {};
 }
 
-// A whole cluster, with zeros as holes.
+// Copies a whole cluster, with zeros as holes.
 Result<void> DiskWriter::copy_cluster(HostOffset from, HostOffset to) {
   std::vector<std::byte> bytes(geometry_.cluster_size());
-  // The file may end inside its last cluster: what is missing reads as zeros.
+  // The file may end inside its last cluster: the missing part reads as zeros.
   RETURN_IF_ERROR(storage_->read(from, bytes));
   for (uint64_t at = 0; at < bytes.size();) {
     const uint64_t piece = std::min<uint64_t>(kHole, bytes.size());
@@ -188,7 +190,7 @@ Result<void> DiskWriter::copy_cluster(HostOffset from, HostOffset to) {
   return {};
 }
 
-// All of it, if a part lies behind `target` and there is a hole that is large enough.
+// Moves the whole table if it extends past `target` and there is a large enough hole.
 Result<void> DiskWriter::move_l1_table(HostCluster target) {
   const uint64_t clusters = geometry_.clusters_for(map_->l1_size() * 8);
   if (clusters == 0 || geometry_.host_cluster_of(l1_table_) + clusters <= target) return {};
@@ -197,7 +199,8 @@ Result<void> DiskWriter::move_l1_table(HostCluster target) {
     std::vector<Refcounts::Run> freed;
     return run.count == 0 ? Result<void>{} : refcounts_->release(run.first, run.count, freed);
   }
-  // All that it points to, and its own count, is on the disk before the header points to it.
+  // Everything that the table points to, and its own count, must be on disk before the header
+  // changes.
   const HostOffset at = geometry_.start_of(run.first);
   std::vector<std::byte> table(clusters << geometry_.cluster_bits());
   RETURN_IF_ERROR(commit(true));

@@ -18,15 +18,16 @@ namespace qcow2 {
 
 namespace {
 
-// Offsets of header fields (QCOW2 text, "Header").  What changes together lies in one sector.
-constexpr HostOffset kSizeField(24);          // size, 8 bytes; at 36 L1 entries, 4; its offset, 8
-constexpr HostOffset kSnapshotsField(60);     // how many, 4 bytes; their table's offset, 8
+// Offsets of header fields (qcow2 specification, "Header").  Fields that change together are in one
+// sector.
+constexpr HostOffset kSizeField(24);          // size, 8 bytes; at 36 L1 entries, 4; L1 offset, 8
+constexpr HostOffset kSnapshotsField(60);     // snapshot count, 4 bytes; table offset, 8
 constexpr HostOffset kIncompatibleField(72);  // 8 bytes
 constexpr HostOffset kAutoclearField(88);     // 8 bytes
 constexpr uint64_t kCacheSize = 1 << 20;      // bytes
-constexpr size_t kLongestName = 255;          // bytes: what QEMU shows of a name
+constexpr size_t kLongestName = 255;          // bytes: the part of a name that QEMU shows
 constexpr uint32_t kExtraBytes = 24;          // of extra data, as QEMU writes it
-// Times that the L2 tables are read.
+// The number of passes over the L2 tables.
 constexpr unsigned kPassesOfCreate = 4;
 constexpr unsigned kPassesOfRemove = 3;
 constexpr unsigned kPassesOfApply = 5;
@@ -35,7 +36,7 @@ uint64_t max_count(const Header& header) {
   return header.refcount_order >= 6 ? UINT64_MAX : (uint64_t{1} << header.refcount_bits()) - 1;
 }
 
-// One more than the highest number that is an id.
+// Returns one more than the highest number used as an ID.
 std::string next_id(const std::vector<Snapshot>& snapshots) {
   uint64_t highest = 0;
   for (const Snapshot& it : snapshots) {
@@ -49,7 +50,8 @@ std::string next_id(const std::vector<Snapshot>& snapshots) {
 }  // namespace
 
 Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(const Chain& chain) {
-  // The writer takes the locks, mends what is marked dirty, and refuses what cannot be written.
+  // The writer takes the locks, repairs an image that is marked dirty, and rejects read-only
+  // images.
   ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   RETURN_IF_ERROR(writer->close());
   return open(chain.storage());
@@ -105,15 +107,15 @@ Result<void> SnapshotEditor::mark_dirty(bool dirty) {
   std::array<std::byte, 24> fields{};  // incompatible, compatible, autoclear
   store_be64(fields.data(), header.incompatible_features | (dirty ? incompatible::kDirty : 0));
   store_be64(fields.data() + 8, header.compatible_features);
-  // Bits that nobody knows promise something that may not hold any more.
+  // The data of unknown autoclear bits may become stale.
   store_be64(fields.data() + 16,
              header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw));
   RETURN_IF_ERROR(storage_->write(kIncompatibleField, fields));
   return storage_->flush();
 }
 
-// Finds before anything changes what refcounts are too narrow for.  Clusters that are met several
-// times (compressed ones share theirs) may be found only while they are counted.
+// Detects too narrow refcounts before any change.  For clusters with several references (compressed
+// ones share theirs) only the actual counting may detect it.
 Result<void> SnapshotEditor::check_room(const References& references) const {
   const uint64_t most = max_count(image_->header());
   Result<void> result;
@@ -139,7 +141,7 @@ Result<void> SnapshotEditor::raise_run(HostCluster first, uint64_t count, uint64
     ASSIGN_OR_RETURN(const uint64_t now, refcounts_->get(first + i));
     RETURN_IF_ERROR(refcounts_->assign(first + i, now + times));
   }
-  // Higher counts may reach the file whenever they like.
+  // Higher counts may be written at any time.
   if (!refcounts_->changes_are_due()) return {};
   return write_refcounts(*storage_, *refcounts_);
 }
@@ -154,7 +156,7 @@ Result<void> SnapshotEditor::raise(const References& references) {
   return write_refcounts(*storage_, *refcounts_);
 }
 
-// In the active tables: nothing is the disk's alone any more.
+// Clears COPIED in the active tables: nothing belongs to the disk alone any more.
 Result<void> SnapshotEditor::clear_copied() {
   const Header& header = image_->header();
   const Geometry& geometry = image_->geometry();
@@ -168,7 +170,7 @@ Result<void> SnapshotEditor::clear_copied() {
     bool changed = false;
     for (uint64_t i = 0; i < table.size(); i += step) {
       const uint64_t entry = load_be64(&table[i]);
-      // In a compressed entry the bit is never set.
+      // Compressed entries never have the bit.
       if ((entry & kEntryCopied) == 0) continue;
       store_be64(&table[i], entry & ~kEntryCopied);
       changed = true;
@@ -183,7 +185,7 @@ Result<void> SnapshotEditor::clear_copied() {
   return storage_->flush();
 }
 
-// To clusters of its own, counted and flushed.
+// Writes `bytes` to new clusters, which are counted and flushed.
 Result<HostOffset> SnapshotEditor::write_table(const std::vector<std::byte>& bytes) {
   if (bytes.empty()) return HostOffset(0);
   const Geometry& geometry = image_->geometry();
@@ -207,7 +209,7 @@ Result<std::vector<std::byte>> SnapshotEditor::l1_without_copied(HostOffset at,
   return bytes;
 }
 
-// Makes `snapshots` those of the image.
+// Replaces the snapshot table of the image by `snapshots`.
 Result<void> SnapshotEditor::put_snapshots(const std::vector<Snapshot>& snapshots) {
   ASSIGN_OR_RETURN(const HostOffset table,
                    write_table(encode_snapshot_table(snapshots, image_->header().version)));
@@ -218,7 +220,7 @@ Result<void> SnapshotEditor::put_snapshots(const std::vector<Snapshot>& snapshot
   return storage_->flush();
 }
 
-// The header does not point to it any more.
+// Frees a table that the header no longer points to.
 Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
   if (bytes == 0) return {};
   const Geometry& geometry = image_->geometry();
@@ -228,16 +230,15 @@ Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
   return write_refcounts(*storage_, *refcounts_);
 }
 
-// Makes counts and COPIED follow from the tables as they are now.
+// Updates counts and COPIED to match the current tables.
 Result<void> SnapshotEditor::settle() {
   RETURN_IF_ERROR(reload());
   RETURN_IF_ERROR(recount(storage_, *image_, table_done_));
   return reload();
 }
 
-// After an operation that came to nothing: what it has counted is counted no more.  Where that does
-// not work either, the image is as sound as a crash would have left it.  The header says whether it
-// has come to something all the same: then the error tells `state`.
+// Undoes the counts of a failed operation.  If that fails, too, the image is as consistent as after
+// a crash.  If the header shows that the operation took effect anyway, the error says `state`.
 Result<void> SnapshotEditor::undo(Result<void> result, const std::function<bool()>& happened,
                                   const std::string& state) {
   if (result) return result;
@@ -285,7 +286,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   const std::string id = snapshot.id;
 
   begin(kPassesOfCreate);
-  // All of the image must make sense before it is changed.
+  // The whole image must be consistent before it is changed.
   RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
   ASSIGN_OR_RETURN(const References active,
                    References::find_disk(*image_, header.l1_table, header.l1_entries));
@@ -301,7 +302,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
 }
 
 Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
-  // What cannot be taken back is done to what qemu-img would do it to.
+  // Deletion is irreversible: looks up the same snapshot as qemu-img.
   const Snapshot* found = find_snapshot_by_name(snapshots(), id_or_name);
   if (!found) {
     ASSIGN_OR_RETURN(found, find(id_or_name));
@@ -340,7 +341,7 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
     store_be64(field.data(), header.autoclear_features & ~autoclear::kBitmaps);
     RETURN_IF_ERROR(storage_->write(kAutoclearField, field));
   }
-  // Size (24), encryption (32), L1 entries (36) and L1 table (40) at once.
+  // Writes size (24), encryption (32), L1 entries (36) and L1 table (40) at once.
   std::array<std::byte, 24> fields{};
   store_be64(fields.data(), snapshot.disk_size);
   store_be32(fields.data() + 8, static_cast<uint32_t>(header.crypt_method));
@@ -372,7 +373,7 @@ Result<void> SnapshotEditor::close() {
   const Geometry& geometry = image_->geometry();
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
   ASSIGN_OR_RETURN(const uint64_t used, refcounts_->count_used(end));
-  // A create frees next to nothing.
+  // Creating a snapshot frees almost nothing.
   if (used >= used_before_) {
     ASSIGN_OR_RETURN(const uint64_t size, storage_->size());
     const uint64_t wanted = geometry.start_of(end).value();

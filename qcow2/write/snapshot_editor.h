@@ -1,16 +1,16 @@
-// Creates, deletes and applies the internal snapshots of an image that nobody else uses (QCOW2
-// text, "Snapshots").
+// Creates, deletes and applies internal snapshots of an image that no other process uses (qcow2
+// specification, "Snapshots").
 //
-// What a crash leaves behind, at any moment: the image as it was or as it was to be. The one write
-// that decides lies within a sector of the header:
+// A crash at any time leaves the old image or the new one.  The deciding write is within one sector
+// of the header:
 //
-//   create   counts go up | COPIED is cleared | the new tables | HEADER: the table of snapshots
-//   delete   the new table of snapshots | HEADER: that table | counts go down
-//   apply    counts go up | the new L1 table | HEADER: L1 table and size | counts go down
+//   create   raise counts | clear COPIED | new tables | HEADER: the snapshot table
+//   delete   new snapshot table | HEADER: that table | lower counts
+//   apply    raise counts | new L1 table | HEADER: L1 table and size | lower counts
 //
-// with a flush at each bar.  So counts are never lower than the references in the file, and what a
-// crash leaves too high, and COPIED where it is not due, harms no data; in version 3 the image is
-// marked dirty meanwhile, so that whoever opens it next mends that (recount.h).
+// with a flush at each bar.  So counts are never lower than the references in the file.  Counts
+// that a crash leaves too high, and wrong COPIED flags, harm no data.  In version 3 the image is
+// marked dirty meanwhile, so that the next writer repairs them (recount.h).
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@
 
 namespace qcow2 {
 
-// Not thread-safe.  An operation that fails leaves the image as it was, but for clusters that may
-// have leaked, and is the last one: the editor is of no use then.
+// Not thread-safe.  A failed operation leaves the image as it was, except for possible leaks; after
+// it the editor must not be used.
 class SnapshotEditor {
  public:
   struct Time {
@@ -39,35 +39,35 @@ class SnapshotEditor {
     uint32_t nanoseconds = 0;
   };
 
-  // `chain` was opened writable; its top is locked for writing from now on.  Mends an image that is
-  // marked dirty.  Refuses an external data file, as QEMU does: its clusters cannot be shared.
+  // `chain` must have been opened writable; locks its top for writing.  Repairs an image that is
+  // marked dirty.  Rejects an external data file, as QEMU does: its clusters cannot be shared.
   static Result<std::unique_ptr<SnapshotEditor>> open(const Chain& chain);
-  // The same for storage that is nobody else's.
+  // The same for storage that no other process uses.
   static Result<std::unique_ptr<SnapshotEditor>> open(std::shared_ptr<Storage> storage);
 
-  // Called while an operation goes on: `done` of about `total` bytes of tables are looked at.
+  // Called during an operation: `done` of about `total` bytes of tables are processed.
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
   void set_progress(Progress progress) { progress_ = std::move(progress); }
 
   const std::vector<Snapshot>& snapshots() const { return image_->snapshots(); }
 
-  // Bytes of the clusters that are in use at the moment, and that were when it was opened.
+  // Return the bytes of used clusters: now, and when the editor was opened.
   Result<uint64_t> used() const;
   uint64_t used_before() const { return used_before_ << image_->geometry().cluster_bits(); }
 
-  // Keeps the disk as it is now under `name`.  Returns the id that it gets.  An error, before
-  // anything has changed, if refcounts are too narrow for one more reference.
+  // Stores the current disk under `name`, and returns the new ID.  An error without a change if a
+  // refcount is too narrow for one more reference.
   Result<std::string> create(const std::string& name, Time now);
 
-  // By name, else by id, as qemu-img does.
+  // Deletes a snapshot by name, else by ID, as qemu-img does.
   Result<void> remove(std::string_view id_or_name);
 
-  // By id, else by name.  The disk becomes what it was at that snapshot, its size, too.  What it is
-  // now is lost.  Bitmaps of changes lose their meaning and are given up.
+  // Applies a snapshot by ID, else by name: the disk gets its content and size.  The current
+  // content is lost.  Dirty bitmaps become invalid and are dropped.
   Result<void> apply(std::string_view id_or_name);
 
-  // Gives back what is free: holes are punched, and the file ends where its last cluster does,
-  // which moves down into holes if that makes it clearly shorter.
+  // Deallocates free clusters: punches holes, and truncates the file after its last used cluster,
+  // which moves down into holes if that makes the file clearly shorter.
   Result<void> close();
 
  private:
@@ -92,11 +92,11 @@ class SnapshotEditor {
   Result<void> apply_as(const Snapshot& snapshot);
 
   std::shared_ptr<Storage> storage_;
-  std::shared_ptr<Image> image_;  // as the header says at the moment
+  std::shared_ptr<Image> image_;  // for the current header
   std::unique_ptr<Refcounts> refcounts_;
   Progress progress_;
   References::TableDone table_done_;
-  uint64_t used_before_ = 0;  // clusters, when it was opened
+  uint64_t used_before_ = 0;  // used clusters when the editor was opened
 };
 
 }  // namespace qcow2

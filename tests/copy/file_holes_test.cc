@@ -93,7 +93,7 @@ TEST_CASE("a file that is cut off is no file of holes", "[file_holes]") {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "64M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 4M", image});
   run_ok({"truncate", "-s", "2M", image});
-  REQUIRE_FAILS_WITH(test::run_copy(test::from_to(image, folder / "copy")), "cut off");
+  REQUIRE_FAILS_WITH(test::run_copy(test::from_to(image, folder / "copy")), "truncated");
 }
 
 TEST_CASE("a hole at the end of a file hides no clusters that are missing", "[file_holes]") {

@@ -148,8 +148,8 @@ void BadImages::truncated() {
     }).qemu_refuses = qemu_refuses;
   };
   // QEMU takes this for a raw disk.
-  cut(4, "cut off", false);
-  for (const uint64_t length : {8, 71, 72, 100, 103}) cut(length, "cut off", true);
+  cut(4, "truncated", false);
+  for (const uint64_t length : {8, 71, 72, 100, 103}) cut(length, "truncated", true);
   // The header is there, the rest is not.  For QEMU, all that lies behind the end of the file is
   // zeros: it calls the disk empty.
   for (const uint64_t length : {uint64_t{112}, uint64_t{600}, kCluster, l1})
@@ -157,11 +157,11 @@ void BadImages::truncated() {
   cut(l1 + 4, "L1 table", false);
   cut(l2, "L2 table", false);
   cut(l2 + 16, "L2 table", false);
-  cut(data, "cut off", true);
-  cut(data + kCluster, "cut off", true);
-  cut(data + 2 * kCluster, "cut off", true);
+  cut(data, "truncated", true);
+  cut(data + kCluster, "truncated", true);
+  cut(data + 2 * kCluster, "truncated", true);
   // All that is missing is the compressed stream, which QEMU does want.
-  cut(data + 3 * kCluster, "cut off", true);
+  cut(data + 3 * kCluster, "truncated", true);
 }
 
 void BadImages::header_fields() {
@@ -274,8 +274,8 @@ void BadImages::tables() {
   };
   l2(qcow2::kEntryCopied | 0x50200, "start of a cluster", true);
   l2(0xbfffffffffff0000, "", false);
-  l2(qcow2::kEntryCopied | uint64_t{1} << 45, "cut off", false);
-  l2(qcow2::kEntryCopied | uint64_t{1} << 55, "cut off", false);
+  l2(qcow2::kEntryCopied | uint64_t{1} << 45, "truncated", false);
+  l2(qcow2::kEntryCopied | uint64_t{1} << 55, "truncated", false);
   l2(0x00fffffffffffe00, "start of a cluster", true);
   // Compressed: behind the end, on something that is no stream, and at the greatest offset.
   l2(qcow2::kEntryCompressed | uint64_t{1} << 40, "compressed", true);

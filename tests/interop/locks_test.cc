@@ -269,7 +269,7 @@ TEST_CASE("a connection that may write is refused while QEMU reads, and welcome 
     const Qemu qemu(folder, folder / "base", false);
     CHECK_THROWS(NbdClient(server.socket(), ""));
     CHECK_THAT(server.log(), Contains(folder / "base" + ": is in use by " + qemu.name() +
-                                      ", which lets nobody write to it meanwhile: shut it down"));
+                                      ", which forbids others to write to it: shut it down"));
     // The attempt has left nothing behind.
     CHECK(qemu_can_read(folder / "base"));
   }

@@ -59,7 +59,7 @@ TEST_CASE("files that are no image are refused", "[plugin]") {
   SECTION("a header that is cut off") {
     test::qemu_img({"create", "-q", "-f", "qcow2", folder / "disk", "1M"});
     support::run_ok({"truncate", "-s", "90", folder / "disk"});
-    check_refused({folder / "disk"}, "the header is cut off");
+    check_refused({folder / "disk"}, "the header is truncated");
   }
 }
 

@@ -148,7 +148,7 @@ TEST_CASE("damage met while reading is an error for that request only", "[plugin
   const auto server = test::serve({image});
   const NbdClient client(server.socket(), "");
   CHECK_THROWS(client.read(512 << 10, 4096));
-  CHECK_THAT(server.log(), Contains("the image is cut off"));
+  CHECK_THAT(server.log(), Contains("the image is truncated"));
   CHECK_THROWS(client.cache(0, 1 << 20));
   client.cache(0, 512 << 10);
   CHECK(client.read(0, 1).front() == std::byte{1});

@@ -238,9 +238,9 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
     const auto second = Chain::open(path, writable);
     REQUIRE_OK(second);
     REQUIRE_FAILS_WITH(open_writer(*first, {}),
-                       "which lets nobody write to it meanwhile: shut it down");
+                       "which forbids others to write to it: shut it down");
     REQUIRE_FAILS_WITH(open_writer(*second, {}),
-                       "which lets nobody write to it meanwhile: shut it down");
+                       "which forbids others to write to it: shut it down");
   }
   REQUIRE_OK(open_writer(*first, {}));
   OpenOptions shared;

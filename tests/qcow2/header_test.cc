@@ -82,7 +82,7 @@ TEST_CASE("what is no QCOW2 image is told apart", "[header]") {
   SECTION("cut off") {
     TinyImage image;
     image.bytes.resize(60);
-    REQUIRE_FAILS_WITH(image.header(), "the header is cut off: the file has 60 bytes");
+    REQUIRE_FAILS_WITH(image.header(), "the header is truncated: the file has 60 bytes");
     image.bytes.resize(3);
     REQUIRE_FAILS_WITH(image.header(), "not a QCOW2 image");
   }
@@ -155,7 +155,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
   SECTION("backing file name behind the first cluster") {
     image.put64(8, 65537);
     image.put32(16, 1);
-    refused("behind the first cluster");
+    refused("past the first cluster");
   }
   SECTION("backing file name that would cross its end") {
     image.put64(8, 65535);
@@ -196,7 +196,7 @@ TEST_CASE("extensions are bounded", "[header]") {
   SECTION("cut off by the backing file name") {
     image.put64(8, 116);
     image.put32(16, 1);
-    REQUIRE_FAILS_WITH(image.header(), "cut off");
+    REQUIRE_FAILS_WITH(image.header(), "truncated");
   }
 }
 

@@ -169,7 +169,7 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 4096),
                        "compressed cluster of guest offset 0x1000 at 0x512d");
     image.bytes.resize(at - 10);
-    REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 4096), "the image is cut off");
+    REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 4096), "the image is truncated");
   }
   SECTION("a data file and a compressed cluster exclude each other") {
     image.set_incompatible(incompatible::kCompressionType | incompatible::kDataFile);
@@ -284,7 +284,7 @@ TEST_CASE("entries that point to nonsense are errors that say where", "[layer]")
   }
   SECTION("data at the end of the universe") {
     image.set_l2(1, 0xbfffffffffff0000 & ~kEntryCompressed);
-    REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1), "behind the end of the file");
+    REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1), "past the end of the file");
   }
   SECTION("data behind the end of the file") {
     image.set_l2(1, image.cluster(8));

@@ -189,7 +189,7 @@ TEST_CASE("what cannot be counted is not mended, and not touched", "[recount]") 
   }
   SECTION("a cluster behind the end of the file") {
     put(l2 + 8 * 40, uint64_t{1} << 40 | kEntryCopied);
-    why = "lies behind the end of the file";
+    why = "is past the end of the file";
   }
   SECTION("tables on top of each other") {
     // The snapshot's L1 table becomes the active one.
