@@ -351,7 +351,13 @@ Ranges Inspection::free_on(size_t disk) const {
 }
 
 Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
-  return Inspector(disks, kinds).run();
+  try {
+    return Inspector(disks, kinds).run();
+  } catch (const TooManyRanges&) {
+    Inspection nothing;
+    nothing.doubts.emplace_back("a filesystem is in more pieces than can be read here");
+    return nothing;
+  }
 }
 
 }  // namespace guest

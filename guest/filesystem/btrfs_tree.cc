@@ -25,6 +25,25 @@ qcow2::Failure damaged(uint64_t logical) {
   return doubt(fmt::format("its tree block {:#x} is damaged", logical));
 }
 
+BtrfsKey key_of(const Fields& it) {
+  return {it.le64(0), it.u8(8), it.le64(9)};
+}
+
+// Whether the keys of a node ascend, and the first is the one that its parent has.  Then no tree
+// can lead to a block twice.
+bool has_sound_keys(const BtrfsRoot& root, const Fields& node, size_t size) {
+  const uint64_t count = node.le32(0x60);
+  // Only the root of a tree may be empty.
+  if (count == 0) return root.level == 0 && !root.first;
+  std::optional<BtrfsKey> last;
+  for (uint64_t i = 0; i < count; ++i) {
+    const BtrfsKey key = key_of(node.part(kHeaderSize + size * i, size));
+    if (last && key <= *last) return false;
+    last = key;
+  }
+  return !root.first || *root.first == key_of(node.part(kHeaderSize, size));
+}
+
 }  // namespace
 
 bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block) {
@@ -67,13 +86,16 @@ Result<void> BtrfsTrees::walk(const BtrfsRoot& root, uint64_t owner, const Visit
   if (root.level > kHighestLevel) return damaged(root.logical);
   ASSIGN_OR_RETURN(const Block block, read_node(root, owner));
   const Fields node = block.fields();
-  if (root.level == 0) return visit_leaf(node, visit);
+  const size_t size = root.level == 0 ? kItemSize : kPointerSize;
   const uint64_t count = node.le32(0x60);
-  if (count > (node_size_ - kHeaderSize) / kPointerSize) return damaged(root.logical);
+  if (count > (node_size_ - kHeaderSize) / size || !has_sound_keys(root, node, size))
+    return damaged(root.logical);
+  if (root.level == 0) return visit_leaf(node, visit);
   for (uint64_t i = 0; i < count; ++i) {
     const Fields pointer = node.part(kHeaderSize + kPointerSize * i, kPointerSize);
-    RETURN_IF_ERROR(walk({pointer.le64(17), static_cast<uint8_t>(root.level - 1), pointer.le64(25)},
-                         owner, visit));
+    RETURN_IF_ERROR(walk(
+        {pointer.le64(17), static_cast<uint8_t>(root.level - 1), pointer.le64(25), key_of(pointer)},
+        owner, visit));
   }
   return {};
 }

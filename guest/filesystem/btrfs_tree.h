@@ -1,8 +1,10 @@
 // Walks the B-trees of a btrfs.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -17,10 +19,18 @@ enum class BtrfsChecksum : uint16_t { kCrc32c = 0, kXxhash64 = 1 };
 // Whether the checksum at the start of a block is right; what it covers begins at byte 32.
 bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block);
 
+struct BtrfsKey {
+  uint64_t object = 0;
+  uint8_t type = 0;
+  uint64_t offset = 0;
+  auto operator<=>(const BtrfsKey&) const = default;
+};
+
 struct BtrfsRoot {
   uint64_t logical = 0;
   uint8_t level = 0;
   uint64_t generation = 0;
+  std::optional<BtrfsKey> first = {};  // key of a child, as its parent has it
 };
 
 class BtrfsTrees {

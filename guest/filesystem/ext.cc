@@ -60,6 +60,8 @@ class Filesystem {
   std::vector<Group> groups_;
   std::vector<uint64_t> inode_tables_;  // the first block of each
   Ranges::Builder metadata_;            // blocks
+  Ranges::Builder structures_;          // blocks of bitmaps and inode tables
+  uint64_t structure_blocks_ = 0;       // their number, each group's own
   Ranges::Builder free_;                // blocks
   uint64_t free_clusters_ = 0;
 };
@@ -68,6 +70,8 @@ Result<Ranges> Filesystem::free() {
   // The boot block lies in no group.
   metadata_.add(0, super_.superblock_of(0) + 1);
   RETURN_IF_ERROR(read_descriptors());
+  if (structures_.take().total() != structure_blocks_)
+    return doubt("two of its block groups share a bitmap or an inode table");
   const Ranges metadata = metadata_.take();
   RETURN_IF_ERROR(read_bitmaps());
   for (uint64_t number = 0; number < groups_.size(); ++number)
@@ -157,6 +161,8 @@ Result<void> Filesystem::add_structure(uint64_t number, uint64_t block, uint64_t
   if (block < super_.first || block >= super_.blocks || length > super_.blocks - block)
     return doubt(fmt::format("block group {} points outside of the filesystem", number));
   metadata_.add(block, block + length);
+  structures_.add(block, block + length);
+  structure_blocks_ += length;
   return {};
 }
 

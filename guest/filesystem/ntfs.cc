@@ -24,7 +24,11 @@ bool probe(const Fields& head) {
   return head.has(3, "NTFS    ");
 }
 
+// Of NTFS as Windows implements it.
+constexpr uint64_t kMostClusters = UINT32_MAX;
+
 Result<NtfsAttribute> bitmap_of(const NtfsVolume& volume) {
+  if (volume.clusters() > kMostClusters) return doubt("it has more clusters than Windows makes");
   ASSIGN_OR_RETURN(NtfsAttribute bitmap, volume.get(NtfsRecord::kBitmap, NtfsAttributeType::kData));
   if (bitmap.is_compressed_or_sparse() || bitmap.initialized < divide_up(volume.clusters(), 8) ||
       bitmap.size < divide_up(volume.clusters(), 8))

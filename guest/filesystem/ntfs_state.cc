@@ -56,7 +56,11 @@ Result<void> check_log(const NtfsVolume& volume) {
   std::optional<RestartPage> newest;
   for (uint64_t at = 0; at < kRestartArea; at = std::max<uint64_t>(at * 2, kLeastPage)) {
     ASSIGN_OR_RETURN(const auto page, restart_page(block.fields(), at));
-    if (page && (!newest || page->lsn > newest->lsn)) newest = page;
+    if (!page) continue;
+    if (!newest || page->lsn > newest->lsn)
+      newest = page;
+    else if (page->lsn == newest->lsn)
+      newest->is_clean = newest->is_clean && page->is_clean;
   }
   if (!newest) return doubt("its log has no restart page");
   if (!newest->is_clean) return doubt("its log must be replayed");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -120,9 +121,16 @@ class FreeTree {
 
  private:
   size_t header() const { return super_.is_v5 ? 56 : 16; }
-  Result<std::vector<uint64_t>> read_level(const std::vector<uint64_t>& blocks, uint32_t level,
-                                           Ranges::Builder& out);
-  Result<void> check_block(const Fields& it, uint64_t block, uint32_t level) const;
+  // A block of the tree, and its first key as its parent has it; nothing for the root.
+  struct Node {
+    uint64_t block;
+    std::optional<uint32_t> first;
+  };
+  Result<std::vector<Node>> read_level(const std::vector<Node>& nodes, uint32_t level,
+                                       Ranges::Builder& out);
+  Result<void> add_children(const Fields& it, std::vector<Node>& children) const;
+  Result<void> check_block(const Fields& it, const Node& node, uint32_t level) const;
+  Result<void> check_metadata(const Ranges& free);
   Result<void> add_records(const Fields& it, Ranges::Builder& out);
 
   const ByteView& view_;
@@ -130,7 +138,8 @@ class FreeTree {
   const uint64_t group_;
   const uint64_t begin_;
   const uint64_t length_;
-  uint64_t seen_ = 0;      // blocks of the tree
+  uint64_t seen_ = 0;  // blocks of the tree
+  Ranges::Builder tree_;
   uint64_t position_ = 0;  // past the last record
   uint64_t free_ = 0;
   uint64_t longest_ = 0;
@@ -148,58 +157,87 @@ Result<uint64_t> FreeTree::read(Ranges::Builder& out) {
   const uint32_t levels = it.be32(0x1C);
   if (levels < 1 || levels > kMostLevels)
     return doubt(fmt::format("the header of allocation group {} is damaged", group_));
-  std::vector<uint64_t> blocks{it.be32(0x10)};
+  Ranges::Builder group;
+  std::vector<Node> nodes{{it.be32(0x10), std::nullopt}};
   for (uint32_t level = levels; level-- > 0;) {
-    ASSIGN_OR_RETURN(blocks, read_level(blocks, level, out));
+    ASSIGN_OR_RETURN(nodes, read_level(nodes, level, group));
   }
+  const Ranges free = group.take();
+  RETURN_IF_ERROR(check_metadata(free));
+  for (const Range& range : free.all()) out.add(range.begin, range.end);
   if (free_ != it.be32(0x34) || longest_ != it.be32(0x38))
     return doubt(fmt::format("allocation group {} has {} blocks free, and says {}", group_, free_,
                              it.be32(0x34)));
   return free_ + it.be32(0x30) + it.be32(0x3C);
 }
 
-// Returns the blocks of the next level; those of the last level have none.
-Result<std::vector<uint64_t>> FreeTree::read_level(const std::vector<uint64_t>& blocks,
-                                                   uint32_t level, Ranges::Builder& out) {
-  std::vector<uint64_t> next;
+// Version 4 has no checksums.
+Result<void> FreeTree::check_metadata(const Ranges& free) {
+  // Superblock, AGF, AGI and AGFL, a sector each.
+  const uint64_t headers = (4 * super_.sector + super_.block_size - 1) / super_.block_size;
+  bool is_free = free.meets(begin_, begin_ + headers);
+  const Ranges tree = tree_.take();
+  for (const Range& range : tree.all()) is_free = is_free || free.meets(range.begin, range.end);
+  if (is_free)
+    return doubt(
+        fmt::format("the free space tree of allocation group {} calls metadata free", group_));
+  return {};
+}
+
+// Returns the nodes of the next level; those of the last level have none.
+Result<std::vector<FreeTree::Node>> FreeTree::read_level(const std::vector<Node>& nodes,
+                                                         uint32_t level, Ranges::Builder& out) {
+  std::vector<Node> next;
   const uint64_t size = super_.block_size;
-  for (size_t i = 0; i < blocks.size();) {
+  for (size_t i = 0; i < nodes.size();) {
+    const uint64_t block = nodes[i].block;
     size_t neighbours = 1;
-    while (i + neighbours < blocks.size() && neighbours < kMostNeighbours &&
-           blocks[i + neighbours] == blocks[i] + neighbours)
+    while (i + neighbours < nodes.size() && neighbours < kMostNeighbours &&
+           nodes[i + neighbours].block == block + neighbours)
       ++neighbours;
     seen_ += neighbours;
-    if (blocks[i] == 0 || blocks[i] + neighbours > length_ || seen_ > length_)
+    if (block == 0 || block + neighbours > length_ || seen_ > length_)
       return doubt(fmt::format("the free space tree of allocation group {} is damaged", group_));
-    ASSIGN_OR_RETURN(const Block bytes,
-                     view_.block((begin_ + blocks[i]) * size, neighbours * size));
+    tree_.add(begin_ + block, begin_ + block + neighbours);
+    ASSIGN_OR_RETURN(const Block bytes, view_.block((begin_ + block) * size, neighbours * size));
     for (size_t k = 0; k < neighbours; ++k) {
       const Fields it = bytes.fields().part(k * size, size);
-      RETURN_IF_ERROR(check_block(it, blocks[i + k], level));
-      if (level == 0) {
+      RETURN_IF_ERROR(check_block(it, nodes[i + k], level));
+      if (level == 0)
         RETURN_IF_ERROR(add_records(it, out));
-        continue;
-      }
-      const size_t pointers = header() + (size - header()) / 12 * 8;
-      for (size_t n = 0; n < it.be16(6); ++n) next.push_back(it.be32(pointers + 4 * n));
-      if (next.size() > length_)
-        return doubt(fmt::format("the free space tree of allocation group {} is damaged", group_));
+      else
+        RETURN_IF_ERROR(add_children(it, next));
     }
     i += neighbours;
   }
   return next;
 }
 
-Result<void> FreeTree::check_block(const Fields& it, uint64_t block, uint32_t level) const {
+// Keys ascend over a whole level, and a block's first key is the one that its parent has: so no
+// block is there twice.
+Result<void> FreeTree::add_children(const Fields& it, std::vector<Node>& children) const {
+  const size_t pointers = header() + (super_.block_size - header()) / 12 * 8;
+  for (size_t n = 0; n < it.be16(6); ++n) {
+    const uint32_t key = it.be32(header() + 8 * n);
+    if (!children.empty() && key <= *children.back().first)
+      return doubt(fmt::format("the free space tree of allocation group {} is damaged", group_));
+    children.push_back({it.be32(pointers + 4 * n), key});
+  }
+  return {};
+}
+
+Result<void> FreeTree::check_block(const Fields& it, const Node& node, uint32_t level) const {
   const auto damaged = [&] {
     return doubt(fmt::format("the free space tree of allocation group {} is damaged", group_));
   };
   if (!it.has(0, super_.is_v5 ? "AB3B" : "ABTB") || it.be16(4) != level) return damaged();
   const size_t most = (it.size() - header()) / (level == 0 ? 8 : 12);
-  if (it.be16(6) > most || (level > 0 && it.be16(6) == 0)) return damaged();
+  if (it.be16(6) > most || (it.be16(6) == 0 && (level > 0 || node.first))) return damaged();
+  if (node.first && it.be32(header()) != *node.first) return damaged();
   if (!super_.is_v5) return {};
   if (crc32c_without(it.bytes(), kTreeChecksum) != it.le32(kTreeChecksum) ||
-      it.be32(0x30) != group_ || it.be64(0x10) != (begin_ + block) * super_.block_size / kSector)
+      it.be32(0x30) != group_ ||
+      it.be64(0x10) != (begin_ + node.block) * super_.block_size / kSector)
     return damaged();
   return {};
 }

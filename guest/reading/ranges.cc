@@ -9,8 +9,10 @@ void Ranges::Builder::add(uint64_t begin, uint64_t end) {
   if (begin >= end) return;
   if (!ranges_.empty() && ranges_.back().end == begin)
     ranges_.back().end = end;
-  else
+  else if (ranges_.size() < kMost)
     ranges_.push_back({begin, end});
+  else
+    throw TooManyRanges();
 }
 
 Ranges Ranges::Builder::take() {

@@ -16,11 +16,19 @@ struct Range {
   friend bool operator==(const Range&, const Range&) = default;
 };
 
+// Thrown by a builder of ranges, and caught by inspect(): a filesystem in so many pieces is kept
+// whole, whoever has made its metadata.
+struct TooManyRanges {};
+
 class Ranges {
  public:
   // Collects ranges in any order; they may overlap.  Empty ones are left out.
   class Builder {
    public:
+    // More than any filesystem that is not hostile has: 128 MiB of memory.
+    static constexpr size_t kMost = 8 << 20;
+
+    // Throws TooManyRanges when there are more than kMost.
     void add(uint64_t begin, uint64_t end);
     // The builder is empty afterwards.
     Ranges take();
