@@ -1,4 +1,4 @@
-// Two disks under the same load, in turn.
+// Compares two disks under the same load, in turn.
 #pragma once
 
 #include <functional>
@@ -10,35 +10,35 @@
 
 namespace bench {
 
-// Some figures of the same thing.
+// Spread of repeated measurements.
 struct Spread {
   double min = 0;
   double median = 0;
   double max = 0;
 
-  static Spread of(std::vector<double> values);  // at least one
+  static Spread of(std::vector<double> values);  // `values` must not be empty
 };
 
 struct Comparison {
   struct Round {
     Measurement a;
     Measurement b;
-    // How many times as fast as A B is in this round, by throughput.
+    // Throughput of B in this round relative to A.
     double ratio() const { return b.bytes_per_second() / a.bytes_per_second(); }
   };
 
   enum class Verdict {
-    kAFaster,  // in every round, and the slowest round of A beats the fastest of B
+    kAFaster,  // in every round, and A's slowest round beats B's fastest
     kBFaster,
-    kALikely,  // in every round, but rounds differ more than A and B do
+    kALikely,  // in every round, but rounds vary more than A and B differ
     kBLikely,
-    kUnclear,  // now one, now the other
+    kUnclear,  // neither wins every round
   };
 
   std::vector<Round> rounds;  // at least one
 
   Spread ratio() const;
-  Spread throughput(const Measurement Round::*which) const;  // bytes a second
+  Spread throughput(const Measurement Round::*which) const;  // bytes per second
   Tally tally(Measurement Round::*which) const;              // of all rounds
   unsigned rounds_won_by_b() const;
   Verdict verdict() const;
@@ -50,9 +50,9 @@ struct ComparisonOptions {
   Load load;
   unsigned rounds = 5;
   bool drop_cache = false;
-  // A run of each that does not count; not with drop_cache, after which nothing is warm.
+  // One uncounted run of each disk first. Ignored with drop_cache, which leaves no cache warm.
   bool warm_up = true;
-  std::function<void(uint64_t bytes)> progress = {};  // of all runs so far
+  std::function<void(uint64_t bytes)> progress = {};  // total of all runs so far
 
   unsigned runs() const { return 2 * (rounds + (warm_up && !drop_cache ? 1 : 0)); }
 };

@@ -1,4 +1,4 @@
-// An image in a file, read and written by the engine: a thread for each request under way.
+// An image file under load, through the engine: one thread per request in flight.
 #pragma once
 
 #include <memory>
@@ -37,9 +37,9 @@ class FileDevice final : public Device {
   qcow2::Format format_ = qcow2::Format::kRaw;
   std::vector<std::string> files_;
   std::optional<qcow2::Chain> chain_;
-  std::optional<qcow2::Disk> disk_;            // set: it is read
-  std::unique_ptr<qcow2::DiskWriter> writer_;  // set: a QCOW2 image is written
-  std::shared_ptr<qcow2::FileStorage> raw_;    // set: a raw file is written
+  std::optional<qcow2::Disk> disk_;            // set for reading
+  std::unique_ptr<qcow2::DiskWriter> writer_;  // set for writing a QCOW2 image
+  std::shared_ptr<qcow2::FileStorage> raw_;    // set for writing a raw file
 };
 
 }  // namespace bench

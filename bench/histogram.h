@@ -1,4 +1,4 @@
-// How long things took, in little memory: percentiles with a known error.
+// Latency histogram of small size: percentiles with a bounded error.
 #pragma once
 
 #include <cstddef>
@@ -7,27 +7,27 @@
 
 namespace bench {
 
-// Counts values in buckets that get wider with the value, never by more than 1/128 of it: the idea
-// of the HDR histograms.  The smallest, the largest and the mean are exact.
+// Buckets widen with the value, by at most 1/128 of it: the idea of HDR histograms. Minimum,
+// maximum and mean are exact.
 class Histogram {
  public:
-  // What percentile () may be too high by, at most, as a part of the value.
+  // Maximum relative error of percentile(), upwards.
   static constexpr double kError = 1.0 / 128;
 
   void add(uint64_t value);
   void add(const Histogram& other);
 
   uint64_t count() const { return count_; }
-  // 0 if there are none, all four.
+  // All four return 0 if there are no values.
   uint64_t min() const { return count_ == 0 ? 0 : min_; }
   uint64_t max() const { return max_; }
   double mean() const;
-  // A value that at least `percent` (0 … 100) of all are not greater than: never below the smallest
-  // such value, and above it by no more than kError.
+  // Returns a value that at least `percent` (0 … 100) of all values do not exceed: at least the
+  // smallest such value, and above it by at most kError.
   uint64_t percentile(double percent) const;
 
  private:
-  std::vector<uint64_t> buckets_;  // up to that of the largest value
+  std::vector<uint64_t> buckets_;  // up to the bucket of the largest value
   uint64_t count_ = 0;
   uint64_t min_ = UINT64_MAX;
   uint64_t max_ = 0;

@@ -1,4 +1,4 @@
-// One disk under load: opened, put to it, closed.
+// Opens one disk, runs a load on it, and closes it.
 #pragma once
 
 #include <functional>
@@ -19,13 +19,13 @@ struct Measurement {
   std::string format;  // "qcow2", "raw", "nbd"
   uint64_t size = 0;   // of the disk, bytes
   uint64_t requests = 0;
-  uint64_t block = 0;  // bytes of each
+  uint64_t block = 0;  // bytes per request
   std::chrono::duration<double> elapsed{};
-  std::chrono::duration<double> flush{};  // behind the last write; not in `elapsed`
+  std::chrono::duration<double> flush{};  // after the last write; not in `elapsed`
   Tally tally;
-  // Of the files of the image and its chain together; nothing: the system does not tell.
+  // Totals of the files of the image and its chain. nullopt if the system does not report it.
   std::optional<CachedPages> cached_before, cached_after;
-  std::optional<double> holes;  // share of the requests that read zeros which are not stored
+  std::optional<double> holes;  // share of requests that read zeros which are not stored
 
   double bytes_per_second() const {
     return static_cast<double>(requests * block) / elapsed.count();
@@ -36,15 +36,15 @@ struct Measurement {
 struct MeasureOptions {
   DeviceName device;
   Load load;
-  bool drop_cache = false;  // the system forgets the image's files first
-  // Called now and then while it runs, by a thread of its own: bytes of the requests so far.
+  bool drop_cache = false;  // drop the page cache of the image's files first
+  // Called periodically by a separate thread: bytes of the requests so far.
   std::function<void(uint64_t bytes)> progress = {};
 };
 
-// `cancel` outlives the call; when it is requested, that is an error.
+// `cancel` must outlive the call. A requested cancel is an error.
 qcow2::Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& cancel);
 
-// The size of the disk, bytes.
+// Returns the size of the disk, bytes.
 qcow2::Result<uint64_t> disk_size(const DeviceName& name, const copy::Cancel& cancel);
 
 }  // namespace bench

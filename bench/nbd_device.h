@@ -1,4 +1,4 @@
-// A disk behind an NBD server: a thread for each connection, many requests under way on each.
+// A disk on an NBD server under load: one thread per connection, many requests in flight on each.
 #pragma once
 
 #include <memory>
@@ -13,8 +13,8 @@
 
 namespace bench {
 
-// A connection that is lost is an error: a figure with a gap in it would tell nothing.  Of the
-// tuning, connections and timeout count.
+// A lost connection is an error, since a gap would spoil the figures. Uses only connections and
+// timeout of the tuning.
 class NbdDevice final : public Device {
  public:
   static qcow2::Result<std::unique_ptr<Device>> open(const copy::NbdTarget& target,
@@ -38,7 +38,7 @@ class NbdDevice final : public Device {
   bool write_ = false;
   copy::NbdLimits limits_;
   std::shared_ptr<copy::NbdEndpoint> endpoint_;
-  // After the endpoint, which they refer to.
+  // Declared after the endpoint, which they refer to.
   std::vector<std::unique_ptr<copy::NbdConnection>> connections_;
 };
 

@@ -1,4 +1,4 @@
-// Opens the disk that a name means, for a load.
+// Opens a disk by name, for a load.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace bench {
 
-// Opens a file or a server; for writing if `write`: then a file is locked as QEMU would lock it.
+// Opens a file or a server. With `write`, opens it for writing and locks a file as QEMU does.
 // `stop` must outlive the device.
 qcow2::Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write,
                                                    copy::Stop& stop);

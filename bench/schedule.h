@@ -1,4 +1,4 @@
-// Which request comes next, for all who send some.
+// Decides the next request, for all sending threads.
 #pragma once
 
 #include <chrono>
@@ -16,33 +16,33 @@ class Schedule {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Of a load on a disk of `size` bytes; an error if not one request fits.
+  // Returns an error if not even one request of `load` fits on a disk of `size` bytes.
   static qcow2::Result<void> check(const Load& load, uint64_t size);
-  // check () was content with both.
+  // check() must have accepted both.
   Schedule(const Load& load, uint64_t size);
 
   struct Turn {
     enum class Kind {
-      kRequest,  // read or write `at`, then call done ()
-      kFlush,    // flush, then call flushed ()
-      kWait,     // something must end first
-      kEnd,      // that was all
+      kRequest,  // read or write `at`, then call done()
+      kFlush,    // flush, then call flushed()
+      kWait,     // another request must end first
+      kEnd,      // no more requests
     } kind;
     uint64_t at = 0;  // bytes
   };
 
-  // The clock runs from now on.
+  // Starts the clock.
   void start();
   Clock::time_point begin() const { return begin_; }
   Turn take();
   void done();
   void flushed();
-  // Nothing more is given out.
+  // Ends the schedule: take() returns no more requests.
   void end();
-  // Until there may be something other than kWait, but for no more than some milliseconds.
+  // Waits until take() may return something other than kWait, for at most a few milliseconds.
   void wait();
 
-  // Requests that were given out.
+  // Returns the number of requests handed out.
   uint64_t issued() const;
 
  private:
@@ -50,17 +50,17 @@ class Schedule {
   bool flush_is_due() const;
 
   const Load load_;
-  const uint64_t size_;  // of the disk, or of the part that is touched, bytes
+  const uint64_t size_;  // of the disk, or of its used part; bytes
   Clock::time_point begin_;
 
   mutable std::mutex mutex_;
   // All guarded by mutex_.
   std::condition_variable changed_;
-  uint64_t next_;    // of a sequential load, bytes
+  uint64_t next_;    // next offset of a sequential load, bytes
   uint64_t random_;  // state of the generator
   uint64_t issued_ = 0;
   uint64_t in_flight_ = 0;
-  uint64_t flushed_at_ = 0;  // `issued_` when the last flush was given out
+  uint64_t flushed_at_ = 0;  // `issued_` at the last flush
   bool flushing_ = false;
   bool ended_ = false;
 };

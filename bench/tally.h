@@ -1,14 +1,14 @@
-// What was done, and how long each took.
+// Counts and latencies of requests.
 #pragma once
 
 #include "bench/histogram.h"
 
 namespace bench {
 
-// Of one thread, until they are added up.
+// Per thread, until they are added up.
 struct Tally {
   Histogram latency;  // of requests, nanoseconds
-  Histogram flushes;  // the same of flushes in between
+  Histogram flushes;  // of intermediate flushes, nanoseconds
 
   void add(const Tally& other) {
     latency.add(other.latency);

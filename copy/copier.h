@@ -1,4 +1,4 @@
-// The main job: stream the live clusters of a source into a fresh, well laid-out destination.
+// Copies the live clusters of a source into a new destination with a compact layout.
 #pragma once
 
 #include "base/cancel.h"
@@ -9,14 +9,14 @@
 
 namespace copy {
 
-// Copies.  On success the destination is whole, on disk, and under its name; on an error, or when
-// `cancel` is requested, nothing of a file is left and an earlier one of that name is untouched.
-// The source is never written.
+// Copies a disk. On success the destination is complete, on stable storage, and under its name. On
+// an error or when `cancel` is requested, no file is left, and an existing file of that name is
+// unchanged. Never writes to the source.
 qcow2::Result<CopySummary> copy(const CopyOptions& options, Progress& progress,
                                 const Cancel& cancel);
 
-// Finds what would end copy () before it reads any data: opens the source, and looks at options and
-// destination.  Writes nothing.
+// Checks for errors that copy() would meet before it reads data: opens the source, and checks
+// options and destination. Writes nothing.
 qcow2::Result<void> check(const CopyOptions& options, const Cancel& cancel);
 
 }  // namespace copy

@@ -34,7 +34,7 @@ class CopyJob {
   qcow2::Result<void> check();
 
  protected:
-  // What the destination is.
+  // The type of the destination.
   enum class Kind { kFile, kDevice, kServer, kStream, kNull };
 
   qcow2::Result<uint64_t> unit_of_update();
@@ -77,7 +77,7 @@ class CopyJob {
   Kind kind_ = Kind::kFile;
   std::optional<NbdTarget> server_;
   qcow2::Format format_ = qcow2::Format::kQcow2;
-  qcow2::BuildOptions build_;  // of a QCOW2 destination
+  qcow2::BuildOptions build_;  // for a QCOW2 destination
   ClusterWorker::Options worker_;
   std::optional<Digests> digests_;
   CopySummary summary_;

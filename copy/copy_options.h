@@ -1,4 +1,4 @@
-// What is copied, where to, and how.
+// Options of a copy: source, destination, format, tuning.
 #pragma once
 
 #include <cstdint>
@@ -15,53 +15,53 @@
 namespace copy {
 
 struct CopyOptions {
-  // A path, an NBD URI, or "-", standard input or output; for the destination also "null:", which
-  // forgets what it gets.
+  // A path, an NBD URI, or "-" for standard input or output. The destination can also be "null:",
+  // which discards all data.
   std::string source;
   std::string destination;
-  // Instead: a server to start for the copy, "[ COMMAND … ]" without the brackets.
+  // Used instead of the name: a server to start for the copy, "[ COMMAND … ]" without the brackets.
   std::vector<std::string> source_command;
   std::vector<std::string> destination_command;
-  std::optional<qcow2::Format> source_format;  // nothing: found out; not for NBD, where it is raw
-  // Nothing: qcow2 for files and pipes, raw for servers; for a block device it must be said.
+  std::optional<qcow2::Format> source_format;  // nullopt: probe; unused for NBD (raw)
+  // nullopt: qcow2 for files and pipes, raw for servers. Required for block devices.
   std::optional<qcow2::Format> format;
-  std::string snapshot;      // an internal snapshot by id or name; empty: the disk as it is now
+  std::string snapshot;      // internal snapshot by ID or name; empty: current disk
   bool overwrite = false;    // replace an existing destination
-  bool force_share = false;  // read the source even if somebody writes to it
-  qcow2::Trust trust;        // of the source
-  bool salvage = false;      // of a file: what cannot be read becomes zeros
-  // Parts of the source's disk that its guest does not use: they are zeros in the copy, and not
-  // read.  nullptr: none, or those that skip_free finds.
+  bool force_share = false;  // read the source although another process writes to it
+  qcow2::Trust trust;        // applies to the source
+  bool salvage = false;      // source file only: unreadable data becomes zeros
+  // Parts of the source's disk that its guest does not use. The copy does not read them and has
+  // zeros there. nullptr: none, or the parts that skip_free finds.
   std::shared_ptr<const guest::Ranges> unused;
-  // Find these parts in the metadata of the guest's filesystems.  The guest must not run, and the
-  // source be no stream, no salvage and no update by a dirty bitmap.
+  // Finds these parts in the metadata of the guest's filesystems. The guest must not run. Not
+  // possible for a stream, a salvage, or an update by a dirty bitmap.
   bool skip_free = false;
 
-  std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
-  int compression_level = 0;                                   // 0: the codec's default
-  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
-  // Without a compression: what is compressed in the source, if that is an image file, stays so, in
-  // the codec that its header names.
+  std::optional<qcow2::CompressionType> compression;           // nullopt: uncompressed clusters
+  int compression_level = 0;                                   // 0: codec's default
+  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+  // Without `compression`: clusters that are compressed in a source image file stay compressed,
+  // with the codec that its header names.
   bool keep_compression = false;
-  ImageOptions image;  // of a QCOW2 destination
-  // Zeros of this many bytes are left out of raw destinations; a power of two.  0: what suits it.
+  ImageOptions image;  // for a QCOW2 destination
+  // Runs of zeros of this size become holes in raw destinations. Bytes, a power of two; 0: default.
   uint64_t sparse_size = 0;
-  bool destination_is_zero = false;  // a device or server whose disk reads as zeros
-  // Where compressed images wait until they are whole, when they go to standard output.  Nothing: a
-  // folder for temporary files; empty: nowhere, they are made twice.
+  bool destination_is_zero = false;  // device or server whose disk reads as zeros
+  // Folder for the temporary file of a compressed image that goes to standard output. nullopt: the
+  // default temporary folder. Empty: no temporary file; the image is built twice.
   std::optional<std::string> spool;
 
-  // Take only what this dirty bitmap of QEMU's says to have changed since, and write it into the
-  // destination, an earlier copy; empty: all, into a fresh one.  When that fails the destination is
-  // neither the earlier nor the later state; once more with the same bitmap makes it good.
+  // Name of a QEMU dirty bitmap. Copies only what the bitmap marks as changed, into an earlier
+  // copy. Empty: copies everything into a new destination. After a failed update the destination is
+  // in neither the old nor the new state; another run with the same bitmap repairs it.
   std::string bitmap;
 
-  bool verify = false;      // read the result again, and compare
-  bool dry_run = false;     // write nothing: the summary says what there would be
-  uint64_t rate_limit = 0;  // bytes a second that are read; 0: none
-  unsigned threads = 0;     // that read, look for zeros and compress; 0: one for each processor
-  // For every connection to a server: of the source, the destination, and for verifying.  Requests
-  // are of 4 KiB to 32 MiB.
+  bool verify = false;      // read the result back and compare
+  bool dry_run = false;     // write nothing; the summary predicts the result
+  uint64_t rate_limit = 0;  // bytes per second to read; 0: no limit
+  unsigned threads = 0;     // worker threads; 0: one per processor
+  // Applies to all connections to servers: source, destination, verification. Requests have 4 KiB
+  // to 32 MiB.
   NbdTuning nbd;
 };
 

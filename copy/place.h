@@ -1,4 +1,4 @@
-// Whether a result has its place, before anything is written there.
+// Checks of a destination before anything is written.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,16 @@
 
 namespace copy {
 
-// An error if a file at `path` could not be made, by its name, the rights on its folder and the
-// space of its filesystem, for a result of `needed` bytes.  Nothing is opened for writing.
+// Returns an error if a file of `needed` bytes cannot be created at `path`: checks the name, the
+// folder's permissions, and free space of the filesystem. Opens nothing for writing.
 qcow2::Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed);
 
-// Returns the bytes that an unprivileged user can still write in the filesystem of the folder of
-// `path`; its last part need not exist.
+// Returns the bytes that an unprivileged user can still write to the filesystem of `path`'s folder.
+// The last part of `path` need not exist.
 qcow2::Result<uint64_t> free_bytes_for(const std::string& path);
 
-// An error if the block device at `path` has less than `needed` bytes, for `what` ("an image").
+// Returns an error if the block device at `path` has less than `needed` bytes. `what` is for the
+// message ("an image").
 qcow2::Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what);
 
 }  // namespace copy

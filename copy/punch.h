@@ -1,4 +1,4 @@
-// Compaction in place: zeros that a server keeps as data are given back to its storage.
+// In-place compaction: deallocates zeros that a server stores as data.
 #pragma once
 
 #include <chrono>
@@ -15,28 +15,28 @@ namespace copy {
 struct PunchOptions {
   NbdTarget target;
   NbdTuning nbd;
-  // Zeros are looked for in blocks of this many bytes, a power of two, 512 to 2 MiB; 0: of the size
-  // that the server prefers.
+  // Block size of zero detection: bytes, a power of two, 512 to 2 MiB. 0: the server's preferred
+  // block size.
   uint64_t unit = 0;
-  bool dry_run = false;  // free nothing: `zero` says what would be freed
+  bool dry_run = false;  // deallocate nothing; `zero` predicts the result
 };
 
 struct PunchSummary {
   uint64_t disk_size = 0;  // bytes
   uint64_t unit = 0;       // bytes
-  uint64_t scanned = 0;    // bytes that the server called data, and that were read
-  uint64_t zero = 0;       // of these, bytes in blocks of zeros
-  uint64_t punched = 0;    // of these, bytes that the server was asked to free, and said yes
+  uint64_t scanned = 0;    // data according to the server, all of which was read; bytes
+  uint64_t zero = 0;       // part of `scanned` in blocks of zeros, bytes
+  uint64_t punched = 0;    // part of `zero` that the server accepted to deallocate, bytes
   std::chrono::duration<double> elapsed{};
 };
 
-// Reads what the server calls data, and frees what is zeros.  What the disk reads as does not
-// change, so it may be broken off and started again at any time; but nobody else may write to the
-// disk meanwhile.  An error before anything is read if the server takes no writes, trims or zeros.
+// Reads what the server reports as data, and deallocates the zeros. The content of the disk does
+// not change, so the operation can be interrupted and restarted. No other client may write to the
+// disk meanwhile. Fails before reading if the server does not accept writes, trims or zeros.
 //
-// Freed with WRITE_ZEROES that may leave a hole, never with TRIM: a trimmed range may read as
-// anything afterwards, a zeroed one reads as zeros, says the protocol.  A server that offers
-// FAST_ZERO is asked for that, for it not to write zeros over zeros where it cannot free.
+// Uses WRITE_ZEROES that may leave a hole, never TRIM: a trimmed range has undefined content, a
+// zeroed range reads as zeros. If the server offers FAST_ZERO, the requests use it, so that the
+// server does not write zeros where it cannot deallocate.
 qcow2::Result<PunchSummary> punch(const PunchOptions& options, Progress& progress,
                                   const Cancel& cancel);
 

@@ -1,4 +1,4 @@
-// Is there room for the copy, before it starts?
+// Checks of free space before the copy starts.
 #pragma once
 
 #include <cstdint>
@@ -14,28 +14,28 @@
 
 namespace copy {
 
-// An error, in words, if what the copy will take does not fit into the destination's filesystem.
-// First the cheap question: would it fit if nothing were zeros and nothing got smaller?  If not,
-// samples of the source say how much of it is zeros and how well it compresses.
+// Returns an error if the copy will not fit into the destination's filesystem. First checks the
+// upper bound: no zeros, no compression. If that does not fit, samples of the source estimate the
+// share of zeros and the compression ratio.
 qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
                                const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
                                const Stop& stop);
 
-// The same for a raw disk, of which only what is no zeros takes room.
+// Same for a raw disk, where only non-zero data takes space.
 qcow2::Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
                                    const qcow2::OutputFile& out, const Stop& stop);
 
-// Calls `visit (first, clusters)` for each run of the destination's clusters that hold something
-// other than what the source calls zeros, in order, no cluster twice.
+// Calls `visit(first, clusters)` for each run of destination clusters that are not all zeros
+// according to the source. Runs are in order, without overlap.
 qcow2::Result<void> for_each_live_run(
     Source& source, const qcow2::Geometry& geometry, const Stop& stop,
     const std::function<void(qcow2::ClusterIndex, uint64_t)>& visit);
 
-// The destination's clusters that hold something other than what the source calls zeros.
+// Returns the number of destination clusters that are not all zeros according to the source.
 qcow2::Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
                                             const Stop& stop);
 
-// The bytes that `live` clusters will take, guessed from samples of them.
+// Returns an estimate, from samples, of the bytes that `live` clusters will take.
 qcow2::Result<uint64_t> estimate_bytes(Source& source, uint64_t live,
                                        const ClusterWorker::Options& worker, const Stop& stop);
 

@@ -1,4 +1,4 @@
-// Reads a finished copy again, and compares it with what was read from its source.
+// Reads a finished copy and compares it with the digests of its source.
 #pragma once
 
 #include <chrono>
@@ -16,16 +16,16 @@
 namespace copy {
 
 struct VerifySummary {
-  uint64_t size = 0;  // guest bytes that were compared
-  uint64_t read = 0;  // of them; the others are zeros, as the metadata (or the server) says
+  uint64_t size = 0;  // guest bytes compared
+  // part of `size` that was read; the rest is zeros according to the metadata or the server
+  uint64_t read = 0;
   std::chrono::duration<double> elapsed{};
 };
 
-// Compares every guest byte of `copy`, opened anew, with the digests of its source.  A copy that is
-// larger is compared as far as the source goes, a smaller one is an error.  Where the bytes are
-// different the error names the ranges, which are as fine as the digests' regions.
-//
-// Of `options`, clusters and compression are set here.  Tells `progress` of the phase kVerify.
+// Compares every guest byte of `copy`, which must be newly opened, with the digests of its source.
+// A larger copy is compared up to the size of the source; a smaller copy is an error. If bytes
+// differ, the error names the ranges, with the resolution of the digests' regions. Overrides
+// clusters and compression of `options`. Reports progress of phase kVerify.
 qcow2::Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
                                     const Pipeline::Options& options, Progress& progress,
                                     const Cancel& cancel);
@@ -33,10 +33,9 @@ qcow2::Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
                                     const Pipeline::Options& options, Progress& progress,
                                     const Cancel& cancel);
 
-// Makes the system forget what it holds of a file or block device in memory, so that reading it
-// reads the disk.  Before `path` is opened for verifying, and after it was flushed: dirty pages
-// stay.  Where the system does not do it (a file system in memory has nowhere else to put the file)
-// nothing is lost but this.
+// Drops the page cache of a file or block device, so that the next read comes from the disk. Must
+// be called before `path` is opened for verification, and after a flush, since dirty pages stay.
+// Failure is ignored: a filesystem in memory has no other copy of the pages.
 void forget_cached(const std::string& path);
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// A QCOW2 image that the layer below serves, and the disks in it.
+// A QCOW2 image that the layer below serves, and its disks.
 #pragma once
 
 #include <cstdint>
@@ -23,27 +23,27 @@ class DecodedImage {
  public:
   struct Disk {
     qcow2::Disk disk;
-    std::string description;  // one line, for people
+    std::string description;  // one line
   };
 
-  // An image that has a backing file or an external data file is an error: names lead nowhere below
-  // a plugin.
-  // `tables` holds its L1 and L2 tables, and may hold those of others, too.
+  // Opens the image. Returns an error if it has a backing file or an external data file, because
+  // file names have no meaning below a plugin. `tables` caches L1 and L2 tables, and may be shared
+  // with other images.
   static qcow2::Result<std::shared_ptr<DecodedImage>> open(
       std::shared_ptr<qcow2::Storage> storage, std::shared_ptr<qcow2::TableCache> tables);
 
   const std::vector<qcow2::Snapshot>& snapshots() const { return image_->snapshots(); }
-  // The size of a read that does no work twice, bytes.
+  // Returns the size of a read that decodes nothing twice, bytes.
   uint64_t preferred_block_size() const;
 
-  // The disk as it is now, or as it was at the internal snapshot with this id or name.
+  // Returns the current disk, or the disk of the internal snapshot with this ID or name.
   qcow2::Result<std::shared_ptr<Disk>> disk(const std::optional<std::string>& snapshot);
 
  private:
   explicit DecodedImage(std::shared_ptr<qcow2::Image> image) : image_(std::move(image)) {}
 
   const std::shared_ptr<qcow2::Image> image_;
-  // nullptr: the disk as it is now.
+  // Key nullptr: the current disk.
   SharedValues<const qcow2::Snapshot*, Disk> disks_;
 };
 

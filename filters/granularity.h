@@ -1,4 +1,4 @@
-// A granularity as a parameter of a filter, and what the layer below says of its own.
+// The granularity parameter of filters, and the block sizes of the layer below.
 #pragma once
 
 #include <nbdkit-filter.h>
@@ -14,7 +14,7 @@ constexpr uint64_t kMinGranularity = 512;
 // NBD's limit on a preferred block size.
 constexpr uint64_t kMaxGranularity = 32 << 20;
 
-// Reads "<key>=<value>"; says what is wrong with nbdkit_error.
+// Parses "<key>=<value>". Reports errors with nbdkit_error and returns nullopt.
 inline std::optional<uint64_t> parse_granularity(const char* key, const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size == -1) return std::nullopt;
@@ -26,7 +26,7 @@ inline std::optional<uint64_t> parse_granularity(const char* key, const char* va
   return std::nullopt;
 }
 
-// What the layer below says of its blocks; bytes, 0: nothing.
+// Block sizes of the layer below, bytes; 0: not reported.
 struct BlockSize {
   uint32_t minimum = 0;
   uint32_t preferred = 0;

@@ -1,4 +1,4 @@
-// What the layer below serves, as the engine's storage.
+// The disk of the layer below, as the engine's storage.
 #pragma once
 
 #include <nbdkit-filter.h>
@@ -10,27 +10,26 @@
 
 namespace filters {
 
-// nbdkit gives a filter one `next` for each connection, and it must be used by the requests of that
-// connection alone: nbdkit's locks for plugins that want their requests one by one go by
-// connection.  An image, on the other hand, is best opened once, with one table cache for all.  So
-// a NextStorage holds no `next`.  Each callback says through which one this thread reads for now:
+// nbdkit gives a filter one `next` per connection, and only requests of that connection may use it:
+// nbdkit serializes requests per connection for plugins that need it. An image is best opened once,
+// with one table cache for all. So a NextStorage holds no `next`. Each callback sets the `next` for
+// the reads of its thread:
 //
 //     NextStorage::Through through(next);
 //     disk.read(…);
 //
-// The engine reads on the thread that calls it, so that is the `next` of the very request.
-//
-// Thread-safe, and read-only: whatever would change something is an error.
+// The engine reads on the calling thread, so each request uses its own `next`. Thread-safe and
+// read-only: writes are errors.
 class NextStorage final : public qcow2::Storage {
  public:
-  // What the layer says of itself; bytes.
+  // Size and block sizes of the layer below, bytes.
   struct Shape {
     uint64_t size = 0;
     uint32_t minimum = 1;  // reads must be multiples of it, a power of two
-    uint32_t maximum = 0;  // and no longer than this; 0: it does not say
+    uint32_t maximum = 0;  // of one read; 0: not reported
   };
 
-  // All reads of this thread go through `next`, while it lives.  Objects may be nested.
+  // Routes all reads of this thread through `next` while the object lives. Objects may be nested.
   class Through {
    public:
     explicit Through(nbdkit_next* next);
@@ -42,7 +41,7 @@ class NextStorage final : public qcow2::Storage {
     nbdkit_next* const outer_;
   };
 
-  // `name`: for messages.  Every `next` that is read through has this shape.
+  // `name` is for messages. Every `next` in use must have this shape.
   NextStorage(std::string name, const Shape& shape);
 
   const std::string& name() const override { return name_; }
@@ -51,8 +50,8 @@ class NextStorage final : public qcow2::Storage {
   qcow2::Result<void> flush() override;
   qcow2::Result<uint64_t> size() const override { return shape_.size; }
   qcow2::Result<void> resize(uint64_t size) override;
-  // What the layer below says of its extents; all is data if it does not say, or at an odd offset
-  // of a layer that wants its requests aligned.
+  // Returns the extents of the layer below. Reports data if the layer reports no extents, or at an
+  // unaligned offset of a layer that needs aligned requests.
   qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
 
  private:
@@ -60,7 +59,7 @@ class NextStorage final : public qcow2::Storage {
 
   const std::string name_;
   const Shape shape_;
-  const uint64_t largest_;  // bytes of one read, a multiple of shape_.minimum
+  const uint64_t largest_;  // bytes per read, a multiple of shape_.minimum
 };
 
 }  // namespace filters

@@ -1,4 +1,4 @@
-// One of the two disks of a comparison: its map, and reading it from many threads.
+// One of the two disks of a comparison: its map, and reads from several threads.
 #pragma once
 
 #include <memory>
@@ -16,34 +16,35 @@ namespace copy {
 
 class ComparedDisk {
  public:
-  // A pipe is an error: it cannot be read where the other disk has data.  `stop` outlives this.
+  // Opens a disk. Returns an error for a pipe, which does not support random access. `stop` must
+  // outlive the disk.
   static qcow2::Result<ComparedDisk> open(const AnySource::Options& options, const Stop& stop);
 
   const std::string& name() const { return source_.get().name(); }
   uint64_t size() const { return source_.get().size(); }
-  // Of a salvage, what could not be read so far; else nullptr.
+  // Returns what a salvage could not read so far. nullptr without a salvage.
   const qcow2::Losses* losses() const {
     return source_.local() ? source_.local()->losses() : nullptr;
   }
   bool is_server() const { return source_.nbd() != nullptr; }
-  // What reads should not be cut smaller than, bytes: a compressed cluster is decoded as a whole.
+  // Smallest efficient read, bytes: a compressed cluster is decoded as a whole.
   uint64_t unit() const { return source_.get().cluster_size().value_or(1); }
-  // Threads that can read at once.
+  // Number of threads that can read concurrently.
   size_t lanes() const { return source_.nbd() ? source_.nbd()->connections() : SIZE_MAX; }
 
-  // The extent that holds `at`, cut to begin there.  Behind the end of the disk: nothing up to
-  // `end`.  With calls in ascending order, one thread at a time.
+  // Returns the extent that holds `at`, starting at `at`. Past the end of the disk, returns an
+  // unallocated extent up to `end`. Offsets must be in ascending order. Not thread-safe.
   qcow2::Result<qcow2::Extent> extent_at(uint64_t at, uint64_t end);
 
-  // Whether `next`, which begins where `extent` ends, can be read with it in one call.  Pieces of
-  // one compressed cluster can: it is decoded once.  Two clusters never, though they may share a
-  // stream.
+  // Returns true if one call can read `extent` and `next`, which starts where `extent` ends. True
+  // for pieces of one compressed cluster, which is decoded once. False for two clusters, even if
+  // they share a stream.
   bool can_read_together(const qcow2::Extent& extent, const qcow2::Extent& next) const;
 
-  // Reads an extent of data, for thread number `lane`; thread-safe.
+  // Reads a data extent for thread number `lane`. Thread-safe.
   qcow2::Result<void> read(const qcow2::Extent& extent, size_t lane, std::span<std::byte> to);
 
-  // The file in which an extent of data lies; nothing where that is not known.
+  // Returns the file that holds a data extent. nullopt if unknown.
   std::optional<qcow2::FileStorage::Identity> file_of(const qcow2::Extent& extent) const;
 
  private:
@@ -51,9 +52,9 @@ class ComparedDisk {
 
   AnySource source_;
   std::vector<std::optional<qcow2::FileStorage::Identity>> files_;  // by depth
-  std::vector<std::unique_ptr<std::mutex>> lines_;                  // one for each of the server's
-  std::vector<qcow2::Extent> ahead_;                                // in order
-  size_t ahead_at_ = 0;                                             // the first that is of use
+  std::vector<std::unique_ptr<std::mutex>> lines_;  // one per connection to the server
+  std::vector<qcow2::Extent> ahead_;                // known extents, in order
+  size_t ahead_at_ = 0;                             // index of the first extent that is not used up
 };
 
 }  // namespace copy

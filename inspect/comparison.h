@@ -1,8 +1,8 @@
-// Two disks, read side by side: do they hold the same bytes, and if not, where do they differ?
+// Compares two disks: whether they hold the same bytes, and where they differ.
 //
-// One thread at a time looks at both maps and cuts what has to be looked at into jobs; any number
-// of threads read and compare them.  What both call zeros, or have at the same place of the same
-// file, is the same without being read.
+// One thread at a time reads both maps and divides the ranges to check into jobs. Any number of
+// threads read and compare them. Ranges that are zeros on both disks, or at the same place of the
+// same file, are equal without reading.
 #pragma once
 
 #include <atomic>
@@ -25,19 +25,19 @@ namespace copy {
 class Comparison {
  public:
   struct Options {
-    bool strict = false;   // sizes and what is allocated must be the same, too
-    bool all = false;      // goes on behind the first difference, and tells of each
-    unsigned threads = 0;  // 0: one for each processor
+    bool strict = false;   // sizes and allocation must be equal, too
+    bool all = false;      // continues after the first difference and reports each
+    unsigned threads = 0;  // 0: one per processor
   };
 
-  // A stretch of bytes that differ, in whole sectors of 512 bytes (or up to the end of the disk).
+  // A range of bytes that differ, in whole sectors of 512 bytes (or up to the end of the disk).
   struct Range {
     uint64_t start = 0;
     uint64_t length = 0;
     uint64_t end() const { return start + length; }
     bool operator==(const Range&) const = default;
   };
-  // Called in order, one at a time, from any thread; ranges do not touch each other.
+  // Called in order, one call at a time, from any thread. Ranges do not touch each other.
   class Observer {
    public:
     virtual ~Observer() = default;
@@ -47,34 +47,34 @@ class Comparison {
   enum class Verdict { kSame, kSize, kAllocation, kContent };
   struct Summary {
     Verdict verdict = Verdict::kSame;
-    // kContent, kAllocation: the first byte of the first sector, or stretch, that differs.
+    // kContent, kAllocation: start of the first sector or extent that differs.
     uint64_t offset = 0;
-    uint64_t ranges = 0;  // that differ, and the bytes in them; with `all` only
+    uint64_t ranges = 0;  // number of differing ranges, and their bytes; only with `all`
     uint64_t differing = 0;
-    uint64_t compared = 0;  // bytes of the disk that could not be known to be the same unread
+    uint64_t compared = 0;  // bytes that could not be known to be equal without reading
     std::chrono::duration<double> elapsed{};
   };
 
-  // What was under way when it failed.
+  // The operation that failed.
   enum class Stage { kMap, kRead };
 
-  // All of them outlive the comparison.
+  // All arguments must outlive the comparison.
   Comparison(ComparedDisk& a, ComparedDisk& b, const Options& options, Observer& observer,
              Progress& progress, Stop& stop);
 
-  // What a salvaged disk has lost is passed over.  With sizes that differ, the longer disk must
-  // have zeros behind the end of the shorter one.
+  // Compares the disks. Ignores ranges that a salvage lost. If sizes differ, the longer disk must
+  // have zeros past the end of the shorter one.
   qcow2::Result<Summary> run();
 
-  // Of the error that run () has returned.
+  // The stage of the error that run() returned.
   Stage stage() const { return stage_; }
 
  private:
   struct Job {
     uint64_t sequence = 0;
-    uint64_t begin = 0;  // bytes of the disk
+    uint64_t begin = 0;  // offset on the disk, bytes
     uint64_t end = 0;
-    std::vector<qcow2::Extent> a;  // cover it without gap or overlap
+    std::vector<qcow2::Extent> a;  // cover the job without gap or overlap
     std::vector<qcow2::Extent> b;
   };
   struct Buffers;
@@ -87,7 +87,7 @@ class Comparison {
   void fail_at(uint64_t offset, Stage stage, qcow2::Error error);
   void tell(const Range& range);
   bool is_same(const qcow2::Extent& a, const qcow2::Extent& b) const;
-  // Whether a part of it is lost in one of the disks.
+  // Returns true if a part of the range is lost in one of the disks.
   bool is_lost(uint64_t at, uint64_t length) const;
 
   ComparedDisk& a_;
@@ -99,23 +99,23 @@ class Comparison {
   const uint64_t size_;      // of the longer disk, bytes
   const uint64_t job_size_;  // bytes; jobs do not cross multiples of it
 
-  std::mutex plan_mutex_;  // taken before mutex_
-  uint64_t position_ = 0;  // guarded by plan_mutex_: all before it is planned, or the same
+  std::mutex plan_mutex_;  // must be locked before mutex_
+  uint64_t position_ = 0;  // guarded by plan_mutex_; everything before is planned or equal
   uint64_t sequence_ = 0;  // guarded by plan_mutex_
 
   std::mutex mutex_;
   std::condition_variable done_;
   // All guarded by mutex_.
-  uint64_t finished_ = 0;                                              // jobs, all before it are
-  std::map<uint64_t, std::pair<uint64_t, std::vector<Range>>> early_;  // by number: end, ranges
-  std::optional<Range> open_;                                          // may become longer
+  uint64_t finished_ = 0;  // all jobs before this number are finished
+  std::map<uint64_t, std::pair<uint64_t, std::vector<Range>>> early_;  // by job number: end, ranges
+  std::optional<Range> open_;                                          // may still grow
   std::optional<qcow2::Error> error_;
   uint64_t error_at_ = 0;
   Stage stage_ = Stage::kRead;
   Summary summary_;
-  // What lies behind it is of no interest any more: something was found here.
+  // Offset of the first finding. Data past it need not be compared.
   std::atomic<uint64_t> limit_ = UINT64_MAX;
-  std::atomic<size_t> lanes_ = 0;  // threads that have begun
+  std::atomic<size_t> lanes_ = 0;  // threads started
 };
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// What an image says of itself, without opening what it refers to.
+// What an image says about itself, without opening files it refers to.
 #pragma once
 
 #include <cstdint>
@@ -20,38 +20,38 @@ struct ImageInfo {
   std::string filename;  // as the user gave it
   qcow2::Format format = qcow2::Format::kRaw;
   uint64_t virtual_size = 0;  // bytes
-  // Nothing: a server has it.
+  // nullopt for a disk on a server:
   std::optional<uint64_t> file_length;  // bytes
-  std::optional<uint64_t> disk_size;    // bytes of blocks that this file takes
+  std::optional<uint64_t> disk_size;    // allocated blocks of this file, bytes
   bool block_device = false;
-  // Of a qcow2 image alone:
+  // Only for a QCOW2 image:
   std::optional<qcow2::Header> header;
   std::vector<qcow2::Snapshot> snapshots;
   std::vector<qcow2::Bitmap> bitmaps;
-  std::string full_backing_filename;  // where the backing file's name leads; empty: none
+  std::string full_backing_filename;  // resolved name of the backing file; empty: none
   std::optional<qcow2::Survey> survey;
-  // Parts that could not be read, and so are missing here.
+  // Parts that could not be read and are missing here.
   std::vector<std::string> missing;
-  // Damage that keeps nothing from being told but the survey.
+  // Damage that prevents only the survey.
   std::vector<std::string> damages;
 };
 
 struct InfoOptions {
-  std::optional<qcow2::Format> format = {};  // nothing: the content decides
-  bool force_share = false;                  // even if somebody writes to it
-  bool survey = true;                        // go through all tables
+  std::optional<qcow2::Format> format = {};  // nullopt: probe the content
+  bool force_share = false;                  // even if another process writes to the file
+  bool survey = true;                        // read all tables
   qcow2::Trust trust = {};
-  // Of the survey: bytes of the disk.
+  // Progress of the survey, bytes of the disk.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
 };
 
-// Reads the header, the snapshot table and the directory of bitmaps of the image at `path`, and
-// surveys it.  That there is no image, or no header to be made sense of, is an error; what else
-// cannot be read is `missing`.  Errors name the path.
+// Reads the header, snapshot table and bitmap directory of the image at `path`, and surveys the
+// image. Returns an error if there is no image or its header is invalid. Other parts that cannot be
+// read are listed in `missing`. Errors name the path.
 qcow2::Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options);
 
-// The image at `path`, and its backing files one by one.  Those of which the first error tells are
-// not there: `error` is it, and what came before is returned all the same.
+// Reads the image at `path`, then its backing files one by one. Stops at the first error, stores it
+// in `error`, and returns the images before it.
 std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOptions& options,
                                        std::optional<qcow2::Error>& error);
 

@@ -1,4 +1,4 @@
-// What a copy will take, before it is made.
+// Predicts the size of a copy.
 #pragma once
 
 #include <chrono>
@@ -14,34 +14,34 @@
 namespace copy {
 
 struct MeasureOptions {
-  // Of the copy; its destination is not looked at, and is a file.
+  // Options of the copy. The destination is not checked and counts as a file.
   CopyOptions copy;
-  // Instead of a source: a disk of so many bytes without data.
+  // Used instead of a source: an empty disk of this many bytes.
   std::optional<uint64_t> size;
-  // Bytes of the source that may be read for an estimate; 0: read all there is, for the exact size.
+  // Bytes of the source to read for an estimate; 0: read everything, for the exact size.
   uint64_t budget = 0;
-  // What qemu-img's figures are of: a raw disk, or an image with the options above and, for what
-  // they do not say, QEMU's defaults.
+  // Format for qemu-img's figures: raw, or else an image with the options above and QEMU's defaults
+  // for unset ones.
   bool qemu_raw = false;
 };
 
 struct Measurement {
   QemuMeasure qemu;
-  std::optional<uint64_t> bitmaps;  // of the source, in an image as qemu is of; bytes
+  std::optional<uint64_t> bitmaps;  // size of the source's bitmaps in such an image, bytes
 
   qcow2::Format format = qcow2::Format::kQcow2;
   uint64_t virtual_size = 0;  // bytes
   uint64_t cluster_size = 0;  // bytes; 0: raw
-  bool exact = true;          // file_size is what the file will have; else between low and high
-  uint64_t file_size = 0;     // bytes, the external data file not counted
+  bool exact = true;          // file_size is exact; else it is between low and high
+  uint64_t file_size = 0;     // bytes, without the external data file
   uint64_t low = 0;
   uint64_t high = 0;
-  uint64_t sampled = 0;                 // bytes that were read for an estimate
-  std::optional<FreeSpace> free_space;  // with skip_free
+  uint64_t sampled = 0;                 // bytes read for an estimate
+  std::optional<FreeSpace> free_space;  // set with skip_free
   std::chrono::duration<double> elapsed{};
 };
 
-// Reads the source, and writes nothing.
+// Reads the source. Writes nothing.
 qcow2::Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
                                    const Cancel& cancel);
 

@@ -1,5 +1,5 @@
-// What `qemu-img measure` would say of an image with these options: a bound for what
-// `qemu-img convert` writes.  The rules were read from what QEMU 7.2 does (block/qcow2.c).
+// Predicts the output of `qemu-img measure` for an image with these options: an upper bound for
+// what `qemu-img convert` writes. The rules follow QEMU 7.2 (block/qcow2.c).
 #pragma once
 
 #include <cstdint>
@@ -15,31 +15,32 @@
 
 namespace copy {
 
-// Bytes.
+// Sizes in bytes.
 struct QemuMeasure {
-  uint64_t required = 0;         // for the data that the source has, not compressed
-  uint64_t fully_allocated = 0;  // when every cluster has been written
+  uint64_t required = 0;         // for the data of the source, uncompressed
+  uint64_t fully_allocated = 0;  // after every cluster was written
 };
 
-// The same options with what they do not say as QEMU has it, whatever the source is like.
+// Fills unset options with QEMU's defaults, whatever the source is.
 ImageOptions with_qemu_defaults(ImageOptions options);
 
-// The clusters of an image with `geometry` that hold what QEMU calls data of `source`, which is no
-// stream: holes of the files are data, but where metadata was preallocated.
+// Returns the number of clusters of an image with `geometry` that hold data of `source` by QEMU's
+// rules: holes of the files count as data, except where metadata was preallocated. `source` must
+// not be a stream.
 qcow2::Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geometry& geometry,
                                            const Stop& stop);
 
-// `data_clusters`: what a disk without a backing file has.  With one that is kept, all of the disk
-// counts as data.
+// `data_clusters`: data clusters of a disk without a backing file. With a kept backing file, all of
+// the disk counts as data.
 QemuMeasure qemu_measure(const qcow2::BuildOptions& build, Preallocation preallocation,
                          uint64_t data_clusters);
 
-// Of a raw disk, which has whole sectors to QEMU.
+// Returns the figures of a raw disk, rounded up to whole sectors as in QEMU.
 QemuMeasure qemu_measure_raw(uint64_t size);
 
-// What the persistent bitmaps of an image of `disk_size` bytes take in one with clusters of
-// `cluster_size` bytes, as QEMU counts: all of each is allocated.  Nothing for an image that can
-// have none (version 2).
+// Returns the size of the persistent bitmaps of an image of `disk_size` bytes in an image with
+// clusters of `cluster_size` bytes. Counts each bitmap as fully allocated, as in QEMU. Returns
+// nullopt for version 2, which has no bitmaps.
 qcow2::Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
                                                     const qcow2::Header& header, uint64_t disk_size,
                                                     uint64_t cluster_size);

@@ -8,19 +8,21 @@
 
 namespace tune {
 
-// All of a regular file, or of a pipe.  One that is longer than a definition may be is an error.
+// Reads a whole regular file or pipe. Returns an error if it is longer than a definition may be.
 qcow2::Result<std::string> read_definition(const std::string& path);
 qcow2::Result<std::string> read_definition(int fd, const std::string& name);
 
-// Puts `after` in place of the file's content, whole or not at all, and only if that is still
-// `before`.  Mode and owner stay, and a symbolic link stays one.
+// Replaces the file's content with `after`, atomically, only if it still is `before`. Keeps mode
+// and owner. A symbolic link stays a link.
 qcow2::Result<void> replace_definition(const std::string& path, const std::string& before,
                                        const std::string& after);
 
-// Whether libvirt keeps its own definitions there, and would not see that one has changed.
+// Returns true if libvirt keeps its own definitions there. libvirt would not notice a change of
+// such a file.
 bool is_libvirts_own(const std::string& path);
 
-// What will not work on the filesystems of these images, a line each: cache='none' wants O_DIRECT.
+// Returns a line for each image whose filesystem does not support O_DIRECT, which cache='none'
+// needs.
 std::vector<std::string> direct_io_complaints(const std::vector<std::string>& images);
 
 }  // namespace tune

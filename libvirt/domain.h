@@ -1,4 +1,4 @@
-// The disks of a libvirt domain definition, and where they stand in its text.
+// The disks of a libvirt domain definition, and their positions in its text.
 #pragma once
 
 #include <optional>
@@ -11,14 +11,14 @@
 
 namespace tune {
 
-// A <driver> of a disk.
+// The <driver> element of a disk.
 struct DiskDriver {
   XmlTag tag;
-  // By the order of tag.attributes, decoded.
+  // Decoded, in the order of tag.attributes.
   std::vector<std::string> names;
   std::vector<std::string> values;
 
-  // nullptr: it has no such attribute.
+  // Returns nullptr if there is no such attribute.
   const std::string* find(std::string_view name) const;
 };
 
@@ -27,36 +27,36 @@ struct DomainDisk {
   std::string type;             // "file", "block", "network", "volume" …
   std::string device = "disk";  // "cdrom", "floppy", "lun"
   std::string source;           // a path, a device, or a name; empty: none
-  // Paths of files and devices: of the source, and of what a running domain is said to have behind
-  // it or to copy it to.
+  // Paths of files and devices: the source, and what the definition of a running domain lists as
+  // its backing files or copy targets.
   std::vector<std::string> files;
   std::string target;      // "vda"
-  std::string bus;         // "virtio"; empty: not said
-  std::string controller;  // the number of the one that its address names; empty: not said
+  std::string bus;         // "virtio"; empty: not set
+  std::string controller;  // number of the controller in its address; empty: not set
   bool read_only = false;
-  std::vector<DiskDriver> drivers;  // one, unless somebody made a mistake
-  std::vector<DiskDriver> blockio;  // the <blockio>, taken apart in the same way; at most one
+  std::vector<DiskDriver> drivers;  // one, in a valid definition
+  std::vector<DiskDriver> blockio;  // the <blockio>, parsed in the same way; at most one
 };
 
 struct DomainController {
   std::string type;   // "scsi"
-  std::string index;  // "0"; empty: not said
-  std::string model;  // "virtio-scsi"; empty: not said
+  std::string index;  // "0"; empty: not set
+  std::string model;  // "virtio-scsi"; empty: not set
 };
 
 struct Domain {
   std::vector<DomainDisk> disks;
   std::vector<DomainController> controllers;
-  std::string os;           // libosinfo's name of what runs there; empty: not said
-  bool hyperv = false;      // it is given what only Windows makes use of
-  bool local_time = false;  // its clock is as Windows wants it
+  std::string os;           // libosinfo's name of the guest's OS; empty: not set
+  bool hyperv = false;      // has Hyper-V features, which only Windows uses
+  bool local_time = false;  // its clock is set up as for Windows
 
-  // Whether Windows runs there: as libosinfo's metadata says, and if there is none, as the features
-  // and the clock do.
+  // Returns true if the guest is Windows: according to libosinfo's metadata, or without metadata,
+  // according to the features and the clock.
   bool is_windows() const;
 };
 
-// `name` is what to call the text in messages.
+// Parses `text`. `name` is for messages.
 qcow2::Result<Domain> read_domain(std::string_view text, const std::string& name);
 
 }  // namespace tune

@@ -13,31 +13,32 @@ namespace tune {
 
 class LibvirtDomain {
  public:
-  // `uri`: of libvirt's connections; empty: libvirt's default.  `name`: a name or a UUID.
+  // `uri`: libvirt connection URI; empty: libvirt's default. `name`: a name or a UUID.
   static qcow2::Result<LibvirtDomain> open(const std::string& uri, const std::string& name,
                                            bool writable);
 
   // "domain 'web' of qemu:///system", for messages.
   const std::string& name() const { return name_; }
 
-  // What the next start begins with: the inactive definition.  `secrets`: passwords with it, which
-  // libvirt leaves out else, and which a definition must have not to lose them.
+  // Returns the inactive definition, which the next start uses. `secrets`: include passwords, which
+  // libvirt otherwise omits. A definition that is written back needs them.
   qcow2::Result<std::string> definition(bool secrets) const;
 
-  // What the user has to know of a changed definition.
+  // What the user must know about a changed definition.
   struct State {
     bool running = false;
-    // It is gone once it stops, and has no definition that could be changed.
+    // The domain disappears when it stops, and has no definition to change.
     bool transient = false;
-    // The next start goes on from there, with the settings of that time.
+    // The next start restores the saved state, with the old settings.
     bool has_saved_state = false;
   };
   qcow2::Result<State> state() const;
 
-  // Whether this libvirt keeps the granularity of a <blockio>, or drops it without a word.
+  // Returns true if this libvirt keeps the granularity of a <blockio>. Older versions drop it
+  // silently.
   qcow2::Result<bool> knows_granularity() const;
 
-  // Puts `xml` in place of the definition.  What runs goes on as it is.
+  // Replaces the definition with `xml`. A running domain is not affected.
   qcow2::Result<void> define(const std::string& xml);
 
  private:

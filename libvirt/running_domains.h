@@ -1,5 +1,4 @@
-// Machines that libvirt runs, or has saved in the middle of their work, and the disks that they
-// have.
+// Finds the libvirt domains, running or with saved state, that use a disk.
 #pragma once
 
 #include <string>
@@ -10,24 +9,22 @@
 namespace tune {
 
 struct DiskUse {
-  // "domain 'web' of qemu:///system": has the file as a disk, or behind one.  Empty: none is known
-  // to.
+  // "domain 'web' of qemu:///system", which uses the file as a disk or as a backing file. Empty: no
+  // known domain does.
   std::string domain;
-  // It does not run: its memory is saved, and it would go on with what it knows of the disk.
+  // The domain does not run: its memory is saved and relies on the disk's content.
   bool saved = false;
-  // One line for each libvirt that is there, and that could not be asked.
+  // One line for each libvirt that exists but could not be queried.
   std::vector<std::string> remarks;
 };
 
-// Asks the system's libvirt, and that of the session of whoever runs this, also through sudo; both
-// are only read from.  None is started for it, and one that is not there is no error.  It is the
-// file that counts, whatever its names are.
-//
-// An error if there is no such file.
+// Queries the system's libvirt and the session libvirt of the user, also through sudo, read-only.
+// Starts no daemon. A missing libvirt is no error. Compares files, not names. Returns an error if
+// the file does not exist.
 qcow2::Result<DiskUse> find_disk_use(const std::string& path);
 
-// An error, with what to do, if some machine has the file, so that it must not change; else the
-// remarks.
+// Returns an error with advice if a domain uses the file, so that it must not change. Otherwise
+// returns the remarks.
 qcow2::Result<std::vector<std::string>> check_unused(const std::string& path);
 
 }  // namespace tune

@@ -1,4 +1,4 @@
-// What a domain's disks should be like, and what has to change in its text for that.
+// Recommended settings of a domain's disks, and the changes to its text that they need.
 #pragma once
 
 #include <cstdint>
@@ -12,28 +12,28 @@
 
 namespace tune {
 
-// The attributes of a QCOW2 disk's <driver>; nothing: whatever is there stays.
+// Attributes of a QCOW2 disk's <driver>. nullopt: keep the current value.
 struct Settings {
   std::optional<std::string> discard = "unmap";
   std::optional<std::string> detect_zeroes = "unmap";
   std::optional<std::string> cache = "none";
   std::optional<std::string> io = "native";
 
-  // Of the <blockio>: what a guest may trim at once, bytes.  Nothing: what suits Windows, on the
-  // disks of one, where none is set.
+  // For the <blockio>: the guest's discard granularity, bytes. nullopt: the value for Windows, on
+  // disks of a Windows guest that set none.
   std::optional<uint64_t> discard_granularity = {};
-  bool keep_granularity = false;  // whatever is there stays
+  bool keep_granularity = false;  // keep the current value
 
-  // Only the disks with these targets ("vda"); empty: all of them.
+  // Targets of the disks to change ("vda"). Empty: all disks.
   std::vector<std::string> targets;
 };
 
-// An error if libvirt knows no such value, or two of them cannot go together.
+// Returns an error if libvirt does not know a value, or if values conflict.
 qcow2::Result<void> check(const Settings& settings);
 
 struct Change {
   std::string attribute;
-  std::string from;  // empty: it was not there
+  std::string from;  // empty: attribute was missing
   std::string to;
 };
 
@@ -42,26 +42,26 @@ struct DiskReport {
   std::string target;
   std::string source;
   std::string bus;
-  std::string format;           // empty: not said
-  std::string skipped;          // why it is left alone; empty: it is not
-  std::vector<Change> changes;  // none: it is as it should be, or left alone
+  std::string format;           // empty: not set
+  std::string skipped;          // reason why the disk is skipped; empty: it is not
+  std::vector<Change> changes;  // empty: nothing to change, or skipped
   std::vector<std::string> advice;
 };
 
-// A cluster of most images.  With QEMU's 4 KiB, Windows's ReTrim moves data about, or trims nothing
+// The cluster size of most images. With QEMU's 4 KiB, Windows's ReTrim moves data, or trims nothing
 // (virtio-win issues 666 and 1574).
 inline constexpr uint64_t kWindowsGranularity = 64 << 10;
 
 struct Tuning {
-  std::string text;      // the definition as it should be
-  bool windows = false;  // it is taken for one of Windows
+  std::string text;      // the new definition
+  bool windows = false;  // the guest is assumed to be Windows
   std::vector<DiskReport> disks;
 
   size_t changes() const;
 };
 
-// Changes values of those attributes in `text`, and adds what is missing; every other byte stays.
-// What comes out is not changed by another go.  `name` is what to call the text in messages.
+// Changes these attributes in `text` and adds missing ones. All other bytes stay. The operation is
+// idempotent. `name` is for messages.
 qcow2::Result<Tuning> tune(std::string_view text, const std::string& name,
                            const Settings& settings);
 

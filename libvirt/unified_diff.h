@@ -1,4 +1,4 @@
-// How a text differs from what it was, as `diff -u` shows it.
+// Formats the difference of two texts like `diff -u`.
 #pragma once
 
 #include <string>
@@ -6,8 +6,8 @@
 
 namespace tune {
 
-// For texts of as many lines that differ in few of them, each in its place.  What patch(1) takes;
-// empty if they are the same.
+// Supports texts with the same number of lines, of which a few differ in place. Returns input for
+// patch(1), or an empty string if the texts are equal.
 std::string unified_diff(std::string_view before, std::string_view after, const std::string& name);
 
 }  // namespace tune

@@ -1,9 +1,9 @@
-// XML that knows where in the text everything stands, so that a part can be changed and the rest
-// stays byte for byte.
+// An XML scanner that records text positions, so that a part can be changed while the rest stays
+// byte for byte.
 //
-// Takes documents as libvirt writes them, and as people edit those: no DOCTYPE, hence no entities
-// but the five of XML's own, and nothing that is fetched from anywhere.  What is not well-formed is
-// an error that names the line.
+// Accepts documents as libvirt writes them and as people edit them: no DOCTYPE, hence only XML's
+// five predefined entities, and no external references. Returns an error with the line if the
+// document is not well-formed.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace tune {
 
-// [begin, end) of the text, bytes.
+// The range [begin, end) of the text, bytes.
 struct Stretch {
   size_t begin = 0;
   size_t end = 0;
@@ -24,7 +24,7 @@ struct Stretch {
 
 struct XmlAttribute {
   Stretch name;
-  Stretch value;     // between the quotes, as it stands there
+  Stretch value;     // between the quotes, undecoded
   char quote = '"';  // or '\''
 };
 
@@ -32,32 +32,32 @@ struct XmlAttribute {
 struct XmlTag {
   Stretch name;
   std::vector<XmlAttribute> attributes;
-  Stretch whole;       // "<" to ">"
+  Stretch whole;       // from "<" to ">"
   bool empty = false;  // "<name/>": no end tag follows
 };
 
-// Goes through a document once.
+// Scans a document once.
 class XmlScanner {
  public:
   static constexpr size_t kMaxSize = 16 << 20;   // bytes
-  static constexpr size_t kMaxDepth = 256;       // elements inside of each other
+  static constexpr size_t kMaxDepth = 256;       // of nested elements
   static constexpr size_t kMaxAttributes = 256;  // of one element
 
-  // `text` outlives the scanner; `name` is what to call it in messages.
+  // `text` must outlive the scanner. `name` is for messages.
   XmlScanner(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {}
 
   class Handler {
    public:
     virtual ~Handler() = default;
-    // In the order of the document; each start () has its end (), also that of an empty element.
+    // Called in document order. Each start() has a matching end(), also for empty elements.
     virtual qcow2::Result<void> start(const XmlTag& tag) = 0;
     virtual qcow2::Result<void> end() = 0;
   };
   qcow2::Result<void> scan(Handler& handler);
 
-  // Counted from 1.
+  // Returns the line of offset `at`, counted from 1.
   size_t line_of(size_t at) const;
-  // An error that names document and line.
+  // Returns an error that names the document and the line.
   qcow2::Failure error(size_t at, std::string_view what) const;
 
  private:
@@ -79,11 +79,11 @@ class XmlScanner {
   const std::string_view text_;
   const std::string name_;
   size_t at_ = 0;
-  std::vector<Stretch> open_;  // names of the elements that are open
+  std::vector<Stretch> open_;  // names of open elements
   bool root_seen_ = false;
 };
 
-// What the text between an attribute's quotes means: references resolved, white space made spaces.
+// Decodes an attribute value: resolves references and replaces white space with spaces.
 std::string decode_value(std::string_view raw);
 
 }  // namespace tune

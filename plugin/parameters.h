@@ -10,16 +10,16 @@ namespace plugin {
 
 class Parameters {
  public:
-  // The lines of --help.
+  // The text for --help.
   static const char* const kHelp;
 
-  // One key=value.  0, or -1 with nbdkit told why.
+  // Sets one key=value. Returns 0, or -1 after nbdkit_error().
   int set(const char* key, const char* value);
-  // All of them were given.  0, or -1 with nbdkit told why.
+  // Checks the parameters after all were set. Returns 0, or -1 after nbdkit_error().
   int complete();
 
   const Config& config() const { return config_; }
-  // Whether the image is to be made first, and as what.
+  // Whether to create the image first, and its options.
   bool create() const { return create_; }
   const qcow2::BuildOptions& image() const { return image_; }
 

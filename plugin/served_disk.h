@@ -1,4 +1,4 @@
-// A disk as clients see it: the image's own, which may be written, or a snapshot's.
+// A disk as clients see it: the image's current disk, which may be writable, or a snapshot.
 #pragma once
 
 #include <atomic>
@@ -21,9 +21,9 @@ class ServedDisk {
       : disk_(std::move(disk)), description_(std::move(description)) {}
 
   uint64_t size() const { return disk_.size(); }
-  const std::string& description() const { return description_; }  // one line, for people
+  const std::string& description() const { return description_; }  // one line
 
-  // For mapping.
+  // Returns the disk for its map.
   const qcow2::Disk& disk() const {
     const WritePath* const path = active_.load(std::memory_order_acquire);
     return path ? path->writer().disk() : disk_;
@@ -34,10 +34,10 @@ class ServedDisk {
     return path ? path->writer().read(at, to) : disk_.read(at, to);
   }
 
-  // nullptr: it is not written.
+  // Returns nullptr if the disk is read-only.
   WritePath* write_path() const { return active_.load(std::memory_order_acquire); }
 
-  // From now on all go through `path`.  Once.
+  // Routes all further requests through `path`. Must be called at most once.
   void set_write_path(std::unique_ptr<WritePath> path) {
     path_ = std::move(path);
     active_.store(path_.get(), std::memory_order_release);

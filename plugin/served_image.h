@@ -1,7 +1,8 @@
-// The image that this server serves, and the disks in it.
+// The image that this server serves, and its disks.
 //
-// It is opened before nbdkit forks, for errors to reach the user, but nbdkit tells only at a
-// connection whether anybody may write (nbdkit -r): writing begins with the first that may.
+// The image is opened before nbdkit forks, so that errors reach the user. nbdkit reports only per
+// connection whether writes are allowed (nbdkit -r), so the first writable connection starts
+// writing.
 #pragma once
 
 #include <cstdint>
@@ -21,39 +22,39 @@
 
 namespace plugin {
 
-// What the command line said.
+// Settings from the command line.
 struct Config {
-  std::string file;      // absolute
-  std::string snapshot;  // what the export "" shows, by id or name; empty: the disk as it is now
+  std::string file;      // absolute path
+  std::string snapshot;  // shown as export ""; ID or name; empty: current disk
   qcow2::OpenOptions open;
   WritePath::Options write;
 };
 
-// Opened once for the process; used by all connections.  Thread-safe.
+// Opened once per process, used by all connections. Thread-safe.
 class ServedImage {
  public:
   static qcow2::Result<std::unique_ptr<ServedImage>> open(const Config& config);
 
-  // "" and one for each internal snapshot, within nbdkit's limits.  Each name leads disk () to what
-  // its description tells, and none stands twice.
+  // Returns "" and one export per internal snapshot, within nbdkit's limits. With each name, disk()
+  // returns the disk that the description describes. Names are unique.
   const std::vector<Export>& exports() const { return exports_; }
 
-  // The disk behind an export name: "", or "snapshot:" and a snapshot's id or name.
+  // Returns the disk of an export name: "", or "snapshot:" and a snapshot's ID or name.
   qcow2::Result<std::shared_ptr<ServedDisk>> disk(std::string_view export_name) const;
 
-  // Makes `disk` writable, if it can be; from then on it is.  What stands in the way for good (a
-  // snapshot, a file that is read-only, an image that is damaged) is no error: the disk is served
-  // read-only, and the first time `why` is told in a line.  An error is what may be gone next time.
+  // Makes `disk` writable if possible; it then stays writable. A permanent obstacle (a snapshot, a
+  // read-only file, a damaged image) is no error: the disk is served read-only, and the first call
+  // sets `why` to one line of text. A temporary obstacle is an error.
   qcow2::Result<void> start_writing(ServedDisk& disk, std::string& why);
 
-  // Puts all changes on the disk and cuts the file.  No request may be under way, and none may
-  // follow.  Does nothing if nobody could write.
+  // Writes all changes to stable storage and truncates the file. No request may be in progress or
+  // follow. Does nothing if the image was never writable.
   qcow2::Result<void> close();
 
-  // Of what has been written; nothing when nobody could.
+  // Returns statistics of the writes. nullopt if the image was never writable.
   std::optional<qcow2::DiskWriter::Statistics> statistics() const;
 
-  // The size of a read that does no work twice, bytes.
+  // Returns the size of a read that decodes nothing twice, bytes.
   uint64_t preferred_block_size() const;
 
  private:
@@ -68,11 +69,11 @@ class ServedImage {
   qcow2::Chain chain_;
   const WritePath::Options write_options_;
   const bool force_share_;
-  std::shared_ptr<ServedDisk> main_;  // what the export "" shows
+  std::shared_ptr<ServedDisk> main_;  // shown as export ""
   bool main_is_snapshot_ = false;
   std::vector<Export> exports_;
   mutable std::mutex mutex_;
-  // Those that somebody reads, or did; guarded by mutex_.
+  // Guarded by mutex_. Snapshots that are or were in use.
   mutable std::map<const qcow2::Snapshot*, std::weak_ptr<ServedDisk>> snapshots_;
   bool read_only_for_good_ = false;  // guarded by mutex_
 };

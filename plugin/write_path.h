@@ -1,5 +1,5 @@
-// What becomes of a client's requests on their way to the writer: zeros are found inside of writes,
-// and trims that are too small are gathered, if the user wants that.
+// The path of client requests to the writer: detects zeros in writes and gathers small trims, if
+// enabled.
 #pragma once
 
 #include <atomic>
@@ -15,14 +15,14 @@
 
 namespace plugin {
 
-// Thread-safe, but for close ().
+// Thread-safe, except for close().
 class WritePath {
  public:
   struct Options {
     enum class DetectZeroes { kOff, kOn, kUnmap };
     DetectZeroes detect_zeroes = DetectZeroes::kOff;
     bool coalesce_discard = false;
-    bool zero_fragments = false;  // of what is gathered
+    bool zero_fragments = false;  // for gathered trims
     qcow2::DiskWriter::Options writer;
   };
 
@@ -32,15 +32,15 @@ class WritePath {
 
   // Ranges must lie within the disk.
   qcow2::Result<void> write(qcow2::GuestOffset at, std::span<const std::byte> from);
-  // `unmap`: the place in the file is not to be kept.
+  // `unmap`: deallocates the range in the file.
   qcow2::Result<void> zero(qcow2::GuestOffset at, uint64_t length, bool unmap);
   qcow2::Result<void> trim(qcow2::GuestOffset at, uint64_t length);
   qcow2::Result<void> flush();
 
-  // Whether anything was trimmed.
+  // Whether any range was trimmed.
   bool trimmed() const { return trimmed_; }
 
-  // The end: no request is under way, and none follows.
+  // Closes the writer. No request may be in progress or follow.
   qcow2::Result<void> close();
 
  private:
@@ -50,7 +50,7 @@ class WritePath {
 
   const Options options_;
   const std::unique_ptr<qcow2::DiskWriter> writer_;
-  std::unique_ptr<filters::DiscardGatherer> gatherer_;  // nullptr: trims are not gathered
+  std::unique_ptr<filters::DiscardGatherer> gatherer_;  // nullptr if trims are not gathered
   std::atomic<bool> trimmed_{false};
 };
 

@@ -1,4 +1,4 @@
-// What happens to a chunk between reading and placing: looking for zeros, and compression.
+// The work on a chunk between reading and placing: zero detection and compression.
 #pragma once
 
 #include <cstdint>
@@ -14,28 +14,28 @@
 
 namespace copy {
 
-// One for each thread.  The result for a cluster depends on its bytes alone, so that it does not
-// matter which thread gets which chunk.
+// One worker per thread. The result for a cluster depends only on its bytes, so any thread can
+// process any chunk.
 class ClusterWorker {
  public:
   struct Options {
     qcow2::Geometry geometry;                                    // of the destination
-    std::optional<qcow2::CompressionType> compression;           // nothing: plain clusters
-    int level = 0;                                               // 0: the codec's standard one
-    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // of zlib
-    // Only clusters that are compressed in a local source, at least in part, are compressed.
+    std::optional<qcow2::CompressionType> compression;           // nullopt: uncompressed clusters
+    int level = 0;                                               // 0: codec's default
+    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+    // Compresses only clusters that are at least partly compressed in a local source.
     bool keep_plain = false;
   };
 
   static qcow2::Result<ClusterWorker> create(const Options& options);
 
-  // Reads what the chunk's extents call data from a local source into `bytes`, except compressed
-  // clusters that can go across as they are: their streams go to `packed`.
+  // Reads the chunk's data extents from a local source into `bytes`. Compressed clusters that can
+  // be copied without recompression are read into `packed` instead.
   qcow2::Result<void> read(const LocalSource& source, Chunk& chunk);
 
-  // Decides what each cluster becomes, and fills `packed`.  What was read stands in `bytes`.
-  // Returns with the work half done when `stop` is requested, since a slow codec takes its time for
-  // a chunk.
+  // Decides how to store each cluster, and fills `packed`. `bytes` must hold the data that was
+  // read. Returns early, with the chunk incomplete, when `stop` is requested: a slow codec needs
+  // long for a chunk.
   void encode(Chunk& chunk, const Stop& stop);
 
  private:
@@ -51,7 +51,7 @@ class ClusterWorker {
   Options options_;
   std::optional<qcow2::Encoder> encoder_;
   qcow2::Decoder decoder_;
-  qcow2::AlignedBuffer stream_;   // as read from the source, with what follows it
+  qcow2::AlignedBuffer stream_;   // raw bytes from the source, may include what follows the stream
   qcow2::AlignedBuffer scratch_;  // one cluster
 };
 

@@ -1,16 +1,16 @@
 // The threads between a source and a destination.
 //
-//     local file:   feed -> [ read, look for zeros, compress -> placer -> write ] x threads
-//     stream:       feed -> [ read ] -> queue, and on as below
+//     local file:   feed -> [ read, detect zeros, compress -> placer -> write ] x threads
+//     stream:       feed -> [ read ] -> queue, then as below
 //     NBD server:   feed -> [ fetch ] x connections -> queue
-//                        -> [ look for zeros, compress -> placer -> write ] x threads
+//                        -> [ detect zeros, compress -> placer -> write ] x threads
 //
-// Reading a local file is mostly copying from the page cache: the thread that reads a chunk goes on
-// with it while it is in the processor's cache.  A server answers when it likes, so there the
-// waiting is done by other threads.
+// Reading a local file is mostly copying from the page cache: the thread that reads a chunk
+// continues with the chunk while it is in the processor's cache. For a server, separate threads
+// wait for the replies.
 //
-// Nobody waits for another's chunk: a thread that finishes a chunk out of turn leaves it with the
-// placer and goes on; whoever finishes the one that was missing gets both to write.
+// No thread waits for another thread's chunk. A thread that finishes a chunk out of order leaves it
+// with the placer and continues. The thread that finishes the missing chunk gets both to write.
 #pragma once
 
 #include <atomic>
@@ -44,34 +44,34 @@ class Pipeline {
     RateLimit* limit = nullptr;   // outlives the pipeline; nullptr: none
   };
 
-  // What became of the clusters.
+  // Counts of clusters by how they were stored.
   struct Counts {
     std::atomic<uint64_t> data = 0;
     std::atomic<uint64_t> compressed = 0;
     std::atomic<uint64_t> passed_through = 0;
-    std::atomic<uint64_t> found_zero = 0;  // read, and only zeros
+    std::atomic<uint64_t> found_zero = 0;  // read, and all zeros
   };
 
   Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop, const Options& options);
 
-  // Runs to the end: when it returns without an error, all chunks are written.
+  // Runs the pipeline to the end. On success, all chunks are written.
   qcow2::Result<void> run(const LocalSource& source);
   qcow2::Result<void> run(NbdSource& source);
-  // The stream's size is known afterwards.
+  // Afterwards, the stream's size is known.
   qcow2::Result<void> run(StreamSource& source);
-  // Whichever of the three it is.
+  // Calls the overload for the actual type of the source.
   qcow2::Result<void> run(const AnySource& source);
 
   const Counts& counts() const { return counts_; }
 
  private:
-  // Between those who fetch and those who work.  Bounded by the number of chunks that there are.
+  // Queue from fetching threads to workers. Bounded by the number of chunks.
   class Queue final : public NbdSource::Fetched {
    public:
     explicit Queue(const Stop& stop) : stop_(stop) {}
     void push(Chunk* chunk) override;
     void finish();
-    Chunk* pop();  // nullptr: finished and empty, or stopped
+    Chunk* pop();  // nullptr if finished and empty, or stopped
 
    private:
     const Stop& stop_;

@@ -1,4 +1,4 @@
-// Puts chunks back in guest order and has the sink say where they go.
+// Restores the guest order of chunks, and lets the sink decide their locations.
 #pragma once
 
 #include <cstdint>
@@ -12,22 +12,22 @@
 
 namespace copy {
 
-// Thread-safe.  Under the lock there is only deciding (and, now and then, a cluster of metadata to
-// write); the guest's bytes are written outside of it.
+// Thread-safe. Under the lock, only decisions are made and an occasional metadata cluster is
+// written. Guest data is written outside of the lock.
 class Placer {
  public:
   explicit Placer(Sink& sink) : sink_(sink) {}
 
-  // Takes a finished chunk.  Returns, in guest order, the chunks that have their places by this:
-  // none if one before it is still under way, several if others waited for it.  The caller writes
-  // them.
+  // Takes a finished chunk. Returns the chunks that get their locations by this, in guest order:
+  // none if an earlier chunk is unfinished, several if others waited for this one. The caller must
+  // write them.
   qcow2::Result<std::vector<Chunk*>> complete(Chunk* chunk);
 
  private:
   std::mutex mutex_;
-  Sink& sink_;                        // place () with mutex_ held
-  uint64_t next_ = 0;                 // guarded by mutex_; the sequence number to be placed next
-  std::map<uint64_t, Chunk*> early_;  // guarded by mutex_; those behind it
+  Sink& sink_;                        // caller of place() must hold mutex_
+  uint64_t next_ = 0;                 // guarded by mutex_; next sequence number to place
+  std::map<uint64_t, Chunk*> early_;  // guarded by mutex_; finished chunks after next_
 };
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// Where guest bytes go to.
+// A destination of guest data.
 #pragma once
 
 #include "base/result.h"
@@ -11,17 +11,18 @@ class Sink {
  public:
   virtual ~Sink() = default;
 
-  // What the pipeline counts in: its clusters are looked at for zeros, compressed, and placed.
+  // Returns the cluster size of the pipeline: the unit of zero detection, compression and
+  // placement.
   virtual const qcow2::Geometry& geometry() const = 0;
 
-  // Takes chunks in guest order, one call at a time, and decides where their clusters go.  What
-  // lies between two chunks reads as zeros.
+  // Decides the locations of a chunk's clusters. Calls come in guest order, one at a time. The gap
+  // between two chunks reads as zeros.
   virtual qcow2::Result<void> place(Chunk& chunk) = 0;
 
-  // Writes a chunk that has its places; from any thread.
+  // Writes a chunk that was placed. Thread-safe.
   virtual qcow2::Result<void> write(const Chunk& chunk) = 0;
 
-  // All chunks are written: writes what else there is to write.  Not after an error.
+  // Writes the remaining data after all chunks are written. Must not be called after an error.
   virtual qcow2::Result<void> finish() = 0;
 };
 

@@ -1,4 +1,4 @@
-// What becomes of a copy when it is done, and where it is.
+// The destination of a copy: its location and how it is completed.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace copy {
 
-// What a file takes: its length, and the blocks that it has on the disk, both in bytes.
+// The length of a file and its allocated blocks, both in bytes.
 struct FileSize {
   uint64_t length = 0;
   uint64_t blocks = 0;
@@ -23,22 +23,23 @@ class Destination {
 
   virtual Sink& sink() = 0;
 
-  // The size of a source that did not say it beforehand, when it has come to its end; bytes.
+  // Sets the size of the disk, bytes. Called at the end of a source of unknown size.
   virtual qcow2::Result<void> set_size(uint64_t size) = 0;
 
-  // All chunks are written: what is left is written, and all of it is on the disk.
+  // Writes the remaining data and flushes everything to stable storage. All chunks must be written.
   virtual qcow2::Result<void> write_out() = 0;
 
-  // Between the two: a path by which it can be read, though it has no name yet.
+  // Returns a path to read the result, which has no name yet. Valid between write_out() and
+  // complete().
   virtual std::optional<std::string> path_to_read() const { return std::nullopt; }
 
-  // It gets its name.
+  // Gives the result its name.
   virtual qcow2::Result<void> complete() = 0;
 
-  // The file itself, whatever becomes of its name; nothing where it is no fresh file.
+  // Returns the file itself, independent of its name. Empty if it is not a new file.
   virtual qcow2::Result<qcow2::Descriptor> share() const { return qcow2::Descriptor(); }
 
-  // Nothing where it is no file.
+  // Returns nullopt if it is not a file.
   virtual qcow2::Result<std::optional<FileSize>> measure() = 0;
 };
 

@@ -1,4 +1,4 @@
-// Takes the digests of what goes to a destination, on its way there.
+// Computes digests of the data on its way to a destination.
 #pragma once
 
 #include <optional>
@@ -10,18 +10,19 @@
 
 namespace copy {
 
-// Stands in front of another sink.  The digests are of what the source read as: before compression,
-// and for clusters that go across as they are, of what they decode to.
+// Wraps another sink. The digests are of guest data: before compression, and after decoding for
+// clusters that are copied without recompression.
 class DigestSink final : public Sink {
  public:
-  // `compression`: of the chunks that come; nothing: they have no compressed clusters.  `next` and
-  // `digests`, whose granule divides the sink's clusters, outlive this.
+  // `compression`: codec of compressed clusters in the chunks; nullopt if there are none. `next`
+  // and `digests` must outlive this object. The granule of `digests` must divide the sink's cluster
+  // size.
   DigestSink(Sink& next, Digests& digests, std::optional<qcow2::CompressionType> compression)
       : next_(next), digests_(digests), compression_(compression) {}
 
   const qcow2::Geometry& geometry() const override { return next_.geometry(); }
   qcow2::Result<void> place(Chunk& chunk) override { return next_.place(chunk); }
-  // Fails if a stream of the source cannot be decoded.
+  // Fails if a compressed stream of the source cannot be decoded.
   qcow2::Result<void> write(const Chunk& chunk) override;
   qcow2::Result<void> finish() override { return next_.finish(); }
 

@@ -1,15 +1,13 @@
-// What a disk holds, in short: to find out later whether another one holds the same.
+// Digests of a disk's content, to compare it with another disk later.
 //
-// The disk is cut into pieces (of a cluster, at most 64 KiB), and pieces into the regions of a
-// table.  The digest of a region is the sum of the digests of its pieces, each mixed with the
-// offset of its piece; a piece of zeros counts nothing.  So it does not matter who adds what in
-// which order, nor whether zeros were read, found, or known without reading: what is never added is
-// zeros.
+// The disk is divided into pieces (one cluster, at most 64 KiB), and pieces form the regions of a
+// table. The digest of a region is the sum of the digests of its pieces, each mixed with the offset
+// of its piece. A piece of zeros adds nothing. So the order of additions does not matter, nor
+// whether zeros were read, detected, or known without reading: what is never added counts as zeros.
 //
-// The table has at most 2^18 regions of 16 bytes: regions are 1 MiB on disks up to 256 GiB, and
-// 64 MiB on one of 16 TiB.
-//
-// The digests are XXH3's of 128 bits: made against accidents, not against forgery.
+// The table has at most 2^18 regions of 16 bytes. Regions are 1 MiB on disks up to 256 GiB, and 64
+// MiB on a disk of 16 TiB. The digests are XXH3's 128-bit hashes: they detect accidents, not
+// forgery.
 #pragma once
 
 #include <atomic>
@@ -22,48 +20,49 @@
 
 namespace copy {
 
-// Thread-safe, and nobody waits.
+// Thread-safe and lock-free.
 class Digests {
  public:
   static constexpr uint64_t kUnknown = UINT64_MAX;
   enum class Zeros {
-    kImplied,  // what is not added is zeros
-    kTold,     // what is not added is something else
+    kImplied,  // what is not added counts as zeros
+    kTold,     // what is not added counts as different
   };
 
-  // `size` of the disk in bytes, or kUnknown.  `granule`: all that is added begins and ends at
-  // multiples of it, a power of two from 512 on, or ends with the disk; that may be the cluster
-  // size.
+  // `size`: bytes of the disk, or kUnknown. `granule`: a power of two of at least 512, for example
+  // the cluster size. All additions must begin and end at multiples of it, or end at the end of the
+  // disk.
   Digests(uint64_t size, uint64_t granule, Zeros zeros = Zeros::kImplied);
 
-  // For a disk to compare with this one, with nothing added yet.
+  // Returns empty digests with the same layout, for a disk to compare with this one.
   Digests emptied() const { return Digests(size_, piece_size_, region_size_, zeros_); }
 
-  // The disk, whose size was unknown, ends here; what was added behind it was zeros.  While nobody
-  // adds.
+  // Sets the size of a disk whose size was unknown. What was added past the end must be zeros. Must
+  // not run concurrently with add().
   void end_at(uint64_t size) { size_ = size; }
 
-  // Adds the bytes at `at`, each once.  What lies behind the end of the disk is left out.
+  // Adds the bytes at `at`. Each byte must be added once. Ignores bytes past the end of the disk.
   void add(qcow2::GuestOffset at, std::span<const std::byte> bytes);
-  // The same for bytes that are zeros, without looking at them.
+  // Same for bytes that are known to be zeros.
   void add_zeros(qcow2::GuestOffset at, uint64_t length);
 
   uint64_t size() const { return size_; }
   uint64_t piece_size() const { return piece_size_; }
   uint64_t region_size() const { return region_size_; }
 
-  // A stretch of the disk, in bytes.
+  // A byte range of the disk.
   struct Range {
     qcow2::GuestOffset begin;
     qcow2::GuestOffset end;
     friend bool operator==(const Range&, const Range&) = default;
   };
-  // Where `other`, of a disk of the same size and with the same pieces, is different: whole
-  // regions, neighbours joined, in order.  While nobody adds.
+  // Returns the ranges that differ from `other`: whole regions, adjacent ones merged, in order.
+  // `other` must be of a disk of the same size with the same pieces. Must not run concurrently with
+  // add().
   std::vector<Range> differences(const Digests& other) const;
 
  private:
-  // Two sums that do not carry.
+  // Two sums without carry between them.
   struct Sum {
     uint64_t low = 0;
     uint64_t high = 0;
@@ -74,8 +73,8 @@ class Digests {
   };
 
   Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, Zeros zeros);
-  // Calls sum_of (begin, length) for [at, at + length) as far as the disk goes, piece by piece, and
-  // adds the sums up.
+  // Calls sum_of(begin, length) for each piece of [at, at + length) up to the end of the disk, and
+  // adds the sums.
   template <typename SumOf>
   void add_pieces(qcow2::GuestOffset at, uint64_t length, SumOf sum_of);
 

@@ -13,19 +13,19 @@
 
 namespace copy {
 
-// Either of the two that can be written to: a fresh file, which has no name until it is whole, or a
-// block device, which is there.
+// A writable target: a new file, which has no name until it is complete, or an existing block
+// device.
 class OutputTarget {
  public:
   static qcow2::Result<OutputTarget> open(const std::string& path, bool overwrite);
 
   qcow2::Storage& storage() const;
-  // nullptr: a block device.
+  // Returns nullptr for a block device.
   qcow2::OutputFile* file() const { return file_.get(); }
-  // nullptr: a file.
+  // Returns nullptr for a file.
   qcow2::FileStorage* device() const { return device_.get(); }
 
-  // Reserves room for `length` bytes, or writes zeros to what nobody has written.
+  // Reserves space for `length` bytes, or writes zeros where nothing was written.
   qcow2::Result<void> preallocate(Preallocation how, uint64_t length);
   qcow2::Result<void> flush();
   qcow2::Result<void> complete();
@@ -69,7 +69,7 @@ class Qcow2Destination final : public Destination {
 
 class RawDestination final : public Destination {
  public:
-  // `geometry`: in what clusters zeros are looked for.  `zeroed`: a device that reads as zeros.
+  // `geometry`: cluster size of zero detection. `zeroed`: the device reads as zeros.
   static qcow2::Result<std::unique_ptr<RawDestination>> create(const std::string& path,
                                                                bool overwrite, uint64_t size,
                                                                const qcow2::Geometry& geometry,

@@ -1,4 +1,4 @@
-// What a user says of the image that is to be made; what he does not say follows from the source.
+// User options for a new image. Unset options follow the source.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@ namespace copy {
 
 enum class Preallocation {
   kOff,
-  kMetadata,  // every cluster has its place in the file, which takes no room
-  kFalloc,    // and the filesystem has reserved the room
-  kFull,      // and it is written with zeros
+  kMetadata,  // every cluster has an offset in the file, but no space
+  kFalloc,    // also: the filesystem reserves the space
+  kFull,      // also: zeros are written
 };
 
 const char* to_string(Preallocation preallocation);
@@ -27,17 +27,18 @@ struct ImageOptions {
   std::optional<unsigned> refcount_order;
   std::optional<bool> extended_l2;
   std::optional<bool> lazy_refcounts;
-  // What the header says, for those who compress later; nothing: that of this copy.
+  // The type in the header, for later compressed writes. nullopt: the compression of this copy.
   std::optional<qcow2::CompressionType> compression_type;
   Preallocation preallocation = Preallocation::kOff;
   std::string backing_file;    // is kept; empty: none
-  std::string backing_format;  // empty: that of the file
-  std::string data_file;       // external, as the image is to name it; empty: none
+  std::string backing_format;  // empty: the format of the file
+  std::string data_file;       // external data file, name as stored in the image; empty: none
   bool data_file_raw = false;
 };
 
-// With what is not said as the source has it (cluster size, extended L2 entries, lazy refcounts,
-// width of the refcounts), or as QEMU makes images.  An error if it cannot be.
+// Returns build options. Unset options (cluster size, extended L2 entries, lazy refcounts, refcount
+// width) follow the source, or else QEMU's defaults. Returns an error if the combination is
+// invalid.
 qcow2::Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Source& source,
                                                  const qcow2::Image* image,
                                                  std::optional<qcow2::CompressionType> compression);

@@ -1,4 +1,4 @@
-// A disk behind an NBD server as the destination.
+// A disk on an NBD server as the destination.
 #pragma once
 
 #include <atomic>
@@ -18,28 +18,28 @@
 
 namespace copy {
 
-// What the copied disk does not reach of a larger one at the server stays as it is.
+// If the server's disk is larger than the copied disk, the rest of the server's disk stays
+// unchanged.
 //
-// When a connection is lost it is made again.  A server that died in between may have lost all that
-// it said yes to since its last flush: that is read again and compared with digests, zeros are
-// asked for once more, and only then does the copy go on; if anything is missing the copy must be
-// started again, and the error says so.  A server that cannot flush promises nothing, and there a
-// lost connection is an error.
+// The sink reopens lost connections. A server that restarted may have lost all writes since its
+// last flush. The sink reads these ranges again, compares them with digests, and repeats zero
+// requests. If data is missing, the copy fails with an error that asks for a restart of the copy.
+// If the server cannot flush, a lost connection is an error.
 class NbdSink final : public Sink {
  public:
   struct Options {
     NbdTuning tuning = {};
-    bool destination_is_zero = false;  // all of it reads as zeros: they need not be written
-    // Brings an existing copy up to date (NbdSource::Options::bitmap): gaps between chunks, and
-    // holes in them, stay as they are; zeros that were read are written.
+    bool destination_is_zero = false;  // whole disk reads as zeros: zeros need not be written
+    // Updates an existing copy (see NbdSource::Options::bitmap): gaps between chunks and holes in
+    // chunks stay unchanged; zeros that were read are written.
     bool update = false;
-    // Zeros are looked for, and left out, in pieces of this many bytes (a power of two, 512 to
-    // 2 MiB), or of the server's minimum block if that is more.
+    // Block size of zero detection: bytes, a power of two, 512 to 2 MiB, at least the server's
+    // minimum block size.
     uint64_t granularity = 64 << 10;
   };
 
-  // For a disk of `size` bytes.  An error when the server does not take writes, or has too small a
-  // disk.  `stop` outlives the sink.
+  // Opens the server's disk for a copy of `size` bytes. Returns an error if the server does not
+  // accept writes or its disk is too small. `stop` must outlive the sink.
   static qcow2::Result<std::unique_ptr<NbdSink>> open(const NbdTarget& target,
                                                       const Options& options, uint64_t size,
                                                       const Stop& stop);
@@ -47,16 +47,16 @@ class NbdSink final : public Sink {
   const qcow2::Geometry& geometry() const override { return geometry_; }
   qcow2::Result<void> place(Chunk& chunk) override;
   qcow2::Result<void> write(const Chunk& chunk) override;
-  // Zeros to the disk's end, and a flush.
+  // Writes zeros up to the end of the copied disk, and flushes.
   qcow2::Result<void> finish() override;
 
   const std::string& name() const { return name_; }
-  // Of the server's disk, bytes.
+  // Size of the server's disk, bytes.
   uint64_t destination_size() const { return limits_.size; }
   size_t connections() const { return lanes_.size(); }
 
  private:
-  // A connection, and what is known of the server's extents on it.
+  // A connection with its cached block status.
   struct Lane {
     std::unique_ptr<NbdLine> line;
     NbdStatus status;
@@ -85,11 +85,11 @@ class NbdSink final : public Sink {
   const Stop& stop_;
   const qcow2::Geometry geometry_;
   NbdWriter writer_;
-  bool zeroed_ = false;  // all that is not written reads as zeros
+  bool zeroed_ = false;  // unwritten ranges read as zeros
   std::vector<std::unique_ptr<Lane>> lanes_;
-  qcow2::GuestOffset end_;  // of the last chunk that was placed
+  qcow2::GuestOffset end_;  // end of the last placed chunk
   Unflushed unflushed_;
-  std::atomic<bool> wrote_ = false;  // something, to a server that cannot flush
+  std::atomic<bool> wrote_ = false;  // whether data was written to a server that cannot flush
 
   std::mutex mutex_;
   std::condition_variable given_back_;

@@ -1,4 +1,4 @@
-// A destination that forgets everything: to measure how fast a source is read.
+// A destination that discards all data, to measure the read speed of a source.
 #pragma once
 
 #include "copy/pipeline/sink.h"

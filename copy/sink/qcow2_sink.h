@@ -1,4 +1,4 @@
-// A fresh QCOW2 image as the destination.
+// A new QCOW2 image as the destination.
 #pragma once
 
 #include <memory>
@@ -13,16 +13,16 @@ class Qcow2Sink final : public Sink {
  public:
   struct Options {
     qcow2::BuildOptions build;
-    // Clusters without data get a place in the file, too.
+    // Allocates clusters without data, too.
     bool preallocate = false;
     qcow2::Builder::Gaps gaps = qcow2::Builder::Gaps::kLeave;
-    // Only the header and the length of the file are of use: what is preallocated is not counted
-    // cluster by cluster.
+    // Dry run: only the header and the file length matter, so preallocated clusters are not visited
+    // one by one.
     bool dry = false;
   };
 
-  // `out`, and `data` (where guest data goes if the options name an external data file, else
-  // nullptr), outlive the sink; they are neither flushed nor named by it.
+  // `out` and `data` must outlive the sink. `data` is the external data file if the options name
+  // one, else nullptr. The sink neither flushes nor names them.
   static qcow2::Result<std::unique_ptr<Qcow2Sink>> create(qcow2::Storage& out, qcow2::Storage* data,
                                                           const Options& options);
 
@@ -31,7 +31,8 @@ class Qcow2Sink final : public Sink {
   qcow2::Result<void> write(const Chunk& chunk) override;
   qcow2::Result<void> finish() override;
 
-  // The source, whose size was not known, has come to its end here: before finish ().
+  // Shrinks the disk to the size of the source, at the end of a source of unknown size. Must
+  // precede finish().
   qcow2::Result<void> shrink_to(uint64_t size);
 
  private:
@@ -40,11 +41,11 @@ class Qcow2Sink final : public Sink {
 
   qcow2::Result<void> preallocate(qcow2::ClusterIndex first, qcow2::ClusterIndex end);
 
-  qcow2::Storage& data_;  // of the guest
+  qcow2::Storage& data_;  // storage for guest data
   const std::unique_ptr<qcow2::Builder> builder_;
   const Options options_;
   uint64_t size_;            // of the disk, bytes
-  qcow2::ClusterIndex end_;  // of the chunk that was placed last
+  qcow2::ClusterIndex end_;  // end of the last placed chunk
 };
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// A raw disk as the destination: every byte where the guest has it.
+// A raw disk as the destination: guest offsets equal file offsets.
 #pragma once
 
 #include "copy/pipeline/sink.h"
@@ -9,17 +9,17 @@ namespace copy {
 class RawSink final : public Sink {
  public:
   struct Options {
-    uint64_t size = 0;  // of the disk, bytes; the storage is as large, or becomes it
-    // Zeros of whole clusters of this geometry become holes.
+    uint64_t size = 0;  // of the disk, bytes; the storage has this size or gets it
+    // Zeros become holes in units of this cluster size.
     qcow2::Geometry geometry;
-    // The destination reads as zeros: nothing is written where the source has none but zeros.
+    // The destination reads as zeros: ranges of zeros are not written.
     bool zeroed = false;
   };
 
-  // `out` outlives the sink.
+  // `out` must outlive the sink.
   RawSink(qcow2::Storage& out, const Options& options) : out_(out), options_(options) {}
 
-  // The source, whose size was not known, has come to its end here: before finish ().
+  // Sets the size of the disk, at the end of a source of unknown size. Must precede finish().
   void set_size(uint64_t size) { options_.size = size; }
 
   const qcow2::Geometry& geometry() const override { return options_.geometry; }
@@ -32,7 +32,7 @@ class RawSink final : public Sink {
 
   qcow2::Storage& out_;
   Options options_;
-  qcow2::GuestOffset end_;  // of the chunk that was placed last
+  qcow2::GuestOffset end_;  // end of the last placed chunk
 };
 
 }  // namespace copy

@@ -13,10 +13,10 @@
 
 namespace copy {
 
-// What goes through as it is made: a raw disk, or an image whose first cluster is known.
+// A destination without a temporary file: a raw disk, or an image whose first cluster is known.
 class StreamDestination final : public Destination {
  public:
-  // `start`: the first cluster, as a first pass has found it.
+  // `start`: the first cluster, found by a first pass.
   static qcow2::Result<std::unique_ptr<StreamDestination>> qcow2_image(
       int fd, const std::string& name, std::vector<std::byte> start,
       const Qcow2Sink::Options& options, const Stop& stop);
@@ -34,11 +34,11 @@ class StreamDestination final : public Destination {
       : storage_(fd, name, std::move(start), stop) {}
 
   StreamStorage storage_;
-  std::unique_ptr<Qcow2Sink> qcow2_;  // one of the two
+  std::unique_ptr<Qcow2Sink> qcow2_;  // exactly one of the two is set
   std::unique_ptr<RawSink> raw_;
 };
 
-// An image that waits in a file without a name until it is whole.
+// An image that is spooled in an unnamed file until it is complete.
 class SpooledDestination final : public Destination {
  public:
   static qcow2::Result<std::unique_ptr<SpooledDestination>> create(

@@ -1,4 +1,4 @@
-// A file that is written from its beginning to its end, into a pipe.
+// Storage that writes sequentially into a pipe.
 #pragma once
 
 #include <cstdint>
@@ -12,25 +12,25 @@
 
 namespace copy {
 
-// The beginning, which a builder writes last, must be known beforehand: from a first pass over
-// DryStorage.  What comes out of turn, since several threads write, waits in memory: that is no
-// more than the chunks of a pipeline that are under way.
+// The beginning of the file, which a builder writes last, must be known in advance, from a first
+// pass over DryStorage. Writes of several threads can come out of order. They wait in memory,
+// bounded by the number of chunks in the pipeline.
 class StreamStorage final : public qcow2::Storage {
  public:
-  // `start`: the bytes from 0 on, which need not be written; if they are, they must be the same.
-  // `fd` is borrowed; `name` is what to call it.  `stop` outlives this: it ends the waiting for a
-  // reader.
+  // `start`: the first bytes of the file. They need not be written; if they are, they must be
+  // equal. `fd` is borrowed; `name` is for messages. `stop` must outlive the storage; it ends the
+  // wait for a reader.
   StreamStorage(int fd, std::string name, std::vector<std::byte> start, const Stop& stop);
   ~StreamStorage() override;
 
   const std::string& name() const override { return name_; }
   qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
   qcow2::Result<void> write_zeroes(qcow2::HostOffset at, uint64_t length) override;
-  // Nothing may be missing before `size`.
+  // Returns an error if any byte before `size` is missing.
   qcow2::Result<void> resize(uint64_t size) override;
   qcow2::Result<uint64_t> size() const override;
   qcow2::Result<void> flush() override { return {}; }
-  // A stream cannot be read.
+  // Reading a stream is an error.
   qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
   qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
 
@@ -40,7 +40,7 @@ class StreamStorage final : public qcow2::Storage {
     uint64_t length;
   };
 
-  // With mutex_ held.
+  // Caller must hold mutex_.
   qcow2::Result<void> send_waiting();
   qcow2::Result<void> send(std::span<const std::byte> bytes);
   qcow2::Result<void> send_zeros(uint64_t length);
@@ -52,15 +52,14 @@ class StreamStorage final : public qcow2::Storage {
   bool owned_ = false;
 
   mutable std::mutex mutex_;
-  uint64_t position_ = 0;              // guarded by mutex_: all before it is sent
-  std::map<uint64_t, Piece> waiting_;  // guarded by mutex_: by offset, all behind position_
+  uint64_t position_ = 0;              // guarded by mutex_; bytes sent so far
+  std::map<uint64_t, Piece> waiting_;  // guarded by mutex_; by offset, all after position_
 };
 
-// Takes everything, and remembers only how long it was and how it begins: to learn what a file will
-// be like.
+// Dry run: discards all data. Keeps the file's length and its first bytes.
 class DryStorage final : public qcow2::Storage {
  public:
-  // `kept`: bytes from the beginning.
+  // `kept`: number of bytes to keep from the beginning.
   explicit DryStorage(uint64_t kept) : start_(kept) {}
 
   const std::string& name() const override { return name_; }
@@ -78,7 +77,7 @@ class DryStorage final : public qcow2::Storage {
 
  private:
   const std::string name_ = "layout";
-  std::vector<std::byte> start_;  // only the builder writes there, under the placer's lock
+  std::vector<std::byte> start_;  // written only by the builder, under the placer's lock
   uint64_t size_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// What a server has taken and not yet promised to keep.
+// Writes that a server acknowledged but did not flush yet.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +7,12 @@
 
 namespace copy {
 
-// A server that dies may lose what it said yes to, back to its last flush.  What that was is kept
-// here with digests, so that it can be looked for when the server is there again.
+// A server that crashes may lose acknowledged writes since its last flush. This class records these
+// writes with digests, so that they can be checked after a reconnect.
 //
-// A recovery begins an epoch.  A thread that wrote while one began cannot know which server said
-// yes to it, the one before or the one after: what it wrote counts only if add () finds the epoch
-// that it started in.
+// A recovery begins an epoch. A thread that writes while an epoch begins cannot know whether the
+// old or the new server acknowledged the write. Its write counts only if add() gets the epoch in
+// which the write started.
 //
 // Thread-safe.
 class Unflushed {
@@ -20,23 +20,23 @@ class Unflushed {
   struct Record {
     uint64_t at = 0;      // bytes
     uint64_t length = 0;  // bytes
-    bool zero = false;    // zeros were asked for; there is no digest
+    bool zero = false;    // zeros were requested; `digest` is unused
     uint64_t digest = 0;
   };
 
   uint64_t epoch() const;
 
-  // False, and nothing is kept: another epoch has begun.
+  // Records writes. Returns false, and records nothing, if another epoch has begun.
   bool add(uint64_t epoch, const std::vector<Record>& records);
 
-  // A connection was made anew.  Returns all that must be there.
+  // Begins an epoch after a reconnect. Returns all writes that the server must have.
   std::vector<Record> begin_epoch();
 
-  // Whether there is so much that it should be flushed, and nobody is about to: then the caller is.
+  // Returns true if a flush is due and no other thread has claimed it. The caller must then flush.
   bool claim_flush();
-  // Before a flush is sent.
+  // Must be called before a flush is sent.
   void flushing();
-  // All that was here at flushing () is safe.
+  // Drops the records that existed at flushing(), after a successful flush.
   void flushed();
 
  private:
@@ -44,7 +44,7 @@ class Unflushed {
   // All guarded by mutex_.
   uint64_t epoch_ = 0;
   std::vector<Record> records_;
-  size_t in_flush_ = 0;  // the first so many records are under a flush
+  size_t in_flush_ = 0;  // number of leading records that the current flush covers
   uint64_t bytes_ = 0;   // of data
   bool claimed_ = false;
 };

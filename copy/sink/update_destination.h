@@ -1,5 +1,4 @@
-// An image that is there, and is brought up to date: what the source has changed is written into
-// it, all else stays.
+// An existing image as the destination of an update: changed data is written, the rest stays.
 #pragma once
 
 #include <memory>
@@ -13,7 +12,7 @@ namespace copy {
 
 class UpdateDestination final : public Destination {
  public:
-  // Of a QCOW2 image with a disk of `size` bytes, which nobody else uses.
+  // Opens a QCOW2 image with a disk of `size` bytes. No other process may use the image.
   static qcow2::Result<std::unique_ptr<UpdateDestination>> open(const std::string& path,
                                                                 uint64_t size);
 

@@ -1,4 +1,4 @@
-// The source that a name means, of whatever kind.
+// A source of any type, opened by name.
 #pragma once
 
 #include <memory>
@@ -17,35 +17,35 @@ namespace copy {
 class AnySource {
  public:
   struct Options {
-    std::string name;  // a path, an NBD URI, or "-"; unless there is a command
+    std::string name;  // a path, an NBD URI, or "-"; unused with a command
     std::vector<std::string> command;
     std::optional<qcow2::Format> format;
     std::string snapshot;
     bool force_share = false;
-    qcow2::Trust trust;    // of a file
-    bool salvage = false;  // see LocalSource; an error where it is none
+    qcow2::Trust trust;    // files only
+    bool salvage = false;  // see LocalSource; an error for other sources
     NbdSource::Options nbd;
   };
 
-  // `stop` outlives the source.
+  // `stop` must outlive the source.
   static qcow2::Result<AnySource> open(const Options& options, const Stop& stop);
 
   Source& get() const;
-  // nullptr where it is of another kind.
+  // Each returns nullptr if the source has another type.
   LocalSource* local() const { return local_.get(); }
   NbdSource* nbd() const { return nbd_.get(); }
   StreamSource* stream() const { return stream_.get(); }
 
-  // See LocalSource and NbdSource.  Does nothing for a stream.
+  // See LocalSource and NbdSource. Does nothing for a stream.
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) const;
 
  private:
-  std::unique_ptr<LocalSource> local_;  // one of the three is set
+  std::unique_ptr<LocalSource> local_;  // exactly one of the three is set
   std::unique_ptr<NbdSource> nbd_;
   std::unique_ptr<StreamSource> stream_;
 };
 
-// What a name means when it is a server's.  Nothing: it is a path.
+// Returns the server that a name or command refers to. Returns nullopt if it is a path.
 qcow2::Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
                                                    const std::vector<std::string>& command);
 

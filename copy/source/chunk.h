@@ -1,4 +1,4 @@
-// The unit of work of the pipeline: a few clusters of the destination in a row.
+// The pipeline's unit of work: consecutive clusters of the destination.
 #pragma once
 
 #include <cstddef>
@@ -15,37 +15,38 @@ namespace copy {
 struct Chunk {
   struct Cluster {
     enum class Kind : uint8_t {
-      kHole,        // the source has nothing to say: it reads as zeros (or as a kept backing file)
-      kSaidZero,    // the source says zeros: nothing was read
-      kZero,        // read, and only zeros
-      kData,        // stored as it is, from `bytes`
-      kCompressed,  // stored as a stream, from `packed`
+      kHole,        // unallocated: reads as zeros, or as a kept backing file
+      kSaidZero,    // zeros according to the source; not read
+      kZero,        // read, and all zeros
+      kData,        // stored uncompressed, from `bytes`
+      kCompressed,  // stored compressed, from `packed`
     };
     Kind kind = Kind::kHole;
-    bool passed_through = false;  // the stream is the source's own
-    bool was_compressed = false;  // in the source, or a part of it was
-    uint32_t packed_at = 0;       // kCompressed: bytes, from the start of `packed`
+    bool passed_through = false;  // stream copied from the source
+    bool was_compressed = false;  // at least partly, in the source
+    uint32_t packed_at = 0;       // kCompressed: offset in `packed`, bytes
     uint32_t packed_length = 0;   // kCompressed: bytes
-    qcow2::HostOffset host;       // kData, kCompressed: where the builder wants it
+    qcow2::HostOffset host;       // kData, kCompressed: offset in the destination
   };
 
   // Chunks are numbered in guest order, without gaps.
   uint64_t sequence = 0;
   qcow2::ClusterIndex first;
   std::vector<Cluster> clusters;
-  // What the source says of these clusters; it may end before the last cluster does, with the disk.
+  // The source's extents of these clusters. They end at the end of the disk, possibly before the
+  // last cluster ends.
   std::vector<qcow2::Extent> extents;
-  qcow2::AlignedBuffer bytes;   // a cluster of room for each
-  qcow2::AlignedBuffer packed;  // as much again, if anything is to be compressed
-  // What lies from here up to begin () reads as zeros; set by the place () of sinks that care.
+  qcow2::AlignedBuffer bytes;   // one cluster of space for each
+  qcow2::AlignedBuffer packed;  // the same size, if anything can be compressed
+  // [gap, begin()) reads as zeros. Set by place() of sinks that need it.
   qcow2::GuestOffset gap;
 
   qcow2::GuestOffset begin() const { return extents.front().guest; }
   qcow2::GuestOffset end() const { return extents.back().end(); }
 };
 
-// Zeroes the parts of `chunk.bytes` that no data extent covers but that share a cluster with one,
-// and marks the clusters that hold data.  Before the data is read.
+// Zeroes the parts of `chunk.bytes` that share a cluster with data but are not data, and marks the
+// clusters that hold data. Must precede the reading of data.
 void prepare(Chunk& chunk, const qcow2::Geometry& geometry);
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// Cuts the source into chunks, in guest order, and leaves out what needs no copying.
+// Divides the source into chunks, in guest order, and skips what needs no copying.
 #pragma once
 
 #include <condition_variable>
@@ -16,9 +16,9 @@
 
 namespace copy {
 
-// A chunk and the memory behind it are given out under one lock: so the lowest chunk that is under
-// way always has its memory, and everybody who waits for memory waits for chunks that come before
-// his.  There is nothing to dead-lock on.
+// Hands out a chunk together with its memory, under one lock. So the lowest chunk in progress
+// always has memory, and a thread that waits for memory waits only for earlier chunks. Deadlock is
+// impossible.
 //
 // Thread-safe.
 class ChunkFeed {
@@ -26,8 +26,8 @@ class ChunkFeed {
   struct Options {
     qcow2::Geometry geometry;       // of the destination
     uint64_t chunk_size = 1 << 20;  // bytes; rounded to clusters, at least one
-    size_t chunks = 4;              // in memory at once
-    bool compress = false;          // give them room for streams
+    size_t chunks = 4;              // in memory at the same time
+    bool compress = false;          // allocate space for compressed streams
     // Zeros must be copied: they hide data of a backing file that is kept.
     bool explicit_zeros = false;
     RateLimit* limit = nullptr;  // outlives the feed; nullptr: none
@@ -36,19 +36,20 @@ class ChunkFeed {
   ChunkFeed(Source& source, const Options& options, const Stop& stop);
 
   enum class Wait { kYes, kNo };
-  // The next chunk that may hold data, to be given back to recycle ().  nullptr: there is none any
-  // more (see exhausted ()), the pipeline stops, or all memory is out and `wait` is kNo.
+  // Returns the next chunk that may hold data; the caller must recycle() it. Returns nullptr if
+  // there are no more chunks (see exhausted()), if the pipeline stops, or if all memory is in use
+  // and `wait` is kNo.
   qcow2::Result<Chunk*> next(Wait wait);
 
   void recycle(Chunk* chunk);
 
-  // Wakes those who wait, to look at `stop` again.
+  // Wakes waiting threads, so that they check `stop`.
   void wake() { recycled_.notify_all(); }
 
-  // next () has given out the last chunk.
+  // Returns true after next() has returned the last chunk.
   bool exhausted() const;
 
-  // Guest bytes that were passed over so far, since they read as zeros.
+  // Returns the guest bytes that were skipped so far because they read as zeros.
   uint64_t skipped() const;
 
  private:
@@ -56,7 +57,7 @@ class ChunkFeed {
     return options_.explicit_zeros ? extent.kind == qcow2::ExtentKind::kUnallocated
                                    : extent.reads_as_zero();
   }
-  // With mutex_ held.  False at the end of the disk.
+  // Caller must hold mutex_. Returns false at the end of the disk.
   qcow2::Result<bool> plan(Chunk& chunk);
   qcow2::Result<bool> find_data();
   qcow2::Result<void> refill();
@@ -64,7 +65,7 @@ class ChunkFeed {
   Source& source_;
   const Options options_;
   const Stop& stop_;
-  const uint64_t unit_;  // chunks begin at multiples of this many bytes
+  const uint64_t unit_;  // chunks begin at multiples of this, bytes
   const uint64_t clusters_at_once_;
 
   mutable std::mutex mutex_;
@@ -72,9 +73,9 @@ class ChunkFeed {
   // All guarded by mutex_.
   std::vector<std::unique_ptr<Chunk>> chunks_;
   std::vector<Chunk*> free_;
-  std::vector<qcow2::Extent> ahead_;  // known extents from position_ on, in order
-  size_t ahead_at_ = 0;               // the first of them that is not behind us
-  qcow2::GuestOffset position_;       // all before it is planned, or passed over
+  std::vector<qcow2::Extent> ahead_;  // known extents after position_, in order
+  size_t ahead_at_ = 0;               // index of the first extent that is not used up
+  qcow2::GuestOffset position_;       // everything before is planned or skipped
   uint64_t sequence_ = 0;
   uint64_t skipped_ = 0;
   bool exhausted_ = false;

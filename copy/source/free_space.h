@@ -1,4 +1,4 @@
-// What the filesystems on a source leave free.
+// Free space in the filesystems of a source.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ namespace copy {
 
 struct FreeSpace {
   guest::Inspection inspection;
-  std::shared_ptr<const guest::Ranges> ranges;  // of the disk
-  uint64_t stored = 0;                          // bytes of `ranges` that the source says are data
+  std::shared_ptr<const guest::Ranges> ranges;  // offsets of the disk
+  uint64_t stored = 0;  // bytes of `ranges` that are data according to the source
 };
 
-// Reads the metadata of the filesystems.  An error for a stream.  One thread at a time, and not
-// while a pipeline runs on the source.
+// Reads the metadata of the filesystems. Returns an error for a stream. Not thread-safe; must not
+// run concurrently with a pipeline on the source.
 qcow2::Result<FreeSpace> find_free_space(const AnySource& source);
 
 }  // namespace copy

@@ -1,4 +1,4 @@
-// An image file, or a chain of them, read in this process.
+// An image file, or a chain of image files, read in this process.
 #pragma once
 
 #include <memory>
@@ -17,20 +17,20 @@ namespace copy {
 class LocalSource final : public Source {
  public:
   struct Options {
-    std::optional<qcow2::Format> format = {};  // nothing: the content decides
-    std::string snapshot = {};                 // by id or name; empty: the disk as it is now
-    bool force_share = false;                  // even if somebody writes to it
+    std::optional<qcow2::Format> format = {};  // nullopt: probe the content
+    std::string snapshot = {};                 // by ID or name; empty: current disk
+    bool force_share = false;                  // even if another process writes to the file
     qcow2::Trust trust = {};
-    bool salvage = false;  // what cannot be read is zeros, and in losses ()
+    bool salvage = false;  // unreadable data becomes zeros; see losses()
   };
   static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
                                                           const Options& options);
 
-  // From now on the map is that of a copy which keeps `base`, a backing file of this source, with
-  // clusters of `unit` bytes: see OverlayMap.  Returns the format of `base`.
+  // Changes the map to that of a copy which keeps `base`, a backing file of this source, with
+  // clusters of `unit` bytes. See OverlayMap. Returns the format of `base`.
   qcow2::Result<std::string> keep_backing(const std::string& base, uint64_t unit);
 
-  // From now on the map says that what is unused reads as zeros.  read () gives its bytes still.
+  // Makes the map report unused ranges as zeros. read() still returns their bytes.
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
     unused_ = UnusedSpace(unused, 1);
   }
@@ -44,14 +44,14 @@ class LocalSource final : public Source {
     return disk_.read(at, to);
   }
 
-  // Of a salvage, what could not be read so far; else nullptr.
+  // Returns what a salvage could not read so far. nullptr without a salvage.
   const qcow2::Losses* losses() const { return losses_.get(); }
 
   const qcow2::Chain& chain() const { return chain_; }
-  // The files that a copy takes the place of: all, but for a backing file that it keeps and what is
-  // behind that.
+  // Returns the files that a copy replaces: all except a backing file that the copy keeps, and the
+  // files below it.
   std::vector<std::shared_ptr<qcow2::FileStorage>> replaced_files() const;
-  // May be read by any number of threads.
+  // Thread-safe for reading.
   const qcow2::Disk& disk() const { return disk_; }
 
  private:

@@ -1,4 +1,4 @@
-// A disk behind an NBD server.
+// A disk on an NBD server as the source.
 #pragma once
 
 #include <memory>
@@ -17,21 +17,21 @@
 
 namespace copy {
 
-// Connections that are lost are made again, and what was asked on them is asked again.
+// Reopens lost connections and repeats their requests.
 class NbdSource final : public Source {
  public:
   struct Options {
     NbdTuning tuning = {};
-    // A dirty bitmap of QEMU's, by name; empty: none.  With it, map () calls data what the bitmap
-    // calls dirty, whatever it holds, and unallocated all that has not changed: for a sink that
-    // leaves alone what it is not given.
+    // Name of a QEMU dirty bitmap; empty: none. With a bitmap, map() reports dirty ranges as data,
+    // whatever they hold, and clean ranges as unallocated. The sink must leave unallocated ranges
+    // unchanged.
     std::string bitmap;
-    // What counts as dirty is widened to multiples of this many bytes, a power of two: clusters of
-    // a copy can only be brought up to date whole.
+    // Dirty ranges are widened to multiples of this, because a copy can only update whole clusters.
+    // Bytes, a power of two.
     uint64_t dirty_unit = 1;
   };
 
-  // `stop` outlives the source.
+  // `stop` must outlive the source.
   static qcow2::Result<std::unique_ptr<NbdSource>> open(const NbdTarget& target,
                                                         const Options& options, const Stop& stop);
   static qcow2::Result<std::unique_ptr<NbdSource>> open(const std::string& uri,
@@ -39,7 +39,7 @@ class NbdSource final : public Source {
     return open(NbdTarget{uri, {}}, options, stop);
   }
 
-  // From now on the map says that what is unused reads as zeros.  read () gives its bytes still.
+  // Makes the map report unused ranges as zeros. read() still returns their bytes.
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
     unused_ = UnusedSpace(unused, alignment_);
   }
@@ -53,22 +53,23 @@ class NbdSource final : public Source {
   qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
     return read_on(0, at, to);
   }
-  // The same over connection `index`, by one thread at a time on each.  map () may use the first.
+  // Reads over connection `index`. Each connection must be used by one thread at a time. map() may
+  // use connection 0.
   qcow2::Result<void> read_on(size_t index, qcow2::GuestOffset at, std::span<std::byte> to);
 
-  // How many connections there are: each wants a thread for fetch ().
+  // Number of connections; each needs a thread that calls fetch().
   size_t connections() const { return lines_.size(); }
-  // One of them, for the thread that fetches on it to send other things, too.
+  // Returns a connection, for other requests by the thread that fetches on it.
   NbdLine& line(size_t index) { return *lines_[index]; }
 
-  // Takes what is done to the next stage; may block.
+  // Passes fetched chunks to the next stage; may block.
   class Fetched {
    public:
     virtual ~Fetched() = default;
     virtual void push(Chunk* chunk) = 0;
   };
-  // Reads the data of chunks from the feed over connection `index` until there are no more, and
-  // hands them on.  Chunks have been prepared () when they come.
+  // Reads the data of chunks from the feed over connection `index` until the feed is exhausted, and
+  // passes the chunks on. prepare() is called on each chunk first.
   qcow2::Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
                             Fetched& fetched);
 
@@ -86,9 +87,9 @@ class NbdSource final : public Source {
   uint64_t max_request_ = 0;  // bytes
   NbdStatus status_;
   UnusedSpace unused_;
-  std::vector<NbdStatus::Stretch> stretches_;  // of the last map (), for its memory
-  // Block status is asked for on the first connection if there is only that one, and it is then
-  // used by the thread that fetches on it (which plans, too); else on one of its own.
+  std::vector<NbdStatus::Stretch> stretches_;  // of the last map() call, kept to reuse memory
+  // Connection for block status. nullptr if there is only one connection, whose fetching thread
+  // then also requests block status.
   std::unique_ptr<NbdLine> status_line_;
   std::vector<std::unique_ptr<NbdLine>> lines_;
 };

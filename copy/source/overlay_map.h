@@ -1,4 +1,4 @@
-// What a chain of images has on top of one of its backing files.
+// The map of what a chain has on top of one of its backing files.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,18 @@
 
 namespace copy {
 
-// The map of a disk for a copy that keeps a backing file: in whole units (clusters of the copy),
-// which the copy either has or leaves to the backing file.  kUnallocated is what it leaves; where
-// anything above the backing file says something of a unit, all of that unit is copied as the whole
-// disk reads, and zeros are kZero, since they may hide data behind them.
+// The map of a disk for a copy that keeps a backing file. The map has whole units (clusters of the
+// copy). kUnallocated: the copy leaves the unit to the backing file. If any image above the backing
+// file defines a part of a unit, the copy stores the whole unit as the disk reads. Zeros are kZero,
+// since they may hide data of the backing file.
 class OverlayMap {
  public:
-  // `disk`: with the backing file; `above`: only what is on top of it.  `unit`: bytes, a power of
-  // two.
+  // `disk`: with the backing file. `above`: without it. `unit`: bytes, a power of two.
   OverlayMap(qcow2::Disk disk, qcow2::Disk above, uint64_t unit)
       : disk_(std::move(disk)), above_(std::move(above)), unit_(unit) {}
 
-  // Appends extents from `at`, a multiple of the unit, on, without gap or overlap: for `length`
-  // bytes, or a first part of them.
+  // Appends extents from `at`, a multiple of the unit, without gap or overlap. They cover `length`
+  // bytes or the first part of them.
   qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
                           std::vector<qcow2::Extent>& out) const;
 

@@ -1,4 +1,4 @@
-// Where guest bytes come from.
+// A source of guest data.
 #pragma once
 
 #include <cstdint>
@@ -15,26 +15,26 @@ namespace copy {
 
 class Source {
  public:
-  // More than any disk has.
+  // Larger than any disk.
   static constexpr uint64_t kUnknownSize = uint64_t{1} << 62;
 
   virtual ~Source() = default;
 
   virtual const std::string& name() const = 0;
-  // Of the virtual disk, bytes; kUnknownSize until a stream has come to its end.
+  // Size of the virtual disk, bytes. kUnknownSize for a stream until its end.
   virtual uint64_t size() const = 0;
-  // The source's own, if it has clusters.
+  // Cluster size of the source, bytes. nullopt if it has no clusters.
   virtual std::optional<uint64_t> cluster_size() const = 0;
-  // Reads should begin and end at multiples of this: a power of two.
+  // Reads should begin and end at multiples of this: bytes, a power of two.
   virtual uint64_t alignment() const { return 1; }
 
-  // Appends extents that cover [at, at + length) without gap or overlap, or a first part of it. One
-  // thread at a time.
+  // Appends extents that cover [at, at + length), or the first part of it, without gap or overlap.
+  // Not thread-safe.
   virtual qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
                                   std::vector<qcow2::Extent>& out) = 0;
 
-  // Fills `to`; for samples and the like, the pipeline has faster ways.  One thread at a time, and
-  // not while the pipeline runs.
+  // Fills `to`. For samples and similar reads; the pipeline has faster ways. Not thread-safe, and
+  // must not run concurrently with the pipeline.
   virtual qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) = 0;
 };
 

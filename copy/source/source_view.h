@@ -1,4 +1,4 @@
-// A source as a guest's disk, for the readers of its filesystems.
+// A source as a guest's disk, for filesystem readers.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace copy {
 
-// The source must outlive the view; neither may be used by two threads at once, nor while a
-// pipeline runs on the source.
+// The source must outlive the view. Neither is thread-safe, and neither may be used concurrently
+// with a pipeline on the source.
 class SourceView final : public guest::DiskView {
  public:
   SourceView(Source& source, size_t number) : DiskView(number), source_(source) {}
@@ -23,7 +23,7 @@ class SourceView final : public guest::DiskView {
   Source& source_;
 };
 
-// How many bytes of `ranges` the source says are data.
+// Returns the number of bytes of `ranges` that are data according to the source.
 qcow2::Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges);
 
 }  // namespace copy

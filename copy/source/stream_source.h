@@ -1,4 +1,4 @@
-// A raw disk that comes in a pipe: its end is known when it comes.
+// A raw disk read from a pipe. Its size is known only at the end.
 #pragma once
 
 #include <memory>
@@ -12,8 +12,8 @@ namespace copy {
 
 class StreamSource final : public Source {
  public:
-  // `fd` is borrowed; `name` is what to call it.  `stop` outlives the source.
-  // A QCOW2 image cannot be read from its beginning to its end: that it comes is an error, unless
+  // Opens a stream. `fd` is borrowed; `name` is for messages. `stop` must outlive the source.
+  // Returns an error if the stream is a QCOW2 image, which cannot be read sequentially, unless
   // `any_content`.
   static qcow2::Result<std::unique_ptr<StreamSource>> open(int fd, std::string name,
                                                            bool any_content, const Stop& stop);
@@ -21,15 +21,15 @@ class StreamSource final : public Source {
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return size_; }
   std::optional<uint64_t> cluster_size() const override { return std::nullopt; }
-  // All is data, as far as one knows.
+  // Reports everything as data.
   qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
                           std::vector<qcow2::Extent>& out) override;
-  // The beginning only, and only for a look at it.
+  // Reads the beginning only, to inspect it.
   qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override;
 
-  // Reads the data of the next chunk, which the feed has given out.  False: it is the last, cut
-  // where the stream ends; that may leave nothing of it.  size () is the disk's from then on,
-  // rounded up to whole sectors.
+  // Reads the data of the next chunk from the feed. Returns false if it is the last chunk; the
+  // chunk is then truncated at the end of the stream, possibly to nothing. From then on size() is
+  // the size of the disk, rounded up to whole sectors.
   qcow2::Result<bool> fill(Chunk& chunk, const qcow2::Geometry& geometry);
 
  private:
@@ -41,7 +41,7 @@ class StreamSource final : public Source {
   const std::string name_;
   const Stop& stop_;
   uint64_t size_ = kUnknownSize;
-  std::vector<std::byte> start_;  // what was looked at, and is yet to be given out
+  std::vector<std::byte> start_;  // bytes that were inspected, not yet returned by fill()
 };
 
 }  // namespace copy

@@ -1,24 +1,24 @@
-// Gathers trims that are too small, or not aligned, for the layer below, until they make whole
+// Gathers trims that are too small or unaligned for the layer below, until they form whole
 // granules.
 //
-// What the layer can free is a granule (a cluster): what of a trim covers whole ones goes down at
-// once, and the ragged rest is held until other trims complete its granule.  What went down is
-// remembered, too: when a part of a freed granule is written and trimmed again, the granule is
-// complete again.  There is one gatherer for each disk, not for each connection.
+// A granule (a cluster) is the unit that the layer below can deallocate. Whole granules of a trim
+// are sent at once. The rest is held until other trims complete its granule. Sent ranges are
+// remembered, too: when a part of a deallocated granule is written and trimmed again, the granule
+// is complete again. There is one gatherer for each disk, not for each connection.
 //
-// A trim promises nothing, but a write does: a byte that was written must not be trimmed by what
-// the client asked for earlier.  So
+// A trim is a hint, but a write is a promise: an earlier trim must not discard bytes that were
+// written later. Therefore
 //
-//  * a write (or zero request) takes its range out of all that is held before it goes down, and
-//    waits for a trim of it that is on its way;
-//  * a trim leaves out what is being written at that moment, as though it had come first.
+// * a write (or zero request) removes its range from all held ranges before it is sent, and waits
+//   for a trim of the range that is being sent;
+// * a trim excludes what is being written at that moment, as if the trim had come first.
 //
-// Hence no byte is at once under a write and held, or under a write and being sent; and as only
-// writes wait, for I/O that waits for nobody, nothing can lock up.  (So whoever has a Batch must
-// not begin a write before it is gone.)
+// Hence no byte is both under a write and held, or under a write and being sent. Only writes wait,
+// and only for I/O that waits for nothing, so deadlock is impossible. (A thread that owns a Batch
+// must not begin a write before the Batch is destroyed.)
 //
-// The gatherer decides, and never does I/O: trim () and flush () lend out a Batch of pieces, and
-// whoever asked sends them.
+// The gatherer decides and does no I/O: trim() and flush() return a Batch of pieces, and the caller
+// sends them.
 #pragma once
 
 #include <condition_variable>
@@ -35,22 +35,22 @@ namespace filters {
 class DiscardGatherer {
  public:
   struct Options {
-    uint64_t size = 0;         // of the disk, bytes; its last granule may be a short one
+    uint64_t size = 0;         // of the disk, bytes; the last granule may be shorter
     uint64_t granularity = 0;  // bytes, a power of two
-    // A fragment of a granule is cut to multiples of this, a power of two, before it is given out;
-    // a granularity or more: fragments are of no use below.  Bytes.
+    // Fragments of a granule shrink to multiples of this before they are sent. Bytes, a power
+    // of two; if it is at least the granularity, fragments are not sent.
     uint64_t smallest = 0;
-    size_t limit = kDefaultLimit;  // of held ranges; each takes some 150 bytes
-    // Fragments are to be zeroed, all of them, instead of trimmed.
+    size_t limit = kDefaultLimit;  // of held ranges; each takes about 150 bytes
+    // Fragments are zeroed, including unaligned ones, instead of trimmed.
     bool zero_fragments = false;
   };
   static constexpr size_t kDefaultLimit = 16384;
 
   struct Piece {
     enum class Kind {
-      kGranules,      // trim; an error is one of the client's request
-      kTrimFragment,  // trim; an error is of no consequence
-      kZeroFragment,  // zero, the layer may trim; an error is of no consequence
+      kGranules,      // trim; an error fails the client's request
+      kTrimFragment,  // trim; errors are ignored
+      kZeroFragment,  // zero, the layer may trim; errors are ignored
     };
     Kind kind;
     uint64_t offset;  // bytes
@@ -58,19 +58,20 @@ class DiscardGatherer {
   };
   static constexpr uint64_t kMaxPiece = uint64_t{1} << 31;
 
-  // Since the beginning, but for what is held now.
+  // Totals since the start, except for what is held now.
   struct Statistics {
-    uint64_t trims = 0;              // requests that came in
-    uint64_t trimmed_bytes = 0;      // of those
-    uint64_t sent = 0;               // pieces of whole granules given out
-    uint64_t sent_bytes = 0;         // of those
-    uint64_t joined_bytes = 0;       // of those, what was held, and not in the trim that did it
-    uint64_t fragments = 0;          // pieces of other kinds given out
-    uint64_t fragment_bytes = 0;     // of those
-    uint64_t overwritten_bytes = 0;  // were held, and then written
+    uint64_t trims = 0;          // requests received
+    uint64_t trimmed_bytes = 0;  // bytes of `trims`
+    uint64_t sent = 0;           // pieces of whole granules sent
+    uint64_t sent_bytes = 0;     // bytes of `sent`
+    // part of sent_bytes that was held, not in the trim that completed it
+    uint64_t joined_bytes = 0;
+    uint64_t fragments = 0;          // pieces of other kinds sent
+    uint64_t fragment_bytes = 0;     // bytes of `fragments`
+    uint64_t overwritten_bytes = 0;  // held, then written
     uint64_t dropped_bytes = 0;      // no longer held because of the limit
-    uint64_t held = 0;               // ranges: fragments, and what has been trimmed below
-    uint64_t held_bytes = 0;         // of those
+    uint64_t held = 0;               // ranges held: fragments, and ranges that were trimmed below
+    uint64_t held_bytes = 0;         // bytes of `held`
 
     Statistics& operator+=(const Statistics& other);
   };
@@ -82,15 +83,15 @@ class DiscardGatherer {
   DiscardGatherer(const DiscardGatherer&) = delete;
   DiscardGatherer& operator=(const DiscardGatherer&) = delete;
 
-  // To be held by whoever writes or zeroes the range, from before the request goes down until it is
-  // done.  Waits for a trim of these bytes that is on its way.
+  // Begins a write or zero request. Waits for a trim of these bytes that is being sent. The caller
+  // must hold the result from before the request is sent until it is done.
   [[nodiscard]] Writing begin_write(uint64_t offset, uint64_t length);
 
-  // Takes in a trim request, and lends out what is to be sent for it now.
+  // Takes a trim request. Returns the pieces to send for it now.
   [[nodiscard]] Batch trim(uint64_t offset, uint64_t length);
 
-  // Lends out, one by one, the fragments that came since the last flush, as far as they are of use
-  // below.  They stay held, too, for later trims to complete their granules.
+  // Returns, one by one, the fragments since the last flush that the layer below can use. They stay
+  // held, so that later trims can complete their granules.
   [[nodiscard]] Batch flush();
 
   Statistics statistics() const;
@@ -110,21 +111,20 @@ class DiscardGatherer {
   const Options options_;
 
   mutable std::mutex mutex_;
-  std::condition_variable sent_;  // a piece is no longer being sent
+  std::condition_variable sent_;  // signaled when a piece is sent
 
-  // All below: guarded by mutex_.
-  // Invariant: disjoint; a granule that is whole in both together has been given out.
+  // Guarded by mutex_, all below. Invariant: disjoint. A granule that is whole in both together has
+  // been sent.
   RangeSet fresh_;    // fragments since the last flush
-  RangeSet settled_;  // fragments that a flush has given out, if that was of use, and granules
-  // Invariant: they overlap nothing that is held, and nothing that is being sent once their
-  // constructor is through.
+  RangeSet settled_;  // fragments that a flush has sent (if the layer can use them), and granules
+  // Invariant: once constructed, they overlap nothing that is held or being sent.
   std::vector<const Writing*> writings_;
   std::vector<const Batch*> batches_;
-  unsigned waiting_ = 0;  // writes
+  unsigned waiting_ = 0;  // number of waiting writes
   Statistics statistics_;
 };
 
-// A write under way.
+// A write in progress.
 class DiscardGatherer::Writing {
  public:
   Writing(DiscardGatherer& gatherer, uint64_t offset, uint64_t length);
@@ -139,23 +139,23 @@ class DiscardGatherer::Writing {
   const Range range_;
 };
 
-// What is to be sent now.  Until a piece is done, writes to its bytes wait.
+// Pieces to send now. Until a piece is done, writes to its bytes wait.
 //
 //   for (auto piece = batch.next(); piece; piece = batch.next()) …
 //
-// Who gives up after an error leaves the rest: that, and what failed, is no longer held.
+// After an error, the caller may stop: the failed piece and all unsent pieces are no longer held.
 class DiscardGatherer::Batch {
  public:
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
   ~Batch();
 
-  // The next piece; the one before is done, whether that went well or not.
+  // Returns the next piece. Marks the previous piece as done, with or without success.
   std::optional<Piece> next();
 
  private:
   friend class DiscardGatherer;
-  // Under the gatherer's lock.
+  // Caller must hold the gatherer's mutex_.
   Batch(DiscardGatherer& gatherer, std::vector<Piece> pieces, bool flush);
 
   bool find_fragment();
@@ -163,8 +163,8 @@ class DiscardGatherer::Batch {
   DiscardGatherer& gatherer_;
   std::vector<Piece> pieces_;  // those from at_ on are being sent
   size_t at_ = 0;
-  std::optional<uint64_t> cursor_;  // in a flush: fragments before it have been given out
-  uint64_t given_ = 0;              // bytes at the head of pieces_[at_]
+  std::optional<uint64_t> cursor_;  // in a flush: fragments before it have been sent
+  uint64_t given_ = 0;              // bytes already returned at the head of pieces_[at_]
 };
 
 }  // namespace filters

@@ -1,8 +1,7 @@
-// The gatherers of all disks that clients are connected to, by the name of their export.
+// The gatherers of all disks with connected clients, by export name.
 //
-// Two names may be one disk: many plugins pay no attention to the name that a client asks for.  So
-// trims are joined only with those of the same name, but a write, under any name, is one to all of
-// them.
+// Two names may refer to one disk: many plugins ignore the export name. So trims are joined only
+// with trims of the same name, but a write under any name counts as a write to all disks.
 #pragma once
 
 #include <cstddef>
@@ -31,19 +30,19 @@ class GatheredDisks {
     unsigned users_ = 1;  // guarded by GatheredDisks::mutex_
   };
 
-  // A connection to `name` begins.  The first one decides on the options.
+  // Returns the disk `name` for a new connection. The options of the first connection apply.
   std::shared_ptr<Disk> acquire(const std::string& name, const DiscardGatherer::Options& options);
-  // It ends.  With the last one, all that is held goes.
+  // Ends a connection. The last one drops all held ranges.
   void release(const std::shared_ptr<Disk>& disk);
 
-  // Calls `work` as a write to the range, on whichever disk.
+  // Calls `work` as a write to the range on every disk.
   template <typename Work>
   auto write(uint64_t offset, uint64_t length, Work work) {
     const auto disks = all();
     return write_to(*disks, 0, offset, length, work);
   }
 
-  // Of all disks that there have been; what is held counts as of their end.
+  // Returns totals of all disks since the start. Held ranges of closed disks count as of their end.
   DiscardGatherer::Statistics statistics() const;
 
  private:
@@ -63,9 +62,9 @@ class GatheredDisks {
   }
 
   mutable std::mutex mutex_;
-  // Guarded by mutex_; never changed, but replaced.
+  // Guarded by mutex_. Immutable: replaced, never changed.
   std::shared_ptr<const Disks> disks_ = std::make_shared<Disks>();
-  DiscardGatherer::Statistics past_;  // guarded by mutex_: of disks that are gone
+  DiscardGatherer::Statistics past_;  // guarded by mutex_; totals of closed disks
 };
 
 }  // namespace filters

@@ -1,6 +1,5 @@
-// A set of byte ranges: disjoint, and none touches another.
-//
-// Knows which range has gone longest without growing.  Not thread-safe.
+// A set of disjoint byte ranges that do not touch each other. Tracks which range has not grown for
+// the longest time. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +11,7 @@ namespace filters {
 
 struct Range {
   uint64_t begin;  // bytes
-  uint64_t end;    // bytes, behind the last one
+  uint64_t end;    // bytes, exclusive
 
   uint64_t length() const { return end - begin; }
   bool empty() const { return begin >= end; }
@@ -21,37 +20,37 @@ struct Range {
 
 class RangeSet {
  public:
-  // Adds the range, as one with those that it overlaps or touches; an empty one does nothing.
+  // Adds the range and merges it with ranges that it overlaps or touches. Ignores an empty range.
   void add(Range range);
-  // Takes the range out, and tells how many bytes of it were in.  Where memory for the second half
-  // of a range that is cut in two cannot be had, that half goes, too.
+  // Removes the range. Returns the number of bytes that were in the set. If a range must be split
+  // and memory is exhausted, the second half is removed, too.
   uint64_t remove(Range range) noexcept;
 
-  // The range that ends, or begins, at this offset.
+  // Returns the range that ends, or begins, at this offset. nullopt if there is none.
   std::optional<Range> ending_at(uint64_t offset) const;
   std::optional<Range> beginning_at(uint64_t offset) const;
-  // The first range that begins at this offset or behind it.
+  // Returns the first range that begins at or after this offset.
   std::optional<Range> first_from(uint64_t offset) const;
-  // The range that add () left alone for the longest time; the set must not be empty.
+  // Returns the range that add() has not changed for the longest time. The set must not be empty.
   Range oldest() const;
 
   bool empty() const { return ranges_.empty(); }
   size_t count() const { return ranges_.size(); }
-  // The length of all ranges together.
+  // Total length of all ranges.
   uint64_t bytes() const { return bytes_; }
 
  private:
   struct Rest {
     uint64_t end;
-    uint64_t age;  // a key of by_age_
+    uint64_t age;  // key in by_age_
   };
   using Ranges = std::map<uint64_t, Rest>;
 
   void insert(Range range);
   Ranges::iterator take(Ranges::iterator it) noexcept;
 
-  Ranges ranges_;  // by their begin
-  // Invariant: one entry for each range, with its begin; the least key is the oldest.
+  Ranges ranges_;  // by begin
+  // Invariant: one entry per range, with its begin; the smallest key is the oldest range.
   std::map<uint64_t, uint64_t> by_age_;
   uint64_t age_ = 0;
   uint64_t bytes_ = 0;

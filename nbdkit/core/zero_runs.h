@@ -1,15 +1,15 @@
-// Finds the zeros inside a write.
+// Finds the zeros in a write.
 //
-// A request is cut where the disk's granules begin: the boundaries are multiples of the granularity
-// in disk offsets, not in the buffer.  A granule of which all that lies in the request is zeros
-// goes to a zero run, all else is data; equal neighbours are one run.  So at its head and its tail
-// a request may give a part of a granule to a zero run.  The layer below finds out for less what
-// there is to do than by getting data, which is nothing at all where the disk reads as zeros
-// already; and a stream of zeros that is cut into requests anywhere stays one of zeros.
+// A request is split at the disk's granules: the boundaries are multiples of the granularity in
+// disk offsets, not in the buffer. A granule whose part in the request is all zeros belongs to a
+// zero run; everything else is data. Equal neighbours form one run. So a zero run may include a
+// partial granule at the start or end of a request. Zeroing costs the layer below less than writing
+// data, and nothing where the disk already reads as zeros. A stream of zeros stays zeros wherever
+// it is split into requests.
 //
-// Zeros in many small places must not turn one request into thousands: from the 64th zero run of a
-// request on, only those of 64 KiB or more count.  So a request of n bytes becomes at most
-// 2 * (64 + n / 64 KiB) + 1 runs.
+// Many small zero runs must not turn one request into thousands: after 63 zero runs in a request,
+// only runs of at least 64 KiB count. So a request of n bytes becomes at most 2 * (64 + n / 64 KiB)
+// + 1 runs.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ class ZeroRuns {
     bool zero;
   };
 
-  // `data` is to be written at `offset`, and outlives the object.  The granularity, in bytes, is a
-  // power of two.  Nothing is allocated.
+  // `data` is the payload of a write at `offset`, and must outlive the object. `granularity`:
+  // bytes, a power of two. Allocates no memory.
   ZeroRuns(std::span<const std::byte> data, uint64_t offset, uint64_t granularity)
       : data_(data),
         offset_(offset),
@@ -36,12 +36,12 @@ class ZeroRuns {
         end_(offset + data.size()),
         at_(offset) {}
 
-  // The next run, in order of offsets; none at the end.  Reads as much of the buffer as it takes to
-  // find where the run ends, each byte once.
+  // Returns the next run, in order of offsets; nullopt at the end. Reads only as much of the buffer
+  // as needed to find the end of the run, each byte once.
   std::optional<Run> next();
 
  private:
-  // Where the granule ends that `at` is in, or the request if that is before.
+  // Returns the end of the granule that contains `at`, or the end of the request if it comes first.
   uint64_t granule_end(uint64_t at) const;
   bool is_zero(uint64_t begin, uint64_t end) const;
   bool worthwhile(uint64_t begin, uint64_t end) const;
@@ -50,8 +50,8 @@ class ZeroRuns {
   uint64_t offset_;
   uint64_t granularity_;
   uint64_t end_;
-  uint64_t at_;              // all before it has been looked at
-  std::optional<Run> zero_;  // found behind the data that was given out last
+  uint64_t at_;              // everything before is inspected
+  std::optional<Run> zero_;  // found after the data run that was returned last
   unsigned zero_runs_ = 0;
 };
 

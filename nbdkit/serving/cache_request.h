@@ -1,4 +1,4 @@
-// What NBD_CMD_CACHE asks for: that the next read of a range is fast.
+// NBD_CMD_CACHE: makes the next read of a range fast.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,9 @@
 
 namespace plugin {
 
-// Reads `count` bytes at `at` through `read (GuestOffset, std::span<std::byte>)` and drops them.
-// That fills the page cache and the L2 cache; telling the kernel alone would leave the tables
-// unread.  Not by nbdkit's own emulation: all of its threads read into one buffer.
+// Reads `count` bytes at `at` through `read(GuestOffset, std::span<std::byte>)` and drops them.
+// This fills the page cache and the L2 cache; a hint to the kernel alone would not read the tables.
+// nbdkit's own emulation is unsuitable: all of its threads read into one buffer.
 template <typename Read>
 qcow2::Result<void> cache_range(qcow2::GuestOffset at, uint64_t count, Read read) {
   constexpr uint64_t kPiece = 256 << 10;

@@ -1,4 +1,4 @@
-// A disk's map in NBD's terms.
+// The map of a disk as NBD extents.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ struct NbdExtent {
   uint32_t type;    // NBDKIT_EXTENT_* flags
 };
 
-// What is at [offset, offset + count), where clusters that are holes of their file are holes here,
-// too: extents in order, without gap or overlap, none of them
-// beyond that range (more than 4 GiB in one go ends an nbdkit that is older than 1.38:
-// CVE-2025-47711), and neighbours of different types.  Covers `offset`; stops early when the map is
-// very fragmented or the clusters very many, or after the first extent if `one`.
+// Returns the extents of [offset, offset + count). Clusters that are holes of their file are holes
+// here, too. Extents are in order, without gap or overlap, and within the range (more than 4 GiB
+// per call crashes nbdkit before 1.38: CVE-2025-47711). Adjacent extents have different types.
+// Covers at least `offset`. Stops early if there are very many extents or clusters, or after the
+// first extent if `one`.
 qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
                                                    uint64_t count, bool one);
 

@@ -1,4 +1,5 @@
-// The callbacks that nbdkit calls are C: an exception that leaves one ends the server.
+// Exception guards for nbdkit's C callbacks: an exception that leaves a callback terminates the
+// server.
 #pragma once
 
 #include <nbdkit-filter.h>
@@ -9,8 +10,8 @@
 
 namespace filters {
 
-// Calls `work`, which gives what the callback returns.  What it throws becomes an error of
-// nbdkit's, `failed` the result, and *err the errno.
+// Calls `work` and returns its result. An exception is reported with nbdkit_error; then returns
+// `failed` and sets *err to the errno.
 template <typename Value, typename Work>
 Value guarded(Value failed, int* err, Work work) noexcept {
   try {
@@ -28,7 +29,7 @@ Value guarded(Value failed, int* err, Work work) noexcept {
   return failed;
 }
 
-// For callbacks that have no errno to give.
+// Same for callbacks without an errno.
 template <typename Value, typename Work>
 Value guarded(Value failed, Work work) noexcept {
   int err = 0;

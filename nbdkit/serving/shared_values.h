@@ -1,4 +1,4 @@
-// Values that several use at once, found by a key.
+// Shared values, found by key.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,13 @@
 
 namespace filters {
 
-// Thread-safe.  A value lives for as long as somebody uses it.
+// Thread-safe. A value lives as long as any caller holds it.
 template <typename Key, typename Value>
 class SharedValues {
  public:
-  // The value of `key` that somebody uses, else the one that `make () ->
-  // Result<std::shared_ptr<Value>>` gives.  No lock is held while it is made, which may take as
-  // long as a network does: when two make the same one at once, one of them stays.
+  // Returns the live value of `key`, or else the result of `make() ->
+  // Result<std::shared_ptr<Value>>`. Holds no lock while `make` runs, which may wait for a network.
+  // If two threads make the same value concurrently, one of the values is kept.
   template <typename Make>
   qcow2::Result<std::shared_ptr<Value>> get(const Key& key, Make make) {
     if (auto found = find(key)) return found;

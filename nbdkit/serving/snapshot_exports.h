@@ -1,4 +1,4 @@
-// Internal snapshots as exports: what the plugin and the qcow2 filter call them.
+// Internal snapshots as exports: the names that the plugin and the qcow2 filter use.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace plugin {
 
-// What the name of a snapshot's export begins with; the snapshot's id or name follows.
+// Prefix of a snapshot's export name; the snapshot's ID or name follows.
 inline constexpr std::string_view kSnapshotPrefix = "snapshot:";
 
 struct Export {
@@ -18,13 +18,13 @@ struct Export {
   std::string description;
 };
 
-// One line for people: of the disk as it is now, and as it was at a snapshot.
+// Returns a one-line description: of the current disk, or of a snapshot's.
 std::string describe_disk(uint64_t size);
 std::string describe(const qcow2::Snapshot& snapshot);
 
-// One export for each snapshot, within NBD's limits on names and nbdkit's on their number, which
-// leaves room for one more.  Each name leads find_snapshot () to what its description tells, and
-// none stands twice.
+// Returns one export per snapshot. Respects NBD's limits on names and nbdkit's limit on the number
+// of exports, less one for the disk. With each name, find_snapshot() finds the snapshot that the
+// description describes. Names are unique.
 std::vector<Export> list_snapshot_exports(const std::vector<qcow2::Snapshot>& snapshots);
 
 }  // namespace plugin

@@ -22,9 +22,9 @@ class BenchCommand final : public Command {
 
  private:
   struct CacheMode {
-    bool direct = false;      // past the page cache
-    bool flush_each = false;  // each write is on the disk before it is done
-    bool flush = true;        // at the end
+    bool direct = false;      // bypass the page cache
+    bool flush_each = false;  // each write reaches stable storage before it counts
+    bool flush = true;        // flush at the end
   };
 
   void add_load_options(CLI::App& app);
@@ -46,7 +46,7 @@ class BenchCommand final : public Command {
   bool yes_ = false;
   bool drop_cache_ = false;
   bool no_warm_up_ = false;
-  unsigned rounds_ = 0;  // 0: not given
+  unsigned rounds_ = 0;  // 0: not set
   copy::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   TrustOptions trust_;

@@ -26,7 +26,7 @@ class CheckCommand final : public Command {
   qcow2::Result<int> run(const Console& console) override;
 
  private:
-  // For reading, or where something is to be written, for that.
+  // Opens the file read-only, or for writing if something will be written.
   qcow2::Result<std::shared_ptr<qcow2::FileStorage>> open() const;
   qcow2::Result<void> check_trust(const qcow2::Header& header) const;
   qcow2::Result<void> mend(const std::shared_ptr<qcow2::FileStorage>& file, CheckReport& report,
@@ -44,7 +44,7 @@ class CheckCommand final : public Command {
   std::string undo_;  // --undo
   bool lossy_ = false;
   std::string apply_undo_;  // --apply-undo
-  std::string cache_;       // taken, for scripts that say it
+  std::string cache_;       // accepted for scripts, unused
   TrustOptions trust_;
 };
 

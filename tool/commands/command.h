@@ -1,4 +1,4 @@
-// What main knows of a subcommand.
+// The interface of a subcommand.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -18,23 +18,23 @@ class Command {
   virtual ~Command() = default;
 
   virtual const char* name() const = 0;
-  // For the list of commands: a few words.
+  // Returns a few words for the list of commands.
   virtual const char* summary() const = 0;
-  // For its own help: one or two lines.
+  // Returns one or two lines for the command's own help.
   virtual const char* description() const = 0;
 
-  // The options bind to this object, which must outlive `app`.
+  // Adds the options to `app`. They bind to this object, which must outlive `app`.
   virtual void add_options(CLI::App& app) = 0;
-  // After parsing: throws UsageError when the options do not go together.
+  // Checks the parsed options. Throws UsageError if they conflict.
   virtual void check() const = 0;
-  // The exit code of what went to its end: 0, or one that tells what was found (`compare`: the
+  // Runs the command. Returns the exit code: 0, or a code that reports the finding (`compare`: the
   // images differ).
   virtual qcow2::Result<int> run(const Console& console) = 0;
-  // The exit code after an error, and after a command line that is wrong.
+  // Returns the exit code for errors, including command line errors.
   virtual int failure_code() const { return kFailure; }
 };
 
-// All of them, in the order of the help.
+// Returns all commands, in the order of the help.
 std::vector<std::unique_ptr<Command>> make_commands();
 
 }  // namespace tool

@@ -30,11 +30,11 @@ class CopyCommand final : public Command {
   LayoutOptions layout_;
   std::string base_;           // -B
   std::string base_format_;    // -F
-  std::string unknown_place_;  // a third one
+  std::string unknown_place_;  // a surplus positional argument
   bool out_of_order_ = false;  // -W
   bool json_ = false;
   TrustOptions trust_;
-  // Of qemu-img convert, for scripts.
+  // Options of qemu-img convert, for scripts.
   QemuNames names_;
   bool no_create_ = false;       // -n
   bool offload_ = false;         // -C

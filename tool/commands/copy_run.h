@@ -1,4 +1,4 @@
-// A copy with progress, that ends when the user asks: for commands of which it is a part.
+// Runs a copy with progress and signal handling, for commands that include a copy.
 #pragma once
 
 #include "base/result.h"
@@ -7,8 +7,8 @@
 
 namespace tool {
 
-// Makes options.destination.  Cancelled by SIGINT and the like, with an error that says that there
-// is no destination now.
+// Creates options.destination. A signal such as SIGINT cancels the copy; the error then says that
+// no destination is left.
 qcow2::Result<copy::CopySummary> run_copy(const copy::CopyOptions& options, const Console& console);
 
 }  // namespace tool

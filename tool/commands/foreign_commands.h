@@ -1,4 +1,4 @@
-// The first word of a command line that is no command of ours.
+// Messages for an unknown command name.
 #pragma once
 
 #include <string>
@@ -6,14 +6,14 @@
 
 namespace tool {
 
-// What to say of `word`: the command that does the same, if another program has it by that name;
-// the commands that differ from it by a letter or two; what to do with a file's name.  `commands`
-// are the names that there are.
+// Returns the message for `word`: the equivalent command if another program uses that name, similar
+// names (one or two edits away), or advice if it is a file name. `commands`: the names of all
+// commands.
 std::string unknown_command_message(const std::string& word,
                                     const std::vector<std::string>& commands);
 
-// How many letters must be put in, left out, exchanged, or swapped with their neighbour, to make
-// one word of the other.
+// Returns the number of insertions, deletions, substitutions and swaps of adjacent letters that
+// turn one word into the other.
 size_t edit_distance(const std::string& a, const std::string& b);
 
 }  // namespace tool

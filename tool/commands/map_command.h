@@ -44,7 +44,7 @@ class MapCommand final : public Command {
   copy::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   const CLI::App* options_of_ = nullptr;
-  const copy::Stop* stop_ = nullptr;  // while it runs
+  const copy::Stop* stop_ = nullptr;  // set while the command runs
   TrustOptions trust_;
 };
 

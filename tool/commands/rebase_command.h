@@ -27,9 +27,9 @@ class RebaseCommand final : public Command {
 
   std::string file_;
   std::optional<qcow2::Format> format_;
-  std::optional<std::string> backing_;  // -b; empty: none from now on
+  std::optional<std::string> backing_;  // -b; empty: remove the backing file
   std::optional<qcow2::Format> backing_format_;
-  std::string cache_;  // -t and -T: taken, for scripts that say it
+  std::string cache_;  // -t and -T: accepted for scripts, unused
   QemuNames names_;
   TrustOptions trust_;
   bool unsafe_ = false;

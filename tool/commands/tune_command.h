@@ -30,7 +30,7 @@ class TuneCommand final : public Command {
 
   const std::string& domain() const { return names_.front(); }
 
-  std::vector<std::string> names_;  // of one domain, or of a guest's disks
+  std::vector<std::string> names_;  // one domain, or the disks of a guest
   std::optional<std::string> connect_;
   tune::Settings settings_;
   bool guest_ = false;

@@ -1,4 +1,4 @@
-// Reading options with CLI11, with messages of our own.
+// Option parsing with CLI11, with our own messages.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -10,15 +10,15 @@
 
 namespace tool {
 
-// Thrown while arguments are parsed and checked, when they make no sense.
+// Thrown for an invalid command line, during parsing and checking.
 class UsageError : public CLI::ParseError {
  public:
   explicit UsageError(std::string message)
       : CLI::ParseError("UsageError", std::move(message), CLI::ExitCodes::BaseClass) {}
 };
 
-// An option whose text `parse`, a std::string -> Result<T>, turns into `target`.  `placeholder` is
-// what the help calls the value.  When it is given several times the last one counts.
+// Adds an option. `parse`, a std::string -> Result<T>, converts its text into `target`.
+// `placeholder`: name of the value in the help. If the option is repeated, the last one counts.
 template <typename T, typename Parse>
 CLI::Option* add_parsed_option(CLI::App& app, const std::string& names,
                                const std::string& placeholder, T& target, Parse parse,
@@ -40,28 +40,28 @@ CLI::Option* add_parsed_option(CLI::App& app, const std::string& names,
 CLI::Option* add_switch(CLI::App& app, const std::string& names, bool& target,
                         const std::string& description);
 
-// --output human|json, and --json, which is rare: `json` becomes whether it is to be JSON.  What
-// contradicts itself is a UsageError.  Each command has them by this.
+// Adds --output human|json, and the rare option --json. Sets `json` to true for JSON output. A
+// contradiction is a UsageError. Every command uses this function.
 void add_output_option(CLI::App& app, bool& json, const std::string& description);
-// Whether one of them was given.
+// Returns true if one of them was given.
 bool has_output_option(const CLI::App& app);
 
-// -q, -v, -p and --color.
+// Adds -q, -v, -p and --color.
 void add_manner_options(CLI::App& app, Manner& manner);
 
-// The group of options that only --help-all lists.
+// Group of options that only --help-all lists.
 inline constexpr const char* kRareOptions = "rare";
-// And of those that no help lists: other programs' names for what is here under another one.
+// Group of options that no help lists: other programs' names of existing options.
 inline constexpr const char* kHiddenOptions = "";
 
-// What --help prints for `app`: usage, what it does, its options and those of the app above it;
-// `all`: the rare ones, too.  At most 79 columns wide if the descriptions are short enough.
+// Returns the --help text of `app`: usage, description, its options and those of its parent. `all`:
+// include rare options. At most 79 columns wide if the descriptions are short enough.
 std::string help_text(const CLI::App& app, bool all);
 
-// What an exception of CLI11's says, in words for a user.
+// Returns the message of a CLI11 exception, in words for a user.
 std::string usage_message(const CLI::ParseError& error);
 
-// Throws UsageError for words that no option and no positional took, and for "--option=" without
+// Each throws UsageError: for words that no option or positional took, and for "--option=" without
 // a value, for which CLI11 would take the next word.
 void refuse_leftovers(const CLI::App& app);
 void refuse_empty_values(const std::vector<std::string>& words);

@@ -7,12 +7,12 @@
 
 namespace tool {
 
-// Makes one word of each "[ … ]", so that what is inside is not taken for options of ours. Brackets
-// are words of their own, as nbdcopy wants them too; they do not nest.  Throws UsageError when a
-// bracket is not closed, or there is nothing inside.
+// Folds each "[ … ]" into one word, so that its content is not parsed as our options. Brackets must
+// be separate words, as in nbdcopy, and do not nest. Throws UsageError if a bracket is not closed
+// or encloses nothing.
 std::vector<std::string> fold_commands(const std::vector<std::string>& words);
 
-// The words of a command that was folded; nothing for any other word.
+// Returns the words of a folded command. nullopt for any other word.
 std::optional<std::vector<std::string>> unfold_command(const std::string& word);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// Takes away from this process what reading an untrusted image does not need.
+// Drops the privileges of this process that reading an untrusted image does not need.
 #pragma once
 
 #include <string>
@@ -8,28 +8,28 @@
 
 namespace tool {
 
-// What the process may still open once it is confined.
+// The files that the process may still open once it is confined.
 struct ConfinementPlan {
-  std::vector<std::string> readable;  // files, for reading
-  std::vector<std::string> writable;  // files and devices that are there, for writing, too
-  // Folders in which files are made, read, replaced and removed.
+  std::vector<std::string> readable;  // files, read-only
+  std::vector<std::string> writable;  // existing files and devices, read-write
+  // Folders in which files may be created, read, replaced and removed.
   std::vector<std::string> folders;
 };
 
 struct Confinement {
-  bool landlock = false;  // no file but those of the plan can be opened
-  bool seccomp = false;   // no program, no socket, no other process, no privileges
-  // What the kernel lacks, for a message; empty: nothing.
+  bool landlock = false;  // only files of the plan can be opened
+  bool seccomp = false;   // no new programs, sockets or privileges, no access to other processes
+  // Missing kernel features, for a message. Empty: none.
   std::string missing;
 };
 
-// For good, and for all threads that start later; to be called before any other thread starts.
-// That the kernel lacks Landlock (Linux 5.13) or seccomp is no error: the result says so.  That a
-// path of the plan cannot be opened is.
+// Confines the process permanently, with all threads that start later. Must be called before any
+// other thread starts. A kernel without Landlock (Linux 5.13) or seccomp is no error; the result
+// reports it. A path of the plan that cannot be opened is an error.
 //
-// Landlock: everything but the plan is out of reach, for reading and for writing; so are TCP, other
-// processes' signals and abstract sockets where the kernel's version covers them.  Seccomp: a list
-// of the system calls that are needed; all others fail with EPERM.
+// Landlock blocks all files outside of the plan, for reading and writing. If the kernel's version
+// supports it, it also blocks TCP, signals to other processes, and abstract sockets. Seccomp
+// permits a list of required system calls; all others fail with EPERM.
 qcow2::Result<Confinement> confine(const ConfinementPlan& plan);
 
 }  // namespace tool

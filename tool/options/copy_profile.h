@@ -1,4 +1,4 @@
-// Ready-made answers to how an image shall be laid out.
+// Presets for the layout of an image.
 #pragma once
 
 #include <string>
@@ -11,14 +11,14 @@ namespace tool {
 
 struct CopyProfile {
   const char* name;
-  const char* description;  // what it picks, and what for
+  const char* description;  // its settings and its purpose
   unsigned cluster_bits;
   bool extended_l2;
-  std::optional<qcow2::CompressionType> compression;  // nothing: none
-  int level;                                          // of the codec; 0: its default
+  std::optional<qcow2::CompressionType> compression;  // nullopt: none
+  int level;                                          // of the codec; 0: codec's default
 };
 
-// sequential, random or archive.
+// Finds "sequential", "random" or "archive". Other names are errors.
 qcow2::Result<const CopyProfile*> find_profile(const std::string& name);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// The list behind -o: key=value,…, as qemu-img takes it.
+// The list after -o: key=value,…, with qemu-img's syntax.
 #pragma once
 
 #include <optional>
@@ -15,14 +15,14 @@ struct CreationOptions {
   copy::ImageOptions image;
   std::optional<qcow2::CompressionType> compression_type;
   std::optional<int> compression_level;
-  std::optional<uint64_t> size;  // of the disk, bytes: for create, which copies are not
+  std::optional<uint64_t> size;  // of the disk, bytes; for create only, not for copies
 };
 
-// Adds what `list` says.  An error names the key, and what is allowed.  As in qemu-img a comma
-// inside of a value is written twice, and of a key that stands twice the last one counts.
+// Parses `list` into `options`. An error names the key and the allowed values. As in qemu-img, a
+// comma inside of a value is doubled, and the last of repeated keys counts.
 qcow2::Result<void> add_creation_options(const std::string& list, CreationOptions& options);
 
-// The keys, for messages and for the test that compares them with the manual.
+// Returns the keys, for messages and for the test that compares them with the manual.
 std::vector<std::string> creation_option_keys();
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// Image formats as they are named on the command line.
+// Names of image formats on the command line.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -9,10 +9,10 @@
 
 namespace tool {
 
-// "qcow2" or "raw"; any other word is an error, invalid.
+// Parses "qcow2" or "raw". Any other word is an invalid-argument error.
 qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text);
 
-// An option that takes the name of a format.
+// Adds an option that takes a format name.
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,
                                std::optional<qcow2::Format>& target,
                                const std::string& description);

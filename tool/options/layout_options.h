@@ -1,4 +1,4 @@
-// What a fresh image is to be like: the options of copy, and of all that copies.
+// Options for the layout of a new image: for copy, and for all commands that copy.
 #pragma once
 
 #include <optional>
@@ -12,41 +12,41 @@
 
 namespace tool {
 
-// What --compression asks for.
+// The value of --compression.
 struct Compression {
-  std::optional<qcow2::CompressionType> type;  // nothing: none
-  int level = 0;                               // 0: the codec's default
+  std::optional<qcow2::CompressionType> type;  // nullopt: none
+  int level = 0;                               // 0: codec's default
   qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;
 };
 
-// none, or TYPE[:LEVEL], for zlib with ",window=4k" or ",window=32k" behind it.
+// Parses "none" or TYPE[:LEVEL]; zlib also accepts the suffix ",window=4k" or ",window=32k".
 qcow2::Result<Compression> parse_compression(const std::string& text);
 
-// -B and -F, where -o may have said the same.  Empty: not given.
+// Merges -B and -F into `image`, where -o may have set the same. Empty: not given.
 qcow2::Result<void> settle_backing(const std::string& base, const std::string& format,
                                    copy::ImageOptions& image);
 
 class LayoutOptions {
  public:
-  // -c, --compression, -o, --profile and --cluster-size.  They bind to this object, which must
-  // outlive `app`.  `list_names`: where -o is something else.
+  // Adds -c, --compression, -o, --profile and --cluster-size. They bind to this object, which must
+  // outlive `app`. `list_names`: other names for -o, where -o has another meaning.
   void add_options(CLI::App& app, const std::string& list_names = "-o,--options");
-  // As if -c had been given.
+  // Has the effect of -c.
   void compress() { compress_ = true; }
-  // Whether they say that something is compressed, or nothing.
+  // Returns true if the options set the compression, including "none".
   bool say_compression() const { return compress_ || compression_ || profile_; }
-  // Throws UsageError when they contradict each other.
+  // Throws UsageError if the options conflict.
   void check() const;
-  // What they say together, the more particular before the more general.
+  // Applies the options to `options`. Specific options override general ones.
   qcow2::Result<void> settle(copy::CopyOptions& options) const;
 
-  // Whether any of them was given.
+  // Returns true if any of these options was given.
   bool given() const {
     return compress_ || compression_ || cluster_bits_ || profile_ || list_given_;
   }
-  // What size= behind -o said: no copy gets it.
+  // Returns size= of -o, which copies do not use.
   std::optional<uint64_t> size() const { return creation_.size; }
-  // nullptr: none was asked for.
+  // Returns nullptr if there is no profile.
   const CopyProfile* profile() const { return profile_; }
 
  private:

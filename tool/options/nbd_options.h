@@ -1,4 +1,4 @@
-// The options of commands that speak to NBD servers.
+// Options of commands that use NBD servers.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -8,16 +8,16 @@
 
 namespace tool {
 
-// --connections N; the help names what `tuning` has as the default.
+// Adds --connections N. The help shows the default of `tuning`.
 CLI::Option* add_connections_option(CLI::App& app, copy::NbdTuning& tuning);
 
-// --retries N.
+// Adds --retries N.
 CLI::Option* add_retries_option(CLI::App& app, copy::NbdTuning& tuning);
 
-// --timeout SECONDS; 0: for ever.
+// Adds --timeout SECONDS; 0: no timeout.
 CLI::Option* add_timeout_option(CLI::App& app, std::chrono::seconds& timeout);
 
-// --requests N and --request-size SIZE, among the rare options.
+// Adds --requests N and --request-size SIZE, as rare options.
 void add_request_options(CLI::App& app, copy::NbdTuning& tuning);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// Names that say another format than the one a file gets.
+// Detects file names that contradict the file's format.
 #pragma once
 
 #include <optional>
@@ -8,9 +8,8 @@
 
 namespace tool {
 
-// A warning if the name of the file at `path`, which gets `format`, ends as those of another format
-// do; nothing if it does not, or says nothing, or is no file's: a server's, "-", "null:" or a
-// device's.
+// Returns a warning if the file at `path` gets `format` but has a suffix of another format. Returns
+// nullopt otherwise, and for names that are not files: servers, "-", "null:", devices.
 std::optional<std::string> name_contradiction(const std::string& path, qcow2::Format format);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// How far the maker of an image is trusted: the options of all commands that open images.
+// Options for trust in an image, for all commands that open images.
 #pragma once
 
 #include <chrono>
@@ -15,30 +15,29 @@ namespace tool {
 
 class TrustOptions {
  public:
-  // All bind to this object, which must outlive `app`.
-  //
-  // --backing and --data-file.  `reads_only`: --backing=none is a choice, too.
+  // Adds --backing and --data-file. All options bind to this object, which must outlive `app`.
+  // `reads_only`: also accept --backing=none.
   void add_options(CLI::App& app, bool reads_only);
-  // The same for commands with -B: --backing takes BASE, too, as it did before it took a rule.
-  // Returns -B.
+  // Same for commands with -B: --backing also accepts BASE, for compatibility. Returns -B.
   CLI::Option* add_options(CLI::App& app, bool reads_only, std::string& base,
                            const std::string& base_description);
-  // --untrusted and --limits.
+  // Adds --untrusted and --limits.
   void add_untrusted(CLI::App& app);
 
-  // Throws UsageError when they contradict each other.
+  // Throws UsageError if the options conflict.
   void check() const;
 
   bool untrusted() const { return untrusted_; }
   qcow2::Trust trust() const;
 
-  // With --untrusted: confines the process to the files of `plan`, and starts the clock: when it
-  // runs out, the command is cancelled, and a little later the process ends with `failure_code`.
-  // Does nothing otherwise.  Before anything is opened, and before any thread starts.
+  // With --untrusted: confines the process to the files of `plan` and starts the time limit. At the
+  // limit, the command is cancelled; shortly after, the process exits with `failure_code`. Does
+  // nothing without --untrusted. Must be called before any file is opened and before any thread
+  // starts.
   qcow2::Result<void> begin(const Console& console, const ConfinementPlan& plan,
                             int failure_code) const;
 
-  // The same for what only reads the files `names`; a name of a server is an error.
+  // Same for commands that only read the files `names`. The name of a server is an error.
   qcow2::Result<void> begin_reading(const Console& console, const std::vector<std::string>& names,
                                     int failure_code) const;
 
@@ -53,14 +52,14 @@ class TrustOptions {
   bool strict_ = false;
   bool limits_given_ = false;
   qcow2::ImageLimits limits_;
-  std::optional<std::chrono::seconds> time_;  // nothing: by the size of the files
+  std::optional<std::chrono::seconds> time_;  // nullopt: depends on the size of the files
 };
 
-// With --backing=none: a warning for each of the files `names` that is an overlay.
+// With --backing=none: prints a warning for each file of `names` that is an overlay.
 void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
                       const std::vector<std::string>& names);
 
-// An error for what is no file: --untrusted goes with files alone.
+// Returns an error if `name` is not a file: --untrusted supports only files.
 qcow2::Result<void> check_is_file(const std::string& name);
 
 }  // namespace tool

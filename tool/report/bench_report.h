@@ -1,4 +1,4 @@
-// What `virt-compact bench` prints.  Each ends with a newline.
+// The output of `virt-compact bench`. Each report ends with a newline.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace tool {
 
-// Begins with the two lines that qemu-img bench prints.
+// Begins with the two lines of qemu-img bench.
 std::string bench_report(const bench::Measurement& result, const bench::Load& load);
 std::string bench_report_json(const bench::Measurement& result, const bench::Load& load);
 
@@ -16,7 +16,7 @@ std::string bench_report(const bench::Comparison& result, const bench::Compariso
 std::string bench_report_json(const bench::Comparison& result,
                               const bench::ComparisonOptions& options);
 
-// "950 ns", "12.1 us", "3.05 ms", "1.20 s".
+// Formats a duration: "950 ns", "12.1 us", "3.05 ms", "1.20 s".
 std::string short_time(double nanoseconds);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// What a check found, as much of it as somebody may want to read.
+// The findings of a check, limited to a readable number.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace tool {
 
-// Keeps the first findings of each kind, and counts the rest.
+// Keeps the first findings of each kind and counts the rest.
 class CheckLog final : public qcow2::CheckObserver {
  public:
   static constexpr size_t kFew = 50;
@@ -27,7 +27,7 @@ class CheckLog final : public qcow2::CheckObserver {
   bool cancelled() override { return cancel_.requested(); }
 
   const std::vector<qcow2::Finding>& findings() const { return findings_; }
-  // How many of a kind are not among them.
+  // Returns the number of findings of each kind that were not kept.
   std::map<qcow2::Finding::Kind, uint64_t> omitted() const {
     std::map<qcow2::Finding::Kind, uint64_t> omitted;
     for (const auto& [kind, count] : seen_)

@@ -1,4 +1,4 @@
-// What `check` prints.
+// The output of `check`.
 #pragma once
 
 #include <string>
@@ -12,16 +12,16 @@ struct CheckReport {
   std::string filename;  // as the user gave it
   qcow2::Geometry geometry;
   bool deep = false;
-  qcow2::CheckSums sums;  // after a repair: what is left
-  bool dry_run = false;   // what is fixed would be, and sums are of the image as it is
+  qcow2::CheckSums sums;  // after a repair: what remains
+  bool dry_run = false;   // the fixes are predicted; sums are of the unchanged image
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;
-  uint64_t given_back = 0;  // bytes
+  uint64_t given_back = 0;  // deallocated, bytes
   bool undo_full = false;
   bool counts_left = false;  // see qcow2::RepairResult
   bool entries_left = false;
-  std::string undo_file;  // that takes the repair back; empty: nothing was written
+  std::string undo_file;  // undoes the repair; empty: nothing was written
 };
 
 // qemu-img's exit codes.
@@ -31,13 +31,13 @@ inline constexpr int kCheckLeaks = 3;
 inline constexpr int kCheckUnsupported = 63;
 int check_exit_code(const qcow2::CheckSums& sums);
 
-// One line for each finding, in qemu-img's manner: ERROR, Leaked, …
+// Returns one line per finding, in qemu-img's style: ERROR, Leaked, …
 std::string check_findings(const CheckReport& report, const CheckLog& log);
-// What was repaired, for a person; empty: nothing.
+// Returns the repairs as text. Empty if there are none.
 std::string check_repairs(const CheckReport& report);
-// The sums for a person.
+// Returns the sums as text.
 std::string check_summary(const CheckReport& report);
-// qemu-img's keys (those that are 0 left out, as there) and ours.
+// Returns JSON with qemu-img's keys (omitted if 0, as there) and our own.
 std::string check_report_json(const CheckReport& report, const CheckLog& log);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// What a copy tells at its end.
+// The report at the end of a copy.
 #pragma once
 
 #include <string>
@@ -8,14 +8,14 @@
 
 namespace tool {
 
-// For a person: first what was saved, then a table.  Ends with a newline.
+// Returns the report as text: first the savings, then a table. Ends with a newline.
 std::string copy_report(const copy::CopyOptions& options, const copy::CopySummary& summary,
                         const Palette& palette);
 
-// The ranges that a salvage has lost, a line each, the first ones: for standard error.
+// Returns the first ranges that a salvage lost, one per line, for standard error.
 std::string lost_ranges(const copy::CopyOptions& options, const copy::CopySummary& summary);
 
-// For a program: one JSON object, sizes in bytes.  Ends with a newline.
+// Returns the report as one JSON object, sizes in bytes. Ends with a newline.
 std::string copy_report_json(const copy::CopyOptions& options, const copy::CopySummary& summary);
 
 }  // namespace tool

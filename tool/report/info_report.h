@@ -1,4 +1,4 @@
-// What `virt-compact info` prints.
+// The output of `virt-compact info`.
 #pragma once
 
 #include <string>
@@ -9,15 +9,15 @@
 
 namespace tool {
 
-// For a person, in the words of `qemu-img info`.  With `verbose` also where the tables lie and what
-// the header carries.  Ends with a newline.
+// Returns the report as text, with the labels of `qemu-img info`. `verbose`: also the locations of
+// the tables and the contents of the header. Ends with a newline.
 std::string info_report(const ImageInfo& info, bool verbose, const Palette& palette);
 
-// The keys of `qemu-img info --output=json`, and more of our own: "file-length", "features",
-// "space", "fragmentation", "disk-size" of a snapshot, and where there is reason "damage" and
-// "missing".
+// Returns JSON with the keys of `qemu-img info --output=json` and our own: "file-length",
+// "features", "space", "fragmentation", "disk-size" of a snapshot, and "damage" and "missing" if
+// not empty.
 std::string info_report_json(const ImageInfo& info);
-// A list of them, as with --backing-chain.
+// Returns a JSON list, as with --backing-chain.
 std::string info_report_json(const std::vector<ImageInfo>& chain);
 
 }  // namespace tool

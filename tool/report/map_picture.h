@@ -1,7 +1,6 @@
-// A picture of where a disk lies in its file: host order against guest order.
+// A picture of a disk's layout in its file: host offsets against guest offsets.
 //
-// What is drawn is gathered in bins of equal size, so that memory, and the picture, do not grow
-// with the disk.
+// Data is accumulated in bins of equal size, so memory and picture do not grow with the disk.
 #pragma once
 
 #include <array>
@@ -17,31 +16,31 @@ namespace tool {
 
 class MapPicture {
  public:
-  // Cells of the plot.  They are 3 pixels wide and high.
+  // Cells of the plot, 3 by 3 pixels each.
   static constexpr unsigned kColumns = 300;
   static constexpr unsigned kRows = 190;
 
-  // What a guest offset is.
+  // The type of a guest range.
   enum class Guest : uint8_t { kData, kCompressed, kBacking, kZero, kNothing };
   static constexpr size_t kGuests = 5;
 
   struct Subject {
-    std::string title;          // of the picture: mostly the file's name
+    std::string title;          // title of the picture, usually the file's name
     uint64_t disk_size = 0;     // bytes
-    uint64_t file_size = 0;     // bytes of the file that the data is in; 0: a server's, not known
-    uint64_t cluster_size = 0;  // bytes; 0: there are none
+    uint64_t file_size = 0;     // of the file with the data, bytes; 0: unknown (server)
+    uint64_t cluster_size = 0;  // bytes; 0: no clusters
   };
 
   explicit MapPicture(const Subject& subject);
 
-  // A stretch of the disk, as the engine's map has it.
+  // Adds an extent of the disk's map.
   void add(const qcow2::Extent& extent);
-  // Clusters of the file, from the survey.
+  // Adds clusters of the file, from the survey.
   void add(qcow2::HostCluster first, uint64_t count, qcow2::HostUse use);
-  // Its figures.
+  // Sets the figures of the survey.
   void set(const qcow2::Survey& survey) { survey_ = survey; }
 
-  // The whole file, some hundred kilobytes at most.
+  // Returns the whole SVG file, at most a few hundred kilobytes.
   std::string svg() const;
 
  private:
@@ -53,7 +52,7 @@ class MapPicture {
             bool compressed);
 
   Subject subject_;
-  std::vector<Cell> cells_;                                   // by row, column by column
+  std::vector<Cell> cells_;                                   // row-major
   std::vector<std::array<uint64_t, kGuests>> guests_;         // bytes, by column
   std::vector<std::array<uint64_t, qcow2::kHostUses>> uses_;  // clusters, by row
   std::array<uint64_t, kGuests> guest_bytes_{};

@@ -1,4 +1,4 @@
-// What `virt-compact map` prints, entry by entry.
+// The output of `virt-compact map`, entry by entry.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace tool {
 
 class MapReport {
  public:
-  // JSON as qemu-img's, an entry a line, with "compressed" and, where it is true,
-  // "compressed-bytes"; or a table for a person of what has data.
+  // JSON in qemu-img's form, one entry per line, with "compressed" and, if it is true,
+  // "compressed-bytes". Or a table of the data, as text.
   MapReport(const Console& console, bool json) : console_(console), json_(json) {}
 
   qcow2::Result<void> begin();
-  // `file`: that the offset is in.
+  // `file`: the file that the offset refers to.
   qcow2::Result<void> add(const copy::MapEntry& entry, const std::string& file);
   qcow2::Result<void> end();
 

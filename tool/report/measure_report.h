@@ -1,4 +1,4 @@
-// What measure prints.
+// The output of `measure`.
 #pragma once
 
 #include <optional>
@@ -10,20 +10,21 @@
 
 namespace tool {
 
-// qemu-img's two (or three) lines, and ours behind them.
+// Returns text: qemu-img's two (or three) lines, then our own.
 std::string measure_report(const copy::Measurement& measured);
-// qemu-img's keys, and ours.
+// Returns JSON with qemu-img's keys and our own.
 std::string measure_report_json(const copy::Measurement& measured);
 
-// One field of the table.
+// A field of the table.
 struct MeasuredField {
   unsigned cluster_bits = 0;
   std::optional<qcow2::CompressionType> codec;
   copy::Measurement measured;
 };
 
-// Of the fields: the smallest file, and the one to take: of those that are hardly larger the one
-// with the smallest clusters, since whoever reads a byte decodes a cluster.
+// Return the field with the smallest file, and the recommended field: among the fields with about
+// the smallest file, the one with the smallest clusters, since reading a byte decodes a whole
+// cluster.
 const MeasuredField& smallest_field(const std::vector<MeasuredField>& fields);
 const MeasuredField& advised_field(const std::vector<MeasuredField>& fields);
 

@@ -1,4 +1,4 @@
-// What `virt-compact tune` prints.  Each ends with a newline, or is empty.
+// The output of `virt-compact tune`. Each report ends with a newline or is empty.
 #pragma once
 
 #include <string>
@@ -9,22 +9,22 @@
 
 namespace tool {
 
-// What became, or would become, of the definition.
+// The result, or predicted result, of tuning a definition.
 struct TuneResult {
   std::string name;
   tune::Tuning tuning;
   std::string diff;
-  bool applied = false;  // it was written
-  bool running = false;  // and is used from the next start on
-  // Things to know, one line each.
+  bool applied = false;  // the definition was written
+  bool running = false;  // the domain runs: takes effect at the next start
+  // Remarks, one line each.
   std::vector<std::string> notes;
 };
 
-// A line or two for each disk.  `verbose`: also for those that are left alone for their kind.
+// Returns a line or two for each disk. `verbose`: includes disks of types that are skipped.
 std::string tune_report(const TuneResult& result, bool verbose);
 std::string tune_report_json(const TuneResult& result);
 
-// What became of a guest's timer, or would.
+// Return the state of a guest's timer after the change, or the predicted state.
 std::string timer_report(const std::vector<appliance::TimerReport>& reports, bool applied);
 std::string timer_report_json(const std::vector<appliance::TimerReport>& reports, bool applied);
 

@@ -1,4 +1,4 @@
-// Everything that the command says passes through here.
+// All output of the command goes through this class.
 #pragma once
 
 #include <string>
@@ -9,10 +9,10 @@
 
 namespace tool {
 
-// How a command talks: options that all of them take.
+// Output options that all commands accept.
 struct Manner {
-  // How progress is shown.  kAuto: a bar when standard error is a terminal and the job takes more
-  // than a moment.  kBar: from the start; without a terminal, qemu-img's kind of figures.
+  // How progress is shown. kAuto: a bar if standard error is a terminal and the job is not short.
+  // kBar: a bar from the start; without a terminal, figures in qemu-img's form.
   enum class Progress { kAuto, kBar, kJson, kNone };
 
   bool quiet = false;
@@ -27,31 +27,30 @@ class Console {
 
   const Manner& manner() const { return manner_; }
 
-  // One line each on standard error: "virt-compact: error: …".  Warnings are not shown when quiet,
-  // notes only when verbose.
+  // Print one line on standard error: "virt-compact: error: …". Warnings are hidden with -q, notes
+  // are shown only with -v.
   void error(std::string_view message) const;
   void warning(std::string_view message) const;
   void note(std::string_view message) const;
-  // What has been decided for the user, unless he wants it quiet.
+  // Prints an automatic decision, unless quiet.
   void remark(std::string_view message) const;
-  // A line on standard error by itself, behind an error.
+  // Prints a separate line on standard error after an error.
   void hint(std::string_view text) const;
 
-  // What would be printed if standard output were not taken.
+  // Prints text that would go to standard output if that were not in use.
   void tell(std::string_view text) const;
 
   // Writes all of `text` to standard output.
   qcow2::Result<void> print(std::string_view text) const;
 
-  // For text that is printed.
+  // Returns the colours for printed text.
   Palette palette() const { return Palette(use_color(manner_.color, 1)); }
 
  private:
   Manner manner_;
 };
 
-// Writes all of `text` to a descriptor; what the system does not take is lost if it says no.
-// Returns 0, or the errno.
+// Writes all of `text` to a descriptor. Returns 0, or the errno; the unwritten rest is lost.
 int write_all(int fd, std::string_view text);
 
 }  // namespace tool

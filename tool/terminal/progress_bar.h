@@ -1,4 +1,4 @@
-// How far a job is, in one line.  Pure functions and values: nothing here reads a clock or writes.
+// Formats a job's progress as one line. Pure functions and values, without clock or output.
 #pragma once
 
 #include <cstdint>
@@ -12,27 +12,29 @@ namespace tool {
 struct ProgressState {
   copy::Phase phase = copy::Phase::kCopy;
   uint64_t done = 0;              // bytes
-  std::optional<uint64_t> total;  // bytes; nothing: nobody knows
-  std::optional<double> rate;     // bytes a second; nothing: not known yet
+  std::optional<uint64_t> total;  // bytes; nullopt: unknown
+  std::optional<double> rate;     // bytes per second; nullopt: not known yet
 
-  // 0 … 100.  A job of nothing is done.  Nothing without a total.
+  // Returns 0 … 100; an empty job is complete. Returns nullopt without a total.
   std::optional<double> percent() const;
-  // At this rate.  Nothing without one, without a total, or when it is days off.
+  // Returns the remaining seconds at the current rate. Returns nullopt without a rate or a total,
+  // or if days remain.
   std::optional<double> seconds_left() const;
   bool complete() const { return total && done >= *total; }
 };
 
-// "0:07", "12:34", "1:02:03".
+// Formats "0:07", "12:34", "1:02:03".
 std::string clock_text(double seconds);
 
-// At most `columns` characters; the parts that do not fit are left out, the percentage last.
+// Returns at most `columns` characters. Omits parts that do not fit; the percentage is omitted
+// last.
 std::string bar_line(const ProgressState& state, unsigned columns);
 
-// What `qemu-img -p` writes, so that what reads it reads this: "    (12.34/100%)".  Phases
-// that are not the copy stand before the bracket, and without a total there is what is done in it.
+// Returns the line of `qemu-img -p`, for programs that parse it: "    (12.34/100%)". Phases other
+// than the copy precede the bracket. Without a total, shows the amount done.
 std::string percent_line(const ProgressState& state);
 
-// A JSON object on a line of its own.
+// Returns a JSON object on a line of its own.
 std::string json_line(const ProgressState& state);
 
 }  // namespace tool

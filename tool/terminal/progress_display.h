@@ -16,7 +16,7 @@
 
 namespace tool {
 
-// How progress is shown, if at all; `terminal`: standard error is one.
+// Returns how to show progress, nullopt for none. `terminal`: standard error is a terminal.
 std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal);
 
 class ProgressDisplay final : public copy::Progress {
@@ -29,8 +29,8 @@ class ProgressDisplay final : public copy::Progress {
   void begin(copy::Phase phase) override;
   void update(uint64_t done, uint64_t total) override;
 
-  // Takes the bar away, or ends the line of figures.  After this standard error is free for other
-  // text.  May be called again.
+  // Removes the bar, or ends the line of figures. Afterwards, standard error is free for other
+  // text. May be called repeatedly.
   void finish();
 
  private:
@@ -43,19 +43,20 @@ class ProgressDisplay final : public copy::Progress {
 
   void run();
   void paint();
-  // Without the lock held.
+  // Caller need not hold mutex_.
   double seconds() const;
 
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   StandardError screen_;
-  std::optional<ProgressPainter> painter_;  // of the thread, and of finish () after it has ended
+  // used by thread_, and by finish() after thread_ has ended
+  std::optional<ProgressPainter> painter_;
 
   std::mutex mutex_;
   // All guarded by mutex_.
   std::condition_variable wake_;
   Figures figures_;
-  bool begun_ = false;          // there are figures of this phase
-  std::vector<Figures> ended_;  // of phases that are over, and were not painted since
+  bool begun_ = false;          // the current phase has figures
+  std::vector<Figures> ended_;  // phases that ended and were not painted since
   bool finished_ = false;
 
   std::thread thread_;

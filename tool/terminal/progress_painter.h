@@ -1,4 +1,4 @@
-// Decides what of a job's progress is shown, and when.  Knows neither clock nor terminal.
+// Decides what progress to show, and when. Independent of clock and terminal.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace tool {
 class ProgressPainter {
  public:
   enum class Form {
-    kBar,      // one line of a terminal, drawn over and over
-    kPercent,  // figures as qemu-img's, separated by carriage returns
-    kJson,     // objects, one a line
+    kBar,      // one terminal line, redrawn
+    kPercent,  // figures in qemu-img's form, separated by carriage returns
+    kJson,     // JSON objects, one per line
   };
 
-  // Where it is shown.
+  // The output of a painter.
   class Screen {
    public:
     virtual ~Screen() = default;
@@ -25,24 +25,24 @@ class ProgressPainter {
     virtual void write(const std::string& text) = 0;
   };
 
-  // How far a phase is.
+  // The progress of a phase.
   struct Figures {
     copy::Phase phase = copy::Phase::kCopy;
     uint64_t done = 0;              // bytes
-    std::optional<uint64_t> total;  // bytes; nothing: nobody knows
+    std::optional<uint64_t> total;  // bytes; nullopt: unknown
   };
 
-  // `screen` outlives the painter.  `patience`: nothing is shown before, in seconds of the clock
-  // that paint () goes by.
+  // `screen` must outlive the painter. `patience`: seconds before anything is shown, on the clock
+  // of paint().
   ProgressPainter(Form form, Screen& screen, double patience)
       : form_(form), screen_(screen), patience_(patience) {}
 
-  // To be called every tenth of a second or so, with the time since the start of the job: shows
-  // what is worth showing.
+  // Shows what is worth showing. Must be called about every tenth of a second, with the seconds
+  // since the start of the job.
   void paint(double seconds, const Figures& figures);
-  // The last figures of a phase: what they say is said.
+  // Shows the last figures of a phase.
   void end_phase(double seconds, const Figures& figures);
-  // Takes the bar away, or ends the line of figures.
+  // Removes the bar, or ends the line of figures.
   void clear();
 
  private:
@@ -57,12 +57,12 @@ class ProgressPainter {
   bool in_phase_ = false;
   RateMeter rate_;  // of the phase
 
-  // What was shown last.
-  bool shown_ = false;  // anything of the phase
+  // State of the last output.
+  bool shown_ = false;  // something of this phase
   double shown_at_ = 0;
   double shown_percent_ = 0;
   bool shown_complete_ = false;
-  bool line_open_ = false;    // kPercent: it has no end yet
+  bool line_open_ = false;    // kPercent: the line has no newline yet
   size_t drawn_columns_ = 0;  // kBar
 };
 

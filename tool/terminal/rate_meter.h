@@ -1,4 +1,4 @@
-// How fast a job goes of late.
+// The recent speed of a job.
 #pragma once
 
 #include <cstdint>
@@ -7,16 +7,16 @@
 
 namespace tool {
 
-// The mean of the last ten seconds, in which a second counts no more than four times the usual one:
-// to pass over a hole of a terabyte takes no time, and says nothing about the data behind it.
+// The mean of the last ten seconds, in which no second counts more than four times the usual rate:
+// skipping a hole of a terabyte takes no time, and says nothing about the data after it.
 class RateMeter {
  public:
-  // Forgets all that was before.  `seconds` of any clock, `done` in bytes.
+  // Resets the meter. `seconds` of any clock, `done` in bytes.
   void start(double seconds, uint64_t done);
-  // Neither is less than at the call before.
+  // Adds a sample. Neither value may decrease.
   void sample(double seconds, uint64_t done);
 
-  // Nothing in the first second: there is too little to go by.
+  // Returns nullopt in the first second, for lack of samples.
   std::optional<double> bytes_per_second() const;
 
  private:
@@ -26,7 +26,8 @@ class RateMeter {
   };
   static double rate_between(const Mark& from, const Mark& to);
 
-  std::deque<Mark> marks_;  // a second apart or more; the first ten seconds ago or more, if any is
+  // at least a second apart; the first is ten seconds old or older, if possible
+  std::deque<Mark> marks_;
   Mark last_;
 };
 

@@ -1,13 +1,13 @@
-// Ending on a signal without leaving anything half-made behind.
+// Clean termination on a signal.
 #pragma once
 
 #include "base/cancel.h"
 
 namespace tool {
 
-// While it lives, SIGINT, SIGTERM and SIGHUP request `cancel` instead of ending the process; a
-// second Ctrl-C does end it at once.  A signal that the process was started with ignored (nohup)
-// stays ignored.  One at a time in a process.
+// While the object lives, SIGINT, SIGTERM and SIGHUP request `cancel` instead of ending the
+// process. A second Ctrl-C ends the process at once. Signals that were ignored at the start of the
+// process (nohup) stay ignored. At most one object may exist in a process.
 class StopSignals {
  public:
   explicit StopSignals(copy::Cancel& cancel);
@@ -16,18 +16,18 @@ class StopSignals {
   ~StopSignals();
 };
 
-// Requests the cancel of the StopSignals that lives, for any thread.  False: there is none.
+// Requests the cancel of the live StopSignals object. Thread-safe. Returns false if there is none.
 bool cancel_command();
 
-// The signal that asked to stop, also after the object is gone; 0: none.
+// Returns the signal that requested the stop, also after the object is destroyed. 0: none.
 int stop_signal();
 
-// Ends the process by `signal`, so that whoever waits for it sees why.
+// Ends the process by `signal`, so that the parent process sees the cause.
 [[noreturn]] void die_by(int signal);
 
-// For the start of the process.  Writing to a closed pipe, or past the limit of a file's size
-// (ulimit -f), is an error like others, not the end; and the three standard descriptors are open,
-// so that no image opens as one of them and is written to by a message.
+// Prepares the process at its start. Writing to a closed pipe, or past the file size limit (ulimit
+// -f), becomes an ordinary error instead of a fatal signal. The three standard descriptors are
+// opened if closed, so that no image gets one of them and is overwritten by a message.
 void prepare_process();
 
 }  // namespace tool

@@ -1,5 +1,5 @@
-// What an appliance is at, as the virt-* tools tell it: a line for each step, with the seconds
-// since the start.
+// The steps of an appliance, as virt-* tools show them: one line per step, with the seconds since
+// the start.
 #pragma once
 
 #include <chrono>
@@ -11,20 +11,22 @@
 
 namespace tool {
 
+// Prints lines such as
+//
 //   [   0.0] Opening disk.qcow2
 //
-// On standard output, or on standard error if that is for something else; not when quiet.  Where
-// the user asked for progress of a certain form (-p), there is that in place of the lines.
+// on standard output, or on standard error if standard output is in use. Prints nothing when quiet.
+// If the user chose a form of progress (-p), shows progress instead of the lines.
 class StepLines final : public appliance::Observer {
  public:
-  // `output_taken`: standard output is for a report in JSON.
+  // `output_taken`: standard output is reserved for a JSON report.
   StepLines(const Console& console, bool output_taken);
 
   void step(const std::string& what) override;
   void warning(const std::string& what) override;
   void progress(uint64_t done, uint64_t total) override;
 
-  // Takes progress away.  After this standard error is free for other text.
+  // Removes the progress display. Afterwards, standard error is free for other text.
   void finish() { display_.finish(); }
 
  private:

@@ -1,4 +1,4 @@
-// What is on the other side of a file descriptor.
+// Properties of the terminal behind a file descriptor.
 #pragma once
 
 #include <string>
@@ -8,16 +8,16 @@ namespace tool {
 
 bool is_terminal(int fd);
 
-// Columns of the terminal; 80 when it does not say.
+// Returns the columns of the terminal; 80 if unknown.
 unsigned terminal_columns(int fd);
 
 enum class ColorMode { kAuto, kAlways, kNever };
 
-// Whether to colour what goes to `fd`.  kAuto: on a terminal that is able to, unless the
-// environment has a NO_COLOR that is not empty (https://no-color.org).
+// Returns true if output to `fd` should have colours. kAuto: if it is a terminal with colours,
+// unless the environment has a non-empty NO_COLOR (https://no-color.org).
 bool use_color(ColorMode mode, int fd);
 
-// Marks text with colours, or leaves it alone.
+// Adds colours to text, or returns it unchanged.
 class Palette {
  public:
   explicit Palette(bool colored) : colored_(colored) {}

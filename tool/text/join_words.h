@@ -1,4 +1,4 @@
-// A list as one text.
+// Joins a list into one text.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// JSON as this command writes it.
+// The JSON format of this program.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -6,13 +6,13 @@
 
 namespace tool {
 
-// Both are ASCII, as qemu-img's JSON is: other characters are \uNNNN, so that names do nothing to a
-// terminal, and a byte that is not UTF-8 becomes U+FFFD.
+// Both return ASCII, as qemu-img does: other characters become \uNNNN, so that names cannot affect
+// a terminal. Bytes that are not UTF-8 become U+FFFD.
 
-// Over several lines, and with a newline at the end.
+// Returns several lines with a newline at the end.
 std::string json_text(const nlohmann::ordered_json& json);
 
-// In one line, without a newline.
+// Returns one line without a newline.
 std::string json_line(const nlohmann::ordered_json& json);
 
 }  // namespace tool

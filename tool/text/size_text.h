@@ -1,4 +1,4 @@
-// Sizes as people write and read them, the way qemu-img does.
+// Formats and parses sizes in qemu-img's style.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,20 @@
 
 namespace tool {
 
-// Three significant digits and a binary unit: "512 B", "1.5 GiB", "0.977 KiB" for 1000 bytes.
+// Formats three significant digits and a binary unit: "512 B", "1.5 GiB", "0.977 KiB" for 1000
+// bytes.
 std::string human_size(uint64_t bytes);
 
-// Bytes.  Takes a number ("65536", "0x10000") or one with a unit behind it ("64k", "1.5G"); the
-// units are b, k, M, G, T, P and E, powers of 1024, in either case.  The error says what is wrong
-// with `text`, and shows it.
+// Parses a size into bytes: a number ("65536", "0x10000"), or a number with a unit ("64k", "1.5G").
+// Units are b, k, M, G, T, P and E, powers of 1024, in either case. The error quotes `text` and
+// names the fault.
 qcow2::Result<uint64_t> parse_size(std::string_view text);
 
-// The same for a power of two from `low` to `high`; `range` says both for a person.
+// Same for a power of two from `low` to `high`; `range` states both in words.
 qcow2::Result<uint64_t> parse_power_of_two(const std::string& text, uint64_t low, uint64_t high,
                                            const char* range);
 
-// A whole number from `low` to `high`, in decimal.
+// Parses a decimal integer from `low` to `high`.
 qcow2::Result<uint64_t> parse_number(std::string_view text, uint64_t low, uint64_t high);
 
 }  // namespace tool

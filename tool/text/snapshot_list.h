@@ -1,4 +1,4 @@
-// Internal snapshots, as qemu-img lists them.
+// Lists of internal snapshots, in qemu-img's form.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,12 +9,12 @@
 
 namespace tool {
 
-// The table of `qemu-img snapshot -l`, column by column; empty when there is none.
+// Returns the table of `qemu-img snapshot -l`. Empty if there are no snapshots.
 std::string snapshot_list(const std::vector<qcow2::Snapshot>& snapshots);
 
-// With the keys of `qemu-img info`, and "disk-size".
+// Returns an object with the keys of `qemu-img info`, and "disk-size".
 nlohmann::ordered_json snapshot_json(const qcow2::Snapshot& snapshot);
-// An array of them.
+// Returns an array of these objects.
 std::string snapshot_list_json(const std::vector<qcow2::Snapshot>& snapshots);
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// A survey and the order of an image in words and as JSON, the same for every command.
+// Formats the survey and the fragmentation of an image as text and JSON, for all commands.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -8,17 +8,18 @@
 
 namespace tool {
 
-// "0.3 % (12 runs of 8.2 MiB on average, the longest 31 MiB; 3 seeks)": see qcow2/fragmentation.h.
+// Formats "0.3 % (12 runs of 8.2 MiB on average, the longest 31 MiB; 3 seeks)": see
+// qcow2/fragmentation.h.
 std::string order_text(const qcow2::Fragmentation::Figures& order, const qcow2::Geometry& geometry);
 nlohmann::ordered_json order_json(const qcow2::Fragmentation::Figures& order,
                                   const qcow2::Geometry& geometry);
 
-// Of how many compressed clusters that the guest reads one after the other the second is near the
-// first; empty where there are none.
+// Returns the share of compressed clusters that lie near their predecessor in guest order. Empty if
+// there are no compressed clusters.
 std::string compressed_text(const qcow2::Fragmentation::Figures& order,
                             const qcow2::Geometry& geometry);
 
-// What the clusters of the file are there for, bytes.
+// Returns the bytes of the file by use of its clusters.
 nlohmann::ordered_json space_json(const qcow2::Survey& survey, const qcow2::Geometry& geometry);
 
 }  // namespace tool
