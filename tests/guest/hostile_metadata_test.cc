@@ -86,7 +86,7 @@ TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
 }
 
 TEST_CASE("a free space tree of XFS that calls an AG header free is a doubt", "[hostile]") {
-  const Volume volume(64 * kMiB, {"mkfs.xfs", "-q", "-f", "-m", "crc=0", "-d", "agcount=2"});
+  const Volume volume(320 * kMiB, {"mkfs.xfs", "-q", "-f", "-m", "crc=0,finobt=0"});
   const auto bytes = volume.bytes();
   const uint64_t block_size = be32(bytes, 4);
   const uint64_t root = be32(bytes, 512 + 0x10) * block_size;

@@ -128,18 +128,18 @@ TEST_CASE("a logical volume that is the disk of another guest is doubted", "[lvm
     WARN("not tried: only root has loop devices");
     return;
   }
-  const Group group;
+  const VolumeGroup group;
   const TempDirectory folder;
   const std::string file = folder / "disk";
   support::write_file(file, std::string());
   support::resize_file(file, 80 * kMiB);
   support::run_ok({"mkswap", "-q", file});
-  group.put(Group::linear(), file);
+  group.put(VolumeGroup::linear(), file);
   CHECK(named(guest_test::inspect_files(group.paths()), "/dev/group/linear").free > 0);
   support::RunOptions how;
   how.input = "label: dos\nstart=2048, size=8192, type=83\n";
   support::run_ok({"sfdisk", "-q", "--wipe=never", file}, how);
-  group.put(Group::linear(), file);
+  group.put(VolumeGroup::linear(), file);
   const auto inspection = guest_test::inspect_files(group.paths());
   const auto& volume = named(inspection, "/dev/group/linear");
   CHECK(volume.verdict == Reading::Verdict::kDoubt);
@@ -152,7 +152,7 @@ TEST_CASE("of two branches of a volume group with one number nothing is free", "
     WARN("not tried: only root has loop devices");
     return;
   }
-  const Group group;
+  const VolumeGroup group;
   CHECK(named(guest_test::inspect_files(group.paths()), "group").free == 58 * kExtent);
   change_text(group.paths()[1], [](std::string& text) { replace(text, "striped {", "another {"); });
   // By itself it is as good as before.
@@ -168,7 +168,7 @@ TEST_CASE("a physical volume that its group has missed is not believed", "[lvm]"
     WARN("not tried: only root has loop devices");
     return;
   }
-  const Group group;
+  const VolumeGroup group;
   for (const std::string& path : group.paths())
     change_text(path, [](std::string& text) {
       text.resize(text.rfind("\n}\n") + 3, '\0');
