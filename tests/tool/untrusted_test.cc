@@ -72,6 +72,9 @@ TEST_CASE("no command of root's follows a name of somebody else's image", "[untr
   const std::string out = folder / "out";
   const std::vector<Words> commands = {{"copy", image, out},
                                        {"copy", split, out},
+                                       {"copy", "--salvage", image, out},
+                                       {"copy", "--salvage", split, out},
+                                       {"copy", "--skip-free", image, out},
                                        {"map", image},
                                        {"map", split},
                                        {"measure", image},
