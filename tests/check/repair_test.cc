@@ -294,7 +294,7 @@ TEST_CASE("an undo file is for an image that nobody has changed since", "[repair
     auto undo = support::read_file(path + ".undo");
     undo.resize(24);
     support::write_file(folder / "empty", undo);
-    refused(path, folder / "empty", "has nothing");
+    refused(path, folder / "empty", "contains nothing");
     undo = support::read_file(path + ".undo");
     undo[40] ^= std::byte{1};
     support::write_file(folder / "damaged", undo);
