@@ -138,7 +138,8 @@ class SwapFile {
 
 }  // namespace
 
-TEST_CASE("contents of swap files may hold anything, and no other file changes", "[ext][swap]") {
+TEST_CASE("contents of swap files may hold anything, and no other file changes",
+          "[truth][ext][swap]") {
   may_hold_anything(ext("ext4", {"-t", "ext4"}));
   may_hold_anything(ext("ext4 with blocks of 1 KiB", {"-t", "ext4", "-b", "1024"}));
   may_hold_anything(ext("ext3", {"-t", "ext3", "-b", "4096"}));

@@ -91,7 +91,7 @@ Kind btrfs(const std::string& name, const std::vector<std::string>& options) {
 
 }  // namespace
 
-TEST_CASE("what ext2, ext3 and ext4 call free may hold anything", "[ext]") {
+TEST_CASE("what ext2, ext3 and ext4 call free may hold anything", "[truth][ext]") {
   tell_truth(ext("ext4", {"-t", "ext4"}));
   tell_truth(ext("ext4 with blocks of 1 KiB", {"-t", "ext4", "-b", "1024"}));
   tell_truth(ext("ext4 with clusters", {"-t", "ext4", "-O", "bigalloc", "-C", "65536"}));
@@ -105,7 +105,7 @@ TEST_CASE("what ext2, ext3 and ext4 call free may hold anything", "[ext]") {
   tell_truth(ext("ext2", {"-t", "ext2"}));
 }
 
-TEST_CASE("what XFS calls free may hold anything", "[xfs]") {
+TEST_CASE("what XFS calls free may hold anything", "[truth][xfs]") {
   tell_truth(xfs("xfs", {}));
   tell_truth(xfs("xfs without reflinks", {"-m", "reflink=0,finobt=0"}));
   tell_truth(xfs("xfs with a reverse map", {"-m", "rmapbt=1"}));
@@ -113,7 +113,7 @@ TEST_CASE("what XFS calls free may hold anything", "[xfs]") {
   tell_truth(xfs("xfs with a striped log", {"-l", "su=256k"}));
 }
 
-TEST_CASE("what FAT calls free may hold anything", "[fat]") {
+TEST_CASE("what FAT calls free may hold anything", "[truth][fat]") {
   tell_truth(fat("FAT12", 8 * kMiB, {"-F", "12"}));
   tell_truth(fat("FAT16", 100 * kMiB, {"-F", "16"}));
   tell_truth(fat("FAT32", 100 * kMiB, {"-F", "32"}));
@@ -121,17 +121,17 @@ TEST_CASE("what FAT calls free may hold anything", "[fat]") {
   tell_truth(fat("FAT32 with sectors of 4 KiB", 300 * kMiB, {"-F", "32", "-S", "4096"}));
 }
 
-TEST_CASE("what exFAT calls free may hold anything", "[exfat]") {
+TEST_CASE("what exFAT calls free may hold anything", "[truth][exfat]") {
   tell_truth({"exFAT", 160 * kMiB, {"mkfs.exfat"}, {"fsck.exfat", "-n"}, "exfat"});
 }
 
-TEST_CASE("what NTFS calls free may hold anything", "[ntfs]") {
+TEST_CASE("what NTFS calls free may hold anything", "[truth][ntfs]") {
   tell_truth(ntfs("NTFS", {}));
   tell_truth(ntfs("NTFS with clusters of 512 bytes", {"-c", "512"}));
   tell_truth(ntfs("NTFS with clusters of 64 KiB", {"-c", "65536"}));
 }
 
-TEST_CASE("what btrfs calls free may hold anything", "[btrfs]") {
+TEST_CASE("what btrfs calls free may hold anything", "[truth][btrfs]") {
   tell_truth(btrfs("btrfs", {}));
   tell_truth(btrfs("btrfs with one copy and xxhash", {"-m", "single", "--csum", "xxhash"}));
   tell_truth(btrfs("btrfs with mixed groups", {"--mixed"}));

@@ -113,7 +113,8 @@ class PageFile {
 
 }  // namespace
 
-TEST_CASE("what Windows makes again may hold anything, and no other file changes", "[ntfs]") {
+TEST_CASE("what Windows makes again may hold anything, and no other file changes",
+          "[truth][ntfs]") {
   const Kind kind{"NTFS", 160 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, {"ntfsfix", "-n"}, "ntfs"};
   if (const std::string why = guest_test::why_no_volume(kind); !why.empty()) {
     WARN("not tried: " << why);
