@@ -49,8 +49,8 @@ bool has_sound_keys(const BtrfsRoot& root, const Fields& node, size_t size) {
 bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block) {
   if (block.size() <= kChecksumSize) return false;
   const auto covered = block.bytes().subspan(kChecksumSize);
-  if (kind == BtrfsChecksum::kCrc32c) return crc32c(covered) == block.le32(0);
-  return XXH64(covered.data(), covered.size(), 0) == block.le64(0);
+  if (kind == BtrfsChecksum::kCrc32c) return is_right_checksum(block.le32(0), crc32c(covered));
+  return is_right_checksum(block.le64(0), XXH64(covered.data(), covered.size(), 0));
 }
 
 Result<Block> BtrfsTrees::read_node(const BtrfsRoot& root, uint64_t owner) {

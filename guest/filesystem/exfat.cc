@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "guest/reading/bitmap_runs.h"
+#include "guest/reading/checksums.h"
 
 namespace guest {
 
@@ -98,7 +99,7 @@ Result<void> Volume::check_boot(const Fields& boot) const {
     if (at == 0x6A || at == 0x6B || at == 0x70) continue;
     sum = (sum << 31 | sum >> 1) + region.u8(at);
   }
-  if (region.le32(kBootSectors * sector_) != sum)
+  if (!is_right_checksum(region.le32(kBootSectors * sector_), sum))
     return doubt("the checksum of its boot sectors is wrong");
   if ((boot.le16(0x6A) & 2) != 0) return doubt("it was not shut down cleanly");
   if ((boot.le16(0x6A) & 4) != 0) return doubt("it has seen errors of its device");

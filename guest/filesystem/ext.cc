@@ -152,7 +152,7 @@ Result<void> Filesystem::check_descriptor(uint64_t number, const Fields& it) con
     if (super_.is_64bit()) crc = crc16(crc, rest);
     expected = crc;
   }
-  if (expected != it.le16(0x1E))
+  if (!is_right_checksum(it.le16(0x1E), expected))
     return doubt(fmt::format("the checksum of block group {} is wrong", number));
   return {};
 }
@@ -191,7 +191,7 @@ Result<void> Filesystem::take_bitmap(uint64_t number, std::span<const std::byte>
   if (super_.has_metadata_checksums()) {
     uint32_t crc = crc32c(super_.checksum_seed, bitmap.first(super_.clusters_per_group / 8));
     if (!super_.is_64bit()) crc &= 0xFFFF;
-    if (crc != group.checksum)
+    if (!is_right_checksum(group.checksum, crc))
       return doubt(fmt::format("the checksum of the bitmap of block group {} is wrong", number));
   }
   Ranges::Builder clusters;

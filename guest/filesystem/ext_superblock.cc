@@ -70,7 +70,7 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
   if ((state & ~7) != 0) return doubt("its state is not known");
   if (has_metadata_checksums()) {
     if (it.u8(0x175) != 1) return doubt("its kind of checksums is not known");
-    if (crc32c(~uint32_t{0}, it.bytes().first(0x3FC)) != it.le32(0x3FC))
+    if (!is_right_checksum(it.le32(0x3FC), crc32c(~uint32_t{0}, it.bytes().first(0x3FC))))
       return doubt("the checksum of its superblock is wrong");
   }
   checksum_seed = (incompat & 0x2000) != 0 ? it.le32(0x270) : crc32c(~uint32_t{0}, uuid.bytes());

@@ -60,7 +60,7 @@ Result<void> check_version(const ByteView& view, const Fields& it, Superblock& s
   if (version != 5) return doubt(fmt::format("version {} is not known", version));
   super.has_exact_count = true;
   ASSIGN_OR_RETURN(const Block sector, view.block(0, super.sector));
-  if (crc32c_without(sector.bytes(), kSuperChecksum) != it.le32(kSuperChecksum))
+  if (!is_right_checksum(it.le32(kSuperChecksum), crc32c_without(sector.bytes(), kSuperChecksum)))
     return doubt("the checksum of its superblock is wrong");
   const uint32_t ro_compat = it.be32(0xD4);
   const uint32_t incompat = it.be32(0xD8);
@@ -151,8 +151,9 @@ Result<uint64_t> FreeTree::read(Ranges::Builder& out) {
   const Fields it = sector.fields();
   if (!it.has(0, "XAGF") || it.be32(0x08) != group_ || it.be32(0x0C) != length_)
     return doubt(fmt::format("the header of allocation group {} is damaged", group_));
-  if (super_.is_v5 && (crc32c_without(sector.bytes(), kAgfChecksum) != it.le32(kAgfChecksum) ||
-                       it.text(0x40, 16) != super_.metadata_uuid))
+  if (super_.is_v5 &&
+      (!is_right_checksum(it.le32(kAgfChecksum), crc32c_without(sector.bytes(), kAgfChecksum)) ||
+       it.text(0x40, 16) != super_.metadata_uuid))
     return doubt(fmt::format("the checksum of allocation group {} is wrong", group_));
   const uint32_t levels = it.be32(0x1C);
   if (levels < 1 || levels > kMostLevels)
@@ -235,7 +236,7 @@ Result<void> FreeTree::check_block(const Fields& it, const Node& node, uint32_t 
   if (it.be16(6) > most || (it.be16(6) == 0 && (level > 0 || node.first))) return damaged();
   if (node.first && it.be32(header()) != *node.first) return damaged();
   if (!super_.is_v5) return {};
-  if (crc32c_without(it.bytes(), kTreeChecksum) != it.le32(kTreeChecksum) ||
+  if (!is_right_checksum(it.le32(kTreeChecksum), crc32c_without(it.bytes(), kTreeChecksum)) ||
       it.be32(0x30) != group_ ||
       it.be64(0x10) != (begin_ + node.block) * super_.block_size / kSector)
     return damaged();

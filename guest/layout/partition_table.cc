@@ -90,7 +90,8 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
   // The checksum is over the header with zeros in its own place.
   Block zeroed(header.part(0, length));
   std::fill_n(zeroed.bytes().begin() + 16, 4, std::byte{0});
-  if (crc32(zeroed.bytes()) != header.le32(16)) return doubt("the checksum of its GPT is wrong");
+  if (!is_right_checksum(header.le32(16), crc32(zeroed.bytes())))
+    return doubt("the checksum of its GPT is wrong");
   const uint64_t at = header.le64(72);
   const uint64_t count = header.le32(80);
   const uint64_t size = header.le32(84);
@@ -98,7 +99,7 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
       !is_power_of_two(size) || at > disk.size() / sector)
     return doubt("its GPT is damaged");
   ASSIGN_OR_RETURN(const Block entries, disk.block(at * sector, count * size));
-  if (crc32(entries.bytes()) != header.le32(88))
+  if (!is_right_checksum(header.le32(88), crc32(entries.bytes())))
     return doubt("the checksum of its GPT's entries is wrong");
   std::vector<Partition> partitions;
   for (uint64_t i = 0; i < count; ++i) {

@@ -61,7 +61,7 @@ Result<Label> read_label(const ByteView& view) {
   for (unsigned number = 0; number < kLabelSectors; ++number) {
     const Fields it = block.fields().part(number * kSector, kSector);
     if (!is_label(it)) continue;
-    if (it.le64(8) != number || crc32_lvm(it.bytes().subspan(20)) != it.le32(16))
+    if (it.le64(8) != number || !is_right_checksum(it.le32(16), crc32_lvm(it.bytes().subspan(20))))
       return doubt("its LVM label is damaged");
     const size_t header = it.le32(20);
     if (header > kSector - 40) return doubt("its LVM label is damaged");
@@ -88,7 +88,7 @@ Result<std::optional<std::string>> read_text(const ByteView& view, const Area& a
   ASSIGN_OR_RETURN(const Block block, view.block(area.at, kMetadataHeader));
   const Fields it = block.fields();
   if (!it.has(4, kMetadataMagic) || it.le32(20) != 1 ||
-      crc32_lvm(it.bytes().subspan(4)) != it.le32(0) || it.le64(24) != area.at ||
+      !is_right_checksum(it.le32(0), crc32_lvm(it.bytes().subspan(4))) || it.le64(24) != area.at ||
       it.le64(32) != area.length)
     return damaged();
   const uint64_t at = it.le64(40);
@@ -103,7 +103,7 @@ Result<std::optional<std::string>> read_text(const ByteView& view, const Area& a
   Block bytes(length);
   RETURN_IF_ERROR(view.read(area.at + at, bytes.bytes().first(until_end)));
   RETURN_IF_ERROR(view.read(area.at + kMetadataHeader, bytes.bytes().subspan(until_end)));
-  if (crc32_lvm(bytes.bytes()) != it.le32(56)) return damaged();
+  if (!is_right_checksum(it.le32(56), crc32_lvm(bytes.bytes()))) return damaged();
   std::string text(bytes.fields().text(0, length));
   text.resize(std::min(text.find('\0'), text.size()));
   return Text(std::move(text));

@@ -1,0 +1,199 @@
+// libFuzzer target: any bytes as a guest's volume (FUZZ_GUEST says of which format) or, without a
+// format, as a disk.  What is called free must be a part of it, and nothing that is doubted may be
+// called free.  Checksums are not looked at in this build.
+//
+// An input is a sparse volume: its size in MiB (2 bytes), then records of a sector number (4
+// bytes), a count of sectors (1 byte) and so many sectors of 512 bytes; all else is zeros.
+//
+//     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
+//     tests/fuzz/guest_seeds build-fuzz/tests/fuzz CORPUS
+//     build-fuzz/tests/fuzz/fuzz_guest_ext CORPUS/ext
+//
+// fuzz_guest_ext --seed FILE SEED writes what the reader reads of FILE as an input.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "guest/filesystem/btrfs.h"
+#include "guest/filesystem/exfat.h"
+#include "guest/filesystem/ext.h"
+#include "guest/filesystem/fat.h"
+#include "guest/filesystem/ntfs.h"
+#include "guest/filesystem/swap.h"
+#include "guest/filesystem/xfs.h"
+#include "guest/inspection.h"
+#include "guest/layout/partition_table.h"
+#include "guest/layout/physical_volume.h"
+
+namespace {
+
+constexpr uint64_t kSector = 512;
+constexpr uint64_t kMiB = 1 << 20;
+constexpr size_t kHeader = 2;
+constexpr size_t kRecordHeader = 5;
+
+void require(bool holds) {
+  if (!holds) __builtin_trap();
+}
+
+class SparseVolume final : public guest::DiskView {
+ public:
+  SparseVolume(const uint8_t* data, size_t size) : DiskView(0) {
+    if (size < kHeader) return;
+    size_ = (data[0] | uint64_t{data[1]} << 8) * kMiB;
+    for (size_t at = kHeader; at + kRecordHeader < size;) {
+      uint32_t sector = 0;
+      std::memcpy(&sector, data + at, sizeof sector);
+      const size_t count = data[at + 4];
+      at += kRecordHeader;
+      for (size_t i = 0; i < count && at < size; ++i) {
+        auto& bytes = sectors_[uint64_t{sector} + i];
+        bytes.assign(kSector, std::byte{0});
+        std::memcpy(bytes.data(), data + at, std::min<size_t>(kSector, size - at));
+        at += kSector;
+      }
+    }
+  }
+
+  uint64_t size() const override { return size_; }
+
+ private:
+  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+    std::fill(to.begin(), to.end(), std::byte{0});
+    const uint64_t end = at + to.size();
+    for (auto it = sectors_.lower_bound(at / kSector); it != sectors_.end(); ++it) {
+      const uint64_t begin = it->first * kSector;
+      if (begin >= end) break;
+      const uint64_t from = std::max(begin, at);
+      const uint64_t length = std::min(begin + kSector, end) - from;
+      std::memcpy(to.data() + (from - at), it->second.data() + (from - begin), length);
+    }
+    return {};
+  }
+
+  uint64_t size_ = 0;
+  std::map<uint64_t, std::vector<std::byte>> sectors_;
+};
+
+void check_ranges(const guest::Ranges& ranges, uint64_t size) {
+  uint64_t end = 0;
+  for (const guest::Range& range : ranges.all()) {
+    require(range.begin < range.end && range.end <= size);
+    require(range.begin > end || (range.begin == 0 && end == 0));
+    end = range.end;
+  }
+}
+
+#ifdef FUZZ_GUEST
+void run(const std::shared_ptr<const guest::ByteView>& view) {
+  const auto head = view->block(0, std::min(view->size(), guest::kHeadSize));
+  if (!head || !guest::FUZZ_GUEST.probe(head->fields())) return;
+  const auto reading = guest::FUZZ_GUEST.read(*view);
+  if (!reading) {
+    require(!reading.error().message().empty());
+    return;
+  }
+  const bool is_free = reading->verdict == guest::Reading::Verdict::kFree;
+  require(is_free == reading->why.empty());
+  require(is_free || reading->free.empty());
+  check_ranges(reading->free, view->size());
+}
+#elif defined(FUZZ_LVM)
+void run(const std::shared_ptr<const guest::ByteView>& view) {
+  if (const auto member = guest::PhysicalVolume::read(*view))
+    check_ranges(member->free, view->size());
+}
+#else
+void check_disk(const std::shared_ptr<const guest::ByteView>& view) {
+  const auto inspection = guest::inspect({view});
+  check_ranges(inspection.free_on(0), view->size());
+  uint64_t sum = 0;
+  for (const guest::Volume& volume : inspection.volumes) {
+    const bool is_free = volume.verdict == guest::Reading::Verdict::kFree;
+    require(is_free == volume.why.empty());
+    uint64_t free = 0;
+    for (const guest::Ranges& ranges : volume.on_disks) {
+      check_ranges(ranges, view->size());
+      free += ranges.total();
+    }
+    require(free == volume.free && (is_free || free == 0));
+    sum += free;
+  }
+  // No byte is free in two volumes.
+  require(sum == inspection.free_on(0).total());
+}
+
+void run(const std::shared_ptr<const guest::ByteView>& view) {
+  if (const auto table = guest::read_partition_table(*view)) {
+    for (const guest::Partition& it : table->partitions)
+      require(it.length <= view->size() && it.begin <= view->size() - it.length);
+  }
+  check_disk(view);
+}
+#endif
+
+// A file that remembers which of its sectors were read, and were not zeros.
+class RecordedFile final : public guest::DiskView {
+ public:
+  explicit RecordedFile(const char* path) : DiskView(0) {
+    std::ifstream file(path, std::ios::binary);
+    bytes_.assign(std::istreambuf_iterator<char>(file), {});
+  }
+
+  uint64_t size() const override { return bytes_.size() / kMiB * kMiB; }
+
+  std::string input() const {
+    const uint64_t mebibytes = bytes_.size() / kMiB;
+    std::string out{static_cast<char>(mebibytes & 0xFF), static_cast<char>(mebibytes >> 8)};
+    for (auto it = read_.begin(); it != read_.end();) {
+      const auto first = it;
+      uint32_t count = 0;
+      while (it != read_.end() && it->first == first->first + count && count < 255) {
+        ++it;
+        ++count;
+      }
+      const auto sector = static_cast<uint32_t>(first->first);
+      out.append(reinterpret_cast<const char*>(&sector), sizeof sector);
+      out.push_back(static_cast<char>(count));
+      for (uint32_t i = 0; i < count; ++i)
+        out.append(bytes_.data() + (first->first + i) * kSector, kSector);
+    }
+    return out;
+  }
+
+ private:
+  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+    std::memcpy(to.data(), bytes_.data() + at, to.size());
+    for (uint64_t i = at / kSector; i * kSector < at + to.size(); ++i) {
+      const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(i * kSector);
+      if (std::any_of(begin, begin + kSector, [](char byte) { return byte != 0; })) read_[i] = true;
+    }
+    return {};
+  }
+
+  std::vector<char> bytes_;
+  mutable std::map<uint64_t, bool> read_;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  if (*argc != 4 || std::string((*argv)[1]) != "--seed") return 0;
+  const auto file = std::make_shared<RecordedFile>((*argv)[2]);
+  run(file);
+  std::ofstream((*argv)[3], std::ios::binary) << file->input();
+  std::exit(0);
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  run(std::make_shared<SparseVolume>(data, size));
+  return 0;
+}
