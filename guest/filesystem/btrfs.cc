@@ -61,6 +61,8 @@ class Filesystem {
         chunks_(super.le64(0xC9), device_size_),
         trees_(
             view, chunks_, static_cast<BtrfsChecksum>(super.le16(0xC4)), super.le32(0x94),
+            // Nodes are part of the bytes in use.
+            std::min(super.le64(0x78), view.size()) / std::max<uint64_t>(super.le32(0x94), 1),
             std::string(super.text((super.le64(0xBC) & kMetadataUuid) != 0 ? 0x23B : 0x20, 16))) {}
 
   Result<void> check_super() const;

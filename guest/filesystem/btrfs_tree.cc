@@ -29,8 +29,7 @@ BtrfsKey key_of(const Fields& it) {
   return {it.le64(0), it.u8(8), it.le64(9)};
 }
 
-// Whether the keys of a node ascend, and the first is the one that its parent has.  Then no tree
-// can lead to a block twice.
+// Whether the keys of a node ascend, and the first is the one that its parent has.
 bool has_sound_keys(const BtrfsRoot& root, const Fields& node, size_t size) {
   const uint64_t count = node.le32(0x60);
   // Only the root of a tree may be empty.
@@ -54,8 +53,7 @@ bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block) {
 }
 
 Result<Block> BtrfsTrees::read_node(const BtrfsRoot& root, uint64_t owner) {
-  // A tree that leads in a circle would go on for ever.
-  if (++nodes_ > view_.size() / node_size_) return damaged(root.logical);
+  if (++nodes_ > most_nodes_) return damaged(root.logical);
   ASSIGN_OR_RETURN(const auto places, chunks_.places(root.logical, node_size_));
   for (const uint64_t place : places) {
     ASSIGN_OR_RETURN(Block block, view_.block(place, node_size_));
@@ -71,6 +69,11 @@ Result<Block> BtrfsTrees::read_node(const BtrfsRoot& root, uint64_t owner) {
 Result<void> BtrfsTrees::visit_leaf(const Fields& node, const Visit& visit) {
   const uint64_t count = node.le32(0x60);
   if (count > (node_size_ - kHeaderSize) / kItemSize) return damaged(node.le64(0x30));
+  if (count == 0) return {};
+  // Each path ends at a leaf: when these ascend, no block is there twice, whatever nodes above
+  // them have in common.
+  if (last_ && key_of(node.part(kHeaderSize)) <= *last_) return damaged(node.le64(0x30));
+  last_ = key_of(node.part(kHeaderSize + kItemSize * (count - 1)));
   for (uint64_t i = 0; i < count; ++i) {
     const Fields key = node.part(kHeaderSize + kItemSize * i, kItemSize);
     const uint64_t at = key.le32(17);
@@ -83,6 +86,11 @@ Result<void> BtrfsTrees::visit_leaf(const Fields& node, const Visit& visit) {
 }
 
 Result<void> BtrfsTrees::walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit) {
+  last_.reset();
+  return descend(root, owner, visit);
+}
+
+Result<void> BtrfsTrees::descend(const BtrfsRoot& root, uint64_t owner, const Visit& visit) {
   if (root.level > kHighestLevel) return damaged(root.logical);
   ASSIGN_OR_RETURN(const Block block, read_node(root, owner));
   const Fields node = block.fields();
@@ -93,7 +101,7 @@ Result<void> BtrfsTrees::walk(const BtrfsRoot& root, uint64_t owner, const Visit
   if (root.level == 0) return visit_leaf(node, visit);
   for (uint64_t i = 0; i < count; ++i) {
     const Fields pointer = node.part(kHeaderSize + kPointerSize * i, kPointerSize);
-    RETURN_IF_ERROR(walk(
+    RETURN_IF_ERROR(descend(
         {pointer.le64(17), static_cast<uint8_t>(root.level - 1), pointer.le64(25), key_of(pointer)},
         owner, visit));
   }

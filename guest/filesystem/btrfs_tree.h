@@ -43,19 +43,22 @@ class BtrfsTrees {
   };
   using Visit = std::function<qcow2::Result<void>(const Item& item)>;
 
-  // What is passed must outlive this.  `uuid` is 16 bytes, that blocks carry.
+  // What is passed must outlive this.  `uuid` is 16 bytes, that blocks carry.  All trees together
+  // have at most `most_nodes` nodes.
   BtrfsTrees(const ByteView& view, const BtrfsChunks& chunks, BtrfsChecksum checksum,
-             uint64_t node_size, std::string uuid)
+             uint64_t node_size, uint64_t most_nodes, std::string uuid)
       : view_(view),
         chunks_(chunks),
         checksum_(checksum),
         node_size_(node_size),
+        most_nodes_(most_nodes),
         uuid_(std::move(uuid)) {}
 
   // Visits the items of a tree in the order of their keys.
   qcow2::Result<void> walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
 
  private:
+  qcow2::Result<void> descend(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
   qcow2::Result<Block> read_node(const BtrfsRoot& root, uint64_t owner);
   qcow2::Result<void> visit_leaf(const Fields& node, const Visit& visit);
 
@@ -63,8 +66,10 @@ class BtrfsTrees {
   const BtrfsChunks& chunks_;
   const BtrfsChecksum checksum_;
   const uint64_t node_size_;  // bytes
+  const uint64_t most_nodes_;
   const std::string uuid_;
-  uint64_t nodes_ = 0;  // that were read, of all trees
+  uint64_t nodes_ = 0;            // that were read, of all trees
+  std::optional<BtrfsKey> last_;  // of the leaves of this walk
 };
 
 }  // namespace guest

@@ -1,6 +1,7 @@
 // Metadata that were made to mislead, or to keep a reader busy.
 #include <cstring>
 
+#include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
 #include "tests/support/process.h"
@@ -26,6 +27,7 @@ class Volume {
     REQUIRE(read().verdict == Reading::Verdict::kFree);
   }
 
+  const std::string& path() const { return path_; }
   std::vector<std::byte> bytes() const { return support::read_file(path_); }
   void put(uint64_t at, const std::string& bytes) const {
     support::patch_file(path_, at, std::as_bytes(std::span(bytes)));
@@ -74,7 +76,111 @@ std::string restart_page(uint64_t lsn, bool clean) {
   return page;
 }
 
+// Counts what is read of a file.
+class CountedDisk final : public guest::DiskView {
+ public:
+  explicit CountedDisk(const std::string& path) : DiskView(0), file_(path) {}
+
+  uint64_t size() const override { return file_.size(); }
+  uint64_t reads() const { return reads_; }
+
+ private:
+  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+    ++reads_;
+    file_.read(at, to);
+    return {};
+  }
+
+  const support::RawFile file_;
+  mutable uint64_t reads_ = 0;
+};
+
+// The blocks of a btrfs that a test makes.
+class BtrfsBlocks {
+ public:
+  static constexpr uint64_t kNode = 16 << 10;
+
+  explicit BtrfsBlocks(const Volume& volume) : volume_(volume), bytes_(volume.bytes()) {
+    const uint64_t root = le64(kSuper + 0x50);
+    uint64_t at = 0;
+    while (le64(at + 0x30) != root || std::memcmp(&bytes_[at + 0x20], &bytes_[kSuper + 0x20], 16))
+      at += kNode;
+    root_ = at;
+    logical_ = root - at;
+  }
+
+  // Where the root tree begins: the chunk goes on there, with nothing after the first few blocks.
+  uint64_t root() const { return root_; }
+  // Writes a node of the root tree.
+  void put_node(uint64_t at, uint8_t level, const std::string& items, uint32_t count) const {
+    std::string node(kNode, '\0');
+    std::memcpy(node.data(), &bytes_[root_], 0x65);
+    node.replace(0x30, 8, le(logical_ + at, 8));
+    node.replace(0x60, 4, le(count, 4));
+    node[0x64] = static_cast<char>(level);
+    node.replace(0x65, items.size(), items);
+    put_summed(at, std::move(node));
+  }
+  // As a pointer to a node at `at` has it.
+  std::string pointer(const std::string& key, uint64_t at) const {
+    return key + le(logical_ + at, 8) + le(le64(root_ + 0x50), 8);
+  }
+  void put_root(uint64_t at, uint8_t level) const {
+    std::string super(reinterpret_cast<const char*>(&bytes_[kSuper]), 4096);
+    super.replace(0x50, 8, le(logical_ + at, 8));
+    super[0xC6] = static_cast<char>(level);
+    super.replace(0x78, 8, le(bytes_.size(), 8));  // in use: as many nodes as fit
+    put_summed(kSuper, std::move(super));
+  }
+
+ private:
+  static constexpr uint64_t kSuper = 64 << 10;
+
+  uint64_t le64(uint64_t at) const {
+    uint64_t value = 0;
+    std::memcpy(&value, &bytes_.at(at), 8);
+    return value;
+  }
+  void put_summed(uint64_t at, std::string block) const {
+    block.replace(0, 4, le(guest::crc32c(std::as_bytes(std::span(block)).subspan(32)), 4));
+    volume_.put(at, block);
+  }
+
+  const Volume& volume_;
+  const std::vector<std::byte> bytes_;
+  uint64_t root_ = 0;     // bytes
+  uint64_t logical_ = 0;  // what is added to a place, modulo 2^64
+};
+
 }  // namespace
+
+TEST_CASE("nodes of btrfs that have children in common are a doubt at once", "[hostile]") {
+  const Volume volume(256 * kMiB, {"mkfs.btrfs", "-q", "-f", "-m", "single"});
+  const BtrfsBlocks blocks(volume);
+  constexpr uint32_t kCount = 20;
+  constexpr uint8_t kHighest = 7;
+  // Node `i` of a level has the children from `i` on: their keys ascend, and each child begins with
+  // its key.  Paths from the root are many.
+  const uint64_t first = blocks.root() + kMiB;
+  const auto place = [&](uint8_t level, uint64_t i) {
+    return first + (level * kCount + i) * BtrfsBlocks::kNode;
+  };
+  const auto key = [](uint64_t i) { return le(1000 + i, 8) + "\x01" + le(0, 8); };
+  for (uint32_t i = 0; i < kCount; ++i) {
+    blocks.put_node(place(0, i), 0, key(i) + le(0, 8), 1);
+    for (uint8_t level = 1; level <= kHighest; ++level) {
+      std::string items;
+      for (uint32_t child = i; child < kCount; ++child)
+        items += blocks.pointer(key(child), place(level - 1, child));
+      blocks.put_node(place(level, i), level, items, kCount - i);
+    }
+  }
+  blocks.put_root(place(kHighest, 0), kHighest);
+  volume.check_doubt("is damaged");
+  const auto disk = std::make_shared<CountedDisk>(volume.path());
+  guest::inspect({disk});
+  CHECK(disk->reads() < (kHighest + 1) * kCount);
+}
 
 TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
   const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2", "-b", "1024", "-O", "none"});
