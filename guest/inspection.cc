@@ -350,14 +350,32 @@ Ranges Inspection::free_on(size_t disk) const {
   return builder.take();
 }
 
+namespace {
+
+size_t count_ranges(const Inspection& inspection) {
+  size_t count = 0;
+  for (const Volume& volume : inspection.volumes) {
+    for (const Ranges& ranges : volume.on_disks) count += ranges.all().size();
+    for (const Ranges& ranges : volume.place) count += ranges.all().size();
+    for (const VolumeFile& file : volume.files)
+      for (const Ranges& ranges : file.on_disks) count += ranges.all().size();
+  }
+  return count;
+}
+
+}  // namespace
+
 Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
   try {
-    return Inspector(disks, kinds).run();
+    Inspection found = Inspector(disks, kinds).run();
+    // The sum of all volumes fits a builder, too.
+    if (count_ranges(found) <= Ranges::Builder::kMost) return found;
   } catch (const TooManyRanges&) {
-    Inspection nothing;
-    nothing.doubts.emplace_back("a filesystem is in more pieces than can be read here");
-    return nothing;
+    // What was found is dropped below.
   }
+  Inspection nothing;
+  nothing.doubts.emplace_back("its filesystems are in more pieces than can be read here");
+  return nothing;
 }
 
 }  // namespace guest

@@ -25,8 +25,9 @@ class Ranges {
   // Collects ranges in any order; they may overlap.  Empty ones are left out.
   class Builder {
    public:
-    // More than any filesystem that is not hostile has: 128 MiB of memory.
-    static constexpr size_t kMost = 8 << 20;
+    // More than any filesystem that is not hostile has: 32 MiB of memory, and a few times that
+    // while they are put in order.
+    static constexpr size_t kMost = 2 << 20;
 
     // Throws TooManyRanges when there are more than kMost.
     void add(uint64_t begin, uint64_t end);

@@ -224,3 +224,24 @@ TEST_CASE("ranges without end are not collected", "[hostile]") {
   builder.add(2 * Ranges::Builder::kMost - 1, 2 * Ranges::Builder::kMost);
   CHECK_THROWS_AS(builder.add(UINT64_MAX - 1, UINT64_MAX), guest::TooManyRanges);
 }
+
+TEST_CASE("volumes that have too many ranges together are kept whole", "[hostile]") {
+  const TempDirectory folder;
+  const std::string path = folder / "volume";
+  support::write_file(path, std::string());
+  support::resize_file(path, 1300 * kMiB);
+  support::run_ok({"mkfs.vfat", "-F", "32", "-s", "1", path});
+  // Every second cluster is in use: there are 1.3 million ranges.
+  const auto boot = support::RawFile(path).read(0, 512);
+  uint32_t sectors = 0;
+  std::memcpy(&sectors, boot.data() + 0x24, 4);
+  auto fat = support::RawFile(path).read(32 * 512, sectors * uint64_t{512});
+  for (size_t at = 12; at + 4 <= fat.size(); at += 8)
+    std::memcpy(fat.data() + at, "\xff\xff\xff\x0f", 4);
+  for (const uint64_t copy : {0, 1}) support::patch_file(path, (32 + copy * sectors) * 512, fat);
+  CHECK(guest_test::inspect_files({path}).free_on(0).all().size() > 1000000);
+  const auto both = guest_test::inspect_files({path, path});
+  CHECK(both.free_on(0).empty());
+  CHECK(both.free_on(1).empty());
+  CHECK(both.doubts.size() == 1);
+}
