@@ -41,14 +41,14 @@ Comparison::Verdict Comparison::verdict() const {
   const Spread a = throughput(&Round::a);
   const Spread b = throughput(&Round::b);
   const unsigned won = rounds_won_by_b();
-  // One round alone says nothing of how much rounds differ.
+  // A single round shows nothing about the variation between rounds.
   if (rounds.size() < 2 || (won > 0 && won < rounds.size())) return Verdict::kUnclear;
   if (won == 0) return a.min > b.max ? Verdict::kAFaster : Verdict::kALikely;
   return b.min > a.max ? Verdict::kBFaster : Verdict::kBLikely;
 }
 
 Result<Comparison> compare(const ComparisonOptions& options, const copy::Cancel& cancel) {
-  uint64_t before = 0;  // bytes of the runs that are over
+  uint64_t before = 0;  // bytes of the finished runs
   MeasureOptions of_run;
   of_run.load = options.load;
   of_run.drop_cache = options.drop_cache;
@@ -61,7 +61,7 @@ Result<Comparison> compare(const ComparisonOptions& options, const copy::Cancel&
     if (result) before += result->requests * result->block;
     return result;
   };
-  // The same places on both.
+  // Both disks get the same offsets.
   ASSIGN_OR_RETURN(const uint64_t size_a, disk_size(options.a, cancel));
   ASSIGN_OR_RETURN(const uint64_t size_b, disk_size(options.b, cancel));
   of_run.load.span = std::min({options.load.span, size_a, size_b});

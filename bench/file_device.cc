@@ -18,7 +18,7 @@ using qcow2::Result;
 
 namespace {
 
-// Of the requests, how many are asked whether they meet data, and out of how many.
+// Number of requests that are checked for data, out of at most kLookedAt requests.
 constexpr uint64_t kSamples = 1000;
 constexpr uint64_t kLookedAt = 1000000;
 
@@ -50,7 +50,7 @@ Result<std::unique_ptr<Device>> FileDevice::open(const DeviceName& name, bool wr
 }
 
 Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions options) {
-  // What was opened for reading holds a lock against writers.
+  // The reading chain holds a lock against writers.
   chain_.reset();
   if (name.force_share)
     return qcow2::fail(

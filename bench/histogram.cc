@@ -8,7 +8,7 @@ namespace bench {
 
 namespace {
 
-// A bucket's values agree in their highest 1 + kBits bits.
+// The values of a bucket have the highest 1 + kBits bits in common.
 constexpr unsigned kBits = 7;
 constexpr size_t kSteps = size_t{1} << kBits;
 

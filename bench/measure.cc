@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick(100);
 
-// Tells how far a schedule is, and ends it when it is cancelled.
+// Reports the progress of a schedule, and ends the schedule on cancel.
 class Observer {
  public:
   Observer(Schedule& schedule, const copy::Stop& stop, uint64_t block,
@@ -67,7 +67,7 @@ Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& c
   result.format = device->format();
   result.size = device->size();
   result.block = options.load.block;
-  // Before the cache is dropped, since it reads tables.
+  // Must precede the dropping of the cache, since it reads tables.
   ASSIGN_OR_RETURN(result.holes, device->hole_share(options.load));
   const std::vector<std::string> files = device->files();
   if (options.drop_cache) {

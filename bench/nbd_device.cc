@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::chrono::minutes kPatience(15);
 
-// A place for one request at a time; libnbd has its address while that is under way.
+// A slot for one request in flight; libnbd holds its address until the reply.
 struct Slot {
   qcow2::AlignedBuffer buffer;
   uint64_t at = 0;  // bytes
@@ -34,7 +34,7 @@ struct Slot {
 
 }  // namespace
 
-// What one thread does with its connection.
+// The work of one thread on its connection.
 class NbdDevice::Worker {
  public:
   Worker(NbdConnection& connection, Schedule& schedule, const Load& load, unsigned depth)
@@ -51,7 +51,7 @@ class NbdDevice::Worker {
     return result;
   }
 
-  // Whether what went wrong was an answer of the server, which is well itself.
+  // Returns true if the failure was an error reply of a working server.
   bool answered_error() const { return error_.has_value(); }
 
  private:
@@ -78,7 +78,7 @@ class NbdDevice::Worker {
       --in_flight_;
       slot.flush ? schedule_.flushed() : schedule_.done();
       if (slot.reply.errnum() != 0) {
-        // The rest is waited for: a server does not like it when its answers find nobody.
+        // Continues to wait for the other replies, so that the server can send them.
         const char* const what = slot.flush ? "flush" : load_.write ? "write" : "read";
         if (!error_)
           error_ =
@@ -128,7 +128,7 @@ class NbdDevice::Worker {
   std::vector<Slot> slots_;
   unsigned in_flight_ = 0;
   bool ended_ = false;
-  std::optional<Error> error_;  // the first answer that was one
+  std::optional<Error> error_;  // the first error reply
 };
 
 Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target,
@@ -214,7 +214,7 @@ Result<void> NbdDevice::flush() {
 
 Result<void> NbdDevice::close() {
   connections_.clear();
-  // A server of ours that was written to may have an image to put in order.
+  // Lets a server that we started close a written image cleanly.
   if (write_ && endpoint_->server() != nullptr) return endpoint_->server()->finish(kPatience);
   return {};
 }

@@ -53,7 +53,7 @@ uint64_t Schedule::next_place() {
     return load_.offset + draw(random_) % places * load_.stride();
   }
   const uint64_t at = next_;
-  // Around the end as qemu-img bench goes; what would not fit there begins anew.
+  // Wraps around at the end, as qemu-img bench does. A request that does not fit starts over.
   next_ = load_.stride() > UINT64_MAX - next_ ? 0 : (next_ + load_.stride()) % size_;
   if (next_ > last) next_ = 0;
   return at;

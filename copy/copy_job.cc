@@ -35,23 +35,23 @@ using qcow2::Result;
 namespace {
 
 constexpr uint64_t kChunkSize = 1 << 20;
-// What chunks and codecs together may take, in bytes: the memory of a copy does not depend on the
-// disk, and on the number of processors only so far.
+// Memory limit of chunks and codecs together, bytes. The memory of a copy does not depend on the
+// size of the disk, and depends on the number of processors only up to this limit.
 constexpr uint64_t kMemory = 80 << 20;
-// Zeros that are left out of raw destinations, if the user does not say: a page of a file, and for
-// a server what is worth a request.
+// Default size of holes in raw destinations: a page in a file; on a server, enough zeros to be
+// worth a request.
 constexpr uint64_t kFileHole = 4 << 10;
 constexpr uint64_t kServerHole = 64 << 10;
 constexpr const char* kStandardOutput = "standard output";
 
-// The destination must be none of the files that are read, whatever name it goes by.
+// Returns an error if the destination is one of the files that are read, under any name.
 Result<void> check_not_source(const LocalSource& source, const std::string& destination) {
   struct stat status {};
   const bool standard_output = destination == "-";
   if ((standard_output ? qcow2::retry(::fstat, STDOUT_FILENO, &status)
                        : qcow2::retry(::stat, destination.c_str(), &status)) != 0)
     return {};
-  // A pipe is no file of a disk.
+  // A pipe cannot be a file of the source.
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) return {};
   const auto identity = S_ISBLK(status.st_mode)
                             ? FileStorage::Identity{status.st_rdev, 0}
@@ -77,7 +77,7 @@ Result<FileSize> size_of(const LocalSource& source) {
   return size;
 }
 
-// A sink that needs no file.
+// A destination without a file.
 template <typename AnySink>
 class PlainDestination final : public Destination {
  public:
@@ -95,7 +95,7 @@ class PlainDestination final : public Destination {
 
 }  // namespace
 
-// With --bitmap: what a copy is brought up to date in.
+// Returns the unit of an update with --bitmap: the cluster or hole size of the copy.
 Result<uint64_t> CopyJob::unit_of_update() {
   ASSIGN_OR_RETURN(const auto server,
                    nbd_target(options_.destination, options_.destination_command));
@@ -177,7 +177,7 @@ Result<void> CopyJob::look_at_destination() {
   }
   if (options_.verify && (kind_ == Kind::kStream || kind_ == Kind::kNull))
     return qcow2::fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
-  // Zeros may be written first of all.  Two names of one disk we cannot tell.
+  // Zeros may be written before anything is read. Different names of one disk are not detected.
   if (server_ && !server_->uri.empty() && server_->uri == options_.source)
     return qcow2::fail(Error::invalid(name + ": source and destination are the same"));
   if (source_->local()) {
@@ -192,8 +192,8 @@ Result<void> CopyJob::look_at_destination() {
   return {};
 }
 
-// Where the backing file is that stays: its name is relative to the folder of the image that will
-// have it.
+// Returns the path of the backing file that is kept. Its name is relative to the folder of the new
+// image.
 Result<std::string> CopyJob::backing_path() const {
   return with_context(qcow2::resolve_name(kind_ == Kind::kFile ? options_.destination : "",
                                           options_.image.backing_file),
@@ -205,12 +205,12 @@ std::optional<qcow2::CompressionType> CopyJob::kept_compression() const {
       source_->local() ? source_->local()->chain().image().get() : nullptr;
   if (!image || format_ != Format::kQcow2 || is_update() || !options_.image.data_file.empty())
     return std::nullopt;
-  // Version 2 knows no other.
+  // Version 2 supports only zlib.
   if (options_.image.version.value_or(3) < 3) return qcow2::CompressionType::kDeflate;
   return options_.image.compression_type.value_or(image->header().compression_type);
 }
 
-// Clusters, codec and threads.
+// Decides clusters, codec and threads.
 Result<void> CopyJob::decide() {
   Source& from = source_->get();
   if (format_ == Format::kQcow2) worker_.compression = options_.compression;
@@ -240,7 +240,7 @@ Result<void> CopyJob::decide() {
       if (build_.backing_format.empty()) build_.backing_format = format;
     }
   }
-  // Says what is wrong with a level before anything else starts.
+  // Reports an invalid level before anything else starts.
   RETURN_IF_ERROR(ClusterWorker::create(worker_));
   if (options_.verify)
     digests_.emplace(is_stream() ? Digests::kUnknown : from.size(),
@@ -255,18 +255,18 @@ Pipeline::Options CopyJob::plan() const {
   plan.explicit_zeros = keeps_backing() || is_update();
   plan.limit = options_.rate_limit != 0 ? &limit_ : nullptr;
   const Source& from = source_->get();
-  // A compressed cluster of the source should not be cut in two: it would be decoded twice.  Nor
-  // should a request to a server.
+  // A chunk should hold whole compressed clusters of the source, which would otherwise be decoded
+  // twice, and whole requests to a server.
   plan.chunk_size =
       std::max({kChunkSize, worker_.geometry.cluster_size(), from.cluster_size().value_or(0),
                 source_->nbd() || server_ ? options_.nbd.request_size : 0});
   const uint64_t each_chunk = plan.chunk_size * (worker_.compression ? 2 : 1);
-  // A codec's tables, and a stream on its way through.
+  // a codec's tables, and a stream in transit
   const uint64_t each_thread = worker_.compression ? 5 * worker_.geometry.cluster_size() : 0;
   const uint64_t most_threads = std::max<uint64_t>(kMemory / (2 * each_chunk + each_thread), 1);
   plan.threads = options_.threads;
   if (plan.threads == 0) {
-    // Whoever writes to a server mostly waits for it.
+    // Threads that write to a server mostly wait for it.
     const unsigned wanted = std::max(std::thread::hardware_concurrency(),
                                      kind_ == Kind::kServer ? options_.nbd.connections : 1);
     plan.threads = static_cast<unsigned>(std::clamp<uint64_t>(wanted, 1, most_threads));
@@ -280,7 +280,7 @@ Pipeline::Options CopyJob::plan() const {
   return plan;
 }
 
-// Learns how an image will begin, by making it for nobody.
+// Dry run: builds the image without storing it, to learn its first cluster.
 Result<std::vector<std::byte>> CopyJob::first_pass() {
   DryStorage dry(worker_.geometry.cluster_size());
   const Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
@@ -307,7 +307,7 @@ Result<std::unique_ptr<Destination>> CopyJob::open_stream() {
   }
   Qcow2Sink::Options how{build_, options_.image.preallocation != Preallocation::kOff,
                          qcow2::Builder::Gaps::kZero};
-  // Reading a file twice is cheap; compressing it twice, or fetching it twice, is not.
+  // Reading a file twice is cheap. Compressing or downloading it twice is not.
   const bool twice = options_.spool ? options_.spool->empty()
                                     : source_->local() != nullptr && !worker_.compression;
   if (twice) {
@@ -351,7 +351,7 @@ Result<std::unique_ptr<Destination>> CopyJob::open_destination() {
       how.update = is_update();
       uint64_t all = size;
       if (is_stream()) {
-        // As much as there is room for: what the stream does not reach becomes zeros.
+        // The whole disk of the server: the part past the end of the stream becomes zeros.
         ASSIGN_OR_RETURN(const auto server, NbdSource::open(*server_, nbd_source(), stop_));
         all = server->size();
       }
@@ -398,7 +398,7 @@ Result<void> CopyJob::run_pipeline(Sink& sink) {
   return {};
 }
 
-// `path`: of the copy, if it is in a file or on a device.
+// `path`: of the copy, if it is a file or device.
 Result<void> CopyJob::verify_copy(const std::string& path) {
   const Pipeline::Options how = plan();
   if (kind_ == Kind::kServer) {
@@ -408,7 +408,7 @@ Result<void> CopyJob::verify_copy(const std::string& path) {
   }
   forget_cached(path);
   const LocalSource::Options own{format_, "", false, {options_.trust.names.for_own_image(), {}}};
-  // It may have no name yet.
+  // The copy may have no name yet.
   ASSIGN_OR_RETURN(const auto copy,
                    with_context(LocalSource::open(path, own), options_.destination));
   if (keeps_backing()) {
@@ -416,7 +416,7 @@ Result<void> CopyJob::verify_copy(const std::string& path) {
     RETURN_IF_ERROR(copy->keep_backing(base, worker_.geometry.cluster_size()));
   }
   auto verified = verify(*digests_, *copy, how, progress_, cancel_);
-  // Its messages are about the name that it is read by.
+  // Messages name the path that was read, which may differ from the destination.
   if (path != options_.destination)
     verified = with_context(std::move(verified), options_.destination);
   ASSIGN_OR_RETURN(summary_.verified, std::move(verified));
@@ -428,7 +428,7 @@ Result<void> CopyJob::check() {
   RETURN_IF_ERROR(look_at_destination());
   RETURN_IF_ERROR(decide());
   if (kind_ != Kind::kFile || is_update()) return {};
-  // A file that is dropped before it is whole leaves nothing behind.
+  // A file that is dropped before it is complete leaves nothing behind.
   if (format_ == Format::kRaw)
     return RawDestination::create(options_.destination, options_.overwrite, 0, worker_.geometry,
                                   Preallocation::kOff, false)
@@ -461,7 +461,7 @@ Result<CopySummary> CopyJob::run() {
     if (cancel_.requested()) return qcow2::fail(Error::cancelled());
     RETURN_IF_ERROR(destination->write_out());
     progress_.update(size, size);
-    // Before it has its name, where that can be: it may be the name of a good file.
+    // If possible, verifies before the copy gets its name, which may belong to a good file.
     const auto early = destination->path_to_read();
     if (options_.verify && early) RETURN_IF_ERROR(verify_copy(*early));
     ASSIGN_OR_RETURN(qcow2::Descriptor file, destination->share());
@@ -486,9 +486,8 @@ void CopyJob::sum_up(std::chrono::steady_clock::time_point start) {
   summary_.elapsed = std::chrono::steady_clock::now() - start;
 }
 
-// Before the first write: whether a device is large enough.  What its image will take is known
-// exactly only once it was made in a dry run, which is done if all clusters as they are would not
-// fit.
+// Checks before the first write that a device is large enough. If all clusters uncompressed would
+// not fit, a dry run finds the exact size of the image.
 Result<void> CopyJob::check_device() {
   if (is_stream() || is_update()) return {};
   Source& from = source_->get();
@@ -514,7 +513,7 @@ Result<void> CopyJob::check_device() {
   return check_device_place(name, needed, "an image");
 }
 
-// All but writing: what there would be.
+// Does everything except writing, and predicts the result.
 Result<CopySummary> CopyJob::foretell() {
   const auto start = std::chrono::steady_clock::now();
   if (format_ == Format::kQcow2 && !is_update()) {
@@ -532,7 +531,7 @@ Result<CopySummary> CopyJob::foretell() {
   return summary_;
 }
 
-// The length of the image that would be made, by making it for nobody.
+// Returns the length of the image, from a dry run.
 Result<uint64_t> CopyJob::dry_run() {
   DryStorage out(0);
   DryStorage data(0);

@@ -27,7 +27,7 @@ namespace {
 
 constexpr uint64_t kSmallestUnit = uint64_t{1} << Geometry::kMinClusterBits;
 constexpr uint64_t kLargestUnit = uint64_t{1} << Geometry::kMaxClusterBits;
-// Of what is looked at in one go: whole clusters of any image behind the server.
+// Bytes per chunk: whole clusters of any image on the server.
 constexpr uint64_t kChunkSize = 4 << 20;
 constexpr uint64_t kMemory = 80 << 20;
 
@@ -45,7 +45,7 @@ Result<void> check_can_punch(const NbdLimits& limits, const std::string& name) {
   return {};
 }
 
-// All that the threads share.
+// State shared by the threads.
 class Puncher {
  public:
   Puncher(NbdSource& source, const NbdLimits& limits, const PunchOptions& options, uint64_t unit,
@@ -81,8 +81,8 @@ class Puncher {
   }
 
  private:
-  // Zeros are freed on the connection that read them, by the thread that did: a server may have
-  // room for one client only.
+  // A thread deallocates zeros on the connection that it read them on: a server may accept only one
+  // client.
   class Fetched final : public NbdSource::Fetched {
    public:
     Fetched(Puncher& puncher, size_t index) : puncher_(puncher), index_(index) {}
@@ -124,7 +124,7 @@ class Puncher {
     std::vector<NbdWriter::Piece> runs;
     uint64_t zero = 0;
     for (size_t i = 0; i < chunk.clusters.size(); ++i) {
-      // What was not read is no data: there is nothing to free.
+      // Clusters that were not read are not data.
       if (chunk.clusters[i].kind != Chunk::Cluster::Kind::kData) continue;
       if (!qcow2::is_zero(chunk.bytes.span().subspan(i * unit, unit))) continue;
       const uint64_t at = chunk.begin().value() + i * unit;
@@ -144,7 +144,7 @@ class Puncher {
     scanned_ += data;
     zero_ += zero;
     done_ += chunk.end() - chunk.begin();
-    // What is passed over is known early, and a chunk may take a little of it back.
+    // Skipped ranges are known early, and a chunk may later include a part of them.
     told_ = std::max(told_, std::min(source_.size(), done_ + skipped));
     progress_.update(told_, source_.size());
     return {};
@@ -166,7 +166,7 @@ class Puncher {
   uint64_t told_ = 0;
 };
 
-// For what was freed to be so on the server's disk, too.
+// Flushes, so that the deallocation reaches the server's disk.
 Result<void> flush(NbdLine& line) {
   while (true) {
     auto done = line.connection().flush_now();

@@ -20,7 +20,7 @@ using qcow2::Result;
 namespace {
 
 constexpr uint64_t kSamples = 256;
-// Samples are samples: how much more than they say must be free.
+// Safety margin of estimates from samples.
 constexpr uint64_t kMarginPercent = 10;
 
 std::string megabytes(uint64_t bytes) {
@@ -33,7 +33,7 @@ Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, 
                                const std::function<void(ClusterIndex, uint64_t)>& visit) {
   std::vector<Extent> extents;
   GuestOffset at;
-  ClusterIndex next;  // the first that was not visited
+  ClusterIndex next;  // the first cluster not yet visited
   while (at.value() < source.size()) {
     if (stop.requested()) return qcow2::fail(Error::cancelled());
     extents.clear();
@@ -63,7 +63,7 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
                                 const Stop& stop) {
   const qcow2::Geometry& geometry = worker.geometry;
   const uint64_t cluster_size = geometry.cluster_size();
-  // Spread evenly over the live clusters.
+  // Samples are spread evenly over the live clusters.
   const uint64_t samples = std::min(live, kSamples);
   std::vector<ClusterIndex> chosen;
   uint64_t passed = 0;
@@ -113,12 +113,12 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
 
 namespace {
 
-// `metadata`: bytes beside so many clusters.
+// `metadata`: returns the bytes of metadata for a number of clusters.
 Result<void> check(Source& source, const ClusterWorker::Options& worker,
                    const qcow2::OutputFile& out, const Stop& stop,
                    const std::function<uint64_t(uint64_t)>& metadata) {
   ASSIGN_OR_RETURN(const uint64_t room, out.room());
-  // With room for all of the disk there is no need to look at its map.
+  // If the whole disk fits, its map is not needed.
   const uint64_t clusters = worker.geometry.clusters_for(source.size());
   const uint64_t all_metadata = metadata(clusters);
   if (all_metadata <= room && clusters <= (room - all_metadata) >> worker.geometry.cluster_bits())

@@ -25,13 +25,13 @@ using Kind = Chunk::Cluster::Kind;
 
 namespace {
 
-// What a disk without clusters is read in.
+// Unit for reading a disk without clusters.
 constexpr uint64_t kClusterSize = 64 << 10;
-// As many differences stand in an error's text.
+// Maximum differences listed in an error.
 constexpr size_t kShown = 4;
 
-// The first bytes of a source: devices and servers round the size of a disk up, or are larger from
-// the start.
+// The first `size` bytes of a source: devices and servers round the size of a disk up, or are
+// larger from the start.
 class Front final : public Source {
  public:
   Front(Source& whole, uint64_t size)
@@ -59,7 +59,7 @@ class Front final : public Source {
   const uint64_t size_;
 };
 
-// The end of a pipeline that only looks.
+// A sink that only computes digests.
 class DigestEnd final : public Sink {
  public:
   DigestEnd(const qcow2::Geometry& geometry, Digests& digests)
@@ -158,7 +158,7 @@ Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
 
 void forget_cached(const std::string& path) {
   const qcow2::Descriptor file(qcow2::retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return;  // who opens it next gets the error
+  if (!file) return;  // the next open reports the error
   (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
 }
 

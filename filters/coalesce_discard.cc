@@ -1,5 +1,5 @@
-// nbdkit-coalesce-discard-filter: the face that nbdkit sees.  What is held and what is sent,
-// discard_gatherer.h decides; whose it is, gathered_disks.h knows.
+// nbdkit-coalesce-discard-filter: the nbdkit callbacks. discard_gatherer.h decides what to hold and
+// to send; gathered_disks.h maps exports to gatherers.
 
 #include <nbdkit-filter.h>
 
@@ -12,8 +12,8 @@
 #include "nbdkit/core/gathered_disks.h"
 #include "nbdkit/serving/guarded.h"
 
-// Set by -D coalesce-discard.stats=1.  nbdkit looks for a symbol with the filter's name, which C++
-// cannot say: the linker makes it.
+// Set by -D coalesce-discard.stats=1. nbdkit looks up a symbol with the filter's name, which is not
+// a C++ identifier, so the linker defines it.
 extern "C" {
 NBDKIT_DLL_PUBLIC int coalesce_discard_debug_stats = 0;
 }
@@ -26,14 +26,14 @@ using filters::guarded;
 using Batch = DiscardGatherer::Batch;
 using Kind = DiscardGatherer::Piece::Kind;
 
-// Where the layer below does not say what it likes: QCOW2's own default cluster.
+// Default if the layer below reports no preferred size: QCOW2's default cluster size.
 constexpr uint64_t kDefaultGranularity = 64 << 10;
-// The least that file systems free.
+// Minimum that filesystems deallocate.
 constexpr uint64_t kSmallestFragment = 4096;
-// Some 150 MiB for each disk.
+// About 150 MiB per disk.
 constexpr uint32_t kMaxLimit = 1 << 20;
 
-uint64_t granularity = 0;  // bytes; 0: by the layer below
+uint64_t granularity = 0;  // bytes; 0: from the layer below
 size_t limit = DiscardGatherer::kDefaultLimit;
 bool zero_fragments = false;
 
@@ -42,7 +42,7 @@ GatheredDisks disks;
 // One connection.
 struct Connection {
   std::string export_name;
-  std::shared_ptr<GatheredDisks::Disk> disk;  // none where the client cannot trim
+  std::shared_ptr<GatheredDisks::Disk> disk;  // nullptr if the client cannot trim
   bool can_zero = false;
   bool native_fua = false;
 };
@@ -113,7 +113,7 @@ int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
     options.granularity = granularity;
     if (granularity == 0)
       options.granularity = block->preferred != 0 ? block->preferred : kDefaultGranularity;
-    // Nothing may become less than the layer takes.
+    // No request may be smaller than the layer's minimum.
     options.granularity = std::max<uint64_t>(options.granularity, block->minimum);
     options.smallest = std::max<uint64_t>(kSmallestFragment, block->minimum);
     options.limit = limit;
@@ -124,7 +124,7 @@ int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
   });
 }
 
-// Whether it went well; FUA in `flags` is for what the client waits for.
+// Sends a piece; returns true on success. FUA in `flags` is for requests that the client waits for.
 bool send(nbdkit_next* next, const Connection& connection, const DiscardGatherer::Piece& piece,
           uint32_t flags, int* err) {
   const auto length = static_cast<uint32_t>(piece.length);
@@ -166,7 +166,7 @@ int on_trim(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, ui
         sent = true;
       }
     }
-    // What is held is not done, and so needs not be kept.
+    // Held ranges need no flush: they have not been sent.
     return flush && sent ? next->flush(next, 0, err) : 0;
   });
 }
@@ -194,7 +194,7 @@ int on_flush(nbdkit_next* next, void* handle, uint32_t flags, int* err) noexcept
   });
 }
 
-// The last moment at which requests can be made.
+// Called last, while requests are still possible.
 int on_finalize(nbdkit_next* next, void* handle) noexcept {
   return guarded(0, [&] {
     const Connection& connection = connection_of(handle);

@@ -40,8 +40,8 @@ Result<std::shared_ptr<DecodedImage>> DecodedImage::open(
 }
 
 uint64_t DecodedImage::preferred_block_size() const {
-  // Smaller reads of a compressed cluster decode it more than once.  A page at least, as the
-  // protocol recommends.
+  // Smaller reads decode a compressed cluster repeatedly. At least a page, as the protocol
+  // recommends.
   return std::max<uint64_t>(image_->geometry().cluster_size(), 4096);
 }
 

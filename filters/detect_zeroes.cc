@@ -1,5 +1,4 @@
-// nbdkit-detect-zeroes-filter: the face that nbdkit sees.  What is found where, zero_runs.h
-// decides.
+// nbdkit-detect-zeroes-filter: the nbdkit callbacks. zero_runs.h finds the zeros.
 
 #include <nbdkit-filter.h>
 
@@ -12,8 +11,8 @@
 #include "nbdkit/core/zero_runs.h"
 #include "nbdkit/serving/guarded.h"
 
-// Set by -D detect-zeroes.stats=1.  nbdkit looks for a symbol with the filter's name, which C++
-// cannot say: the linker makes it.
+// Set by -D detect-zeroes.stats=1. nbdkit looks up a symbol with the filter's name, which is not a
+// C++ identifier, so the linker defines it.
 extern "C" {
 NBDKIT_DLL_PUBLIC int detect_zeroes_debug_stats = 0;
 }
@@ -23,21 +22,21 @@ namespace {
 using filters::guarded;
 using filters::ZeroRuns;
 
-// Where the layer below does not say what it likes, or likes what makes no sense here.
+// Bounds of the default granularity, which follows the layer's preferred size.
 constexpr uint64_t kDefaultGranularity = 4096;
 constexpr uint64_t kMaxDefaultGranularity = 2 << 20;
 
 enum class Mode { kOff, kOn, kUnmap };
 
 Mode mode = Mode::kUnmap;
-uint64_t granularity = 0;  // bytes; 0: by the layer below
+uint64_t granularity = 0;  // bytes; 0: from the layer below
 
 struct {
   std::atomic<uint64_t> writes = 0;
-  std::atomic<uint64_t> bytes = 0;  // of those
-  std::atomic<uint64_t> zeros = 0;  // zero requests made of them
+  std::atomic<uint64_t> bytes = 0;  // bytes of `writes`
+  std::atomic<uint64_t> zeros = 0;  // zero requests made from them
   std::atomic<uint64_t> zero_bytes = 0;
-  std::atomic<uint64_t> data = 0;  // writes made of them
+  std::atomic<uint64_t> data = 0;  // writes made from them
 } statistics;
 
 // One connection.
@@ -102,14 +101,14 @@ int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
   const int can_fua = next->can_fua(next);
   const auto block = filters::block_size_of(next);
   if (can_zero == -1 || can_fua == -1 || !block) return -1;
-  // Where zeros would be written as data there is nothing to gain.
+  // Detection gains nothing if zeros are written as data.
   connection.detects = can_zero == NBDKIT_ZERO_NATIVE;
   connection.native_fua = can_fua == NBDKIT_FUA_NATIVE;
   connection.granularity = granularity;
   if (granularity == 0)
     connection.granularity =
         std::clamp<uint64_t>(block->preferred, kDefaultGranularity, kMaxDefaultGranularity);
-  // Requests are cut at granules, and must not become less than the layer takes.
+  // Requests are split at granules, and must not become smaller than the layer's minimum.
   connection.granularity = std::max<uint64_t>(connection.granularity, block->minimum);
   nbdkit_debug("detect-zeroes: %s, granularity %" PRIu64,
                connection.detects ? "looking for zeros" : "the layer below writes zeros as data",
@@ -127,8 +126,8 @@ int on_pwrite(nbdkit_next* next, void* handle, const void* buffer, uint32_t coun
   const auto* const bytes = static_cast<const std::byte*>(buffer);
   ZeroRuns runs({bytes, count}, offset, connection.granularity);
   auto run = runs.next();
-  // FUA of the layer's own goes with each piece.  One that nbdkit makes of a flush is needed once,
-  // behind the last.
+  // Native FUA is sent with each piece. Emulated FUA is a flush, which is needed once, after the
+  // last piece.
   const bool flush =
       run && run->length < count && (flags & NBDKIT_FLAG_FUA) != 0 && !connection.native_fua;
   if (flush) flags &= ~static_cast<uint32_t>(NBDKIT_FLAG_FUA);

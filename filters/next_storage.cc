@@ -19,7 +19,7 @@ namespace {
 
 // nbdkit's own limit on a read.
 constexpr uint64_t kMaxRequest = 64 << 20;
-// How much of the layer below one question for its extents is about.
+// Maximum bytes of one request for extents.
 constexpr uint64_t kMostExtents = 1 << 30;
 
 thread_local nbdkit_next* current = nullptr;
@@ -43,7 +43,7 @@ NextStorage::NextStorage(std::string name, const Shape& shape)
 
 Result<void> NextStorage::read_piece(uint64_t at, std::span<std::byte> to) const {
   int err = 0;
-  // The lengths that come here are at most largest_.
+  // Lengths are at most largest_.
   const auto count = static_cast<uint32_t>(to.size());
   if (current->pread(current, to.data(), count, at, 0, &err) != -1) return {};
   return qcow2::fail(
@@ -61,7 +61,7 @@ Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {
   for (size_t done = 0; done < to.size();) {
     const uint64_t from = begin + done;
     const auto rest = to.subspan(done);
-    // The end of the layer is as good as a boundary.
+    // The end of the layer counts as a block boundary.
     const bool to_the_end = from + rest.size() == shape_.size;
     if (from % minimum == 0 && (rest.size() >= minimum || to_the_end)) {
       uint64_t length = std::min<uint64_t>(rest.size(), largest_);
@@ -70,7 +70,7 @@ Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {
       done += length;
       continue;
     }
-    // A part of a block: the layer gives nothing less than all of it.
+    // A partial block: reads the whole block.
     const uint64_t start = from - from % minimum;
     block.resize(std::min(minimum, shape_.size - start));
     RETURN_IF_ERROR(read_piece(start, block));
@@ -110,7 +110,7 @@ Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset at, uint64_t limit) c
   if (current->extents(current, static_cast<uint32_t>(count), at.value(), 0, list.get(), &err) ==
       -1)
     return failed(err);
-  // It covers a first part of what was asked for, at least.
+  // The extents may cover only the first part of the range.
   Run run{0, true};
   for (size_t i = 0; i < nbdkit_extents_count(list.get()) && run.length < count; ++i) {
     const nbdkit_extent extent = nbdkit_get_extent(list.get(), i);

@@ -1,5 +1,5 @@
-// nbdkit-qcow2-filter: the face that nbdkit sees.  How the layer below is read stands in
-// next_storage.h, what is made of it in decoded_image.h.
+// nbdkit-qcow2-filter: the nbdkit callbacks. next_storage.h reads the layer below; decoded_image.h
+// decodes it.
 
 #include <nbdkit-filter.h>
 
@@ -38,18 +38,18 @@ using qcow2::Result;
 constexpr uint32_t kMaxRequest = 64 << 20;
 constexpr int64_t kMinCacheSize = 64 << 10;
 
-std::optional<std::string> main_snapshot;  // what is shown unless the export's name says it
+std::optional<std::string> main_snapshot;  // shown unless the export name selects a snapshot
 uint64_t cache_size = 32 << 20;            // bytes, for all images together
 
-// Which layer below (this filter may be there twice), its export, and the size of that: one that
-// has another size than before is another image by now.
+// The layer below (this filter may occur twice), its export, and its size. A different size means a
+// different image.
 using ImageKey = std::tuple<const nbdkit_backend*, std::string, uint64_t>;
 filters::SharedValues<ImageKey, DecodedImage> images;
 
-// What the name of an export means.
+// The parts of an export name.
 struct ExportName {
   std::string below;                    // export of the layer below
-  std::optional<std::string> snapshot;  // nothing: the disk as it is now
+  std::optional<std::string> snapshot;  // nullopt: current disk
 };
 
 // One connection.
@@ -66,7 +66,7 @@ Connection& connection_of(void* handle) {
 
 void report(const Error& error, int* err) {
   nbdkit_error("qcow2 filter: %s", qcow2::printable(error.message()).c_str());
-  // EOPNOTSUPP would be taken for an answer, not an error.
+  // nbdkit treats EOPNOTSUPP as a valid reply, not as an error.
   *err = error.errnum() == EOPNOTSUPP ? EIO : error.errnum();
 }
 
@@ -75,7 +75,7 @@ void report(const Error& error) {
   report(error, &err);
 }
 
-// "snapshot:NAME" and "EXPORT/snapshot:NAME"; all else is the layer's alone.
+// Parses "snapshot:NAME" and "EXPORT/snapshot:NAME". Any other name belongs to the layer below.
 ExportName parse_export(std::string_view name) {
   if (name.starts_with(kSnapshotPrefix))
     return {"", std::string(name.substr(kSnapshotPrefix.size()))};
@@ -86,14 +86,14 @@ ExportName parse_export(std::string_view name) {
   return {std::string(name.substr(0, at)), std::string(name.substr(at + separator.size()))};
 }
 
-// Shared by all images: connections may be many, and each may have an image of its own.  Tables of
+// Shared by all images: there may be many connections, each with an image of its own. Tables of
 // different images do not mix.
 const std::shared_ptr<qcow2::TableCache>& tables() {
   static const auto cache = std::make_shared<qcow2::TableCache>(cache_size);
   return cache;
 }
 
-// The image that `next` gives for this export of the layer below, which must be prepared.
+// Returns the image that `next` reads from this export of the layer below. `next` must be prepared.
 Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_backend* backend,
                                                const std::string& below) {
   const int64_t size = next->get_size(next);
@@ -112,8 +112,8 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_b
     const NextStorage::Through through(next);
     return DecodedImage::open(std::make_shared<NextStorage>(name, shape), tables());
   };
-  // A layer that does not promise that all connections see one and the same may show each its own:
-  // no table that came through one of them must tell where another one's data are.
+  // Without multi-conn, each connection may see different data, so tables must not be shared
+  // between connections.
   if (can_share == 0) return open();
   return images.get({backend, below, shape.size}, open);
 }
@@ -152,8 +152,8 @@ struct CloseContext {
   void operator()(nbdkit_next* it) const { nbdkit_next_context_close(it); }
 };
 
-// What there is in the layer's only export; nothing when there is no image that we can read: that
-// is for whoever opens it to be told.
+// Returns the exports of the layer's only export. Returns nothing if it has no readable image; the
+// client that opens it gets the error.
 std::vector<plugin::Export> exports_in(nbdkit_backend* backend) {
   const std::unique_ptr<nbdkit_next, CloseContext> next(
       nbdkit_next_context_open(backend, 1, "", 0));
@@ -179,9 +179,9 @@ int on_list_exports(nbdkit_next_list_exports* next, nbdkit_backend* backend, int
     const std::unique_ptr<nbdkit_exports, FreeExports> below(nbdkit_exports_new());
     if (!below || next(backend, 1, below.get()) == -1) return -1;
     const size_t count = nbdkit_exports_count(below.get());
-    // A layer with names of its own is not looked into.  Opening each of many could keep a client
-    // waiting for long; and nbdkit tells a plugin that is opened from here no name, which the file
-    // plugin of 1.32 does not survive (tried).
+    // Exports of a layer with named exports are not opened. Opening many could delay a client for
+    // long; and nbdkit passes no export name to a plugin that is opened here, which crashes the
+    // file plugin of nbdkit 1.32 (tested).
     if (count == 1 && *nbdkit_get_export(below.get(), 0).name == '\0') {
       const auto found = exports_in(backend);
       for (const plugin::Export& it : found)
@@ -247,7 +247,7 @@ int on_block_size(nbdkit_next* /*next*/, void* handle, uint32_t* minimum, uint32
   return 0;
 }
 
-// For all that only those ask who may write.
+// For capabilities that matter only to writers.
 int on_no(nbdkit_next* /*next*/, void* /*handle*/) noexcept {
   return 0;
 }
@@ -306,8 +306,8 @@ int on_extents(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset,
   });
 }
 
-// nbdkit does not call what follows, since nobody may write.  Without them it would pass them on,
-// and they would change the image in places that the client does not mean.
+// nbdkit does not call these functions, since the disk is read-only. If they were missing, nbdkit
+// would pass the requests on, and they would corrupt the image.
 int refuse(int* err) {
   nbdkit_error("qcow2 filter: the disk is read-only");
   *err = EROFS;

@@ -14,7 +14,7 @@ using qcow2::Result;
 
 namespace {
 
-// Where the plain and compressed clusters of a layer lie.
+// Returns the file that holds the plain and compressed clusters of a layer.
 std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
                                                    const qcow2::Layer& layer) {
   if (const qcow2::Storage* const storage = layer.cluster_storage()) {
@@ -52,7 +52,8 @@ Result<Extent> ComparedDisk::extent_at(uint64_t at, uint64_t end) {
   if (ahead_at_ == ahead_.size()) {
     ahead_.clear();
     ahead_at_ = 0;
-    // A server without a line for its map is asked on the first, which somebody may be reading on.
+    // A server without a separate session for block status uses its first session, on which another
+    // thread may be reading.
     std::unique_lock<std::mutex> lock;
     if (!lines_.empty()) lock = std::unique_lock(*lines_.front());
     RETURN_IF_ERROR(source_.get().map(GuestOffset(at), size() - at, ahead_));
@@ -80,7 +81,7 @@ Result<void> ComparedDisk::read(const Extent& extent, size_t lane, std::span<std
     return local->disk().read_extent(extent, extent.guest, to);
   const size_t line = lane % lines_.size();
   const std::lock_guard lock(*lines_[line]);
-  // The other disk may have cut it where this one cannot be.
+  // The extent may be cut at the other disk's boundaries, which need not be aligned here.
   const uint64_t unit = source_.get().alignment();
   const uint64_t before = extent.guest.value() % unit;
   if (before == 0 && to.size() % unit == 0) return source_.nbd()->read_on(line, extent.guest, to);

@@ -19,11 +19,11 @@ using qcow2::Result;
 
 namespace {
 
-// Of both disks together it should stay in a processor's cache between reading and comparing.
+// The data of both disks should stay in the processor's cache between reading and comparing.
 constexpr uint64_t kJobSize = 256 << 10;
-// A server is asked for more at once, since every answer takes a while.
+// Requests to a server are larger, because each reply takes time.
 constexpr uint64_t kServerJobSize = 1 << 20;
-// Jobs that may be finished before one that is not: what they have found is in memory.
+// Maximum finished jobs after an unfinished one: their findings are in memory.
 constexpr uint64_t kWindow = 64;
 constexpr uint64_t kSector = qcow2::Geometry::kSectorSize;
 constexpr unsigned kMostThreads = 16;
@@ -35,7 +35,7 @@ void add(std::vector<Comparison::Range>& ranges, uint64_t start, uint64_t end) {
     ranges.push_back({start, end - start});
 }
 
-// What an extent tells of allocation, as strict mode compares it.
+// Returns the allocation state of an extent, for strict mode.
 int allocation_of(const Extent& extent) {
   switch (extent.kind) {
     case ExtentKind::kUnallocated:
@@ -70,7 +70,7 @@ Comparison::Comparison(ComparedDisk& a, ComparedDisk& b, const Options& options,
       job_size_(std::max(
           {a.is_server() || b.is_server() ? kServerJobSize : kJobSize, a.unit(), b.unit()})) {}
 
-// The bytes are one and the same, or none.
+// Returns true if both read as zeros, or share the same bytes of the same file.
 bool Comparison::is_same(const Extent& a, const Extent& b) const {
   if (a.reads_as_zero() && b.reads_as_zero()) return true;
   if (a.kind != b.kind || a.host != b.host || a.compressed_length != b.compressed_length)
@@ -79,7 +79,7 @@ bool Comparison::is_same(const Extent& a, const Extent& b) const {
   return file && file == b_.file_of(b);
 }
 
-// With plan_mutex_ held.  False when there is nothing left to do.
+// Caller must hold plan_mutex_. Returns false if no work is left.
 Result<bool> Comparison::plan(Job& job) {
   job.a.clear();
   job.b.clear();
@@ -90,7 +90,7 @@ Result<bool> Comparison::plan(Job& job) {
     if (options_.strict && allocation_of(a) != allocation_of(b)) {
       const std::lock_guard lock(mutex_);
       limit_ = std::min(limit_.load(), position_);
-      // What is found in front of it comes first.
+      // Earlier differences take precedence.
       summary_.verdict = Verdict::kAllocation;
       summary_.offset = position_;
       return !job.a.empty();
@@ -121,7 +121,7 @@ Result<bool> Comparison::plan(Job& job) {
 Result<bool> Comparison::next(Job& job) {
   const std::lock_guard plan_lock(plan_mutex_);
   {
-    // Whoever has the oldest job is not here, so it gets done.
+    // The thread with the oldest job never waits here, so the job gets done.
     std::unique_lock lock(mutex_);
     while (sequence_ >= finished_ + kWindow && !stop_.requested())
       done_.wait_for(lock, std::chrono::milliseconds(50));
@@ -143,7 +143,7 @@ Result<bool> Comparison::next(Job& job) {
 
 Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffers& buffers) {
   std::vector<Range> ranges;
-  // Pieces that lie in one extent of their image are read as one.
+  // Reads pieces of one extent in one call.
   const auto fill = [&](ComparedDisk& disk, const std::vector<Extent>& extents,
                         qcow2::AlignedBuffer& to) -> Result<void> {
     for (size_t i = 0; i < extents.size();) {
@@ -179,7 +179,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
     for (uint64_t at = 0; at < a.length;) {
       const uint64_t length = std::min(a.length - at, kSector - (start + at) % kSector);
       if (!equal(at, length) && !is_lost(start + at, length)) {
-        // Whole sectors, though pieces may end inside of one.
+        // Reports whole sectors, although pieces may end inside one.
         const uint64_t sector = (start + at) / kSector * kSector;
         const uint64_t end = std::min(sector + kSector, size_);
         if (ranges.empty() || ranges.back().end() <= sector) add(ranges, sector, end);
@@ -200,7 +200,7 @@ bool Comparison::is_lost(uint64_t at, uint64_t length) const {
   return false;
 }
 
-// With mutex_ held.
+// Caller must hold mutex_.
 void Comparison::tell(const Range& range) {
   if (open_ && range.start <= open_->end()) {
     open_->length = std::max(open_->end(), range.end()) - open_->start;
@@ -281,7 +281,7 @@ Result<Comparison::Summary> Comparison::run() {
     });
   threads.join();
   RETURN_IF_ERROR(stop_.result());
-  // Whichever comes first on the disk.
+  // Reports the error or the difference, whichever comes first on the disk.
   if (error_ &&
       (summary_.verdict == Verdict::kSame || options_.all || error_at_ <= summary_.offset))
     return qcow2::fail(*error_);

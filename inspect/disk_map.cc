@@ -16,7 +16,7 @@ using qcow2::Result;
 
 namespace {
 
-// Extents that are held at once.
+// Maximum extents in memory.
 constexpr size_t kExtentsAtOnce = 4096;
 
 const qcow2::Layer* layer_at(const AnySource& source, uint32_t depth) {
@@ -29,7 +29,7 @@ const qcow2::Image* image_at(const AnySource& source, uint32_t depth) {
   return layer ? layer->image().get() : nullptr;
 }
 
-// Whether at least `threshold` clusters of the file have a refcount.
+// Returns true if at least `threshold` clusters of the file have a nonzero refcount.
 Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
   const qcow2::Header& header = image.header();
   const qcow2::Geometry& geometry = image.geometry();
@@ -60,8 +60,8 @@ Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
 
 }  // namespace
 
-// QEMU looks into the file below only if clearly more clusters are counted than the file has
-// blocks: a tenth, or two of them.  What it says of other images is what they say themselves.
+// QEMU checks the holes of the file only if clearly more clusters are in use than the file has
+// blocks: by a tenth, or by two. For other images it relies on the image's own map.
 Result<bool> DiskMap::hollow(uint32_t depth) {
   if (depth >= hollow_.size()) hollow_.resize(depth + 1);
   if (hollow_[depth]) return *hollow_[depth];
@@ -110,7 +110,7 @@ Result<void> DiskMap::add(const Extent& extent, const OnEntry& on_entry) {
   entry.compressed = extent.kind == ExtentKind::kCompressed;
   if (entry.compressed) entry.compressed_bytes = extent.compressed_length;
   const qcow2::Image* const image = image_at(source_, extent.depth);
-  // What lies in a raw file, or behind a server, has a place there, whatever it is.
+  // All of a raw file or server's disk has an offset.
   const bool raw = !image && entry.present;
   if (raw || extent.kind == ExtentKind::kData || extent.preallocated)
     entry.offset = image ? extent.host.value() : entry.start;
@@ -148,7 +148,7 @@ Result<void> DiskMap::walk(uint64_t start, uint64_t end, const OnExtent& on_exte
       RETURN_IF_ERROR(source_.get().map(guest, end - at, extents));
     }
     for (Extent& it : extents) {
-      // A server's map says no place.
+      // The map of a server has no host offsets.
       if (!source_.local()) it.host = HostOffset(it.guest.value());
       if (on_extent) RETURN_IF_ERROR(on_extent(it));
       if (on_entry) RETURN_IF_ERROR(add(it, on_entry));

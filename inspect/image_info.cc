@@ -16,19 +16,19 @@ using qcow2::fail;
 using qcow2::FileStorage;
 using qcow2::Result;
 
-// The size that QEMU gives a disk: whole sectors.
+// Rounds up to whole sectors, as QEMU does for the size of a disk.
 uint64_t round_up_to_sectors(uint64_t size) {
   return (size + qcow2::Geometry::kSectorSize - 1) / qcow2::Geometry::kSectorSize *
          qcow2::Geometry::kSectorSize;
 }
 
-// Names that are no file, such as nbd://…, stand for themselves, as in qemu-img.
+// Returns names that are not files, such as nbd://…, unchanged, as qemu-img does.
 std::string full_backing_filename(const std::string& path, const std::string& name) {
   if (name.empty() || name.rfind("file:", 0) == 0 || qcow2::is_json_name(name)) return name;
   return qcow2::resolve_name(path, name).value_or(name);
 }
 
-// The value, or nothing and a word of why.
+// Returns the value. On an error, returns an empty value and records the message.
 template <typename T>
 T take(ImageInfo& info, Result<T> result) {
   if (result) return std::move(*result);
@@ -93,7 +93,7 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
   return info;
 }
 
-// What stands behind `info`, for the next look; its format, too.
+// Returns the path of the backing file of `info`, and sets its format in `options`.
 Result<std::string> backing_path(const ImageInfo& info, InfoOptions& options) {
   ASSIGN_OR_RETURN(auto path, qcow2::resolve_name(info.filename, info.header->backing_file));
   options.format.reset();

@@ -70,13 +70,13 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, boo
   return measured;
 }
 
-// A copy that is not made.
+// A copy that is only measured.
 class SourceMeasuring final : private CopyJob {
  public:
   SourceMeasuring(const MeasureOptions& options, Progress& progress, const Cancel& cancel)
       : CopyJob(options.copy, progress, cancel) {}
 
-  // Reads the source, as far as `budget` goes, in bytes; 0: all of it.
+  // Reads up to `budget` bytes of the source; 0: all of it.
   Result<Measurement> measure(uint64_t budget, bool qemu_raw);
 
  private:
@@ -87,7 +87,7 @@ Result<void> SourceMeasuring::measure_as_qemu(Measurement& measured) {
   ASSIGN_OR_RETURN(const auto build, build_options(with_qemu_defaults(options_.image),
                                                    source_->get(), nullptr, options_.compression));
   const qcow2::Geometry geometry = build.geometry();
-  // Of a stream it is known what it held, not where.
+  // For a stream, only the amount of data is known, not its location.
   uint64_t data =
       ((summary_.data_clusters + summary_.compressed_clusters) * worker_.geometry.cluster_size() +
        geometry.cluster_size() - 1) /
@@ -96,7 +96,7 @@ Result<void> SourceMeasuring::measure_as_qemu(Measurement& measured) {
     ASSIGN_OR_RETURN(data, qemu_data_clusters(*source_, geometry, stop_));
   }
   measured.qemu = qemu_measure(build, options_.image.preallocation, data);
-  // Version 2 has none.
+  // Version 2 has no bitmaps.
   if (!source_->local() || !source_->local()->chain().image() || build.version < 3) return {};
   const auto& chain = source_->local()->chain();
   ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),

@@ -11,14 +11,16 @@ using qcow2::Result;
 
 namespace {
 
-constexpr uint64_t kDirectoryEntry = 24;  // of a bitmap, without its name; bytes
-constexpr uint64_t kEntry = 8;            // bytes of an L1, refcount table or plain L2 entry
+// size of a bitmap's directory entry without its name; bytes
+constexpr uint64_t kDirectoryEntry = 24;
+constexpr uint64_t kEntry = 8;  // bytes of an L1, refcount table or plain L2 entry
 
 uint64_t round_up(uint64_t value, uint64_t to) {
   return (value + to - 1) / to * to;
 }
 
-// The clusters of refcount blocks and their table, for `clusters` others and themselves.
+// Returns the clusters of refcount blocks and refcount table, for `clusters` other clusters and
+// themselves.
 uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned refcount_order) {
   const uint64_t per_block = cluster_size * 8 >> refcount_order;
   const uint64_t per_table_cluster = cluster_size / kEntry;
@@ -45,7 +47,7 @@ ImageOptions with_qemu_defaults(ImageOptions options) {
 Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geometry& geometry,
                                     const Stop& stop) {
   uint64_t count = 0;
-  uint64_t next = 0;  // the first cluster that was not counted
+  uint64_t next = 0;  // the first cluster not yet counted
   DiskMap map(source);
   const auto on_extent = [&](const qcow2::Extent&) -> Result<void> {
     if (stop.requested()) return qcow2::fail(qcow2::Error::cancelled());

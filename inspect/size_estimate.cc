@@ -22,7 +22,7 @@ using qcow2::Result;
 
 namespace {
 
-// Units of few clusters say more in all, for the same bytes.
+// Smaller units give a better estimate for the same number of bytes.
 constexpr uint64_t kUnitBytes = 512 << 10;
 constexpr uint64_t kSeed = 0x766d636f6d706163;
 
@@ -34,11 +34,12 @@ uint64_t hash(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// What became of the live clusters of a unit, in order: bytes; 0: zeros, a cluster's size: plain.
+// Stored sizes of the live clusters of a unit, in order. Bytes; 0: zeros; cluster size:
+// uncompressed.
 using Outcomes = std::vector<uint32_t>;
 
-// Calls `visit (first, clusters, unit)` for the live clusters in order, cut at units; `unit` counts
-// those units that have any.
+// Calls `visit(first, clusters, unit)` for the live clusters in order, split at units. `unit`
+// counts the units with live clusters.
 template <typename Visit>
 Result<void> for_each_live_unit(Source& source, const qcow2::Geometry& geometry, uint64_t per_unit,
                                 const Stop& stop, Visit visit) {
@@ -89,7 +90,7 @@ class Sampler {
     for (size_t i = next_++; i < chosen_.size() && !stop_.requested(); i = next_++) {
       RETURN_IF_ERROR(load(chunk, ClusterIndex(chosen_[i] * per_unit_)));
       if (local_) RETURN_IF_ERROR(worker.read(*local_, chunk));
-      // Which clusters are live is known only before it is decided what becomes of them.
+      // The live clusters must be recorded before encode() changes their kinds.
       std::vector<bool> live;
       for (const Chunk::Cluster& it : chunk.clusters)
         live.push_back(it.kind == Chunk::Cluster::Kind::kData ||
@@ -137,7 +138,7 @@ class Sampler {
   const ClusterWorker::Options& worker_;
   const uint64_t per_unit_;
   const std::vector<uint64_t>& chosen_;
-  std::vector<Outcomes> outcomes_;  // each its own thread's
+  std::vector<Outcomes> outcomes_;  // each is written by one thread
   std::atomic<size_t> next_ = 0;
   std::mutex mutex_;
   size_t done_ = 0;     // guarded by mutex_
@@ -146,7 +147,7 @@ class Sampler {
   Stop& stop_;
 };
 
-// The bytes of the file that a unit takes: packed, and no other streams to fill its gaps.
+// Returns the bytes of the file that a unit takes: packed, with gaps that no other streams fill.
 uint64_t cost_of(const Outcomes& unit, uint64_t cluster_size) {
   uint64_t clusters = 0;
   uint64_t packed = 0;
@@ -161,7 +162,7 @@ uint64_t cost_of(const Outcomes& unit, uint64_t cluster_size) {
   return clusters * cluster_size + packed;
 }
 
-// What the mean of `values`, each from 0 to `most`, may be off by.
+// Returns the error bound of the mean of `values`, each from 0 to `most`.
 double error_of_mean(const std::vector<double>& values, double most) {
   const auto n = static_cast<double>(values.size());
   double mean = 0;
@@ -180,7 +181,7 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
                                    unsigned threads, Progress& progress, Stop& stop) {
   const qcow2::Geometry& geometry = worker.geometry;
   const uint64_t cluster_size = geometry.cluster_size();
-  // Of two clusters at least: what lies next to each other decides how it can be packed.
+  // At least two clusters: neighbours determine how streams are packed.
   const uint64_t per_unit = std::clamp<uint64_t>(kUnitBytes / cluster_size, 2, 8);
   SizeEstimate result;
   uint64_t units = 0;
@@ -200,7 +201,7 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
     result.all_read = true;
     return result;
   }
-  // Stratum s: units s * units / samples and on.
+  // Stratum s starts at unit s * units / samples.
   const auto start_of = [&](uint64_t stratum) {
     return stratum * (units / samples) + stratum * (units % samples) / samples;
   };
@@ -219,12 +220,12 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
   ASSIGN_OR_RETURN(const auto outcomes, sampler.run(threads));
   result.sampled = sampler.read();
 
-  // The whole image, for nobody.
+  // Dry run of the whole image.
   DryStorage out(0);
   ASSIGN_OR_RETURN(const auto builder, qcow2::Builder::create(out, build));
   Result<void> built;
   uint64_t stratum = 0;
-  uint64_t ordinal = 0;  // of the next live cluster of its unit
+  uint64_t ordinal = 0;  // of the next live cluster in its unit
   uint64_t last_unit = UINT64_MAX;
   RETURN_IF_ERROR(for_each_live_unit(
       source, geometry, per_unit, stop, [&](ClusterIndex first, uint64_t count, uint64_t unit) {
@@ -263,7 +264,7 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
   }
   const auto most = static_cast<double>(per_unit * cluster_size);
   const double mean_error = std::max(error_of_mean(bytes, most), error_of_mean(costs, most));
-  // Refcounts follow what they count; tables that only zeros would need may be there or not.
+  // Refcounts scale with what they count. Tables that only zeros need may be present or not.
   const double error = 1.01 * mean_error * static_cast<double>(units) + most +
                        static_cast<double>((zeros ? tables : 0) * cluster_size);
   const auto off = static_cast<uint64_t>(std::min(error, 4e18));

@@ -50,7 +50,7 @@ Result<void> replace_definition(const std::string& path, const std::string& befo
                                 const std::string& after) {
   ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(path, true));
   RETURN_IF_ERROR(file->write(qcow2::HostOffset(0), std::as_bytes(std::span(after))));
-  // As the file that is replaced, whatever has its name by now.
+  // Compares with the file that is replaced, even if its name changed.
   ASSIGN_OR_RETURN(const std::string now, file->replaced() < 0
                                               ? read_definition(path)
                                               : read_definition(file->replaced(), path));

@@ -20,7 +20,7 @@ bool Domain::is_windows() const {
 
 namespace {
 
-// Where the reader is: what is inside of anything else is of no interest.
+// The position of the reader: elements inside of other elements are ignored.
 enum class Place {
   kOutside,
   kDomain,
@@ -50,11 +50,11 @@ class Reader final : public XmlScanner::Handler {
       place = Place::kDomain;
     } else if (above == Place::kMetadata) {
       place = Place::kMetadata;
-      // Other programs' elements, with prefixes of their own.
+      // Elements of other programs, with their own prefixes.
       if (name.substr(name.find(':') + 1) == "os" && domain_.os.empty())
         domain_.os = value_of(tag, "id");
     } else if (!value_of(tag, "xmlns").empty()) {
-      // Somebody else's, whatever it is called.
+      // An element of another namespace, ignored whatever its name.
     } else if (above == Place::kDomain && name == "metadata") {
       place = Place::kMetadata;
     } else if (above == Place::kDomain && name == "features") {
@@ -92,14 +92,14 @@ class Reader final : public XmlScanner::Handler {
  private:
   std::string_view slice(Stretch it) const { return text_.substr(it.begin, it.end - it.begin); }
 
-  // Empty: it has none.
+  // Returns an empty string if there is no such attribute.
   std::string value_of(const XmlTag& tag, std::string_view name) const {
     for (const XmlAttribute& it : tag.attributes)
       if (slice(it.name) == name) return decode_value(slice(it.value));
     return "";
   }
 
-  // Each line is counted once, however many disks there are.
+  // Counts each line once, however many disks there are.
   size_t line_of(size_t at) {
     line_ += static_cast<size_t>(std::count(text_.begin() + static_cast<std::ptrdiff_t>(counted_),
                                             text_.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
@@ -116,7 +116,8 @@ class Reader final : public XmlScanner::Handler {
     domain_.disks.push_back(std::move(disk));
   }
 
-  // Elements that have a <source> of their own.  One that holds a data file is in a <source>.
+  // Returns true for elements that have a <source> of their own. The element with a data file is
+  // inside a <source>.
   static bool is_behind(Place above, std::string_view name) {
     return name == "backingStore" || name == "dataStore" || name == "source" ||
            (above == Place::kDisk && name == "mirror");

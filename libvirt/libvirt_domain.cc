@@ -19,7 +19,7 @@ Error last_error(const std::string& what) {
   return Error::protocol(EIO, fmt::format("{}: {}", what, message ? message : "unknown error"));
 }
 
-// Errors are told by us, once, and in one line.
+// Silences libvirt's error output: we print errors ourselves, once, in one line.
 void be_silent(void* /*data*/, virErrorPtr /*error*/) {}
 
 }  // namespace
@@ -71,13 +71,13 @@ Result<LibvirtDomain::State> LibvirtDomain::state() const {
   if (active < 0 || persistent < 0) return qcow2::fail(last_error(name_));
   state.running = active == 1;
   state.transient = persistent == 0;
-  // Drivers that know no saved states say so with an error.
+  // Drivers without saved states return an error.
   state.has_saved_state = virDomainHasManagedSaveImage(domain_.get(), 0) == 1;
   return state;
 }
 
 Result<bool> LibvirtDomain::knows_granularity() const {
-  constexpr unsigned long kSince = 10'000'000;  // 10.0.0, as virConnectGetLibVersion counts
+  constexpr unsigned long kSince = 10'000'000;  // 10.0.0, in the format of virConnectGetLibVersion
   unsigned long version = 0;
   if (virConnectGetLibVersion(connection_.get(), &version) != 0)
     return qcow2::fail(last_error(name_));

@@ -26,8 +26,8 @@ namespace {
 
 struct Libvirt {
   std::string name;    // of the connection, for messages
-  std::string folder;  // where its sockets are
-  // Of the daemon for QEMU alone, and of the one for everything.
+  std::string folder;  // folder of its sockets
+  // Sockets of the QEMU daemon and of the monolithic daemon.
   std::vector<std::string> sockets;
 };
 
@@ -40,7 +40,7 @@ std::vector<Libvirt> libvirts() {
   const std::vector<std::string> names{"virtqemud-sock", "libvirt-sock"};
   std::vector<Libvirt> all{
       {"qemu:///system", "/run/libvirt", {"virtqemud-sock-ro", "libvirt-sock-ro"}}};
-  // As GLib finds the folder.
+  // Same lookup as GLib.
   std::string runtime = variable("XDG_RUNTIME_DIR");
   if (runtime.empty()) runtime = variable("XDG_CACHE_HOME");
   if (runtime.empty() && !variable("HOME").empty()) runtime = variable("HOME") + "/.cache";
@@ -53,7 +53,7 @@ std::vector<Libvirt> libvirts() {
   return all;
 }
 
-// Whether somebody listens: to ask libvirt would start a daemon where there is none.
+// Returns true if a daemon listens. Connecting through libvirt would start a daemon.
 bool is_alive(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -67,7 +67,7 @@ bool is_alive(const std::string& path) {
   return alive;
 }
 
-// For the query of a URI.
+// Escapes text for the query of a URI.
 std::string escape(const std::string& text) {
   constexpr std::string_view kPlain =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
@@ -86,7 +86,7 @@ struct CloseConnection {
   void operator()(virConnectPtr connection) const { virConnectClose(connection); }
 };
 
-// All that there are; frees them.
+// All domains of a connection; frees them.
 class Domains {
  public:
   explicit Domains(virConnectPtr connection)
@@ -97,7 +97,7 @@ class Domains {
     for (int i = 0; i < count_; ++i) virDomainFree(domains_[i]);
     std::free(domains_);
   }
-  int count() const { return count_; }  // -1: an error
+  int count() const { return count_; }  // -1: error
   virDomainPtr operator[](int i) const { return domains_[i]; }
 
  private:
@@ -118,7 +118,7 @@ Error last_error(const std::string& name) {
 }
 
 struct Owner {
-  std::string name;  // empty: none has it
+  std::string name;  // empty: no domain uses the file
   bool saved = false;
 };
 
@@ -131,10 +131,10 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
   if (domains.count() < 0) return qcow2::fail(last_error(libvirt.name));
   for (int i = 0; i < domains.count(); ++i) {
     const bool saved = virDomainIsActive(domains[i]) == 0;
-    // One that is shut down reads the disk anew.
+    // A domain that is shut off rereads the disk at its next start.
     if (saved && virDomainHasManagedSaveImage(domains[i], 0) != 1) continue;
     const std::unique_ptr<char, void (*)(void*)> xml(virDomainGetXMLDesc(domains[i], 0), std::free);
-    // It has ended meanwhile.
+    // The domain has ended meanwhile.
     if (!xml) continue;
     const char* const name = virDomainGetName(domains[i]);
     ASSIGN_OR_RETURN(

@@ -14,7 +14,7 @@ using qcow2::Result;
 
 namespace {
 
-// What comes in place of a part of the text.
+// The replacement of a part of the text.
 struct Edit {
   Stretch where;
   std::string text;
@@ -34,7 +34,7 @@ struct Known {
   std::vector<std::string> values;
 };
 const std::array<Known, 4>& known_values() {
-  // libvirt's, "Hard drives, floppy disks, CDROMs" in its description of the domain format.
+  // From libvirt's description of the domain format, "Hard drives, floppy disks, CDROMs".
   static const std::array<Known, 4> kKnown{
       {{"cache", {"default", "none", "writethrough", "writeback", "directsync", "unsafe"}},
        {"io", {"threads", "native", "io_uring"}},
@@ -74,7 +74,7 @@ std::string why_skipped(const DomainDisk& disk, const Settings& settings) {
   return "";
 }
 
-// The model of the controller that a SCSI disk is on; nothing: there is none of that number.
+// Returns the controller of a SCSI disk. nullptr if no controller has that number.
 const DomainController* scsi_controller(const Domain& domain, const DomainDisk& disk) {
   const std::string index = disk.controller.empty() ? "0" : disk.controller;
   for (const DomainController& it : domain.controllers)
@@ -117,7 +117,7 @@ std::vector<std::string> advice_for(const Domain& domain, const DomainDisk& disk
   return advice;
 }
 
-// What brings an attribute to `value`.
+// Returns the edit that sets an attribute to `value`.
 Edit edit_for(const DiskDriver& driver, std::string_view attribute, const std::string& value) {
   for (size_t i = 0; i < driver.names.size(); ++i)
     if (driver.names[i] == attribute) return {driver.tag.attributes[i].value, value};
@@ -127,12 +127,12 @@ Edit edit_for(const DiskDriver& driver, std::string_view attribute, const std::s
   return {{at, at}, fmt::format(" {}={}{}{}", attribute, quote, value, quote)};
 }
 
-// Whether Windows goes by the granularity of such a disk.
+// Returns true if Windows uses the granularity of such a disk.
 bool is_thin(const DiskReport& report) {
   return report.bus == "scsi" || report.bus == "virtio";
 }
 
-// What the disk's granularity should be; nothing: it stays.
+// Returns the granularity to set. nullopt: keep the current one.
 std::optional<uint64_t> granularity_of(const Domain& domain, const DomainDisk& disk,
                                        const DiskReport& report, const Settings& settings) {
   if (settings.keep_granularity) return std::nullopt;
@@ -144,7 +144,7 @@ std::optional<uint64_t> granularity_of(const Domain& domain, const DomainDisk& d
   return kWindowsGranularity;
 }
 
-// Between the start of its line and `at`, if there is nothing else.
+// Returns the white space between the start of the line and `at`. Empty if there is other text.
 std::string indentation(std::string_view text, size_t at) {
   const size_t line = at == 0 ? std::string_view::npos : text.rfind('\n', at - 1);
   if (line == std::string_view::npos) return "";
@@ -178,7 +178,7 @@ Result<void> tune_granularity(std::string_view text, const DomainDisk& disk, uin
 }
 
 std::string edited(std::string_view text, const std::vector<Edit>& edits) {
-  // New attributes of one tag are all at one place, and keep their order.
+  // New attributes of one tag have the same position, and keep their order.
   std::multimap<size_t, const Edit*> in_order;
   for (const Edit& edit : edits) in_order.emplace(edit.where.begin, &edit);
   std::string result;

@@ -12,11 +12,10 @@ namespace {
 using Lines = std::vector<std::string_view>;  // each with its newline
 
 constexpr size_t kContext = 3;
-// Where two lines differ, how far their continuation is looked for: enough for a value that goes
-// over several lines.
+// Maximum lines to search for the end of a difference: enough for a value of several lines.
 constexpr size_t kFarthest = 64;
 
-// Lines [a, a_end) of the one became [b, b_end) of the other.
+// Lines [a, a_end) of the old text became [b, b_end) of the new text.
 struct Piece {
   size_t a, a_end, b, b_end;
 };
@@ -32,7 +31,7 @@ Lines lines_of(std::string_view text) {
   return lines;
 }
 
-// The end of the piece that begins here.
+// Returns the piece that begins here.
 Piece piece_at(const Lines& a, const Lines& b, size_t i, size_t j) {
   for (size_t sum = 1; sum <= kFarthest; ++sum)
     for (size_t p = 0; p <= sum; ++p) {
@@ -68,7 +67,7 @@ void append_lines(std::string& text, char mark, const Lines& lines, size_t from,
   }
 }
 
-// "12,7": where, and how many.
+// Formats start and length: "12,7".
 std::string range(size_t from, size_t to) {
   return fmt::format("{},{}", to > from ? from + 1 : from, to - from);
 }

@@ -34,7 +34,7 @@ bool continues_name(char c) {
   return starts_name(c) || (c >= '0' && c <= '9') || c == '-' || c == '.';
 }
 
-// The length of the UTF-8 sequence that `text` begins with; 0: it is none (RFC 3629).
+// Returns the length of the UTF-8 sequence at the start of `text`; 0 if it is invalid (RFC 3629).
 size_t utf8_length(std::string_view text) {
   const auto byte = [&](size_t i) -> unsigned {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
@@ -54,7 +54,7 @@ size_t utf8_length(std::string_view text) {
   return length;
 }
 
-// The code point of "#10" or "#xa"; nothing: it is none that XML has.
+// Returns the code point of "#10" or "#xa". nullopt if XML does not permit it.
 std::optional<uint32_t> code_point(std::string_view reference) {
   if (!reference.starts_with('#')) return std::nullopt;
   reference.remove_prefix(1);
@@ -92,8 +92,8 @@ void append_utf8(std::string& text, uint32_t value) {
   }
 }
 
-// Of a name in lower case: whether markup in that encoding is ASCII, and nothing else looks like
-// it.
+// `name`: in lower case. Returns true if markup in that encoding is ASCII, and no other bytes look
+// like markup.
 bool is_supported_encoding(std::string_view name) {
   return name == "utf-8" || name == "utf8" || name == "us-ascii" || name == "ascii" ||
          name.starts_with("iso-8859-") || name.starts_with("windows-125");
@@ -149,7 +149,7 @@ Result<void> XmlScanner::check_bytes() {
   return {};
 }
 
-// <?xml version='1.0' encoding='…' standalone='…'?>, the last two of which may be missing.
+// Reads <?xml version='1.0' encoding='…' standalone='…'?>, of which the last two are optional.
 Result<std::string> XmlScanner::read_encoding() {
   const size_t begin = at_;
   if (!looking_at("<?xml") || at_ + 5 >= text_.size() || !is_space(text_[at_ + 5])) return "utf-8";
@@ -268,7 +268,7 @@ Result<Stretch> XmlScanner::read_name() {
 }
 
 Result<void> XmlScanner::check_references(Stretch stretch) const {
-  // In a slice: a search to the end of the document from each of its texts would take for ever.
+  // Searches a slice: searching the whole document for each text would take quadratic time.
   const std::string_view text = slice(stretch);
   for (size_t at = text.find('&'); at != std::string_view::npos; at = text.find('&', at + 1)) {
     const size_t end = text.find(';', at);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kMinCacheSize = 64 << 10;
 
-// A parameter that is one of two words.
+// Parses a parameter that accepts one of two words.
 int choose(const char* key, const char* value, const char* yes, const char* no, bool& chosen) {
   const std::string_view word = value;
   if (word != yes && word != no) {
@@ -145,7 +145,8 @@ int Parameters::set_file(const char* value) {
     nbdkit_error("file= is given twice: one image is served");
     return -1;
   }
-  // Not realpath: a relative backing file name is relative to the name that the user gave.
+  // realpath() is unsuitable: a relative backing file name is relative to the path that the user
+  // gave.
   char* const path = nbdkit_absolute_path(value);
   if (!path) return -1;
   config_.file = path;

@@ -1,7 +1,5 @@
-// nbdkit-qcow2-plugin: the face that nbdkit sees.
-//
-// The callbacks are C: no exception may leave them (one that does ends the server), so each goes
-// through guarded ().  What they do is in served_image.cc and extent_list.cc.
+// nbdkit-qcow2-plugin: the nbdkit callbacks. The callbacks are C: an exception that leaves one
+// terminates the server, so each uses guarded(). The work is in served_image.cc and extent_list.cc.
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -27,8 +25,8 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-// Set by -D qcow2.read=1 and -D qcow2.extents=1: log what each request finds.  By -D qcow2.stats=1:
-// tell at the end what has been written.
+// Set by -D qcow2.read=1 and -D qcow2.extents=1: log the extents of each request. Set by -D
+// qcow2.stats=1: print write statistics at the end.
 extern "C" {
 NBDKIT_DLL_PUBLIC int qcow2_debug_read = 0;
 NBDKIT_DLL_PUBLIC int qcow2_debug_extents = 0;
@@ -45,7 +43,7 @@ constexpr uint32_t kMaxRequest = 64 << 20;
 
 plugin::Parameters parameters;
 std::unique_ptr<plugin::ServedImage> image;
-std::shared_ptr<qcow2::Losses> losses;  // of salvage=true; else nullptr
+std::shared_ptr<qcow2::Losses> losses;  // set with salvage=true, else nullptr
 
 // One connection.
 struct Connection {
@@ -60,11 +58,11 @@ Connection& connection_of(void* handle) {
 
 void report(const Error& error) {
   nbdkit_error("%s", qcow2::printable(error.message()).c_str());
-  // EOPNOTSUPP would be taken for an answer, not an error: see on_zero ().
+  // nbdkit treats EOPNOTSUPP as a valid reply, not as an error: see on_zero().
   nbdkit_set_error(error.errnum() == EOPNOTSUPP ? EIO : error.errnum());
 }
 
-// Calls `work`; what it throws becomes an error of nbdkit's and `failed` the result.
+// Calls `work`. An exception is reported with nbdkit_error, and the result is `failed`.
 template <typename Value, typename Work>
 Value guarded(Value failed, Work work) noexcept {
   try {
@@ -82,7 +80,7 @@ Value guarded(Value failed, Work work) noexcept {
   return failed;
 }
 
-// 0, or -1 with nbdkit told why.
+// Returns 0, or -1 after nbdkit_error().
 int answer(const qcow2::Result<void>& result) {
   if (result) return 0;
   report(result.error());
@@ -97,8 +95,8 @@ int on_config_complete() noexcept {
   return guarded(-1, [] { return parameters.complete(); });
 }
 
-// The last moment at which the user still sees our errors.  No thread that is made here may stay:
-// nbdkit forks after it.
+// Called last while errors still reach the user. No thread that starts here may stay: nbdkit forks
+// afterwards.
 int on_get_ready() noexcept {
   return guarded(-1, [] {
     plugin::Config config = parameters.config();
@@ -123,7 +121,7 @@ int on_get_ready() noexcept {
   });
 }
 
-// What clients have read as zeros, and is not.
+// Reports the ranges that clients read as zeros although they have lost data.
 void tell_losses() {
   constexpr size_t kShown = 50;
   const auto all = losses->list(UINT64_MAX);
@@ -133,7 +131,7 @@ void tell_losses() {
   if (all.size() > kShown) nbdkit_error("lost: and %zu more ranges", all.size() - kShown);
 }
 
-// The last connection is gone: what is left to write is written, and the file cut.
+// Called after the last connection has closed: writes the remaining changes and truncates the file.
 void on_cleanup() noexcept {
   guarded(-1, [] {
     if (!image) return 0;
@@ -144,7 +142,7 @@ void on_cleanup() noexcept {
     const std::string line = fmt::format(
         "qcow2: allocated {} clusters, zeroed {}, freed {}; cut {} bytes off the end of the file",
         statistics->allocated, statistics->zeroed, statistics->freed, statistics->cut_off);
-    // Not nbdkit_debug, which would want -v, and with it a line for every request.
+    // nbdkit_debug needs -v, which also logs each request.
     std::fprintf(stderr, "%s\n", line.c_str());
     return 0;
   });
@@ -197,7 +195,7 @@ void* on_open(int readonly) noexcept {
   });
 }
 
-// What a client leaves behind that has not flushed is kept as well as can be.
+// Flushes the changes of a client that disconnects without a flush.
 void on_close(void* handle) noexcept {
   const std::unique_ptr<Connection> connection(&connection_of(handle));
   guarded(-1, [&] {
@@ -213,7 +211,7 @@ int on_can_write(void* handle) noexcept {
   return connection_of(handle).writable ? 1 : 0;
 }
 
-// The same for all that only those ask who may write.
+// For capabilities that matter only to writers.
 int on_yes(void* /*handle*/) noexcept {
   return 1;
 }
@@ -222,8 +220,7 @@ int on_can_fua(void* /*handle*/) noexcept {
   return NBDKIT_FUA_NATIVE;
 }
 
-// All connections share one image: what one has written the others read, and a flush on one is a
-// flush for all.
+// All connections share one image: each reads what another wrote, and a flush on one covers all.
 int on_can_multi_conn(void* /*handle*/) noexcept {
   return 1;
 }
@@ -285,8 +282,7 @@ int on_cache(void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/) 
   });
 }
 
-// Calls `change` with the connection's way to the writer, and makes it durable if the flags ask for
-// it.
+// Calls `change` with the connection's write path, and flushes if the flags ask for it.
 template <typename Change>
 int change_disk(void* handle, uint32_t flags, Change change) noexcept {
   return guarded(-1, [&] {
@@ -306,8 +302,7 @@ int on_pwrite(void* handle, const void* buffer, uint32_t count, uint64_t offset,
   });
 }
 
-// Whether zeroing would take as long as writing, for a client that has other plans then.  -1:
-// error.
+// Returns 1 if zeroing takes as long as writing, else 0. Returns -1 after an error.
 int zero_is_slow(void* handle, uint32_t count, uint64_t offset) {
   const auto slow =
       connection_of(handle).served->write_path()->writer().zero_is_slow(GuestOffset(offset), count);
@@ -319,8 +314,8 @@ int zero_is_slow(void* handle, uint32_t count, uint64_t offset) {
 int on_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags) noexcept {
   if ((flags & NBDKIT_FLAG_FAST_ZERO) != 0) {
     const int slow = guarded(-1, [&] { return zero_is_slow(handle, count, offset); });
-    // An answer that the client has asked for, not an error to tell.  A plain zero request that
-    // fails so makes nbdkit 1.32 write the zeros itself, in a way that loses data.
+    // This reply is part of the protocol, not an error to report. If a plain zero request failed
+    // with it, nbdkit 1.32 would write the zeros itself, in a way that loses data.
     if (slow == 1) nbdkit_set_error(EOPNOTSUPP);
     if (slow != 0) return -1;
   }

@@ -50,7 +50,7 @@ Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or
   if (found) {
     if (auto disk = snapshots_[found].lock()) return disk;
   }
-  // It says what is wrong when there is none.
+  // Returns the error if there is no such snapshot.
   ASSIGN_OR_RETURN(qcow2::Disk disk, chain_.snapshot(id_or_name));
   auto served = std::make_shared<ServedDisk>(std::move(disk), describe(*found));
   snapshots_[found] = served;
@@ -83,7 +83,7 @@ Result<void> ServedImage::close() {
   if (!path) return {};
   RETURN_IF_ERROR(path->close());
   if (!path->trimmed()) return {};
-  // Another program may have freed clusters and left their data.
+  // Another program may have freed clusters without discarding their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
                    qcow2::with_context(qcow2::give_back_if_sound(chain_.storage()),
                                        "free clusters cannot be given back"));
@@ -97,8 +97,8 @@ std::optional<qcow2::DiskWriter::Statistics> ServedImage::statistics() const {
 }
 
 uint64_t ServedImage::preferred_block_size() const {
-  // Smaller reads of a compressed cluster decode it more than once.  A page at least, as the
-  // protocol recommends.
+  // Smaller reads decode a compressed cluster repeatedly. At least a page, as the protocol
+  // recommends.
   return std::max<uint64_t>(chain_.image()->geometry().cluster_size(), 4096);
 }
 

@@ -13,7 +13,7 @@ using qcow2::Result;
 
 namespace {
 
-// Zeros in pieces smaller than a page are not worth a look at the map.
+// Zeros shorter than a page are not worth a lookup in the map.
 constexpr uint64_t kLeastZeros = 4096;
 
 }  // namespace
@@ -25,7 +25,7 @@ WritePath::WritePath(std::unique_ptr<qcow2::DiskWriter> writer, const Options& o
   DiscardGatherer::Options gathering;
   gathering.size = writer_->size();
   gathering.granularity = cluster_size;
-  // With extended L2 entries, subclusters are of use.
+  // With extended L2 entries, subclusters can be deallocated, too.
   gathering.smallest = writer_->image().geometry().subcluster_size();
   gathering.zero_fragments = options.zero_fragments;
   gatherer_ = std::make_unique<DiscardGatherer>(gathering);
@@ -60,8 +60,7 @@ Result<void> WritePath::zero(GuestOffset at, uint64_t length, bool unmap) {
   return writer_->zero(at, length, unmap);
 }
 
-// Nothing that a client was promised depends on fragments: what goes wrong there is of no
-// consequence.
+// Errors of fragments are ignored: no promise to a client depends on them.
 Result<void> WritePath::send(DiscardGatherer::Batch& batch) {
   using Kind = DiscardGatherer::Piece::Kind;
   while (const auto piece = batch.next()) {

@@ -1,4 +1,4 @@
-// virt-compact: compacts disk images.  Finds the command, runs it, and says how it ended.
+// virt-compact: compacts disk images. Finds the command, runs it, and reports errors.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace {
 
 using namespace tool;
 
-// A command line, taken apart.
+// A parsed command line.
 class Program {
  public:
   Program() : app_("Compacts virtual machine disks in the QCOW2 format.", "virt-compact") {
@@ -34,7 +34,7 @@ class Program {
     }
     help_ = app_.add_subcommand("help", "Print the help of COMMAND.");
     help_->footer("print the help of a command");
-    help_->group("");  // only in --help-all: --help has to fit a screen
+    help_->group("");  // only in --help-all: --help must fit a screen
     help_->add_option("COMMAND", help_topic_);
   }
 
@@ -44,7 +44,7 @@ class Program {
   int run(int argc, char** argv);
 
  private:
-  // nullptr: nothing is to be run, the text that was asked for is in `text_`.  Throws
+  // Returns nullptr if there is no command to run; `text_` then has the requested text. Throws
   // CLI::ParseError.
   Command* parse(int argc, char** argv);
   Command* find(const std::string& name) const;
@@ -80,7 +80,7 @@ Command* Program::parse(int argc, char** argv) {
   try {
     auto words = fold_commands(std::vector<std::string>(argv + 1, argv + argc));
     refuse_empty_values(words);
-    // CLI11 takes them from the back.
+    // CLI11 takes words from the back.
     std::reverse(words.begin(), words.end());
     app_.parse(words);
   } catch (const CLI::CallForHelp&) {

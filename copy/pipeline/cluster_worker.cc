@@ -16,8 +16,9 @@ using qcow2::Result;
 
 namespace {
 
-// A cluster of zeros compresses to next to nothing: a stream this short is worth decoding, to leave
-// the cluster out.  Deflate, the less dense of the two, gets at most 1032 bytes into one.
+// Returns the length of a stream that may decode to zeros. A cluster of zeros compresses to very
+// little, so a short stream is worth decoding to omit the cluster. Deflate, the less dense codec,
+// stores at most 1032 bytes per byte of stream.
 size_t may_be_zeros(uint64_t cluster_size) {
   return 64 + cluster_size / 512;
 }
@@ -31,7 +32,7 @@ std::span<std::byte> cluster_bytes(Chunk& chunk, size_t index, uint64_t cluster_
 ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder)
     : options_(options),
       encoder_(std::move(encoder)),
-      // A descriptor counts up to twice a cluster's sectors.
+      // An L2 entry can count up to twice the sectors of a cluster.
       stream_(options.compression ? 2 * options.geometry.cluster_size() : 0),
       scratch_(options.compression ? options.geometry.cluster_size() : 0) {}
 
@@ -46,12 +47,12 @@ Result<ClusterWorker> ClusterWorker::create(const Options& options) {
 
 bool ClusterWorker::can_pass_through(const LocalSource& source, const Extent& extent) const {
   if (!options_.compression || extent.kind != ExtentKind::kCompressed) return false;
-  // Streams of the source may have any window.
+  // Streams of the source may need a window of any size.
   if (options_.window == qcow2::DeflateWindow::k4KiB) return false;
   const auto made = source.disk().layers()[extent.depth]->compression();
   const uint64_t cluster_size = options_.geometry.cluster_size();
-  // Not a cluster that the disk ends in: what its image holds behind that end, of an earlier and
-  // larger disk, would be there again if the copy were made larger.
+  // Excludes a cluster that extends past the end of the disk: its stream may hold data of an
+  // earlier, larger disk, which would reappear if the copy were enlarged.
   return made && made->type == *options_.compression && made->cluster_size == cluster_size &&
          options_.geometry.offset_in_cluster(extent.guest.value()) == 0 &&
          extent.length == cluster_size;
@@ -64,8 +65,7 @@ void ClusterWorker::mark_compressed(const Extent& extent, Chunk& chunk) const {
   for (uint64_t i = at / cluster_size; i <= last; ++i) chunk.clusters[i].was_compressed = true;
 }
 
-// The stream becomes the cluster's, unless it turns out to be zeros, or not to be shorter than
-// plain.
+// Copies the stream to the cluster, unless it decodes to zeros or is not shorter than the cluster.
 Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent& extent,
                                          Chunk& chunk) {
   const uint64_t cluster_size = options_.geometry.cluster_size();
@@ -75,7 +75,7 @@ Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent
                        extent.host.value());
   };
   ASSIGN_OR_RETURN(const size_t got, source.disk().read_stream(extent, stream_.span()));
-  // The file may end inside the last sector: what is missing there reads as zeros.
+  // The file may end inside the last sector; the missing part reads as zeros.
   std::memset(stream_.data() + got, 0, extent.compressed_length - got);
   const auto stream = std::span<const std::byte>(stream_.span()).first(extent.compressed_length);
   const auto type = *options_.compression;
@@ -90,7 +90,7 @@ Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent
     if (*length >= cluster_size) return {};
     if (qcow2::is_zero(cluster_bytes(chunk, index, cluster_size))) return {};
   }
-  // Each cluster's streams have its own place in `packed`; encode () moves them together.
+  // Each cluster's stream has a place of its own in `packed`; encode() packs the streams.
   std::memcpy(chunk.packed.data() + index * cluster_size, stream.data(), *length);
   cluster.kind = Cluster::Kind::kCompressed;
   cluster.passed_through = true;
@@ -131,8 +131,8 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
         continue;
       }
       if (!encoder_ || (options_.keep_plain && !cluster.was_compressed)) continue;
-      // Streams of the clusters behind this one may stand in `packed` from the next place on: a
-      // stream is shorter than a cluster, so it does not reach them.
+      // Streams of later clusters may start at the next place in `packed`. A stream is shorter than
+      // a cluster, so it does not overwrite them.
       const size_t length = encoder_->encode(bytes, {to, cluster_size - 1});
       if (length == 0) continue;
       cluster.kind = Cluster::Kind::kCompressed;

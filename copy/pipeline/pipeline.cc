@@ -76,8 +76,8 @@ void Pipeline::account(const Chunk& chunk) {
   const uint64_t skipped = feed_.skipped();
   const std::lock_guard lock(progress_mutex_);
   copied_ += bytes;
-  // What is passed over is known before the chunks in front of it are done, and a chunk may take a
-  // little of it back: as told, progress never falls.
+  // Skipped ranges are known before earlier chunks are done, and a chunk may later include a part
+  // of them. The reported progress never decreases.
   last_update_ = std::max(last_update_, std::min(size_, copied_ + skipped));
   progress_.update(last_update_, size_);
 }

@@ -27,13 +27,14 @@ uint64_t region_size_for(uint64_t size) {
   return std::bit_ceil(std::max(divide_up(size, kMostRegions), kSmallestRegion));
 }
 
-// Of a piece at a place: the same bytes elsewhere have another.
+// Returns the digest of a piece at an offset: equal bytes elsewhere have another digest.
 XXH128_hash_t digest_at(uint64_t at, XXH128_hash_t content) {
   const uint64_t mixed[] = {content.low64, content.high64, at};
   return XXH3_128bits(mixed, sizeof mixed);
 }
 
-// The disk may end inside a piece, and nobody may have known when it was added: zeros follow.
+// The disk may end inside a piece, and its size may have been unknown when the piece was added:
+// pads with zeros.
 XXH128_hash_t content_of(std::span<const std::byte> piece, uint64_t piece_size) {
   if (piece.size() == piece_size) return XXH3_128bits(piece.data(), piece.size());
   std::vector<std::byte> whole(piece_size);
@@ -67,7 +68,7 @@ void Digests::add_pieces(GuestOffset at, uint64_t length, SumOf sum_of) {
       sum.low += piece.low;
       sum.high += piece.high;
     }
-    // Nobody looks before all have added, which the ends of their threads tell of.
+    // Relaxed order suffices: readers run after the adding threads have been joined.
     region.low.fetch_add(sum.low, std::memory_order_relaxed);
     region.high.fetch_add(sum.high, std::memory_order_relaxed);
   }

@@ -42,7 +42,7 @@ qcow2::Storage& OutputTarget::storage() const {
 }
 
 Result<void> OutputTarget::preallocate(Preallocation how, uint64_t length) {
-  // A device has all of its room.
+  // A device has all of its space already.
   if (!file_ || how == Preallocation::kOff || how == Preallocation::kMetadata) return {};
   return file_->preallocate(length, how == Preallocation::kFull);
 }
@@ -71,7 +71,7 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-// The data file of the image at `path`, where it is one and has one.
+// Returns the name of the data file of the image at `path`. nullopt if it is no image or has none.
 std::optional<std::string> data_file_of(const std::string& path) {
   const auto file = qcow2::FileStorage::open_readonly(path);
   if (!file) return std::nullopt;
@@ -82,8 +82,8 @@ std::optional<std::string> data_file_of(const std::string& path) {
   return resolved ? std::optional(*resolved) : std::nullopt;
 }
 
-// A data file at `where`, for the image at `path`, must be neither the image nor a file that is
-// there, unless it is a device, or the data file of the image that is replaced.
+// Returns an error if the data file `where` for the image `path` is the image itself or an existing
+// file. Allows a device, or the data file of the image that is replaced.
 Result<void> check_data_file(const std::string& where, const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code ignored;
@@ -139,7 +139,7 @@ Result<void> Qcow2Destination::set_size(uint64_t size) {
 Result<void> Qcow2Destination::write_out() {
   RETURN_IF_ERROR(sink_->finish());
   if (data_) {
-    // Its length is the disk's, wherever the last data is.
+    // The length equals the disk size, wherever the last data is.
     if (data_->file()) RETURN_IF_ERROR(data_->storage().resize(build_.rounded_size()));
     RETURN_IF_ERROR(data_->preallocate(preallocation_, build_.rounded_size()));
     RETURN_IF_ERROR(data_->flush());
@@ -151,7 +151,7 @@ Result<void> Qcow2Destination::write_out() {
 }
 
 std::optional<std::string> Qcow2Destination::path_to_read() const {
-  // The names of other files in it are relative to the name that it does not have yet.
+  // The image names other files relative to its final name, which it does not have yet.
   if (!target_.file() || data_ || !build_.backing_file.empty()) return std::nullopt;
   return target_.file()->path_to_read();
 }
@@ -160,7 +160,8 @@ Result<void> Qcow2Destination::complete() {
   if (!data_) return target_.complete();
   auto completed = data_->complete();
   if (completed) completed = target_.complete();
-  // Data without its image is of no use; an image without its data is lost.
+  // If the image failed, removes the data file: data without its image is useless. An image keeps
+  // its data.
   const bool has_image = !target_.file() || target_.file()->has_name();
   if (!completed && !has_image && data_->file()) data_->file()->take_back();
   return completed;

@@ -12,7 +12,8 @@ namespace {
 
 constexpr unsigned kDefaultClusterBits = 16;
 constexpr unsigned kDefaultRefcountOrder = 4;
-// Of an L2 table, so that the largest disk can still be counted; bytes.
+// Upper bound for the reach of an L2 table, so that the size of the largest disk does not overflow;
+// bytes.
 constexpr uint64_t kLargestReach = uint64_t{1} << 39;
 
 }  // namespace
@@ -69,7 +70,7 @@ Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Sou
   if (!build.backing_file.empty() && options.preallocation != Preallocation::kOff)
     return qcow2::fail(
         Error::invalid("preallocation with a backing file: what is preallocated would hide it"));
-  // As large as it can be, until the end is known.
+  // Assumes the maximum size until the end is known.
   if (source.size() == Source::kUnknownSize)
     build.size = qcow2::Limits::kL1Bytes / 8 * std::min(build.geometry().l2_reach(), kLargestReach);
   RETURN_IF_ERROR(qcow2::check(build));

@@ -35,7 +35,7 @@ uint64_t digest(const std::byte* bytes, uint64_t length) {
 
 }  // namespace
 
-// A lane, for as long as one chunk takes.
+// A lane, leased for one chunk.
 class NbdSink::Lease {
  public:
   Lease(NbdSink& sink, Lane* lane) : sink_(sink), lane_(lane) {}
@@ -43,7 +43,7 @@ class NbdSink::Lease {
   Lease& operator=(const Lease&) = delete;
   ~Lease() { sink_.give_back(lane_, good_); }
 
-  // The end of the work on the lane: after an error nobody uses it again.
+  // Ends the work on the lane. After an error, the lane is not used again.
   Result<void> end(Result<void> result) {
     good_ = result.has_value();
     if (good_ || !lane_->line->given_up()) return result;
@@ -100,7 +100,7 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Op
   return sink;
 }
 
-// If all of the disk reads as zeros, or can be made to in no time, no gap needs to be looked at.
+// If the whole disk reads as zeros, or can be zeroed quickly, gaps need no writes.
 Result<void> NbdSink::zero_all(NbdLine& line) {
   const uint64_t end = std::min(round_up(size_, limits_.minimum), limits_.size);
   NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
@@ -118,7 +118,7 @@ Result<void> NbdSink::zero_all(NbdLine& line) {
   if (!zeroed_) {
     ASSIGN_OR_RETURN(zeroed_, writer_.zero_fast(line, end));
   }
-  // From here on that can be counted on.
+  // Flushes, so that the zeros are durable.
   if (!zeroed_ || !limits_.can_flush) return {};
   return line.connection().flush_now();
 }
@@ -141,8 +141,7 @@ Result<void> NbdSink::write(const Chunk& chunk) {
   std::vector<Piece> pieces;
   const uint64_t cluster_size = geometry_.cluster_size();
   const uint64_t start = chunk.begin().value();
-  // A last block that the disk does not fill is written whole: behind the disk's end there are
-  // zeros in the chunk, as there should be.
+  // Writes a partial last block as a whole: the chunk has zeros past the end of the disk.
   const uint64_t end = std::min(round_up(chunk.end().value(), limits_.minimum), limits_.size);
   if (!options_.update) add_zeros(pieces, chunk.gap.value(), start);
   for (size_t i = 0; i < chunk.clusters.size(); ++i) {
@@ -195,7 +194,7 @@ void NbdSink::give_back(Lane* lane, bool good) {
   given_back_.notify_one();
 }
 
-// Where zeros would have to be written: leaves out what reads as zeros already.
+// If zeros would have to be written, omits ranges that already read as zeros.
 Result<std::vector<NbdWriter::Piece>> NbdSink::without_known_zeros(
     Lane& lane, const std::vector<Piece>& pieces) {
   std::vector<Piece> left;
@@ -264,7 +263,7 @@ Result<void> NbdSink::flush(Lane& lane) {
   }
 }
 
-// A connection was made anew, perhaps to a server that has lost what was not flushed.
+// Checks unflushed writes after a reconnect: the server may have lost them.
 Result<void> NbdSink::look_again(Lane& lane) {
   const std::vector<Unflushed::Record> records = unflushed_.begin_epoch();
   const auto lost = [&](uint64_t at) {

@@ -55,7 +55,8 @@ Result<void> Qcow2Sink::place(Chunk& chunk) {
   return {};
 }
 
-// One write for what lies in a row in the file, though zeros were taken out between the pieces.
+// Uses one write for clusters that are adjacent in the file, even if zeros lie between them on the
+// disk.
 Result<void> Qcow2Sink::write(const Chunk& chunk) {
   const uint64_t cluster_size = geometry().cluster_size();
   std::vector<iovec> pieces;

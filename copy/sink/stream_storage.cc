@@ -22,7 +22,7 @@ using qcow2::Result;
 
 namespace {
 
-// Milliseconds; how long Ctrl-C may wait for a reader that does not read.
+// Poll interval, milliseconds: delay of Ctrl-C while the reader is blocked.
 constexpr int kPatience = 50;
 
 }  // namespace
@@ -30,8 +30,7 @@ constexpr int kPatience = 50;
 StreamStorage::StreamStorage(int fd, std::string name, std::vector<std::byte> start,
                              const Stop& stop)
     : name_(std::move(name)), start_(std::move(start)), stop_(stop), fd_(fd) {
-  // A pipe is opened anew, so that not waiting for its reader is a matter of ours alone: others may
-  // share the descriptor that we were given.
+  // Reopens a pipe, so that O_NONBLOCK affects only our descriptor: the given one may be shared.
   struct stat status {};
   if (qcow2::retry(::fstat, fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
   const int own = qcow2::retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(),

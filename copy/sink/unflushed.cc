@@ -4,7 +4,7 @@ namespace copy {
 
 namespace {
 
-// What it takes to look for this much again is bearable, and so is a flush now and then.
+// Limits before a flush: bounds the work of a recovery.
 constexpr uint64_t kMostBytes = uint64_t{4} << 30;
 constexpr size_t kMostRecords = 65536;
 
@@ -20,7 +20,7 @@ bool Unflushed::add(uint64_t epoch, const std::vector<Record>& records) {
   if (epoch != epoch_) return false;
   for (const Record& record : records) {
     if (!record.zero) bytes_ += record.length;
-    // Neighbours are one, where there is nothing to compare.
+    // Merges adjacent zero records, which have no digests.
     if (record.zero && records_.size() > in_flush_ && records_.back().zero &&
         records_.back().at + records_.back().length == record.at)
       records_.back().length += record.length;

@@ -44,7 +44,7 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
                                           ": a QCOW2 file behind NBD is not decoded here: serve it "
                                           "with the nbdkit qcow2 plugin, or --filter=qcow2, on the "
                                           "other side"));
-  // As the nbdkit qcow2 plugin, and its filter, name them.
+  // Export names of the nbdkit qcow2 plugin and filter.
   if (!options.snapshot.empty()) target->export_name = "snapshot:" + options.snapshot;
   ASSIGN_OR_RETURN(source.nbd_, NbdSource::open(*target, options.nbd, stop));
   return source;

@@ -11,7 +11,7 @@ using qcow2::Result;
 
 namespace {
 
-// How often a thread that waits for memory looks whether the user has had enough.
+// Poll interval of threads that wait for memory, to check for a stop.
 constexpr std::chrono::milliseconds kLook{50};
 
 }  // namespace
@@ -34,7 +34,7 @@ ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
   }
 }
 
-// Asks the source for what comes next.  At the end of the disk there is nothing.
+// Maps the next part of the source. Leaves ahead_ empty at the end of the disk.
 Result<void> ChunkFeed::refill() {
   ahead_.clear();
   ahead_at_ = 0;
@@ -43,7 +43,7 @@ Result<void> ChunkFeed::refill() {
   return source_.map(position_, left, ahead_);
 }
 
-// Moves position_ to the first byte that may be data.
+// Moves position_ to the first byte that may be data. Returns false at the end of the disk.
 Result<bool> ChunkFeed::find_data() {
   while (true) {
     for (; ahead_at_ < ahead_.size(); ++ahead_at_) {
@@ -63,8 +63,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
   ASSIGN_OR_RETURN(const bool found, find_data());
   if (!found) return false;
 
-  // The data's first cluster begins in what was passed over, or holds the end of another extent
-  // that was: it reads as zeros up to here.
+  // The first cluster of the data may begin in a skipped range. That part reads as zeros.
   const GuestOffset begin(position_.value() / unit_ * unit_);
   if (begin < position_) {
     Extent zeros;
@@ -82,7 +81,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
     Extent& front = ahead_[ahead_at_];
     Extent part = front;
     part.length = std::min(front.length, limit - position_);
-    // A hole that reaches further than the chunk ends it here; find_data passes over it.
+    // A hole that extends past the chunk ends the chunk; find_data() skips it.
     if (passes_over(front) && front.end() >= limit) break;
     chunk.extents.push_back(part);
     position_ = part.end();
@@ -96,7 +95,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
     if (!passes_over(part)) data_end = position_;
   }
 
-  // Whole units: the rest of the last one is part of what follows.
+  // The chunk has whole units: the rest of the last unit belongs to the next chunk.
   const GuestOffset unit_end(
       std::min(source_.size(), (data_end.value() + unit_ - 1) / unit_ * unit_));
   while (chunk.extents.back().guest >= unit_end) {
@@ -112,7 +111,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
     zeros.guest = last.end();
     zeros.length = unit_end - last.end();
     zeros.kind = qcow2::ExtentKind::kZero;
-    // The hole that ended the chunk begins in its last unit.
+    // The hole that ended the chunk begins in the chunk's last unit.
     Extent& hole = ahead_[ahead_at_];
     if (hole.preallocated) hole.host += zeros.length;
     hole.guest += zeros.length;

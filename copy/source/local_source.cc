@@ -15,8 +15,7 @@ using qcow2::Result;
 
 namespace {
 
-// Extents that one look at the map gives at most: what is planned ahead must not grow with the
-// image.
+// Maximum extents per map() call: planning must not take memory in proportion to the image.
 constexpr size_t kExtentsAtOnce = 4096;
 constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 
@@ -29,7 +28,7 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   how.force_share = options.force_share;
   how.force_share_option = "--force-share";
   how.trust = options.trust;
-  // The map is gone through once, from the beginning to the end.
+  // The map is read once, sequentially.
   how.cache_size = kCacheSize;
   if (options.salvage) how.losses = std::make_shared<qcow2::Losses>();
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
@@ -68,7 +67,7 @@ Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t 
 
 std::vector<std::shared_ptr<qcow2::FileStorage>> LocalSource::replaced_files() const {
   const auto& files = chain_.files();
-  // From the top down, so that what is behind the one that is kept stands behind it.
+  // In order from the top, so the files below the kept one follow it.
   const auto kept = std::find_if(files.begin(), files.end(), [&](const auto& file) {
     return kept_ && file->identity() == *kept_;
   });

@@ -20,28 +20,28 @@ using qcow2::Result;
 
 namespace {
 
-// Extents that one look at the map gives at most.
+// Maximum extents per map() call.
 constexpr size_t kExtentsAtOnce = 1 << 14;
 
 // A chunk that is being read.
 struct Fetching {
   Chunk* chunk;
-  unsigned left = 0;  // requests that are not answered
+  unsigned left = 0;  // unanswered requests
 };
 
 struct Request {
   std::list<Fetching>::iterator fetching;
-  uint64_t at;  // of the disk
+  uint64_t at;  // offset on the disk
   std::span<std::byte> to;
 };
 
 struct Sent {
   Request request;
-  uint64_t generation;  // of the line, when it was sent
+  uint64_t generation;  // of the session, when the request was sent
   NbdReply reply = {};
 };
 
-// Makes `out` longer by [from, to), if that is anything.
+// Appends [from, to) to `out` unless it is empty.
 void append(std::vector<Extent>& out, uint64_t from, uint64_t to, ExtentKind kind) {
   if (from >= to) return;
   Extent extent;
@@ -88,13 +88,13 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, cons
 }
 
 Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) {
-  // Lengths are multiples of the alignment, as the disk's size is.
+  // Lengths are multiples of the alignment, as is the size of the disk.
   if (!options_.bitmap.empty()) return map_dirty(at.value(), at.value() + length, out);
   const size_t first = out.size();
   stretches_.clear();
   RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
   for (const NbdStatus::Stretch& it : stretches_) {
-    // A hole that is not said to be zeros may hold anything.
+    // A hole without the zero flag may read as anything.
     const bool zero = it.known && (it.flags & kStatusZero) != 0;
     append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
   }
@@ -102,11 +102,11 @@ Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>
   return {};
 }
 
-// What is clean is told up to whole units only: what is dirty behind it may reach back.
+// Reports clean ranges in whole units only: a later dirty range may extend back into the unit.
 Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>& out) {
   const uint64_t unit = options_.dirty_unit;
-  uint64_t asked = at;    // all before it was asked about
-  uint64_t covered = at;  // all before it is told
+  uint64_t asked = at;    // everything before was requested
+  uint64_t covered = at;  // everything before is reported
   while (covered == at) {
     stretches_.clear();
     RETURN_IF_ERROR(status_.ask(status_line(), asked, end - asked, stretches_));
@@ -152,13 +152,13 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
   std::deque<Request> waiting;  // to be sent
   std::list<Sent> in_flight;    // libnbd holds pointers to these until they are done
 
-  // The parts of a chunk that are data, in pieces.
+  // Divides the data of a chunk into requests.
   const auto cut = [&](Chunk* chunk) {
     const auto it = chunks.insert(chunks.end(), Fetching{chunk, 0});
     const GuestOffset begin = geometry.start_of(chunk->first);
     for (const Extent& extent : chunk->extents) {
       if (extent.reads_as_zero()) continue;
-      // A server's status need not keep to its own alignment.
+      // The server's extents may be unaligned.
       GuestOffset at(extent.guest.value() / alignment_ * alignment_);
       const GuestOffset end(
           std::min(size_, (extent.end().value() + alignment_ - 1) / alignment_ * alignment_));
@@ -170,7 +170,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       }
     }
   };
-  // The server hung up, or is about to: what was not answered is asked again.
+  // Reconnects if the server closed the connection; unanswered requests are repeated.
   const auto restore = [&](Error why) -> Result<void> {
     if (!line.is_loss(why)) return qcow2::fail(std::move(why));
     return line.restore(std::move(why));
@@ -181,14 +181,14 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
   while (result && (more || !chunks.empty())) {
     while (result && more && waiting.size() + in_flight.size() < options_.tuning.requests) {
       const bool idle = chunks.empty();
-      // It asks for the status on this line if there is no other, and may make it anew.
+      // next() requests block status on this session if there is no other, and may reconnect it.
       auto chunk = feed.next(idle ? ChunkFeed::Wait::kYes : ChunkFeed::Wait::kNo);
       if (!chunk) {
         result = qcow2::fail(std::move(chunk).error());
         break;
       }
       if (!*chunk) {
-        // Waiting for memory, the end, or a stop.
+        // No chunk: waiting for memory, at the end, or stopped.
         more = !feed.exhausted() && !idle;
         break;
       }
@@ -212,7 +212,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
     }
 
     for (auto it = in_flight.begin(); result && it != in_flight.end(); ++it) {
-      // An answer that is an error, and not of a connection that is gone already.
+      // An error reply of the current connection.
       if (!it->reply.done() || it->reply.errnum() == 0 || it->generation != line.generation())
         continue;
       result = restore(it->reply.error(fmt::format("{}: read at {:#x}", name_, it->request.at)));
@@ -233,7 +233,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       const bool whole = it->left == 0 && result;
       if (whole) fetched.push(it->chunk);
       it = whole ? chunks.erase(it) : std::next(it);
-      // Who was given the chunk may have used the line, and lost it.
+      // The receiver of the chunk may have used the session and lost it.
       if (result && !line.connected()) result = qcow2::fail(Error::cancelled());
     }
   }

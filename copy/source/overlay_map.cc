@@ -38,8 +38,8 @@ Result<void> OverlayMap::map(GuestOffset at, uint64_t length, std::vector<Extent
   };
   std::vector<Extent> above;
   RETURN_IF_ERROR(above_.map(at, length, above, kExtentsAtOnce));
-  // Behind the end of an image that is shorter than the one on top of it nothing is left to what is
-  // further down: it reads as zeros there.
+  // Past the end of an image that is shorter than its overlay, lower images are not visible: the
+  // range reads as zeros.
   const auto left_to_base = [&](const Extent& extent) {
     return extent.kind == ExtentKind::kUnallocated && extent.depth + 1 == above_.layers().size();
   };
@@ -58,7 +58,7 @@ Result<void> OverlayMap::map(GuestOffset at, uint64_t length, std::vector<Extent
       done = end;
     }
   }
-  // So many small extents that they end inside the first unit: something is there.
+  // If the extents end inside the first unit, an image above the backing file defines part of it.
   if (done == at) return copy_units(at, std::min(limit, round_up(at + 1)), out);
   return {};
 }

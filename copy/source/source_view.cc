@@ -11,12 +11,12 @@ using qcow2::Result;
 
 namespace {
 
-// Of one question: answers are in memory.
+// Bytes per map() call: the extents are held in memory.
 constexpr uint64_t kWindow = 256 << 20;
 
 }  // namespace
 
-// A server may take requests of whole blocks only.
+// Reads whole blocks, since a server may reject other requests.
 Result<void> SourceView::fetch(uint64_t at, std::span<std::byte> to) const {
   const uint64_t unit = source_.alignment();
   const uint64_t begin = at / unit * unit;
@@ -31,11 +31,11 @@ Result<void> SourceView::fetch(uint64_t at, std::span<std::byte> to) const {
 Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges) {
   uint64_t data = 0;
   std::vector<Extent> extents;
-  uint64_t mapped = 0;  // up to there
+  uint64_t mapped = 0;  // end of the mapped part
   guest::Ranges::Builder in_window;
   const auto& all = ranges.all();
   for (auto range = all.begin(); range != all.end();) {
-    // From the first range on that is not counted yet, a window at a time.
+    // Maps one window, from the first range that is not counted yet.
     const uint64_t begin = std::max(range->begin, mapped);
     const uint64_t length = std::min(kWindow, source.size() - begin);
     extents.clear();

@@ -21,9 +21,9 @@ using qcow2::Result;
 
 namespace {
 
-// Milliseconds; how long Ctrl-C may wait for a writer that does not write.
+// Poll interval, milliseconds: delay of Ctrl-C while the writer is blocked.
 constexpr int kPatience = 50;
-// Enough to know an image by.
+// Bytes needed to detect an image format.
 constexpr size_t kLook = 512;
 
 }  // namespace
@@ -48,7 +48,7 @@ Result<std::unique_ptr<StreamSource>> StreamSource::open(int fd, std::string nam
                      "path (or, if this is what the disk holds, -f raw)"));
 }
 
-// Fewer bytes than asked for only at the end.
+// Reads until `to` is full. Returns fewer bytes only at the end of the stream.
 Result<size_t> StreamSource::read_some(std::span<std::byte> to) {
   size_t done = 0;
   while (done < to.size()) {
@@ -95,7 +95,7 @@ Result<bool> StreamSource::fill(Chunk& chunk, const qcow2::Geometry& geometry) {
   const uint64_t sectors = (length + kSector - 1) / kSector * kSector;
   size_ = chunk.begin().value() + sectors;
   chunk.clusters.resize(geometry.clusters_for(sectors));
-  // To the end of its last cluster.
+  // Zeroes the rest of the last cluster.
   const uint64_t room = chunk.clusters.size() << geometry.cluster_bits();
   std::memset(chunk.bytes.data() + length, 0, room - length);
   Extent& extent = chunk.extents.front();

@@ -11,7 +11,7 @@ using qcow2::GuestOffset;
 
 namespace {
 
-// The part [begin, end) of an extent, with its bytes.  A compressed cluster has no parts.
+// Returns the part [begin, end) of an extent. A compressed cluster is returned whole.
 Extent data(const Extent& of, uint64_t begin, uint64_t end) {
   if (of.kind == ExtentKind::kCompressed) return of;
   Extent it = of;
@@ -21,7 +21,7 @@ Extent data(const Extent& of, uint64_t begin, uint64_t end) {
   return it;
 }
 
-// The same part, as zeros that have no place in a file.
+// Returns the part [begin, end) as zeros, unallocated in the file.
 Extent zeros(const Extent& of, uint64_t begin, uint64_t end) {
   Extent it;
   it.guest = GuestOffset(begin);
@@ -63,7 +63,7 @@ void UnusedSpace::split(std::vector<Extent>& extents, size_t first, size_t max_e
     }
     const uint64_t begin = extent.guest.value();
     const uint64_t end = extent.end().value();
-    uint64_t at = begin;  // all before it is added
+    uint64_t at = begin;  // everything before is added
     for (auto range = range_after(at); range != ranges_->all().end() && range->begin < end;
          ++range) {
       const Range part = part_of(*range, begin, end);

@@ -23,7 +23,7 @@ DiscardGatherer::Statistics& DiscardGatherer::Statistics::operator+=(const Stati
 }
 
 uint64_t DiscardGatherer::round_down(uint64_t offset, uint64_t unit) const {
-  // The end of the disk is as good as a boundary.
+  // The end of the disk counts as a boundary.
   return offset == options_.size ? offset : offset & ~(unit - 1);
 }
 
@@ -31,7 +31,7 @@ uint64_t DiscardGatherer::round_up(uint64_t offset, uint64_t unit) const {
   return std::min(options_.size, (offset + unit - 1) & ~(unit - 1));
 }
 
-// With all that is held and touches it, on both sides.
+// Returns the range with all held ranges that touch it, on both sides.
 Range DiscardGatherer::grown(Range range) const {
   for (bool more = true; more;) {
     more = false;
@@ -53,11 +53,11 @@ bool DiscardGatherer::fragments_are_of_use() const {
   return options_.zero_fragments || options_.smallest < options_.granularity;
 }
 
-// What of a range of fresh_ is of use below.
+// Returns the part of a range of fresh_ that the layer below can use.
 std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(Range range) const {
   if (!fragments_are_of_use()) return std::nullopt;
   if (options_.zero_fragments) return Piece{Kind::kZeroFragment, range.begin, range.length()};
-  // A unit may have come in parts, with flushes in between.
+  // A unit may have arrived in parts, with flushes in between.
   const uint64_t unit = options_.smallest;
   const Range run = grown(range);
   const Range cut{round_up(std::max(run.begin, round_down(range.begin, unit)), unit),
@@ -66,13 +66,13 @@ std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(Range range) con
   return Piece{Kind::kTrimFragment, cut.begin, cut.length()};
 }
 
-// Takes in a range that is under no write: what it completes goes to `pieces`.
+// Holds a range that is not being written. Appends the granules that it completes to `pieces`.
 void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   fresh_.remove(range);
   settled_.remove(range);
   const Range run = grown(range);
   const uint64_t granularity = options_.granularity;
-  // The granules of the run that the range is in, in part at least.
+  // The granules of the run that the range overlaps.
   const Range whole{
       round_up(std::max(run.begin, round_down(range.begin, granularity)), granularity),
       round_down(std::min(run.end, round_up(range.end, granularity)), granularity)};
@@ -89,8 +89,8 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   fresh_.add({asked.end, range.end});
 }
 
-// Takes out a range when there are too many: those that a flush has seen first, then the ones that
-// nothing was added to for the longest time.  Gives what of it has not been sent, and is of use.
+// Removes a range when there are too many: first ranges that a flush has sent, then the range that
+// has not grown for the longest time. Returns its unsent part that the layer below can use.
 std::optional<DiscardGatherer::Piece> DiscardGatherer::drop_oldest() {
   const bool seen = !settled_.empty();
   RangeSet& from = seen ? settled_ : fresh_;
@@ -104,11 +104,11 @@ bool DiscardGatherer::over_limit() const {
   return fresh_.count() + settled_.count() > options_.limit;
 }
 
-// Tells how many of the bytes were held.
+// Removes a range from the held ones. Returns the number of bytes that were held.
 uint64_t DiscardGatherer::forget(Range range) {
   const uint64_t bytes = fresh_.remove(range) + settled_.remove(range);
-  // That may have cut one range in two.  If one has to go for it, nothing is sent: this is not the
-  // time.
+  // The removal may have split a range. If another range must be dropped for it, nothing is sent: a
+  // write must not send trims.
   if (over_limit()) drop_oldest();
   return bytes;
 }
@@ -157,7 +157,7 @@ DiscardGatherer::Statistics DiscardGatherer::statistics() const {
 DiscardGatherer::Writing::Writing(DiscardGatherer& gatherer, uint64_t offset, uint64_t length)
     : gatherer_(gatherer), range_{offset, offset + length} {
   std::unique_lock lock(gatherer.mutex_);
-  // Before the wait: what is trimmed from now on leaves our bytes out.
+  // Must precede the wait: trims from now on exclude our bytes.
   gatherer.writings_.push_back(this);
   gatherer.statistics_.overwritten_bytes += gatherer.forget(range_);
   if (!gatherer.being_sent(range_)) return;
@@ -191,8 +191,8 @@ DiscardGatherer::Batch::~Batch() {
   if (gatherer_.waiting_ > 0) gatherer_.sent_.notify_all();
 }
 
-// Makes the next fragment of a flush the only piece, if there is one.  Each is looked at once, so
-// that trims that come meanwhile do not keep a flush busy for ever.
+// Makes the next fragment of a flush the only piece, if there is one. Visits each fragment once, so
+// that concurrent trims cannot keep a flush busy forever.
 bool DiscardGatherer::Batch::find_fragment() {
   while (cursor_) {
     const auto range = gatherer_.fresh_.first_from(*cursor_);

@@ -8,10 +8,9 @@ namespace filters {
 
 namespace {
 
-// This many zero runs of a request may be of any length …
+// This many zero runs of a request may have any length.
 constexpr unsigned kAnyLength = 63;
-// … and the ones after them are at least as long as this: at such lengths a request of its own is
-// nothing unusual.
+// Later runs have at least this length, which justifies a separate request.
 constexpr uint64_t kLong = 64 << 10;
 
 }  // namespace
@@ -50,7 +49,7 @@ std::optional<ZeroRuns::Run> ZeroRuns::next() {
       zero_ = zero;
       return Run{begin, zero_begin - begin, false};
     }
-    // It is no zero granule that made the loop end.
+    // This granule is not zeros, or its run is too short.
     at_ = granule;
   }
   if (begin == end_) return std::nullopt;

@@ -15,19 +15,19 @@ using qcow2::GuestOffset;
 
 namespace {
 
-// Extents of the map (each compressed cluster is one) that are looked at in one go, and at most for
-// one request: a client asks again for the rest.
+// Extents per map() call, and maximum extents per request (each compressed cluster is one): a
+// client asks again for the rest.
 constexpr size_t kBatch = 256;
 constexpr size_t kMost = 32768;
-// Map entries of all layers that are looked at for one request.  They may all be one extent, and
-// 4 GiB of 512-byte clusters have 8 million of them in each layer.
+// Maximum map entries, of all layers, that are read for one request. They may all form one extent:
+// 4 GiB of 512-byte clusters have 8 million entries in each layer.
 constexpr uint64_t kMostEntries = uint64_t{1} << 20;
 
-// Questions about holes of the files that are asked for one request.  A map of clusters that were
-// preallocated may need one for each, and a filter sends them over a network.
+// Maximum hole lookups in files per request. A map of preallocated clusters may need one for each
+// cluster, and a filter sends each over a network.
 constexpr uint64_t kMostQuestions = 1024;
 
-// How much of the disk has no more map entries than that, in all layers together; bytes.
+// Returns the bytes of the disk that have at most that many map entries, in all layers together.
 uint64_t longest_look(const qcow2::Disk& disk) {
   uint64_t smallest = uint64_t{64} << 10;
   for (const auto& layer : disk.layers())
@@ -56,7 +56,7 @@ qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint
   std::vector<NbdExtent> list;
   std::vector<Extent> batch;
   const uint64_t end = offset + std::min(count, longest_look(disk));
-  // The map of what lies behind the first extent would be work for nothing.
+  // Mapping past the first extent would be wasted work.
   const size_t most = one ? 1 : kBatch;
   size_t seen = 0;
   qcow2::FileHoles holes;

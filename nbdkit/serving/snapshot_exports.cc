@@ -14,10 +14,10 @@ using qcow2::Snapshot;
 
 namespace {
 
-// What NBD allows a name or a description (bytes), and nbdkit a list of exports.
+// Limits: NBD's on a name or description (bytes), and nbdkit's on a list of exports.
 constexpr size_t kLongestText = 4096;
 constexpr size_t kMostExports = 10000;
-// Bytes of a name in a description, so that the rest of it still fits.
+// Maximum bytes of a name in a description, so that the rest fits.
 constexpr size_t kLongestShown = 256;
 
 std::string shown(const std::string& text) {
@@ -42,7 +42,8 @@ std::string describe(const Snapshot& snapshot) {
 }
 
 std::vector<Export> list_snapshot_exports(const std::vector<Snapshot>& snapshots) {
-  // What a word finds: an id before a name, and the first of several.
+  // The snapshot that each word finds: an ID takes precedence over a name, and the first of several
+  // is used.
   std::unordered_map<std::string_view, const Snapshot*> found;
   for (const auto member : {&Snapshot::id, &Snapshot::name})
     for (const Snapshot& snapshot : snapshots) found.try_emplace(snapshot.*member, &snapshot);

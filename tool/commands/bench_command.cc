@@ -27,13 +27,13 @@ using qcow2::Result;
 
 namespace {
 
-// As qemu-img bench.
+// Default of qemu-img bench.
 constexpr uint64_t kDefaultCount = 75000;
 constexpr unsigned kDefaultRounds = 5;
 
 constexpr uint64_t kLargestBlock = 64 << 20;
 constexpr unsigned kDeepest = 1024;
-// Of the buffers of all requests that are under way.
+// Maximum memory for the buffers of all requests in flight.
 constexpr uint64_t kMemory = uint64_t{1} << 30;
 
 Result<std::optional<std::chrono::duration<double>>> parse_seconds(const std::string& text) {
@@ -245,7 +245,7 @@ Result<int> BenchCommand::run_two(const Console& console) {
   return kSuccess;
 }
 
-// One line for each disk that would be written to.
+// Prints one line per disk that would be written. Writes nothing.
 Result<int> BenchCommand::foretell(const Console& console) const {
   const bench::Load load = this->load();
   copy::Cancel cancel;

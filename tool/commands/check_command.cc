@@ -35,7 +35,7 @@ constexpr unsigned kMaxThreads = 64;
 constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",
                                                       "directsync", "unsafe"};
 
-// What a file is that begins with `start`, and is no QCOW2 image.
+// Describes a file that begins with `start` and is not a QCOW2 image.
 std::string what_it_is(const std::string& name, std::span<const std::byte> start) {
   if (const char* const foreign = qcow2::foreign_format(start))
     return fmt::format("is a {} image", foreign);
@@ -47,7 +47,7 @@ std::string what_it_is(const std::string& name, std::span<const std::byte> start
   return "is a raw disk";
 }
 
-// Enough to know a QCOW2 image, and other formats, by their first bytes.
+// Detects a QCOW2 image, or another format, by the first bytes.
 Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
   std::array<std::byte, 512> start{};
   ASSIGN_OR_RETURN(const size_t got, file.read(qcow2::HostOffset(0), start));
@@ -162,7 +162,7 @@ Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
   return qcow2::with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
 }
 
-// In a dry run the sums stay those of the image as it is.
+// In a dry run, the sums stay those of the unchanged image.
 Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
                                 CheckReport& report, CheckLog& log) const {
   std::shared_ptr<qcow2::Storage> storage = file;
@@ -170,7 +170,7 @@ Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
   if (dry_run_) {
     ASSIGN_OR_RETURN(storage, qcow2::ScratchStorage::create(file));
   } else if (undo_.empty() && !std::filesystem::is_regular_file(file_)) {
-    // What lies beside a device is gone with the next boot.
+    // A file next to a device would disappear at the next boot.
     return fail(Error::invalid("is a device: say with --undo where the undo file is to be"));
   } else {
     undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;

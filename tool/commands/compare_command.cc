@@ -31,7 +31,7 @@ std::string json_string(const std::string& text) {
   return json_line(text);
 }
 
-// Prints ranges as they are found: there may be more than anybody wants to hold.
+// Prints ranges as they are found, since there may be too many for memory.
 class JsonReport final : public Comparison::Observer {
  public:
   JsonReport(const Console& console, const copy::ComparedDisk& a, const copy::ComparedDisk& b)
@@ -76,7 +76,7 @@ class JsonReport final : public Comparison::Observer {
   }
 
  private:
-  // Empty unless it is a salvage.
+  // Returns an empty string without a salvage.
   static std::string lost_text(const char* name, const copy::ComparedDisk& disk) {
     if (disk.losses() == nullptr) return "";
     ordered_json all = ordered_json::array();
@@ -95,7 +95,7 @@ class JsonReport final : public Comparison::Observer {
   Result<void> printed_;
 };
 
-// Lists the first of them.  Returns how many there are.
+// Lists the first losses. Returns their total number.
 size_t tell_losses(const copy::ComparedDisk& disk, const Console& console) {
   constexpr size_t kShown = 50;
   if (disk.losses() == nullptr) return 0;
@@ -167,7 +167,7 @@ Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
   how.force_share = force_share_;
   how.trust = trust_.trust();
   how.nbd.tuning = nbd_;
-  // A server's disk, and a pipe, are read as ever.
+  // A salvage does not apply to servers and pipes.
   ASSIGN_OR_RETURN(
       const auto server,
       copy::nbd_target(name, unfold_command(name).value_or(std::vector<std::string>())));
@@ -211,7 +211,7 @@ Result<int> CompareCommand::compare(const Console& console) {
   }
   if (!summary) return fail(summary.error());
   using Verdict = Comparison::Verdict;
-  // As qemu-img: what both have is looked at first.
+  // As in qemu-img, the common part of both disks is compared first.
   const bool beyond =
       summary->verdict == Verdict::kSame ||
       (summary->verdict == Verdict::kContent && summary->offset >= std::min(a.size(), b.size()));

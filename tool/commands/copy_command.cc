@@ -32,7 +32,7 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
-// Of a salvage that has lost something.
+// Exit code of a salvage with losses.
 constexpr int kSalvaged = 4;
 constexpr unsigned kMaxThreads = 256;
 
@@ -56,7 +56,7 @@ std::string describe(const ImageInfo& info) {
   return text;
 }
 
-// A copy is of one disk: says what else the source has, which is not in the destination.
+// Warns about contents of the source that a copy of one disk does not include.
 void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& console) {
   if (!source.snapshots.empty() && !of_snapshot)
     console.warning(
@@ -77,7 +77,7 @@ Result<std::string> parse_cache_mode(const std::string& text) {
   return text;
 }
 
-// With -n: a file is replaced as a whole, or brought up to date, and never written in place.
+// With -n: a file is replaced as a whole or updated, never written in place.
 Result<void> check_is_there(const copy::CopyOptions& options) {
   struct stat status {};
   const std::string& name = options.destination;
@@ -197,7 +197,7 @@ void CopyCommand::check_qemu_options() const {
     throw UsageError("-n writes into what is there, --force replaces it");
 }
 
-// What was taken for the sake of scripts, and does something else here.
+// Warns about options that are accepted for scripts and have another effect here.
 void CopyCommand::tell_of_qemu_options(const Console& console) const {
   if (offload_) console.warning("-C: copies are not offloaded to the storage: data is read");
   if (layout_.size())
@@ -220,7 +220,7 @@ void CopyCommand::check() const {
     throw UsageError("--json: standard output is where the image goes");
 }
 
-// Metadata must be the guest's own, and whole.
+// The filesystem metadata must be complete, and must come from the guest's own disk.
 void CopyCommand::check_skip_free() const {
   if (options_.source == "-")
     throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
@@ -232,7 +232,7 @@ void CopyCommand::check_skip_free() const {
     throw UsageError("--skip-free and --bitmap: an update takes what has changed");
 }
 
-// What several options say together, the more particular before the more general.
+// Combines the options. Specific options override general ones.
 Result<void> CopyCommand::settle() {
   for (auto [word, command] : {std::pair(&options_.source, &options_.source_command),
                                std::pair(&options_.destination, &options_.destination_command)})
@@ -251,7 +251,7 @@ Result<void> CopyCommand::settle() {
   return settle_backing(base_, base_format_, options_.image);
 }
 
-// With --untrusted: all that the copy opens from now on.
+// With --untrusted: confines the process to the files that the copy opens.
 Result<void> CopyCommand::begin(const Console& console) {
   options_.trust = trust_.trust();
   if (!trust_.untrusted()) return {};
@@ -261,7 +261,7 @@ Result<void> CopyCommand::begin(const Console& console) {
   const std::string& destination = options_.destination;
   ConfinementPlan plan{{options_.source}, {}, {}};
   if (destination == "-") {
-    // Twice in memory rather than in a folder that others use, too.
+    // Builds the image twice rather than use a folder that others share.
     if (!options_.spool) options_.spool.emplace();
     if (!options_.spool->empty()) plan.folders.push_back(*options_.spool);
   } else if (destination != "null:") {
@@ -290,7 +290,7 @@ Result<int> CopyCommand::run(const Console& console) {
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
 
-  // A source that cannot be read like this, or is no file, is for the copy to judge.
+  // Errors of the source are left to the copy.
   const bool is_file = options_.source_command.empty() && options_.source != "-";
   InfoOptions look;
   look.format = options_.source_format;

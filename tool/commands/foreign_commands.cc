@@ -17,7 +17,7 @@ struct Foreign {
   const char* advice;
 };
 
-// Commands of qemu-img, of the virt-* tools and of other programs for disks.
+// Commands of qemu-img, the virt-* tools and other disk programs.
 constexpr std::array kForeign{
     Foreign{"amend", "to change an image's layout, copy it: virt-compact copy -o LIST SRC DST"},
     Foreign{"bitmap", "bitmaps are listed by virt-compact info, and changed by qemu-img bitmap"},
@@ -70,7 +70,7 @@ bool has_disk_ending(const std::string& word) {
 }  // namespace
 
 size_t edit_distance(const std::string& a, const std::string& b) {
-  // Optimal string alignment: rows of the two letters before, of the one before, and of this one.
+  // Optimal string alignment: rows for the two previous letters, the previous letter, and this one.
   std::vector<size_t> before_last;
   std::vector<size_t> last(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) last[j] = j;
@@ -100,7 +100,7 @@ std::string unknown_command_message(const std::string& word,
         "virt-compact "
         "optimize {0}",
         word);
-  // A word of four letters is another one with two of them changed.
+  // Two changes turn a word of four letters into a different word.
   const size_t most = word.size() < 5 ? 1 : 2;
   std::vector<std::string> near;
   size_t least = most;

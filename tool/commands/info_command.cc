@@ -44,7 +44,7 @@ void InfoCommand::check() const {
   trust_.check();
 }
 
-// What a server says of a disk: no more than its size.
+// Returns the information of a server's disk: only its size.
 static Result<ImageInfo> remote_info(const std::string& name,
                                      const std::vector<std::string>& command,
                                      const copy::NbdTuning& nbd) {
@@ -88,7 +88,7 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
 Result<int> InfoCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
   RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
-  std::optional<Error> error;  // that the chain ended with
+  std::optional<Error> error;  // the error at the end of the chain
   ASSIGN_OR_RETURN(const auto chain, look(console, error));
   if (chain.empty()) return fail(*error);
   if (json_) {

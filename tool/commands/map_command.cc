@@ -98,7 +98,7 @@ Result<int> MapCommand::run(const Console& console) {
   return kSuccess;
 }
 
-// Ctrl-C, and figures for whoever waits.
+// Handles Ctrl-C and reports progress.
 Result<void> MapCommand::went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const {
   if (stop_->requested()) return fail(Error::cancelled());
   progress.update(done, total);
@@ -119,7 +119,7 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
         return went_on(progress, extent.guest.value() - start, end - start);
       },
       [&](const MapEntry& entry) { return report.add(entry, map.file_of(entry.depth)); }));
-  // Of nothing, qemu-img says that it is nothing.
+  // qemu-img prints an entry for an empty range, too.
   if (start == end && json_) {
     MapEntry nothing;
     nothing.start = start_;
@@ -128,7 +128,7 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
   return report.end();
 }
 
-// What is looked at must not be replaced by its picture.
+// Returns an error if the picture would replace a file of the source.
 Result<void> MapCommand::check_picture(const AnySource& source) const {
   struct stat picture {};
   if (qcow2::retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};

@@ -22,13 +22,13 @@ using qcow2::Result;
 
 namespace {
 
-// Bytes that are read for an estimate: a few seconds of a good codec.
+// Bytes to read for an estimate: a few seconds with a good codec.
 constexpr uint64_t kBudget = 512 << 20;
-// For one field of the table.
+// Same for one field of the table.
 constexpr uint64_t kFieldBudget = 256 << 20;
 constexpr std::array<unsigned, 6> kTableBits = {14, 15, 16, 17, 18, 20};
 
-// Of one field; the table has a progress of its own.
+// Progress of one field, not shown: the table has its own progress.
 class Quiet final : public copy::Progress {
  public:
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
@@ -147,8 +147,8 @@ Result<int> MeasureCommand::run(const Console& console) {
     console.warning(
         "--skip-free and -U: a running guest changes what is free: the figures are "
         "approximate");
-  // In JSON as qemu-img, to which no format is a raw one; it knows no layout without a format.
-  // People read of one image in all lines.
+  // In JSON, no format means raw, as in qemu-img, which rejects layout options without a format. In
+  // text, all lines describe one image.
   options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);

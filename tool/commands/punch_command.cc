@@ -63,7 +63,7 @@ Result<int> PunchCommand::run(const Console& console) {
   const auto summary = copy::punch(options_, progress, cancel);
   progress.finish();
   if (!summary) {
-    // What was given back stays so, and nothing else has changed.
+    // Deallocated blocks stay deallocated; nothing else has changed.
     if (summary.error().kind() == Error::Kind::kCancelled)
       return fail(Error::cancelled().with_context(target->name() + ": not to its end"));
     return fail(summary.error());

@@ -77,7 +77,7 @@ void RebaseCommand::check() const {
     throw UsageError("--force: the format of what is not opened must be given (-F)");
 }
 
-// Opens NEW with all that is behind it, as a reader of FILE would; returns its format.
+// Opens NEW with its chain, as a reader of FILE would. Returns its format.
 Result<qcow2::Format> RebaseCommand::look_at_new(const qcow2::FileStorage& file) const {
   ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(file_, *backing_));
   qcow2::OpenOptions options;
@@ -104,7 +104,7 @@ Result<int> RebaseCommand::run(const Console& console) {
         file_ +
         ": its external data file is the raw disk (data_file_raw): it cannot be an overlay"));
   std::string format;
-  // Before the lock: that FILE is in the chain of NEW shall be told as such.
+  // Must precede the lock, so that the error says that FILE is in the chain of NEW.
   if (!backing_->empty()) {
     auto found = backing_format_.value_or(qcow2::Format::kRaw);
     if (!force_) {
@@ -113,7 +113,7 @@ Result<int> RebaseCommand::run(const Console& console) {
     format = qcow2::to_string(found);
   }
   RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
-  // Somebody may have changed it meanwhile.
+  // Another process may have changed FILE meanwhile.
   ASSIGN_OR_RETURN(const auto now, read_header(*file));
   if (!dry_run_)
     RETURN_IF_ERROR(qcow2::with_context(backing_->empty()

@@ -109,11 +109,11 @@ Result<void> SnapshotCommand::list(const Console& console) const {
                                                     disk_));
   }
   if (json_) return console.print(snapshot_list_json(snapshots));
-  // As qemu-img: a list that was asked for is no summary.
+  // As in qemu-img, -q does not suppress a requested list.
   return console.print(snapshot_list(snapshots));
 }
 
-// What was, or would be, done to the image.
+// A change, or predicted change, of the image.
 struct SnapshotCommand::Change {
   const char* action = "";
   std::string id;
@@ -125,7 +125,7 @@ struct SnapshotCommand::Change {
   uint64_t used_after = 0;
 };
 
-// In a dry run, of what is in memory.
+// In a dry run, opens an editor on a copy in memory.
 Result<std::unique_ptr<qcow2::SnapshotEditor>> SnapshotCommand::open_editor(
     const qcow2::Chain& chain) const {
   if (!dry_run_) return qcow2::SnapshotEditor::open(chain);
@@ -213,11 +213,11 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   editor->set_progress([&](uint64_t done, uint64_t total) { progress.update(done, total); });
   change.used_before = editor->used_before();
   RETURN_IF_ERROR(apply_to(*editor, change, console));
-  // It has taken effect by now: a figure that cannot be had is no failure of that.
+  // The change has taken effect; a missing figure is not a failure.
   const auto used = editor->used();
   if (!used && dry_run_) return fail(used.error());
   change.used_after = used.value_or(change.used_before);
-  // What a dry run has freed is not moved together: it is told from the counts.
+  // A dry run does not compact the file: the freed space follows from the counts.
   if (!dry_run_)
     RETURN_IF_ERROR(
         qcow2::took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,

@@ -51,7 +51,7 @@ bool exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0;
 }
 
-// Where QEMU would not start with what is to be set.
+// Returns complaints about settings with which QEMU would not start.
 std::vector<std::string> complaints_of(const tune::Tuning& tuning) {
   std::vector<std::string> images;
   for (const tune::DiskReport& disk : tuning.disks)
@@ -124,8 +124,8 @@ void TuneCommand::check() const {
   if (!settings) throw UsageError(settings.error().message());
 }
 
-// What is printed: the changed definition itself goes to standard output if it came from standard
-// input.
+// Prints the result. If the definition came from standard input, the changed definition goes to
+// standard output.
 Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
   const bool taken = domain() == "-" && apply_;
   if (!console.manner().quiet)
@@ -136,7 +136,7 @@ Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
     return kSuccess;
   }
   if (console.manner().quiet) return kSuccess;
-  // patch (1) wants each byte, a terminal must not have it.
+  // patch(1) needs the exact bytes; a terminal must not get control characters.
   const bool watched = is_terminal(taken ? STDERR_FILENO : STDOUT_FILENO);
   const std::string diff = watched ? qcow2::printable_lines(result.diff) : result.diff;
   const std::string text =
@@ -186,7 +186,7 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
   TuneResult result;
   result.name = domain.name();
   ASSIGN_OR_RETURN(const auto state, domain.state());
-  // What is shown has no passwords in it.
+  // The shown definition has no passwords.
   ASSIGN_OR_RETURN(const std::string shown, domain.definition(false));
   tune::Settings settings = settings_;
   ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
@@ -264,7 +264,7 @@ Result<int> TuneCommand::run(const Console& console) {
   if (guest_) return tune_guest(console);
   if (domain() == "-") return tune_input(console);
   if (connect_) return tune_libvirt(console);
-  // Without a slash it may be a name of libvirt's.
+  // A name without a slash may be a libvirt domain.
   if (exists(domain()) || domain().find('/') != std::string::npos) return tune_file(console);
   auto tuned = tune_libvirt(console);
   if (!tuned)

@@ -29,7 +29,7 @@ Result<Manner::Progress> parse_progress(const std::string& text) {
   return fail(Error::invalid(fmt::format("'{}' is none of bar, json and none", text)));
 }
 
-// "-f, --format FMT", "    --progress[=HOW]".
+// Returns a label such as "-f, --format FMT" or "    --progress[=HOW]".
 std::string label_of(const CLI::Option& option) {
   std::string label = "    ";
   if (!option.get_snames().empty()) {
@@ -44,14 +44,14 @@ std::string label_of(const CLI::Option& option) {
 
 void append_options(std::string& text, const CLI::App& app, bool all, bool commands) {
   const auto listed = [&](const CLI::Option* it) {
-    // A list of commands fills a screen: what they take is in the help of each.
+    // A list of commands fills a screen: common options are in the help of each command.
     if (commands && !all && it != app.get_help_ptr() && it != app.get_help_all_ptr() &&
         it != app.get_version_ptr())
       return false;
     if (!it->nonpositional() || it->get_group() == kHiddenOptions ||
         (!all && it->get_group() == kRareOptions))
       return false;
-    // Each app has its own --help: the one at the top stands for all.
+    // Each app has its own --help; the top-level one represents all.
     return app.get_parent() == nullptr ||
            (it != app.get_help_ptr() && it != app.get_help_all_ptr());
   };
@@ -93,7 +93,7 @@ bool has_output_option(const CLI::App& app) {
 void add_manner_options(CLI::App& app, Manner& manner) {
   add_switch(app, "-q,--quiet", manner.quiet, "print no progress, no summary and no warnings");
   add_switch(app, "-v,--verbose", manner.verbose, "say more");
-  // A flag, so that a value is only taken behind "=", never from the next word.
+  // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("-p{bar},--progress{bar}")
       ->description("show progress from the start; HOW: bar, json or none")
       ->type_name("[=HOW]")
@@ -131,7 +131,8 @@ std::string help_text(const CLI::App& app, bool all) {
 std::string usage_message(const CLI::ParseError& error) {
   const std::string message = error.what();
   if (error.get_name() != "ArgumentMismatch") return message;
-  // "--threads: 1 required N missing", "force was given a disallowed flag override".
+  // CLI11's messages: "--threads: 1 required N missing", "force was given a disallowed flag
+  // override".
   const std::string name = message.substr(0, message.find_first_of(": "));
   if (message.find(" missing") != std::string::npos) return name + ": its value is missing";
   return fmt::format("{}{}: takes no value", name.size() == 1 ? "-" : "--", name);

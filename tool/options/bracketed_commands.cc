@@ -6,7 +6,7 @@ namespace tool {
 
 namespace {
 
-// No word of a command line holds one.
+// Cannot occur in a word of a command line.
 constexpr char kSeparator = '\0';
 
 }  // namespace

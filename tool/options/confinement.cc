@@ -27,8 +27,8 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
-// From linux/landlock.h, which may be older than the kernel.
-constexpr uint64_t kTruncate = uint64_t{1} << 14;  // from version 3 on
+// Constants of linux/landlock.h, since the header may be older than the kernel.
+constexpr uint64_t kTruncate = uint64_t{1} << 14;  // since version 3
 constexpr uint64_t kAllNet = 3;                    // version 4: bind and connect, TCP
 constexpr uint64_t kAllScopes = 3;                 // version 6: abstract sockets, signals
 struct RulesetAttributes {
@@ -41,10 +41,10 @@ constexpr uint64_t kRead = LANDLOCK_ACCESS_FS_READ_FILE;
 constexpr uint64_t kWrite = LANDLOCK_ACCESS_FS_WRITE_FILE | kTruncate;
 constexpr uint64_t kFolder = kRead | kWrite | LANDLOCK_ACCESS_FS_READ_DIR |
                              LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG;
-// What a date is made from.
+// Files for the conversion of dates.
 constexpr const char* kTimeZone[] = {"/etc/localtime", "/usr/share/zoneinfo"};
 
-// The rights that a version of Landlock knows: one that it does not know is an error to it.
+// Returns the rights that a Landlock version supports. Other rights would be an error.
 uint64_t known_rights(int version) {
   uint64_t rights = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
   if (version >= 2) rights |= LANDLOCK_ACCESS_FS_REFER;
@@ -54,7 +54,7 @@ uint64_t known_rights(int version) {
 
 class Landlock {
  public:
-  // 0: the kernel has none.
+  // Returns 0 if the kernel has no Landlock.
   static int version() {
     const long version =
         ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -64,7 +64,7 @@ class Landlock {
   explicit Landlock(int version)
       : rights_(known_rights(version)), ruleset_(create(version, rights_)) {}
 
-  // Follows symbolic links, once: from then on the rule is about the file, not about its name.
+  // Follows symbolic links once: the rule then applies to the file, not to its name.
   Result<void> allow(const std::string& path, uint64_t rights) const {
     const qcow2::Descriptor file(qcow2::retry(::open, path.c_str(), O_PATH | O_CLOEXEC));
     if (!file) return fail(Error::system(errno, path));
@@ -107,17 +107,17 @@ Result<bool> restrict_files(const ConfinementPlan& plan) {
   for (const std::string& path : plan.writable)
     RETURN_IF_ERROR(landlock.allow(path, kRead | kWrite));
   for (const std::string& path : plan.folders) RETURN_IF_ERROR(landlock.allow(path, kFolder));
-  // A system without time zones has UTC.
+  // Failure is ignored: a system without time zones uses UTC.
   for (const char* path : kTimeZone) (void)landlock.allow(path, kRead);
   RETURN_IF_ERROR(landlock.enforce());
   return true;
 }
 
-// Taken by name: libseccomp knows which of them an architecture has.  What changes a file by its
-// path other than by opening it, which Landlock would not see (chmod, chown, truncate, setxattr,
-// utimensat), is not among them.
+// Resolved by name: libseccomp knows which calls an architecture has. Excludes calls that change a
+// file by path without opening it, which Landlock does not check (chmod, chown, truncate, setxattr,
+// utimensat).
 constexpr const char* kNeeded[] = {
-    // Files that are open, and their names.
+    // Open files, and lookups of names.
     "read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "preadv2",
     "pwritev2", "lseek", "close", "close_range", "dup", "dup2", "dup3", "fcntl", "fstat", "stat",
     "lstat", "newfstatat", "statx", "fstatfs", "statfs", "access", "faccessat", "faccessat2",
@@ -128,18 +128,19 @@ constexpr const char* kNeeded[] = {
     "memfd_create", "mincore",
     // Memory.
     "brk", "munmap", "mremap", "madvise", "mlock", "munlock",
-    // Threads, time, signals to ourselves.
+    // Threads, time, signals within the process.
     "futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address",
     "gettid", "getpid", "getppid", "exit", "exit_group", "sched_yield", "sched_getaffinity",
     "membarrier", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday",
     "time", "times", "getrusage", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack",
     "rt_sigtimedwait", "restart_syscall", "pause", "alarm", "setitimer", "poll", "ppoll", "select",
     "pselect6", "eventfd2", "pipe2", "pipe",
-    // What is asked of the system.
+    // Queries of the system.
     "getuid", "geteuid", "getgid", "getegid", "getgroups", "getrlimit", "uname", "sysinfo",
     "getrandom", "getcpu", "capget"};
 
-// Of files, devices and the terminal.  TIOCSTI, which types into a terminal, is not among them.
+// ioctl requests for files, devices and the terminal. Excludes TIOCSTI, which injects input into a
+// terminal.
 constexpr unsigned long kRequests[] = {TCGETS,     TIOCGWINSZ, BLKGETSIZE64, BLKSSZGET,
                                        BLKPBSZGET, BLKROGET,   BLKDISCARD,   BLKZEROOUT,
                                        FIGETBSZ,   FICLONE,    FICLONERANGE, FS_IOC_GETFLAGS};
@@ -156,7 +157,7 @@ class Filter {
   }
   void refuse(const char* name, unsigned errnum) { add(SCMP_ACT_ERRNO(errnum), name, {}); }
 
-  // 0, or the errno of what failed first.
+  // Loads the filter. Returns 0, or the errno of the first failure.
   int load() {
     if (error_ == 0) error_ = -seccomp_attr_set(context_.get(), SCMP_FLTATR_CTL_TSYNC, 1);
     if (error_ == 0) error_ = -seccomp_load(context_.get());
@@ -166,7 +167,7 @@ class Filter {
  private:
   void add(uint32_t action, const char* name, const std::vector<scmp_arg_cmp>& arguments) {
     const int number = seccomp_syscall_resolve_name(name);
-    // Not of this architecture, or newer than the library.
+    // The call does not exist on this architecture, or is newer than the library.
     if (number == __NR_SCMP_ERROR || error_ != 0) return;
     const int added = seccomp_rule_add_array(
         context_.get(), action, number, static_cast<unsigned>(arguments.size()), arguments.data());
@@ -185,7 +186,7 @@ scmp_arg_cmp masked(unsigned argument, uint64_t mask, uint64_t value) {
   return {argument, SCMP_CMP_MASKED_EQ, mask, value};
 }
 
-// `any_file`: Landlock decides which files are opened, or some are to be written.
+// `any_file`: permits opening any file, because Landlock decides or files must be written.
 void allow_calls(Filter& filter, bool any_file) {
   for (const char* name : kNeeded) filter.allow(name);
   for (const unsigned long request : kRequests) filter.allow("ioctl", {equals(1, request)});
@@ -198,7 +199,8 @@ void allow_calls(Filter& filter, bool any_file) {
   }
   filter.allow("mmap", {masked(2, PROT_EXEC, 0)});
   filter.allow("mprotect", {masked(2, PROT_EXEC, 0)});
-  // Threads, but no processes.  The flags of clone3 cannot be seen: the C library falls back.
+  // Threads, but no processes. seccomp cannot inspect the flags of clone3: the C library falls back
+  // to clone.
   filter.allow("clone", {masked(0, CLONE_THREAD, CLONE_THREAD)});
   filter.refuse("clone3", ENOSYS);
   filter.allow("prlimit64", {equals(0, 0), equals(2, 0)});
@@ -210,7 +212,7 @@ Result<bool> restrict_calls(bool any_file) {
   if (!filter.usable()) return false;
   allow_calls(filter, any_file);
   const int errnum = filter.load();
-  // The kernel was built without filters.
+  // The kernel has no support for filters.
   if (errnum == EINVAL || errnum == ENOSYS || errnum == EOPNOTSUPP) return false;
   if (errnum != 0) return fail(Error::system(errnum, "seccomp"));
   return true;

@@ -13,7 +13,7 @@ using qcow2::Result;
 namespace {
 
 constexpr std::array kProfiles = {
-    // Few entries in the map, and long runs on the disk.
+    // Few map entries, and long runs on the disk.
     CopyProfile{"sequential",
                 "clusters of 1 MiB, not compressed: large files, read from one end to the other",
                 20, false, std::nullopt, 0},
@@ -22,7 +22,7 @@ constexpr std::array kProfiles = {
                 "clusters of 128 KiB with subclusters of 4 KiB, not compressed: databases and busy "
                 "guests",
                 17, true, std::nullopt, 0},
-    // A larger cluster is more for the codec to find likeness in.
+    // Larger clusters compress better.
     CopyProfile{"archive", "clusters of 1 MiB, zstd at level 12: kept, and seldom read", 20, false,
                 CompressionType::kZstd, 12},
 };

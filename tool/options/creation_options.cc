@@ -30,7 +30,7 @@ Result<uint32_t> parse_compat(const std::string& text) {
   return fail(Error::invalid(fmt::format("'{}' is neither 0.10 nor 1.1", text)));
 }
 
-// A power of two between two others, as its exponent.
+// Parses a power of two from `low` to `high`. Returns its exponent.
 Result<unsigned> parse_exponent(const std::string& text, uint64_t low, uint64_t high,
                                 const char* range) {
   ASSIGN_OR_RETURN(const uint64_t value, parse_size(text));
@@ -88,13 +88,13 @@ constexpr std::array kKeys = {
     Key{"backing_fmt", SET(image.backing_format, parse_name(value))},
     Key{"data_file", SET(image.data_file, parse_name(value))},
     Key{"data_file_raw", SET(image.data_file_raw, parse_switch(value))},
-    // qemu-img convert takes it, and makes the disk as large as the source all the same.
+    // As in qemu-img convert: accepted, but the disk is as large as the source.
     Key{"size", SET(size, parse_size(value))},
 };
 
 #undef SET
 
-// "a=b,c=d,,e" -> "a=b", "c=d,e".
+// Splits "a=b,c=d,,e" into "a=b", "c=d,e".
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> parts(1);
   for (size_t i = 0; i < list.size(); ++i) {

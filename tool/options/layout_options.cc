@@ -121,7 +121,7 @@ Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
     compression = {profile_->compression, profile_->level};
   }
   if (cluster_bits_) image.cluster_bits = cluster_bits_;
-  // Version 2 knows of zlib alone.
+  // Version 2 supports only zlib.
   if (compress_ && !compression.type)
     compression.type = creation_.image.version == 2u ? qcow2::CompressionType::kDeflate
                                                      : qcow2::CompressionType::kZstd;

@@ -1,4 +1,4 @@
-// Words in the place of a file's name that are surely meant for an option.
+// Detects option-like words in the place of a file name.
 #pragma once
 
 #include <string>
@@ -8,19 +8,19 @@
 
 namespace tool {
 
-// Throws UsageError if `name`, which is to be the file `what` ("OUT"), looks like an option of an
-// image (cluster_size=1M), the name of a format or that of a kind of report.  `lists`: the option
-// that takes the first, `formats`: the one that takes the second, or what else to say.  "./qcow2"
-// is a file.  For names that are written to: a wrong name of what is read is not found.
+// Throws UsageError if `name`, given for the file `what` ("OUT"), looks like an image option
+// (cluster_size=1M), a format name or a kind of report. `lists`: the option that takes the first.
+// `formats`: the option that takes the second, or other advice. "./qcow2" is accepted as a file.
+// Only for names that are written: a wrong input name is reported as not found.
 void refuse_option_like(const std::string& name, const char* what, const char* lists,
                         const char* formats);
 
-// The key of an option of an image, if `name` gives one a value ("cluster_size=1M"); else empty.
+// Returns the key if `name` is an image option with a value ("cluster_size=1M"), else an empty
+// string.
 std::string creation_option_in(const std::string& name);
 
-// Looks at all disks that are to be replaced before any of them is: an error if one is not there,
-// is no regular file, or stands there twice.  Whoever gives IN and OUT, as virt-sparsify wants it,
-// is told of -o.
+// Checks all disks before any is replaced. Returns an error if a disk is missing, is not a regular
+// file, or is listed twice. For IN and OUT in the style of virt-sparsify, the error mentions -o.
 qcow2::Result<void> check_disks(const std::vector<std::string>& disks);
 
 }  // namespace tool

@@ -16,7 +16,7 @@ constexpr unsigned kMaxRequests = 1024;
 constexpr uint64_t kMinRequest = 4 << 10;
 constexpr uint64_t kMaxRequest = 32 << 20;
 constexpr unsigned kMaxRetries = 1000;
-// Ten years: no number of clock ticks overflows.
+// Ten years: does not overflow in any clock ticks.
 constexpr uint64_t kMaxTimeout = 10ull * 365 * 24 * 3600;
 
 auto parse_count(unsigned low, unsigned high) {

@@ -22,7 +22,7 @@ struct Ending {
   const char* format;
 };
 
-// What hypervisors and distributions call their files.  ".img" says nothing.
+// File name suffixes of hypervisors and distributions. ".img" can be any format.
 constexpr std::array kEndings{
     Ending{"qcow2", "qcow2"},   Ending{"raw", "raw"},       Ending{"iso", "raw"},
     Ending{"qcow", "qcow v1"},  Ending{"qed", "QED"},       Ending{"vmdk", "VMDK"},
@@ -51,7 +51,7 @@ std::optional<std::string> name_contradiction(const std::string& path, Format fo
                                          [&](const Ending& it) { return ending == it.ending; });
   const std::string made = qcow2::to_string(format);
   if (found == kEndings.end() || made == found->format) return std::nullopt;
-  // QEMU calls both versions that.
+  // QEMU uses ".qcow" for both versions.
   if (made == "qcow2" && ending == "qcow") return std::nullopt;
   return fmt::format("{}: is written as {}, though its name says {}: -O says which format it gets",
                      path, made, found->format);

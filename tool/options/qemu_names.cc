@@ -22,7 +22,7 @@ bool begins_with(const std::string& text, std::string_view prefix) {
   return text.compare(0, prefix.size(), prefix) == 0;
 }
 
-// "driver=qcow2,file.filename=a,,b.qcow2": two commas are one of the value.
+// Parses "driver=qcow2,file.filename=a,,b.qcow2": a doubled comma is part of the value.
 Result<Properties> parse_list(const std::string& list, const char* option) {
   Properties properties;
   for (size_t at = 0; at < list.size();) {
@@ -49,7 +49,7 @@ Result<std::string> path_of(Properties properties, std::optional<qcow2::Format>&
   return file.path;
 }
 
-// `option`: that says that all names are lists.
+// `option`: the option that makes all names lists.
 Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
                         std::optional<qcow2::Format>& format) {
   if (unfold_command(name)) return {};

@@ -23,12 +23,12 @@ using qcow2::Result;
 
 namespace {
 
-// What any image may take, and for each of this many bytes that its file has on the disk one second
-// more: far more than the slowest machine needs.
+// Default time limit: a fixed time for any image, plus one second for each kBytesPerSecond bytes of
+// allocated blocks. Much more than the slowest machine needs.
 constexpr std::chrono::seconds kTime(60);
 constexpr uint64_t kBytesPerSecond = 1 << 20;
 constexpr uint64_t kLongestTime = 365 * 86400;
-// From "please stop" to the end of the process.
+// Time from the cancel to the exit of the process.
 constexpr std::chrono::seconds kGrace(5);
 
 Result<uint64_t> parse_limit(const std::string& key, const std::string& value) {
@@ -70,14 +70,14 @@ std::chrono::seconds time_for(const std::vector<std::string>& files) {
   for (const std::string& path : files) {
     struct stat status {};
     if (::stat(path.c_str(), &status) != 0) continue;
-    // Of a device nothing is known here; it is no upload either.
+    // The data on a device is unknown here, and a device is not an upload.
     if (S_ISBLK(status.st_mode)) return std::chrono::seconds(kLongestTime);
     bytes += static_cast<uint64_t>(status.st_blocks) * 512;
   }
   return kTime + std::chrono::seconds(bytes / kBytesPerSecond);
 }
 
-// In a thread of its own, which ends with the process.
+// Runs in its own thread, until the process exits.
 void watch_the_clock(Console console, std::string what, std::chrono::seconds time,
                      int failure_code) {
   std::this_thread::sleep_for(time);
@@ -139,7 +139,7 @@ CLI::Option* TrustOptions::add_options(CLI::App& app, bool reads_only, std::stri
 }
 
 void TrustOptions::add_untrusted(CLI::App& app) {
-  // A flag, so that a value is only taken behind "=", never from the next word.
+  // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("--untrusted{yes}")
       ->description("anybody may have made it: confined, with limits")
       ->type_name("[=strict]")
@@ -223,7 +223,7 @@ void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
                       const std::vector<std::string>& names) {
   if (trust.names.backing != NameRule::kLeaveOut) return;
   for (const std::string& name : names) {
-    // What cannot be opened is for the command to tell.
+    // The command reports files that cannot be opened.
     const auto file = qcow2::FileStorage::open_readonly(name);
     const auto header =
         file ? qcow2::Header::read(**file) : Result<qcow2::Header>(fail(file.error()));

@@ -25,7 +25,7 @@ struct Percentile {
 constexpr std::array<Percentile, 4> kPercentiles{
     {{"p50", 50}, {"p90", 90}, {"p99", 99}, {"p99.9", 99.9}}};
 
-// Below this a share of holes is not worth a line.
+// A smaller share of holes is not reported.
 constexpr double kFewHoles = 0.01;
 
 std::string rate(double bytes_per_second) {
@@ -59,7 +59,7 @@ std::string hole_line(const Measurement& result) {
                      *result.holes * 100);
 }
 
-// In the form of qemu-img bench.
+// Returns the line in the form of qemu-img bench.
 std::string sending_line(const Load& load) {
   return fmt::format(
       "Sending {} {} requests, {} bytes each, {} in parallel ({} offset {}, step size {})\n",

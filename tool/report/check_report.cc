@@ -17,7 +17,7 @@ using qcow2::Finding;
 namespace {
 
 const char* label(const Finding& it) {
-  // Where it is only a note, the counts have it as an error once more.
+  // An overlap with severity "note" is counted separately as an error.
   if (it.kind == Finding::Kind::kOverlap) return "ERROR";
   switch (it.severity) {
     case Finding::Severity::kNote:
@@ -35,7 +35,7 @@ double percent(uint64_t part, uint64_t all) {
   return all == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(all);
 }
 
-// A number that is an entry of a table: JSON's numbers lose bits in some readers.
+// Formats a table entry as a string: some JSON readers lose bits of numbers.
 ordered_json entry_json(uint64_t word) {
   return fmt::format("{:#018x}", word);
 }
@@ -111,7 +111,7 @@ std::string check_repairs(const CheckReport& report) {
 }
 
 std::string check_summary(const CheckReport& report) {
-  // The lines that scripts look for are as qemu-img has them.
+  // Lines that scripts look for are identical to qemu-img's.
   const qcow2::CheckSums& sums = report.sums;
   std::string text;
   if (sums.corruptions == 0 && sums.leaks == 0 && sums.check_errors == 0)

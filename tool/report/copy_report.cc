@@ -18,9 +18,9 @@ namespace {
 using copy::CopySummary;
 using nlohmann::ordered_json;
 
-// A smaller difference is no news, if it is also less than one per cent.
+// A smaller difference is not reported if it is also below one per cent.
 constexpr uint64_t kNoticeable = 16 << 20;
-// Lost ranges that are told a person.
+// Maximum lost ranges in the text report.
 constexpr size_t kLostShown = 50;
 
 // 1234567 -> "1,234,567".
@@ -35,16 +35,16 @@ std::string grouped(uint64_t number) {
 }
 
 struct Change {
-  uint64_t amount;  // bytes, either way
+  uint64_t amount;  // bytes, absolute value
   bool smaller;
-  double percent;  // of what was before
+  double percent;  // of the size before
 };
 
 Change change(uint64_t before, uint64_t after) {
   Change it{};
   it.smaller = after <= before;
   it.amount = it.smaller ? before - after : after - before;
-  // Anything is all the difference to nothing.
+  // Growth from zero counts as 100 per cent.
   it.percent = before > 0  ? static_cast<double>(it.amount) * 100 / static_cast<double>(before)
                : after > 0 ? 100
                            : 0;
@@ -64,7 +64,7 @@ std::string headline(const copy::CopyOptions& options, const CopySummary& summar
   if (!summary.destination) return palette.bold("Copied");
   const auto& after = *summary.destination;
   if (!summary.source) return palette.bold(human_size(after.blocks) + " on the disk");
-  // Block devices, and files that are one hole, take no blocks: then the lengths tell more.
+  // Block devices and files without data have no blocks: compares lengths instead.
   const bool blocks = summary.source->blocks > 0;
   const char* where = blocks ? "on the disk" : "in length";
   const Change it = blocks ? change(summary.source->blocks, after.blocks)
@@ -130,7 +130,7 @@ std::string time_line(const CopySummary& summary) {
   std::string text =
       fmt::format("  {} disk in {}", human_size(summary.virtual_size),
                   seconds < 60 ? fmt::format("{:.1f} s", seconds) : clock_text(seconds));
-  // Over so short a time a rate says nothing.
+  // A rate over a shorter time is meaningless.
   if (seconds >= 0.1)
     text += fmt::format(
         ", {}/s",

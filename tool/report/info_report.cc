@@ -121,7 +121,7 @@ std::string features(const Header& header, const Palette& palette) {
   return text.empty() ? text : palette.bold("Features:") + "\n" + text;
 }
 
-// Live against allocated against length, and what of it a sequential read meets in which order.
+// Returns live, allocated and total size, and the fragmentation of the live data.
 std::string space(const ImageInfo& info, const Palette& palette) {
   const Survey& survey = *info.survey;
   const qcow2::Geometry geometry = info.header->geometry();
@@ -238,7 +238,7 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
 
 namespace {
 
-// The file that the image lies in, as QEMU 8.0 and later tell of it.
+// Returns the entry of the image file, as in QEMU 8.0 and later.
 ordered_json file_json(const ImageInfo& info) {
   const uint64_t sector = qcow2::Geometry::kSectorSize;
   ordered_json json;
@@ -282,7 +282,7 @@ ordered_json info_json(const ImageInfo& info) {
   }
   for (const auto* list : {&info.missing, &info.damages})
     for (const std::string& it : *list) json["missing"].push_back(it);
-  // Last: scripts that take the first "virtual-size" in the text get that of the disk.
+  // Must be last: scripts that take the first "virtual-size" then get the size of the disk.
   if (info.file_length) json["children"].push_back({{"name", "file"}, {"info", file_json(info)}});
   return json;
 }

@@ -9,10 +9,10 @@ using qcow2::ExtentKind;
 
 namespace {
 
-// Not in ISO C++, and in GCC and Clang alike.
+// Not ISO C++, but supported by GCC and Clang.
 __extension__ using Wide = unsigned __int128;
 
-// Where bin number `bin` of `bins` begins in [0, size): rounded up, so that bin_of agrees with it.
+// Returns the start of bin number `bin` of `bins` in [0, size). Rounds up, to agree with bin_of.
 uint64_t bin_start(uint64_t bin, uint64_t bins, uint64_t size) {
   return static_cast<uint64_t>((static_cast<Wide>(bin) * size + bins - 1) / bins);
 }
@@ -21,7 +21,7 @@ uint64_t bin_of(uint64_t at, uint64_t bins, uint64_t size) {
   return std::min(bins - 1, static_cast<uint64_t>(static_cast<Wide>(at) * bins / size));
 }
 
-// Cuts [at, at + length) of [0, size) at the bounds of the bins, and calls `visit (bin, part)`.
+// Splits [at, at + length) of [0, size) at the bounds of the bins, and calls `visit(bin, part)`.
 template <typename Visit>
 void for_bins(uint64_t at, uint64_t length, uint64_t bins, uint64_t size, Visit visit) {
   if (size == 0 || at >= size) return;
@@ -39,7 +39,7 @@ void for_bins(uint64_t at, uint64_t length, uint64_t bins, uint64_t size, Visit 
 MapPicture::MapPicture(const Subject& subject)
     : subject_(subject), cells_(size_t{kColumns} * kRows), guests_(kColumns), uses_(kRows) {}
 
-// A stretch of the disk that lies in one piece crosses few cells: it is gone along both axes.
+// Visits the cells that a contiguous extent crosses, along both axes.
 void MapPicture::mark(uint64_t guest, uint64_t host, uint64_t guest_length, uint64_t host_length,
                       bool compressed) {
   uint64_t done = 0;
@@ -80,7 +80,7 @@ void MapPicture::add(const Extent& extent) {
 
 void MapPicture::add(qcow2::HostCluster first, uint64_t count, qcow2::HostUse use) {
   const uint64_t size = subject_.cluster_size;
-  // In clusters, which do not overflow.
+  // In units of clusters, to avoid overflow.
   const uint64_t clusters = (subject_.file_size + size - 1) / size;
   for_bins(first.value(), count, kRows, clusters,
            [&](uint64_t bin, uint64_t part) { uses_[bin][static_cast<size_t>(use)] += part; });

@@ -17,7 +17,7 @@ const char* word(bool value) {
   return value ? "true" : "false";
 }
 
-// As qemu-img writes numbers here: 0 has no prefix.
+// Formats a number as qemu-img does here: 0 has no prefix.
 std::string hex(uint64_t value) {
   return value == 0 ? "0" : fmt::format("{:#x}", value);
 }

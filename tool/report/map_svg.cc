@@ -1,5 +1,5 @@
-// How a MapPicture is drawn.  One file that needs nothing else: no scripts, no fonts of its own;
-// colours that differ for people who see few of them, and that follow a dark theme.
+// Draws a MapPicture as one self-contained SVG file, without scripts and fonts. The colours are
+// distinguishable for colour-blind readers, and follow a dark theme.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,7 +23,7 @@ constexpr unsigned kPlotLeft = 92;
 constexpr unsigned kPlotTop = 116;
 constexpr unsigned kPlotWidth = MapPicture::kColumns * kCell;
 constexpr unsigned kPlotHeight = MapPicture::kRows * kCell;
-constexpr unsigned kStrip = 26;  // of the bars beside the plot
+constexpr unsigned kStrip = 26;  // width of the bars next to the plot
 constexpr unsigned kGap = 8;
 constexpr unsigned kUseLeft = kPlotLeft + kPlotWidth + kGap;
 constexpr unsigned kGuestTop = kPlotTop + kPlotHeight + kGap;
@@ -72,7 +72,7 @@ constexpr std::array<Kind, MapPicture::kGuests> kGuestKinds{{
     {"nothing", "never written"},
 }};
 
-// Names may hold anything: what is no character for XML, or not to be shown, comes as its bytes.
+// Escapes names: characters that are invalid in XML or not printable are shown as their bytes.
 std::string escaped(std::string_view text) {
   std::string result;
   for (const char it : qcow2::printable(text)) {
@@ -90,12 +90,12 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-// A name of which all is to be seen is too long for one line: its end says more than its start.
+// Shortens a long name at its start: the end of a name is more informative.
 std::string shortened(const std::string& text, size_t most) {
   return text.size() <= most ? text : "\u2026" + text.substr(text.size() - most);
 }
 
-// A round distance of ticks, so that there are about `wanted` in `size`: a power of two.
+// Returns a tick distance for about `wanted` ticks in `size`: a power of two.
 uint64_t tick_step(uint64_t size, unsigned wanted) {
   return std::bit_ceil(std::max<uint64_t>(1, size / wanted));
 }
@@ -192,10 +192,10 @@ class MapSvg {
         x2, y2);
   }
 
-  // One path for each colour and strength; neighbours in a row are one rectangle.
+  // Draws one path per colour and strength. Adjacent cells of a row form one rectangle.
   void plot() {
     if (subject_.disk_size == 0 || subject_.file_size == 0) return;
-    // As much as one cell can hold: a whole row of the file, or a column of the disk.
+    // Maximum of one cell: a whole row of the file, or a whole column of the disk.
     const double most = std::min(static_cast<double>(subject_.file_size) / MapPicture::kRows,
                                  static_cast<double>(subject_.disk_size) / MapPicture::kColumns);
     std::array<std::array<std::string, 3>, 2> paths;
@@ -223,7 +223,7 @@ class MapSvg {
                         kPlotLeft, kPlotTop, kPlotWidth, kPlotHeight);
   }
 
-  // Which path a cell belongs to; -1: there is nothing in it.
+  // Returns the path of a cell; -1 if the cell is empty.
   int shade(unsigned row, unsigned column, double most) const {
     const auto& cell = it_.cells_[size_t{row} * MapPicture::kColumns + column];
     const uint64_t bytes = cell.plain + cell.compressed;
@@ -238,7 +238,7 @@ class MapSvg {
                        columns * kCell);
   }
 
-  // Shares of one bin, side by side along `x`, or one on top of the other.
+  // Draws the shares of each bin, side by side along `x` or stacked.
   template <size_t N>
   void bins(const std::vector<std::array<uint64_t, N>>& all, const std::array<Kind, N>& kinds,
             bool upright) {

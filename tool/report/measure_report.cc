@@ -17,7 +17,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-// Larger than the smallest by less than this is hardly larger.
+// A file that exceeds the smallest by less than this share counts as equally small.
 constexpr double kHardly = 0.05;
 
 std::string codec_name(const std::optional<qcow2::CompressionType>& codec) {
@@ -64,7 +64,7 @@ std::string measure_report(const Measurement& measured) {
   std::string text = fmt::format("required size: {}\nfully allocated size: {}\n",
                                  measured.qemu.required, measured.qemu.fully_allocated);
   if (measured.bitmaps) text += fmt::format("bitmaps size: {}\n", *measured.bitmaps);
-  // The lines above are about QEMU's defaults for what is not given: see copy/measurement.h.
+  // The lines above use QEMU's defaults for unset options: see inspect/measurement.h.
   const std::string kind =
       measured.cluster_size == 0
           ? std::string("as raw")
@@ -96,7 +96,7 @@ const MeasuredField& advised_field(const std::vector<MeasuredField>& fields) {
   const MeasuredField* best = nullptr;
   for (const MeasuredField& it : fields) {
     if (static_cast<double>(it.measured.file_size) > least * (1 + kHardly)) continue;
-    // Plain clusters cost nothing to read; of two choices with one price, the smaller.
+    // Uncompressed clusters are cheap to read at any size. Ties go to the smaller file.
     const auto rank = [](const MeasuredField& field) {
       return std::pair(field.codec ? field.cluster_bits : 0, field.measured.file_size);
     };

@@ -19,8 +19,8 @@ void say(std::string_view kind, std::string_view message) {
   line += kind;
   line += qcow2::printable(message);
   line += '\n';
-  // In one piece, so that lines of several programs do not mix.  There is nobody to tell when
-  // standard error itself does not work.
+  // A single write, so that lines of several programs do not mix. Errors of standard error cannot
+  // be reported.
   (void)write_all(kStandardError, line);
 }
 

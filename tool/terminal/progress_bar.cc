@@ -12,7 +12,7 @@ namespace tool {
 
 namespace {
 
-constexpr unsigned kMinBar = 10;  // columns between the brackets; less shows nothing
+constexpr unsigned kMinBar = 10;  // columns between the brackets; fewer are useless
 constexpr double kLongestTimeLeft = 100 * 3600;
 
 std::string draw_bar(double percent, size_t width) {
@@ -27,13 +27,13 @@ std::string rate_text(double rate) {
   return fmt::format("{:>9}/s", human_size(static_cast<uint64_t>(rate)));
 }
 
-// The copy goes without saying.
+// The copy phase has no label.
 std::string label(const ProgressState& state) {
   if (state.phase == copy::Phase::kCopy) return "";
   return copy::to_string(state.phase) + std::string(" ");
 }
 
-// The longest of the texts, which get shorter, that fits.
+// Returns the first of the texts, ordered by decreasing length, that fits.
 std::string fitting(std::initializer_list<std::string> texts, unsigned columns) {
   for (const std::string& text : texts)
     if (text.size() <= columns) return text;
@@ -66,7 +66,7 @@ std::string bar_line(const ProgressState& state, unsigned columns) {
     const std::string speed = state.rate ? "  " + rate_text(*state.rate) : "";
     return fitting({label(state) + done + speed, done + speed, done}, columns);
   }
-  // Rounded down: 100 % is said when it is true.
+  // Rounded down, so that 100 % is shown only at the end.
   const double percent = *state.percent();
   const std::string number = fmt::format("{:5.1f}%", std::floor(percent * 10) / 10);
   std::string speed;

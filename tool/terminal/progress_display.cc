@@ -10,7 +10,7 @@ namespace tool {
 namespace {
 
 constexpr std::chrono::milliseconds kInterval(100);
-// Nobody needs a bar for a shorter job; seconds.
+// A shorter job needs no bar; seconds.
 constexpr double kPatience = 1;
 
 }  // namespace
@@ -35,7 +35,7 @@ unsigned ProgressDisplay::StandardError::columns() {
 }
 
 void ProgressDisplay::StandardError::write(const std::string& text) {
-  // There is nobody to tell when standard error itself does not work.
+  // Errors of standard error cannot be reported.
   (void)write_all(STDERR_FILENO, text);
 }
 

@@ -6,9 +6,9 @@ namespace tool {
 
 namespace {
 
-// Seconds from one JSON object, or size of what has no total, to the next.
+// Seconds between JSON objects, or between figures without a total.
 constexpr double kInterval = 0.25;
-// Figures that go to a file or a program come at this step, as qemu-img's do.
+// Step of figures that go to a file or a program, as in qemu-img.
 constexpr double kPercentStep = 1;
 
 }  // namespace
@@ -63,14 +63,14 @@ void ProgressPainter::show(double seconds, const ProgressState& state) {
 }
 
 void ProgressPainter::draw_bar(const ProgressState& state) {
-  // The last column stays empty: some terminals break the line there.
+  // Leaves the last column empty: some terminals wrap the line there.
   const unsigned columns = std::max(screen_.columns(), 1u) - 1;
   std::string line = bar_line(state, columns);
   const size_t drawn = line.size();
-  // Over what is left of the line before, as far as the terminal is still as wide.
+  // Overwrites the rest of the previous line, as far as the terminal is still as wide.
   line.resize(std::max<size_t>(drawn, std::min<size_t>(drawn_columns_, columns)), ' ');
   drawn_columns_ = drawn;
-  // The cursor rests at the beginning, so that the ^C that a terminal echoes is drawn over.
+  // Leaves the cursor at the start, so that the next bar overwrites the ^C that a terminal echoes.
   screen_.write('\r' + line + '\r');
 }
 

@@ -8,7 +8,7 @@ namespace tool {
 
 namespace {
 
-constexpr double kStep = 1;           // seconds from one mark to the next
+constexpr double kStep = 1;           // seconds between marks
 constexpr double kWindow = 10;        // seconds
 constexpr double kMostOfUsual = 4.0;  // times
 
@@ -37,7 +37,7 @@ std::optional<double> RateMeter::bytes_per_second() const {
     rates.push_back(rate_between(marks_[i - 1], marks_[i]));
   const auto usual = rates.begin() + static_cast<std::ptrdiff_t>((rates.size() - 1) / 2);
   std::nth_element(rates.begin(), usual, rates.end());
-  // What moves in leaps has many seconds of nothing: then there is no usual one.
+  // Progress in bursts has many seconds at zero; then there is no usual rate.
   const double most = *usual > 0 ? *usual * kMostOfUsual : std::numeric_limits<double>::infinity();
 
   double bytes = 0;

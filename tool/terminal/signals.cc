@@ -17,15 +17,16 @@ namespace tool {
 namespace {
 
 constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
-// timeout(1) and terminals send one request twice, to the process and to its group.  What follows
-// as closely as this is no second wish of a person.
+// timeout(1) and terminals send one request twice, to the process and to its group. A second signal
+// within this time belongs to the same request.
 constexpr int64_t kSameRequestNanoseconds = 250'000'000;
 
 std::atomic<copy::Cancel*> cancel_on_signal{nullptr};
 std::atomic<int> first_signal{0};
 std::atomic<int64_t> first_signal_time{0};
 std::array<struct sigaction, kStopSignals.size()> previous_actions;
-// Held by threads that request, and while the object of the cancel goes: not by signal handlers.
+// Held by requesting threads, and while the cancel object is destroyed. Signal handlers do not use
+// it.
 std::mutex cancel_mutex;
 
 static_assert(std::atomic<copy::Cancel*>::is_always_lock_free);
@@ -37,7 +38,7 @@ int64_t now() {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-// Only what is safe in a signal handler.
+// Must be async-signal-safe.
 void on_stop_signal(int signal) {
   const int saved_errno = errno;
   int none = 0;
@@ -98,8 +99,8 @@ void prepare_process() {
   ::signal(SIGXFSZ, SIG_IGN);
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(fd, F_GETFD) >= 0) continue;
-    // The wrong way round, so that using it is an error, as with a closed one.  Gets the lowest
-    // free number, which is `fd`.
+    // Opened in the wrong direction, so that use is an error, as with a closed descriptor. The open
+    // returns the lowest free number, which is `fd`.
     (void)::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }

@@ -14,7 +14,7 @@ bool wants_lines(const Manner& manner) {
          (manner.progress == Progress::kAuto || manner.progress == Progress::kNone);
 }
 
-// A bar of its own accord would be in the way of the lines.
+// Disables the automatic bar, which would disturb the lines.
 Manner only_if_asked_for(Manner manner) {
   if (manner.progress == Manner::Progress::kAuto) manner.progress = Manner::Progress::kNone;
   return manner;
@@ -34,7 +34,7 @@ void StepLines::step(const std::string& what) {
   if (!lines_) return;
   const std::chrono::duration<double> since = std::chrono::steady_clock::now() - start_;
   const std::string line = fmt::format("[{:6.1f}] {}\n", since.count(), qcow2::printable(what));
-  // What cannot be said is no reason to stop half-way; the report at the end will be one.
+  // An output error does not stop the work; the final report will fail.
   if (output_taken_)
     console_.tell(line);
   else

@@ -8,7 +8,7 @@ namespace {
 
 using qcow2::HeaderExtension;
 
-// QCOW2 text, "Feature name table": the kind, the bit, and 46 bytes of name.
+// QCOW2 specification, "Feature name table": kind, bit, and 46 bytes of name.
 constexpr size_t kEntry = 48;
 
 std::string name_in(const HeaderExtension* table, FeatureKind kind, unsigned bit) {

@@ -18,9 +18,9 @@ using qcow2::Error;
 using qcow2::fail;
 using qcow2::Result;
 
-constexpr std::string_view kUnits = "BKMGTPE";  // the n-th is 1024^n bytes
+constexpr std::string_view kUnits = "BKMGTPE";  // unit n is 1024^n bytes
 
-// All of `text` as a number of that base, without a sign.
+// Parses all of `text` as an unsigned number of that base.
 std::optional<uint64_t> whole_number(std::string_view text, int base) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
@@ -33,7 +33,7 @@ std::optional<uint64_t> whole_number(std::string_view text, int base) {
 std::string human_size(uint64_t bytes) {
   double value = static_cast<double>(bytes);
   size_t unit = 0;
-  // 1000 and not 1024: four digits do not fit into three.
+  // 1000, not 1024: four digits do not fit into three.
   while (value >= 1000 && unit + 1 < kUnits.size()) {
     value /= 1024;
     ++unit;
@@ -71,7 +71,7 @@ Result<uint64_t> parse_size(std::string_view text) {
 
   if (point != std::string_view::npos) {
     const std::string_view digits = number.substr(point + 1);
-    // More digits than these do not change a size, and would not fit.
+    // Further digits do not change a size, and would overflow.
     const auto fraction = whole_number(digits.substr(0, 18), 10);
     if (!fraction || !std::all_of(digits.begin(), digits.end(),
                                   [](unsigned char c) { return std::isdigit(c) != 0; }))
@@ -79,7 +79,7 @@ Result<uint64_t> parse_size(std::string_view text) {
     if (shift == 0) return refuse("is not a whole number of bytes");
     const double part = static_cast<double>(*fraction) /
                         std::pow(10.0, static_cast<double>(std::min<size_t>(digits.size(), 18)));
-    // A double rounds 0.99…9 up to 1: less than one unit is added, so that this cannot wrap.
+    // A double rounds 0.99…9 up to 1. Adds less than one unit, so that the sum cannot overflow.
     const uint64_t unit_size = uint64_t{1} << shift;
     bytes += std::min(static_cast<uint64_t>(part * static_cast<double>(unit_size)), unit_size - 1);
   }

@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kNanoseconds = 1'000'000'000;
 
-// Local time, as QEMU tells it.
+// Formats local time, as QEMU does.
 std::string date_text(const Snapshot& snapshot) {
   const time_t seconds = snapshot.date_seconds;
   tm date{};

@@ -18,7 +18,7 @@ std::string count_text(uint64_t count, const char* one, const char* many) {
   return fmt::format("{} {}", count, count == 1 ? one : many);
 }
 
-// In percent, so that only all are 100.0 and only none are 0.0.
+// Formats a percentage; 100.0 means all, and 0.0 means none.
 std::string percent_text(double percent) {
   if (percent > 0 && percent < 0.1) return "less than 0.1";
   if (percent < 100 && percent > 99.9) return "more than 99.9";

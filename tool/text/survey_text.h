@@ -9,7 +9,7 @@
 namespace tool {
 
 // Formats "0.3 % (12 runs of 8.2 MiB on average, the longest 31 MiB; 3 seeks)": see
-// qcow2/fragmentation.h.
+// qcow2/check/fragmentation.h.
 std::string order_text(const qcow2::Fragmentation::Figures& order, const qcow2::Geometry& geometry);
 nlohmann::ordered_json order_json(const qcow2::Fragmentation::Figures& order,
                                   const qcow2::Geometry& geometry);
