@@ -1,8 +1,8 @@
 """Counts the test cases of one or more runs of `meson test`: count_tests.py TESTLOG.JSON...
 
-Meson counts programs.  What a Catch2 program says of its own cases at its end is the better count;
-a program that says nothing counts as one.  A case that cannot run here says so with
-WARN("skipped: why"), and succeeds.  The exit code is 0 only if something passed and nothing failed.
+Meson counts programs, not test cases.  A Catch2 program prints the number of its cases at its end.  A
+program without such a line counts as one case.  A case that cannot run on this machine prints
+WARN("skipped: why"), and succeeds.  The exit code is 0 only if a case passed and none failed.
 """
 
 import json
@@ -12,13 +12,13 @@ import sys
 ALL_PASSED = re.compile(r"^All tests passed \(.* in (\d+) test cases?\)$", re.M)
 SOME_FAILED = re.compile(r"^test cases: +(\d+) \|(.*)$", re.M)
 SKIPPED = re.compile(r"^ *skipped: (.*)$", re.M)
-# A failure of Catch2's, a report of a sanitizer's.
+# A failure that Catch2 prints, or a report of a sanitizer.
 COMPLAINT = re.compile(r"FAILED:$|(ERROR|WARNING): \w+Sanitizer|runtime error: ")
 MOST_LINES = 60  # of one program's complaints
 
 
 def complaints(test):
-    """Returns the lines of a failed program's output that say why, so that they stand at the end."""
+    """Returns the lines that show why a program failed, to be printed at the end."""
     lines = test.get("stdout", "").splitlines() + test.get("stderr", "").splitlines()
     wanted = set()
     for i, line in enumerate(lines):
@@ -35,7 +35,7 @@ def count(test):
         return 0, 0, 1
     fine = test["result"] in ("OK", "EXPECTEDFAIL")
     output = test.get("stdout", "")
-    # The run's own summary stands last.
+    # The summary of the run is the last match.
     if summaries := ALL_PASSED.findall(output):
         passed, failed = int(summaries[-1]), 0
     elif summaries := SOME_FAILED.findall(output):
@@ -45,7 +45,7 @@ def count(test):
         passed = int(total) - failed
     else:
         passed, failed = int(fine), int(not fine)
-    # It crashed, ran too long, or a sanitizer complained at its end.
+    # It crashed, ran into a timeout, or a sanitizer reported an error at its end.
     if not fine and failed == 0:
         failed = 1
         passed = max(passed - 1, 0)
@@ -62,7 +62,7 @@ def main(logs):
         except FileNotFoundError:
             tests = []
         if not tests:
-            # The build failed, or there is no test of that name.
+            # The build failed, or no test has the name.
             print(f"no test ran: {log} is missing or empty")
             failed += 1
         for test in tests:

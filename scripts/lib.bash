@@ -1,9 +1,9 @@
-# What the scripts beside this file share.  They source it; `script` is what the user calls them.
+# Functions that the scripts in this folder share.  They source this file; `script` is the name to show.
 set -euo pipefail
 
 # The checkout, also when a script is called through a symbolic link.
 root=$(dirname "$(dirname "$(readlink -f -- "${BASH_SOURCE[0]}")")")
-# Debian keeps mke2fs and debugfs where a plain user's PATH does not look.
+# mke2fs and debugfs are in /usr/sbin or /sbin, which are not in the PATH of an ordinary user.
 PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf '%s\n' "$*" >&2; }
@@ -17,8 +17,8 @@ usage() {
   sed -n '2,/^$/s/^# \{0,1\}//p' "$root/$script"
 }
 
-# quietly LOG COMMAND…: the command's output is shown only if it fails.  It gets no input: that is
-# for the program that the user wants to run.
+# quietly LOG COMMAND…: runs the command, and shows its output only if it fails.  The command gets no
+# input, because standard input belongs to the program that the user runs.
 quietly() {
   local log=$1 status=0
   shift
@@ -27,9 +27,9 @@ quietly() {
   return "$status"
 }
 
-# build FOLDER TARGET MESON-ARGUMENTS…: sets up root/FOLDER if that has not been done with these
-# arguments, and builds.  Runs of the scripts at the same time wait for each other here.
-# `-Dtests=enabled` adds the tests to a folder that was set up without Catch2, and what is built stays.
+# build FOLDER TARGET MESON-ARGUMENTS…: sets up root/FOLDER, unless it was set up with these arguments,
+# and builds.  If several scripts run at the same time, they build one after the other.
+# `-Dtests=enabled` adds the tests to a folder that was set up without Catch2, and keeps existing files.
 build() (
   local folder=$root/$1 target=$2 argument tests=
   shift 2
@@ -42,8 +42,8 @@ build() (
   mkdir -p "$folder" 2>/dev/null || true
   [ -w "$folder" ] || die "$folder cannot be written"
 
-  # A checkout that was moved has to be set up again: the build files hold absolute names.  A folder
-  # without our mark was set up by hand, and its settings are the user's.
+  # After the checkout was moved, the folder is set up again, because build files contain absolute
+  # names.  A folder without our mark was set up by hand, and keeps its settings.
   local mark=$folder/set-up-for wanted
   wanted=$(printf '%s\n' "$root" "${CXX-}" "${settings[@]}")
   if [ -e "$folder/build.ninja" ] && [ -e "$mark" ] && [ "$(<"$mark")" != "$wanted" ]; then
@@ -61,7 +61,7 @@ build() (
   [ -z "$tests" ] || touch "$folder/has-tests"
   quietly "$folder/build.log" ninja -C "$folder" $target || die "the build in $folder failed"
 
-  # sudo must not leave files in a user's checkout that the user cannot replace.
+  # With sudo, new files must belong to the owner of the checkout.
   local owner
   owner=$(stat -c %u:%g -- "$root")
   if [ "$EUID" = 0 ] && [ "${owner%%:*}" != 0 ]; then

@@ -1,4 +1,4 @@
-"""Prints what ninja has to build for the tests of a suite: test_targets.py BUILD-FOLDER SUITE."""
+"""Prints the ninja targets that the tests of a suite need: test_targets.py BUILD-FOLDER SUITE."""
 
 import json
 import os

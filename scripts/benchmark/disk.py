@@ -1,4 +1,4 @@
-"""A disk that looks lived in: a filesystem filled by two writers, and half emptied again."""
+"""A disk that looks used: two writers fill its filesystem, and half of the files are deleted."""
 
 import os
 import random
@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-# What every Debian system has a lot of.
+# Folders that have many files on every Debian system.
 TREES = ("/usr/share", "/usr/lib")
 
 
@@ -16,7 +16,7 @@ def run(*command):
 
 
 class Mounted:
-    """The disk in `image`, formatted as ext4 and mounted at .mount, while a `with` lasts."""
+    """The disk in `image`, formatted as ext4, and mounted at .mount within a `with` statement."""
 
     def __init__(self, image, folder):
         self.image = image
@@ -60,7 +60,7 @@ def files_below(tree):
 
 
 def fill(target, tree, limit):
-    """Copies files of `tree` into `target` until they are `limit` bytes; the tree may be too small."""
+    """Copies files of `tree` into `target`, repeatedly if necessary, until they have `limit` bytes."""
     os.mkdir(target)
     written = 0
     for round_number in range(100):
@@ -76,7 +76,7 @@ def fill(target, tree, limit):
 
 
 def make(image, size, folder):
-    """Makes `image`, a disk of `size` bytes that is about half full and was fuller."""
+    """Makes `image`, a disk of `size` bytes that is about half full and was fuller before."""
     run("qemu-img", "create", "-q", "-f", "qcow2", image, str(size))
     chance = random.Random(1)
     with Mounted(image, folder) as disk:
@@ -93,7 +93,7 @@ def make(image, size, folder):
             for path in list(files_below(disk.mount)):
                 if chance.random() < 0.35:
                     os.remove(path)
-        # What does not compress, and zeros that are stored.
+        # Incompressible data, and zeros that are stored.
         with open(os.path.join(disk.mount, "noise"), "wb") as noise:
             for _ in range(size // 64 >> 20):
                 noise.write(os.urandom(1 << 20))

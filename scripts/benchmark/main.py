@@ -1,4 +1,4 @@
-"""Ours against theirs: see scripts/bench --help."""
+"""Compares the speed of virt-compact with other programs: see scripts/bench --help."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def say(text):
 
 
 def check_copy(path, source=None):
-    """QEMU's word that the copy is sound, and equal to the source if there is one to be."""
+    """Checks with QEMU that the copy has no errors, and is equal to `source` if it is given."""
     check = subprocess.run(["qemu-img", "check", "-q", path], capture_output=True, check=False)
     if check.returncode not in (0, 3):
         raise measure.Failed(f"{path}: {check.stderr.decode()}")
@@ -34,7 +34,7 @@ def check_copy(path, source=None):
     same = subprocess.run(["qemu-img", "compare", "-q", source, path], capture_output=True,
                           check=False)
     if same.returncode != 0:
-        raise measure.Failed(f"{path}: is not as {source}")
+        raise measure.Failed(f"{path}: differs from {source}")
 
 
 def listening(path):
@@ -49,7 +49,7 @@ class Bench:
         self.runs = options.runs or (2 if options.quick else 3)
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
         self.results = []
-        self.size = 0  # of the disk that is copied, once it is there
+        self.size = 0  # the size of the disk to copy, once the disk exists
 
     def words(self, out, extra="extra.qcow2"):
         path = lambda name: os.path.join(self.folder, name)
@@ -115,7 +115,7 @@ class Bench:
         deadline = time.monotonic() + 20
         while not listening(address):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise measure.Failed("the server does not come up: " + " ".join(command))
+                raise measure.Failed("the server does not start: " + " ".join(command))
             time.sleep(0.02)
         return server, address
 
@@ -134,7 +134,7 @@ class Bench:
                              "-c", str(size >> 20), "-d", "8", image)
                     os.sync()
                 server, address = self.serve(side, image)
-                # The whole of it, and the server's end: what is put off counts as well.
+                # The time includes the end of the server, because the server may delay work until then.
                 begin = time.monotonic()
                 done = subprocess.run(
                     ["fio", "--name=row", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={address}",
@@ -148,7 +148,7 @@ class Bench:
                     raise measure.Failed(f"{row.name}: {done.stderr.decode()}")
                 check = subprocess.run(["qemu-img", "check", "-q", image], check=False)
                 if check.returncode != 0:
-                    raise measure.Failed(f"{row.name}: qemu-img check says {check.returncode}")
+                    raise measure.Failed(f"{row.name}: qemu-img check returned {check.returncode}")
                 sides.setdefault(side, []).append(seconds)
                 sizes[side] = os.stat(image).st_blocks * 512
         measure.remove(image)
@@ -191,7 +191,7 @@ def names(text):
     chosen = text.split(",")
     for name in chosen:
         if name not in known:
-            raise argparse.ArgumentTypeError(f"there is no row '{name}': --list tells")
+            raise argparse.ArgumentTypeError(f"there is no row '{name}': --list prints the rows")
     return chosen
 
 
@@ -218,7 +218,7 @@ def main(arguments):
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="virt-compact-bench-", dir=options.dir) as folder:
-        # Of both sides: temporary files where the copies are, and the same appliance in its cache.
+        # Both sides keep temporary files in the folder of the copies, and use the same cached appliance.
         os.environ["TMPDIR"] = folder
         os.environ.setdefault("LIBGUESTFS_CACHEDIR", "/var/tmp")
         os.environ.setdefault("LIBGUESTFS_BACKEND", "direct")

@@ -1,4 +1,4 @@
-"""Running one command, and what it took."""
+"""Runs a command, and measures its time and memory."""
 
 import os
 import statistics
@@ -11,9 +11,9 @@ class Failed(Exception):
 
 
 def timed(command, output=None):
-    """Runs `command` in a shell; with `output`, until that file is on the disk.
+    """Runs `command` in a shell, and returns the seconds it took.
 
-    Returns seconds, and the peak memory of the largest process in KiB.
+    With `output`, the time includes a sync of that file.
     """
     begin = time.monotonic()
     process = subprocess.Popen(["bash", "-o", "pipefail", "-c", command],
@@ -28,7 +28,7 @@ def timed(command, output=None):
 
 
 def peak_of(command):
-    """The same for memory alone, in KiB: outside the timing, since watching costs."""
+    """Returns the peak memory of `command`, in KiB.  A separate run, because measuring memory takes time."""
     result = subprocess.run(["/usr/bin/env", "python3", "-c", PEAK, command], text=True,
                             capture_output=True, check=False, stdin=subprocess.DEVNULL)
     return int(result.stdout.split()[-1]) if result.returncode == 0 else None
@@ -44,7 +44,7 @@ sys.exit(done.returncode)
 
 
 def warm(path):
-    """Reads a file once: all runs find it in the page cache, as far as it fits."""
+    """Reads a file once, so that all runs find it in the page cache, as far as it fits."""
     with open(path, "rb", buffering=0) as file:
         while file.read(16 << 20):
             pass
@@ -58,5 +58,5 @@ def remove(path):
 
 
 def ratio(ours, peers):
-    """Of the medians; below 1 we are faster."""
+    """Returns the ratio of the medians.  Below 1, virt-compact is faster."""
     return statistics.median(ours) / statistics.median(peers)

@@ -1,7 +1,7 @@
-"""What is compared with what.
+"""The rows of the benchmark: a command of virt-compact, and the command that it is compared with.
 
-In a command {disk} is the disk, {out} where a copy goes, {vc} our command, {plugin} our plugin, and
-{size} the disk's size in bytes.  A peer that does not flush is followed by a sync of {out}.
+In a command, {disk} is the disk, {out} the copy, {vc} our command, {plugin} our plugin, and {size} the
+size of the disk in bytes.  If the other program does not flush, its command ends with a sync of {out}.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Row:
     ours: str
     peer: str
     goal: float  # ours / peer, in wall time
-    check: bool = True  # both make a QCOW2 image in {out}, which must be sound
-    equal: bool = True  # and as the disk
-    smaller: bool = False  # ours must not take more room than theirs
-    peak: bool = True  # memory is measured, in one more run of each
-    prepare: str = ""  # once, before the first run; may make {extra}
-    before: str = ""  # before every run, and not timed: makes the {out} that is changed in place
-    source: str = "{disk}"  # what the copy must be equal to
+    check: bool = True  # both make a QCOW2 image in {out}, which must have no errors
+    equal: bool = True  # and must be equal to `source`
+    smaller: bool = False  # our result must not be larger than the other one
+    peak: bool = True  # one more run of each measures memory
+    prepare: str = ""  # runs once, before the first run; may make {extra}
+    before: str = ""  # runs before every run, not timed: makes {out} if it is changed in place
+    source: str = "{disk}"  # the disk that the copy must be equal to
 
 
 QEMU = "qemu-img convert -O qcow2"
@@ -60,11 +60,11 @@ COPIES = [
 
 @dataclass
 class Writes:
-    """fio against our plugin, and against qemu-nbd that unmaps and detects zeros as well."""
+    """A load of fio on our plugin, and on qemu-nbd, which also unmaps and detects zeros."""
     name: str
     fio: str
     image: str = "cluster_size=64k"
-    filled: bool = False  # the disk is written before
+    filled: bool = False  # the disk is written before the run
     goal: float = 1.0
 
 

@@ -1,13 +1,13 @@
-# Makes Windows give freed blocks back once a week: a scheduled task that trims all fixed NTFS and ReFS
-# volumes (Optimize-Volume -ReTrim), and trims when files are deleted.
+# Makes Windows discard freed blocks once a week: creates a scheduled task that trims all fixed NTFS and
+# ReFS volumes (Optimize-Volume -ReTrim), and enables trims when files are deleted.
 #
-# In the guest, in a PowerShell that was started as administrator:
+# Run in the guest, in a PowerShell that was started as administrator:
 #
-#   powershell -ExecutionPolicy Bypass -File retrim.ps1            set it up, and trim now
-#   powershell -ExecutionPolicy Bypass -File retrim.ps1 -Remove    take the task away
+#   powershell -ExecutionPolicy Bypass -File retrim.ps1            create the task, and trim now
+#   powershell -ExecutionPolicy Bypass -File retrim.ps1 -Remove    remove the task
 #
-# The disk must pass trims on: virt-compact tune sees to that on the host.  Windows only trims disks
-# that it takes for thin or solid-state; virtio-scsi disks are.
+# The disk must pass trims on: use virt-compact tune on the host.  Windows trims only disks that report
+# thin provisioning or solid-state storage; virtio-scsi disks do.
 [CmdletBinding()]
 param(
   [switch]$Remove,
@@ -22,7 +22,7 @@ if ($Remove) {
   return
 }
 
-# 0: deleted files are trimmed at once.
+# With 0, deleted files are trimmed immediately.
 fsutil behavior set DisableDeleteNotify 0 | Out-Null
 
 $trim = @'

@@ -37,7 +37,7 @@ class TestOnDebian(unittest.TestCase):
             kept = os.path.join(folder, "kept")
             with open(kept, "w", encoding="ascii") as file:
                 file.write("mine")
-            self.refused("holds something else than a root", "--root", folder, "trixie")
+            self.refused("holds no root that a run of this script has completed", "--root", folder, "trixie")
             self.assertEqual(os.listdir(folder), ["kept"])
 
     def test_a_root_of_another_suite_is_not_used(self):
