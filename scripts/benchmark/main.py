@@ -48,12 +48,20 @@ class Bench:
         self.folder = folder
         self.runs = options.runs or (2 if options.quick else 3)
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
+        self.own_disk = None  # filesystem and size of the disk that is there besides
         self.results = []
         self.size = 0  # the size of the disk to copy, once the disk exists
 
+    def runs_of(self, row):
+        return self.options.runs or (1 if getattr(row, "once", False) else self.runs)
+
+    def rows(self):
+        named = [row for row in rows.ALL if not self.options.only or row.name in self.options.only]
+        return [row for row in named if not self.options.quick or getattr(row, "gib", (0, 1))[1]]
+
     def words(self, out, extra="extra.qcow2"):
         path = lambda name: os.path.join(self.folder, name)
-        return {"disk": self.disk, "out": path(out), "extra": path(extra),
+        return {"disk": path("own.qcow2") if self.own_disk else self.disk, "out": path(out), "extra": path(extra),
                 "socket": path("socket"), "size": self.size,
                 "vc": os.path.join(self.options.build, "tool/virt-compact"),
                 "plugin": os.path.join(self.options.build, "plugin/nbdkit-qcow2-plugin.so")}
@@ -61,23 +69,48 @@ class Bench:
     def make_disk(self):
         size = (2 if self.options.quick else 20) * GIB
         if not self.options.disk:
-            need = size * 3
-            if shutil.disk_usage(self.folder).free < need:
-                raise SystemExit(f"scripts/bench: error: {self.folder}: {need // GIB} GiB must be free")
-            say(f"making a disk of {size // GIB} GiB")
-            disk.make(self.disk, size, self.folder)
+            self.make(self.disk, size, "ext4")
         info = subprocess.run(["qemu-img", "info", "-U", "--output=json", self.disk], check=True,
                               capture_output=True)
         self.size = json.loads(info.stdout)["virtual-size"]
         measure.warm(self.disk)
 
+    def make(self, image, size, filesystem):
+        need = size * 3
+        if shutil.disk_usage(self.folder).free < need:
+            raise SystemExit(f"scripts/bench: error: {self.folder}: {need // GIB} GiB must be free")
+        say(f"making a disk of {size // GIB} GiB with {filesystem}")
+        disk.make(image, size, self.folder, filesystem)
+
+    def use_disk(self, wanted):
+        """Makes the disk of a row, a filesystem and a size; None: the row has none of its own."""
+        if wanted == self.own_disk:
+            return
+        self.drop_own_disk()
+        if wanted:
+            self.own_disk = wanted
+            image = self.words("none")["disk"]
+            filesystem, size = wanted
+            if size == disk.TIB:
+                say(f"making a disk of 1 TiB with {filesystem}")
+                disk.make_large(image, self.folder, filesystem)
+            else:
+                self.make(image, size, filesystem)
+            measure.warm(image)
+
+    def drop_own_disk(self):
+        if self.own_disk:
+            measure.remove(self.words("none")["disk"])
+        self.own_disk = None
+
     def copy_row(self, row):
+        self.use_disk((row.filesystem, row.gib[self.options.quick] * GIB) if row.filesystem else None)
         sides = {}
         sizes = {}
         if row.prepare:
             measure.timed(row.prepare.format(**self.words("none")))
         source = row.source.format(**self.words("none"))
-        for turn in range(self.runs):
+        for turn in range(self.runs_of(row)):
             for side, command in (("ours", row.ours), ("peer", row.peer)):
                 words = self.words(side + ".qcow2")
                 measure.remove(words["out"])
@@ -154,26 +187,44 @@ class Bench:
         measure.remove(image)
         return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": {}}
 
+    def limit_row(self, row):
+        self.use_disk((row.filesystem, disk.TIB))
+        command = row.ours.format(**self.words("none"))
+        seconds = [measure.timed(command) for _ in range(self.runs)]
+        return {"ours": seconds, "peaks": {"ours": measure.peak_of(command)}}
+
+    def show_limit(self, row, result):
+        seconds = statistics.median(result["ours"])
+        mib = result["peaks"]["ours"] / 1024
+        verdict = ("  missed" if seconds > row.seconds else "") + ("  large" if mib > row.mib else "")
+        print(f"{row.name:<26}{seconds:9.2f}{'-':>9}{'-':>8}{row.seconds:6.0f}s  {'-':>8} {'-':>8}"
+              f"  {mib:5.0f} {row.mib:4}M{verdict}", flush=True)
+
     def show(self, row, result):
         ours, peer = (statistics.median(result[side]) for side in ("ours", "peer"))
         found = measure.ratio(result["ours"], result["peer"])
         size = " ".join(f"{result['sizes'].get(side, 0) / 1e6:8.0f}" for side in ("ours", "peer"))
         peak = " ".join(f"{(result['peaks'].get(side) or 0) / 1024:5.0f}" for side in ("ours", "peer"))
         verdict = "" if found <= row.goal else "  missed"
-        if getattr(row, "smaller", False) and result["sizes"]["ours"] > result["sizes"]["peer"]:
+        largest = getattr(row, "largest", 0)
+        if largest and result["sizes"]["ours"] > largest * result["sizes"]["peer"]:
             verdict += "  larger"
-        print(f"{row.name:<16}{ours:9.2f}{peer:9.2f}{found:8.2f}{row.goal:7.2f}  {size}  {peak}{verdict}",
+        print(f"{row.name:<26}{ours:9.2f}{peer:9.2f}{found:8.2f}{row.goal:7.2f}  {size}  {peak}{verdict}",
               flush=True)
 
     def go(self):
-        chosen = [row for row in rows.COPIES + rows.WRITES
-                  if not self.options.only or row.name in self.options.only]
-        if any(isinstance(row, rows.Row) for row in chosen):
+        chosen = self.rows()
+        if any(isinstance(row, rows.Row) and not row.filesystem for row in chosen):
             self.make_disk()
-        print(f"{'row':<16}{'ours s':>9}{'peer s':>9}{'ratio':>8}{'goal':>7}  {'ours MB':>8} {'peer MB':>8}"
+        print(f"{'row':<26}{'ours s':>9}{'peer s':>9}{'ratio':>8}{'goal':>7}  {'ours MB':>8} {'peer MB':>8}"
               f"  {'MiB':>5} {'MiB':>5}", flush=True)
         for row in chosen:
-            say(f"{row.name}: {self.runs} runs of each")
+            say(f"{row.name}: {self.runs_of(row)} runs of each")
+            if isinstance(row, rows.Limit):
+                result = self.limit_row(row)
+                self.show_limit(row, result)
+                self.results.append({"row": row.name, "seconds": row.seconds, "mib": row.mib, **result})
+                continue
             act = self.copy_row if isinstance(row, rows.Row) else self.write_row
             result = act(row)
             self.show(row, result)
@@ -187,7 +238,7 @@ def version_of(*command):
 
 
 def names(text):
-    known = [row.name for row in rows.COPIES + rows.WRITES]
+    known = [row.name for row in rows.ALL]
     chosen = text.split(",")
     for name in chosen:
         if name not in known:
@@ -212,9 +263,11 @@ def main(arguments):
     options = parse(arguments)
     if options.list:
         for row in rows.COPIES:
-            print(f"{row.name:<16}{row.peer.split(';')[-1].strip() if row.name == 'nbd-nbdcopy' else row.peer}")
+            print(f"{row.name:<26}{row.peer.split(';')[-1].strip() if row.name == 'nbd-nbdcopy' else row.peer}")
         for row in rows.WRITES:
-            print(f"{row.name:<16}qemu-nbd, fio {row.fio}")
+            print(f"{row.name:<26}qemu-nbd, fio {row.fio}")
+        for row in rows.LIMITS:
+            print(f"{row.name:<26}none: at most {row.seconds:g} s and {row.mib} MiB")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="virt-compact-bench-", dir=options.dir) as folder:

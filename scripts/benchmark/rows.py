@@ -15,17 +15,33 @@ class Row:
     goal: float  # ours / peer, in wall time
     check: bool = True  # both make a QCOW2 image in {out}, which must have no errors
     equal: bool = True  # and must be equal to `source`
-    smaller: bool = False  # our result must not be larger than the other one
+    largest: float = 0  # ours / peer, in the space that both take on the disk; 0: no goal
     peak: bool = True  # one more run of each measures memory
     prepare: str = ""  # runs once, before the first run; may make {extra}
     before: str = ""  # runs before every run, not timed: makes {out} if it is changed in place
     source: str = "{disk}"  # the disk that the copy must be equal to
+    filesystem: str = ""  # of the row's own disk; empty: the row uses the shared disk
+    gib: tuple = (6, 1)  # size of that disk, without and with --quick; 0: not with --quick
+    once: bool = False  # runs once unless --runs is given
 
 
 QEMU = "qemu-img convert -O qcow2"
 BEST = "qemu-img convert -t none -W -m 16 -O qcow2"
 ZSTD = "-c -m 16 -W -o compression_type=zstd"
 ZLIB = "-c -m 16 -W -o compression_type=zlib"
+OPTIMIZE = "{vc} optimize -q -c -o {out} {disk}"
+SPARSIFY = "virt-sparsify -q --compress {disk} {out}"
+
+
+def optimize(filesystem, gib, suffix=""):
+    """Free space from the metadata against virt-sparsify, and against our own appliance."""
+    how = {"equal": False, "peak": False, "filesystem": filesystem, "gib": gib, "once": True}
+    name = f"optimize-{filesystem}{suffix}"
+    return [
+        Row(name, OPTIMIZE, SPARSIFY, 0.1, largest=1.0, **how),
+        Row(name + "-boot", OPTIMIZE, OPTIMIZE + " --trim=appliance", 1.0, largest=1.01, **how),
+    ]
+
 
 COPIES = [
     Row("plain", "{vc} copy -q --force {disk} {out}", QEMU + " {disk} {out}", 0.5),
@@ -49,10 +65,15 @@ COPIES = [
         prepare="qemu-img create -q -f qcow2 {extra} 1T; "
                 "qemu-io -f qcow2 -c 'write -q -P 1 0 1M' -c 'write -q -P 2 900G 1M' {extra}",
         source="{extra}"),
-    Row("optimize", "{vc} optimize -q -c -o {out} {disk}",
-        "virt-sparsify -q --compress {disk} {out}", 0.1, equal=False, smaller=True, peak=False),
+    Row("optimize", OPTIMIZE, SPARSIFY, 0.1, equal=False, largest=1.0, peak=False),
     Row("trim", "{vc} trim -q {out}", "virt-sparsify -q --in-place {out}", 1.0, equal=False,
-        smaller=True, peak=False, before="cp --sparse=never {disk} {out}"),
+        largest=1.0, peak=False, before="cp --sparse=never {disk} {out}"),
+    *optimize("ext4", (6, 1)),
+    *optimize("xfs", (6, 1)),
+    *optimize("ntfs", (6, 1)),
+    *optimize("ext4", (20, 0), "-large"),
+    *optimize("xfs", (20, 0), "-large"),
+    *optimize("ntfs", (20, 0), "-large"),
     Row("plugin-read", "nbdcopy -- [ nbdkit -r {plugin} {disk} ] null:",
         "nbdcopy -- [ qemu-nbd -r -f qcow2 {disk} ] null:", 0.6, check=False),
 ]
@@ -81,3 +102,22 @@ WRITES = [
     Writes("trim-64k", "--rw=randtrim --bs=64k --iodepth=16 --io_size={part} --end_fsync=1",
            filled=True),
 ]
+
+
+@dataclass
+class Limit:
+    """Our command alone, on a disk of 1 TiB: what it may take at most."""
+    name: str
+    filesystem: str
+    ours: str = "{vc} space {disk}"
+    seconds: float = 2
+    mib: int = 64
+
+
+LIMITS = [
+    Limit("space-ext4-1t", "ext4"),
+    Limit("space-xfs-1t", "xfs"),
+    Limit("space-ntfs-1t", "ntfs"),
+]
+
+ALL = COPIES + WRITES + LIMITS
