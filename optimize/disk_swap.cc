@@ -342,6 +342,12 @@ class Exchange {
     RETURN_IF_ERROR(with_context(folder_.link(was_disk_->descriptor(), kept),
                                  "keep the disk under another name"));
     if (auto renamed = folder_.flush()) {
+      // Unlike an exchange, this rename cannot be taken back: the file under `disk_` is gone.
+      if (!folder_.holds(disk_, was_disk_->identity())) return not_ours(path(disk_));
+      if (!folder_.holds(backup_, was_backup_->identity())) {
+        (void)folder_.remove(kept);
+        return not_ours(path(backup_));
+      }
       renamed = folder_.rename(backup_, disk_, 0);
       if (renamed) {
         backup_ = kept;
