@@ -1,6 +1,7 @@
 // libFuzzer target: any bytes as a guest's volume (FUZZ_GUEST says of which format) or, without a
 // format, as a disk.  What is called free must be a part of it, and nothing that is doubted may be
-// called free.  Checksums are not looked at in this build.
+// called free.  The files that may be dropped must not be free, and have no byte together.
+// Checksums are not looked at in this build.
 //
 // An input is a sparse volume: its size in MiB (2 bytes), then records of a sector number (4
 // bytes), a count of sectors (1 byte) and so many sectors of 512 bytes; all else is zeros.
@@ -93,6 +94,26 @@ void check_ranges(const guest::Ranges& ranges, uint64_t size) {
 }
 
 #ifdef FUZZ_GUEST
+// What is dropped of a file is its own, and each byte is dropped once.
+void check_files(const guest::ByteView& view, const guest::Ranges& free) {
+  const guest::FileKinds all{.pagefile = true, .swapfile = true, .hiberfile = true, .swap = true};
+  if (guest::FUZZ_GUEST.find == nullptr) return;
+  const auto files = guest::FUZZ_GUEST.find(view, free, all);
+  if (!files) {
+    require(!files.error().message().empty());
+    return;
+  }
+  guest::Ranges::Builder together;
+  uint64_t sum = 0;
+  for (const guest::FoundFile& file : *files) {
+    check_ranges(file.contents, view.size());
+    require(!file.path.empty() && file.contents.within(free).empty());
+    for (const guest::Range& range : file.contents.all()) together.add(range.begin, range.end);
+    sum += file.contents.total();
+  }
+  require(together.take().total() == sum);
+}
+
 void run(const std::shared_ptr<const guest::ByteView>& view) {
   const auto head = view->block(0, std::min(view->size(), guest::kHeadSize));
   if (!head || !guest::FUZZ_GUEST.probe(head->fields())) return;
@@ -105,6 +126,7 @@ void run(const std::shared_ptr<const guest::ByteView>& view) {
   require(is_free == reading->why.empty());
   require(is_free || reading->free.empty());
   check_ranges(reading->free, view->size());
+  if (is_free) check_files(*view, reading->free);
 }
 #elif defined(FUZZ_LVM)
 void run(const std::shared_ptr<const guest::ByteView>& view) {
