@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "guest/filesystem/swap.h"
@@ -110,6 +111,7 @@ class Inspector {
   Inspection run() {
     for (size_t number = 0; number < disks_.size(); ++number) inspect_disk(number);
     for (const auto& [id, members] : groups_) inspect_group(members);
+    if (!unclean_.empty()) keep_unmarked();
     return std::move(result_);
   }
 
@@ -123,7 +125,10 @@ class Inspector {
   void inspect_volume(std::string device, const View& view, const Whereabouts& where = {});
   Volume volume_of(std::string device, const View& view) const;
   Result<void> read_volume(Volume& volume, const View& view, const Whereabouts& where);
+  Result<void> read_format(Volume& volume, const ByteView& view, const Format& format);
   void find_files(Volume& volume, const ByteView& view, const Format& format, const Ranges& free);
+  // Doubts the volumes in which a guest leaves no mark, because it has left one in `unclean_`.
+  void keep_unmarked();
   Result<void> read_member(Volume& volume, const View& view);
   void inspect_group(const std::vector<Member>& members);
   void inspect_logical(const LogicalVolume& logical, const std::vector<Member>& members);
@@ -137,6 +142,8 @@ class Inspector {
   const std::vector<View>& disks_;
   const FileKinds kinds_;
   std::map<std::string, std::vector<Member>> groups_;  // by the ID of the group
+  std::string unclean_;                                // the first volume that was not unmounted
+  std::set<std::string> unmarked_;                     // devices of volumes that are free in parts
   Inspection result_;
 };
 
@@ -209,15 +216,33 @@ Result<void> Inspector::read_volume(Volume& volume, const View& view, const Wher
     if (auto inside = check_inside(*view, where); !inside) return inside;
   if (all.front().type == kLvmMember) return read_member(volume, view);
   if (!all.front().format) return doubt("its metadata are not read here");
-  ASSIGN_OR_RETURN(const Reading reading, all.front().format->read(*view));
+  return read_format(volume, *view, *all.front().format);
+}
+
+Result<void> Inspector::read_format(Volume& volume, const ByteView& view, const Format& format) {
+  auto read = format.read(view);
+  if (!read && is_unclean(read.error()) && unclean_.empty()) unclean_ = volume.device;
+  ASSIGN_OR_RETURN(const Reading reading, std::move(read));
   volume.label = reading.label;
   volume.uuid = reading.uuid;
   if (!reading.type.empty()) volume.type = reading.type;
   set(volume, reading.verdict, reading.why);
   if (reading.verdict != Verdict::kFree) return {};
-  add_free(volume, *view, reading.free);
-  find_files(volume, *view, *all.front().format, reading.free);
+  if (reading.is_unmarked) unmarked_.insert(volume.device);
+  add_free(volume, view, reading.free);
+  find_files(volume, view, format, reading.free);
   return {};
+}
+
+void Inspector::keep_unmarked() {
+  for (Volume& volume : result_.volumes) {
+    if (unmarked_.count(volume.device) == 0) continue;
+    set(volume, Verdict::kDoubt,
+        fmt::format("{} was not unmounted, and nothing tells whether this one was", unclean_));
+    volume.free = 0;
+    for (Ranges& ranges : volume.on_disks) ranges = {};
+    volume.files.clear();
+  }
 }
 
 void Inspector::find_files(Volume& volume, const ByteView& view, const Format& format,

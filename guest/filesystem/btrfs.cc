@@ -99,7 +99,7 @@ Result<void> Filesystem::check_super() const {
     return doubt(
         fmt::format("it has features that are not known ({:x}/{:x})", incompat, ro_compat));
   // Its blocks, and what they refer to, are in no other tree.
-  if (super_.le64(0x60) != 0) return doubt("its log must be replayed");
+  if (super_.le64(0x60) != 0) return unclean("its log must be replayed");
   if (super_.le64(0x88) != 1) return doubt(fmt::format("it has {} devices", super_.le64(0x88)));
   if (!is_power_of_two(node_size()) || node_size() < 4096 || node_size() > 64 << 10 ||
       !is_power_of_two(sector_) || sector_ < 4096 || sector_ > 64 << 10 || super_.le32(0xA0) > 2048)
@@ -211,6 +211,8 @@ Result<Reading> Filesystem::read(const ByteView& view) {
   RETURN_IF_ERROR(it.check_sums());
   Reading reading;
   ASSIGN_OR_RETURN(reading.free, it.free());
+  // A mounted one is consistent after each of its commits.
+  reading.is_unmarked = true;
   reading.uuid = uuid_text(super.fields().part(0x20, 16));
   reading.label = padded_text(super.fields().part(0x12B, 256));
   return reading;

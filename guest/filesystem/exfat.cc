@@ -101,7 +101,7 @@ Result<void> Volume::check_boot(const Fields& boot) const {
   }
   if (!is_right_checksum(region.le32(kBootSectors * sector_), sum))
     return doubt("the checksum of its boot sectors is wrong");
-  if ((boot.le16(0x6A) & 2) != 0) return doubt("it was not shut down cleanly");
+  if ((boot.le16(0x6A) & 2) != 0) return unclean("it was not shut down cleanly");
   if ((boot.le16(0x6A) & 4) != 0) return doubt("it has seen errors of its device");
   return {};
 }

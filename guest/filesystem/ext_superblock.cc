@@ -59,13 +59,13 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
   has_journal = (compat & 4) != 0;
   if ((incompat & kJournalDevice) != 0) return doubt("it is the journal of another filesystem");
   // The state below says "clean" all the same.
-  if ((incompat & kRecover) != 0) return doubt("its journal must be replayed");
+  if ((incompat & kRecover) != 0) return unclean("its journal must be replayed");
   if ((compat & ~kKnownCompat) != 0 || (incompat & ~kKnownIncompat) != 0 ||
       (ro_compat & ~kKnownRoCompat) != 0)
     return doubt(fmt::format("it has features that are not known ({:x}/{:x}/{:x})", compat,
                              incompat, ro_compat));
   const uint16_t state = it.le16(0x3A);
-  if ((state & 1) == 0) return doubt("it was not unmounted cleanly");
+  if ((state & 1) == 0) return unclean("it was not unmounted cleanly");
   if ((state & 2) != 0) return doubt("it has errors");
   if ((state & ~7) != 0) return doubt("its state is not known");
   if (has_metadata_checksums()) {
@@ -121,7 +121,7 @@ Result<void> ExtSuperblock::check_mount_protection(const Fields& it, const ByteV
   ASSIGN_OR_RETURN(const Block block, view.block(at * block_size, block_size));
   const Fields protection = block.fields();
   if (protection.le32(0) != kMountProtectionMagic || protection.le32(4) != kMountProtectionClean)
-    return doubt("its mount protection says that it is in use");
+    return unclean("its mount protection says that it is in use");
   return {};
 }
 

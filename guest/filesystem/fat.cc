@@ -97,9 +97,9 @@ Result<void> check_start(const Fields& fat, const Geometry& it) {
   const unsigned bits = it.bits;
   if (fat.u8(0) != it.media) return doubt("its FAT is damaged");
   if (bits == 32 && (fat.le32(4) & 0x0C000000) != 0x0C000000)
-    return doubt("it was not shut down cleanly, or has errors");
+    return unclean("it was not shut down cleanly, or has errors");
   if (bits == 16 && (fat.le16(2) & 0xC000) != 0xC000)
-    return doubt("it was not shut down cleanly, or has errors");
+    return unclean("it was not shut down cleanly, or has errors");
   return {};
 }
 
@@ -131,7 +131,7 @@ Result<Reading> read(const ByteView& view) {
   ASSIGN_OR_RETURN(const Geometry it, geometry_of(boot, view.size()));
   const bool is_fat32 = it.bits == 32;
   if ((boot.u8(is_fat32 ? 0x41 : 0x25) & 3) != 0)
-    return doubt("it was not shut down cleanly, or has errors");
+    return unclean("it was not shut down cleanly, or has errors");
   Ranges free = one_range(0, it.clusters);
   for (unsigned number = 0; number < it.fats; ++number) {
     if (it.active && *it.active != number) continue;

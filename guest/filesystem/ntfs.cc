@@ -64,7 +64,7 @@ Result<Reading> read(const ByteView& view) {
   // The session may be that of a volume that is not clean, and of others of its guest.
   ASSIGN_OR_RETURN(const bool is_hibernated, is_ntfs_hibernated(volume));
   if (is_hibernated) return suspended("Windows is hibernated, or was shut down with fast startup");
-  ASSIGN_OR_RETURN(const std::string label, check_ntfs_clean(volume));
+  ASSIGN_OR_RETURN(const NtfsState state, check_ntfs_clean(volume));
   ASSIGN_OR_RETURN(const auto shadow_copies, find_shadow_copies(view));
   if (shadow_copies == ShadowCopies::kHere)
     return left_alone("Windows has shadow copies of it, which need what it has freed");
@@ -74,7 +74,8 @@ Result<Reading> read(const ByteView& view) {
   Reading reading;
   ASSIGN_OR_RETURN(const Ranges free, free_clusters(volume));
   reading.free = free.scaled(volume.cluster_size(), 0);
-  reading.label = label;
+  reading.label = state.label;
+  reading.is_unmarked = state.has_empty_log;
   reading.uuid = fmt::format("{:016X}", volume.serial());
   return reading;
 }

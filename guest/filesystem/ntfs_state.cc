@@ -18,6 +18,8 @@ constexpr uint16_t kChkdskUnderWay = 0x4000;
 // Restart pages are the first two pages of the log, of whichever size they are.
 constexpr uint64_t kRestartArea = 64 << 10;
 constexpr size_t kLeastPage = 512;
+constexpr const char* kRestartPage = "RSTR";
+constexpr const char* kCheckedPage = "CHKD";
 constexpr uint16_t kNoClient = 0xFFFF;
 constexpr uint16_t kCleanlyStopped = 2;
 constexpr uint64_t kFirstPage = 4096;
@@ -29,16 +31,22 @@ struct RestartPage {
 
 // Nothing if there is no page at `at`.
 Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) {
-  const Fields page = log.part(at);
-  if (!page.has(0, "RSTR") && !page.has(0, "CHKD")) return std::optional<RestartPage>();
-  const uint64_t size = page.le32(0x10);
-  const size_t area = page.le16(0x18);
-  if (!is_power_of_two(size) || size < kLeastPage || (at != 0 && at != size) || area % 8 != 0 ||
-      area + 48 > kLeastPage - 2 || area + 48 > page.size())
+  const Fields rest = log.part(at);
+  const char* const magic = rest.has(0, kCheckedPage) ? kCheckedPage : kRestartPage;
+  if (!rest.has(0, magic)) return std::optional<RestartPage>();
+  const uint64_t size = rest.le32(0x10);
+  const size_t area = rest.le16(0x18);
+  if (!is_power_of_two(size) || size < kLeastPage || size > rest.size() ||
+      (at != 0 && at != size) || area % 8 != 0 || area + 48 > kLeastPage - 2)
     return doubt("its log is damaged");
+  Block whole(rest.part(0, size));
+  // Pages that chkdsk has written may have none.
+  if (magic == kRestartPage || rest.le16(6) != 0)
+    RETURN_IF_ERROR(NtfsVolume::undo_fixups(whole, magic));
+  const Fields page = whole.fields();
   // 2.0: Windows 8 and later, while the volume is mounted, or with fast startup.
   if (page.le16(0x1C) != 1 || page.le16(0x1A) != 1)
-    return doubt(
+    return unclean(
         fmt::format("its log has version {}.{}: Windows was not shut down, or with fast "
                     "startup",
                     page.le16(0x1C), page.le16(0x1A)));
@@ -46,13 +54,14 @@ Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) 
                                           (page.le16(area + 14) & kCleanlyStopped) != 0};
 }
 
-Result<void> check_log(const NtfsVolume& volume) {
+// Returns whether the log has no page.
+Result<bool> check_log(const NtfsVolume& volume) {
   ASSIGN_OR_RETURN(const NtfsAttribute log,
                    volume.get(NtfsRecord::kLogFile, NtfsAttributeType::kData));
   if (log.is_resident) return doubt("its log is damaged");
   ASSIGN_OR_RETURN(const Block block, volume.read(log, 0, std::min(log.size, kRestartArea)));
   // As drivers of Linux leave it.
-  if (block.fields().size() > 0 && block.fields().all(0xFF)) return {};
+  if (block.fields().size() > 0 && block.fields().all(0xFF)) return true;
   std::optional<RestartPage> newest;
   for (uint64_t at = 0; at < kRestartArea; at = std::max<uint64_t>(at * 2, kLeastPage)) {
     ASSIGN_OR_RETURN(const auto page, restart_page(block.fields(), at));
@@ -63,24 +72,26 @@ Result<void> check_log(const NtfsVolume& volume) {
       newest->is_clean = newest->is_clean && page->is_clean;
   }
   if (!newest) return doubt("its log has no restart page");
-  if (!newest->is_clean) return doubt("its log must be replayed");
-  return {};
+  if (!newest->is_clean) return unclean("its log must be replayed");
+  return false;
 }
 
 }  // namespace
 
-Result<std::string> check_ntfs_clean(const NtfsVolume& volume) {
+Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume) {
   ASSIGN_OR_RETURN(const Block record, volume.record(NtfsRecord::kVolume));
   ASSIGN_OR_RETURN(const auto information,
                    volume.find(record, NtfsAttributeType::kVolumeInformation));
   if (!information || !information->is_resident || information->size < 12)
     return doubt("its volume information is damaged");
   const uint16_t flags = information->value.fields().le16(10);
-  if ((flags & kDirty) != 0) return doubt("it was not shut down cleanly, or must be checked");
+  if ((flags & kDirty) != 0) return unclean("it was not shut down cleanly, or must be checked");
   if ((flags & kChkdskUnderWay) != 0) return doubt("chkdsk has not come to its end");
-  RETURN_IF_ERROR(check_log(volume));
+  NtfsState state;
+  ASSIGN_OR_RETURN(state.has_empty_log, check_log(volume));
   ASSIGN_OR_RETURN(const auto name, volume.find(record, NtfsAttributeType::kVolumeName));
-  return name && name->is_resident ? utf16_text(name->value.fields()) : std::string();
+  if (name && name->is_resident) state.label = utf16_text(name->value.fields());
+  return state;
 }
 
 // As libntfs-3g decides: a session that was resumed begins with "wake", or is zeros.

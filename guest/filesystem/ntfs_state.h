@@ -8,8 +8,15 @@
 
 namespace guest {
 
-// An error unless Windows, or a driver of Linux, has shut the volume down.  The label is returned.
-qcow2::Result<std::string> check_ntfs_clean(const NtfsVolume& volume);
+struct NtfsState {
+  std::string label;
+  // A driver of Linux has emptied the log.  ntfs-3g does so when it mounts the volume, and leaves
+  // no other mark in it.
+  bool has_empty_log = false;
+};
+
+// An error unless Windows, or a driver of Linux, has shut the volume down.
+qcow2::Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume);
 
 // Whether Windows has saved its session on the volume, and would go on with it.
 qcow2::Result<bool> is_ntfs_hibernated(const NtfsVolume& volume);

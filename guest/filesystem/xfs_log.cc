@@ -62,7 +62,7 @@ Result<uint64_t> Log::head() const {
   ASSIGN_OR_RETURN(const uint32_t last, cycle(sectors_ - 1));
   if (first == 0) return doubt("its log is empty");
   if (first == last) return uint64_t{0};
-  if (last != 0 && last != first - 1) return doubt("its log contradicts itself");
+  if (last != 0 && last != first - 1) return unclean("its log contradicts itself");
   uint64_t low = 0;              // has another cycle than `last`
   uint64_t high = sectors_ - 1;  // has that of `last`
   while (high - low > 1) {
@@ -79,7 +79,7 @@ Result<uint64_t> Log::last_record(uint64_t head) const {
   ASSIGN_OR_RETURN(const Block block, sectors(from, count));
   for (uint64_t i = count; i-- > 0;)
     if (block.fields().be32(i * kSector) == kRecordMagic) return (from + i) % sectors_;
-  return doubt("its log has no record where the last should be");
+  return unclean("its log has no record where the last should be");
 }
 
 Result<void> Log::check() const {
@@ -93,10 +93,10 @@ Result<void> Log::check() const {
   const uint64_t headers =
       has_size ? std::max<uint64_t>(divide_up(it.be32(320), kPerHeader), 1) : 1;
   if (length > sectors_ || headers > sectors_ || (begin + headers + length) % sectors_ != end)
-    return doubt("its log does not end with a whole record");
-  if (it.be32(40) != 1) return doubt("its log must be replayed");
+    return unclean("its log does not end with a whole record");
+  if (it.be32(40) != 1) return unclean("its log must be replayed");
   ASSIGN_OR_RETURN(const Block operation, sectors((begin + headers) % sectors_, 1));
-  if ((operation.fields().u8(9) & kUnmount) == 0) return doubt("its log must be replayed");
+  if ((operation.fields().u8(9) & kUnmount) == 0) return unclean("its log must be replayed");
   return {};
 }
 

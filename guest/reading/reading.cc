@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <utility>
 
 namespace guest {
@@ -35,6 +36,14 @@ bool is_surrogate(uint32_t code, uint32_t first) {
 
 qcow2::Failure doubt(std::string why) {
   return qcow2::fail(qcow2::Error::unsupported(std::move(why)));
+}
+
+qcow2::Failure unclean(std::string why) {
+  return qcow2::fail(qcow2::Error::protocol(EUCLEAN, std::move(why)));
+}
+
+bool is_unclean(const qcow2::Error& error) {
+  return error.errnum() == EUCLEAN;
 }
 
 qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& /*view*/,

@@ -27,6 +27,9 @@ struct Reading {
   std::string label;
   std::string uuid;  // as libblkid writes it
   std::string type;  // as libblkid calls it; empty: what the reader is called
+  // A guest that runs, or whose memory is saved, leaves no mark in this volume: it is believed only
+  // if no other volume of the guest is unclean.
+  bool is_unmarked = false;
 };
 
 // A reader of one format.  An error of `read` means the same as kDoubt.
@@ -43,6 +46,12 @@ inline constexpr uint64_t kHeadSize = 68 << 10;
 
 // `return doubt ("…")`: an error that says why a volume is not to be believed.
 qcow2::Failure doubt(std::string why);
+
+// The same for a volume that was not unmounted, so that its guest may go on with what it has in
+// memory.
+qcow2::Failure unclean(std::string why);
+// Whether the error is one of unclean().
+bool is_unclean(const qcow2::Error& error);
 
 // For Format::find: of swap files it is not known where they are.
 qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& view, const Ranges& free,

@@ -4,12 +4,14 @@
 #include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
+#include "tests/guest/ntfs_log.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 using guest::Ranges;
 using guest::Reading;
+using guest_test::restart_page;
 using support::TempDirectory;
 
 namespace {
@@ -60,20 +62,6 @@ std::string le(uint64_t value, size_t size) {
   std::string bytes(size, '\0');
   std::memcpy(bytes.data(), &value, size);
   return bytes;
-}
-
-// A restart page of NTFS's log, of a volume that was shut down or is in use.
-std::string restart_page(uint64_t lsn, bool clean) {
-  std::string page(4096, '\0');
-  page.replace(0, 4, "RSTR");
-  page.replace(0x10, 4, le(4096, 4));
-  page.replace(0x14, 4, le(4096, 4));
-  page.replace(0x18, 2, le(0x30, 2));
-  page.replace(0x1A, 2, le(1, 2));
-  page.replace(0x1C, 2, le(1, 2));
-  page.replace(0x30, 8, le(lsn, 8));
-  page.replace(0x3C, 2, le(clean ? 0xFFFF : 0, 2));
-  return page;
 }
 
 // Counts what is read of a file.
@@ -203,17 +191,30 @@ TEST_CASE("a free space tree of XFS that calls an AG header free is a doubt", "[
 
 TEST_CASE("of two restart pages of one age both must be clean", "[hostile]") {
   const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
-  const auto bytes = volume.bytes();
-  // mkntfs fills the log with ones.
-  uint64_t log = 0;
-  const std::vector<std::byte> ones(4096, std::byte{0xFF});
-  while (std::memcmp(bytes.data() + log, ones.data(), ones.size()) != 0) log += 4096;
+  const uint64_t log = guest_test::ntfs_log(volume.path());
   volume.put(log, restart_page(5, true));
   volume.put(log + 4096, restart_page(5, true));
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
   volume.put(log + 4096, restart_page(5, false));
   volume.check_doubt("replayed");
   volume.put(log, restart_page(6, true));
+  CHECK(volume.read().verdict == Reading::Verdict::kFree);
+}
+
+TEST_CASE("a restart page of which a sector is missing is a doubt", "[hostile]") {
+  const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
+  const uint64_t log = guest_test::ntfs_log(volume.path());
+  volume.put(log, restart_page(5, true));
+  volume.put(log + 4096, restart_page(4, true));
+  CHECK(volume.read().verdict == Reading::Verdict::kFree);
+  for (const uint64_t page : {0, 4096}) {
+    volume.put(log + page + 3 * 512 - 2, std::string("\x07\x07", 2));
+    volume.check_doubt("was written in part");
+    volume.put(log + page + 3 * 512 - 2, std::string("\x01\x01", 2));
+  }
+  // As chkdsk may write it: without an update sequence.
+  volume.put(log, "CHKD" + le(0, 4));
+  volume.put(log + 3 * 512 - 2, std::string("\x07\x07", 2));
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 

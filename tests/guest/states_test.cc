@@ -3,6 +3,7 @@
 
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
+#include "tests/guest/ntfs_log.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -67,6 +68,16 @@ uint64_t mft_record(const Volume& volume, unsigned number) {
   uint64_t cluster = 0;
   std::memcpy(&cluster, boot.data() + 0x30, 8);
   return cluster * 4096 + number * uint64_t{1024};
+}
+
+// Sets a flag of $Volume's information, which has 12 bytes, with the flags at 10: found by its
+// version, 3.1.
+void set_ntfs_dirty(const Volume& volume) {
+  const uint64_t record = mft_record(volume, 3);
+  const auto bytes = support::RawFile(volume.path()).read(record, 1024);
+  for (size_t at = 0; at + 12 <= bytes.size(); ++at)
+    if (std::memcmp(bytes.data() + at, "\0\0\0\0\0\0\0\0\x03\x01\0\0", 12) == 0)
+      volume.put(record + at + 10, Bytes("\x01", 1));
 }
 
 constexpr Bytes::size_type kGuidLength = 16;
@@ -193,12 +204,7 @@ TEST_CASE("FAT32 with more clusters than its entries can name is doubted", "[sta
 
 TEST_CASE("NTFS that is dirty is doubted", "[states]") {
   const Volume volume = new_ntfs();
-  // $Volume's information, of 12 bytes, with the flags at 10: found by its version, 3.1.
-  const uint64_t record = mft_record(volume, 3);
-  const auto bytes = support::RawFile(volume.path()).read(record, 1024);
-  for (size_t at = 0; at + 12 <= bytes.size(); ++at)
-    if (std::memcmp(bytes.data() + at, "\0\0\0\0\0\0\0\0\x03\x01\0\0", 12) == 0)
-      volume.put(record + at + 10, Bytes("\x01", 1));
+  set_ntfs_dirty(volume);
   check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
 }
 
@@ -242,6 +248,89 @@ TEST_CASE("a volume that looks like two things is doubted", "[states]") {
   const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
   volume.put(4096 - 10, "SWAPSPACE2");
   check(volume, Reading::Verdict::kDoubt, "looks like");
+}
+
+TEST_CASE("btrfs beside a volume that was not unmounted is doubted", "[states]") {
+  const Volume btrfs(256 * kMiB, {"mkfs.btrfs", "-q", "-f"});
+  const Volume ext4 = old_ext4();
+  const auto both = [&] { return guest_test::inspect_files({btrfs.path(), ext4.path()}); };
+  CHECK(both().free_on(0).total() > 0);
+  const auto incompat = support::RawFile(ext4.path()).read(1024 + 0x60, 1)[0];
+  ext4.put(1024 + 0x60, Bytes(1, static_cast<char>(incompat | std::byte{4})));
+  const auto found = both();
+  REQUIRE(found.volumes.size() == 2);
+  CHECK(found.volumes[0].verdict == Reading::Verdict::kDoubt);
+  CHECK(found.volumes[0].why ==
+        "/dev/sdb was not unmounted, and nothing tells whether this one was");
+  CHECK(found.volumes[0].free == 0);
+  CHECK(found.free_on(0).empty());
+  // Damage is another thing.
+  ext4.put(1024 + 0x60, Bytes(1, static_cast<char>(incompat)));
+  ext4.put(1024 + 0x3A, Bytes("\x03", 1));
+  CHECK(both().free_on(0).total() > 0);
+}
+
+TEST_CASE("each kind of volume that was not unmounted makes btrfs doubtful", "[states]") {
+  const Volume btrfs(256 * kMiB, {"mkfs.btrfs", "-q", "-f"});
+  const auto is_kept = [&](const Volume& other) {
+    return guest_test::inspect_files({other.path(), btrfs.path()}).free_on(1).empty();
+  };
+  SECTION("ext2") {
+    const Volume ext2(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2"});
+    CHECK_FALSE(is_kept(ext2));
+    ext2.put(1024 + 0x3A, Bytes("\x00", 1));
+    CHECK(is_kept(ext2));
+  }
+  SECTION("XFS") {
+    const Volume xfs(320 * kMiB, {"mkfs.xfs", "-q", "-f"});
+    CHECK_FALSE(is_kept(xfs));
+    // The first record's number of operations.
+    const auto super = support::RawFile(xfs.path()).read(0, 512);
+    const auto be = [&](size_t at, size_t size) {
+      uint64_t value = 0;
+      for (size_t i = 0; i < size; ++i)
+        value = value << 8 | std::to_integer<uint64_t>(super[at + i]);
+      return value;
+    };
+    const uint64_t log = be(0x30, 8);
+    const uint64_t bits = be(0x7C, 1);
+    const uint64_t block = (log >> bits) * be(0x54, 4) + (log & ((uint64_t{1} << bits) - 1));
+    xfs.put(block * be(4, 4) + 40, Bytes("\0\0\0\2", 4));
+    CHECK(is_kept(xfs));
+  }
+  SECTION("FAT") {
+    const Volume fat(64 * kMiB, {"mkfs.fat", "-F", "32"});
+    CHECK_FALSE(is_kept(fat));
+    fat.put(0x41, Bytes("\x01", 1));
+    CHECK(is_kept(fat));
+  }
+  SECTION("exFAT") {
+    const Volume exfat(64 * kMiB, {"mkfs.exfat"});
+    CHECK_FALSE(is_kept(exfat));
+    exfat.put(0x6A, Bytes("\x02", 1));
+    CHECK(is_kept(exfat));
+  }
+  SECTION("NTFS") {
+    const Volume ntfs = new_ntfs();
+    CHECK_FALSE(is_kept(ntfs));
+    set_ntfs_dirty(ntfs);
+    CHECK(is_kept(ntfs));
+  }
+}
+
+TEST_CASE("NTFS whose log is empty, beside a volume that was not unmounted, is doubted",
+          "[states]") {
+  const Volume ntfs = new_ntfs();
+  const Volume ext2(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2"});
+  ext2.put(1024 + 0x3A, Bytes("\x00", 1));
+  const auto find = [&] {
+    return guest_test::inspect_files({ntfs.path(), ext2.path()}).volumes.front();
+  };
+  CHECK_THAT(find().why, Catch::Contains("/dev/sdb was not unmounted"));
+  CHECK(find().free == 0);
+  // Windows leaves a mark while it has the volume.
+  ntfs.put(guest_test::ntfs_log(ntfs.path()), guest_test::restart_page(1, true));
+  CHECK(find().verdict == Reading::Verdict::kFree);
 }
 
 TEST_CASE("what is encrypted, or a part of something else, is left alone", "[states]") {
