@@ -112,7 +112,10 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
   fs::copy_file(top, top + ".old");
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{"optimize", "--no-trim", top},
+        {"optimize", "--trim=metadata", top},
         {"trim", top},
+        {"trim", "--metadata", top},
+        {"copy", "--skip-free", top, daemon.folder() + "/copy.qcow2"},
         {"rollback", "--backup=.old", top},
         {"tune", "--guest", "--apply", top}}) {
     const auto refused = run_tool(command);
@@ -120,7 +123,23 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
     CHECK(refused.exit_code == 1);
     CHECK_THAT(refused.err, Catch::Contains("is a disk of " + user + ", which is saved"));
   }
+  CHECK_FALSE(fs::exists(daemon.folder() + "/copy.qcow2"));
+  // Figures are only told.
+  const std::string approximate =
+      top + ": is a disk of the saved " + user + ": what is free is approximate";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"space", top}, {"measure", "--skip-free", top}}) {
+    const auto told = run_tool(command);
+    INFO(told.describe());
+    CHECK(told.ok());
+    CHECK_THAT(told.err, Catch::Contains(approximate));
+  }
+  CHECK_THAT(run_tool({"space", "--json", top}).out, Catch::Contains("\"approximate\": true"));
+  // The whole disk has what the guest needs.
+  CHECK(run_tool({"copy", "-q", top, daemon.folder() + "/whole.qcow2"}).ok());
   daemon.virsh({"managedsave-remove", "web"});
+  const std::string copy = daemon.folder() + "/copy.qcow2";
+  CHECK(run_tool({"copy", "-q", "--skip-free", top, copy}).ok());
   const auto done = run_tool({"optimize", "-q", "--no-trim", top});
   INFO(done.describe());
   CHECK(done.ok());

@@ -14,6 +14,7 @@
 #include "inspect/image_info.h"
 #include "nbd/uri.h"
 #include "tool/commands/copy_run.h"
+#include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -285,6 +286,8 @@ Result<int> CopyCommand::run(const Console& console) {
   const auto format = options_.format.value_or(qcow2::Format::kQcow2);
   if (const auto contradiction = name_contradiction(options_.destination, format))
     console.warning(*contradiction);
+  // A saved guest holds no lock, and needs what the metadata call free. Before the confinement.
+  if (options_.skip_free) RETURN_IF_ERROR(check_disk_use(options_.source, console));
   RETURN_IF_ERROR(begin(console));
   warn_of_left_out(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())

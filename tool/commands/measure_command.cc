@@ -5,6 +5,7 @@
 #include <array>
 #include <vector>
 
+#include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -140,6 +141,7 @@ Result<int> MeasureCommand::measure_table(const Console& console, const copy::Ca
 
 Result<int> MeasureCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(source_, options_.copy.source_format));
+  if (options_.copy.skip_free) RETURN_IF_ERROR(warn_of_disk_use(source_, console));
   if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
   options_.copy.trust = trust_.trust();
   warn_of_left_out(console, options_.copy.trust, {source_});

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "copy/source/source_view.h"
+#include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -58,13 +59,17 @@ Result<copy::AnySource> SpaceCommand::open(const std::string& disk,
 Result<int> SpaceCommand::run(const Console& console) {
   std::vector<std::optional<qcow2::Format>> formats(disks_.size(), format_);
   for (size_t i = 0; i < disks_.size(); ++i) RETURN_IF_ERROR(names_.resolve(disks_[i], formats[i]));
+  SpaceReport report;
+  report.approximate = force_share_;
+  for (const std::string& disk : disks_) {
+    ASSIGN_OR_RETURN(const bool is_in_use, warn_of_disk_use(disk, console));
+    report.approximate = report.approximate || is_in_use;
+  }
   RETURN_IF_ERROR(trust_.begin_reading(console, disks_, failure_code()));
   warn_of_left_out(console, trust_.trust(), disks_);
   copy::Cancel cancel;
   const StopSignals signals(cancel);
   const copy::Stop stop(cancel);
-  SpaceReport report;
-  report.approximate = force_share_;
   std::vector<copy::AnySource> sources;
   std::vector<std::shared_ptr<const guest::ByteView>> views;
   for (size_t i = 0; i < disks_.size(); ++i) {

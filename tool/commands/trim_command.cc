@@ -5,8 +5,8 @@
 
 #include "appliance/metadata_trim.h"
 #include "base/retry.h"
-#include "libvirt/running_domains.h"
 #include "qcow2/read/overlay_search.h"
+#include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -73,8 +73,7 @@ void TrimCommand::check() const {
 Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
   struct stat status {};
   if (qcow2::retry(::stat, disk.c_str(), &status) != 0) return {};
-  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk));
-  for (const std::string& remark : remarks) console.warning(remark);
+  RETURN_IF_ERROR(check_disk_use(disk, console));
   const auto overlay = qcow2::find_overlay(disk, disks_);
   if (!overlay) return {};
   return fail(Error::invalid(fmt::format(

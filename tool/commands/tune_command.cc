@@ -8,8 +8,8 @@
 #include "base/printable.h"
 #include "libvirt/definition_file.h"
 #include "libvirt/libvirt_domain.h"
-#include "libvirt/running_domains.h"
 #include "libvirt/unified_diff.h"
+#include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -238,10 +238,7 @@ Result<int> TuneCommand::tune_guest(const Console& console) const {
   std::vector<appliance::DiskName> disks;
   for (const std::string& given : names_) {
     const std::string name = plain_path(given);
-    if (apply_ && exists(name)) {
-      ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(name));
-      for (const std::string& remark : remarks) console.warning(remark);
-    }
+    if (apply_) RETURN_IF_ERROR(check_disk_use(name, console));
     appliance::DiskName disk;
     if (const auto command = unfold_command(name))
       disk.command = *command;
