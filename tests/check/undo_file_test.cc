@@ -1,0 +1,67 @@
+// The undo file and whatever else has its name.
+#include "qcow2/repair/undo_file.h"
+
+#include <filesystem>
+
+#include "tests/catch_text.h"
+#include "tests/support/memory_storage.h"
+#include "tests/support/raw_file.h"
+#include "tests/support/temp_directory.h"
+
+namespace checks {
+
+namespace fs = std::filesystem;
+using qcow2::UndoFile;
+
+namespace {
+
+std::string content(const std::string& path) {
+  const auto bytes = support::read_file(path);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+TEST_CASE("an undo file takes no other file's place, and follows no link", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "undo";
+  const std::string victim = folder / "victim";
+  const qcow2::MemoryStorage image("image", std::vector<std::byte>(4096));
+  support::write_file(victim, std::string("an earlier one"));
+  SECTION("a file") {
+    fs::rename(victim, path);
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    CHECK(content(path) == "an earlier one");
+  }
+  SECTION("a link to a file") {
+    fs::create_symlink("victim", path);
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    CHECK(content(victim) == "an earlier one");
+  }
+  SECTION("a link to nothing") {
+    fs::create_symlink("nothing", path);
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    CHECK_FALSE(fs::exists(folder / "nothing"));
+  }
+}
+
+TEST_CASE("an undo file that is removed is removed under its own name only", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "undo";
+  const qcow2::MemoryStorage image("image", std::vector<std::byte>(4096));
+  const auto undo = UndoFile::create(path, image);
+  REQUIRE_OK(undo);
+  SECTION("it has its name") {
+    (*undo)->remove();
+    CHECK_FALSE(fs::exists(path));
+  }
+  SECTION("another file has it") {
+    fs::rename(path, folder / "elsewhere");
+    support::write_file(path, std::string("somebody else's"));
+    (*undo)->remove();
+    CHECK(content(path) == "somebody else's");
+    CHECK(fs::exists(folder / "elsewhere"));
+  }
+}
+
+}  // namespace checks
