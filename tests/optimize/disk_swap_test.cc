@@ -247,6 +247,8 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
     REQUIRE_FAILS_WITH(swapped, kComplaint);
     CHECK_THAT(swapped.error().message(), Catch::Contains("is the disk as it was"));
   }
+  // It is not ours to remove.
+  CHECK(fs::symlink_status(swap->fresh()).type() != fs::file_type::not_found);
   CHECK(content(disk) == "old");
   struct stat status {};
   REQUIRE(::stat(victim.c_str(), &status) == 0);
@@ -263,6 +265,9 @@ TEST_CASE("a disk that is another file since is not replaced", "[swap]") {
   REQUIRE_OK(swap);
   put(swap->fresh(), "new");
   REQUIRE_OK(swap->carry_over(fresh_file(*swap)));
+  const bool second_step = GENERATE(false, true);
+  CAPTURE(second_step);
+  if (second_step) REQUIRE_OK(swap->step());
   put(folder / "other", "somebody else's");
   fs::rename(folder / "other", disk);
   REQUIRE_FAILS_WITH(swap->run(), "somebody has put another file here");

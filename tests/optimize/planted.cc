@@ -1,13 +1,19 @@
 // Stands before the C library in the command (LD_PRELOAD), as another process that changes the same
-// folder: at one moment the file "planted" in it gets another name.
+// folder: at one moment, and once, a file gets another name.
 //
-//     VIRT_COMPACT_PLANT=NAME      the name that it gets
-//     VIRT_COMPACT_MOMENT=MOMENT   opened: a name that ends with .bak has just been opened
-//                                  renaming: the first name is about to change
-//                                  flushed: the folder has just been flushed for the first time
-//     VIRT_COMPACT_NO_EXCHANGE=1   the filesystem cannot exchange two names
+//     VIRT_COMPACT_PLANT_FROM=PATH  the file
+//     VIRT_COMPACT_PLANT_TO=PATH    the name that it gets
+//     VIRT_COMPACT_MOMENT=MOMENT    opening, opened: before and after the call that opens the name
+//                                   VIRT_COMPACT_OPENED of a folder
+//                                   resolving: before symbolic links are followed
+//                                   linked: after a file has got a name
+//                                   renamed: after a name has changed
+//                                   exchanging, exchanged: before and after two names change places
+//                                   flushed: after a folder was flushed
+//     VIRT_COMPACT_NO_EXCHANGE=1    the filesystem cannot exchange two names
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstdarg>
@@ -20,30 +26,32 @@
 namespace {
 
 using OpenAt = int (*)(int, const char*, int, ...);
-using Rename = int (*)(int, const char*, int, const char*, unsigned);
+using Link = int (*)(int, const char*, int, const char*, int);
+using Rename = int (*)(int, const char*, int, const char*);
+using Rename2 = int (*)(int, const char*, int, const char*, unsigned);
+using Resolve = char* (*)(const char*, char*);
 using Sync = int (*)(int);
-
-// The folder in which the names are.
-int watched = -1;
 
 template <typename Function>
 Function next(const char* name) {
   return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
 }
 
-void plant_at(const char* moment) {
+void reach(const char* moment) {
+  static bool planted = false;
   const char* const when = std::getenv("VIRT_COMPACT_MOMENT");
-  const char* const name = std::getenv("VIRT_COMPACT_PLANT");
-  if (!when || !name || watched < 0 || std::strcmp(when, moment) != 0) return;
+  const char* const from = std::getenv("VIRT_COMPACT_PLANT_FROM");
+  const char* const to = std::getenv("VIRT_COMPACT_PLANT_TO");
+  if (planted || !when || !from || !to || std::strcmp(when, moment) != 0) return;
   const int before = errno;
-  // Once: then there is no such file any more.
-  (void)next<Rename>("renameat2")(watched, "planted", watched, name, 0);
+  planted = true;
+  if (next<Rename>("renameat")(AT_FDCWD, from, AT_FDCWD, to) != 0) std::abort();
   errno = before;
 }
 
-bool is_backup(const char* path) {
-  const size_t length = std::strlen(path);
-  return length > 4 && std::strcmp(path + length - 4, ".bak") == 0;
+bool is_waited_for(const char* name) {
+  const char* const wanted = std::getenv("VIRT_COMPACT_OPENED");
+  return wanted && std::strcmp(name, wanted) == 0;
 }
 
 }  // namespace
@@ -54,11 +62,9 @@ EXPORTED int openat(int folder, const char* path, int flags, ...) {
   const bool has_mode = (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
   const mode_t mode = has_mode ? va_arg(list, mode_t) : 0;
   va_end(list);
+  if (is_waited_for(path)) reach("opening");
   const int fd = next<OpenAt>("openat64")(folder, path, flags, mode);
-  if (fd >= 0 && is_backup(path)) {
-    watched = folder;
-    plant_at("opened");
-  }
+  if (is_waited_for(path)) reach("opened");
   return fd;
 }
 
@@ -67,17 +73,38 @@ EXPORTED int __openat64_2(int folder, const char* path, int flags) {
   return openat(folder, path, flags);
 }
 
+EXPORTED char* realpath(const char* path, char* resolved) {
+  reach("resolving");
+  return next<Resolve>("realpath")(path, resolved);
+}
+
+EXPORTED int linkat(int from, const char* name, int to, const char* other, int flags) {
+  const int failed = next<Link>("linkat")(from, name, to, other, flags);
+  if (failed == 0) reach("linked");
+  return failed;
+}
+
+EXPORTED int renameat(int from, const char* name, int to, const char* other) {
+  const int failed = next<Rename>("renameat")(from, name, to, other);
+  if (failed == 0) reach("renamed");
+  return failed;
+}
+
 EXPORTED int renameat2(int from, const char* name, int to, const char* other, unsigned flags) {
   if ((flags & RENAME_EXCHANGE) != 0 && std::getenv("VIRT_COMPACT_NO_EXCHANGE")) {
     errno = EINVAL;
     return -1;
   }
-  plant_at("renaming");
-  return next<Rename>("renameat2")(from, name, to, other, flags);
+  const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+  if (exchange) reach("exchanging");
+  const int failed = next<Rename2>("renameat2")(from, name, to, other, flags);
+  if (failed == 0) reach(exchange ? "exchanged" : "renamed");
+  return failed;
 }
 
 EXPORTED int fsync(int fd) {
   const int failed = next<Sync>("fsync")(fd);
-  if (fd == watched) plant_at("flushed");
+  struct stat status {};
+  if (::fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) reach("flushed");
   return failed;
 }

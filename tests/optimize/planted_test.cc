@@ -1,4 +1,4 @@
-// Rollback in a folder that another process changes at the worst moment: see planted.cc.
+// Commands in a folder that another process changes at the worst moment: see planted.cc.
 #include <filesystem>
 
 #include "tests/catch.h"
@@ -25,17 +25,30 @@ class Folder {
     put("planted", "somebody else's");
   }
 
-  // `virt-compact rollback OPTIONS DISK`, while "planted" gets the name `name` at `moment`.
+  // `virt-compact COMMAND`, a line of a shell that runs in the folder.  At `moment` the file
+  // "planted" gets the name `name`.  `more` are other variables, or other libraries.
+  support::Outcome run(const std::string& command, const std::string& moment,
+                       const std::string& name, const std::string& more = "") const {
+    return tool_test::run_script(
+        "cd \"$1\" && VIRT_COMPACT_PLANT_FROM=\"$1/planted\" VIRT_COMPACT_PLANT_TO=\"$1/" + name +
+            "\" VIRT_COMPACT_MOMENT=" + moment +
+            " ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=\"$VIRT_COMPACT_PLANTED\" " + more +
+            " \"$VIRT_COMPACT\" " + command,
+        {folder_.path()});
+  }
+
   support::Outcome roll_back(const std::string& moment, const std::string& name, bool exchanges,
                              const std::string& options = "") const {
-    return tool_test::run_script(
-        std::string(exchanges ? "" : "VIRT_COMPACT_NO_EXCHANGE=1 ") + "VIRT_COMPACT_PLANT=" + name +
-            " VIRT_COMPACT_MOMENT=" + moment +
-            " ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=\"$VIRT_COMPACT_PLANTED\" "
-            "\"$VIRT_COMPACT\" rollback " +
-            options + " \"$1\"",
-        {folder_ / "disk"});
+    return run("rollback " + options + " disk", moment, name,
+               std::string("VIRT_COMPACT_OPENED=disk.bak ") +
+                   (exchanges ? "" : "VIRT_COMPACT_NO_EXCHANGE=1"));
   }
+
+  void put(const std::string& name, const std::string& text) const {
+    support::write_file(folder_ / name, text);
+  }
+
+  std::string operator/(const std::string& name) const { return folder_ / name; }
 
   std::string content(const std::string& name) const {
     if (!fs::exists(folder_ / name)) return "";
@@ -44,10 +57,6 @@ class Folder {
   }
 
  private:
-  void put(const std::string& name, const std::string& text) const {
-    support::write_file(folder_ / name, text);
-  }
-
   const TempDirectory folder_;
 };
 
@@ -74,7 +83,7 @@ TEST_CASE("a rollback renames no file that took the disk's name, or the backup's
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   // Not that it was undone.
-  CHECK_THAT(outcome.err, Contains("/" + name + ": " + kComplaint) && !Contains("no rollback"));
+  CHECK_THAT(outcome.err, Contains(name + ": " + kComplaint) && !Contains("no rollback"));
   CHECK(folder.content(name) == "somebody else's");
   CHECK(folder.content("disk") == (name == "disk" ? "somebody else's" : "the disk now"));
   CHECK(folder.content("disk.bak") == (name == "disk" ? "the disk before" : "somebody else's"));
@@ -84,7 +93,7 @@ TEST_CASE("a rollback takes back an exchange with another file", "[planted]") {
   const std::string name = GENERATE("disk", "disk.bak");
   CAPTURE(name);
   const Folder folder;
-  const auto outcome = folder.roll_back("renaming", name, true);
+  const auto outcome = folder.roll_back("exchanging", name, true);
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("no rollback"));
@@ -100,7 +109,7 @@ TEST_CASE("where names cannot be exchanged, a rollback looks again before it ren
   const auto outcome = folder.roll_back("flushed", name, false);
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains("/" + name + ": " + kComplaint));
+  CHECK_THAT(outcome.err, Contains(name + ": " + kComplaint));
   CHECK(folder.content(name) == "somebody else's");
   CHECK(folder.content("disk") == (name == "disk" ? "somebody else's" : "the disk now"));
   // What was the disk has a name in any case.
@@ -112,7 +121,87 @@ TEST_CASE("rollback --remove removes what was the disk, and no other file", "[pl
   const auto outcome = folder.roll_back("flushed", "disk.bak", true, "--remove");
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains("/disk.bak: " + std::string(kComplaint)));
+  CHECK_THAT(outcome.err, Contains("disk.bak: " + std::string(kComplaint)));
   CHECK(folder.content("disk") == "the disk before");
   CHECK(folder.content("disk.bak") == "somebody else's");
+}
+
+TEST_CASE("a copy says that what it has made is lost to another file", "[planted]") {
+  const bool replaces = GENERATE(false, true);
+  CAPTURE(replaces);
+  const Folder folder;
+  if (replaces) folder.put("copy", "an older copy");
+  const auto outcome = folder.run("copy -q -f raw -O raw --force disk copy",
+                                  replaces ? "renamed" : "linked", "copy");
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains("what was made is lost"));
+  CHECK(folder.content("copy") == "somebody else's");
+}
+
+TEST_CASE("a copy replaces the file that it has inspected, and no other", "[planted]") {
+  const Folder folder;
+  folder.put("copy", "an older copy");
+  const auto outcome = folder.run("copy -q -f raw -O raw --force disk copy", "opening", "copy",
+                                  "VIRT_COMPACT_OPENED=copy");
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains("another process has just replaced the file"));
+  CHECK(folder.content("copy") == "somebody else's");
+}
+
+TEST_CASE("a copy follows the link that it has inspected, and no other", "[planted]") {
+  const Folder folder;
+  folder.put("older", "an older copy");
+  folder.put("victim", "precious");
+  fs::create_symlink("older", folder / "link");
+  fs::remove(folder / "planted");
+  fs::create_symlink("victim", folder / "planted");
+  const auto outcome = folder.run("copy -q -f raw -O raw --force disk link", "resolving", "link");
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains("another process has just replaced the link"));
+  CHECK(folder.content("victim") == "precious");
+  CHECK(folder.content("older") == "an older copy");
+}
+
+namespace {
+
+// A disk that can be made smaller.
+void make_image(const Folder& folder) {
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "8M"});
+  support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 1M", "-c",
+                   "write -q -P 0 2M 4M", folder / "disk"});
+  fs::remove(folder / "disk.bak");
+}
+
+}  // namespace
+
+TEST_CASE("optimize says that the disk is another file, right after the swap", "[planted]") {
+  const Folder folder;
+  make_image(folder);
+  const auto old = folder.content("disk");
+  const auto outcome = folder.run("optimize -q --no-trim --force disk", "renamed", "disk");
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("is neither the disk as it was"));
+  CHECK((folder.content("disk") == "somebody else's"));
+  CHECK((folder.content("disk.bak") == old));
+}
+
+TEST_CASE("without hard links optimize looks at both files before and after the exchange",
+          "[planted]") {
+  const std::string moment = GENERATE("exchanging", "exchanged");
+  const std::string name = GENERATE("disk", ".disk.fresh");
+  CAPTURE(moment, name);
+  const Folder folder;
+  make_image(folder);
+  const auto outcome = folder.run("optimize -q --no-trim --force disk", moment, name,
+                                  "LD_PRELOAD=\"$VIRT_COMPACT_NO_LINKS $VIRT_COMPACT_PLANTED\"");
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 1);
+  CHECK_THAT(outcome.err, Contains(kComplaint));
+  // An exchange moves it to the other name.
+  const bool moved = moment == "exchanging";
+  CHECK((folder.content((name == "disk") != moved ? "disk" : ".disk.fresh") == "somebody else's"));
 }

@@ -256,6 +256,39 @@ TEST_CASE("only the file that was there at the start is replaced", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"out"});
 }
 
+TEST_CASE("a hidden name is given up when another file has it", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "out", "old");
+  support::write_file(folder / "other", "somebody else's");
+  auto file = OutputFile::create(folder / "out", true);
+  REQUIRE_OK(file);
+  REQUIRE(::rename((folder / "other").c_str(), (folder / "out").c_str()) == 0);
+  REQUIRE_FAILS_WITH((*file)->commit(), "somebody has put another file here");
+  // The file has a hidden name now, which goes with the object, unless it is another file's.
+  const auto names = list_directory(folder.path());
+  REQUIRE(names.size() == 2);
+  const std::string hidden = names[0];
+  REQUIRE(hidden.front() == '.');
+  REQUIRE(::unlink((folder / hidden).c_str()) == 0);
+  support::write_file(folder / hidden, "somebody else's, too");
+  file->reset();
+  CHECK(text_of(folder / hidden) == "somebody else's, too");
+}
+
+TEST_CASE("what is taken back is the file that was made, and no other", "[copy]") {
+  const TempDirectory folder;
+  const bool other = GENERATE(false, true);
+  auto file = OutputFile::create(folder / "out", false);
+  REQUIRE_OK(file);
+  REQUIRE_OK((*file)->commit());
+  if (other) {
+    REQUIRE(::unlink((folder / "out").c_str()) == 0);
+    support::write_file(folder / "out", "somebody else's");
+  }
+  (*file)->take_back();
+  CHECK(list_directory(folder.path()) == (other ? Names{"out"} : Names{}));
+}
+
 TEST_CASE("a folder that is moved away meanwhile gets the file all the same", "[copy]") {
   const TempDirectory folder;
   REQUIRE(::mkdir((folder / "a").c_str(), 0700) == 0);

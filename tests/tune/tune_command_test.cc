@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "libvirt/definition_file.h"
 #include "tests/catch_text.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -108,6 +109,18 @@ TEST_CASE("tune --apply replaces a file, and keeps its mode, owner and links", "
   struct stat later {};
   REQUIRE(stat(path.c_str(), &later) == 0);
   CHECK(later.st_ino == status.st_ino);
+}
+
+TEST_CASE("a definition that has changed since it was read is not replaced", "[tune]") {
+  const support::TempDirectory folder;
+  const std::string path = folder / "web.xml";
+  support::write_file(path, std::string("somebody's change"));
+  REQUIRE_FAILS_WITH(tune::replace_definition(path, kDomain, tuned_domain()),
+                     "somebody has changed it since it was read: nothing is written");
+  CHECK(content(path) == "somebody's change");
+  CHECK(support::list_directory(folder.path()).size() == 1);
+  REQUIRE_OK(tune::replace_definition(path, "somebody's change", tuned_domain()));
+  CHECK(content(path) == tuned_domain());
 }
 
 TEST_CASE("tune is a filter when it reads standard input", "[tune]") {
