@@ -7,10 +7,7 @@
 #include <cerrno>
 #include <cstdlib>
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -64,9 +61,9 @@ Result<void> Appliance::add(const Drive& drive, size_t index) const {
 }
 
 Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive>& drives,
-                                                         const copy::Cancel& cancel, bool emulate) {
+                                                         const Cancel& cancel, bool emulate) {
   std::unique_ptr<guestfs_h, Close> handle(guestfs_create_flags(0));
-  if (!handle) return qcow2::fail(Error::system(errno, "libguestfs"));
+  if (!handle) return fail(Error::system(errno, "libguestfs"));
   guestfs_h* const g = handle.get();
   guestfs_set_error_handler(g, nullptr, nullptr);
   std::unique_ptr<Appliance> appliance(new Appliance(cancel, emulate || told_to_emulate(g)));
@@ -100,15 +97,14 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
                                  *appliance->caretaker_);
   std::free(program);
   const int launched = guestfs_launch(g);
-  if (launched != 0) return qcow2::fail(self.last_error("the libguestfs appliance does not start"));
+  if (launched != 0) return fail(self.last_error("the libguestfs appliance does not start"));
   appliance->watchdog_.launched(guestfs_get_pid(g));
-  if (cancel.requested()) return qcow2::fail(Error::cancelled());
+  if (cancel.requested()) return fail(Error::cancelled());
   return appliance;
 }
 
 Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& drives,
-                                                     Observer& observer,
-                                                     const copy::Cancel& cancel) {
+                                                     Observer& observer, const Cancel& cancel) {
   const bool kvm = ::access("/dev/kvm", R_OK | W_OK) == 0;
   if (!kvm)
     observer.warning(
@@ -125,7 +121,7 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
     appliance = try_launch(drives, cancel, true);
   }
   if (appliance || appliance.error().kind() == Error::Kind::kCancelled) return appliance;
-  return qcow2::fail(Error::protocol(
+  return fail(Error::protocol(
       appliance.error().errnum(),
       first_line(appliance.error().message()) +
           ": libguestfs-test-tool finds out why; LIBGUESTFS_DEBUG=1 in the environment shows it"));
@@ -145,24 +141,24 @@ Error Appliance::last_error(std::string_view what) const {
 }
 
 Result<void> Appliance::cancelled() const {
-  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  if (cancel_.requested()) return fail(Error::cancelled());
   return {};
 }
 
 Result<void> Appliance::check(int returned, std::string_view what) const {
-  if (returned == -1) return qcow2::fail(last_error(what));
+  if (returned == -1) return fail(last_error(what));
   return {};
 }
 
 Result<std::string> Appliance::text(char* returned, std::string_view what) const {
-  if (!returned) return qcow2::fail(last_error(what));
+  if (!returned) return fail(last_error(what));
   std::string text = returned;
   std::free(returned);
   return text;
 }
 
 Result<std::vector<std::string>> Appliance::list(char** returned, std::string_view what) const {
-  if (!returned) return qcow2::fail(last_error(what));
+  if (!returned) return fail(last_error(what));
   std::vector<std::string> words;
   for (char** it = returned; *it; ++it) {
     words.emplace_back(*it);
@@ -180,4 +176,4 @@ Result<void> Appliance::shut_down() {
   return {};
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

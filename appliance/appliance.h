@@ -16,7 +16,7 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // Used by one thread, which lives as long as it does.
 //
@@ -40,9 +40,8 @@ class Appliance {
   // KVM is tried where there is a /dev/kvm; if QEMU does not come up with it, or there is none, the
   // observer is told so, and the processor is emulated.  LIBGUESTFS_BACKEND,
   // LIBGUESTFS_BACKEND_SETTINGS and all other variables of libguestfs count.
-  static qcow2::Result<std::unique_ptr<Appliance>> launch(const std::vector<Drive>& drives,
-                                                          Observer& observer,
-                                                          const copy::Cancel& cancel);
+  static Result<std::unique_ptr<Appliance>> launch(const std::vector<Drive>& drives,
+                                                   Observer& observer, const Cancel& cancel);
 
   Appliance(const Appliance&) = delete;
   Appliance& operator=(const Appliance&) = delete;
@@ -53,37 +52,36 @@ class Appliance {
   // For the functions of guestfs(3).  What they return goes through one of those below, which make
   // errors of ours of libguestfs's: "<what>: <its words>"; or "cancelled", if that is why.
   guestfs_h* handle() const { return handle_.get(); }
-  qcow2::Result<void> check(int returned, std::string_view what) const;
+  Result<void> check(int returned, std::string_view what) const;
   // Takes the string over.
-  qcow2::Result<std::string> text(char* returned, std::string_view what) const;
+  Result<std::string> text(char* returned, std::string_view what) const;
   // Takes the list over.
-  qcow2::Result<std::vector<std::string>> list(char** returned, std::string_view what) const;
+  Result<std::vector<std::string>> list(char** returned, std::string_view what) const;
   // Of the last call, which failed.
-  qcow2::Error last_error(std::string_view what) const;
+  Error last_error(std::string_view what) const;
 
   // An error when somebody wants us to stop.
-  qcow2::Result<void> cancelled() const;
+  Result<void> cancelled() const;
 
   // Whether the processor is emulated, which is slow.
   bool emulated() const { return emulated_; }
 
   // Unmounts everything, and ends QEMU.  That it returns well does not mean that what was written
   // is on a disk: ask the server to flush, and believe that.
-  qcow2::Result<void> shut_down();
+  Result<void> shut_down();
 
  private:
   struct Close {
     void operator()(guestfs_h* handle) const { guestfs_close(handle); }
   };
 
-  Appliance(const copy::Cancel& cancel, bool emulated)
+  Appliance(const Cancel& cancel, bool emulated)
       : cancel_(cancel), emulated_(emulated), watchdog_(cancel) {}
-  static qcow2::Result<std::unique_ptr<Appliance>> try_launch(const std::vector<Drive>& drives,
-                                                              const copy::Cancel& cancel,
-                                                              bool emulate);
-  qcow2::Result<void> add(const Drive& drive, size_t index) const;
+  static Result<std::unique_ptr<Appliance>> try_launch(const std::vector<Drive>& drives,
+                                                       const Cancel& cancel, bool emulate);
+  Result<void> add(const Drive& drive, size_t index) const;
 
-  const copy::Cancel& cancel_;
+  const Cancel& cancel_;
   const bool emulated_;
   std::unique_ptr<Caretaker> caretaker_;
   std::unique_ptr<guestfs_h, Close> handle_;
@@ -91,4 +89,4 @@ class Appliance {
   Watchdog watchdog_;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -18,10 +18,7 @@
 
 #include "base/retry.h"
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -59,21 +56,21 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
   const char* const parent = std::getenv("TMPDIR");
   std::string folder =
       std::string(parent && *parent ? parent : "/tmp") + "/virt-compact-appliance-XXXXXX";
-  if (!::mkdtemp(folder.data())) return qcow2::fail(Error::system(errno, folder));
+  if (!::mkdtemp(folder.data())) return fail(Error::system(errno, folder));
   std::unique_ptr<Caretaker> caretaker(new Caretaker(folder));
   std::array<int, 2> ends{-1, -1};
   // Not a pipe: to write to one that nobody reads from is deadly.
-  if (qcow2::retry(::chmod, folder.c_str(), 0755) != 0 ||
+  if (retry(::chmod, folder.c_str(), 0755) != 0 ||
       ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
-    return qcow2::fail(Error::system(errno, folder));
+    return fail(Error::system(errno, folder));
   caretaker->names_ = ends[1];
-  const int null = qcow2::retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
+  const int null = retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
   caretaker->pid_ = ::fork();
   if (caretaker->pid_ == 0) become_caretaker(ends[0], null);
   const int failed = errno;
   ::close(ends[0]);
   ::close(null);
-  if (caretaker->pid_ < 0) return qcow2::fail(Error::system(failed, "fork"));
+  if (caretaker->pid_ < 0) return fail(Error::system(failed, "fork"));
   caretaker->tell(folder);
   return caretaker;
 }
@@ -81,7 +78,7 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
 Caretaker::~Caretaker() {
   if (pid_ > 0) {
     ::kill(pid_, SIGKILL);
-    (void)qcow2::retry(::waitpid, pid_, nullptr, 0);
+    (void)retry(::waitpid, pid_, nullptr, 0);
   }
   if (names_ >= 0) ::close(names_);
   std::error_code ignored;
@@ -92,7 +89,7 @@ void Caretaker::tell(const std::string& folder) {
   // A name with a newline would be two others.
   if (folder.find('\n') != std::string::npos) return;
   const std::string line = folder + "\n";
-  (void)qcow2::retry(::send, names_, line.data(), line.size(), MSG_NOSIGNAL);
+  (void)retry(::send, names_, line.data(), line.size(), MSG_NOSIGNAL);
 }
 
 bool Caretaker::find_socket() {
@@ -106,4 +103,4 @@ bool Caretaker::find_socket() {
   return false;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

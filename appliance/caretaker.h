@@ -10,7 +10,7 @@
 
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // A process of its own that knows the folders and waits, at the other end of a socket, until this
 // one is gone; then it removes them, and ends.  In a session of its own, so that what the terminal
@@ -18,7 +18,7 @@ namespace appliance {
 class Caretaker {
  public:
   // An error if the folder cannot be made or the process cannot be started.
-  static qcow2::Result<std::unique_ptr<Caretaker>> start();
+  static Result<std::unique_ptr<Caretaker>> start();
   Caretaker(const Caretaker&) = delete;
   Caretaker& operator=(const Caretaker&) = delete;
   // Ends the process, and removes folder ().
@@ -40,4 +40,4 @@ class Caretaker {
   int names_ = -1;  // owned; where to write names to, a line each
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

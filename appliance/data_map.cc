@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace appliance {
+namespace vc::appliance {
 
 void DataMap::add(uint64_t begin, uint64_t end) {
   if (begin >= end) return;
@@ -41,4 +41,4 @@ DataMap DataMap::without(const DataMap& other) const {
   return map;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace appliance {
+namespace vc::appliance {
 
 // Disjoint stretches of a disk, in order, none touching the next.
 class DataMap {
@@ -30,4 +30,4 @@ class DataMap {
   std::vector<Stretch> stretches_;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -6,10 +6,7 @@
 #include <cstring>
 #include <memory>
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -26,9 +23,9 @@ Result<void> DeviceView::fetch(uint64_t at, std::span<std::byte> to) const {
                              static_cast<int>(std::min(to.size(), kPiece)),
                              static_cast<int64_t>(at), &length),
         std::free);
-    if (!bytes) return qcow2::fail(it_.last_error(device_));
+    if (!bytes) return fail(it_.last_error(device_));
     if (length == 0 || length > to.size())
-      return qcow2::fail(Error::protocol(EIO, device_ + ": the appliance read too little"));
+      return fail(Error::protocol(EIO, device_ + ": the appliance read too little"));
     std::memcpy(to.data(), bytes.get(), length);
     at += length;
     to = to.subspan(length);
@@ -36,4 +33,4 @@ Result<void> DeviceView::fetch(uint64_t at, std::span<std::byte> to) const {
   return {};
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -8,7 +8,7 @@
 #include "appliance/appliance.h"
 #include "guest/reading/byte_view.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 class DeviceView final : public guest::ByteView {
  public:
@@ -22,11 +22,11 @@ class DeviceView final : public guest::ByteView {
                 std::vector<guest::Ranges::Builder>& /*out*/) const override {}
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
 
   const Appliance& it_;
   const std::string device_;
   const uint64_t size_;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

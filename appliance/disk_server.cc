@@ -11,14 +11,12 @@
 #include "copy/source/any_source.h"
 #include "nbd/nbdkit_hint.h"
 
-namespace appliance {
+namespace vc::appliance {
 
-using copy::NbdEndpoint;
-using copy::NbdLimits;
-using copy::NbdLine;
-using copy::NbdTarget;
-using qcow2::Error;
-using qcow2::Result;
+using nbd::NbdEndpoint;
+using nbd::NbdLimits;
+using nbd::NbdLine;
+using nbd::NbdTarget;
 
 namespace {
 
@@ -36,7 +34,7 @@ std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access ac
   if (!disk.local) return proxy_parameters(uri);
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
   // That of the tree that this program was built in, or that which nbdkit finds.
-  std::vector<std::string> words{copy::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
+  std::vector<std::string> words{nbd::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
   const qcow2::NamePolicy& names = disk.given.names;
   words.push_back(std::string("backing=") + to_string(names.backing));
   words.push_back(std::string("data-file=") + to_string(names.data_file_rule()));
@@ -48,9 +46,9 @@ std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access ac
 Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
                           const std::string& name) {
   if (limits.read_only && access != DiskServer::Access::kScratch)
-    return qcow2::fail(Error::protocol(EROFS, name + ": the disk cannot be written"));
+    return fail(Error::protocol(EROFS, name + ": the disk cannot be written"));
   if (!limits.can_trim && access != DiskServer::Access::kWrite)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         ENOTSUP, name + ": the server cannot trim: nothing could be given back; start it with "
                         "discarding enabled (qemu-nbd --discard=unmap)"));
   return {};
@@ -59,11 +57,11 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 }  // namespace
 
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
-                                                      const copy::Cancel& cancel) {
+                                                      const Cancel& cancel) {
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
   // A server of ours, with a file, answers when it is done.
-  const copy::NbdTuning tuning{
-      .retries = 0, .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
+  const nbd::NbdTuning tuning{.retries = 0,
+                              .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
   std::string uri;
   if (!disk.local) {
     ASSIGN_OR_RETURN(const auto target, copy::nbd_target(disk.given.name, disk.given.command));
@@ -91,26 +89,26 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   const std::string context = "base:allocation";
   auto line = NbdLine::open(server->endpoint_, {context}, tuning, server->stop_);
   if (!line) {
-    if (line.error().kind() == Error::Kind::kCancelled) return qcow2::fail(line.error());
+    if (line.error().kind() == Error::Kind::kCancelled) return fail(line.error());
     bool final = false;
-    return qcow2::fail(server->endpoint_->explain(std::move(line).error(), final));
+    return fail(server->endpoint_->explain(std::move(line).error(), final));
   }
   server->line_ = std::move(*line);
   server->limits_ = server->line_->limits();
   RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
-  server->status_ = std::make_unique<copy::NbdStatus>(context, server->limits_.minimum);
+  server->status_ = std::make_unique<nbd::NbdStatus>(context, server->limits_.minimum);
   return server;
 }
 
 Result<std::optional<DataMap>> DiskServer::data() {
   if (!status_->offered(*line_)) return std::optional<DataMap>{};
   DataMap map;
-  std::vector<copy::NbdStatus::Stretch> stretches;
+  std::vector<nbd::NbdStatus::Stretch> stretches;
   for (uint64_t at = 0; at < size();) {
     stretches.clear();
     RETURN_IF_ERROR(status_->ask(*line_, at, size() - at, stretches));
     for (const auto& it : stretches) {
-      if (!it.known || (it.flags & copy::kStatusHole) == 0) map.add(it.at, it.at + it.length);
+      if (!it.known || (it.flags & nbd::kStatusHole) == 0) map.add(it.at, it.at + it.length);
       at = it.at + it.length;
     }
   }
@@ -143,4 +141,4 @@ Result<void> DiskServer::close() {
   return with_context(endpoint_->server()->finish(kPatience), disk_.name);
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -20,7 +20,7 @@
 #include "nbd/limits.h"
 #include "nbd/session.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // nbdkit with our plugin for a QCOW2 image, with nbdkit's file plugin for a raw one; and for a
 // server of the user's a proxy, which takes any number of connections and is at a Unix socket,
@@ -37,8 +37,8 @@ class DiskServer {
 
   // `disk` and `cancel` outlive it.  That the disk cannot be written or trimmed is an error, unless
   // that is of no matter for the access.
-  static qcow2::Result<std::unique_ptr<DiskServer>> start(const GuestDisk& disk, Access access,
-                                                          const copy::Cancel& cancel);
+  static Result<std::unique_ptr<DiskServer>> start(const GuestDisk& disk, Access access,
+                                                   const Cancel& cancel);
 
   DiskServer(const DiskServer&) = delete;
   DiskServer& operator=(const DiskServer&) = delete;
@@ -50,32 +50,32 @@ class DiskServer {
   uint64_t granularity() const { return granularity_; }
 
   // What the server calls data, or does not call anything; nothing if it calls nothing ever.
-  qcow2::Result<std::optional<DataMap>> data();
+  Result<std::optional<DataMap>> data();
 
   // Reads the bytes from `at` on, all of them within the disk.
-  qcow2::Result<void> read(uint64_t at, std::span<std::byte> to);
-  qcow2::Result<PartitionTable> partition_table();
+  Result<void> read(uint64_t at, std::span<std::byte> to);
+  Result<PartitionTable> partition_table();
 
   // What was written is on disk.
-  qcow2::Result<void> flush();
+  Result<void> flush();
 
   // Ends the server, which has a QCOW2 image to put in order.  After this nothing may be called.
-  qcow2::Result<void> close();
+  Result<void> close();
 
  private:
-  DiskServer(const GuestDisk& disk, const copy::Cancel& cancel) : disk_(disk), stop_(cancel) {}
+  DiskServer(const GuestDisk& disk, const Cancel& cancel) : disk_(disk), stop_(cancel) {}
 
   const GuestDisk& disk_;
   // A server that writes is not hurried when the user wants to stop.
-  const copy::Cancel never_;
-  copy::Stop patient_{never_};
-  copy::Stop stop_;
-  std::shared_ptr<copy::NbdEndpoint> remote_;  // the command of the user's, if it is one
-  std::shared_ptr<copy::NbdEndpoint> endpoint_;
-  std::unique_ptr<copy::NbdLine> line_;
-  std::unique_ptr<copy::NbdStatus> status_;
-  copy::NbdLimits limits_;
+  const Cancel never_;
+  Stop patient_{never_};
+  Stop stop_;
+  std::shared_ptr<nbd::NbdEndpoint> remote_;  // the command of the user's, if it is one
+  std::shared_ptr<nbd::NbdEndpoint> endpoint_;
+  std::unique_ptr<nbd::NbdLine> line_;
+  std::unique_ptr<nbd::NbdStatus> status_;
+  nbd::NbdLimits limits_;
   uint64_t granularity_ = 0;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

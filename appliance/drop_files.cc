@@ -12,9 +12,7 @@
 #include "appliance/swap_header.h"
 #include "guest/filesystem/swap_files.h"
 
-namespace appliance {
-
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -145,4 +143,4 @@ Result<void> drop_files(const Appliance& it, const TrimOptions::Drop& drop, cons
   return {};
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

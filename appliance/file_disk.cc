@@ -12,13 +12,10 @@
 #include "qcow2/repair/give_back.h"
 #include "qcow2/write/chain_writer.h"
 
-namespace appliance {
+namespace vc::appliance {
 
-using qcow2::Error;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -60,7 +57,7 @@ Result<void> FileDisk::open_image(const GuestDisk& disk, bool writing) {
   ASSIGN_OR_RETURN(chain_, qcow2::Chain::open(disk.given.name, options));
   const qcow2::Header& header = chain_->image()->header();
   if (header.version < 3 && !header.backing_file.empty())
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         name_ +
         ": is a version 2 image on top of a backing file: nothing of it can be given back, since "
         "what is discarded would read as the backing file; make it independent first "
@@ -125,22 +122,22 @@ Result<FileDisk::Plan> FileDisk::plan(const guest::Ranges& free) const {
 }
 
 Result<void> FileDisk::punch(uint64_t at, uint64_t length) const {
-  if (qcow2::retry(::fallocate, raw_->descriptor(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                   static_cast<off_t>(at), static_cast<off_t>(length)) == 0)
+  if (retry(::fallocate, raw_->descriptor(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+            static_cast<off_t>(at), static_cast<off_t>(length)) == 0)
     return {};
   if (errno == EOPNOTSUPP)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EOPNOTSUPP, name_ + ": its filesystem cannot deallocate parts of files: nothing can be "
                             "given back"));
-  return qcow2::fail(Error::system(errno, fmt::format("{}: deallocate at {:#x}", name_, at)));
+  return fail(Error::system(errno, fmt::format("{}: deallocate at {:#x}", name_, at)));
 }
 
-Result<void> FileDisk::discard(const guest::Ranges& ranges, const copy::Cancel& cancel) {
+Result<void> FileDisk::discard(const guest::Ranges& ranges, const Cancel& cancel) {
   const uint64_t most_uncommitted = kMostTables / kEntrySize * cluster_;
   uint64_t uncommitted = 0;
   for (const guest::Range& range : ranges.all()) {
     for (uint64_t at = range.begin; at < range.end;) {
-      if (cancel.requested()) return qcow2::fail(Error::cancelled());
+      if (cancel.requested()) return fail(Error::cancelled());
       // Pieces end where clusters do.
       const uint64_t end = std::min(range.end, (at / kPiece + 1) * kPiece);
       RETURN_IF_ERROR(raw_ ? punch(at, end - at) : writer_->discard(GuestOffset(at), end - at));
@@ -160,9 +157,9 @@ Result<void> FileDisk::close() {
   RETURN_IF_ERROR(writer_->close());
   // Another program may have freed clusters and left their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
-                   qcow2::with_context(qcow2::give_back_if_sound(chain_->storage()),
-                                       "free clusters cannot be given back"));
+                   with_context(qcow2::give_back_if_sound(chain_->storage()),
+                                "free clusters cannot be given back"));
   return {};
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -6,10 +6,7 @@
 #include "base/retry.h"
 #include "copy/source/any_source.h"
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -17,8 +14,8 @@ constexpr const char* kShutDown = "shut it down first";
 
 // A writer's lock that is taken and given back at once: the server is to take it.
 Result<void> check_unused(const std::string& path) {
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(path));
-  return file->lock(qcow2::ImageClaim::writing(), kShutDown);
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(path));
+  return file->lock(ImageClaim::writing(), kShutDown);
 }
 
 }  // namespace
@@ -29,8 +26,7 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk) {
   for (const std::string* path : {&disk.given.name, &disk.data_file}) {
     if (path->empty()) continue;
     struct stat status {};
-    if (qcow2::retry(::stat, path->c_str(), &status) != 0 || !S_ISREG(status.st_mode))
-      return std::nullopt;
+    if (retry(::stat, path->c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
     figures.length += static_cast<uint64_t>(status.st_size);
     figures.on_disk += static_cast<uint64_t>(status.st_blocks) * 512;
   }
@@ -43,7 +39,7 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
   if (target) {
     if (name.format == qcow2::Format::kQcow2)
-      return qcow2::fail(Error::unsupported(
+      return fail(Error::unsupported(
           target->name() +
           ": a QCOW2 file behind NBD is not decoded here: give the URI of a server "
           "that does, such as nbdkit with the qcow2 plugin"));
@@ -68,11 +64,11 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   }
   if (disk.format == qcow2::Format::kRaw) {
     if (writing) {
-      ASSIGN_OR_RETURN(disk.lock, qcow2::FileStorage::open_writable(name.name));
+      ASSIGN_OR_RETURN(disk.lock, FileStorage::open_writable(name.name));
     } else {
-      ASSIGN_OR_RETURN(disk.lock, qcow2::FileStorage::open_readonly(name.name));
+      ASSIGN_OR_RETURN(disk.lock, FileStorage::open_readonly(name.name));
     }
-    const auto claim = writing ? qcow2::ImageClaim::writing() : qcow2::ImageClaim::reading();
+    const auto claim = writing ? ImageClaim::writing() : ImageClaim::reading();
     RETURN_IF_ERROR(disk.lock->lock(claim, kShutDown));
     return disk;
   }
@@ -97,4 +93,4 @@ void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
         disk.name, disk.backing));
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

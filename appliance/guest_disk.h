@@ -14,7 +14,7 @@
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 struct DiskName {
   std::string name;                     // a path or an NBD URI; unless there is a command
@@ -22,7 +22,7 @@ struct DiskName {
   std::optional<qcow2::Format> format;  // of a file; without it the content decides
   std::string shown{};                  // what messages call it; empty: its name
   qcow2::NamePolicy names = {};         // which files it may name; kLeaveOut is not for a guest
-  std::chrono::seconds timeout = copy::NbdTuning().timeout;  // of a server; 0: none
+  std::chrono::seconds timeout = nbd::NbdTuning().timeout;  // of a server; 0: none
 };
 
 struct GuestDisk {
@@ -36,7 +36,7 @@ struct GuestDisk {
   size_t snapshots = 0;        // internal ones
   uint64_t granularity = 512;  // what can be given back at once, bytes
   // Holds a raw file's lock, which its server does not know of; nullptr else.
-  std::shared_ptr<qcow2::FileStorage> lock;
+  std::shared_ptr<FileStorage> lock;
 };
 
 // What the disk's files take.
@@ -50,10 +50,10 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk);
 
 // An error when it cannot be opened (for writing, if `writing`), or somebody else uses it.  What a
 // server has to say comes later.
-qcow2::Result<GuestDisk> look_at(const DiskName& name, bool writing);
+Result<GuestDisk> look_at(const DiskName& name, bool writing);
 
 // Tells of internal snapshots and of a backing file, which keep what is trimmed from being given
 // back.
 void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer);
 
-}  // namespace appliance
+}  // namespace vc::appliance

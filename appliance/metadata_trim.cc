@@ -13,12 +13,9 @@
 #include "appliance/survey.h"
 #include "guest/inspection.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 using guest::Volume;
-using qcow2::Error;
-using qcow2::GuestOffset;
-using qcow2::Result;
 using Outcome = TrimmedSpace::Outcome;
 using Verdict = guest::Reading::Verdict;
 
@@ -62,7 +59,7 @@ Error with_state(Error error) {
 
 class MetadataTrimming {
  public:
-  MetadataTrimming(const TrimOptions& options, Observer& observer, const copy::Cancel& cancel)
+  MetadataTrimming(const TrimOptions& options, Observer& observer, const Cancel& cancel)
       : options_(options), observer_(observer), cancel_(cancel) {}
 
   Result<TrimReport> run();
@@ -86,7 +83,7 @@ class MetadataTrimming {
 
   const TrimOptions& options_;
   Observer& observer_;
-  const copy::Cancel& cancel_;
+  const Cancel& cancel_;
   TrimReport report_;
   std::vector<GuestDisk> disks_;
   std::vector<std::unique_ptr<FileDisk>> files_;
@@ -99,7 +96,7 @@ Result<void> MetadataTrimming::look_at_disks() {
   for (const DiskName& name : options_.disks) {
     ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, writes()));
     if (!disk.local)
-      return qcow2::fail(Error::invalid(
+      return fail(Error::invalid(
           disk.name +
           ": is no file of this machine: its free space is found and given back by an appliance, "
           "without --metadata"));
@@ -143,7 +140,7 @@ Result<void> MetadataTrimming::inspect() {
   for (const auto& file : files_)
     views.push_back(std::make_shared<guest::ImageView>(file->disk(), views.size()));
   inspection_ = guest::inspect(views);
-  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  if (cancel_.requested()) return fail(Error::cancelled());
   for (const Volume& volume : inspection_.volumes) spaces_.push_back(space_of(volume));
   RETURN_IF_ERROR(choose(options_, spaces_));
   return check_suspended();
@@ -152,7 +149,7 @@ Result<void> MetadataTrimming::inspect() {
 Result<void> MetadataTrimming::check_suspended() const {
   const Volume* const volume = inspection_.suspended();
   if (!volume) return {};
-  return qcow2::fail(Error::unsupported(fmt::format(
+  return fail(Error::unsupported(fmt::format(
       "{}: {}: the guest would go on with what it knows of its disks; boot it and shut it down{}",
       volume->device, volume->why, volume->type == "ntfs" ? " with 'shutdown /s /t 0'" : "")));
 }
@@ -249,7 +246,7 @@ Result<TrimReport> MetadataTrimming::run() {
     // After an error, too: what was discarded is given back.
     auto closed = close();
     if (done) done = std::move(closed);
-    if (!done) return qcow2::fail(with_state(std::move(done).error()));
+    if (!done) return fail(with_state(std::move(done).error()));
   }
   report_volumes();
   files_.clear();
@@ -262,9 +259,9 @@ Result<TrimReport> MetadataTrimming::run() {
 }  // namespace
 
 Result<TrimReport> trim_by_metadata(const TrimOptions& options, Observer& observer,
-                                    const copy::Cancel& cancel) {
-  if (options.disks.empty()) return qcow2::fail(Error::invalid("no disk is given"));
+                                    const Cancel& cancel) {
+  if (options.disks.empty()) return fail(Error::invalid("no disk is given"));
   return MetadataTrimming(options, observer, cancel).run();
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -7,7 +7,7 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // Reads the metadata of the guest's filesystems, and discards in its images what they call free:
 // what of it makes whole clusters reads as zeros afterwards, and the files become shorter.  The
@@ -20,7 +20,7 @@ namespace appliance {
 // Returns an error when a disk is in use or is not a file, when a guest is suspended to disk, and
 // when a name is of nothing: nothing has changed then.  After an error that comes later, or a
 // request to cancel, the images are sound and the guest's files are as they were.
-qcow2::Result<TrimReport> trim_by_metadata(const TrimOptions& options, Observer& observer,
-                                           const copy::Cancel& cancel);
+Result<TrimReport> trim_by_metadata(const TrimOptions& options, Observer& observer,
+                                    const Cancel& cancel);
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-namespace appliance {
+namespace vc::appliance {
 
 // Called by the thread that does the work.
 class Observer {
@@ -19,4 +19,4 @@ class Observer {
   virtual void progress(uint64_t /*done*/, uint64_t /*total*/) {}
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

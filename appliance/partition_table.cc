@@ -9,9 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace appliance {
-
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -235,4 +233,4 @@ Result<PartitionTable> find_partition_table(uint64_t size, const ReadDisk& read)
   return Finder(size, read).run();
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 struct PartitionTable {
   enum class Kind {
@@ -27,7 +27,7 @@ struct PartitionTable {
 const char* to_string(PartitionTable::Kind kind);
 
 // Reads the bytes from `at` on, all of them within the disk.
-using ReadDisk = std::function<qcow2::Result<void>(uint64_t at, std::span<std::byte> to)>;
+using ReadDisk = std::function<Result<void>(uint64_t at, std::span<std::byte> to)>;
 
 // Of a disk of `size` bytes.  Nothing in the disk says how large its sectors are: a GPT has its
 // header in the second of them, whose checksums tell which it is.  Of an MBR the first partition
@@ -36,6 +36,6 @@ using ReadDisk = std::function<qcow2::Result<void>(uint64_t at, std::span<std::b
 // See the UEFI specification, "GUID Partition Table (GPT) Disk Layout", and Linux's
 // block/partitions/efi.c, whose rules are followed: without a protective MBR a GPT does not count,
 // nor does a backup whose primary is damaged.
-qcow2::Result<PartitionTable> find_partition_table(uint64_t size, const ReadDisk& read);
+Result<PartitionTable> find_partition_table(uint64_t size, const ReadDisk& read);
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -7,10 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -90,7 +87,7 @@ bool is_encrypted(std::string_view type) {
 
 Result<Passphrase> parse_passphrase(std::string_view text) {
   const auto wrong = [] {
-    return qcow2::fail(
+    return fail(
         Error::invalid("it is SELECTOR:key:TEXT, SELECTOR:file:PATH or SELECTOR:clevis, and "
                        "SELECTOR a device, a UUID or 'all'"));
   };
@@ -106,7 +103,7 @@ Result<Passphrase> parse_passphrase(std::string_view text) {
     passphrase.clevis = true;
     return passphrase;
 #else
-    return qcow2::fail(Error::unsupported("this libguestfs knows nothing of Clevis: from 1.50 on"));
+    return fail(Error::unsupported("this libguestfs knows nothing of Clevis: from 1.50 on"));
 #endif
   }
   if (second == std::string_view::npos) return wrong();
@@ -116,9 +113,9 @@ Result<Passphrase> parse_passphrase(std::string_view text) {
   const std::string path = passphrase.text;
   std::ifstream file(path, std::ios::binary);
   passphrase.text.clear();
-  if (!file) return qcow2::fail(Error::system(errno == 0 ? EIO : errno, path));
+  if (!file) return fail(Error::system(errno == 0 ? EIO : errno, path));
   std::getline(file, passphrase.text);
-  if (file.bad()) return qcow2::fail(Error::system(EIO, path));
+  if (file.bad()) return fail(Error::system(EIO, path));
   return passphrase;
 }
 
@@ -181,4 +178,4 @@ Result<std::vector<std::string>> open_encrypted(const Appliance& it,
   return opened;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

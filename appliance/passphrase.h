@@ -9,7 +9,7 @@
 #include "appliance/observer.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 struct Passphrase {
   std::string selector;  // a device, a UUID of LUKS, or "all"
@@ -19,14 +19,14 @@ struct Passphrase {
 
 // "SELECTOR:key:TEXT", "SELECTOR:file:PATH" (whose first line counts), "SELECTOR:clevis".  No error
 // shows a passphrase.
-qcow2::Result<Passphrase> parse_passphrase(std::string_view text);
+Result<Passphrase> parse_passphrase(std::string_view text);
 
 // Opens each encrypted device that a passphrase fits, so that trimming reaches through it, and
 // activates the logical volumes in it.  Tells the observer of those that did not open.  Returns the
 // devices that were opened.
-qcow2::Result<std::vector<std::string>> open_encrypted(const Appliance& appliance,
-                                                       const std::vector<Passphrase>& passphrases,
-                                                       Observer& observer);
+Result<std::vector<std::string>> open_encrypted(const Appliance& appliance,
+                                                const std::vector<Passphrase>& passphrases,
+                                                Observer& observer);
 
 struct Encrypted {
   std::string device;
@@ -35,9 +35,9 @@ struct Encrypted {
 };
 
 // Disks, partitions and logical volumes that are encrypted, opened or not.
-qcow2::Result<std::vector<Encrypted>> encrypted_devices(const Appliance& appliance);
+Result<std::vector<Encrypted>> encrypted_devices(const Appliance& appliance);
 
 // Whether blkid's name for what is on a device is one of an encrypted one.
 bool is_encrypted(std::string_view type);
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <utility>
 
-namespace appliance {
+namespace vc::appliance {
 
 namespace {
 
@@ -63,4 +63,4 @@ std::vector<std::string> proxy_parameters(const std::string& uri) {
   return words;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -15,10 +15,7 @@
 #include "appliance/zero_fill.h"
 #include "guest/filesystem/shadow_copies.h"
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -45,7 +42,7 @@ Result<TrimmedSpace> SpaceTrimmer::trim(const Space& space,
   result.uuid = space.uuid;
   result.size = space.size;
   const auto done = handle(space, filled, result);
-  if (!done && done.error().kind() == Error::Kind::kCancelled) return qcow2::fail(done.error());
+  if (!done && done.error().kind() == Error::Kind::kCancelled) return fail(done.error());
   if (!done) {
     result.outcome = Outcome::kFailed;
     result.why = done.error().message();
@@ -111,8 +108,7 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
 // own copies may be on another volume.  Nothing is written.
 Result<bool> SpaceTrimmer::has_shadow_copies(const Space& space) {
   const DeviceView view(it_, space.device, space.size);
-  ASSIGN_OR_RETURN(const auto found,
-                   qcow2::with_context(guest::find_shadow_copies(view), space.device));
+  ASSIGN_OR_RETURN(const auto found, with_context(guest::find_shadow_copies(view), space.device));
   if (found == guest::ShadowCopies::kNeverHad) return has_shadow_copy_files(space);
   return found != guest::ShadowCopies::kNone;
 }
@@ -123,7 +119,7 @@ Result<bool> SpaceTrimmer::has_shadow_copy_files(const Space& space) {
   if (guestfs_mount_ro(g, space.device.c_str(), "/") != 0) return false;
   auto found = shadow_copies(it_, space);
   RETURN_IF_ERROR(it_.check(guestfs_umount_all(g), "unmounting"));
-  if (!found) return qcow2::fail(std::move(found).error());
+  if (!found) return fail(std::move(found).error());
   return !found->empty();
 }
 
@@ -133,12 +129,12 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
   guestfs_h* const g = it_.handle();
   const auto numbers = [&]() -> Result<void> {
     struct guestfs_statvfs* const answer = guestfs_statvfs(g, "/");
-    if (!answer) return qcow2::fail(it_.last_error("statvfs"));
+    if (!answer) return fail(it_.last_error("statvfs"));
     const std::unique_ptr<struct guestfs_statvfs, decltype(&guestfs_free_statvfs)> it(
         answer, guestfs_free_statvfs);
     // What hibernated Windows leaves is mounted so without a word, and is trimmed all the same.
     if ((it->flag & kReadOnly) != 0)
-      return qcow2::fail(
+      return fail(
           Error::protocol(EROFS, "it can be mounted for reading only: check it in the guest"));
     result.used = static_cast<uint64_t>(it->blocks - it->bfree) * static_cast<uint64_t>(it->frsize);
     return {};
@@ -157,7 +153,7 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
     }
     const int errnum = guestfs_last_errno(g);
     if (round > 0 || (errnum != ENOTSUP && errnum != ENOTTY && errnum != ENOSYS))
-      return qcow2::fail(it_.last_error("fstrim"));
+      return fail(it_.last_error("fstrim"));
     if (is_encrypted_mapping(space.device)) {
       // What is written there as zeros is none on the disk.
       result.why = "discards do not get through the encryption";
@@ -180,7 +176,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
   size_t length = 0;
   const std::unique_ptr<char, decltype(&std::free)> start(
       guestfs_pread_device(g, device, SwapHeader::kKept, 0, &length), std::free);
-  if (!start) return qcow2::fail(it_.last_error("reading the header"));
+  if (!start) return fail(it_.last_error("reading the header"));
   const std::string header(start.get(), length);
   if (!SwapHeader::is_in(header)) {
     result.why = "swap of a kind that is not known";
@@ -189,7 +185,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
   RETURN_IF_ERROR(it_.cancelled());
   result.touched = true;
   if (guestfs_blkdiscard(g, device) != 0) {
-    if (guestfs_last_errno(g) != ENOTSUP) return qcow2::fail(it_.last_error("blkdiscard"));
+    if (guestfs_last_errno(g) != ENOTSUP) return fail(it_.last_error("blkdiscard"));
     result.why = "it cannot be discarded";
     return {};
   }
@@ -197,7 +193,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
   for (size_t at = 0; at < kept.size();) {
     const int written = guestfs_pwrite_device(g, device, kept.data() + at, kept.size() - at,
                                               static_cast<int64_t>(at));
-    if (written <= 0) return qcow2::fail(it_.last_error("writing the header of the swap back"));
+    if (written <= 0) return fail(it_.last_error("writing the header of the swap back"));
     at += static_cast<size_t>(written);
   }
   RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
@@ -226,4 +222,4 @@ Result<void> SpaceTrimmer::discard_free_space(const Space& space, TrimmedSpace& 
   return discarded ? removed : discarded;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -10,7 +10,7 @@
 #include "appliance/trim_report.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 class SpaceTrimmer {
  public:
@@ -21,26 +21,25 @@ class SpaceTrimmer {
 
   // What became of it, but for what was freed.  What goes wrong is in the answer: an error is
   // returned when the user wants to stop, or nothing works any more.
-  qcow2::Result<TrimmedSpace> trim(const Space& space, const std::function<void(uint64_t)>& filled);
+  Result<TrimmedSpace> trim(const Space& space, const std::function<void(uint64_t)>& filled);
 
  private:
   using Outcome = TrimmedSpace::Outcome;
 
-  qcow2::Result<void> handle(const Space& space, const std::function<void(uint64_t)>& filled,
-                             TrimmedSpace& result);
-  qcow2::Result<void> trim_filesystem(const Space& space,
-                                      const std::function<void(uint64_t)>& filled,
-                                      TrimmedSpace& result);
-  qcow2::Result<bool> has_shadow_copies(const Space& space);
-  qcow2::Result<bool> has_shadow_copy_files(const Space& space);
-  qcow2::Result<void> trim_mounted(const Space& space, const std::function<void(uint64_t)>& filled,
-                                   TrimmedSpace& result);
-  qcow2::Result<void> discard_swap(const Space& space, TrimmedSpace& result);
-  qcow2::Result<void> discard_free_space(const Space& space, TrimmedSpace& result);
+  Result<void> handle(const Space& space, const std::function<void(uint64_t)>& filled,
+                      TrimmedSpace& result);
+  Result<void> trim_filesystem(const Space& space, const std::function<void(uint64_t)>& filled,
+                               TrimmedSpace& result);
+  Result<bool> has_shadow_copies(const Space& space);
+  Result<bool> has_shadow_copy_files(const Space& space);
+  Result<void> trim_mounted(const Space& space, const std::function<void(uint64_t)>& filled,
+                            TrimmedSpace& result);
+  Result<void> discard_swap(const Space& space, TrimmedSpace& result);
+  Result<void> discard_free_space(const Space& space, TrimmedSpace& result);
 
   const Appliance& it_;
   const TrimOptions& options_;
   std::vector<DroppedFile>& dropped_;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

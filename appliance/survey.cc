@@ -9,10 +9,7 @@
 #include <set>
 #include <string_view>
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -75,7 +72,7 @@ Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces)
   guestfs_h* const g = it.handle();
   const std::unique_ptr<guestfs_lvm_lv_list, decltype(&guestfs_free_lvm_lv_list)> volumes(
       guestfs_lvs_full(g), guestfs_free_lvm_lv_list);
-  if (!volumes) return qcow2::fail(it.last_error("logical volumes"));
+  if (!volumes) return fail(it.last_error("logical volumes"));
   // UUIDs, in LVM's own words without dashes.
   std::set<std::string> involved;
   for (uint32_t i = 0; i < volumes->len; ++i) {
@@ -133,7 +130,7 @@ Result<void> list_volume_groups(const Appliance& it, std::vector<Space>& spaces)
     if (volume.ends_with(std::string("/") + kFreeSpaceVolume))
       RETURN_IF_ERROR(it.check(guestfs_lvremove(g, volume.c_str()), volume));
   guestfs_lvm_vg_list* const groups = guestfs_vgs_full(g);
-  if (!groups) return qcow2::fail(it.last_error("volume groups"));
+  if (!groups) return fail(it.last_error("volume groups"));
   for (uint32_t i = 0; i < groups->len; ++i) {
     const guestfs_lvm_vg& group = groups->val[i];
     if (group.vg_free == 0) continue;
@@ -168,9 +165,9 @@ Result<void> check_names(const std::vector<std::string>& names, const std::vecto
       continue;
     std::string known;
     for (const Space& space : spaces) known += (known.empty() ? "" : ", ") + space.device;
-    return qcow2::fail(Error::invalid(fmt::format("'{}': there is no such filesystem: there {} {}",
-                                                  name, spaces.size() == 1 ? "is" : "are",
-                                                  spaces.empty() ? "none" : known)));
+    return fail(Error::invalid(fmt::format("'{}': there is no such filesystem: there {} {}", name,
+                                           spaces.size() == 1 ? "is" : "are",
+                                           spaces.empty() ? "none" : known)));
   }
   return {};
 }
@@ -185,16 +182,16 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
       space.mount_options = "remove_hiberfile";
       return {};
     }
-    return qcow2::fail(hibernated(space.device));
+    return fail(hibernated(space.device));
   }
   if (probed == kUnclean)
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         space.device +
         ": Windows was not shut down cleanly: boot it, let it check the disk, and "
         "shut it down with 'shutdown /s /t 0'; or leave this filesystem alone with "
         "--ignore " +
         space.device));
-  return qcow2::fail(Error::unsupported(fmt::format(
+  return fail(Error::unsupported(fmt::format(
       "{}: NTFS that cannot be written (ntfs-3g.probe says {}): run chkdsk in Windows; or leave it "
       "alone with --ignore {}",
       space.device, probed, space.device)));
@@ -261,7 +258,7 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
         space.left_alone.clear();
         continue;
       }
-      return qcow2::fail(suspended(space.device));
+      return fail(suspended(space.device));
     }
     // The session on one that is not chosen is that of all that Windows mounts.
     if (space.type == "ntfs" && (space.left_alone.empty() || windows_has_others))
@@ -270,4 +267,4 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
   return {};
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -10,7 +10,7 @@
 #include "appliance/trim_report.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 struct Space {
   enum class Kind {
@@ -35,23 +35,23 @@ struct Space {
 
 // The free space of volume groups is only told of where there is some.  `opened`: encrypted devices
 // that are open, of which what is in them is listed.
-qcow2::Result<std::vector<Space>> survey(const Appliance& appliance,
-                                         const std::vector<std::string>& opened);
+Result<std::vector<Space>> survey(const Appliance& appliance,
+                                  const std::vector<std::string>& opened);
 
 // Marks what the user does not want, and what is known without trimming.  An error for a name of
 // the user's that is nothing's.
-qcow2::Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces);
+Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces);
 
 // An error when what is chosen belongs to a guest that is suspended, or that was not shut down
 // cleanly so that it is not known what is free: with what to do.
-qcow2::Result<void> check_shut_down(const Appliance& appliance, const TrimOptions::Drop& drop,
-                                    std::vector<Space>& spaces);
+Result<void> check_shut_down(const Appliance& appliance, const TrimOptions::Drop& drop,
+                             std::vector<Space>& spaces);
 
 // The errors of such guests, which lie on `device`: Windows's and Linux's.
-qcow2::Error hibernated(const std::string& device);
-qcow2::Error suspended(const std::string& device);
+Error hibernated(const std::string& device);
+Error suspended(const std::string& device);
 
 // An LV of ours, which no run leaves behind but one that was killed.
 inline constexpr const char* kFreeSpaceVolume = "virt-compact-free-space";
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string_view>
 
-namespace appliance {
+namespace vc::appliance {
 
 namespace {
 
@@ -39,4 +39,4 @@ std::string SwapHeader::without_session(std::string start) {
   return start;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-namespace appliance {
+namespace vc::appliance {
 
 struct SwapHeader {
   // The largest page that any processor of Linux has: so much is kept, bytes.
@@ -17,4 +17,4 @@ struct SwapHeader {
   static std::string without_session(std::string start);
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -12,17 +12,14 @@
 #include "appliance/space_trimmer.h"
 #include "appliance/survey.h"
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
 // From the servers to the report.
 class Trimming {
  public:
-  Trimming(const TrimOptions& options, Observer& observer, const copy::Cancel& cancel)
+  Trimming(const TrimOptions& options, Observer& observer, const Cancel& cancel)
       : options_(options), observer_(observer), cancel_(cancel) {}
 
   Result<TrimReport> run();
@@ -49,7 +46,7 @@ class Trimming {
 
   const TrimOptions& options_;
   Observer& observer_;
-  const copy::Cancel& cancel_;
+  const Cancel& cancel_;
   Clock::time_point step_start_;
   TrimReport report_;
   std::vector<GuestDisk> disks_;
@@ -275,10 +272,9 @@ Result<TrimReport> Trimming::run() {
 
 }  // namespace
 
-Result<TrimReport> trim(const TrimOptions& options, Observer& observer,
-                        const copy::Cancel& cancel) {
-  if (options.disks.empty()) return qcow2::fail(Error::invalid("no disk is given"));
+Result<TrimReport> trim(const TrimOptions& options, Observer& observer, const Cancel& cancel) {
+  if (options.disks.empty()) return fail(Error::invalid("no disk is given"));
   return Trimming(options, observer, cancel).run();
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

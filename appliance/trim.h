@@ -7,7 +7,7 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // Boots an appliance on the disks, and in it trims every filesystem that can be mounted, twice, and
 // then syncs; where there is no trimming fills its free space with zeros, which become holes;
@@ -28,7 +28,6 @@ namespace appliance {
 // are whole in any case.  Locks, servers and processes are gone on return.
 //
 // To be called by a thread that stays until it returns.
-qcow2::Result<TrimReport> trim(const TrimOptions& options, Observer& observer,
-                               const copy::Cancel& cancel);
+Result<TrimReport> trim(const TrimOptions& options, Observer& observer, const Cancel& cancel);
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -9,7 +9,7 @@
 #include "appliance/guest_disk.h"
 #include "appliance/passphrase.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 struct TrimOptions {
   // What guests make again when they boot.
@@ -41,4 +41,4 @@ struct TrimOptions {
   bool overlay = false;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace appliance {
+namespace vc::appliance {
 
 std::string TrimReport::why_nothing() const {
   using Outcome = TrimmedSpace::Outcome;
@@ -31,4 +31,4 @@ std::string TrimReport::why_nothing() const {
          "sectors of another size";
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

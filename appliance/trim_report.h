@@ -10,7 +10,7 @@
 #include "appliance/guest_disk.h"
 #include "appliance/partition_table.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // A filesystem, a swap partition, or the free space of a volume group.
 struct TrimmedSpace {
@@ -90,4 +90,4 @@ struct TrimReport {
   }
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -10,10 +10,7 @@
 #include "appliance/appliance.h"
 #include "appliance/disk_server.h"
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -40,8 +37,7 @@ class Timer {
     RETURN_IF_ERROR(check_awake());
     ASSIGN_OR_RETURN(const auto roots,
                      appliance_.list(guestfs_inspect_os(guest()), "look for operating systems"));
-    if (roots.empty())
-      return qcow2::fail(Error::invalid("there is no operating system on these disks"));
+    if (roots.empty()) return fail(Error::invalid("there is no operating system on these disks"));
     std::vector<TimerReport> reports;
     for (const std::string& root : roots) {
       TimerReport report;
@@ -73,7 +69,7 @@ class Timer {
                      appliance_.list(guestfs_list_filesystems(guest()), "list filesystems"));
     for (const auto& [device, type] : pairs_of(words))
       if (type == "swsuspend")
-        return qcow2::fail(Error::invalid(
+        return fail(Error::invalid(
             device + ": a Linux guest is suspended to disk there: start it and shut it down"));
     return {};
   }
@@ -138,7 +134,7 @@ class Timer {
 }  // namespace
 
 Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
-                                                   Observer& observer, const copy::Cancel& cancel) {
+                                                   Observer& observer, const Cancel& cancel) {
   std::deque<GuestDisk> guest_disks;
   std::vector<std::unique_ptr<DiskServer>> servers;
   std::vector<Appliance::Drive> drives;
@@ -166,4 +162,4 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
   return reports;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -9,7 +9,7 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // An operating system on the disks.
 struct TimerReport {
@@ -33,8 +33,7 @@ struct TimerReport {
 //
 // An error when a disk is in use, when there is no operating system on it, or when a Linux is
 // suspended to disk.  To be called by a thread that stays until it returns.
-qcow2::Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks,
-                                                          bool apply, Observer& observer,
-                                                          const copy::Cancel& cancel);
+Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
+                                                   Observer& observer, const Cancel& cancel);
 
-}  // namespace appliance
+}  // namespace vc::appliance

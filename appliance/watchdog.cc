@@ -10,7 +10,7 @@
 #include <fstream>
 #include <vector>
 
-namespace appliance {
+namespace vc::appliance {
 
 namespace {
 
@@ -40,7 +40,7 @@ bool has_name(pid_t process, const std::string& program) {
 
 }  // namespace
 
-Watchdog::Watchdog(const copy::Cancel& cancel) : cancel_(cancel), launcher_(::gettid()) {
+Watchdog::Watchdog(const Cancel& cancel) : cancel_(cancel), launcher_(::gettid()) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -111,4 +111,4 @@ void Watchdog::run() {
   }
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

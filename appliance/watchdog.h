@@ -11,13 +11,13 @@
 #include "appliance/caretaker.h"
 #include "base/cancel.h"
 
-namespace appliance {
+namespace vc::appliance {
 
 // A thread that looks at `cancel`.
 class Watchdog {
  public:
   // To be made by the thread that is to call guestfs_launch ().
-  explicit Watchdog(const copy::Cancel& cancel);
+  explicit Watchdog(const Cancel& cancel);
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
   ~Watchdog() { stop(); }
@@ -37,7 +37,7 @@ class Watchdog {
   void run();
   void kill_children() const;
 
-  const copy::Cancel& cancel_;
+  const Cancel& cancel_;
   const pid_t launcher_;  // the thread's number
 
   std::mutex mutex_;
@@ -53,4 +53,4 @@ class Watchdog {
   std::thread thread_;
 };
 
-}  // namespace appliance
+}  // namespace vc::appliance

@@ -5,10 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace appliance {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::appliance {
 
 namespace {
 
@@ -46,7 +43,7 @@ Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>&
       continue;
     }
     if (const int errnum = guestfs_last_errno(g); errnum != ENOSPC && errnum != EDQUOT) {
-      result = qcow2::fail(it.last_error("filling free space"));
+      result = fail(it.last_error("filling free space"));
       break;
     }
     size /= 4;
@@ -56,4 +53,4 @@ Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>&
   return result ? removed : result;
 }
 
-}  // namespace appliance
+}  // namespace vc::appliance

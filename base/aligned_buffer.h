@@ -7,7 +7,7 @@
 #include <new>
 #include <span>
 
-namespace qcow2 {
+namespace vc {
 
 class AlignedBuffer {
  public:
@@ -36,4 +36,4 @@ class AlignedBuffer {
   size_t size_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace qcow2 {
+namespace vc {
 
 template <typename T>
 constexpr T swap_if_little(T value) {
@@ -49,4 +49,4 @@ inline void store_be64(std::byte* to, uint64_t value) {
   store_be(to, value);
 }
 
-}  // namespace qcow2
+}  // namespace vc

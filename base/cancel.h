@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-namespace copy {
+namespace vc {
 
 // Lock-free, so that a signal handler may set it.
 class Cancel {
@@ -16,4 +16,4 @@ class Cancel {
   static_assert(std::atomic<bool>::is_always_lock_free);
 };
 
-}  // namespace copy
+}  // namespace vc

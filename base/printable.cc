@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdint>
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -90,4 +90,4 @@ std::string printable_lines(std::string_view text) {
   return result;
 }
 
-}  // namespace qcow2
+}  // namespace vc

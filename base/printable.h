@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace qcow2 {
+namespace vc {
 
 // Returns `text` as well-formed UTF-8 on one line.  Replaces each byte of these with \xNN: control
 // characters (C0, DEL, C1), line and paragraph separators, characters that change the direction of
@@ -15,4 +15,4 @@ std::string printable(std::string_view text);
 // Like printable(), but keeps newlines and tabs.
 std::string printable_lines(std::string_view text);
 
-}  // namespace qcow2
+}  // namespace vc

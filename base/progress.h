@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace copy {
+namespace vc {
 
 // The phase of a job.
 enum class Phase {
@@ -61,4 +61,4 @@ class Progress {
   virtual void update(uint64_t done, uint64_t total) = 0;
 };
 
-}  // namespace copy
+}  // namespace vc

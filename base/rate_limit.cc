@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <thread>
 
-namespace copy {
+namespace vc {
 
 namespace {
 
@@ -57,4 +57,4 @@ void RateLimit::wait_for(uint64_t bytes, const Stop& stop) {
   }
 }
 
-}  // namespace copy
+}  // namespace vc

@@ -7,7 +7,7 @@
 
 #include "base/stop.h"
 
-namespace copy {
+namespace vc {
 
 // Each reader reserves bytes before it reads them, and waits until they are available.  Bytes
 // become available at a constant rate.  Unused bytes are kept for at most 0.1 seconds, so that a
@@ -44,4 +44,4 @@ class RateLimit {
   Clock::Time taken_until_;  // guarded by mutex_; all bytes up to this time are reserved
 };
 
-}  // namespace copy
+}  // namespace vc

@@ -3,7 +3,7 @@
 #include <cerrno>
 #include <system_error>
 
-namespace qcow2 {
+namespace vc {
 
 Error Error::system(int errnum, std::string_view what) {
   // Unlike strerror, std::error_code is thread-safe.
@@ -42,4 +42,4 @@ Error Error::with_context(std::string_view context) && {
   return Error(kind_, errnum_, std::move(message));
 }
 
-}  // namespace qcow2
+}  // namespace vc

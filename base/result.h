@@ -11,7 +11,7 @@
 
 #include <tl/expected.hpp>
 
-namespace qcow2 {
+namespace vc {
 
 class Error {
  public:
@@ -66,22 +66,22 @@ Result<T> with_context(Result<T> result, std::string_view context) {
   return result;
 }
 
-}  // namespace qcow2
+}  // namespace vc
 
 #define QCOW2_CONCAT_(a, b) a##b
 #define QCOW2_CONCAT(a, b) QCOW2_CONCAT_(a, b)
 
 // RETURN_IF_ERROR (f ()): returns the error of f from the enclosing function, if it has one.
-#define RETURN_IF_ERROR(expression)                                 \
-  do {                                                              \
-    auto result_ = (expression);                                    \
-    if (!result_) return ::qcow2::fail(std::move(result_).error()); \
+#define RETURN_IF_ERROR(expression)                              \
+  do {                                                           \
+    auto result_ = (expression);                                 \
+    if (!result_) return ::vc::fail(std::move(result_).error()); \
   } while (0)
 
 // ASSIGN_OR_RETURN (auto x, f ()): declares or assigns x from the value of f, or returns the error
 // of f from the enclosing function.
-#define ASSIGN_OR_RETURN(declaration, expression)                             \
-  auto QCOW2_CONCAT(result_, __LINE__) = (expression);                        \
-  if (!QCOW2_CONCAT(result_, __LINE__))                                       \
-    return ::qcow2::fail(std::move(QCOW2_CONCAT(result_, __LINE__)).error()); \
+#define ASSIGN_OR_RETURN(declaration, expression)                          \
+  auto QCOW2_CONCAT(result_, __LINE__) = (expression);                     \
+  if (!QCOW2_CONCAT(result_, __LINE__))                                    \
+    return ::vc::fail(std::move(QCOW2_CONCAT(result_, __LINE__)).error()); \
   declaration = std::move(*QCOW2_CONCAT(result_, __LINE__))

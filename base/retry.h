@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-namespace qcow2 {
+namespace vc {
 
 // Calls `function (arguments…)` until it succeeds or fails with an error other than EINTR, and
 // returns its result.  `function` must return -1 and set errno on failure.  Not for close (), which
@@ -16,4 +16,4 @@ auto retry(Function function, Arguments... arguments) {
   }
 }
 
-}  // namespace qcow2
+}  // namespace vc

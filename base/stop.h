@@ -9,7 +9,7 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace copy {
+namespace vc {
 
 class Stop {
  public:
@@ -20,17 +20,17 @@ class Stop {
     return failed_.load(std::memory_order_relaxed) || cancel_.requested();
   }
 
-  void fail(qcow2::Error error) {
+  void fail(Error error) {
     const std::lock_guard lock(mutex_);
     if (!error_) error_ = std::move(error);
     failed_.store(true, std::memory_order_relaxed);
   }
 
   // Returns the first error, or the cancellation.  Call after all threads have ended.
-  qcow2::Result<void> result() {
+  Result<void> result() {
     const std::lock_guard lock(mutex_);
-    if (error_) return qcow2::fail(*error_);
-    if (cancel_.requested()) return qcow2::fail(qcow2::Error::cancelled());
+    if (error_) return vc::fail(*error_);
+    if (cancel_.requested()) return vc::fail(Error::cancelled());
     return {};
   }
 
@@ -38,7 +38,7 @@ class Stop {
   const Cancel& cancel_;
   std::atomic<bool> failed_{false};
   std::mutex mutex_;
-  std::optional<qcow2::Error> error_;  // guarded by mutex_
+  std::optional<Error> error_;  // guarded by mutex_
 };
 
-}  // namespace copy
+}  // namespace vc

@@ -6,7 +6,7 @@
 
 #include "base/retry.h"
 
-namespace qcow2 {
+namespace vc {
 
 // The kernel reports a failure of fsync once, and then treats the lost data as written: a later
 // call succeeds without writing it.  So after one failure all calls of run() fail.  Thread-safe.
@@ -26,4 +26,4 @@ class SyncMemory {
   std::atomic<int> failed_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc

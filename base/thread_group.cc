@@ -6,10 +6,7 @@
 #include <system_error>
 #include <utility>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc {
 
 ThreadGroup::ThreadGroup(Stop& stop, std::string what, std::function<void()> wake)
     : stop_(stop), what_(std::move(what)), wake_(std::move(wake)) {}
@@ -24,9 +21,9 @@ void ThreadGroup::run(const Work& work) {
   try {
     result = work();
   } catch (const std::bad_alloc&) {
-    result = qcow2::fail(Error::system(ENOMEM, what_));
+    result = vc::fail(Error::system(ENOMEM, what_));
   } catch (const std::exception& exception) {
-    result = qcow2::fail(Error::invalid(what_ + ": " + exception.what()));
+    result = vc::fail(Error::invalid(what_ + ": " + exception.what()));
   }
   if (!result && result.error().kind() != Error::Kind::kCancelled) fail(std::move(result).error());
 }
@@ -46,4 +43,4 @@ void ThreadGroup::join() {
     if (thread.joinable()) thread.join();
 }
 
-}  // namespace copy
+}  // namespace vc

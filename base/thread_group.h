@@ -9,12 +9,12 @@
 #include "base/result.h"
 #include "base/stop.h"
 
-namespace copy {
+namespace vc {
 
 // Must be used by one thread only.
 class ThreadGroup {
  public:
-  using Work = std::function<qcow2::Result<void>()>;
+  using Work = std::function<Result<void>()>;
 
   // `what` names the job in messages.  `wake` is called when the job has failed, and must wake
   // waiting threads so that they check `stop`; it must be thread-safe.  `stop` must outlive the
@@ -34,7 +34,7 @@ class ThreadGroup {
 
  private:
   void run(const Work& work);
-  void fail(qcow2::Error error);
+  void fail(Error error);
 
   Stop& stop_;
   const std::string what_;
@@ -42,4 +42,4 @@ class ThreadGroup {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace copy
+}  // namespace vc

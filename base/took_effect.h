@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Prepends `state`, the state after the change ("disk.qcow2 is the new disk"), to the error of
 // `result`, if it has one.  So the message does not suggest that nothing has changed.
@@ -18,4 +18,4 @@ Result<T> took_effect(Result<T> result, std::string_view state) {
                                                      ", but an error came after that"));
 }
 
-}  // namespace qcow2
+}  // namespace vc

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -39,4 +39,4 @@ bool is_zero(std::span<const std::byte> bytes) {
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <span>
 
-namespace qcow2 {
+namespace vc {
 
 bool is_zero(std::span<const std::byte> bytes);
 
-}  // namespace qcow2
+}  // namespace vc

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 
-namespace bench {
-
-using qcow2::Result;
+namespace vc::bench {
 
 Spread Spread::of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -47,7 +45,7 @@ Comparison::Verdict Comparison::verdict() const {
   return b.min > a.max ? Verdict::kBFaster : Verdict::kBLikely;
 }
 
-Result<Comparison> compare(const ComparisonOptions& options, const copy::Cancel& cancel) {
+Result<Comparison> compare(const ComparisonOptions& options, const Cancel& cancel) {
   uint64_t before = 0;  // bytes of the finished runs
   MeasureOptions of_run;
   of_run.load = options.load;
@@ -78,4 +76,4 @@ Result<Comparison> compare(const ComparisonOptions& options, const copy::Cancel&
   return comparison;
 }
 
-}  // namespace bench
+}  // namespace vc::bench

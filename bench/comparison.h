@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "bench/measure.h"
 
-namespace bench {
+namespace vc::bench {
 
 // Spread of repeated measurements.
 struct Spread {
@@ -57,6 +57,6 @@ struct ComparisonOptions {
   unsigned runs() const { return 2 * (rounds + (warm_up && !drop_cache ? 1 : 0)); }
 };
 
-qcow2::Result<Comparison> compare(const ComparisonOptions& options, const copy::Cancel& cancel);
+Result<Comparison> compare(const ComparisonOptions& options, const Cancel& cancel);
 
-}  // namespace bench
+}  // namespace vc::bench

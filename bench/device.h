@@ -14,17 +14,17 @@
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
 
-namespace bench {
+namespace vc::bench {
 
 // The name of a disk, and how to open it.
 struct DeviceName {
-  std::string name;                       // a path or an NBD URI; unused with a command
-  std::vector<std::string> command;       // "[ COMMAND ARGS… ]": server to start
-  std::optional<qcow2::Format> format;    // files only; nullopt: probe
-  bool force_share = false;               // read a file although another process writes to it
-  bool direct = false;                    // bypass the page cache for a file
-  qcow2::Trust trust = {};                // files only
-  copy::NbdTuning nbd{.connections = 1};  // servers only
+  std::string name;                      // a path or an NBD URI; unused with a command
+  std::vector<std::string> command;      // "[ COMMAND ARGS… ]": server to start
+  std::optional<qcow2::Format> format;   // files only; nullopt: probe
+  bool force_share = false;              // read a file although another process writes to it
+  bool direct = false;                   // bypass the page cache for a file
+  qcow2::Trust trust = {};               // files only
+  nbd::NbdTuning nbd{.connections = 1};  // servers only
 };
 
 // Must be used by the thread that opened it.
@@ -41,11 +41,11 @@ class Device {
   virtual std::vector<std::string> files() const { return {}; }
 
   // Returns an error if the device does not support the load.
-  virtual qcow2::Result<void> check(const Load& /*load*/) const { return {}; }
+  virtual Result<void> check(const Load& /*load*/) const { return {}; }
 
   // Returns the share (0 … 1) of sampled requests of a load that read zeros which are not stored.
   // nullopt if unknown.
-  virtual qcow2::Result<std::optional<double>> hole_share(const Load& /*load*/) const {
+  virtual Result<std::optional<double>> hole_share(const Load& /*load*/) const {
     return std::optional<double>{};
   }
 
@@ -54,9 +54,9 @@ class Device {
   virtual void run(Schedule& schedule, const Load& load, Tally& tally) = 0;
 
   // Flushes written data to stable storage.
-  virtual qcow2::Result<void> flush() = 0;
+  virtual Result<void> flush() = 0;
   // Closes a written image cleanly. No other call may follow.
-  virtual qcow2::Result<void> close() { return {}; }
+  virtual Result<void> close() { return {}; }
 };
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -10,11 +10,7 @@
 #include "base/thread_group.h"
 #include "qcow2/write/chain_writer.h"
 
-namespace bench {
-
-using qcow2::Error;
-using qcow2::GuestOffset;
-using qcow2::Result;
+namespace vc::bench {
 
 namespace {
 
@@ -28,8 +24,7 @@ uint64_t nanoseconds(Schedule::Clock::duration time) {
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> FileDevice::open(const DeviceName& name, bool write,
-                                                 copy::Stop& stop) {
+Result<std::unique_ptr<Device>> FileDevice::open(const DeviceName& name, bool write, Stop& stop) {
   std::unique_ptr<FileDevice> device(new FileDevice(name.name, stop));
   qcow2::OpenOptions options;
   options.format = name.format;
@@ -53,8 +48,7 @@ Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions
   // The reading chain holds a lock against writers.
   chain_.reset();
   if (name.force_share)
-    return qcow2::fail(
-        Error::invalid(name_ + ": --force-share is for reading: who writes must be alone"));
+    return fail(Error::invalid(name_ + ": --force-share is for reading: who writes must be alone"));
   if (format_ == qcow2::Format::kQcow2) {
     options.format = format_;
     options.writable = true;
@@ -63,8 +57,8 @@ Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions
     size_ = writer_->size();
     return {};
   }
-  ASSIGN_OR_RETURN(raw_, qcow2::FileStorage::open_writable(name.name));
-  RETURN_IF_ERROR(raw_->lock(qcow2::ImageClaim::writing(), "shut it down first"));
+  ASSIGN_OR_RETURN(raw_, FileStorage::open_writable(name.name));
+  RETURN_IF_ERROR(raw_->lock(ImageClaim::writing(), "shut it down first"));
   if (name.direct) RETURN_IF_ERROR(raw_->bypass_cache());
   ASSIGN_OR_RETURN(size_, raw_->size());
   return {};
@@ -97,12 +91,12 @@ Result<void> FileDevice::read(GuestOffset at, std::span<std::byte> to) const {
 
 Result<void> FileDevice::write(GuestOffset at, std::span<const std::byte> from) {
   if (writer_) return writer_->write(at, from);
-  return raw_->write(qcow2::HostOffset(at.value()), from);
+  return raw_->write(HostOffset(at.value()), from);
 }
 
 void FileDevice::work(Schedule& schedule, const Load& load, std::span<const std::byte> pattern,
                       Tally& tally) {
-  qcow2::AlignedBuffer buffer(load.write ? 0 : load.block);
+  AlignedBuffer buffer(load.write ? 0 : load.block);
   while (!stop_.requested()) {
     const Schedule::Turn turn = schedule.take();
     if (turn.kind == Schedule::Turn::Kind::kEnd) return;
@@ -130,10 +124,10 @@ void FileDevice::work(Schedule& schedule, const Load& load, std::span<const std:
 }
 
 void FileDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
-  qcow2::AlignedBuffer pattern(load.write ? load.block : 0);
+  AlignedBuffer pattern(load.write ? load.block : 0);
   if (load.write) std::memset(pattern.data(), load.pattern, pattern.size());
   std::vector<Tally> tallies(load.depth);
-  copy::ThreadGroup threads(stop_, "bench");
+  ThreadGroup threads(stop_, "bench");
   std::latch ready(static_cast<std::ptrdiff_t>(load.depth) + 1);
   for (size_t i = 0; i < tallies.size(); ++i) {
     const bool started = threads.start([&, i]() -> Result<void> {
@@ -164,4 +158,4 @@ Result<void> FileDevice::close() {
   return {};
 }
 
-}  // namespace bench
+}  // namespace vc::bench

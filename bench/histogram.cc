@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-namespace bench {
+namespace vc::bench {
 
 namespace {
 
@@ -63,4 +63,4 @@ uint64_t Histogram::percentile(double percent) const {
   return max_;
 }
 
-}  // namespace bench
+}  // namespace vc::bench

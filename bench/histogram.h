@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace bench {
+namespace vc::bench {
 
 // Buckets widen with the value, by at most 1/128 of it: the idea of HDR histograms. Minimum,
 // maximum and mean are exact.
@@ -34,4 +34,4 @@ class Histogram {
   double sum_ = 0;
 };
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace bench {
+namespace vc::bench {
 
 struct Load {
   // Ends after this many requests or this time, whichever comes first. At least one is set.
@@ -31,4 +31,4 @@ struct Load {
   uint64_t stride() const { return step == 0 ? block : step; }
 };
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -5,10 +5,7 @@
 #include <mutex>
 #include <thread>
 
-namespace bench {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::bench {
 
 namespace {
 
@@ -17,7 +14,7 @@ constexpr std::chrono::milliseconds kTick(100);
 // Reports the progress of a schedule, and ends the schedule on cancel.
 class Observer {
  public:
-  Observer(Schedule& schedule, const copy::Stop& stop, uint64_t block,
+  Observer(Schedule& schedule, const Stop& stop, uint64_t block,
            const std::function<void(uint64_t)>& progress)
       : thread_([this, &schedule, &stop, block, &progress] {
           std::unique_lock lock(mutex_);
@@ -57,8 +54,8 @@ std::optional<CachedPages> cached_pages_of(const std::vector<std::string>& files
 
 }  // namespace
 
-Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& cancel) {
-  copy::Stop stop(cancel);
+Result<Measurement> measure(const MeasureOptions& options, const Cancel& cancel) {
+  Stop stop(cancel);
   ASSIGN_OR_RETURN(const auto device, open_device(options.device, options.load.write, stop));
   RETURN_IF_ERROR(with_context(Schedule::check(options.load, device->size()), device->name()));
   RETURN_IF_ERROR(device->check(options.load));
@@ -72,7 +69,7 @@ Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& c
   const std::vector<std::string> files = device->files();
   if (options.drop_cache) {
     if (files.empty())
-      return qcow2::fail(
+      return fail(
           Error::unsupported(device->name() +
                              ": only a file's pages can be dropped: those of a server, or of a "
                              "block device, are not this program's"));
@@ -98,10 +95,10 @@ Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& c
   return result;
 }
 
-Result<uint64_t> disk_size(const DeviceName& name, const copy::Cancel& cancel) {
-  copy::Stop stop(cancel);
+Result<uint64_t> disk_size(const DeviceName& name, const Cancel& cancel) {
+  Stop stop(cancel);
   ASSIGN_OR_RETURN(const auto device, open_device(name, false, stop));
   return device->size();
 }
 
-}  // namespace bench
+}  // namespace vc::bench

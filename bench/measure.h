@@ -12,7 +12,7 @@
 #include "bench/tally.h"
 #include "storage/page_cache.h"
 
-namespace bench {
+namespace vc::bench {
 
 struct Measurement {
   std::string name;
@@ -42,9 +42,9 @@ struct MeasureOptions {
 };
 
 // `cancel` must outlive the call. A requested cancel is an error.
-qcow2::Result<Measurement> measure(const MeasureOptions& options, const copy::Cancel& cancel);
+Result<Measurement> measure(const MeasureOptions& options, const Cancel& cancel);
 
 // Returns the size of the disk, bytes.
-qcow2::Result<uint64_t> disk_size(const DeviceName& name, const copy::Cancel& cancel);
+Result<uint64_t> disk_size(const DeviceName& name, const Cancel& cancel);
 
-}  // namespace bench
+}  // namespace vc::bench

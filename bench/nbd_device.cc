@@ -12,11 +12,9 @@
 #include "base/aligned_buffer.h"
 #include "base/thread_group.h"
 
-namespace bench {
+namespace vc::bench {
 
-using copy::NbdConnection;
-using qcow2::Error;
-using qcow2::Result;
+using nbd::NbdConnection;
 
 namespace {
 
@@ -24,12 +22,12 @@ constexpr std::chrono::minutes kPatience(15);
 
 // A slot for one request in flight; libnbd holds its address until the reply.
 struct Slot {
-  qcow2::AlignedBuffer buffer;
+  AlignedBuffer buffer;
   uint64_t at = 0;  // bytes
   bool flush = false;
   bool busy = false;
   Schedule::Clock::time_point sent;
-  copy::NbdReply reply = {};
+  nbd::NbdReply reply = {};
 };
 
 }  // namespace
@@ -40,7 +38,7 @@ class NbdDevice::Worker {
   Worker(NbdConnection& connection, Schedule& schedule, const Load& load, unsigned depth)
       : connection_(connection), schedule_(schedule), load_(load), slots_(depth) {
     for (Slot& slot : slots_) {
-      slot.buffer = qcow2::AlignedBuffer(load.block);
+      slot.buffer = AlignedBuffer(load.block);
       if (load.write) std::memset(slot.buffer.data(), load.pattern, load.block);
     }
   }
@@ -62,7 +60,7 @@ class NbdDevice::Worker {
       if (in_flight_ > 0) {
         RETURN_IF_ERROR(connection_.work());
       } else if (error_) {
-        return qcow2::fail(std::move(*error_));
+        return fail(std::move(*error_));
       } else if (ended_) {
         return {};
       } else {
@@ -131,17 +129,17 @@ class NbdDevice::Worker {
   std::optional<Error> error_;  // the first error reply
 };
 
-Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target,
-                                                const copy::NbdTuning& tuning, bool write,
-                                                copy::Stop& stop) {
+Result<std::unique_ptr<Device>> NbdDevice::open(const nbd::NbdTarget& target,
+                                                const nbd::NbdTuning& tuning, bool write,
+                                                Stop& stop) {
   std::unique_ptr<NbdDevice> device(new NbdDevice(target.name(), stop));
   device->write_ = write;
-  ASSIGN_OR_RETURN(device->endpoint_, copy::NbdEndpoint::open(target, stop));
+  ASSIGN_OR_RETURN(device->endpoint_, nbd::NbdEndpoint::open(target, stop));
   for (unsigned i = 0; i < tuning.connections; ++i) {
     auto connection = NbdConnection::open(*device->endpoint_, {}, tuning.timeout, stop);
     if (!connection) {
       bool final = false;
-      return qcow2::fail(device->endpoint_->explain(std::move(connection).error(), final));
+      return fail(device->endpoint_->explain(std::move(connection).error(), final));
     }
     device->connections_.push_back(std::move(*connection));
     if (i > 0) continue;
@@ -149,24 +147,24 @@ Result<std::unique_ptr<Device>> NbdDevice::open(const copy::NbdTarget& target,
     if (!device->limits_.multi_conn) break;
   }
   if (write && device->limits_.read_only)
-    return qcow2::fail(Error::protocol(EROFS, device->name_ + ": the disk cannot be written"));
+    return fail(Error::protocol(EROFS, device->name_ + ": the disk cannot be written"));
   return device;
 }
 
 Result<void> NbdDevice::check(const Load& load) const {
   const uint64_t unit = limits_.minimum;
   if (load.block % unit != 0 || load.stride() % unit != 0 || load.offset % unit != 0)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("{}: the server takes requests of multiples of {} bytes at multiples of them",
                     name_, unit)));
   if (load.block > limits_.maximum)
-    return qcow2::fail(Error::invalid(fmt::format(
+    return fail(Error::invalid(fmt::format(
         "{}: the server takes no more than {} bytes in a request", name_, limits_.maximum)));
   if (load.flush_each && !limits_.can_fua)
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         name_ + ": the server cannot say when a single write is on the disk (FUA)"));
   if (load.flush_interval != 0 && !limits_.can_flush)
-    return qcow2::fail(Error::unsupported(name_ + ": the server cannot flush"));
+    return fail(Error::unsupported(name_ + ": the server cannot flush"));
   return {};
 }
 
@@ -174,7 +172,7 @@ void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
   const auto count =
       static_cast<unsigned>(std::min<size_t>(connections_.size(), std::max(1u, load.depth)));
   std::vector<Tally> tallies(count);
-  copy::ThreadGroup threads(stop_, "bench");
+  ThreadGroup threads(stop_, "bench");
   std::latch ready(static_cast<std::ptrdiff_t>(count) + 1);
   for (unsigned i = 0; i < count; ++i) {
     const unsigned depth = load.depth / count + (i < load.depth % count ? 1 : 0);
@@ -219,4 +217,4 @@ Result<void> NbdDevice::close() {
   return {};
 }
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -11,35 +11,34 @@
 #include "nbd/target.h"
 #include "nbd/tuning.h"
 
-namespace bench {
+namespace vc::bench {
 
 // A lost connection is an error, since a gap would spoil the figures. Uses only connections and
 // timeout of the tuning.
 class NbdDevice final : public Device {
  public:
-  static qcow2::Result<std::unique_ptr<Device>> open(const copy::NbdTarget& target,
-                                                     const copy::NbdTuning& tuning, bool write,
-                                                     copy::Stop& stop);
+  static Result<std::unique_ptr<Device>> open(const nbd::NbdTarget& target,
+                                              const nbd::NbdTuning& tuning, bool write, Stop& stop);
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return limits_.size; }
   const char* format() const override { return "nbd"; }
-  qcow2::Result<void> check(const Load& load) const override;
+  Result<void> check(const Load& load) const override;
   void run(Schedule& schedule, const Load& load, Tally& tally) override;
-  qcow2::Result<void> flush() override;
-  qcow2::Result<void> close() override;
+  Result<void> flush() override;
+  Result<void> close() override;
 
  private:
   class Worker;
-  NbdDevice(std::string name, copy::Stop& stop) : name_(std::move(name)), stop_(stop) {}
+  NbdDevice(std::string name, Stop& stop) : name_(std::move(name)), stop_(stop) {}
 
   const std::string name_;
-  copy::Stop& stop_;
+  Stop& stop_;
   bool write_ = false;
-  copy::NbdLimits limits_;
-  std::shared_ptr<copy::NbdEndpoint> endpoint_;
+  nbd::NbdLimits limits_;
+  std::shared_ptr<nbd::NbdEndpoint> endpoint_;
   // Declared after the endpoint, which they refer to.
-  std::vector<std::unique_ptr<copy::NbdConnection>> connections_;
+  std::vector<std::unique_ptr<nbd::NbdConnection>> connections_;
 };
 
-}  // namespace bench
+}  // namespace vc::bench

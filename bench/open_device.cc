@@ -4,20 +4,17 @@
 #include "bench/nbd_device.h"
 #include "copy/source/any_source.h"
 
-namespace bench {
+namespace vc::bench {
 
-using qcow2::Error;
-using qcow2::Result;
-
-Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write, copy::Stop& stop) {
+Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write, Stop& stop) {
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
   if (!target) return FileDevice::open(name, write, stop);
   if (name.format == qcow2::Format::kQcow2)
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         target->name() +
         ": a QCOW2 file behind NBD is not decoded here: serve it with the nbdkit "
         "qcow2 plugin on the other side"));
   return NbdDevice::open(*target, name.nbd, write, stop);
 }
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -7,11 +7,10 @@
 #include "base/stop.h"
 #include "bench/device.h"
 
-namespace bench {
+namespace vc::bench {
 
 // Opens a file or a server. With `write`, opens it for writing and locks a file as QEMU does.
 // `stop` must outlive the device.
-qcow2::Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write,
-                                                   copy::Stop& stop);
+Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write, Stop& stop);
 
-}  // namespace bench
+}  // namespace vc::bench

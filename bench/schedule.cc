@@ -4,10 +4,7 @@
 
 #include <algorithm>
 
-namespace bench {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::bench {
 
 namespace {
 
@@ -26,10 +23,10 @@ uint64_t draw(uint64_t& state) {
 Result<void> Schedule::check(const Load& load, uint64_t size) {
   size = std::min(size, load.span);
   if (load.block == 0 || load.block > size)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("requests of {} bytes do not fit a disk of {} bytes", load.block, size)));
   if (load.offset > size - load.block)
-    return qcow2::fail(
+    return fail(
         Error::invalid(fmt::format("a request of {} bytes at {} ends past the disk's {} bytes",
                                    load.block, load.offset, size)));
   return {};
@@ -112,4 +109,4 @@ uint64_t Schedule::issued() const {
   return issued_;
 }
 
-}  // namespace bench
+}  // namespace vc::bench

@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "bench/load.h"
 
-namespace bench {
+namespace vc::bench {
 
 // Thread-safe.
 class Schedule {
@@ -17,7 +17,7 @@ class Schedule {
   using Clock = std::chrono::steady_clock;
 
   // Returns an error if not even one request of `load` fits on a disk of `size` bytes.
-  static qcow2::Result<void> check(const Load& load, uint64_t size);
+  static Result<void> check(const Load& load, uint64_t size);
   // check() must have accepted both.
   Schedule(const Load& load, uint64_t size);
 
@@ -65,4 +65,4 @@ class Schedule {
   bool ended_ = false;
 };
 
-}  // namespace bench
+}  // namespace vc::bench

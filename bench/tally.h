@@ -3,7 +3,7 @@
 
 #include "bench/histogram.h"
 
-namespace bench {
+namespace vc::bench {
 
 // Per thread, until they are added up.
 struct Tally {
@@ -16,4 +16,4 @@ struct Tally {
   }
 };
 
-}  // namespace bench
+}  // namespace vc::bench

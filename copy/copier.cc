@@ -2,9 +2,7 @@
 
 #include "copy/copy_job.h"
 
-namespace copy {
-
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -23,4 +21,4 @@ Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const C
   return CopyJob(options, progress, cancel).run();
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -7,16 +7,15 @@
 #include "copy/copy_options.h"
 #include "copy/copy_summary.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Copies a disk. On success the destination is complete, on stable storage, and under its name. On
 // an error or when `cancel` is requested, no file is left, and an existing file of that name is
 // unchanged. Never writes to the source.
-qcow2::Result<CopySummary> copy(const CopyOptions& options, Progress& progress,
-                                const Cancel& cancel);
+Result<CopySummary> copy(const CopyOptions& options, Progress& progress, const Cancel& cancel);
 
 // Checks for errors that copy() would meet before it reads data: opens the source, and checks
 // options and destination. Writes nothing.
-qcow2::Result<void> check(const CopyOptions& options, const Cancel& cancel);
+Result<void> check(const CopyOptions& options, const Cancel& cancel);
 
-}  // namespace copy
+}  // namespace vc::copy

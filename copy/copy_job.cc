@@ -24,13 +24,10 @@
 #include "copy/sink/update_destination.h"
 #include "copy/source/any_source.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
-using qcow2::FileStorage;
 using qcow2::Format;
 using qcow2::Geometry;
-using qcow2::Result;
 
 namespace {
 
@@ -48,8 +45,8 @@ constexpr const char* kStandardOutput = "standard output";
 Result<void> check_not_source(const LocalSource& source, const std::string& destination) {
   struct stat status {};
   const bool standard_output = destination == "-";
-  if ((standard_output ? qcow2::retry(::fstat, STDOUT_FILENO, &status)
-                       : qcow2::retry(::stat, destination.c_str(), &status)) != 0)
+  if ((standard_output ? retry(::fstat, STDOUT_FILENO, &status)
+                       : retry(::stat, destination.c_str(), &status)) != 0)
     return {};
   // A pipe cannot be a file of the source.
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) return {};
@@ -58,7 +55,7 @@ Result<void> check_not_source(const LocalSource& source, const std::string& dest
                             : FileStorage::Identity{status.st_dev, status.st_ino};
   for (const auto& file : source.chain().files())
     if (file->identity() == identity)
-      return qcow2::fail(
+      return fail(
           Error::invalid((standard_output ? kStandardOutput : destination) +
                          (file->name() == destination || file == source.chain().files().front()
                               ? ": source and destination are the same file"
@@ -111,8 +108,7 @@ Result<void> CopyJob::open_source() {
   how.nbd = nbd_source();
   if (!options_.bitmap.empty()) {
     ASSIGN_OR_RETURN(const auto server, nbd_target(options_.source, options_.source_command));
-    if (!server)
-      return qcow2::fail(Error::invalid("--bitmap: only an NBD server tells of dirty bitmaps"));
+    if (!server) return fail(Error::invalid("--bitmap: only an NBD server tells of dirty bitmaps"));
     how.nbd.bitmap = options_.bitmap;
     ASSIGN_OR_RETURN(how.nbd.dirty_unit, unit_of_update());
   }
@@ -132,7 +128,7 @@ Result<void> CopyJob::leave_out_free_space() {
   if (options_.skip_free) {
     ASSIGN_OR_RETURN(summary_.free_space, find_free_space(*source_));
     unused = summary_.free_space->ranges;
-    if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+    if (cancel_.requested()) return fail(Error::cancelled());
   }
   if (unused) source_->leave_out(unused);
   return {};
@@ -148,38 +144,38 @@ Result<void> CopyJob::look_at_destination() {
     kind_ = Kind::kStream;
   } else if (name == "null:") {
     kind_ = Kind::kNull;
-  } else if (qcow2::retry(::stat, name.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
+  } else if (retry(::stat, name.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
     kind_ = Kind::kDevice;
   }
   format_ = options_.format.value_or(
       kind_ == Kind::kServer || kind_ == Kind::kNull ? Format::kRaw : Format::kQcow2);
   if (kind_ == Kind::kDevice && !options_.format)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         name +
         ": is a block device: say what it is to hold, -O raw (the disk itself) or -O "
         "qcow2 (an image)"));
   if (kind_ == Kind::kServer && format_ == Format::kQcow2)
-    return qcow2::fail(
+    return fail(
         Error::unsupported(server_->name() +
                            ": a QCOW2 image is not made behind NBD: serve an image there, with the "
                            "nbdkit qcow2 plugin, and copy the disk into it"));
   if (format_ == Format::kRaw && options_.compression)
-    return qcow2::fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+    return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
   if (!options_.bitmap.empty()) {
     if (options_.compression)
-      return qcow2::fail(Error::invalid("--bitmap: what is written into a copy is not compressed"));
+      return fail(Error::invalid("--bitmap: what is written into a copy is not compressed"));
     if (options_.verify)
-      return qcow2::fail(Error::invalid(
+      return fail(Error::invalid(
           "--bitmap and --verify: what is not dirty is not read, and cannot be compared"));
     if (kind_ != Kind::kFile && kind_ != Kind::kServer)
-      return qcow2::fail(
+      return fail(
           Error::invalid("--bitmap: DST is an earlier copy, a QCOW2 image or a server's disk"));
   }
   if (options_.verify && (kind_ == Kind::kStream || kind_ == Kind::kNull))
-    return qcow2::fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
+    return fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
   // Zeros may be written before anything is read. Different names of one disk are not detected.
   if (server_ && !server_->uri.empty() && server_->uri == options_.source)
-    return qcow2::fail(Error::invalid(name + ": source and destination are the same"));
+    return fail(Error::invalid(name + ": source and destination are the same"));
   if (source_->local()) {
     RETURN_IF_ERROR(check_not_source(*source_->local(), name));
     if (kind_ == Kind::kFile && !options_.image.data_file.empty()) {
@@ -232,7 +228,7 @@ Result<void> CopyJob::decide() {
     worker_.geometry = build_.geometry();
     if (keeps_backing()) {
       if (!source_->local())
-        return qcow2::fail(Error::invalid(
+        return fail(Error::invalid(
             "-B: only of an image file can it be told what it has on top of its backing file"));
       ASSIGN_OR_RETURN(const std::string base, backing_path());
       ASSIGN_OR_RETURN(const std::string format,
@@ -296,10 +292,9 @@ Result<std::vector<std::byte>> CopyJob::first_pass() {
 
 Result<std::unique_ptr<Destination>> CopyJob::open_stream() {
   if (::isatty(STDOUT_FILENO) != 0)
-    return qcow2::fail(
-        Error::invalid("standard output is a terminal: send it to a file or a pipe"));
+    return fail(Error::invalid("standard output is a terminal: send it to a file or a pipe"));
   if (!build_.data_file.empty())
-    return qcow2::fail(Error::invalid("data_file: only an image in a file can have one"));
+    return fail(Error::invalid("data_file: only an image in a file can have one"));
   if (format_ == Format::kRaw) {
     std::unique_ptr<Destination> raw = StreamDestination::raw(
         STDOUT_FILENO, kStandardOutput, source_->get().size(), worker_.geometry, stop_);
@@ -312,7 +307,7 @@ Result<std::unique_ptr<Destination>> CopyJob::open_stream() {
                                     : source_->local() != nullptr && !worker_.compression;
   if (twice) {
     if (source_->stream())
-      return qcow2::fail(Error::invalid(
+      return fail(Error::invalid(
           "--spool=none: a pipe cannot be read twice: give a folder, as in --spool=/var/tmp"));
     ASSIGN_OR_RETURN(auto start, first_pass());
     ASSIGN_OR_RETURN(std::unique_ptr<Destination> stream,
@@ -458,16 +453,16 @@ Result<CopySummary> CopyJob::run() {
       RETURN_IF_ERROR(destination->set_size(size));
       if (digests_) digests_->end_at(size);
     }
-    if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+    if (cancel_.requested()) return fail(Error::cancelled());
     RETURN_IF_ERROR(destination->write_out());
     progress_.update(size, size);
     // If possible, verifies before the copy gets its name, which may belong to a good file.
     const auto early = destination->path_to_read();
     if (options_.verify && early) RETURN_IF_ERROR(verify_copy(*early));
-    ASSIGN_OR_RETURN(qcow2::Descriptor file, destination->share());
+    ASSIGN_OR_RETURN(Descriptor file, destination->share());
     ASSIGN_OR_RETURN(summary_.destination, destination->measure());
     RETURN_IF_ERROR(destination->complete());
-    if (file) summary_.file = std::make_shared<qcow2::Descriptor>(std::move(file));
+    if (file) summary_.file = std::make_shared<Descriptor>(std::move(file));
   }
   if (options_.verify && !summary_.verified) RETURN_IF_ERROR(verify_copy(options_.destination));
 
@@ -523,7 +518,7 @@ Result<CopySummary> CopyJob::foretell() {
     RETURN_IF_ERROR(run_pipeline(sink));
     summary_.foretold = summary_.data_clusters * worker_.geometry.cluster_size();
   }
-  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  if (cancel_.requested()) return fail(Error::cancelled());
   progress_.update(source_->get().size(), source_->get().size());
   sum_up(start);
   if (kind_ == Kind::kFile && !is_update())
@@ -544,9 +539,9 @@ Result<uint64_t> CopyJob::dry_run() {
     build_.size = source_->get().size();
     RETURN_IF_ERROR(sink->shrink_to(build_.size));
   }
-  if (cancel_.requested()) return qcow2::fail(Error::cancelled());
+  if (cancel_.requested()) return fail(Error::cancelled());
   RETURN_IF_ERROR(sink->finish());
   return out.size();
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -18,7 +18,7 @@
 #include "nbd/target.h"
 #include "qcow2/format/build_options.h"
 
-namespace copy {
+namespace vc::copy {
 
 // One copy, from its options to its summary.
 class CopyJob {
@@ -30,28 +30,28 @@ class CopyJob {
         stop_(cancel),
         limit_(options.rate_limit) {}
 
-  qcow2::Result<CopySummary> run();
-  qcow2::Result<void> check();
+  Result<CopySummary> run();
+  Result<void> check();
 
  protected:
   // The type of the destination.
   enum class Kind { kFile, kDevice, kServer, kStream, kNull };
 
-  qcow2::Result<uint64_t> unit_of_update();
-  qcow2::Result<void> open_source();
-  qcow2::Result<void> leave_out_free_space();
-  qcow2::Result<void> look_at_destination();
-  qcow2::Result<void> decide();
-  qcow2::Result<std::unique_ptr<Destination>> open_destination();
-  qcow2::Result<std::unique_ptr<Destination>> open_stream();
-  qcow2::Result<std::vector<std::byte>> first_pass();
-  qcow2::Result<void> run_pipeline(Sink& sink);
-  qcow2::Result<uint64_t> dry_run();
-  qcow2::Result<void> check_device();
-  qcow2::Result<CopySummary> foretell();
+  Result<uint64_t> unit_of_update();
+  Result<void> open_source();
+  Result<void> leave_out_free_space();
+  Result<void> look_at_destination();
+  Result<void> decide();
+  Result<std::unique_ptr<Destination>> open_destination();
+  Result<std::unique_ptr<Destination>> open_stream();
+  Result<std::vector<std::byte>> first_pass();
+  Result<void> run_pipeline(Sink& sink);
+  Result<uint64_t> dry_run();
+  Result<void> check_device();
+  Result<CopySummary> foretell();
   void sum_up(std::chrono::steady_clock::time_point start);
-  qcow2::Result<void> verify_copy(const std::string& path);
-  qcow2::Result<std::string> backing_path() const;
+  Result<void> verify_copy(const std::string& path);
+  Result<std::string> backing_path() const;
   Pipeline::Options plan() const;
 
   uint64_t hole_size(uint64_t usual) const {
@@ -75,7 +75,7 @@ class CopyJob {
 
   std::optional<AnySource> source_;
   Kind kind_ = Kind::kFile;
-  std::optional<NbdTarget> server_;
+  std::optional<nbd::NbdTarget> server_;
   qcow2::Format format_ = qcow2::Format::kQcow2;
   qcow2::BuildOptions build_;  // for a QCOW2 destination
   ClusterWorker::Options worker_;
@@ -83,4 +83,4 @@ class CopyJob {
   CopySummary summary_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -12,7 +12,7 @@
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct CopyOptions {
   // A path, an NBD URI, or "-" for standard input or output. The destination can also be "null:",
@@ -62,7 +62,7 @@ struct CopyOptions {
   unsigned threads = 0;     // worker threads; 0: one per processor
   // Applies to all connections to servers: source, destination, verification. Requests have 4 KiB
   // to 32 MiB.
-  NbdTuning nbd;
+  nbd::NbdTuning nbd;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -14,7 +14,7 @@
 #include "qcow2/read/losses.h"
 #include "storage/descriptor.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct CopySummary {
   using FileSize = copy::FileSize;
@@ -36,7 +36,7 @@ struct CopySummary {
   uint64_t found_zero_clusters = 0;
   std::optional<VerifySummary> verified;
   // The new file, even if it was renamed since. nullptr if the destination is not a file.
-  std::shared_ptr<qcow2::Descriptor> file;
+  std::shared_ptr<Descriptor> file;
   std::vector<qcow2::Loss> lost;        // by a salvage, in order
   std::optional<FreeSpace> free_space;  // set with skip_free
   // Set by a dry run, bytes: the length of a QCOW2 image, or the amount of data for a raw disk.
@@ -44,4 +44,4 @@ struct CopySummary {
   std::chrono::duration<double> elapsed{};
 };
 
-}  // namespace copy
+}  // namespace vc::copy

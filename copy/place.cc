@@ -11,11 +11,7 @@
 #include "base/retry.h"
 #include "storage/file_storage.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -29,8 +25,7 @@ std::string folder_of(const std::string& path) {
 Result<uint64_t> free_bytes_for(const std::string& path) {
   const std::string folder = folder_of(path);
   struct statvfs room {};
-  if (qcow2::retry(::statvfs, folder.c_str(), &room) != 0)
-    return fail(Error::system(errno, folder));
+  if (retry(::statvfs, folder.c_str(), &room) != 0) return fail(Error::system(errno, folder));
   return uint64_t{room.f_bavail} * room.f_frsize;
 }
 
@@ -38,7 +33,7 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
   namespace fs = std::filesystem;
   struct stat status {};
   std::string target = path;
-  if (qcow2::retry(::lstat, path.c_str(), &status) == 0) {
+  if (retry(::lstat, path.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) return fail(Error::invalid(path + ": is a directory"));
     if (!overwrite)
       return fail(Error::invalid(path + ": exists already: use --force to replace it"));
@@ -48,8 +43,7 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
       return fail(Error::invalid(path + ": is no regular file: only those can be replaced"));
   }
   const std::string folder = folder_of(target);
-  if (qcow2::retry(::access, folder.c_str(), W_OK | X_OK) != 0)
-    return fail(Error::system(errno, folder));
+  if (retry(::access, folder.c_str(), W_OK | X_OK) != 0) return fail(Error::system(errno, folder));
   ASSIGN_OR_RETURN(const uint64_t free, free_bytes_for(target));
   if (needed <= free) return {};
   return fail(Error::protocol(
@@ -58,7 +52,7 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
 }
 
 Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what) {
-  ASSIGN_OR_RETURN(const auto device, qcow2::FileStorage::open_readonly(path));
+  ASSIGN_OR_RETURN(const auto device, FileStorage::open_readonly(path));
   ASSIGN_OR_RETURN(const uint64_t size, device->size());
   if (needed <= size) return {};
   return fail(
@@ -67,4 +61,4 @@ Result<void> check_device_place(const std::string& path, uint64_t needed, const 
                                           path, size, what, needed)));
 }
 
-}  // namespace copy
+}  // namespace vc::copy

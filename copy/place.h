@@ -6,18 +6,18 @@
 
 #include "base/result.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Returns an error if a file of `needed` bytes cannot be created at `path`: checks the name, the
 // folder's permissions, and free space of the filesystem. Opens nothing for writing.
-qcow2::Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed);
+Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed);
 
 // Returns the bytes that an unprivileged user can still write to the filesystem of `path`'s folder.
 // The last part of `path` need not exist.
-qcow2::Result<uint64_t> free_bytes_for(const std::string& path);
+Result<uint64_t> free_bytes_for(const std::string& path);
 
 // Returns an error if the block device at `path` has less than `needed` bytes. `what` is for the
 // message ("an image").
-qcow2::Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what);
+Result<void> check_device_place(const std::string& path, uint64_t needed, const char* what);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -17,11 +17,9 @@
 #include "nbd/limits.h"
 #include "nbd/writer.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
 using qcow2::Geometry;
-using qcow2::Result;
 
 namespace {
 
@@ -31,15 +29,15 @@ constexpr uint64_t kLargestUnit = uint64_t{1} << Geometry::kMaxClusterBits;
 constexpr uint64_t kChunkSize = 4 << 20;
 constexpr uint64_t kMemory = 80 << 20;
 
-Result<void> check_can_punch(const NbdLimits& limits, const std::string& name) {
+Result<void> check_can_punch(const nbd::NbdLimits& limits, const std::string& name) {
   if (limits.read_only)
-    return qcow2::fail(
+    return fail(
         Error::protocol(EROFS, name + ": the server lets nobody write: it was started read-only"));
   if (!limits.can_trim)
-    return qcow2::fail(Error::protocol(
-        ENOTSUP, name + ": the server cannot trim: there is nothing to gain on it"));
+    return fail(Error::protocol(ENOTSUP,
+                                name + ": the server cannot trim: there is nothing to gain on it"));
   if (!limits.can_zero)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         ENOTSUP, name + ": the server can trim, but not zero: and what is trimmed need not read "
                         "as zeros afterwards"));
   return {};
@@ -48,8 +46,8 @@ Result<void> check_can_punch(const NbdLimits& limits, const std::string& name) {
 // State shared by the threads.
 class Puncher {
  public:
-  Puncher(NbdSource& source, const NbdLimits& limits, const PunchOptions& options, uint64_t unit,
-          Progress& progress, Stop& stop)
+  Puncher(NbdSource& source, const nbd::NbdLimits& limits, const PunchOptions& options,
+          uint64_t unit, Progress& progress, Stop& stop)
       : geometry_(static_cast<unsigned>(std::countr_zero(unit)), false),
         source_(source),
         writer_(limits, {options.nbd, true}),
@@ -110,9 +108,9 @@ class Puncher {
       Fetched fetched(*this, index);
       result = source_.fetch(index, feed_, geometry_, fetched);
     } catch (const std::bad_alloc&) {
-      result = qcow2::fail(Error::system(ENOMEM, "punch"));
+      result = fail(Error::system(ENOMEM, "punch"));
     } catch (const std::exception& exception) {
-      result = qcow2::fail(Error::invalid(exception.what()));
+      result = fail(Error::invalid(exception.what()));
     }
     if (result || result.error().kind() == Error::Kind::kCancelled) return;
     stop_.fail(std::move(result).error());
@@ -121,12 +119,12 @@ class Puncher {
 
   Result<void> look_at(const Chunk& chunk, size_t index) {
     const uint64_t unit = geometry_.cluster_size();
-    std::vector<NbdWriter::Piece> runs;
+    std::vector<nbd::NbdWriter::Piece> runs;
     uint64_t zero = 0;
     for (size_t i = 0; i < chunk.clusters.size(); ++i) {
       // Clusters that were not read are not data.
       if (chunk.clusters[i].kind != Chunk::Cluster::Kind::kData) continue;
-      if (!qcow2::is_zero(chunk.bytes.span().subspan(i * unit, unit))) continue;
+      if (!is_zero(chunk.bytes.span().subspan(i * unit, unit))) continue;
       const uint64_t at = chunk.begin().value() + i * unit;
       const uint64_t length = std::min(unit, chunk.end().value() - at);
       zero += length;
@@ -152,7 +150,7 @@ class Puncher {
 
   const Geometry geometry_;
   NbdSource& source_;
-  NbdWriter writer_;
+  nbd::NbdWriter writer_;
   ChunkFeed feed_;
   const bool dry_run_;
   Stop& stop_;
@@ -167,7 +165,7 @@ class Puncher {
 };
 
 // Flushes, so that the deallocation reaches the server's disk.
-Result<void> flush(NbdLine& line) {
+Result<void> flush(nbd::NbdLine& line) {
   while (true) {
     auto done = line.connection().flush_now();
     if (done || !line.is_loss(done.error())) return done;
@@ -183,14 +181,13 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
   NbdSource::Options reading;
   reading.tuning = options.nbd;
   ASSIGN_OR_RETURN(const auto source, NbdSource::open(options.target, reading, stop));
-  const NbdLimits limits = source->line(0).limits();
+  const nbd::NbdLimits limits = source->line(0).limits();
   RETURN_IF_ERROR(check_can_punch(limits, source->name()));
   uint64_t unit = options.unit;
   if (unit == 0) unit = std::clamp(limits.preferred, kSmallestUnit, kLargestUnit);
   if (!std::has_single_bit(unit) || unit < kSmallestUnit || unit > kLargestUnit)
-    return qcow2::fail(
-        Error::invalid(fmt::format("blocks of {} bytes: not a power of two from {} to {}", unit,
-                                   kSmallestUnit, kLargestUnit)));
+    return fail(Error::invalid(fmt::format("blocks of {} bytes: not a power of two from {} to {}",
+                                           unit, kSmallestUnit, kLargestUnit)));
   unit = std::max(unit, limits.minimum);
 
   Puncher puncher(*source, limits, options, unit, progress, stop);
@@ -202,4 +199,4 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
   return summary;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

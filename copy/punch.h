@@ -10,11 +10,11 @@
 #include "nbd/target.h"
 #include "nbd/tuning.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct PunchOptions {
-  NbdTarget target;
-  NbdTuning nbd;
+  nbd::NbdTarget target;
+  nbd::NbdTuning nbd;
   // Block size of zero detection: bytes, a power of two, 512 to 2 MiB. 0: the server's preferred
   // block size.
   uint64_t unit = 0;
@@ -37,7 +37,6 @@ struct PunchSummary {
 // Uses WRITE_ZEROES that may leave a hole, never TRIM: a trimmed range has undefined content, a
 // zeroed range reads as zeros. If the server offers FAST_ZERO, the requests use it, so that the
 // server does not write zeros where it cannot deallocate.
-qcow2::Result<PunchSummary> punch(const PunchOptions& options, Progress& progress,
-                                  const Cancel& cancel);
+Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, const Cancel& cancel);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -9,13 +9,9 @@
 #include "base/aligned_buffer.h"
 #include "base/zero_bytes.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::ClusterIndex;
-using qcow2::Error;
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -35,7 +31,7 @@ Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, 
   GuestOffset at;
   ClusterIndex next;  // the first cluster not yet visited
   while (at.value() < source.size()) {
-    if (stop.requested()) return qcow2::fail(Error::cancelled());
+    if (stop.requested()) return fail(Error::cancelled());
     extents.clear();
     RETURN_IF_ERROR(source.map(at, source.size() - at.value(), extents));
     for (const Extent& extent : extents) {
@@ -83,17 +79,17 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
     ASSIGN_OR_RETURN(encoder,
                      qcow2::Encoder::create(*worker.compression, worker.level, worker.window));
   }
-  qcow2::AlignedBuffer cluster(cluster_size);
-  qcow2::AlignedBuffer stream(cluster_size);
+  AlignedBuffer cluster(cluster_size);
+  AlignedBuffer stream(cluster_size);
   std::vector<Extent> extents;
   uint64_t bytes = 0;
   for (const ClusterIndex it : chosen) {
-    if (stop.requested()) return qcow2::fail(Error::cancelled());
+    if (stop.requested()) return fail(Error::cancelled());
     const GuestOffset at = geometry.start_of(it);
     const auto part = cluster.span().first(std::min(cluster_size, source.size() - at.value()));
     std::fill(cluster.span().begin(), cluster.span().end(), std::byte{0});
     RETURN_IF_ERROR(source.read(at, part));
-    if (qcow2::is_zero(cluster.span())) continue;
+    if (is_zero(cluster.span())) continue;
     size_t length = 0;
     if (encoder && worker.keep_plain) {
       extents.clear();
@@ -114,9 +110,8 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
 namespace {
 
 // `metadata`: returns the bytes of metadata for a number of clusters.
-Result<void> check(Source& source, const ClusterWorker::Options& worker,
-                   const qcow2::OutputFile& out, const Stop& stop,
-                   const std::function<uint64_t(uint64_t)>& metadata) {
+Result<void> check(Source& source, const ClusterWorker::Options& worker, const OutputFile& out,
+                   const Stop& stop, const std::function<uint64_t(uint64_t)>& metadata) {
   ASSIGN_OR_RETURN(const uint64_t room, out.room());
   // If the whole disk fits, its map is not needed.
   const uint64_t clusters = worker.geometry.clusters_for(source.size());
@@ -130,7 +125,7 @@ Result<void> check(Source& source, const ClusterWorker::Options& worker,
   ASSIGN_OR_RETURN(const uint64_t bytes, estimate_bytes(source, live, worker, stop));
   const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata(live);
   if (needed <= room) return {};
-  return qcow2::fail(Error::protocol(
+  return fail(Error::protocol(
       ENOSPC, fmt::format("{}: the copy needs about {}, but the filesystem of {} has only {} free",
                           out.name(), megabytes(needed), out.folder(), megabytes(room))));
 }
@@ -138,15 +133,15 @@ Result<void> check(Source& source, const ClusterWorker::Options& worker,
 }  // namespace
 
 Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                        const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
+                        const ClusterWorker::Options& worker, const OutputFile& out,
                         const Stop& stop) {
   return check(source, worker, out, stop,
                [&](uint64_t clusters) { return qcow2::Builder::metadata_bytes(build, clusters); });
 }
 
 Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
-                            const qcow2::OutputFile& out, const Stop& stop) {
+                            const OutputFile& out, const Stop& stop) {
   return check(source, worker, out, stop, [](uint64_t) { return uint64_t{0}; });
 }
 
-}  // namespace copy
+}  // namespace vc::copy

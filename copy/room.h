@@ -12,31 +12,30 @@
 #include "qcow2/build/builder.h"
 #include "storage/output_file.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Returns an error if the copy will not fit into the destination's filesystem. First checks the
 // upper bound: no zeros, no compression. If that does not fit, samples of the source estimate the
 // share of zeros and the compression ratio.
-qcow2::Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                               const ClusterWorker::Options& worker, const qcow2::OutputFile& out,
-                               const Stop& stop);
+Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
+                        const ClusterWorker::Options& worker, const OutputFile& out,
+                        const Stop& stop);
 
 // Same for a raw disk, where only non-zero data takes space.
-qcow2::Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
-                                   const qcow2::OutputFile& out, const Stop& stop);
+Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
+                            const OutputFile& out, const Stop& stop);
 
 // Calls `visit(first, clusters)` for each run of destination clusters that are not all zeros
 // according to the source. Runs are in order, without overlap.
-qcow2::Result<void> for_each_live_run(
-    Source& source, const qcow2::Geometry& geometry, const Stop& stop,
-    const std::function<void(qcow2::ClusterIndex, uint64_t)>& visit);
+Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, const Stop& stop,
+                               const std::function<void(ClusterIndex, uint64_t)>& visit);
 
 // Returns the number of destination clusters that are not all zeros according to the source.
-qcow2::Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
-                                            const Stop& stop);
+Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
+                                     const Stop& stop);
 
 // Returns an estimate, from samples, of the bytes that `live` clusters will take.
-qcow2::Result<uint64_t> estimate_bytes(Source& source, uint64_t live,
-                                       const ClusterWorker::Options& worker, const Stop& stop);
+Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWorker::Options& worker,
+                                const Stop& stop);
 
-}  // namespace copy
+}  // namespace vc::copy

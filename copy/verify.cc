@@ -15,12 +15,9 @@
 #include "base/retry.h"
 #include "storage/descriptor.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 namespace {
@@ -111,8 +108,8 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
                                  const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
   if (copy.size() < source.size())
-    return qcow2::fail(Error::invalid(fmt::format("{}: has {} bytes, and its source had {}",
-                                                  copy.name(), copy.size(), source.size())));
+    return fail(Error::invalid(fmt::format("{}: has {} bytes, and its source had {}", copy.name(),
+                                           copy.size(), source.size())));
   Pipeline::Options plan = options;
   const uint64_t cluster_size =
       std::max(copy.cluster_size().value_or(kClusterSize), source.piece_size());
@@ -127,12 +124,12 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   Digests stored = source.emptied();
   DigestEnd end(plan.worker.geometry, stored);
   Pipeline pipeline(front, end, progress, stop, plan);
-  RETURN_IF_ERROR(qcow2::with_context(pipeline.run(copy), "verify"));
+  RETURN_IF_ERROR(with_context(pipeline.run(copy), "verify"));
   progress.update(front.size(), front.size());
 
   const auto ranges = source.differences(stored);
   if (!ranges.empty())
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EIO, fmt::format("{}: reads back different from its source: do not use it; guest bytes {}",
                          copy.name(), describe(ranges))));
   VerifySummary summary;
@@ -157,9 +154,9 @@ Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
 }
 
 void forget_cached(const std::string& path) {
-  const qcow2::Descriptor file(qcow2::retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return;  // the next open reports the error
   (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -13,7 +13,7 @@
 #include "copy/source/local_source.h"
 #include "copy/source/nbd_source.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct VerifySummary {
   uint64_t size = 0;  // guest bytes compared
@@ -26,16 +26,16 @@ struct VerifySummary {
 // A larger copy is compared up to the size of the source; a smaller copy is an error. If bytes
 // differ, the error names the ranges, with the resolution of the digests' regions. Overrides
 // clusters and compression of `options`. Reports progress of phase kVerify.
-qcow2::Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
-                                    const Pipeline::Options& options, Progress& progress,
-                                    const Cancel& cancel);
-qcow2::Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
-                                    const Pipeline::Options& options, Progress& progress,
-                                    const Cancel& cancel);
+Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
+                             const Pipeline::Options& options, Progress& progress,
+                             const Cancel& cancel);
+Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
+                             const Pipeline::Options& options, Progress& progress,
+                             const Cancel& cancel);
 
 // Drops the page cache of a file or block device, so that the next read comes from the disk. Must
 // be called before `path` is opened for verification, and after a flush, since dirty pages stay.
 // Failure is ignored: a filesystem in memory has no other copy of the pages.
 void forget_cached(const std::string& path);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -12,6 +12,8 @@
 #include "nbdkit/core/gathered_disks.h"
 #include "nbdkit/serving/guarded.h"
 
+using namespace vc;
+
 // Set by -D coalesce-discard.stats=1. nbdkit looks up a symbol with the filter's name, which is not
 // a C++ identifier, so the linker defines it.
 extern "C" {
@@ -20,11 +22,11 @@ NBDKIT_DLL_PUBLIC int coalesce_discard_debug_stats = 0;
 
 namespace {
 
-using filters::DiscardGatherer;
-using filters::GatheredDisks;
-using filters::guarded;
-using Batch = DiscardGatherer::Batch;
-using Kind = DiscardGatherer::Piece::Kind;
+using nbdkit::DiscardGatherer;
+using nbdkit::GatheredDisks;
+using nbdkit::guarded;
+using Batch = nbdkit::DiscardGatherer::Batch;
+using Kind = nbdkit::DiscardGatherer::Piece::Kind;
 
 // Default if the layer below reports no preferred size: QCOW2's default cluster size.
 constexpr uint64_t kDefaultGranularity = 64 << 10;
@@ -34,15 +36,15 @@ constexpr uint64_t kSmallestFragment = 4096;
 constexpr uint32_t kMaxLimit = 1 << 20;
 
 uint64_t granularity = 0;  // bytes; 0: from the layer below
-size_t limit = DiscardGatherer::kDefaultLimit;
+size_t limit = nbdkit::DiscardGatherer::kDefaultLimit;
 bool zero_fragments = false;
 
-GatheredDisks disks;
+nbdkit::GatheredDisks disks;
 
 // One connection.
 struct Connection {
   std::string export_name;
-  std::shared_ptr<GatheredDisks::Disk> disk;  // nullptr if the client cannot trim
+  std::shared_ptr<nbdkit::GatheredDisks::Disk> disk;  // nullptr if the client cannot trim
   bool can_zero = false;
   bool native_fua = false;
 };
@@ -53,7 +55,7 @@ Connection& connection_of(void* handle) {
 
 int on_config(nbdkit_next_config* next, nbdkit_backend* backend, const char* key,
               const char* value) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     const std::string_view name = key;
     if (name == "coalesce-discard-granularity") {
       const auto parsed = filters::parse_granularity(key, value);
@@ -83,7 +85,7 @@ int on_config(nbdkit_next_config* next, nbdkit_backend* backend, const char* key
 
 void* on_open(nbdkit_next_open* next, nbdkit_context* context, int readonly,
               const char* export_name, int /*is_tls*/) noexcept {
-  return guarded(static_cast<void*>(nullptr), [&]() -> void* {
+  return nbdkit::guarded(static_cast<void*>(nullptr), [&]() -> void* {
     if (next(context, readonly, export_name) == -1) return nullptr;
     auto connection = std::make_unique<Connection>();
     connection->export_name = export_name;
@@ -92,7 +94,7 @@ void* on_open(nbdkit_next_open* next, nbdkit_context* context, int readonly,
 }
 
 int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     if (readonly != 0) return 0;
     const int64_t size = next->get_size(next);
     const int can_write = next->can_write(next);
@@ -108,7 +110,7 @@ int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
     Connection& connection = connection_of(handle);
     connection.can_zero = can_zero != NBDKIT_ZERO_NONE;
     connection.native_fua = can_fua == NBDKIT_FUA_NATIVE;
-    DiscardGatherer::Options options;
+    nbdkit::DiscardGatherer::Options options;
     options.size = static_cast<uint64_t>(size);
     options.granularity = granularity;
     if (granularity == 0)
@@ -125,8 +127,8 @@ int on_prepare(nbdkit_next* next, void* handle, int readonly) noexcept {
 }
 
 // Sends a piece; returns true on success. FUA in `flags` is for requests that the client waits for.
-bool send(nbdkit_next* next, const Connection& connection, const DiscardGatherer::Piece& piece,
-          uint32_t flags, int* err) {
+bool send(nbdkit_next* next, const Connection& connection,
+          const nbdkit::DiscardGatherer::Piece& piece, uint32_t flags, int* err) {
   const auto length = static_cast<uint32_t>(piece.length);
   int ignored = 0;
   switch (piece.kind) {
@@ -154,7 +156,7 @@ void send_fragments(nbdkit_next* next, const Connection& connection) {
 
 int on_trim(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, uint32_t flags,
             int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     const Connection& connection = connection_of(handle);
     const bool flush = (flags & NBDKIT_FLAG_FUA) != 0 && !connection.native_fua;
     if (flush) flags &= ~static_cast<uint32_t>(NBDKIT_FLAG_FUA);
@@ -173,7 +175,7 @@ int on_trim(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, ui
 
 int on_pwrite(nbdkit_next* next, void* /*handle*/, const void* buffer, uint32_t count,
               uint64_t offset, uint32_t flags, int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     return disks.write(offset, count,
                        [&] { return next->pwrite(next, buffer, count, offset, flags, err); });
   });
@@ -181,13 +183,13 @@ int on_pwrite(nbdkit_next* next, void* /*handle*/, const void* buffer, uint32_t 
 
 int on_zero(nbdkit_next* next, void* /*handle*/, uint32_t count, uint64_t offset, uint32_t flags,
             int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     return disks.write(offset, count, [&] { return next->zero(next, count, offset, flags, err); });
   });
 }
 
 int on_flush(nbdkit_next* next, void* handle, uint32_t flags, int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     const Connection& connection = connection_of(handle);
     if (connection.disk) send_fragments(next, connection);
     return next->flush(next, flags, err);
@@ -196,7 +198,7 @@ int on_flush(nbdkit_next* next, void* handle, uint32_t flags, int* err) noexcept
 
 // Called last, while requests are still possible.
 int on_finalize(nbdkit_next* next, void* handle) noexcept {
-  return guarded(0, [&] {
+  return nbdkit::guarded(0, [&] {
     const Connection& connection = connection_of(handle);
     if (connection.disk) send_fragments(next, connection);
     return 0;
@@ -204,7 +206,7 @@ int on_finalize(nbdkit_next* next, void* handle) noexcept {
 }
 
 void on_close(void* handle) noexcept {
-  guarded(0, [&] {
+  nbdkit::guarded(0, [&] {
     const std::unique_ptr<Connection> connection(&connection_of(handle));
     if (connection->disk) disks.release(connection->disk);
     return 0;
@@ -213,7 +215,7 @@ void on_close(void* handle) noexcept {
 
 void on_unload() noexcept {
   if (coalesce_discard_debug_stats == 0) return;
-  guarded(0, [] {
+  nbdkit::guarded(0, [] {
     const auto it = disks.statistics();
     nbdkit_debug("coalesce-discard: %" PRIu64 " trims of %" PRIu64 " bytes became %" PRIu64
                  " of whole granules, of %" PRIu64 " bytes, %" PRIu64 " of them joined; %" PRIu64

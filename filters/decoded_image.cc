@@ -8,10 +8,8 @@
 #include "qcow2/format/header.h"
 #include "qcow2/read/qcow2_layer.h"
 
-namespace filters {
+namespace vc::filters {
 
-using qcow2::Error;
-using qcow2::Result;
 using qcow2::Snapshot;
 
 namespace {
@@ -27,13 +25,13 @@ Error out_of_reach(const std::string& image, const char* what, const std::string
 }  // namespace
 
 Result<std::shared_ptr<DecodedImage>> DecodedImage::open(
-    std::shared_ptr<qcow2::Storage> storage, std::shared_ptr<qcow2::TableCache> tables) {
+    std::shared_ptr<Storage> storage, std::shared_ptr<qcow2::TableCache> tables) {
   const std::string& name = storage->name();
   ASSIGN_OR_RETURN(qcow2::Header header, with_context(qcow2::Header::read(*storage), name));
   if (!header.backing_file.empty())
-    return qcow2::fail(out_of_reach(name, "backing file", header.backing_file));
+    return fail(out_of_reach(name, "backing file", header.backing_file));
   if (header.has_data_file())
-    return qcow2::fail(out_of_reach(name, "external data file", header.data_file().value_or("")));
+    return fail(out_of_reach(name, "external data file", header.data_file().value_or("")));
   ASSIGN_OR_RETURN(auto image, qcow2::Image::open(std::move(storage), std::move(header), nullptr,
                                                   std::move(tables)));
   return std::shared_ptr<DecodedImage>(new DecodedImage(std::move(image)));
@@ -51,16 +49,16 @@ Result<std::shared_ptr<DecodedImage::Disk>> DecodedImage::disk(
   if (snapshot) {
     found = qcow2::find_snapshot(snapshots(), *snapshot);
     if (!found)
-      return qcow2::fail(
+      return fail(
           Error::invalid(fmt::format("{}: there is no snapshot '{}'", image_->name(), *snapshot)));
   }
   return disks_.get(found, [&]() -> Result<std::shared_ptr<Disk>> {
     ASSIGN_OR_RETURN(auto layer, found ? qcow2::open_snapshot_layer(image_, *found)
                                        : qcow2::open_active_layer(image_));
     std::string description =
-        found ? plugin::describe(*found) : plugin::describe_disk(layer->size());
+        found ? nbdkit::describe(*found) : nbdkit::describe_disk(layer->size());
     return std::make_shared<Disk>(Disk{qcow2::Disk({std::move(layer)}), std::move(description)});
   });
 }
 
-}  // namespace filters
+}  // namespace vc::filters

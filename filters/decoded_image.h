@@ -16,7 +16,7 @@
 #include "qcow2/read/table_cache.h"
 #include "storage/storage.h"
 
-namespace filters {
+namespace vc::filters {
 
 // Thread-safe.
 class DecodedImage {
@@ -29,22 +29,22 @@ class DecodedImage {
   // Opens the image. Returns an error if it has a backing file or an external data file, because
   // file names have no meaning below a plugin. `tables` caches L1 and L2 tables, and may be shared
   // with other images.
-  static qcow2::Result<std::shared_ptr<DecodedImage>> open(
-      std::shared_ptr<qcow2::Storage> storage, std::shared_ptr<qcow2::TableCache> tables);
+  static Result<std::shared_ptr<DecodedImage>> open(std::shared_ptr<Storage> storage,
+                                                    std::shared_ptr<qcow2::TableCache> tables);
 
   const std::vector<qcow2::Snapshot>& snapshots() const { return image_->snapshots(); }
   // Returns the size of a read that decodes nothing twice, bytes.
   uint64_t preferred_block_size() const;
 
   // Returns the current disk, or the disk of the internal snapshot with this ID or name.
-  qcow2::Result<std::shared_ptr<Disk>> disk(const std::optional<std::string>& snapshot);
+  Result<std::shared_ptr<Disk>> disk(const std::optional<std::string>& snapshot);
 
  private:
   explicit DecodedImage(std::shared_ptr<qcow2::Image> image) : image_(std::move(image)) {}
 
   const std::shared_ptr<qcow2::Image> image_;
   // Key nullptr: the current disk.
-  SharedValues<const qcow2::Snapshot*, Disk> disks_;
+  nbdkit::SharedValues<const qcow2::Snapshot*, Disk> disks_;
 };
 
-}  // namespace filters
+}  // namespace vc::filters

@@ -11,6 +11,8 @@
 #include "nbdkit/core/zero_runs.h"
 #include "nbdkit/serving/guarded.h"
 
+using namespace vc;
+
 // Set by -D detect-zeroes.stats=1. nbdkit looks up a symbol with the filter's name, which is not a
 // C++ identifier, so the linker defines it.
 extern "C" {
@@ -19,8 +21,8 @@ NBDKIT_DLL_PUBLIC int detect_zeroes_debug_stats = 0;
 
 namespace {
 
-using filters::guarded;
-using filters::ZeroRuns;
+using nbdkit::guarded;
+using nbdkit::ZeroRuns;
 
 // Bounds of the default granularity, which follows the layer's preferred size.
 constexpr uint64_t kDefaultGranularity = 4096;
@@ -66,7 +68,7 @@ int set_mode(std::string_view value) {
 
 int on_config(nbdkit_next_config* next, nbdkit_backend* backend, const char* key,
               const char* value) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     const std::string_view name = key;
     if (name == "detect-zeroes") return set_mode(value);
     if (name == "detect-zeroes-granularity") {
@@ -81,7 +83,7 @@ int on_config(nbdkit_next_config* next, nbdkit_backend* backend, const char* key
 
 void* on_open(nbdkit_next_open* next, nbdkit_context* context, int readonly,
               const char* export_name, int /*is_tls*/) noexcept {
-  return guarded(static_cast<void*>(nullptr), [&]() -> void* {
+  return nbdkit::guarded(static_cast<void*>(nullptr), [&]() -> void* {
     if (next(context, readonly, export_name) == -1) return nullptr;
     return new Connection;
   });
@@ -124,7 +126,7 @@ int on_pwrite(nbdkit_next* next, void* handle, const void* buffer, uint32_t coun
   statistics.bytes += count;
 
   const auto* const bytes = static_cast<const std::byte*>(buffer);
-  ZeroRuns runs({bytes, count}, offset, connection.granularity);
+  nbdkit::ZeroRuns runs({bytes, count}, offset, connection.granularity);
   auto run = runs.next();
   // Native FUA is sent with each piece. Emulated FUA is a flush, which is needed once, after the
   // last piece.

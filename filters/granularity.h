@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <optional>
 
-namespace filters {
+namespace vc::filters {
 
 constexpr uint64_t kMinGranularity = 512;
 // NBD's limit on a preferred block size.
@@ -39,4 +39,4 @@ inline std::optional<BlockSize> block_size_of(nbdkit_next* next) {
   return it;
 }
 
-}  // namespace filters
+}  // namespace vc::filters

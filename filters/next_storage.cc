@@ -9,11 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace filters {
-
-using qcow2::Error;
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace vc::filters {
 
 namespace {
 
@@ -46,12 +42,11 @@ Result<void> NextStorage::read_piece(uint64_t at, std::span<std::byte> to) const
   // Lengths are at most largest_.
   const auto count = static_cast<uint32_t>(to.size());
   if (current->pread(current, to.data(), count, at, 0, &err) != -1) return {};
-  return qcow2::fail(
-      Error::system(err, fmt::format("reading {} bytes at {:#x} of {}", count, at, name_)));
+  return fail(Error::system(err, fmt::format("reading {} bytes at {:#x} of {}", count, at, name_)));
 }
 
 Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {
-  if (!current) return qcow2::fail(Error::invalid(name_ + ": no connection to read it through"));
+  if (!current) return fail(Error::invalid(name_ + ": no connection to read it through"));
   const uint64_t begin = at.value();
   if (begin >= shape_.size) return 0;
   to = to.first(std::min<uint64_t>(to.size(), shape_.size - begin));
@@ -82,26 +77,25 @@ Result<size_t> NextStorage::read(HostOffset at, std::span<std::byte> to) const {
 }
 
 Result<void> NextStorage::write(HostOffset /*at*/, std::span<const std::byte> /*from*/) {
-  return qcow2::fail(Error::system(EROFS, name_));
+  return fail(Error::system(EROFS, name_));
 }
 
 Result<void> NextStorage::flush() {
-  return qcow2::fail(Error::system(EROFS, name_));
+  return fail(Error::system(EROFS, name_));
 }
 
 Result<void> NextStorage::resize(uint64_t /*size*/) {
-  return qcow2::fail(Error::system(EROFS, name_));
+  return fail(Error::system(EROFS, name_));
 }
 
-Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset at, uint64_t limit) const {
+Result<Storage::Run> NextStorage::run_at(HostOffset at, uint64_t limit) const {
   const uint64_t most = std::min(kMostExtents, shape_.size - std::min(shape_.size, at.value()));
   const uint64_t count = std::min(limit, most) / shape_.minimum * shape_.minimum;
   if (count == 0 || at.value() % shape_.minimum != 0 || !current ||
       current->can_extents(current) != 1)
     return Run{limit, true};
   const auto failed = [&](int errnum) {
-    return qcow2::fail(
-        Error::system(errnum, fmt::format("{}: extents at {:#x}", name_, at.value())));
+    return fail(Error::system(errnum, fmt::format("{}: extents at {:#x}", name_, at.value())));
   };
   const std::unique_ptr<nbdkit_extents, void (*)(nbdkit_extents*)> list(
       nbdkit_extents_new(at.value(), at.value() + count), nbdkit_extents_free);
@@ -126,4 +120,4 @@ Result<qcow2::Storage::Run> NextStorage::run_at(HostOffset at, uint64_t limit) c
   return run;
 }
 
-}  // namespace filters
+}  // namespace vc::filters

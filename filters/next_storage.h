@@ -8,7 +8,7 @@
 
 #include "storage/storage.h"
 
-namespace filters {
+namespace vc::filters {
 
 // nbdkit gives a filter one `next` per connection, and only requests of that connection may use it:
 // nbdkit serializes requests per connection for plugins that need it. An image is best opened once,
@@ -20,7 +20,7 @@ namespace filters {
 //
 // The engine reads on the calling thread, so each request uses its own `next`. Thread-safe and
 // read-only: writes are errors.
-class NextStorage final : public qcow2::Storage {
+class NextStorage final : public Storage {
  public:
   // Size and block sizes of the layer below, bytes.
   struct Shape {
@@ -45,21 +45,21 @@ class NextStorage final : public qcow2::Storage {
   NextStorage(std::string name, const Shape& shape);
 
   const std::string& name() const override { return name_; }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
-  qcow2::Result<void> flush() override;
-  qcow2::Result<uint64_t> size() const override { return shape_.size; }
-  qcow2::Result<void> resize(uint64_t size) override;
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> flush() override;
+  Result<uint64_t> size() const override { return shape_.size; }
+  Result<void> resize(uint64_t size) override;
   // Returns the extents of the layer below. Reports data if the layer reports no extents, or at an
   // unaligned offset of a layer that needs aligned requests.
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
  private:
-  qcow2::Result<void> read_piece(uint64_t at, std::span<std::byte> to) const;
+  Result<void> read_piece(uint64_t at, std::span<std::byte> to) const;
 
   const std::string name_;
   const Shape shape_;
   const uint64_t largest_;  // bytes per read, a multiple of shape_.minimum
 };
 
-}  // namespace filters
+}  // namespace vc::filters

@@ -24,15 +24,14 @@
 #include "nbdkit/serving/snapshot_exports.h"
 #include "qcow2/read/table_cache.h"
 
+using namespace vc;
+
 namespace {
 
 using filters::DecodedImage;
-using filters::guarded;
 using filters::NextStorage;
-using plugin::kSnapshotPrefix;
-using qcow2::Error;
-using qcow2::GuestOffset;
-using qcow2::Result;
+using nbdkit::guarded;
+using nbdkit::kSnapshotPrefix;
 
 // nbdkit's own limit on a read.
 constexpr uint32_t kMaxRequest = 64 << 20;
@@ -44,7 +43,7 @@ uint64_t cache_size = 32 << 20;            // bytes, for all images together
 // The layer below (this filter may occur twice), its export, and its size. A different size means a
 // different image.
 using ImageKey = std::tuple<const nbdkit_backend*, std::string, uint64_t>;
-filters::SharedValues<ImageKey, DecodedImage> images;
+nbdkit::SharedValues<ImageKey, DecodedImage> images;
 
 // The parts of an export name.
 struct ExportName {
@@ -65,7 +64,7 @@ Connection& connection_of(void* handle) {
 }
 
 void report(const Error& error, int* err) {
-  nbdkit_error("qcow2 filter: %s", qcow2::printable(error.message()).c_str());
+  nbdkit_error("qcow2 filter: %s", printable(error.message()).c_str());
   // nbdkit treats EOPNOTSUPP as a valid reply, not as an error.
   *err = error.errnum() == EOPNOTSUPP ? EIO : error.errnum();
 }
@@ -77,10 +76,10 @@ void report(const Error& error) {
 
 // Parses "snapshot:NAME" and "EXPORT/snapshot:NAME". Any other name belongs to the layer below.
 ExportName parse_export(std::string_view name) {
-  if (name.starts_with(kSnapshotPrefix))
-    return {"", std::string(name.substr(kSnapshotPrefix.size()))};
+  if (name.starts_with(nbdkit::kSnapshotPrefix))
+    return {"", std::string(name.substr(nbdkit::kSnapshotPrefix.size()))};
   std::string separator("/");
-  separator += kSnapshotPrefix;
+  separator += nbdkit::kSnapshotPrefix;
   const size_t at = name.find(separator);
   if (at == std::string_view::npos) return {std::string(name), main_snapshot};
   return {std::string(name.substr(0, at)), std::string(name.substr(at + separator.size()))};
@@ -100,9 +99,9 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_b
   const auto block = filters::block_size_of(next);
   const int can_share = next->can_multi_conn(next);
   const std::string name =
-      below.empty() ? "the image below" : "the image below, '" + qcow2::printable(below) + "'";
+      below.empty() ? "the image below" : "the image below, '" + printable(below) + "'";
   if (size == -1 || !block || can_share == -1)
-    return qcow2::fail(Error::system(EIO, name + ": the layer below does not say what it is"));
+    return fail(Error::system(EIO, name + ": the layer below does not say what it is"));
 
   NextStorage::Shape shape;
   shape.size = static_cast<uint64_t>(size);
@@ -122,7 +121,7 @@ int set_cache_size(const char* key, const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size == -1) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("%s=%s: 64K at least", key, qcow2::printable(value).c_str());
+    nbdkit_error("%s=%s: 64K at least", key, printable(value).c_str());
     return -1;
   }
   cache_size = static_cast<uint64_t>(size);
@@ -131,7 +130,7 @@ int set_cache_size(const char* key, const char* value) {
 
 int on_config(nbdkit_next_config* next, nbdkit_backend* backend, const char* key,
               const char* value) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     const std::string_view name = key;
     if (name == "qcow2-cache-size") return set_cache_size(key, value);
     if (name != "qcow2-snapshot") return next(backend, key, value);
@@ -154,28 +153,27 @@ struct CloseContext {
 
 // Returns the exports of the layer's only export. Returns nothing if it has no readable image; the
 // client that opens it gets the error.
-std::vector<plugin::Export> exports_in(nbdkit_backend* backend) {
+std::vector<nbdkit::Export> exports_in(nbdkit_backend* backend) {
   const std::unique_ptr<nbdkit_next, CloseContext> next(
       nbdkit_next_context_open(backend, 1, "", 0));
   if (!next || next->prepare(next.get()) == -1) return {};
-  const auto look = [&]() -> Result<std::vector<plugin::Export>> {
+  const auto look = [&]() -> Result<std::vector<nbdkit::Export>> {
     const NextStorage::Through through(next.get());
     ASSIGN_OR_RETURN(const auto image, image_of(next.get(), backend, ""));
     ASSIGN_OR_RETURN(const auto disk, image->disk(main_snapshot));
-    auto exports = plugin::list_snapshot_exports(image->snapshots());
+    auto exports = nbdkit::list_snapshot_exports(image->snapshots());
     exports.insert(exports.begin(), {"", disk->description});
     return exports;
   };
   const auto exports = look();
-  if (!exports)
-    nbdkit_debug("qcow2 filter: %s", qcow2::printable(exports.error().message()).c_str());
+  if (!exports) nbdkit_debug("qcow2 filter: %s", printable(exports.error().message()).c_str());
   next->finalize(next.get());
-  return exports.value_or(std::vector<plugin::Export>());
+  return exports.value_or(std::vector<nbdkit::Export>());
 }
 
 int on_list_exports(nbdkit_next_list_exports* next, nbdkit_backend* backend, int /*readonly*/,
                     int /*is_tls*/, nbdkit_exports* exports) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     const std::unique_ptr<nbdkit_exports, FreeExports> below(nbdkit_exports_new());
     if (!below || next(backend, 1, below.get()) == -1) return -1;
     const size_t count = nbdkit_exports_count(below.get());
@@ -184,7 +182,7 @@ int on_list_exports(nbdkit_next_list_exports* next, nbdkit_backend* backend, int
     // file plugin of nbdkit 1.32 (tested).
     if (count == 1 && *nbdkit_get_export(below.get(), 0).name == '\0') {
       const auto found = exports_in(backend);
-      for (const plugin::Export& it : found)
+      for (const nbdkit::Export& it : found)
         if (nbdkit_add_export(exports, it.name.c_str(), it.description.c_str()) == -1) return -1;
       if (!found.empty()) return 0;
     }
@@ -198,7 +196,7 @@ int on_list_exports(nbdkit_next_list_exports* next, nbdkit_backend* backend, int
 
 void* on_open(nbdkit_next_open* next, nbdkit_context* context, int /*readonly*/,
               const char* export_name, int /*is_tls*/) noexcept {
-  return guarded(static_cast<void*>(nullptr), [&]() -> void* {
+  return nbdkit::guarded(static_cast<void*>(nullptr), [&]() -> void* {
     auto connection = std::make_unique<Connection>();
     connection->backend = nbdkit_context_get_backend(context);
     connection->name = parse_export(export_name);
@@ -212,7 +210,7 @@ void on_close(void* handle) noexcept {
 }
 
 int on_prepare(nbdkit_next* next, void* handle, int /*readonly*/) noexcept {
-  return guarded(-1, [&] {
+  return nbdkit::guarded(-1, [&] {
     Connection& connection = connection_of(handle);
     const NextStorage::Through through(next);
     auto image = image_of(next, connection.backend, connection.name.below);
@@ -262,7 +260,7 @@ int on_can_cache(nbdkit_next* /*next*/, void* /*handle*/) noexcept {
 
 int on_pread(nbdkit_next* next, void* handle, void* buffer, uint32_t count, uint64_t offset,
              uint32_t /*flags*/, int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     const NextStorage::Through through(next);
     const auto done = connection_of(handle).disk->disk.read(
         GuestOffset(offset), {static_cast<std::byte*>(buffer), count});
@@ -274,10 +272,10 @@ int on_pread(nbdkit_next* next, void* handle, void* buffer, uint32_t count, uint
 
 int on_cache(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/,
              int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     const NextStorage::Through through(next);
     const qcow2::Disk& disk = connection_of(handle).disk->disk;
-    const auto done = plugin::cache_range(
+    const auto done = nbdkit::cache_range(
         GuestOffset(offset), count,
         [&](GuestOffset at, std::span<std::byte> to) { return disk.read(at, to); });
     if (done) return 0;
@@ -288,10 +286,10 @@ int on_cache(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, u
 
 int on_extents(nbdkit_next* next, void* handle, uint32_t count, uint64_t offset, uint32_t flags,
                nbdkit_extents* extents, int* err) noexcept {
-  return guarded(-1, err, [&] {
+  return nbdkit::guarded(-1, err, [&] {
     const NextStorage::Through through(next);
     const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-    const auto list = plugin::list_extents(connection_of(handle).disk->disk, offset, count, one);
+    const auto list = nbdkit::list_extents(connection_of(handle).disk->disk, offset, count, one);
     if (!list) {
       report(list.error(), err);
       return -1;

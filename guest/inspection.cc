@@ -12,9 +12,7 @@
 #include "guest/layout/partition_table.h"
 #include "guest/layout/physical_volume.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -403,4 +401,4 @@ Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
   return nothing;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

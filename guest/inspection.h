@@ -14,7 +14,7 @@
 #include "guest/reading/ranges.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 // Why a volume in which nothing is recognized is doubted.
 inline constexpr const char* kUnknownContent = "what it holds is not known";
@@ -63,4 +63,4 @@ struct Inspection {
 Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks,
                    const FileKinds& kinds = {});
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -13,9 +13,7 @@
 #include "guest/filesystem/xfs.h"
 #include "guest/layout/physical_volume.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -40,4 +38,4 @@ Result<std::vector<Recognized>> recognize(const ByteView& view) {
   return all;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

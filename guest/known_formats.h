@@ -7,7 +7,7 @@
 #include "guest/reading/byte_view.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 struct Recognized {
   std::string type;                // as libblkid calls it
@@ -18,9 +18,9 @@ struct Recognized {
 
 // All that a whole disk, a partition or a logical volume looks like; one with more than one is
 // ambiguous.  Swap space alone if a session is saved in it.
-qcow2::Result<std::vector<Recognized>> recognize(const ByteView& view);
+Result<std::vector<Recognized>> recognize(const ByteView& view);
 
 // The type of a physical volume of LVM2.
 inline constexpr const char* kLvmMember = "LVM2_member";
 
-}  // namespace guest
+}  // namespace vc::guest

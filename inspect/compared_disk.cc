@@ -4,20 +4,16 @@
 
 #include "base/aligned_buffer.h"
 
-namespace copy {
+namespace vc::inspect {
 
-using qcow2::Error;
 using qcow2::Extent;
-using qcow2::FileStorage;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
 // Returns the file that holds the plain and compressed clusters of a layer.
 std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
                                                    const qcow2::Layer& layer) {
-  if (const qcow2::Storage* const storage = layer.cluster_storage()) {
+  if (const Storage* const storage = layer.cluster_storage()) {
     const auto* const file = dynamic_cast<const FileStorage*>(storage);
     return file ? std::optional(file->identity()) : std::nullopt;
   }
@@ -28,12 +24,12 @@ std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
 
 }  // namespace
 
-Result<ComparedDisk> ComparedDisk::open(const AnySource::Options& options, const Stop& stop) {
+Result<ComparedDisk> ComparedDisk::open(const copy::AnySource::Options& options, const Stop& stop) {
   if (options.command.empty() && options.name == "-")
-    return qcow2::fail(Error::invalid("standard input: a pipe cannot be compared: give a path"));
-  ASSIGN_OR_RETURN(AnySource source, AnySource::open(options, stop));
+    return fail(Error::invalid("standard input: a pipe cannot be compared: give a path"));
+  ASSIGN_OR_RETURN(copy::AnySource source, copy::AnySource::open(options, stop));
   ComparedDisk disk(std::move(source));
-  if (const LocalSource* const local = disk.source_.local())
+  if (const copy::LocalSource* const local = disk.source_.local())
     for (const auto& layer : local->disk().layers())
       disk.files_.push_back(file_of_layer(local->chain(), *layer));
   for (size_t i = 0; disk.source_.nbd() && i < disk.source_.nbd()->connections(); ++i)
@@ -70,14 +66,14 @@ bool ComparedDisk::can_read_together(const Extent& extent, const Extent& next) c
   if (extent.kind != next.kind || extent.depth != next.depth) return false;
   if (extent.kind != qcow2::ExtentKind::kCompressed)
     return next.host == extent.host + extent.length;
-  const LocalSource* const local = source_.local();
+  const copy::LocalSource* const local = source_.local();
   const auto made = local ? local->disk().layers()[extent.depth]->compression() : std::nullopt;
   return made &&
          extent.guest.value() / made->cluster_size == next.guest.value() / made->cluster_size;
 }
 
 Result<void> ComparedDisk::read(const Extent& extent, size_t lane, std::span<std::byte> to) {
-  if (const LocalSource* const local = source_.local())
+  if (const copy::LocalSource* const local = source_.local())
     return local->disk().read_extent(extent, extent.guest, to);
   const size_t line = lane % lines_.size();
   const std::lock_guard lock(*lines_[line]);
@@ -85,7 +81,7 @@ Result<void> ComparedDisk::read(const Extent& extent, size_t lane, std::span<std
   const uint64_t unit = source_.get().alignment();
   const uint64_t before = extent.guest.value() % unit;
   if (before == 0 && to.size() % unit == 0) return source_.nbd()->read_on(line, extent.guest, to);
-  qcow2::AlignedBuffer whole((before + to.size() + unit - 1) / unit * unit);
+  AlignedBuffer whole((before + to.size() + unit - 1) / unit * unit);
   RETURN_IF_ERROR(source_.nbd()->read_on(line, extent.guest - before, whole.span()));
   std::memcpy(to.data(), whole.data() + before, to.size());
   return {};
@@ -95,4 +91,4 @@ std::optional<FileStorage::Identity> ComparedDisk::file_of(const Extent& extent)
   return extent.depth < files_.size() ? files_[extent.depth] : std::nullopt;
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -12,13 +12,13 @@
 #include "qcow2/read/extent.h"
 #include "storage/file_storage.h"
 
-namespace copy {
+namespace vc::inspect {
 
 class ComparedDisk {
  public:
   // Opens a disk. Returns an error for a pipe, which does not support random access. `stop` must
   // outlive the disk.
-  static qcow2::Result<ComparedDisk> open(const AnySource::Options& options, const Stop& stop);
+  static Result<ComparedDisk> open(const copy::AnySource::Options& options, const Stop& stop);
 
   const std::string& name() const { return source_.get().name(); }
   uint64_t size() const { return source_.get().size(); }
@@ -34,7 +34,7 @@ class ComparedDisk {
 
   // Returns the extent that holds `at`, starting at `at`. Past the end of the disk, returns an
   // unallocated extent up to `end`. Offsets must be in ascending order. Not thread-safe.
-  qcow2::Result<qcow2::Extent> extent_at(uint64_t at, uint64_t end);
+  Result<qcow2::Extent> extent_at(uint64_t at, uint64_t end);
 
   // Returns true if one call can read `extent` and `next`, which starts where `extent` ends. True
   // for pieces of one compressed cluster, which is decoded once. False for two clusters, even if
@@ -42,19 +42,19 @@ class ComparedDisk {
   bool can_read_together(const qcow2::Extent& extent, const qcow2::Extent& next) const;
 
   // Reads a data extent for thread number `lane`. Thread-safe.
-  qcow2::Result<void> read(const qcow2::Extent& extent, size_t lane, std::span<std::byte> to);
+  Result<void> read(const qcow2::Extent& extent, size_t lane, std::span<std::byte> to);
 
   // Returns the file that holds a data extent. nullopt if unknown.
-  std::optional<qcow2::FileStorage::Identity> file_of(const qcow2::Extent& extent) const;
+  std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const;
 
  private:
-  explicit ComparedDisk(AnySource source) : source_(std::move(source)) {}
+  explicit ComparedDisk(copy::AnySource source) : source_(std::move(source)) {}
 
-  AnySource source_;
-  std::vector<std::optional<qcow2::FileStorage::Identity>> files_;  // by depth
-  std::vector<std::unique_ptr<std::mutex>> lines_;  // one per connection to the server
-  std::vector<qcow2::Extent> ahead_;                // known extents, in order
-  size_t ahead_at_ = 0;                             // index of the first extent that is not used up
+  copy::AnySource source_;
+  std::vector<std::optional<FileStorage::Identity>> files_;  // by depth
+  std::vector<std::unique_ptr<std::mutex>> lines_;           // one per connection to the server
+  std::vector<qcow2::Extent> ahead_;                         // known extents, in order
+  size_t ahead_at_ = 0;  // index of the first extent that is not used up
 };
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -10,12 +10,10 @@
 #include "base/zero_bytes.h"
 #include "qcow2/format/geometry.h"
 
-namespace copy {
+namespace vc::inspect {
 
-using qcow2::Error;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::Result;
 
 namespace {
 
@@ -53,8 +51,8 @@ int allocation_of(const Extent& extent) {
 
 struct Comparison::Buffers {
   explicit Buffers(uint64_t size, size_t number) : a(size), b(size), lane(number) {}
-  qcow2::AlignedBuffer a;
-  qcow2::AlignedBuffer b;
+  AlignedBuffer a;
+  AlignedBuffer b;
   const size_t lane;
 };
 
@@ -145,7 +143,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
   std::vector<Range> ranges;
   // Reads pieces of one extent in one call.
   const auto fill = [&](ComparedDisk& disk, const std::vector<Extent>& extents,
-                        qcow2::AlignedBuffer& to) -> Result<void> {
+                        AlignedBuffer& to) -> Result<void> {
     for (size_t i = 0; i < extents.size();) {
       Extent whole = extents[i];
       bool needed = !is_same(job.a[i], job.b[i]);
@@ -171,8 +169,8 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
     const auto in_a = buffers.a.span().subspan(start - job.begin, a.length);
     const auto in_b = buffers.b.span().subspan(start - job.begin, a.length);
     const auto equal = [&](uint64_t from, uint64_t length) {
-      if (a.reads_as_zero()) return qcow2::is_zero(in_b.subspan(from, length));
-      if (b.reads_as_zero()) return qcow2::is_zero(in_a.subspan(from, length));
+      if (a.reads_as_zero()) return is_zero(in_b.subspan(from, length));
+      if (b.reads_as_zero()) return is_zero(in_a.subspan(from, length));
       return std::memcmp(in_a.data() + from, in_b.data() + from, length) == 0;
     };
     if (equal(0, a.length)) continue;
@@ -194,7 +192,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
 bool Comparison::is_lost(uint64_t at, uint64_t length) const {
   for (const ComparedDisk* const disk : {&a_, &b_}) {
     if (disk->losses() == nullptr) continue;
-    const qcow2::Loss loss = disk->losses()->next(qcow2::GuestOffset(at));
+    const qcow2::Loss loss = disk->losses()->next(GuestOffset(at));
     if (loss.length > 0 && loss.at.value() < at + length) return true;
   }
   return false;
@@ -284,7 +282,7 @@ Result<Comparison::Summary> Comparison::run() {
   // Reports the error or the difference, whichever comes first on the disk.
   if (error_ &&
       (summary_.verdict == Verdict::kSame || options_.all || error_at_ <= summary_.offset))
-    return qcow2::fail(*error_);
+    return fail(*error_);
   if (open_) {
     ++summary_.ranges;
     summary_.differing += open_->length;
@@ -295,4 +293,4 @@ Result<Comparison::Summary> Comparison::run() {
   return summary_;
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

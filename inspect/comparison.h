@@ -20,7 +20,7 @@
 #include "base/stop.h"
 #include "inspect/compared_disk.h"
 
-namespace copy {
+namespace vc::inspect {
 
 class Comparison {
  public:
@@ -64,7 +64,7 @@ class Comparison {
 
   // Compares the disks. Ignores ranges that a salvage lost. If sizes differ, the longer disk must
   // have zeros past the end of the shorter one.
-  qcow2::Result<Summary> run();
+  Result<Summary> run();
 
   // The stage of the error that run() returned.
   Stage stage() const { return stage_; }
@@ -79,12 +79,12 @@ class Comparison {
   };
   struct Buffers;
 
-  qcow2::Result<bool> next(Job& job);
-  qcow2::Result<bool> plan(Job& job);
+  Result<bool> next(Job& job);
+  Result<bool> plan(Job& job);
   void work();
-  qcow2::Result<std::vector<Range>> compare(const Job& job, Buffers& buffers);
+  Result<std::vector<Range>> compare(const Job& job, Buffers& buffers);
   void finish(const Job& job, std::vector<Range> ranges);
-  void fail_at(uint64_t offset, Stage stage, qcow2::Error error);
+  void fail_at(uint64_t offset, Stage stage, Error error);
   void tell(const Range& range);
   bool is_same(const qcow2::Extent& a, const qcow2::Extent& b) const;
   // Returns true if a part of the range is lost in one of the disks.
@@ -109,7 +109,7 @@ class Comparison {
   uint64_t finished_ = 0;  // all jobs before this number are finished
   std::map<uint64_t, std::pair<uint64_t, std::vector<Range>>> early_;  // by job number: end, ranges
   std::optional<Range> open_;                                          // may still grow
-  std::optional<qcow2::Error> error_;
+  std::optional<Error> error_;
   uint64_t error_at_ = 0;
   Stage stage_ = Stage::kRead;
   Summary summary_;
@@ -118,4 +118,4 @@ class Comparison {
   std::atomic<size_t> lanes_ = 0;  // threads started
 };
 
-}  // namespace copy
+}  // namespace vc::inspect

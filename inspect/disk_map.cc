@@ -7,24 +7,22 @@
 #include "qcow2/format/refcount_block.h"
 #include "qcow2/read/qcow2_layer.h"
 
-namespace copy {
+namespace vc::inspect {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::HostOffset;
-using qcow2::Result;
 
 namespace {
 
 // Maximum extents in memory.
 constexpr size_t kExtentsAtOnce = 4096;
 
-const qcow2::Layer* layer_at(const AnySource& source, uint32_t depth) {
+const qcow2::Layer* layer_at(const copy::AnySource& source, uint32_t depth) {
   if (!source.local()) return nullptr;
   return source.local()->disk().layers().at(depth).get();
 }
 
-const qcow2::Image* image_at(const AnySource& source, uint32_t depth) {
+const qcow2::Image* image_at(const copy::AnySource& source, uint32_t depth) {
   const auto* const layer = dynamic_cast<const qcow2::Qcow2Layer*>(layer_at(source, depth));
   return layer ? layer->image().get() : nullptr;
 }
@@ -33,7 +31,7 @@ const qcow2::Image* image_at(const AnySource& source, uint32_t depth) {
 Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
   const qcow2::Header& header = image.header();
   const qcow2::Geometry& geometry = image.geometry();
-  const qcow2::Storage& file = image.storage();
+  const Storage& file = image.storage();
   ASSIGN_OR_RETURN(const uint64_t file_size, file.size());
   const uint64_t clusters = geometry.clusters_for(file_size);
   const uint64_t reach = qcow2::refcounts_per_block(header.cluster_bits, header.refcount_order);
@@ -45,7 +43,7 @@ Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
   std::vector<std::byte> block(geometry.cluster_size());
   uint64_t count = 0;
   for (uint64_t i = 0; i < got / 8 && count < threshold; ++i) {
-    const uint64_t at = qcow2::load_be64(&table[i * 8]) & qcow2::kEntryOffsetMask;
+    const uint64_t at = load_be64(&table[i * 8]) & qcow2::kEntryOffsetMask;
     if (at == 0 || at >= file_size) continue;
     ASSIGN_OR_RETURN(const auto run, file.run_at(HostOffset(at), geometry.cluster_size()));
     if (!run.data && run.length >= geometry.cluster_size()) continue;
@@ -68,7 +66,7 @@ Result<bool> DiskMap::hollow(uint32_t depth) {
   hollow_[depth] = false;
   const qcow2::Image* const image = image_at(source_, depth);
   if (!image || image->header().has_data_file()) return false;
-  const auto* const file = dynamic_cast<const qcow2::FileStorage*>(&image->storage());
+  const auto* const file = dynamic_cast<const FileStorage*>(&image->storage());
   if (!file || file->is_block_device()) return false;
   ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
   const uint64_t real = blocks / image->geometry().cluster_size();
@@ -141,7 +139,7 @@ Result<void> DiskMap::walk(uint64_t start, uint64_t end, const OnExtent& on_exte
   std::vector<Extent> extents;
   for (uint64_t at = start; at < end;) {
     extents.clear();
-    const qcow2::GuestOffset guest(at);
+    const GuestOffset guest(at);
     if (source_.local()) {
       RETURN_IF_ERROR(source_.local()->disk().map(guest, end - at, extents, kExtentsAtOnce));
     } else {
@@ -160,4 +158,4 @@ Result<void> DiskMap::walk(uint64_t start, uint64_t end, const OnExtent& on_exte
   return {};
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -12,7 +12,7 @@
 #include "copy/source/any_source.h"
 #include "qcow2/read/extent.h"
 
-namespace copy {
+namespace vc::inspect {
 
 struct MapEntry {
   uint64_t start = 0;   // bytes of the disk
@@ -30,30 +30,30 @@ struct MapEntry {
 class DiskMap {
  public:
   // Callbacks. Both can stop the walk with an error. `entry`: equal neighbours are merged.
-  using OnEntry = std::function<qcow2::Result<void>(const MapEntry& entry)>;
+  using OnEntry = std::function<Result<void>(const MapEntry& entry)>;
   // Called for each extent of the engine: one compressed cluster at a time.
-  using OnExtent = std::function<qcow2::Result<void>(const qcow2::Extent& extent)>;
+  using OnExtent = std::function<Result<void>(const qcow2::Extent& extent)>;
 
   // `source` must outlive the map and must not be a stream.
-  explicit DiskMap(const AnySource& source) : source_(source) {}
+  explicit DiskMap(const copy::AnySource& source) : source_(source) {}
 
   // Visits [start, end) of the disk in pieces, so memory does not grow with the disk. If metadata
   // was preallocated, holes of the file are looked up, as in QEMU: data in a hole is also `zero`.
-  qcow2::Result<void> walk(uint64_t start, uint64_t end, const OnExtent& on_extent,
-                           const OnEntry& on_entry);
+  Result<void> walk(uint64_t start, uint64_t end, const OnExtent& on_extent,
+                    const OnEntry& on_entry);
 
   // Returns the file that the offsets of an entry refer to: the name of the image or of its data
   // file.
   const std::string& file_of(uint32_t depth) const;
 
  private:
-  qcow2::Result<void> add(const qcow2::Extent& extent, const OnEntry& on_entry);
-  qcow2::Result<void> put(const MapEntry& entry, const OnEntry& on_entry);
-  qcow2::Result<bool> hollow(uint32_t depth);
+  Result<void> add(const qcow2::Extent& extent, const OnEntry& on_entry);
+  Result<void> put(const MapEntry& entry, const OnEntry& on_entry);
+  Result<bool> hollow(uint32_t depth);
 
-  const AnySource& source_;
+  const copy::AnySource& source_;
   std::vector<std::optional<bool>> hollow_;  // by depth: whether the file may have such holes
   std::optional<MapEntry> pending_;
 };
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -7,14 +7,9 @@
 #include "qcow2/format/json_name.h"
 #include "storage/file_storage.h"
 
-namespace tool {
+namespace vc::inspect {
 
 namespace {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::FileStorage;
-using qcow2::Result;
 
 // Rounds up to whole sectors, as QEMU does for the size of a disk.
 uint64_t round_up_to_sectors(uint64_t size) {
@@ -81,12 +76,10 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
     info.virtual_size = round_up_to_sectors(*info.file_length);
     return info;
   }
-  ASSIGN_OR_RETURN(
-      info.header,
-      qcow2::with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), path));
+  ASSIGN_OR_RETURN(info.header,
+                   with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), path));
   if (options.trust.limits)
-    RETURN_IF_ERROR(
-        qcow2::with_context(qcow2::check_untrusted_header(*info.header, options.trust), path));
+    RETURN_IF_ERROR(with_context(qcow2::check_untrusted_header(*info.header, options.trust), path));
   info.virtual_size = round_up_to_sectors(info.header->size);
   info.full_backing_filename = full_backing_filename(path, info.header->backing_file);
   look_into(*file, options, info);
@@ -152,4 +145,4 @@ std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOption
   }
 }
 
-}  // namespace tool
+}  // namespace vc::inspect

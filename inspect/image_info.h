@@ -14,7 +14,7 @@
 #include "qcow2/format/snapshot_table.h"
 #include "qcow2/read/chain.h"
 
-namespace tool {
+namespace vc::inspect {
 
 struct ImageInfo {
   std::string filename;  // as the user gave it
@@ -48,11 +48,11 @@ struct InfoOptions {
 // Reads the header, snapshot table and bitmap directory of the image at `path`, and surveys the
 // image. Returns an error if there is no image or its header is invalid. Other parts that cannot be
 // read are listed in `missing`. Errors name the path.
-qcow2::Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options);
+Result<ImageInfo> read_image_info(const std::string& path, const InfoOptions& options);
 
 // Reads the image at `path`, then its backing files one by one. Stops at the first error, stores it
 // in `error`, and returns the images before it.
 std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOptions& options,
-                                       std::optional<qcow2::Error>& error);
+                                       std::optional<Error>& error);
 
-}  // namespace tool
+}  // namespace vc::inspect

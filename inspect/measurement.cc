@@ -7,16 +7,14 @@
 #include "copy/sink/qcow2_sink.h"
 #include "copy/sink/stream_storage.h"
 
-namespace copy {
+namespace vc::inspect {
 
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
 // A disk on which nothing was ever written.
-class EmptySource final : public Source {
+class EmptySource final : public copy::Source {
  public:
   explicit EmptySource(uint64_t size) : size_(size) {}
 
@@ -40,29 +38,30 @@ class EmptySource final : public Source {
   const uint64_t size_;
 };
 
-Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, bool qemu_raw) {
+Result<Measurement> measure_empty(const copy::CopyOptions& options, uint64_t size, bool qemu_raw) {
   Measurement measured;
   measured.format = options.format.value_or(qcow2::Format::kQcow2);
   measured.virtual_size = size;
   if (measured.format == qcow2::Format::kRaw) {
     if (options.compression)
-      return qcow2::fail(qcow2::Error::invalid("compression is for QCOW2: a raw disk has none"));
+      return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
     measured.file_size = size;
   } else {
     EmptySource empty(size);
     ASSIGN_OR_RETURN(const auto build,
-                     build_options(options.image, empty, nullptr, options.compression));
-    DryStorage out(0);
-    DryStorage data(0);
-    const bool preallocate = options.image.preallocation != Preallocation::kOff;
-    ASSIGN_OR_RETURN(const auto sink,
-                     Qcow2Sink::create(out, build.data_file.empty() ? nullptr : &data,
-                                       {build, preallocate, qcow2::Builder::Gaps::kLeave, true}));
+                     copy::build_options(options.image, empty, nullptr, options.compression));
+    copy::DryStorage out(0);
+    copy::DryStorage data(0);
+    const bool preallocate = options.image.preallocation != copy::Preallocation::kOff;
+    ASSIGN_OR_RETURN(
+        const auto sink,
+        copy::Qcow2Sink::create(out, build.data_file.empty() ? nullptr : &data,
+                                {build, preallocate, qcow2::Builder::Gaps::kLeave, true}));
     RETURN_IF_ERROR(sink->finish());
     ASSIGN_OR_RETURN(measured.file_size, out.size());
     measured.cluster_size = build.geometry().cluster_size();
-    ASSIGN_OR_RETURN(const auto as_qemu, build_options(with_qemu_defaults(options.image), empty,
-                                                       nullptr, options.compression));
+    ASSIGN_OR_RETURN(const auto as_qemu, copy::build_options(with_qemu_defaults(options.image),
+                                                             empty, nullptr, options.compression));
     measured.qemu = qemu_measure(as_qemu, options.image.preallocation, 0);
   }
   if (qemu_raw || measured.format == qcow2::Format::kRaw) measured.qemu = qemu_measure_raw(size);
@@ -71,10 +70,10 @@ Result<Measurement> measure_empty(const CopyOptions& options, uint64_t size, boo
 }
 
 // A copy that is only measured.
-class SourceMeasuring final : private CopyJob {
+class SourceMeasuring final : private copy::CopyJob {
  public:
   SourceMeasuring(const MeasureOptions& options, Progress& progress, const Cancel& cancel)
-      : CopyJob(options.copy, progress, cancel) {}
+      : copy::CopyJob(options.copy, progress, cancel) {}
 
   // Reads up to `budget` bytes of the source; 0: all of it.
   Result<Measurement> measure(uint64_t budget, bool qemu_raw);
@@ -84,8 +83,9 @@ class SourceMeasuring final : private CopyJob {
 };
 
 Result<void> SourceMeasuring::measure_as_qemu(Measurement& measured) {
-  ASSIGN_OR_RETURN(const auto build, build_options(with_qemu_defaults(options_.image),
-                                                   source_->get(), nullptr, options_.compression));
+  ASSIGN_OR_RETURN(const auto build,
+                   copy::build_options(with_qemu_defaults(options_.image), source_->get(), nullptr,
+                                       options_.compression));
   const qcow2::Geometry geometry = build.geometry();
   // For a stream, only the amount of data is known, not its location.
   uint64_t data =
@@ -110,13 +110,13 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
   RETURN_IF_ERROR(open_source());
   format_ = options_.format.value_or(qcow2::Format::kQcow2);
   if (format_ == qcow2::Format::kRaw && options_.compression)
-    return qcow2::fail(qcow2::Error::invalid("compression is for QCOW2: a raw disk has none"));
+    return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
   RETURN_IF_ERROR(decide());
   progress_.begin(Phase::kMeasure);
-  Source& from = source_->get();
+  copy::Source& from = source_->get();
   measured.format = format_;
   const bool qcow2 = format_ == qcow2::Format::kQcow2;
-  const bool plain_layout = options_.image.preallocation == Preallocation::kOff &&
+  const bool plain_layout = options_.image.preallocation == copy::Preallocation::kOff &&
                             !keeps_backing() && build_.data_file.empty();
   if (qcow2 && budget != 0 && plain_layout && !source_->stream()) {
     ASSIGN_OR_RETURN(const SizeEstimate estimate,
@@ -131,7 +131,7 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
   if (qcow2 && measured.exact) {
     ASSIGN_OR_RETURN(measured.file_size, dry_run());
   } else if (source_->stream()) {
-    NullSink sink(worker_.geometry);
+    copy::NullSink sink(worker_.geometry);
     RETURN_IF_ERROR(run_pipeline(sink));
   }
   measured.virtual_size = from.size();
@@ -160,4 +160,4 @@ Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
   return SourceMeasuring(options, progress, cancel).measure(options.budget, options.qemu_raw);
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

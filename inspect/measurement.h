@@ -11,11 +11,11 @@
 #include "inspect/qemu_measure.h"
 #include "inspect/size_estimate.h"
 
-namespace copy {
+namespace vc::inspect {
 
 struct MeasureOptions {
   // Options of the copy. The destination is not checked and counts as a file.
-  CopyOptions copy;
+  copy::CopyOptions copy;
   // Used instead of a source: an empty disk of this many bytes.
   std::optional<uint64_t> size;
   // Bytes of the source to read for an estimate; 0: read everything, for the exact size.
@@ -36,13 +36,13 @@ struct Measurement {
   uint64_t file_size = 0;     // bytes, without the external data file
   uint64_t low = 0;
   uint64_t high = 0;
-  uint64_t sampled = 0;                 // bytes read for an estimate
-  std::optional<FreeSpace> free_space;  // set with skip_free
+  uint64_t sampled = 0;                       // bytes read for an estimate
+  std::optional<copy::FreeSpace> free_space;  // set with skip_free
   std::chrono::duration<double> elapsed{};
 };
 
 // Reads the source. Writes nothing.
-qcow2::Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
-                                   const Cancel& cancel);
+Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
+                            const Cancel& cancel);
 
-}  // namespace copy
+}  // namespace vc::inspect

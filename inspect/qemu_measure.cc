@@ -5,9 +5,7 @@
 #include "inspect/disk_map.h"
 #include "qcow2/format/bitmap_directory.h"
 
-namespace copy {
-
-using qcow2::Result;
+namespace vc::inspect {
 
 namespace {
 
@@ -35,7 +33,7 @@ uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned re
 
 }  // namespace
 
-ImageOptions with_qemu_defaults(ImageOptions options) {
+copy::ImageOptions with_qemu_defaults(copy::ImageOptions options) {
   if (!options.version) options.version = 3;
   if (!options.cluster_bits) options.cluster_bits = 16;
   if (!options.refcount_order) options.refcount_order = 4;
@@ -44,13 +42,13 @@ ImageOptions with_qemu_defaults(ImageOptions options) {
   return options;
 }
 
-Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geometry& geometry,
+Result<uint64_t> qemu_data_clusters(const copy::AnySource& source, const qcow2::Geometry& geometry,
                                     const Stop& stop) {
   uint64_t count = 0;
   uint64_t next = 0;  // the first cluster not yet counted
   DiskMap map(source);
   const auto on_extent = [&](const qcow2::Extent&) -> Result<void> {
-    if (stop.requested()) return qcow2::fail(qcow2::Error::cancelled());
+    if (stop.requested()) return fail(Error::cancelled());
     return {};
   };
   const auto on_entry = [&](const MapEntry& entry) -> Result<void> {
@@ -66,7 +64,7 @@ Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geomet
   return count;
 }
 
-QemuMeasure qemu_measure(const qcow2::BuildOptions& build, Preallocation preallocation,
+QemuMeasure qemu_measure(const qcow2::BuildOptions& build, copy::Preallocation preallocation,
                          uint64_t data_clusters) {
   const qcow2::Geometry geometry = build.geometry();
   const uint64_t cluster_size = geometry.cluster_size();
@@ -81,8 +79,8 @@ QemuMeasure qemu_measure(const qcow2::BuildOptions& build, Preallocation preallo
   QemuMeasure measure;
   measure.fully_allocated = metadata + size;
   uint64_t data = data_clusters * cluster_size;
-  if (!build.backing_file.empty() || preallocation == Preallocation::kFalloc ||
-      preallocation == Preallocation::kFull) {
+  if (!build.backing_file.empty() || preallocation == copy::Preallocation::kFalloc ||
+      preallocation == copy::Preallocation::kFull) {
     data = size;
   }
   measure.required = metadata + data;
@@ -94,9 +92,8 @@ QemuMeasure qemu_measure_raw(uint64_t size) {
   return {sectors, sectors};
 }
 
-Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
-                                             const qcow2::Header& header, uint64_t disk_size,
-                                             uint64_t cluster_size) {
+Result<std::optional<uint64_t>> bitmaps_size(const Storage& storage, const qcow2::Header& header,
+                                             uint64_t disk_size, uint64_t cluster_size) {
   if (header.version < 3) return std::optional<uint64_t>{};
   ASSIGN_OR_RETURN(const auto directory,
                    with_context(qcow2::read_bitmap_directory(storage, header), storage.name()));
@@ -111,4 +108,4 @@ Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
   return std::optional(sum + round_up(entries, cluster_size));
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

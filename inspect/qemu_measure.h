@@ -13,7 +13,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace copy {
+namespace vc::inspect {
 
 // Sizes in bytes.
 struct QemuMeasure {
@@ -22,17 +22,17 @@ struct QemuMeasure {
 };
 
 // Fills unset options with QEMU's defaults, whatever the source is.
-ImageOptions with_qemu_defaults(ImageOptions options);
+copy::ImageOptions with_qemu_defaults(copy::ImageOptions options);
 
 // Returns the number of clusters of an image with `geometry` that hold data of `source` by QEMU's
 // rules: holes of the files count as data, except where metadata was preallocated. `source` must
 // not be a stream.
-qcow2::Result<uint64_t> qemu_data_clusters(const AnySource& source, const qcow2::Geometry& geometry,
-                                           const Stop& stop);
+Result<uint64_t> qemu_data_clusters(const copy::AnySource& source, const qcow2::Geometry& geometry,
+                                    const Stop& stop);
 
 // `data_clusters`: data clusters of a disk without a backing file. With a kept backing file, all of
 // the disk counts as data.
-QemuMeasure qemu_measure(const qcow2::BuildOptions& build, Preallocation preallocation,
+QemuMeasure qemu_measure(const qcow2::BuildOptions& build, copy::Preallocation preallocation,
                          uint64_t data_clusters);
 
 // Returns the figures of a raw disk, rounded up to whole sectors as in QEMU.
@@ -41,8 +41,7 @@ QemuMeasure qemu_measure_raw(uint64_t size);
 // Returns the size of the persistent bitmaps of an image of `disk_size` bytes in an image with
 // clusters of `cluster_size` bytes. Counts each bitmap as fully allocated, as in QEMU. Returns
 // nullopt for version 2, which has no bitmaps.
-qcow2::Result<std::optional<uint64_t>> bitmaps_size(const qcow2::Storage& storage,
-                                                    const qcow2::Header& header, uint64_t disk_size,
-                                                    uint64_t cluster_size);
+Result<std::optional<uint64_t>> bitmaps_size(const Storage& storage, const qcow2::Header& header,
+                                             uint64_t disk_size, uint64_t cluster_size);
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -12,13 +12,9 @@
 #include "copy/sink/stream_storage.h"
 #include "qcow2/build/builder.h"
 
-namespace copy {
+namespace vc::inspect {
 
-using qcow2::ClusterIndex;
-using qcow2::Error;
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -41,11 +37,11 @@ using Outcomes = std::vector<uint32_t>;
 // Calls `visit(first, clusters, unit)` for the live clusters in order, split at units. `unit`
 // counts the units with live clusters.
 template <typename Visit>
-Result<void> for_each_live_unit(Source& source, const qcow2::Geometry& geometry, uint64_t per_unit,
-                                const Stop& stop, Visit visit) {
+Result<void> for_each_live_unit(copy::Source& source, const qcow2::Geometry& geometry,
+                                uint64_t per_unit, const Stop& stop, Visit visit) {
   uint64_t units = 0;
   uint64_t last = UINT64_MAX;
-  return for_each_live_run(source, geometry, stop, [&](ClusterIndex first, uint64_t count) {
+  return copy::for_each_live_run(source, geometry, stop, [&](ClusterIndex first, uint64_t count) {
     while (count > 0) {
       const uint64_t number = first.value() / per_unit;
       const uint64_t part = std::min(count, (number + 1) * per_unit - first.value());
@@ -60,8 +56,9 @@ Result<void> for_each_live_unit(Source& source, const qcow2::Geometry& geometry,
 
 class Sampler {
  public:
-  Sampler(Source& source, const LocalSource* local, const ClusterWorker::Options& worker,
-          uint64_t per_unit, const std::vector<uint64_t>& chosen, Progress& progress, Stop& stop)
+  Sampler(copy::Source& source, const copy::LocalSource* local,
+          const copy::ClusterWorker::Options& worker, uint64_t per_unit,
+          const std::vector<uint64_t>& chosen, Progress& progress, Stop& stop)
       : source_(source),
         local_(local),
         worker_(worker),
@@ -82,25 +79,25 @@ class Sampler {
 
  private:
   Result<void> work() {
-    ASSIGN_OR_RETURN(ClusterWorker worker, ClusterWorker::create(worker_));
+    ASSIGN_OR_RETURN(copy::ClusterWorker worker, copy::ClusterWorker::create(worker_));
     const uint64_t cluster_size = worker_.geometry.cluster_size();
-    Chunk chunk;
-    chunk.bytes = qcow2::AlignedBuffer(per_unit_ * cluster_size);
-    if (worker_.compression) chunk.packed = qcow2::AlignedBuffer(per_unit_ * cluster_size);
+    copy::Chunk chunk;
+    chunk.bytes = AlignedBuffer(per_unit_ * cluster_size);
+    if (worker_.compression) chunk.packed = AlignedBuffer(per_unit_ * cluster_size);
     for (size_t i = next_++; i < chosen_.size() && !stop_.requested(); i = next_++) {
       RETURN_IF_ERROR(load(chunk, ClusterIndex(chosen_[i] * per_unit_)));
       if (local_) RETURN_IF_ERROR(worker.read(*local_, chunk));
       // The live clusters must be recorded before encode() changes their kinds.
       std::vector<bool> live;
-      for (const Chunk::Cluster& it : chunk.clusters)
-        live.push_back(it.kind == Chunk::Cluster::Kind::kData ||
-                       it.kind == Chunk::Cluster::Kind::kCompressed);
+      for (const copy::Chunk::Cluster& it : chunk.clusters)
+        live.push_back(it.kind == copy::Chunk::Cluster::Kind::kData ||
+                       it.kind == copy::Chunk::Cluster::Kind::kCompressed);
       worker.encode(chunk, stop_);
       for (size_t k = 0; k < live.size(); ++k) {
         if (!live[k]) continue;
-        const Chunk::Cluster& it = chunk.clusters[k];
-        outcomes_[i].push_back(it.kind == Chunk::Cluster::Kind::kCompressed ? it.packed_length
-                               : it.kind == Chunk::Cluster::Kind::kData
+        const copy::Chunk::Cluster& it = chunk.clusters[k];
+        outcomes_[i].push_back(it.kind == copy::Chunk::Cluster::Kind::kCompressed ? it.packed_length
+                               : it.kind == copy::Chunk::Cluster::Kind::kData
                                    ? static_cast<uint32_t>(cluster_size)
                                    : 0);
       }
@@ -110,13 +107,13 @@ class Sampler {
     return {};
   }
 
-  Result<void> load(Chunk& chunk, ClusterIndex first) {
+  Result<void> load(copy::Chunk& chunk, ClusterIndex first) {
     const qcow2::Geometry& geometry = worker_.geometry;
     const GuestOffset begin = geometry.start_of(first);
     const uint64_t length =
         std::min(per_unit_ * geometry.cluster_size(), source_.size() - begin.value());
     chunk.first = first;
-    chunk.clusters.assign(geometry.clusters_for(length), Chunk::Cluster());
+    chunk.clusters.assign(geometry.clusters_for(length), copy::Chunk::Cluster());
     chunk.extents.clear();
     const std::lock_guard lock(mutex_);
     for (GuestOffset at = begin; at < begin + length;) {
@@ -133,9 +130,9 @@ class Sampler {
     return {};
   }
 
-  Source& source_;
-  const LocalSource* const local_;
-  const ClusterWorker::Options& worker_;
+  copy::Source& source_;
+  const copy::LocalSource* const local_;
+  const copy::ClusterWorker::Options& worker_;
   const uint64_t per_unit_;
   const std::vector<uint64_t>& chosen_;
   std::vector<Outcomes> outcomes_;  // each is written by one thread
@@ -175,9 +172,9 @@ double error_of_mean(const std::vector<double>& values, double most) {
 
 }  // namespace
 
-Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
+Result<SizeEstimate> estimate_size(copy::Source& source, const copy::LocalSource* local,
                                    const qcow2::BuildOptions& build,
-                                   const ClusterWorker::Options& worker, uint64_t budget,
+                                   const copy::ClusterWorker::Options& worker, uint64_t budget,
                                    unsigned threads, Progress& progress, Stop& stop) {
   const qcow2::Geometry& geometry = worker.geometry;
   const uint64_t cluster_size = geometry.cluster_size();
@@ -221,7 +218,7 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
   result.sampled = sampler.read();
 
   // Dry run of the whole image.
-  DryStorage out(0);
+  copy::DryStorage out(0);
   ASSIGN_OR_RETURN(const auto builder, qcow2::Builder::create(out, build));
   Result<void> built;
   uint64_t stratum = 0;
@@ -240,9 +237,9 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
           if (bytes == 0) continue;
           if (bytes == cluster_size) {
             if (auto placed = builder->place_data(first + i, 1); !placed)
-              built = qcow2::fail(std::move(placed).error());
+              built = fail(std::move(placed).error());
           } else if (auto placed = builder->place_compressed(first + i, bytes); !placed) {
-            built = qcow2::fail(std::move(placed).error());
+            built = fail(std::move(placed).error());
           }
         }
       }));
@@ -278,4 +275,4 @@ Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
   return result;
 }
 
-}  // namespace copy
+}  // namespace vc::inspect

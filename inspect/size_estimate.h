@@ -20,7 +20,7 @@
 #include "copy/source/source.h"
 #include "qcow2/format/build_options.h"
 
-namespace copy {
+namespace vc::inspect {
 
 struct SizeEstimate {
   // Minimum probability that [low, high] holds the size of the copy, for images of any kind.
@@ -35,9 +35,9 @@ struct SizeEstimate {
 };
 
 // `local`: the source, or nullptr if it is not a LocalSource. `budget`: maximum bytes to read.
-qcow2::Result<SizeEstimate> estimate_size(Source& source, const LocalSource* local,
-                                          const qcow2::BuildOptions& build,
-                                          const ClusterWorker::Options& worker, uint64_t budget,
-                                          unsigned threads, Progress& progress, Stop& stop);
+Result<SizeEstimate> estimate_size(copy::Source& source, const copy::LocalSource* local,
+                                   const qcow2::BuildOptions& build,
+                                   const copy::ClusterWorker::Options& worker, uint64_t budget,
+                                   unsigned threads, Progress& progress, Stop& stop);
 
-}  // namespace copy
+}  // namespace vc::inspect

@@ -15,47 +15,41 @@
 #include "storage/descriptor.h"
 #include "storage/output_file.h"
 
-namespace tune {
-
-using qcow2::Descriptor;
-using qcow2::Error;
-using qcow2::Result;
-using qcow2::retry;
+namespace vc::libvirt {
 
 Result<std::string> read_definition(int fd, const std::string& name) {
   std::string text;
   std::array<char, 65536> piece{};
   while (true) {
     const ssize_t got = retry(::read, fd, piece.data(), piece.size());
-    if (got < 0) return qcow2::fail(Error::system(errno, name + ": read"));
+    if (got < 0) return fail(Error::system(errno, name + ": read"));
     if (got == 0) return text;
     text.append(piece.data(), static_cast<size_t>(got));
     if (text.size() > XmlScanner::kMaxSize)
-      return qcow2::fail(Error::invalid(fmt::format(
-          "{}: more than {} bytes are no domain definition", name, XmlScanner::kMaxSize)));
+      return fail(Error::invalid(fmt::format("{}: more than {} bytes are no domain definition",
+                                             name, XmlScanner::kMaxSize)));
   }
 }
 
 Result<std::string> read_definition(const std::string& path) {
   const Descriptor file(retry(::open, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
-  if (!file || retry(::fstat, file.get(), &status) != 0)
-    return qcow2::fail(Error::system(errno, path));
+  if (!file || retry(::fstat, file.get(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
-    return qcow2::fail(Error::invalid(path + ": is no regular file: '-' reads standard input"));
+    return fail(Error::invalid(path + ": is no regular file: '-' reads standard input"));
   return read_definition(file.get(), path);
 }
 
 Result<void> replace_definition(const std::string& path, const std::string& before,
                                 const std::string& after) {
-  ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(path, true));
-  RETURN_IF_ERROR(file->write(qcow2::HostOffset(0), std::as_bytes(std::span(after))));
+  ASSIGN_OR_RETURN(const auto file, OutputFile::create(path, true));
+  RETURN_IF_ERROR(file->write(HostOffset(0), std::as_bytes(std::span(after))));
   // Compares with the file that is replaced, even if its name changed.
   ASSIGN_OR_RETURN(const std::string now, file->replaced() < 0
                                               ? read_definition(path)
                                               : read_definition(file->replaced(), path));
   if (now != before)
-    return qcow2::fail(
+    return fail(
         Error::invalid(path + ": somebody has changed it since it was read: nothing is written"));
   return file->commit();
 }
@@ -84,4 +78,4 @@ std::vector<std::string> direct_io_complaints(const std::vector<std::string>& im
   return complaints;
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

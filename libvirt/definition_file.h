@@ -6,16 +6,16 @@
 
 #include "base/result.h"
 
-namespace tune {
+namespace vc::libvirt {
 
 // Reads a whole regular file or pipe. Returns an error if it is longer than a definition may be.
-qcow2::Result<std::string> read_definition(const std::string& path);
-qcow2::Result<std::string> read_definition(int fd, const std::string& name);
+Result<std::string> read_definition(const std::string& path);
+Result<std::string> read_definition(int fd, const std::string& name);
 
 // Replaces the file's content with `after`, atomically, only if it still is `before`. Keeps mode
 // and owner. A symbolic link stays a link.
-qcow2::Result<void> replace_definition(const std::string& path, const std::string& before,
-                                       const std::string& after);
+Result<void> replace_definition(const std::string& path, const std::string& before,
+                                const std::string& after);
 
 // Returns true if libvirt keeps its own definitions there. libvirt would not notice a change of
 // such a file.
@@ -25,4 +25,4 @@ bool is_libvirts_own(const std::string& path);
 // needs.
 std::vector<std::string> direct_io_complaints(const std::vector<std::string>& images);
 
-}  // namespace tune
+}  // namespace vc::libvirt

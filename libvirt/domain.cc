@@ -4,9 +4,7 @@
 
 #include <algorithm>
 
-namespace tune {
-
-using qcow2::Result;
+namespace vc::libvirt {
 
 const std::string* DiskDriver::find(std::string_view name) const {
   const auto it = std::find(names.begin(), names.end(), name);
@@ -170,4 +168,4 @@ Result<Domain> read_domain(std::string_view text, const std::string& name) {
   return domain;
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

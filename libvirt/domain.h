@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "libvirt/xml_scanner.h"
 
-namespace tune {
+namespace vc::libvirt {
 
 // The <driver> element of a disk.
 struct DiskDriver {
@@ -57,6 +57,6 @@ struct Domain {
 };
 
 // Parses `text`. `name` is for messages.
-qcow2::Result<Domain> read_domain(std::string_view text, const std::string& name);
+Result<Domain> read_domain(std::string_view text, const std::string& name);
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -7,10 +7,7 @@
 #include <cerrno>
 #include <cstdlib>
 
-namespace tune {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::libvirt {
 
 namespace {
 
@@ -34,14 +31,14 @@ void LibvirtDomain::FreeDomain::operator()(_virDomain* domain) const {
 
 Result<LibvirtDomain> LibvirtDomain::open(const std::string& uri, const std::string& name,
                                           bool writable) {
-  if (virInitialize() != 0) return qcow2::fail(last_error("libvirt"));
+  if (virInitialize() != 0) return fail(last_error("libvirt"));
   virSetErrorFunc(nullptr, be_silent);
   LibvirtDomain domain;
   const char* const given = uri.empty() ? nullptr : uri.c_str();
   domain.connection_.reset(virConnectOpenAuth(given, virConnectAuthPtrDefault,
                                               writable ? 0u : unsigned{VIR_CONNECT_RO}));
   if (!domain.connection_)
-    return qcow2::fail(last_error("libvirt: " + (uri.empty() ? "default connection" : uri)));
+    return fail(last_error("libvirt: " + (uri.empty() ? "default connection" : uri)));
   char* const real = virConnectGetURI(domain.connection_.get());
   const std::string where = real ? real : uri;
   std::free(real);
@@ -50,7 +47,7 @@ Result<LibvirtDomain> LibvirtDomain::open(const std::string& uri, const std::str
   if (!domain.domain_) {
     const Error error = last_error(domain.name_);
     domain.domain_.reset(virDomainLookupByUUIDString(domain.connection_.get(), name.c_str()));
-    if (!domain.domain_) return qcow2::fail(error);
+    if (!domain.domain_) return fail(error);
   }
   return domain;
 }
@@ -58,7 +55,7 @@ Result<LibvirtDomain> LibvirtDomain::open(const std::string& uri, const std::str
 Result<std::string> LibvirtDomain::definition(bool secrets) const {
   char* const xml = virDomainGetXMLDesc(
       domain_.get(), VIR_DOMAIN_XML_INACTIVE | (secrets ? unsigned{VIR_DOMAIN_XML_SECURE} : 0u));
-  if (!xml) return qcow2::fail(last_error(name_));
+  if (!xml) return fail(last_error(name_));
   std::string text = xml;
   std::free(xml);
   return text;
@@ -68,7 +65,7 @@ Result<LibvirtDomain::State> LibvirtDomain::state() const {
   State state;
   const int active = virDomainIsActive(domain_.get());
   const int persistent = virDomainIsPersistent(domain_.get());
-  if (active < 0 || persistent < 0) return qcow2::fail(last_error(name_));
+  if (active < 0 || persistent < 0) return fail(last_error(name_));
   state.running = active == 1;
   state.transient = persistent == 0;
   // Drivers without saved states return an error.
@@ -79,16 +76,15 @@ Result<LibvirtDomain::State> LibvirtDomain::state() const {
 Result<bool> LibvirtDomain::knows_granularity() const {
   constexpr unsigned long kSince = 10'000'000;  // 10.0.0, in the format of virConnectGetLibVersion
   unsigned long version = 0;
-  if (virConnectGetLibVersion(connection_.get(), &version) != 0)
-    return qcow2::fail(last_error(name_));
+  if (virConnectGetLibVersion(connection_.get(), &version) != 0) return fail(last_error(name_));
   return version >= kSince;
 }
 
 Result<void> LibvirtDomain::define(const std::string& xml) {
   const std::unique_ptr<_virDomain, FreeDomain> defined(
       virDomainDefineXML(connection_.get(), xml.c_str()));
-  if (!defined) return qcow2::fail(last_error(name_ + ": not changed"));
+  if (!defined) return fail(last_error(name_ + ": not changed"));
   return {};
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -9,20 +9,19 @@
 struct _virConnect;
 struct _virDomain;
 
-namespace tune {
+namespace vc::libvirt {
 
 class LibvirtDomain {
  public:
   // `uri`: libvirt connection URI; empty: libvirt's default. `name`: a name or a UUID.
-  static qcow2::Result<LibvirtDomain> open(const std::string& uri, const std::string& name,
-                                           bool writable);
+  static Result<LibvirtDomain> open(const std::string& uri, const std::string& name, bool writable);
 
   // "domain 'web' of qemu:///system", for messages.
   const std::string& name() const { return name_; }
 
   // Returns the inactive definition, which the next start uses. `secrets`: include passwords, which
   // libvirt otherwise omits. A definition that is written back needs them.
-  qcow2::Result<std::string> definition(bool secrets) const;
+  Result<std::string> definition(bool secrets) const;
 
   // What the user must know about a changed definition.
   struct State {
@@ -32,14 +31,14 @@ class LibvirtDomain {
     // The next start restores the saved state, with the old settings.
     bool has_saved_state = false;
   };
-  qcow2::Result<State> state() const;
+  Result<State> state() const;
 
   // Returns true if this libvirt keeps the granularity of a <blockio>. Older versions drop it
   // silently.
-  qcow2::Result<bool> knows_granularity() const;
+  Result<bool> knows_granularity() const;
 
   // Replaces the definition with `xml`. A running domain is not affected.
-  qcow2::Result<void> define(const std::string& xml);
+  Result<void> define(const std::string& xml);
 
  private:
   struct CloseConnection {
@@ -54,4 +53,4 @@ class LibvirtDomain {
   std::unique_ptr<_virDomain, FreeDomain> domain_;
 };
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -17,10 +17,7 @@
 #include "base/retry.h"
 #include "libvirt/domain.h"
 
-namespace tune {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::libvirt {
 
 namespace {
 
@@ -107,7 +104,7 @@ class Domains {
 
 bool is_file(const std::string& path, const struct stat& wanted) {
   struct stat status {};
-  return qcow2::retry(::stat, path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
+  return retry(::stat, path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
          status.st_ino == wanted.st_ino;
 }
 
@@ -126,9 +123,9 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
   const std::string path = libvirt.name == "qemu:///system" ? "system" : "session";
   const std::unique_ptr<virConnect, CloseConnection> connection(virConnectOpenReadOnly(
       fmt::format("qemu+unix:///{}?socket={}", path, escape(socket)).c_str()));
-  if (!connection) return qcow2::fail(last_error(libvirt.name));
+  if (!connection) return fail(last_error(libvirt.name));
   const Domains domains(connection.get());
-  if (domains.count() < 0) return qcow2::fail(last_error(libvirt.name));
+  if (domains.count() < 0) return fail(last_error(libvirt.name));
   for (int i = 0; i < domains.count(); ++i) {
     const bool saved = virDomainIsActive(domains[i]) == 0;
     // A domain that is shut off rereads the disk at its next start.
@@ -151,8 +148,7 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
 
 Result<DiskUse> find_disk_use(const std::string& path) {
   struct stat wanted {};
-  if (qcow2::retry(::stat, path.c_str(), &wanted) != 0)
-    return qcow2::fail(Error::system(errno, path));
+  if (retry(::stat, path.c_str(), &wanted) != 0) return fail(Error::system(errno, path));
   DiskUse use;
   for (const Libvirt& libvirt : libvirts()) {
     for (const std::string& name : libvirt.sockets) {
@@ -180,15 +176,15 @@ Result<std::vector<std::string>> check_unused(const std::string& path) {
   ASSIGN_OR_RETURN(DiskUse use, find_disk_use(path));
   if (use.domain.empty()) return std::move(use.remarks);
   if (use.saved)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EBUSY,
         fmt::format("{}: is a disk of {}, which is saved and would go on with what it knows of it: "
                     "start it and shut it down, or throw what is saved away (virsh "
                     "managedsave-remove)",
                     path, use.domain)));
-  return qcow2::fail(Error::protocol(
+  return fail(Error::protocol(
       EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first", path,
                          use.domain)));
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 
-namespace tune {
+namespace vc::libvirt {
 
 struct DiskUse {
   // "domain 'web' of qemu:///system", which uses the file as a disk or as a backing file. Empty: no
@@ -21,10 +21,10 @@ struct DiskUse {
 // Queries the system's libvirt and the session libvirt of the user, also through sudo, read-only.
 // Starts no daemon. A missing libvirt is no error. Compares files, not names. Returns an error if
 // the file does not exist.
-qcow2::Result<DiskUse> find_disk_use(const std::string& path);
+Result<DiskUse> find_disk_use(const std::string& path);
 
 // Returns an error with advice if a domain uses the file, so that it must not change. Otherwise
 // returns the remarks.
-qcow2::Result<std::vector<std::string>> check_unused(const std::string& path);
+Result<std::vector<std::string>> check_unused(const std::string& path);
 
-}  // namespace tune
+}  // namespace vc::libvirt

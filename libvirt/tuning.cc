@@ -7,10 +7,7 @@
 #include <cstdlib>
 #include <map>
 
-namespace tune {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::libvirt {
 
 namespace {
 
@@ -169,7 +166,7 @@ Result<void> tune_granularity(std::string_view text, const DomainDisk& disk, uin
   const std::string* const sector = blockio.find("logical_block_size");
   const uint64_t size = sector ? std::strtoull(sector->c_str(), nullptr, 10) : 0;
   if (size != 0 && granularity % size != 0)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("disk {}: a granularity of {} is no multiple of its logical_block_size, {}",
                     disk.target, value, *sector)));
   report.changes.push_back({"discard_granularity", old ? *old : "", value});
@@ -200,12 +197,12 @@ Result<void> check(const Settings& settings) {
     for (const Known& known : known_values()) {
       if (std::string_view(known.attribute) != wish.attribute) continue;
       if (std::find(known.values.begin(), known.values.end(), *value) == known.values.end())
-        return qcow2::fail(Error::invalid(
+        return fail(Error::invalid(
             fmt::format("{}='{}' is nothing that libvirt knows", wish.attribute, *value)));
     }
   }
   if (settings.io && settings.cache && is_impossible(*settings.io, *settings.cache))
-    return qcow2::fail(Error::invalid(impossible(*settings.cache)));
+    return fail(Error::invalid(impossible(*settings.cache)));
   return {};
 }
 
@@ -221,7 +218,7 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
   for (const std::string& target : settings.targets)
     if (std::none_of(domain.disks.begin(), domain.disks.end(),
                      [&](const DomainDisk& it) { return it.target == target; }))
-      return qcow2::fail(
+      return fail(
           Error::invalid(fmt::format("{}: there is no disk with target '{}'", name, target)));
   Tuning tuning;
   tuning.windows = domain.is_windows();
@@ -241,8 +238,8 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
       const std::string io = value_after(driver, "io", settings.io);
       const std::string cache = value_after(driver, "cache", settings.cache);
       if (is_impossible(io, cache))
-        return qcow2::fail(Error::invalid(fmt::format("{}: line {}: disk {}: {}", name, disk.line,
-                                                      disk.target, impossible(cache))));
+        return fail(Error::invalid(fmt::format("{}: line {}: disk {}: {}", name, disk.line,
+                                               disk.target, impossible(cache))));
       for (const Wish& wish : kWishes) {
         const auto& value = settings.*wish.value;
         const std::string* const old = driver.find(wish.attribute);
@@ -261,4 +258,4 @@ Result<Tuning> tune(std::string_view text, const std::string& name, const Settin
   return tuning;
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

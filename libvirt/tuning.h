@@ -10,7 +10,7 @@
 #include "base/result.h"
 #include "libvirt/domain.h"
 
-namespace tune {
+namespace vc::libvirt {
 
 // Attributes of a QCOW2 disk's <driver>. nullopt: keep the current value.
 struct Settings {
@@ -29,7 +29,7 @@ struct Settings {
 };
 
 // Returns an error if libvirt does not know a value, or if values conflict.
-qcow2::Result<void> check(const Settings& settings);
+Result<void> check(const Settings& settings);
 
 struct Change {
   std::string attribute;
@@ -62,7 +62,6 @@ struct Tuning {
 
 // Changes these attributes in `text` and adds missing ones. All other bytes stay. The operation is
 // idempotent. `name` is for messages.
-qcow2::Result<Tuning> tune(std::string_view text, const std::string& name,
-                           const Settings& settings);
+Result<Tuning> tune(std::string_view text, const std::string& name, const Settings& settings);
 
-}  // namespace tune
+}  // namespace vc::libvirt

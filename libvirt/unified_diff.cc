@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace tune {
+namespace vc::libvirt {
 
 namespace {
 
@@ -101,4 +101,4 @@ std::string unified_diff(std::string_view before, std::string_view after, const 
   return text;
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -9,11 +9,7 @@
 #include <set>
 #include <utility>
 
-namespace tune {
-
-using qcow2::Error;
-using qcow2::Failure;
-using qcow2::Result;
+namespace vc::libvirt {
 
 namespace {
 
@@ -128,7 +124,7 @@ size_t XmlScanner::line_of(size_t at) const {
 }
 
 Failure XmlScanner::error(size_t at, std::string_view what) const {
-  return qcow2::fail(Error::invalid(fmt::format("{}: line {}: {}", name_, line_of(at), what)));
+  return fail(Error::invalid(fmt::format("{}: line {}: {}", name_, line_of(at), what)));
 }
 
 void XmlScanner::skip_space() {
@@ -137,10 +133,10 @@ void XmlScanner::skip_space() {
 
 Result<void> XmlScanner::check_bytes() {
   if (text_.size() > kMaxSize)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("{}: more than {} bytes are no domain definition", name_, kMaxSize)));
   if (text_.starts_with("\xfe\xff") || text_.starts_with("\xff\xfe"))
-    return qcow2::fail(Error::unsupported(name_ + ": UTF-16 is not supported: save it as UTF-8"));
+    return fail(Error::unsupported(name_ + ": UTF-16 is not supported: save it as UTF-8"));
   for (size_t i = 0; i < text_.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text_[i]);
     if (byte < 0x20 && !is_space(text_[i]))
@@ -349,4 +345,4 @@ Result<void> XmlScanner::read_end(Handler& handler) {
   return handler.end();
 }
 
-}  // namespace tune
+}  // namespace vc::libvirt

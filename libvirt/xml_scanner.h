@@ -13,7 +13,7 @@
 
 #include "base/result.h"
 
-namespace tune {
+namespace vc::libvirt {
 
 // The range [begin, end) of the text, bytes.
 struct Stretch {
@@ -50,28 +50,28 @@ class XmlScanner {
    public:
     virtual ~Handler() = default;
     // Called in document order. Each start() has a matching end(), also for empty elements.
-    virtual qcow2::Result<void> start(const XmlTag& tag) = 0;
-    virtual qcow2::Result<void> end() = 0;
+    virtual Result<void> start(const XmlTag& tag) = 0;
+    virtual Result<void> end() = 0;
   };
-  qcow2::Result<void> scan(Handler& handler);
+  Result<void> scan(Handler& handler);
 
   // Returns the line of offset `at`, counted from 1.
   size_t line_of(size_t at) const;
   // Returns an error that names the document and the line.
-  qcow2::Failure error(size_t at, std::string_view what) const;
+  Failure error(size_t at, std::string_view what) const;
 
  private:
-  qcow2::Result<void> check_bytes();
-  qcow2::Result<void> read_declaration();
-  qcow2::Result<std::string> read_encoding();
-  qcow2::Result<void> read_markup(Handler& handler);
-  qcow2::Result<void> read_start(Handler& handler);
-  qcow2::Result<void> read_end(Handler& handler);
-  qcow2::Result<void> read_attribute(XmlTag& tag);
-  qcow2::Result<void> read_text();
-  qcow2::Result<void> skip_until(std::string_view end, size_t from, std::string_view what);
-  qcow2::Result<void> check_references(Stretch stretch) const;
-  qcow2::Result<Stretch> read_name();
+  Result<void> check_bytes();
+  Result<void> read_declaration();
+  Result<std::string> read_encoding();
+  Result<void> read_markup(Handler& handler);
+  Result<void> read_start(Handler& handler);
+  Result<void> read_end(Handler& handler);
+  Result<void> read_attribute(XmlTag& tag);
+  Result<void> read_text();
+  Result<void> skip_until(std::string_view end, size_t from, std::string_view what);
+  Result<void> check_references(Stretch stretch) const;
+  Result<Stretch> read_name();
   void skip_space();
   bool looking_at(std::string_view what) const { return text_.substr(at_).starts_with(what); }
   std::string_view slice(Stretch it) const { return text_.substr(it.begin, it.end - it.begin); }
@@ -86,4 +86,4 @@ class XmlScanner {
 // Decodes an attribute value: resolves references and replaces white space with spaces.
 std::string decode_value(std::string_view raw);
 
-}  // namespace tune
+}  // namespace vc::libvirt

@@ -2,10 +2,7 @@
 
 #include <algorithm>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 namespace {
 
@@ -88,7 +85,7 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
     }
     if (!done) {
       Error error = std::move(done).error();
-      if (error.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(error));
+      if (error.kind() == Error::Kind::kCancelled) return fail(std::move(error));
       if (line.is_loss(error)) {
         RETURN_IF_ERROR(line.restore(std::move(error)));
         continue;
@@ -107,4 +104,4 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
   }
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "nbd/session.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Queries over a session that was opened with the context.  Servers may answer in parts, reject
 // long requests, or reject all requests; an answer may be longer than is reasonable to store.
@@ -30,7 +30,7 @@ class NbdStatus {
   // Appends to `out`, in order and without gaps, the status of [at, at + length) or of a first part
   // of it: at least one stretch, at most about ten thousand.  Reconnects when the connection is
   // lost.
-  qcow2::Result<void> ask(NbdLine& line, uint64_t at, uint64_t length, std::vector<Stretch>& out);
+  Result<void> ask(NbdLine& line, uint64_t at, uint64_t length, std::vector<Stretch>& out);
 
   const std::string& context() const { return context_; }
 
@@ -44,4 +44,4 @@ class NbdStatus {
   bool silent_ = false;      // the server rejects all requests: stop asking
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

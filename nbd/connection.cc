@@ -9,10 +9,7 @@
 #include <cerrno>
 #include <string_view>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 namespace {
 
@@ -83,23 +80,22 @@ Result<std::unique_ptr<NbdConnection>> NbdConnection::open(const NbdEndpoint& en
 
 Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
   handle_.reset(nbd_create());
-  if (!handle_) return qcow2::fail(last_error());
+  if (!handle_) return fail(last_error());
   nbd_handle* const nbd = handle_.get();
   // A user who names a local file (a socket, a TLS key) in a URI may use that file.
   nbd_set_uri_allow_local_file(nbd, true);
   for (const std::string& context : contexts)
-    if (nbd_add_meta_context(nbd, context.c_str()) != 0) return qcow2::fail(last_error());
+    if (nbd_add_meta_context(nbd, context.c_str()) != 0) return fail(last_error());
   const auto start = Clock::now();
-  if (nbd_aio_connect_uri(nbd, endpoint_.uri().c_str()) != 0) return qcow2::fail(last_error());
+  if (nbd_aio_connect_uri(nbd, endpoint_.uri().c_str()) != 0) return fail(last_error());
   while (nbd_aio_is_connecting(nbd) == 1) {
-    if (stop_.requested()) return qcow2::fail(Error::cancelled());
+    if (stop_.requested()) return fail(Error::cancelled());
     if (timeout_.count() != 0 && Clock::now() - start > timeout_)
-      return qcow2::fail(timeout_error("the server has not agreed on a connection"));
-    if (nbd_poll(nbd, kPatience) < 0) return qcow2::fail(last_error());
+      return fail(timeout_error("the server has not agreed on a connection"));
+    if (nbd_poll(nbd, kPatience) < 0) return fail(last_error());
   }
   // Closed without an error: the server hung up.
-  if (nbd_aio_is_ready(nbd) != 1 && nbd_aio_is_processing(nbd) != 1)
-    return qcow2::fail(closed_error());
+  if (nbd_aio_is_ready(nbd) != 1 && nbd_aio_is_processing(nbd) != 1) return fail(closed_error());
   keep_alive(nbd_aio_get_fd(nbd));
   return {};
 }
@@ -128,7 +124,7 @@ bool NbdConnection::lost() const {
 }
 
 Result<void> NbdConnection::check_open() {
-  if (lost()) return qcow2::fail(closed_error());
+  if (lost()) return fail(closed_error());
   if (nbd_aio_in_flight(handle_.get()) > 0) return {};
   silence_ = {};
   slow_ = false;
@@ -136,7 +132,7 @@ Result<void> NbdConnection::check_open() {
 }
 
 Result<void> NbdConnection::sent(int64_t cookie) const {
-  if (cookie < 0) return qcow2::fail(last_error());
+  if (cookie < 0) return fail(last_error());
   return {};
 }
 
@@ -181,7 +177,7 @@ Result<void> NbdConnection::block_status(uint64_t length, uint64_t at,
 Result<void> NbdConnection::poll() {
   const int before = nbd_aio_in_flight(handle_.get());
   const auto start = Clock::now();
-  if (nbd_poll(handle_.get(), kPatience) < 0) return qcow2::fail(last_error());
+  if (nbd_poll(handle_.get(), kPatience) < 0) return fail(last_error());
   if (nbd_aio_in_flight(handle_.get()) < before)
     silence_ = {};
   else
@@ -190,12 +186,12 @@ Result<void> NbdConnection::poll() {
 }
 
 Result<void> NbdConnection::work() {
-  if (stop_.requested()) return qcow2::fail(Error::cancelled());
-  if (lost()) return qcow2::fail(closed_error());
+  if (stop_.requested()) return fail(Error::cancelled());
+  if (lost()) return fail(closed_error());
   RETURN_IF_ERROR(poll());
   if (nbd_aio_in_flight(handle_.get()) == 0 || !silent_for_too_long()) return {};
   close();
-  return qcow2::fail(timeout_error("the server has not answered"));
+  return fail(timeout_error("the server has not answered"));
 }
 
 Result<void> NbdConnection::wait(NbdReply& reply, const std::string& what) {
@@ -205,7 +201,7 @@ Result<void> NbdConnection::wait(NbdReply& reply, const std::string& what) {
       return worked;
     }
   }
-  if (reply.errnum() != 0) return qcow2::fail(reply.error(fmt::format("{}: {}", name(), what)));
+  if (reply.errnum() != 0) return fail(reply.error(fmt::format("{}: {}", name(), what)));
   return {};
 }
 
@@ -230,4 +226,4 @@ void NbdConnection::drain() {
   if (lost() || nbd_aio_in_flight(handle_.get()) > 0) close();
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -17,7 +17,7 @@
 #include "nbd/limits.h"
 #include "nbd/reply.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Must be used by one thread at a time.  Never waits long for the server once `stop` is requested.
 // After the connection is closed, by either side, every request is an error.
@@ -31,9 +31,9 @@ class NbdConnection {
   // Connects, and negotiates structured replies and the metadata contexts.  An error (ETIMEDOUT) if
   // that takes longer than `timeout` (0: no timeout).  `endpoint` and `stop` must outlive the
   // connection.
-  static qcow2::Result<std::unique_ptr<NbdConnection>> open(
-      const NbdEndpoint& endpoint, const std::vector<std::string>& contexts, Timeout timeout,
-      const Stop& stop);
+  static Result<std::unique_ptr<NbdConnection>> open(const NbdEndpoint& endpoint,
+                                                     const std::vector<std::string>& contexts,
+                                                     Timeout timeout, const Stop& stop);
 
   NbdConnection(const NbdConnection&) = delete;
   NbdConnection& operator=(const NbdConnection&) = delete;
@@ -45,13 +45,13 @@ class NbdConnection {
 
   // Send a request.  `reply` and the bytes must not move until the reply is done or the connection
   // is closed.  On an error nothing was sent, and no answer will come.
-  qcow2::Result<void> read(std::span<std::byte> to, uint64_t at, NbdReply& reply);
-  qcow2::Result<void> write(std::span<const std::byte> from, uint64_t at, NbdReply& reply,
-                            bool fua = false);
-  qcow2::Result<void> zero(uint64_t length, uint64_t at, NbdReply& reply, bool fast);
-  qcow2::Result<void> flush(NbdReply& reply);
-  qcow2::Result<void> block_status(uint64_t length, uint64_t at, nbd_extent_callback on_extent,
-                                   NbdReply& reply);
+  Result<void> read(std::span<std::byte> to, uint64_t at, NbdReply& reply);
+  Result<void> write(std::span<const std::byte> from, uint64_t at, NbdReply& reply,
+                     bool fua = false);
+  Result<void> zero(uint64_t length, uint64_t at, NbdReply& reply, bool fast);
+  Result<void> flush(NbdReply& reply);
+  Result<void> block_status(uint64_t length, uint64_t at, nbd_extent_callback on_extent,
+                            NbdReply& reply);
 
   // Returns whether no more answers will come: the server hung up, violated the protocol or timed
   // out, or the connection was closed.
@@ -59,15 +59,15 @@ class NbdConnection {
 
   // Sends and receives for a short time; completes the replies of received answers.  An error when
   // the connection is lost; ETIMEDOUT if a timeout is the cause.
-  qcow2::Result<void> work();
+  Result<void> work();
 
   // Calls work() until `reply` is done.  Returns the reply's error, if any, as "<name>: <what>: …".
   // On other errors drains the connection: `reply` is no longer used after the return.
-  qcow2::Result<void> wait(NbdReply& reply, const std::string& what);
+  Result<void> wait(NbdReply& reply, const std::string& what);
 
   // Send one request and wait for its answer.
-  qcow2::Result<void> read_now(std::span<std::byte> to, uint64_t at);
-  qcow2::Result<void> flush_now();
+  Result<void> read_now(std::span<std::byte> to, uint64_t at);
+  Result<void> flush_now();
 
   // Waits some seconds for all outstanding answers, even if `stop` is requested.  If some are
   // missing then, closes the connection.
@@ -87,16 +87,16 @@ class NbdConnection {
   NbdConnection(const NbdEndpoint& endpoint, Timeout timeout, const Stop& stop)
       : endpoint_(endpoint), timeout_(timeout), stop_(stop) {}
 
-  qcow2::Result<void> connect(const std::vector<std::string>& contexts);
-  qcow2::Result<void> learn(const std::vector<std::string>& contexts);
-  qcow2::Result<void> poll();
-  qcow2::Result<void> check_open();
-  qcow2::Result<void> sent(int64_t cookie) const;
+  Result<void> connect(const std::vector<std::string>& contexts);
+  Result<void> learn(const std::vector<std::string>& contexts);
+  Result<void> poll();
+  Result<void> check_open();
+  Result<void> sent(int64_t cookie) const;
   bool silent_for_too_long() const;
   // Returns "<target>: <libnbd's message for this thread's last error>".
-  qcow2::Error last_error() const;
-  qcow2::Error closed_error() const;
-  qcow2::Error timeout_error(const char* what) const;
+  Error last_error() const;
+  Error closed_error() const;
+  Error timeout_error(const char* what) const;
 
   const NbdEndpoint& endpoint_;
   const Timeout timeout_;
@@ -110,4 +110,4 @@ class NbdConnection {
   bool slow_ = false;  // the outstanding requests include slow ones
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

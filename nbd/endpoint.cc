@@ -7,10 +7,7 @@
 #include "nbd/nbdkit_hint.h"
 #include "nbd/uri.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 Result<std::shared_ptr<NbdEndpoint>> NbdEndpoint::open(const NbdTarget& target, const Stop& stop) {
   std::shared_ptr<NbdEndpoint> endpoint(new NbdEndpoint(target.name(), target.uri));
@@ -37,4 +34,4 @@ Error NbdEndpoint::explain(Error error, bool& final) const {
                                                  hint.empty() ? "" : ": ", hint));
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

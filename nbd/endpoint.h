@@ -10,7 +10,7 @@
 #include "nbd/server_process.h"
 #include "nbd/target.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Shared by all connections to one target.  Ends the server that was started for it together with
 // the last connection.  Thread-safe.
@@ -18,8 +18,7 @@ class NbdEndpoint {
  public:
   // Starts the server, if `target` is a command.  See ServerProcess::start for the calling thread
   // and `stop`.
-  static qcow2::Result<std::shared_ptr<NbdEndpoint>> open(const NbdTarget& target,
-                                                          const Stop& stop);
+  static Result<std::shared_ptr<NbdEndpoint>> open(const NbdTarget& target, const Stop& stop);
 
   // Returns the name for messages.
   const std::string& name() const { return name_; }
@@ -32,7 +31,7 @@ class NbdEndpoint {
   // Explains `error` of a connection that failed or was lost.  If the server that this object
   // started has ended, returns an error that says so and how, and sets `final`: a new connection is
   // impossible.
-  qcow2::Error explain(qcow2::Error error, bool& final) const;
+  Error explain(Error error, bool& final) const;
 
  private:
   NbdEndpoint(std::string name, std::string uri) : name_(std::move(name)), uri_(std::move(uri)) {}
@@ -43,4 +42,4 @@ class NbdEndpoint {
   std::unique_ptr<ServerProcess> server_;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

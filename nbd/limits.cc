@@ -6,10 +6,7 @@
 #include <bit>
 #include <cerrno>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 namespace {
 
@@ -31,19 +28,19 @@ Result<NbdLimits> NbdLimits::of(nbd_handle* nbd, const std::string& name) {
   NbdLimits limits;
   const int64_t size = nbd_get_size(nbd);
   if (size < 0)
-    return qcow2::fail(
+    return fail(
         Error::protocol(EPROTO, name + ": the server reports no disk size, or one above 8 EiB"));
   limits.size = static_cast<uint64_t>(size);
   const int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
   const int64_t preferred = nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED);
   const int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
   if (minimum > kLargestMinimum || (minimum > 0 && !std::has_single_bit(uint64_t(minimum))))
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EPROTO, fmt::format("{}: the server names a minimum block size of {} bytes: not a power of "
                             "two up to 65536",
                             name, minimum)));
   if (maximum > 0 && maximum < kSmallestMaximum)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EPROTO, fmt::format("{}: the server takes no more than {} bytes in a request: at least {} "
                             "are needed",
                             name, maximum, kSmallestMaximum)));
@@ -66,4 +63,4 @@ uint64_t NbdLimits::request(uint64_t wanted) const {
   return std::max(std::min(std::bit_floor(maximum), wanted), minimum);
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -8,7 +8,7 @@
 
 #include "base/result.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Flags of base:allocation and of QEMU's dirty bitmaps.  A hole without kStatusZero has undefined
 // content.
@@ -35,11 +35,11 @@ struct NbdLimits {
 
   // Reads the limits of a handle that has just connected to `name`.  An error if the server's
   // values are invalid.
-  static qcow2::Result<NbdLimits> of(nbd_handle* handle, const std::string& name);
+  static Result<NbdLimits> of(nbd_handle* handle, const std::string& name);
 
   // Returns the size of data requests for a wanted size of `wanted` bytes (a power of two): a power
   // of two.
   uint64_t request(uint64_t wanted) const;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

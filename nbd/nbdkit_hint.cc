@@ -9,7 +9,7 @@
 
 #include "nbd/nbdkit_folders.h"
 
-namespace copy {
+namespace vc::nbd {
 
 namespace fs = std::filesystem;
 
@@ -66,4 +66,4 @@ std::string nbdkit_hint(const std::vector<std::string>& command) {
   return {};
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace copy {
+namespace vc::nbd {
 
 // Returns the qcow2 plugin in the build tree of this program; nullopt if it is not there.
 std::optional<std::string> built_plugin();
@@ -15,4 +15,4 @@ std::optional<std::string> built_plugin();
 // string.
 std::string nbdkit_hint(const std::vector<std::string>& command);
 
-}  // namespace copy
+}  // namespace vc::nbd

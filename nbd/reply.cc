@@ -3,9 +3,7 @@
 #include <cerrno>
 #include <string>
 
-namespace copy {
-
-using qcow2::Error;
+namespace vc::nbd {
 
 namespace {
 
@@ -80,4 +78,4 @@ nbd_chunk_callback NbdReply::on_chunk() {
   return {call, this, nullptr};
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -10,7 +10,7 @@
 
 #include "base/result.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // libnbd holds pointers to the object from the sending of the request until done () or the end of
 // the connection: the object must not move in between.
@@ -33,7 +33,7 @@ class NbdReply {
   int errnum() const { return errnum_; }
   std::chrono::steady_clock::time_point when() const { return when_; }
   // Returns the error "<what>: <why>". errnum () must not be 0.
-  qcow2::Error error(const std::string& what) const;
+  Error error(const std::string& what) const;
 
   nbd_completion_callback on_completion();
   nbd_chunk_callback on_chunk();
@@ -54,4 +54,4 @@ class NbdReply {
   std::map<uint64_t, uint64_t> ahead_;  // ends of chunks that arrived out of order, by start
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -20,12 +20,7 @@
 #include "base/retry.h"
 #include "storage/descriptor.h"
 
-namespace copy {
-
-using qcow2::Descriptor;
-using qcow2::Error;
-using qcow2::Result;
-using qcow2::retry;
+namespace vc::nbd {
 
 namespace {
 
@@ -49,13 +44,13 @@ struct Listener {
 Result<void> listen(Listener& listener) {
   const char* const parent = std::getenv("TMPDIR");
   std::string folder = fmt::format("{}/virt-compact-XXXXXX", parent && *parent ? parent : "/tmp");
-  if (!::mkdtemp(folder.data())) return qcow2::fail(Error::system(errno, folder));
+  if (!::mkdtemp(folder.data())) return fail(Error::system(errno, folder));
   const std::string name = folder + "/socket";
   const auto make = [&]() -> Result<void> {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (name.size() >= sizeof address.sun_path)
-      return qcow2::fail(
+      return fail(
           Error::invalid(name + ": too long a name for a socket: set TMPDIR to a shorter one"));
     std::memcpy(address.sun_path, name.c_str(), name.size() + 1);
     listener.listening.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -63,9 +58,9 @@ Result<void> listen(Listener& listener) {
         ::bind(listener.listening.get(), reinterpret_cast<const sockaddr*>(&address),
                sizeof address) != 0 ||
         ::listen(listener.listening.get(), SOMAXCONN) != 0)
-      return qcow2::fail(Error::system(errno, name));
+      return fail(Error::system(errno, name));
     listener.path.reset(retry(::open, name.c_str(), O_PATH | O_CLOEXEC));
-    if (listener.path.get() < 0) return qcow2::fail(Error::system(errno, name));
+    if (listener.path.get() < 0) return fail(Error::system(errno, name));
     return {};
   };
   auto made = make();
@@ -139,7 +134,7 @@ std::string describe(const siginfo_t& info) {
 Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<std::string>& command,
                                                             const Stop& stop) {
   if (command.empty() || command.front().empty())
-    return qcow2::fail(Error::invalid("[ ]: there is no command to start"));
+    return fail(Error::invalid("[ ]: there is no command to start"));
   Listener listener;
   RETURN_IF_ERROR(listen(listener));
   // Above the descriptor that the child replaces.
@@ -147,11 +142,11 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   Descriptor null(retry(::open, "/dev/null", O_RDONLY | O_CLOEXEC));
   std::array<int, 2> ends{-1, -1};
   if (listening.get() < 0 || null.get() < 0 || ::pipe2(ends.data(), O_CLOEXEC) != 0)
-    return qcow2::fail(Error::system(errno, command.front()));
+    return fail(Error::system(errno, command.front()));
   Descriptor reader(ends[0]);
   Descriptor writer(retry(::fcntl, ends[1], F_DUPFD_CLOEXEC, 10));
   ::close(ends[1]);
-  if (writer.get() < 0) return qcow2::fail(Error::system(errno, command.front()));
+  if (writer.get() < 0) return fail(Error::system(errno, command.front()));
 
   std::vector<std::string> words = command;
   std::vector<char*> argv;
@@ -161,7 +156,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   Environment environment;
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid < 0) return qcow2::fail(Error::system(errno, "fork"));
+  if (pid < 0) return fail(Error::system(errno, "fork"));
   if (pid == 0) become(argv.data(), environment, listening.get(), null.get(), writer.get(), parent);
 
   const int path = listener.path.release();
@@ -174,7 +169,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   int errnum = 0;
   const ssize_t got = retry(::read, reader.get(), &errnum, sizeof errnum);
   if (got == static_cast<ssize_t>(sizeof errnum))
-    return qcow2::fail(Error::system(errnum, fmt::format("cannot execute '{}'", command.front())));
+    return fail(Error::system(errnum, fmt::format("cannot execute '{}'", command.front())));
   return server;
 }
 
@@ -205,15 +200,14 @@ Result<void> ServerProcess::finish(std::chrono::seconds patience) {
   ::kill(pid_, SIGTERM);
   while (!ended()) {
     if (Clock::now() - start > patience)
-      return qcow2::fail(
+      return fail(
           Error::system(ETIMEDOUT, fmt::format("the server does not end (process {})", pid_)));
     std::this_thread::sleep_for(kLook);
   }
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
       (info.si_code != CLD_EXITED || info.si_status != 0))
-    return qcow2::fail(
-        Error::protocol(EIO, fmt::format("the server ended badly: {}", describe(info))));
+    return fail(Error::protocol(EIO, fmt::format("the server ended badly: {}", describe(info))));
   return {};
 }
 
@@ -228,4 +222,4 @@ ServerProcess::~ServerProcess() {
   ::close(socket_);
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -12,7 +12,7 @@
 #include "base/result.h"
 #include "base/stop.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // The server gets a listening Unix socket by systemd's socket activation (descriptor 3, LISTEN_FDS,
 // LISTEN_PID), so that any number of connections are possible.  The socket's name is removed before
@@ -29,8 +29,8 @@ class ServerProcess {
   //
   // `stop` must outlive the process.  Once it is requested, the destructor waits for a shorter
   // time.
-  static qcow2::Result<std::unique_ptr<ServerProcess>> start(
-      const std::vector<std::string>& command, const Stop& stop);
+  static Result<std::unique_ptr<ServerProcess>> start(const std::vector<std::string>& command,
+                                                      const Stop& stop);
 
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
@@ -53,7 +53,7 @@ class ServerProcess {
 
   // Asks the server to end, and waits for up to `patience`: for a server with much data to write.
   // An error if it does not end by itself, or ends with a failure.
-  qcow2::Result<void> finish(std::chrono::seconds patience);
+  Result<void> finish(std::chrono::seconds patience);
 
  private:
   ServerProcess(pid_t pid, int socket, std::string uri, const Stop& stop)
@@ -65,4 +65,4 @@ class ServerProcess {
   const Stop& stop_;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -7,10 +7,7 @@
 #include <chrono>
 #include <thread>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 namespace {
 
@@ -35,7 +32,7 @@ Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endp
   auto connection = NbdConnection::open(*line->endpoint_, line->contexts_, line->timeout_, stop);
   if (!connection) {
     bool final = false;
-    return qcow2::fail(line->endpoint_->explain(std::move(connection).error(), final));
+    return fail(line->endpoint_->explain(std::move(connection).error(), final));
   }
   line->connection_ = std::move(*connection);
   line->limits_ = line->connection_->limits();
@@ -51,11 +48,11 @@ bool NbdLine::is_loss(const Error& error) {
 
 Result<void> NbdLine::check_same(const NbdLimits& next) const {
   if (next.size != limits_.size)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EIO, fmt::format("{}: the server came back with another disk: of {} bytes, not {}", name(),
                          next.size, limits_.size)));
   if (next.minimum > limits_.minimum)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EIO, fmt::format("{}: the server came back with larger blocks: {} bytes, not {}", name(),
                          next.minimum, limits_.minimum)));
   return {};
@@ -84,34 +81,34 @@ Result<void> NbdLine::try_again() {
 }
 
 Result<void> NbdLine::restore(Error why) {
-  if (given_up_) return qcow2::fail(std::move(why));
+  if (given_up_) return fail(std::move(why));
   // A server that accepts one client at a time must see this client disconnect.
   connection_->drain();
   connection_->close();
   if (checking_) {
     // The outer restore () continues.
     lost_in_check_ = true;
-    return qcow2::fail(std::move(why));
+    return fail(std::move(why));
   }
   bool final = false;
   Error last = endpoint_->explain(std::move(why), final);
   while (!final && failures_ < retries_) {
     const auto until = Clock::now() + wait_before(failures_++);
     while (Clock::now() < until) {
-      if (stop_.requested()) return qcow2::fail(Error::cancelled());
+      if (stop_.requested()) return fail(Error::cancelled());
       std::this_thread::sleep_for(kLook);
     }
     auto tried = try_again();
     if (tried) return {};
     last = std::move(tried).error();
-    if (given_up_ || last.kind() == Error::Kind::kCancelled) return qcow2::fail(std::move(last));
+    if (given_up_ || last.kind() == Error::Kind::kCancelled) return fail(std::move(last));
     last = endpoint_->explain(std::move(last), final);
   }
   given_up_ = true;
-  if (final || retries_ == 0) return qcow2::fail(std::move(last));
-  return qcow2::fail(Error::protocol(
+  if (final || retries_ == 0) return fail(std::move(last));
+  return fail(Error::protocol(
       last.errnum(), fmt::format("{} (given up after connecting again {} time{})", last.message(),
                                  failures_, failures_ == 1 ? "" : "s")));
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

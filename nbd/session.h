@@ -14,16 +14,16 @@
 #include "nbd/limits.h"
 #include "nbd/tuning.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Must be used by one thread at a time.
 class NbdLine {
  public:
   // Connects.  Of `tuning`, uses the retries and the timeout.  Tries the first connection only
   // once, since the name may be mistyped.
-  static qcow2::Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
-                                                      std::vector<std::string> contexts,
-                                                      const NbdTuning& tuning, const Stop& stop);
+  static Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
+                                               std::vector<std::string> contexts,
+                                               const NbdTuning& tuning, const Stop& stop);
 
   // Returns the connection, which always exists.  If it is lost and not restored, all its requests
   // return errors.
@@ -39,7 +39,7 @@ class NbdLine {
 
   // Returns whether an error of a command means that the server goes away, rather than that it
   // rejects the request.
-  bool is_loss(const qcow2::Error& error);
+  bool is_loss(const Error& error);
 
   // Resets the count of failed attempts, after an answer.
   void answered() {
@@ -51,11 +51,11 @@ class NbdLine {
   // Replaces a connection that is lost by `why`: drains and closes it, waits, and connects again.
   // An error if no retries are left, if the server that this program started has ended, or if the
   // server has a different disk now; all later calls then fail, too.
-  qcow2::Result<void> restore(qcow2::Error why);
+  Result<void> restore(Error why);
 
   // Sets the check that restore () runs on each new connection. restore () fails with the check's
   // error, except if the new connection is lost, too.
-  using Check = std::function<qcow2::Result<void>(NbdLine& line)>;
+  using Check = std::function<Result<void>(NbdLine& line)>;
   void set_check(Check check) { check_ = std::move(check); }
 
   // Returns whether restore () has failed.
@@ -70,8 +70,8 @@ class NbdLine {
         timeout_(tuning.timeout),
         stop_(stop) {}
 
-  qcow2::Result<void> try_again();
-  qcow2::Result<void> check_same(const NbdLimits& next) const;
+  Result<void> try_again();
+  Result<void> check_same(const NbdLimits& next) const;
 
   const std::shared_ptr<NbdEndpoint> endpoint_;
   const std::vector<std::string> contexts_;
@@ -88,4 +88,4 @@ class NbdLine {
   bool given_up_ = false;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -1,6 +1,6 @@
 #include "nbd/target.h"
 
-namespace copy {
+namespace vc::nbd {
 
 std::string NbdTarget::name() const {
   if (command.empty()) return uri;
@@ -9,4 +9,4 @@ std::string NbdTarget::name() const {
   return name + ']';
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace copy {
+namespace vc::nbd {
 
 struct NbdTarget {
   // Exactly one of `uri` and `command` is set.
@@ -19,4 +19,4 @@ struct NbdTarget {
   std::string name() const;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstdint>
 
-namespace copy {
+namespace vc::nbd {
 
 struct NbdTuning {
   unsigned connections = 4;           // at least 1; used if the server allows several
@@ -20,4 +20,4 @@ struct NbdTuning {
   std::chrono::seconds timeout{60};
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -7,9 +7,7 @@
 #include <cctype>
 #include <string_view>
 
-namespace copy {
-
-using qcow2::Error;
+namespace vc::nbd {
 
 namespace {
 
@@ -18,12 +16,12 @@ constexpr std::array<std::string_view, 6> kNbd{"nbd",       "nbds",      "nbd+un
 
 }  // namespace
 
-qcow2::Result<bool> is_nbd_uri(const std::string& name) {
+Result<bool> is_nbd_uri(const std::string& name) {
   if (name.starts_with("json:"))
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         fmt::format("'{}': json: names are not supported: give a path or an NBD URI", name)));
   if (name.starts_with("nbd:") && !name.starts_with("nbd://"))
-    return qcow2::fail(Error::unsupported(fmt::format(
+    return fail(Error::unsupported(fmt::format(
         "'{}': give it as an NBD URI, such as nbd://HOST/EXPORT or nbd+unix:///?socket=PATH",
         name)));
   const size_t end = name.find("://");
@@ -34,17 +32,17 @@ qcow2::Result<bool> is_nbd_uri(const std::string& name) {
       }))
     return false;
   if (std::find(kNbd.begin(), kNbd.end(), scheme) != kNbd.end()) return true;
-  return qcow2::fail(Error::unsupported(fmt::format(
+  return fail(Error::unsupported(fmt::format(
       "'{}': {} is not supported: serve it with nbdkit, and give the NBD URI", name, scheme)));
 }
 
-qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::string& name) {
+Result<std::string> uri_with_export(const std::string& uri, const std::string& name) {
   // The form is scheme://authority/export?query.
   const size_t authority = uri.find("://") + 3;
   const size_t query = std::min(uri.find('?', authority), uri.size());
   const size_t slash = std::min(uri.find('/', authority), query);
   if (query > slash + 1)
-    return qcow2::fail(Error::invalid(fmt::format(
+    return fail(Error::invalid(fmt::format(
         "'{}': names an export already, so that none can be chosen for the snapshot", uri)));
   std::string text = uri.substr(0, slash) + "/";
   for (const char c : name) {
@@ -57,4 +55,4 @@ qcow2::Result<std::string> uri_with_export(const std::string& uri, const std::st
   return text + uri.substr(query);
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -9,10 +9,7 @@
 #include <deque>
 #include <list>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::nbd {
 
 namespace {
 
@@ -93,7 +90,7 @@ class NbdWriter::Sender {
   }
 
   Result<void> lost(Error why) {
-    if (!line_.is_loss(why)) return qcow2::fail(std::move(why));
+    if (!line_.is_loss(why)) return fail(std::move(why));
     return line_.restore(std::move(why));
   }
 
@@ -122,7 +119,7 @@ class NbdWriter::Sender {
     const Error error = request.reply.error(fmt::format(
         "{}: {} at {:#x}", line_.name(), piece.bytes ? "write" : "writing zeros", piece.at));
     if (line_.is_loss(error)) return line_.restore(error);
-    if (!request.zero || !is_refusal(request.reply.errnum())) return qcow2::fail(error);
+    if (!request.zero || !is_refusal(request.reply.errnum())) return fail(error);
     if (piece.length > writer_.small_zero_) {
       writer_.zero_limit_ = writer_.small_zero_;
     } else if (!writer_.options_.only_cheap_zeros) {
@@ -179,7 +176,7 @@ Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
     if (done) done = line.connection().wait(reply, "zero");
     if (!done) {
       if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
-        return qcow2::fail(std::move(done).error());
+        return fail(std::move(done).error());
       if (at > 0 || length <= small_zero_) return false;
       zero_limit_ = small_zero_;
       continue;
@@ -189,4 +186,4 @@ Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
   return true;
 }
 
-}  // namespace copy
+}  // namespace vc::nbd

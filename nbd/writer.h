@@ -12,7 +12,7 @@
 #include "nbd/session.h"
 #include "nbd/tuning.h"
 
-namespace copy {
+namespace vc::nbd {
 
 // Shares what it learns about the server among all connections.  Thread-safe, as long as each
 // session is used by one thread.
@@ -37,11 +37,11 @@ class NbdWriter {
 
   // Writes `pieces`.  On success the server has acknowledged everything; if it went away in
   // between, some of it only before that (see NbdLine::set_check).
-  qcow2::Result<void> send(NbdLine& line, std::span<const Piece> pieces);
+  Result<void> send(NbdLine& line, std::span<const Piece> pieces);
 
   // Zeroes [0, end) if the server can do it at once.  Returns false if it cannot; some of the range
   // may be zeroed then.
-  qcow2::Result<bool> zero_fast(NbdLine& line, uint64_t end);
+  Result<bool> zero_fast(NbdLine& line, uint64_t end);
 
   // Returns whether the server can zero without data.
   bool can_zero() const { return can_zero_; }
@@ -59,7 +59,7 @@ class NbdWriter {
   std::atomic<uint64_t> zero_limit_;  // bytes
   std::atomic<bool> can_zero_;
   std::atomic<uint64_t> declined_ = 0;  // bytes
-  qcow2::AlignedBuffer zeros_;
+  AlignedBuffer zeros_;
 };
 
-}  // namespace copy
+}  // namespace vc::nbd

@@ -18,15 +18,7 @@
 #include "qcow2/format/header.h"
 #include "storage/file_storage.h"
 
-namespace optimize {
-
-using qcow2::Directory;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Failure;
-using qcow2::FileIdentity;
-using qcow2::Result;
-using qcow2::retry;
+namespace vc::optimize {
 
 namespace {
 
@@ -55,7 +47,7 @@ Failure not_ours(const std::string& path) {
 
 // Bytes of the disk in the file; nothing: it cannot be read.
 std::optional<uint64_t> disk_size(const Directory& folder, const std::string& name) {
-  const auto file = qcow2::FileStorage::open_readonly_in(folder, name);
+  const auto file = FileStorage::open_readonly_in(folder, name);
   if (!file) return std::nullopt;
   if (const auto header = qcow2::Header::read(**file, qcow2::Header::Purpose::kTell))
     return header->size;
@@ -185,7 +177,7 @@ Result<void> DiskSwap::settle_fresh(const struct stat& status) {
   return {};
 }
 
-Result<void> DiskSwap::carry_over(qcow2::Descriptor fresh) {
+Result<void> DiskSwap::carry_over(Descriptor fresh) {
   fresh_file_ = std::move(fresh);
   if (!folder_.holds(fresh_, FileIdentity::of(fresh_file_.get()))) return not_ours(this->fresh());
   auto lost = copy_attributes(old_.get(), fresh_file_.get());
@@ -241,7 +233,7 @@ Result<void> DiskSwap::run() {
     if (done) continue;
     const bool swapped = folder_.holds(disk_, FileIdentity::of(fresh_file_.get()));
     give_up();
-    if (swapped) return qcow2::took_effect(Result<void>(fail(done.error())), state());
+    if (swapped) return took_effect(Result<void>(fail(done.error())), state());
     return fail(Error(done.error()).with_context(state()));
   }
 }
@@ -282,9 +274,8 @@ class Exchange {
     if (remove) {
       // What is removed is what was the disk, and nothing else.
       if (!folder_.holds(backup_, was_disk_->identity())) return not_ours(path(backup_));
-      RETURN_IF_ERROR(
-          qcow2::took_effect(remove_and_flush(folder_, backup_),
-                             fmt::format("{} is the disk as it was before", path(disk_))));
+      RETURN_IF_ERROR(took_effect(remove_and_flush(folder_, backup_),
+                                  fmt::format("{} is the disk as it was before", path(disk_))));
     }
     return Rollback{path(disk_), remove ? "" : path(backup_)};
   }
@@ -297,15 +288,15 @@ class Exchange {
     if (!status) return fail(Error::system(errno, path(backup_) + ": the backup"));
     if (!S_ISREG(status->st_mode))
       return fail(Error::invalid(path(backup_) + ": is no regular file"));
-    ASSIGN_OR_RETURN(was_disk_, qcow2::FileStorage::open_readonly_in(folder_, disk_));
-    ASSIGN_OR_RETURN(was_backup_, qcow2::FileStorage::open_readonly_in(folder_, backup_));
+    ASSIGN_OR_RETURN(was_disk_, FileStorage::open_readonly_in(folder_, disk_));
+    ASSIGN_OR_RETURN(was_backup_, FileStorage::open_readonly_in(folder_, backup_));
     if (was_disk_->identity() == was_backup_->identity())
       return fail(Error::invalid(
           fmt::format("{}: is {} itself: there was no swap", path(backup_), path(disk_))));
     // Nobody writes to either of them, nor begins to, until they have changed places.
     constexpr const char* kAdvice = "shut down what uses it";
-    RETURN_IF_ERROR(was_disk_->lock(qcow2::ImageClaim::writing(), kAdvice));
-    return was_backup_->lock(qcow2::ImageClaim::writing(), kAdvice);
+    RETURN_IF_ERROR(was_disk_->lock(ImageClaim::writing(), kAdvice));
+    return was_backup_->lock(ImageClaim::writing(), kAdvice);
   }
 
   // A rollback that fails has not happened: one that is tried again after an error would take back
@@ -329,11 +320,10 @@ class Exchange {
       (void)folder_.flush();
       return with_context(std::move(done), path(disk_) + " is the disk as it was: no rollback");
     }
-    return qcow2::took_effect(
-        std::move(done),
-        fmt::format("{} is the disk as it was before, and what was there is {}: do "
-                    "not roll back again",
-                    path(disk_), path(backup_)));
+    return took_effect(std::move(done),
+                       fmt::format("{} is the disk as it was before, and what was there is {}: do "
+                                   "not roll back again",
+                                   path(disk_), path(backup_)));
   }
 
   // Where names cannot be exchanged: what was the disk gets a third one.
@@ -352,10 +342,9 @@ class Exchange {
       if (renamed) {
         backup_ = kept;
         if (!folder_.holds(disk_, was_backup_->identity())) return not_ours(path(disk_));
-        return qcow2::took_effect(
-            folder_.flush(),
-            fmt::format("{} is the disk as it was before, and what was there is {}", path(disk_),
-                        path(kept)));
+        return took_effect(folder_.flush(),
+                           fmt::format("{} is the disk as it was before, and what was there is {}",
+                                       path(disk_), path(kept)));
       }
       (void)folder_.remove(kept);
       return renamed;
@@ -369,8 +358,8 @@ class Exchange {
   // Names in it.
   std::string disk_;
   std::string backup_;
-  std::shared_ptr<qcow2::FileStorage> was_disk_;
-  std::shared_ptr<qcow2::FileStorage> was_backup_;
+  std::shared_ptr<FileStorage> was_disk_;
+  std::shared_ptr<FileStorage> was_backup_;
 };
 
 }  // namespace
@@ -383,4 +372,4 @@ Result<Rollback> roll_back(const std::string& path, const std::string& suffix, b
   return Exchange(std::move(folder), Directory::name_of(disk), suffix).run(remove, dry_run);
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -22,7 +22,7 @@
 #include "storage/descriptor.h"
 #include "storage/directory.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // Not thread-safe.
 class DiskSwap {
@@ -34,7 +34,7 @@ class DiskSwap {
   //
   // What an earlier run left half-done is brought to an end, which never touches DISK itself, and
   // told in remarks ().
-  static qcow2::Result<DiskSwap> plan(const std::string& path, std::optional<std::string> suffix);
+  static Result<DiskSwap> plan(const std::string& path, std::optional<std::string> suffix);
 
   std::string disk() const { return folder_.path_to(disk_); }    // without symbolic links
   std::string fresh() const { return folder_.path_to(fresh_); }  // where to put the fresh image
@@ -49,36 +49,36 @@ class DiskSwap {
   // that name since is not touched.  Gives it the owner, mode, ACLs, extended attributes and with
   // them the SELinux label of the disk, and flushes it.  An error if its owner or its ACLs cannot
   // be had; other attributes that the system does not let us set are told in remarks ().
-  qcow2::Result<void> carry_over(qcow2::Descriptor fresh);
+  Result<void> carry_over(Descriptor fresh);
 
   // The next step, after carry_over (); true: it was the last one.
-  qcow2::Result<bool> step();
+  Result<bool> step();
   // All of them.  On an error gives up, and says which file is the disk now.
-  qcow2::Result<void> run();
+  Result<void> run();
   // After a step that failed: takes away what was done, and the fresh image, as long as the disk is
   // the old one.  What is left after an exchange the next run puts right.
   void give_up();
 
  private:
-  DiskSwap(qcow2::Directory folder, std::string disk)
+  DiskSwap(Directory folder, std::string disk)
       : folder_(std::move(folder)), disk_(std::move(disk)), fresh_("." + disk_ + ".fresh") {}
-  qcow2::Result<void> lock();
-  qcow2::Result<void> settle_leftovers();
-  qcow2::Result<void> settle_fresh(const struct stat& fresh);
-  qcow2::Result<bool> is_older_than_disk() const;
-  qcow2::Result<void> keep_old();
-  qcow2::Result<void> put_fresh();
+  Result<void> lock();
+  Result<void> settle_leftovers();
+  Result<void> settle_fresh(const struct stat& fresh);
+  Result<bool> is_older_than_disk() const;
+  Result<void> keep_old();
+  Result<void> put_fresh();
   std::string state() const;
 
-  qcow2::Directory folder_;
+  Directory folder_;
   // Names in it.
   std::string disk_;
   std::string fresh_;
   std::string backup_;
   std::vector<std::string> remarks_;
   unsigned other_names_ = 0;
-  qcow2::Descriptor old_;  // the old file, locked with flock against others like us
-  qcow2::Descriptor fresh_file_;
+  Descriptor old_;  // the old file, locked with flock against others like us
+  Descriptor fresh_file_;
   unsigned steps_ = 0;      // done
   bool exchanged_ = false;  // .DISK.fresh is the old file
 };
@@ -93,7 +93,7 @@ struct Rollback {
 // DISK.rolled-back first); with `remove` it is removed afterwards.  It is an error when either of
 // them is in use.  An error leaves all as it was, or says what is where.
 // With `dry_run` both are looked at, and stay.
-qcow2::Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove,
-                                  bool dry_run = false);
+Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove,
+                           bool dry_run = false);
 
-}  // namespace optimize
+}  // namespace vc::optimize

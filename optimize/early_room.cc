@@ -9,9 +9,7 @@
 #include "guest/inspection.h"
 #include "optimize/gain.h"
 
-namespace optimize {
-
-using qcow2::Result;
+namespace vc::optimize {
 
 namespace {
 
@@ -31,9 +29,8 @@ bool is_known(const guest::Inspection& found) {
 }
 
 // Bytes of data that trimming may free; nothing: not known.
-Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how,
-                                          const copy::Cancel& cancel) {
-  const copy::Stop stop(cancel);
+Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how, const Cancel& cancel) {
+  const Stop stop(cancel);
   copy::AnySource::Options options;
   options.name = how.source;
   options.format = how.source_format;
@@ -48,7 +45,7 @@ Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how,
 }  // namespace
 
 Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
-                                  copy::Progress& progress, const copy::Cancel& cancel) {
+                                  Progress& progress, const Cancel& cancel) {
   EarlyRoom room;
   ASSIGN_OR_RETURN(room.free, copy::free_bytes_for(how.destination));
   room.untrimmed = size + size / kMetadataPart + kFixedMetadata;
@@ -68,4 +65,4 @@ Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, b
   return room;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "copy/copier.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // Bytes.
 struct EarlyRoom {
@@ -24,7 +24,7 @@ struct EarlyRoom {
 // Compares what `how` will write, of a disk of `size` bytes, with what is free in the filesystem of
 // its destination.  `boots`: an appliance will trim more than `how` leaves out.  Reads the source
 // only if a disk without zeros would not fit, and then metadata and samples of the data.
-qcow2::Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
-                                         copy::Progress& progress, const copy::Cancel& cancel);
+Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
+                                  Progress& progress, const Cancel& cancel);
 
-}  // namespace optimize
+}  // namespace vc::optimize

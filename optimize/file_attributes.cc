@@ -11,12 +11,7 @@
 
 #include "base/retry.h"
 
-namespace optimize {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
-using qcow2::retry;
+namespace vc::optimize {
 
 namespace {
 
@@ -81,4 +76,4 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
   return lost;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -7,10 +7,10 @@
 
 #include "base/result.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // Makes those of the open file `to` what those of `from` are.  An error if the owner, the mode or
 // an ACL cannot be set; the names of other attributes that cannot are returned.
-qcow2::Result<std::vector<std::string>> copy_attributes(int from, int to);
+Result<std::vector<std::string>> copy_attributes(int from, int to);
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -10,13 +10,10 @@
 #include "copy/source/source_view.h"
 #include "guest/inspection.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 using appliance::Space;
 using appliance::TrimOptions;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
@@ -336,4 +333,4 @@ Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
   return plan;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -14,7 +14,7 @@
 #include "copy/source/source.h"
 #include "guest/reading/ranges.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 enum class Trimming {
   kAuto,       // the metadata; and the appliance where they do not tell, if that is worth a boot
@@ -71,7 +71,7 @@ struct FreeSpacePlan {
 // `source` is read while this runs.  `options` say which filesystems, what is dropped and what is
 // encrypted, as they do to the appliance.  An error when the guest is suspended or hibernated, or
 // if a name is of nothing.
-qcow2::Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
-                                             const appliance::TrimOptions& options);
+Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
+                                      const appliance::TrimOptions& options);
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -2,10 +2,9 @@
 
 #include "qcow2/check/survey.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 using qcow2::Format;
-using qcow2::Result;
 
 namespace {
 
@@ -43,9 +42,9 @@ bool Gain::is_worth(const GainLimit& limit) const {
   return limit.bytes ? saved() >= *limit.bytes : percent() >= limit.percent;
 }
 
-Result<copy::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
-                                         copy::Progress& progress, const copy::Cancel& cancel) {
-  copy::MeasureOptions options;
+Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
+                                            Progress& progress, const Cancel& cancel) {
+  inspect::MeasureOptions options;
   options.copy = how;
   options.budget = budget;
   // Of a raw disk only what is no zeros takes room, as in an image that is not compressed.
@@ -53,11 +52,11 @@ Result<copy::Measurement> measure_result(const copy::CopyOptions& how, uint64_t 
     options.copy.format = Format::kQcow2;
     options.copy.image = {};
   }
-  return copy::measure(options, progress, cancel);
+  return inspect::measure(options, progress, cancel);
 }
 
 Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
-                           uint64_t length, copy::Progress& progress, const copy::Cancel& cancel) {
+                           uint64_t length, Progress& progress, const Cancel& cancel) {
   Gain gain;
   gain.before = before;
   gain.length = disk.image() && how.format != Format::kRaw ? length : 0;
@@ -69,4 +68,4 @@ Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& dis
   return gain;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -11,7 +11,7 @@
 #include "inspect/measurement.h"
 #include "qcow2/read/chain.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // The least that a run must gain for the disk to be replaced.
 struct GainLimit {
@@ -39,16 +39,14 @@ struct Gain {
 
 // What a copy by `how` will take.  Reads up to `budget` bytes of the source, all of it where a
 // backing file is kept, and writes nothing.
-qcow2::Result<copy::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
-                                                copy::Progress& progress,
-                                                const copy::Cancel& cancel);
+Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
+                                            Progress& progress, const Cancel& cancel);
 
 // Of a copy that has not been made.  `disk` is the image as it is, `before` and `length` the bytes
 // that its file takes in blocks, and from end to end; `how` reads it as it would be copied, with
 // what was trimmed as zeros. Reads up to 256 MiB of the source, all of it where a backing file is
 // kept, and writes nothing.
-qcow2::Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk,
-                                  uint64_t before, uint64_t length, copy::Progress& progress,
-                                  const copy::Cancel& cancel);
+Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
+                           uint64_t length, Progress& progress, const Cancel& cancel);
 
-}  // namespace optimize
+}  // namespace vc::optimize

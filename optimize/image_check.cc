@@ -8,15 +8,11 @@
 #include "base/retry.h"
 #include "storage/file_storage.h"
 
-namespace optimize {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::optimize {
 
 Result<void> measure(const std::string& path, DiskFigures& figures) {
   struct stat status {};
-  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
   figures.length = static_cast<uint64_t>(status.st_size);
@@ -25,10 +21,10 @@ Result<void> measure(const std::string& path, DiskFigures& figures) {
 }
 
 Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
-                         const copy::Cancel& cancel) {
+                         const Cancel& cancel) {
   RETURN_IF_ERROR(measure(path, figures));
   if (format == qcow2::Format::kRaw) return {};
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(path));
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
   ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
   FirstFinding findings(cancel, checker.header().geometry().cluster_size());
   ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
@@ -45,4 +41,4 @@ Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigu
   return {};
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

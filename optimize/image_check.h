@@ -9,7 +9,7 @@
 #include "qcow2/check/checker.h"
 #include "qcow2/read/chain.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // What a disk takes.  Clusters are of its own size, none if it is raw.
 struct DiskFigures {
@@ -26,7 +26,7 @@ struct DiskFigures {
 class FirstFinding final : public qcow2::CheckObserver {
  public:
   // `cancel` outlives it.
-  FirstFinding(const copy::Cancel& cancel, uint64_t cluster_size)
+  FirstFinding(const Cancel& cancel, uint64_t cluster_size)
       : cancel_(cancel), cluster_size_(cluster_size) {}
 
   void found(const qcow2::Finding& finding) override {
@@ -38,16 +38,16 @@ class FirstFinding final : public qcow2::CheckObserver {
   const std::string& first() const { return first_; }
 
  private:
-  const copy::Cancel& cancel_;
+  const Cancel& cancel_;
   const uint64_t cluster_size_;
   std::string first_;
 };
 
 // Sets length and blocks.  An error for what is no regular file.
-qcow2::Result<void> measure(const std::string& path, DiskFigures& figures);
+Result<void> measure(const std::string& path, DiskFigures& figures);
 
 // Sets all figures.  An error if there is corruption; leaks are counted.
-qcow2::Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
-                                const copy::Cancel& cancel);
+Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
+                         const Cancel& cancel);
 
-}  // namespace optimize
+}  // namespace vc::optimize

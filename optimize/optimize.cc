@@ -25,13 +25,7 @@
 #include "qcow2/read/overlay_search.h"
 #include "qcow2/repair/repair.h"
 
-namespace optimize {
-
-using qcow2::Directory;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::FileIdentity;
-using qcow2::Result;
+namespace vc::optimize {
 
 namespace {
 
@@ -85,8 +79,8 @@ std::string hidden(const std::string& path, const char* ending) {
 
 class Run {
  public:
-  Run(const OptimizeOptions& options, appliance::Observer& observer, copy::Progress& progress,
-      const copy::Cancel& cancel)
+  Run(const OptimizeOptions& options, appliance::Observer& observer, Progress& progress,
+      const Cancel& cancel)
       : options_(options), observer_(observer), progress_(progress), cancel_(cancel) {}
 
   Result<OptimizeReport> run() {
@@ -117,7 +111,7 @@ class Run {
     if (!copied) {
       // One with a backing file has its name before it is verified; that of an output may be of
       // something else, which was there.
-      if (swap_) qcow2::retry(::unlink, destination.c_str());
+      if (swap_) retry(::unlink, destination.c_str());
       return fail(std::move(copied).error());
     }
     // From here on it is there, under a name.
@@ -192,7 +186,7 @@ class Run {
     if (made) {
       overlay.emplace(trimmed_disk, overlay_.get());
       // By its descriptor: whoever may write to the folder can give its name to another image.
-      source = qcow2::path_of_descriptor(overlay_.get(), ::getpid());
+      source = path_of_descriptor(overlay_.get(), ::getpid());
       made = trim(trimmed_disk, source, check.work_cancel());
     }
     RETURN_IF_ERROR(check.finish());
@@ -304,11 +298,11 @@ class Run {
   // What it leads to is overwritten otherwise, or removed when something fails.
   Result<void> look_at_output() {
     const std::string& output = options_.output;
-    ASSIGN_OR_RETURN(const bool uri, copy::is_nbd_uri(output));
+    ASSIGN_OR_RETURN(const bool uri, nbd::is_nbd_uri(output));
     if (uri || output == "-" || output == "null:")
       return fail(Error::invalid(output + ": the result is a file: use virt-compact copy"));
     struct stat status {};
-    if (qcow2::retry(::stat, output.c_str(), &status) != 0) return {};
+    if (retry(::stat, output.c_str(), &status) != 0) return {};
     if (!S_ISREG(status.st_mode))
       return fail(Error::invalid(output + ": is no regular file: use virt-compact copy"));
     if (!options_.overwrite)
@@ -338,8 +332,8 @@ class Run {
 
   // A machine that runs on an overlay does not write to the disk behind it, but lets nobody else.
   Result<void> look_for_readers() {
-    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(disk_));
-    return file->lock(qcow2::ImageClaim::writing(), "shut down what uses it");
+    ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(disk_));
+    return file->lock(ImageClaim::writing(), "shut down what uses it");
   }
 
   // What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
@@ -374,15 +368,15 @@ class Run {
   // Where locks do not tell: the disk is behind that of a machine, or storage is shared without
   // them.
   Result<void> ask_libvirt() {
-    ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
+    ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
     for (const std::string& remark : remarks) observer_.warning(remark);
     return {};
   }
 
   // Before the chain is opened, whose locks let nobody write.
   Result<void> repair_source() {
-    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(disk_));
-    RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+    ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(disk_));
+    RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
     auto format = options_.format;
     if (!format) {
       ASSIGN_OR_RETURN(format, qcow2::probe_format(*file));
@@ -459,8 +453,8 @@ class Run {
     ASSIGN_OR_RETURN(const Directory folder, Directory::open(Directory::parent_of(path)));
     const std::string name = Directory::name_of(path);
     if (!folder.status(name)) return {};
-    ASSIGN_OR_RETURN(const auto left, qcow2::FileStorage::open_readonly_in(folder, name));
-    RETURN_IF_ERROR(left->lock(qcow2::ImageClaim::writing(), "another run is at work"));
+    ASSIGN_OR_RETURN(const auto left, FileStorage::open_readonly_in(folder, name));
+    RETURN_IF_ERROR(left->lock(ImageClaim::writing(), "another run is at work"));
     const auto header = qcow2::Header::read(*left, qcow2::Header::Purpose::kTell);
     if (!header || header->cluster_bits != kOverlayClusterBits || !header->extended_l2() ||
         header->backing_file != disk_ || !folder.holds(name, left->identity()))
@@ -485,8 +479,7 @@ class Run {
   }
 
   // `overlay`: the name of the overlay that can be opened as `path`.
-  Result<void> trim(const std::string& overlay, const std::string& path,
-                    const copy::Cancel& cancel) {
+  Result<void> trim(const std::string& overlay, const std::string& path, const Cancel& cancel) {
     appliance::TrimOptions trimming = options_.trimming;
     trimming.known = report_.plan.known_devices();
     trimming.disks = {
@@ -581,23 +574,23 @@ class Run {
 
   const OptimizeOptions& options_;
   appliance::Observer& observer_;
-  copy::Progress& progress_;
-  const copy::Cancel& cancel_;
+  Progress& progress_;
+  const Cancel& cancel_;
   const Clock::time_point start_ = Clock::now();
   Clock::time_point step_start_ = start_;
   std::string disk_;                    // without symbolic links
   std::optional<qcow2::Chain> chain_;   // keeps its locks
   std::optional<Unchanged> unchanged_;  // its files
   std::optional<DiskSwap> swap_;
-  qcow2::Descriptor overlay_;  // the file, whatever has its name
-  size_t told_ = 0;            // of its remarks
+  Descriptor overlay_;  // the file, whatever has its name
+  size_t told_ = 0;     // of its remarks
   OptimizeReport report_;
 };
 
 }  // namespace
 
 Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Observer& observer,
-                                copy::Progress& progress, const copy::Cancel& cancel) {
+                                Progress& progress, const Cancel& cancel) {
   const ShownNames shown(options.disk);
   ShowingObserver showing(observer, shown);
   auto report = Run(options, showing, progress, cancel).run();
@@ -607,4 +600,4 @@ Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Obser
   return report;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

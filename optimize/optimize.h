@@ -27,7 +27,7 @@
 #include "optimize/image_check.h"
 #include "qcow2/read/chain.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 struct OptimizeOptions {
   std::string disk;                     // a regular file
@@ -92,8 +92,7 @@ struct OptimizeReport {
 // a killed run left is found by the next, and told.
 //
 // To be called by a thread that stays until it returns.
-qcow2::Result<OptimizeReport> optimize(const OptimizeOptions& options,
-                                       appliance::Observer& observer, copy::Progress& progress,
-                                       const copy::Cancel& cancel);
+Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Observer& observer,
+                                Progress& progress, const Cancel& cancel);
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace optimize {
+namespace vc::optimize {
 
 namespace {
 
@@ -11,7 +11,7 @@ constexpr std::chrono::milliseconds kPeriod(20);
 
 }  // namespace
 
-ParallelCheck::ParallelCheck(std::function<qcow2::Result<void>()> check, const copy::Cancel& cancel)
+ParallelCheck::ParallelCheck(std::function<Result<void>()> check, const Cancel& cancel)
     : check_(std::move(check)), cancel_(cancel), thread_([this] { run(); }) {}
 
 ParallelCheck::~ParallelCheck() {
@@ -37,9 +37,9 @@ void ParallelCheck::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-qcow2::Result<void> ParallelCheck::finish() {
+Result<void> ParallelCheck::finish() {
   stop();
   return result_;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

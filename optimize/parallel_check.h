@@ -10,22 +10,22 @@
 #include "base/cancel.h"
 #include "base/result.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 class ParallelCheck {
  public:
   // Starts `check`, which returns early with an error when `cancel` is requested.  `cancel`
   // outlives the object.
-  ParallelCheck(std::function<qcow2::Result<void>()> check, const copy::Cancel& cancel);
+  ParallelCheck(std::function<Result<void>()> check, const Cancel& cancel);
   ParallelCheck(const ParallelCheck&) = delete;
   ParallelCheck& operator=(const ParallelCheck&) = delete;
   // Waits for the check.
   ~ParallelCheck();
 
   // For the work beside it: requested when the user's is, or the check has failed.
-  const copy::Cancel& work_cancel() const { return work_cancel_; }
+  const Cancel& work_cancel() const { return work_cancel_; }
   // Waits for the check, and returns its result.  After this no work may be under way.
-  qcow2::Result<void> finish();
+  Result<void> finish();
   // How long the check has taken; after finish ().
   std::chrono::duration<double> elapsed() const { return elapsed_; }
 
@@ -33,10 +33,10 @@ class ParallelCheck {
   void run();
   void stop();
 
-  const std::function<qcow2::Result<void>()> check_;
-  const copy::Cancel& cancel_;
-  copy::Cancel work_cancel_;
-  qcow2::Result<void> result_;
+  const std::function<Result<void>()> check_;
+  const Cancel& cancel_;
+  Cancel work_cancel_;
+  Result<void> result_;
   std::chrono::duration<double> elapsed_{};
   std::mutex mutex_;
   std::condition_variable wakes_;
@@ -44,4 +44,4 @@ class ParallelCheck {
   std::thread thread_;
 };
 
-}  // namespace optimize
+}  // namespace vc::optimize

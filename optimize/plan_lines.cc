@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace optimize {
+namespace vc::optimize {
 
 namespace {
 
@@ -43,4 +43,4 @@ void tell_plan(const FreeSpacePlan& plan, const std::string& disk, appliance::Ob
     observer.step("The appliance is needed: " + plan.why);
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

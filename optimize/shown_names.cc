@@ -4,9 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
-namespace optimize {
-
-using qcow2::Error;
+namespace vc::optimize {
 
 namespace {
 
@@ -60,4 +58,4 @@ Error ShownNames::operator()(const Error& error) const {
   return error;
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -6,7 +6,7 @@
 #include "appliance/observer.h"
 #include "base/result.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // The work is done with absolute names without symbolic links.  A user who gave a relative name
 // reads that one, and names beside it relative to the same folder.
@@ -17,7 +17,7 @@ class ShownNames {
 
   // `text` with the disk's folder as the user called it, wherever a name in it begins.
   std::string operator()(const std::string& text) const;
-  qcow2::Error operator()(const qcow2::Error& error) const;
+  Error operator()(const Error& error) const;
 
  private:
   std::string real_;   // "/srv/vm/"; empty: nothing to replace
@@ -40,4 +40,4 @@ class ShowingObserver final : public appliance::Observer {
   const ShownNames& shown_;
 };
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -7,11 +7,7 @@
 
 #include "base/retry.h"
 
-namespace optimize {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::optimize {
 
 namespace {
 
@@ -32,7 +28,7 @@ Result<Unchanged> Unchanged::since_now(const qcow2::Chain& chain) {
   Unchanged now;
   for (const auto& file : chain.files()) {
     struct stat status {};
-    if (qcow2::retry(::stat, file->name().c_str(), &status) != 0)
+    if (retry(::stat, file->name().c_str(), &status) != 0)
       return fail(Error::system(errno, file->name()));
     now.files_.push_back({file->name(), status});
   }
@@ -42,7 +38,7 @@ Result<Unchanged> Unchanged::since_now(const qcow2::Chain& chain) {
 Result<void> Unchanged::check() const {
   for (const File& file : files_) {
     struct stat status {};
-    if (qcow2::retry(::stat, file.name.c_str(), &status) != 0)
+    if (retry(::stat, file.name.c_str(), &status) != 0)
       return fail(Error::system(errno, file.name));
     if (!same_file(status, file.status))
       return fail(Error::protocol(
@@ -61,4 +57,4 @@ bool Unchanged::same_files(const Unchanged& other) const {
                     [](const File& a, const File& b) { return same_file(a.status, b.status); });
 }
 
-}  // namespace optimize
+}  // namespace vc::optimize

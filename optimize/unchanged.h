@@ -10,18 +10,18 @@
 #include "base/result.h"
 #include "qcow2/read/chain.h"
 
-namespace optimize {
+namespace vc::optimize {
 
 // What locks do not tell: a file that somebody writes to who takes none, on storage that has none,
 // or that another file has taken the place of.
 class Unchanged {
  public:
   // Remembers all files of `chain`, under the names that it has opened them by.
-  static qcow2::Result<Unchanged> since_now(const qcow2::Chain& chain);
+  static Result<Unchanged> since_now(const qcow2::Chain& chain);
 
   // An error that names the first one that is another file by now, or of another length, or that
   // was written to.
-  qcow2::Result<void> check() const;
+  Result<void> check() const;
 
   // Whether both remember the same files, in the same order, by whatever names.
   bool same_files(const Unchanged& other) const;
@@ -34,4 +34,4 @@ class Unchanged {
   std::vector<File> files_;
 };
 
-}  // namespace optimize
+}  // namespace vc::optimize

@@ -10,7 +10,7 @@
 #include "base/printable.h"
 #include "qcow2/format/geometry.h"
 
-namespace plugin {
+namespace vc::plugin {
 
 namespace {
 
@@ -20,7 +20,7 @@ constexpr int64_t kMinCacheSize = 64 << 10;
 int choose(const char* key, const char* value, const char* yes, const char* no, bool& chosen) {
   const std::string_view word = value;
   if (word != yes && word != no) {
-    nbdkit_error("%s=%s: it is %s or %s", key, qcow2::printable(word).c_str(), yes, no);
+    nbdkit_error("%s=%s: it is %s or %s", key, printable(word).c_str(), yes, no);
     return -1;
   }
   chosen = word == yes;
@@ -73,7 +73,7 @@ int Parameters::set(const char* key, const char* value) {
   if (name == "create") return parse_bool(value, create_);
   if (name == "size") return set_size(value);
   if (name == "cluster-size") return set_cluster_size(value);
-  nbdkit_error("unknown parameter '%s'", qcow2::printable(name).c_str());
+  nbdkit_error("unknown parameter '%s'", printable(name).c_str());
   return -1;
 }
 
@@ -157,7 +157,7 @@ int Parameters::set_file(const char* value) {
 int Parameters::set_backing(const char* value) {
   const auto rule = qcow2::parse_name_rule(value);
   if (!rule) {
-    nbdkit_error("backing=%s: it is owner, follow, deny or none", qcow2::printable(value).c_str());
+    nbdkit_error("backing=%s: it is owner, follow, deny or none", printable(value).c_str());
     return -1;
   }
   config_.open.trust.names.backing = *rule;
@@ -168,7 +168,7 @@ int Parameters::set_backing(const char* value) {
 int Parameters::set_data_file(const char* value) {
   const auto rule = qcow2::parse_name_rule(value);
   if (!rule || *rule == qcow2::NameRule::kLeaveOut) {
-    nbdkit_error("data-file=%s: it is owner, follow or deny", qcow2::printable(value).c_str());
+    nbdkit_error("data-file=%s: it is owner, follow or deny", printable(value).c_str());
     return -1;
   }
   config_.open.trust.names.data_file = *rule;
@@ -189,7 +189,7 @@ int Parameters::set_detect_zeroes(const char* value) {
   } else if (word == "unmap") {
     config_.write.detect_zeroes = DetectZeroes::kUnmap;
   } else {
-    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", qcow2::printable(word).c_str());
+    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", printable(word).c_str());
     return -1;
   }
   return 0;
@@ -199,7 +199,7 @@ int Parameters::set_cache_size(const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size < 0) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("cache-size=%s: 64K at least", qcow2::printable(value).c_str());
+    nbdkit_error("cache-size=%s: 64K at least", printable(value).c_str());
     return -1;
   }
   config_.open.cache_size = static_cast<uint64_t>(size);
@@ -229,7 +229,7 @@ int Parameters::set_cluster_size(const char* value) {
   const auto bytes = static_cast<uint64_t>(size);
   if (!std::has_single_bit(bytes) || bytes < (uint64_t{1} << qcow2::Geometry::kMinClusterBits) ||
       bytes > (uint64_t{1} << qcow2::Geometry::kMaxClusterBits)) {
-    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", qcow2::printable(value).c_str());
+    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", printable(value).c_str());
     return -1;
   }
   image_.cluster_bits = static_cast<unsigned>(std::countr_zero(bytes));
@@ -237,4 +237,4 @@ int Parameters::set_cluster_size(const char* value) {
   return 0;
 }
 
-}  // namespace plugin
+}  // namespace vc::plugin

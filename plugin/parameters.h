@@ -6,7 +6,7 @@
 #include "plugin/served_image.h"
 #include "qcow2/build/builder.h"
 
-namespace plugin {
+namespace vc::plugin {
 
 class Parameters {
  public:
@@ -45,4 +45,4 @@ class Parameters {
   qcow2::BuildOptions image_;
 };
 
-}  // namespace plugin
+}  // namespace vc::plugin

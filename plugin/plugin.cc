@@ -23,6 +23,8 @@
 #include "plugin/served_image.h"
 #include "qcow2/build/create_image.h"
 
+using namespace vc;
+
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 // Set by -D qcow2.read=1 and -D qcow2.extents=1: log the extents of each request. Set by -D
@@ -34,9 +36,6 @@ NBDKIT_DLL_PUBLIC int qcow2_debug_stats = 0;
 }
 
 namespace {
-
-using qcow2::Error;
-using qcow2::GuestOffset;
 
 // nbdkit's own limit on a read or a write.
 constexpr uint32_t kMaxRequest = 64 << 20;
@@ -57,7 +56,7 @@ Connection& connection_of(void* handle) {
 }
 
 void report(const Error& error) {
-  nbdkit_error("%s", qcow2::printable(error.message()).c_str());
+  nbdkit_error("%s", printable(error.message()).c_str());
   // nbdkit treats EOPNOTSUPP as a valid reply, not as an error: see on_zero().
   nbdkit_set_error(error.errnum() == EOPNOTSUPP ? EIO : error.errnum());
 }
@@ -81,7 +80,7 @@ Value guarded(Value failed, Work work) noexcept {
 }
 
 // Returns 0, or -1 after nbdkit_error().
-int answer(const qcow2::Result<void>& result) {
+int answer(const Result<void>& result) {
   if (result) return 0;
   report(result.error());
   return -1;
@@ -186,7 +185,7 @@ void* on_open(int readonly) noexcept {
     if (!readonly) {
       std::string why;
       if (answer(image->start_writing(**disk, why)) == -1) return nullptr;
-      if (!why.empty()) nbdkit_error("served read-only: %s", qcow2::printable(why).c_str());
+      if (!why.empty()) nbdkit_error("served read-only: %s", printable(why).c_str());
     }
     auto connection = std::make_unique<Connection>();
     connection->writable = !readonly && (*disk)->write_path() != nullptr;
@@ -276,7 +275,7 @@ int on_pread(void* handle, void* buffer, uint32_t count, uint64_t offset,
 int on_cache(void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/) noexcept {
   return guarded(-1, [&] {
     const plugin::ServedDisk& served = *connection_of(handle).served;
-    return answer(plugin::cache_range(
+    return answer(nbdkit::cache_range(
         GuestOffset(offset), count,
         [&](GuestOffset at, std::span<std::byte> to) { return served.read(at, to); }));
   });
@@ -344,7 +343,7 @@ int on_extents(void* handle, uint32_t count, uint64_t offset, uint32_t flags,
   return guarded(-1, [&] {
     const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
     const auto list =
-        plugin::list_extents(connection_of(handle).served->disk(), offset, count, one);
+        nbdkit::list_extents(connection_of(handle).served->disk(), offset, count, one);
     if (!list) {
       report(list.error());
       return -1;

@@ -12,7 +12,7 @@
 #include "plugin/write_path.h"
 #include "qcow2/read/disk.h"
 
-namespace plugin {
+namespace vc::plugin {
 
 // Thread-safe.
 class ServedDisk {
@@ -29,7 +29,7 @@ class ServedDisk {
     return path ? path->writer().disk() : disk_;
   }
 
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) const {
+  Result<void> read(GuestOffset at, std::span<std::byte> to) const {
     const WritePath* const path = active_.load(std::memory_order_acquire);
     return path ? path->writer().read(at, to) : disk_.read(at, to);
   }
@@ -50,4 +50,4 @@ class ServedDisk {
   std::atomic<WritePath*> active_{nullptr};
 };
 
-}  // namespace plugin
+}  // namespace vc::plugin

@@ -8,10 +8,8 @@
 #include "qcow2/repair/give_back.h"
 #include "qcow2/write/chain_writer.h"
 
-namespace plugin {
+namespace vc::plugin {
 
-using qcow2::Error;
-using qcow2::Result;
 using qcow2::Snapshot;
 
 Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
@@ -19,7 +17,7 @@ Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   std::unique_ptr<ServedImage> image(new ServedImage(std::move(chain), config));
   if (config.snapshot.empty()) {
     qcow2::Disk disk = image->chain_.disk();
-    std::string description = describe_disk(disk.size());
+    std::string description = nbdkit::describe_disk(disk.size());
     image->main_ = std::make_shared<ServedDisk>(std::move(disk), std::move(description));
   } else {
     ASSIGN_OR_RETURN(image->main_, image->snapshot(config.snapshot));
@@ -29,19 +27,19 @@ Result<std::unique_ptr<ServedImage>> ServedImage::open(const Config& config) {
   return image;
 }
 
-std::vector<Export> ServedImage::list_exports() const {
-  auto exports = list_snapshot_exports(chain_.image()->snapshots());
+std::vector<nbdkit::Export> ServedImage::list_exports() const {
+  auto exports = nbdkit::list_snapshot_exports(chain_.image()->snapshots());
   exports.insert(exports.begin(), {"", main_->description()});
   return exports;
 }
 
 Result<std::shared_ptr<ServedDisk>> ServedImage::disk(std::string_view export_name) const {
   if (export_name.empty()) return main_;
-  if (!export_name.starts_with(kSnapshotPrefix))
-    return qcow2::fail(
+  if (!export_name.starts_with(nbdkit::kSnapshotPrefix))
+    return fail(
         Error::invalid(fmt::format("{}: there is no export '{}': there are '' and snapshot:NAME",
                                    chain_.storage()->name(), export_name)));
-  return snapshot(export_name.substr(kSnapshotPrefix.size()));
+  return snapshot(export_name.substr(nbdkit::kSnapshotPrefix.size()));
 }
 
 Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or_name) const {
@@ -52,7 +50,7 @@ Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or
   }
   // Returns the error if there is no such snapshot.
   ASSIGN_OR_RETURN(qcow2::Disk disk, chain_.snapshot(id_or_name));
-  auto served = std::make_shared<ServedDisk>(std::move(disk), describe(*found));
+  auto served = std::make_shared<ServedDisk>(std::move(disk), nbdkit::describe(*found));
   snapshots_[found] = served;
   return served;
 }
@@ -62,8 +60,8 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   const std::lock_guard lock(mutex_);
   if (disk.write_path() || read_only_for_good_) return {};
   if (force_share_)
-    return qcow2::fail(Error::invalid(chain_.storage()->name() +
-                                      ": force-share=true is for reading: start nbdkit with -r"));
+    return fail(Error::invalid(chain_.storage()->name() +
+                               ": force-share=true is for reading: start nbdkit with -r"));
   auto writer = qcow2::open_writer(chain_, write_options_.writer);
   if (writer) {
     disk.set_write_path(std::make_unique<WritePath>(std::move(*writer), write_options_));
@@ -72,7 +70,7 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   const Error& error = writer.error();
   const bool for_good = error.kind() != Error::Kind::kSystem || error.errnum() == EACCES ||
                         error.errnum() == EPERM || error.errnum() == EROFS;
-  if (!for_good) return qcow2::fail(error);
+  if (!for_good) return fail(error);
   read_only_for_good_ = true;
   why = error.message();
   return {};
@@ -85,8 +83,8 @@ Result<void> ServedImage::close() {
   if (!path->trimmed()) return {};
   // Another program may have freed clusters without discarding their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
-                   qcow2::with_context(qcow2::give_back_if_sound(chain_.storage()),
-                                       "free clusters cannot be given back"));
+                   with_context(qcow2::give_back_if_sound(chain_.storage()),
+                                "free clusters cannot be given back"));
   return {};
 }
 
@@ -102,4 +100,4 @@ uint64_t ServedImage::preferred_block_size() const {
   return std::max<uint64_t>(chain_.image()->geometry().cluster_size(), 4096);
 }
 
-}  // namespace plugin
+}  // namespace vc::plugin

@@ -20,7 +20,7 @@
 #include "qcow2/format/snapshot_table.h"
 #include "qcow2/read/chain.h"
 
-namespace plugin {
+namespace vc::plugin {
 
 // Settings from the command line.
 struct Config {
@@ -33,23 +33,23 @@ struct Config {
 // Opened once per process, used by all connections. Thread-safe.
 class ServedImage {
  public:
-  static qcow2::Result<std::unique_ptr<ServedImage>> open(const Config& config);
+  static Result<std::unique_ptr<ServedImage>> open(const Config& config);
 
   // Returns "" and one export per internal snapshot, within nbdkit's limits. With each name, disk()
   // returns the disk that the description describes. Names are unique.
-  const std::vector<Export>& exports() const { return exports_; }
+  const std::vector<nbdkit::Export>& exports() const { return exports_; }
 
   // Returns the disk of an export name: "", or "snapshot:" and a snapshot's ID or name.
-  qcow2::Result<std::shared_ptr<ServedDisk>> disk(std::string_view export_name) const;
+  Result<std::shared_ptr<ServedDisk>> disk(std::string_view export_name) const;
 
   // Makes `disk` writable if possible; it then stays writable. A permanent obstacle (a snapshot, a
   // read-only file, a damaged image) is no error: the disk is served read-only, and the first call
   // sets `why` to one line of text. A temporary obstacle is an error.
-  qcow2::Result<void> start_writing(ServedDisk& disk, std::string& why);
+  Result<void> start_writing(ServedDisk& disk, std::string& why);
 
   // Writes all changes to stable storage and truncates the file. No request may be in progress or
   // follow. Does nothing if the image was never writable.
-  qcow2::Result<void> close();
+  Result<void> close();
 
   // Returns statistics of the writes. nullopt if the image was never writable.
   std::optional<qcow2::DiskWriter::Statistics> statistics() const;
@@ -63,19 +63,19 @@ class ServedImage {
         write_options_(config.write),
         force_share_(config.open.force_share) {}
 
-  std::vector<Export> list_exports() const;
-  qcow2::Result<std::shared_ptr<ServedDisk>> snapshot(std::string_view id_or_name) const;
+  std::vector<nbdkit::Export> list_exports() const;
+  Result<std::shared_ptr<ServedDisk>> snapshot(std::string_view id_or_name) const;
 
   qcow2::Chain chain_;
   const WritePath::Options write_options_;
   const bool force_share_;
   std::shared_ptr<ServedDisk> main_;  // shown as export ""
   bool main_is_snapshot_ = false;
-  std::vector<Export> exports_;
+  std::vector<nbdkit::Export> exports_;
   mutable std::mutex mutex_;
   // Guarded by mutex_. Snapshots that are or were in use.
   mutable std::map<const qcow2::Snapshot*, std::weak_ptr<ServedDisk>> snapshots_;
   bool read_only_for_good_ = false;  // guarded by mutex_
 };
 
-}  // namespace plugin
+}  // namespace vc::plugin

@@ -5,11 +5,9 @@
 
 #include "nbdkit/core/zero_runs.h"
 
-namespace plugin {
+namespace vc::plugin {
 
-using filters::DiscardGatherer;
-using qcow2::GuestOffset;
-using qcow2::Result;
+using nbdkit::DiscardGatherer;
 
 namespace {
 
@@ -22,13 +20,13 @@ WritePath::WritePath(std::unique_ptr<qcow2::DiskWriter> writer, const Options& o
     : options_(options), writer_(std::move(writer)) {
   if (!options.coalesce_discard || !options.writer.discard) return;
   const uint64_t cluster_size = writer_->image().geometry().cluster_size();
-  DiscardGatherer::Options gathering;
+  nbdkit::DiscardGatherer::Options gathering;
   gathering.size = writer_->size();
   gathering.granularity = cluster_size;
   // With extended L2 entries, subclusters can be deallocated, too.
   gathering.smallest = writer_->image().geometry().subcluster_size();
   gathering.zero_fragments = options.zero_fragments;
-  gatherer_ = std::make_unique<DiscardGatherer>(gathering);
+  gatherer_ = std::make_unique<nbdkit::DiscardGatherer>(gathering);
 }
 
 Result<void> WritePath::write_pieces(GuestOffset at, std::span<const std::byte> from) {
@@ -36,7 +34,7 @@ Result<void> WritePath::write_pieces(GuestOffset at, std::span<const std::byte> 
   const bool unmap =
       options_.detect_zeroes == Options::DetectZeroes::kUnmap && options_.writer.discard;
   const uint64_t unit = std::max(writer_->image().geometry().subcluster_size(), kLeastZeros);
-  filters::ZeroRuns runs(from, at.value(), unit);
+  nbdkit::ZeroRuns runs(from, at.value(), unit);
   while (const auto run = runs.next()) {
     const GuestOffset begin(run->offset);
     if (run->zero)
@@ -61,8 +59,8 @@ Result<void> WritePath::zero(GuestOffset at, uint64_t length, bool unmap) {
 }
 
 // Errors of fragments are ignored: no promise to a client depends on them.
-Result<void> WritePath::send(DiscardGatherer::Batch& batch) {
-  using Kind = DiscardGatherer::Piece::Kind;
+Result<void> WritePath::send(nbdkit::DiscardGatherer::Batch& batch) {
+  using Kind = nbdkit::DiscardGatherer::Piece::Kind;
   while (const auto piece = batch.next()) {
     const GuestOffset at(piece->offset);
     if (piece->kind == Kind::kGranules)
@@ -99,4 +97,4 @@ Result<void> WritePath::close() {
   return writer_->close();
 }
 
-}  // namespace plugin
+}  // namespace vc::plugin

@@ -13,7 +13,7 @@
 #include "qcow2/write/disk_writer.h"
 #include "storage/offset.h"
 
-namespace plugin {
+namespace vc::plugin {
 
 // Thread-safe, except for close().
 class WritePath {
@@ -31,27 +31,27 @@ class WritePath {
   const qcow2::DiskWriter& writer() const { return *writer_; }
 
   // Ranges must lie within the disk.
-  qcow2::Result<void> write(qcow2::GuestOffset at, std::span<const std::byte> from);
+  Result<void> write(GuestOffset at, std::span<const std::byte> from);
   // `unmap`: deallocates the range in the file.
-  qcow2::Result<void> zero(qcow2::GuestOffset at, uint64_t length, bool unmap);
-  qcow2::Result<void> trim(qcow2::GuestOffset at, uint64_t length);
-  qcow2::Result<void> flush();
+  Result<void> zero(GuestOffset at, uint64_t length, bool unmap);
+  Result<void> trim(GuestOffset at, uint64_t length);
+  Result<void> flush();
 
   // Whether any range was trimmed.
   bool trimmed() const { return trimmed_; }
 
   // Closes the writer. No request may be in progress or follow.
-  qcow2::Result<void> close();
+  Result<void> close();
 
  private:
-  qcow2::Result<void> write_pieces(qcow2::GuestOffset at, std::span<const std::byte> from);
-  qcow2::Result<void> send(filters::DiscardGatherer::Batch& batch);
+  Result<void> write_pieces(GuestOffset at, std::span<const std::byte> from);
+  Result<void> send(nbdkit::DiscardGatherer::Batch& batch);
   void send_fragments();
 
   const Options options_;
   const std::unique_ptr<qcow2::DiskWriter> writer_;
-  std::unique_ptr<filters::DiscardGatherer> gatherer_;  // nullptr if trims are not gathered
+  std::unique_ptr<nbdkit::DiscardGatherer> gatherer_;  // nullptr if trims are not gathered
   std::atomic<bool> trimmed_{false};
 };
 
-}  // namespace plugin
+}  // namespace vc::plugin

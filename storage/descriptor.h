@@ -5,7 +5,7 @@
 
 #include <utility>
 
-namespace qcow2 {
+namespace vc {
 
 class Descriptor {
  public:
@@ -31,4 +31,4 @@ class Descriptor {
   int fd_;
 };
 
-}  // namespace qcow2
+}  // namespace vc

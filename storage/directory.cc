@@ -10,7 +10,7 @@
 
 #include "base/retry.h"
 
-namespace qcow2 {
+namespace vc {
 
 std::optional<FileIdentity> FileIdentity::of(int fd) {
   struct stat status {};
@@ -97,4 +97,4 @@ Result<void> Directory::flush() const {
   return fail(Error::system(errno, path_ + ": flush to disk"));
 }
 
-}  // namespace qcow2
+}  // namespace vc

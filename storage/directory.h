@@ -15,7 +15,7 @@
 #include "base/result.h"
 #include "storage/descriptor.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Identifies a file: two names or descriptors with equal identities are the same file.
 struct FileIdentity {
@@ -73,4 +73,4 @@ class Directory {
   Descriptor fd_;
 };
 
-}  // namespace qcow2
+}  // namespace vc

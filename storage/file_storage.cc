@@ -13,7 +13,7 @@
 #include "base/retry.h"
 #include "storage/user_rights.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -71,7 +71,7 @@ Result<std::shared_ptr<FileStorage>> FileStorage::open(const std::string& path, 
 Result<std::shared_ptr<FileStorage>> FileStorage::open_as(const UserRights& rights,
                                                           const std::string& path, bool writable) {
   const int access = writable ? O_RDWR : O_RDONLY;
-  auto fd = qcow2::open_as(rights, path, access | kOpenFlags);
+  auto fd = vc::open_as(rights, path, access | kOpenFlags);
   if (!fd) return cannot_open(fd.error().errnum(), path);
   return take(path, std::move(*fd), access);
 }
@@ -224,4 +224,4 @@ Result<uint64_t> FileStorage::blocks() const {
   return S_ISBLK(status.st_mode) ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
-}  // namespace qcow2
+}  // namespace vc

@@ -13,7 +13,7 @@
 #include "storage/image_lock.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc {
 
 struct UserRights;
 
@@ -35,7 +35,7 @@ class FileStorage final : public Storage {
   // example).
   static Result<std::shared_ptr<FileStorage>> open_exclusive_device(const std::string& path);
 
-  // Opens `path` with the rights of another user: see qcow2::open_as.
+  // Opens `path` with the rights of another user: see open_as.
   static Result<std::shared_ptr<FileStorage>> open_as(const UserRights& rights,
                                                       const std::string& path, bool writable);
 
@@ -92,4 +92,4 @@ class FileStorage final : public Storage {
   uid_t owner_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -15,7 +15,7 @@
 
 #include "base/retry.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -108,4 +108,4 @@ void remove_dead_files(const Directory& folder, const std::string& name) {
     remove_if_dead(folder, it);
 }
 
-}  // namespace qcow2
+}  // namespace vc

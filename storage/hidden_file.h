@@ -14,7 +14,7 @@
 #include "storage/descriptor.h"
 #include "storage/directory.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Returns a name in the folder of `name` that no other file of this process gets.
 std::string hidden_name(const std::string& name);
@@ -34,4 +34,4 @@ Result<HiddenFile> create_hidden(const Directory& folder, const std::string& nam
 // Removes the files that dead runs of this user have left in place of `name`.
 void remove_dead_files(const Directory& folder, const std::string& name);
 
-}  // namespace qcow2
+}  // namespace vc

@@ -9,7 +9,7 @@
 #include "base/retry.h"
 #include "storage/lock_holder.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -145,4 +145,4 @@ Result<void> ImageLock::take(int fd, const std::string& name, ImageClaim wanted,
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc

@@ -15,7 +15,7 @@
 
 #include "base/result.h"
 
-namespace qcow2 {
+namespace vc {
 
 // How a process uses an image, and what it forbids others: sets of permissions.
 struct ImageClaim {
@@ -57,4 +57,4 @@ class ImageLock {
   ImageClaim held_;
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -15,7 +15,7 @@
 
 #include "base/retry.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -118,4 +118,4 @@ std::optional<std::string> find_lock_holder(int fd, off_t byte, pid_t pid) {
   return std::nullopt;
 }
 
-}  // namespace qcow2
+}  // namespace vc

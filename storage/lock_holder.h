@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace qcow2 {
+namespace vc {
 
 // Returns a process that holds a lock on `byte` of the file of `fd`, other than through `fd`
 // itself, for a message: "qemu-nbd (pid 1234)".  `pid` is the process, if known.  Otherwise
@@ -14,4 +14,4 @@ namespace qcow2 {
 // own.  Returns nullopt if the process is not found, or not within a short time.
 std::optional<std::string> find_lock_holder(int fd, off_t byte, pid_t pid);
 
-}  // namespace qcow2
+}  // namespace vc

@@ -8,7 +8,7 @@
 #include <compare>
 #include <cstdint>
 
-namespace qcow2 {
+namespace vc {
 
 template <typename Tag>
 class Quantity {
@@ -45,4 +45,4 @@ using ClusterIndex = Quantity<struct ClusterIndexTag>;
 // The number of a cluster of the image file: host offset / cluster size.
 using HostCluster = Quantity<struct HostClusterTag>;
 
-}  // namespace qcow2
+}  // namespace vc

@@ -20,7 +20,7 @@
 #include "storage/hidden_file.h"
 #include "storage/image_lock.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -369,4 +369,4 @@ Result<void> OutputFile::commit() {
   return took_effect(folder_.flush(), path_ + " is written and in its place");
 }
 
-}  // namespace qcow2
+}  // namespace vc

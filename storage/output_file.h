@@ -15,7 +15,7 @@
 #include "storage/directory.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Until commit () the file has no name (O_TMPFILE), so that SIGKILL or a power loss leaves nothing
 // behind.  On filesystems without O_TMPFILE it has a hidden name in the same folder; the destructor
@@ -127,4 +127,4 @@ class OutputFile final : public Storage {
   SyncMemory sync_;
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -12,12 +12,7 @@
 #include "base/retry.h"
 #include "storage/descriptor.h"
 
-namespace bench {
-
-using qcow2::Descriptor;
-using qcow2::Error;
-using qcow2::Result;
-using qcow2::retry;
+namespace vc {
 
 namespace {
 
@@ -74,13 +69,13 @@ std::optional<CachedPages> cached_pages(const std::string& path) {
 
 Result<void> drop_pages(const std::string& path) {
   const Descriptor file = open_to_read(path);
-  if (!file) return qcow2::fail(Error::system(errno, path));
+  if (!file) return fail(Error::system(errno, path));
   // Dirty pages would stay.
   if (retry(::fdatasync, file.get()) != 0 && errno != EINVAL && errno != EROFS)
-    return qcow2::fail(Error::system(errno, path + ": flush"));
+    return fail(Error::system(errno, path + ": flush"));
   const int errnum = ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
-  if (errnum != 0) return qcow2::fail(Error::system(errnum, path + ": drop cached pages"));
+  if (errnum != 0) return fail(Error::system(errnum, path + ": drop cached pages"));
   return {};
 }
 
-}  // namespace bench
+}  // namespace vc

@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace bench {
+namespace vc {
 
 struct CachedPages {
   uint64_t cached = 0;   // bytes
@@ -20,6 +20,6 @@ std::optional<CachedPages> cached_pages(const std::string& path);
 
 // Flushes the file and asks the system to drop its cached pages.  Pages in use stay; cached_pages
 // () counts them.
-qcow2::Result<void> drop_pages(const std::string& path);
+Result<void> drop_pages(const std::string& path);
 
-}  // namespace bench
+}  // namespace vc

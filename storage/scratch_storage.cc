@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -102,4 +102,4 @@ Result<void> ScratchStorage::resize(uint64_t size) {
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc

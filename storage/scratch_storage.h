@@ -10,7 +10,7 @@
 
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Reads return the content of `below`, with the writes applied.  Writes never reach `below`, which
 // others must not change meanwhile.  Holds at most kMost bytes of writes in memory, enough for the
@@ -46,4 +46,4 @@ class ScratchStorage final : public Storage {
   std::map<uint64_t, Page> pages_;
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -13,7 +13,7 @@
 
 #include "base/result.h"
 
-namespace qcow2 {
+namespace vc {
 
 // Thread-safe.
 class SharedFlush {
@@ -56,4 +56,4 @@ class SharedFlush {
   bool running_ = false;         // guarded by mutex_
 };
 
-}  // namespace qcow2
+}  // namespace vc

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace qcow2 {
+namespace vc {
 
 Result<void> Storage::write_vector(HostOffset at, std::span<iovec> pieces) {
   for (const iovec& piece : pieces) {
@@ -36,4 +36,4 @@ Result<void> read_fully(const Storage& storage, HostOffset at, std::span<std::by
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc

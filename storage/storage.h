@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc {
 
 // All operations may be called from several threads at once.  The caller must order overlapping
 // writes, and reads that overlap writes.
@@ -63,4 +63,4 @@ class Storage {
 // offset.
 Result<void> read_fully(const Storage& storage, HostOffset at, std::span<std::byte> to);
 
-}  // namespace qcow2
+}  // namespace vc

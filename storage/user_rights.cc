@@ -16,7 +16,7 @@
 
 #include "base/retry.h"
 
-namespace qcow2 {
+namespace vc {
 
 namespace {
 
@@ -128,4 +128,4 @@ Result<Descriptor> open_as(const UserRights& rights, const std::string& path, in
   return fd;
 }
 
-}  // namespace qcow2
+}  // namespace vc

@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "storage/descriptor.h"
 
-namespace qcow2 {
+namespace vc {
 
 // The credentials that the kernel checks when `user` opens a file.
 struct UserRights {
@@ -37,4 +37,4 @@ bool has_more_rights_than(uid_t user);
 // checked file is the opened one.  A failed open is a system error without context.
 Result<Descriptor> open_as(const UserRights& rights, const std::string& path, int flags);
 
-}  // namespace qcow2
+}  // namespace vc

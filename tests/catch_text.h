@@ -4,6 +4,8 @@
 #include "base/result.h"
 #include "tests/catch.h"
 
+using namespace vc;
+
 // REQUIRE_OK (f ()): the result holds a value; if not, the message is shown.
 #define REQUIRE_OK(expression)                                     \
   do {                                                             \

@@ -11,6 +11,8 @@
 #include "tool/terminal/console.h"
 #include "tool/terminal/signals.h"
 
+using namespace vc;
+
 namespace {
 
 using namespace tool;
@@ -136,8 +138,7 @@ int Program::run(int argc, char** argv) {
   const auto done = command->run(console);
   if (done) return *done;
   console.error(done.error().message());
-  if (done.error().kind() == qcow2::Error::Kind::kCancelled && stop_signal() != 0)
-    die_by(stop_signal());
+  if (done.error().kind() == Error::Kind::kCancelled && stop_signal() != 0) die_by(stop_signal());
   return command->failure_code();
 }
 

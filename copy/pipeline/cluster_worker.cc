@@ -8,11 +8,10 @@
 
 #include "base/zero_bytes.h"
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::Result;
 
 namespace {
 
@@ -80,15 +79,15 @@ Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent
   const auto stream = std::span<const std::byte>(stream_.span()).first(extent.compressed_length);
   const auto type = *options_.compression;
   auto length = qcow2::stream_length(type, stream, decoder_, scratch_.span());
-  if (!length) return qcow2::fail(std::move(length).error().with_context(where()));
+  if (!length) return fail(std::move(length).error().with_context(where()));
 
   const size_t index = (extent.guest - options_.geometry.start_of(chunk.first)) / cluster_size;
   Cluster& cluster = chunk.clusters[index];
   if (*length < may_be_zeros(cluster_size) || *length >= cluster_size) {
     auto decoded = decoder_.decode(type, stream, cluster_bytes(chunk, index, cluster_size));
-    if (!decoded) return qcow2::fail(std::move(decoded).error().with_context(where()));
+    if (!decoded) return fail(std::move(decoded).error().with_context(where()));
     if (*length >= cluster_size) return {};
-    if (qcow2::is_zero(cluster_bytes(chunk, index, cluster_size))) return {};
+    if (is_zero(cluster_bytes(chunk, index, cluster_size))) return {};
   }
   // Each cluster's stream has a place of its own in `packed`; encode() packs the streams.
   std::memcpy(chunk.packed.data() + index * cluster_size, stream.data(), *length);
@@ -99,7 +98,7 @@ Result<void> ClusterWorker::pass_through(const LocalSource& source, const Extent
 }
 
 Result<void> ClusterWorker::read(const LocalSource& source, Chunk& chunk) {
-  const qcow2::GuestOffset begin = options_.geometry.start_of(chunk.first);
+  const GuestOffset begin = options_.geometry.start_of(chunk.first);
   for (const Extent& extent : chunk.extents) {
     if (extent.reads_as_zero()) continue;
     if (extent.kind == ExtentKind::kCompressed) mark_compressed(extent, chunk);
@@ -126,7 +125,7 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
       std::memmove(to, chunk.packed.data() + index * cluster_size, cluster.packed_length);
     } else {
       const auto bytes = cluster_bytes(chunk, index, cluster_size);
-      if (qcow2::is_zero(bytes)) {
+      if (is_zero(bytes)) {
         cluster.kind = Cluster::Kind::kZero;
         continue;
       }
@@ -143,4 +142,4 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
   }
 }
 
-}  // namespace copy
+}  // namespace vc::copy

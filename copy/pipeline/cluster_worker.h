@@ -12,7 +12,7 @@
 #include "qcow2/format/codec.h"
 #include "qcow2/format/geometry.h"
 
-namespace copy {
+namespace vc::copy {
 
 // One worker per thread. The result for a cluster depends only on its bytes, so any thread can
 // process any chunk.
@@ -27,11 +27,11 @@ class ClusterWorker {
     bool keep_plain = false;
   };
 
-  static qcow2::Result<ClusterWorker> create(const Options& options);
+  static Result<ClusterWorker> create(const Options& options);
 
   // Reads the chunk's data extents from a local source into `bytes`. Compressed clusters that can
   // be copied without recompression are read into `packed` instead.
-  qcow2::Result<void> read(const LocalSource& source, Chunk& chunk);
+  Result<void> read(const LocalSource& source, Chunk& chunk);
 
   // Decides how to store each cluster, and fills `packed`. `bytes` must hold the data that was
   // read. Returns early, with the chunk incomplete, when `stop` is requested: a slow codec needs
@@ -45,14 +45,13 @@ class ClusterWorker {
 
   bool can_pass_through(const LocalSource& source, const qcow2::Extent& extent) const;
   void mark_compressed(const qcow2::Extent& extent, Chunk& chunk) const;
-  qcow2::Result<void> pass_through(const LocalSource& source, const qcow2::Extent& extent,
-                                   Chunk& chunk);
+  Result<void> pass_through(const LocalSource& source, const qcow2::Extent& extent, Chunk& chunk);
 
   Options options_;
   std::optional<qcow2::Encoder> encoder_;
   qcow2::Decoder decoder_;
-  qcow2::AlignedBuffer stream_;   // raw bytes from the source, may include what follows the stream
-  qcow2::AlignedBuffer scratch_;  // one cluster
+  AlignedBuffer stream_;   // raw bytes from the source, may include what follows the stream
+  AlignedBuffer scratch_;  // one cluster
 };
 
-}  // namespace copy
+}  // namespace vc::copy

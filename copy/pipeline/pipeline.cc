@@ -5,10 +5,8 @@
 
 #include "base/thread_group.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 namespace {
@@ -171,4 +169,4 @@ Result<void> Pipeline::run(const AnySource& source) {
   return run(*source.stream());
 }
 
-}  // namespace copy
+}  // namespace vc::copy

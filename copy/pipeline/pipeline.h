@@ -31,7 +31,7 @@
 #include "copy/source/nbd_source.h"
 #include "copy/source/stream_source.h"
 
-namespace copy {
+namespace vc::copy {
 
 class Pipeline {
  public:
@@ -55,12 +55,12 @@ class Pipeline {
   Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop, const Options& options);
 
   // Runs the pipeline to the end. On success, all chunks are written.
-  qcow2::Result<void> run(const LocalSource& source);
-  qcow2::Result<void> run(NbdSource& source);
+  Result<void> run(const LocalSource& source);
+  Result<void> run(NbdSource& source);
   // Afterwards, the stream's size is known.
-  qcow2::Result<void> run(StreamSource& source);
+  Result<void> run(StreamSource& source);
   // Calls the overload for the actual type of the source.
-  qcow2::Result<void> run(const AnySource& source);
+  Result<void> run(const AnySource& source);
 
   const Counts& counts() const { return counts_; }
 
@@ -81,10 +81,10 @@ class Pipeline {
     bool finished_ = false;      // guarded by mutex_
   };
 
-  qcow2::Result<void> work_on_local(const LocalSource& source);
-  qcow2::Result<void> work_on_queue(Queue& queue);
-  qcow2::Result<void> read_stream(StreamSource& source, Queue& queue);
-  qcow2::Result<void> finish(ClusterWorker& worker, Chunk* chunk);
+  Result<void> work_on_local(const LocalSource& source);
+  Result<void> work_on_queue(Queue& queue);
+  Result<void> read_stream(StreamSource& source, Queue& queue);
+  Result<void> finish(ClusterWorker& worker, Chunk* chunk);
   void account(const Chunk& chunk);
 
   const uint64_t size_;  // of the source's disk, bytes; Progress::kUnknown for a stream
@@ -101,4 +101,4 @@ class Pipeline {
   uint64_t last_update_ = 0;  // guarded by progress_mutex_
 };
 
-}  // namespace copy
+}  // namespace vc::copy

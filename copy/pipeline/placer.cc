@@ -1,8 +1,6 @@
 #include "copy/pipeline/placer.h"
 
-namespace copy {
-
-using qcow2::Result;
+namespace vc::copy {
 
 Result<std::vector<Chunk*>> Placer::complete(Chunk* chunk) {
   std::vector<Chunk*> placed;
@@ -16,4 +14,4 @@ Result<std::vector<Chunk*>> Placer::complete(Chunk* chunk) {
   return placed;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -10,7 +10,7 @@
 #include "copy/pipeline/sink.h"
 #include "copy/source/chunk.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Thread-safe. Under the lock, only decisions are made and an occasional metadata cluster is
 // written. Guest data is written outside of the lock.
@@ -21,7 +21,7 @@ class Placer {
   // Takes a finished chunk. Returns the chunks that get their locations by this, in guest order:
   // none if an earlier chunk is unfinished, several if others waited for this one. The caller must
   // write them.
-  qcow2::Result<std::vector<Chunk*>> complete(Chunk* chunk);
+  Result<std::vector<Chunk*>> complete(Chunk* chunk);
 
  private:
   std::mutex mutex_;
@@ -30,4 +30,4 @@ class Placer {
   std::map<uint64_t, Chunk*> early_;  // guarded by mutex_; finished chunks after next_
 };
 
-}  // namespace copy
+}  // namespace vc::copy

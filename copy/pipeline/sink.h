@@ -5,7 +5,7 @@
 #include "copy/source/chunk.h"
 #include "qcow2/format/geometry.h"
 
-namespace copy {
+namespace vc::copy {
 
 class Sink {
  public:
@@ -17,13 +17,13 @@ class Sink {
 
   // Decides the locations of a chunk's clusters. Calls come in guest order, one at a time. The gap
   // between two chunks reads as zeros.
-  virtual qcow2::Result<void> place(Chunk& chunk) = 0;
+  virtual Result<void> place(Chunk& chunk) = 0;
 
   // Writes a chunk that was placed. Thread-safe.
-  virtual qcow2::Result<void> write(const Chunk& chunk) = 0;
+  virtual Result<void> write(const Chunk& chunk) = 0;
 
   // Writes the remaining data after all chunks are written. Must not be called after an error.
-  virtual qcow2::Result<void> finish() = 0;
+  virtual Result<void> finish() = 0;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -9,7 +9,7 @@
 #include "copy/pipeline/sink.h"
 #include "storage/descriptor.h"
 
-namespace copy {
+namespace vc::copy {
 
 // The length of a file and its allocated blocks, both in bytes.
 struct FileSize {
@@ -24,23 +24,23 @@ class Destination {
   virtual Sink& sink() = 0;
 
   // Sets the size of the disk, bytes. Called at the end of a source of unknown size.
-  virtual qcow2::Result<void> set_size(uint64_t size) = 0;
+  virtual Result<void> set_size(uint64_t size) = 0;
 
   // Writes the remaining data and flushes everything to stable storage. All chunks must be written.
-  virtual qcow2::Result<void> write_out() = 0;
+  virtual Result<void> write_out() = 0;
 
   // Returns a path to read the result, which has no name yet. Valid between write_out() and
   // complete().
   virtual std::optional<std::string> path_to_read() const { return std::nullopt; }
 
   // Gives the result its name.
-  virtual qcow2::Result<void> complete() = 0;
+  virtual Result<void> complete() = 0;
 
   // Returns the file itself, independent of its name. Empty if it is not a new file.
-  virtual qcow2::Result<qcow2::Descriptor> share() const { return qcow2::Descriptor(); }
+  virtual Result<Descriptor> share() const { return Descriptor(); }
 
   // Returns nullopt if it is not a file.
-  virtual qcow2::Result<std::optional<FileSize>> measure() = 0;
+  virtual Result<std::optional<FileSize>> measure() = 0;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

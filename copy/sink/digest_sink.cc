@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::GuestOffset;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 Result<void> DigestSink::add_decoded(const Chunk& chunk, const Chunk::Cluster& cluster,
@@ -15,7 +13,7 @@ Result<void> DigestSink::add_decoded(const Chunk& chunk, const Chunk::Cluster& c
   const auto stream = chunk.packed.span().subspan(cluster.packed_at, cluster.packed_length);
   const auto decoded = context->decoder.decode(*compression_, stream, context->cluster);
   if (!decoded)
-    return qcow2::with_context(
+    return with_context(
         decoded, fmt::format("source: compressed cluster of guest offset {:#x}", at.value()));
   digests_.add(at, context->cluster);
   return {};
@@ -44,4 +42,4 @@ Result<void> DigestSink::write(const Chunk& chunk) {
   return next_.write(chunk);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -8,7 +8,7 @@
 #include "qcow2/format/decoder_pool.h"
 #include "qcow2/format/header.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Wraps another sink. The digests are of guest data: before compression, and after decoding for
 // clusters that are copied without recompression.
@@ -21,15 +21,14 @@ class DigestSink final : public Sink {
       : next_(next), digests_(digests), compression_(compression) {}
 
   const qcow2::Geometry& geometry() const override { return next_.geometry(); }
-  qcow2::Result<void> place(Chunk& chunk) override { return next_.place(chunk); }
+  Result<void> place(Chunk& chunk) override { return next_.place(chunk); }
   // Fails if a compressed stream of the source cannot be decoded.
-  qcow2::Result<void> write(const Chunk& chunk) override;
-  qcow2::Result<void> finish() override { return next_.finish(); }
+  Result<void> write(const Chunk& chunk) override;
+  Result<void> finish() override { return next_.finish(); }
 
  private:
-  qcow2::Result<void> add(const Chunk& chunk);
-  qcow2::Result<void> add_decoded(const Chunk& chunk, const Chunk::Cluster& cluster,
-                                  qcow2::GuestOffset at);
+  Result<void> add(const Chunk& chunk);
+  Result<void> add_decoded(const Chunk& chunk, const Chunk::Cluster& cluster, GuestOffset at);
 
   Sink& next_;
   Digests& digests_;
@@ -37,4 +36,4 @@ class DigestSink final : public Sink {
   qcow2::DecoderPool decoders_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

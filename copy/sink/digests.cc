@@ -7,9 +7,7 @@
 
 #include "base/zero_bytes.h"
 
-namespace copy {
-
-using qcow2::GuestOffset;
+namespace vc::copy {
 
 namespace {
 
@@ -77,7 +75,7 @@ void Digests::add_pieces(GuestOffset at, uint64_t length, SumOf sum_of) {
 void Digests::add(GuestOffset at, std::span<const std::byte> bytes) {
   add_pieces(at, bytes.size(), [&](uint64_t begin, uint64_t length) -> Sum {
     const auto piece = bytes.subspan(begin - at.value(), length);
-    if (zeros_ == Zeros::kImplied && qcow2::is_zero(piece)) return {};
+    if (zeros_ == Zeros::kImplied && is_zero(piece)) return {};
     const XXH128_hash_t digest = digest_at(begin, content_of(piece, piece_size_));
     return {digest.low64, digest.high64};
   });
@@ -109,4 +107,4 @@ std::vector<Digests::Range> Digests::differences(const Digests& other) const {
   return ranges;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -18,7 +18,7 @@
 
 #include "storage/offset.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Thread-safe and lock-free.
 class Digests {
@@ -42,9 +42,9 @@ class Digests {
   void end_at(uint64_t size) { size_ = size; }
 
   // Adds the bytes at `at`. Each byte must be added once. Ignores bytes past the end of the disk.
-  void add(qcow2::GuestOffset at, std::span<const std::byte> bytes);
+  void add(GuestOffset at, std::span<const std::byte> bytes);
   // Same for bytes that are known to be zeros.
-  void add_zeros(qcow2::GuestOffset at, uint64_t length);
+  void add_zeros(GuestOffset at, uint64_t length);
 
   uint64_t size() const { return size_; }
   uint64_t piece_size() const { return piece_size_; }
@@ -52,8 +52,8 @@ class Digests {
 
   // A byte range of the disk.
   struct Range {
-    qcow2::GuestOffset begin;
-    qcow2::GuestOffset end;
+    GuestOffset begin;
+    GuestOffset end;
     friend bool operator==(const Range&, const Range&) = default;
   };
   // Returns the ranges that differ from `other`: whole regions, adjacent ones merged, in order.
@@ -76,7 +76,7 @@ class Digests {
   // Calls sum_of(begin, length) for each piece of [at, at + length) up to the end of the disk, and
   // adds the sums.
   template <typename SumOf>
-  void add_pieces(qcow2::GuestOffset at, uint64_t length, SumOf sum_of);
+  void add_pieces(GuestOffset at, uint64_t length, SumOf sum_of);
 
   uint64_t size_;
   const uint64_t piece_size_;
@@ -85,4 +85,4 @@ class Digests {
   std::vector<Region> regions_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

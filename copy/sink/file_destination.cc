@@ -11,16 +11,13 @@
 #include "qcow2/format/header.h"
 #include "qcow2/read/chain.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
 bool is_block_device(const std::string& path) {
   struct stat status {};
-  return qcow2::retry(::stat, path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+  return retry(::stat, path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
 }
 
 }  // namespace
@@ -28,15 +25,15 @@ bool is_block_device(const std::string& path) {
 Result<OutputTarget> OutputTarget::open(const std::string& path, bool overwrite) {
   OutputTarget target;
   if (is_block_device(path)) {
-    ASSIGN_OR_RETURN(target.device_, qcow2::FileStorage::open_exclusive_device(path));
-    RETURN_IF_ERROR(target.device_->lock(qcow2::ImageClaim::writing(), "shut it down first"));
+    ASSIGN_OR_RETURN(target.device_, FileStorage::open_exclusive_device(path));
+    RETURN_IF_ERROR(target.device_->lock(ImageClaim::writing(), "shut it down first"));
   } else {
-    ASSIGN_OR_RETURN(target.file_, qcow2::OutputFile::create(path, overwrite));
+    ASSIGN_OR_RETURN(target.file_, OutputFile::create(path, overwrite));
   }
   return target;
 }
 
-qcow2::Storage& OutputTarget::storage() const {
+Storage& OutputTarget::storage() const {
   if (file_) return *file_;
   return *device_;
 }
@@ -55,8 +52,8 @@ Result<void> OutputTarget::complete() {
   return file_ ? file_->commit() : Result<void>{};
 }
 
-Result<qcow2::Descriptor> OutputTarget::share() const {
-  return file_ ? file_->share() : qcow2::Descriptor();
+Result<Descriptor> OutputTarget::share() const {
+  return file_ ? file_->share() : Descriptor();
 }
 
 Result<std::optional<FileSize>> OutputTarget::measure() const {
@@ -73,7 +70,7 @@ bool same_file(const struct stat& a, const struct stat& b) {
 
 // Returns the name of the data file of the image at `path`. nullopt if it is no image or has none.
 std::optional<std::string> data_file_of(const std::string& path) {
-  const auto file = qcow2::FileStorage::open_readonly(path);
+  const auto file = FileStorage::open_readonly(path);
   if (!file) return std::nullopt;
   const auto header = qcow2::Header::read(**file, qcow2::Header::Purpose::kTell);
   const auto name = header ? header->data_file() : std::nullopt;
@@ -94,15 +91,14 @@ Result<void> check_data_file(const std::string& where, const std::string& path) 
   };
   struct stat there {};
   struct stat status {};
-  const bool exists = qcow2::retry(::stat, where.c_str(), &there) == 0;
+  const bool exists = retry(::stat, where.c_str(), &there) == 0;
   if ((data.filename() == image.filename() && folder(data) == folder(image)) ||
-      (exists && qcow2::retry(::stat, path.c_str(), &status) == 0 && same_file(there, status)))
-    return qcow2::fail(Error::invalid(where + ": data_file is the image itself"));
+      (exists && retry(::stat, path.c_str(), &status) == 0 && same_file(there, status)))
+    return fail(Error::invalid(where + ": data_file is the image itself"));
   if (!exists || !S_ISREG(there.st_mode)) return {};
   const auto own = data_file_of(path);
-  if (own && qcow2::retry(::stat, own->c_str(), &status) == 0 && same_file(there, status))
-    return {};
-  return qcow2::fail(Error::invalid(
+  if (own && retry(::stat, own->c_str(), &status) == 0 && same_file(there, status)) return {};
+  return fail(Error::invalid(
       where + ": data file: exists already, and is not that of the image that is replaced"));
 }
 
@@ -115,7 +111,7 @@ Result<std::unique_ptr<Qcow2Destination>> Qcow2Destination::create(const std::st
   ASSIGN_OR_RETURN(OutputTarget target, OutputTarget::open(path, overwrite));
   std::unique_ptr<Qcow2Destination> it(
       new Qcow2Destination(std::move(target), build, preallocation));
-  qcow2::Storage* data = nullptr;
+  Storage* data = nullptr;
   if (!build.data_file.empty()) {
     ASSIGN_OR_RETURN(const std::string where, qcow2::resolve_name(path, build.data_file));
     RETURN_IF_ERROR(check_data_file(where, path));
@@ -187,7 +183,7 @@ Result<std::unique_ptr<RawDestination>> RawDestination::create(const std::string
   if (target.device()) {
     ASSIGN_OR_RETURN(const uint64_t room, target.device()->size());
     if (room < size)
-      return qcow2::fail(Error::invalid(
+      return fail(Error::invalid(
           fmt::format("{}: the device has {} bytes, too few for a disk of {}", path, room, size)));
   }
   const bool fresh = target.file() != nullptr;
@@ -215,4 +211,4 @@ Result<void> RawDestination::write_out() {
   return target_.flush();
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -11,47 +11,46 @@
 #include "storage/file_storage.h"
 #include "storage/output_file.h"
 
-namespace copy {
+namespace vc::copy {
 
 // A writable target: a new file, which has no name until it is complete, or an existing block
 // device.
 class OutputTarget {
  public:
-  static qcow2::Result<OutputTarget> open(const std::string& path, bool overwrite);
+  static Result<OutputTarget> open(const std::string& path, bool overwrite);
 
-  qcow2::Storage& storage() const;
+  Storage& storage() const;
   // Returns nullptr for a block device.
-  qcow2::OutputFile* file() const { return file_.get(); }
+  OutputFile* file() const { return file_.get(); }
   // Returns nullptr for a file.
-  qcow2::FileStorage* device() const { return device_.get(); }
+  FileStorage* device() const { return device_.get(); }
 
   // Reserves space for `length` bytes, or writes zeros where nothing was written.
-  qcow2::Result<void> preallocate(Preallocation how, uint64_t length);
-  qcow2::Result<void> flush();
-  qcow2::Result<void> complete();
-  qcow2::Result<std::optional<FileSize>> measure() const;
-  qcow2::Result<qcow2::Descriptor> share() const;
+  Result<void> preallocate(Preallocation how, uint64_t length);
+  Result<void> flush();
+  Result<void> complete();
+  Result<std::optional<FileSize>> measure() const;
+  Result<Descriptor> share() const;
 
  private:
-  std::unique_ptr<qcow2::OutputFile> file_;
-  std::shared_ptr<qcow2::FileStorage> device_;
+  std::unique_ptr<OutputFile> file_;
+  std::shared_ptr<FileStorage> device_;
 };
 
 // A QCOW2 image, with its external data file if it has one.
 class Qcow2Destination final : public Destination {
  public:
-  static qcow2::Result<std::unique_ptr<Qcow2Destination>> create(const std::string& path,
-                                                                 bool overwrite,
-                                                                 const qcow2::BuildOptions& build,
-                                                                 Preallocation preallocation);
+  static Result<std::unique_ptr<Qcow2Destination>> create(const std::string& path, bool overwrite,
+                                                          const qcow2::BuildOptions& build,
+                                                          Preallocation preallocation);
 
   Sink& sink() override { return *sink_; }
-  qcow2::Result<void> set_size(uint64_t size) override;
-  qcow2::Result<void> write_out() override;
+  Result<void> set_size(uint64_t size) override;
+  Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;
-  qcow2::Result<void> complete() override;
-  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
-  qcow2::Result<std::optional<FileSize>> measure() override;
+  Result<void> complete() override;
+  Result<Descriptor> share() const override { return target_.share(); }
+  Result<std::optional<FileSize>> measure() override;
 
   const OutputTarget& target() const { return target_; }
 
@@ -70,19 +69,18 @@ class Qcow2Destination final : public Destination {
 class RawDestination final : public Destination {
  public:
   // `geometry`: cluster size of zero detection. `zeroed`: the device reads as zeros.
-  static qcow2::Result<std::unique_ptr<RawDestination>> create(const std::string& path,
-                                                               bool overwrite, uint64_t size,
-                                                               const qcow2::Geometry& geometry,
-                                                               Preallocation preallocation,
-                                                               bool zeroed);
+  static Result<std::unique_ptr<RawDestination>> create(const std::string& path, bool overwrite,
+                                                        uint64_t size,
+                                                        const qcow2::Geometry& geometry,
+                                                        Preallocation preallocation, bool zeroed);
 
   Sink& sink() override { return *sink_; }
-  qcow2::Result<void> set_size(uint64_t size) override;
-  qcow2::Result<void> write_out() override;
+  Result<void> set_size(uint64_t size) override;
+  Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;
-  qcow2::Result<void> complete() override { return target_.complete(); }
-  qcow2::Result<qcow2::Descriptor> share() const override { return target_.share(); }
-  qcow2::Result<std::optional<FileSize>> measure() override { return target_.measure(); }
+  Result<void> complete() override { return target_.complete(); }
+  Result<Descriptor> share() const override { return target_.share(); }
+  Result<std::optional<FileSize>> measure() override { return target_.measure(); }
 
   const OutputTarget& target() const { return target_; }
 
@@ -96,4 +94,4 @@ class RawDestination final : public Destination {
   std::unique_ptr<RawSink> sink_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

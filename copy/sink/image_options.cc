@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -62,13 +59,13 @@ Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Sou
   build.data_file_raw = options.data_file_raw;
 
   if (compression && !build.data_file.empty())
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         "compression and data_file: clusters in an external data file are never compressed"));
   if (!build.backing_file.empty() && !modern)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         "compat=0.10 with a backing file: zeros could not hide what it has there; use compat=1.1"));
   if (!build.backing_file.empty() && options.preallocation != Preallocation::kOff)
-    return qcow2::fail(
+    return fail(
         Error::invalid("preallocation with a backing file: what is preallocated would hide it"));
   // Assumes the maximum size until the end is known.
   if (source.size() == Source::kUnknownSize)
@@ -77,4 +74,4 @@ Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Sou
   return build;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

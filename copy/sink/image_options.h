@@ -10,7 +10,7 @@
 #include "qcow2/format/build_options.h"
 #include "qcow2/read/image.h"
 
-namespace copy {
+namespace vc::copy {
 
 enum class Preallocation {
   kOff,
@@ -39,8 +39,8 @@ struct ImageOptions {
 // Returns build options. Unset options (cluster size, extended L2 entries, lazy refcounts, refcount
 // width) follow the source, or else QEMU's defaults. Returns an error if the combination is
 // invalid.
-qcow2::Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Source& source,
-                                                 const qcow2::Image* image,
-                                                 std::optional<qcow2::CompressionType> compression);
+Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Source& source,
+                                          const qcow2::Image* image,
+                                          std::optional<qcow2::CompressionType> compression);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -10,11 +10,8 @@
 
 #include "base/aligned_buffer.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
-using qcow2::GuestOffset;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 namespace {
@@ -47,7 +44,7 @@ class NbdSink::Lease {
   Result<void> end(Result<void> result) {
     good_ = result.has_value();
     if (good_ || !lane_->line->given_up()) return result;
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         result.error().errnum(),
         result.error().message() + ": the copy there is not whole: start it again"));
   }
@@ -58,8 +55,8 @@ class NbdSink::Lease {
   bool good_ = false;
 };
 
-NbdSink::NbdSink(std::string name, const Options& options, const NbdLimits& limits, uint64_t size,
-                 const Stop& stop)
+NbdSink::NbdSink(std::string name, const Options& options, const nbd::NbdLimits& limits,
+                 uint64_t size, const Stop& stop)
     : name_(std::move(name)),
       options_(options),
       limits_(limits),
@@ -69,48 +66,48 @@ NbdSink::NbdSink(std::string name, const Options& options, const NbdLimits& limi
       writer_(limits, {options.tuning, false}),
       zeroed_(options.destination_is_zero) {}
 
-Result<std::unique_ptr<NbdSink>> NbdSink::open(const NbdTarget& target, const Options& options,
+Result<std::unique_ptr<NbdSink>> NbdSink::open(const nbd::NbdTarget& target, const Options& options,
                                                uint64_t size, const Stop& stop) {
-  ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
+  ASSIGN_OR_RETURN(const auto endpoint, nbd::NbdEndpoint::open(target, stop));
   const std::string context = LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
-  const NbdLimits limits = first->limits();
+  ASSIGN_OR_RETURN(auto first, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const nbd::NbdLimits limits = first->limits();
   if (limits.read_only)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EROFS,
         fmt::format("{}: the server lets nobody write: it was started read-only", target.name())));
   if (limits.size < size)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         ENOSPC, fmt::format("{}: the disk there has {} bytes: too small for {} bytes",
                             target.name(), limits.size, size)));
   std::unique_ptr<NbdSink> sink(new NbdSink(target.name(), options, limits, size, stop));
   if (!sink->zeroed_ && !options.update) RETURN_IF_ERROR(sink->zero_all(*first));
-  const auto add = [&](std::unique_ptr<NbdLine> line) {
+  const auto add = [&](std::unique_ptr<nbd::NbdLine> line) {
     sink->lanes_.push_back(
-        std::make_unique<Lane>(Lane{std::move(line), NbdStatus(context, limits.minimum)}));
+        std::make_unique<Lane>(Lane{std::move(line), nbd::NbdStatus(context, limits.minimum)}));
     Lane* const lane = sink->lanes_.back().get();
-    lane->line->set_check([it = sink.get(), lane](NbdLine&) { return it->look_again(*lane); });
+    lane->line->set_check([it = sink.get(), lane](nbd::NbdLine&) { return it->look_again(*lane); });
     sink->free_.push_back(lane);
   };
   add(std::move(first));
   for (unsigned i = 1; limits.multi_conn && i < options.tuning.connections; ++i) {
-    ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {context}, options.tuning, stop));
+    ASSIGN_OR_RETURN(auto next, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
     add(std::move(next));
   }
   return sink;
 }
 
 // If the whole disk reads as zeros, or can be zeroed quickly, gaps need no writes.
-Result<void> NbdSink::zero_all(NbdLine& line) {
+Result<void> NbdSink::zero_all(nbd::NbdLine& line) {
   const uint64_t end = std::min(round_up(size_, limits_.minimum), limits_.size);
-  NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
-  std::vector<NbdStatus::Stretch> stretches;
+  nbd::NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
+  std::vector<nbd::NbdStatus::Stretch> stretches;
   uint64_t at = 0;
   for (bool zero = true; zero && at < end;) {
     stretches.clear();
     RETURN_IF_ERROR(status.ask(line, at, end - at, stretches));
-    for (const NbdStatus::Stretch& it : stretches) {
-      zero = zero && it.known && (it.flags & kStatusZero) != 0;
+    for (const nbd::NbdStatus::Stretch& it : stretches) {
+      zero = zero && it.known && (it.flags & nbd::kStatusZero) != 0;
       if (zero) at = it.at + it.length;
     }
   }
@@ -149,7 +146,7 @@ Result<void> NbdSink::write(const Chunk& chunk) {
     const uint64_t stop = std::min(at + cluster_size, end);
     const Kind kind = chunk.clusters[i].kind;
     if (kind == Kind::kCompressed)
-      return qcow2::fail(Error::invalid(name_ + ": compressed clusters cannot be written here"));
+      return fail(Error::invalid(name_ + ": compressed clusters cannot be written here"));
     if (kind == Kind::kHole && options_.update) continue;
     if (kind != Kind::kData) {
       add_zeros(pieces, at, stop);
@@ -177,7 +174,7 @@ Result<void> NbdSink::finish() {
 Result<NbdSink::Lane*> NbdSink::lease() {
   std::unique_lock lock(mutex_);
   while (free_.empty() || failed_) {
-    if (failed_ || stop_.requested()) return qcow2::fail(Error::cancelled());
+    if (failed_ || stop_.requested()) return fail(Error::cancelled());
     given_back_.wait_for(lock, kLook);
   }
   Lane* const lane = free_.back();
@@ -195,10 +192,10 @@ void NbdSink::give_back(Lane* lane, bool good) {
 }
 
 // If zeros would have to be written, omits ranges that already read as zeros.
-Result<std::vector<NbdWriter::Piece>> NbdSink::without_known_zeros(
+Result<std::vector<nbd::NbdWriter::Piece>> NbdSink::without_known_zeros(
     Lane& lane, const std::vector<Piece>& pieces) {
   std::vector<Piece> left;
-  std::vector<NbdStatus::Stretch> stretches;
+  std::vector<nbd::NbdStatus::Stretch> stretches;
   for (const Piece& piece : pieces) {
     if (piece.bytes) {
       left.push_back(piece);
@@ -208,9 +205,9 @@ Result<std::vector<NbdWriter::Piece>> NbdSink::without_known_zeros(
     for (uint64_t at = piece.at; at < end;) {
       stretches.clear();
       RETURN_IF_ERROR(lane.status.ask(*lane.line, at, end - at, stretches));
-      for (const NbdStatus::Stretch& it : stretches) {
+      for (const nbd::NbdStatus::Stretch& it : stretches) {
         at = it.at + it.length;
-        if (it.known && (it.flags & kStatusZero) != 0) continue;
+        if (it.known && (it.flags & nbd::kStatusZero) != 0) continue;
         const uint64_t from = it.at / limits_.minimum * limits_.minimum;
         left.push_back({from, std::min(round_up(at, limits_.minimum), end) - from, nullptr});
       }
@@ -249,7 +246,7 @@ Result<void> NbdSink::send_on(Lane& lane, const std::vector<Piece>& pieces) {
 }
 
 Result<void> NbdSink::flush(Lane& lane) {
-  NbdLine& line = *lane.line;
+  nbd::NbdLine& line = *lane.line;
   while (true) {
     unflushed_.flushing();
     auto done = line.connection().flush_now();
@@ -267,22 +264,22 @@ Result<void> NbdSink::flush(Lane& lane) {
 Result<void> NbdSink::look_again(Lane& lane) {
   const std::vector<Unflushed::Record> records = unflushed_.begin_epoch();
   const auto lost = [&](uint64_t at) {
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EIO, fmt::format("{}: the server has lost what had been written at {:#x}", name_, at)));
   };
   if (!limits_.can_flush && wrote_)
-    return qcow2::fail(Error::protocol(
+    return fail(Error::protocol(
         EIO, name_ + ": the connection was lost, and the server cannot say what it has kept"));
-  NbdLine& line = *lane.line;
+  nbd::NbdLine& line = *lane.line;
   std::vector<Piece> zeros;
-  qcow2::AlignedBuffer bytes;
+  AlignedBuffer bytes;
   const uint64_t most = limits_.request(options_.tuning.request_size);
   for (const Unflushed::Record& record : records) {
     if (record.zero) {
       zeros.push_back({record.at, record.length, nullptr});
       continue;
     }
-    if (bytes.size() < record.length) bytes = qcow2::AlignedBuffer(record.length);
+    if (bytes.size() < record.length) bytes = AlignedBuffer(record.length);
     for (uint64_t done = 0; done < record.length;) {
       const uint64_t length = std::min(record.length - done, most);
       auto read = line.connection().read_now({bytes.data() + done, length}, record.at + done);
@@ -300,4 +297,4 @@ Result<void> NbdSink::look_again(Lane& lane) {
   return writer_.send(line, zeros);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -16,7 +16,7 @@
 #include "nbd/target.h"
 #include "nbd/writer.h"
 
-namespace copy {
+namespace vc::copy {
 
 // If the server's disk is larger than the copied disk, the rest of the server's disk stays
 // unchanged.
@@ -28,7 +28,7 @@ namespace copy {
 class NbdSink final : public Sink {
  public:
   struct Options {
-    NbdTuning tuning = {};
+    nbd::NbdTuning tuning = {};
     bool destination_is_zero = false;  // whole disk reads as zeros: zeros need not be written
     // Updates an existing copy (see NbdSource::Options::bitmap): gaps between chunks and holes in
     // chunks stay unchanged; zeros that were read are written.
@@ -40,15 +40,14 @@ class NbdSink final : public Sink {
 
   // Opens the server's disk for a copy of `size` bytes. Returns an error if the server does not
   // accept writes or its disk is too small. `stop` must outlive the sink.
-  static qcow2::Result<std::unique_ptr<NbdSink>> open(const NbdTarget& target,
-                                                      const Options& options, uint64_t size,
-                                                      const Stop& stop);
+  static Result<std::unique_ptr<NbdSink>> open(const nbd::NbdTarget& target, const Options& options,
+                                               uint64_t size, const Stop& stop);
 
   const qcow2::Geometry& geometry() const override { return geometry_; }
-  qcow2::Result<void> place(Chunk& chunk) override;
-  qcow2::Result<void> write(const Chunk& chunk) override;
+  Result<void> place(Chunk& chunk) override;
+  Result<void> write(const Chunk& chunk) override;
   // Writes zeros up to the end of the copied disk, and flushes.
-  qcow2::Result<void> finish() override;
+  Result<void> finish() override;
 
   const std::string& name() const { return name_; }
   // Size of the server's disk, bytes.
@@ -58,36 +57,35 @@ class NbdSink final : public Sink {
  private:
   // A connection with its cached block status.
   struct Lane {
-    std::unique_ptr<NbdLine> line;
-    NbdStatus status;
+    std::unique_ptr<nbd::NbdLine> line;
+    nbd::NbdStatus status;
   };
   class Lease;
-  using Piece = NbdWriter::Piece;
+  using Piece = nbd::NbdWriter::Piece;
 
-  NbdSink(std::string name, const Options& options, const NbdLimits& limits, uint64_t size,
+  NbdSink(std::string name, const Options& options, const nbd::NbdLimits& limits, uint64_t size,
           const Stop& stop);
 
-  qcow2::Result<void> zero_all(NbdLine& line);
+  Result<void> zero_all(nbd::NbdLine& line);
   void add_zeros(std::vector<Piece>& pieces, uint64_t begin, uint64_t end) const;
-  qcow2::Result<Lane*> lease();
+  Result<Lane*> lease();
   void give_back(Lane* lane, bool good);
-  qcow2::Result<void> send(const std::vector<Piece>& pieces);
-  qcow2::Result<std::vector<Piece>> without_known_zeros(Lane& lane,
-                                                        const std::vector<Piece>& pieces);
-  qcow2::Result<void> send_on(Lane& lane, const std::vector<Piece>& pieces);
-  qcow2::Result<void> look_again(Lane& lane);
-  qcow2::Result<void> flush(Lane& lane);
+  Result<void> send(const std::vector<Piece>& pieces);
+  Result<std::vector<Piece>> without_known_zeros(Lane& lane, const std::vector<Piece>& pieces);
+  Result<void> send_on(Lane& lane, const std::vector<Piece>& pieces);
+  Result<void> look_again(Lane& lane);
+  Result<void> flush(Lane& lane);
 
   const std::string name_;
   const Options options_;
-  const NbdLimits limits_;
+  const nbd::NbdLimits limits_;
   const uint64_t size_;  // of the copied disk, bytes
   const Stop& stop_;
   const qcow2::Geometry geometry_;
-  NbdWriter writer_;
+  nbd::NbdWriter writer_;
   bool zeroed_ = false;  // unwritten ranges read as zeros
   std::vector<std::unique_ptr<Lane>> lanes_;
-  qcow2::GuestOffset end_;  // end of the last placed chunk
+  GuestOffset end_;  // end of the last placed chunk
   Unflushed unflushed_;
   std::atomic<bool> wrote_ = false;  // whether data was written to a server that cannot flush
 
@@ -97,4 +95,4 @@ class NbdSink final : public Sink {
   bool failed_ = false;      // guarded by mutex_
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -3,19 +3,19 @@
 
 #include "copy/pipeline/sink.h"
 
-namespace copy {
+namespace vc::copy {
 
 class NullSink final : public Sink {
  public:
   explicit NullSink(const qcow2::Geometry& geometry) : geometry_(geometry) {}
 
   const qcow2::Geometry& geometry() const override { return geometry_; }
-  qcow2::Result<void> place(Chunk& /*chunk*/) override { return {}; }
-  qcow2::Result<void> write(const Chunk& /*chunk*/) override { return {}; }
-  qcow2::Result<void> finish() override { return {}; }
+  Result<void> place(Chunk& /*chunk*/) override { return {}; }
+  Result<void> write(const Chunk& /*chunk*/) override { return {}; }
+  Result<void> finish() override { return {}; }
 
  private:
   const qcow2::Geometry geometry_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

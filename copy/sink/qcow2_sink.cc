@@ -4,12 +4,11 @@
 
 #include <vector>
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
-Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2::Storage* data,
+Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(Storage& out, Storage* data,
                                                      const Options& options) {
   ASSIGN_OR_RETURN(
       auto builder,
@@ -17,7 +16,7 @@ Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(qcow2::Storage& out, qcow2:
   return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(data ? *data : out, std::move(builder), options));
 }
 
-Result<void> Qcow2Sink::preallocate(qcow2::ClusterIndex first, qcow2::ClusterIndex end) {
+Result<void> Qcow2Sink::preallocate(ClusterIndex first, ClusterIndex end) {
   if (options_.dry) return builder_->skip_preallocated(first, end - first);
   while (first < end) {
     ASSIGN_OR_RETURN(const auto placed, builder_->place_preallocated(first, end - first));
@@ -32,7 +31,7 @@ Result<void> Qcow2Sink::place(Chunk& chunk) {
   const uint64_t cluster_size = geometry().cluster_size();
   auto& clusters = chunk.clusters;
   for (size_t i = 0; i < clusters.size();) {
-    const qcow2::ClusterIndex first = chunk.first + i;
+    const ClusterIndex first = chunk.first + i;
     const Kind kind = clusters[i].kind;
     size_t run = 1;
     while (i + run < clusters.size() && clusters[i + run].kind == kind) ++run;
@@ -60,8 +59,8 @@ Result<void> Qcow2Sink::place(Chunk& chunk) {
 Result<void> Qcow2Sink::write(const Chunk& chunk) {
   const uint64_t cluster_size = geometry().cluster_size();
   std::vector<iovec> pieces;
-  qcow2::HostOffset begin;
-  qcow2::HostOffset end;
+  HostOffset begin;
+  HostOffset end;
   const auto flush = [&]() -> Result<void> {
     if (pieces.empty()) return {};
     auto written = data_.write_vector(begin, pieces);
@@ -96,8 +95,8 @@ Result<void> Qcow2Sink::shrink_to(uint64_t size) {
 
 Result<void> Qcow2Sink::finish() {
   if (options_.preallocate)
-    RETURN_IF_ERROR(preallocate(end_, qcow2::ClusterIndex(geometry().clusters_for(size_))));
+    RETURN_IF_ERROR(preallocate(end_, ClusterIndex(geometry().clusters_for(size_))));
   return builder_->finish();
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::HostOffset;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 Result<void> RawSink::place(Chunk& chunk) {
@@ -44,4 +42,4 @@ Result<void> RawSink::finish() {
   return zero(end_.value(), options_.size);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -4,7 +4,7 @@
 #include "copy/pipeline/sink.h"
 #include "storage/storage.h"
 
-namespace copy {
+namespace vc::copy {
 
 class RawSink final : public Sink {
  public:
@@ -17,22 +17,22 @@ class RawSink final : public Sink {
   };
 
   // `out` must outlive the sink.
-  RawSink(qcow2::Storage& out, const Options& options) : out_(out), options_(options) {}
+  RawSink(Storage& out, const Options& options) : out_(out), options_(options) {}
 
   // Sets the size of the disk, at the end of a source of unknown size. Must precede finish().
   void set_size(uint64_t size) { options_.size = size; }
 
   const qcow2::Geometry& geometry() const override { return options_.geometry; }
-  qcow2::Result<void> place(Chunk& chunk) override;
-  qcow2::Result<void> write(const Chunk& chunk) override;
-  qcow2::Result<void> finish() override;
+  Result<void> place(Chunk& chunk) override;
+  Result<void> write(const Chunk& chunk) override;
+  Result<void> finish() override;
 
  private:
-  qcow2::Result<void> zero(uint64_t begin, uint64_t end);
+  Result<void> zero(uint64_t begin, uint64_t end);
 
-  qcow2::Storage& out_;
+  Storage& out_;
   Options options_;
-  qcow2::GuestOffset end_;  // end of the last placed chunk
+  GuestOffset end_;  // end of the last placed chunk
 };
 
-}  // namespace copy
+}  // namespace vc::copy

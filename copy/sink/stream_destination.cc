@@ -4,10 +4,7 @@
 
 #include "base/aligned_buffer.h"
 
-namespace copy {
-
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -50,9 +47,8 @@ Result<std::optional<FileSize>> StreamDestination::measure() {
 Result<std::unique_ptr<SpooledDestination>> SpooledDestination::create(
     int fd, const std::string& name, const std::string& folder, const Qcow2Sink::Options& options,
     const Stop& stop) {
-  ASSIGN_OR_RETURN(
-      auto file,
-      with_context(qcow2::OutputFile::create_scratch(folder, "virt-compact.spool"), "spool"));
+  ASSIGN_OR_RETURN(auto file,
+                   with_context(OutputFile::create_scratch(folder, "virt-compact.spool"), "spool"));
   std::unique_ptr<SpooledDestination> it(new SpooledDestination(fd, name, std::move(file), stop));
   ASSIGN_OR_RETURN(it->sink_, Qcow2Sink::create(*it->file_, nullptr, options));
   return it;
@@ -62,7 +58,7 @@ Result<void> SpooledDestination::write_out() {
   RETURN_IF_ERROR(sink_->finish());
   ASSIGN_OR_RETURN(const uint64_t length, file_->size());
   StreamStorage stream(fd_, name_, {}, stop_);
-  qcow2::AlignedBuffer buffer(kPiece);
+  AlignedBuffer buffer(kPiece);
   for (uint64_t at = 0; at < length;) {
     const auto part = buffer.span().first(std::min(kPiece, length - at));
     RETURN_IF_ERROR(read_fully(*file_, HostOffset(at), part));
@@ -77,4 +73,4 @@ Result<std::optional<FileSize>> SpooledDestination::measure() {
   return std::optional(FileSize{length, length});
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -11,23 +11,24 @@
 #include "copy/sink/stream_storage.h"
 #include "storage/output_file.h"
 
-namespace copy {
+namespace vc::copy {
 
 // A destination without a temporary file: a raw disk, or an image whose first cluster is known.
 class StreamDestination final : public Destination {
  public:
   // `start`: the first cluster, found by a first pass.
-  static qcow2::Result<std::unique_ptr<StreamDestination>> qcow2_image(
-      int fd, const std::string& name, std::vector<std::byte> start,
-      const Qcow2Sink::Options& options, const Stop& stop);
+  static Result<std::unique_ptr<StreamDestination>> qcow2_image(int fd, const std::string& name,
+                                                                std::vector<std::byte> start,
+                                                                const Qcow2Sink::Options& options,
+                                                                const Stop& stop);
   static std::unique_ptr<StreamDestination> raw(int fd, const std::string& name, uint64_t size,
                                                 const qcow2::Geometry& geometry, const Stop& stop);
 
   Sink& sink() override { return qcow2_ ? static_cast<Sink&>(*qcow2_) : *raw_; }
-  qcow2::Result<void> set_size(uint64_t size) override;
-  qcow2::Result<void> write_out() override;
-  qcow2::Result<void> complete() override { return {}; }
-  qcow2::Result<std::optional<FileSize>> measure() override;
+  Result<void> set_size(uint64_t size) override;
+  Result<void> write_out() override;
+  Result<void> complete() override { return {}; }
+  Result<std::optional<FileSize>> measure() override;
 
  private:
   StreamDestination(int fd, const std::string& name, std::vector<std::byte> start, const Stop& stop)
@@ -41,28 +42,28 @@ class StreamDestination final : public Destination {
 // An image that is spooled in an unnamed file until it is complete.
 class SpooledDestination final : public Destination {
  public:
-  static qcow2::Result<std::unique_ptr<SpooledDestination>> create(
-      int fd, const std::string& name, const std::string& folder, const Qcow2Sink::Options& options,
-      const Stop& stop);
+  static Result<std::unique_ptr<SpooledDestination>> create(int fd, const std::string& name,
+                                                            const std::string& folder,
+                                                            const Qcow2Sink::Options& options,
+                                                            const Stop& stop);
 
   Sink& sink() override { return *sink_; }
-  qcow2::Result<void> set_size(uint64_t size) override { return sink_->shrink_to(size); }
-  qcow2::Result<void> write_out() override;
-  qcow2::Result<void> complete() override { return {}; }
-  qcow2::Result<std::optional<FileSize>> measure() override;
+  Result<void> set_size(uint64_t size) override { return sink_->shrink_to(size); }
+  Result<void> write_out() override;
+  Result<void> complete() override { return {}; }
+  Result<std::optional<FileSize>> measure() override;
 
-  const qcow2::OutputFile& file() const { return *file_; }
+  const OutputFile& file() const { return *file_; }
 
  private:
-  SpooledDestination(int fd, std::string name, std::unique_ptr<qcow2::OutputFile> file,
-                     const Stop& stop)
+  SpooledDestination(int fd, std::string name, std::unique_ptr<OutputFile> file, const Stop& stop)
       : fd_(fd), name_(std::move(name)), file_(std::move(file)), stop_(stop) {}
 
   const int fd_;
   const std::string name_;
-  const std::unique_ptr<qcow2::OutputFile> file_;
+  const std::unique_ptr<OutputFile> file_;
   const Stop& stop_;
   std::unique_ptr<Qcow2Sink> sink_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

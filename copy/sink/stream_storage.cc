@@ -14,11 +14,7 @@
 
 #include "base/retry.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -32,9 +28,9 @@ StreamStorage::StreamStorage(int fd, std::string name, std::vector<std::byte> st
     : name_(std::move(name)), start_(std::move(start)), stop_(stop), fd_(fd) {
   // Reopens a pipe, so that O_NONBLOCK affects only our descriptor: the given one may be shared.
   struct stat status {};
-  if (qcow2::retry(::fstat, fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
-  const int own = qcow2::retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(),
-                               O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  if (retry(::fstat, fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
+  const int own =
+      retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
   if (own < 0) return;
   fd_ = own;
   owned_ = true;
@@ -47,7 +43,7 @@ StreamStorage::~StreamStorage() {
 Result<void> StreamStorage::send(std::span<const std::byte> bytes) {
   position_ += bytes.size();
   while (!bytes.empty()) {
-    if (stop_.requested()) return qcow2::fail(Error::cancelled());
+    if (stop_.requested()) return fail(Error::cancelled());
     const ssize_t put = ::write(fd_, bytes.data(), bytes.size());
     if (put > 0) {
       bytes = bytes.subspan(static_cast<size_t>(put));
@@ -55,9 +51,9 @@ Result<void> StreamStorage::send(std::span<const std::byte> bytes) {
       pollfd writable{fd_, POLLOUT, 0};
       ::poll(&writable, 1, kPatience);
     } else if (put < 0 && errno == EPIPE) {
-      return qcow2::fail(Error::protocol(EPIPE, name_ + ": the reader of the pipe has gone"));
+      return fail(Error::protocol(EPIPE, name_ + ": the reader of the pipe has gone"));
     } else if (put < 0 && errno != EINTR) {
-      return qcow2::fail(Error::system(errno, name_ + ": write"));
+      return fail(Error::system(errno, name_ + ": write"));
     }
   }
   return {};
@@ -90,7 +86,7 @@ Result<void> StreamStorage::write(HostOffset at, std::span<const std::byte> from
     const bool same =
         from.size() == start_.size() && std::memcmp(from.data(), start_.data(), from.size()) == 0;
     return same ? Result<void>{}
-                : qcow2::fail(Error::invalid(
+                : fail(Error::invalid(
                       name_ + ": the source has changed while it was copied: what was sent is of "
                               "no use"));
   }
@@ -114,7 +110,7 @@ Result<void> StreamStorage::resize(uint64_t size) {
   const std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(send_waiting());
   if (position_ == size && waiting_.empty()) return {};
-  return qcow2::fail(Error::invalid(
+  return fail(Error::invalid(
       fmt::format("{}: the source has changed while it was copied: there is nothing for {:#x}",
                   name_, position_)));
 }
@@ -125,10 +121,10 @@ Result<uint64_t> StreamStorage::size() const {
 }
 
 Result<size_t> StreamStorage::read(HostOffset /*at*/, std::span<std::byte> /*to*/) const {
-  return qcow2::fail(Error::system(ESPIPE, name_ + ": read"));
+  return fail(Error::system(ESPIPE, name_ + ": read"));
 }
 
-Result<qcow2::Storage::Run> StreamStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
+Result<Storage::Run> StreamStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
   return Run{limit, true};
 }
 
@@ -145,11 +141,11 @@ Result<void> DryStorage::resize(uint64_t size) {
 }
 
 Result<size_t> DryStorage::read(HostOffset /*at*/, std::span<std::byte> /*to*/) const {
-  return qcow2::fail(Error::system(ESPIPE, name_ + ": read"));
+  return fail(Error::system(ESPIPE, name_ + ": read"));
 }
 
-Result<qcow2::Storage::Run> DryStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
+Result<Storage::Run> DryStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
   return Run{limit, true};
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -10,12 +10,12 @@
 #include "base/stop.h"
 #include "storage/storage.h"
 
-namespace copy {
+namespace vc::copy {
 
 // The beginning of the file, which a builder writes last, must be known in advance, from a first
 // pass over DryStorage. Writes of several threads can come out of order. They wait in memory,
 // bounded by the number of chunks in the pipeline.
-class StreamStorage final : public qcow2::Storage {
+class StreamStorage final : public Storage {
  public:
   // `start`: the first bytes of the file. They need not be written; if they are, they must be
   // equal. `fd` is borrowed; `name` is for messages. `stop` must outlive the storage; it ends the
@@ -24,15 +24,15 @@ class StreamStorage final : public qcow2::Storage {
   ~StreamStorage() override;
 
   const std::string& name() const override { return name_; }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
-  qcow2::Result<void> write_zeroes(qcow2::HostOffset at, uint64_t length) override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> write_zeroes(HostOffset at, uint64_t length) override;
   // Returns an error if any byte before `size` is missing.
-  qcow2::Result<void> resize(uint64_t size) override;
-  qcow2::Result<uint64_t> size() const override;
-  qcow2::Result<void> flush() override { return {}; }
+  Result<void> resize(uint64_t size) override;
+  Result<uint64_t> size() const override;
+  Result<void> flush() override { return {}; }
   // Reading a stream is an error.
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
  private:
   struct Piece {
@@ -41,9 +41,9 @@ class StreamStorage final : public qcow2::Storage {
   };
 
   // Caller must hold mutex_.
-  qcow2::Result<void> send_waiting();
-  qcow2::Result<void> send(std::span<const std::byte> bytes);
-  qcow2::Result<void> send_zeros(uint64_t length);
+  Result<void> send_waiting();
+  Result<void> send(std::span<const std::byte> bytes);
+  Result<void> send_zeros(uint64_t length);
 
   const std::string name_;
   const std::vector<std::byte> start_;
@@ -57,21 +57,19 @@ class StreamStorage final : public qcow2::Storage {
 };
 
 // Dry run: discards all data. Keeps the file's length and its first bytes.
-class DryStorage final : public qcow2::Storage {
+class DryStorage final : public Storage {
  public:
   // `kept`: number of bytes to keep from the beginning.
   explicit DryStorage(uint64_t kept) : start_(kept) {}
 
   const std::string& name() const override { return name_; }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
-  qcow2::Result<void> write_zeroes(qcow2::HostOffset /*at*/, uint64_t /*length*/) override {
-    return {};
-  }
-  qcow2::Result<void> resize(uint64_t size) override;
-  qcow2::Result<uint64_t> size() const override { return size_; }
-  qcow2::Result<void> flush() override { return {}; }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> write_zeroes(HostOffset /*at*/, uint64_t /*length*/) override { return {}; }
+  Result<void> resize(uint64_t size) override;
+  Result<uint64_t> size() const override { return size_; }
+  Result<void> flush() override { return {}; }
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
   const std::vector<std::byte>& start() const { return start_; }
 
@@ -81,4 +79,4 @@ class DryStorage final : public qcow2::Storage {
   uint64_t size_ = 0;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

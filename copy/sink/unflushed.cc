@@ -1,6 +1,6 @@
 #include "copy/sink/unflushed.h"
 
-namespace copy {
+namespace vc::copy {
 
 namespace {
 
@@ -58,4 +58,4 @@ void Unflushed::flushed() {
   claimed_ = false;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

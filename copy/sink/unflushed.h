@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-namespace copy {
+namespace vc::copy {
 
 // A server that crashes may lose acknowledged writes since its last flush. This class records these
 // writes with digests, so that they can be checked after a reconnect.
@@ -49,4 +49,4 @@ class Unflushed {
   bool claimed_ = false;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

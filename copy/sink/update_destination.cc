@@ -5,10 +5,8 @@
 
 #include <algorithm>
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
-using qcow2::Result;
 using Kind = Chunk::Cluster::Kind;
 
 class UpdateDestination::UpdateSink final : public Sink {
@@ -27,7 +25,7 @@ class UpdateDestination::UpdateSink final : public Sink {
       while (end < chunk.clusters.size() && chunk.clusters[end].kind == kind) ++end;
       const uint64_t from = i * cluster_size;
       const uint64_t to = std::min(end * cluster_size, length);
-      const qcow2::GuestOffset at = chunk.begin() + from;
+      const GuestOffset at = chunk.begin() + from;
       if (kind == Kind::kData)
         RETURN_IF_ERROR(writer_.write(at, chunk.bytes.span().subspan(from, to - from)));
       else if (kind != Kind::kHole)
@@ -52,7 +50,7 @@ Result<std::unique_ptr<UpdateDestination>> UpdateDestination::open(const std::st
   std::unique_ptr<UpdateDestination> it(new UpdateDestination(std::move(chain)));
   ASSIGN_OR_RETURN(it->writer_, qcow2::open_writer(it->chain_, {}));
   if (it->writer_->size() != size)
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("{}: is no earlier copy of this disk: it has {} bytes, and the source {}", path,
                     it->writer_->size(), size)));
   it->sink_ = std::make_unique<UpdateSink>(*it->writer_);
@@ -66,4 +64,4 @@ Result<std::optional<FileSize>> UpdateDestination::measure() {
   return std::optional(size);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -8,19 +8,18 @@
 #include "qcow2/read/chain.h"
 #include "qcow2/write/disk_writer.h"
 
-namespace copy {
+namespace vc::copy {
 
 class UpdateDestination final : public Destination {
  public:
   // Opens a QCOW2 image with a disk of `size` bytes. No other process may use the image.
-  static qcow2::Result<std::unique_ptr<UpdateDestination>> open(const std::string& path,
-                                                                uint64_t size);
+  static Result<std::unique_ptr<UpdateDestination>> open(const std::string& path, uint64_t size);
 
   Sink& sink() override { return *sink_; }
-  qcow2::Result<void> set_size(uint64_t /*size*/) override { return {}; }
-  qcow2::Result<void> write_out() override { return writer_->close(); }
-  qcow2::Result<void> complete() override { return {}; }
-  qcow2::Result<std::optional<FileSize>> measure() override;
+  Result<void> set_size(uint64_t /*size*/) override { return {}; }
+  Result<void> write_out() override { return writer_->close(); }
+  Result<void> complete() override { return {}; }
+  Result<std::optional<FileSize>> measure() override;
 
  private:
   class UpdateSink;
@@ -31,4 +30,4 @@ class UpdateDestination final : public Destination {
   std::unique_ptr<Sink> sink_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

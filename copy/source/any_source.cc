@@ -4,28 +4,25 @@
 
 #include "nbd/uri.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
-using qcow2::Result;
-
-Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
-                                            const std::vector<std::string>& command) {
-  if (!command.empty()) return std::optional(NbdTarget{"", command, ""});
-  ASSIGN_OR_RETURN(const bool is_nbd, is_nbd_uri(name));
-  if (!is_nbd) return std::optional<NbdTarget>{};
-  return std::optional(NbdTarget{name, {}, ""});
+Result<std::optional<nbd::NbdTarget>> nbd_target(const std::string& name,
+                                                 const std::vector<std::string>& command) {
+  if (!command.empty()) return std::optional(nbd::NbdTarget{"", command, ""});
+  ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(name));
+  if (!is_nbd) return std::optional<nbd::NbdTarget>{};
+  return std::optional(nbd::NbdTarget{name, {}, ""});
 }
 
 Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   AnySource source;
   ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (options.salvage && (target || options.name == "-"))
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         "--salvage: only of files can be told what is lost: salvage on the side of the server"));
   if (options.command.empty() && options.name == "-") {
     if (options.format == qcow2::Format::kQcow2 || !options.snapshot.empty())
-      return qcow2::fail(Error::invalid(
+      return fail(Error::invalid(
           "standard input: a QCOW2 image cannot be read from a pipe: give its path"));
     const bool any_content = options.format == qcow2::Format::kRaw;
     ASSIGN_OR_RETURN(source.stream_,
@@ -40,10 +37,10 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
     return source;
   }
   if (options.format == qcow2::Format::kQcow2)
-    return qcow2::fail(Error::unsupported(target->name() +
-                                          ": a QCOW2 file behind NBD is not decoded here: serve it "
-                                          "with the nbdkit qcow2 plugin, or --filter=qcow2, on the "
-                                          "other side"));
+    return fail(Error::unsupported(target->name() +
+                                   ": a QCOW2 file behind NBD is not decoded here: serve it "
+                                   "with the nbdkit qcow2 plugin, or --filter=qcow2, on the "
+                                   "other side"));
   // Export names of the nbdkit qcow2 plugin and filter.
   if (!options.snapshot.empty()) target->export_name = "snapshot:" + options.snapshot;
   ASSIGN_OR_RETURN(source.nbd_, NbdSource::open(*target, options.nbd, stop));
@@ -61,4 +58,4 @@ void AnySource::leave_out(const std::shared_ptr<const guest::Ranges>& unused) co
   if (nbd_) nbd_->leave_out(unused);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

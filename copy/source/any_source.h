@@ -12,7 +12,7 @@
 #include "nbd/target.h"
 #include "qcow2/read/chain.h"
 
-namespace copy {
+namespace vc::copy {
 
 class AnySource {
  public:
@@ -28,7 +28,7 @@ class AnySource {
   };
 
   // `stop` must outlive the source.
-  static qcow2::Result<AnySource> open(const Options& options, const Stop& stop);
+  static Result<AnySource> open(const Options& options, const Stop& stop);
 
   Source& get() const;
   // Each returns nullptr if the source has another type.
@@ -46,7 +46,7 @@ class AnySource {
 };
 
 // Returns the server that a name or command refers to. Returns nullopt if it is a path.
-qcow2::Result<std::optional<NbdTarget>> nbd_target(const std::string& name,
-                                                   const std::vector<std::string>& command);
+Result<std::optional<nbd::NbdTarget>> nbd_target(const std::string& name,
+                                                 const std::vector<std::string>& command);
 
-}  // namespace copy
+}  // namespace vc::copy

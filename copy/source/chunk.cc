@@ -2,13 +2,13 @@
 
 #include <cstring>
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
 
 void prepare(Chunk& chunk, const qcow2::Geometry& geometry) {
-  const qcow2::GuestOffset begin = geometry.start_of(chunk.first);
+  const GuestOffset begin = geometry.start_of(chunk.first);
   const uint64_t cluster_size = geometry.cluster_size();
   const auto kind_at = [&](uint64_t offset) -> Chunk::Cluster::Kind& {
     return chunk.clusters[offset >> geometry.cluster_bits()].kind;
@@ -39,4 +39,4 @@ void prepare(Chunk& chunk, const qcow2::Geometry& geometry) {
   clear(chunk.end() - begin, chunk.clusters.size() * cluster_size);
 }
 
-}  // namespace copy
+}  // namespace vc::copy

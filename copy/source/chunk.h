@@ -10,7 +10,7 @@
 #include "qcow2/read/extent.h"
 #include "storage/offset.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct Chunk {
   struct Cluster {
@@ -26,27 +26,27 @@ struct Chunk {
     bool was_compressed = false;  // at least partly, in the source
     uint32_t packed_at = 0;       // kCompressed: offset in `packed`, bytes
     uint32_t packed_length = 0;   // kCompressed: bytes
-    qcow2::HostOffset host;       // kData, kCompressed: offset in the destination
+    HostOffset host;              // kData, kCompressed: offset in the destination
   };
 
   // Chunks are numbered in guest order, without gaps.
   uint64_t sequence = 0;
-  qcow2::ClusterIndex first;
+  ClusterIndex first;
   std::vector<Cluster> clusters;
   // The source's extents of these clusters. They end at the end of the disk, possibly before the
   // last cluster ends.
   std::vector<qcow2::Extent> extents;
-  qcow2::AlignedBuffer bytes;   // one cluster of space for each
-  qcow2::AlignedBuffer packed;  // the same size, if anything can be compressed
+  AlignedBuffer bytes;   // one cluster of space for each
+  AlignedBuffer packed;  // the same size, if anything can be compressed
   // [gap, begin()) reads as zeros. Set by place() of sinks that need it.
-  qcow2::GuestOffset gap;
+  GuestOffset gap;
 
-  qcow2::GuestOffset begin() const { return extents.front().guest; }
-  qcow2::GuestOffset end() const { return extents.back().end(); }
+  GuestOffset begin() const { return extents.front().guest; }
+  GuestOffset end() const { return extents.back().end(); }
 };
 
 // Zeroes the parts of `chunk.bytes` that share a cluster with data but are not data, and marks the
 // clusters that hold data. Must precede the reading of data.
 void prepare(Chunk& chunk, const qcow2::Geometry& geometry);
 
-}  // namespace copy
+}  // namespace vc::copy

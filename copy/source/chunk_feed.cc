@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <chrono>
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -26,8 +24,8 @@ ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
   const size_t bytes = clusters_at_once_ << options.geometry.cluster_bits();
   for (size_t i = 0; i < options.chunks; ++i) {
     auto chunk = std::make_unique<Chunk>();
-    chunk->bytes = qcow2::AlignedBuffer(bytes);
-    if (options.compress) chunk->packed = qcow2::AlignedBuffer(bytes);
+    chunk->bytes = AlignedBuffer(bytes);
+    if (options.compress) chunk->packed = AlignedBuffer(bytes);
     chunk->clusters.reserve(clusters_at_once_);
     free_.push_back(chunk.get());
     chunks_.push_back(std::move(chunk));
@@ -136,7 +134,7 @@ Result<Chunk*> ChunkFeed::next(Wait wait) {
   if (exhausted_ || stop_.requested()) return nullptr;
   Chunk* const chunk = free_.back();
   auto planned = plan(*chunk);
-  if (!planned) return qcow2::fail(std::move(planned).error());
+  if (!planned) return fail(std::move(planned).error());
   if (!*planned) {
     exhausted_ = true;
     recycled_.notify_all();
@@ -166,4 +164,4 @@ uint64_t ChunkFeed::skipped() const {
   return skipped_;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -14,7 +14,7 @@
 #include "copy/source/source.h"
 #include "qcow2/format/geometry.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Hands out a chunk together with its memory, under one lock. So the lowest chunk in progress
 // always has memory, and a thread that waits for memory waits only for earlier chunks. Deadlock is
@@ -39,7 +39,7 @@ class ChunkFeed {
   // Returns the next chunk that may hold data; the caller must recycle() it. Returns nullptr if
   // there are no more chunks (see exhausted()), if the pipeline stops, or if all memory is in use
   // and `wait` is kNo.
-  qcow2::Result<Chunk*> next(Wait wait);
+  Result<Chunk*> next(Wait wait);
 
   void recycle(Chunk* chunk);
 
@@ -58,9 +58,9 @@ class ChunkFeed {
                                    : extent.reads_as_zero();
   }
   // Caller must hold mutex_. Returns false at the end of the disk.
-  qcow2::Result<bool> plan(Chunk& chunk);
-  qcow2::Result<bool> find_data();
-  qcow2::Result<void> refill();
+  Result<bool> plan(Chunk& chunk);
+  Result<bool> find_data();
+  Result<void> refill();
 
   Source& source_;
   const Options options_;
@@ -75,10 +75,10 @@ class ChunkFeed {
   std::vector<Chunk*> free_;
   std::vector<qcow2::Extent> ahead_;  // known extents after position_, in order
   size_t ahead_at_ = 0;               // index of the first extent that is not used up
-  qcow2::GuestOffset position_;       // everything before is planned or skipped
+  GuestOffset position_;              // everything before is planned or skipped
   uint64_t sequence_ = 0;
   uint64_t skipped_ = 0;
   bool exhausted_ = false;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -5,16 +5,13 @@
 
 #include "copy/source/source_view.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::copy {
 
 Result<FreeSpace> find_free_space(const AnySource& source) {
   if (source.stream())
-    return qcow2::fail(Error::invalid(source.get().name() +
-                                      ": a pipe cannot be searched for free space: give the path "
-                                      "of the image"));
+    return fail(Error::invalid(source.get().name() +
+                               ": a pipe cannot be searched for free space: give the path "
+                               "of the image"));
   FreeSpace found;
   found.inspection = guest::inspect({std::make_shared<SourceView>(source.get(), 0)});
   found.ranges = std::make_shared<const guest::Ranges>(found.inspection.free_on(0));
@@ -22,4 +19,4 @@ Result<FreeSpace> find_free_space(const AnySource& source) {
   return found;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -9,7 +9,7 @@
 #include "guest/inspection.h"
 #include "guest/reading/ranges.h"
 
-namespace copy {
+namespace vc::copy {
 
 struct FreeSpace {
   guest::Inspection inspection;
@@ -19,6 +19,6 @@ struct FreeSpace {
 
 // Reads the metadata of the filesystems. Returns an error for a stream. Not thread-safe; must not
 // run concurrently with a pipeline on the source.
-qcow2::Result<FreeSpace> find_free_space(const AnySource& source);
+Result<FreeSpace> find_free_space(const AnySource& source);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -8,10 +8,7 @@
 
 #include "base/retry.h"
 
-namespace copy {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::copy {
 
 namespace {
 
@@ -46,26 +43,25 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
 
 Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {
   struct stat wanted {};
-  if (qcow2::retry(::stat, base.c_str(), &wanted) != 0)
-    return qcow2::fail(Error::system(errno, base));
+  if (retry(::stat, base.c_str(), &wanted) != 0) return fail(Error::system(errno, base));
   const auto& layers = disk_.layers();
   for (size_t i = 1; i < layers.size(); ++i) {
     struct stat status {};
-    if (qcow2::retry(::stat, layers[i]->name().c_str(), &status) != 0) continue;
+    if (retry(::stat, layers[i]->name().c_str(), &status) != 0) continue;
     if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) continue;
     qcow2::Disk above({layers.begin(), layers.begin() + static_cast<ptrdiff_t>(i)});
     overlay_.emplace(disk_, std::move(above), unit);
-    kept_ = S_ISBLK(wanted.st_mode) ? qcow2::FileStorage::Identity{wanted.st_rdev, 0}
-                                    : qcow2::FileStorage::Identity{wanted.st_dev, wanted.st_ino};
+    kept_ = S_ISBLK(wanted.st_mode) ? FileStorage::Identity{wanted.st_rdev, 0}
+                                    : FileStorage::Identity{wanted.st_dev, wanted.st_ino};
     return std::string(layers[i]->format());
   }
-  return qcow2::fail(Error::invalid(
+  return fail(Error::invalid(
       fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "
                   "can be copied",
                   base, name_)));
 }
 
-std::vector<std::shared_ptr<qcow2::FileStorage>> LocalSource::replaced_files() const {
+std::vector<std::shared_ptr<FileStorage>> LocalSource::replaced_files() const {
   const auto& files = chain_.files();
   // In order from the top, so the files below the kept one follow it.
   const auto kept = std::find_if(files.begin(), files.end(), [&](const auto& file) {
@@ -79,8 +75,7 @@ std::optional<uint64_t> LocalSource::cluster_size() const {
   return chain_.image()->geometry().cluster_size();
 }
 
-Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
-                              std::vector<qcow2::Extent>& out) {
+Result<void> LocalSource::map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) {
   const size_t first = out.size();
   if (overlay_) {
     RETURN_IF_ERROR(overlay_->map(at, length, out));
@@ -92,4 +87,4 @@ Result<void> LocalSource::map(qcow2::GuestOffset at, uint64_t length,
   return {};
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -12,7 +12,7 @@
 #include "qcow2/read/disk.h"
 #include "qcow2/read/file_holes.h"
 
-namespace copy {
+namespace vc::copy {
 
 class LocalSource final : public Source {
  public:
@@ -23,12 +23,11 @@ class LocalSource final : public Source {
     qcow2::Trust trust = {};
     bool salvage = false;  // unreadable data becomes zeros; see losses()
   };
-  static qcow2::Result<std::unique_ptr<LocalSource>> open(const std::string& path,
-                                                          const Options& options);
+  static Result<std::unique_ptr<LocalSource>> open(const std::string& path, const Options& options);
 
   // Changes the map to that of a copy which keeps `base`, a backing file of this source, with
   // clusters of `unit` bytes. See OverlayMap. Returns the format of `base`.
-  qcow2::Result<std::string> keep_backing(const std::string& base, uint64_t unit);
+  Result<std::string> keep_backing(const std::string& base, uint64_t unit);
 
   // Makes the map report unused ranges as zeros. read() still returns their bytes.
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
@@ -38,11 +37,8 @@ class LocalSource final : public Source {
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return disk_.size(); }
   std::optional<uint64_t> cluster_size() const override;
-  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                          std::vector<qcow2::Extent>& out) override;
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
-    return disk_.read(at, to);
-  }
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override;
+  Result<void> read(GuestOffset at, std::span<std::byte> to) override { return disk_.read(at, to); }
 
   // Returns what a salvage could not read so far. nullptr without a salvage.
   const qcow2::Losses* losses() const { return losses_.get(); }
@@ -50,7 +46,7 @@ class LocalSource final : public Source {
   const qcow2::Chain& chain() const { return chain_; }
   // Returns the files that a copy replaces: all except a backing file that the copy keeps, and the
   // files below it.
-  std::vector<std::shared_ptr<qcow2::FileStorage>> replaced_files() const;
+  std::vector<std::shared_ptr<FileStorage>> replaced_files() const;
   // Thread-safe for reading.
   const qcow2::Disk& disk() const { return disk_; }
 
@@ -63,9 +59,9 @@ class LocalSource final : public Source {
   qcow2::Disk disk_;
   std::shared_ptr<qcow2::Losses> losses_;
   std::optional<OverlayMap> overlay_;
-  std::optional<qcow2::FileStorage::Identity> kept_;  // the backing file that a copy keeps
+  std::optional<FileStorage::Identity> kept_;  // the backing file that a copy keeps
   qcow2::FileHoles holes_;
   UnusedSpace unused_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -10,13 +10,10 @@
 
 #include "nbd/limits.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -38,7 +35,7 @@ struct Request {
 struct Sent {
   Request request;
   uint64_t generation;  // of the session, when the request was sent
-  NbdReply reply = {};
+  nbd::NbdReply reply = {};
 };
 
 // Appends [from, to) to `out` unless it is empty.
@@ -48,25 +45,25 @@ void append(std::vector<Extent>& out, uint64_t from, uint64_t to, ExtentKind kin
   extent.guest = GuestOffset(from);
   extent.length = to - from;
   extent.kind = kind;
-  extent.host = qcow2::HostOffset(from);
+  extent.host = HostOffset(from);
   if (out.empty() || out.back().end() != extent.guest || !qcow2::join(out.back(), extent))
     out.push_back(extent);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, const Options& options,
-                                                   const Stop& stop) {
-  ASSIGN_OR_RETURN(const auto endpoint, NbdEndpoint::open(target, stop));
+Result<std::unique_ptr<NbdSource>> NbdSource::open(const nbd::NbdTarget& target,
+                                                   const Options& options, const Stop& stop) {
+  ASSIGN_OR_RETURN(const auto endpoint, nbd::NbdEndpoint::open(target, stop));
   const bool dirty = !options.bitmap.empty();
   const std::string context =
-      dirty ? dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, NbdLine::open(endpoint, {context}, options.tuning, stop));
-  const NbdLimits limits = first->limits();
+      dirty ? nbd::dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
+  ASSIGN_OR_RETURN(auto first, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+  const nbd::NbdLimits limits = first->limits();
   std::unique_ptr<NbdSource> source(
-      new NbdSource(target.name(), options, NbdStatus(context, limits.minimum)));
+      new NbdSource(target.name(), options, nbd::NbdStatus(context, limits.minimum)));
   if (dirty && !source->status_.offered(*first))
-    return qcow2::fail(Error::unsupported(
+    return fail(Error::unsupported(
         fmt::format("{}: the export has no dirty bitmap '{}'", target.name(), options.bitmap)));
   source->size_ = limits.size;
   source->alignment_ = limits.minimum;
@@ -76,12 +73,12 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const NbdTarget& target, cons
   source->lines_.push_back(std::move(first));
   if (several) {
     for (unsigned i = 1; i < options.tuning.connections; ++i) {
-      ASSIGN_OR_RETURN(auto next, NbdLine::open(endpoint, {}, options.tuning, stop));
+      ASSIGN_OR_RETURN(auto next, nbd::NbdLine::open(endpoint, {}, options.tuning, stop));
       source->lines_.push_back(std::move(next));
     }
     if (source->status_.offered(*source->lines_.front())) {
       ASSIGN_OR_RETURN(source->status_line_,
-                       NbdLine::open(endpoint, {context}, options.tuning, stop));
+                       nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
     }
   }
   return source;
@@ -93,9 +90,9 @@ Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>
   const size_t first = out.size();
   stretches_.clear();
   RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
-  for (const NbdStatus::Stretch& it : stretches_) {
+  for (const nbd::NbdStatus::Stretch& it : stretches_) {
     // A hole without the zero flag may read as anything.
-    const bool zero = it.known && (it.flags & kStatusZero) != 0;
+    const bool zero = it.known && (it.flags & nbd::kStatusZero) != 0;
     append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
   }
   unused_.split(out, first, first + kExtentsAtOnce);
@@ -110,12 +107,12 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
   while (covered == at) {
     stretches_.clear();
     RETURN_IF_ERROR(status_.ask(status_line(), asked, end - asked, stretches_));
-    for (const NbdStatus::Stretch& it : stretches_) {
+    for (const nbd::NbdStatus::Stretch& it : stretches_) {
       asked = it.at + it.length;
       if (!it.known)
-        return qcow2::fail(Error::protocol(
+        return fail(Error::protocol(
             EIO, fmt::format("{}: the server does not say what is dirty at {:#x}", name_, it.at)));
-      if ((it.flags & kStatusDirty) == 0) continue;
+      if ((it.flags & nbd::kStatusDirty) == 0) continue;
       const uint64_t from = std::max(it.at / unit * unit, covered);
       const uint64_t to = std::min((asked + unit - 1) / unit * unit, end);
       append(out, covered, from, ExtentKind::kUnallocated);
@@ -130,7 +127,7 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
 }
 
 Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byte> to) {
-  NbdLine& line = *lines_[index];
+  nbd::NbdLine& line = *lines_[index];
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
     auto read = line.connection().read_now(to.subspan(done, length), at.value() + done);
@@ -147,7 +144,7 @@ Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byt
 
 Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
                               Fetched& fetched) {
-  NbdLine& line = *lines_[index];
+  nbd::NbdLine& line = *lines_[index];
   std::list<Fetching> chunks;
   std::deque<Request> waiting;  // to be sent
   std::list<Sent> in_flight;    // libnbd holds pointers to these until they are done
@@ -172,7 +169,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
   };
   // Reconnects if the server closed the connection; unanswered requests are repeated.
   const auto restore = [&](Error why) -> Result<void> {
-    if (!line.is_loss(why)) return qcow2::fail(std::move(why));
+    if (!line.is_loss(why)) return fail(std::move(why));
     return line.restore(std::move(why));
   };
 
@@ -184,7 +181,7 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       // next() requests block status on this session if there is no other, and may reconnect it.
       auto chunk = feed.next(idle ? ChunkFeed::Wait::kYes : ChunkFeed::Wait::kNo);
       if (!chunk) {
-        result = qcow2::fail(std::move(chunk).error());
+        result = fail(std::move(chunk).error());
         break;
       }
       if (!*chunk) {
@@ -234,11 +231,11 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       if (whole) fetched.push(it->chunk);
       it = whole ? chunks.erase(it) : std::next(it);
       // The receiver of the chunk may have used the session and lost it.
-      if (result && !line.connected()) result = qcow2::fail(Error::cancelled());
+      if (result && !line.connected()) result = fail(Error::cancelled());
     }
   }
   if (!in_flight.empty()) line.connection().drain();
   return result;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

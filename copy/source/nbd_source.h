@@ -15,13 +15,13 @@
 #include "nbd/target.h"
 #include "nbd/tuning.h"
 
-namespace copy {
+namespace vc::copy {
 
 // Reopens lost connections and repeats their requests.
 class NbdSource final : public Source {
  public:
   struct Options {
-    NbdTuning tuning = {};
+    nbd::NbdTuning tuning = {};
     // Name of a QEMU dirty bitmap; empty: none. With a bitmap, map() reports dirty ranges as data,
     // whatever they hold, and clean ranges as unallocated. The sink must leave unallocated ranges
     // unchanged.
@@ -32,11 +32,11 @@ class NbdSource final : public Source {
   };
 
   // `stop` must outlive the source.
-  static qcow2::Result<std::unique_ptr<NbdSource>> open(const NbdTarget& target,
-                                                        const Options& options, const Stop& stop);
-  static qcow2::Result<std::unique_ptr<NbdSource>> open(const std::string& uri,
-                                                        const Options& options, const Stop& stop) {
-    return open(NbdTarget{uri, {}}, options, stop);
+  static Result<std::unique_ptr<NbdSource>> open(const nbd::NbdTarget& target,
+                                                 const Options& options, const Stop& stop);
+  static Result<std::unique_ptr<NbdSource>> open(const std::string& uri, const Options& options,
+                                                 const Stop& stop) {
+    return open(nbd::NbdTarget{uri, {}}, options, stop);
   }
 
   // Makes the map report unused ranges as zeros. read() still returns their bytes.
@@ -48,19 +48,16 @@ class NbdSource final : public Source {
   uint64_t size() const override { return size_; }
   std::optional<uint64_t> cluster_size() const override { return std::nullopt; }
   uint64_t alignment() const override { return alignment_; }
-  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                          std::vector<qcow2::Extent>& out) override;
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
-    return read_on(0, at, to);
-  }
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override;
+  Result<void> read(GuestOffset at, std::span<std::byte> to) override { return read_on(0, at, to); }
   // Reads over connection `index`. Each connection must be used by one thread at a time. map() may
   // use connection 0.
-  qcow2::Result<void> read_on(size_t index, qcow2::GuestOffset at, std::span<std::byte> to);
+  Result<void> read_on(size_t index, GuestOffset at, std::span<std::byte> to);
 
   // Number of connections; each needs a thread that calls fetch().
   size_t connections() const { return lines_.size(); }
   // Returns a connection, for other requests by the thread that fetches on it.
-  NbdLine& line(size_t index) { return *lines_[index]; }
+  nbd::NbdLine& line(size_t index) { return *lines_[index]; }
 
   // Passes fetched chunks to the next stage; may block.
   class Fetched {
@@ -70,14 +67,14 @@ class NbdSource final : public Source {
   };
   // Reads the data of chunks from the feed over connection `index` until the feed is exhausted, and
   // passes the chunks on. prepare() is called on each chunk first.
-  qcow2::Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
-                            Fetched& fetched);
+  Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
+                     Fetched& fetched);
 
  private:
-  NbdLine& status_line() { return status_line_ ? *status_line_ : *lines_.front(); }
-  qcow2::Result<void> map_dirty(uint64_t at, uint64_t end, std::vector<qcow2::Extent>& out);
+  nbd::NbdLine& status_line() { return status_line_ ? *status_line_ : *lines_.front(); }
+  Result<void> map_dirty(uint64_t at, uint64_t end, std::vector<qcow2::Extent>& out);
 
-  NbdSource(std::string name, const Options& options, NbdStatus status)
+  NbdSource(std::string name, const Options& options, nbd::NbdStatus status)
       : name_(std::move(name)), options_(options), status_(std::move(status)) {}
 
   const std::string name_;
@@ -85,13 +82,13 @@ class NbdSource final : public Source {
   uint64_t size_ = 0;
   uint64_t alignment_ = 1;
   uint64_t max_request_ = 0;  // bytes
-  NbdStatus status_;
+  nbd::NbdStatus status_;
   UnusedSpace unused_;
-  std::vector<NbdStatus::Stretch> stretches_;  // of the last map() call, kept to reuse memory
+  std::vector<nbd::NbdStatus::Stretch> stretches_;  // of the last map() call, kept to reuse memory
   // Connection for block status. nullptr if there is only one connection, whose fetching thread
   // then also requests block status.
-  std::unique_ptr<NbdLine> status_line_;
-  std::vector<std::unique_ptr<NbdLine>> lines_;
+  std::unique_ptr<nbd::NbdLine> status_line_;
+  std::vector<std::unique_ptr<nbd::NbdLine>> lines_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

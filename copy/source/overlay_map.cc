@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -63,4 +61,4 @@ Result<void> OverlayMap::map(GuestOffset at, uint64_t length, std::vector<Extent
   return {};
 }
 
-}  // namespace copy
+}  // namespace vc::copy

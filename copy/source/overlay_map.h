@@ -9,7 +9,7 @@
 #include "qcow2/read/disk.h"
 #include "qcow2/read/extent.h"
 
-namespace copy {
+namespace vc::copy {
 
 // The map of a disk for a copy that keeps a backing file. The map has whole units (clusters of the
 // copy). kUnallocated: the copy leaves the unit to the backing file. If any image above the backing
@@ -23,16 +23,14 @@ class OverlayMap {
 
   // Appends extents from `at`, a multiple of the unit, without gap or overlap. They cover `length`
   // bytes or the first part of them.
-  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                          std::vector<qcow2::Extent>& out) const;
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) const;
 
  private:
-  qcow2::Result<void> copy_units(qcow2::GuestOffset at, qcow2::GuestOffset end,
-                                 std::vector<qcow2::Extent>& out) const;
+  Result<void> copy_units(GuestOffset at, GuestOffset end, std::vector<qcow2::Extent>& out) const;
 
   qcow2::Disk disk_;
   qcow2::Disk above_;
   uint64_t unit_;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

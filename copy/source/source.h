@@ -11,7 +11,7 @@
 #include "qcow2/read/extent.h"
 #include "storage/offset.h"
 
-namespace copy {
+namespace vc::copy {
 
 class Source {
  public:
@@ -30,12 +30,11 @@ class Source {
 
   // Appends extents that cover [at, at + length), or the first part of it, without gap or overlap.
   // Not thread-safe.
-  virtual qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                                  std::vector<qcow2::Extent>& out) = 0;
+  virtual Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) = 0;
 
   // Fills `to`. For samples and similar reads; the pipeline has faster ways. Not thread-safe, and
   // must not run concurrently with the pipeline.
-  virtual qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) = 0;
+  virtual Result<void> read(GuestOffset at, std::span<std::byte> to) = 0;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

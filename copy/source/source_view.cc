@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -54,4 +52,4 @@ Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges) {
   return data;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -7,7 +7,7 @@
 #include "copy/source/source.h"
 #include "guest/reading/byte_view.h"
 
-namespace copy {
+namespace vc::copy {
 
 // The source must outlive the view. Neither is thread-safe, and neither may be used concurrently
 // with a pipeline on the source.
@@ -18,12 +18,12 @@ class SourceView final : public guest::DiskView {
   uint64_t size() const override { return source_.size(); }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
 
   Source& source_;
 };
 
 // Returns the number of bytes of `ranges` that are data according to the source.
-qcow2::Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges);
+Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges);
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -12,12 +12,9 @@
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 
-namespace copy {
+namespace vc::copy {
 
-using qcow2::Error;
 using qcow2::Extent;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -37,12 +34,12 @@ Result<std::unique_ptr<StreamSource>> StreamSource::open(int fd, std::string nam
   ASSIGN_OR_RETURN(const size_t got, source->read_some(source->start_));
   source->start_.resize(got);
   if (const auto* const it = qcow2::find_compressor(source->start_))
-    return qcow2::fail(Error::invalid(
+    return fail(Error::invalid(
         fmt::format("{}: what comes is compressed with {}: decompress it on its way (… | {} | …; "
                     "or, if this is what the disk holds, -f raw)",
                     source->name_, it->name, it->to_stdout)));
   if (!qcow2::has_magic(source->start_)) return source;
-  return qcow2::fail(
+  return fail(
       Error::invalid(source->name_ +
                      ": what comes is a QCOW2 image, which cannot be read from a pipe: give its "
                      "path (or, if this is what the disk holds, -f raw)"));
@@ -54,11 +51,11 @@ Result<size_t> StreamSource::read_some(std::span<std::byte> to) {
   while (done < to.size()) {
     pollfd readable{fd_, POLLIN, 0};
     const int ready = ::poll(&readable, 1, kPatience);
-    if (stop_.requested()) return qcow2::fail(Error::cancelled());
+    if (stop_.requested()) return fail(Error::cancelled());
     if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
     const ssize_t got = ::read(fd_, to.data() + done, to.size() - done);
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (got < 0) return qcow2::fail(Error::system(errno, name_ + ": read"));
+    if (got < 0) return fail(Error::system(errno, name_ + ": read"));
     if (got == 0) break;
     done += static_cast<size_t>(got);
   }
@@ -75,8 +72,7 @@ Result<void> StreamSource::map(GuestOffset at, uint64_t length, std::vector<Exte
 }
 
 Result<void> StreamSource::read(GuestOffset at, std::span<std::byte> to) {
-  if (at.value() + to.size() > start_.size())
-    return qcow2::fail(Error::system(ESPIPE, name_ + ": read"));
+  if (at.value() + to.size() > start_.size()) return fail(Error::system(ESPIPE, name_ + ": read"));
   std::copy_n(start_.begin() + static_cast<ptrdiff_t>(at.value()), to.size(), to.begin());
   return {};
 }
@@ -104,4 +100,4 @@ Result<bool> StreamSource::fill(Chunk& chunk, const qcow2::Geometry& geometry) {
   return false;
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -8,34 +8,33 @@
 #include "copy/source/chunk_feed.h"
 #include "copy/source/source.h"
 
-namespace copy {
+namespace vc::copy {
 
 class StreamSource final : public Source {
  public:
   // Opens a stream. `fd` is borrowed; `name` is for messages. `stop` must outlive the source.
   // Returns an error if the stream is a QCOW2 image, which cannot be read sequentially, unless
   // `any_content`.
-  static qcow2::Result<std::unique_ptr<StreamSource>> open(int fd, std::string name,
-                                                           bool any_content, const Stop& stop);
+  static Result<std::unique_ptr<StreamSource>> open(int fd, std::string name, bool any_content,
+                                                    const Stop& stop);
 
   const std::string& name() const override { return name_; }
   uint64_t size() const override { return size_; }
   std::optional<uint64_t> cluster_size() const override { return std::nullopt; }
   // Reports everything as data.
-  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                          std::vector<qcow2::Extent>& out) override;
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override;
   // Reads the beginning only, to inspect it.
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override;
+  Result<void> read(GuestOffset at, std::span<std::byte> to) override;
 
   // Reads the data of the next chunk from the feed. Returns false if it is the last chunk; the
   // chunk is then truncated at the end of the stream, possibly to nothing. From then on size() is
   // the size of the disk, rounded up to whole sectors.
-  qcow2::Result<bool> fill(Chunk& chunk, const qcow2::Geometry& geometry);
+  Result<bool> fill(Chunk& chunk, const qcow2::Geometry& geometry);
 
  private:
   StreamSource(int fd, std::string name, const Stop& stop)
       : fd_(fd), name_(std::move(name)), stop_(stop) {}
-  qcow2::Result<size_t> read_some(std::span<std::byte> to);
+  Result<size_t> read_some(std::span<std::byte> to);
 
   const int fd_;
   const std::string name_;
@@ -44,4 +43,4 @@ class StreamSource final : public Source {
   std::vector<std::byte> start_;  // bytes that were inspected, not yet returned by fill()
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
-namespace copy {
+namespace vc::copy {
 
 using guest::Range;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
 
 namespace {
 
@@ -80,4 +79,4 @@ void UnusedSpace::split(std::vector<Extent>& extents, size_t first, size_t max_e
   extents.insert(extents.end(), out.begin(), out.end());
 }
 
-}  // namespace copy
+}  // namespace vc::copy

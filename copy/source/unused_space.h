@@ -8,7 +8,7 @@
 #include "guest/reading/ranges.h"
 #include "qcow2/read/extent.h"
 
-namespace copy {
+namespace vc::copy {
 
 class UnusedSpace {
  public:
@@ -39,4 +39,4 @@ class UnusedSpace {
   uint64_t alignment_ = 1;
 };
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -10,9 +10,7 @@
 #include "guest/filesystem/btrfs_chunks.h"
 #include "guest/filesystem/btrfs_tree.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -222,4 +220,4 @@ Result<Reading> Filesystem::read(const ByteView& view) {
 
 const Format kBtrfs{"btrfs", probe, Filesystem::read, no_swap_files};
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -7,9 +7,7 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -19,7 +17,7 @@ constexpr size_t kKeySize = 17;
 constexpr uint64_t kDup = 0x20;
 constexpr uint64_t kKnownTypes = 0x1 | 0x2 | 0x4 | kDup;
 
-qcow2::Failure damaged() {
+Failure damaged() {
   return doubt("its chunks are damaged");
 }
 
@@ -86,4 +84,4 @@ Result<uint64_t> BtrfsChunks::allocated() const {
   return sum;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -9,7 +9,7 @@
 #include "guest/reading/block.h"
 #include "guest/reading/ranges.h"
 
-namespace guest {
+namespace vc::guest {
 
 class BtrfsChunks {
  public:
@@ -24,15 +24,15 @@ class BtrfsChunks {
       : device_id_(device_id), device_size_(device_size) {}
 
   // Adds a chunk item.  The same one again is no error.
-  qcow2::Result<void> add(uint64_t logical, const Fields& item);
+  Result<void> add(uint64_t logical, const Fields& item);
   // Adds those that a superblock holds, keys and items.
-  qcow2::Result<void> add_system_chunks(const Fields& array);
+  Result<void> add_system_chunks(const Fields& array);
 
   const std::map<uint64_t, Chunk>& all() const { return chunks_; }
   // The places of [logical, logical + length), which must lie in one chunk.
-  qcow2::Result<std::vector<uint64_t>> places(uint64_t logical, uint64_t length) const;
+  Result<std::vector<uint64_t>> places(uint64_t logical, uint64_t length) const;
   // Bytes of the device that chunks have; an error if two have the same.
-  qcow2::Result<uint64_t> allocated() const;
+  Result<uint64_t> allocated() const;
 
   static size_t item_size(unsigned stripes) { return 48 + 32 * size_t{stripes}; }
 
@@ -42,4 +42,4 @@ class BtrfsChunks {
   std::map<uint64_t, Chunk> chunks_;  // by logical address
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -9,9 +9,7 @@
 #include "guest/reading/checksums.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -21,7 +19,7 @@ constexpr size_t kItemSize = 25;
 constexpr size_t kPointerSize = 33;
 constexpr uint8_t kHighestLevel = 7;
 
-qcow2::Failure damaged(uint64_t logical) {
+Failure damaged(uint64_t logical) {
   return doubt(fmt::format("its tree block {:#x} is damaged", logical));
 }
 
@@ -108,4 +106,4 @@ Result<void> BtrfsTrees::descend(const BtrfsRoot& root, uint64_t owner, const Vi
   return {};
 }
 
-}  // namespace guest
+}  // namespace vc::guest

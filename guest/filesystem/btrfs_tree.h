@@ -11,7 +11,7 @@
 #include "guest/filesystem/btrfs_chunks.h"
 #include "guest/reading/byte_view.h"
 
-namespace guest {
+namespace vc::guest {
 
 // How blocks are protected: a field of the superblock.
 enum class BtrfsChecksum : uint16_t { kCrc32c = 0, kXxhash64 = 1 };
@@ -41,7 +41,7 @@ class BtrfsTrees {
     uint64_t offset;
     Fields data;
   };
-  using Visit = std::function<qcow2::Result<void>(const Item& item)>;
+  using Visit = std::function<Result<void>(const Item& item)>;
 
   // What is passed must outlive this.  `uuid` is 16 bytes, that blocks carry.  All trees together
   // have at most `most_nodes` nodes.
@@ -55,12 +55,12 @@ class BtrfsTrees {
         uuid_(std::move(uuid)) {}
 
   // Visits the items of a tree in the order of their keys.
-  qcow2::Result<void> walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
+  Result<void> walk(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
 
  private:
-  qcow2::Result<void> descend(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
-  qcow2::Result<Block> read_node(const BtrfsRoot& root, uint64_t owner);
-  qcow2::Result<void> visit_leaf(const Fields& node, const Visit& visit);
+  Result<void> descend(const BtrfsRoot& root, uint64_t owner, const Visit& visit);
+  Result<Block> read_node(const BtrfsRoot& root, uint64_t owner);
+  Result<void> visit_leaf(const Fields& node, const Visit& visit);
 
   const ByteView& view_;
   const BtrfsChunks& chunks_;
@@ -72,4 +72,4 @@ class BtrfsTrees {
   std::optional<BtrfsKey> last_;  // of the leaves of this walk
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -9,9 +9,7 @@
 #include "guest/reading/bitmap_runs.h"
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -182,4 +180,4 @@ Result<Reading> read(const ByteView& view) {
 
 const Format kExfat{"exfat", probe, read};
 
-}  // namespace guest
+}  // namespace vc::guest

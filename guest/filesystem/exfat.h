@@ -3,8 +3,8 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 extern const Format kExfat;
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -14,9 +14,7 @@
 #include "guest/reading/bitmap_runs.h"
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -261,4 +259,4 @@ Result<std::vector<FoundFile>> find(const ByteView& view, const Ranges& free,
 
 const Format kExt{"ext4", probe, read, find};
 
-}  // namespace guest
+}  // namespace vc::guest

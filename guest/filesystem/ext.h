@@ -6,8 +6,8 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 extern const Format kExt;
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -9,9 +9,7 @@
 
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -37,7 +35,7 @@ enum Flag : uint32_t {
 // Fs-verity, an extended attribute as contents, inline data.
 constexpr uint32_t kNotUnderstood = kCompressed | kEncrypted | 0x100000 | 0x200000 | 0x10000000;
 
-qcow2::Failure damaged(uint32_t number) {
+Failure damaged(uint32_t number) {
   return doubt(fmt::format("its inode {} is damaged", number));
 }
 
@@ -265,4 +263,4 @@ Result<std::optional<uint32_t>> ExtFiles::look_up_in(const Fields& block, const 
   return std::optional<uint32_t>();
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -12,7 +12,7 @@
 #include "guest/reading/byte_view.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 // Blocks of a file that follow each other on the volume.
 struct ExtRun {
@@ -43,31 +43,30 @@ class ExtFiles {
       : view_(view), super_(super), inode_tables_(inode_tables) {}
 
   // An error if the inode is damaged, or keeps its contents in a way that is not understood.
-  qcow2::Result<ExtInode> inode(uint32_t number) const;
+  Result<ExtInode> inode(uint32_t number) const;
   // The inode of an absolute path.  Returns nullopt if there is none; a symbolic link on the way is
   // an error, one at its end is returned.
-  qcow2::Result<std::optional<ExtInode>> find(std::string_view path) const;
+  Result<std::optional<ExtInode>> find(std::string_view path) const;
   // The first bytes of a file, at most `limit`; holes are zeros.
-  qcow2::Result<Block> read(const ExtInode& inode, uint64_t limit) const;
+  Result<Block> read(const ExtInode& inode, uint64_t limit) const;
 
  private:
-  qcow2::Result<void> check_checksum(uint32_t number, const Fields& it, ExtInode& inode) const;
-  qcow2::Result<void> read_extents(const Fields& node, unsigned depth, ExtInode& inode) const;
-  qcow2::Result<void> read_extent_block(uint64_t block, unsigned depth, ExtInode& inode) const;
-  qcow2::Result<void> read_block_map(const Fields& map, ExtInode& inode) const;
-  qcow2::Result<void> read_indirect(uint64_t block, unsigned level, uint64_t& logical,
-                                    ExtInode& inode) const;
-  qcow2::Result<void> add_run(const ExtRun& run, ExtInode& inode) const;
-  qcow2::Result<void> add_map_block(uint64_t block, ExtInode& inode) const;
-  qcow2::Result<std::optional<uint32_t>> look_up(const ExtInode& directory,
-                                                 std::string_view name) const;
-  qcow2::Result<std::optional<uint32_t>> look_up_in(const Fields& block, const ExtInode& directory,
-                                                    std::string_view name) const;
-  qcow2::Result<void> check_entries(const Fields& block, const ExtInode& directory) const;
+  Result<void> check_checksum(uint32_t number, const Fields& it, ExtInode& inode) const;
+  Result<void> read_extents(const Fields& node, unsigned depth, ExtInode& inode) const;
+  Result<void> read_extent_block(uint64_t block, unsigned depth, ExtInode& inode) const;
+  Result<void> read_block_map(const Fields& map, ExtInode& inode) const;
+  Result<void> read_indirect(uint64_t block, unsigned level, uint64_t& logical,
+                             ExtInode& inode) const;
+  Result<void> add_run(const ExtRun& run, ExtInode& inode) const;
+  Result<void> add_map_block(uint64_t block, ExtInode& inode) const;
+  Result<std::optional<uint32_t>> look_up(const ExtInode& directory, std::string_view name) const;
+  Result<std::optional<uint32_t>> look_up_in(const Fields& block, const ExtInode& directory,
+                                             std::string_view name) const;
+  Result<void> check_entries(const Fields& block, const ExtInode& directory) const;
 
   const ByteView& view_;
   const ExtSuperblock& super_;
   const std::vector<uint64_t>& inode_tables_;
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -6,9 +6,7 @@
 
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -157,4 +155,4 @@ void ExtSuperblock::add_metadata(uint64_t group, Ranges::Builder& out) const {
   }
 }
 
-}  // namespace guest
+}  // namespace vc::guest

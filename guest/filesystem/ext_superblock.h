@@ -9,7 +9,7 @@
 #include "guest/reading/byte_view.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 inline constexpr uint64_t kExtSuperblockAt = 1024;
 inline constexpr uint64_t kExtSuperblockSize = 1024;
@@ -41,7 +41,7 @@ struct ExtSuperblock {
 
   // An error when the filesystem is not clean, has a feature that is not known, or contradicts
   // itself.
-  static qcow2::Result<ExtSuperblock> read(const ByteView& view);
+  static Result<ExtSuperblock> read(const ByteView& view);
 
   bool has_metadata_checksums() const { return (ro_compat & 0x400) != 0; }
   bool has_group_checksums() const { return (ro_compat & 0x10) != 0; }
@@ -63,13 +63,13 @@ struct ExtSuperblock {
   void add_metadata(uint64_t group, Ranges::Builder& out) const;
 
  private:
-  qcow2::Result<void> check_features(const Fields& it);
-  qcow2::Result<void> read_geometry(const Fields& it, uint64_t volume_size);
-  qcow2::Result<void> check_mount_protection(const Fields& it, const ByteView& view) const;
+  Result<void> check_features(const Fields& it);
+  Result<void> read_geometry(const Fields& it, uint64_t volume_size);
+  Result<void> check_mount_protection(const Fields& it, const ByteView& view) const;
   // 1 where the boot block is block 0 of group 0: with blocks of 1 KiB and clusters.
   uint64_t boot_block(uint64_t group) const {
     return group == 0 && first == 0 && block_size == 1024 ? 1 : 0;
   }
 };
 
-}  // namespace guest
+}  // namespace vc::guest

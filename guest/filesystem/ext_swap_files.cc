@@ -8,9 +8,7 @@
 #include "guest/filesystem/swap.h"
 #include "guest/filesystem/swap_files.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -85,4 +83,4 @@ Result<std::vector<FoundFile>> find_ext_swap_files(const ExtFiles& files,
   return found;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

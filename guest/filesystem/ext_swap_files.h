@@ -7,15 +7,14 @@
 #include "guest/filesystem/ext_inode.h"
 #include "guest/reading/found_file.h"
 
-namespace guest {
+namespace vc::guest {
 
 // Finds the swap files of a filesystem that is clean: those that its /etc/fstab names, if it is a
 // root, and in the usual places.  Their contents are what lies behind their header.  `free` and
 // `metadata` are blocks of the volume.  An error if one of the files is not surely a swap file's
 // alone, or has a saved session.
-qcow2::Result<std::vector<FoundFile>> find_ext_swap_files(const ExtFiles& files,
-                                                          const ExtSuperblock& super,
-                                                          const Ranges& free,
-                                                          const Ranges& metadata);
+Result<std::vector<FoundFile>> find_ext_swap_files(const ExtFiles& files,
+                                                   const ExtSuperblock& super, const Ranges& free,
+                                                   const Ranges& metadata);
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -6,9 +6,7 @@
 #include <optional>
 #include <string_view>
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -154,4 +152,4 @@ Result<Reading> read(const ByteView& view) {
 
 const Format kFat{"vfat", probe, read};
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -7,9 +7,7 @@
 
 #include "guest/reading/block.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -245,4 +243,4 @@ Result<std::vector<ForeignSignature>> foreign_signatures(const ByteView& device)
   return found;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "guest/reading/byte_view.h"
 
-namespace guest {
+namespace vc::guest {
 
 struct ForeignSignature {
   const char* type;        // as libblkid calls it, where it knows it
@@ -16,6 +16,6 @@ struct ForeignSignature {
 };
 
 // All that the start and the end of a whole disk, a partition or a logical volume have.
-qcow2::Result<std::vector<ForeignSignature>> foreign_signatures(const ByteView& device);
+Result<std::vector<ForeignSignature>> foreign_signatures(const ByteView& device);
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -10,9 +10,7 @@
 #include "guest/filesystem/shadow_copies.h"
 #include "guest/reading/bitmap_runs.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -90,4 +88,4 @@ Result<std::vector<FoundFile>> find(const ByteView& view, const Ranges& free,
 
 const Format kNtfs{"ntfs", probe, read, find};
 
-}  // namespace guest
+}  // namespace vc::guest

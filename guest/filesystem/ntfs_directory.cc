@@ -2,9 +2,7 @@
 
 #include <algorithm>
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -59,4 +57,4 @@ Entry find_in_root(const NtfsVolume& volume, std::string_view name) {
   return found;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "guest/filesystem/ntfs_volume.h"
 
-namespace guest {
+namespace vc::guest {
 
 // What a directory says of a file.
 struct NtfsEntry {
@@ -18,7 +18,6 @@ struct NtfsEntry {
 
 // Looks for a file of the root directory.  `name` is in lower case; case does not count.  Returns
 // nullopt if there is none.
-qcow2::Result<std::optional<NtfsEntry>> find_in_root(const NtfsVolume& volume,
-                                                     std::string_view name);
+Result<std::optional<NtfsEntry>> find_in_root(const NtfsVolume& volume, std::string_view name);
 
-}  // namespace guest
+}  // namespace vc::guest

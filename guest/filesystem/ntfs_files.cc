@@ -7,9 +7,7 @@
 
 #include "guest/filesystem/ntfs_directory.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -21,7 +19,7 @@ constexpr uint16_t kEncrypted = 0x4000;
 constexpr uint32_t kSpecial = 0x200 | 0x400 | 0x800 | 0x4000;
 constexpr uint64_t kRecordMask = 0xFFFFFFFFFFFF;
 
-qcow2::Failure unclear(const char* name, const char* why) {
+Failure unclear(const char* name, const char* why) {
   return doubt(fmt::format("its {} {}", name, why));
 }
 
@@ -126,4 +124,4 @@ Result<std::vector<FoundFile>> find_ntfs_files(const NtfsVolume& volume, const R
   return files;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -7,9 +7,7 @@
 
 #include "guest/filesystem/ntfs_directory.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -107,4 +105,4 @@ Result<bool> is_ntfs_hibernated(const NtfsVolume& volume) {
   return !it.has(0, "wake") && !it.has(0, "WAKE") && !it.all(0);
 }
 
-}  // namespace guest
+}  // namespace vc::guest

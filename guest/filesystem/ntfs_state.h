@@ -6,7 +6,7 @@
 #include "base/result.h"
 #include "guest/filesystem/ntfs_volume.h"
 
-namespace guest {
+namespace vc::guest {
 
 struct NtfsState {
   std::string label;
@@ -16,9 +16,9 @@ struct NtfsState {
 };
 
 // An error unless Windows, or a driver of Linux, has shut the volume down.
-qcow2::Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume);
+Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume);
 
 // Whether Windows has saved its session on the volume, and would go on with it.
-qcow2::Result<bool> is_ntfs_hibernated(const NtfsVolume& volume);
+Result<bool> is_ntfs_hibernated(const NtfsVolume& volume);
 
-}  // namespace guest
+}  // namespace vc::guest

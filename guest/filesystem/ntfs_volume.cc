@@ -6,9 +6,7 @@
 #include <cstring>
 #include <utility>
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -212,4 +210,4 @@ Result<Block> NtfsVolume::read(const NtfsAttribute& attribute, uint64_t at, uint
   return block;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

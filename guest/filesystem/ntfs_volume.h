@@ -10,7 +10,7 @@
 #include "guest/reading/byte_view.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 // Records that every volume has.
 enum class NtfsRecord : uint64_t {
@@ -56,7 +56,7 @@ struct NtfsAttribute {
 class NtfsVolume {
  public:
   // `view` outlives the volume.
-  static qcow2::Result<NtfsVolume> open(const ByteView& view);
+  static Result<NtfsVolume> open(const ByteView& view);
 
   const ByteView& view() const { return *view_; }
   uint64_t cluster_size() const { return cluster_; }  // bytes
@@ -65,28 +65,26 @@ class NtfsVolume {
   const std::vector<NtfsRun>& mft_runs() const { return mft_; }
 
   // An error unless the record is in use and whole.
-  qcow2::Result<Block> record(uint64_t number) const;
-  qcow2::Result<Block> record(NtfsRecord number) const {
-    return record(static_cast<uint64_t>(number));
-  }
+  Result<Block> record(uint64_t number) const;
+  Result<Block> record(NtfsRecord number) const { return record(static_cast<uint64_t>(number)); }
   // The attribute of a record by type and name.  A record whose attributes are spread over others
   // is an error.
-  qcow2::Result<std::optional<NtfsAttribute>> find(const Block& record, NtfsAttributeType type,
-                                                   const std::string& name = "") const;
+  Result<std::optional<NtfsAttribute>> find(const Block& record, NtfsAttributeType type,
+                                            const std::string& name = "") const;
   // The same for a record that must have it.
-  qcow2::Result<NtfsAttribute> get(NtfsRecord number, NtfsAttributeType type,
-                                   const std::string& name = "") const;
+  Result<NtfsAttribute> get(NtfsRecord number, NtfsAttributeType type,
+                            const std::string& name = "") const;
   // Bytes of an attribute, [at, at + length) of its value.
-  qcow2::Result<Block> read(const NtfsAttribute& attribute, uint64_t at, uint64_t length) const;
+  Result<Block> read(const NtfsAttribute& attribute, uint64_t at, uint64_t length) const;
   // Puts the bytes back that the ends of the sectors of a record were exchanged for.
-  static qcow2::Result<void> undo_fixups(Block& record, std::string_view magic);
+  static Result<void> undo_fixups(Block& record, std::string_view magic);
 
  private:
   explicit NtfsVolume(const ByteView& view) : view_(&view) {}
 
-  qcow2::Result<void> read_boot(const Fields& boot);
-  qcow2::Result<NtfsAttribute> decode(const Fields& attribute) const;
-  qcow2::Result<std::vector<NtfsRun>> decode_runs(const Fields& bytes, uint64_t vcn) const;
+  Result<void> read_boot(const Fields& boot);
+  Result<NtfsAttribute> decode(const Fields& attribute) const;
+  Result<std::vector<NtfsRun>> decode_runs(const Fields& bytes, uint64_t vcn) const;
 
   const ByteView* view_;
   uint64_t cluster_ = 0;
@@ -96,4 +94,4 @@ class NtfsVolume {
   std::vector<NtfsRun> mft_;
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -4,9 +4,7 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -46,4 +44,4 @@ Result<ShadowCopies> find_shadow_copies(const ByteView& view) {
   return ShadowCopies::kNone;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

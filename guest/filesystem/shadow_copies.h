@@ -5,7 +5,7 @@
 #include "base/result.h"
 #include "guest/reading/byte_view.h"
 
-namespace guest {
+namespace vc::guest {
 
 enum class ShadowCopies {
   kNeverHad,   // nothing is said of them
@@ -15,6 +15,6 @@ enum class ShadowCopies {
 };
 
 // An error when what the volume says of shadow copies is damaged.
-qcow2::Result<ShadowCopies> find_shadow_copies(const ByteView& view);
+Result<ShadowCopies> find_shadow_copies(const ByteView& view);
 
-}  // namespace guest
+}  // namespace vc::guest

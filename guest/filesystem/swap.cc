@@ -5,9 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -87,4 +85,4 @@ Result<uint64_t> swap_end(const Fields& head, uint64_t size) {
   return end;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -3,7 +3,7 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 // What begins swap space and must stay: the page with the signature, of the largest page there is.
 inline constexpr uint64_t kSwapKept = 64 << 10;  // bytes
@@ -17,6 +17,6 @@ bool has_saved_session(const Fields& head);
 
 // Returns where the pages end that swap space of `size` bytes has by its header, in bytes.  An
 // error if the header is not one of version 1, or tells of more than there is.
-qcow2::Result<uint64_t> swap_end(const Fields& head, uint64_t size);
+Result<uint64_t> swap_end(const Fields& head, uint64_t size);
 
-}  // namespace guest
+}  // namespace vc::guest

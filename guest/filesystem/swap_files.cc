@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
-namespace guest {
+namespace vc::guest {
 
 std::vector<std::string> swap_file_paths(std::string_view fstab) {
   std::vector<std::string> paths{"/swapfile", "/swap.img", "/swap/swapfile", "/var/swap"};
@@ -20,4 +20,4 @@ std::vector<std::string> swap_file_paths(std::string_view fstab) {
   return paths;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace guest {
+namespace vc::guest {
 
 // An /etc/fstab that is longer names none.
 inline constexpr uint64_t kLargestFstab = 1 << 20;  // bytes
@@ -15,4 +15,4 @@ inline constexpr uint64_t kLargestFstab = 1 << 20;  // bytes
 // `fstab` names, and where installers put them.  Each once.
 std::vector<std::string> swap_file_paths(std::string_view fstab);
 
-}  // namespace guest
+}  // namespace vc::guest

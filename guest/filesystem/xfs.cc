@@ -10,9 +10,7 @@
 #include "guest/filesystem/xfs_log.h"
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -286,4 +284,4 @@ Result<Reading> read(const ByteView& view) {
 
 const Format kXfs{"xfs", probe, read, no_swap_files};
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -3,8 +3,8 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 extern const Format kXfs;
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -8,9 +8,7 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -106,4 +104,4 @@ Result<void> check_xfs_log(const ByteView& view, uint64_t at, uint64_t sectors) 
   return Log(view, at, sectors).check();
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -6,10 +6,10 @@
 #include "base/result.h"
 #include "guest/reading/byte_view.h"
 
-namespace guest {
+namespace vc::guest {
 
 // An error unless the last record of the log says that the filesystem was unmounted.  `at` is in
 // bytes of the view, `sectors` of 512 bytes.
-qcow2::Result<void> check_xfs_log(const ByteView& view, uint64_t at, uint64_t sectors);
+Result<void> check_xfs_log(const ByteView& view, uint64_t at, uint64_t sectors);
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -7,15 +7,13 @@
 
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
 constexpr unsigned kDeepest = 16;
 
-qcow2::Failure damaged() {
+Failure damaged() {
   return doubt("the metadata of its volume group are damaged");
 }
 
@@ -157,4 +155,4 @@ const LvmSection* LvmSection::section(const std::string& name) const {
   return it == sections_.end() ? nullptr : &it->second;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -11,7 +11,7 @@
 
 #include "base/result.h"
 
-namespace guest {
+namespace vc::guest {
 
 class LvmSection {
  public:
@@ -19,7 +19,7 @@ class LvmSection {
   using Value = std::vector<Scalar>;  // one, or those of a list
 
   // An error if the text is no such text, or is nested too deeply.
-  static qcow2::Result<LvmSection> parse(std::string_view text);
+  static Result<LvmSection> parse(std::string_view text);
 
   // Nothing, or nullptr, if there is none of that name and kind.
   std::optional<uint64_t> number(const std::string& name) const;
@@ -38,4 +38,4 @@ class LvmSection {
   std::map<std::string, LvmSection> sections_;
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -11,9 +11,7 @@
 #include "guest/reading/checksums.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -274,4 +272,4 @@ Result<PartitionTable> read_partition_table(const ByteView& disk) {
   return table;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "guest/reading/byte_view.h"
 
-namespace guest {
+namespace vc::guest {
 
 struct Partition {
   unsigned number;         // as Linux counts: the first is 1, the first logical one 5
@@ -30,6 +30,6 @@ inline constexpr uint64_t kTableHead = 4096 + 512;
 
 // An error when there is a table that is damaged, that contradicts itself, or that may be a
 // remnant.
-qcow2::Result<PartitionTable> read_partition_table(const ByteView& disk);
+Result<PartitionTable> read_partition_table(const ByteView& disk);
 
-}  // namespace guest
+}  // namespace vc::guest

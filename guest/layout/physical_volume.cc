@@ -12,9 +12,7 @@
 #include "guest/layout/lvm_text.h"
 #include "guest/reading/checksums.h"
 
-namespace guest {
-
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -32,7 +30,7 @@ constexpr std::array<std::string_view, 20> kOnOthers{
     "raid4", "raid5",     "raid5_ls",   "raid6",      "raid6_zr", "raid10",     "mirror",
     "error", "zero",      "writecache", "vdo",        "vdo-pool", "integrity"};
 
-qcow2::Failure damaged() {
+Failure damaged() {
   return doubt("the metadata of its volume group are damaged");
 }
 
@@ -332,4 +330,4 @@ Result<PhysicalVolume> PhysicalVolume::read(const ByteView& view) {
   return volume;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

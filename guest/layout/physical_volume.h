@@ -13,7 +13,7 @@
 #include "guest/reading/ranges.h"
 #include "guest/reading/reading.h"
 
-namespace guest {
+namespace vc::guest {
 
 bool is_physical_volume(const Fields& head);
 
@@ -51,7 +51,7 @@ struct PhysicalVolume {
   std::map<std::string, std::string> others;  // physical volumes of the group: name to id
   std::vector<LogicalVolume> volumes;
 
-  static qcow2::Result<PhysicalVolume> read(const ByteView& view);
+  static Result<PhysicalVolume> read(const ByteView& view);
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-namespace guest {
+namespace vc::guest {
 
 namespace {
 
@@ -42,4 +42,4 @@ uint64_t add_clear_runs(std::span<const std::byte> bitmap, uint64_t count, uint6
   return clear;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

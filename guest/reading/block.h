@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace guest {
+namespace vc::guest {
 
 // A part of a block.  A number that would lie past its end is 0: no reader may depend on that, but
 // none can be made to read what is not its own.
@@ -79,4 +79,4 @@ class Block {
   std::vector<std::byte> bytes_;
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -5,10 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace guest {
-
-using qcow2::Error;
-using qcow2::Result;
+namespace vc::guest {
 
 namespace {
 
@@ -19,7 +16,7 @@ constexpr uint64_t kMostAtOnce = 64 << 20;
 
 Result<void> ByteView::read(uint64_t at, std::span<std::byte> to) const {
   if (at > size() || to.size() > size() - at)
-    return qcow2::fail(Error::corrupt(
+    return fail(Error::corrupt(
         fmt::format("its metadata lead out of it: {} bytes at {} of {}", to.size(), at, size())));
   if (to.empty()) return {};
   return fetch(at, to);
@@ -27,7 +24,7 @@ Result<void> ByteView::read(uint64_t at, std::span<std::byte> to) const {
 
 Result<Block> ByteView::block(uint64_t at, uint64_t length) const {
   if (length > kMostAtOnce || at > size() || length > size() - at)
-    return qcow2::fail(Error::corrupt(
+    return fail(Error::corrupt(
         fmt::format("its metadata lead out of it: {} bytes at {} of {}", length, at, size())));
   Block block(length);
   RETURN_IF_ERROR(read(at, block.bytes()));
@@ -40,7 +37,7 @@ void DiskView::to_disks(const Ranges& ranges, std::vector<Ranges::Builder>& out)
 }
 
 Result<void> ImageView::fetch(uint64_t at, std::span<std::byte> to) const {
-  return disk_.read(qcow2::GuestOffset(at), to);
+  return disk_.read(GuestOffset(at), to);
 }
 
 uint64_t MappedView::size() const {
@@ -82,4 +79,4 @@ std::shared_ptr<const ByteView> window(std::shared_ptr<const ByteView> view, uin
       std::vector<MappedView::Piece>{{0, length, std::move(view), begin}});
 }
 
-}  // namespace guest
+}  // namespace vc::guest

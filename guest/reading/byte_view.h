@@ -11,7 +11,7 @@
 #include "guest/reading/ranges.h"
 #include "qcow2/read/disk.h"
 
-namespace guest {
+namespace vc::guest {
 
 class ByteView {
  public:
@@ -20,15 +20,15 @@ class ByteView {
   // Bytes.
   virtual uint64_t size() const = 0;
   // Fills `to` from `at` on.  A range that leaves the view is an error.
-  qcow2::Result<void> read(uint64_t at, std::span<std::byte> to) const;
-  qcow2::Result<Block> block(uint64_t at, uint64_t length) const;
+  Result<void> read(uint64_t at, std::span<std::byte> to) const;
+  Result<Block> block(uint64_t at, uint64_t length) const;
   // Adds where ranges of the view lie: to the builder with the number of the disk, of which there
   // are enough.  Ranges that leave the view are cut.
   virtual void to_disks(const Ranges& ranges, std::vector<Ranges::Builder>& out) const = 0;
 
  protected:
   // [at, at + to.size ()) is within the view.
-  virtual qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const = 0;
+  virtual Result<void> fetch(uint64_t at, std::span<std::byte> to) const = 0;
 };
 
 // A whole disk.
@@ -51,7 +51,7 @@ class ImageView final : public DiskView {
   uint64_t size() const override { return disk_.size(); }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
 
   const qcow2::Disk& disk_;
 };
@@ -74,7 +74,7 @@ class MappedView final : public ByteView {
   void to_disks(const Ranges& ranges, std::vector<Ranges::Builder>& out) const override;
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
   // The piece that `at` lies in, or nothing past the end.
   std::vector<Piece>::const_iterator piece_at(uint64_t at) const;
 
@@ -85,4 +85,4 @@ class MappedView final : public ByteView {
 std::shared_ptr<const ByteView> window(std::shared_ptr<const ByteView> view, uint64_t begin,
                                        uint64_t length);
 
-}  // namespace guest
+}  // namespace vc::guest

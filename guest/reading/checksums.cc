@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-namespace guest {
+namespace vc::guest {
 
 namespace {
 
@@ -57,4 +57,4 @@ uint32_t crc32_lvm(std::span<const std::byte> bytes) {
   return ~static_cast<uint32_t>(::crc32_z(~kLvmSeed & 0xFFFFFFFF, zlib_bytes(bytes), bytes.size()));
 }
 
-}  // namespace guest
+}  // namespace vc::guest

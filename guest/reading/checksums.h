@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-namespace guest {
+namespace vc::guest {
 
 // Whether a stored checksum is the one that was computed.  In a fuzzer every one is, so that it
 // gets past them.
@@ -33,4 +33,4 @@ uint32_t crc32(std::span<const std::byte> bytes);
 // CRC-32 of LVM2: zlib's polynomial from 0xF597A6CF, without an inversion.
 uint32_t crc32_lvm(std::span<const std::byte> bytes);
 
-}  // namespace guest
+}  // namespace vc::guest

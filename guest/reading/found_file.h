@@ -6,7 +6,7 @@
 
 #include "guest/reading/ranges.h"
 
-namespace guest {
+namespace vc::guest {
 
 // Which files are looked for.
 struct FileKinds {
@@ -22,4 +22,4 @@ struct FoundFile {
   Ranges contents;    // bytes of the volume that may read as zeros from now on
 };
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace guest {
+namespace vc::guest {
 
 void Ranges::Builder::add(uint64_t begin, uint64_t end) {
   if (begin >= end) return;
@@ -84,4 +84,4 @@ Ranges one_range(uint64_t begin, uint64_t end) {
   return builder.take();
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace guest {
+namespace vc::guest {
 
 struct Range {
   uint64_t begin;  // bytes, or whatever the owner counts in
@@ -62,4 +62,4 @@ class Ranges {
 // One range, or none if it is empty.
 Ranges one_range(uint64_t begin, uint64_t end);
 
-}  // namespace guest
+}  // namespace vc::guest

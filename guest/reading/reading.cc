@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <utility>
 
-namespace guest {
+namespace vc::guest {
 
 namespace {
 
@@ -34,21 +34,20 @@ bool is_surrogate(uint32_t code, uint32_t first) {
 
 }  // namespace
 
-qcow2::Failure doubt(std::string why) {
-  return qcow2::fail(qcow2::Error::unsupported(std::move(why)));
+Failure doubt(std::string why) {
+  return fail(Error::unsupported(std::move(why)));
 }
 
-qcow2::Failure unclean(std::string why) {
-  return qcow2::fail(qcow2::Error::protocol(EUCLEAN, std::move(why)));
+Failure unclean(std::string why) {
+  return fail(Error::protocol(EUCLEAN, std::move(why)));
 }
 
-bool is_unclean(const qcow2::Error& error) {
+bool is_unclean(const Error& error) {
   return error.errnum() == EUCLEAN;
 }
 
-qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& /*view*/,
-                                                    const Ranges& /*free*/,
-                                                    const FileKinds& kinds) {
+Result<std::vector<FoundFile>> no_swap_files(const ByteView& /*view*/, const Ranges& /*free*/,
+                                             const FileKinds& kinds) {
   if (kinds.swap) return doubt("its swap files are found in the appliance alone");
   return std::vector<FoundFile>();
 }
@@ -107,4 +106,4 @@ std::string utf16_text(const Fields& bytes) {
   return text;
 }
 
-}  // namespace guest
+}  // namespace vc::guest

@@ -11,7 +11,7 @@
 #include "guest/reading/found_file.h"
 #include "guest/reading/ranges.h"
 
-namespace guest {
+namespace vc::guest {
 
 struct Reading {
   enum class Verdict {
@@ -37,25 +37,25 @@ struct Format {
   const char* type;
   // Whether a volume that begins with `head` (kHeadSize bytes, or all of a smaller one) has it.
   bool (*probe)(const Fields& head);
-  qcow2::Result<Reading> (*read)(const ByteView& view);
+  Result<Reading> (*read)(const ByteView& view);
   // Finds files of a volume that `read` calls free in parts; nullptr: it has none of any kind.
-  qcow2::Result<std::vector<FoundFile>> (*find)(const ByteView& view, const Ranges& free,
-                                                const FileKinds& kinds) = nullptr;
+  Result<std::vector<FoundFile>> (*find)(const ByteView& view, const Ranges& free,
+                                         const FileKinds& kinds) = nullptr;
 };
 inline constexpr uint64_t kHeadSize = 68 << 10;
 
 // `return doubt ("…")`: an error that says why a volume is not to be believed.
-qcow2::Failure doubt(std::string why);
+Failure doubt(std::string why);
 
 // The same for a volume that was not unmounted, so that its guest may go on with what it has in
 // memory.
-qcow2::Failure unclean(std::string why);
+Failure unclean(std::string why);
 // Whether the error is one of unclean().
-bool is_unclean(const qcow2::Error& error);
+bool is_unclean(const Error& error);
 
 // For Format::find: of swap files it is not known where they are.
-qcow2::Result<std::vector<FoundFile>> no_swap_files(const ByteView& view, const Ranges& free,
-                                                    const FileKinds& kinds);
+Result<std::vector<FoundFile>> no_swap_files(const ByteView& view, const Ranges& free,
+                                             const FileKinds& kinds);
 
 Reading left_alone(std::string why);
 Reading suspended(std::string why);
@@ -78,4 +78,4 @@ inline uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0 ? 1 : 0);
 }
 
-}  // namespace guest
+}  // namespace vc::guest

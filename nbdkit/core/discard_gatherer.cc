@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace filters {
+namespace vc::nbdkit {
 
 using Kind = DiscardGatherer::Piece::Kind;
 
@@ -232,4 +232,4 @@ std::optional<DiscardGatherer::Piece> DiscardGatherer::Batch::next() {
   return piece;
 }
 
-}  // namespace filters
+}  // namespace vc::nbdkit

@@ -30,7 +30,7 @@
 
 #include "nbdkit/core/range_set.h"
 
-namespace filters {
+namespace vc::nbdkit {
 
 class DiscardGatherer {
  public:
@@ -167,4 +167,4 @@ class DiscardGatherer::Batch {
   uint64_t given_ = 0;              // bytes already returned at the head of pieces_[at_]
 };
 
-}  // namespace filters
+}  // namespace vc::nbdkit

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace filters {
+namespace vc::nbdkit {
 
 std::shared_ptr<GatheredDisks::Disk> GatheredDisks::acquire(
     const std::string& name, const DiscardGatherer::Options& options) {
@@ -36,4 +36,4 @@ DiscardGatherer::Statistics GatheredDisks::statistics() const {
   return sum;
 }
 
-}  // namespace filters
+}  // namespace vc::nbdkit

@@ -13,7 +13,7 @@
 
 #include "nbdkit/core/discard_gatherer.h"
 
-namespace filters {
+namespace vc::nbdkit {
 
 class GatheredDisks {
  public:
@@ -67,4 +67,4 @@ class GatheredDisks {
   DiscardGatherer::Statistics past_;  // guarded by mutex_; totals of closed disks
 };
 
-}  // namespace filters
+}  // namespace vc::nbdkit

@@ -4,7 +4,7 @@
 #include <iterator>
 #include <new>
 
-namespace filters {
+namespace vc::nbdkit {
 
 void RangeSet::insert(Range range) {
   const uint64_t age = age_++;
@@ -85,4 +85,4 @@ Range RangeSet::oldest() const {
   return {begin, ranges_.at(begin).end};
 }
 
-}  // namespace filters
+}  // namespace vc::nbdkit

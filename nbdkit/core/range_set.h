@@ -7,7 +7,7 @@
 #include <map>
 #include <optional>
 
-namespace filters {
+namespace vc::nbdkit {
 
 struct Range {
   uint64_t begin;  // bytes
@@ -56,4 +56,4 @@ class RangeSet {
   uint64_t bytes_ = 0;
 };
 
-}  // namespace filters
+}  // namespace vc::nbdkit

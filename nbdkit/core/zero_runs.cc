@@ -4,7 +4,7 @@
 
 #include "base/zero_bytes.h"
 
-namespace filters {
+namespace vc::nbdkit {
 
 namespace {
 
@@ -20,7 +20,7 @@ uint64_t ZeroRuns::granule_end(uint64_t at) const {
 }
 
 bool ZeroRuns::is_zero(uint64_t begin, uint64_t end) const {
-  return qcow2::is_zero(data_.subspan(begin - offset_, end - begin));
+  return vc::is_zero(data_.subspan(begin - offset_, end - begin));
 }
 
 bool ZeroRuns::worthwhile(uint64_t begin, uint64_t end) const {
@@ -56,4 +56,4 @@ std::optional<ZeroRuns::Run> ZeroRuns::next() {
   return Run{begin, end_ - begin, false};
 }
 
-}  // namespace filters
+}  // namespace vc::nbdkit

@@ -17,7 +17,7 @@
 #include <optional>
 #include <span>
 
-namespace filters {
+namespace vc::nbdkit {
 
 class ZeroRuns {
  public:
@@ -55,4 +55,4 @@ class ZeroRuns {
   unsigned zero_runs_ = 0;
 };
 
-}  // namespace filters
+}  // namespace vc::nbdkit

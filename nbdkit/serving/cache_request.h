@@ -10,20 +10,20 @@
 #include "base/result.h"
 #include "storage/offset.h"
 
-namespace plugin {
+namespace vc::nbdkit {
 
 // Reads `count` bytes at `at` through `read(GuestOffset, std::span<std::byte>)` and drops them.
 // This fills the page cache and the L2 cache; a hint to the kernel alone would not read the tables.
 // nbdkit's own emulation is unsuitable: all of its threads read into one buffer.
 template <typename Read>
-qcow2::Result<void> cache_range(qcow2::GuestOffset at, uint64_t count, Read read) {
+Result<void> cache_range(GuestOffset at, uint64_t count, Read read) {
   constexpr uint64_t kPiece = 256 << 10;
   std::vector<std::byte> dropped(std::min(count, kPiece));
   for (uint64_t done = 0; done < count; done += dropped.size()) {
     const uint64_t length = std::min<uint64_t>(dropped.size(), count - done);
-    RETURN_IF_ERROR(read(qcow2::GuestOffset(at.value() + done), std::span(dropped.data(), length)));
+    RETURN_IF_ERROR(read(GuestOffset(at.value() + done), std::span(dropped.data(), length)));
   }
   return {};
 }
 
-}  // namespace plugin
+}  // namespace vc::nbdkit

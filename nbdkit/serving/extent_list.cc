@@ -7,11 +7,10 @@
 
 #include "qcow2/read/file_holes.h"
 
-namespace plugin {
+namespace vc::nbdkit {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
 
 namespace {
 
@@ -51,8 +50,8 @@ uint32_t type_of(const Extent& extent) {
 
 }  // namespace
 
-qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
-                                                   uint64_t count, bool one) {
+Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
+                                            uint64_t count, bool one) {
   std::vector<NbdExtent> list;
   std::vector<Extent> batch;
   const uint64_t end = offset + std::min(count, longest_look(disk));
@@ -79,4 +78,4 @@ qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint
   return list;
 }
 
-}  // namespace plugin
+}  // namespace vc::nbdkit

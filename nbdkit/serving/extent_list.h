@@ -7,7 +7,7 @@
 #include "base/result.h"
 #include "qcow2/read/disk.h"
 
-namespace plugin {
+namespace vc::nbdkit {
 
 struct NbdExtent {
   uint64_t offset;
@@ -20,7 +20,7 @@ struct NbdExtent {
 // per call crashes nbdkit before 1.38: CVE-2025-47711). Adjacent extents have different types.
 // Covers at least `offset`. Stops early if there are very many extents or clusters, or after the
 // first extent if `one`.
-qcow2::Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
-                                                   uint64_t count, bool one);
+Result<std::vector<NbdExtent>> list_extents(const qcow2::Disk& disk, uint64_t offset,
+                                            uint64_t count, bool one);
 
-}  // namespace plugin
+}  // namespace vc::nbdkit

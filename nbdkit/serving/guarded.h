@@ -8,7 +8,7 @@
 #include <exception>
 #include <new>
 
-namespace filters {
+namespace vc::nbdkit {
 
 // Calls `work` and returns its result. An exception is reported with nbdkit_error; then returns
 // `failed` and sets *err to the errno.
@@ -36,4 +36,4 @@ Value guarded(Value failed, Work work) noexcept {
   return guarded(failed, &err, work);
 }
 
-}  // namespace filters
+}  // namespace vc::nbdkit

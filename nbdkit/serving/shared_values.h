@@ -8,7 +8,7 @@
 
 #include "base/result.h"
 
-namespace filters {
+namespace vc::nbdkit {
 
 // Thread-safe. A value lives as long as any caller holds it.
 template <typename Key, typename Value>
@@ -18,7 +18,7 @@ class SharedValues {
   // Result<std::shared_ptr<Value>>`. Holds no lock while `make` runs, which may wait for a network.
   // If two threads make the same value concurrently, one of the values is kept.
   template <typename Make>
-  qcow2::Result<std::shared_ptr<Value>> get(const Key& key, Make make) {
+  Result<std::shared_ptr<Value>> get(const Key& key, Make make) {
     if (auto found = find(key)) return found;
     ASSIGN_OR_RETURN(std::shared_ptr<Value> made, make());
     const std::lock_guard lock(mutex_);
@@ -40,4 +40,4 @@ class SharedValues {
   std::map<Key, std::weak_ptr<Value>> values_;  // guarded by mutex_
 };
 
-}  // namespace filters
+}  // namespace vc::nbdkit

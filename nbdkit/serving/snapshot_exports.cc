@@ -8,7 +8,7 @@
 
 #include "base/printable.h"
 
-namespace plugin {
+namespace vc::nbdkit {
 
 using qcow2::Snapshot;
 
@@ -21,7 +21,7 @@ constexpr size_t kMostExports = 10000;
 constexpr size_t kLongestShown = 256;
 
 std::string shown(const std::string& text) {
-  return qcow2::printable(std::string_view(text).substr(0, kLongestShown));
+  return printable(std::string_view(text).substr(0, kLongestShown));
 }
 
 }  // namespace
@@ -53,8 +53,7 @@ std::vector<Export> list_snapshot_exports(const std::vector<Snapshot>& snapshots
     if (exports.size() + 1 == kMostExports) break;
     for (const std::string* word : {&snapshot.name, &snapshot.id}) {
       std::string name = fmt::format("{}{}", kSnapshotPrefix, *word);
-      if (found.at(*word) != &snapshot || name.size() > kLongestText ||
-          qcow2::printable(name) != name)
+      if (found.at(*word) != &snapshot || name.size() > kLongestText || printable(name) != name)
         continue;
       exports.push_back({std::move(name), describe(snapshot)});
       break;
@@ -63,4 +62,4 @@ std::vector<Export> list_snapshot_exports(const std::vector<Snapshot>& snapshots
   return exports;
 }
 
-}  // namespace plugin
+}  // namespace vc::nbdkit

@@ -8,7 +8,7 @@
 
 #include "qcow2/format/snapshot_table.h"
 
-namespace plugin {
+namespace vc::nbdkit {
 
 // Prefix of a snapshot's export name; the snapshot's ID or name follows.
 inline constexpr std::string_view kSnapshotPrefix = "snapshot:";
@@ -27,4 +27,4 @@ std::string describe(const qcow2::Snapshot& snapshot);
 // description describes. Names are unique.
 std::vector<Export> list_snapshot_exports(const std::vector<qcow2::Snapshot>& snapshots);
 
-}  // namespace plugin
+}  // namespace vc::nbdkit

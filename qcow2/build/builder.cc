@@ -13,7 +13,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -509,4 +509,4 @@ uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters)
   return (tail.end - clusters) * cluster_size;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

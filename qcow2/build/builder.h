@@ -25,7 +25,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct BuildCounts {
   uint64_t data_clusters = 0;
@@ -105,4 +105,4 @@ class Builder {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

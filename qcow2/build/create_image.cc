@@ -7,7 +7,7 @@
 #include "base/retry.h"
 #include "storage/output_file.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<Descriptor> create_image(const std::string& path, const BuildOptions& options) {
   struct stat status {};
@@ -21,4 +21,4 @@ Result<Descriptor> create_image(const std::string& path, const BuildOptions& opt
   return image;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

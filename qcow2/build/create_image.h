@@ -7,7 +7,7 @@
 #include "qcow2/build/builder.h"
 #include "storage/descriptor.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Creates the image at `path`, which must not exist.  The name appears once the image is complete
 // and on disk; on an error it does not appear.
@@ -15,4 +15,4 @@ namespace qcow2 {
 // Returns a descriptor of the image itself, even if its name changes meanwhile.
 Result<Descriptor> create_image(const std::string& path, const BuildOptions& options);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

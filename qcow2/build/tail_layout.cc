@@ -4,7 +4,7 @@
 
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -44,4 +44,4 @@ uint64_t TailLayout::last_start(uint64_t l1_clusters, uint64_t per_block, uint64
   return last_end - tables - blocks;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // All numbers are clusters of the file.
 struct TailLayout {
@@ -26,4 +26,4 @@ struct TailLayout {
   static uint64_t last_start(uint64_t l1_clusters, uint64_t per_block, uint64_t cluster_size);
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -3,7 +3,7 @@
 #include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/l2_entry.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -53,4 +53,4 @@ Result<BitmapScan> BitmapScan::read(const Storage& storage, const Header& header
   return scan;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct BitmapScan {
   struct Table {
@@ -31,4 +31,4 @@ struct BitmapScan {
                                  const std::function<void(const Finding&)>& found);
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -22,7 +22,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -828,4 +828,4 @@ Result<void> Checker::count(bool with_refcounts, CheckObserver& observer, const 
   return work_->count(with_refcounts, observer, visit);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

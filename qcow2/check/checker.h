@@ -17,7 +17,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct CheckSums {
   uint64_t corruptions = 0;
@@ -108,4 +108,4 @@ class Checker {
   std::unique_ptr<Work> work_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

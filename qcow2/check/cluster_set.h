@@ -7,7 +7,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class ClusterSet {
  public:
@@ -59,4 +59,4 @@ class ClusterSet {
   std::vector<uint64_t> words_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -5,7 +5,7 @@
 
 #include "qcow2/check/padded_read.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
   const Geometry geometry = header_.geometry();
@@ -74,4 +74,4 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
   return answer;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

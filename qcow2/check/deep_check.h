@@ -9,7 +9,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Thread-safe.
 class DeepCheck {
@@ -34,4 +34,4 @@ class DeepCheck {
   DecoderPool decoders_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -4,7 +4,7 @@
 
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -370,4 +370,4 @@ std::string describe(const Finding& it, uint64_t cluster_size) {
   return text;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -8,7 +8,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct Finding {
   enum class Kind {
@@ -127,4 +127,4 @@ const char* to_string(Finding::Place place);
 // Returns one line for users, without a newline: the kind, the place, and the correct value.
 std::string describe(const Finding& finding, uint64_t cluster_size);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 double Fragmentation::Figures::percent(const Geometry& geometry) const {
   const uint64_t clusters = geometry.clusters_for(plain_bytes) + compressed_clusters;
@@ -60,4 +60,4 @@ void Fragmentation::compressed(HostOffset at, uint64_t length) {
   last_ = Last::kCompressed;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

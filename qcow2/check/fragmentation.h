@@ -15,7 +15,7 @@
 #include "qcow2/format/geometry.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Receives the reads in guest order.  Uses constant memory.  Not thread-safe.
 class Fragmentation {
@@ -66,4 +66,4 @@ class Fragmentation {
   uint64_t run_ = 0;  // bytes of the current run
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

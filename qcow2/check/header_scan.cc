@@ -8,7 +8,7 @@
 #include "base/byte_order.h"
 #include "qcow2/check/padded_read.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -109,4 +109,4 @@ Result<void> scan_header(const Storage& storage, const Header& header,
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -8,11 +8,11 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Tells `found` what keeps QEMU from opening an image with this header, although its disk can be
 // read: extensions of a wrong length, a bit without what it is about.
 Result<void> scan_header(const Storage& storage, const Header& header,
                          const std::function<void(const Finding&)>& found);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

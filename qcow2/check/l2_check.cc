@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -202,4 +202,4 @@ void L2Check::check(const TableReference& table, uint32_t number, std::span<cons
   Walk(*this, table, number, keep_compressed, result).run(bytes);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -12,7 +12,7 @@
 #include "qcow2/format/header.h"
 #include "qcow2/format/l2_entry.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // An L2 table and the L1 entries that point to it.
 struct TableReference {
@@ -93,4 +93,4 @@ class L2Check {
   const MetadataMap& metadata_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "qcow2/check/padded_read.h"
 #include "qcow2/format/l2_entry.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -229,4 +229,4 @@ bool LostReferences::judge(bool counts_unknown, bool damage_known,
   return told > 0 || (too_many_ && leaked_ > 0);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -28,7 +28,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // A table, or a part of one, that contains only zeros.
 struct ZeroedTable {
@@ -97,4 +97,4 @@ class LostReferences {
   uint64_t table_bytes_ = 0;   // of the L1 tables and bitmap tables read
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 
 #include "qcow2/check/finding.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class MetadataMap {
  public:
@@ -53,4 +53,4 @@ class MetadataMap {
   std::vector<Range> ranges_;  // after finish (): sorted and disjoint
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -8,7 +8,7 @@
 #include "qcow2/check/parallel.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -109,4 +109,4 @@ Result<bool> RecordedCounts::read_block(uint64_t index, std::span<std::byte> blo
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -11,7 +11,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class RecordedCounts {
  public:
@@ -69,4 +69,4 @@ class RecordedCounts {
   std::vector<HostOffset> unreadable_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -70,4 +70,4 @@ bool ReferenceCounts::copy(HostCluster first, std::span<uint32_t> to) const {
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -11,7 +11,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Counts clusters from begin () on, in pages that are allocated on demand.  If there are more pages
 // than the limit allows, drops the highest ones, and end () falls to the start of the first dropped
@@ -59,4 +59,4 @@ class ReferenceCounts {
   std::map<uint64_t, Page> pages_;  // guarded by mutex_; by index of the page
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

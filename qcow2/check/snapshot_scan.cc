@@ -6,7 +6,7 @@
 #include "base/zero_bytes.h"
 #include "qcow2/check/padded_read.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -104,4 +104,4 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
   return scan;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct SnapshotScan {
   struct Row {
@@ -28,4 +28,4 @@ struct SnapshotScan {
                                    const std::function<void(const Finding&)>& found);
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -11,7 +11,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -305,4 +305,4 @@ Result<Survey> survey(const Storage& storage, const Header& header,
   return Surveyor(storage, header, options, file_size).run(snapshots);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -13,7 +13,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The use of a cluster of the file.  A cluster with several uses counts once, for the first one
 // met: metadata, then the disk, then its snapshots.
@@ -62,4 +62,4 @@ struct SurveyOptions {
 Result<Survey> survey(const Storage& storage, const Header& header,
                       const std::vector<Snapshot>& snapshots, const SurveyOptions& options);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -4,7 +4,7 @@
 #include <set>
 #include <utility>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 std::vector<TableRanges::Piece> TableRanges::pieces(uint32_t active) const {
   // The offset and the index of each start or end of a range.
@@ -34,4 +34,4 @@ std::vector<TableRanges::Piece> TableRanges::pieces(uint32_t active) const {
   return pieces;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -6,7 +6,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Bounds the work by the length of the file, however often a table is referenced.
 class TableRanges {
@@ -36,4 +36,4 @@ class TableRanges {
   std::vector<Range> ranges_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -6,7 +6,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -137,4 +137,4 @@ Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Head
   return directory;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

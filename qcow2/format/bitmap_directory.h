@@ -11,7 +11,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct Bitmap {
   static constexpr uint32_t kInUse =
@@ -52,4 +52,4 @@ Result<BitmapDirectory> parse_bitmap_directory(const Storage& storage, const Hea
 // Like parse_bitmap_directory(), but a fault is an error.
 Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Header& header);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

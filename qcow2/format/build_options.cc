@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -53,4 +53,4 @@ Result<void> check(const BuildOptions& options) {
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -8,7 +8,7 @@
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct BuildOptions {
   uint64_t size = 0;  // of the virtual disk, bytes; rounded up to 512 since QEMU counts sectors
@@ -35,4 +35,4 @@ struct BuildOptions {
 // them.
 Result<void> check(const BuildOptions& options);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 #include <limits>
 #include <new>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -131,4 +131,4 @@ Result<size_t> stream_length(CompressionType type, std::span<const std::byte> st
   return decoder.decode_measured(type, stream, scratch);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

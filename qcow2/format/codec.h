@@ -9,7 +9,7 @@
 #include "base/result.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Decodes single clusters.  Must be used by one thread at a time.  Reuse it: its contexts are
 // costly to create.
@@ -77,4 +77,4 @@ class Encoder {
   std::unique_ptr<EncodingMethod> method_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

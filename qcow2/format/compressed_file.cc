@@ -7,7 +7,7 @@
 #include <cctype>
 #include <cstring>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -75,4 +75,4 @@ bool is_named_qcow2(std::string_view path) {
   return ends_with(path, ".qcow2") || ends_with(path, ".qcow");
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

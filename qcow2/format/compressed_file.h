@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // A compression program.
 struct Compressor {
@@ -26,4 +26,4 @@ std::string advice(const Compressor& compressor, std::string_view path);
 // Returns whether the name has an extension of QCOW2 images: .qcow2 or .qcow, in any case.
 bool is_named_qcow2(std::string_view path);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 
 #include "qcow2/format/codec.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The state that one thread needs to read a compressed cluster.
 struct DecodeContext {
@@ -61,4 +61,4 @@ class DecoderPool {
   size_t made_ = 0;                                   // guarded by mutex_
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -31,7 +31,7 @@
 #include "qcow2/format/codec.h"
 #include "qcow2/format/noise_probe.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Created once per thread.  `encode` is that of Encoder, without the check for incompressible data.
 class EncodingMethod {
@@ -200,4 +200,4 @@ size_t Encoder::encode(std::span<const std::byte> cluster, std::span<std::byte> 
   return method_->encode(cluster, to);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

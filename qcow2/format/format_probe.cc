@@ -8,7 +8,7 @@
 #include "qcow2/format/compressed_file.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -45,4 +45,4 @@ Result<Format> probe_format(const Storage& storage) {
   return Format::kRaw;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

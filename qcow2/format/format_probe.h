@@ -4,7 +4,7 @@
 #include "base/result.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 enum class Format { kQcow2, kRaw };
 
@@ -15,4 +15,4 @@ const char* to_string(Format format);
 // file with the name of a QCOW2 image but other content.
 Result<Format> probe_format(const Storage& storage);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

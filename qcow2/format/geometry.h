@@ -9,7 +9,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Geometry {
  public:
@@ -75,4 +75,4 @@ class Geometry {
   bool extended_l2_ = false;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -10,7 +10,7 @@
 #include "base/printable.h"
 #include "qcow2/format/compressed_file.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -304,4 +304,4 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   return header;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

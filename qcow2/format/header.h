@@ -13,7 +13,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 inline constexpr uint32_t kMagic = 0x514649fb;  // "QFI\xfb"
 
@@ -132,4 +132,4 @@ const char* foreign_format(std::span<const std::byte> start);
 // Returns an extension with QEMU's names of the known features.
 HeaderExtension feature_name_table();
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

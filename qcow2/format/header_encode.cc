@@ -8,7 +8,7 @@
 #include "base/byte_order.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -102,4 +102,4 @@ Result<std::vector<std::byte>> Header::encode() const {
   return bytes;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

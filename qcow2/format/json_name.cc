@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -75,4 +75,4 @@ std::string json_driver(std::string_view name) {
   return file ? file->driver : std::string();
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

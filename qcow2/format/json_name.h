@@ -8,7 +8,7 @@
 
 #include "base/result.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The properties of an image, with QEMU's dotted keys: "driver", "file.filename".
 using ImageProperties = std::map<std::string, std::string>;
@@ -34,4 +34,4 @@ Result<NamedFile> named_file(ImageProperties properties);
 // Returns the driver of a json: name that names a file; empty for any other name.
 std::string json_driver(std::string_view name);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -25,7 +25,7 @@
 #include "qcow2/format/geometry.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 inline constexpr uint64_t kEntryCopied = uint64_t{1} << 63;
 inline constexpr uint64_t kEntryCompressed = uint64_t{1} << 62;
@@ -92,4 +92,4 @@ inline void store_l2_entry(std::span<std::byte> table, uint64_t index, bool exte
   store_be64(&table[index * 16 + 8], entry.bitmap);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

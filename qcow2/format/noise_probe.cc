@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <new>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -55,4 +55,4 @@ bool NoiseProbe::is_noise(std::span<const std::byte> cluster, std::span<std::byt
                                      cluster.size())) != 0;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

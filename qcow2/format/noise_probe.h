@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Must be used by one thread at a time.  Reuse it.
 class NoiseProbe {
@@ -24,4 +24,4 @@ class NoiseProbe {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

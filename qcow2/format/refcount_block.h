@@ -11,7 +11,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 constexpr uint64_t max_refcount(unsigned order) {
   return order == 6 ? std::numeric_limits<uint64_t>::max() : (uint64_t{1} << (1u << order)) - 1;
@@ -64,4 +64,4 @@ inline void set_refcount(std::span<std::byte> block, uint64_t index, unsigned or
   }
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

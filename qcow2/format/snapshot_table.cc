@@ -7,7 +7,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -176,4 +176,4 @@ const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::strin
   return nullptr;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

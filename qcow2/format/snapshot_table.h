@@ -11,7 +11,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct Snapshot {
   HostOffset l1_table;
@@ -50,4 +50,4 @@ const Snapshot* find_snapshot(const std::vector<Snapshot>& snapshots, std::strin
 const Snapshot* find_snapshot_by_name(const std::vector<Snapshot>& snapshots,
                                       std::string_view name);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

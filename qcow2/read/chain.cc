@@ -11,7 +11,7 @@
 #include "qcow2/read/raw_layer.h"
 #include "qcow2/read/salvage_layer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -300,4 +300,4 @@ Result<Disk> Chain::snapshot(std::string_view id_or_name) const {
   return Disk(std::move(layers));
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

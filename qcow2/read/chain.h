@@ -16,7 +16,7 @@
 #include "qcow2/read/trust.h"
 #include "storage/file_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct OpenOptions {
   // The format of the top image; nullopt: the content decides.
@@ -93,4 +93,4 @@ class Chain {
 // file:.
 Result<std::string> resolve_name(const std::string& image_path, const std::string& name);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -6,7 +6,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<std::shared_ptr<ClusterMap>> ClusterMap::open(std::shared_ptr<Storage> storage,
                                                      std::shared_ptr<TableCache> cache,
@@ -130,4 +130,4 @@ void ClusterMap::commit_failed(const Changes& changes, bool tables_durable) {
   changed_l1_.insert(changes.l1_indices.begin(), changes.l1_indices.end());
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -26,7 +26,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class ClusterMap {
  public:
@@ -123,4 +123,4 @@ class ClusterMap {
   std::unordered_set<uint64_t> unreferenced_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

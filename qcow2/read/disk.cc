@@ -4,7 +4,7 @@
 #include <cstring>
 #include <functional>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -110,4 +110,4 @@ Result<size_t> Disk::read_stream(const Extent& extent, std::span<std::byte> to) 
   return layers_[extent.depth]->read_stream(extent, to);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

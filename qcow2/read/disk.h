@@ -15,7 +15,7 @@
 #include "qcow2/read/layer.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Disk {
  public:
@@ -46,4 +46,4 @@ class Disk {
   std::vector<std::shared_ptr<Layer>> layers_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -5,7 +5,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 enum class ExtentKind : uint8_t {
   kData,         // uncompressed bytes at `host`
@@ -47,4 +47,4 @@ inline bool join(Extent& extent, const Extent& next) {
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Queries each data run once: images have more extents than their files.
 Result<FileHoles::Run> FileHoles::run_at(const Storage& storage, Known& known, uint64_t at,
@@ -51,4 +51,4 @@ Result<void> FileHoles::split(const Disk& disk, std::vector<Extent>& extents, si
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

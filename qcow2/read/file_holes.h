@@ -11,7 +11,7 @@
 #include "qcow2/read/disk.h"
 #include "qcow2/read/extent.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class FileHoles {
  public:
@@ -43,4 +43,4 @@ class FileHoles {
   uint64_t questions_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<std::shared_ptr<Image>> Image::open(std::shared_ptr<Storage> storage, Header header,
                                            std::shared_ptr<Storage> data_file,
@@ -46,4 +46,4 @@ DecoderPool& Image::decoders() {
   return pool;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

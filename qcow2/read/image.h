@@ -15,7 +15,7 @@
 #include "qcow2/read/table_cache.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The state that a disk and its snapshots share: file, header, snapshots and caches.
 class Image {
@@ -66,4 +66,4 @@ class Image {
   std::shared_ptr<TableCache> cache_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

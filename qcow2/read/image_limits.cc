@@ -10,7 +10,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/image.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -123,4 +123,4 @@ Result<void> check_table_limits(const Image& image, const ImageLimits& limits) {
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "base/result.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Image;
 
@@ -31,4 +31,4 @@ Result<void> check_header_limits(const Header& header, const ImageLimits& limits
 // the virtual size needs.
 Result<void> check_table_limits(const Image& image, const ImageLimits& limits);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -13,7 +13,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Layer {
  public:
@@ -50,4 +50,4 @@ class Layer {
   virtual Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

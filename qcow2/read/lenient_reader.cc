@@ -5,7 +5,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -47,4 +47,4 @@ std::optional<uint64_t> LenientReader::word(HostOffset at) {
   return load_be64(bytes);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Caches the last piece read.  Not thread-safe.
 class LenientReader {
@@ -35,4 +35,4 @@ class LenientReader {
   std::vector<char> good_;  // one per unit
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 const char* to_string(LossReason reason) {
   switch (reason) {
@@ -108,4 +108,4 @@ Loss Losses::next(GuestOffset at) const {
   return it == ranges_.end() ? Loss{at, 0, LossReason::kUnreadable} : it->second;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 enum class LossReason {
   kUnreadable,  // the storage returned an error for the data
@@ -57,4 +57,4 @@ class Losses {
   uint64_t gap_ = 0;  // guarded by mutex_; largest gap, in bytes, across which ranges are joined
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 
 #include "storage/user_rights.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 const char* to_string(NameRule rule) {
   switch (rule) {
@@ -78,4 +78,4 @@ Result<std::shared_ptr<FileStorage>> NamedFiles::open(Kind kind, const std::stri
   return opened;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -15,7 +15,7 @@
 #include "base/result.h"
 #include "storage/file_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 enum class NameRule {
   kOwner,     // files that the image's owner could open
@@ -85,4 +85,4 @@ class NamedFiles {
   std::vector<Author> authors_;  // with fewer rights than this process, each user once
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

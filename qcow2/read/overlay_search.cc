@@ -11,7 +11,7 @@
 #include "qcow2/read/chain.h"
 #include "storage/file_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace fs = std::filesystem;
 
@@ -57,4 +57,4 @@ std::optional<std::string> find_overlay(const std::string& disk,
   return found == candidates.end() ? std::nullopt : std::optional(*found);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

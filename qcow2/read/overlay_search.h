@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Returns the first QCOW2 image that has `disk` as its backing file, under any name; nullopt if
 // there is none.  Searches the files in the folder of `disk` (both by its name and with symbolic
@@ -16,4 +16,4 @@ namespace qcow2 {
 std::optional<std::string> find_overlay(const std::string& disk,
                                         const std::vector<std::string>& others = {});
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<std::shared_ptr<Layer>> Qcow2Layer::open(std::shared_ptr<Image> image, HostOffset l1_table,
                                                 uint32_t l1_entries, uint64_t size) {
@@ -250,4 +250,4 @@ Result<std::shared_ptr<Layer>> open_snapshot_layer(const std::shared_ptr<Image>&
       fmt::format("snapshot '{}'", snapshot.name));
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

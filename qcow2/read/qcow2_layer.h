@@ -9,7 +9,7 @@
 #include "qcow2/read/image.h"
 #include "qcow2/read/layer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Thread-safe: looks up mappings under the map's lock (if the map is writable); does I/O and
 // decoding without a lock.
@@ -59,4 +59,4 @@ Result<std::shared_ptr<Layer>> open_active_layer(const std::shared_ptr<Image>& i
 Result<std::shared_ptr<Layer>> open_snapshot_layer(const std::shared_ptr<Image>& image,
                                                    const Snapshot& snapshot);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

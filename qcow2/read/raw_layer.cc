@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<std::shared_ptr<Layer>> RawLayer::open(std::shared_ptr<Storage> storage) {
   ASSIGN_OR_RETURN(const uint64_t size, storage->size());
@@ -37,4 +37,4 @@ Result<size_t> RawLayer::read_stream(const Extent& extent, std::span<std::byte> 
                                          extent.guest.value())));
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

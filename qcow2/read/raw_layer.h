@@ -6,7 +6,7 @@
 #include "qcow2/read/layer.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class RawLayer final : public Layer {
  public:
@@ -28,4 +28,4 @@ class RawLayer final : public Layer {
   uint64_t size_;  // bytes, when the layer was created
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

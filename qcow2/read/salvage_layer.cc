@@ -6,7 +6,7 @@
 #include "qcow2/check/checker.h"
 #include "qcow2/format/l2_entry.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -231,4 +231,4 @@ Qcow2SalvageLayer::Answer Qcow2SalvageLayer::look_up_entry(HostOffset table, Gue
   return {extent, std::nullopt};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

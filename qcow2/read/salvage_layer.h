@@ -17,7 +17,7 @@
 #include "qcow2/read/losses.h"
 #include "qcow2/read/qcow2_layer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Reads any layer; unreadable ranges read as zeros.  Thread-safe.
 class SalvageLayer : public Layer {
@@ -87,4 +87,4 @@ class Qcow2SalvageLayer final : public SalvageLayer {
   mutable std::pair<uint64_t, bool> zero_table_{0, false};  // guarded by mutex_; the last result
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 void TableCache::raise_limit(uint64_t limit) {
   const std::unique_lock lock(mutex_);
@@ -76,4 +76,4 @@ void TableCache::make_room() {
   }
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

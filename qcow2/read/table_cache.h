@@ -15,7 +15,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // One cache serves a whole backing chain.  Tables are cached in slices, so that a small limit works
 // with 2 MiB clusters, whose tables have 2 MiB, too.
@@ -87,4 +87,4 @@ class TableCache {
   uint64_t bytes_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

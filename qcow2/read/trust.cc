@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<void> check_untrusted_header(const Header& header, const Trust& trust) {
   if (header.crypt_method != CryptMethod::kNone)
@@ -18,4 +18,4 @@ Result<void> check_untrusted_header(const Header& header, const Trust& trust) {
   return trust.limits ? check_header_limits(header, *trust.limits) : Result<void>{};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -6,7 +6,7 @@
 #include "qcow2/read/image_limits.h"
 #include "qcow2/read/named_files.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct Trust {
   NamePolicy names;
@@ -18,4 +18,4 @@ struct Trust {
 // that read headers without opening a chain.
 Result<void> check_untrusted_header(const Header& header, const Trust& trust);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -12,7 +12,7 @@
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/refcounts/references.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -178,4 +178,4 @@ Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& 
   return with_context(Recount(*storage, image, **refcounts, table_done).check(), image.name());
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

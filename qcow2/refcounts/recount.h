@@ -8,7 +8,7 @@
 #include "qcow2/refcounts/references.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The dirty bit (qcow2 specification, "Incompatible features") says that the refcounts may be wrong
 // while all tables are correct: a writer with lazy refcounts was interrupted. recount () rebuilds
@@ -27,4 +27,4 @@ Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image
 Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& image,
                           const References::TableDone& table_done = {});
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

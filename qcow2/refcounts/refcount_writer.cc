@@ -4,7 +4,7 @@
 
 #include "base/byte_order.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -43,4 +43,4 @@ Result<void> write_refcounts(Storage& storage, Refcounts& refcounts) {
   }
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -5,11 +5,11 @@
 #include "qcow2/refcounts/refcounts.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Writes the changes: the blocks, then the table that points to them, then the header's pointer to
 // a moved table, each flushed before the next.  On an error the changes are kept for a retry.
 // Frees the old table before it returns.
 Result<void> write_refcounts(Storage& storage, Refcounts& refcounts);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

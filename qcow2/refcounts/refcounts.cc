@@ -9,7 +9,7 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -532,4 +532,4 @@ void Refcounts::commit_failed(const Changes& changes) {
   table_moved_ = table_moved_ || changes.table_moved;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

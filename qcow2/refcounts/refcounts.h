@@ -21,7 +21,7 @@
 #include "storage/offset.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Refcounts {
  public:
@@ -151,4 +151,4 @@ class Refcounts {
   uint64_t run_hint_ = 0;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

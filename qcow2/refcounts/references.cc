@@ -7,7 +7,7 @@
 #include "base/byte_order.h"
 #include "qcow2/format/bitmap_directory.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -37,7 +37,7 @@ Result<References> References::find(const Image& image) {
   const Header& header = image.header();
   ASSIGN_OR_RETURN(it.file_size_, image.storage().size());
   const auto in_image = [&](Error error) {
-    return qcow2::fail(std::move(error).with_context(image.name()));
+    return fail(std::move(error).with_context(image.name()));
   };
   const auto found = [&]() -> Result<void> {
     // Checks the tables before reading them, since they may overlap many times.
@@ -227,4 +227,4 @@ Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit&
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

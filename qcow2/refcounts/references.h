@@ -13,7 +13,7 @@
 #include "qcow2/read/image.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The image must not be written meanwhile.  Not thread-safe.
 class References {
@@ -72,4 +72,4 @@ class References {
   std::vector<Table> active_tables_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

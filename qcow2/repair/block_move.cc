@@ -7,7 +7,7 @@
 #include "qcow2/check/recorded_counts.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<bool> move_refcount_block(Storage& storage, const Header& header, uint64_t index) {
   const Geometry geometry = header.geometry();
@@ -40,4 +40,4 @@ Result<bool> move_refcount_block(Storage& storage, const Header& header, uint64_
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "qcow2/check/recorded_counts.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -139,4 +139,4 @@ Result<GivenBack> give_back_free_clusters(UndoStorage& storage, Checker& checker
   return giver.finish();
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

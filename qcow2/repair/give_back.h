@@ -8,7 +8,7 @@
 #include "qcow2/check/checker.h"
 #include "qcow2/repair/undo_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct GivenBack {
   uint64_t bytes = 0;      // data of free clusters, and bytes past the last used cluster
@@ -25,4 +25,4 @@ Result<GivenBack> give_back_free_clusters(UndoStorage& storage, Checker& checker
 // is consistent.  Returns bytes.
 Result<uint64_t> give_back_if_sound(const std::shared_ptr<Storage>& storage);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

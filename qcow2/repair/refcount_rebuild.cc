@@ -10,7 +10,7 @@
 #include "base/byte_order.h"
 #include "qcow2/format/refcount_block.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -164,4 +164,4 @@ Result<void> rebuild_refcounts(Storage& storage, Checker& checker, uint64_t star
   return Rebuild(storage, checker, start, observer).run();
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -5,7 +5,7 @@
 #include "qcow2/check/checker.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Writes a new refcount table and new blocks past the end of the file and from cluster `start` on,
 // with counts from all references.  Then points the header to them, which frees the old ones.  An
@@ -13,4 +13,4 @@ namespace qcow2 {
 Result<void> rebuild_refcounts(Storage& storage, Checker& checker, uint64_t start,
                                CheckObserver& observer);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -17,7 +17,7 @@
 #include "qcow2/repair/snapshot_repair.h"
 #include "qcow2/repair/undo_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -378,4 +378,4 @@ Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOption
   return done;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -26,7 +26,7 @@
 #include "qcow2/check/checker.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 struct RepairOptions {
   enum class What { kLeaks, kAll } what = What::kAll;
@@ -58,4 +58,4 @@ struct RepairResult {
 Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOptions& options,
                             CheckObserver& observer);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -10,7 +10,7 @@
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/refcounts/refcounts.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -119,4 +119,4 @@ Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, cons
   return true;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Adds missing VM state sizes and disk sizes to the rows of a version 3 image (as QEMU: from the
 // 32-bit field, and from the size of the image's disk).  Drops extra data past the limit, which no
@@ -19,4 +19,4 @@ namespace qcow2 {
 // header points to it; the old one leaks by this.
 Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, const Header& header);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

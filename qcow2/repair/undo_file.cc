@@ -16,7 +16,7 @@
 #include "base/retry.h"
 #include "storage/file_storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -364,4 +364,4 @@ Result<void> apply_undo(const std::string& path, Storage& image) {
   return image.flush();
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -32,7 +32,7 @@
 #include "storage/directory.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class UndoFile {
  public:
@@ -80,4 +80,4 @@ class UndoFile {
 // changes that were made in place since.  May be interrupted and repeated.
 Result<void> apply_undo(const std::string& path, Storage& image);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -5,7 +5,7 @@
 
 #include "base/zero_bytes.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -172,4 +172,4 @@ Result<Storage::Run> UndoStorage::run_at(HostOffset at, uint64_t limit) const {
   return image_->run_at(at, limit);
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -10,7 +10,7 @@
 #include "qcow2/repair/undo_file.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Keeps writes in memory until flush (), which adds the old data to the undo file, flushes that
 // file, and only then writes to the image and flushes it.  Reads see pending writes.
@@ -58,4 +58,4 @@ class UndoStorage final : public Storage {
   std::map<uint64_t, std::vector<std::byte>> pending_;
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

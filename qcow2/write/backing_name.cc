@@ -9,7 +9,7 @@
 #include "base/byte_order.h"
 #include "qcow2/format/header.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -100,4 +100,4 @@ Result<void> set_backing_name(Storage& storage, const std::string& name,
   return write_sector(storage, std::move(sector));
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -6,7 +6,7 @@
 #include "base/result.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Removes the backing file's name and format from the header of the image in `storage`: unallocated
 // ranges read as zeros from then on.  Flushes before and after.
@@ -25,4 +25,4 @@ Result<void> drop_backing_name(Storage& storage);
 // again; an error if they still do not fit, or if the cluster is too small for the name.
 Result<void> set_backing_name(Storage& storage, const std::string& name, const std::string& format);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -1,6 +1,6 @@
 #include "qcow2/write/chain_writer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
                                                 const DiskWriter::Options& options) {
@@ -15,4 +15,4 @@ Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
   return writer;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "qcow2/read/chain.h"
 #include "qcow2/write/disk_writer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // The chain must have been opened writable.  At most one writer may exist at a time.  The chain's
 // disk () must not be read while it exists, as the writer changes the data; disks of snapshots may
@@ -18,4 +18,4 @@ namespace qcow2 {
 Result<std::unique_ptr<DiskWriter>> open_writer(const Chain& chain,
                                                 const DiskWriter::Options& options);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -9,7 +9,7 @@
 #include "qcow2/refcounts/references.h"
 #include "qcow2/write/disk_writer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -213,4 +213,4 @@ Result<void> DiskWriter::close() {
   return with_context(shortened, "the image is sound, but could not be made shorter");
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 #include "qcow2/read/qcow2_layer.h"
 #include "qcow2/refcounts/recount.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -667,4 +667,4 @@ DiskWriter::Statistics DiskWriter::statistics() const {
   return {allocated_, zeroed_, freed_, cut_off_};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -40,7 +40,7 @@
 #include "storage/offset.h"
 #include "storage/shared_flush.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // All member functions except close () are thread-safe.  Concurrent requests that overlap have no
 // order, but none is lost, and none changes a byte outside its range.
@@ -230,4 +230,4 @@ class DiskWriter {
   mutable std::atomic<uint64_t> cut_off_{0};
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -15,7 +15,7 @@
 #include <map>
 #include <mutex>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class Epochs {
  public:
@@ -62,4 +62,4 @@ class Epochs {
   std::map<uint64_t, uint64_t> tickets_;  // guarded by mutex_; tickets in use by epoch
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -14,14 +14,10 @@
 #include "qcow2/write/backing_name.h"
 #include "qcow2/write/chain_writer.h"
 
-namespace copy {
+namespace vc::qcow2 {
 
-using qcow2::Error;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::fail;
-using qcow2::GuestOffset;
-using qcow2::Result;
 
 namespace {
 
@@ -47,8 +43,7 @@ class Flattening {
   // Returns an error if the data to be written does not fit.
   Result<void> check_room() {
     struct statvfs room {};
-    if (qcow2::retry(::statvfs, path_.c_str(), &room) != 0)
-      return fail(Error::system(errno, path_));
+    if (retry(::statvfs, path_.c_str(), &room) != 0) return fail(Error::system(errno, path_));
     const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
     uint64_t stored = 0;
     RETURN_IF_ERROR(each_inherited([&](GuestOffset, uint64_t length) -> Result<void> {
@@ -132,7 +127,7 @@ class Flattening {
     for (uint64_t from = 0; from < length;) {
       const uint64_t in_cluster = (at.value() + from) % cluster_size_;
       const uint64_t to = std::min(length, from + cluster_size_ - in_cluster);
-      if (qcow2::is_zero(bytes.subspan(from, to - from))) {
+      if (is_zero(bytes.subspan(from, to - from))) {
         if (begin < from) RETURN_IF_ERROR(visit(at + begin, bytes.subspan(begin, from - begin)));
         begin = to;
       }
@@ -152,7 +147,7 @@ class Flattening {
 
 Result<void> measure(const std::string& path, uint64_t& length, uint64_t& blocks) {
   struct stat status {};
-  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   length = static_cast<uint64_t>(status.st_size);
   blocks = static_cast<uint64_t>(status.st_blocks) * 512;
   return {};
@@ -172,12 +167,12 @@ Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chai
 }
 
 // The backing file is no longer needed from here on, even if the change is not on disk yet.
-Result<void> drop_name(const std::string& path, qcow2::Storage& storage) {
+Result<void> drop_name(const std::string& path, Storage& storage) {
   auto dropped = qcow2::drop_backing_name(storage);
   if (dropped) return dropped;
   const auto now = qcow2::Header::read(storage, qcow2::Header::Purpose::kTell);
   if (!now || !now->backing_file.empty()) return with_context(std::move(dropped), path);
-  return qcow2::took_effect(std::move(dropped), path + " has all of its disk, and no backing file");
+  return took_effect(std::move(dropped), path + " has all of its disk, and no backing file");
 }
 
 }  // namespace
@@ -217,8 +212,8 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
                 ": still needs its backing file, and reads as it did; run it again to go on"));
   RETURN_IF_ERROR(closed);
   RETURN_IF_ERROR(drop_name(path, *chain.storage()));
-  RETURN_IF_ERROR(qcow2::took_effect(measure(path, summary.length_after, summary.blocks_after),
-                                     path + " has all of its disk, and no backing file"));
+  RETURN_IF_ERROR(took_effect(measure(path, summary.length_after, summary.blocks_after),
+                              path + " has all of its disk, and no backing file"));
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }
@@ -246,4 +241,4 @@ Result<FlattenSummary> foretell_flatten(const std::string& path,
   return summary;
 }
 
-}  // namespace copy
+}  // namespace vc::qcow2

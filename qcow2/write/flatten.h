@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "qcow2/read/chain.h"
 
-namespace copy {
+namespace vc::qcow2 {
 
 struct FlattenSummary {
   std::string backing_file;   // as named in the header
@@ -30,15 +30,14 @@ struct FlattenSummary {
 //
 // These are errors, without a change: an image without a backing file, an image with snapshots
 // (which need the backing file, too), and a filesystem without enough free space.
-qcow2::Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
-                                      const qcow2::Trust& trust, Progress& progress,
-                                      const Cancel& cancel);
+Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
+                               const qcow2::Trust& trust, Progress& progress, const Cancel& cancel);
 
 // Dry run: returns what flatten() would write, and checks the free space.  Opens nothing for
 // writing.
-qcow2::Result<FlattenSummary> foretell_flatten(const std::string& path,
-                                               std::optional<qcow2::Format> format,
-                                               const qcow2::Trust& trust, Progress& progress,
-                                               const Cancel& cancel);
+Result<FlattenSummary> foretell_flatten(const std::string& path,
+                                        std::optional<qcow2::Format> format,
+                                        const qcow2::Trust& trust, Progress& progress,
+                                        const Cancel& cancel);
 
-}  // namespace copy
+}  // namespace vc::qcow2

@@ -12,7 +12,7 @@
 
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class GuestLocks {
  public:
@@ -60,4 +60,4 @@ class GuestLocks {
   std::list<Guard::Range> held_;  // guarded by mutex_; as many as there are writing threads
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 void MetadataGuard::add(HostCluster first, uint64_t count, Kind kind) {
   for (uint64_t i = 0; i < count; ++i) words_.push_back(word(first + i, kind));
@@ -59,4 +59,4 @@ const char* to_string(MetadataGuard::Kind kind) {
   return "";
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "storage/offset.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Not thread-safe: the disk writer holds the lock of its tables.
 class MetadataGuard {
@@ -59,4 +59,4 @@ class MetadataGuard {
 // Returns the name with its article: "an L2 table".
 const char* to_string(MetadataGuard::Kind kind);
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

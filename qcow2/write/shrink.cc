@@ -18,7 +18,7 @@
 #include "base/zero_bytes.h"
 #include "qcow2/write/disk_writer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -217,4 +217,4 @@ Result<void> DiskWriter::move_l1_table(HostCluster target) {
   return {};
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

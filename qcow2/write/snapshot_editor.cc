@@ -14,7 +14,7 @@
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/write/chain_writer.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 namespace {
 
@@ -400,4 +400,4 @@ Result<void> SnapshotEditor::close() {
   return writer->close();
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

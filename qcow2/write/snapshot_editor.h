@@ -28,7 +28,7 @@
 #include "qcow2/refcounts/references.h"
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 // Not thread-safe.  A failed operation leaves the image as it was, except for possible leaks; after
 // it the editor must not be used.
@@ -99,4 +99,4 @@ class SnapshotEditor {
   uint64_t used_before_ = 0;  // used clusters when the editor was opened
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

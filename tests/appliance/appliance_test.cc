@@ -13,6 +13,8 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using appliance::Appliance;
 using appliance::DiskServer;
 using appliance::GuestDisk;
@@ -35,7 +37,7 @@ TEST_CASE("an appliance boots, writes to a served disk, and is gone") {
   const LeftBehind before;
   const support::TempDirectory folder;
   const GuestDisk disk = blank_disk(folder);
-  const copy::Cancel cancel;
+  const Cancel cancel;
   Listening observer;
   auto server = DiskServer::start(disk, DiskServer::Access::kTrim, cancel);
   REQUIRE(server);
@@ -89,7 +91,7 @@ TEST_CASE("a launch is broken off at once") {
   const LeftBehind before;
   const support::TempDirectory folder;
   const GuestDisk disk = blank_disk(folder);
-  copy::Cancel cancel;
+  Cancel cancel;
   Listening observer;
   auto server = DiskServer::start(disk, DiskServer::Access::kTrim, cancel);
   REQUIRE(server);
@@ -101,7 +103,7 @@ TEST_CASE("a launch is broken off at once") {
   const auto booted = Appliance::launch({{(*server)->socket(), false}}, observer, cancel);
   impatient.join();
   REQUIRE(!booted);
-  CHECK(booted.error().kind() == qcow2::Error::Kind::kCancelled);
+  CHECK(booted.error().kind() == Error::Kind::kCancelled);
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(9));
   server->reset();
   CHECK(before.complaint() == "");

@@ -2,12 +2,12 @@
 
 #include <utility>
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
 template <typename T>
-T value(qcow2::Result<T> result) {
+T value(Result<T> result) {
   if (!result) throw std::runtime_error(result.error().message());
   if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
@@ -47,4 +47,4 @@ void Booted::finish() {
   servers_.clear();
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -11,7 +11,7 @@
 #include "appliance/disk_server.h"
 #include "tests/appliance/listening.h"
 
-namespace test {
+namespace vc::test {
 
 class Booted {
  public:
@@ -27,11 +27,11 @@ class Booted {
   void finish();
 
  private:
-  copy::Cancel never_;
+  Cancel never_;
   Listening observer_;
   std::deque<appliance::GuestDisk> disks_;
   std::vector<std::unique_ptr<appliance::DiskServer>> servers_;
   std::unique_ptr<appliance::Appliance> appliance_;
 };
 
-}  // namespace test
+}  // namespace vc::test

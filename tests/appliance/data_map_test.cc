@@ -6,6 +6,8 @@
 #include "tests/catch.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using appliance::DataMap;
 using Stretches = std::vector<DataMap::Stretch>;
 

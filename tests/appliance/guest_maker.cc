@@ -13,7 +13,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -284,4 +284,4 @@ Checksums read_checksums(const std::vector<std::string>& disks, const Checksums&
   return found;
 }
 
-}  // namespace test
+}  // namespace vc::test

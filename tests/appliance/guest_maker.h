@@ -7,7 +7,7 @@
 
 #include "appliance/appliance.h"
 
-namespace test {
+namespace vc::test {
 
 // What a guest keeps: "DEVICE:PATH" to the SHA-256 of its bytes.
 using Checksums = std::map<std::string, std::string>;
@@ -42,4 +42,4 @@ const Guests& shared_guests();
 // cannot be read is missing.
 Checksums read_checksums(const std::vector<std::string>& disks, const Checksums& expected);
 
-}  // namespace test
+}  // namespace vc::test

@@ -8,7 +8,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -44,4 +44,4 @@ void interrupt(const std::vector<std::string>& command, const std::string& log,
   }
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace test {
+namespace vc::test {
 
 struct Moment {
   std::string step;                 // a part of what the program says
@@ -19,4 +19,4 @@ struct Moment {
 void interrupt(const std::vector<std::string>& command, const std::string& log,
                const Moment& moment);
 
-}  // namespace test
+}  // namespace vc::test

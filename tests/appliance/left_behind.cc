@@ -9,7 +9,7 @@
 #include <iterator>
 #include <thread>
 
-namespace test {
+namespace vc::test {
 
 namespace fs = std::filesystem;
 
@@ -109,4 +109,4 @@ std::string LeftBehind::complaint() const {
   return text;
 }
 
-}  // namespace test
+}  // namespace vc::test

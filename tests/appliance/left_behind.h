@@ -7,7 +7,7 @@
 
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 // Looks at once, and again when it is asked.  While it lives TMPDIR is a folder of its own, so that
 // what others leave is not ours; one of them at a time.
@@ -31,4 +31,4 @@ class LeftBehind {
   std::set<std::string> processes_;
 };
 
-}  // namespace test
+}  // namespace vc::test

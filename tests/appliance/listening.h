@@ -6,7 +6,7 @@
 
 #include "appliance/observer.h"
 
-namespace test {
+namespace vc::test {
 
 class Listening final : public appliance::Observer {
  public:
@@ -17,4 +17,4 @@ class Listening final : public appliance::Observer {
   std::vector<std::string> warnings;
 };
 
-}  // namespace test
+}  // namespace vc::test

@@ -22,6 +22,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using std::chrono::milliseconds;
 using support::Outcome;

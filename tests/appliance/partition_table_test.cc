@@ -10,6 +10,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using appliance::PartitionTable;
 using Kind = appliance::PartitionTable::Kind;
 using Catch::Contains;
@@ -47,7 +49,7 @@ class Disk {
   PartitionTable table() const {
     const support::RawFile file(path_);
     auto found = appliance::find_partition_table(
-        file.size(), [&](uint64_t at, std::span<std::byte> to) -> qcow2::Result<void> {
+        file.size(), [&](uint64_t at, std::span<std::byte> to) -> Result<void> {
           REQUIRE(at + to.size() <= file.size());
           file.read(at, to);
           return {};

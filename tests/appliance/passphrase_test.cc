@@ -4,6 +4,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using appliance::parse_passphrase;
 
 TEST_CASE("keys are given as the virt-* tools take them") {

@@ -2,6 +2,8 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 using appliance::proxy_parameters;
 using Words = std::vector<std::string>;
 

@@ -4,6 +4,8 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 using appliance::choose;
 using appliance::Space;
 using appliance::TrimOptions;

@@ -7,6 +7,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using appliance::SwapHeader;
 
 namespace {

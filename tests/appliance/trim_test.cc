@@ -24,6 +24,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using support::Outcome;
 using support::TempDirectory;

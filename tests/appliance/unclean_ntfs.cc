@@ -3,7 +3,7 @@
 #include <bit>
 #include <stdexcept>
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -79,4 +79,4 @@ LogPages unclean_log(const ReadPartition& read) {
   return pages;
 }
 
-}  // namespace test
+}  // namespace vc::test

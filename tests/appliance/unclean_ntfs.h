@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-namespace test {
+namespace vc::test {
 
 // Reads `length` bytes of the partition at an offset.
 using ReadPartition = std::function<std::string(uint64_t at, size_t length)>;
@@ -19,4 +19,4 @@ struct LogPages {
 // For a fresh NTFS, whose log is empty.  Throws std::runtime_error if it is none.
 LogPages unclean_log(const ReadPartition& read);
 
-}  // namespace test
+}  // namespace vc::test

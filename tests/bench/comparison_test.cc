@@ -2,6 +2,8 @@
 
 #include "tests/catch_text.h"
 
+using namespace vc;
+
 using bench::Comparison;
 using bench::Spread;
 using Verdict = bench::Comparison::Verdict;

@@ -6,6 +6,8 @@
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using bench::Histogram;
 
 TEST_CASE("percentiles are never too low, and too high by less than the promised part",

@@ -5,17 +5,19 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 TEST_CASE("pages of a file are seen, and can be dropped", "[page-cache]") {
   const support::TempDirectory folder;
   const std::string path = folder / "file";
   support::write_file(path, std::string(8 << 20, 'x'));
-  const auto written = bench::cached_pages(path);
+  const auto written = cached_pages(path);
   REQUIRE(written);
   CHECK(written->length == 8 << 20);
   CHECK(written->cached == 8 << 20);
   CHECK_FALSE(written->sampled);
-  REQUIRE(bench::drop_pages(path));
-  const auto dropped = bench::cached_pages(path);
+  REQUIRE(drop_pages(path));
+  const auto dropped = cached_pages(path);
   REQUIRE(dropped);
   // A filesystem that lives in memory keeps what it has.
   const auto kind = support::run_ok({"stat", "-f", "-c", "%T", path}).out;
@@ -23,9 +25,9 @@ TEST_CASE("pages of a file are seen, and can be dropped", "[page-cache]") {
     WARN("this filesystem is in memory: nothing can be dropped");
   else
     CHECK(dropped->cached < 1 << 20);
-  CHECK_FALSE(bench::cached_pages(folder.path()));
-  CHECK_FALSE(bench::cached_pages(folder / "nowhere"));
-  CHECK_FALSE(bench::drop_pages(folder / "nowhere"));
+  CHECK_FALSE(cached_pages(folder.path()));
+  CHECK_FALSE(cached_pages(folder / "nowhere"));
+  CHECK_FALSE(drop_pages(folder / "nowhere"));
 }
 
 TEST_CASE("of a long file some windows are looked at", "[page-cache]") {
@@ -33,7 +35,7 @@ TEST_CASE("of a long file some windows are looked at", "[page-cache]") {
   const std::string path = folder / "file";
   support::write_file(path, std::string(1 << 20, 'x'));
   support::resize_file(path, uint64_t{1} << 40);
-  const auto pages = bench::cached_pages(path);
+  const auto pages = cached_pages(path);
   REQUIRE(pages);
   CHECK(pages->sampled);
   CHECK(pages->length == uint64_t{1} << 40);

@@ -7,6 +7,8 @@
 
 #include "tests/catch_text.h"
 
+using namespace vc;
+
 using bench::Load;
 using bench::Schedule;
 using Kind = bench::Schedule::Turn::Kind;

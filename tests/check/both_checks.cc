@@ -10,7 +10,7 @@
 #include "storage/file_storage.h"
 #include "tests/support/process.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace {
 
@@ -53,8 +53,8 @@ OurAnswer ask_us(const std::string& image, const qcow2::CheckOptions& options) {
   OurAnswer answer;
   Collector collector(answer);
   uint64_t cluster_size = 0;
-  const auto sums = [&]() -> qcow2::Result<qcow2::CheckSums> {
-    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(image));
+  const auto sums = [&]() -> Result<qcow2::CheckSums> {
+    ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(image));
     ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, options));
     cluster_size = checker.header().geometry().cluster_size();
     return checker.run(collector);
@@ -92,4 +92,4 @@ std::string differences(const QemuAnswer& qemu, const OurAnswer& ours) {
   return text;
 }
 
-}  // namespace checks
+}  // namespace vc::checks

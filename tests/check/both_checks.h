@@ -8,7 +8,7 @@
 
 #include "qcow2/check/checker.h"
 
-namespace checks {
+namespace vc::checks {
 
 // What qemu-img's JSON has, by key; a key that it leaves out is 0.
 using Figures = std::map<std::string, uint64_t>;
@@ -38,4 +38,4 @@ OurAnswer ask_us(const std::string& image, const qcow2::CheckOptions& options = 
 // Figures that are not the same, a line each; empty: none.  `qemu` has figures, and so have we.
 std::string differences(const QemuAnswer& qemu, const OurAnswer& ours);
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -12,7 +12,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 using interop::ImageEditor;
 using nlohmann::json;
@@ -114,9 +114,9 @@ TEST_CASE("JSON has what qemu-img's has, and more", "[command]") {
 TEST_CASE("a check respects who writes to the image", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
-  const auto held = qcow2::FileStorage::open_writable(path);
+  const auto held = FileStorage::open_writable(path);
   REQUIRE(held);
-  REQUIRE((*held)->lock(qcow2::ImageClaim::writing(), ""));
+  REQUIRE((*held)->lock(ImageClaim::writing(), ""));
   const auto refused = check({path});
   CHECK(refused.exit_code == 1);
   CHECK_THAT(refused.err, Catch::Contains(path) && Catch::Contains("--force-share"));
@@ -153,14 +153,14 @@ TEST_CASE("a check stops when it is told to", "[command]") {
     bool cancelled() override { return true; }
   };
   const support::TempDirectory folder;
-  const auto file = qcow2::FileStorage::open_readonly(make_image(folder));
+  const auto file = FileStorage::open_readonly(make_image(folder));
   REQUIRE(file);
   auto checker = qcow2::Checker::open(**file, {});
   REQUIRE(checker);
   Impatient observer;
   const auto sums = checker->run(observer);
   REQUIRE(!sums);
-  CHECK(sums.error().kind() == qcow2::Error::Kind::kCancelled);
+  CHECK(sums.error().kind() == Error::Kind::kCancelled);
 }
 
 TEST_CASE("counts are handed over with and without the refcounts' own", "[command]") {
@@ -171,23 +171,23 @@ TEST_CASE("counts are handed over with and without the refcounts' own", "[comman
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   leak(path);
-  const auto file = qcow2::FileStorage::open_readonly(path);
+  const auto file = FileStorage::open_readonly(path);
   REQUIRE(file);
   auto checker = qcow2::Checker::open(**file, {});
   REQUIRE(checker);
   Nobody observer;
   for (const bool with : {true, false}) {
     std::vector<uint32_t> counts;
-    REQUIRE(checker->count(with, observer,
-                           [&](const qcow2::ReferenceCounts& window) -> qcow2::Result<void> {
-                             for (uint64_t i = 0; i < checker->clusters(); ++i)
-                               counts.push_back(window.get(qcow2::HostCluster(i)));
-                             return {};
-                           }));
+    REQUIRE(
+        checker->count(with, observer, [&](const qcow2::ReferenceCounts& window) -> Result<void> {
+          for (uint64_t i = 0; i < checker->clusters(); ++i)
+            counts.push_back(window.get(HostCluster(i)));
+          return {};
+        }));
     // Header, refcount table, refcount block, L1 table, L2 table, data, compressed.
     const uint32_t of_refcounts = with ? 1 : 0;
     CHECK(counts == std::vector<uint32_t>{1, of_refcounts, of_refcounts, 1, 1, 1, 1, 1, 1});
   }
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -9,7 +9,7 @@
 #include "tests/interop/image_editor.h"
 #include "tests/support/process.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace {
 
@@ -239,10 +239,10 @@ void Damages::compressed() {
   add("compressed data in the last cluster, past the end", Kind::kStreamTruncated, [&](Editor& it) {
     const uint64_t end = it.bytes().size() / kCluster * kCluster + kCluster / 2;
     it.bytes().resize(end);
-    it.put64(entry(it), qcow2::CompressedDescriptor{qcow2::HostOffset(end + 1024), 2}.encode(16));
+    it.put64(entry(it), qcow2::CompressedDescriptor{HostOffset(end + 1024), 2}.encode(16));
   }).differs = "qemu-img looks no closer than a cluster; reading it is an error";
   add("compressed data on the L1 table", Kind::kOverlap, [&](Editor& it) {
-    it.put64(entry(it), qcow2::CompressedDescriptor{qcow2::HostOffset(l1(it) + 700), 2}.encode(16));
+    it.put64(entry(it), qcow2::CompressedDescriptor{HostOffset(l1(it) + 700), 2}.encode(16));
   });
   add("a compressed entry at the greatest offset", Kind::kReferenceOutside,
       [&](Editor& it) { it.put64(entry(it), UINT64_MAX >> 1); });
@@ -466,4 +466,4 @@ std::vector<Damage> make_damages(const std::string& folder) {
   return Damages(folder).make();
 }
 
-}  // namespace checks
+}  // namespace vc::checks

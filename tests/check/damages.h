@@ -7,7 +7,7 @@
 
 #include "qcow2/check/finding.h"
 
-namespace checks {
+namespace vc::checks {
 
 struct Damage {
   std::string name;
@@ -22,4 +22,4 @@ struct Damage {
 // Makes all of them in `folder`, which must be empty.
 std::vector<Damage> make_damages(const std::string& folder);
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -5,7 +5,7 @@
 #include "tests/check/both_checks.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 TEST_CASE("each damage is found, with qemu-img's figures", "[damages]") {
   const support::TempDirectory folder;
@@ -29,4 +29,4 @@ TEST_CASE("each damage is found, with qemu-img's figures", "[damages]") {
   }
 }
 
-}  // namespace checks
+}  // namespace vc::checks

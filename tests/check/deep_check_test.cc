@@ -12,7 +12,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 using interop::ImageEditor;
 using qcow2::CompressedDescriptor;
@@ -191,4 +191,4 @@ TEST_CASE("a descriptor that is too long, and keeps to its cluster, does no harm
   CHECK(finding->severity == Finding::Severity::kNote);
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -11,7 +11,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace fs = std::filesystem;
 using interop::ImageEditor;
@@ -118,4 +118,4 @@ TEST_CASE("nothing is given back while references are lost", "[give_back]") {
   CHECK((support::read_file(path) == before));
 }
 
-}  // namespace checks
+}  // namespace vc::checks

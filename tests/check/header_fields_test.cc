@@ -14,7 +14,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace {
 
@@ -206,4 +206,4 @@ TEST_CASE("each field of the header is good to us as it is to QEMU", "[header-fi
   }
 }
 
-}  // namespace checks
+}  // namespace vc::checks

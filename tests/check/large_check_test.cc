@@ -8,7 +8,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 using interop::ImageEditor;
 using support::run_ok;
@@ -116,4 +116,4 @@ TEST_CASE("references all over a file of 4 TiB", "[large]") {
   CHECK(done.exit_code > 0);
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -9,7 +9,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace fs = std::filesystem;
 using interop::ImageEditor;
@@ -180,4 +180,4 @@ TEST_CASE("leaks beside a sparse disk are freed", "[lost]") {
   run_ok({"qemu-img", "check", "-q", path});
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -12,7 +12,7 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 using interop::ImageEditor;
 using qcow2::Finding;
@@ -172,4 +172,4 @@ TEST_CASE("damaged images come to an end, with qemu-img's figures", "[damaged]")
   if (count >= 10) CHECK(compared > 0);
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -16,7 +16,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace fs = std::filesystem;
 using qcow2::RepairOptions;
@@ -322,22 +322,22 @@ TEST_CASE("a repair that could not begin leaves no undo file", "[repair]") {
 namespace {
 
 // Some sectors of which cannot be read.
-class FaultyStorage final : public qcow2::Storage {
+class FaultyStorage final : public Storage {
  public:
   FaultyStorage(std::vector<std::byte> bytes, uint64_t bad) : memory_("faulty", bytes), bad_(bad) {}
   const std::string& name() const override { return memory_.name(); }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
     if (at.value() <= bad_ && bad_ < at.value() + to.size())
-      return qcow2::fail(qcow2::Error::system(EIO, "faulty: read"));
+      return fail(Error::system(EIO, "faulty: read"));
     return memory_.read(at, to);
   }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
     return memory_.write(at, from);
   }
-  qcow2::Result<void> flush() override { return memory_.flush(); }
-  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
-  qcow2::Result<void> resize(uint64_t size) override { return memory_.resize(size); }
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+  Result<void> flush() override { return memory_.flush(); }
+  Result<uint64_t> size() const override { return memory_.size(); }
+  Result<void> resize(uint64_t size) override { return memory_.resize(size); }
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override {
     return memory_.run_at(at, limit);
   }
   std::vector<std::byte> bytes() const { return memory_.bytes(); }
@@ -507,23 +507,23 @@ TEST_CASE("snapshots that say too little or too much are repaired without a loss
 namespace {
 
 // Reads of one place fail from the n-th on.
-class FailingLater final : public qcow2::Storage {
+class FailingLater final : public Storage {
  public:
   FailingLater(std::vector<std::byte> bytes, uint64_t bad, int good_reads)
       : memory_("failing", std::move(bytes)), bad_(bad), good_reads_(good_reads) {}
   const std::string& name() const override { return memory_.name(); }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
     if (at.value() <= bad_ && bad_ < at.value() + to.size() && reads_++ >= good_reads_)
-      return qcow2::fail(qcow2::Error::system(EIO, "failing: read"));
+      return fail(Error::system(EIO, "failing: read"));
     return memory_.read(at, to);
   }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
     return memory_.write(at, from);
   }
-  qcow2::Result<void> flush() override { return memory_.flush(); }
-  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
-  qcow2::Result<void> resize(uint64_t size) override { return memory_.resize(size); }
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+  Result<void> flush() override { return memory_.flush(); }
+  Result<uint64_t> size() const override { return memory_.size(); }
+  Result<void> resize(uint64_t size) override { return memory_.resize(size); }
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override {
     return memory_.run_at(at, limit);
   }
   int reads() const { return reads_; }
@@ -589,4 +589,4 @@ TEST_CASE("a table that cannot be read any more ends a repair", "[repair]") {
   CHECK(succeeded);
 }
 
-}  // namespace checks
+}  // namespace vc::checks

@@ -14,7 +14,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 using interop::ImageEditor;
 using support::run_ok;
@@ -326,27 +326,25 @@ TEST_CASE("a comparison passes over what is lost", "[salvage]") {
 namespace {
 
 // Some bytes of which cannot be read.
-class BadSectors final : public qcow2::Storage {
+class BadSectors final : public Storage {
  public:
   BadSectors(std::vector<std::byte> bytes, uint64_t begin, uint64_t end)
       : memory_("bad", std::move(bytes)), begin_(begin), end_(end) {}
   const std::string& name() const override { return memory_.name(); }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
     if (at.value() < end_ && begin_ < at.value() + to.size()) {
       ++failed;
-      return qcow2::fail(qcow2::Error::system(EIO, name()));
+      return fail(Error::system(EIO, name()));
     }
     return memory_.read(at, to);
   }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
     return memory_.write(at, from);
   }
-  qcow2::Result<void> flush() override { return {}; }
-  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
-  qcow2::Result<void> resize(uint64_t size) override { return memory_.resize(size); }
-  qcow2::Result<Run> run_at(qcow2::HostOffset, uint64_t limit) const override {
-    return Run{limit, true};
-  }
+  Result<void> flush() override { return {}; }
+  Result<uint64_t> size() const override { return memory_.size(); }
+  Result<void> resize(uint64_t size) override { return memory_.resize(size); }
+  Result<Run> run_at(HostOffset, uint64_t limit) const override { return Run{limit, true}; }
   mutable uint64_t failed = 0;
 
  private:
@@ -377,16 +375,14 @@ TEST_CASE("bad sectors cost what is in them", "[salvage]") {
   REQUIRE_OK(layer);
   const qcow2::Disk disk(std::vector<std::shared_ptr<qcow2::Layer>>{*layer});
   std::vector<std::byte> bytes(disk.size());
-  REQUIRE_OK(disk.read(qcow2::GuestOffset(0), bytes));
+  REQUIRE_OK(disk.read(GuestOffset(0), bytes));
   const auto lost = losses->list(disk.size());
   REQUIRE(lost.size() == 1);
   if (table) {
     // 64 entries.
-    CHECK(lost[0] ==
-          qcow2::Loss{qcow2::GuestOffset(4 * kMiB), 4 * kMiB, qcow2::LossReason::kTable});
+    CHECK(lost[0] == qcow2::Loss{GuestOffset(4 * kMiB), 4 * kMiB, qcow2::LossReason::kTable});
   } else {
-    CHECK(lost[0] ==
-          qcow2::Loss{qcow2::GuestOffset(kMiB + 8192), 4096, qcow2::LossReason::kUnreadable});
+    CHECK(lost[0] == qcow2::Loss{GuestOffset(kMiB + 8192), 4096, qcow2::LossReason::kUnreadable});
   }
   std::copy_n(good.begin() + static_cast<ptrdiff_t>(lost[0].at.value()), lost[0].length,
               bytes.begin() + static_cast<ptrdiff_t>(lost[0].at.value()));
@@ -398,7 +394,7 @@ TEST_CASE("a list of losses stays short, and leaves nothing out", "[salvage]") {
   qcow2::Losses losses;
   constexpr uint64_t kCount = 3 * qcow2::Losses::kMost;
   for (uint64_t i = 0; i < kCount; ++i)
-    losses.add(qcow2::GuestOffset(i * 8192), 512, qcow2::LossReason::kUnreadable);
+    losses.add(GuestOffset(i * 8192), 512, qcow2::LossReason::kUnreadable);
   const auto list = losses.list(kCount * 8192);
   CHECK(list.size() <= qcow2::Losses::kMost);
   size_t at = 0;
@@ -410,12 +406,12 @@ TEST_CASE("a list of losses stays short, and leaves nothing out", "[salvage]") {
   }
   // One byte is lost once, and its first reason stays.
   qcow2::Losses two;
-  two.add(qcow2::GuestOffset(100), 100, qcow2::LossReason::kEntry);
-  two.add(qcow2::GuestOffset(50), 300, qcow2::LossReason::kStream);
+  two.add(GuestOffset(100), 100, qcow2::LossReason::kEntry);
+  two.add(GuestOffset(50), 300, qcow2::LossReason::kStream);
   const auto three = two.list(300);
   REQUIRE(three.size() == 3);
-  CHECK(three[1] == qcow2::Loss{qcow2::GuestOffset(100), 100, qcow2::LossReason::kEntry});
-  CHECK(three[2] == qcow2::Loss{qcow2::GuestOffset(200), 100, qcow2::LossReason::kStream});
+  CHECK(three[1] == qcow2::Loss{GuestOffset(100), 100, qcow2::LossReason::kEntry});
+  CHECK(three[2] == qcow2::Loss{GuestOffset(200), 100, qcow2::LossReason::kStream});
 }
 
-}  // namespace checks
+}  // namespace vc::checks

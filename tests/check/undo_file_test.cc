@@ -8,7 +8,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace checks {
+namespace vc::checks {
 
 namespace fs = std::filesystem;
 using qcow2::UndoFile;
@@ -64,4 +64,4 @@ TEST_CASE("an undo file that is removed is removed under its own name only", "[r
   }
 }
 
-}  // namespace checks
+}  // namespace vc::checks

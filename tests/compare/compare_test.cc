@@ -17,6 +17,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 namespace {
 
 using support::Outcome;

@@ -7,13 +7,12 @@
 #include "tests/catch_text.h"
 #include "tests/copy/pattern_source.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::Chunk;
 using copy::ChunkFeed;
-using copy::Stop;
 using qcow2::ExtentKind;
 using qcow2::Geometry;
-using qcow2::GuestOffset;
 using test::PatternSource;
 
 namespace {

@@ -16,6 +16,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using copy::CopyOptions;
 using qcow2::CompressionType;
 using qcow2::Format;
@@ -257,7 +259,7 @@ TEST_CASE("a cancelled copy leaves nothing", "[copy]") {
   support::write_file(folder / "out", "precious");
   for (const unsigned threads : {1u, 4u}) {
     test::Watcher watcher;
-    copy::Cancel cancel;
+    Cancel cancel;
     watcher.on_update = [&](uint64_t done) {
       if (done > 4 << 20) cancel.request();
     };
@@ -268,7 +270,7 @@ TEST_CASE("a cancelled copy leaves nothing", "[copy]") {
     options.compression_level = 19;
     const auto cancelled = copy::copy(options, watcher, cancel);
     REQUIRE_FALSE(cancelled.has_value());
-    CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
+    CHECK(cancelled.error().kind() == Error::Kind::kCancelled);
     CHECK(watcher.last < watcher.total);
     CHECK(list_directory(folder.path()) == Names{"out", "raw"});
     CHECK(read_file(folder / "out").size() == 8);
@@ -279,7 +281,7 @@ TEST_CASE("a slow codec does not keep a cancelled copy waiting", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, 24 << 20);
   test::Watcher watcher;
-  copy::Cancel cancel;
+  Cancel cancel;
   std::chrono::steady_clock::time_point asked;
   watcher.on_update = [&](uint64_t) {
     if (cancel.requested()) return;
@@ -314,7 +316,7 @@ TEST_CASE("a damaged source is an error that names it, and leaves nothing", "[co
     const auto failed = run_copy(options);
     REQUIRE_FALSE(failed.has_value());
     INFO(failed.error().message());
-    CHECK(failed.error().kind() == qcow2::Error::Kind::kCorrupt);
+    CHECK(failed.error().kind() == Error::Kind::kCorrupt);
     CHECK(failed.error().message().starts_with(folder / "src"));
     CHECK(failed.error().message().find("0x") != std::string::npos);
     CHECK(list_directory(folder.path()) == Names{"raw", "src"});
@@ -415,7 +417,7 @@ TEST_CASE("no copy starts without room, nor leaves anything when room runs out",
         support::run({"dd", "if=/dev/zero", "of=" + (folder / "small/hog"), "bs=64k"});
     };
     options.threads = 1;
-    const copy::Cancel cancel;
+    const Cancel cancel;
     const auto full = copy::copy(options, watcher, cancel);
     REQUIRE_FALSE(full.has_value());
     INFO(full.error().message());

@@ -10,8 +10,9 @@
 #include "tests/copy/disks.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using copy::Digests;
-using qcow2::GuestOffset;
 using Ranges = std::vector<Digests::Range>;
 
 namespace {

@@ -10,7 +10,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 std::vector<std::byte> lived_in_bytes(uint64_t seed, size_t size) {
   support::Random random(seed);
@@ -44,7 +44,7 @@ void make_lived_in_raw(const std::string& path, uint64_t seed, size_t size) {
   bool good = ::ftruncate(fd, static_cast<off_t>(size)) == 0;
   for (size_t at = 0; at < size; at += 4096) {
     const auto block = std::span(bytes).subspan(at, std::min<size_t>(4096, size - at));
-    if (qcow2::is_zero(block)) continue;
+    if (is_zero(block)) continue;
     good = good && ::pwrite(fd, block.data(), block.size(), static_cast<off_t>(at)) ==
                        static_cast<ssize_t>(block.size());
   }
@@ -67,9 +67,9 @@ copy::CopyOptions from_to(const std::string& source, const std::string& destinat
   return options;
 }
 
-qcow2::Result<copy::CopySummary> run_copy(const copy::CopyOptions& options) {
+Result<copy::CopySummary> run_copy(const copy::CopyOptions& options) {
   Watcher watcher;
-  const copy::Cancel cancel;
+  const Cancel cancel;
   auto summary = copy::copy(options, watcher, cancel);
   if (watcher.fell) throw std::runtime_error("the progress fell, or went beyond its total");
   if (summary && watcher.last != summary->virtual_size)
@@ -85,4 +85,4 @@ std::string qemu_complaint(const std::string& image, const std::string& raw) {
   return compare.ok() ? "" : "qemu-img compare: " + compare.describe();
 }
 
-}  // namespace test
+}  // namespace vc::test

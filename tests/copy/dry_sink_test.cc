@@ -5,6 +5,8 @@
 #include "tests/catch_text.h"
 #include "tests/support/memory_storage.h"
 
+using namespace vc;
+
 namespace {
 
 // What is written of an image of 64 MiB whose clusters are preallocated.

@@ -6,11 +6,12 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using copy::LocalSource;
 using qcow2::Extent;
 using qcow2::ExtentKind;
 using qcow2::FileHoles;
-using qcow2::GuestOffset;
 using support::run_ok;
 
 namespace {

@@ -9,15 +9,15 @@
 #include "copy/pipeline/pipeline.h"
 #include "copy/pipeline/sink.h"
 
-namespace test {
+namespace vc::test {
 
 class MemorySink final : public copy::Sink {
  public:
   MemorySink(uint64_t size, unsigned cluster_bits) : bytes(size), geometry_(cluster_bits, false) {}
 
   const qcow2::Geometry& geometry() const override { return geometry_; }
-  qcow2::Result<void> place(copy::Chunk& /*chunk*/) override { return {}; }
-  qcow2::Result<void> write(const copy::Chunk& chunk) override {
+  Result<void> place(copy::Chunk& /*chunk*/) override { return {}; }
+  Result<void> write(const copy::Chunk& chunk) override {
     const uint64_t size = geometry_.cluster_size();
     for (size_t i = 0; i < chunk.clusters.size(); ++i) {
       const uint64_t at = chunk.begin().value() + i * size;
@@ -27,7 +27,7 @@ class MemorySink final : public copy::Sink {
     }
     return {};
   }
-  qcow2::Result<void> finish() override { return {}; }
+  Result<void> finish() override { return {}; }
 
   std::vector<std::byte> bytes;
 
@@ -37,8 +37,8 @@ class MemorySink final : public copy::Sink {
 
 // Copies all of `source` (a LocalSource or NbdSource) into `sink`.
 template <typename AnySource>
-qcow2::Result<void> run_into(AnySource& source, copy::Sink& sink, copy::Progress& progress,
-                             copy::Stop& stop, unsigned threads = 2) {
+Result<void> run_into(AnySource& source, copy::Sink& sink, Progress& progress, Stop& stop,
+                      unsigned threads = 2) {
   copy::Pipeline::Options options;
   options.worker.geometry = sink.geometry();
   options.chunk_size = std::max<uint64_t>(256 << 10, sink.geometry().cluster_size());
@@ -49,4 +49,4 @@ qcow2::Result<void> run_into(AnySource& source, copy::Sink& sink, copy::Progress
   return sink.finish();
 }
 
-}  // namespace test
+}  // namespace vc::test

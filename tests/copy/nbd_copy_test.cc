@@ -18,6 +18,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using copy::CopyOptions;
 using qcow2::CompressionType;
 using support::list_directory;
@@ -185,13 +187,13 @@ TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
     };
     CopyOptions options = from_to(server.uri(), folder / "out");
     options.nbd.connections = several ? 4 : 1;
-    const copy::Cancel cancel;
+    const Cancel cancel;
     const auto start = Clock::now();
     const auto failed = copy::copy(options, watcher, cancel);
     REQUIRE_FALSE(failed.has_value());
     INFO(failed.error().message());
     CHECK(killed);
-    CHECK(failed.error().kind() == qcow2::Error::Kind::kSystem);
+    CHECK(failed.error().kind() == Error::Kind::kSystem);
     CHECK(failed.error().message().starts_with(server.uri()));
     CHECK(failed.error().message().find("nbd_") == std::string::npos);
     CHECK(Clock::now() - start < std::chrono::seconds(60));
@@ -214,7 +216,7 @@ TEST_CASE("no server, no copy", "[copy]") {
 TEST_CASE("a server that hangs is left at once when the user has had enough", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 5, 1 << 20);
-  copy::Cancel cancel;
+  Cancel cancel;
   const auto cancelled_in_time = [&](const std::string& uri) {
     std::atomic<Clock::rep> asked{0};
     std::thread user([&] {
@@ -228,7 +230,7 @@ TEST_CASE("a server that hangs is left at once when the user has had enough", "[
     const auto waited = Clock::now().time_since_epoch() - Clock::duration(asked.load());
     REQUIRE_FALSE(cancelled.has_value());
     INFO(cancelled.error().message());
-    CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
+    CHECK(cancelled.error().kind() == Error::Kind::kCancelled);
     CHECK(waited < std::chrono::seconds(20));
   };
   SECTION("in a read") {

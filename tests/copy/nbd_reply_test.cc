@@ -6,7 +6,9 @@
 
 #include "tests/catch_text.h"
 
-using copy::NbdReply;
+using namespace vc;
+
+using nbd::NbdReply;
 
 namespace {
 

@@ -12,9 +12,9 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::NbdSource;
-using copy::Stop;
 using support::TempDirectory;
 using test::RestartableServer;
 
@@ -200,6 +200,6 @@ TEST_CASE("nobody has to wait for a server that is waited for", "[copy]") {
   const auto waited = Clock::now().time_since_epoch() - Clock::duration(asked.load());
   user.join();
   REQUIRE_FALSE(cancelled.has_value());
-  CHECK(cancelled.error().kind() == qcow2::Error::Kind::kCancelled);
+  CHECK(cancelled.error().kind() == Error::Kind::kCancelled);
   CHECK(waited < milliseconds(20'000));
 }

@@ -17,12 +17,12 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::LocalSource;
 using copy::NbdSink;
 using copy::NbdSource;
-using copy::NbdTarget;
-using copy::Stop;
+using nbd::NbdTarget;
 using support::read_file;
 using support::run_ok;
 using support::TempDirectory;
@@ -37,9 +37,9 @@ using std::chrono::milliseconds;
 constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 
 // Copies the raw file `from` into the server.
-qcow2::Result<void> copy_to(const NbdTarget& target, const std::string& from,
-                            const NbdSink::Options& options, test::Watcher& watcher,
-                            unsigned threads = 3) {
+Result<void> copy_to(const NbdTarget& target, const std::string& from,
+                     const NbdSink::Options& options, test::Watcher& watcher,
+                     unsigned threads = 3) {
   const Cancel cancel;
   Stop stop(cancel);
   ASSIGN_OR_RETURN(const auto source, LocalSource::open(from, {qcow2::Format::kRaw, "", false}));
@@ -47,8 +47,8 @@ qcow2::Result<void> copy_to(const NbdTarget& target, const std::string& from,
   return test::run_into(*source, *sink, watcher, stop, threads);
 }
 
-qcow2::Result<void> copy_to(const NbdTarget& target, const std::string& from,
-                            const NbdSink::Options& options = {}) {
+Result<void> copy_to(const NbdTarget& target, const std::string& from,
+                     const NbdSink::Options& options = {}) {
   test::Watcher watcher;
   return copy_to(target, from, options, watcher);
 }

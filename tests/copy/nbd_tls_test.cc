@@ -19,11 +19,11 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::NbdSink;
 using copy::NbdSource;
-using copy::NbdTarget;
-using copy::Stop;
+using nbd::NbdTarget;
 using support::run_ok;
 using support::TempDirectory;
 
@@ -32,7 +32,7 @@ namespace {
 constexpr size_t kDiskSize = 4 << 20;
 
 // Copies `from` to `to`, both servers.
-qcow2::Result<void> copy_over(const std::string& from, const std::string& to) {
+Result<void> copy_over(const std::string& from, const std::string& to) {
   const Cancel cancel;
   Stop stop(cancel);
   ASSIGN_OR_RETURN(const auto source, NbdSource::open(from, {}, stop));

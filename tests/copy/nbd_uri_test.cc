@@ -2,10 +2,12 @@
 
 #include "tests/catch_text.h"
 
-using copy::is_nbd_uri;
+using namespace vc;
+
+using nbd::is_nbd_uri;
 
 TEST_CASE("an export is put into a URI that names none", "[nbd_uri]") {
-  const auto with = [](const char* uri) { return copy::uri_with_export(uri, "snapshot:a b/c"); };
+  const auto with = [](const char* uri) { return nbd::uri_with_export(uri, "snapshot:a b/c"); };
   CHECK(*with("nbd://host") == "nbd://host/snapshot:a%20b%2Fc");
   CHECK(*with("nbds://host:10809/") == "nbds://host:10809/snapshot:a%20b%2Fc");
   CHECK(*with("nbd+unix:///?socket=/tmp/x") == "nbd+unix:///snapshot:a%20b%2Fc?socket=/tmp/x");

@@ -9,7 +9,7 @@
 #include "copy/source/source.h"
 #include "tests/support/random.h"
 
-namespace test {
+namespace vc::test {
 
 // A stretch of a disk, as long as it tells one story.
 struct Stretch {
@@ -24,10 +24,10 @@ class PatternSource final : public copy::Source {
       : alignment_(alignment), extents_at_once_(extents_at_once) {
     for (const Stretch& stretch : stretches) {
       qcow2::Extent extent;
-      extent.guest = qcow2::GuestOffset(size_);
+      extent.guest = GuestOffset(size_);
       extent.length = stretch.length;
       extent.kind = stretch.kind;
-      extent.host = qcow2::HostOffset(size_);
+      extent.host = HostOffset(size_);
       extents_.push_back(extent);
       size_ += stretch.length;
     }
@@ -38,10 +38,9 @@ class PatternSource final : public copy::Source {
   std::optional<uint64_t> cluster_size() const override { return std::nullopt; }
   uint64_t alignment() const override { return alignment_; }
 
-  qcow2::Result<void> map(qcow2::GuestOffset at, uint64_t length,
-                          std::vector<qcow2::Extent>& out) override {
+  Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override {
     ++maps;
-    const qcow2::GuestOffset end = at + length;
+    const GuestOffset end = at + length;
     size_t given = 0;
     for (const qcow2::Extent& extent : extents_) {
       if (extent.end() <= at || extent.guest >= end) continue;
@@ -55,7 +54,7 @@ class PatternSource final : public copy::Source {
     return {};
   }
 
-  qcow2::Result<void> read(qcow2::GuestOffset at, std::span<std::byte> to) override {
+  Result<void> read(GuestOffset at, std::span<std::byte> to) override {
     for (size_t i = 0; i < to.size(); ++i) to[i] = byte_at(at.value() + i);
     return {};
   }
@@ -94,4 +93,4 @@ inline std::vector<Stretch> random_stretches(support::Random& random, uint64_t u
   return stretches;
 }
 
-}  // namespace test
+}  // namespace vc::test

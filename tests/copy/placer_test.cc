@@ -7,6 +7,8 @@
 #include "tests/support/memory_storage.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using copy::Chunk;
 using copy::Placer;
 using Kind = Chunk::Cluster::Kind;
@@ -17,7 +19,7 @@ constexpr uint64_t kChunks = 60;
 constexpr uint64_t kClustersEach = 16;
 constexpr uint64_t kClusterSize = 4096;
 
-std::unique_ptr<copy::Qcow2Sink> make_sink(qcow2::Storage& out) {
+std::unique_ptr<copy::Qcow2Sink> make_sink(Storage& out) {
   copy::Qcow2Sink::Options options;
   options.build.size = kChunks * kClustersEach * kClusterSize;
   options.build.cluster_bits = 12;
@@ -35,7 +37,7 @@ std::vector<Chunk> make_chunks(uint64_t seed) {
   std::vector<Chunk> chunks(kChunks);
   for (uint64_t i = 0; i < kChunks; ++i) {
     chunks[i].sequence = i;
-    chunks[i].first = qcow2::ClusterIndex(i * kClustersEach);
+    chunks[i].first = ClusterIndex(i * kClustersEach);
     chunks[i].clusters.resize(kClustersEach);
     for (auto& cluster : chunks[i].clusters) {
       cluster.kind = random.pick(kinds);

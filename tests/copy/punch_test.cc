@@ -13,10 +13,11 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
-using copy::NbdTarget;
+using namespace vc;
+
 using copy::PunchOptions;
 using copy::PunchSummary;
+using nbd::NbdTarget;
 using support::read_file;
 using support::run_ok;
 using support::TempDirectory;
@@ -56,7 +57,7 @@ NbdTarget nbdkit(Words arguments) {
   return NbdTarget{"", std::move(arguments)};
 }
 
-qcow2::Result<PunchSummary> punch(const PunchOptions& options) {
+Result<PunchSummary> punch(const PunchOptions& options) {
   test::Watcher watcher;
   const Cancel cancel;
   auto summary = copy::punch(options, watcher, cancel);

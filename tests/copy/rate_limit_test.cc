@@ -6,9 +6,8 @@
 
 #include "tests/catch_text.h"
 
-using copy::Cancel;
-using copy::RateLimit;
-using copy::Stop;
+using namespace vc;
+
 using namespace std::chrono_literals;
 
 namespace {
@@ -118,7 +117,7 @@ TEST_CASE("an error elsewhere wakes all who wait", "[rate_limit]") {
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < 4; ++i) threads.emplace_back([&] { limit.take(1 << 30, stop); });
   std::this_thread::sleep_for(20ms);
-  stop.fail(qcow2::Error::invalid("enough"));
+  stop.fail(Error::invalid("enough"));
   for (std::thread& thread : threads) thread.join();
   CHECK(std::chrono::steady_clock::now() - start < 30s);
 }

@@ -14,7 +14,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -100,4 +100,4 @@ void RestartableServer::launch() {
   }
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -12,7 +12,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 class RestartableServer {
  public:
@@ -49,4 +49,4 @@ class RestartableServer {
   std::thread launcher_;
 };
 
-}  // namespace test
+}  // namespace vc::test

@@ -20,11 +20,11 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::NbdSource;
-using copy::NbdTarget;
-using copy::ServerProcess;
-using copy::Stop;
+using nbd::NbdTarget;
+using nbd::ServerProcess;
 using support::TempDirectory;
 
 namespace {

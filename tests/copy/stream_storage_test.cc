@@ -14,9 +14,10 @@
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using copy::DryStorage;
 using copy::StreamStorage;
-using qcow2::HostOffset;
 
 namespace {
 
@@ -58,8 +59,8 @@ Bytes filled(size_t length, unsigned value) {
 }  // namespace
 
 TEST_CASE("a stream is in order, in whatever order it is written", "[stream_storage]") {
-  const copy::Cancel cancel;
-  const copy::Stop stop(cancel);
+  const Cancel cancel;
+  const Stop stop(cancel);
   support::Random random(support::base_seed());
   Bytes expected(300000);
   random.fill(expected);
@@ -97,8 +98,8 @@ TEST_CASE("a stream is in order, in whatever order it is written", "[stream_stor
 
 TEST_CASE("a stream whose beginning was not what it is, or that has a gap, is an error",
           "[stream_storage]") {
-  const copy::Cancel cancel;
-  const copy::Stop stop(cancel);
+  const Cancel cancel;
+  const Stop stop(cancel);
   Reader reader;
   StreamStorage stream(reader.fd(), "pipe", filled(512, 1), stop);
   REQUIRE_OK(stream.write(HostOffset(1024), filled(512, 3)));
@@ -107,8 +108,8 @@ TEST_CASE("a stream whose beginning was not what it is, or that has a gap, is an
 }
 
 TEST_CASE("nobody waits for a reader for ever", "[stream_storage]") {
-  copy::Cancel cancel;
-  const copy::Stop stop(cancel);
+  Cancel cancel;
+  const Stop stop(cancel);
   std::array<int, 2> ends{};
   REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
   StreamStorage stream(ends[1], "pipe", {}, stop);
@@ -120,7 +121,7 @@ TEST_CASE("nobody waits for a reader for ever", "[stream_storage]") {
   const auto written = stream.write(HostOffset(0), filled(4 << 20, 1));
   later.join();
   REQUIRE_FALSE(written.has_value());
-  CHECK(written.error().kind() == qcow2::Error::Kind::kCancelled);
+  CHECK(written.error().kind() == Error::Kind::kCancelled);
   ::close(ends[0]);
   ::close(ends[1]);
 }

@@ -4,6 +4,8 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 using copy::Unflushed;
 using Record = Unflushed::Record;
 

@@ -7,12 +7,10 @@
 #include "tests/catch.h"
 #include "tests/support/random.h"
 
-namespace copy {
+namespace vc::copy {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
-using qcow2::HostOffset;
 
 namespace {
 
@@ -151,4 +149,4 @@ TEST_CASE("random splits agree with a model of bytes", "[unused]") {
   }
 }
 
-}  // namespace copy
+}  // namespace vc::copy

@@ -22,17 +22,15 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using copy::Cancel;
+using namespace vc;
+
 using copy::Digests;
 using copy::DigestSink;
 using copy::LocalSource;
 using copy::NbdSource;
 using copy::Pipeline;
-using copy::Progress;
-using copy::Stop;
 using copy::VerifySummary;
 using qcow2::CompressionType;
-using qcow2::Result;
 using support::NbdServer;
 using support::run_ok;
 using support::TempDirectory;
@@ -45,7 +43,7 @@ constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 // Watches one phase after the other.
 class PhaseWatcher final : public Progress {
  public:
-  void begin(copy::Phase phase) override { verifying = phase == copy::Phase::kVerify; }
+  void begin(Phase phase) override { verifying = phase == Phase::kVerify; }
   void update(uint64_t done, uint64_t of) override {
     if (!verifying) return;
     last = done;
@@ -76,7 +74,7 @@ Result<void> copy_with_digests(LocalSource& source, const std::string& to, Diges
   build.size = source.size();
   build.cluster_bits = options.worker.geometry.cluster_bits();
   build.compression_type = options.worker.compression.value_or(CompressionType::kDeflate);
-  ASSIGN_OR_RETURN(const auto out, qcow2::OutputFile::create(to, true));
+  ASSIGN_OR_RETURN(const auto out, OutputFile::create(to, true));
   ASSIGN_OR_RETURN(const auto sink, copy::Qcow2Sink::create(*out, nullptr, {.build = build}));
   DigestSink digesting(*sink, digests, options.worker.compression);
   PhaseWatcher progress;
@@ -300,7 +298,7 @@ TEST_CASE("a stream that goes across as it is must be one", "[verify]") {
   REQUIRE_OK(source);
   // In the middle of the first stream's only block; the frame's header stays.
   std::vector<qcow2::Extent> extents;
-  REQUIRE_OK((*source)->map(qcow2::GuestOffset(0), 64 << 10, extents));
+  REQUIRE_OK((*source)->map(GuestOffset(0), 64 << 10, extents));
   REQUIRE(extents.front().kind == qcow2::ExtentKind::kCompressed);
   source->reset();
   const auto before = support::read_file(folder / "src");
@@ -403,7 +401,7 @@ TEST_CASE("verifying ends when the user has had enough", "[verify]") {
   progress.on_update = [&] { cancel.request(); };
   const auto summary = copy::verify(*digests, **source, plan(16), progress, cancel);
   REQUIRE_FALSE(summary.has_value());
-  CHECK(summary.error().kind() == qcow2::Error::Kind::kCancelled);
+  CHECK(summary.error().kind() == Error::Kind::kCancelled);
   CHECK(progress.last < progress.total);
 }
 

@@ -10,7 +10,7 @@
 #include "tests/support/process.h"
 #include "tests/tool/command_line.h"
 
-namespace drop_in {
+namespace vc::drop_in {
 
 namespace {
 
@@ -116,4 +116,4 @@ std::string describe(const std::vector<Difference>& differences) {
   return text;
 }
 
-}  // namespace drop_in
+}  // namespace vc::drop_in

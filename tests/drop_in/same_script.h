@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace drop_in {
+namespace vc::drop_in {
 
 using Words = std::vector<std::string>;
 
@@ -23,4 +23,4 @@ std::vector<Difference> differences(const Words& command);
 // All of them, for a message.
 std::string describe(const std::vector<Difference>& differences);
 
-}  // namespace drop_in
+}  // namespace vc::drop_in

@@ -26,6 +26,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using support::Random;
 using support::TempDirectory;
 using test::BlockDevice;
@@ -95,7 +97,7 @@ uint64_t bytes_held(const std::string& raw, uint64_t cluster_size) {
   for (const guest::Range& it : in_use.all())
     for (uint64_t at = it.begin; at < it.end;) {
       const uint64_t end = std::min(it.end, (at / cluster_size + 1) * cluster_size);
-      if (!qcow2::is_zero(file.read(at, end - at))) clusters.insert(at / cluster_size);
+      if (!is_zero(file.read(at, end - at))) clusters.insert(at / cluster_size);
       at = end;
     }
   return clusters.size() * cluster_size;

@@ -12,7 +12,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -103,4 +103,4 @@ uint64_t Mount::live() const {
   return (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize;
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -8,7 +8,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 // What keeps this program from loop devices, FUSE mounts, or filesystems of this type; empty:
 // nothing does.
@@ -50,4 +50,4 @@ class Mount {
   support::TempDirectory folder_;
 };
 
-}  // namespace test
+}  // namespace vc::test

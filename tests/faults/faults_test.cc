@@ -15,6 +15,8 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using faults::Fault;
 using faults::Scenario;
 using support::TempDirectory;

@@ -7,7 +7,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace faults {
+namespace vc::faults {
 
 namespace {
 
@@ -76,4 +76,4 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   judge_files(scenario, folder, prepared);
 }
 
-}  // namespace faults
+}  // namespace vc::faults

@@ -8,7 +8,7 @@
 #include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 
-namespace faults {
+namespace vc::faults {
 
 using support::run;
 using support::run_ok;
@@ -425,4 +425,4 @@ std::vector<Scenario> scenarios() {
   return all;
 }
 
-}  // namespace faults
+}  // namespace vc::faults

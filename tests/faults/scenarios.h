@@ -7,7 +7,7 @@
 
 #include "tests/support/process.h"
 
-namespace faults {
+namespace vc::faults {
 
 struct Scenario {
   std::string name;
@@ -39,4 +39,4 @@ struct Fault {
 void judge(const Scenario& scenario, const support::Outcome& outcome, const std::string& folder,
            const std::string& prepared, const Fault& fault, bool failed);
 
-}  // namespace faults
+}  // namespace vc::faults

@@ -11,6 +11,8 @@
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using support::Random;
 using test::FilteredServer;

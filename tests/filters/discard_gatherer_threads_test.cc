@@ -11,7 +11,9 @@
 #include "tests/catch.h"
 #include "tests/support/random.h"
 
-using filters::DiscardGatherer;
+using namespace vc;
+
+using nbdkit::DiscardGatherer;
 using Kind = DiscardGatherer::Piece::Kind;
 using support::Random;
 

@@ -9,7 +9,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -106,4 +106,4 @@ std::vector<std::string> FilteredServer::requests() {
   return requests;
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -8,7 +8,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 // Path of the filter `name`: nbdkit loads it by that.
 std::string filter(const std::string& name);
@@ -40,4 +40,4 @@ class FilteredServer {
   support::NbdServer server_;
 };
 
-}  // namespace test
+}  // namespace vc::test

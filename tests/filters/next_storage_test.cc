@@ -10,6 +10,8 @@
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 // nbdkit's own list of extents, as far as the filter uses it; in a server it is nbdkit's.
 struct nbdkit_extents {
   std::vector<nbdkit_extent> list;
@@ -32,7 +34,6 @@ nbdkit_extent nbdkit_get_extent(const nbdkit_extents* extents, size_t index) {
 namespace {
 
 using filters::NextStorage;
-using qcow2::HostOffset;
 
 struct Layer {
   nbdkit_next_ops ops{};  // the first member: nbdkit's functions get a pointer to it

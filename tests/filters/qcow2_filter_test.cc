@@ -24,6 +24,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -189,7 +191,7 @@ TEST_CASE("random images, over file and curl", "[qcow2-filter]") {
       const std::string name = interop::export_name(disk);
       INFO("export: '" << name << "'");
       CHECK(std::find(names.begin(), names.end(), name) != names.end());
-      const auto view = disk.snapshot.empty() ? qcow2::Result<qcow2::Disk>(chain->disk())
+      const auto view = disk.snapshot.empty() ? Result<qcow2::Disk>(chain->disk())
                                               : chain->snapshot(disk.snapshot);
       REQUIRE(view);
       // A web server tells of no holes.

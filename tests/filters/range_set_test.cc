@@ -5,8 +5,10 @@
 #include "tests/catch.h"
 #include "tests/support/random.h"
 
-using filters::Range;
-using filters::RangeSet;
+using namespace vc;
+
+using nbdkit::Range;
+using nbdkit::RangeSet;
 using support::Random;
 
 TEST_CASE("the oldest range is the one that nothing was added to", "[range set]") {

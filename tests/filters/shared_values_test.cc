@@ -9,10 +9,11 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 namespace {
 
-using filters::SharedValues;
-using qcow2::Result;
+using nbdkit::SharedValues;
 using Made = Result<std::shared_ptr<int>>;
 
 }  // namespace
@@ -31,7 +32,7 @@ TEST_CASE("a value is shared for as long as somebody uses it", "[shared-values]"
 
 TEST_CASE("what cannot be made is not kept", "[shared-values]") {
   SharedValues<std::string, int> values;
-  const auto fail = []() -> Made { return qcow2::fail(qcow2::Error::invalid("no")); };
+  const auto fail = []() -> Made { return vc::fail(Error::invalid("no")); };
   CHECK_FALSE(values.get("a", fail));
   const auto made = values.get("a", []() -> Made { return std::make_shared<int>(7); });
   REQUIRE(made);

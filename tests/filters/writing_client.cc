@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -45,4 +45,4 @@ std::vector<std::byte> WritingClient::read(uint64_t offset, size_t length) {
   return bytes;
 }
 
-}  // namespace test
+}  // namespace vc::test

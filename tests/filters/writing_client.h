@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace test {
+namespace vc::test {
 
 // Every request throws std::runtime_error with libnbd's own words when the server says no.  To be
 // used by one thread at a time.
@@ -37,4 +37,4 @@ class WritingClient {
   std::unique_ptr<nbd_handle, Close> handle_;
 };
 
-}  // namespace test
+}  // namespace vc::test

@@ -9,7 +9,9 @@
 #include "tests/catch.h"
 #include "tests/support/random.h"
 
-using filters::ZeroRuns;
+using namespace vc;
+
+using nbdkit::ZeroRuns;
 using support::Random;
 
 namespace {

@@ -12,6 +12,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using nlohmann::json;
 using support::run_ok;

@@ -8,9 +8,9 @@
 
 #include "tests/support/memory_storage.h"
 
-namespace fuzz {
+namespace vc::fuzz {
 
-class BoundedStorage final : public qcow2::Storage {
+class BoundedStorage final : public Storage {
  public:
   static constexpr uint64_t kMost = 32 << 20;
 
@@ -19,29 +19,27 @@ class BoundedStorage final : public qcow2::Storage {
                                                reinterpret_cast<const std::byte*>(data) + size)) {}
 
   const std::string& name() const override { return memory_.name(); }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override {
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
     return memory_.read(at, to);
   }
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override {
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
     if (at.value() > kMost || from.size() > kMost - at.value()) return full();
     return memory_.write(at, from);
   }
-  qcow2::Result<void> flush() override { return {}; }
-  qcow2::Result<uint64_t> size() const override { return memory_.size(); }
-  qcow2::Result<void> resize(uint64_t size) override {
+  Result<void> flush() override { return {}; }
+  Result<uint64_t> size() const override { return memory_.size(); }
+  Result<void> resize(uint64_t size) override {
     return size > kMost ? full() : memory_.resize(size);
   }
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override {
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override {
     return memory_.run_at(at, limit);
   }
   std::vector<std::byte> bytes() const { return memory_.bytes(); }
 
  private:
-  static qcow2::Result<void> full() {
-    return qcow2::fail(qcow2::Error::system(ENOSPC, "fuzz: write"));
-  }
+  static Result<void> full() { return fail(Error::system(ENOSPC, "fuzz: write")); }
 
   qcow2::MemoryStorage memory_;
 };
 
-}  // namespace fuzz
+}  // namespace vc::fuzz

@@ -15,6 +15,8 @@
 #include "qcow2/repair/undo_file.h"
 #include "tests/fuzz/bounded_storage.h"
 
+using namespace vc;
+
 namespace {
 
 // Ends what a hostile image makes long.

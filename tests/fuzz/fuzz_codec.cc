@@ -8,6 +8,8 @@
 
 #include "qcow2/format/codec.h"
 
+using namespace vc;
+
 namespace {
 
 void decode(qcow2::CompressionType type, std::span<const std::byte> stream, size_t cluster_size) {

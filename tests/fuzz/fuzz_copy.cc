@@ -19,15 +19,17 @@
 #include "qcow2/format/header.h"
 #include "storage/file_storage.h"
 
+using namespace vc;
+
 namespace {
 
 // A few bytes can map terabytes.
 constexpr uint64_t kMostSize = 16 << 20;
 
-class Silent final : public copy::Progress, public copy::Comparison::Observer {
+class Silent final : public Progress, public inspect::Comparison::Observer {
  public:
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
-  void differ(const copy::Comparison::Range& /*range*/) override {}
+  void differ(const inspect::Comparison::Range& /*range*/) override {}
 };
 
 class Ignoring final : public qcow2::CheckObserver {
@@ -52,7 +54,7 @@ class Nameless {
 
 // Whether it is one that reads no other file, and is small enough to be read whole.
 bool is_fit(const std::string& path) {
-  const auto file = qcow2::FileStorage::open_readonly(path);
+  const auto file = FileStorage::open_readonly(path);
   if (!file) return false;
   const auto header = qcow2::Header::read(**file);
   return header && header->size <= kMostSize && header->backing_file.empty() &&
@@ -60,7 +62,7 @@ bool is_fit(const std::string& path) {
 }
 
 void check_is_sound(const std::string& path) {
-  const auto file = qcow2::FileStorage::open_readonly(path);
+  const auto file = FileStorage::open_readonly(path);
   if (!file) __builtin_trap();
   qcow2::CheckOptions options;
   options.deep = true;
@@ -74,19 +76,19 @@ void check_is_sound(const std::string& path) {
 
 // Whether a comparison that comes to an end says so.
 bool is_same(const std::string& a, const std::string& b) {
-  const copy::Cancel cancel;
-  copy::Stop stop(cancel);
+  const Cancel cancel;
+  Stop stop(cancel);
   copy::AnySource::Options options;
   options.format = qcow2::Format::kQcow2;
   options.name = a;
-  auto first = copy::ComparedDisk::open(options, stop);
+  auto first = inspect::ComparedDisk::open(options, stop);
   options.name = b;
-  auto second = copy::ComparedDisk::open(options, stop);
+  auto second = inspect::ComparedDisk::open(options, stop);
   if (!first || !second) return true;
   Silent silent;
-  copy::Comparison comparison(*first, *second, {.threads = 2}, silent, silent, stop);
+  inspect::Comparison comparison(*first, *second, {.threads = 2}, silent, silent, stop);
   const auto summary = comparison.run();
-  return !summary || summary->verdict == copy::Comparison::Verdict::kSame;
+  return !summary || summary->verdict == inspect::Comparison::Verdict::kSame;
 }
 
 }  // namespace
@@ -113,7 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((data[0] & 1) != 0) options.compression = qcow2::CompressionType::kZstd;
   if ((data[0] & 2) != 0) options.compression = qcow2::CompressionType::kDeflate;
   options.image.cluster_bits = 9 + (data[0] >> 2) % 8;
-  const copy::Cancel cancel;
+  const Cancel cancel;
   Silent silent;
   if (copy::copy(options, silent, cancel)) {
     check_is_sound(options.destination);

@@ -34,6 +34,8 @@
 #include "guest/layout/partition_table.h"
 #include "guest/layout/physical_volume.h"
 
+using namespace vc;
+
 namespace {
 
 constexpr uint64_t kSector = 512;
@@ -67,7 +69,7 @@ class SparseVolume final : public guest::DiskView {
   uint64_t size() const override { return size_; }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
     std::fill(to.begin(), to.end(), std::byte{0});
     const uint64_t end = at + to.size();
     for (auto it = sectors_.lower_bound(at / kSector); it != sectors_.end(); ++it) {
@@ -192,7 +194,7 @@ class RecordedFile final : public guest::DiskView {
   }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
     std::memcpy(to.data(), bytes_.data() + at, to.size());
     for (uint64_t i = at / kSector; i * kSector < at + to.size(); ++i) {
       const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(i * kSector);

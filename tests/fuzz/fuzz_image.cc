@@ -15,6 +15,8 @@
 #include "qcow2/read/table_cache.h"
 #include "tests/support/memory_storage.h"
 
+using namespace vc;
+
 namespace {
 
 // An image can map terabytes with a few bytes: what is looked at is bounded.
@@ -26,7 +28,7 @@ void look_at(const qcow2::Disk& disk) {
   // From the start, and once more from the middle, where the end of a table may be in the way.
   for (const uint64_t begin : {uint64_t{0}, disk.size() / 2}) {
     std::vector<qcow2::Extent> extents;
-    if (!disk.map(qcow2::GuestOffset(begin), disk.size() - begin, extents, kExtents)) continue;
+    if (!disk.map(GuestOffset(begin), disk.size() - begin, extents, kExtents)) continue;
     uint64_t at = begin;
     std::vector<std::byte> piece;
     for (const qcow2::Extent& extent : extents) {
@@ -52,7 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static_cast<void>(header->encode().has_value());
 
   // A data file is a storage of its own; here it is the same.
-  std::shared_ptr<qcow2::Storage> data_file;
+  std::shared_ptr<Storage> data_file;
   if (header->has_data_file()) data_file = storage;
   auto image = qcow2::Image::open(storage, std::move(*header), data_file,
                                   std::make_shared<qcow2::TableCache>(1 << 20));

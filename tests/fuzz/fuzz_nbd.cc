@@ -26,6 +26,8 @@
 #include "copy/sink/null_sink.h"
 #include "copy/source/nbd_source.h"
 
+using namespace vc;
+
 namespace {
 
 // Of the disk that an odd first byte agrees on.
@@ -34,7 +36,7 @@ constexpr uint64_t kSize = 1 << 20;
 constexpr uint64_t kMostSize = 64 << 20;
 constexpr std::byte kData{0xab};
 
-class Silent final : public copy::Progress {
+class Silent final : public Progress {
  public:
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
 };
@@ -44,8 +46,8 @@ class Checking final : public copy::Sink {
  public:
   explicit Checking(bool only_data) : only_data_(only_data) {}
   const qcow2::Geometry& geometry() const override { return geometry_; }
-  qcow2::Result<void> place(copy::Chunk& /*chunk*/) override { return {}; }
-  qcow2::Result<void> write(const copy::Chunk& chunk) override {
+  Result<void> place(copy::Chunk& /*chunk*/) override { return {}; }
+  Result<void> write(const copy::Chunk& chunk) override {
     const uint64_t size = geometry_.cluster_size();
     for (size_t i = 0; only_data_ && i < chunk.clusters.size(); ++i)
       if (chunk.clusters[i].kind == copy::Chunk::Cluster::Kind::kData)
@@ -53,7 +55,7 @@ class Checking final : public copy::Sink {
           if (it != kData && it != std::byte{0}) __builtin_trap();
     return {};
   }
-  qcow2::Result<void> finish() override { return {}; }
+  Result<void> finish() override { return {}; }
 
  private:
   const qcow2::Geometry geometry_{16, false};
@@ -262,8 +264,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static auto* const server = new Server;
   if (size < 2 || size > (1 << 16)) return 0;
   server->set(data, size);
-  const copy::Cancel cancel;
-  copy::Stop stop(cancel);
+  const Cancel cancel;
+  Stop stop(cancel);
   copy::NbdSource::Options options;
   options.tuning = {.connections = 2,
                     .requests = 4,

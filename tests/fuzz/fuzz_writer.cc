@@ -14,6 +14,8 @@
 #include "qcow2/write/snapshot_editor.h"
 #include "tests/fuzz/bounded_storage.h"
 
+using namespace vc;
+
 namespace {
 
 // What was written reads so, whatever else the image says: of one cluster, since several may be in
@@ -23,15 +25,15 @@ void write_and_read(qcow2::DiskWriter& disk, uint64_t at, uint64_t length, uint8
   at = std::min(at, disk.size() - 1);
   length = std::min(length, disk.size() - at);
   const std::vector<std::byte> bytes(length, std::byte(pattern));
-  if (!disk.write(qcow2::GuestOffset(at), bytes)) return;
+  if (!disk.write(GuestOffset(at), bytes)) return;
   const uint64_t cluster = disk.image().geometry().cluster_size();
   if (at / cluster != (at + length - 1) / cluster) return;
   std::vector<std::byte> back(length);
-  if (!disk.read(qcow2::GuestOffset(at), back)) return;
+  if (!disk.read(GuestOffset(at), back)) return;
   if (back != bytes) __builtin_trap();
 }
 
-void write_disk(const std::shared_ptr<qcow2::Storage>& storage, bool unmap) {
+void write_disk(const std::shared_ptr<Storage>& storage, bool unmap) {
   auto header = qcow2::Header::read(*storage);
   if (!header || header->has_data_file() || !header->backing_file.empty()) return;
   auto disk = qcow2::DiskWriter::open(storage, std::move(*header), nullptr, {},
@@ -41,21 +43,21 @@ void write_disk(const std::shared_ptr<qcow2::Storage>& storage, bool unmap) {
   write_and_read(**disk, 0, 512, 1);
   write_and_read(**disk, 0, 4096, 5);
   write_and_read(**disk, size / 2, 70000, 2);
-  static_cast<void>((*disk)->discard(qcow2::GuestOffset(0), std::min<uint64_t>(size, 1 << 20)));
+  static_cast<void>((*disk)->discard(GuestOffset(0), std::min<uint64_t>(size, 1 << 20)));
   write_and_read(**disk, size, 1, 3);
   static_cast<void>((*disk)->flush().has_value());
   static_cast<void>(
-      (*disk)->zero(qcow2::GuestOffset(0), std::min<uint64_t>(size, 300000), unmap).has_value());
+      (*disk)->zero(GuestOffset(0), std::min<uint64_t>(size, 300000), unmap).has_value());
   write_and_read(**disk, 65536, 100, 4);
   static_cast<void>((*disk)->close().has_value());
 }
 
-void change_snapshots(const std::shared_ptr<qcow2::Storage>& storage, unsigned how) {
+void change_snapshots(const std::shared_ptr<Storage>& storage, unsigned how) {
   auto editor = qcow2::SnapshotEditor::open(storage);
   if (!editor) return;
   const auto& snapshots = (*editor)->snapshots();
   const std::string first = snapshots.empty() ? "" : snapshots.front().id;
-  qcow2::Result<void> done;
+  Result<void> done;
   if (how == 0) {
     if (!(*editor)->create("fuzz", {})) return;
   } else if (how == 1) {

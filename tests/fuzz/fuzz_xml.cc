@@ -11,20 +11,22 @@
 #include "libvirt/tuning.h"
 #include "libvirt/xml_scanner.h"
 
+using namespace vc;
+
 namespace {
 
 // Keeps what tuning must not touch: all but white space and the tags that settings stand in.
-class Rest final : public tune::XmlScanner::Handler {
+class Rest final : public libvirt::XmlScanner::Handler {
  public:
   explicit Rest(std::string_view text) : text_(text) {}
 
-  qcow2::Result<void> start(const tune::XmlTag& tag) override {
+  Result<void> start(const libvirt::XmlTag& tag) override {
     if (tag.whole.begin >= tag.whole.end || tag.whole.end > text_.size()) __builtin_trap();
-    for (const tune::XmlAttribute& it : tag.attributes) {
+    for (const libvirt::XmlAttribute& it : tag.attributes) {
       if (it.value.begin > it.value.end || it.value.end >= tag.whole.end) __builtin_trap();
       if (text_[it.value.end] != it.quote) __builtin_trap();
       static_cast<void>(
-          tune::decode_value(text_.substr(it.value.begin, it.value.end - it.value.begin)));
+          libvirt::decode_value(text_.substr(it.value.begin, it.value.end - it.value.begin)));
     }
     const auto name = text_.substr(tag.name.begin, tag.name.end - tag.name.begin);
     if (name != "driver" && name != "blockio") return {};
@@ -32,7 +34,7 @@ class Rest final : public tune::XmlScanner::Handler {
     at_ = tag.whole.end;
     return {};
   }
-  qcow2::Result<void> end() override { return {}; }
+  Result<void> end() override { return {}; }
 
   std::string finish() {
     keep(text_.size());
@@ -52,7 +54,7 @@ class Rest final : public tune::XmlScanner::Handler {
 
 std::string rest_of(std::string_view text) {
   Rest rest(text);
-  tune::XmlScanner scanner(text, "fuzz");
+  libvirt::XmlScanner scanner(text, "fuzz");
   // What could be tuned is well-formed, and stays so.
   if (!scanner.scan(rest)) __builtin_trap();
   return rest.finish();
@@ -63,18 +65,18 @@ std::string rest_of(std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   Rest any(text);
-  tune::XmlScanner scanner(text, "fuzz");
+  libvirt::XmlScanner scanner(text, "fuzz");
   const bool well_formed = scanner.scan(any).has_value();
-  const auto domain = tune::read_domain(text, "fuzz");
+  const auto domain = libvirt::read_domain(text, "fuzz");
   if (domain && !well_formed) __builtin_trap();
-  const tune::Settings settings;
-  const auto once = tune::tune(text, "fuzz", settings);
+  const libvirt::Settings settings;
+  const auto once = libvirt::tune(text, "fuzz", settings);
   if (!once) return 0;
   if (!domain || once->disks.size() != domain->disks.size()) __builtin_trap();
   if (once->changes() == 0 && once->text != text) __builtin_trap();
   if (rest_of(text) != rest_of(once->text)) __builtin_trap();
   // What comes out is not changed by another go.
-  const auto twice = tune::tune(once->text, "fuzz", settings);
+  const auto twice = libvirt::tune(once->text, "fuzz", settings);
   if (!twice || twice->text != once->text || twice->changes() != 0) __builtin_trap();
   return 0;
 }

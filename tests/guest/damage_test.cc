@@ -11,6 +11,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using guest::Range;
 using support::Random;
 using support::TempDirectory;
@@ -32,7 +34,7 @@ class DamagedDisk final : public guest::DiskView {
   }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
     file_.read(at, to);
     reads_.push_back({at, at + to.size()});
     for (size_t i = 0; i < bytes_.size(); ++i)

@@ -12,6 +12,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using guest::Reading;
 using guest_test::Kind;
 using guest_test::LivedInVolume;

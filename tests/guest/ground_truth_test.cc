@@ -5,6 +5,8 @@
 #include "tests/guest/image_file.h"
 #include "tests/guest/lived_in_volume.h"
 
+using namespace vc;
+
 using guest::Reading;
 using guest_test::Kind;
 using guest_test::LivedInVolume;

@@ -9,6 +9,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using guest::Ranges;
 using guest::Reading;
 using guest_test::restart_page;
@@ -73,7 +75,7 @@ class CountedDisk final : public guest::DiskView {
   uint64_t reads() const { return reads_; }
 
  private:
-  qcow2::Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
+  Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
     ++reads_;
     file_.read(at, to);
     return {};

@@ -9,7 +9,7 @@
 #include "guest/inspection.h"
 #include "qcow2/read/chain.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 class ImageFile {
  public:
@@ -44,4 +44,4 @@ inline guest::Inspection inspect_files(const std::vector<std::string>& paths) {
   return guest::inspect(views);
 }
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

@@ -12,7 +12,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 using support::Random;
 
@@ -187,4 +187,4 @@ std::string LivedInVolume::complaint_after_use(const std::string& copy) const {
   return complaint(copy);
 }
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

@@ -9,7 +9,7 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 // How a kind of filesystem is made, checked and reached.
 struct Kind {
@@ -55,4 +55,4 @@ class LivedInVolume {
   std::vector<unsigned> files_;  // that are there
 };
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

@@ -10,7 +10,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 // Of a volume that was shut down or is in use.
 inline std::string restart_page(uint64_t lsn, bool clean) {
@@ -45,4 +45,4 @@ inline uint64_t ntfs_log(const std::string& path) {
   throw std::runtime_error(path + " has no log");
 }
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

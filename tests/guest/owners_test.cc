@@ -9,6 +9,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using guest::Reading;
 using support::TempDirectory;
 

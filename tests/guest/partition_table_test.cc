@@ -11,6 +11,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using guest::PartitionTable;
 using guest::Reading;
 using guest_test::ImageFile;

@@ -5,7 +5,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 namespace {
 
@@ -77,4 +77,4 @@ void VolumeGroup::create(const std::vector<std::string>& arguments) const {
   lvm(command);
 }
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

@@ -7,7 +7,7 @@
 
 #include "tests/support/temp_directory.h"
 
-namespace guest_test {
+namespace vc::guest_test {
 
 // Two physical volumes of 49 extents: "linear" is extents 0 to 9 of the first, then 10 to 19 of the
 // second; "striped" is extents 10 to 19 of the first and 0 to 9 of the second, in turn.  Only root
@@ -44,4 +44,4 @@ class VolumeGroup {
   std::vector<std::string> loops_;
 };
 
-}  // namespace guest_test
+}  // namespace vc::guest_test

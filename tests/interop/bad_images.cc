@@ -17,7 +17,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::run_ok;
 
@@ -409,4 +409,4 @@ std::vector<BadImage> make_bad_images(const std::string& folder) {
   return BadImages(folder).make();
 }
 
-}  // namespace interop
+}  // namespace vc::interop

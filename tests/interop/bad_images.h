@@ -7,7 +7,7 @@
 
 #include "qcow2/read/chain.h"
 
-namespace interop {
+namespace vc::interop {
 
 struct BadImage {
   std::string name;  // what is wrong
@@ -27,4 +27,4 @@ struct BadImage {
 // Makes all of them in `folder`.
 std::vector<BadImage> make_bad_images(const std::string& folder);
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -18,7 +18,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::NbdServer;
 using support::TempDirectory;
@@ -26,7 +26,7 @@ using support::TempDirectory;
 namespace {
 
 // Opens the image, and reads all of its disk and of its snapshots.
-qcow2::Result<void> read_all(const BadImage& bad) {
+Result<void> read_all(const BadImage& bad) {
   qcow2::OpenOptions options;
   options.format = bad.format;
   ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(bad.path, options));
@@ -39,7 +39,7 @@ qcow2::Result<void> read_all(const BadImage& bad) {
   }
   for (const qcow2::Disk& disk : disks) {
     std::vector<std::byte> all(disk.size());
-    RETURN_IF_ERROR(disk.read(qcow2::GuestOffset(0), all));
+    RETURN_IF_ERROR(disk.read(GuestOffset(0), all));
   }
   return {};
 }
@@ -243,4 +243,4 @@ TEST_CASE("a server that is not there is an error", "[bad-input]") {
   CHECK(support::list_directory(target.path()).empty());
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -12,7 +12,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using copy::CopyOptions;
 using qcow2::CompressionType;
@@ -22,7 +22,7 @@ namespace {
 
 constexpr size_t kPart = 320 << 10;
 
-class Silent final : public copy::Progress {
+class Silent final : public Progress {
  public:
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
 };
@@ -49,7 +49,7 @@ void write_disk(const std::string& path) {
 
 copy::CopySummary copy_or_fail(const CopyOptions& options) {
   Silent progress;
-  const copy::Cancel cancel;
+  const Cancel cancel;
   const auto summary = copy::copy(options, progress, cancel);
   INFO((summary ? "" : summary.error().message()));
   REQUIRE(summary);
@@ -94,4 +94,4 @@ TEST_CASE("images of every codec and level", "[copier]") {
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -16,7 +16,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using copy::CopyOptions;
 using qcow2::CompressionType;
@@ -27,7 +27,7 @@ using support::TempDirectory;
 namespace {
 
 // Sees to it that progress never falls, and ends at the end.
-class CheckedProgress final : public copy::Progress {
+class CheckedProgress final : public Progress {
  public:
   void update(uint64_t done, uint64_t total) override {
     good_ = good_ && done >= done_ && done <= total;
@@ -44,7 +44,7 @@ class CheckedProgress final : public copy::Progress {
 
 copy::CopySummary copy_or_fail(const CopyOptions& options) {
   CheckedProgress progress;
-  const copy::Cancel cancel;
+  const Cancel cancel;
   const auto summary = copy::copy(options, progress, cancel);
   INFO((summary ? "" : summary.error().message()));
   REQUIRE(summary);
@@ -218,4 +218,4 @@ TEST_CASE("raw files of any length are copied", "[copier]") {
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

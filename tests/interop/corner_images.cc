@@ -12,7 +12,7 @@
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::run_ok;
 
@@ -239,4 +239,4 @@ std::vector<CornerImage> make_corner_images(const std::string& folder) {
   return Corners(folder).make();
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace interop {
+namespace vc::interop {
 
 struct CornerImage {
   std::string name;  // what is special
@@ -14,4 +14,4 @@ struct CornerImage {
 // Makes all of them in `folder`.
 std::vector<CornerImage> make_corner_images(const std::string& folder);
 
-}  // namespace interop
+}  // namespace vc::interop

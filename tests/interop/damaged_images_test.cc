@@ -15,7 +15,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::Random;
 
@@ -66,14 +66,14 @@ std::string damage(ImageEditor& image, Random& random) {
 }
 
 // Reads all, or of a disk that became huge the beginning of each extent, and not too many.
-qcow2::Result<void> read_some(const qcow2::Disk& disk, std::vector<std::byte>& all) {
+Result<void> read_some(const qcow2::Disk& disk, std::vector<std::byte>& all) {
   if (disk.size() == 0) return {};
   if (disk.size() <= kLargestDisk) {
     all.resize(disk.size());
-    return disk.read(qcow2::GuestOffset(0), all);
+    return disk.read(GuestOffset(0), all);
   }
   std::vector<qcow2::Extent> extents;
-  RETURN_IF_ERROR(disk.map(qcow2::GuestOffset(0), disk.size(), extents, 5000));
+  RETURN_IF_ERROR(disk.map(GuestOffset(0), disk.size(), extents, 5000));
   std::vector<std::byte> piece;
   for (const qcow2::Extent& extent : extents) {
     piece.resize(std::min<uint64_t>(extent.length, 4096));
@@ -104,7 +104,7 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
 
       const auto begin = std::chrono::steady_clock::now();
       std::vector<std::byte> bytes;
-      auto result = [&]() -> qcow2::Result<void> {
+      auto result = [&]() -> Result<void> {
         ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, {}));
         return read_some(chain.disk(), bytes);
       }();
@@ -134,4 +134,4 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

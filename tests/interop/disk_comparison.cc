@@ -8,12 +8,11 @@
 #include <string_view>
 #include <thread>
 
-namespace interop {
+namespace vc::interop {
 
 using qcow2::Disk;
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
 using support::Random;
 using support::RawFile;
 
@@ -260,4 +259,4 @@ std::vector<Extent> require_same_disk(const Disk& disk, const std::string& path,
   return extents;
 }
 
-}  // namespace interop
+}  // namespace vc::interop

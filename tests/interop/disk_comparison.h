@@ -11,7 +11,7 @@
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 // Everything below of `disk`, which QEMU sees as the current disk of the image `path`, and whose
 // bytes stand in the file `raw`.  Throws std::runtime_error with what is wrong.  Returns the map of
@@ -43,4 +43,4 @@ std::string partial_map_complaint(const qcow2::Disk& disk, const std::vector<qco
 std::string qemu_map_complaint(const qcow2::Disk& disk, const std::vector<qcow2::Extent>& extents,
                                const std::vector<MapEntry>& entries);
 
-}  // namespace interop
+}  // namespace vc::interop

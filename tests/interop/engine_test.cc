@@ -12,7 +12,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::Random;
 using support::TempDirectory;
@@ -38,7 +38,7 @@ struct Census {
 };
 
 template <typename T>
-T value_or_fail(qcow2::Result<T> result) {
+T value_or_fail(Result<T> result) {
   INFO((result ? "" : result.error().message()));
   REQUIRE(result);
   return std::move(*result);
@@ -107,4 +107,4 @@ TEST_CASE("the engine reads corner cases as QEMU does", "[engine]") {
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

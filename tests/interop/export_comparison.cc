@@ -13,7 +13,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::NbdServer;
 using support::Random;
@@ -80,7 +80,7 @@ void check_export(const NbdServer& server, const std::string& name, const qcow2:
   const auto status = client.block_status(0, truth.size());
   CHECK(status_complaint(status, 0, truth.size(), truth) == "");
   std::vector<qcow2::Extent> map;
-  REQUIRE(disk.map(qcow2::GuestOffset(0), disk.size(), map));
+  REQUIRE(disk.map(GuestOffset(0), disk.size(), map));
   if (knows_holes) REQUIRE(qcow2::FileHoles().split(disk, map, 0, SIZE_MAX));
   CHECK(same_status_complaint(status, map) == "");
 
@@ -98,4 +98,4 @@ void check_export(const NbdServer& server, const std::string& name, const qcow2:
   if (!huge) CHECK(compare_complaint(server.uri(name), "raw", raw) == "");
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -8,7 +8,7 @@
 #include "tests/support/nbd_server.h"
 #include "tests/support/random.h"
 
-namespace interop {
+namespace vc::interop {
 
 // How the plugin and the qcow2 filter call it.
 std::string export_name(const MadeDisk& disk);
@@ -25,4 +25,4 @@ void check_export(const support::NbdServer& server, const std::string& name,
                   const qcow2::Disk& disk, const std::string& raw, bool huge,
                   const std::string& scratch, support::Random& random, bool knows_holes = true);
 
-}  // namespace interop
+}  // namespace vc::interop

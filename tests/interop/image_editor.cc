@@ -6,7 +6,7 @@
 #include "base/byte_order.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 namespace {
 
@@ -22,11 +22,11 @@ void ImageEditor::save_as(const std::string& path) const {
 }
 
 uint32_t ImageEditor::get32(uint64_t at) const {
-  return qcow2::load_be32(&bytes_.at(at));
+  return load_be32(&bytes_.at(at));
 }
 
 uint64_t ImageEditor::get64(uint64_t at) const {
-  return qcow2::load_be64(&bytes_.at(at));
+  return load_be64(&bytes_.at(at));
 }
 
 void ImageEditor::put(uint64_t at, std::span<const std::byte> value) {
@@ -39,12 +39,12 @@ void ImageEditor::put(uint64_t at, const std::string& value) {
 }
 
 void ImageEditor::put32(uint64_t at, uint32_t value) {
-  const uint32_t big = qcow2::swap_if_little(value);
+  const uint32_t big = swap_if_little(value);
   put(at, std::as_bytes(std::span(&big, 1)));
 }
 
 void ImageEditor::put64(uint64_t at, uint64_t value) {
-  const uint64_t big = qcow2::swap_if_little(value);
+  const uint64_t big = swap_if_little(value);
   put(at, std::as_bytes(std::span(&big, 1)));
 }
 
@@ -85,4 +85,4 @@ void ImageEditor::put_extensions(uint32_t header_length, const std::vector<Exten
   put64(at, 0);
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace interop {
+namespace vc::interop {
 
 class ImageEditor {
  public:
@@ -68,4 +68,4 @@ class ImageEditor {
   std::vector<std::byte> bytes_;
 };
 
-}  // namespace interop
+}  // namespace vc::interop

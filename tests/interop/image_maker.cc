@@ -10,7 +10,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace interop {
+namespace vc::interop {
 
 namespace {
 
@@ -394,4 +394,4 @@ MadeImage make_image(Random& random, const std::string& folder) {
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -7,7 +7,7 @@
 
 #include "tests/support/random.h"
 
-namespace interop {
+namespace vc::interop {
 
 // A disk that an image holds, and its bytes as QEMU reads them.
 struct MadeDisk {
@@ -49,4 +49,4 @@ struct Shape {
   std::string options() const;
 };
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -15,7 +15,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using Catch::Contains;
 using support::Child;
@@ -325,4 +325,4 @@ TEST_CASE("who cannot be seen is not named", "[locks]") {
                    "--force-share"));
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 
-namespace interop {
+namespace vc::interop {
 
 namespace {
 
@@ -109,4 +109,4 @@ std::vector<std::string> NbdClient::list(const std::string& socket) {
   return names;
 }
 
-}  // namespace interop
+}  // namespace vc::interop

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace interop {
+namespace vc::interop {
 
 // Throws std::runtime_error with libnbd's own words when the server says no.
 class NbdClient {
@@ -42,4 +42,4 @@ class NbdClient {
   std::unique_ptr<nbd_handle, Close> handle_;
 };
 
-}  // namespace interop
+}  // namespace vc::interop

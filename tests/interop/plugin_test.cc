@@ -15,7 +15,7 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
-namespace interop {
+namespace vc::interop {
 
 using support::NbdServer;
 using support::Random;
@@ -74,7 +74,7 @@ TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
       const std::string name = export_name(disk);
       INFO("export: '" << name << "'");
       CHECK(std::find(names.begin(), names.end(), name) != names.end());
-      const auto view = disk.snapshot.empty() ? qcow2::Result<qcow2::Disk>(chain->disk())
+      const auto view = disk.snapshot.empty() ? Result<qcow2::Disk>(chain->disk())
                                               : chain->snapshot(disk.snapshot);
       REQUIRE(view);
       check_export(server, name, *view, disk.raw, made.huge, folder / "scratch", random);
@@ -108,7 +108,7 @@ TEST_CASE("the plugin serves corner cases", "[plugin]") {
 
 TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
   const uint64_t count = support::iterations(6);
-  class Silent final : public copy::Progress {
+  class Silent final : public Progress {
     void update(uint64_t /*done*/, uint64_t /*total*/) override {}
   } progress;
   for (uint64_t i = 0; i < count; ++i) {
@@ -125,7 +125,7 @@ TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
       options.destination = folder / (compressed ? "compressed" : "plain");
       options.nbd.request_size = uint64_t{4096} << random.below(8);
       if (compressed) options.compression = qcow2::CompressionType::kZstd;
-      const copy::Cancel cancel;
+      const Cancel cancel;
       const auto summary = copy::copy(options, progress, cancel);
       INFO((summary ? "" : summary.error().message()));
       REQUIRE(summary);
@@ -135,4 +135,4 @@ TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
   }
 }
 
-}  // namespace interop
+}  // namespace vc::interop

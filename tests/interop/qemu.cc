@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string_view>
 
-namespace interop {
+namespace vc::interop {
 
 using support::run;
 using support::run_ok;
@@ -74,4 +74,4 @@ uint64_t virtual_size(const std::string& image) {
   return nlohmann::json::parse(info).at("virtual-size");
 }
 
-}  // namespace interop
+}  // namespace vc::interop

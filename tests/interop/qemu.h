@@ -8,7 +8,7 @@
 
 #include "tests/support/process.h"
 
-namespace interop {
+namespace vc::interop {
 
 // What `qemu-img map --output=json` says of a stretch of the disk.
 struct MapEntry {
@@ -37,4 +37,4 @@ std::string compare_complaint(const std::string& image, const std::string& image
 // The virtual size, bytes.
 uint64_t virtual_size(const std::string& image);
 
-}  // namespace interop
+}  // namespace vc::interop

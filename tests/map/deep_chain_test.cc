@@ -10,6 +10,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 // Each image has an L1 table of 32 MiB: with all of them in memory this took 1 GB.
 TEST_CASE("a chain of 30 images with large tables is copied in little memory", "[deep_chain]") {
   const support::TempDirectory folder;

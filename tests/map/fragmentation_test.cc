@@ -6,11 +6,12 @@
 #include "tests/map/run_model.h"
 #include "tests/support/random.h"
 
+using namespace vc;
+
 using map_test::check_equal;
 using map_test::Piece;
 using qcow2::Fragmentation;
 using qcow2::Geometry;
-using qcow2::HostOffset;
 
 namespace {
 

@@ -11,11 +11,10 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using qcow2::Extent;
 using qcow2::ExtentKind;
-using qcow2::GuestOffset;
-using qcow2::HostCluster;
-using qcow2::HostOffset;
 using qcow2::HostUse;
 using tool::MapPicture;
 using tool_test::run_tool;

@@ -5,7 +5,7 @@
 
 #include "tests/catch_text.h"
 
-namespace map_test {
+namespace vc::map_test {
 
 using qcow2::Fragmentation;
 
@@ -70,4 +70,4 @@ void check_equal(const Fragmentation::Figures& got, const Fragmentation::Figures
   CHECK(got.compressed_steps_near == expected.compressed_steps_near);
 }
 
-}  // namespace map_test
+}  // namespace vc::map_test

@@ -6,7 +6,7 @@
 
 #include "qcow2/check/fragmentation.h"
 
-namespace map_test {
+namespace vc::map_test {
 
 // What a guest reads in one go.
 struct Piece {
@@ -23,4 +23,4 @@ qcow2::Fragmentation::Figures model(const std::vector<Piece>& pieces, uint64_t c
 void check_equal(const qcow2::Fragmentation::Figures& got,
                  const qcow2::Fragmentation::Figures& expected);
 
-}  // namespace map_test
+}  // namespace vc::map_test

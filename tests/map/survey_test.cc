@@ -15,9 +15,10 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using qcow2::Chain;
-using qcow2::HostCluster;
 using qcow2::HostUse;
 using qcow2::Survey;
 
@@ -32,7 +33,7 @@ Chain open_chain(const std::string& path) {
 }
 
 Survey survey_of(const std::string& path, const qcow2::SurveyOptions& options = {}) {
-  auto storage = qcow2::FileStorage::open_readonly(path);
+  auto storage = FileStorage::open_readonly(path);
   REQUIRE(storage);
   const auto header = qcow2::Header::read(**storage);
   if (!header) FAIL(header.error().message());
@@ -48,7 +49,7 @@ std::vector<map_test::Piece> pieces_of(const Chain& chain) {
   std::vector<map_test::Piece> pieces;
   const qcow2::Layer& top = *chain.disk().layers().front();
   for (uint64_t at = 0; at < top.size();) {
-    const auto extent = top.map(qcow2::GuestOffset(at), top.size() - at);
+    const auto extent = top.map(GuestOffset(at), top.size() - at);
     if (!extent) FAIL(extent.error().message());
     if (extent->kind == qcow2::ExtentKind::kData)
       pieces.push_back({extent->host.value(), extent->length, false});

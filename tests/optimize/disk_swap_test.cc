@@ -15,6 +15,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using optimize::DiskSwap;
 using optimize::roll_back;
 using support::TempDirectory;
@@ -33,8 +35,8 @@ void put(const std::string& path, const std::string& text) {
 }
 
 // What is under the name of the fresh image, as the file that it is.
-qcow2::Descriptor fresh_file(const DiskSwap& swap) {
-  return qcow2::Descriptor(::open(swap.fresh().c_str(), O_RDWR | O_CLOEXEC));
+Descriptor fresh_file(const DiskSwap& swap) {
+  return Descriptor(::open(swap.fresh().c_str(), O_RDWR | O_CLOEXEC));
 }
 
 // Swaps with the fresh content "new", as far as `steps`, in a process that ends right there.

@@ -15,6 +15,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using guest_test::Kind;
 using guest_test::LivedInVolume;

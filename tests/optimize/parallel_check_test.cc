@@ -6,21 +6,21 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 using optimize::ParallelCheck;
-using qcow2::Error;
-using qcow2::Result;
 
 namespace {
 
-void wait_for(const copy::Cancel& cancel) {
+void wait_for(const Cancel& cancel) {
   while (!cancel.requested()) std::this_thread::yield();
 }
 
 }  // namespace
 
 TEST_CASE("work ends when the check beside it fails", "[parallel]") {
-  const copy::Cancel user;
-  ParallelCheck check([]() -> Result<void> { return qcow2::fail(Error::corrupt("bad")); }, user);
+  const Cancel user;
+  ParallelCheck check([]() -> Result<void> { return fail(Error::corrupt("bad")); }, user);
   wait_for(check.work_cancel());
   const auto result = check.finish();
   REQUIRE_FALSE(result);
@@ -28,7 +28,7 @@ TEST_CASE("work ends when the check beside it fails", "[parallel]") {
 }
 
 TEST_CASE("work ends when the user wants to stop, though the check has ended well", "[parallel]") {
-  copy::Cancel user;
+  Cancel user;
   ParallelCheck check([]() -> Result<void> { return {}; }, user);
   CHECK_FALSE(check.work_cancel().requested());
   user.request();
@@ -37,12 +37,12 @@ TEST_CASE("work ends when the user wants to stop, though the check has ended wel
 }
 
 TEST_CASE("a check that takes longer than the work is waited for", "[parallel]") {
-  const copy::Cancel user;
+  const Cancel user;
   std::atomic<bool> work_done{false};
   ParallelCheck check(
       [&]() -> Result<void> {
         while (!work_done) std::this_thread::yield();
-        return qcow2::fail(Error::corrupt("late"));
+        return fail(Error::corrupt("late"));
       },
       user);
   CHECK_FALSE(check.work_cancel().requested());

@@ -9,6 +9,8 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using support::TempDirectory;
 

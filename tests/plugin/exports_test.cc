@@ -13,6 +13,8 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using interop::NbdClient;
 using support::TempDirectory;

@@ -8,8 +8,10 @@
 
 #include "tests/catch_text.h"
 
-using plugin::list_extents;
-using plugin::NbdExtent;
+using namespace vc;
+
+using nbdkit::list_extents;
+using nbdkit::NbdExtent;
 using qcow2::Extent;
 using qcow2::ExtentKind;
 
@@ -31,21 +33,19 @@ class Clusters final : public qcow2::Layer {
   std::optional<Compression> compression() const override {
     return Compression{qcow2::CompressionType::kZstd, cluster_size_};
   }
-  qcow2::Result<Extent> map(qcow2::GuestOffset at, uint64_t limit) const override {
+  Result<Extent> map(GuestOffset at, uint64_t limit) const override {
     ++looks;
-    if (at.value() == broken_at) return qcow2::fail(qcow2::Error::corrupt("broken here"));
+    if (at.value() == broken_at) return fail(Error::corrupt("broken here"));
     Extent extent;
     extent.guest = at;
     extent.kind = kind_of_(at.value() / cluster_size_);
     extent.preallocated = extent.kind == ExtentKind::kZero && preallocated;
-    extent.host = qcow2::HostOffset(at.value());
+    extent.host = HostOffset(at.value());
     extent.length = std::min(limit, cluster_size_ - at.value() % cluster_size_);
     return extent;
   }
-  qcow2::Result<void> read(const Extent&, qcow2::GuestOffset, std::span<std::byte>) const override {
-    return {};
-  }
-  qcow2::Result<size_t> read_stream(const Extent&, std::span<std::byte>) const override {
+  Result<void> read(const Extent&, GuestOffset, std::span<std::byte>) const override { return {}; }
+  Result<size_t> read_stream(const Extent&, std::span<std::byte>) const override {
     return size_t{0};
   }
 
@@ -68,8 +68,7 @@ std::shared_ptr<Clusters> clusters(std::vector<ExtentKind> kinds, uint64_t clust
   });
 }
 
-void check(const qcow2::Result<std::vector<NbdExtent>>& got,
-           const std::vector<NbdExtent>& expected) {
+void check(const Result<std::vector<NbdExtent>>& got, const std::vector<NbdExtent>& expected) {
   REQUIRE_OK(got);
   REQUIRE(got->size() == expected.size());
   for (size_t i = 0; i < expected.size(); ++i) {

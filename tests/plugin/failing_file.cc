@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <string_view>
 
+using namespace vc;
+
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 namespace {

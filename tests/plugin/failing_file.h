@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
-namespace test {
+namespace vc::test {
 
 // Lies in a file that both have mapped.
 struct Faults {
@@ -16,4 +16,4 @@ struct Faults {
 
 static_assert(std::atomic<int64_t>::is_always_lock_free, "two processes share it");
 
-}  // namespace test
+}  // namespace vc::test

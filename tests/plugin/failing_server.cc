@@ -8,7 +8,7 @@
 #include <new>
 #include <stdexcept>
 
-namespace test {
+namespace vc::test {
 
 FailingServer::FailingServer(const std::vector<std::string>& parameters) {
   const std::string path = folder_ / "faults";
@@ -40,4 +40,4 @@ void FailingServer::fail_with(int error, int64_t good_calls, bool reads) {
   faults_->error = error;
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -9,7 +9,7 @@
 #include "tests/plugin/writing_server.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 class FailingServer {
  public:
@@ -31,4 +31,4 @@ class FailingServer {
   std::unique_ptr<WritingServer> server_;
 };
 
-}  // namespace test
+}  // namespace vc::test

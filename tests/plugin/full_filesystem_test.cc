@@ -16,6 +16,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using support::TempDirectory;
 using test::Bytes;
 using test::Request;

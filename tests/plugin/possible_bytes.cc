@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace test {
+namespace vc::test {
 
 void PossibleBytes::apply(const Request& request) {
   for (uint64_t at = request.at; at < request.at + request.length; ++at) {
@@ -47,4 +47,4 @@ std::string PossibleBytes::complaint(const std::vector<std::byte>& found) const 
   return text;
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -8,7 +8,7 @@
 
 #include "tests/plugin/traffic.h"
 
-namespace test {
+namespace vc::test {
 
 // A byte is what it surely is, or what a request that came later may have put there.
 class PossibleBytes {
@@ -53,4 +53,4 @@ class PossibleBytes {
   std::vector<Request> changes_;   // that may have been done, in the order of their ends
 };
 
-}  // namespace test
+}  // namespace vc::test

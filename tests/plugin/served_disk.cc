@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -54,4 +54,4 @@ void qemu_io(const std::string& image, const std::vector<std::string>& commands)
   support::run_ok(command);
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -7,7 +7,7 @@
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 
-namespace test {
+namespace vc::test {
 
 // Path of the plugin: nbdkit loads it by that.
 std::string plugin();
@@ -28,4 +28,4 @@ support::Outcome try_to_serve(const std::vector<std::string>& arguments,
 void qemu_img(const std::vector<std::string>& arguments);
 void qemu_io(const std::string& image, const std::vector<std::string>& commands);
 
-}  // namespace test
+}  // namespace vc::test

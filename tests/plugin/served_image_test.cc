@@ -7,6 +7,8 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using plugin::ServedImage;
 using support::TempDirectory;
@@ -27,8 +29,8 @@ std::vector<std::string> names(const ServedImage& image) {
   return names;
 }
 
-qcow2::Result<std::unique_ptr<ServedImage>> open(const std::string& image,
-                                                 const std::string& snapshot = "") {
+Result<std::unique_ptr<ServedImage>> open(const std::string& image,
+                                          const std::string& snapshot = "") {
   return ServedImage::open({image, snapshot, {}, {}});
 }
 

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <stdexcept>
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -205,4 +205,4 @@ std::optional<Request> draw_request(support::Random& random, const Traffic& traf
   return request;
 }
 
-}  // namespace test
+}  // namespace vc::test

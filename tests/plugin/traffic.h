@@ -12,7 +12,7 @@
 
 #include "tests/support/random.h"
 
-namespace test {
+namespace vc::test {
 
 struct Request {
   enum class Kind { kRead, kWrite, kZero, kTrim, kFlush, kCache };
@@ -79,4 +79,4 @@ class Traffic {
 std::optional<Request> draw_request(support::Random& random, const Traffic& traffic,
                                     Request::Kind kind, uint64_t cluster_size);
 
-}  // namespace test
+}  // namespace vc::test

@@ -17,6 +17,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using support::Random;
 using support::TempDirectory;

@@ -16,6 +16,8 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using support::Random;
 using support::TempDirectory;
 using test::Bytes;

@@ -6,8 +6,9 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using plugin::WritePath;
-using qcow2::GuestOffset;
 using support::TempDirectory;
 
 namespace {

@@ -7,7 +7,7 @@
 
 #include "tests/plugin/served_disk.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -40,4 +40,4 @@ void WritingServer::stop() {
   }
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -6,7 +6,7 @@
 
 #include "tests/support/nbd_server.h"
 
-namespace test {
+namespace vc::test {
 
 class WritingServer {
  public:
@@ -27,4 +27,4 @@ class WritingServer {
   support::NbdServer server_;
 };
 
-}  // namespace test
+}  // namespace vc::test

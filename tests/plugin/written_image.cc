@@ -8,7 +8,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
-namespace test {
+namespace vc::test {
 
 namespace {
 
@@ -108,4 +108,4 @@ Bytes read_by_qemu(const support::TempDirectory& folder, const std::string& imag
   return support::read_file(raw);
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -10,7 +10,7 @@
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
 
-namespace test {
+namespace vc::test {
 
 using Bytes = std::vector<std::byte>;
 
@@ -36,4 +36,4 @@ WrittenImage make_written_image(support::Random& random, const support::TempDire
 Bytes read_by_qemu(const support::TempDirectory& folder, const std::string& image,
                    const std::string& snapshot = "");
 
-}  // namespace test
+}  // namespace vc::test

@@ -12,6 +12,8 @@
 #include "tests/qcow2/scratch_folder.h"
 #include "tests/qcow2/tiny_image.h"
 
+using namespace vc;
+
 using namespace qcow2;
 using test::TinyImage;
 

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
-namespace test {
-
-using qcow2::HostOffset;
-using qcow2::Result;
+namespace vc::test {
 
 namespace {
 
@@ -30,7 +27,7 @@ Result<size_t> CrashStorage::read(HostOffset at, std::span<std::byte> to) const 
 Result<void> CrashStorage::write(HostOffset at, std::span<const std::byte> from) {
   const std::lock_guard lock(mutex_);
   if (until_failure_ > 0 && --until_failure_ == 0) failing_ = true;
-  if (failing_) return qcow2::fail(qcow2::Error::system(ENOSPC, name_));
+  if (failing_) return fail(Error::system(ENOSPC, name_));
   put(bytes_, at.value(), from);
   pending_.push_back({at.value(), {from.begin(), from.end()}});
   return {};
@@ -65,7 +62,7 @@ void CrashStorage::discard(HostOffset at, uint64_t length) {
   pending_.push_back({at.value(), zeros});
 }
 
-Result<qcow2::Storage::Run> CrashStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
+Result<Storage::Run> CrashStorage::run_at(HostOffset /*at*/, uint64_t limit) const {
   return Run{limit, true};
 }
 
@@ -103,4 +100,4 @@ void CrashStorage::crash_at_flushes(std::vector<std::vector<std::byte>>& crashes
   crash_random_.seed(seed);
 }
 
-}  // namespace test
+}  // namespace vc::test

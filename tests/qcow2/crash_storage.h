@@ -9,22 +9,22 @@
 
 #include "storage/storage.h"
 
-namespace test {
+namespace vc::test {
 
 // Works as memory does, and remembers every write since the last flush: what a disk may have done
 // with those when the power goes is anything.
-class CrashStorage final : public qcow2::Storage {
+class CrashStorage final : public Storage {
  public:
   explicit CrashStorage(std::vector<std::byte> bytes) : safe_(bytes), bytes_(std::move(bytes)) {}
 
   const std::string& name() const override { return name_; }
-  qcow2::Result<size_t> read(qcow2::HostOffset at, std::span<std::byte> to) const override;
-  qcow2::Result<void> write(qcow2::HostOffset at, std::span<const std::byte> from) override;
-  qcow2::Result<void> flush() override;
-  qcow2::Result<uint64_t> size() const override;
-  qcow2::Result<void> resize(uint64_t size) override;
-  void discard(qcow2::HostOffset at, uint64_t length) override;
-  qcow2::Result<Run> run_at(qcow2::HostOffset at, uint64_t limit) const override;
+  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  Result<void> write(HostOffset at, std::span<const std::byte> from) override;
+  Result<void> flush() override;
+  Result<uint64_t> size() const override;
+  Result<void> resize(uint64_t size) override;
+  void discard(HostOffset at, uint64_t length) override;
+  Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
   // The file as the power may leave it now: what was flushed is there; of each write since, all of
   // it, nothing, or some of its sectors.
@@ -56,4 +56,4 @@ class CrashStorage final : public qcow2::Storage {
   std::mt19937_64 crash_random_;                            // guarded by mutex_
 };
 
-}  // namespace test
+}  // namespace vc::test

@@ -9,8 +9,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using qcow2::Directory;
-using qcow2::FileIdentity;
+using namespace vc;
 
 TEST_CASE("no file of a folder is opened through a symbolic link", "[directory]") {
   const support::TempDirectory path;

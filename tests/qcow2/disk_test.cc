@@ -7,6 +7,8 @@
 #include "tests/qcow2/tiny_image.h"
 #include "tests/support/memory_storage.h"
 
+using namespace vc;
+
 using namespace qcow2;
 using test::TinyImage;
 

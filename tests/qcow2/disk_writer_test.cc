@@ -18,6 +18,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
+using namespace vc;
+
 using namespace qcow2;
 using support::Random;
 

@@ -15,6 +15,8 @@
 #include "tests/catch_text.h"
 #include "tests/qcow2/scratch_folder.h"
 
+using namespace vc;
+
 using namespace qcow2;
 
 TEST_CASE("a file is read up to its end", "[file]") {

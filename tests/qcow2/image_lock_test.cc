@@ -19,9 +19,9 @@
 #include "tests/catch.h"
 #include "tests/qcow2/scratch_folder.h"
 
+using namespace vc;
+
 using Catch::Contains;
-using qcow2::ImageClaim;
-using qcow2::ImageLock;
 
 namespace {
 
@@ -38,7 +38,7 @@ class User {
   ~User() { ::close(fd_); }
 
   int fd() const { return fd_; }
-  qcow2::Result<void> take(ImageClaim claim) { return lock_.take(fd_, "disk", claim, kAdvice); }
+  Result<void> take(ImageClaim claim) { return lock_.take(fd_, "disk", claim, kAdvice); }
 
  private:
   int fd_;

@@ -6,10 +6,9 @@
 #include "tests/catch_text.h"
 #include "tests/support/memory_storage.h"
 
-namespace test {
+namespace vc::test {
 
 using qcow2::Header;
-using qcow2::load_be64;
 using Kind = MappedCluster::Kind;
 
 namespace {
@@ -174,4 +173,4 @@ WalkedImage walk(std::span<const std::byte> file) {
   return Walk(file).run();
 }
 
-}  // namespace test
+}  // namespace vc::test

@@ -9,7 +9,7 @@
 
 #include "qcow2/format/header.h"
 
-namespace test {
+namespace vc::test {
 
 struct MappedCluster {
   enum class Kind { kData, kCompressed, kZero };
@@ -32,4 +32,4 @@ struct WalkedImage {
 // compressed clusters share; COPIED is there where it must be and nowhere else; no table is empty.
 WalkedImage walk(std::span<const std::byte> file);
 
-}  // namespace test
+}  // namespace vc::test

@@ -15,8 +15,8 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using qcow2::HostOffset;
-using qcow2::OutputFile;
+using namespace vc;
+
 using support::list_directory;
 using support::TempDirectory;
 
@@ -166,8 +166,8 @@ TEST_CASE("what is written in any pieces, aligned or not, is what is there", "[c
   INFO("VIRT_COMPACT_SEED=" << seed);
   support::Random random(seed);
   constexpr size_t kSize = 4 << 20;
-  constexpr size_t kPage = qcow2::AlignedBuffer::kAlignment;
-  qcow2::AlignedBuffer buffer(kSize);
+  constexpr size_t kPage = AlignedBuffer::kAlignment;
+  AlignedBuffer buffer(kSize);
   random.fill(buffer.span());
 
   auto file = OutputFile::create(folder / "out", false);
@@ -218,8 +218,8 @@ TEST_CASE("what a dead run has left of a file goes, and nothing else", "[copy]")
   support::write_file(folder / ".outer.virt-compact-1-0", "");
   support::write_file(folder / ".out.virt-compact-1", "");
   REQUIRE(::symlink("nowhere", (folder / ".out.virt-compact-3-0").c_str()) == 0);
-  const qcow2::Descriptor living(::open(alive.c_str(), O_RDWR | O_CLOEXEC));
-  REQUIRE(qcow2::mark_alive(living.get()));
+  const Descriptor living(::open(alive.c_str(), O_RDWR | O_CLOEXEC));
+  REQUIRE(mark_alive(living.get()));
   const bool root = ::geteuid() == 0;
   if (root) REQUIRE(::chown(foreign.c_str(), 12345, 12345) == 0);
 
@@ -232,14 +232,14 @@ TEST_CASE("what a dead run has left of a file goes, and nothing else", "[copy]")
 
 TEST_CASE("a file that is made under a hidden name is no dead run's", "[copy]") {
   const TempDirectory folder;
-  const auto opened = qcow2::Directory::open(folder.path());
+  const auto opened = Directory::open(folder.path());
   REQUIRE_OK(opened);
-  auto hidden = qcow2::create_hidden(*opened, "out");
+  auto hidden = create_hidden(*opened, "out");
   REQUIRE_OK(hidden);
-  qcow2::remove_dead_files(*opened, "out");
+  remove_dead_files(*opened, "out");
   CHECK(list_directory(folder.path()) == Names{hidden->name});
   hidden->file.reset();
-  qcow2::remove_dead_files(*opened, "out");
+  remove_dead_files(*opened, "out");
   CHECK(list_directory(folder.path()).empty());
 }
 

@@ -2,7 +2,7 @@
 
 #include "tests/catch_text.h"
 
-using qcow2::printable;
+using namespace vc;
 
 TEST_CASE("names drive no terminal and begin no line", "[printable]") {
   CHECK(printable("disk.qcow2") == "disk.qcow2");
@@ -44,7 +44,7 @@ TEST_CASE("what is no UTF-8 is shown as bytes", "[printable]") {
 }
 
 TEST_CASE("of a text, lines and tabs stay", "[printable]") {
-  CHECK(qcow2::printable_lines("a\n\tb\x1b[0m\n\nc\r\n") == "a\n\tb\\x1b[0m\n\nc\\x0d\n");
-  CHECK(qcow2::printable_lines("").empty());
-  CHECK(qcow2::printable_lines("\u202e") == "\\xe2\\x80\\xae");
+  CHECK(printable_lines("a\n\tb\x1b[0m\n\nc\r\n") == "a\n\tb\\x1b[0m\n\nc\\x0d\n");
+  CHECK(printable_lines("").empty());
+  CHECK(printable_lines("\u202e") == "\\xe2\\x80\\xae");
 }

@@ -5,6 +5,8 @@
 #include "tests/catch_text.h"
 #include "tests/qcow2/tiny_image.h"
 
+using namespace vc;
+
 using namespace qcow2;
 using test::TinyImage;
 

@@ -8,7 +8,7 @@
 
 #include "tests/catch.h"
 
-namespace test {
+namespace vc::test {
 
 class ScratchFolder {
  public:
@@ -31,4 +31,4 @@ class ScratchFolder {
   std::string path_;
 };
 
-}  // namespace test
+}  // namespace vc::test

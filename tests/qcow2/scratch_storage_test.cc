@@ -6,9 +6,9 @@
 #include "tests/support/memory_storage.h"
 #include "tests/support/random.h"
 
-using qcow2::HostOffset;
+using namespace vc;
+
 using qcow2::MemoryStorage;
-using qcow2::ScratchStorage;
 
 TEST_CASE("a scratch storage reads as one that was written, and leaves what is below",
           "[scratch]") {

@@ -6,9 +6,7 @@
 
 #include "tests/catch_text.h"
 
-using qcow2::Error;
-using qcow2::Result;
-using qcow2::SharedFlush;
+using namespace vc;
 
 TEST_CASE("a flush covers what was written before it was asked for", "[shared-flush][threads]") {
   SharedFlush shared;
@@ -45,8 +43,7 @@ TEST_CASE("a flush covers what was written before it was asked for", "[shared-fl
 TEST_CASE("all who share a flush learn that it failed, and nobody else",
           "[shared-flush][threads]") {
   SharedFlush shared;
-  REQUIRE_FAILS_WITH(
-      shared.run([]() -> Result<void> { return qcow2::fail(Error::invalid("no room")); }),
-      "no room");
+  REQUIRE_FAILS_WITH(shared.run([]() -> Result<void> { return fail(Error::invalid("no room")); }),
+                     "no room");
   REQUIRE_OK(shared.run([]() -> Result<void> { return {}; }));
 }

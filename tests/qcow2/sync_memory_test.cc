@@ -4,6 +4,8 @@
 
 #include "tests/catch.h"
 
+using namespace vc;
+
 namespace {
 
 int calls = 0;
@@ -24,7 +26,7 @@ int sync_interrupted(int /*fd*/) {
 
 TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
   calls = 0;
-  qcow2::SyncMemory memory;
+  SyncMemory memory;
   CHECK(memory.run(sync_once_failing, 0) == EIO);
   CHECK(calls == 3);
   // The kernel would say that all is well.
@@ -34,7 +36,7 @@ TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
 
 TEST_CASE("a flush that is interrupted is made again, and is no failure", "[sync]") {
   calls = 0;
-  qcow2::SyncMemory memory;
+  SyncMemory memory;
   CHECK(memory.run(sync_interrupted, 0) == 0);
   CHECK(calls == 3);
 }

@@ -6,6 +6,8 @@
 #include "tests/catch_text.h"
 #include "tests/support/memory_storage.h"
 
+using namespace vc;
+
 using namespace qcow2;
 
 namespace {

@@ -15,7 +15,7 @@
 #include "qcow2/read/qcow2_layer.h"
 #include "tests/support/memory_storage.h"
 
-namespace test {
+namespace vc::test {
 
 // The layout, in clusters: 0 header, 1 refcount table, 2 refcount block (zeros: readers do not
 // look), 3 L1 table, 4 the L2 table of the first L1 entry, 5 … free for data.
@@ -44,9 +44,9 @@ class TinyImage {
   uint64_t cluster_size() const { return cluster(1); }
 
   void put8(uint64_t at, uint8_t value) { bytes.at(at) = std::byte{value}; }
-  void put16(uint64_t at, uint16_t value) { qcow2::store_be16(&bytes.at(at), value); }
-  void put32(uint64_t at, uint32_t value) { qcow2::store_be32(&bytes.at(at), value); }
-  void put64(uint64_t at, uint64_t value) { qcow2::store_be64(&bytes.at(at), value); }
+  void put16(uint64_t at, uint16_t value) { store_be16(&bytes.at(at), value); }
+  void put32(uint64_t at, uint32_t value) { store_be32(&bytes.at(at), value); }
+  void put64(uint64_t at, uint64_t value) { store_be64(&bytes.at(at), value); }
   void put_text(uint64_t at, std::string_view text) {
     for (const char c : text) put8(at++, static_cast<uint8_t>(c));
   }
@@ -72,17 +72,16 @@ class TinyImage {
     return std::make_shared<qcow2::MemoryStorage>("tiny.qcow2", bytes);
   }
 
-  qcow2::Result<qcow2::Header> header() const { return qcow2::Header::read(*storage()); }
+  Result<qcow2::Header> header() const { return qcow2::Header::read(*storage()); }
 
-  qcow2::Result<std::shared_ptr<qcow2::Image>> image(
-      std::shared_ptr<qcow2::Storage> data_file = nullptr) const {
+  Result<std::shared_ptr<qcow2::Image>> image(std::shared_ptr<Storage> data_file = nullptr) const {
     auto file = storage();
     ASSIGN_OR_RETURN(qcow2::Header read, qcow2::Header::read(*file));
     return qcow2::Image::open(file, std::move(read), std::move(data_file),
                               std::make_shared<qcow2::TableCache>(1 << 20));
   }
 
-  qcow2::Result<qcow2::Disk> disk(std::shared_ptr<qcow2::Storage> data_file = nullptr) const {
+  Result<qcow2::Disk> disk(std::shared_ptr<Storage> data_file = nullptr) const {
     ASSIGN_OR_RETURN(auto opened, image(std::move(data_file)));
     ASSIGN_OR_RETURN(auto layer, qcow2::open_active_layer(opened));
     return qcow2::Disk({layer});
@@ -95,10 +94,9 @@ class TinyImage {
 };
 
 // [at, at + length) of a disk, or the error that reading it gave.
-inline qcow2::Result<std::vector<std::byte>> read(const qcow2::Disk& disk, uint64_t at,
-                                                  uint64_t length) {
+inline Result<std::vector<std::byte>> read(const qcow2::Disk& disk, uint64_t at, uint64_t length) {
   std::vector<std::byte> bytes(length, std::byte{0xee});
-  RETURN_IF_ERROR(disk.read(qcow2::GuestOffset(at), bytes));
+  RETURN_IF_ERROR(disk.read(GuestOffset(at), bytes));
   return bytes;
 }
 
@@ -108,4 +106,4 @@ inline bool all_are(std::span<const std::byte> bytes, uint8_t value) {
   return true;
 }
 
-}  // namespace test
+}  // namespace vc::test

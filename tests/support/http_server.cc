@@ -12,7 +12,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -106,4 +106,4 @@ bool HttpServer::answer(int fd, const std::string& request) {
          (head || send_all(fd, bytes_.data() + first, last - first + 1));
 }
 
-}  // namespace support
+}  // namespace vc::support

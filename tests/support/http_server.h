@@ -11,7 +11,7 @@
 
 #include "tests/support/temp_directory.h"
 
-namespace support {
+namespace vc::support {
 
 // HTTP/1.1 with ranges, of which Python's http.server knows nothing, on a Unix socket in a folder
 // of its own.  Each path leads to the file.
@@ -42,4 +42,4 @@ class HttpServer {
   std::thread acceptor_;
 };
 
-}  // namespace support
+}  // namespace vc::support

@@ -13,7 +13,7 @@
 #include <cstring>
 #include <stdexcept>
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -504,4 +504,4 @@ std::vector<std::byte> LyingServer::disk() const {
   return disk_;
 }
 
-}  // namespace support
+}  // namespace vc::support

@@ -12,7 +12,7 @@
 
 #include "tests/support/temp_directory.h"
 
-namespace support {
+namespace vc::support {
 
 enum class Lie {
   kNone,
@@ -113,4 +113,4 @@ class LyingServer {
   std::thread acceptor_;
 };
 
-}  // namespace support
+}  // namespace vc::support

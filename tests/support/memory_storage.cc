@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 MemoryStorage::MemoryStorage(std::string name, std::vector<std::byte> bytes)
     : name_(std::move(name)), bytes_(std::move(bytes)) {}
@@ -49,4 +49,4 @@ std::vector<std::byte> MemoryStorage::bytes() const {
   return bytes_;
 }
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

@@ -7,7 +7,7 @@
 
 #include "storage/storage.h"
 
-namespace qcow2 {
+namespace vc::qcow2 {
 
 class MemoryStorage final : public Storage {
  public:
@@ -30,4 +30,4 @@ class MemoryStorage final : public Storage {
   std::vector<std::byte> bytes_;  // guarded by mutex_
 };
 
-}  // namespace qcow2
+}  // namespace vc::qcow2

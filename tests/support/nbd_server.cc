@@ -17,7 +17,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -124,4 +124,4 @@ std::string NbdServer::log() const {
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
-}  // namespace support
+}  // namespace vc::support

@@ -8,7 +8,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace support {
+namespace vc::support {
 
 // How to call nbdkit, to be followed by its arguments: a plugin that was built with a sanitizer, as
 // this program was, wants the sanitizer's library in the server that loads it.
@@ -46,4 +46,4 @@ class NbdServer {
   std::unique_ptr<Child> child_;  // after folder_: goes before it
 };
 
-}  // namespace support
+}  // namespace vc::support

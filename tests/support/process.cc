@@ -17,7 +17,7 @@
 #include <stdexcept>
 #include <thread>
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -247,4 +247,4 @@ void Child::kill() {
   reaped_ = true;
 }
 
-}  // namespace support
+}  // namespace vc::support

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace support {
+namespace vc::support {
 
 struct Outcome {
   int exit_code = -1;  // -1: it did not exit by itself
@@ -63,4 +63,4 @@ class Child {
   bool reaped_ = false;
 };
 
-}  // namespace support
+}  // namespace vc::support

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <random>
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -43,4 +43,4 @@ uint64_t iterations(uint64_t otherwise) {
   return most ? std::min<uint64_t>(std::strtoull(most, nullptr, 10), otherwise) : otherwise;
 }
 
-}  // namespace support
+}  // namespace vc::support

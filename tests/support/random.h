@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace support {
+namespace vc::support {
 
 // SplitMix64: S. Vigna's public-domain generator.  The distributions of <random> differ from one
 // library to the next; these do not.
@@ -46,4 +46,4 @@ uint64_t base_seed();
 // more than VIRT_COMPACT_ITERATIONS_AT_MOST says.
 uint64_t iterations(uint64_t otherwise);
 
-}  // namespace support
+}  // namespace vc::support

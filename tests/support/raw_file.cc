@@ -10,7 +10,7 @@
 #include <cstring>
 #include <stdexcept>
 
-namespace support {
+namespace vc::support {
 
 namespace {
 
@@ -142,4 +142,4 @@ void resize_file(const std::string& path, uint64_t size) {
   if (::truncate(path.c_str(), static_cast<off_t>(size)) != 0) fail(path);
 }
 
-}  // namespace support
+}  // namespace vc::support

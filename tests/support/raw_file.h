@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace support {
+namespace vc::support {
 
 // A file to read from.  Everything throws std::runtime_error when the system says no.
 class RawFile {
@@ -50,4 +50,4 @@ void write_file(const std::string& path, const std::string& text);
 void patch_file(const std::string& path, uint64_t at, std::span<const std::byte> bytes);
 void resize_file(const std::string& path, uint64_t size);
 
-}  // namespace support
+}  // namespace vc::support

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <system_error>
 
-namespace support {
+namespace vc::support {
 
 TempDirectory::TempDirectory() {
   const char* parent = std::getenv("TMPDIR");
@@ -34,4 +34,4 @@ std::vector<std::string> list_directory(const std::string& path) {
   return names;
 }
 
-}  // namespace support
+}  // namespace vc::support

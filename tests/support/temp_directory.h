@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace support {
+namespace vc::support {
 
 class TempDirectory {
  public:
@@ -24,4 +24,4 @@ class TempDirectory {
 // The names in a folder, sorted.
 std::vector<std::string> list_directory(const std::string& path);
 
-}  // namespace support
+}  // namespace vc::support

@@ -9,6 +9,8 @@
 #include "tests/catch_text.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using tool_test::run_tool;
 
 namespace {

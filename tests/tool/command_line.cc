@@ -5,7 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
-namespace tool_test {
+namespace vc::tool_test {
 
 namespace {
 
@@ -61,4 +61,4 @@ std::string in_our_words(const std::string& qemu_img_output) {
   return text;
 }
 
-}  // namespace tool_test
+}  // namespace vc::tool_test

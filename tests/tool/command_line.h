@@ -6,7 +6,7 @@
 
 #include "tests/support/process.h"
 
-namespace tool_test {
+namespace vc::tool_test {
 
 // The path of the command: VIRT_COMPACT in the environment, which the build sets.  Throws
 // std::runtime_error without it.
@@ -29,4 +29,4 @@ support::Outcome run_script(const std::string& script,
 // lists of snapshots.  The widths of the columns stay theirs.
 std::string in_our_words(const std::string& qemu_img_output);
 
-}  // namespace tool_test
+}  // namespace vc::tool_test

@@ -3,6 +3,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 namespace {
 
 // What bash offers for the last of `words`, one a line.

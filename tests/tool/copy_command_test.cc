@@ -13,6 +13,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using tool_test::run_script;
 using tool_test::run_tool;

@@ -9,6 +9,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 namespace fs = std::filesystem;
 
 using support::run_ok;

@@ -4,6 +4,8 @@
 
 #include "tests/catch_text.h"
 
+using namespace vc;
+
 using namespace tool;
 using copy::CopySummary;
 

@@ -5,6 +5,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using tool::edit_distance;
 using tool_test::run_tool;
 

@@ -16,6 +16,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using support::Lie;
 using support::LyingServer;
 using support::Outcome;

@@ -82,7 +82,7 @@ TEST_CASE("without a total there is what is done", "[progress_bar]") {
 
 TEST_CASE("what comes behind the copy has its name", "[progress_bar]") {
   auto it = state(50, 100);
-  it.phase = copy::Phase::kVerify;
+  it.phase = Phase::kVerify;
   CHECK(bar_line(it, 28) == "verify  50.0% [======>     ]");
   CHECK(bar_line(it, 24) == " 50.0% [=======>       ]");
   CHECK(bar_line(it, 19) == " 50.0% [=====>    ]");

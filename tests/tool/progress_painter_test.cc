@@ -7,7 +7,8 @@
 #include "tests/catch_text.h"
 #include "tool/terminal/progress_display.h"
 
-using copy::Phase;
+using namespace vc;
+
 using nlohmann::json;
 using tool::Manner;
 using tool::ProgressPainter;

@@ -2,6 +2,8 @@
 
 #include "tests/catch_text.h"
 
+using namespace vc;
+
 using tool::RateMeter;
 
 namespace {

@@ -10,6 +10,8 @@
 #include "tests/tool/command_line.h"
 #include "tests/trim/small_guest.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using nlohmann::json;
 using support::run;
@@ -214,9 +216,9 @@ TEST_CASE("a disk that is in use is not trimmed, and one with a damaged table is
   const SmallGuest guest(folder);
   const std::string image = convert(guest, folder / "image");
   {
-    const auto user = qcow2::FileStorage::open_readonly(image);
+    const auto user = FileStorage::open_readonly(image);
     REQUIRE(user);
-    REQUIRE((*user)->lock(qcow2::ImageClaim::reading(), ""));
+    REQUIRE((*user)->lock(ImageClaim::reading(), ""));
     const auto outcome = run_tool({"trim", "--metadata", image});
     CHECK(outcome.exit_code == 1);
     CHECK_THAT(outcome.err, Contains("in use"));

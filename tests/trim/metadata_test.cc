@@ -11,6 +11,8 @@
 #include "tests/tool/command_line.h"
 #include "tests/trim/small_guest.h"
 
+using namespace vc;
+
 using Catch::Contains;
 using guest_test::Kind;
 using guest_test::LivedInVolume;

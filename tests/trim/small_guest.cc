@@ -5,7 +5,7 @@
 #include "tests/support/raw_file.h"
 #include "tests/tool/command_line.h"
 
-namespace trim_test {
+namespace vc::trim_test {
 
 using nlohmann::json;
 using support::run;
@@ -84,4 +84,4 @@ uint64_t freed(const json& report) {
   return sum;
 }
 
-}  // namespace trim_test
+}  // namespace vc::trim_test

@@ -9,7 +9,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace trim_test {
+namespace vc::trim_test {
 
 // An MBR with ext4 at 1 MiB (16 MiB), swap (3 MiB) and a partition with nothing known in it, on a
 // raw disk of 24 MiB every byte of which was written.
@@ -37,4 +37,4 @@ nlohmann::json trim(std::vector<std::string> words);
 // Bytes that are given back in all of a report's filesystems.
 uint64_t freed(const nlohmann::json& report);
 
-}  // namespace trim_test
+}  // namespace vc::trim_test

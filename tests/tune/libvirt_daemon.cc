@@ -9,7 +9,7 @@
 
 #include "tests/support/raw_file.h"
 
-namespace tune_test {
+namespace vc::tune_test {
 
 namespace {
 
@@ -65,4 +65,4 @@ void LibvirtDaemon::hand_over() const {
     support::run_ok({"chown", "-R", std::string(kNobody) + ":" + kNobody, folder_.path()});
 }
 
-}  // namespace tune_test
+}  // namespace vc::tune_test

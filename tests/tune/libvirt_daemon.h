@@ -7,7 +7,7 @@
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
 
-namespace tune_test {
+namespace vc::tune_test {
 
 // A daemon for a session, with sockets, settings and states in a folder of its own.  As root it
 // runs as nobody: else it would use the system's folders.
@@ -30,4 +30,4 @@ class LibvirtDaemon {
   std::unique_ptr<support::Child> child_;
 };
 
-}  // namespace tune_test
+}  // namespace vc::tune_test

@@ -5,6 +5,8 @@
 #include "tests/tool/command_line.h"
 #include "tests/tune/libvirt_daemon.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using tool_test::run_tool;
 

@@ -15,6 +15,8 @@
 #include "tests/tool/command_line.h"
 #include "tests/tune/libvirt_daemon.h"
 
+using namespace vc;
+
 using support::run_ok;
 using support::TempDirectory;
 using tool_test::run_tool;
@@ -46,7 +48,7 @@ class RuntimeFolder {
 }  // namespace
 
 TEST_CASE("files of a disk are its own, and what is behind it", "[libvirt]") {
-  const auto domain = tune::read_domain(
+  const auto domain = libvirt::read_domain(
       "<domain><devices><disk type='file'><source file='/a' index='2'><dataStore type='file'>"
       "<source file='/data'/></dataStore></source>"
       "<backingStore type='file'><format type='qcow2'/><source file='/b'/>"
@@ -85,14 +87,14 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
   daemon.hand_over();
   daemon.virsh({"define", xml});
   // One that is not running has no disks.
-  CHECK(tune::find_disk_use(top)->domain.empty());
+  CHECK(libvirt::find_disk_use(top)->domain.empty());
 
   daemon.virsh({"start", "web"});
   const std::string user = "domain 'web' of qemu:///session";
-  CHECK(tune::find_disk_use(top)->domain == user);
-  CHECK(tune::find_disk_use(base)->domain == user);
-  CHECK(tune::find_disk_use(xml)->domain.empty());
-  CHECK_FALSE(tune::find_disk_use(daemon.folder() + "/none"));
+  CHECK(libvirt::find_disk_use(top)->domain == user);
+  CHECK(libvirt::find_disk_use(base)->domain == user);
+  CHECK(libvirt::find_disk_use(xml)->domain.empty());
+  CHECK_FALSE(libvirt::find_disk_use(daemon.folder() + "/none"));
   // QEMU's locks let anybody read what is behind a disk.
   fs::create_hard_link(base, daemon.folder() + "/other-name.qcow2");
   for (const char* const name : {"/base.qcow2", "/other-name.qcow2", "/top.qcow2"}) {
@@ -107,8 +109,8 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
 
   // What is saved would go on with what it knows of its disk.
   daemon.virsh({"managedsave", "web"});
-  CHECK(tune::find_disk_use(top)->domain == user);
-  CHECK(tune::find_disk_use(top)->saved);
+  CHECK(libvirt::find_disk_use(top)->domain == user);
+  CHECK(libvirt::find_disk_use(top)->saved);
   fs::copy_file(top, top + ".old");
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{"optimize", "--no-trim", top},
@@ -153,7 +155,7 @@ TEST_CASE("a libvirt that is not there is no error, and none is started", "[libv
   support::write_file(runtime / "libvirt/libvirt-sock", std::string());
   const std::string disk = runtime / "disk.qcow2";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "10M"});
-  const auto use = tune::find_disk_use(disk);
+  const auto use = libvirt::find_disk_use(disk);
   REQUIRE(use);
   CHECK(use->domain.empty());
   CHECK(use->remarks.empty());

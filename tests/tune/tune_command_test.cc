@@ -9,6 +9,8 @@
 #include "tests/support/temp_directory.h"
 #include "tests/tool/command_line.h"
 
+using namespace vc;
+
 using nlohmann::json;
 using tool_test::run_tool;
 
@@ -115,11 +117,11 @@ TEST_CASE("a definition that has changed since it was read is not replaced", "[t
   const support::TempDirectory folder;
   const std::string path = folder / "web.xml";
   support::write_file(path, std::string("somebody's change"));
-  REQUIRE_FAILS_WITH(tune::replace_definition(path, kDomain, tuned_domain()),
+  REQUIRE_FAILS_WITH(libvirt::replace_definition(path, kDomain, tuned_domain()),
                      "somebody has changed it since it was read: nothing is written");
   CHECK(content(path) == "somebody's change");
   CHECK(support::list_directory(folder.path()).size() == 1);
-  REQUIRE_OK(tune::replace_definition(path, "somebody's change", tuned_domain()));
+  REQUIRE_OK(libvirt::replace_definition(path, "somebody's change", tuned_domain()));
   CHECK(content(path) == tuned_domain());
 }
 

@@ -3,8 +3,10 @@
 #include "tests/catch_text.h"
 #include "tests/support/random.h"
 
-using tune::Settings;
-using tune::Tuning;
+using namespace vc;
+
+using libvirt::Settings;
+using libvirt::Tuning;
 
 namespace {
 
@@ -17,7 +19,7 @@ std::string disk(const std::string& driver, const std::string& rest = "<target d
 }
 
 Tuning tuned(const std::string& text, const Settings& settings = {}) {
-  auto result = tune::tune(text, "x", settings);
+  auto result = libvirt::tune(text, "x", settings);
   INFO(text);
   if (!result) FAIL(result.error().message());
   return *result;
@@ -74,8 +76,8 @@ TEST_CASE("what is no QCOW2 disk is left alone, and told why", "[tuning]") {
     CHECK(tuning.text == text);
     CHECK(tuning.disks.empty());
   }
-  CHECK_FALSE(tune::tune("<network/>", "x", {}));
-  CHECK_FALSE(tune::tune("<domain xmlns='elsewhere'/>", "x", {}));
+  CHECK_FALSE(libvirt::tune("<network/>", "x", {}));
+  CHECK_FALSE(libvirt::tune("<domain xmlns='elsewhere'/>", "x", {}));
 }
 
 TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
@@ -94,26 +96,28 @@ TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
   CHECK(tuning.disks[0].skipped == "was not asked for");
   CHECK(tuning.disks[1].changes.size() == 3);
   settings.targets = {"vdc"};
-  CHECK(tune::tune(two, "x", settings).error().message() ==
+  CHECK(libvirt::tune(two, "x", settings).error().message() ==
         "x: there is no disk with target 'vdc'");
 }
 
 TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
   Settings settings;
   settings.cache = "writeback";
-  CHECK(tune::check(settings).error().message() ==
+  CHECK(libvirt::check(settings).error().message() ==
         "io='native' needs cache='none' or 'directsync', not 'writeback'");
   settings.cache.reset();
-  CHECK(tune::check(settings));
+  CHECK(libvirt::check(settings));
   // It depends on what is there.
-  CHECK(
-      tune::tune(disk("<driver type='qcow2' cache='unsafe'/>"), "x", settings).error().message() ==
-      "x: line 1: disk vda: io='native' needs cache='none' or 'directsync', not 'unsafe'");
-  CHECK_FALSE(tune::tune(disk("<driver type='qcow2'/>"), "x", settings));
-  CHECK(tune::tune(disk("<driver type='qcow2' cache='none'/>"), "x", settings));
+  CHECK(libvirt::tune(disk("<driver type='qcow2' cache='unsafe'/>"), "x", settings)
+            .error()
+            .message() ==
+        "x: line 1: disk vda: io='native' needs cache='none' or 'directsync', not 'unsafe'");
+  CHECK_FALSE(libvirt::tune(disk("<driver type='qcow2'/>"), "x", settings));
+  CHECK(libvirt::tune(disk("<driver type='qcow2' cache='none'/>"), "x", settings));
   settings = {};
   settings.discard = "maybe";
-  CHECK(tune::check(settings).error().message() == "discard='maybe' is nothing that libvirt knows");
+  CHECK(libvirt::check(settings).error().message() ==
+        "discard='maybe' is nothing that libvirt knows");
 }
 
 TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
@@ -208,7 +212,7 @@ TEST_CASE("who is not Windows gets a granularity only if asked for", "[tuning]")
         guest(other, "<blockio discard_granularity='2097152'/>"));
   settings.discard_granularity = 512;
   const auto wrong =
-      tune::tune(guest(other, "<blockio logical_block_size='4096'/>"), "x", settings);
+      libvirt::tune(guest(other, "<blockio logical_block_size='4096'/>"), "x", settings);
   REQUIRE_FALSE(wrong);
   CHECK_THAT(wrong.error().message(), Catch::Contains("no multiple of its logical_block_size"));
 }

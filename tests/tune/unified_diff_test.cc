@@ -6,7 +6,9 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using tune::unified_diff;
+using namespace vc;
+
+using libvirt::unified_diff;
 
 TEST_CASE("a diff shows three lines around a change", "[diff]") {
   CHECK(unified_diff("a\nb\n", "a\nb\n", "f").empty());

@@ -8,7 +8,9 @@
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
-using tune::XmlScanner;
+using namespace vc;
+
+using libvirt::XmlScanner;
 
 namespace {
 
@@ -16,23 +18,23 @@ namespace {
 class Notes final : public XmlScanner::Handler {
  public:
   explicit Notes(std::string_view text) : text_(text) {}
-  qcow2::Result<void> start(const tune::XmlTag& tag) override {
+  Result<void> start(const libvirt::XmlTag& tag) override {
     said += "<" + slice(tag.name);
     for (const auto& it : tag.attributes)
-      said += " " + slice(it.name) + "=" + tune::decode_value(slice(it.value));
+      said += " " + slice(it.name) + "=" + libvirt::decode_value(slice(it.value));
     said += tag.empty ? "/" : "";
     CHECK(slice(tag.whole).front() == '<');
     CHECK(slice(tag.whole).back() == '>');
     return {};
   }
-  qcow2::Result<void> end() override {
+  Result<void> end() override {
     said += ">";
     return {};
   }
   std::string said;
 
  private:
-  std::string slice(tune::Stretch it) const {
+  std::string slice(libvirt::Stretch it) const {
     return std::string(text_.substr(it.begin, it.end - it.begin));
   }
   std::string_view text_;
@@ -57,7 +59,7 @@ TEST_CASE("tags and attributes are found, whatever is around them", "[xml]") {
         "<a b=1 c=2'>A\n<n:d/>>");
   CHECK(scan("<a b='x\ny\tz'/>") == "<a b=x y z/>");
   CHECK(scan("<\xc3\xa9 b='\xe2\x82\xac'/>") == "<\xc3\xa9 b=\xe2\x82\xac/>");
-  CHECK(tune::decode_value("&#xe9;&#8364;&#x1f600;") == "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+  CHECK(libvirt::decode_value("&#xe9;&#8364;&#x1f600;") == "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
 }
 
 TEST_CASE("what is not well-formed is an error that names the line", "[xml]") {

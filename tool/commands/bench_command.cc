@@ -19,11 +19,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -197,16 +193,16 @@ bench::Load BenchCommand::load() const {
 
 Result<int> BenchCommand::run_one(const Console& console) {
   warn_of_left_out(console, trust_.trust(), {disk_});
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kBench);
+  progress.begin(Phase::kBench);
   bench::MeasureOptions options;
   options.device = device(disk_);
   options.load = load();
   options.drop_cache = drop_cache_;
   const uint64_t total =
-      options.load.duration ? copy::Progress::kUnknown : *options.load.count * options.load.block;
+      options.load.duration ? Progress::kUnknown : *options.load.count * options.load.block;
   options.progress = [&](uint64_t bytes) { progress.update(bytes, total); };
   auto result = bench::measure(options, cancel);
   progress.finish();
@@ -220,10 +216,10 @@ Result<int> BenchCommand::run_one(const Console& console) {
 
 Result<int> BenchCommand::run_two(const Console& console) {
   warn_of_left_out(console, trust_.trust(), {disk_, other_});
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kBench);
+  progress.begin(Phase::kBench);
   bench::ComparisonOptions options;
   options.a = device(disk_);
   options.b = device(other_);
@@ -232,7 +228,7 @@ Result<int> BenchCommand::run_two(const Console& console) {
   options.drop_cache = drop_cache_;
   options.warm_up = !no_warm_up_;
   const uint64_t total = options.load.duration
-                             ? copy::Progress::kUnknown
+                             ? Progress::kUnknown
                              : *options.load.count * options.load.block * options.runs();
   options.progress = [&](uint64_t bytes) { progress.update(bytes, total); };
   auto result = bench::compare(options, cancel);
@@ -248,9 +244,9 @@ Result<int> BenchCommand::run_two(const Console& console) {
 // Prints one line per disk that would be written. Writes nothing.
 Result<int> BenchCommand::foretell(const Console& console) const {
   const bench::Load load = this->load();
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
-  const copy::Stop stop(cancel);
+  const Stop stop(cancel);
   nlohmann::ordered_json json;
   json["dry-run"] = true;
   std::string text;
@@ -265,11 +261,10 @@ Result<int> BenchCommand::foretell(const Console& console) const {
     options.nbd.tuning.connections = 1;
     ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
     json["disks"].push_back({{"name", name}, {"virtual-size", source.get().size()}});
-    text +=
-        fmt::format("{}: {} disk, would be overwritten by requests of {}, {}\n",
-                    qcow2::printable(name), human_size(source.get().size()), human_size(load.block),
-                    load.count ? fmt::format("{} of them", *load.count)
-                               : fmt::format("for {:.0f} s", load.duration->count()));
+    text += fmt::format("{}: {} disk, would be overwritten by requests of {}, {}\n",
+                        printable(name), human_size(source.get().size()), human_size(load.block),
+                        load.count ? fmt::format("{} of them", *load.count)
+                                   : fmt::format("for {:.0f} s", load.duration->count()));
   }
   json["block-size"] = load.block;
   if (load.count) json["requests"] = *load.count;
@@ -286,4 +281,4 @@ Result<int> BenchCommand::run(const Console& console) {
   return other_.empty() ? run_one(console) : run_two(console);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

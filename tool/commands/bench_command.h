@@ -9,7 +9,7 @@
 #include "tool/commands/command.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class BenchCommand final : public Command {
  public:
@@ -18,7 +18,7 @@ class BenchCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   struct CacheMode {
@@ -31,9 +31,9 @@ class BenchCommand final : public Command {
   void add_file_options(CLI::App& app);
   bench::DeviceName device(const std::string& name) const;
   bench::Load load() const;
-  qcow2::Result<int> run_one(const Console& console);
-  qcow2::Result<int> foretell(const Console& console) const;
-  qcow2::Result<int> run_two(const Console& console);
+  Result<int> run_one(const Console& console);
+  Result<int> foretell(const Console& console) const;
+  Result<int> run_two(const Console& console);
 
   std::string disk_;
   std::string other_;
@@ -47,10 +47,10 @@ class BenchCommand final : public Command {
   bool drop_cache_ = false;
   bool no_warm_up_ = false;
   unsigned rounds_ = 0;  // 0: not set
-  copy::NbdTuning nbd_{.connections = 1};
+  nbd::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   TrustOptions trust_;
   bool dry_run_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -23,11 +23,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -48,12 +44,12 @@ std::string what_it_is(const std::string& name, std::span<const std::byte> start
 }
 
 // Detects a QCOW2 image, or another format, by the first bytes.
-Result<bool> is_qcow2(const qcow2::Storage& file, const Console& console) {
+Result<bool> is_qcow2(const Storage& file, const Console& console) {
   std::array<std::byte, 512> start{};
-  ASSIGN_OR_RETURN(const size_t got, file.read(qcow2::HostOffset(0), start));
+  ASSIGN_OR_RETURN(const size_t got, file.read(HostOffset(0), start));
   const auto bytes = std::span<const std::byte>(start).first(got);
   const bool magic = qcow2::has_magic(bytes);
-  if (magic && got >= 8 && qcow2::load_be32(start.data() + 4) == 1) {
+  if (magic && got >= 8 && load_be32(start.data() + 4) == 1) {
     console.error(fmt::format("{}: is a qcow image of version 1; only qcow2 images can be checked",
                               file.name()));
     return false;
@@ -132,13 +128,13 @@ void CheckCommand::check() const {
     throw UsageError("--untrusted only reads: repair a copy (virt-compact copy --untrusted)");
 }
 
-Result<std::shared_ptr<qcow2::FileStorage>> CheckCommand::open() const {
+Result<std::shared_ptr<FileStorage>> CheckCommand::open() const {
   if ((repair_ && !dry_run_) || !apply_undo_.empty()) {
-    ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(file_));
-    RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+    ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(file_));
+    RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
     return file;
   }
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(file_));
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(file_));
   qcow2::OpenOptions options;
   options.force_share = force_share_;
   options.force_share_option = "--force-share";
@@ -152,23 +148,23 @@ Result<int> CheckCommand::take_back(const Console& console) const {
   if (json_) {
     RETURN_IF_ERROR(console.print(json_text({{"filename", file_}, {"undone", apply_undo_}})));
   } else if (!console.manner().quiet) {
-    RETURN_IF_ERROR(console.print(qcow2::printable(file_) + " is as it was before the repair\n"));
+    RETURN_IF_ERROR(console.print(printable(file_) + " is as it was before the repair\n"));
   }
   return kSuccess;
 }
 
 Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
   if (!trust_.untrusted()) return {};
-  return qcow2::with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
+  return with_context(qcow2::check_untrusted_header(header, trust_.trust()), file_);
 }
 
 // In a dry run, the sums stay those of the unchanged image.
-Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
-                                CheckReport& report, CheckLog& log) const {
-  std::shared_ptr<qcow2::Storage> storage = file;
+Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckReport& report,
+                                CheckLog& log) const {
+  std::shared_ptr<Storage> storage = file;
   std::string undo;
   if (dry_run_) {
-    ASSIGN_OR_RETURN(storage, qcow2::ScratchStorage::create(file));
+    ASSIGN_OR_RETURN(storage, ScratchStorage::create(file));
   } else if (undo_.empty() && !std::filesystem::is_regular_file(file_)) {
     // A file next to a device would disappear at the next boot.
     return fail(Error::invalid("is a device: say with --undo where the undo file is to be"));
@@ -192,7 +188,7 @@ Result<void> CheckCommand::mend(const std::shared_ptr<qcow2::FileStorage>& file,
 
 Result<int> CheckCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
-  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(file_));
+  ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(file_));
   if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
   if (!apply_undo_.empty()) return take_back(console);
   RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
@@ -206,10 +202,10 @@ Result<int> CheckCommand::run(const Console& console) {
     return kCheckUnsupported;
   }
 
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kCheck);
+  progress.begin(Phase::kCheck);
   CheckLog log(console.manner().verbose ? CheckLog::kMany : CheckLog::kFew, progress, cancel);
   CheckReport report;
   report.filename = file_;
@@ -242,4 +238,4 @@ Result<int> CheckCommand::run(const Console& console) {
   return code;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -14,7 +14,7 @@
 #include "tool/report/check_log.h"
 #include "tool/report/check_report.h"
 
-namespace tool {
+namespace vc::tool {
 
 class CheckCommand final : public Command {
  public:
@@ -23,15 +23,15 @@ class CheckCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   // Opens the file read-only, or for writing if something will be written.
-  qcow2::Result<std::shared_ptr<qcow2::FileStorage>> open() const;
-  qcow2::Result<void> check_trust(const qcow2::Header& header) const;
-  qcow2::Result<void> mend(const std::shared_ptr<qcow2::FileStorage>& file, CheckReport& report,
-                           CheckLog& log) const;
-  qcow2::Result<int> take_back(const Console& console) const;
+  Result<std::shared_ptr<FileStorage>> open() const;
+  Result<void> check_trust(const qcow2::Header& header) const;
+  Result<void> mend(const std::shared_ptr<FileStorage>& file, CheckReport& report,
+                    CheckLog& log) const;
+  Result<int> take_back(const Console& console) const;
 
   std::string file_;
   std::optional<qcow2::Format> format_;
@@ -48,4 +48,4 @@ class CheckCommand final : public Command {
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

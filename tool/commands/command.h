@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "tool/terminal/console.h"
 
-namespace tool {
+namespace vc::tool {
 
 inline constexpr int kSuccess = 0;
 inline constexpr int kFailure = 1;
@@ -29,7 +29,7 @@ class Command {
   virtual void check() const = 0;
   // Runs the command. Returns the exit code: 0, or a code that reports the finding (`compare`: the
   // images differ).
-  virtual qcow2::Result<int> run(const Console& console) = 0;
+  virtual Result<int> run(const Console& console) = 0;
   // Returns the exit code for errors, including command line errors.
   virtual int failure_code() const { return kFailure; }
 };
@@ -37,4 +37,4 @@ class Command {
 // Returns all commands, in the order of the help.
 std::vector<std::unique_ptr<Command>> make_commands();
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -16,7 +16,7 @@
 #include "tool/commands/trim_command.h"
 #include "tool/commands/tune_command.h"
 
-namespace tool {
+namespace vc::tool {
 
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
@@ -39,4 +39,4 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   return commands;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

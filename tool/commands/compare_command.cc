@@ -15,13 +15,10 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
-using copy::Comparison;
+using inspect::Comparison;
 using nlohmann::ordered_json;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
@@ -34,7 +31,7 @@ std::string json_string(const std::string& text) {
 // Prints ranges as they are found, since there may be too many for memory.
 class JsonReport final : public Comparison::Observer {
  public:
-  JsonReport(const Console& console, const copy::ComparedDisk& a, const copy::ComparedDisk& b)
+  JsonReport(const Console& console, const inspect::ComparedDisk& a, const inspect::ComparedDisk& b)
       : console_(console), a_(a), b_(b) {
     text_ = fmt::format(
         "{{\n    \"a\": {{\"name\": {}, \"virtual-size\": {}}},\n"
@@ -77,7 +74,7 @@ class JsonReport final : public Comparison::Observer {
 
  private:
   // Returns an empty string without a salvage.
-  static std::string lost_text(const char* name, const copy::ComparedDisk& disk) {
+  static std::string lost_text(const char* name, const inspect::ComparedDisk& disk) {
     if (disk.losses() == nullptr) return "";
     ordered_json all = ordered_json::array();
     for (const qcow2::Loss& it : disk.losses()->list(disk.size()))
@@ -88,23 +85,22 @@ class JsonReport final : public Comparison::Observer {
   }
 
   const Console& console_;
-  const copy::ComparedDisk& a_;
-  const copy::ComparedDisk& b_;
+  const inspect::ComparedDisk& a_;
+  const inspect::ComparedDisk& b_;
   std::string text_;
   bool some_ = false;
   Result<void> printed_;
 };
 
 // Lists the first losses. Returns their total number.
-size_t tell_losses(const copy::ComparedDisk& disk, const Console& console) {
+size_t tell_losses(const inspect::ComparedDisk& disk, const Console& console) {
   constexpr size_t kShown = 50;
   if (disk.losses() == nullptr) return 0;
   const auto lost = disk.losses()->list(disk.size());
   std::string text;
   for (size_t i = 0; i < std::min(lost.size(), kShown); ++i)
-    text +=
-        fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n", qcow2::printable(disk.name()),
-                    lost[i].at.value(), lost[i].length, qcow2::describe(lost[i].reason));
+    text += fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n", printable(disk.name()),
+                        lost[i].at.value(), lost[i].length, qcow2::describe(lost[i].reason));
   if (lost.size() > kShown)
     text += fmt::format("… and {} more ranges: --json lists all\n", lost.size() - kShown);
   if (!text.empty()) console.tell(text);
@@ -158,9 +154,9 @@ void CompareCommand::check() const {
     throw UsageError("--salvage and --strict: what is lost is not known to be allocated");
 }
 
-Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
-                                                const std::optional<qcow2::Format>& format,
-                                                const copy::Stop& stop) const {
+Result<inspect::ComparedDisk> CompareCommand::open(const std::string& name,
+                                                   const std::optional<qcow2::Format>& format,
+                                                   const Stop& stop) const {
   copy::AnySource::Options how;
   how.name = name;
   how.format = format;
@@ -173,7 +169,7 @@ Result<copy::ComparedDisk> CompareCommand::open(const std::string& name,
       copy::nbd_target(name, unfold_command(name).value_or(std::vector<std::string>())));
   how.salvage = salvage_ && !server;
   if (auto command = unfold_command(name)) how.command = std::move(*command);
-  return copy::ComparedDisk::open(how, stop);
+  return inspect::ComparedDisk::open(how, stop);
 }
 
 Result<int> CompareCommand::run(const Console& console) {
@@ -184,15 +180,15 @@ Result<int> CompareCommand::run(const Console& console) {
 }
 
 Result<int> CompareCommand::compare(const Console& console) {
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
-  copy::Stop stop(cancel);
+  Stop stop(cancel);
   RETURN_IF_ERROR(names_.resolve(a_, a_format_));
   RETURN_IF_ERROR(names_.resolve(b_, b_format_));
   RETURN_IF_ERROR(trust_.begin_reading(console, {a_, b_}, kNotRead));
   warn_of_left_out(console, trust_.trust(), {a_, b_});
-  ASSIGN_OR_RETURN(copy::ComparedDisk a, open(a_, a_format_, stop));
-  ASSIGN_OR_RETURN(copy::ComparedDisk b, open(b_, b_format_, stop));
+  ASSIGN_OR_RETURN(inspect::ComparedDisk a, open(a_, a_format_, stop));
+  ASSIGN_OR_RETURN(inspect::ComparedDisk b, open(b_, b_format_, stop));
   ProgressDisplay progress(console.manner());
   Silent silent;
   JsonReport report(console, a, b);
@@ -238,4 +234,4 @@ Result<int> CompareCommand::compare(const Console& console) {
   return kDifferent;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -10,7 +10,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class CompareCommand final : public Command {
  public:
@@ -25,22 +25,22 @@ class CompareCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
   int failure_code() const override { return failure_code_; }
 
  private:
-  qcow2::Result<int> compare(const Console& console);
-  qcow2::Result<copy::ComparedDisk> open(const std::string& name,
-                                         const std::optional<qcow2::Format>& format,
-                                         const copy::Stop& stop) const;
+  Result<int> compare(const Console& console);
+  Result<inspect::ComparedDisk> open(const std::string& name,
+                                     const std::optional<qcow2::Format>& format,
+                                     const Stop& stop) const;
 
   std::string a_;
   std::string b_;
   std::optional<qcow2::Format> a_format_;
   std::optional<qcow2::Format> b_format_;
-  copy::Comparison::Options options_;
+  inspect::Comparison::Options options_;
   std::string cache_;  // -T
-  copy::NbdTuning nbd_{.request_size = 1 << 20};
+  nbd::NbdTuning nbd_{.request_size = 1 << 20};
   QemuNames names_;
   bool force_share_ = false;
   bool salvage_ = false;
@@ -49,4 +49,4 @@ class CompareCommand final : public Command {
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -25,13 +25,9 @@
 #include "tool/text/join_words.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 // Exit code of a salvage with losses.
 constexpr int kSalvaged = 4;
@@ -44,7 +40,7 @@ auto parse_count(unsigned low, unsigned high) {
   };
 }
 
-std::string describe(const ImageInfo& info) {
+std::string describe(const inspect::ImageInfo& info) {
   std::string text = fmt::format("{}: {}, {}", info.filename, qcow2::to_string(info.format),
                                  human_size(info.virtual_size));
   if (info.header) {
@@ -58,7 +54,7 @@ std::string describe(const ImageInfo& info) {
 }
 
 // Warns about contents of the source that a copy of one disk does not include.
-void warn_of_losses(const ImageInfo& source, bool of_snapshot, const Console& console) {
+void warn_of_losses(const inspect::ImageInfo& source, bool of_snapshot, const Console& console) {
   if (!source.snapshots.empty() && !of_snapshot)
     console.warning(
         fmt::format("{}: {} not copied, only the disk as it is now", source.filename,
@@ -83,9 +79,9 @@ Result<void> check_is_there(const copy::CopyOptions& options) {
   struct stat status {};
   const std::string& name = options.destination;
   if (!options.destination_command.empty()) return {};
-  ASSIGN_OR_RETURN(const bool is_nbd, copy::is_nbd_uri(name));
+  ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(name));
   if (is_nbd) return {};
-  if (qcow2::retry(::stat, name.c_str(), &status) != 0)
+  if (retry(::stat, name.c_str(), &status) != 0)
     return fail(Error::system(errno, name + ": -n wants a DST that is there"));
   if (!S_ISREG(status.st_mode)) return {};
   return fail(Error::unsupported(
@@ -271,10 +267,10 @@ Result<void> CopyCommand::begin(const Console& console) {
     if (std::filesystem::is_block_file(destination, ignored))
       plan.writable.push_back(destination);
     else
-      plan.folders.push_back(qcow2::Directory::parent_of(destination));
+      plan.folders.push_back(Directory::parent_of(destination));
     if (const std::string& data = options_.image.data_file; !data.empty()) {
       ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(destination, data));
-      plan.folders.push_back(qcow2::Directory::parent_of(path));
+      plan.folders.push_back(Directory::parent_of(path));
     }
   }
   return trust_.begin(console, plan, failure_code());
@@ -295,20 +291,20 @@ Result<int> CopyCommand::run(const Console& console) {
 
   // Errors of the source are left to the copy.
   const bool is_file = options_.source_command.empty() && options_.source != "-";
-  InfoOptions look;
+  inspect::InfoOptions look;
   look.format = options_.source_format;
   look.force_share = options_.force_share;
   look.survey = false;
   look.trust = options_.trust;
-  const auto source = is_file ? read_image_info(options_.source, look)
-                              : Result<ImageInfo>(fail(Error::invalid("no file")));
+  const auto source = is_file ? inspect::read_image_info(options_.source, look)
+                              : Result<inspect::ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));
   ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
   const int code = summary.lost.empty() ? kSuccess : kSalvaged;
   const std::string lost = options_.destination + ": complete, but its summary is lost";
   if (json_) {
-    RETURN_IF_ERROR(qcow2::with_context(console.print(copy_report_json(options_, summary)), lost));
+    RETURN_IF_ERROR(with_context(console.print(copy_report_json(options_, summary)), lost));
     return code;
   }
   if (!summary.lost.empty()) console.tell(lost_ranges(options_, summary));
@@ -318,8 +314,8 @@ Result<int> CopyCommand::run(const Console& console) {
     return code;
   }
   RETURN_IF_ERROR(
-      qcow2::with_context(console.print(copy_report(options_, summary, console.palette())), lost));
+      with_context(console.print(copy_report(options_, summary, console.palette())), lost));
   return code;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,7 +7,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class CopyCommand final : public Command {
  public:
@@ -16,15 +16,15 @@ class CopyCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   void add_qemu_options(CLI::App& app);
   void check_qemu_options() const;
   void check_skip_free() const;
   void tell_of_qemu_options(const Console& console) const;
-  qcow2::Result<void> settle();
-  qcow2::Result<void> begin(const Console& console);
+  Result<void> settle();
+  Result<void> begin(const Console& console);
 
   copy::CopyOptions options_;
   LayoutOptions layout_;
@@ -45,4 +45,4 @@ class CopyCommand final : public Command {
   std::string source_cache_;     // -T
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -3,20 +3,17 @@
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
 
-namespace tool {
+namespace vc::tool {
 
-using qcow2::Error;
-
-qcow2::Result<copy::CopySummary> run_copy(const copy::CopyOptions& options,
-                                          const Console& console) {
-  copy::Cancel cancel;
+Result<copy::CopySummary> run_copy(const copy::CopyOptions& options, const Console& console) {
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
   auto summary = copy::copy(options, progress, cancel);
   progress.finish();
   if (!summary && summary.error().kind() == Error::Kind::kCancelled)
-    return qcow2::fail(Error::cancelled().with_context(options.destination + ": not written"));
+    return fail(Error::cancelled().with_context(options.destination + ": not written"));
   return summary;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,10 +5,10 @@
 #include "copy/copier.h"
 #include "tool/terminal/console.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Creates options.destination. A signal such as SIGINT cancels the copy; the error then says that
 // no destination is left.
-qcow2::Result<copy::CopySummary> run_copy(const copy::CopyOptions& options, const Console& console);
+Result<copy::CopySummary> run_copy(const copy::CopyOptions& options, const Console& console);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -9,15 +9,13 @@
 #include "base/retry.h"
 #include "libvirt/running_domains.h"
 
-namespace tool {
-
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
 bool exists(const std::string& path) {
   struct stat status {};
-  return qcow2::retry(::stat, path.c_str(), &status) == 0;
+  return retry(::stat, path.c_str(), &status) == 0;
 }
 
 void print(const std::vector<std::string>& remarks, const Console& console) {
@@ -28,14 +26,14 @@ void print(const std::vector<std::string>& remarks, const Console& console) {
 
 Result<void> check_disk_use(const std::string& disk, const Console& console) {
   if (!exists(disk)) return {};
-  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk));
+  ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk));
   print(remarks, console);
   return {};
 }
 
 Result<bool> warn_of_disk_use(const std::string& disk, const Console& console) {
   if (!exists(disk)) return false;
-  ASSIGN_OR_RETURN(const tune::DiskUse use, tune::find_disk_use(disk));
+  ASSIGN_OR_RETURN(const libvirt::DiskUse use, libvirt::find_disk_use(disk));
   print(use.remarks, console);
   if (use.domain.empty()) return false;
   console.warning(fmt::format("{}: is a disk of the {} {}: what is free is approximate", disk,
@@ -43,4 +41,4 @@ Result<bool> warn_of_disk_use(const std::string& disk, const Console& console) {
   return true;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -19,40 +19,35 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
-std::string dry_report(const std::string& overlay, const copy::FlattenSummary& summary) {
+std::string dry_report(const std::string& overlay, const qcow2::FlattenSummary& summary) {
   return fmt::format(
       "{} would no longer need {}\n\n"
       "  {:<12}{:>10}  to write, {} of zeros left out\n\n"
       "  {} disk in {:.1f} s\nNothing was written.\n",
-      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
-      human_size(summary.written), human_size(summary.zeros), human_size(summary.virtual_size),
-      summary.elapsed.count());
+      printable(overlay), printable(summary.backing_file), "from it", human_size(summary.written),
+      human_size(summary.zeros), human_size(summary.virtual_size), summary.elapsed.count());
 }
 
-std::string report(const std::string& overlay, const copy::FlattenSummary& summary) {
+std::string report(const std::string& overlay, const qcow2::FlattenSummary& summary) {
   return fmt::format(
       "{} no longer needs {}\n\n"
       "  {:<12} {:>9}  written, {} of zeros left out\n"
       "  {:<12} {:>9}  before {}\n"
       "  {:<12} {:>9}  before {}\n\n"
       "  {} disk in {:.1f} s\n",
-      qcow2::printable(overlay), qcow2::printable(summary.backing_file), "from it",
-      human_size(summary.written), human_size(summary.zeros), "on disk",
-      human_size(summary.blocks_after), human_size(summary.blocks_before), "length",
-      human_size(summary.length_after), human_size(summary.length_before),
-      human_size(summary.virtual_size), summary.elapsed.count());
+      printable(overlay), printable(summary.backing_file), "from it", human_size(summary.written),
+      human_size(summary.zeros), "on disk", human_size(summary.blocks_after),
+      human_size(summary.blocks_before), "length", human_size(summary.length_after),
+      human_size(summary.length_before), human_size(summary.virtual_size), summary.elapsed.count());
 }
 
-std::string report_json(const std::string& overlay, const copy::FlattenSummary& summary,
+std::string report_json(const std::string& overlay, const qcow2::FlattenSummary& summary,
                         bool dry_run) {
   ordered_json json;
   json["filename"] = overlay;
@@ -119,12 +114,12 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
 }
 
 Result<void> FlattenCommand::in_place(const Console& console) const {
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
   const auto summary =
-      dry_run_ ? copy::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
-               : copy::flatten(overlay_, format_, trust_.trust(), progress, cancel);
+      dry_run_ ? qcow2::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
+               : qcow2::flatten(overlay_, format_, trust_.trust(), progress, cancel);
   progress.finish();
   if (!summary) return fail(summary.error());
   if (json_) return console.print(report_json(overlay_, *summary, dry_run_));
@@ -139,4 +134,4 @@ Result<int> FlattenCommand::run(const Console& console) {
   return kSuccess;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -8,7 +8,7 @@
 #include "tool/commands/command.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class FlattenCommand final : public Command {
  public:
@@ -17,11 +17,11 @@ class FlattenCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<void> to_destination(const Console& console) const;
-  qcow2::Result<void> in_place(const Console& console) const;
+  Result<void> to_destination(const Console& console) const;
+  Result<void> in_place(const Console& console) const;
 
   std::string overlay_;
   std::string destination_;
@@ -34,4 +34,4 @@ class FlattenCommand final : public Command {
   bool dry_run_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

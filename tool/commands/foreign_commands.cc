@@ -8,7 +8,7 @@
 
 #include "tool/text/join_words.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -116,4 +116,4 @@ std::string unknown_command_message(const std::string& word,
   return fmt::format("{}: did you mean {}?", message, join_words(near, " or "));
 }
 
-}  // namespace tool
+}  // namespace vc::tool

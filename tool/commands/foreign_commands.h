@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace tool {
+namespace vc::tool {
 
 // Returns the message for `word`: the equivalent command if another program uses that name, similar
 // names (one or two edits away), or advice if it is a file name. `commands`: the names of all
@@ -16,4 +16,4 @@ std::string unknown_command_message(const std::string& word,
 // turn one word into the other.
 size_t edit_distance(const std::string& a, const std::string& b);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -13,11 +13,7 @@
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 const char* InfoCommand::description() const {
   return "Show what the qcow2 or raw image FILE says of itself: size, format, options,\n"
@@ -45,25 +41,25 @@ void InfoCommand::check() const {
 }
 
 // Returns the information of a server's disk: only its size.
-static Result<ImageInfo> remote_info(const std::string& name,
-                                     const std::vector<std::string>& command,
-                                     const copy::NbdTuning& nbd) {
-  copy::Cancel cancel;
+static Result<inspect::ImageInfo> remote_info(const std::string& name,
+                                              const std::vector<std::string>& command,
+                                              const nbd::NbdTuning& nbd) {
+  Cancel cancel;
   const StopSignals signals(cancel);
-  const copy::Stop stop(cancel);
+  const Stop stop(cancel);
   copy::AnySource::Options options;
   options.name = name;
   options.command = command;
   options.nbd.tuning = nbd;
   ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
-  ImageInfo info;
+  inspect::ImageInfo info;
   info.filename = source.get().name();
   info.virtual_size = source.get().size();
   return info;
 }
 
-Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
-                                                 std::optional<Error>& error) const {
+Result<std::vector<inspect::ImageInfo>> InfoCommand::look(const Console& console,
+                                                          std::optional<Error>& error) const {
   const auto command = unfold_command(file_).value_or(std::vector<std::string>{});
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(file_, command));
   if (target) {
@@ -74,14 +70,14 @@ Result<std::vector<ImageInfo>> InfoCommand::look(const Console& console,
     return std::vector{std::move(info)};
   }
   ProgressDisplay progress(console.manner());
-  InfoOptions options;
+  inspect::InfoOptions options;
   options.format = format_;
   options.force_share = force_share_;
   options.trust = trust_.trust();
   options.survey = !quick_;
   options.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
-  if (backing_chain_) return read_chain_info(file_, options, error);
-  ASSIGN_OR_RETURN(auto info, read_image_info(file_, options));
+  if (backing_chain_) return inspect::read_chain_info(file_, options, error);
+  ASSIGN_OR_RETURN(auto info, inspect::read_image_info(file_, options));
   return std::vector{std::move(info)};
 }
 
@@ -96,23 +92,23 @@ Result<int> InfoCommand::run(const Console& console) {
         console.print(backing_chain_ ? info_report_json(chain) : info_report_json(chain.front())));
   } else if (!console.manner().quiet) {
     std::string text;
-    for (const ImageInfo& it : chain) {
+    for (const inspect::ImageInfo& it : chain) {
       if (!text.empty()) text += "\n";
       text += info_report(it, console.manner().verbose, console.palette());
     }
     RETURN_IF_ERROR(console.print(text));
   }
   int code = kSuccess;
-  for (const ImageInfo& it : chain) {
+  for (const inspect::ImageInfo& it : chain) {
     if (it.survey && it.survey->damages > 0)
       console.warning(fmt::format(
           "{}: the tables are damaged, and the figures leave out what cannot be followed: {}{}",
-          it.filename, qcow2::printable(it.survey->first_damage),
+          it.filename, printable(it.survey->first_damage),
           it.survey->damages > 1 ? fmt::format(", and {} more", it.survey->damages - 1) : ""));
     for (const std::string& damage : it.damages)
-      console.warning(fmt::format("{}: {}", it.filename, qcow2::printable(damage)));
+      console.warning(fmt::format("{}: {}", it.filename, printable(damage)));
     for (const std::string& missing : it.missing) {
-      console.error(fmt::format("{}: {}", it.filename, qcow2::printable(missing)));
+      console.error(fmt::format("{}: {}", it.filename, printable(missing)));
       code = kFailure;
     }
   }
@@ -120,4 +116,4 @@ Result<int> InfoCommand::run(const Console& console) {
   return code;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

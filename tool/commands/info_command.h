@@ -11,7 +11,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class InfoCommand final : public Command {
  public:
@@ -20,21 +20,21 @@ class InfoCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   std::string file_;
   std::optional<qcow2::Format> format_;
-  qcow2::Result<std::vector<ImageInfo>> look(const Console& console,
-                                             std::optional<qcow2::Error>& error) const;
+  Result<std::vector<inspect::ImageInfo>> look(const Console& console,
+                                               std::optional<Error>& error) const;
 
   bool backing_chain_ = false;
   QemuNames names_;
-  copy::NbdTuning nbd_{.connections = 1};
+  nbd::NbdTuning nbd_{.connections = 1};
   bool force_share_ = false;
   bool quick_ = false;
   bool json_ = false;
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

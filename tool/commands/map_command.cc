@@ -18,14 +18,11 @@
 #include "tool/terminal/signals.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using copy::AnySource;
-using copy::MapEntry;
-using qcow2::Error;
+using inspect::MapEntry;
 using qcow2::Extent;
-using qcow2::fail;
-using qcow2::Result;
 
 const char* MapCommand::description() const {
   return "Show which parts of the disk in the qcow2 or raw image FILE are data, which are\n"
@@ -73,16 +70,16 @@ Result<void> MapCommand::begin(const Console& console) const {
   if (!trust_.untrusted()) return {};
   RETURN_IF_ERROR(check_is_file(file_));
   ConfinementPlan plan{{file_}, {}, {}};
-  if (!svg_.empty()) plan.folders.push_back(qcow2::Directory::parent_of(svg_));
+  if (!svg_.empty()) plan.folders.push_back(Directory::parent_of(svg_));
   return trust_.begin(console, plan, failure_code());
 }
 
 Result<int> MapCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
   RETURN_IF_ERROR(begin(console));
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
-  const copy::Stop stop(cancel);
+  const Stop stop(cancel);
   AnySource::Options options;
   options.name = file_;
   options.command = unfold_command(file_).value_or(std::vector<std::string>{});
@@ -109,7 +106,7 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
   const uint64_t size = source.get().size();
   const uint64_t start = std::min(start_, size);
   const uint64_t end = start + std::min(length_.value_or(size), size - start);
-  copy::DiskMap map(source);
+  inspect::DiskMap map(source);
   MapReport report(console, json_);
   ProgressDisplay progress(console.manner());
   RETURN_IF_ERROR(report.begin());
@@ -131,9 +128,9 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
 // Returns an error if the picture would replace a file of the source.
 Result<void> MapCommand::check_picture(const AnySource& source) const {
   struct stat picture {};
-  if (qcow2::retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};
+  if (retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};
   for (const auto& file : source.local()->chain().files())
-    if (file->identity() == qcow2::FileStorage::Identity{picture.st_dev, picture.st_ino})
+    if (file->identity() == FileStorage::Identity{picture.st_dev, picture.st_ino})
       return fail(Error::invalid(
           fmt::format("{}: is (a part of) the image: draw into another file", svg_)));
   return {};
@@ -152,11 +149,11 @@ Result<void> MapCommand::write_picture(const Console& console, const AnySource& 
     subject.file_size = subject.disk_size;
   }
   RETURN_IF_ERROR(check_picture(source));
-  ASSIGN_OR_RETURN(const auto file, qcow2::OutputFile::create(svg_, force_));
+  ASSIGN_OR_RETURN(const auto file, OutputFile::create(svg_, force_));
 
   MapPicture picture(subject);
   ProgressDisplay progress(console.manner());
-  copy::DiskMap map(source);
+  inspect::DiskMap map(source);
   const auto on_extent = [&](const Extent& extent) -> Result<void> {
     picture.add(extent);
     return went_on(progress, extent.guest.value(), subject.disk_size);
@@ -164,7 +161,7 @@ Result<void> MapCommand::write_picture(const Console& console, const AnySource& 
   RETURN_IF_ERROR(map.walk(0, subject.disk_size, on_extent, {}));
   if (image && !image->header().has_data_file()) {
     qcow2::SurveyOptions options;
-    options.host = [&](qcow2::HostCluster first, uint64_t count, qcow2::HostUse use) {
+    options.host = [&](HostCluster first, uint64_t count, qcow2::HostUse use) {
       picture.add(first, count, use);
     };
     ASSIGN_OR_RETURN(const auto survey,
@@ -173,9 +170,9 @@ Result<void> MapCommand::write_picture(const Console& console, const AnySource& 
   }
   progress.finish();
   const std::string svg = picture.svg();
-  RETURN_IF_ERROR(file->write(qcow2::HostOffset(0), std::as_bytes(std::span(svg))));
+  RETURN_IF_ERROR(file->write(HostOffset(0), std::as_bytes(std::span(svg))));
   RETURN_IF_ERROR(file->commit());
   return {};
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -14,7 +14,7 @@
 #include "tool/report/map_picture.h"
 #include "tool/terminal/progress_display.h"
 
-namespace tool {
+namespace vc::tool {
 
 class MapCommand final : public Command {
  public:
@@ -23,15 +23,15 @@ class MapCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<void> begin(const Console& console) const;
-  qcow2::Result<void> write_map(const Console& console, const copy::AnySource& source);
-  qcow2::Result<void> check_picture(const copy::AnySource& source) const;
-  qcow2::Result<void> write_picture(const Console& console, const copy::AnySource& source);
+  Result<void> begin(const Console& console) const;
+  Result<void> write_map(const Console& console, const copy::AnySource& source);
+  Result<void> check_picture(const copy::AnySource& source) const;
+  Result<void> write_picture(const Console& console, const copy::AnySource& source);
 
-  qcow2::Result<void> went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const;
+  Result<void> went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const;
 
   std::string file_;
   std::optional<qcow2::Format> format_;
@@ -41,11 +41,11 @@ class MapCommand final : public Command {
   std::optional<uint64_t> length_;  // bytes
   QemuNames names_;
   bool force_share_ = false;
-  copy::NbdTuning nbd_{.connections = 1};
+  nbd::NbdTuning nbd_{.connections = 1};
   bool json_ = false;
   const CLI::App* options_of_ = nullptr;
-  const copy::Stop* stop_ = nullptr;  // set while the command runs
+  const Stop* stop_ = nullptr;  // set while the command runs
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

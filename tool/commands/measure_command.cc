@@ -15,11 +15,7 @@
 #include "tool/terminal/signals.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -30,7 +26,7 @@ constexpr uint64_t kFieldBudget = 256 << 20;
 constexpr std::array<unsigned, 6> kTableBits = {14, 15, 16, 17, 18, 20};
 
 // Progress of one field, not shown: the table has its own progress.
-class Quiet final : public copy::Progress {
+class Quiet final : public Progress {
  public:
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
 };
@@ -97,10 +93,10 @@ void MeasureCommand::check() const {
   if (table_ && source_ == "-") throw UsageError("--table: a pipe cannot be read several times");
 }
 
-Result<int> MeasureCommand::measure_one(const Console& console, const copy::Cancel& cancel) {
+Result<int> MeasureCommand::measure_one(const Console& console, const Cancel& cancel) {
   options_.budget = options_.copy.compression && !exactly_ ? sample_size_.value_or(kBudget) : 0;
   ProgressDisplay progress(console.manner());
-  const auto measured = copy::measure(options_, progress, cancel);
+  const auto measured = inspect::measure(options_, progress, cancel);
   progress.finish();
   if (!measured) return fail(measured.error());
   if (json_) {
@@ -111,22 +107,22 @@ Result<int> MeasureCommand::measure_one(const Console& console, const copy::Canc
   return kSuccess;
 }
 
-Result<int> MeasureCommand::measure_table(const Console& console, const copy::Cancel& cancel) {
+Result<int> MeasureCommand::measure_table(const Console& console, const Cancel& cancel) {
   const std::array<std::optional<qcow2::CompressionType>, 3> codecs = {
       std::nullopt, qcow2::CompressionType::kDeflate, qcow2::CompressionType::kZstd};
   options_.budget = sample_size_.value_or(kFieldBudget);
   std::vector<MeasuredField> fields;
   ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kMeasure);
+  progress.begin(Phase::kMeasure);
   Quiet quiet;
   for (const unsigned bits : kTableBits)
     for (const auto& codec : codecs) {
-      copy::MeasureOptions options = options_;
+      inspect::MeasureOptions options = options_;
       options.copy.image.cluster_bits = bits;
       options.copy.compression = codec;
       options.copy.image.compression_type = codec;
       if (codec != options_.copy.compression) options.copy.compression_level = 0;
-      ASSIGN_OR_RETURN(const auto measured, copy::measure(options, quiet, cancel));
+      ASSIGN_OR_RETURN(const auto measured, inspect::measure(options, quiet, cancel));
       fields.push_back({bits, codec, measured});
       progress.update(fields.size(), kTableBits.size() * codecs.size());
     }
@@ -155,7 +151,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.settle(options_.copy));
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);
   if (!done && done.error().kind() == Error::Kind::kCancelled)
@@ -163,4 +159,4 @@ Result<int> MeasureCommand::run(const Console& console) {
   return done;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

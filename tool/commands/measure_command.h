@@ -10,7 +10,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class MeasureCommand final : public Command {
  public:
@@ -19,13 +19,13 @@ class MeasureCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<int> measure_one(const Console& console, const copy::Cancel& cancel);
-  qcow2::Result<int> measure_table(const Console& console, const copy::Cancel& cancel);
+  Result<int> measure_one(const Console& console, const Cancel& cancel);
+  Result<int> measure_table(const Console& console, const Cancel& cancel);
 
-  copy::MeasureOptions options_;
+  inspect::MeasureOptions options_;
   LayoutOptions layout_;
   std::string source_;
   QemuNames names_;
@@ -36,4 +36,4 @@ class MeasureCommand final : public Command {
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

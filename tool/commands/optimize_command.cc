@@ -17,17 +17,14 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
 // Lines for the steps, and a bar while a copy is under way.
-class Display final : public appliance::Observer, public copy::Progress {
+class Display final : public appliance::Observer, public Progress {
  public:
   Display(const Console& console, bool output_taken)
       : console_(console), lines_(console, output_taken) {}
@@ -42,7 +39,7 @@ class Display final : public appliance::Observer, public copy::Progress {
   }
   void progress(uint64_t done, uint64_t total) override { lines_.progress(done, total); }
 
-  void begin(copy::Phase phase) override {
+  void begin(Phase phase) override {
     make_bar();
     bar_->begin(phase);
   }
@@ -263,7 +260,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;
   options_.others = disks_;
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ordered_json json;
   json["disks"] = ordered_json::array();
@@ -310,4 +307,4 @@ Result<int> OptimizeCommand::run(const Console& console) {
   return failed == 0 ? kSuccess : kFailure;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -10,7 +10,7 @@
 #include "tool/options/layout_options.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class OptimizeCommand final : public Command {
  public:
@@ -19,7 +19,7 @@ class OptimizeCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   void add_output(CLI::App& app);
@@ -40,4 +40,4 @@ class OptimizeCommand final : public Command {
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -15,11 +15,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 const char* PunchCommand::description() const {
   return "Read a writable disk behind NBD, and give back every block of zeros in it.\n"
@@ -57,7 +53,7 @@ Result<int> PunchCommand::run(const Console& console) {
     return fail(Error::invalid(
         server_ + ": is no NBD URI: zeros in a local image are left out by virt-compact copy"));
   options_.target = *target;
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
   const auto summary = copy::punch(options_, progress, cancel);
@@ -86,12 +82,11 @@ Result<int> PunchCommand::run(const Console& console) {
   RETURN_IF_ERROR(console.print(fmt::format(
       "{}\n{} {}given back\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in {:.1f} "
       "s\n{}",
-      qcow2::printable(target->name()),
-      human_size(options_.dry_run ? summary->zero : summary->punched),
+      printable(target->name()), human_size(options_.dry_run ? summary->zero : summary->punched),
       options_.dry_run ? "would be " : "", "read", human_size(summary->scanned), "zeros",
       human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),
       summary->elapsed.count(), options_.dry_run ? "Nothing was written.\n" : "")));
   return kSuccess;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 #include "copy/punch.h"
 #include "tool/commands/command.h"
 
-namespace tool {
+namespace vc::tool {
 
 class PunchCommand final : public Command {
  public:
@@ -15,7 +15,7 @@ class PunchCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   std::string server_;
@@ -23,4 +23,4 @@ class PunchCommand final : public Command {
   bool json_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -12,12 +12,9 @@
 #include "tool/options/formats.h"
 #include "tool/text/json_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
@@ -30,8 +27,8 @@ Result<std::string> parse_cache(const std::string& text) {
   return text;
 }
 
-Result<qcow2::Header> read_header(const qcow2::FileStorage& file) {
-  return qcow2::with_context(qcow2::Header::read(file), file.name());
+Result<qcow2::Header> read_header(const FileStorage& file) {
+  return with_context(qcow2::Header::read(file), file.name());
 }
 
 }  // namespace
@@ -78,7 +75,7 @@ void RebaseCommand::check() const {
 }
 
 // Opens NEW with its chain, as a reader of FILE would. Returns its format.
-Result<qcow2::Format> RebaseCommand::look_at_new(const qcow2::FileStorage& file) const {
+Result<qcow2::Format> RebaseCommand::look_at_new(const FileStorage& file) const {
   ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(file_, *backing_));
   qcow2::OpenOptions options;
   options.format = backing_format_;
@@ -97,7 +94,7 @@ Result<qcow2::Format> RebaseCommand::look_at_new(const qcow2::FileStorage& file)
 
 Result<int> RebaseCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_writable(file_));
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(file_));
   ASSIGN_OR_RETURN(const auto header, read_header(*file));
   if (!backing_->empty() && (header.autoclear_features & qcow2::autoclear::kDataFileRaw) != 0)
     return fail(Error::invalid(
@@ -112,14 +109,14 @@ Result<int> RebaseCommand::run(const Console& console) {
     }
     format = qcow2::to_string(found);
   }
-  RETURN_IF_ERROR(file->lock(qcow2::ImageClaim::writing(), "shut down what uses it"));
+  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
   // Another process may have changed FILE meanwhile.
   ASSIGN_OR_RETURN(const auto now, read_header(*file));
   if (!dry_run_)
-    RETURN_IF_ERROR(qcow2::with_context(backing_->empty()
-                                            ? qcow2::drop_backing_name(*file)
-                                            : qcow2::set_backing_name(*file, *backing_, format),
-                                        file_));
+    RETURN_IF_ERROR(with_context(backing_->empty()
+                                     ? qcow2::drop_backing_name(*file)
+                                     : qcow2::set_backing_name(*file, *backing_, format),
+                                 file_));
   RETURN_IF_ERROR(report(console, now.backing_file, format));
   return kSuccess;
 }
@@ -137,11 +134,11 @@ Result<void> RebaseCommand::report(const Console& console, const std::string& ol
   }
   if (console.manner().quiet) return {};
   const auto name = [](const std::string& it) {
-    return it.empty() ? std::string("none") : "'" + qcow2::printable(it) + "'";
+    return it.empty() ? std::string("none") : "'" + printable(it) + "'";
   };
-  return console.print(fmt::format("{}: backing file {}{}{}{}\n", qcow2::printable(file_),
-                                   name(*backing_), format.empty() ? "" : " (" + format + ")",
+  return console.print(fmt::format("{}: backing file {}{}{}{}\n", printable(file_), name(*backing_),
+                                   format.empty() ? "" : " (" + format + ")",
                                    dry_run_ ? ", would be; it is " : ", was ", name(old_name)));
 }
 
-}  // namespace tool
+}  // namespace vc::tool

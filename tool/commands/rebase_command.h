@@ -9,7 +9,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class RebaseCommand final : public Command {
  public:
@@ -18,12 +18,12 @@ class RebaseCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<qcow2::Format> look_at_new(const qcow2::FileStorage& file) const;
-  qcow2::Result<void> report(const Console& console, const std::string& old_name,
-                             const std::string& format) const;
+  Result<qcow2::Format> look_at_new(const FileStorage& file) const;
+  Result<void> report(const Console& console, const std::string& old_name,
+                      const std::string& format) const;
 
   std::string file_;
   std::optional<qcow2::Format> format_;
@@ -38,4 +38,4 @@ class RebaseCommand final : public Command {
   bool json_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -12,9 +12,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/text/json_text.h"
 
-namespace tool {
-
-using qcow2::Result;
+namespace vc::tool {
 
 const char* RollbackCommand::description() const {
   return "Put DISK.bak, which optimize has kept, in the place of DISK again. What is\n"
@@ -37,11 +35,11 @@ void RollbackCommand::check() const {
 
 Result<int> RollbackCommand::run(const Console& console) {
   disk_ = plain_path(disk_);
-  ASSIGN_OR_RETURN(const auto remarks, tune::check_unused(disk_));
+  ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);
   auto rolled_back = optimize::roll_back(disk_, suffix_, remove_, dry_run_);
-  if (!rolled_back) return qcow2::fail(shown(rolled_back.error()));
+  if (!rolled_back) return fail(shown(rolled_back.error()));
   const optimize::Rollback done{shown(rolled_back->disk), shown(rolled_back->backup)};
   if (json_) {
     nlohmann::ordered_json json;
@@ -56,17 +54,15 @@ Result<int> RollbackCommand::run(const Console& console) {
   if (dry_run_) {
     RETURN_IF_ERROR(console.print(fmt::format(
         "{} would be the disk as it was; what is there would be {}\nNothing was changed.\n",
-        qcow2::printable(done.disk),
-        done.backup.empty() ? "removed" : qcow2::printable(done.backup))));
+        printable(done.disk), done.backup.empty() ? "removed" : printable(done.backup))));
     return kSuccess;
   }
-  RETURN_IF_ERROR(
-      console.print(done.backup.empty()
-                        ? fmt::format("{} is the disk as it was; what was there is removed\n",
-                                      qcow2::printable(done.disk))
-                        : fmt::format("{} is the disk as it was; what was there is {} now\n",
-                                      qcow2::printable(done.disk), qcow2::printable(done.backup))));
+  RETURN_IF_ERROR(console.print(
+      done.backup.empty() ? fmt::format("{} is the disk as it was; what was there is removed\n",
+                                        printable(done.disk))
+                          : fmt::format("{} is the disk as it was; what was there is {} now\n",
+                                        printable(done.disk), printable(done.backup))));
   return kSuccess;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,7 +5,7 @@
 
 #include "tool/commands/command.h"
 
-namespace tool {
+namespace vc::tool {
 
 class RollbackCommand final : public Command {
  public:
@@ -14,7 +14,7 @@ class RollbackCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   std::string disk_;
@@ -24,4 +24,4 @@ class RollbackCommand final : public Command {
   bool json_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

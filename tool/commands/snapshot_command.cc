@@ -22,11 +22,7 @@
 #include "tool/text/size_text.h"
 #include "tool/text/snapshot_list.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -37,7 +33,7 @@ struct FileSize {
 
 FileSize measure(const std::string& path) {
   struct stat status {};
-  if (qcow2::retry(::stat, path.c_str(), &status) != 0) return {};
+  if (retry(::stat, path.c_str(), &status) != 0) return {};
   return {static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
 }
 
@@ -96,17 +92,17 @@ Result<void> SnapshotCommand::list(const Console& console) const {
   options.format = format_;
   options.force_share = force_share_;
   options.force_share_option = "--force-share";
-  ASSIGN_OR_RETURN(const auto file, qcow2::FileStorage::open_readonly(disk_));
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(disk_));
   RETURN_IF_ERROR(qcow2::lock_for_reading(*file, options));
   ASSIGN_OR_RETURN(const auto probed, qcow2::probe_format(*file));
   std::vector<qcow2::Snapshot> snapshots;
   if (format_.value_or(probed) == qcow2::Format::kQcow2) {
     ASSIGN_OR_RETURN(
         const auto header,
-        qcow2::with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), disk_));
-    ASSIGN_OR_RETURN(snapshots, qcow2::with_context(qcow2::read_snapshot_table(
-                                                        *file, header, qcow2::SnapshotUse::kList),
-                                                    disk_));
+        with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), disk_));
+    ASSIGN_OR_RETURN(
+        snapshots,
+        with_context(qcow2::read_snapshot_table(*file, header, qcow2::SnapshotUse::kList), disk_));
   }
   if (json_) return console.print(snapshot_list_json(snapshots));
   // As in qemu-img, -q does not suppress a requested list.
@@ -129,7 +125,7 @@ struct SnapshotCommand::Change {
 Result<std::unique_ptr<qcow2::SnapshotEditor>> SnapshotCommand::open_editor(
     const qcow2::Chain& chain) const {
   if (!dry_run_) return qcow2::SnapshotEditor::open(chain);
-  ASSIGN_OR_RETURN(auto scratch, qcow2::ScratchStorage::create(chain.storage()));
+  ASSIGN_OR_RETURN(auto scratch, ScratchStorage::create(chain.storage()));
   return qcow2::SnapshotEditor::open(std::move(scratch));
 }
 
@@ -141,7 +137,7 @@ Result<void> SnapshotCommand::apply_to(qcow2::SnapshotEditor& editor, Change& ch
         console.warning(
             fmt::format("{}: has a snapshot '{}' already, with the id {}: that one is "
                         "meant by the name, the new one has an id of its own",
-                        disk_, qcow2::printable(create_), qcow2::printable(it.id)));
+                        disk_, printable(create_), printable(it.id)));
     change.action = "create";
     change.name = create_;
     ASSIGN_OR_RETURN(change.id, editor.create(create_, now()));
@@ -175,7 +171,7 @@ Result<void> SnapshotCommand::tell(const Change& change, const Console& console)
     return console.print(json_text(json));
   }
   const std::string which =
-      fmt::format("snapshot '{}' with the id {}", qcow2::printable(change.name), change.id);
+      fmt::format("snapshot '{}' with the id {}", printable(change.name), change.id);
   if (dry_run_) {
     const bool less = change.used_after <= change.used_before;
     const uint64_t amount =
@@ -183,9 +179,9 @@ Result<void> SnapshotCommand::tell(const Change& change, const Console& console)
     const char* const how = !create_.empty()   ? "would create"
                             : !remove_.empty() ? "would delete"
                                                : "would make the disk what it was at";
-    return console.print(fmt::format("{}: {} {}: {} {}\nNothing was written.\n",
-                                     qcow2::printable(disk_), how, qcow2::printable(which),
-                                     human_size(amount), less ? "given back" : "more in use"));
+    return console.print(fmt::format("{}: {} {}: {} {}\nNothing was written.\n", printable(disk_),
+                                     how, printable(which), human_size(amount),
+                                     less ? "given back" : "more in use"));
   }
   if (!create_.empty()) console.note(fmt::format("{}: {}", disk_, which));
   if (!create_.empty() || change.after.blocks >= change.before.blocks) return {};
@@ -209,7 +205,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   change.before = measure(disk_);
   ASSIGN_OR_RETURN(const auto editor, open_editor(chain));
   ProgressDisplay progress(console.manner());
-  progress.begin(copy::Phase::kSnapshot);
+  progress.begin(Phase::kSnapshot);
   editor->set_progress([&](uint64_t done, uint64_t total) { progress.update(done, total); });
   change.used_before = editor->used_before();
   RETURN_IF_ERROR(apply_to(*editor, change, console));
@@ -219,11 +215,10 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   change.used_after = used.value_or(change.used_before);
   // A dry run does not compact the file: the freed space follows from the counts.
   if (!dry_run_)
-    RETURN_IF_ERROR(
-        qcow2::took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,
-                                                        !create_.empty()   ? "there"
-                                                        : !remove_.empty() ? "removed"
-                                                                           : "applied")));
+    RETURN_IF_ERROR(took_effect(editor->close(), fmt::format("{}: the snapshot is {}", disk_,
+                                                             !create_.empty()   ? "there"
+                                                             : !remove_.empty() ? "removed"
+                                                                                : "applied")));
   progress.finish();
   change.after = measure(disk_);
   if (console.manner().quiet && !json_) return {};
@@ -258,4 +253,4 @@ Result<int> SnapshotCommand::run(const Console& console) {
   return kSuccess;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -11,7 +11,7 @@
 #include "tool/options/qemu_names.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class SnapshotCommand final : public Command {
  public:
@@ -20,18 +20,17 @@ class SnapshotCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<void> list(const Console& console) const;
+  Result<void> list(const Console& console) const;
   struct Change;
-  qcow2::Result<std::unique_ptr<qcow2::SnapshotEditor>> open_editor(
-      const qcow2::Chain& chain) const;
-  qcow2::Result<void> change(const Console& console) const;
-  qcow2::Result<void> apply_to(qcow2::SnapshotEditor& editor, Change& change,
-                               const Console& console) const;
-  qcow2::Result<void> tell(const Change& change, const Console& console) const;
-  qcow2::Result<void> export_disk(const Console& console) const;
+  Result<std::unique_ptr<qcow2::SnapshotEditor>> open_editor(const qcow2::Chain& chain) const;
+  Result<void> change(const Console& console) const;
+  Result<void> apply_to(qcow2::SnapshotEditor& editor, Change& change,
+                        const Console& console) const;
+  Result<void> tell(const Change& change, const Console& console) const;
+  Result<void> export_disk(const Console& console) const;
 
   std::string disk_;
   std::string destination_;
@@ -49,4 +48,4 @@ class SnapshotCommand final : public Command {
   bool dry_run_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -13,9 +13,7 @@
 #include "tool/options/nbd_options.h"
 #include "tool/terminal/signals.h"
 
-namespace tool {
-
-using qcow2::Result;
+namespace vc::tool {
 
 const char* SpaceCommand::description() const {
   return "Show which parts of a guest's disks its filesystems do not use, and how much\n"
@@ -44,7 +42,7 @@ void SpaceCommand::check() const {
 
 Result<copy::AnySource> SpaceCommand::open(const std::string& disk,
                                            std::optional<qcow2::Format> format,
-                                           const copy::Stop& stop) const {
+                                           const Stop& stop) const {
   copy::AnySource::Options options;
   options.name = disk;
   options.command = unfold_command(disk).value_or(std::vector<std::string>{});
@@ -67,9 +65,9 @@ Result<int> SpaceCommand::run(const Console& console) {
   }
   RETURN_IF_ERROR(trust_.begin_reading(console, disks_, failure_code()));
   warn_of_left_out(console, trust_.trust(), disks_);
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
-  const copy::Stop stop(cancel);
+  const Stop stop(cancel);
   std::vector<copy::AnySource> sources;
   std::vector<std::shared_ptr<const guest::ByteView>> views;
   for (size_t i = 0; i < disks_.size(); ++i) {
@@ -93,10 +91,10 @@ Result<int> SpaceCommand::run(const Console& console) {
     }
     report.free_data.push_back(sum);
   }
-  if (stop.requested()) return qcow2::fail(qcow2::Error::cancelled());
+  if (stop.requested()) return fail(Error::cancelled());
   RETURN_IF_ERROR(
       console.print(json_ ? space_report_json(report) : space_report(report, console.palette())));
   return kSuccess;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -12,7 +12,7 @@
 #include "tool/options/trust_options.h"
 #include "tool/report/space_report.h"
 
-namespace tool {
+namespace vc::tool {
 
 class SpaceCommand final : public Command {
  public:
@@ -21,19 +21,19 @@ class SpaceCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<copy::AnySource> open(const std::string& disk, std::optional<qcow2::Format> format,
-                                      const copy::Stop& stop) const;
+  Result<copy::AnySource> open(const std::string& disk, std::optional<qcow2::Format> format,
+                               const Stop& stop) const;
 
   QemuNames names_;
   TrustOptions trust_;
-  copy::NbdTuning nbd_;
+  nbd::NbdTuning nbd_;
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;
   bool force_share_ = false;
   bool json_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

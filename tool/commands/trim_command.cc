@@ -18,11 +18,7 @@
 #include "tool/terminal/signals.h"
 #include "tool/terminal/step_lines.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 const char* TrimCommand::description() const {
   return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
@@ -72,7 +68,7 @@ void TrimCommand::check() const {
 // replayed, is another one.
 Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
   struct stat status {};
-  if (qcow2::retry(::stat, disk.c_str(), &status) != 0) return {};
+  if (retry(::stat, disk.c_str(), &status) != 0) return {};
   RETURN_IF_ERROR(check_disk_use(disk, console));
   const auto overlay = qcow2::find_overlay(disk, disks_);
   if (!overlay) return {};
@@ -92,7 +88,7 @@ Result<int> TrimCommand::run(const Console& console) {
   }
   if (!options_.dry_run)
     for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   StepLines lines(console, json_);
   const auto report = metadata_ ? appliance::trim_by_metadata(options_, lines, cancel)
@@ -115,4 +111,4 @@ Result<int> TrimCommand::run(const Console& console) {
   return report->complete() ? kSuccess : kFailure;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

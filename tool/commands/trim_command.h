@@ -9,7 +9,7 @@
 #include "tool/commands/command.h"
 #include "tool/options/trust_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 class TrimCommand final : public Command {
  public:
@@ -18,21 +18,21 @@ class TrimCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
   void add_sparsify_options(CLI::App& app);
-  qcow2::Result<void> check_use(const std::string& disk, const Console& console) const;
+  Result<void> check_use(const std::string& disk, const Console& console) const;
 
   std::vector<std::string> disks_;
   std::optional<qcow2::Format> format_;
   appliance::TrimOptions options_;
   bool metadata_ = false;
   bool in_place_ = false;
-  std::chrono::seconds timeout_ = copy::NbdTuning().timeout;
+  std::chrono::seconds timeout_ = nbd::NbdTuning().timeout;
   const CLI::Option* timeout_option_ = nullptr;
   bool json_ = false;
   TrustOptions trust_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

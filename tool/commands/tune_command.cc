@@ -18,30 +18,26 @@
 #include "tool/terminal/step_lines.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
 constexpr const char* kOldLibvirt =
     "discard_granularity is kept by libvirt 10.0 and later; an older one drops it";
 
-bool sets_granularity(const tune::Tuning& tuning) {
-  for (const tune::DiskReport& disk : tuning.disks)
-    for (const tune::Change& it : disk.changes)
+bool sets_granularity(const libvirt::Tuning& tuning) {
+  for (const libvirt::DiskReport& disk : tuning.disks)
+    for (const libvirt::Change& it : disk.changes)
       if (it.attribute == "discard_granularity") return true;
   return false;
 }
 
-auto setting(std::optional<std::string> tune::Settings::*which) {
+auto setting(std::optional<std::string> libvirt::Settings::*which) {
   return [which](const std::string& text) -> Result<std::optional<std::string>> {
     if (text == "keep") return std::optional<std::string>{};
-    tune::Settings alone{{}, {}, {}, {}, {}, true, {}};
+    libvirt::Settings alone{{}, {}, {}, {}, {}, true, {}};
     alone.*which = text;
-    RETURN_IF_ERROR(tune::check(alone));
+    RETURN_IF_ERROR(libvirt::check(alone));
     return std::optional(text);
   };
 }
@@ -52,13 +48,13 @@ bool exists(const std::string& path) {
 }
 
 // Returns complaints about settings with which QEMU would not start.
-std::vector<std::string> complaints_of(const tune::Tuning& tuning) {
+std::vector<std::string> complaints_of(const libvirt::Tuning& tuning) {
   std::vector<std::string> images;
-  for (const tune::DiskReport& disk : tuning.disks)
-    for (const tune::Change& it : disk.changes)
+  for (const libvirt::DiskReport& disk : tuning.disks)
+    for (const libvirt::Change& it : disk.changes)
       if (it.attribute == "cache" && (it.to == "none" || it.to == "directsync"))
         images.push_back(disk.source);
-  return tune::direct_io_complaints(images);
+  return libvirt::direct_io_complaints(images);
 }
 
 }  // namespace
@@ -85,14 +81,14 @@ void TuneCommand::add_options(CLI::App& app) {
       ->type_name("TARGET")
       ->allow_extra_args(false)
       ->take_all();
-  add_parsed_option(app, "--cache", "MODE", settings_.cache, setting(&tune::Settings::cache),
+  add_parsed_option(app, "--cache", "MODE", settings_.cache, setting(&libvirt::Settings::cache),
                     "none (the default), directsync ..., or keep");
-  add_parsed_option(app, "--io", "MODE", settings_.io, setting(&tune::Settings::io),
+  add_parsed_option(app, "--io", "MODE", settings_.io, setting(&libvirt::Settings::io),
                     "native (the default), threads, io_uring, or keep");
-  add_parsed_option(app, "--discard", "MODE", settings_.discard, setting(&tune::Settings::discard),
-                    "unmap (the default), ignore, or keep");
+  add_parsed_option(app, "--discard", "MODE", settings_.discard,
+                    setting(&libvirt::Settings::discard), "unmap (the default), ignore, or keep");
   add_parsed_option(app, "--detect-zeroes", "MODE", settings_.detect_zeroes,
-                    setting(&tune::Settings::detect_zeroes),
+                    setting(&libvirt::Settings::detect_zeroes),
                     "unmap (the default), on, off, or keep");
   app.add_option_function<std::string>(
          "--discard-granularity",
@@ -120,7 +116,7 @@ void TuneCommand::check() const {
   if (apply_ && dry_run_) throw UsageError("--apply and --dry-run contradict each other");
   if (connect_ && domain() == "-")
     throw UsageError("--connect wants the name of a domain, not standard input");
-  const auto settings = tune::check(settings_);
+  const auto settings = libvirt::check(settings_);
   if (!settings) throw UsageError(settings.error().message());
 }
 
@@ -138,7 +134,7 @@ Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
   if (console.manner().quiet) return kSuccess;
   // patch(1) needs the exact bytes; a terminal must not get control characters.
   const bool watched = is_terminal(taken ? STDERR_FILENO : STDOUT_FILENO);
-  const std::string diff = watched ? qcow2::printable_lines(result.diff) : result.diff;
+  const std::string diff = watched ? printable_lines(result.diff) : result.diff;
   const std::string text =
       diff + (diff.empty() ? "" : "\n") + tune_report(result, console.manner().verbose);
   if (taken)
@@ -151,9 +147,9 @@ Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
 Result<int> TuneCommand::tune_input(const Console& console) const {
   TuneResult result;
   result.name = "standard input";
-  ASSIGN_OR_RETURN(const std::string text, tune::read_definition(STDIN_FILENO, result.name));
-  ASSIGN_OR_RETURN(result.tuning, tune::tune(text, result.name, settings_));
-  result.diff = tune::unified_diff(text, result.tuning.text, "domain.xml");
+  ASSIGN_OR_RETURN(const std::string text, libvirt::read_definition(STDIN_FILENO, result.name));
+  ASSIGN_OR_RETURN(result.tuning, libvirt::tune(text, result.name, settings_));
+  result.diff = libvirt::unified_diff(text, result.tuning.text, "domain.xml");
   result.applied = apply_;
   return show(console, std::move(result));
 }
@@ -161,11 +157,11 @@ Result<int> TuneCommand::tune_input(const Console& console) const {
 Result<int> TuneCommand::tune_file(const Console& console) const {
   TuneResult result;
   result.name = domain();
-  ASSIGN_OR_RETURN(const std::string text, tune::read_definition(domain()));
-  ASSIGN_OR_RETURN(result.tuning, tune::tune(text, domain(), settings_));
-  result.diff = tune::unified_diff(text, result.tuning.text, domain());
+  ASSIGN_OR_RETURN(const std::string text, libvirt::read_definition(domain()));
+  ASSIGN_OR_RETURN(result.tuning, libvirt::tune(text, domain(), settings_));
+  result.diff = libvirt::unified_diff(text, result.tuning.text, domain());
   if (sets_granularity(result.tuning)) result.notes.emplace_back(kOldLibvirt);
-  if (tune::is_libvirts_own(domain())) {
+  if (libvirt::is_libvirts_own(domain())) {
     const std::string why =
         domain() +
         ": is libvirt's own, who would not notice a change: give the domain's name "
@@ -174,7 +170,7 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
     result.notes.push_back(why);
   }
   if (apply_ && result.tuning.changes() > 0)
-    RETURN_IF_ERROR(tune::replace_definition(domain(), text, result.tuning.text));
+    RETURN_IF_ERROR(libvirt::replace_definition(domain(), text, result.tuning.text));
   result.applied = apply_;
   if (!apply_ && result.tuning.changes() > 0)
     result.notes.emplace_back("Nothing is written: --apply does that.");
@@ -182,14 +178,15 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
 }
 
 Result<int> TuneCommand::tune_libvirt(const Console& console) const {
-  ASSIGN_OR_RETURN(auto domain, tune::LibvirtDomain::open(connect_.value_or(""), domain(), apply_));
+  ASSIGN_OR_RETURN(auto domain,
+                   libvirt::LibvirtDomain::open(connect_.value_or(""), domain(), apply_));
   TuneResult result;
   result.name = domain.name();
   ASSIGN_OR_RETURN(const auto state, domain.state());
   // The shown definition has no passwords.
   ASSIGN_OR_RETURN(const std::string shown, domain.definition(false));
-  tune::Settings settings = settings_;
-  ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+  libvirt::Settings settings = settings_;
+  ASSIGN_OR_RETURN(result.tuning, libvirt::tune(shown, result.name, settings));
   if (sets_granularity(result.tuning)) {
     ASSIGN_OR_RETURN(const bool known, domain.knows_granularity());
     if (!known && settings.discard_granularity)
@@ -197,10 +194,10 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
     if (!known) {
       settings.keep_granularity = true;
       result.notes.emplace_back(kOldLibvirt);
-      ASSIGN_OR_RETURN(result.tuning, tune::tune(shown, result.name, settings));
+      ASSIGN_OR_RETURN(result.tuning, libvirt::tune(shown, result.name, settings));
     }
   }
-  result.diff = tune::unified_diff(shown, result.tuning.text, "domain.xml");
+  result.diff = libvirt::unified_diff(shown, result.tuning.text, "domain.xml");
   result.running = state.running;
   if (state.transient)
     return fail(
@@ -209,10 +206,10 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
                        "that it is started from"));
   if (apply_ && result.tuning.changes() > 0) {
     ASSIGN_OR_RETURN(const std::string whole, domain.definition(true));
-    ASSIGN_OR_RETURN(const tune::Tuning tuned, tune::tune(whole, result.name, settings));
+    ASSIGN_OR_RETURN(const libvirt::Tuning tuned, libvirt::tune(whole, result.name, settings));
     RETURN_IF_ERROR(domain.define(tuned.text));
     ASSIGN_OR_RETURN(const std::string now, domain.definition(false));
-    ASSIGN_OR_RETURN(const tune::Tuning again, tune::tune(now, result.name, settings));
+    ASSIGN_OR_RETURN(const libvirt::Tuning again, libvirt::tune(now, result.name, settings));
     if (again.changes() > 0)
       return fail(Error::unsupported(
           result.name + ": libvirt took the definition, and did not keep all that was set"));
@@ -232,7 +229,7 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
 }
 
 Result<int> TuneCommand::tune_guest(const Console& console) const {
-  copy::Cancel cancel;
+  Cancel cancel;
   const StopSignals signals(cancel);
   StepLines steps(console, json_);
   std::vector<appliance::DiskName> disks;
@@ -270,4 +267,4 @@ Result<int> TuneCommand::run(const Console& console) {
   return tuned;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

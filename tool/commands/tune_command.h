@@ -10,7 +10,7 @@
 #include "tool/commands/command.h"
 #include "tool/report/tune_report.h"
 
-namespace tool {
+namespace vc::tool {
 
 class TuneCommand final : public Command {
  public:
@@ -19,20 +19,20 @@ class TuneCommand final : public Command {
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;
-  qcow2::Result<int> run(const Console& console) override;
+  Result<int> run(const Console& console) override;
 
  private:
-  qcow2::Result<int> tune_input(const Console& console) const;
-  qcow2::Result<int> tune_file(const Console& console) const;
-  qcow2::Result<int> tune_libvirt(const Console& console) const;
-  qcow2::Result<int> tune_guest(const Console& console) const;
-  qcow2::Result<int> show(const Console& console, TuneResult result) const;
+  Result<int> tune_input(const Console& console) const;
+  Result<int> tune_file(const Console& console) const;
+  Result<int> tune_libvirt(const Console& console) const;
+  Result<int> tune_guest(const Console& console) const;
+  Result<int> show(const Console& console, TuneResult result) const;
 
   const std::string& domain() const { return names_.front(); }
 
   std::vector<std::string> names_;  // one domain, or the disks of a guest
   std::optional<std::string> connect_;
-  tune::Settings settings_;
+  libvirt::Settings settings_;
   bool guest_ = false;
   std::optional<qcow2::Format> format_;
   bool apply_ = false;
@@ -40,4 +40,4 @@ class TuneCommand final : public Command {
   bool json_ = false;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,13 +5,9 @@
 #include <algorithm>
 #include <vector>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 constexpr size_t kDescriptionColumn = 27;
 
@@ -155,4 +151,4 @@ void refuse_empty_values(const std::vector<std::string>& words) {
   }
 }
 
-}  // namespace tool
+}  // namespace vc::tool

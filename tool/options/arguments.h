@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "tool/terminal/console.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Thrown for an invalid command line, during parsing and checking.
 class UsageError : public CLI::ParseError {
@@ -66,4 +66,4 @@ std::string usage_message(const CLI::ParseError& error);
 void refuse_leftovers(const CLI::App& app);
 void refuse_empty_values(const std::vector<std::string>& words);
 
-}  // namespace tool
+}  // namespace vc::tool

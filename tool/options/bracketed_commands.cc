@@ -2,7 +2,7 @@
 
 #include "tool/options/arguments.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -38,4 +38,4 @@ std::optional<std::vector<std::string>> unfold_command(const std::string& word) 
   return command;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

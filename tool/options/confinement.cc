@@ -19,13 +19,9 @@
 #include "base/retry.h"
 #include "storage/descriptor.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 // Constants of linux/landlock.h, since the header may be older than the kernel.
 constexpr uint64_t kTruncate = uint64_t{1} << 14;  // since version 3
@@ -66,7 +62,7 @@ class Landlock {
 
   // Follows symbolic links once: the rule then applies to the file, not to its name.
   Result<void> allow(const std::string& path, uint64_t rights) const {
-    const qcow2::Descriptor file(qcow2::retry(::open, path.c_str(), O_PATH | O_CLOEXEC));
+    const Descriptor file(retry(::open, path.c_str(), O_PATH | O_CLOEXEC));
     if (!file) return fail(Error::system(errno, path));
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) return fail(Error::system(errno, path));
@@ -96,7 +92,7 @@ class Landlock {
   }
 
   const uint64_t rights_;
-  const qcow2::Descriptor ruleset_;
+  const Descriptor ruleset_;
 };
 
 Result<bool> restrict_files(const ConfinementPlan& plan) {
@@ -232,4 +228,4 @@ Result<Confinement> confine(const ConfinementPlan& plan) {
   return done;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 
-namespace tool {
+namespace vc::tool {
 
 // The files that the process may still open once it is confined.
 struct ConfinementPlan {
@@ -30,6 +30,6 @@ struct Confinement {
 // Landlock blocks all files outside of the plan, for reading and writing. If the kernel's version
 // supports it, it also blocks TCP, signals to other processes, and abstract sockets. Seccomp
 // permits a list of required system calls; all others fail with EPERM.
-qcow2::Result<Confinement> confine(const ConfinementPlan& plan);
+Result<Confinement> confine(const ConfinementPlan& plan);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -4,11 +4,9 @@
 
 #include <array>
 
-namespace tool {
+namespace vc::tool {
 
 using qcow2::CompressionType;
-using qcow2::Error;
-using qcow2::Result;
 
 namespace {
 
@@ -32,8 +30,7 @@ constexpr std::array kProfiles = {
 Result<const CopyProfile*> find_profile(const std::string& name) {
   for (const CopyProfile& it : kProfiles)
     if (name == it.name) return &it;
-  return qcow2::fail(
-      Error::invalid(fmt::format("'{}' is none of sequential, random and archive", name)));
+  return fail(Error::invalid(fmt::format("'{}' is none of sequential, random and archive", name)));
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,7 +7,7 @@
 #include "copy/sink/image_options.h"
 #include "qcow2/format/header.h"
 
-namespace tool {
+namespace vc::tool {
 
 struct CopyProfile {
   const char* name;
@@ -19,6 +19,6 @@ struct CopyProfile {
 };
 
 // Finds "sequential", "random" or "archive". Other names are errors.
-qcow2::Result<const CopyProfile*> find_profile(const std::string& name);
+Result<const CopyProfile*> find_profile(const std::string& name);
 
-}  // namespace tool
+}  // namespace vc::tool

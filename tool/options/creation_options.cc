@@ -9,12 +9,9 @@
 #include "tool/text/join_words.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using copy::Preallocation;
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 namespace {
 
@@ -135,4 +132,4 @@ Result<void> add_creation_options(const std::string& list, CreationOptions& opti
   return {};
 }
 
-}  // namespace tool
+}  // namespace vc::tool

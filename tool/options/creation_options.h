@@ -9,7 +9,7 @@
 #include "copy/sink/image_options.h"
 #include "qcow2/format/header.h"
 
-namespace tool {
+namespace vc::tool {
 
 struct CreationOptions {
   copy::ImageOptions image;
@@ -20,9 +20,9 @@ struct CreationOptions {
 
 // Parses `list` into `options`. An error names the key and the allowed values. As in qemu-img, a
 // comma inside of a value is doubled, and the last of repeated keys counts.
-qcow2::Result<void> add_creation_options(const std::string& list, CreationOptions& options);
+Result<void> add_creation_options(const std::string& list, CreationOptions& options);
 
 // Returns the keys, for messages and for the test that compares them with the manual.
 std::vector<std::string> creation_option_keys();
 
-}  // namespace tool
+}  // namespace vc::tool

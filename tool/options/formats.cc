@@ -4,13 +4,13 @@
 
 #include "tool/options/arguments.h"
 
-namespace tool {
+namespace vc::tool {
 
-qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text) {
+Result<std::optional<qcow2::Format>> parse_format(const std::string& text) {
   for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
     if (text == qcow2::to_string(format)) return format;
-  return qcow2::fail(qcow2::Error::invalid(
-      fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
+  return fail(
+      Error::invalid(fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
 }
 
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,
@@ -19,4 +19,4 @@ CLI::Option* add_format_option(CLI::App& app, const std::string& names,
   return add_parsed_option(app, names, "FMT", target, parse_format, description);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,14 +7,14 @@
 
 #include "qcow2/read/chain.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Parses "qcow2" or "raw". Any other word is an invalid-argument error.
-qcow2::Result<std::optional<qcow2::Format>> parse_format(const std::string& text);
+Result<std::optional<qcow2::Format>> parse_format(const std::string& text);
 
 // Adds an option that takes a format name.
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,
                                std::optional<qcow2::Format>& target,
                                const std::string& description);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,11 +6,7 @@
 
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -51,14 +47,14 @@ Result<Compression> parse_compression(const std::string& text) {
   }
   if (colon != std::string::npos) {
     const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
-    ASSIGN_OR_RETURN(const uint64_t level,
-                     qcow2::with_context(
-                         parse_number(codec.substr(colon + 1), static_cast<uint64_t>(levels.lowest),
-                                      static_cast<uint64_t>(levels.highest)),
-                         fmt::format("level of {}{}", type,
-                                     compression.window == qcow2::DeflateWindow::k4KiB
-                                         ? " with a window of 4 KiB"
-                                         : "")));
+    ASSIGN_OR_RETURN(
+        const uint64_t level,
+        with_context(parse_number(codec.substr(colon + 1), static_cast<uint64_t>(levels.lowest),
+                                  static_cast<uint64_t>(levels.highest)),
+                     fmt::format("level of {}{}", type,
+                                 compression.window == qcow2::DeflateWindow::k4KiB
+                                     ? " with a window of 4 KiB"
+                                     : "")));
     compression.level = static_cast<int>(level);
   }
   return compression;
@@ -152,4 +148,4 @@ Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
   return {};
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -10,7 +10,7 @@
 #include "tool/options/copy_profile.h"
 #include "tool/options/creation_options.h"
 
-namespace tool {
+namespace vc::tool {
 
 // The value of --compression.
 struct Compression {
@@ -20,11 +20,11 @@ struct Compression {
 };
 
 // Parses "none" or TYPE[:LEVEL]; zlib also accepts the suffix ",window=4k" or ",window=32k".
-qcow2::Result<Compression> parse_compression(const std::string& text);
+Result<Compression> parse_compression(const std::string& text);
 
 // Merges -B and -F into `image`, where -o may have set the same. Empty: not given.
-qcow2::Result<void> settle_backing(const std::string& base, const std::string& format,
-                                   copy::ImageOptions& image);
+Result<void> settle_backing(const std::string& base, const std::string& format,
+                            copy::ImageOptions& image);
 
 class LayoutOptions {
  public:
@@ -38,7 +38,7 @@ class LayoutOptions {
   // Throws UsageError if the options conflict.
   void check() const;
   // Applies the options to `options`. Specific options override general ones.
-  qcow2::Result<void> settle(copy::CopyOptions& options) const;
+  Result<void> settle(copy::CopyOptions& options) const;
 
   // Returns true if any of these options was given.
   bool given() const {
@@ -58,4 +58,4 @@ class LayoutOptions {
   bool list_given_ = false;  // -o
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -11,11 +11,7 @@
 #include "tool/options/arguments.h"
 #include "tool/options/creation_options.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -76,4 +72,4 @@ Result<void> check_disks(const std::vector<std::string>& disks) {
   return {};
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Throws UsageError if `name`, given for the file `what` ("OUT"), looks like an image option
 // (cluster_size=1M), a format name or a kind of report. `lists`: the option that takes the first.
@@ -21,6 +21,6 @@ std::string creation_option_in(const std::string& name);
 
 // Checks all disks before any is replaced. Returns an error if a disk is missing, is not a regular
 // file, or is listed twice. For IN and OUT in the style of virt-sparsify, the error mentions -o.
-qcow2::Result<void> check_disks(const std::vector<std::string>& disks);
+Result<void> check_disks(const std::vector<std::string>& disks);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,9 +5,7 @@
 #include "tool/options/arguments.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -28,13 +26,13 @@ auto parse_count(unsigned low, unsigned high) {
 
 }  // namespace
 
-CLI::Option* add_connections_option(CLI::App& app, copy::NbdTuning& tuning) {
+CLI::Option* add_connections_option(CLI::App& app, nbd::NbdTuning& tuning) {
   return add_parsed_option(app, "--connections", "N", tuning.connections,
                            parse_count(1, kMaxConnections),
                            fmt::format("to an NBD server; default {}", tuning.connections));
 }
 
-CLI::Option* add_retries_option(CLI::App& app, copy::NbdTuning& tuning) {
+CLI::Option* add_retries_option(CLI::App& app, nbd::NbdTuning& tuning) {
   return add_parsed_option(app, "--retries", "N", tuning.retries, parse_count(0, kMaxRetries),
                            fmt::format("when a server hangs up; default {}", tuning.retries));
 }
@@ -49,7 +47,7 @@ CLI::Option* add_timeout_option(CLI::App& app, std::chrono::seconds& timeout) {
       fmt::format("for a silent server; default {}, 0: never", timeout.count()));
 }
 
-void add_request_options(CLI::App& app, copy::NbdTuning& tuning) {
+void add_request_options(CLI::App& app, nbd::NbdTuning& tuning) {
   add_parsed_option(app, "--requests", "N", tuning.requests, parse_count(1, kMaxRequests),
                     fmt::format("in flight on each connection; default {}", tuning.requests))
       ->group(kRareOptions);
@@ -62,4 +60,4 @@ void add_request_options(CLI::App& app, copy::NbdTuning& tuning) {
       ->group(kRareOptions);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -11,7 +11,7 @@
 #include "nbd/uri.h"
 #include "tool/options/bracketed_commands.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -33,7 +33,7 @@ constexpr std::array kEndings{
 
 bool is_device(const std::string& path) {
   struct stat status {};
-  return qcow2::retry(::stat, path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
+  return retry(::stat, path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ bool is_device(const std::string& path) {
 std::optional<std::string> name_contradiction(const std::string& path, Format format) {
   if (path == "-" || path == "null:" || unfold_command(path) || is_device(path))
     return std::nullopt;
-  if (const auto is_nbd = copy::is_nbd_uri(path); !is_nbd || *is_nbd) return std::nullopt;
+  if (const auto is_nbd = nbd::is_nbd_uri(path); !is_nbd || *is_nbd) return std::nullopt;
   const size_t dot = path.rfind('.');
   if (dot == std::string::npos || path.find('/', dot) != std::string::npos) return std::nullopt;
   std::string ending = path.substr(dot + 1);
@@ -57,4 +57,4 @@ std::optional<std::string> name_contradiction(const std::string& path, Format fo
                      path, made, found->format);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,10 +6,10 @@
 
 #include "qcow2/read/chain.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Returns a warning if the file at `path` gets `format` but has a suffix of another format. Returns
 // nullopt otherwise, and for names that are not files: servers, "-", "null:", devices.
 std::optional<std::string> name_contradiction(const std::string& path, qcow2::Format format);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,11 +6,7 @@
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -61,7 +57,7 @@ Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
     return fail(Error::invalid(fmt::format("'{}' names its format: without -f, -F and -O", name)));
   const auto properties = image_opts ? parse_list(name, option) : qcow2::parse_json_name(name);
   if (!properties) return fail(properties.error());
-  ASSIGN_OR_RETURN(name, qcow2::with_context(path_of(*properties, format), name));
+  ASSIGN_OR_RETURN(name, with_context(path_of(*properties, format), name));
   return {};
 }
 
@@ -105,4 +101,4 @@ Result<std::string> parse_snapshot_param(const std::string& text) {
   return text;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -8,7 +8,7 @@
 #include "qcow2/read/chain.h"
 #include "tool/options/arguments.h"
 
-namespace tool {
+namespace vc::tool {
 
 class QemuNames {
  public:
@@ -18,11 +18,11 @@ class QemuNames {
   // Converts `name` to a name that the rest of the program accepts: "file:PATH" becomes the path,
   // and so do json:{…} and, with --image-opts, driver=…,file.filename=PATH, which can also set
   // `format`. Other names stay unchanged. Unsupported keys are errors, never ignored.
-  qcow2::Result<void> resolve(std::string& name, std::optional<qcow2::Format>& format) const;
+  Result<void> resolve(std::string& name, std::optional<qcow2::Format>& format) const;
 
   // Adds --target-image-opts, and converts the name of a destination.
   void add_target_options(CLI::App& app);
-  qcow2::Result<void> resolve_target(std::string& name, std::optional<qcow2::Format>& format) const;
+  Result<void> resolve_target(std::string& name, std::optional<qcow2::Format>& format) const;
 
  private:
   bool image_opts_ = false;
@@ -35,6 +35,6 @@ std::string plain_path(const std::string& name);
 
 // Returns the ID or name of a snapshot in qemu-img's syntax: the word itself, "snapshot.id=ID" or
 // "snapshot.name=NAME".
-qcow2::Result<std::string> parse_snapshot_param(const std::string& text);
+Result<std::string> parse_snapshot_param(const std::string& text);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -4,11 +4,7 @@
 
 #include "tool/options/arguments.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 void add_refused_option(CLI::App& app, const std::string& name, bool takes_value,
                         const std::string& why) {
@@ -33,4 +29,4 @@ Result<std::string> parse_temporary_folder(const std::string& text) {
   return text;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

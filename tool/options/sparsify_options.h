@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 
-namespace tool {
+namespace vc::tool {
 
 // An option that no help lists, and that is an error: `why` says what to use instead.
 void add_refused_option(CLI::App& app, const std::string& name, bool takes_value,
@@ -16,6 +16,6 @@ void add_refused_option(CLI::App& app, const std::string& name, bool takes_value
 void refuse_zero_option(CLI::App& app);
 
 // --tmp DIR, of which there is "prebuilt:FILE" in virt-sparsify.
-qcow2::Result<std::string> parse_temporary_folder(const std::string& text);
+Result<std::string> parse_temporary_folder(const std::string& text);
 
-}  // namespace tool
+}  // namespace vc::tool

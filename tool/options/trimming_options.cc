@@ -6,11 +6,7 @@
 
 #include "tool/text/size_text.h"
 
-namespace tool {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
+namespace vc::tool {
 
 namespace {
 
@@ -76,4 +72,4 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
                     "empty pagefile, swapfile, hiberfile, shadows, swap");
 }
 
-}  // namespace tool
+}  // namespace vc::tool

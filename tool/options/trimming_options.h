@@ -4,9 +4,9 @@
 #include "appliance/trim.h"
 #include "tool/options/arguments.h"
 
-namespace tool {
+namespace vc::tool {
 
 // --key, --filesystems, --ignore and --drop.  They bind to `options`, which must outlive `app`.
 void add_trimming_options(CLI::App& app, appliance::TrimOptions& options);
 
-}  // namespace tool
+}  // namespace vc::tool

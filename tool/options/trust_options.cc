@@ -14,12 +14,9 @@
 #include "tool/terminal/signals.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
-using qcow2::Error;
-using qcow2::fail;
 using qcow2::NameRule;
-using qcow2::Result;
 
 namespace {
 
@@ -55,7 +52,7 @@ Result<void> add_limits(const std::string& list, ParsedLimits& limits) {
       return fail(Error::invalid(fmt::format("'{}' is not KEY=VALUE", word)));
     const std::string key = word.substr(0, equals);
     ASSIGN_OR_RETURN(const uint64_t value,
-                     qcow2::with_context(parse_limit(key, word.substr(equals + 1)), key));
+                     with_context(parse_limit(key, word.substr(equals + 1)), key));
     if (key == "size") limits.image.virtual_size = value;
     if (key == "ratio") limits.image.ratio = value;
     if (key == "snapshots") limits.image.snapshots = value;
@@ -191,7 +188,7 @@ Result<void> TrustOptions::begin(const Console& console, const ConfinementPlan& 
   if (!untrusted_) return {};
   const std::string what = plan.readable.empty() ? std::string() : plan.readable.front();
   const auto time = time_.value_or(time_for(plan.readable));
-  ASSIGN_OR_RETURN(const auto confined, qcow2::with_context(confine(plan), "--untrusted"));
+  ASSIGN_OR_RETURN(const auto confined, with_context(confine(plan), "--untrusted"));
   if (!confined.missing.empty() && strict_)
     return fail(Error::unsupported(
         fmt::format("--untrusted=strict: this kernel lacks {}", confined.missing)));
@@ -224,14 +221,14 @@ void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
   if (trust.names.backing != NameRule::kLeaveOut) return;
   for (const std::string& name : names) {
     // The command reports files that cannot be opened.
-    const auto file = qcow2::FileStorage::open_readonly(name);
+    const auto file = FileStorage::open_readonly(name);
     const auto header =
         file ? qcow2::Header::read(**file) : Result<qcow2::Header>(fail(file.error()));
     if (header && !header->backing_file.empty())
       console.warning(
           fmt::format("{}: without its backing file '{}' (--backing=none): what the "
                       "disk has there reads as zeros",
-                      name, qcow2::printable(header->backing_file)));
+                      name, printable(header->backing_file)));
   }
 }
 
@@ -242,4 +239,4 @@ Result<void> check_is_file(const std::string& name) {
   return fail(Error::invalid("--untrusted is for image files, not for servers and pipes"));
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -11,7 +11,7 @@
 #include "tool/options/confinement.h"
 #include "tool/terminal/console.h"
 
-namespace tool {
+namespace vc::tool {
 
 class TrustOptions {
  public:
@@ -34,12 +34,11 @@ class TrustOptions {
   // limit, the command is cancelled; shortly after, the process exits with `failure_code`. Does
   // nothing without --untrusted. Must be called before any file is opened and before any thread
   // starts.
-  qcow2::Result<void> begin(const Console& console, const ConfinementPlan& plan,
-                            int failure_code) const;
+  Result<void> begin(const Console& console, const ConfinementPlan& plan, int failure_code) const;
 
   // Same for commands that only read the files `names`. The name of a server is an error.
-  qcow2::Result<void> begin_reading(const Console& console, const std::vector<std::string>& names,
-                                    int failure_code) const;
+  Result<void> begin_reading(const Console& console, const std::vector<std::string>& names,
+                             int failure_code) const;
 
  private:
   void add_rules(CLI::App& app, bool reads_only, std::string* base);
@@ -60,6 +59,6 @@ void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
                       const std::vector<std::string>& names);
 
 // Returns an error if `name` is not a file: --untrusted supports only files.
-qcow2::Result<void> check_is_file(const std::string& name);
+Result<void> check_is_file(const std::string& name);
 
-}  // namespace tool
+}  // namespace vc::tool

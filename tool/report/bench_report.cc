@@ -9,7 +9,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -84,7 +84,7 @@ ordered_json json_of(const bench::Histogram& latency) {
   return json;
 }
 
-ordered_json json_of(const bench::CachedPages& pages) {
+ordered_json json_of(const CachedPages& pages) {
   ordered_json json;
   json["bytes"] = pages.cached;
   json["file-length"] = pages.length;
@@ -198,8 +198,7 @@ std::string bench_report(const Comparison& result, const bench::ComparisonOption
   using Round = Comparison::Round;
   const Round& first = result.rounds.front();
   std::string text = sending_line(options.load) + flush_line(options.load);
-  text +=
-      fmt::format("A: {}\nB: {}\n", qcow2::printable(first.a.name), qcow2::printable(first.b.name));
+  text += fmt::format("A: {}\nB: {}\n", printable(first.a.name), printable(first.b.name));
   if (first.a.size != first.b.size)
     text += fmt::format("The disks differ in size: only the first {} of each are touched.\n",
                         human_size(std::min(first.a.size, first.b.size)));
@@ -250,4 +249,4 @@ std::string bench_report_json(const Comparison& result, const bench::ComparisonO
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 #include "bench/comparison.h"
 #include "bench/measure.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Begins with the two lines of qemu-img bench.
 std::string bench_report(const bench::Measurement& result, const bench::Load& load);
@@ -19,4 +19,4 @@ std::string bench_report_json(const bench::Comparison& result,
 // Formats a duration: "950 ns", "12.1 us", "3.05 ms", "1.20 s".
 std::string short_time(double nanoseconds);
 
-}  // namespace tool
+}  // namespace vc::tool

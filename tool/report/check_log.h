@@ -9,7 +9,7 @@
 #include "base/progress.h"
 #include "qcow2/check/checker.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Keeps the first findings of each kind and counts the rest.
 class CheckLog final : public qcow2::CheckObserver {
@@ -17,7 +17,7 @@ class CheckLog final : public qcow2::CheckObserver {
   static constexpr size_t kFew = 50;
   static constexpr size_t kMany = 10000;
 
-  CheckLog(size_t most_of_a_kind, copy::Progress& progress, const copy::Cancel& cancel)
+  CheckLog(size_t most_of_a_kind, Progress& progress, const Cancel& cancel)
       : most_(most_of_a_kind), progress_(progress), cancel_(cancel) {}
 
   void found(const qcow2::Finding& finding) override {
@@ -37,10 +37,10 @@ class CheckLog final : public qcow2::CheckObserver {
 
  private:
   const size_t most_;
-  copy::Progress& progress_;
-  const copy::Cancel& cancel_;
+  Progress& progress_;
+  const Cancel& cancel_;
   std::vector<qcow2::Finding> findings_;
   std::map<qcow2::Finding::Kind, uint64_t> seen_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -9,7 +9,7 @@
 #include "tool/text/size_text.h"
 #include "tool/text/survey_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
 using qcow2::Finding;
@@ -107,7 +107,7 @@ std::string check_repairs(const CheckReport& report) {
                         report.undo_file.empty() ? "" : "; the undo file holds what was in them");
   if (report.undo_file.empty()) return text;
   return text + fmt::format("To take it back: virt-compact check --apply-undo {} {}\n\n",
-                            qcow2::printable(report.undo_file), qcow2::printable(report.filename));
+                            printable(report.undo_file), printable(report.filename));
 }
 
 std::string check_summary(const CheckReport& report) {
@@ -191,4 +191,4 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

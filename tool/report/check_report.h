@@ -6,7 +6,7 @@
 #include "qcow2/check/checker.h"
 #include "tool/report/check_log.h"
 
-namespace tool {
+namespace vc::tool {
 
 struct CheckReport {
   std::string filename;  // as the user gave it
@@ -40,4 +40,4 @@ std::string check_summary(const CheckReport& report);
 // Returns JSON with qemu-img's keys (omitted if 0, as there) and our own.
 std::string check_report_json(const CheckReport& report, const CheckLog& log);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -11,7 +11,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -177,9 +177,9 @@ ordered_json size_json(const CopySummary::FileSize& size) {
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
   const std::string sizes = size_table(summary);
-  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}", qcow2::printable(options.source),
-                     qcow2::printable(options.destination), headline(options, summary, palette),
-                     sizes, sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}", printable(options.source),
+                     printable(options.destination), headline(options, summary, palette), sizes,
+                     sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
                      lost_line(summary), skipped_line(summary),
                      time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
 }
@@ -188,9 +188,8 @@ std::string lost_ranges(const copy::CopyOptions& options, const CopySummary& sum
   std::string text;
   for (size_t i = 0; i < std::min(summary.lost.size(), kLostShown); ++i) {
     const qcow2::Loss& it = summary.lost[i];
-    text += fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n",
-                        qcow2::printable(options.source), it.at.value(), it.length,
-                        qcow2::describe(it.reason));
+    text += fmt::format("{}: lost: guest offset {:#x}, {} bytes: {}\n", printable(options.source),
+                        it.at.value(), it.length, qcow2::describe(it.reason));
   }
   if (summary.lost.size() > kLostShown)
     text +=
@@ -230,4 +229,4 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 #include "copy/copier.h"
 #include "tool/terminal/terminal.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Returns the report as text: first the savings, then a table. Ends with a newline.
 std::string copy_report(const copy::CopyOptions& options, const copy::CopySummary& summary,
@@ -18,4 +18,4 @@ std::string lost_ranges(const copy::CopyOptions& options, const copy::CopySummar
 // Returns the report as one JSON object, sizes in bytes. Ends with a newline.
 std::string copy_report_json(const copy::CopyOptions& options, const copy::CopySummary& summary);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -13,7 +13,7 @@
 #include "tool/text/snapshot_list.h"
 #include "tool/text/survey_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -36,7 +36,7 @@ bool corrupt(const Header& header) {
   return (header.incompatible_features & qcow2::incompatible::kCorrupt) != 0;
 }
 
-bool dirty(const ImageInfo& info) {
+bool dirty(const inspect::ImageInfo& info) {
   return info.header && (info.header->incompatible_features & qcow2::incompatible::kDirty) != 0;
 }
 
@@ -44,7 +44,7 @@ bool data_file_raw(const Header& header) {
   return (header.autoclear_features & qcow2::autoclear::kDataFileRaw) != 0;
 }
 
-bool encrypted(const ImageInfo& info) {
+bool encrypted(const inspect::ImageInfo& info) {
   return info.header && info.header->crypt_method != qcow2::CryptMethod::kNone;
 }
 
@@ -101,8 +101,8 @@ std::string bitmap_list(const std::vector<Bitmap>& bitmaps) {
     unsigned flag = 0;
     if (it.in_use()) text += fmt::format("                [{}]: in-use\n", flag++);
     if (it.automatic()) text += fmt::format("                [{}]: auto\n", flag++);
-    text += fmt::format("            name: {}\n            granularity: {}\n",
-                        qcow2::printable(it.name), it.granularity());
+    text += fmt::format("            name: {}\n            granularity: {}\n", printable(it.name),
+                        it.granularity());
   }
   return text;
 }
@@ -112,8 +112,8 @@ std::string features(const Header& header, const Palette& palette) {
   const auto line = [&](const char* name, FeatureKind kind) {
     const auto names = feature_names(header, kind);
     if (!names.empty())
-      text += fmt::format("    {}: {}\n", name,
-                          qcow2::printable(fmt::format("{}", fmt::join(names, ", "))));
+      text +=
+          fmt::format("    {}: {}\n", name, printable(fmt::format("{}", fmt::join(names, ", "))));
   };
   line("incompatible", FeatureKind::kIncompatible);
   line("compatible", FeatureKind::kCompatible);
@@ -122,7 +122,7 @@ std::string features(const Header& header, const Palette& palette) {
 }
 
 // Returns live, allocated and total size, and the fragmentation of the live data.
-std::string space(const ImageInfo& info, const Palette& palette) {
+std::string space(const inspect::ImageInfo& info, const Palette& palette) {
   const Survey& survey = *info.survey;
   const qcow2::Geometry geometry = info.header->geometry();
   const auto size = [&](uint64_t clusters) {
@@ -164,7 +164,7 @@ ordered_json features_json(const Header& header) {
           {"autoclear", feature_names(header, FeatureKind::kAutoclear)}};
 }
 
-ordered_json format_specific_json(const ImageInfo& info) {
+ordered_json format_specific_json(const inspect::ImageInfo& info) {
   const Header& header = *info.header;
   ordered_json data;
   data["compat"] = compat(header);
@@ -186,10 +186,10 @@ ordered_json format_specific_json(const ImageInfo& info) {
 
 }  // namespace
 
-std::string info_report(const ImageInfo& info, bool verbose, const Palette& palette) {
+std::string info_report(const inspect::ImageInfo& info, bool verbose, const Palette& palette) {
   std::string text;
   const auto line = [&](std::string_view name, std::string_view value) {
-    text += fmt::format("{}: {}\n", name, qcow2::printable(value));
+    text += fmt::format("{}: {}\n", name, printable(value));
   };
   line("image", info.filename);
   line("file format", to_string(info.format));
@@ -239,7 +239,7 @@ std::string info_report(const ImageInfo& info, bool verbose, const Palette& pale
 namespace {
 
 // Returns the entry of the image file, as in QEMU 8.0 and later.
-ordered_json file_json(const ImageInfo& info) {
+ordered_json file_json(const inspect::ImageInfo& info) {
   const uint64_t sector = qcow2::Geometry::kSectorSize;
   ordered_json json;
   json["children"] = ordered_json::array();
@@ -252,7 +252,7 @@ ordered_json file_json(const ImageInfo& info) {
   return json;
 }
 
-ordered_json info_json(const ImageInfo& info) {
+ordered_json info_json(const inspect::ImageInfo& info) {
   ordered_json json;
   json["filename"] = info.filename;
   json["format"] = to_string(info.format);
@@ -289,14 +289,14 @@ ordered_json info_json(const ImageInfo& info) {
 
 }  // namespace
 
-std::string info_report_json(const ImageInfo& info) {
+std::string info_report_json(const inspect::ImageInfo& info) {
   return json_text(info_json(info));
 }
 
-std::string info_report_json(const std::vector<ImageInfo>& chain) {
+std::string info_report_json(const std::vector<inspect::ImageInfo>& chain) {
   ordered_json list = ordered_json::array();
-  for (const ImageInfo& it : chain) list.push_back(info_json(it));
+  for (const inspect::ImageInfo& it : chain) list.push_back(info_json(it));
   return json_text(list);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace tool {
+namespace vc::tool {
 
 using qcow2::Extent;
 using qcow2::ExtentKind;
@@ -78,7 +78,7 @@ void MapPicture::add(const Extent& extent) {
     mark(extent.guest.value(), extent.host.value(), extent.length, extent.compressed_length, true);
 }
 
-void MapPicture::add(qcow2::HostCluster first, uint64_t count, qcow2::HostUse use) {
+void MapPicture::add(HostCluster first, uint64_t count, qcow2::HostUse use) {
   const uint64_t size = subject_.cluster_size;
   // In units of clusters, to avoid overflow.
   const uint64_t clusters = (subject_.file_size + size - 1) / size;
@@ -86,4 +86,4 @@ void MapPicture::add(qcow2::HostCluster first, uint64_t count, qcow2::HostUse us
            [&](uint64_t bin, uint64_t part) { uses_[bin][static_cast<size_t>(use)] += part; });
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -12,7 +12,7 @@
 #include "qcow2/check/survey.h"
 #include "qcow2/read/extent.h"
 
-namespace tool {
+namespace vc::tool {
 
 class MapPicture {
  public:
@@ -36,7 +36,7 @@ class MapPicture {
   // Adds an extent of the disk's map.
   void add(const qcow2::Extent& extent);
   // Adds clusters of the file, from the survey.
-  void add(qcow2::HostCluster first, uint64_t count, qcow2::HostUse use);
+  void add(HostCluster first, uint64_t count, qcow2::HostUse use);
   // Sets the figures of the survey.
   void set(const qcow2::Survey& survey) { survey_ = survey; }
 
@@ -62,4 +62,4 @@ class MapPicture {
   friend class MapSvg;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

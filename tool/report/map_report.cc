@@ -4,10 +4,9 @@
 
 #include "base/printable.h"
 
-namespace tool {
+namespace vc::tool {
 
-using copy::MapEntry;
-using qcow2::Result;
+using inspect::MapEntry;
 
 namespace {
 
@@ -58,8 +57,7 @@ Result<void> MapReport::add(const MapEntry& entry, const std::string& file) {
   }
   if (!entry.data || entry.zero) return {};
   return put(fmt::format("{:<15} {:<15} {:<15} {}\n", hex(entry.start), hex(entry.length),
-                         entry.compressed ? "compressed" : hex(*entry.offset),
-                         qcow2::printable(file)));
+                         entry.compressed ? "compressed" : hex(*entry.offset), printable(file)));
 }
 
 Result<void> MapReport::end() {
@@ -69,4 +67,4 @@ Result<void> MapReport::end() {
   return console_.print(rest);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -8,7 +8,7 @@
 #include "inspect/disk_map.h"
 #include "tool/terminal/console.h"
 
-namespace tool {
+namespace vc::tool {
 
 class MapReport {
  public:
@@ -16,14 +16,14 @@ class MapReport {
   // "compressed-bytes". Or a table of the data, as text.
   MapReport(const Console& console, bool json) : console_(console), json_(json) {}
 
-  qcow2::Result<void> begin();
+  Result<void> begin();
   // `file`: the file that the offset refers to.
-  qcow2::Result<void> add(const copy::MapEntry& entry, const std::string& file);
-  qcow2::Result<void> end();
+  Result<void> add(const inspect::MapEntry& entry, const std::string& file);
+  Result<void> end();
 
  private:
-  qcow2::Result<void> put(std::string_view text);
-  void add_json(const copy::MapEntry& entry);
+  Result<void> put(std::string_view text);
+  void add_json(const inspect::MapEntry& entry);
 
   const Console& console_;
   const bool json_;
@@ -31,4 +31,4 @@ class MapReport {
   std::string buffer_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

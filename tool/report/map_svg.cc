@@ -11,7 +11,7 @@
 #include "tool/text/size_text.h"
 #include "tool/text/survey_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using qcow2::HostUse;
 
@@ -75,7 +75,7 @@ constexpr std::array<Kind, MapPicture::kGuests> kGuestKinds{{
 // Escapes names: characters that are invalid in XML or not printable are shown as their bytes.
 std::string escaped(std::string_view text) {
   std::string result;
-  for (const char it : qcow2::printable(text)) {
+  for (const char it : printable(text)) {
     if (it == '&')
       result += "&amp;";
     else if (it == '<')
@@ -326,4 +326,4 @@ std::string MapPicture::svg() const {
   return MapSvg(*this).draw();
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -10,9 +10,9 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
-using copy::Measurement;
+using inspect::Measurement;
 using nlohmann::ordered_json;
 
 namespace {
@@ -44,7 +44,7 @@ ordered_json to_json(const Measurement& measured) {
   json["file-size-low"] = measured.low;
   json["file-size-high"] = measured.high;
   if (!measured.exact) {
-    json["confidence"] = copy::SizeEstimate::kConfidence;
+    json["confidence"] = inspect::SizeEstimate::kConfidence;
     json["sampled-bytes"] = measured.sampled;
   }
   if (measured.free_space) json["free-space"] = free_space_json(*measured.free_space);
@@ -77,7 +77,7 @@ std::string measure_report(const Measurement& measured) {
   return text +
          fmt::format("file size: about {} ({}), from {} to {} with {:.0f} % confidence, {}\n",
                      measured.file_size, human_size(measured.file_size), human_size(measured.low),
-                     human_size(measured.high), 100 * copy::SizeEstimate::kConfidence, kind) +
+                     human_size(measured.high), 100 * inspect::SizeEstimate::kConfidence, kind) +
          free_space_text(measured);
 }
 
@@ -126,7 +126,7 @@ std::string measure_table_text(const std::vector<MeasuredField>& fields) {
   text += "\n\n* the smallest";
   if (off > 0)
     text += fmt::format("; estimates, off by {:.1f} % at most with {:.0f} % confidence", off,
-                        100 * copy::SizeEstimate::kConfidence);
+                        100 * inspect::SizeEstimate::kConfidence);
   const uint64_t kib = (uint64_t{1} << advised.cluster_bits) >> 10;
   text += fmt::format("\nTake --compression={} --cluster-size={}: {}", codec_name(advised.codec),
                       kib < 1024 ? fmt::format("{}k", kib) : fmt::format("{}M", kib >> 10),
@@ -155,4 +155,4 @@ std::string measure_table_json(const std::vector<MeasuredField>& fields) {
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

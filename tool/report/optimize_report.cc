@@ -6,7 +6,7 @@
 #include "tool/report/trim_report.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
 using optimize::DiskFigures;
@@ -86,7 +86,7 @@ std::string time_line(const OptimizeReport& report) {
 std::string unchanged_report(const std::string& disk, const OptimizeReport& report,
                              const Palette& palette) {
   const optimize::Gain& gain = *report.gain;
-  std::string text = qcow2::printable(disk) + "\n" +
+  std::string text = printable(disk) + "\n" +
                      palette.bold(report.compact ? "Already compact: " : "") + forecast(gain) +
                      "\n\n";
   text += row("", "now", "afresh");
@@ -149,8 +149,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
   if (report.dry_run || report.compact) return unchanged_report(disk, report, palette);
   const DiskFigures& before = report.before;
   const DiskFigures& after = report.after;
-  std::string text =
-      fmt::format("{} -> {}\n", qcow2::printable(disk), qcow2::printable(report.result));
+  std::string text = fmt::format("{} -> {}\n", printable(disk), printable(report.result));
   text += palette.bold(headline(report)) + "\n\n";
   text += row("", "before", "after");
   text += row("on disk", human_size(before.on_disk), human_size(after.on_disk));
@@ -168,7 +167,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
   }
   text += time_line(report);
   if (!report.backup.empty())
-    text += fmt::format("  the old disk is {}\n", qcow2::printable(report.backup));
+    text += fmt::format("  the old disk is {}\n", printable(report.backup));
   return text;
 }
 
@@ -196,4 +195,4 @@ ordered_json optimize_report_json(const std::string& disk, const OptimizeReport&
   return json;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

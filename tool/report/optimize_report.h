@@ -7,7 +7,7 @@
 #include "optimize/optimize.h"
 #include "tool/terminal/terminal.h"
 
-namespace tool {
+namespace vc::tool {
 
 // For a person: what was saved, a table of before and after, and where the time went.  Ends with a
 // newline.
@@ -18,4 +18,4 @@ std::string optimize_report(const std::string& disk, const optimize::OptimizeRep
 nlohmann::ordered_json optimize_report_json(const std::string& disk,
                                             const optimize::OptimizeReport& report);
 
-}  // namespace tool
+}  // namespace vc::tool

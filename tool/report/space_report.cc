@@ -10,7 +10,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -54,11 +54,10 @@ std::string kept_whole(const guest::Inspection& inspection) {
   for (const Volume& it : inspection.volumes) {
     std::string why = why_not_free(it);
     if (why.empty() && suspended != nullptr) why = why_not_free(*suspended);
-    if (!why.empty())
-      text += qcow2::printable(fmt::format("  kept whole: {}: {}", it.device, why)) + "\n";
+    if (!why.empty()) text += printable(fmt::format("  kept whole: {}: {}", it.device, why)) + "\n";
   }
   for (const std::string& doubt : inspection.doubts)
-    text += qcow2::printable("  kept whole: " + doubt) + "\n";
+    text += printable("  kept whole: " + doubt) + "\n";
   return text;
 }
 
@@ -73,8 +72,8 @@ std::string table(const SpaceReport& report, const Palette& palette) {
   size_t device = std::string_view("filesystem").size();
   size_t type = std::string_view("type").size();
   for (const Volume& it : report.inspection.volumes) {
-    device = std::max(device, qcow2::printable(it.device).size());
-    type = std::max(type, qcow2::printable(it.type).size());
+    device = std::max(device, printable(it.device).size());
+    type = std::max(type, printable(it.type).size());
   }
   const auto line = [&](std::string_view a, std::string_view b, std::string_view size,
                         std::string_view in_use, std::string_view free, std::string_view stored) {
@@ -86,10 +85,10 @@ std::string table(const SpaceReport& report, const Palette& palette) {
   for (size_t i = 0; i < report.inspection.volumes.size(); ++i) {
     const Volume& it = report.inspection.volumes[i];
     const bool known = it.verdict == Verdict::kFree;
-    text += line(qcow2::printable(it.device), qcow2::printable(it.type), human_size(it.size),
+    text += line(printable(it.device), printable(it.type), human_size(it.size),
                  known ? human_size(used(it)) : "-", known ? human_size(it.free) : "-",
                  known ? human_size(report.free_data[i]) : "-");
-    if (!known) text += "  " + qcow2::printable(why_not_free(it));
+    if (!known) text += "  " + printable(why_not_free(it));
     text += '\n';
   }
   return text;
@@ -128,11 +127,10 @@ std::string space_report(const SpaceReport& report, const Palette& palette) {
     text += "No filesystem was found.\n";
   else
     text += table(report, palette);
-  for (const std::string& doubt : report.inspection.doubts)
-    text += "  " + qcow2::printable(doubt) + "\n";
+  for (const std::string& doubt : report.inspection.doubts) text += "  " + printable(doubt) + "\n";
   text += '\n';
   for (const auto& disk : report.disks)
-    text += fmt::format("{}: {} disk, {} free, {} of that stored\n", qcow2::printable(disk.name),
+    text += fmt::format("{}: {} disk, {} free, {} of that stored\n", printable(disk.name),
                         human_size(disk.size), human_size(disk.free), human_size(disk.free_data));
   if (report.approximate)
     text += "A running guest changes what is free: the figures are approximate.\n";
@@ -159,4 +157,4 @@ std::string space_report_json(const SpaceReport& report) {
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

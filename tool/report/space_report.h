@@ -10,7 +10,7 @@
 #include "guest/inspection.h"
 #include "tool/terminal/terminal.h"
 
-namespace tool {
+namespace vc::tool {
 
 struct SpaceReport {
   struct Disk {
@@ -38,4 +38,4 @@ nlohmann::ordered_json free_space_json(const copy::FreeSpace& space);
 std::string space_report(const SpaceReport& report, const Palette& palette);
 std::string space_report_json(const SpaceReport& report);
 
-}  // namespace tool
+}  // namespace vc::tool

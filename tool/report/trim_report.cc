@@ -10,7 +10,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -60,8 +60,8 @@ std::string table(const TrimReport& report, const Palette& palette) {
   size_t device = std::string_view("filesystem").size();
   size_t type = std::string_view("type").size();
   for (const TrimmedSpace& it : report.spaces) {
-    device = std::max(device, qcow2::printable(it.device).size());
-    type = std::max(type, qcow2::printable(it.type).size());
+    device = std::max(device, printable(it.device).size());
+    type = std::max(type, printable(it.type).size());
   }
   const auto line = [&](std::string_view a, std::string_view b, std::string_view size,
                         std::string_view used, std::string_view freed) {
@@ -73,10 +73,10 @@ std::string table(const TrimReport& report, const Palette& palette) {
                      "\n";
   for (const TrimmedSpace& it : report.spaces) {
     const bool done = it.outcome != Outcome::kLeftAlone && it.outcome != Outcome::kFailed;
-    text += line(qcow2::printable(it.device), qcow2::printable(it.type), human_size(it.size),
+    text += line(printable(it.device), printable(it.type), human_size(it.size),
                  size_or_dash(it.used), done ? size_or_dash(it.freed) : "-");
     if (const std::string why = remark(it, report.dry_run); !why.empty())
-      text += "  " + qcow2::printable(why);
+      text += "  " + printable(why);
     text += '\n';
   }
   return text;
@@ -87,8 +87,7 @@ std::string change(uint64_t before, uint64_t after) {
 }
 
 std::string disk_lines(const TrimmedDisk& disk, bool dry_run) {
-  std::string text =
-      fmt::format("{}: {} disk\n", qcow2::printable(disk.name), human_size(disk.size));
+  std::string text = fmt::format("{}: {} disk\n", printable(disk.name), human_size(disk.size));
   if (disk.data_before && disk.data_after)
     text += fmt::format("  {:<10}{}\n", dry_run ? "data, then" : "data",
                         change(*disk.data_before, *disk.data_after));
@@ -125,12 +124,11 @@ std::string trim_report(const TrimReport& report, const Palette& palette) {
   else if (!report.spaces.empty())
     text += table(report, palette);
   if (const std::string why = report.why_nothing(); !why.empty())
-    text += palette.bold("Nothing was trimmed") + ": " + qcow2::printable(why) + "\n";
+    text += palette.bold("Nothing was trimmed") + ": " + printable(why) + "\n";
   if (!report.dropped.empty()) text += '\n';
   for (const auto& it : report.dropped)
-    text +=
-        fmt::format("  {} {} on {}, {}\n", report.dry_run ? "would empty" : "emptied",
-                    qcow2::printable(it.path), qcow2::printable(it.device), human_size(it.bytes));
+    text += fmt::format("  {} {} on {}, {}\n", report.dry_run ? "would empty" : "emptied",
+                        printable(it.path), printable(it.device), human_size(it.bytes));
   for (const TrimmedDisk& disk : report.disks) text += "\n" + disk_lines(disk, report.dry_run);
   text += fmt::format("  in {:.1f} s", report.elapsed.count());
   if (!report.steps.empty()) text += ": " + steps_text(report);
@@ -184,4 +182,4 @@ std::string trim_report_json(const TrimReport& report) {
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 #include "appliance/trim_report.h"
 #include "tool/terminal/terminal.h"
 
-namespace tool {
+namespace vc::tool {
 
 // For a person: a table of filesystems, and what became of the files.  Ends with a newline.
 std::string trim_report(const appliance::TrimReport& report, const Palette& palette);
@@ -17,4 +17,4 @@ std::string steps_text(const appliance::TrimReport& report);
 // For a program: one JSON object, sizes in bytes.  Ends with a newline.
 std::string trim_report_json(const appliance::TrimReport& report);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -8,23 +8,23 @@
 #include "tool/text/join_words.h"
 #include "tool/text/json_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
 using nlohmann::ordered_json;
 
-std::string disk_line(const tune::DiskReport& disk, bool applied) {
-  std::string text = qcow2::printable(disk.target.empty() ? "(no target)" : disk.target);
-  if (!disk.source.empty()) text += " " + qcow2::printable(disk.source);
+std::string disk_line(const libvirt::DiskReport& disk, bool applied) {
+  std::string text = printable(disk.target.empty() ? "(no target)" : disk.target);
+  if (!disk.source.empty()) text += " " + printable(disk.source);
   text += ": ";
-  if (!disk.skipped.empty()) return text + "left alone: " + qcow2::printable(disk.skipped) + "\n";
+  if (!disk.skipped.empty()) return text + "left alone: " + printable(disk.skipped) + "\n";
   if (disk.changes.empty()) return text + "is as it should be\n";
   std::vector<std::string> changes;
-  for (const tune::Change& it : disk.changes)
+  for (const libvirt::Change& it : disk.changes)
     changes.push_back(it.from.empty() ? fmt::format("{}='{}'", it.attribute, it.to)
                                       : fmt::format("{}='{}' (was '{}')", it.attribute, it.to,
-                                                    qcow2::printable(it.from)));
+                                                    printable(it.from)));
   return text + (applied ? "set " : "would set ") + join_words(changes, ", ") + "\n";
 }
 
@@ -63,8 +63,8 @@ StateText words_of(appliance::TimerReport::State state, bool applied) {
 std::string timer_report(const std::vector<appliance::TimerReport>& reports, bool applied) {
   std::string text;
   for (const auto& it : reports)
-    text += fmt::format("{}{}: {}\n", qcow2::printable(it.root),
-                        it.product.empty() ? "" : " (" + qcow2::printable(it.product) + ")",
+    text += fmt::format("{}{}: {}\n", printable(it.root),
+                        it.product.empty() ? "" : " (" + printable(it.product) + ")",
                         words_of(it.state, applied).words);
   return text;
 }
@@ -85,17 +85,17 @@ std::string timer_report_json(const std::vector<appliance::TimerReport>& reports
 
 std::string tune_report(const TuneResult& result, bool verbose) {
   std::string text;
-  for (const tune::DiskReport& disk : result.tuning.disks) {
+  for (const libvirt::DiskReport& disk : result.tuning.disks) {
     const bool wanted = disk.skipped.empty() || disk.format == "qcow2" || verbose;
     if (wanted) text += disk_line(disk, result.applied);
     for (const std::string& it : disk.advice)
-      text += fmt::format("{}: advice: {}\n", qcow2::printable(disk.target), qcow2::printable(it));
+      text += fmt::format("{}: advice: {}\n", printable(disk.target), printable(it));
   }
   if (result.tuning.disks.empty())
-    text += qcow2::printable(result.name) + ": has no disks\n";
+    text += printable(result.name) + ": has no disks\n";
   else if (text.empty())
-    text += qcow2::printable(result.name) + ": has no disk that is qcow2\n";
-  for (const std::string& note : result.notes) text += qcow2::printable(note) + "\n";
+    text += printable(result.name) + ": has no disk that is qcow2\n";
+  for (const std::string& note : result.notes) text += printable(note) + "\n";
   return text;
 }
 
@@ -106,7 +106,7 @@ std::string tune_report_json(const TuneResult& result) {
   json["applied"] = result.applied;
   json["running"] = result.running;
   json["disks"] = ordered_json::array();
-  for (const tune::DiskReport& disk : result.tuning.disks) {
+  for (const libvirt::DiskReport& disk : result.tuning.disks) {
     ordered_json it;
     it["line"] = disk.line;
     it["target"] = disk.target;
@@ -115,7 +115,7 @@ std::string tune_report_json(const TuneResult& result) {
     it["format"] = disk.format;
     if (!disk.skipped.empty()) it["left-alone"] = disk.skipped;
     it["changes"] = ordered_json::array();
-    for (const tune::Change& change : disk.changes) {
+    for (const libvirt::Change& change : disk.changes) {
       ordered_json one;
       one["attribute"] = change.attribute;
       one["from"] = change.from.empty() ? ordered_json() : ordered_json(change.from);
@@ -131,4 +131,4 @@ std::string tune_report_json(const TuneResult& result) {
   return json_text(json);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

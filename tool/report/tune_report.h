@@ -7,12 +7,12 @@
 #include "appliance/trim_timer.h"
 #include "libvirt/tuning.h"
 
-namespace tool {
+namespace vc::tool {
 
 // The result, or predicted result, of tuning a definition.
 struct TuneResult {
   std::string name;
-  tune::Tuning tuning;
+  libvirt::Tuning tuning;
   std::string diff;
   bool applied = false;  // the definition was written
   bool running = false;  // the domain runs: takes effect at the next start
@@ -28,4 +28,4 @@ std::string tune_report_json(const TuneResult& result);
 std::string timer_report(const std::vector<appliance::TimerReport>& reports, bool applied);
 std::string timer_report_json(const std::vector<appliance::TimerReport>& reports, bool applied);
 
-}  // namespace tool
+}  // namespace vc::tool

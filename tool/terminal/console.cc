@@ -7,7 +7,7 @@
 #include "base/printable.h"
 #include "base/retry.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -17,7 +17,7 @@ constexpr int kStandardError = STDERR_FILENO;
 void say(std::string_view kind, std::string_view message) {
   std::string line = "virt-compact: ";
   line += kind;
-  line += qcow2::printable(message);
+  line += printable(message);
   line += '\n';
   // A single write, so that lines of several programs do not mix. Errors of standard error cannot
   // be reported.
@@ -48,22 +48,22 @@ void Console::tell(std::string_view text) const {
 }
 
 void Console::hint(std::string_view text) const {
-  (void)write_all(kStandardError, qcow2::printable(text) + '\n');
+  (void)write_all(kStandardError, printable(text) + '\n');
 }
 
-qcow2::Result<void> Console::print(std::string_view text) const {
+Result<void> Console::print(std::string_view text) const {
   if (const int errnum = write_all(kStandardOutput, text); errnum != 0)
-    return qcow2::fail(qcow2::Error::system(errnum, "standard output"));
+    return fail(Error::system(errnum, "standard output"));
   return {};
 }
 
 int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
-    const ssize_t put = qcow2::retry(::write, fd, text.data(), text.size());
+    const ssize_t put = retry(::write, fd, text.data(), text.size());
     if (put < 0) return errno;
     text.remove_prefix(static_cast<size_t>(put));
   }
   return 0;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

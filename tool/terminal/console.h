@@ -7,7 +7,7 @@
 #include "base/result.h"
 #include "tool/terminal/terminal.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Output options that all commands accept.
 struct Manner {
@@ -41,7 +41,7 @@ class Console {
   void tell(std::string_view text) const;
 
   // Writes all of `text` to standard output.
-  qcow2::Result<void> print(std::string_view text) const;
+  Result<void> print(std::string_view text) const;
 
   // Returns the colours for printed text.
   Palette palette() const { return Palette(use_color(manner_.color, 1)); }
@@ -53,4 +53,4 @@ class Console {
 // Writes all of `text` to a descriptor. Returns 0, or the errno; the unwritten rest is lost.
 int write_all(int fd, std::string_view text);
 
-}  // namespace tool
+}  // namespace vc::tool

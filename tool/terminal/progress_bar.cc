@@ -8,7 +8,7 @@
 
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -29,8 +29,8 @@ std::string rate_text(double rate) {
 
 // The copy phase has no label.
 std::string label(const ProgressState& state) {
-  if (state.phase == copy::Phase::kCopy) return "";
-  return copy::to_string(state.phase) + std::string(" ");
+  if (state.phase == Phase::kCopy) return "";
+  return to_string(state.phase) + std::string(" ");
 }
 
 // Returns the first of the texts, ordered by decreasing length, that fits.
@@ -93,7 +93,7 @@ std::string percent_line(const ProgressState& state) {
 
 std::string json_line(const ProgressState& state) {
   nlohmann::ordered_json line;
-  line["phase"] = copy::to_string(state.phase);
+  line["phase"] = to_string(state.phase);
   if (const auto percent = state.percent()) line["percent"] = std::floor(*percent * 100) / 100;
   line["done"] = state.done;
   if (state.total) line["total"] = *state.total;
@@ -103,4 +103,4 @@ std::string json_line(const ProgressState& state) {
   return line.dump();
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,10 +7,10 @@
 
 #include "base/progress.h"
 
-namespace tool {
+namespace vc::tool {
 
 struct ProgressState {
-  copy::Phase phase = copy::Phase::kCopy;
+  Phase phase = Phase::kCopy;
   uint64_t done = 0;              // bytes
   std::optional<uint64_t> total;  // bytes; nullopt: unknown
   std::optional<double> rate;     // bytes per second; nullopt: not known yet
@@ -37,4 +37,4 @@ std::string percent_line(const ProgressState& state);
 // Returns a JSON object on a line of its own.
 std::string json_line(const ProgressState& state);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -50,7 +50,7 @@ ProgressDisplay::ProgressDisplay(const Manner& manner) {
   }
 }
 
-void ProgressDisplay::begin(copy::Phase phase) {
+void ProgressDisplay::begin(Phase phase) {
   const std::lock_guard lock(mutex_);
   if (begun_) ended_.push_back(figures_);
   figures_ = {};
@@ -106,4 +106,4 @@ void ProgressDisplay::finish() {
   painter_->clear();
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -14,19 +14,19 @@
 #include "tool/terminal/console.h"
 #include "tool/terminal/progress_painter.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Returns how to show progress, nullopt for none. `terminal`: standard error is a terminal.
 std::optional<ProgressPainter::Form> progress_form(const Manner& manner, bool terminal);
 
-class ProgressDisplay final : public copy::Progress {
+class ProgressDisplay final : public Progress {
  public:
   explicit ProgressDisplay(const Manner& manner);
   ProgressDisplay(const ProgressDisplay&) = delete;
   ProgressDisplay& operator=(const ProgressDisplay&) = delete;
   ~ProgressDisplay() override { finish(); }
 
-  void begin(copy::Phase phase) override;
+  void begin(Phase phase) override;
   void update(uint64_t done, uint64_t total) override;
 
   // Removes the bar, or ends the line of figures. Afterwards, standard error is free for other
@@ -62,4 +62,4 @@ class ProgressDisplay final : public copy::Progress {
   std::thread thread_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -81,4 +81,4 @@ void ProgressPainter::clear() {
   line_open_ = false;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,7 +7,7 @@
 #include "tool/terminal/progress_bar.h"
 #include "tool/terminal/rate_meter.h"
 
-namespace tool {
+namespace vc::tool {
 
 class ProgressPainter {
  public:
@@ -27,7 +27,7 @@ class ProgressPainter {
 
   // The progress of a phase.
   struct Figures {
-    copy::Phase phase = copy::Phase::kCopy;
+    Phase phase = Phase::kCopy;
     uint64_t done = 0;              // bytes
     std::optional<uint64_t> total;  // bytes; nullopt: unknown
   };
@@ -66,4 +66,4 @@ class ProgressPainter {
   size_t drawn_columns_ = 0;  // kBar
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -4,7 +4,7 @@
 #include <limits>
 #include <vector>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -50,4 +50,4 @@ std::optional<double> RateMeter::bytes_per_second() const {
   return bytes / (last_.seconds - marks_.front().seconds);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

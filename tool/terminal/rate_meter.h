@@ -5,7 +5,7 @@
 #include <deque>
 #include <optional>
 
-namespace tool {
+namespace vc::tool {
 
 // The mean of the last ten seconds, in which no second counts more than four times the usual rate:
 // skipping a hole of a terabyte takes no time, and says nothing about the data after it.
@@ -31,4 +31,4 @@ class RateMeter {
   Mark last_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <mutex>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -21,7 +21,7 @@ constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
 // within this time belongs to the same request.
 constexpr int64_t kSameRequestNanoseconds = 250'000'000;
 
-std::atomic<copy::Cancel*> cancel_on_signal{nullptr};
+std::atomic<Cancel*> cancel_on_signal{nullptr};
 std::atomic<int> first_signal{0};
 std::atomic<int64_t> first_signal_time{0};
 std::array<struct sigaction, kStopSignals.size()> previous_actions;
@@ -29,7 +29,7 @@ std::array<struct sigaction, kStopSignals.size()> previous_actions;
 // it.
 std::mutex cancel_mutex;
 
-static_assert(std::atomic<copy::Cancel*>::is_always_lock_free);
+static_assert(std::atomic<Cancel*>::is_always_lock_free);
 static_assert(std::atomic<int64_t>::is_always_lock_free);
 
 int64_t now() {
@@ -48,13 +48,13 @@ void on_stop_signal(int signal) {
     ::signal(signal, SIG_DFL);
     ::raise(signal);  // takes effect when the handler returns
   }
-  if (copy::Cancel* cancel = cancel_on_signal.load()) cancel->request();
+  if (Cancel* cancel = cancel_on_signal.load()) cancel->request();
   errno = saved_errno;
 }
 
 }  // namespace
 
-StopSignals::StopSignals(copy::Cancel& cancel) {
+StopSignals::StopSignals(Cancel& cancel) {
   cancel_on_signal.store(&cancel);
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
@@ -75,7 +75,7 @@ StopSignals::~StopSignals() {
 
 bool cancel_command() {
   const std::lock_guard lock(cancel_mutex);
-  copy::Cancel* const cancel = cancel_on_signal.load();
+  Cancel* const cancel = cancel_on_signal.load();
   if (cancel) cancel->request();
   return cancel != nullptr;
 }
@@ -105,4 +105,4 @@ void prepare_process() {
   }
 }
 
-}  // namespace tool
+}  // namespace vc::tool

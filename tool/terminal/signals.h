@@ -3,14 +3,14 @@
 
 #include "base/cancel.h"
 
-namespace tool {
+namespace vc::tool {
 
 // While the object lives, SIGINT, SIGTERM and SIGHUP request `cancel` instead of ending the
 // process. A second Ctrl-C ends the process at once. Signals that were ignored at the start of the
 // process (nohup) stay ignored. At most one object may exist in a process.
 class StopSignals {
  public:
-  explicit StopSignals(copy::Cancel& cancel);
+  explicit StopSignals(Cancel& cancel);
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals();
@@ -30,4 +30,4 @@ int stop_signal();
 // opened if closed, so that no image gets one of them and is overwritten by a message.
 void prepare_process();
 
-}  // namespace tool
+}  // namespace vc::tool

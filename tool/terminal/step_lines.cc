@@ -4,7 +4,7 @@
 
 #include "base/printable.h"
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -27,13 +27,13 @@ StepLines::StepLines(const Console& console, bool output_taken)
       output_taken_(output_taken),
       lines_(wants_lines(console.manner())),
       display_(only_if_asked_for(console.manner())) {
-  display_.begin(copy::Phase::kTrim);
+  display_.begin(Phase::kTrim);
 }
 
 void StepLines::step(const std::string& what) {
   if (!lines_) return;
   const std::chrono::duration<double> since = std::chrono::steady_clock::now() - start_;
-  const std::string line = fmt::format("[{:6.1f}] {}\n", since.count(), qcow2::printable(what));
+  const std::string line = fmt::format("[{:6.1f}] {}\n", since.count(), printable(what));
   // An output error does not stop the work; the final report will fail.
   if (output_taken_)
     console_.tell(line);
@@ -49,4 +49,4 @@ void StepLines::progress(uint64_t done, uint64_t total) {
   display_.update(done, total);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

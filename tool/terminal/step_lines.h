@@ -9,7 +9,7 @@
 #include "tool/terminal/console.h"
 #include "tool/terminal/progress_display.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Prints lines such as
 //
@@ -37,4 +37,4 @@ class StepLines final : public appliance::Observer {
   ProgressDisplay display_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 
 #include <cstdlib>
 
-namespace tool {
+namespace vc::tool {
 
 bool is_terminal(int fd) {
   return ::isatty(fd) == 1;
@@ -30,4 +30,4 @@ std::string Palette::paint(std::string_view attributes, std::string_view text) c
   return colored_ ? fmt::format("\x1b[{}m{}\x1b[0m", attributes, text) : std::string(text);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace tool {
+namespace vc::tool {
 
 bool is_terminal(int fd);
 
@@ -33,4 +33,4 @@ class Palette {
   bool colored_;
 };
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
 
@@ -42,4 +42,4 @@ std::vector<std::string> feature_names(const qcow2::Header& header, FeatureKind 
   return names;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -6,7 +6,7 @@
 
 #include "qcow2/format/header.h"
 
-namespace tool {
+namespace vc::tool {
 
 enum class FeatureKind : uint8_t { kIncompatible = 0, kCompatible = 1, kAutoclear = 2 };
 
@@ -14,4 +14,4 @@ enum class FeatureKind : uint8_t { kIncompatible = 0, kCompatible = 1, kAutoclea
 // the known names, else "unknown bit N".
 std::vector<std::string> feature_names(const qcow2::Header& header, FeatureKind kind);
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace tool {
+namespace vc::tool {
 
 inline std::string join_words(const std::vector<std::string>& words, std::string_view between) {
   std::string text;
@@ -16,4 +16,4 @@ inline std::string join_words(const std::vector<std::string>& words, std::string
   return text;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
 
@@ -14,4 +14,4 @@ std::string json_line(const ordered_json& json) {
   return json.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

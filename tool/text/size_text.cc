@@ -10,13 +10,9 @@
 #include <cmath>
 #include <optional>
 
-namespace tool {
+namespace vc::tool {
 
 namespace {
-
-using qcow2::Error;
-using qcow2::fail;
-using qcow2::Result;
 
 constexpr std::string_view kUnits = "BKMGTPE";  // unit n is 1024^n bytes
 
@@ -102,4 +98,4 @@ Result<uint64_t> parse_number(std::string_view text, uint64_t low, uint64_t high
   return *value;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

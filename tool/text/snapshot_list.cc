@@ -8,7 +8,7 @@
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
 using qcow2::Snapshot;
@@ -41,8 +41,8 @@ std::string snapshot_list(const std::vector<Snapshot>& snapshots) {
   text += fmt::format(fmt::runtime(kRow), "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
   for (const Snapshot& it : snapshots)
     text += fmt::format(
-        fmt::runtime(kRow), qcow2::printable(it.id), qcow2::printable(it.name),
-        human_size(it.vm_state_size), date_text(it), clock_text(it),
+        fmt::runtime(kRow), printable(it.id), printable(it.name), human_size(it.vm_state_size),
+        date_text(it), clock_text(it),
         it.instruction_count == UINT64_MAX ? std::string() : std::to_string(it.instruction_count));
   return text;
 }
@@ -67,4 +67,4 @@ std::string snapshot_list_json(const std::vector<Snapshot>& snapshots) {
   return json_text(all);
 }
 
-}  // namespace tool
+}  // namespace vc::tool

@@ -7,7 +7,7 @@
 
 #include "qcow2/format/snapshot_table.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Returns the table of `qemu-img snapshot -l`. Empty if there are no snapshots.
 std::string snapshot_list(const std::vector<qcow2::Snapshot>& snapshots);
@@ -17,4 +17,4 @@ nlohmann::ordered_json snapshot_json(const qcow2::Snapshot& snapshot);
 // Returns an array of these objects.
 std::string snapshot_list_json(const std::vector<qcow2::Snapshot>& snapshots);
 
-}  // namespace tool
+}  // namespace vc::tool

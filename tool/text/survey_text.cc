@@ -4,7 +4,7 @@
 
 #include "tool/text/size_text.h"
 
-namespace tool {
+namespace vc::tool {
 
 using nlohmann::ordered_json;
 using qcow2::Fragmentation;
@@ -82,4 +82,4 @@ ordered_json space_json(const Survey& survey, const Geometry& geometry) {
   return json;
 }
 
-}  // namespace tool
+}  // namespace vc::tool

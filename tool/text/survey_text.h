@@ -6,7 +6,7 @@
 
 #include "qcow2/check/survey.h"
 
-namespace tool {
+namespace vc::tool {
 
 // Formats "0.3 % (12 runs of 8.2 MiB on average, the longest 31 MiB; 3 seeks)": see
 // qcow2/check/fragmentation.h.
@@ -22,4 +22,4 @@ std::string compressed_text(const qcow2::Fragmentation::Figures& order,
 // Returns the bytes of the file by use of its clusters.
 nlohmann::ordered_json space_json(const qcow2::Survey& survey, const qcow2::Geometry& geometry);
 
-}  // namespace tool
+}  // namespace vc::tool
