@@ -18,13 +18,14 @@ constexpr uint64_t kPage = 4 << 10;
 void LenientReader::load(uint64_t at) {
   begin_ = at / kPiece * kPiece;
   bytes_.assign(kPiece, std::byte{0});
-  good_.assign(kPiece / kUnit, 0);
+  readable_.assign(kPiece / kUnit, 0);
   const auto try_range = [&](uint64_t from, uint64_t length) {
     if (begin_ + from > static_cast<uint64_t>(INT64_MAX) - length) return true;
     const auto got =
         storage_.read(HostOffset(begin_ + from), std::span(bytes_).subspan(from, length));
     if (!got) return false;
-    std::fill_n(good_.begin() + static_cast<ptrdiff_t>(from / kUnit), *got / kUnit, 1);
+    for (uint64_t done = 0; done < *got; done += kUnit)
+      readable_[(from + done) / kUnit] = static_cast<uint16_t>(std::min(kUnit, *got - done));
     return true;
   };
   if (try_range(0, kPiece)) return;
@@ -37,7 +38,7 @@ void LenientReader::load(uint64_t at) {
 const std::byte* LenientReader::get(HostOffset at, uint64_t length) {
   if (begin_ == UINT64_MAX || at.value() / kPiece * kPiece != begin_) load(at.value());
   const uint64_t in = at.value() - begin_;
-  if (in + length > kPiece || good_[in / kUnit] == 0) return nullptr;
+  if (in + length > kPiece || in % kUnit + length > readable_[in / kUnit]) return nullptr;
   return &bytes_[in];
 }
 

@@ -32,7 +32,7 @@ class LenientReader {
   const Storage& storage_;
   uint64_t begin_ = UINT64_MAX;
   std::vector<std::byte> bytes_;
-  std::vector<char> good_;  // one per unit
+  std::vector<uint16_t> readable_;  // bytes of each unit, from its start
 };
 
 }  // namespace vc::qcow2
