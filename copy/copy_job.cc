@@ -206,6 +206,15 @@ std::optional<qcow2::CompressionType> CopyJob::kept_compression() const {
   return options_.image.compression_type.value_or(image->header().compression_type);
 }
 
+// Returns the format of the backing file.
+Result<std::string> CopyJob::keep_backing_file() {
+  if (!source_->local())
+    return fail(Error::invalid(
+        "-B: only of an image file can it be told what it has on top of its backing file"));
+  ASSIGN_OR_RETURN(const std::string base, backing_path());
+  return source_->local()->keep_backing(base, worker_.geometry.cluster_size());
+}
+
 // Decides clusters, codec and threads.
 Result<void> CopyJob::decide() {
   Source& from = source_->get();
@@ -227,12 +236,7 @@ Result<void> CopyJob::decide() {
                                   options_.destination));
     worker_.geometry = build_.geometry();
     if (keeps_backing()) {
-      if (!source_->local())
-        return fail(Error::invalid(
-            "-B: only of an image file can it be told what it has on top of its backing file"));
-      ASSIGN_OR_RETURN(const std::string base, backing_path());
-      ASSIGN_OR_RETURN(const std::string format,
-                       source_->local()->keep_backing(base, worker_.geometry.cluster_size()));
+      ASSIGN_OR_RETURN(const std::string format, keep_backing_file());
       if (build_.backing_format.empty()) build_.backing_format = format;
     }
   }
@@ -383,13 +387,48 @@ Result<std::unique_ptr<Destination>> CopyJob::open_destination() {
   return destination;
 }
 
-Result<void> CopyJob::run_pipeline(Sink& sink) {
-  Pipeline pipeline(source_->get(), sink, progress_, stop_, plan());
+Result<void> CopyJob::run_part(Sink& sink, const Pipeline::Options& how) {
+  Pipeline pipeline(source_->get(), sink, progress_, stop_, how);
   RETURN_IF_ERROR(pipeline.run(*source_));
-  summary_.data_clusters = pipeline.counts().data;
-  summary_.compressed_clusters = pipeline.counts().compressed;
-  summary_.passed_through_clusters = pipeline.counts().passed_through;
-  summary_.found_zero_clusters = pipeline.counts().found_zero;
+  summary_.data_clusters += pipeline.counts().data;
+  summary_.compressed_clusters += pipeline.counts().compressed;
+  summary_.passed_through_clusters += pipeline.counts().passed_through;
+  summary_.found_zero_clusters += pipeline.counts().found_zero;
+  return {};
+}
+
+Result<void> CopyJob::run_pipeline(Sink& sink) {
+  summary_.data_clusters = 0;
+  summary_.compressed_clusters = 0;
+  summary_.passed_through_clusters = 0;
+  summary_.found_zero_clusters = 0;
+  Pipeline::Options how = plan();
+  if (options_.late) {
+    how.end = options_.late->begin;
+    RETURN_IF_ERROR(run_part(sink, how));
+    RETURN_IF_ERROR(go_on_with_late_source());
+    how.begin = how.end;
+    how.end = Source::kUnknownSize;
+  }
+  return run_part(sink, how);
+}
+
+Result<void> CopyJob::check_late_source() {
+  if (!options_.late) return {};
+  const uint64_t begin = options_.late->begin;
+  if (!source_->local() || kind_ != Kind::kFile || options_.dry_run || options_.salvage ||
+      begin > source_->get().size() || begin % worker_.geometry.cluster_size() != 0)
+    return fail(Error::invalid("the rest of the source cannot be a late one"));
+  return {};
+}
+
+Result<void> CopyJob::go_on_with_late_source() {
+  ASSIGN_OR_RETURN(auto rest, options_.late->open());
+  if (rest->size() != source_->get().size())
+    return fail(Error::invalid(rest->name() + ": has another size than " + options_.source));
+  source_ = AnySource::of(std::move(rest));
+  if (options_.unused) source_->leave_out(options_.unused);
+  if (keeps_backing()) RETURN_IF_ERROR(keep_backing_file());
   return {};
 }
 
@@ -438,6 +477,7 @@ Result<CopySummary> CopyJob::run() {
   RETURN_IF_ERROR(open_source());
   RETURN_IF_ERROR(look_at_destination());
   RETURN_IF_ERROR(decide());
+  RETURN_IF_ERROR(check_late_source());
   if (source_->local()) {
     ASSIGN_OR_RETURN(summary_.source, size_of(*source_->local()));
   }

@@ -46,12 +46,16 @@ class CopyJob {
   Result<std::unique_ptr<Destination>> open_stream();
   Result<std::vector<std::byte>> first_pass();
   Result<void> run_pipeline(Sink& sink);
+  Result<void> run_part(Sink& sink, const Pipeline::Options& how);
+  Result<void> check_late_source();
+  Result<void> go_on_with_late_source();
   Result<uint64_t> dry_run();
   Result<void> check_device();
   Result<CopySummary> foretell();
   void sum_up(std::chrono::steady_clock::time_point start);
   Result<void> verify_copy(const std::string& path);
   Result<std::string> backing_path() const;
+  Result<std::string> keep_backing_file();
   Pipeline::Options plan() const;
 
   uint64_t hole_size(uint64_t usual) const {

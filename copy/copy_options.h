@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,16 @@
 #include "qcow2/read/chain.h"
 
 namespace vc::copy {
+
+class LocalSource;
+
+// The rest of a source that is not known yet when the copy starts.
+struct LateSource {
+  uint64_t begin = 0;  // offset of the rest, bytes; a multiple of the destination's cluster size
+  // Returns an image file whose disk has the size of the first source.  copy() calls this once,
+  // when all that is before `begin` is copied; it may wait.
+  std::function<Result<std::unique_ptr<LocalSource>>()> open;
+};
 
 struct CopyOptions {
   // A path, an NBD URI, or "-" for standard input or output. The destination can also be "null:",
@@ -36,6 +47,8 @@ struct CopyOptions {
   // Finds these parts in the metadata of the guest's filesystems. The guest must not run. Not
   // possible for a stream, a salvage, or an update by a dirty bitmap.
   bool skip_free = false;
+  // nullopt: all is in `source`.  Only for an image file that is copied to a file.
+  std::optional<LateSource> late;
 
   std::optional<qcow2::CompressionType> compression;           // nullopt: uncompressed clusters
   int compression_level = 0;                                   // 0: codec's default

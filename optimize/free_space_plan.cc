@@ -55,6 +55,7 @@ class Planner {
   void may_need_appliance(PlannedVolume& volume, std::string why);
   bool takes(const guest::Volume& volume) const;
   void decide_boot();
+  uint64_t unchanged_until() const;
   void keep_whole(PlannedVolume& volume, const std::string& more);
   void skip(const guest::Volume& from, PlannedVolume& volume);
   Result<uint64_t> stored(const guest::Volume& volume);
@@ -261,6 +262,18 @@ void Planner::decide_boot() {
     plan_.why = "what it could free is not worth a boot";
 }
 
+// The appliance decides by itself about volumes that are neither known nor left to the user's wish.
+uint64_t Planner::unchanged_until() const {
+  uint64_t until = source_.size();
+  for (size_t i = 0; i < plan_.volumes.size(); ++i) {
+    if (plan_.volumes[i].way == Way::kMetadata || plan_.volumes[i].by_wish) continue;
+    const auto& place = inspection_.volumes[i].place;
+    if (place.empty() || place[0].empty()) return 0;
+    until = std::min(until, place[0].all().front().begin);
+  }
+  return until;
+}
+
 Result<FreeSpacePlan> Planner::run() {
   if (options_.sector_size && is_auto()) {
     plan_.boots = true;
@@ -276,6 +289,7 @@ Result<FreeSpacePlan> Planner::run() {
   RETURN_IF_ERROR(check_suspended());
   RETURN_IF_ERROR(decide());
   decide_boot();
+  plan_.unchanged_until = unchanged_until();
   guest::Ranges unused = unused_.take();
   if (!unused.empty()) plan_.unused = std::make_shared<const guest::Ranges>(std::move(unused));
   return std::move(plan_);

@@ -52,6 +52,8 @@ struct FreeSpacePlan {
   bool boots = false;
   std::string why;     // it boots, or does not
   bool blank = false;  // the disk has no data: there is nothing to look for
+  // Offset on the disk before which the appliance changes nothing, bytes.  0: not known.
+  uint64_t unchanged_until = 0;
   std::string failed;  // why there is no plan, and all is copied; empty: there is one
   std::vector<PlannedVolume> volumes;
   // What reads as zeros in the copy; nullptr: nothing.

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "libvirt/running_domains.h"
 #include "nbd/uri.h"
 #include "optimize/disk_swap.h"
+#include "optimize/early_copy.h"
 #include "optimize/early_room.h"
 #include "optimize/parallel_check.h"
 #include "optimize/plan_lines.h"
@@ -33,6 +35,10 @@ using Clock = std::chrono::steady_clock;
 
 // Of the overlay: subclusters of 4 KiB, the block of most filesystems.
 constexpr unsigned kOverlayClusterBits = 17;
+
+// Of a copy that starts before the guest is trimmed, bytes.
+constexpr uint64_t kLargestCluster = 2 << 20;
+constexpr uint64_t kWorthAnEarlyCopy = 64 << 20;
 
 // A file that we have made, and that goes when the object does; no other one that has got its name.
 class Temporary {
@@ -175,23 +181,27 @@ class Run {
   }
 
   // Returns what is to be copied: the overlay, or the disk if it cannot be trimmed.  The appliance
-  // boots while the image is checked.
+  // boots while the image is checked, and while what it does not change is copied.
   Result<std::string> check_and_trim(const std::string& trimmed_disk,
                                      std::optional<Temporary>& overlay) {
     if (report_.format != qcow2::Format::kRaw) observer_.step("Checking the image");
-    ParallelCheck check(
-        [this] { return check_image(disk_, report_.format, report_.before, cancel_); }, cancel_);
+    check_.emplace([this] { return check_image(disk_, report_.format, report_.before, cancel_); },
+                   cancel_);
+    copy_early();
     auto made = make_overlay(trimmed_disk);
     std::string source = disk_;
     if (made) {
       overlay.emplace(trimmed_disk, overlay_.get());
       // By its descriptor: whoever may write to the folder can give its name to another image.
       source = path_of_descriptor(overlay_.get(), ::getpid());
-      made = trim(trimmed_disk, source, check.work_cancel());
+      made = trim(trimmed_disk, source, check_->work_cancel());
     }
-    RETURN_IF_ERROR(check.finish());
+    RETURN_IF_ERROR(check_->wait());
     if (report_.format != qcow2::Format::kRaw)
-      report_.steps.insert(report_.steps.end() - 1, {"check", check.elapsed()});
+      report_.steps.insert(report_.steps.end() - 1, {"check", check_->elapsed()});
+    // The reason why the appliance was stopped.
+    if (early_copy_)
+      if (auto error = early_copy_->failure()) return fail(std::move(*error));
     if (!overlay) return fail(std::move(made).error());
     if (!made) {
       RETURN_IF_ERROR(give_up_trimming(made.error()));
@@ -417,6 +427,7 @@ class Run {
     const copy::CopyOptions how = how_to_copy(disk_, destination_name());
     ASSIGN_OR_RETURN(const EarlyRoom room, find_early_room(how, report_.virtual_size,
                                                            report_.plan.boots, progress_, cancel_));
+    fits_untrimmed_ = room.fits;
     if (room.fits) return {};
     const std::string folder = Directory::parent_of(how.destination);
     const auto& drop = options_.trimming.drop;
@@ -531,9 +542,39 @@ class Run {
     return how;
   }
 
+  // Starts to copy what the appliance does not change.  In the place of the disk nothing is written
+  // before it is known what the guest does not use.
+  void copy_early() {
+    if (swap_ || report_.plan.unchanged_until == 0 || options_.dry_run || !fits_untrimmed_) return;
+    const uint64_t unit = std::max(kLargestCluster, options_.copy.sparse_size);
+    const uint64_t end = report_.plan.unchanged_until / unit * unit;
+    if (end < kWorthAnEarlyCopy) return;
+    observer_.step("Copying what the appliance does not change");
+    early_copy_.emplace(how_to_copy(disk_, destination_name()), end, progress_,
+                        check_->work_cancel());
+  }
+
+  // Returns whether the early copy has become the whole one.
+  Result<bool> finish_early_copy(const copy::CopyOptions& how) {
+    ASSIGN_OR_RETURN(auto rest, copy::LocalSource::open(
+                                    how.source, {how.source_format, "", false, how.trust, false}));
+    if (how.source != disk_) {
+      ASSIGN_OR_RETURN(const bool is_unchanged, early_copy_->is_unchanged(*rest));
+      if (!is_unchanged) return false;
+    }
+    ASSIGN_OR_RETURN(report_.copied, early_copy_->finish(std::move(rest)));
+    report_.steps.insert(report_.steps.end() - 1, {"early copy", early_copy_->elapsed()});
+    return true;
+  }
+
   Result<void> copy(const std::string& source, const std::string& destination) {
     begin("copy", "Copying what is in use, and reading it again");
     const copy::CopyOptions how = how_to_copy(source, destination);
+    if (early_copy_) {
+      ASSIGN_OR_RETURN(const bool is_done, finish_early_copy(how));
+      early_copy_.reset();
+      if (is_done) return {};
+    }
     std::optional<PrivateFiles> mine;
     if (swap_) mine.emplace();
     auto copied = copy::copy(how, progress_, cancel_);
@@ -584,6 +625,9 @@ class Run {
   std::optional<DiskSwap> swap_;
   Descriptor overlay_;  // the file, whatever has its name
   size_t told_ = 0;     // of its remarks
+  bool fits_untrimmed_ = false;
+  std::optional<ParallelCheck> check_;  // outlives the copy that stops when it fails
+  std::optional<EarlyCopy> early_copy_;
   OptimizeReport report_;
 };
 

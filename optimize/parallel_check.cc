@@ -15,31 +15,30 @@ ParallelCheck::ParallelCheck(std::function<Result<void>()> check, const Cancel& 
     : check_(std::move(check)), cancel_(cancel), thread_([this] { run(); }) {}
 
 ParallelCheck::~ParallelCheck() {
-  stop();
-}
-
-void ParallelCheck::run() {
-  const auto start = std::chrono::steady_clock::now();
-  result_ = check_();
-  elapsed_ = std::chrono::steady_clock::now() - start;
-  if (!result_) work_cancel_.request();
-  std::unique_lock lock(mutex_);
-  while (!wakes_.wait_for(lock, kPeriod, [this] { return work_done_; }))
-    if (cancel_.requested()) work_cancel_.request();
-}
-
-void ParallelCheck::stop() {
   {
     const std::lock_guard lock(mutex_);
     work_done_ = true;
   }
-  wakes_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  changed_.notify_all();
+  thread_.join();
 }
 
-Result<void> ParallelCheck::finish() {
-  stop();
-  return result_;
+void ParallelCheck::run() {
+  const auto start = std::chrono::steady_clock::now();
+  auto result = check_();
+  std::unique_lock lock(mutex_);
+  elapsed_ = std::chrono::steady_clock::now() - start;
+  if (!result) work_cancel_.request();
+  result_ = std::move(result);
+  changed_.notify_all();
+  while (!changed_.wait_for(lock, kPeriod, [this] { return work_done_; }))
+    if (cancel_.requested()) work_cancel_.request();
+}
+
+Result<void> ParallelCheck::wait() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return result_.has_value(); });
+  return *result_;
 }
 
 }  // namespace vc::optimize

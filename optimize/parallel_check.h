@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/cancel.h"
@@ -22,25 +23,25 @@ class ParallelCheck {
   // Waits for the check.
   ~ParallelCheck();
 
-  // For the work beside it: requested when the user's is, or the check has failed.
-  const Cancel& work_cancel() const { return work_cancel_; }
-  // Waits for the check, and returns its result.  After this no work may be under way.
-  Result<void> finish();
-  // How long the check has taken; after finish ().
+  // For the work beside it: requested when the user's is, or the check has failed.  The work may
+  // request it as well, and must end before the object does.
+  Cancel& work_cancel() { return work_cancel_; }
+  // Waits for the check, and returns its result.  The work may go on.
+  Result<void> wait();
+  // How long the check has taken; after wait().
   std::chrono::duration<double> elapsed() const { return elapsed_; }
 
  private:
   void run();
-  void stop();
 
   const std::function<Result<void>()> check_;
   const Cancel& cancel_;
   Cancel work_cancel_;
-  Result<void> result_;
-  std::chrono::duration<double> elapsed_{};
   std::mutex mutex_;
-  std::condition_variable wakes_;
-  bool work_done_ = false;  // under mutex_
+  std::condition_variable changed_;
+  std::optional<Result<void>> result_;       // under mutex_
+  std::chrono::duration<double> elapsed_{};  // set before result_
+  bool work_done_ = false;                   // under mutex_
   std::thread thread_;
 };
 

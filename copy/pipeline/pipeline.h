@@ -42,6 +42,8 @@ class Pipeline {
     unsigned threads = 1;
     bool explicit_zeros = false;  // see ChunkFeed
     RateLimit* limit = nullptr;   // outlives the pipeline; nullptr: none
+    uint64_t begin = 0;           // the part of the source; see ChunkFeed
+    uint64_t end = Source::kUnknownSize;
   };
 
   // Counts of clusters by how they were stored.

@@ -47,6 +47,12 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   return source;
 }
 
+AnySource AnySource::of(std::unique_ptr<LocalSource> local) {
+  AnySource source;
+  source.local_ = std::move(local);
+  return source;
+}
+
 Source& AnySource::get() const {
   if (local_) return *local_;
   if (nbd_) return *nbd_;

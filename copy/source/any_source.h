@@ -29,6 +29,7 @@ class AnySource {
 
   // `stop` must outlive the source.
   static Result<AnySource> open(const Options& options, const Stop& stop);
+  static AnySource of(std::unique_ptr<LocalSource> source);
 
   Source& get() const;
   // Each returns nullptr if the source has another type.

@@ -20,7 +20,9 @@ ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
       stop_(stop),
       unit_(std::max(options.geometry.cluster_size(), source.alignment())),
       clusters_at_once_(std::max(options.chunk_size, unit_) / unit_ * unit_ >>
-                        options.geometry.cluster_bits()) {
+                        options.geometry.cluster_bits()),
+      position_(options.begin),
+      skipped_(options.begin) {
   const size_t bytes = clusters_at_once_ << options.geometry.cluster_bits();
   for (size_t i = 0; i < options.chunks; ++i) {
     auto chunk = std::make_unique<Chunk>();
@@ -32,16 +34,16 @@ ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
   }
 }
 
-// Maps the next part of the source. Leaves ahead_ empty at the end of the disk.
+// Maps the next part of the source. Leaves ahead_ empty at the end of the part.
 Result<void> ChunkFeed::refill() {
   ahead_.clear();
   ahead_at_ = 0;
-  const uint64_t left = source_.size() - position_.value();
+  const uint64_t left = end() - position_.value();
   if (left == 0) return {};
   return source_.map(position_, left, ahead_);
 }
 
-// Moves position_ to the first byte that may be data. Returns false at the end of the disk.
+// Moves position_ to the first byte that may be data. Returns false at the end of the part.
 Result<bool> ChunkFeed::find_data() {
   while (true) {
     for (; ahead_at_ < ahead_.size(); ++ahead_at_) {
@@ -50,7 +52,7 @@ Result<bool> ChunkFeed::find_data() {
       skipped_ += extent.end() - position_;
       position_ = extent.end();
     }
-    if (position_.value() == source_.size()) return false;
+    if (position_.value() == end()) return false;
     if (stop_.requested()) return false;
     RETURN_IF_ERROR(refill());
   }
@@ -71,8 +73,8 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
     chunk.extents.push_back(zeros);
     skipped_ -= zeros.length;
   }
-  const GuestOffset limit(std::min(
-      source_.size(), begin.value() + (clusters_at_once_ << options_.geometry.cluster_bits())));
+  const GuestOffset limit(
+      std::min(end(), begin.value() + (clusters_at_once_ << options_.geometry.cluster_bits())));
   GuestOffset data_end = position_;
   while (position_ < limit) {
     if (ahead_at_ == ahead_.size()) RETURN_IF_ERROR(refill());
@@ -94,8 +96,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
   }
 
   // The chunk has whole units: the rest of the last unit belongs to the next chunk.
-  const GuestOffset unit_end(
-      std::min(source_.size(), (data_end.value() + unit_ - 1) / unit_ * unit_));
+  const GuestOffset unit_end(std::min(end(), (data_end.value() + unit_ - 1) / unit_ * unit_));
   while (chunk.extents.back().guest >= unit_end) {
     skipped_ += chunk.extents.back().length;
     chunk.extents.pop_back();

@@ -1,6 +1,7 @@
 // Divides the source into chunks, in guest order, and skips what needs no copying.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -31,6 +32,10 @@ class ChunkFeed {
     // Zeros must be copied: they hide data of a backing file that is kept.
     bool explicit_zeros = false;
     RateLimit* limit = nullptr;  // outlives the feed; nullptr: none
+    // The part of the source that is divided.  Multiples of the unit of a chunk, or the end of the
+    // source.
+    uint64_t begin = 0;
+    uint64_t end = Source::kUnknownSize;
   };
 
   ChunkFeed(Source& source, const Options& options, const Stop& stop);
@@ -49,7 +54,8 @@ class ChunkFeed {
   // Returns true after next() has returned the last chunk.
   bool exhausted() const;
 
-  // Returns the guest bytes that were skipped so far because they read as zeros.
+  // Returns the guest bytes that were skipped so far: those before the part, and those that read as
+  // zeros.
   uint64_t skipped() const;
 
  private:
@@ -57,7 +63,8 @@ class ChunkFeed {
     return options_.explicit_zeros ? extent.kind == qcow2::ExtentKind::kUnallocated
                                    : extent.reads_as_zero();
   }
-  // Caller must hold mutex_. Returns false at the end of the disk.
+  uint64_t end() const { return std::min(source_.size(), options_.end); }
+  // Caller must hold mutex_. Returns false at the end of the part.
   Result<bool> plan(Chunk& chunk);
   Result<bool> find_data();
   Result<void> refill();

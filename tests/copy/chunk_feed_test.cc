@@ -61,10 +61,13 @@ const char* complaint(const PatternSource& source, const Geometry& geometry, uin
   return any_data ? nullptr : "it has no data";
 }
 
-// Takes all chunks, and checks that together with what was passed over they are the disk, in order.
-Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint64_t chunk_size) {
+// Takes all chunks, and checks that together with what was passed over they are the disk, or its
+// part [begin, end), in order.
+Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint64_t chunk_size,
+          uint64_t begin = 0, uint64_t end = copy::Source::kUnknownSize) {
   Fed fed;
-  GuestOffset done;
+  GuestOffset done(begin);
+  end = std::min(end, source.size());
   while (true) {
     auto next = feed.next(ChunkFeed::Wait::kNo);
     REQUIRE_OK(next);
@@ -79,9 +82,10 @@ Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint
     ++fed.chunks;
     feed.recycle(&chunk);
   }
-  REQUIRE(all_zeros(source, done, GuestOffset(source.size())));
+  REQUIRE(done.value() <= end);
+  REQUIRE(all_zeros(source, done, GuestOffset(end)));
   REQUIRE(feed.exhausted());
-  REQUIRE(fed.bytes + feed.skipped() == source.size());
+  REQUIRE(fed.bytes + feed.skipped() == end);
   return fed;
 }
 
@@ -103,6 +107,27 @@ TEST_CASE("chunks and what was passed over are the whole disk", "[copy]") {
     const Stop stop(cancel);
     ChunkFeed feed(source, {geometry, chunk_size, 1, false}, stop);
     drain(source, feed, geometry, chunk_size);
+  }
+}
+
+TEST_CASE("parts of a disk are divided like a disk", "[copy]") {
+  const uint64_t seed = support::base_seed();
+  for (uint64_t i = 0; i < support::iterations(100); ++i) {
+    support::Random random(seed + i);
+    INFO(fmt::format("VIRT_COMPACT_SEED={}", seed + i));
+    const Geometry geometry(static_cast<unsigned>(random.between(9, 18)), false);
+    const uint64_t chunk_size = uint64_t{1} << random.between(9, 20);
+    auto stretches = test::random_stretches(random, 512, random.between(1, 2000), 200);
+    PatternSource source(stretches, 1, random.between(1, 30));
+    const uint64_t middle =
+        random.between(0, source.size()) / geometry.cluster_size() * geometry.cluster_size();
+    const Cancel cancel;
+    const Stop stop(cancel);
+    for (const auto& [begin, end] :
+         {std::pair(uint64_t{0}, middle), std::pair(middle, copy::Source::kUnknownSize)}) {
+      ChunkFeed feed(source, {geometry, chunk_size, 1, false, false, nullptr, begin, end}, stop);
+      drain(source, feed, geometry, chunk_size, begin, end);
+    }
   }
 }
 

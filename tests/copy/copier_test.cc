@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 
+#include "copy/source/local_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/support/process.h"
@@ -251,6 +252,78 @@ TEST_CASE("an existing destination is replaced only when asked for, and by a who
   options.source = folder / "raw";
   REQUIRE_OK(run_copy(options));
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
+}
+
+TEST_CASE("the rest of a copy comes from a source that is known late", "[copy]") {
+  const TempDirectory folder;
+  const std::string base = folder / "base";
+  const std::string src = folder / "src";
+  const std::string late = folder / "late";
+  test::make_lived_in_raw(folder / "raw", support::base_seed(), kDiskSize);
+  run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", base});
+  const auto overlay = [](const std::string& path, const std::string& below, const char* write) {
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", path});
+    run_ok({"qemu-io", "-f", "qcow2", "-c", write, path});
+  };
+  overlay(src, base, "write -q -P 5 1M 2M");
+  overlay(late, src, "write -q -P 6 2M 1M");
+  // That the first part is read from the source itself.
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 6 1M 64k", late});
+
+  // What is expected: the rest of `late`, and before it the source.
+  const std::string expected = folder / "expected";
+  run_ok({"qemu-img", "convert", "-f", "qcow2", "-O", "raw", late, expected});
+  run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 1M 64k", expected});
+  for (const bool keeps_backing : {false, true})
+    for (const bool compress : {false, true})
+      for (const uint64_t begin : {uint64_t{0}, uint64_t{2} << 20, uint64_t{6} << 20}) {
+        INFO("backing: " << keeps_backing << ", compressed: " << compress << ", " << begin);
+        CopyOptions options = from_to(src, folder / "out");
+        options.overwrite = true;
+        if (compress) options.compression = CompressionType::kZstd;
+        if (keeps_backing) options.image.backing_file = base;
+        unsigned opened = 0;
+        options.late = copy::LateSource{begin, [&] {
+                                          ++opened;
+                                          return copy::LocalSource::open(late, {});
+                                        }};
+        REQUIRE_OK(run_copy(options));
+        CHECK(opened == 1);
+        const std::string like = begin == 0 ? late : begin > 2 << 20 ? src : expected;
+        run_ok({"qemu-img", "check", "-q", folder / "out"});
+        run_ok({"qemu-img", "compare", "-q", "-f", like == expected ? "raw" : "qcow2", "-F",
+                "qcow2", like, folder / "out"});
+      }
+}
+
+TEST_CASE("what is not used is left out of both parts of a copy", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "src", std::vector<std::byte>(4 << 20, std::byte{7}));
+  CopyOptions options = from_to(folder / "src", folder / "out");
+  options.unused = std::make_shared<const guest::Ranges>(guest::one_range(1 << 20, 3 << 20));
+  options.late =
+      copy::LateSource{2 << 20, [&] { return copy::LocalSource::open(folder / "src", {}); }};
+  REQUIRE_OK(run_copy(options));
+  run_ok({"qemu-io", "-f", "raw", "-c", "write -q -z 1M 2M", folder / "src"});
+  CHECK(test::qemu_complaint(folder / "out", folder / "src") == "");
+}
+
+TEST_CASE("a copy without a rest leaves nothing", "[copy]") {
+  const TempDirectory folder;
+  support::write_file(folder / "src", std::vector<std::byte>(4 << 20, std::byte{7}));
+  support::write_file(folder / "other", std::vector<std::byte>(5 << 20, std::byte{7}));
+  const auto error = [&](uint64_t begin, const std::string& rest) {
+    CopyOptions options = from_to(folder / "src", folder / "out");
+    options.late =
+        copy::LateSource{begin, [&] { return copy::LocalSource::open(folder / rest, {}); }};
+    const auto copied = run_copy(options);
+    CHECK(list_directory(folder.path()) == Names{"other", "src"});
+    return copied ? std::string() : copied.error().message();
+  };
+  CHECK_THAT(error(1 << 20, "missing"), Catch::Contains("missing"));
+  CHECK_THAT(error(1 << 20, "other"), Catch::Contains("has another size than"));
+  CHECK_THAT(error((1 << 20) + 512, "src"), Catch::Contains("cannot be a late one"));
+  CHECK_THAT(error(5 << 20, "src"), Catch::Contains("cannot be a late one"));
 }
 
 TEST_CASE("a cancelled copy leaves nothing", "[copy]") {

@@ -22,7 +22,7 @@ TEST_CASE("work ends when the check beside it fails", "[parallel]") {
   const Cancel user;
   ParallelCheck check([]() -> Result<void> { return fail(Error::corrupt("bad")); }, user);
   wait_for(check.work_cancel());
-  const auto result = check.finish();
+  const auto result = check.wait();
   REQUIRE_FALSE(result);
   CHECK(result.error().message() == "bad");
 }
@@ -33,7 +33,7 @@ TEST_CASE("work ends when the user wants to stop, though the check has ended wel
   CHECK_FALSE(check.work_cancel().requested());
   user.request();
   wait_for(check.work_cancel());
-  CHECK(check.finish());
+  CHECK(check.wait());
 }
 
 TEST_CASE("a check that takes longer than the work is waited for", "[parallel]") {
@@ -47,6 +47,6 @@ TEST_CASE("a check that takes longer than the work is waited for", "[parallel]")
       user);
   CHECK_FALSE(check.work_cancel().requested());
   work_done = true;
-  CHECK_FALSE(check.finish());
+  CHECK_FALSE(check.wait());
   CHECK(check.elapsed().count() > 0);
 }
