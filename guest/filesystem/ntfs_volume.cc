@@ -31,12 +31,62 @@ int64_t signed_number(const Fields& bytes, size_t at, unsigned length) {
   return static_cast<int64_t>(value);
 }
 
-bool has_name(const Fields& attribute, const std::string& name) {
-  const size_t length = attribute.u8(9);
-  if (length != name.size()) return false;
-  for (size_t i = 0; i < length; ++i)
-    if (attribute.le16(attribute.le16(10) + 2 * i) != static_cast<uint8_t>(name[i])) return false;
+// Of the record: its sequence number, and a reference to the first record of its file.
+constexpr size_t kSequence = 0x10;
+constexpr size_t kFirstRecord = 0x20;
+// That Windows makes, bytes.
+constexpr uint64_t kLongestList = 256 << 10;
+// More than a file has whose list is that long, in records of 1 KiB.
+constexpr size_t kMostRuns = 1 << 20;
+
+Failure damaged_attributes() {
+  return doubt("the attributes of a record are damaged");
+}
+
+bool has_text(const Fields& text, const std::string& name) {
+  if (text.size() != 2 * name.size()) return false;
+  for (size_t i = 0; i < name.size(); ++i)
+    if (text.le16(2 * i) != static_cast<uint8_t>(name[i])) return false;
   return true;
+}
+
+bool has_name(const Fields& attribute, const std::string& name) {
+  return has_text(attribute.part(attribute.le16(10), size_t{attribute.u8(9)} * 2), name);
+}
+
+// The first cluster of the part of an attribute.
+uint64_t first_cluster(const Fields& attribute) {
+  return attribute.u8(8) == 0 ? 0 : attribute.le64(0x10);
+}
+
+uint64_t end_of(const std::vector<NtfsRun>& runs) {
+  return runs.empty() ? 0 : runs.back().vcn + runs.back().length;
+}
+
+// Of a list of attributes.
+struct ListEntry {
+  uint32_t type;
+  Fields name;
+  uint64_t vcn;
+  uint64_t reference;
+
+  uint64_t record() const { return reference & 0xFFFFFFFFFFFF; }
+  uint16_t sequence() const { return static_cast<uint16_t>(reference >> 48); }
+};
+
+Result<std::vector<ListEntry>> decode_list(const Fields& list) {
+  constexpr size_t kShortest = 26;
+  std::vector<ListEntry> entries;
+  for (size_t at = 0; at < list.size();) {
+    const size_t length = list.le16(at + 4);
+    if (length < kShortest || length % 8 != 0 || length > list.size() - at)
+      return damaged_attributes();
+    const Fields it = list.part(at, length);
+    entries.push_back(
+        {it.le32(0), it.part(it.u8(7), size_t{it.u8(6)} * 2), it.le64(8), it.le64(16)});
+    at += length;
+  }
+  return entries;
 }
 
 }  // namespace
@@ -45,11 +95,15 @@ Result<NtfsVolume> NtfsVolume::open(const ByteView& view) {
   ASSIGN_OR_RETURN(const Block boot, view.block(0, 512));
   NtfsVolume volume(view);
   RETURN_IF_ERROR(volume.read_boot(boot.fields()));
-  // The table's own record, which begins it, tells where the rest of the table is.
-  ASSIGN_OR_RETURN(const NtfsAttribute table,
-                   volume.get(NtfsRecord::kMft, NtfsAttributeType::kData));
-  if (table.is_resident) return doubt("its master file table is damaged");
-  volume.mft_ = table.runs;
+  // The table's own record, which begins it, tells where the rest of the table is: first where the
+  // records are that tell more, if there are any.
+  ASSIGN_OR_RETURN(const Block own, volume.record(NtfsRecord::kMft));
+  ASSIGN_OR_RETURN(const auto start, volume.find_within(own, NtfsAttributeType::kData, ""));
+  if (!start) return doubt("its master file table is damaged");
+  ASSIGN_OR_RETURN(const NtfsAttribute first, volume.decode(*start));
+  if (first.is_resident) return doubt("its master file table is damaged");
+  volume.mft_ = first;
+  ASSIGN_OR_RETURN(volume.mft_, volume.get(NtfsRecord::kMft, NtfsAttributeType::kData));
   return volume;
 }
 
@@ -72,7 +126,8 @@ Result<void> NtfsVolume::read_boot(const Fields& boot) {
   const uint64_t table = boot.le64(0x30);
   const uint64_t length = divide_up(record_size_, cluster_);
   if (table >= clusters_ || length > clusters_ - table) return impossible();
-  mft_ = {{0, table, length}};
+  mft_.is_resident = false;
+  mft_.runs = {{0, table, length}};
   return {};
 }
 
@@ -93,35 +148,90 @@ Result<void> NtfsVolume::undo_fixups(Block& record, std::string_view magic) {
 }
 
 Result<Block> NtfsVolume::record(uint64_t number) const {
-  NtfsAttribute table;
-  table.is_resident = false;
-  table.runs = mft_;
   if (number > UINT64_MAX / record_size_) return doubt("its metadata name an impossible record");
-  ASSIGN_OR_RETURN(Block block, read(table, number * record_size_, record_size_));
+  ASSIGN_OR_RETURN(Block block, read(mft_, number * record_size_, record_size_));
   RETURN_IF_ERROR(undo_fixups(block, "FILE"));
   if ((block.fields().le16(0x16) & 1) == 0)
     return doubt(fmt::format("its record {} is not in use", number));
   return block;
 }
 
-Result<std::optional<NtfsAttribute>> NtfsVolume::find(const Block& record, NtfsAttributeType type,
-                                                      const std::string& name) const {
+Result<std::optional<Fields>> NtfsVolume::find_within(const Block& record, NtfsAttributeType type,
+                                                      const std::string& name, uint64_t vcn) const {
   const Fields it = record.fields();
   const uint64_t end = std::min<uint64_t>(it.le32(0x18), it.size());
-  std::optional<NtfsAttribute> found;
+  std::optional<Fields> found;
   for (uint64_t at = it.le16(0x14); at + 8 <= end;) {
     const uint32_t here = it.le32(at);
     const uint32_t length = it.le32(at + 4);
     if (here == kEndOfAttributes) break;
-    if (length < 24 || length % 8 != 0 || length > end - at)
-      return doubt("the attributes of a record are damaged");
-    if (here == static_cast<uint32_t>(NtfsAttributeType::kAttributeList))
-      return doubt("the attributes of a file of its metadata are spread over several records");
+    if (length < 24 || length % 8 != 0 || length > end - at) return damaged_attributes();
     const Fields attribute = it.part(at, length);
-    if (here == static_cast<uint32_t>(type) && has_name(attribute, name) && !found) {
-      ASSIGN_OR_RETURN(found, decode(attribute));
-    }
+    if (here == static_cast<uint32_t>(type) && has_name(attribute, name) && !found &&
+        vcn == first_cluster(attribute))
+      found = attribute;
     at += length;
+  }
+  return found;
+}
+
+Result<Block> NtfsVolume::read_list(const NtfsAttribute& list) const {
+  if (list.is_compressed_or_sparse() || list.size > kLongestList || list.initialized < list.size)
+    return damaged_attributes();
+  return read(list, 0, list.size);
+}
+
+Result<std::optional<NtfsAttribute>> NtfsVolume::find(const Block& record, NtfsAttributeType type,
+                                                      const std::string& name) const {
+  ASSIGN_OR_RETURN(const auto has_list, find_within(record, NtfsAttributeType::kAttributeList, ""));
+  if (has_list) {
+    ASSIGN_OR_RETURN(const NtfsAttribute list, decode(*has_list));
+    ASSIGN_OR_RETURN(const Block entries, read_list(list));
+    return find_in_list(record, entries, type, name);
+  }
+  ASSIGN_OR_RETURN(const auto found, find_within(record, type, name));
+  if (!found) return std::optional<NtfsAttribute>();
+  return decode(*found).map([](NtfsAttribute it) { return std::optional(std::move(it)); });
+}
+
+// The list has an entry for each attribute, and for each part of one whose runs are in several
+// records, in the order of their clusters.
+Result<std::optional<NtfsAttribute>> NtfsVolume::find_in_list(const Block& record,
+                                                              const Block& list,
+                                                              NtfsAttributeType type,
+                                                              const std::string& name) const {
+  ASSIGN_OR_RETURN(const auto entries, decode_list(list.fields()));
+  // The first record of a file has its standard information.
+  const auto own = std::find_if(entries.begin(), entries.end(), [](const ListEntry& it) {
+    return it.type == static_cast<uint32_t>(NtfsAttributeType::kStandardInformation);
+  });
+  if (own == entries.end() || own->sequence() != record.fields().le16(kSequence))
+    return damaged_attributes();
+  std::optional<NtfsAttribute> found;
+  for (const ListEntry& entry : entries) {
+    if (entry.type != static_cast<uint32_t>(type) || !has_text(entry.name, name)) continue;
+    // Several resident attributes may have one type and name: the first counts.
+    if (found && found->is_resident) break;
+    const uint64_t vcn = found ? end_of(found->runs) : 0;
+    if (entry.vcn != vcn) return damaged_attributes();
+    Block from = record;
+    if (entry.reference != own->reference) {
+      ASSIGN_OR_RETURN(from, this->record(entry.record()));
+      if (from.fields().le16(kSequence) != entry.sequence() ||
+          from.fields().le64(kFirstRecord) != own->reference)
+        return damaged_attributes();
+    }
+    ASSIGN_OR_RETURN(const auto part, find_within(from, type, name, vcn));
+    if (!part) return damaged_attributes();
+    ASSIGN_OR_RETURN(NtfsAttribute more, decode(*part, vcn));
+    if (!found) {
+      found = std::move(more);
+      continue;
+    }
+    if (more.is_resident || more.flags != found->flags || more.runs.empty() ||
+        found->runs.size() + more.runs.size() > kMostRuns)
+      return damaged_attributes();
+    found->runs.insert(found->runs.end(), more.runs.begin(), more.runs.end());
   }
   return found;
 }
@@ -136,23 +246,24 @@ Result<NtfsAttribute> NtfsVolume::get(NtfsRecord number, NtfsAttributeType type,
   return std::move(*found);
 }
 
-Result<NtfsAttribute> NtfsVolume::decode(const Fields& it) const {
+Result<NtfsAttribute> NtfsVolume::decode(const Fields& it, uint64_t vcn) const {
   NtfsAttribute result;
   result.is_resident = it.u8(8) == 0;
   result.flags = it.le16(12);
   if (result.is_resident) {
     const uint64_t at = it.le16(0x14);
     result.size = it.le32(0x10);
-    if (at > it.size() || result.size > it.size() - at)
-      return doubt("the attributes of a record are damaged");
+    if (at > it.size() || result.size > it.size() - at) return damaged_attributes();
     result.value = Block(it.part(at, result.size));
     result.initialized = result.size;
     return result;
   }
-  result.size = it.le64(0x30);
-  result.initialized = it.le64(0x38);
-  if (it.le64(0x10) != 0) return doubt("the attributes of a record are damaged");
-  ASSIGN_OR_RETURN(result.runs, decode_runs(it.part(it.le16(0x20)), 0));
+  // Of later parts these are not set.
+  if (vcn == 0) {
+    result.size = it.le64(0x30);
+    result.initialized = it.le64(0x38);
+  }
+  ASSIGN_OR_RETURN(result.runs, decode_runs(it.part(it.le16(0x20)), vcn));
   return result;
 }
 
@@ -198,8 +309,8 @@ Result<Block> NtfsVolume::read(const NtfsAttribute& attribute, uint64_t at, uint
   while (!to.empty()) {
     const uint64_t vcn = at / cluster_;
     const auto run =
-        std::find_if(attribute.runs.begin(), attribute.runs.end(),
-                     [&](const NtfsRun& it) { return vcn >= it.vcn && vcn - it.vcn < it.length; });
+        std::partition_point(attribute.runs.begin(), attribute.runs.end(),
+                             [vcn](const NtfsRun& it) { return it.vcn + it.length <= vcn; });
     if (run == attribute.runs.end()) return doubt("a file of its metadata is too short");
     const uint64_t offset = at - run->vcn * cluster_;
     const uint64_t here = std::min<uint64_t>(to.size(), run->length * cluster_ - offset);

@@ -62,13 +62,13 @@ class NtfsVolume {
   uint64_t cluster_size() const { return cluster_; }  // bytes
   uint64_t clusters() const { return clusters_; }
   uint64_t serial() const { return serial_; }
-  const std::vector<NtfsRun>& mft_runs() const { return mft_; }
+  const std::vector<NtfsRun>& mft_runs() const { return mft_.runs; }
 
   // An error unless the record is in use and whole.
   Result<Block> record(uint64_t number) const;
   Result<Block> record(NtfsRecord number) const { return record(static_cast<uint64_t>(number)); }
-  // The attribute of a record by type and name.  A record whose attributes are spread over others
-  // is an error.
+  // The attribute of a record by type and name.  `record` is the first one of its file: the
+  // attributes may be spread over others.
   Result<std::optional<NtfsAttribute>> find(const Block& record, NtfsAttributeType type,
                                             const std::string& name = "") const;
   // The same for a record that must have it.
@@ -83,7 +83,14 @@ class NtfsVolume {
   explicit NtfsVolume(const ByteView& view) : view_(&view) {}
 
   Result<void> read_boot(const Fields& boot);
-  Result<NtfsAttribute> decode(const Fields& attribute) const;
+  // In this record alone: attributes of which `vcn` is the first cluster.
+  Result<std::optional<Fields>> find_within(const Block& record, NtfsAttributeType type,
+                                            const std::string& name, uint64_t vcn = 0) const;
+  Result<std::optional<NtfsAttribute>> find_in_list(const Block& record, const Block& list,
+                                                    NtfsAttributeType type,
+                                                    const std::string& name) const;
+  Result<Block> read_list(const NtfsAttribute& list) const;
+  Result<NtfsAttribute> decode(const Fields& attribute, uint64_t vcn = 0) const;
   Result<std::vector<NtfsRun>> decode_runs(const Fields& bytes, uint64_t vcn) const;
 
   const ByteView* view_;
@@ -91,7 +98,7 @@ class NtfsVolume {
   uint64_t clusters_ = 0;
   uint64_t record_size_ = 0;  // bytes
   uint64_t serial_ = 0;
-  std::vector<NtfsRun> mft_;
+  NtfsAttribute mft_;  // contents of the table of files
 };
 
 }  // namespace vc::guest

@@ -173,7 +173,7 @@ TEST_CASE("a page file that is stored in another way is not dropped", "[ntfs]") 
   }
   SECTION("a list of attributes") {
     file.put(file.at(0x30, 0), std::string("\x20\x00", 2));
-    file.is_doubted("spread over several records");
+    file.is_doubted("the attributes of a record are damaged");
   }
   SECTION("another file's record") {
     file.put(file.at(0x10), std::string("\x77\x00", 2));
