@@ -7,6 +7,7 @@
 
 #include "base/byte_order.h"
 #include "qcow2/check/padded_read.h"
+#include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {
 
@@ -15,8 +16,6 @@ namespace {
 using Kind = Finding::Kind;
 
 // Where the fields stand.
-constexpr uint64_t kBackingOffsetField = 8;
-constexpr uint64_t kAutoclearField = 88;
 // QEMU keeps the name of a format in 16 bytes with a NUL.
 constexpr uint64_t kMostFormatName = 15;
 constexpr uint64_t kBitmapsBytes = 24;
@@ -53,7 +52,7 @@ class ExtensionScan {
 
   // `cluster`: the first of the file.  Header::read has checked that all but the end fit.
   void run(std::span<const std::byte> cluster) {
-    const uint64_t name = load_be64(&cluster[kBackingOffsetField]);
+    const uint64_t name = load_be64(&cluster[header_field::kBackingName]);
     const uint64_t end = name != 0 ? std::min<uint64_t>(name, cluster.size()) : cluster.size();
     for (uint64_t at = header_.header_length; at + 8 <= end;) {
       const uint32_t type = load_be32(&cluster[at]);
@@ -99,7 +98,7 @@ Result<void> scan_header(const Storage& storage, const Header& header,
     found(it);
   }
   if ((header.autoclear_features & autoclear::kDataFileRaw) != 0 && !header.has_data_file()) {
-    Finding it = in_header(Kind::kDataFileRaw, kAutoclearField);
+    Finding it = in_header(Kind::kDataFileRaw, header_field::kAutoclear);
     it.found = header.autoclear_features;
     it.expected = it.found & ~autoclear::kDataFileRaw;
     it.table_references = 1;

@@ -5,16 +5,12 @@
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
 #include "qcow2/check/padded_read.h"
+#include "qcow2/format/header_fields.h"
+#include "qcow2/format/snapshot_fields.h"
 
 namespace vc::qcow2 {
 
-namespace {
-
-// The sizes of an entry before its extra data, and of the extra data that version 3 requires.
-constexpr uint64_t kFixedBytes = 40;
-constexpr uint32_t kExtraBytesV3 = 16;
-
-}  // namespace
+namespace field = snapshot_field;
 
 Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& header,
                                         const std::function<void(const Finding&)>& found) {
@@ -45,7 +41,7 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
       Finding it{};
       it.kind = Kind::kSnapshotOffset;
       it.place = Finding::Place::kHeader;
-      it.entry = HostOffset(64);
+      it.entry = HostOffset(header_field::kSnapshotTable);
       it.found = begin.value();
       it.table_references = 1;
       it.repairable = true;
@@ -55,22 +51,25 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
     return scan;
   }
   if (header.snapshot_count > Limits::kSnapshots) {
-    tell(Kind::kSnapshotsTooMany, Severity::kCheckError, 0, 60, header.snapshot_count, true);
+    tell(Kind::kSnapshotsTooMany, Severity::kCheckError, 0, header_field::kSnapshotCount,
+         header.snapshot_count, true);
     return scan;
   }
   if (no_place) {
-    tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, 0, 64, begin.value(), false);
+    tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, 0, header_field::kSnapshotTable,
+         begin.value(), false);
     return scan;
   }
 
   for (uint32_t i = 0; i < header.snapshot_count; ++i) {
     scan.bytes = (scan.bytes + 7) / 8 * 8;
     const HostOffset at = begin + scan.bytes;
-    std::array<std::byte, kFixedBytes> fixed{};
+    std::array<std::byte, field::kFixedBytes> fixed{};
     RETURN_IF_ERROR(with_context(read_padded(storage, at, fixed), "snapshot table"));
-    const uint32_t extra = load_be32(&fixed[36]);
-    const uint64_t names = uint64_t{load_be16(&fixed[12])} + load_be16(&fixed[14]);
-    scan.bytes += kFixedBytes + extra + names;
+    const uint32_t extra = load_be32(&fixed[field::kExtraLength]);
+    const uint64_t names =
+        uint64_t{load_be16(&fixed[field::kIdLength])} + load_be16(&fixed[field::kNameLength]);
+    scan.bytes += field::kFixedBytes + extra + names;
     if (scan.bytes > Limits::kSnapshotTableBytes) {
       tell(Kind::kSnapshotTableUnusable, Severity::kCheckError, i, at.value(), scan.bytes, true);
       scan.bytes = 0;
@@ -81,12 +80,13 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
       scan.all_walkable = false;
       tell(Kind::kSnapshotExtraTooLong, Severity::kCorruption, i, at.value(), extra, true);
     }
-    if (header.version >= 3 && extra < kExtraBytesV3)
+    if (header.version >= 3 && extra < field::kWithDiskSize)
       tell(Kind::kSnapshotIncomplete, Severity::kCorruption, i, at.value(), extra, true);
 
     // Every snapshot has an ID: a row without one was overwritten.
     if (is_zero(fixed)) scan.all_walkable = false;
-    Row row{HostOffset(load_be64(&fixed[0])), load_be32(&fixed[8]), false};
+    Row row{HostOffset(load_be64(&fixed[field::kL1Table])), load_be32(&fixed[field::kL1Entries]),
+            false};
     if (geometry.offset_in_cluster(row.l1_table.value()) != 0)
       tell(Kind::kSnapshotL1Unaligned, Severity::kCorruption, i, at.value(), row.l1_table.value(),
            false);

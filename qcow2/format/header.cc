@@ -9,6 +9,7 @@
 #include "base/byte_order.h"
 #include "base/printable.h"
 #include "qcow2/format/compressed_file.h"
+#include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {
 
@@ -220,22 +221,22 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
 
   Header header;
   const std::byte* from = fixed.data();
-  header.version = load_be32(from + 4);
+  header.version = load_be32(from + header_field::kVersion);
   if (salvage && header.version != 2) header.version = 3;
   if (header.version != 2 && header.version != 3)
     return fail(Error::unsupported(
         fmt::format("QCOW version {}: only 2 and 3 are supported", header.version)));
-  const uint64_t backing_offset = load_be64(from + 8);
-  const uint32_t backing_length = load_be32(from + 16);
-  header.cluster_bits = load_be32(from + 20);
-  header.size = load_be64(from + 24);
-  header.crypt_method = static_cast<CryptMethod>(load_be32(from + 32));
-  header.l1_entries = load_be32(from + 36);
-  header.l1_table = HostOffset(load_be64(from + 40));
-  header.refcount_table = HostOffset(load_be64(from + 48));
-  header.refcount_table_clusters = load_be32(from + 56);
-  header.snapshot_count = load_be32(from + 60);
-  header.snapshot_table = HostOffset(load_be64(from + 64));
+  const uint64_t backing_offset = load_be64(from + header_field::kBackingName);
+  const uint32_t backing_length = load_be32(from + header_field::kBackingNameLength);
+  header.cluster_bits = load_be32(from + header_field::kClusterBits);
+  header.size = load_be64(from + header_field::kSize);
+  header.crypt_method = static_cast<CryptMethod>(load_be32(from + header_field::kCryptMethod));
+  header.l1_entries = load_be32(from + header_field::kL1Entries);
+  header.l1_table = HostOffset(load_be64(from + header_field::kL1Table));
+  header.refcount_table = HostOffset(load_be64(from + header_field::kRefcountTable));
+  header.refcount_table_clusters = load_be32(from + header_field::kRefcountTableClusters);
+  header.snapshot_count = load_be32(from + header_field::kSnapshotCount);
+  header.snapshot_table = HostOffset(load_be64(from + header_field::kSnapshotTable));
 
   if (header.cluster_bits < Geometry::kMinClusterBits ||
       header.cluster_bits > Geometry::kMaxClusterBits)
@@ -247,11 +248,11 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   if (header.version == 3) {
     if (got < kMinLengthV3)
       return corrupt(fmt::format("the header is truncated: the file has {} bytes", got));
-    header.incompatible_features = load_be64(from + 72);
-    header.compatible_features = load_be64(from + 80);
-    header.autoclear_features = load_be64(from + 88);
-    header.refcount_order = load_be32(from + 96);
-    header.header_length = load_be32(from + 100);
+    header.incompatible_features = load_be64(from + header_field::kIncompatible);
+    header.compatible_features = load_be64(from + header_field::kCompatible);
+    header.autoclear_features = load_be64(from + header_field::kAutoclear);
+    header.refcount_order = load_be32(from + header_field::kRefcountOrder);
+    header.header_length = load_be32(from + header_field::kHeaderLength);
     const bool bad_length = header.header_length < kMinLengthV3 ||
                             header.header_length > cluster_size || header.header_length % 8 != 0;
     if (salvage && bad_length) header.header_length = kLengthV3;
@@ -275,8 +276,8 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
   std::vector<std::byte> cluster(cluster_size);
   RETURN_IF_ERROR(storage.read(HostOffset(0), cluster));
 
-  if (header.header_length > kMinLengthV3) {
-    const auto type = std::to_integer<uint8_t>(cluster[kMinLengthV3]);
+  if (header.header_length > header_field::kCompressionType) {
+    const auto type = std::to_integer<uint8_t>(cluster[header_field::kCompressionType]);
     if (type > static_cast<uint8_t>(CompressionType::kZstd))
       return fail(Error::unsupported(fmt::format("unknown compression type {}", type)));
     header.compression_type = static_cast<CompressionType>(type);

@@ -7,6 +7,7 @@
 
 #include "base/byte_order.h"
 #include "qcow2/format/header.h"
+#include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {
 
@@ -67,28 +68,28 @@ Result<std::vector<std::byte>> Header::encode() const {
 
   std::vector<std::byte> bytes(length);
   std::byte* const to = bytes.data();
-  store_be32(to, kMagic);
-  store_be32(to + 4, version);
+  store_be32(to + header_field::kMagic, kMagic);
+  store_be32(to + header_field::kVersion, version);
   if (!backing_file.empty()) {
-    store_be64(to + 8, backing_offset);
-    store_be32(to + 16, static_cast<uint32_t>(backing_file.size()));
+    store_be64(to + header_field::kBackingName, backing_offset);
+    store_be32(to + header_field::kBackingNameLength, static_cast<uint32_t>(backing_file.size()));
   }
-  store_be32(to + 20, cluster_bits);
-  store_be64(to + 24, size);
-  store_be32(to + 32, static_cast<uint32_t>(crypt_method));
-  store_be32(to + 36, l1_entries);
-  store_be64(to + 40, l1_table.value());
-  store_be64(to + 48, refcount_table.value());
-  store_be32(to + 56, refcount_table_clusters);
-  store_be32(to + 60, snapshot_count);
-  store_be64(to + 64, snapshot_table.value());
+  store_be32(to + header_field::kClusterBits, cluster_bits);
+  store_be64(to + header_field::kSize, size);
+  store_be32(to + header_field::kCryptMethod, static_cast<uint32_t>(crypt_method));
+  store_be32(to + header_field::kL1Entries, l1_entries);
+  store_be64(to + header_field::kL1Table, l1_table.value());
+  store_be64(to + header_field::kRefcountTable, refcount_table.value());
+  store_be32(to + header_field::kRefcountTableClusters, refcount_table_clusters);
+  store_be32(to + header_field::kSnapshotCount, snapshot_count);
+  store_be64(to + header_field::kSnapshotTable, snapshot_table.value());
   if (version >= 3) {
-    store_be64(to + 72, incompatible_features);
-    store_be64(to + 80, compatible_features);
-    store_be64(to + 88, autoclear_features);
-    store_be32(to + 96, refcount_order);
-    store_be32(to + 100, static_cast<uint32_t>(fixed));
-    to[104] = static_cast<std::byte>(compression_type);
+    store_be64(to + header_field::kIncompatible, incompatible_features);
+    store_be64(to + header_field::kCompatible, compatible_features);
+    store_be64(to + header_field::kAutoclear, autoclear_features);
+    store_be32(to + header_field::kRefcountOrder, refcount_order);
+    store_be32(to + header_field::kHeaderLength, static_cast<uint32_t>(fixed));
+    to[header_field::kCompressionType] = static_cast<std::byte>(compression_type);
     std::copy(unknown_fields.begin(), unknown_fields.end(), bytes.begin() + kLengthV3);
   }
   std::byte* at = to + fixed;

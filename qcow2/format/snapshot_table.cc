@@ -6,16 +6,13 @@
 #include <array>
 
 #include "base/byte_order.h"
+#include "qcow2/format/snapshot_fields.h"
 
 namespace vc::qcow2 {
 
-namespace {
+namespace field = snapshot_field;
 
-// The sizes of an entry before its extra data, and of the fields in the extra data.
-constexpr size_t kFixedBytes = 40;
-constexpr uint32_t kExtraVmStateSize = 8;
-constexpr uint32_t kExtraDiskSize = 16;
-constexpr uint32_t kExtraInstructionCount = 24;
+namespace {
 
 Failure corrupt(size_t number, uint64_t at, std::string message) {
   return fail(
@@ -73,19 +70,19 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
   for (uint32_t number = 0; number < header.snapshot_count; ++number) {
     reader.align();
     const uint64_t at = reader.at();
-    std::array<std::byte, kFixedBytes> fixed{};
+    std::array<std::byte, field::kFixedBytes> fixed{};
     RETURN_IF_ERROR(reader.take(fixed));
 
     Snapshot snapshot;
-    snapshot.l1_table = HostOffset(load_be64(&fixed[0]));
-    snapshot.l1_entries = load_be32(&fixed[8]);
-    const uint16_t id_bytes = load_be16(&fixed[12]);
-    const uint16_t name_bytes = load_be16(&fixed[14]);
-    snapshot.date_seconds = load_be32(&fixed[16]);
-    snapshot.date_nanoseconds = load_be32(&fixed[20]);
-    snapshot.vm_clock_nanoseconds = load_be64(&fixed[24]);
-    snapshot.vm_state_size = load_be32(&fixed[32]);
-    const uint32_t extra_bytes = load_be32(&fixed[36]);
+    snapshot.l1_table = HostOffset(load_be64(&fixed[field::kL1Table]));
+    snapshot.l1_entries = load_be32(&fixed[field::kL1Entries]);
+    const uint16_t id_bytes = load_be16(&fixed[field::kIdLength]);
+    const uint16_t name_bytes = load_be16(&fixed[field::kNameLength]);
+    snapshot.date_seconds = load_be32(&fixed[field::kDateSeconds]);
+    snapshot.date_nanoseconds = load_be32(&fixed[field::kDateNanoseconds]);
+    snapshot.vm_clock_nanoseconds = load_be64(&fixed[field::kVmClock]);
+    snapshot.vm_state_size = load_be32(&fixed[field::kVmStateSize]);
+    const uint32_t extra_bytes = load_be32(&fixed[field::kExtraLength]);
 
     if (extra_bytes > Limits::kSnapshotExtraBytes)
       return corrupt(number, at,
@@ -94,12 +91,15 @@ Result<std::vector<Snapshot>> read_snapshot_table(const Storage& storage, const 
     snapshot.extra_bytes = extra_bytes;
     std::vector<std::byte> extra(extra_bytes);
     RETURN_IF_ERROR(reader.take(extra));
-    if (extra_bytes >= kExtraVmStateSize) snapshot.vm_state_size = load_be64(&extra[0]);
+    if (extra_bytes >= field::kWithVmStateSize)
+      snapshot.vm_state_size = load_be64(&extra[field::kExtraVmStateSize]);
     // Version 3 requires it; QEMU uses the image's size if an older writer omitted it.
-    snapshot.disk_size = extra_bytes >= kExtraDiskSize ? load_be64(&extra[8]) : header.size;
-    if (extra_bytes >= kExtraInstructionCount) {
-      snapshot.instruction_count = load_be64(&extra[16]);
-      snapshot.unknown_extra.assign(extra.begin() + kExtraInstructionCount, extra.end());
+    snapshot.disk_size = extra_bytes >= field::kWithDiskSize
+                             ? load_be64(&extra[field::kExtraDiskSize])
+                             : header.size;
+    if (extra_bytes >= field::kWithInstructionCount) {
+      snapshot.instruction_count = load_be64(&extra[field::kExtraInstructionCount]);
+      snapshot.unknown_extra.assign(extra.begin() + field::kWithInstructionCount, extra.end());
     }
 
     snapshot.id.resize(id_bytes);
@@ -119,32 +119,35 @@ std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapsh
   std::vector<std::byte> bytes;
   for (const Snapshot& it : snapshots) {
     // The size that the entry had, and the size that the version requires.
-    uint32_t extra_bytes = std::max(it.extra_bytes, version >= 3 ? kExtraDiskSize : 0);
+    uint32_t extra_bytes = std::max(it.extra_bytes, version >= 3 ? field::kWithDiskSize : 0);
     if (it.instruction_count != UINT64_MAX)
-      extra_bytes = std::max(extra_bytes, kExtraInstructionCount);
+      extra_bytes = std::max(extra_bytes, field::kWithInstructionCount);
     size_t at = (bytes.size() + 7) / 8 * 8;
-    bytes.resize(at + kFixedBytes + extra_bytes + it.id.size() + it.name.size());
+    bytes.resize(at + field::kFixedBytes + extra_bytes + it.id.size() + it.name.size());
     std::byte* to = &bytes[at];
-    store_be64(to, it.l1_table.value());
-    store_be32(to + 8, it.l1_entries);
-    store_be16(to + 12, static_cast<uint16_t>(it.id.size()));
-    store_be16(to + 14, static_cast<uint16_t>(it.name.size()));
-    store_be32(to + 16, it.date_seconds);
-    store_be32(to + 20, it.date_nanoseconds);
-    store_be64(to + 24, it.vm_clock_nanoseconds);
+    store_be64(to + field::kL1Table, it.l1_table.value());
+    store_be32(to + field::kL1Entries, it.l1_entries);
+    store_be16(to + field::kIdLength, static_cast<uint16_t>(it.id.size()));
+    store_be16(to + field::kNameLength, static_cast<uint16_t>(it.name.size()));
+    store_be32(to + field::kDateSeconds, it.date_seconds);
+    store_be32(to + field::kDateNanoseconds, it.date_nanoseconds);
+    store_be64(to + field::kVmClock, it.vm_clock_nanoseconds);
     // 32 bits: a larger size is in the extra data.
-    store_be32(to + 32, extra_bytes >= kExtraVmStateSize && it.vm_state_size > UINT32_MAX
-                            ? 0
-                            : static_cast<uint32_t>(it.vm_state_size));
-    store_be32(to + 36, extra_bytes);
-    to += kFixedBytes;
-    if (extra_bytes >= kExtraVmStateSize) store_be64(to, it.vm_state_size);
-    if (extra_bytes >= kExtraDiskSize) store_be64(to + 8, it.disk_size);
-    if (extra_bytes >= kExtraInstructionCount) {
-      store_be64(to + 16, it.instruction_count);
-      std::copy_n(it.unknown_extra.begin(),
-                  std::min<size_t>(it.unknown_extra.size(), extra_bytes - kExtraInstructionCount),
-                  to + kExtraInstructionCount);
+    store_be32(to + field::kVmStateSize,
+               extra_bytes >= field::kWithVmStateSize && it.vm_state_size > UINT32_MAX
+                   ? 0
+                   : static_cast<uint32_t>(it.vm_state_size));
+    store_be32(to + field::kExtraLength, extra_bytes);
+    to += field::kFixedBytes;
+    if (extra_bytes >= field::kWithVmStateSize)
+      store_be64(to + field::kExtraVmStateSize, it.vm_state_size);
+    if (extra_bytes >= field::kWithDiskSize) store_be64(to + field::kExtraDiskSize, it.disk_size);
+    if (extra_bytes >= field::kWithInstructionCount) {
+      store_be64(to + field::kExtraInstructionCount, it.instruction_count);
+      std::copy_n(
+          it.unknown_extra.begin(),
+          std::min<size_t>(it.unknown_extra.size(), extra_bytes - field::kWithInstructionCount),
+          to + field::kWithInstructionCount);
     }
     to = std::copy_n(reinterpret_cast<const std::byte*>(it.id.data()), it.id.size(),
                      to + extra_bytes);
@@ -156,7 +159,8 @@ std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapsh
 uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
   uint64_t bytes = 0;
   for (const Snapshot& it : snapshots)
-    bytes = (bytes + 7) / 8 * 8 + kFixedBytes + it.extra_bytes + it.id.size() + it.name.size();
+    bytes =
+        (bytes + 7) / 8 * 8 + field::kFixedBytes + it.extra_bytes + it.id.size() + it.name.size();
   return bytes;
 }
 

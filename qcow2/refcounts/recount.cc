@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/refcounts/references.h"
@@ -20,7 +21,6 @@ namespace {
 constexpr uint64_t kWindow = 16 << 20;
 // The most windows per image: 32 TiB of file with 64 KiB clusters.
 constexpr uint64_t kMostWindows = 32;
-constexpr HostOffset kIncompatibleField(72);
 
 constexpr const char* kAdvice = ": repair it with qemu-img check -r all";
 
@@ -146,7 +146,7 @@ class Recount {
     if (image_.header().version < 3) return {};
     std::array<std::byte, 8> bytes{};
     store_be64(bytes.data(), image_.header().incompatible_features & ~incompatible::kDirty);
-    RETURN_IF_ERROR(storage_.write(kIncompatibleField, bytes));
+    RETURN_IF_ERROR(storage_.write(HostOffset(header_field::kIncompatible), bytes));
     return storage_.flush();
   }
 

@@ -3,13 +3,11 @@
 #include <array>
 
 #include "base/byte_order.h"
+#include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {
 
 namespace {
-
-// Source: qcow2 specification, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
-constexpr HostOffset kRefcountTableField(48);
 
 Result<void> write(Storage& storage, const Refcounts::Changes& changes) {
   for (const auto& it : changes.blocks) RETURN_IF_ERROR(storage.write(it.at, it.bytes));
@@ -19,10 +17,8 @@ Result<void> write(Storage& storage, const Refcounts::Changes& changes) {
     RETURN_IF_ERROR(storage.flush());
   }
   if (!changes.table_moved) return {};
-  std::array<std::byte, 12> field{};
-  store_be64(field.data(), changes.table_offset.value());
-  store_be32(field.data() + 8, changes.table_clusters);
-  RETURN_IF_ERROR(storage.write(kRefcountTableField, field));
+  RETURN_IF_ERROR(
+      write_refcount_table_fields(storage, changes.table_offset, changes.table_clusters));
   return storage.flush();
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/format/refcount_block.h"
 
 namespace vc::qcow2 {
@@ -15,7 +16,6 @@ namespace vc::qcow2 {
 namespace {
 
 // Source: qcow2 specification, "Header": the table's offset, 8 bytes, and its clusters, 4 bytes.
-constexpr HostOffset kRefcountTableField(48);
 constexpr uint64_t kMostUnflushed = 16 << 20;  // bytes
 
 class Rebuild {
@@ -57,10 +57,8 @@ class Rebuild {
       RETURN_IF_ERROR(count(cluster, 1));
     RETURN_IF_ERROR(write_block());
     RETURN_IF_ERROR(write_table());
-    std::array<std::byte, 12> field{};
-    store_be64(field.data(), geometry_.start_of(HostCluster(start_)).value());
-    store_be32(field.data() + 8, static_cast<uint32_t>(table_clusters_));
-    RETURN_IF_ERROR(storage_.write(kRefcountTableField, field));
+    RETURN_IF_ERROR(write_refcount_table_fields(storage_, geometry_.start_of(HostCluster(start_)),
+                                                static_cast<uint32_t>(table_clusters_)));
     return storage_.flush();
   }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/format/refcount_block.h"
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/refcounts/refcounts.h"
@@ -28,8 +29,6 @@ using Place = Finding::Place;
 constexpr size_t kMostAtOnce = 1 << 18;
 // More than any repairable image needs.
 constexpr unsigned kMostRounds = 64;
-constexpr HostOffset kIncompatibleField(72);
-constexpr HostOffset kAutoclearField(88);
 
 bool is_copied(Kind kind) {
   return kind == Kind::kL1Copied || kind == Kind::kL2Copied;
@@ -298,7 +297,7 @@ class Repair {
     if (header.version < 3 || kept == header.autoclear_features) return {};
     std::array<std::byte, 8> field{};
     store_be64(field.data(), kept);
-    RETURN_IF_ERROR(storage_->write(kAutoclearField, field));
+    RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kAutoclear), field));
     return storage_->flush();
   }
 
@@ -345,7 +344,7 @@ class Repair {
     if (header.version < 3 || (header.incompatible_features & marks) == 0) return {};
     std::array<std::byte, 8> field{};
     store_be64(field.data(), header.incompatible_features & ~marks);
-    RETURN_IF_ERROR(storage_->write(kIncompatibleField, field));
+    RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kIncompatible), field));
     return storage_->flush();
   }
 

@@ -7,21 +7,19 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
+#include "qcow2/format/header_fields.h"
+#include "qcow2/format/snapshot_fields.h"
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/refcounts/refcounts.h"
 
 namespace vc::qcow2 {
 
+namespace field = snapshot_field;
+
 namespace {
 
-// Sizes in an entry (qcow2 specification, "Snapshots").
-constexpr uint64_t kFixedBytes = 40;
-constexpr uint32_t kExtraBytesV3 = 16;
-// Source: qcow2 specification, "Header": nb_snapshots, 4 bytes, and snapshots_offset, 8 bytes.
-constexpr HostOffset kSnapshotFields(60);
-
 struct Row {
-  std::array<std::byte, kFixedBytes> fixed{};
+  std::array<std::byte, field::kFixedBytes> fixed{};
   std::vector<std::byte> extra;
   std::vector<std::byte> names;
 };
@@ -31,15 +29,16 @@ std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, Ho
                             bool guess) {
   Row row;
   if (!read_fully(storage, at, row.fixed)) return std::nullopt;
-  const uint64_t l1 = load_be64(&row.fixed[0]);
-  const uint32_t id = load_be16(&row.fixed[12]), extra = load_be32(&row.fixed[36]);
+  const uint64_t l1 = load_be64(&row.fixed[field::kL1Table]);
+  const uint32_t id = load_be16(&row.fixed[field::kIdLength]),
+                 extra = load_be32(&row.fixed[field::kExtraLength]);
   const auto size = storage.size();
   if (!size || id == 0 || l1 == 0 || geometry.offset_in_cluster(l1) != 0 || l1 >= *size ||
       extra > Limits::kSnapshotTableBytes || extra > *size)
     return std::nullopt;
-  at += kFixedBytes;
+  at += field::kFixedBytes;
   row.extra.resize(extra);
-  row.names.resize(id + load_be16(&row.fixed[14]));
+  row.names.resize(id + load_be16(&row.fixed[field::kNameLength]));
   if (!read_fully(storage, at, row.extra) || !read_fully(storage, at + extra, row.names))
     return std::nullopt;
   at += extra + row.names.size();
@@ -57,12 +56,13 @@ std::optional<Row> read_row(const Storage& storage, const Geometry& geometry, Ho
 bool correct(Row& row, const Header& header) {
   const size_t before = row.extra.size();
   if (before > Limits::kSnapshotExtraBytes) row.extra.resize(Limits::kSnapshotExtraBytes);
-  if (header.version >= 3 && before < kExtraBytesV3) {
-    row.extra.resize(kExtraBytesV3);
-    if (before < 8) store_be64(&row.extra[0], load_be32(&row.fixed[32]));
-    store_be64(&row.extra[8], header.size);
+  if (header.version >= 3 && before < field::kWithDiskSize) {
+    row.extra.resize(field::kWithDiskSize);
+    if (before < field::kWithVmStateSize)
+      store_be64(&row.extra[field::kExtraVmStateSize], load_be32(&row.fixed[field::kVmStateSize]));
+    store_be64(&row.extra[field::kExtraDiskSize], header.size);
   }
-  store_be32(&row.fixed[36], static_cast<uint32_t>(row.extra.size()));
+  store_be32(&row.fixed[field::kExtraLength], static_cast<uint32_t>(row.extra.size()));
   return row.extra.size() != before;
 }
 
@@ -82,10 +82,7 @@ Result<void> put(const std::shared_ptr<Storage>& storage, const Header& header,
   table.resize(run.count << geometry.cluster_bits());
   RETURN_IF_ERROR(storage->write(geometry.start_of(run.first), table));
   RETURN_IF_ERROR(storage->flush());
-  std::array<std::byte, 12> fields{};
-  store_be32(fields.data(), count);
-  store_be64(fields.data() + 4, geometry.start_of(run.first).value());
-  RETURN_IF_ERROR(storage->write(kSnapshotFields, fields));
+  RETURN_IF_ERROR(write_snapshot_fields(*storage, count, geometry.start_of(run.first)));
   return storage->flush();
 }
 
@@ -105,7 +102,7 @@ Result<bool> repair_snapshot_table(const std::shared_ptr<Storage>& storage, cons
     auto row = read_row(*storage, geometry, at, too_many);
     if (!row) {
       // If the count does not determine it, the table ends with zeros or with the file.
-      std::array<std::byte, kFixedBytes> rest{};
+      std::array<std::byte, field::kFixedBytes> rest{};
       const auto got = storage->read(stands, rest);
       if (!too_many || !got || !is_zero(std::span(rest).first(*got))) return false;
       break;

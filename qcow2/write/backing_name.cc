@@ -8,15 +8,13 @@
 
 #include "base/byte_order.h"
 #include "qcow2/format/header.h"
+#include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {
 
 namespace {
 
 constexpr size_t kSector = 512;
-constexpr size_t kNameFields = 8;  // offset, 8 bytes, and length, 4 bytes
-constexpr size_t kNameFieldBytes = 12;
-constexpr size_t kLengthField = 16;
 
 Result<void> write_sector(Storage& storage, std::vector<std::byte> sector) {
   sector.resize(kSector);
@@ -39,11 +37,12 @@ void set_format(Header& header, const std::string& format) {
 
 // Returns the end of the used part of the first cluster: past the header's extensions and its name.
 Result<uint64_t> end_of_header(const Storage& storage, Header header) {
-  std::array<std::byte, kNameFields + kNameFieldBytes> start{};
+  std::array<std::byte, header_field::kBackingName + header_field::kBackingNameFields> start{};
   RETURN_IF_ERROR(read_fully(storage, HostOffset(0), start));
   header.backing_file.clear();
   ASSIGN_OR_RETURN(const auto extensions, header.encode());
-  const uint64_t name_end = load_be64(&start[kNameFields]) + load_be32(&start[kLengthField]);
+  const uint64_t name_end = load_be64(&start[header_field::kBackingName]) +
+                            load_be32(&start[header_field::kBackingNameLength]);
   return std::max<uint64_t>({kSector, extensions.size(), name_end});
 }
 
@@ -58,7 +57,8 @@ Result<void> drop_backing_name(Storage& storage) {
   if (sector.size() > kSector) {
     sector.assign(kSector, std::byte{0});
     RETURN_IF_ERROR(read_fully(storage, HostOffset(0), sector));
-    std::fill_n(sector.begin() + kNameFields, kNameFieldBytes, std::byte{0});
+    std::fill_n(sector.begin() + header_field::kBackingName, header_field::kBackingNameFields,
+                std::byte{0});
   }
   return write_sector(storage, std::move(sector));
 }
@@ -95,8 +95,8 @@ Result<void> set_backing_name(Storage& storage, const std::string& name,
     std::copy(bytes.begin(), bytes.end(), sector.begin() + static_cast<ptrdiff_t>(at));
   else
     RETURN_IF_ERROR(storage.write(HostOffset(at), bytes));
-  store_be64(&sector[kNameFields], at);
-  store_be32(&sector[kLengthField], static_cast<uint32_t>(name.size()));
+  store_be64(&sector[header_field::kBackingName], at);
+  store_be32(&sector[header_field::kBackingNameLength], static_cast<uint32_t>(name.size()));
   return write_sector(storage, std::move(sector));
 }
 

@@ -6,18 +6,11 @@
 #include <map>
 
 #include "base/byte_order.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/refcounts/references.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
-
-namespace {
-
-// Offsets of header fields (qcow2 specification, "Header").
-constexpr HostOffset kRefcountTableField(48);  // offset, 8 bytes, and clusters, 4 bytes
-constexpr HostOffset kFeaturesField(72);       // incompatible, compatible, autoclear; 8 bytes each
-
-}  // namespace
 
 // Prepares the header before the first change: clears autoclear features that the writer does not
 // maintain (bitmaps, and unknown ones).  With lazy refcounts marks the image dirty, since they are
@@ -40,12 +33,10 @@ Result<void> DiskWriter::write_features(bool dirty) {
   // Raw data stays raw: all writes and zeroes are applied to the data file, too.
   const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
   if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
-  std::array<std::byte, 24> bytes{};
-  store_be64(&bytes[0], header.incompatible_features | (dirty ? incompatible::kDirty : 0) |
-                            (corrupt_ ? incompatible::kCorrupt : 0));
-  store_be64(&bytes[8], header.compatible_features);
-  store_be64(&bytes[16], kept);
-  RETURN_IF_ERROR(storage_->write(kFeaturesField, bytes));
+  const uint64_t marks =
+      (dirty ? incompatible::kDirty : 0) | (corrupt_ ? incompatible::kCorrupt : 0);
+  RETURN_IF_ERROR(write_feature_fields(*storage_, header.incompatible_features | marks,
+                                       header.compatible_features, kept));
   return storage_->flush();
 }
 
@@ -56,7 +47,7 @@ Result<void> DiskWriter::mark_corrupt() {
   std::array<std::byte, 8> field{};
   store_be64(field.data(), image_->header().incompatible_features | incompatible::kCorrupt |
                                (lazy_ && header_ready_ ? incompatible::kDirty : 0));
-  RETURN_IF_ERROR(storage_->write(kFeaturesField, field));
+  RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kIncompatible), field));
   return storage_->flush();
 }
 
@@ -78,10 +69,8 @@ Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
     RETURN_IF_ERROR(storage_->flush());
   }
   if (refcounts.table_moved) {
-    std::array<std::byte, 12> field{};
-    store_be64(field.data(), refcounts.table_offset.value());
-    store_be32(field.data() + 8, refcounts.table_clusters);
-    RETURN_IF_ERROR(storage_->write(kRefcountTableField, field));
+    RETURN_IF_ERROR(
+        write_refcount_table_fields(*storage_, refcounts.table_offset, refcounts.table_clusters));
     RETURN_IF_ERROR(storage_->flush());
   }
   tables_durable = true;

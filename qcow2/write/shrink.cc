@@ -16,6 +16,7 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
@@ -28,7 +29,6 @@ constexpr uint64_t kLeastGain = 32;
 constexpr uint64_t kBytesPerCommit = 64 << 20;
 // Zeros of this size and alignment become holes in the file.
 constexpr uint64_t kHole = 4096;
-constexpr HostOffset kL1TableField(40);
 
 }  // namespace
 
@@ -209,7 +209,7 @@ Result<void> DiskWriter::move_l1_table(HostCluster target) {
   RETURN_IF_ERROR(storage_->flush());
   std::array<std::byte, 8> field{};
   store_be64(field.data(), at.value());
-  RETURN_IF_ERROR(storage_->write(kL1TableField, field));
+  RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kL1Table), field));
   RETURN_IF_ERROR(storage_->flush());
   const auto lock = map_->lock_exclusive();
   unlinked_.push_back({geometry_.host_cluster_of(l1_table_), clusters});

@@ -9,7 +9,9 @@
 
 #include "base/byte_order.h"
 #include "base/took_effect.h"
+#include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
+#include "qcow2/format/snapshot_fields.h"
 #include "qcow2/refcounts/recount.h"
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/write/chain_writer.h"
@@ -18,15 +20,8 @@ namespace vc::qcow2 {
 
 namespace {
 
-// Offsets of header fields (qcow2 specification, "Header").  Fields that change together are in one
-// sector.
-constexpr HostOffset kSizeField(24);          // size, 8 bytes; at 36 L1 entries, 4; L1 offset, 8
-constexpr HostOffset kSnapshotsField(60);     // snapshot count, 4 bytes; table offset, 8
-constexpr HostOffset kIncompatibleField(72);  // 8 bytes
-constexpr HostOffset kAutoclearField(88);     // 8 bytes
-constexpr uint64_t kCacheSize = 1 << 20;      // bytes
-constexpr size_t kLongestName = 255;          // bytes: the part of a name that QEMU shows
-constexpr uint32_t kExtraBytes = 24;          // of extra data, as QEMU writes it
+constexpr uint64_t kCacheSize = 1 << 20;  // bytes
+constexpr size_t kLongestName = 255;      // bytes: the part of a name that QEMU shows
 // The number of passes over the L2 tables.
 constexpr unsigned kPassesOfCreate = 4;
 constexpr unsigned kPassesOfRemove = 3;
@@ -104,13 +99,11 @@ Result<const Snapshot*> SnapshotEditor::find(std::string_view id_or_name) const 
 Result<void> SnapshotEditor::mark_dirty(bool dirty) {
   const Header& header = image_->header();
   if (header.version < 3) return {};
-  std::array<std::byte, 24> fields{};  // incompatible, compatible, autoclear
-  store_be64(fields.data(), header.incompatible_features | (dirty ? incompatible::kDirty : 0));
-  store_be64(fields.data() + 8, header.compatible_features);
   // The data of unknown autoclear bits may become stale.
-  store_be64(fields.data() + 16,
-             header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw));
-  RETURN_IF_ERROR(storage_->write(kIncompatibleField, fields));
+  RETURN_IF_ERROR(write_feature_fields(
+      *storage_, header.incompatible_features | (dirty ? incompatible::kDirty : 0),
+      header.compatible_features,
+      header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw)));
   return storage_->flush();
 }
 
@@ -213,10 +206,7 @@ Result<std::vector<std::byte>> SnapshotEditor::l1_without_copied(HostOffset at,
 Result<void> SnapshotEditor::put_snapshots(const std::vector<Snapshot>& snapshots) {
   ASSIGN_OR_RETURN(const HostOffset table,
                    write_table(encode_snapshot_table(snapshots, image_->header().version)));
-  std::array<std::byte, 12> field{};
-  store_be32(field.data(), static_cast<uint32_t>(snapshots.size()));
-  store_be64(field.data() + 4, table.value());
-  RETURN_IF_ERROR(storage_->write(kSnapshotsField, field));
+  RETURN_IF_ERROR(write_snapshot_fields(*storage_, static_cast<uint32_t>(snapshots.size()), table));
   return storage_->flush();
 }
 
@@ -282,7 +272,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   snapshot.date_seconds = now.seconds;
   snapshot.date_nanoseconds = now.nanoseconds;
   snapshot.disk_size = header.size;
-  snapshot.extra_bytes = kExtraBytes;
+  snapshot.extra_bytes = snapshot_field::kWithInstructionCount;
   const std::string id = snapshot.id;
 
   begin(kPassesOfCreate);
@@ -339,15 +329,15 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
   if (header.version >= 3 && (header.autoclear_features & autoclear::kBitmaps) != 0) {
     std::array<std::byte, 8> field{};
     store_be64(field.data(), header.autoclear_features & ~autoclear::kBitmaps);
-    RETURN_IF_ERROR(storage_->write(kAutoclearField, field));
+    RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kAutoclear), field));
   }
-  // Writes size (24), encryption (32), L1 entries (36) and L1 table (40) at once.
-  std::array<std::byte, 24> fields{};
+  // Writes size, encryption method, L1 entries and L1 table at once.
+  std::array<std::byte, header_field::kDiskFields> fields{};
   store_be64(fields.data(), snapshot.disk_size);
   store_be32(fields.data() + 8, static_cast<uint32_t>(header.crypt_method));
   store_be32(fields.data() + 12, static_cast<uint32_t>(needed));
   store_be64(fields.data() + 16, table.value());
-  RETURN_IF_ERROR(storage_->write(kSizeField, fields));
+  RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kSize), fields));
   RETURN_IF_ERROR(storage_->flush());
   return settle();
 }
