@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <span>
 
-#include "qcow2/check/padded_read.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
-#include "qcow2/check/padded_read.h"
+#include "storage/padded_read.h"
 #include "qcow2/format/header_fields.h"
 
 namespace vc::qcow2 {

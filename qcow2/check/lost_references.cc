@@ -4,7 +4,7 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
-#include "qcow2/check/padded_read.h"
+#include "storage/padded_read.h"
 #include "qcow2/format/l2_entry.h"
 
 namespace vc::qcow2 {

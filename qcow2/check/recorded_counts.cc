@@ -4,8 +4,8 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
-#include "qcow2/check/padded_read.h"
-#include "qcow2/check/parallel.h"
+#include "storage/padded_read.h"
+#include "base/parallel.h"
 #include "qcow2/format/refcount_block.h"
 
 namespace vc::qcow2 {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "qcow2/check/padded_read.h"
+#include "storage/padded_read.h"
 #include "qcow2/check/recorded_counts.h"
 #include "qcow2/format/refcount_block.h"
 

@@ -6,7 +6,7 @@
 
 #include "storage/storage.h"
 
-namespace vc::qcow2 {
+namespace vc {
 
 // Reads `to.size()` bytes.  Bytes past the end of the file read as zeros, as in QEMU.
 inline Result<void> read_padded(const Storage& storage, HostOffset at, std::span<std::byte> to) {
@@ -30,4 +30,4 @@ inline bool is_hole(const Storage& storage, uint64_t file_size, HostOffset at, u
   return true;
 }
 
-}  // namespace vc::qcow2
+}  // namespace vc

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace vc::qcow2 {
+namespace vc {
 
 // Calls work (i) once for each i below `count`.  Rethrows an exception of a call after all threads
 // have ended.
@@ -39,4 +39,4 @@ void parallel_for(size_t count, unsigned threads, const Work& work) {
   if (thrown) std::rethrow_exception(thrown);
 }
 
-}  // namespace vc::qcow2
+}  // namespace vc
