@@ -106,7 +106,7 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
 }
 
 Result<void> DiskWriter::guard_tables() {
-  using Kind = MetadataGuard::Kind;
+  using Kind = OverlapCheck::Kind;
   const Header& header = image_->header();
   const auto add = [&](HostOffset at, uint64_t length, Kind kind) {
     if (length > 0)
@@ -128,16 +128,16 @@ Result<void> DiskWriter::guard_tables() {
   for (uint64_t i = 0; i < map_->l1_size(); ++i)
     if (const HostOffset at(map_->l1_entry(i) & kEntryOffsetMask); at.value() != 0)
       add(at, 1, Kind::kL2Table);
-  return metadata_.settle();
+  return metadata_.complete();
 }
 
-std::optional<MetadataGuard::Hit> DiskWriter::table_at(HostOffset host, uint64_t length) const {
+std::optional<OverlapCheck::Hit> DiskWriter::table_at(HostOffset host, uint64_t length) const {
   if (has_data_file()) return std::nullopt;
   const HostCluster first = geometry_.host_cluster_of(host);
   return metadata_.find(first, geometry_.host_cluster_of(host + (length - 1)) - first + 1);
 }
 
-Result<void> DiskWriter::refuse_table(GuestOffset at, const MetadataGuard::Hit& hit) {
+Result<void> DiskWriter::refuse_table(GuestOffset at, const OverlapCheck::Hit& hit) {
   // The mark tells the next program that opens the image.
   (void)mark_corrupt();
   return fail(Error::corrupt(fmt::format(
@@ -241,7 +241,7 @@ Result<void> DiskWriter::place_table(uint64_t l1_index, HostCluster to) {
     }
   }
   map_->add_table(l1_index, geometry_.start_of(to), std::move(contents));
-  metadata_.insert(to, MetadataGuard::Kind::kL2Table);
+  metadata_.insert(to, OverlapCheck::Kind::kL2Table);
   if (old.value() != 0) metadata_.erase(geometry_.host_cluster_of(old), 1);
   if (old.value() != 0) unlinked_.push_back({geometry_.host_cluster_of(old), 1});
   return {};
@@ -362,7 +362,7 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
 
   ASSIGN_OR_RETURN(const Place place, find_place(first, old));
   if (!place.allocated) {
-    std::optional<MetadataGuard::Hit> hit;
+    std::optional<OverlapCheck::Hit> hit;
     {
       const auto lock = map_->lock_shared();
       hit = table_at(place.host, place.clusters * geometry_.cluster_size());
@@ -420,7 +420,7 @@ Result<void> DiskWriter::write_range(GuestOffset at, std::span<const std::byte> 
   while (!from.empty()) {
     HostOffset host;
     uint64_t done = 0;
-    std::optional<MetadataGuard::Hit> hit;
+    std::optional<OverlapCheck::Hit> hit;
     {
       const auto lock = map_->lock_shared();
       ASSIGN_OR_RETURN(done, find_in_place(at, from.size(), host));

@@ -36,7 +36,7 @@
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/write/epochs.h"
 #include "qcow2/write/guest_locks.h"
-#include "qcow2/write/metadata_guard.h"
+#include "qcow2/write/overlap_check.h"
 #include "storage/offset.h"
 #include "storage/shared_flush.h"
 
@@ -124,9 +124,9 @@ class DiskWriter {
   Result<void> guard_tables();
   // Returns the table that guest data at `host` would overwrite, or nullopt.  The caller must hold
   // the map's lock.
-  std::optional<MetadataGuard::Hit> table_at(HostOffset host, uint64_t length) const;
+  std::optional<OverlapCheck::Hit> table_at(HostOffset host, uint64_t length) const;
   // Marks the image corrupt, and returns the error.  The caller must not hold the map's lock.
-  Result<void> refuse_table(GuestOffset at, const MetadataGuard::Hit& hit);
+  Result<void> refuse_table(GuestOffset at, const OverlapCheck::Hit& hit);
   Result<void> mark_corrupt();
 
   bool has_backing() const { return disk_->layers().size() > 1; }
@@ -208,7 +208,7 @@ class DiskWriter {
 
   GuestLocks guest_locks_;
   mutable Epochs epochs_;
-  MetadataGuard metadata_;  // guarded by the map's lock
+  OverlapCheck metadata_;  // guarded by the map's lock
   // Guest data would have overwritten a table: all writes fail from now on.
   std::atomic<bool> corrupt_{false};
   Frees unlinked_;  // guarded by the map's lock: released by uncommitted changes

@@ -2,7 +2,7 @@
 #include <functional>
 
 #include "qcow2/write/disk_writer.h"
-#include "qcow2/write/metadata_guard.h"
+#include "qcow2/write/overlap_check.h"
 #include "qcow2/write/snapshot_editor.h"
 #include "tests/catch_text.h"
 #include "tests/support/memory_storage.h"
@@ -225,22 +225,22 @@ TEST_CASE("a table that many name is read once, or not at all", "[damaged-writes
   REQUIRE_FAILS_WITH((*editor)->remove("s"), "overlap");
 }
 
-TEST_CASE("the guard finds what lies in a range", "[metadata-guard]") {
-  MetadataGuard guard;
-  guard.add(HostCluster(10), 3, MetadataGuard::Kind::kL1Table);
-  guard.add(HostCluster(0), 1, MetadataGuard::Kind::kHeader);
-  guard.add(HostCluster(20), 1, MetadataGuard::Kind::kL2Table);
-  guard.add(HostCluster(20), 1, MetadataGuard::Kind::kL2Table);
-  REQUIRE_OK(guard.settle());
-  CHECK(!guard.find(HostCluster(1), 9));
-  CHECK(guard.find(HostCluster(1), 10)->cluster == HostCluster(10));
-  CHECK(guard.find(HostCluster(12), 1)->kind == MetadataGuard::Kind::kL1Table);
-  CHECK(!guard.find(HostCluster(13), 7));
-  guard.insert(HostCluster(15), MetadataGuard::Kind::kL2Table);
-  CHECK(guard.find(HostCluster(13), 7)->cluster == HostCluster(15));
-  guard.erase(HostCluster(11), 5);
-  CHECK(!guard.find(HostCluster(11), 9));
-  CHECK(guard.find(HostCluster(10), 1));
-  guard.add(HostCluster(10), 1, MetadataGuard::Kind::kRefcountBlock);
-  REQUIRE_FAILS_WITH(guard.settle(), "both the L1 table and a refcount block");
+TEST_CASE("the overlap check finds what lies in a range", "[overlap-check]") {
+  OverlapCheck check;
+  check.add(HostCluster(10), 3, OverlapCheck::Kind::kL1Table);
+  check.add(HostCluster(0), 1, OverlapCheck::Kind::kHeader);
+  check.add(HostCluster(20), 1, OverlapCheck::Kind::kL2Table);
+  check.add(HostCluster(20), 1, OverlapCheck::Kind::kL2Table);
+  REQUIRE_OK(check.complete());
+  CHECK(!check.find(HostCluster(1), 9));
+  CHECK(check.find(HostCluster(1), 10)->cluster == HostCluster(10));
+  CHECK(check.find(HostCluster(12), 1)->kind == OverlapCheck::Kind::kL1Table);
+  CHECK(!check.find(HostCluster(13), 7));
+  check.insert(HostCluster(15), OverlapCheck::Kind::kL2Table);
+  CHECK(check.find(HostCluster(13), 7)->cluster == HostCluster(15));
+  check.erase(HostCluster(11), 5);
+  CHECK(!check.find(HostCluster(11), 9));
+  CHECK(check.find(HostCluster(10), 1));
+  check.add(HostCluster(10), 1, OverlapCheck::Kind::kRefcountBlock);
+  REQUIRE_FAILS_WITH(check.complete(), "both the L1 table and a refcount block");
 }

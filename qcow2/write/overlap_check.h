@@ -14,7 +14,7 @@
 namespace vc::qcow2 {
 
 // Not thread-safe: the disk writer holds the lock of its tables.
-class MetadataGuard {
+class OverlapCheck {
  public:
   enum class Kind : uint8_t {
     kHeader,
@@ -26,12 +26,12 @@ class MetadataGuard {
     kSnapshotL1Table,
   };
 
-  // Adds `count` clusters from `first`.  Must be called before settle ().
+  // Adds `count` clusters from `first`.  Must be called before complete ().
   void add(HostCluster first, uint64_t count, Kind kind);
   // Completes the set.  An error if two structures overlap; the same L2 table may be added twice.
-  Result<void> settle();
+  Result<void> complete();
 
-  // After settle (): adds a table of one cluster; removes `count` clusters from `first`.
+  // After complete (): adds a table of one cluster; removes `count` clusters from `first`.
   void insert(HostCluster cluster, Kind kind);
   void erase(HostCluster first, uint64_t count);
 
@@ -53,10 +53,10 @@ class MetadataGuard {
     return {HostCluster(word >> kKindBits), static_cast<Kind>(word & ((1 << kKindBits) - 1))};
   }
 
-  std::vector<uint64_t> words_;  // ascending after settle ()
+  std::vector<uint64_t> words_;  // ascending after complete ()
 };
 
 // Returns the name with its article: "an L2 table".
-const char* to_string(MetadataGuard::Kind kind);
+const char* to_string(OverlapCheck::Kind kind);
 
 }  // namespace vc::qcow2

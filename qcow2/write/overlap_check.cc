@@ -1,4 +1,4 @@
-#include "qcow2/write/metadata_guard.h"
+#include "qcow2/write/overlap_check.h"
 
 #include <fmt/format.h>
 
@@ -6,11 +6,11 @@
 
 namespace vc::qcow2 {
 
-void MetadataGuard::add(HostCluster first, uint64_t count, Kind kind) {
+void OverlapCheck::add(HostCluster first, uint64_t count, Kind kind) {
   for (uint64_t i = 0; i < count; ++i) words_.push_back(word(first + i, kind));
 }
 
-Result<void> MetadataGuard::settle() {
+Result<void> OverlapCheck::complete() {
   std::sort(words_.begin(), words_.end());
   words_.erase(std::unique(words_.begin(), words_.end()), words_.end());
   words_.shrink_to_fit();
@@ -23,37 +23,37 @@ Result<void> MetadataGuard::settle() {
       hit(*same).cluster.value(), to_string(hit(*same).kind), to_string(hit(same[1]).kind))));
 }
 
-void MetadataGuard::insert(HostCluster cluster, Kind kind) {
+void OverlapCheck::insert(HostCluster cluster, Kind kind) {
   const uint64_t it = word(cluster, kind);
   words_.insert(std::upper_bound(words_.begin(), words_.end(), it), it);
 }
 
-void MetadataGuard::erase(HostCluster first, uint64_t count) {
+void OverlapCheck::erase(HostCluster first, uint64_t count) {
   words_.erase(std::lower_bound(words_.begin(), words_.end(), word(first, Kind{})),
                std::lower_bound(words_.begin(), words_.end(), word(first + count, Kind{})));
 }
 
-std::optional<MetadataGuard::Hit> MetadataGuard::find(HostCluster first, uint64_t count) const {
+std::optional<OverlapCheck::Hit> OverlapCheck::find(HostCluster first, uint64_t count) const {
   const auto at = std::lower_bound(words_.begin(), words_.end(), word(first, Kind{}));
   if (at == words_.end() || hit(*at).cluster >= first + count) return std::nullopt;
   return hit(*at);
 }
 
-const char* to_string(MetadataGuard::Kind kind) {
+const char* to_string(OverlapCheck::Kind kind) {
   switch (kind) {
-    case MetadataGuard::Kind::kHeader:
+    case OverlapCheck::Kind::kHeader:
       return "the header";
-    case MetadataGuard::Kind::kL1Table:
+    case OverlapCheck::Kind::kL1Table:
       return "the L1 table";
-    case MetadataGuard::Kind::kL2Table:
+    case OverlapCheck::Kind::kL2Table:
       return "an L2 table";
-    case MetadataGuard::Kind::kRefcountTable:
+    case OverlapCheck::Kind::kRefcountTable:
       return "the refcount table";
-    case MetadataGuard::Kind::kRefcountBlock:
+    case OverlapCheck::Kind::kRefcountBlock:
       return "a refcount block";
-    case MetadataGuard::Kind::kSnapshotTable:
+    case OverlapCheck::Kind::kSnapshotTable:
       return "the snapshot table";
-    case MetadataGuard::Kind::kSnapshotL1Table:
+    case OverlapCheck::Kind::kSnapshotL1Table:
       return "the L1 table of a snapshot";
   }
   return "";
