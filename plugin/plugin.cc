@@ -140,7 +140,7 @@ void on_cleanup() noexcept {
     if (qcow2_debug_stats == 0 || !statistics) return 0;
     const std::string line = fmt::format(
         "qcow2: allocated {} clusters, zeroed {}, freed {}; cut {} bytes off the end of the file",
-        statistics->allocated, statistics->zeroed, statistics->freed, statistics->cut_off);
+        statistics->allocated, statistics->zeroed, statistics->freed, statistics->truncated);
     // nbdkit_debug needs -v, which also logs each request.
     std::fprintf(stderr, "%s\n", line.c_str());
     return 0;

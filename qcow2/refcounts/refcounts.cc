@@ -457,7 +457,7 @@ Result<HostCluster> Refcounts::end_of_use() {
   return HostCluster(0);
 }
 
-void Refcounts::cut(HostCluster end) {
+void Refcounts::truncate(HostCluster end) {
   const std::lock_guard lock(mutex_);
   end_ = std::min(end_, end.value());
   hint_ = std::min(hint_, end_);

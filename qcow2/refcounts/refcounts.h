@@ -89,7 +89,7 @@ class Refcounts {
   // there.
   Result<HostCluster> end_of_use();
   // Records that the file was truncated at `end`.
-  void cut(HostCluster end);
+  void truncate(HostCluster end);
 
   // Returns whether a caller that delays commits should commit now: blocks were added, which a
   // recount needs to find, or there are many changes.

@@ -6,6 +6,7 @@
 
 #include "base/byte_order.h"
 #include "qcow2/format/bitmap_directory.h"
+#include "qcow2/format/structures.h"
 
 namespace vc::qcow2 {
 
@@ -41,17 +42,12 @@ Result<References> References::find(const Image& image) {
   };
   const auto found = [&]() -> Result<void> {
     // Checks the tables before reading them, since they may overlap many times.
-    RETURN_IF_ERROR(it.add(HostOffset(0), 1, "header"));
-    RETURN_IF_ERROR(it.add(header.refcount_table,
-                           uint64_t{header.refcount_table_clusters} << header.cluster_bits,
-                           "refcount table"));
-    RETURN_IF_ERROR(it.add(header.l1_table, uint64_t{header.l1_entries} * 8, "L1 table"));
-    if (header.snapshot_count > 0)
-      RETURN_IF_ERROR(
-          it.add(header.snapshot_table, snapshot_table_bytes(image.snapshots()), "snapshot table"));
-    for (const Snapshot& snapshot : image.snapshots())
-      RETURN_IF_ERROR(
-          it.add(snapshot.l1_table, uint64_t{snapshot.l1_entries} * 8, "L1 table of a snapshot"));
+    RETURN_IF_ERROR(for_each_structure(header, image.snapshots(),
+                                       [&](Structure structure, HostOffset at, uint64_t bytes) {
+                                         // A short file may end inside its first cluster.
+                                         if (structure == Structure::kHeader) bytes = 1;
+                                         return it.add(at, bytes, to_string(structure));
+                                       }));
     if ((header.autoclear_features & autoclear::kBitmaps) != 0) RETURN_IF_ERROR(it.add_bitmaps());
     RETURN_IF_ERROR(it.check_apart());
     RETURN_IF_ERROR(it.read_refcount_table());

@@ -88,12 +88,12 @@ Result<void> DiskWriter::commit(bool all) {
   const std::lock_guard commit_lock(commit_mutex_);
   ClusterMap::Changes changes;
   std::vector<uint64_t> l1;
-  Frees frees;
+  WritableMap::Frees frees;
   {
     const auto lock = map_->lock_exclusive();
     changes = map_->take_changes();
     for (const uint64_t index : changes.l1_indices) l1.push_back(map_->l1_entry(index));
-    frees.swap(unlinked_);
+    frees = mapping_->take_unlinked();
   }
   // Taken after the mapping, so that all its clusters are counted.
   Refcounts::Changes refcounts;
@@ -103,7 +103,7 @@ Result<void> DiskWriter::commit(bool all) {
   if (auto written = write_changes(changes, l1, refcounts, tables_durable); !written) {
     const auto lock = map_->lock_exclusive();
     map_->commit_failed(changes, tables_durable);
-    unlinked_.insert(unlinked_.end(), frees.begin(), frees.end());
+    mapping_->put_back(frees);
     refcounts_->commit_failed(refcounts);
     return written;
   }
@@ -111,7 +111,7 @@ Result<void> DiskWriter::commit(bool all) {
     const auto lock = map_->lock_exclusive();
     map_->committed(changes);
     for (const Refcounts::Run& table : refcounts.old_tables)
-      metadata_.erase(table.first, table.count);
+      mapping_->erase_table(table.first, table.count);
   }
   refcounts_->committed();
   for (const Refcounts::Run& table : refcounts.old_tables)
@@ -125,7 +125,7 @@ Result<void> DiskWriter::reclaim() {
   std::map<uint64_t, uint64_t> references;  // to be removed, by cluster
   const uint64_t oldest = epochs_.oldest();
   while (!waiting_.empty() && waiting_.front().epoch < oldest) {
-    for (const Freed& freed : waiting_.front().frees)
+    for (const WritableMap::Freed& freed : waiting_.front().frees)
       for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
     waiting_.pop_front();
   }
@@ -159,7 +159,7 @@ Result<void> DiskWriter::flush() {
 }
 
 // Returns whether no table refers to a cluster from `end` on, counted or not.
-Result<bool> DiskWriter::nothing_lies_behind(HostCluster end) const {
+Result<bool> DiskWriter::is_unused_from(HostCluster end) const {
   ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
   ASSIGN_OR_RETURN(const auto image,
                    Image::open(storage_, std::move(header), has_data_file() ? data_ : nullptr,
@@ -177,9 +177,9 @@ Result<void> DiskWriter::close() {
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
   if (!header_ready_ && options_.freed_before == 0) return {};
-  Result<void> shortened;
+  Result<void> shrunk;
   if (options_.discard && freed_ > 0) {
-    shortened = shorten();
+    shrunk = shrink();
     RETURN_IF_ERROR(commit(true));
     RETURN_IF_ERROR(commit(true));
   }
@@ -190,16 +190,16 @@ Result<void> DiskWriter::close() {
     RETURN_IF_ERROR(storage_->resize(wanted));
   } else if (size > wanted && options_.discard) {
     // In a damaged image, uncounted clusters may be in use.
-    const auto unused = nothing_lies_behind(end);
+    const auto unused = is_unused_from(end);
     if (unused && *unused) {
       RETURN_IF_ERROR(storage_->resize(wanted));
-      cut_off_ += size - wanted;
-      refcounts_->cut(end);
+      truncated_ += size - wanted;
+      refcounts_->truncate(end);
     }
   }
   RETURN_IF_ERROR(storage_->flush());
   if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));
-  return with_context(shortened, "the image is sound, but could not be made shorter");
+  return with_context(shrunk, "the image is sound, but could not be made shorter");
 }
 
 }  // namespace vc::qcow2

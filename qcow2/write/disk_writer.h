@@ -36,7 +36,7 @@
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/write/epochs.h"
 #include "qcow2/write/guest_locks.h"
-#include "qcow2/write/overlap_check.h"
+#include "qcow2/write/writable_map.h"
 #include "storage/offset.h"
 #include "storage/shared_flush.h"
 
@@ -57,7 +57,7 @@ class DiskWriter {
     uint64_t allocated = 0;  // clusters
     uint64_t zeroed = 0;     // clusters zeroed by their entry alone
     uint64_t freed = 0;      // clusters
-    uint64_t cut_off = 0;    // bytes truncated from the file
+    uint64_t truncated = 0;  // bytes truncated from the file
   };
 
   // `storage` is the storage of the image, `header` its header, `backing` the layers below it.
@@ -99,20 +99,6 @@ class DiskWriter {
   Statistics statistics() const;
 
  private:
-  struct Freed {
-    HostCluster first;
-    uint64_t count;
-  };
-  using Frees = std::vector<Freed>;
-
-  // The location of a cluster's entry.
-  struct Slot {
-    HostOffset slice;  // offset in the file; undefined if there is no table
-    uint64_t index;    // of the entry in the slice
-    bool exists;       // the L1 entry points to a table
-    bool owned;        // and no other L1 entry points to it
-  };
-
   DiskWriter(std::shared_ptr<Image> image, const Options& options)
       : image_(std::move(image)),
         geometry_(image_->geometry()),
@@ -120,11 +106,6 @@ class DiskWriter {
         lazy_((image_->header().compatible_features & compatible::kLazyRefcounts) != 0),
         freed_(options.freed_before) {}
 
-  // Collects the current tables: a write to one of them is an error.
-  Result<void> guard_tables();
-  // Returns the table that guest data at `host` would overwrite, or nullopt.  The caller must hold
-  // the map's lock.
-  std::optional<OverlapCheck::Hit> table_at(HostOffset host, uint64_t length) const;
   // Marks the image corrupt, and returns the error.  The caller must not hold the map's lock.
   Result<void> refuse_table(GuestOffset at, const OverlapCheck::Hit& hit);
   Result<void> mark_corrupt();
@@ -132,25 +113,8 @@ class DiskWriter {
   bool has_backing() const { return disk_->layers().size() > 1; }
   bool has_data_file() const { return data_ != storage_; }
   bool extended() const { return geometry_.extended_l2(); }
-  // Returns the first cluster after those whose entries are in the slice of `cluster`.
-  ClusterIndex end_of_slice(ClusterIndex cluster) const;
 
-  // The caller must hold the map's lock for all of these.
-  Slot slot_of(ClusterIndex cluster) const;
-  Result<std::vector<L2Entry>> entries(ClusterIndex first, ClusterIndex end) const;  // of one slice
-  Result<uint64_t> find_in_place(GuestOffset at, uint64_t limit, HostOffset& host) const;
-  Result<void> ensure_table(ClusterIndex cluster);
-  Result<void> place_table(uint64_t l1_index, HostCluster to);
-  Result<void> set_entry(ClusterIndex cluster, L2Entry entry);
-  void unlink(L2Entry entry);
-
-  // Return whether a write to this subcluster needs no new mapping, and whether only this disk
-  // refers to the cluster's host cluster, so that a new mapping may keep it.
-  bool in_place(L2Entry entry, unsigned subcluster) const;
-  bool owns_host(L2Entry entry) const;
-  // Returns whether the cluster has data of its own.
-  bool has_data(L2Entry entry) const;
-
+  // copy_on_write.cc
   // Space for up to the requested number of guest clusters.
   struct Place {
     HostOffset host;
@@ -164,21 +128,25 @@ class DiskWriter {
   GuestOffset end_of_hole(GuestOffset begin, L2Entry entry, GuestOffset at) const;
   Result<uint64_t> write_allocating(GuestOffset at, std::span<const std::byte> from);
 
+  Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
   Result<bool> reads_as_zero(GuestOffset at, uint64_t length) const;
+
+  // zeroing.cc
   Result<bool> part_is_slow(GuestOffset at, GuestOffset end) const;
   Result<void> zero_clusters(ClusterIndex first, ClusterIndex end, bool unmap);
   Result<void> zero_part(GuestOffset at, uint64_t length, bool unmap);
   Result<void> zero_subclusters(GuestOffset at, uint64_t length, bool unmap);
-  Result<void> discard_part(GuestOffset at, GuestOffset end);
   Result<void> write_zeros(GuestOffset at, uint64_t length);
   Result<void> write_where_not_zero(GuestOffset at, GuestOffset end);
-  Result<void> write_range(GuestOffset at, std::span<const std::byte> from);
+
+  // discard.cc
+  Result<void> discard_part(GuestOffset at, GuestOffset end);
 
   // shrink.cc
-  Result<void> shorten();
-  Result<HostCluster> shortened_end(HostCluster end);
-  template <typename Look>
-  Result<void> each_owned_slice(Look look);
+  Result<void> shrink();
+  Result<HostCluster> end_after_shrink(HostCluster end);
+  template <typename Visit>
+  Result<void> each_owned_slice(Visit visit);
   Result<void> move_mapped(HostCluster target);
   Result<void> move_slice(ClusterIndex first, HostCluster target, uint64_t& moved);
   Result<void> copy_cluster(HostOffset from, HostOffset to);
@@ -193,7 +161,7 @@ class DiskWriter {
                              const Refcounts::Changes& refcounts, bool& tables_durable);
   Result<void> flush_files();
   Result<void> reclaim();
-  Result<bool> nothing_lies_behind(HostCluster end) const;
+  Result<bool> is_unused_from(HostCluster end) const;
 
   std::shared_ptr<Image> image_;
   const Geometry geometry_;
@@ -204,14 +172,13 @@ class DiskWriter {
   std::shared_ptr<ClusterMap> map_;
   HostOffset l1_table_;  // its current offset
   std::unique_ptr<Refcounts> refcounts_;
+  std::unique_ptr<WritableMap> mapping_;  // of map_, in refcounts_
   std::unique_ptr<Disk> disk_;
 
   GuestLocks guest_locks_;
   mutable Epochs epochs_;
-  OverlapCheck metadata_;  // guarded by the map's lock
   // Guest data would have overwritten a table: all writes fail from now on.
   std::atomic<bool> corrupt_{false};
-  Frees unlinked_;  // guarded by the map's lock: released by uncommitted changes
   std::atomic<bool> header_ready_{false};  // prepare_header () has updated the header
 
   SharedFlush shared_flush_;
@@ -220,14 +187,14 @@ class DiskWriter {
   std::mutex commit_mutex_;
   struct Waiting {
     uint64_t epoch;
-    Frees frees;
+    WritableMap::Frees frees;
   };
   std::deque<Waiting> waiting_;  // committed, but requests may still read them
 
   mutable std::atomic<uint64_t> allocated_{0};
   mutable std::atomic<uint64_t> zeroed_{0};
   mutable std::atomic<uint64_t> freed_;
-  mutable std::atomic<uint64_t> cut_off_{0};
+  mutable std::atomic<uint64_t> truncated_{0};
 };
 
 }  // namespace vc::qcow2

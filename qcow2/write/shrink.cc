@@ -32,9 +32,9 @@ constexpr uint64_t kHole = 4096;
 
 }  // namespace
 
-Result<void> DiskWriter::shorten() {
+Result<void> DiskWriter::shrink() {
   ASSIGN_OR_RETURN(const HostCluster end, refcounts_->end_of_use());
-  ASSIGN_OR_RETURN(const HostCluster target, shortened_end(end));
+  ASSIGN_OR_RETURN(const HostCluster target, end_after_shrink(end));
   if (target == end) return {};
   RETURN_IF_ERROR(move_l1_table(target));
   RETURN_IF_ERROR(refcounts_->move_table_below(target));
@@ -46,13 +46,13 @@ Result<void> DiskWriter::shorten() {
   std::vector<Refcounts::Run> old;
   RETURN_IF_ERROR(refcounts_->move_blocks_below(target, old));
   const auto lock = map_->lock_exclusive();
-  for (const Refcounts::Run& run : old) unlinked_.push_back({run.first, run.count});
+  for (const Refcounts::Run& run : old) mapping_->unlink(run.first, run.count);
   return {};
 }
 
 // Returns the new end of the file after all later clusters have moved; `end` if the gain is too
 // small.
-Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
+Result<HostCluster> DiskWriter::end_after_shrink(HostCluster end) {
   ASSIGN_OR_RETURN(const uint64_t used, refcounts_->count_used(end));
   const uint64_t least = std::max<uint64_t>(end.value() / kLeastGain, 1);
   if (end.value() - used < least) return end;
@@ -65,7 +65,7 @@ Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
   };
   RETURN_IF_ERROR(each_owned_slice([&](const std::vector<L2Entry>& found) {
     for (const L2Entry& entry : found)
-      if (!has_data_file() && owns_host(entry)) mark(entry.host(), 1);
+      if (!has_data_file() && mapping_->owns_host(entry)) mark(entry.host(), 1);
   }));
   const auto lock = map_->lock_exclusive();
   for (uint64_t i = 0; i < map_->l1_size(); ++i)
@@ -87,18 +87,18 @@ Result<HostCluster> DiskWriter::shortened_end(HostCluster end) {
   return end - target < least ? end : target;
 }
 
-// Calls `look (entries)` for the slices of all tables that only this disk refers to.  Holds the
+// Calls `visit (entries)` for the slices of all tables that only this disk refers to.  Holds the
 // map's lock during each call.
-template <typename Look>
-Result<void> DiskWriter::each_owned_slice(Look look) {
+template <typename Visit>
+Result<void> DiskWriter::each_owned_slice(Visit visit) {
   for (uint64_t i = 0; i < map_->l1_size(); ++i) {
     ClusterIndex first(i << geometry_.l2_bits());
     const ClusterIndex end = first + geometry_.l2_entries();
-    for (; first < end; first = end_of_slice(first)) {
+    for (; first < end; first = mapping_->end_of_slice(first)) {
       const auto lock = map_->lock_exclusive();
       if ((map_->l1_entry(i) & kEntryCopied) == 0) break;
-      ASSIGN_OR_RETURN(const auto found, entries(first, end_of_slice(first)));
-      look(found);
+      ASSIGN_OR_RETURN(const auto found, mapping_->entries(first, mapping_->end_of_slice(first)));
+      visit(found);
     }
   }
   return {};
@@ -109,7 +109,7 @@ Result<void> DiskWriter::move_mapped(HostCluster target) {
   for (uint64_t i = 0; i < map_->l1_size(); ++i) {
     ClusterIndex first(i << geometry_.l2_bits());
     const ClusterIndex end = first + geometry_.l2_entries();
-    for (; first < end; first = end_of_slice(first)) {
+    for (; first < end; first = mapping_->end_of_slice(first)) {
       {
         const auto lock = map_->lock_exclusive();
         const uint64_t l1 = map_->l1_entry(i);
@@ -117,7 +117,7 @@ Result<void> DiskWriter::move_mapped(HostCluster target) {
         if (geometry_.host_cluster_of(HostOffset(l1 & kEntryOffsetMask)) >= target) {
           ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate_below(target, 1));
           if (run.count == 0) return {};
-          RETURN_IF_ERROR(place_table(i, run.first));
+          RETURN_IF_ERROR(mapping_->place_table(i, run.first));
           moved += geometry_.cluster_size();
         }
         RETURN_IF_ERROR(move_slice(first, target, moved));
@@ -133,9 +133,9 @@ Result<void> DiskWriter::move_mapped(HostCluster target) {
 // Moves the data clusters from `target` on that a slice maps.  The caller must hold the map's lock.
 Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint64_t& moved) {
   if (has_data_file()) return {};
-  ASSIGN_OR_RETURN(const auto found, entries(first, end_of_slice(first)));
+  ASSIGN_OR_RETURN(const auto found, mapping_->entries(first, mapping_->end_of_slice(first)));
   const auto moves = [&](L2Entry entry) {
-    return owns_host(entry) && geometry_.host_cluster_of(entry.host()) >= target;
+    return mapping_->owns_host(entry) && geometry_.host_cluster_of(entry.host()) >= target;
   };
   for (uint64_t i = 0; i < found.size();) {
     uint64_t end = i;
@@ -149,18 +149,18 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
     for (uint64_t k = 0; k < run.count; ++k) {
       const L2Entry old = found[i + k];
       const HostOffset to = geometry_.start_of(run.first + k);
-      auto copied = has_data(old) ? copy_cluster(old.host(), to) : Result<void>{};
+      auto copied = mapping_->has_data(old) ? copy_cluster(old.host(), to) : Result<void>{};
       if (copied) {
         L2Entry entry = old;
         entry.word = (old.word & ~kEntryOffsetMask) | to.value();
-        copied = set_entry(first + (i + k), entry);
+        copied = mapping_->set_entry(first + (i + k), entry);
       }
       if (!copied) {
         std::vector<Refcounts::Run> freed;
         RETURN_IF_ERROR(refcounts_->release(run.first + k, run.count - k, freed));
         return copied;
       }
-      unlink(old);
+      mapping_->unlink(old);
     }
     moved += run.count << geometry_.cluster_bits();
     i += run.count;
@@ -212,7 +212,7 @@ Result<void> DiskWriter::move_l1_table(HostCluster target) {
   RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kL1Table), field));
   RETURN_IF_ERROR(storage_->flush());
   const auto lock = map_->lock_exclusive();
-  unlinked_.push_back({geometry_.host_cluster_of(l1_table_), clusters});
+  mapping_->unlink(geometry_.host_cluster_of(l1_table_), clusters);
   l1_table_ = at;
   return {};
 }

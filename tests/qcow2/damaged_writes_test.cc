@@ -227,20 +227,20 @@ TEST_CASE("a table that many name is read once, or not at all", "[damaged-writes
 
 TEST_CASE("the overlap check finds what lies in a range", "[overlap-check]") {
   OverlapCheck check;
-  check.add(HostCluster(10), 3, OverlapCheck::Kind::kL1Table);
-  check.add(HostCluster(0), 1, OverlapCheck::Kind::kHeader);
-  check.add(HostCluster(20), 1, OverlapCheck::Kind::kL2Table);
-  check.add(HostCluster(20), 1, OverlapCheck::Kind::kL2Table);
+  check.add(HostCluster(10), 3, Structure::kL1Table);
+  check.add(HostCluster(0), 1, Structure::kHeader);
+  check.add(HostCluster(20), 1, Structure::kL2Table);
+  check.add(HostCluster(20), 1, Structure::kL2Table);
   REQUIRE_OK(check.complete());
   CHECK(!check.find(HostCluster(1), 9));
   CHECK(check.find(HostCluster(1), 10)->cluster == HostCluster(10));
-  CHECK(check.find(HostCluster(12), 1)->kind == OverlapCheck::Kind::kL1Table);
+  CHECK(check.find(HostCluster(12), 1)->structure == Structure::kL1Table);
   CHECK(!check.find(HostCluster(13), 7));
-  check.insert(HostCluster(15), OverlapCheck::Kind::kL2Table);
+  check.insert(HostCluster(15), Structure::kL2Table);
   CHECK(check.find(HostCluster(13), 7)->cluster == HostCluster(15));
   check.erase(HostCluster(11), 5);
   CHECK(!check.find(HostCluster(11), 9));
   CHECK(check.find(HostCluster(10), 1));
-  check.add(HostCluster(10), 1, OverlapCheck::Kind::kRefcountBlock);
+  check.add(HostCluster(10), 1, Structure::kRefcountBlock);
   REQUIRE_FAILS_WITH(check.complete(), "both the L1 table and a refcount block");
 }

@@ -402,7 +402,7 @@ TEST_CASE("the file gets shorter when its end is discarded", "[writer]") {
     REQUIRE_OK(writer->close());
     const uint64_t length = *(*file)->size();
     CHECK(discard == (length < 2 << 20));
-    CHECK(discard == (writer->statistics().cut_off > 6 << 20));
+    CHECK(discard == (writer->statistics().truncated > 6 << 20));
     judge(folder, model);
   }
 }
@@ -458,7 +458,7 @@ Bytes build(const support::TempDirectory& folder, const Shape& shape, Random& ra
   return model;
 }
 
-Shape shape_to_shorten(Random& random) {
+Shape shape_to_shrink(Random& random) {
   Shape shape = random_shape(random);
   shape.version2 = false;
   shape.size = random.between(20, 80) << shape.cluster_bits;
@@ -473,7 +473,7 @@ TEST_CASE("a file with holes is cut to about what is in use", "[writer]") {
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
-    const Shape shape = shape_to_shorten(random);
+    const Shape shape = shape_to_shrink(random);
     CAPTURE(seed, shape.cluster_bits, shape.refcount_bits, shape.extended_l2, shape.data_file,
             shape.lazy, shape.size);
     const support::TempDirectory folder;
@@ -509,7 +509,7 @@ TEST_CASE("a loss of power while the file is made shorter corrupts nothing", "[w
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
-    Shape shape = shape_to_shorten(random);
+    Shape shape = shape_to_shrink(random);
     shape.data_file = false;
     CAPTURE(seed, shape.cluster_bits, shape.refcount_bits, shape.extended_l2, shape.lazy,
             shape.size);
