@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "base/byte_order.h"
-#include "storage/padded_read.h"
 #include "qcow2/format/header_fields.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 

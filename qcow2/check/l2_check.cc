@@ -74,10 +74,10 @@ class L2Check::Walk {
       it.other = metadata->place;
       it.host = HostOffset(std::max(first, metadata->first) << geometry.cluster_bits());
     }
-    if (!result_.runs.empty() && result_.runs.back().first + result_.runs.back().count == first)
+    if (!result_.runs.empty() && result_.runs.back().end() == HostCluster(first))
       result_.runs.back().count += end - first;
     else
-      result_.runs.push_back({first, end - first});
+      result_.runs.push_back({HostCluster(first), end - first});
   }
 
   // Clusters past the end of the disk contain VM state, which guests do not read.

@@ -9,6 +9,7 @@
 #include "qcow2/check/finding.h"
 #include "qcow2/check/metadata_map.h"
 #include "qcow2/check/recorded_counts.h"
+#include "qcow2/format/cluster_run.h"
 #include "qcow2/format/header.h"
 #include "qcow2/format/l2_entry.h"
 
@@ -23,11 +24,6 @@ struct TableReference {
   uint64_t l1_index = 0;                 // and the entry's index there
 
   uint64_t times() const { return active + inactive; }
-};
-
-struct ClusterRun {
-  uint64_t first;  // cluster of the file
-  uint64_t count;
 };
 
 // A compressed cluster to be decoded.

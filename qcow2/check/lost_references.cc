@@ -4,8 +4,8 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
-#include "storage/padded_read.h"
 #include "qcow2/format/l2_entry.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 

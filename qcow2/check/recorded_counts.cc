@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
-#include "base/zero_bytes.h"
-#include "storage/padded_read.h"
 #include "base/parallel.h"
+#include "base/zero_bytes.h"
 #include "qcow2/format/refcount_block.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 

@@ -4,9 +4,9 @@
 
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
-#include "storage/padded_read.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/snapshot_fields.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 

@@ -71,8 +71,7 @@ class TableWalk::Chunk {
     }
     find_zeroed_parts(table, bytes, geometry_, zeroed_[i]);
     check.check(table, static_cast<uint32_t>(i), bytes, image_.options.deep, results_[i]);
-    for (const ClusterRun& run : results_[i].runs)
-      counts_.add(HostCluster(run.first), run.count, table.times());
+    for (const ClusterRun& run : results_[i].runs) counts_.add(run.first, run.count, table.times());
   }
 
   void report(size_t i) {

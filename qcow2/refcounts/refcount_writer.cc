@@ -33,7 +33,7 @@ Result<void> write_refcounts(Storage& storage, Refcounts& refcounts) {
       return written;
     }
     refcounts.committed();
-    std::vector<Refcounts::Run> freed;
+    std::vector<ClusterRun> freed;
     for (const auto& table : changes.old_tables)
       RETURN_IF_ERROR(refcounts.release(table.first, table.count, freed));
   }

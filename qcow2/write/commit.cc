@@ -110,12 +110,11 @@ Result<void> DiskWriter::commit(bool all) {
   {
     const auto lock = map_->lock_exclusive();
     map_->committed(changes);
-    for (const Refcounts::Run& table : refcounts.old_tables)
+    for (const ClusterRun& table : refcounts.old_tables)
       mapping_->erase_table(table.first, table.count);
   }
   refcounts_->committed();
-  for (const Refcounts::Run& table : refcounts.old_tables)
-    frees.push_back({table.first, table.count});
+  for (const ClusterRun& table : refcounts.old_tables) frees.push_back(table);
   if (!frees.empty()) waiting_.push_back({epochs_.advance(), std::move(frees)});
   return reclaim();
 }
@@ -125,7 +124,7 @@ Result<void> DiskWriter::reclaim() {
   std::map<uint64_t, uint64_t> references;  // to be removed, by cluster
   const uint64_t oldest = epochs_.oldest();
   while (!waiting_.empty() && waiting_.front().epoch < oldest) {
-    for (const WritableMap::Freed& freed : waiting_.front().frees)
+    for (const ClusterRun& freed : waiting_.front().frees)
       for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
     waiting_.pop_front();
   }
@@ -146,11 +145,11 @@ Result<void> DiskWriter::reclaim() {
     ++count;
   }
   punch();
-  std::vector<Refcounts::Run> freed;
+  std::vector<ClusterRun> freed;
   for (const auto& [cluster, dropped] : references)
     for (uint64_t i = 0; i < dropped; ++i)
       RETURN_IF_ERROR(refcounts_->release(HostCluster(cluster), 1, freed));
-  for (const Refcounts::Run& run : freed) freed_ += run.count;
+  for (const ClusterRun& run : freed) freed_ += run.count;
   return {};
 }
 

@@ -131,7 +131,7 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
   // full filesystem would leave no space for the tables that a discard needs.
   if (place.allocated) {
     storage_->discard(place.host, place.clusters << geometry_.cluster_bits());
-    std::vector<Refcounts::Run> freed;
+    std::vector<ClusterRun> freed;
     RETURN_IF_ERROR(
         refcounts_->release(geometry_.host_cluster_of(place.host), place.clusters, freed));
   }

@@ -43,10 +43,10 @@ Result<void> DiskWriter::shrink() {
   // needs.
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
-  std::vector<Refcounts::Run> old;
+  std::vector<ClusterRun> old;
   RETURN_IF_ERROR(refcounts_->move_blocks_below(target, old));
   const auto lock = map_->lock_exclusive();
-  for (const Refcounts::Run& run : old) mapping_->unlink(run.first, run.count);
+  for (const ClusterRun& run : old) mapping_->unlink(run.first, run.count);
   return {};
 }
 
@@ -72,7 +72,7 @@ Result<HostCluster> DiskWriter::end_after_shrink(HostCluster end) {
     if ((map_->l1_entry(i) & kEntryCopied) != 0)
       mark(HostOffset(map_->l1_entry(i) & kEntryOffsetMask), 1);
   mark(l1_table_, geometry_.clusters_for(map_->l1_size() * 8));
-  for (const Refcounts::Run& run : refcounts_->own_clusters())
+  for (const ClusterRun& run : refcounts_->own_clusters())
     mark(geometry_.start_of(run.first), run.count);
 
   // Moves at most as many clusters as were freed since the open, to bound the time.
@@ -156,7 +156,7 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
         copied = mapping_->set_entry(first + (i + k), entry);
       }
       if (!copied) {
-        std::vector<Refcounts::Run> freed;
+        std::vector<ClusterRun> freed;
         RETURN_IF_ERROR(refcounts_->release(run.first + k, run.count - k, freed));
         return copied;
       }
@@ -196,7 +196,7 @@ Result<void> DiskWriter::move_l1_table(HostCluster target) {
   if (clusters == 0 || geometry_.host_cluster_of(l1_table_) + clusters <= target) return {};
   ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate_below(target, clusters));
   if (run.count < clusters) {
-    std::vector<Refcounts::Run> freed;
+    std::vector<ClusterRun> freed;
     return run.count == 0 ? Result<void>{} : refcounts_->release(run.first, run.count, freed);
   }
   // Everything that the table points to, and its own count, must be on disk before the header

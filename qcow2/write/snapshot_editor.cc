@@ -214,7 +214,7 @@ Result<void> SnapshotEditor::put_snapshots(const std::vector<Snapshot>& snapshot
 Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
   if (bytes == 0) return {};
   const Geometry& geometry = image_->geometry();
-  std::vector<Refcounts::Run> freed;
+  std::vector<ClusterRun> freed;
   RETURN_IF_ERROR(
       refcounts_->release(geometry.host_cluster_of(at), geometry.clusters_for(bytes), freed));
   return write_refcounts(*storage_, *refcounts_);

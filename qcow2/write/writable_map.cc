@@ -13,12 +13,12 @@ Result<std::unique_ptr<WritableMap>> WritableMap::open(std::shared_ptr<const Ima
   std::unique_ptr<WritableMap> it(
       new WritableMap(std::move(image), std::move(map), refcounts, has_data_file));
   const Geometry& geometry = it->geometry_;
-  RETURN_IF_ERROR(
-      it->for_each_table([&](Structure structure, HostOffset at, uint64_t bytes) -> Result<void> {
-        RETURN_IF_ERROR(it->check_counted(structure, at, bytes));
-        it->tables_.add(geometry.host_cluster_of(at), geometry.clusters_for(bytes), structure);
-        return {};
-      }));
+  const auto add = [&](Structure structure, HostOffset at, uint64_t bytes) -> Result<void> {
+    RETURN_IF_ERROR(it->check_counted(structure, at, bytes));
+    it->tables_.add(geometry.host_cluster_of(at), geometry.clusters_for(bytes), structure);
+    return {};
+  };
+  RETURN_IF_ERROR(it->for_each_table(add));
   RETURN_IF_ERROR(it->tables_.complete());
   return it;
 }
@@ -29,8 +29,8 @@ Result<void> WritableMap::for_each_table(const Visit& visit) const {
   const Header& header = image_->header();
   RETURN_IF_ERROR(for_each_structure(header, image_->snapshots(), visit));
   const HostCluster table = geometry_.host_cluster_of(header.refcount_table);
-  for (const Refcounts::Run& run : refcounts_.own_clusters())
-    for (HostCluster it = run.first; it < run.first + run.count; it += 1)
+  for (const ClusterRun& run : refcounts_.own_clusters())
+    for (HostCluster it = run.first; it < run.end(); it += 1)
       if (it < table || table + header.refcount_table_clusters <= it)
         RETURN_IF_ERROR(
             visit(Structure::kRefcountBlock, geometry_.start_of(it), geometry_.cluster_size()));
@@ -143,7 +143,7 @@ Result<void> WritableMap::place_table(uint64_t l1_index, HostCluster to) {
     for (uint64_t at = 0; at < contents.size(); at += map_->slice_size()) {
       const auto slice = map_->slice_at(old + at);
       if (!slice) {
-        std::vector<Refcounts::Run> freed;
+        std::vector<ClusterRun> freed;
         RETURN_IF_ERROR(refcounts_.release(to, 1, freed));
         return fail(slice.error());
       }

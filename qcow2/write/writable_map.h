@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/format/cluster_run.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/cluster_map.h"
 #include "qcow2/read/image.h"
@@ -28,11 +29,7 @@ constexpr uint64_t subcluster_mask(unsigned first, unsigned end) {
 class WritableMap {
  public:
   // Clusters that lose a reference once the change is committed.
-  struct Freed {
-    HostCluster first;
-    uint64_t count;
-  };
-  using Frees = std::vector<Freed>;
+  using Frees = std::vector<ClusterRun>;
 
   // Collects the tables of the image.  Returns an error if one of them has no refcount, since the
   // next allocation would overwrite it, or if two overlap.  `refcounts` must outlive the object.
