@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cassert>
 #include <cstring>
 #include <utility>
 
 #include "base/aligned_buffer.h"
 #include "base/byte_order.h"
+#include "qcow2/build/cluster_layout.h"
+#include "qcow2/build/fresh_header.h"
 #include "qcow2/build/tail_layout.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
@@ -19,9 +20,6 @@ namespace {
 
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
-
-// The maximum distance of a gap for streams from the end of the file, bytes.
-constexpr uint64_t kLeftReach = 4 << 20;
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
   return n / by + (n % by != 0);
@@ -36,6 +34,15 @@ uint64_t l1_clusters(const Geometry& geometry, uint64_t entries) {
   return divide_up(entries * 8, geometry.cluster_size());
 }
 
+// Returns the cluster from which on nothing more is placed.  One call takes at most the clusters of
+// a range, with an L2 table and a refcount block before them, and finish () takes the last L2 table
+// and one more block: there is still space for these and for the tail.
+uint64_t limit(const BuildOptions& options, uint64_t l1_clusters) {
+  const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
+  return TailLayout::last_start(l1_clusters, per_block, uint64_t{1} << options.cluster_bits) -
+         per_block - 4;
+}
+
 }  // namespace
 
 class Builder::Impl {
@@ -46,18 +53,13 @@ class Builder::Impl {
         gaps_(gaps),
         geometry_(options.cluster_bits, options.extended_l2),
         size_(options.rounded_size()),
-        per_block_(refcounts_per_block(options.cluster_bits, options.refcount_order)),
         l1_entries_(l1_entries_for(geometry_, size_)),
-        limit_(TailLayout::last_start(l1_clusters(geometry_, l1_entries_), per_block_,
-                                      geometry_.cluster_size()) -
-               per_block_ - 4),
+        limit_(limit(options, l1_clusters(geometry_, l1_entries_))),
+        clusters_(out, options, gaps == Gaps::kZero),
         l1_(l1_clusters(geometry_, l1_entries_) * geometry_.cluster_size()),
-        l2_(geometry_.cluster_size()),
-        refcounts_(geometry_.cluster_size()) {
+        l2_(geometry_.cluster_size()) {
     clear(l1_);
     clear(l2_);
-    clear(refcounts_);
-    count(0);  // for the header
   }
 
   Result<void> make_header();
@@ -75,151 +77,44 @@ class Builder::Impl {
  private:
   static void clear(AlignedBuffer& buffer) { std::memset(buffer.data(), 0, buffer.size()); }
 
-  // Returns the cluster of the current range reserved for its refcount block.
-  uint64_t reserved() const { return (range_ + 1) * per_block_ - 1; }
-  uint64_t get_count(uint64_t cluster) const {
-    return get_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order);
-  }
-  // Adds a reference to a cluster of the current range.
-  void count(uint64_t cluster) {
-    set_refcount(refcounts_.span(), cluster % per_block_, options_.refcount_order,
-                 get_count(cluster) + 1);
-  }
-
   Result<void> begin(ClusterIndex first, uint64_t clusters);
-  Result<void> close_range();
-  Result<uint64_t> new_cluster();
-  Result<void> end_packing();
-  Result<void> end_left();
-  Result<void> leave_gap(uint64_t begin);
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
   Result<Placement> take_run(ClusterIndex first, uint64_t clusters);
   void set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length);
   Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
-  Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
   Result<void> write_tail();
 
   Storage& out_;
   const BuildOptions options_;
   const Gaps gaps_;
   const Geometry geometry_;
-  uint64_t size_;             // of the virtual disk, bytes
-  const uint64_t per_block_;  // clusters per refcount block
+  uint64_t size_;  // of the virtual disk, bytes
   uint64_t l1_entries_;
   Header header_;
 
-  // Nothing more is placed from here on.  One call takes at most the clusters of a range, with an
-  // L2 table and a refcount block before them, and finish () takes the last L2 table and one more
-  // block: there is still space for these and for the tail.
   const uint64_t limit_;
 
-  uint64_t next_ = 1;  // the first free cluster of the file; all later ones are free, too
-  // The position of the next stream, or 0 if there is none.  Invariant: it is not at the start of a
-  // cluster, and its cluster is next_ - 1.
-  uint64_t pack_ = 0;
-  // The position of a gap for a short stream, in a cluster that other clusters have followed: 0, or
-  // within the current range.  Given up when next_ reaches left_until_, so that a sequential writer
-  // of the file need not buffer much.
-  uint64_t left_ = 0;
-  uint64_t left_until_ = 0;
-
+  ClusterLayout clusters_;
   AlignedBuffer l1_;  // as in the file
   AlignedBuffer l2_;  // the table of l1_index_
   uint64_t l1_index_ = 0;
   bool l2_used_ = false;     // l2_ has an entry
   uint64_t next_guest_ = 0;  // guest clusters before this one must not be placed any more
 
-  uint64_t range_ = 0;                    // the range of next_, unless next_ is about to leave it
-  AlignedBuffer refcounts_;               // the counts of that range
-  std::vector<uint64_t> refcount_table_;  // blocks of the earlier ranges
-
   BuildCounts counts_;
 };
 
 Result<void> Builder::Impl::make_header() {
-  header_.version = options_.version;
-  header_.cluster_bits = options_.cluster_bits;
-  header_.size = size_;
-  header_.refcount_order = options_.refcount_order;
-  header_.compression_type = options_.compression_type;
-  header_.l1_entries = static_cast<uint32_t>(l1_entries_);
-  if (options_.extended_l2) header_.incompatible_features |= incompatible::kExtendedL2;
-  if (options_.compression_type != CompressionType::kDeflate)
-    header_.incompatible_features |= incompatible::kCompressionType;
-  if (!options_.data_file.empty()) {
-    header_.incompatible_features |= incompatible::kDataFile;
-    if (options_.data_file_raw) header_.autoclear_features |= autoclear::kDataFileRaw;
-    const auto name = std::as_bytes(std::span(options_.data_file));
-    header_.extensions.push_back({HeaderExtension::kDataFile, {name.begin(), name.end()}});
-  }
-  if (options_.lazy_refcounts) header_.compatible_features |= compatible::kLazyRefcounts;
-  header_.backing_file = options_.backing_file;
-  if (!options_.backing_format.empty()) {
-    const auto name = std::as_bytes(std::span(options_.backing_format));
-    header_.extensions.push_back({HeaderExtension::kBackingFormat, {name.begin(), name.end()}});
-  }
-  if (options_.version >= 3) {
-    header_.extensions.push_back(feature_name_table());
-    // The names are optional; the smallest clusters may have no space for them.
-    if (header_.encode()) return {};
-    header_.extensions.pop_back();
-  }
-  auto encoded = header_.encode();
-  if (!encoded) return fail(std::move(encoded).error());
+  ASSIGN_OR_RETURN(header_, fresh_header(options_, static_cast<uint32_t>(l1_entries_)));
   return {};
-}
-
-Result<void> Builder::Impl::write_cluster(uint64_t cluster, const AlignedBuffer& bytes) {
-  return out_.write(geometry_.start_of(HostCluster(cluster)), bytes.span());
-}
-
-// The reserved cluster is next: the counts of all clusters before it are final.
-Result<void> Builder::Impl::close_range() {
-  RETURN_IF_ERROR(end_left());
-  const uint64_t cluster = reserved();
-  count(cluster);
-  RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
-  refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
-  clear(refcounts_);
-  ++range_;
-  next_ = cluster + 1;
-  return {};
-}
-
-// Handles the gap from `begin` to the end of the cluster, which will not be written.
-Result<void> Builder::Impl::leave_gap(uint64_t begin) {
-  const uint64_t cluster_size = geometry_.cluster_size();
-  if (begin == 0 || gaps_ != Gaps::kZero) return {};
-  return out_.write_zeroes(HostOffset(begin), cluster_size - geometry_.offset_in_cluster(begin));
-}
-
-Result<void> Builder::Impl::end_left() {
-  return leave_gap(std::exchange(left_, 0));
-}
-
-// Ends the current stream cluster: the next stream starts a new cluster.
-Result<void> Builder::Impl::end_packing() {
-  return leave_gap(std::exchange(pack_, 0));
-}
-
-// The new cluster's count stays 0 until count ().
-Result<uint64_t> Builder::Impl::new_cluster() {
-  if (pack_ != 0) {
-    RETURN_IF_ERROR(end_left());
-    left_ = std::exchange(pack_, 0);
-    left_until_ = next_ + std::max<uint64_t>(kLeftReach >> options_.cluster_bits, 1);
-  }
-  if (next_ >= left_until_) RETURN_IF_ERROR(end_left());
-  if (next_ == reserved()) RETURN_IF_ERROR(close_range());
-  return next_++;
 }
 
 Result<void> Builder::Impl::write_l2() {
   if (!l2_used_) return {};
-  ASSIGN_OR_RETURN(const uint64_t cluster, new_cluster());
-  count(cluster);
-  RETURN_IF_ERROR(write_cluster(cluster, l2_));
+  ASSIGN_OR_RETURN(const uint64_t cluster, clusters_.take());
+  clusters_.count(cluster);
+  RETURN_IF_ERROR(clusters_.write_cluster(cluster, l2_));
   store_be64(l1_.data() + l1_index_ * 8,
              geometry_.start_of(HostCluster(cluster)).value() | kEntryCopied);
   clear(l2_);
@@ -244,11 +139,11 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
         Error::invalid(fmt::format("guest cluster {} (and {} more) is out of order, or "
                                    "outside of the disk",
                                    first.value(), clusters - 1)));
-  if (next_ >= limit_)
+  if (clusters_.next() >= limit_)
     return fail(Error::invalid(fmt::format(
         "{}: the file cannot be longer than {} bytes with clusters of {} bytes and refcounts of {} "
         "bits",
-        out_.name(), next_ * geometry_.cluster_size(), geometry_.cluster_size(),
+        out_.name(), clusters_.next() * geometry_.cluster_size(), geometry_.cluster_size(),
         1u << options_.refcount_order)));
   const uint64_t l1_index = geometry_.l1_index(first);
   if (l1_index == l1_index_) return {};
@@ -263,9 +158,8 @@ Result<Builder::Placement> Builder::Impl::take_run(ClusterIndex first, uint64_t 
   uint64_t placed = std::min(clusters, geometry_.l2_entries() - geometry_.l2_index(first));
   HostOffset host(geometry_.start_of(first).value());
   if (options_.data_file.empty()) {
-    ASSIGN_OR_RETURN(const uint64_t start, new_cluster());
-    placed = std::min(placed, reserved() - start);
-    next_ = start + placed;
+    ASSIGN_OR_RETURN(const uint64_t start, clusters_.take());
+    placed = 1 + clusters_.take_more(placed - 1);
     host = geometry_.start_of(HostCluster(start));
   }
   next_guest_ = first.value() + placed;
@@ -278,7 +172,7 @@ Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clu
   ASSIGN_OR_RETURN(const Placement run, take_run(first, clusters));
   if (options_.data_file.empty()) {
     const uint64_t start = geometry_.host_cluster_of(run.host).value();
-    for (uint64_t i = 0; i < run.clusters; ++i) count(start + i);
+    for (uint64_t i = 0; i < run.clusters; ++i) clusters_.count(start + i);
   }
   for (uint64_t i = 0; i < run.clusters; ++i)
     set_entry(first + i, (run.host + i * geometry_.cluster_size()).value() | flags, bitmap);
@@ -341,40 +235,7 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
   if (length == 0 || length >= cluster_size)
     return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
   RETURN_IF_ERROR(begin(cluster, 1));
-
-  // Continues after the previous stream, if the count of that cluster can grow by one and the next
-  // cluster is free for a crossing stream.
-  bool crosses = false;
-  if (pack_ != 0) {
-    crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
-    if (get_count(next_ - 1) == max_refcount(options_.refcount_order) ||
-        (crosses && next_ == reserved()))
-      RETURN_IF_ERROR(end_packing());
-  }
-  uint64_t at = pack_;
-  if (at == 0 && geometry_.offset_in_cluster(left_) + length <= cluster_size && left_ != 0 &&
-      get_count(left_ >> options_.cluster_bits) < max_refcount(options_.refcount_order)) {
-    at = left_;
-    count(at >> options_.cluster_bits);
-    left_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
-    set_compressed(cluster, at, length);
-    return HostOffset(at);
-  }
-  if (at == 0) {
-    ASSIGN_OR_RETURN(const uint64_t fresh, new_cluster());
-    at = geometry_.start_of(HostCluster(fresh)).value();
-    crosses = false;
-  }
-  count(next_ - 1);
-  if (crosses) {
-    ++next_;
-    count(next_ - 1);
-  }
-  if (at >> CompressedDescriptor::offset_bits(options_.cluster_bits) != 0)
-    return fail(
-        Error::invalid(fmt::format("{}: compressed data at {:#x}: too far for clusters of {} bytes",
-                                   out_.name(), at, cluster_size)));
-  pack_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
+  ASSIGN_OR_RETURN(const uint64_t at, clusters_.place_stream(length));
   set_compressed(cluster, at, length);
   return HostOffset(at);
 }
@@ -402,33 +263,9 @@ Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
 
 Result<void> Builder::Impl::write_tail() {
   const uint64_t cluster_size = geometry_.cluster_size();
-  const auto tail = TailLayout::plan(next_, l1_clusters(geometry_, l1_entries_), range_, per_block_,
-                                     cluster_size);
-  // begin () ensures this.
-  assert(tail.table_clusters() * cluster_size <= Limits::kRefcountTableBytes);
-
   // Writes only the part that the disk needs, which may have been shrunk.
-  RETURN_IF_ERROR(out_.write(geometry_.start_of(HostCluster(tail.l1)),
-                             l1_.span().first(l1_clusters(geometry_, l1_entries_) * cluster_size)));
-
-  // Completes the open range, whose counts so far are in refcounts_; then the ranges that contain
-  // only the tail.
-  uint64_t at = next_;
-  for (uint64_t cluster = tail.blocks; cluster < tail.end; ++cluster) {
-    const uint64_t range_end = std::min((range_ + 1) * per_block_, tail.end);
-    for (; at < range_end; ++at) count(at);
-    RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
-    refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
-    clear(refcounts_);
-    ++range_;
-  }
-
-  AlignedBuffer table(tail.table_clusters() * cluster_size);
-  clear(table);
-  for (uint64_t i = 0; i < refcount_table_.size(); ++i)
-    store_be64(table.data() + i * 8, refcount_table_[i]);
-  RETURN_IF_ERROR(write_cluster(tail.table, table));
-
+  const auto l1 = l1_.span().first(l1_clusters(geometry_, l1_entries_) * cluster_size);
+  ASSIGN_OR_RETURN(const TailLayout tail, clusters_.write_tail(l1));
   header_.l1_table = geometry_.start_of(HostCluster(tail.l1));
   header_.refcount_table = geometry_.start_of(HostCluster(tail.table));
   header_.refcount_table_clusters = static_cast<uint32_t>(tail.table_clusters());
@@ -438,15 +275,13 @@ Result<void> Builder::Impl::write_tail() {
 
 Result<void> Builder::Impl::finish() {
   RETURN_IF_ERROR(write_l2());
-  RETURN_IF_ERROR(end_packing());
-  RETURN_IF_ERROR(end_left());
   RETURN_IF_ERROR(write_tail());
   RETURN_IF_ERROR(out_.resize(counts_.file_size));
   ASSIGN_OR_RETURN(const auto encoded, header_.encode());
   AlignedBuffer cluster(geometry_.cluster_size());
   clear(cluster);
   std::copy(encoded.begin(), encoded.end(), cluster.data());
-  return write_cluster(0, cluster);
+  return clusters_.write_cluster(0, cluster);
 }
 
 Builder::Builder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
