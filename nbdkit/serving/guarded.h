@@ -2,7 +2,7 @@
 // server.
 #pragma once
 
-#include <nbdkit-filter.h>
+#include <nbdkit-common.h>
 
 #include <cerrno>
 #include <exception>
