@@ -1,0 +1,42 @@
+#include "optimize/disk_repair.h"
+
+#include <fmt/format.h>
+
+#include "optimize/image_check.h"
+#include "qcow2/check/checker.h"
+#include "qcow2/format/format_probe.h"
+#include "qcow2/repair/repair.h"
+#include "storage/file_storage.h"
+
+namespace vc::optimize {
+
+Result<void> repair_disk(const OptimizeOptions& options, const std::string& disk, StepLog& steps,
+                         appliance::Observer& observer, const Cancel& cancel) {
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(disk));
+  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
+  auto format = options.format;
+  if (!format) {
+    ASSIGN_OR_RETURN(format, qcow2::probe_format(*file));
+  }
+  if (*format != qcow2::Format::kQcow2) return {};
+  steps.begin("repair", "Checking whether the image needs a repair");
+  {
+    ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
+    FirstFinding findings(cancel, checker.header().geometry().cluster_size());
+    ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
+    // Leaks are left behind in any case.
+    if (sums.corruptions + sums.check_errors == 0) return {};
+  }
+  const std::string undo = disk + ".undo";
+  FirstFinding findings(cancel, 1);
+  ASSIGN_OR_RETURN(
+      const auto done,
+      qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo, false}, findings));
+  observer.warning(fmt::format(
+      "{}: {} corruptions and {} leaks are mended, and can be taken back: virt-compact check "
+      "--apply-undo {} {}",
+      disk, done.corruptions_fixed, done.leaks_fixed, undo, disk));
+  return {};
+}
+
+}  // namespace vc::optimize

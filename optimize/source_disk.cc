@@ -1,0 +1,216 @@
+#include "optimize/source_disk.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "base/retry.h"
+#include "libvirt/running_domains.h"
+#include "nbd/uri.h"
+#include "optimize/disk_repair.h"
+#include "optimize/own_files.h"
+#include "qcow2/format/bitmap_directory.h"
+#include "qcow2/read/overlay_search.h"
+#include "storage/file_storage.h"
+
+namespace vc::optimize {
+
+Result<void> SourceDisk::open() {
+  steps_.begin("open", "Opening " + options_.disk);
+  const std::unique_ptr<char, void (*)(void*)> real(::realpath(options_.disk.c_str(), nullptr),
+                                                    std::free);
+  if (!real) return fail(Error::system(errno, options_.disk));
+  disk_ = real.get();
+  RETURN_IF_ERROR(measure(disk_, report_.before));
+  if (!options_.output.empty()) RETURN_IF_ERROR(check_output());
+  RETURN_IF_ERROR(check_libvirt());
+  if (options_.repair && !options_.dry_run)
+    RETURN_IF_ERROR(repair_disk(options_, disk_, steps_, observer_, cancel_));
+  if (options_.trimming_by != Trimming::kNone && options_.output.empty())
+    RETURN_IF_ERROR(check_readers());
+  qcow2::OpenOptions how;
+  how.format = options_.format;
+  how.trust = options_.copy.trust;
+  // By the name that was given: what the image calls its backing file is relative to it.
+  ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
+  chain_ = std::move(chain);
+  RETURN_IF_ERROR(check_links());
+  report_.format = chain_->format();
+  report_.result_format = options_.output_format.value_or(report_.format);
+  report_.virtual_size = chain_->disk().size();
+  if (options_.output.empty()) {
+    if (!options_.copy.image.data_file.empty())
+      return fail(Error::invalid(
+          "data_file: goes with --output: what runs the disk may not read a file that is new"));
+    RETURN_IF_ERROR(plan_swap());
+  }
+  if (const auto& image = chain_->image()) {
+    RETURN_IF_ERROR(check_snapshots(*image));
+    RETURN_IF_ERROR(warn_of_losses(*image));
+  }
+  // Options that contradict each other, or what the disk is, before anything takes time.
+  return copy::check(copy_options(disk_, destination_name()), cancel_);
+}
+
+Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) const {
+  const size_t snapshots = image.snapshots().size();
+  if (snapshots > 0 && !options_.drop_snapshots)
+    return fail(Error::invalid(fmt::format(
+        "{}: has {} internal snapshot{}, which would be lost: --drop-snapshots does without, "
+        "virt-compact snapshot --export keeps {}",
+        disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
+  if (!image.header().backing_file.empty() && options_.copy.image.backing_file.empty())
+    observer_.warning(
+        fmt::format("{}: what it has in {} goes into the result, which needs it "
+                    "no more",
+                    disk_, image.header().backing_file));
+  return {};
+}
+
+// A dry run leaves alone what a stopped one has left.
+Result<void> SourceDisk::plan_swap() {
+  struct stat status {};
+  const std::string left = hidden_name(disk_, ".fresh");
+  if (options_.dry_run && ::lstat(left.c_str(), &status) == 0) {
+    observer_.warning(left + ": an earlier run was stopped: the next one that writes clears up");
+    return {};
+  }
+  ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
+  swap_.emplace(std::move(swap));
+  tell_remarks();
+  if (swap_->other_names() > 0)
+    observer_.warning(fmt::format("{}: has {} more name{}, which will keep the old disk", disk_,
+                                  swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
+  return {};
+}
+
+std::string SourceDisk::destination_name() const {
+  if (!options_.output.empty()) return options_.output;
+  return swap_ ? swap_->fresh() : hidden_name(disk_, ".fresh");
+}
+
+// Whether the result is the disk as it was, but for its size and order.
+bool SourceDisk::is_same_disk() const {
+  if (!options_.output.empty()) return false;
+  const auto& image = chain_->image();
+  return !image || (image->snapshots().empty() && !image->header().has_data_file() &&
+                    image->header().backing_file == options_.copy.image.backing_file);
+}
+
+// What it leads to is overwritten otherwise, or removed when something fails.
+Result<void> SourceDisk::check_output() const {
+  const std::string& output = options_.output;
+  ASSIGN_OR_RETURN(const bool uri, nbd::is_nbd_uri(output));
+  if (uri || output == "-" || output == "null:")
+    return fail(Error::invalid(output + ": the result is a file: use virt-compact copy"));
+  struct stat status {};
+  if (retry(::stat, output.c_str(), &status) != 0) return {};
+  if (!S_ISREG(status.st_mode))
+    return fail(Error::invalid(output + ": is no regular file: use virt-compact copy"));
+  if (!options_.overwrite)
+    return fail(Error::invalid(output + ": exists already: --force replaces it"));
+  return {};
+}
+
+// An image names its backing file from the folder that it was found in: through a symbolic link
+// that may be another one than the file's own.
+Result<void> SourceDisk::check_links() {
+  ASSIGN_OR_RETURN(unchanged_, Unchanged::since_now(*chain_));
+  if (options_.disk == disk_) return {};
+  qcow2::OpenOptions how;
+  how.format = options_.format;
+  how.trust = options_.copy.trust;
+  const auto direct = qcow2::Chain::open(disk_, how);
+  if (direct) {
+    ASSIGN_OR_RETURN(const auto files, Unchanged::since_now(*direct));
+    if (files.same_files(*unchanged_)) return {};
+  }
+  return fail(Error::invalid(fmt::format(
+      "{}: is a link to {}, which by that name has other files behind it{}: give the name that "
+      "the guest is run with, without links, or make the backing file's name absolute",
+      options_.disk, disk_,
+      direct ? std::string() : fmt::format(" ({})", direct.error().message()))));
+}
+
+// A machine that runs on an overlay does not write to the disk behind it, but lets nobody else.
+Result<void> SourceDisk::check_readers() const {
+  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(disk_));
+  return file->lock(ImageClaim::writing(), "shut down what uses it");
+}
+
+// What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
+// journal was replayed, is another one.
+Result<void> SourceDisk::check_overlays() const {
+  if (!swap_) return {};
+  const auto overlay = qcow2::find_overlay(options_.disk, options_.others);
+  if (!overlay) return {};
+  return fail(Error::invalid(fmt::format(
+      "{}: is the backing file of {}, which would find another disk below it: use --trim=none, "
+      "which changes nothing that it reads, or flatten that one first (virt-compact flatten)",
+      disk_, *overlay)));
+}
+
+// What no copy has.
+Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
+  const auto bitmaps = qcow2::read_bitmap_directory(*chain_->storage(), image.header());
+  if (bitmaps && !bitmaps->bitmaps.empty())
+    observer_.warning(fmt::format(
+        "{}: its {} persistent bitmap{} not in the result: the next incremental backup must be a "
+        "full one",
+        disk_, bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
+  if (image.header().has_data_file() && swap_)
+    observer_.warning(
+        fmt::format("{}: what is in its data file goes into the result; that file stays as it "
+                    "is, and belongs "
+                    "to the old disk",
+                    disk_));
+  return {};
+}
+
+// Where locks do not tell: the disk is behind that of a machine, or storage is shared without
+// them.
+Result<void> SourceDisk::check_libvirt() const {
+  ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
+  for (const std::string& remark : remarks) observer_.warning(remark);
+  return {};
+}
+
+void SourceDisk::tell_remarks() {
+  for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
+}
+
+copy::CopyOptions SourceDisk::copy_options(const std::string& source,
+                                           const std::string& destination) const {
+  copy::CopyOptions how = options_.copy;
+  how.source = source;
+  if (source != disk_) how.trust.names = how.trust.names.for_own_image();
+  how.source_format = source == disk_ ? report_.format : qcow2::Format::kQcow2;
+  how.destination = destination;
+  how.format = report_.result_format;
+  how.overwrite = options_.output.empty() ? options_.dry_run : options_.overwrite;
+  how.verify = true;
+  how.unused = report_.plan.unused;
+  how.keep_compression = options_.keep_compression;
+  // The overlay's are of no interest.
+  if (const auto& image = chain_->image()) {
+    const qcow2::Header& header = image->header();
+    auto& wanted = how.image;
+    if (!wanted.cluster_bits) wanted.cluster_bits = header.cluster_bits;
+    const bool modern = wanted.version.value_or(3) >= 3;
+    if (modern && options_.keep_compression && !wanted.compression_type)
+      wanted.compression_type = header.compression_type;
+    if (modern && !wanted.refcount_order) wanted.refcount_order = header.refcount_order;
+    if (modern && !wanted.lazy_refcounts)
+      wanted.lazy_refcounts = (header.compatible_features & qcow2::compatible::kLazyRefcounts) != 0;
+    if (modern && !wanted.extended_l2)
+      wanted.extended_l2 = header.extended_l2() &&
+                           *wanted.cluster_bits >= qcow2::Geometry::kMinClusterBitsExtendedL2;
+  }
+  return how;
+}
+
+}  // namespace vc::optimize
