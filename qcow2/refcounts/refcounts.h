@@ -74,7 +74,7 @@ class Refcounts {
   void truncate(HostCluster end);
 
   // Returns whether a caller that delays commits should commit now: blocks were added, which a
-  // recount needs to find, or there are many changes.
+  // rebuild needs to find, or there are many changes.
   bool changes_are_due();
 
   // One commit at a time: take_changes(), then committed(), or commit_failed() and take_changes()

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "qcow2/read/qcow2_layer.h"
-#include "qcow2/refcounts/recount.h"
+#include "qcow2/refcounts/in_place_rebuild.h"
 
 namespace vc::qcow2 {
 
@@ -23,7 +23,7 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   if ((header.incompatible_features & incompatible::kDirty) != 0) {
     ASSIGN_OR_RETURN(const auto dirty,
                      Image::open(storage, header, data_file, std::make_shared<TableCache>(0)));
-    RETURN_IF_ERROR(recount(storage, *dirty));
+    RETURN_IF_ERROR(rebuild_in_place(storage, *dirty));
     header.incompatible_features &= ~incompatible::kDirty;
   }
   ASSIGN_OR_RETURN(auto image,

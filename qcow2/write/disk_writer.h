@@ -11,7 +11,7 @@
 //      with a flush at each bar: so each entry in the file refers to a cluster that is counted and
 //      whose content (data or table) is in the file.
 //      With lazy refcounts the image is marked dirty before its first change, so that they can be
-//      rebuilt (recount.h), and the first step omits them.
+//      rebuilt (in_place_rebuild.h), and the first step omits them.
 //   4. The clusters that a change releases become free only after the last flush. Once no request
 //      reads them any more (Epochs), they are punched out of the file and may be reused; their
 //      lower refcounts are part of the next commit. A crash before that only leaks them.
@@ -61,7 +61,7 @@ class DiskWriter {
   };
 
   // `storage` is the storage of the image, `header` its header, `backing` the layers below it.
-  // First repairs an image that is marked dirty: see recount.h.
+  // First repairs an image that is marked dirty: see in_place_rebuild.h.
   static Result<std::unique_ptr<DiskWriter>> open(std::shared_ptr<Storage> storage, Header header,
                                                   std::shared_ptr<Storage> data_file,
                                                   std::vector<std::shared_ptr<Layer>> backing,

@@ -12,7 +12,7 @@
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/snapshot_fields.h"
-#include "qcow2/refcounts/recount.h"
+#include "qcow2/refcounts/in_place_rebuild.h"
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/write/chain_writer.h"
 
@@ -63,7 +63,7 @@ Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(std::shared_ptr<Sto
     return fail(Error::corrupt(it->image_->name() +
                                ": is marked corrupt: repair it with virt-compact check -r all"));
   if ((header.incompatible_features & incompatible::kDirty) != 0) {
-    RETURN_IF_ERROR(recount(it->storage_, *it->image_));
+    RETURN_IF_ERROR(rebuild_in_place(it->storage_, *it->image_));
     RETURN_IF_ERROR(it->reload());
   }
   ASSIGN_OR_RETURN(const HostCluster end, it->refcounts_->end_of_use());
@@ -223,7 +223,7 @@ Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
 // Updates counts and COPIED to match the current tables.
 Result<void> SnapshotEditor::settle() {
   RETURN_IF_ERROR(reload());
-  RETURN_IF_ERROR(recount(storage_, *image_, table_done_));
+  RETURN_IF_ERROR(rebuild_in_place(storage_, *image_, table_done_));
   return reload();
 }
 

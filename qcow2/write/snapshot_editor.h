@@ -10,7 +10,7 @@
 //
 // with a flush at each bar.  So counts are never lower than the references in the file.  Counts
 // that a crash leaves too high, and wrong COPIED flags, harm no data.  In version 3 the image is
-// marked dirty meanwhile, so that the next writer repairs them (recount.h).
+// marked dirty meanwhile, so that the next writer repairs them (in_place_rebuild.h).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "qcow2/refcounts/recount.h"
+#include "qcow2/refcounts/in_place_rebuild.h"
 
 #include <fmt/format.h>
 
@@ -24,10 +24,10 @@ constexpr uint64_t kMostWindows = 32;
 
 constexpr const char* kAdvice = ": repair it with qemu-img check -r all";
 
-class Recount {
+class InPlaceRebuild {
  public:
-  Recount(Storage& storage, const Image& image, Refcounts& refcounts,
-          const References::TableDone& table_done)
+  InPlaceRebuild(Storage& storage, const Image& image, Refcounts& refcounts,
+                 const References::TableDone& table_done)
       : storage_(storage),
         image_(image),
         geometry_(image.geometry()),
@@ -42,7 +42,7 @@ class Recount {
       return write_counts();
     };
     RETURN_IF_ERROR(count(references, assign));
-    RETURN_IF_ERROR(mend_copied(references));
+    RETURN_IF_ERROR(correct_copied(references));
     return clear_dirty();
   }
 
@@ -112,7 +112,7 @@ class Recount {
     return count == 1 ? entry | kEntryCopied : entry & ~kEntryCopied;
   }
 
-  Result<void> mend_copied(const References& references) {
+  Result<void> correct_copied(const References& references) {
     for (const References::Table& table : references.active_tables()) {
       ASSIGN_OR_RETURN(const uint64_t right, with_copied(table.l1_entry));
       if (right != table.l1_entry) {
@@ -160,11 +160,11 @@ class Recount {
 
 }  // namespace
 
-Result<void> recount(const std::shared_ptr<Storage>& storage, const Image& image,
-                     const References::TableDone& table_done) {
+Result<void> rebuild_in_place(const std::shared_ptr<Storage>& storage, const Image& image,
+                              const References::TableDone& table_done) {
   const auto done = [&]() -> Result<void> {
     ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage, image.header()));
-    return Recount(*storage, image, *refcounts, table_done).run();
+    return InPlaceRebuild(*storage, image, *refcounts, table_done).run();
   }();
   if (done || done.error().kind() == Error::Kind::kSystem) return done;
   return fail(Error::corrupt(fmt::format("{}: its refcounts cannot be rebuilt: {}{}", image.name(),
@@ -175,7 +175,8 @@ Result<void> check_counts(const std::shared_ptr<Storage>& storage, const Image& 
                           const References::TableDone& table_done) {
   const auto refcounts = Refcounts::load(storage, image.header());
   if (!refcounts) return fail(Error(refcounts.error()).with_context(image.name()));
-  return with_context(Recount(*storage, image, **refcounts, table_done).check(), image.name());
+  return with_context(InPlaceRebuild(*storage, image, **refcounts, table_done).check(),
+                      image.name());
 }
 
 }  // namespace vc::qcow2
