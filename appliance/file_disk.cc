@@ -9,7 +9,7 @@
 
 #include "base/retry.h"
 #include "qcow2/read/raw_layer.h"
-#include "qcow2/repair/give_back.h"
+#include "qcow2/repair/deallocation.h"
 #include "qcow2/write/chain_writer.h"
 
 namespace vc::appliance {
@@ -156,8 +156,8 @@ Result<void> FileDisk::close() {
   if (raw_) return raw_->flush();
   RETURN_IF_ERROR(writer_->close());
   // Another program may have freed clusters and left their data.
-  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
-                   with_context(qcow2::give_back_if_sound(chain_->storage()),
+  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t deallocated,
+                   with_context(qcow2::deallocate_if_sound(chain_->storage()),
                                 "free clusters cannot be given back"));
   return {};
 }

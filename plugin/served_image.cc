@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "qcow2/repair/give_back.h"
+#include "qcow2/repair/deallocation.h"
 #include "qcow2/write/chain_writer.h"
 
 namespace vc::plugin {
@@ -82,8 +82,8 @@ Result<void> ServedImage::close() {
   RETURN_IF_ERROR(path->close());
   if (!path->trimmed()) return {};
   // Another program may have freed clusters without discarding their data.
-  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t given_back,
-                   with_context(qcow2::give_back_if_sound(chain_.storage()),
+  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t deallocated,
+                   with_context(qcow2::deallocate_if_sound(chain_.storage()),
                                 "free clusters cannot be given back"));
   return {};
 }

@@ -13,7 +13,7 @@
 #include "qcow2/refcounts/refcount_writer.h"
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/repair/block_move.h"
-#include "qcow2/repair/give_back.h"
+#include "qcow2/repair/deallocation.h"
 #include "qcow2/repair/refcount_rebuild.h"
 #include "qcow2/repair/snapshot_repair.h"
 #include "qcow2/repair/undo_storage.h"
@@ -127,13 +127,13 @@ class Repair {
       ASSIGN_OR_RETURN(outcome_.after, checker.run(collector));
       if (round == 0) outcome_.before = outcome_.after;
       outcome_.counts_left = outcome_.entries_left = false;
-      ASSIGN_OR_RETURN(const bool mended, options_.what == RepairOptions::What::kLeaks
-                                              ? mend_leaks(checker, collector)
-                                              : mend(checker, collector));
-      if (!mended) break;
+      ASSIGN_OR_RETURN(const bool repaired, options_.what == RepairOptions::What::kLeaks
+                                                ? mend_leaks(checker, collector)
+                                                : repair_found(checker, collector));
+      if (!repaired) break;
     }
     if (options_.what == RepairOptions::What::kAll) RETURN_IF_ERROR(clear_marks());
-    RETURN_IF_ERROR(give_back_space());
+    RETURN_IF_ERROR(deallocate_free_space());
     RETURN_IF_ERROR(storage_->finish());
     outcome_.leaks_fixed = fixed(outcome_.before.leaks, outcome_.after.leaks);
     outcome_.corruptions_fixed = fixed(outcome_.before.corruptions, outcome_.after.corruptions);
@@ -179,7 +179,7 @@ class Repair {
   }
 
   // Repairs one kind of damage.  Returns false if no further repair is possible.
-  Result<bool> mend(Checker& checker, const Collector& found) {
+  Result<bool> repair_found(Checker& checker, const Collector& found) {
     const Header& header = checker.header();
     if (!found.entries.empty() && entry_rounds_++ < kMostRounds / 4) {
       ASSIGN_OR_RETURN(const bool any, write_entries(checker, found.entries));
@@ -320,8 +320,8 @@ class Repair {
   }
 
   // Deallocates free clusters, if the counts are correct and all references known.
-  Result<void> give_back_space() {
-    if (!options_.give_back) return {};
+  Result<void> deallocate_free_space() {
+    if (!options_.deallocate) return {};
     CheckOptions options = options_.check;
     options.deep = false;
     ASSIGN_OR_RETURN(auto checker, Checker::open(*storage_, options));
@@ -330,8 +330,9 @@ class Repair {
     // itself: a table that was readable before and no longer is ends the repair.
     ASSIGN_OR_RETURN(const CheckSums sums, checker.run(collector));
     if (sums.corruptions + sums.leaks + sums.check_errors > 0 || hides_references(sums)) return {};
-    ASSIGN_OR_RETURN(const GivenBack given, give_back_free_clusters(*storage_, checker, observer_));
-    outcome_.given_back = given.bytes;
+    ASSIGN_OR_RETURN(const Deallocated given,
+                     deallocate_free_clusters(*storage_, checker, observer_));
+    outcome_.deallocated = given.bytes;
     outcome_.undo_full = given.undo_full;
     return {};
   }

@@ -7,7 +7,7 @@
 // past the end of the file before the header points to them in one write.
 //
 // Finally, when no damage is left, free clusters become holes, and the file is truncated after the
-// last used cluster (give_back.h).
+// last used cluster (deallocation.h).
 //
 // So after an interruption the image is no worse than before, and a new repair continues.  An undo
 // file stores all overwritten data first (undo_storage.h).
@@ -36,7 +36,7 @@ struct RepairOptions {
   bool lossy = false;
   // The path of the undo file, which is created on the first write.  Empty: no undo file.
   std::string undo_path;
-  bool give_back = true;  // deallocate free clusters
+  bool deallocate = true;  // deallocate free clusters
 };
 
 struct RepairResult {
@@ -45,7 +45,7 @@ struct RepairResult {
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;  // and an undo file exists
-  uint64_t given_back = 0;   // bytes of free clusters that became holes or were truncated
+  uint64_t deallocated = 0;  // bytes of free clusters that became holes or were truncated
   bool undo_full = false;    // free clusters were left: no space for the undo file
   // Wrong counts were left, since references may be unknown or refcount blocks are unreliable.
   bool counts_left = false;

@@ -113,7 +113,7 @@ Result<bool> UndoStorage::keep(const Result<void>& added) {
   return fail(std::move(kept).error());
 }
 
-Result<bool> UndoStorage::give_back(HostOffset at, uint64_t length) {
+Result<bool> UndoStorage::deallocate(HostOffset at, uint64_t length) {
   const std::lock_guard lock(mutex_);
   std::vector<std::byte> before;
   for (uint64_t done = 0; done < length;) {
@@ -136,7 +136,7 @@ Result<bool> UndoStorage::give_back(HostOffset at, uint64_t length) {
   return true;
 }
 
-Result<bool> UndoStorage::cut(uint64_t size) {
+Result<bool> UndoStorage::truncate(uint64_t size) {
   const std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(image_->flush());
   if (!undo_path_.empty()) {

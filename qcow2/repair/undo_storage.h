@@ -35,9 +35,9 @@ class UndoStorage final : public Storage {
   // Zeroes an unreferenced range and deallocates its blocks in the filesystem.  All writes must be
   // flushed.  Adds the old data to the undo file first; returns false without a change if that file
   // has no space.
-  Result<bool> give_back(HostOffset at, uint64_t length);
-  // Truncates the image; the truncated part must have been passed to give_back() before.
-  Result<bool> cut(uint64_t size);
+  Result<bool> deallocate(HostOffset at, uint64_t length);
+  // Truncates the image; the truncated part must have been passed to deallocate() before.
+  Result<bool> truncate(uint64_t size);
 
   // Completes the undo file; no writes may follow.
   Result<void> finish();

@@ -180,7 +180,7 @@ Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckR
   report.counts_left = done.counts_left;
   report.entries_left = done.entries_left;
   report.has_written = done.has_written;
-  report.given_back = done.given_back;
+  report.deallocated = done.deallocated;
   report.undo_full = done.undo_full;
   if (done.has_written) report.undo_file = undo;
   return {};

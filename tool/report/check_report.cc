@@ -96,14 +96,14 @@ std::string check_repairs(const CheckReport& report) {
         "Not all free clusters were given back: there is no space for the undo file.  --undo none "
         "makes none.\n\n";
   if (!report.has_written) return text;
-  if (report.leaks_fixed + report.corruptions_fixed > 0 || report.given_back == 0)
+  if (report.leaks_fixed + report.corruptions_fixed > 0 || report.deallocated == 0)
     text += fmt::format(
         "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} "
         "corruptions\n\n",
         report.leaks_fixed, report.corruptions_fixed);
-  if (report.given_back > 0)
+  if (report.deallocated > 0)
     text += fmt::format("{} of free clusters were given back to the file system{}.\n\n",
-                        human_size(report.given_back),
+                        human_size(report.deallocated),
                         report.undo_file.empty() ? "" : "; the undo file holds what was in them");
   if (report.undo_file.empty()) return text;
   return text + fmt::format("To take it back: virt-compact check --apply-undo {} {}\n\n",
@@ -179,7 +179,7 @@ std::string check_report_json(const CheckReport& report, const CheckLog& log) {
     json["undecodable-clusters"] = sums.undecodable_clusters;
   }
   json["fragmentation"] = order_json(sums.order, report.geometry);
-  unless_0("given-back", report.given_back);
+  unless_0("given-back", report.deallocated);
   if (report.undo_full) json["undo-full"] = true;
   if (report.counts_left) json["counts-left"] = true;
   if (report.entries_left) json["entries-left"] = true;

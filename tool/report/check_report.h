@@ -17,7 +17,7 @@ struct CheckReport {
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;
-  uint64_t given_back = 0;  // deallocated, bytes
+  uint64_t deallocated = 0;  // deallocated, bytes
   bool undo_full = false;
   bool counts_left = false;  // see qcow2::RepairResult
   bool entries_left = false;

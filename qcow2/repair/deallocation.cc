@@ -1,26 +1,26 @@
-#include "qcow2/repair/give_back.h"
+#include "qcow2/repair/deallocation.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "storage/padded_read.h"
 #include "qcow2/check/recorded_counts.h"
 #include "qcow2/format/refcount_block.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 
 namespace {
 
-class Giver {
+class Deallocator {
  public:
-  Giver(UndoStorage& storage, const Geometry& geometry, uint64_t clusters, uint64_t size)
+  Deallocator(UndoStorage& storage, const Geometry& geometry, uint64_t clusters, uint64_t size)
       : storage_(storage), geometry_(geometry), clusters_(clusters), size_(size) {}
 
   Result<void> visit(const ReferenceCounts& counts) {
     constexpr uint64_t kPage = ReferenceCounts::kPageClusters;
     std::vector<uint32_t> page(kPage);
     const uint64_t end = std::min(clusters_, counts.end().value());
-    for (uint64_t at = counts.begin().value(); at < end && !given_.undo_full;) {
+    for (uint64_t at = counts.begin().value(); at < end && !done_.undo_full;) {
       const uint64_t next = counts.next_page(at);
       // Clusters without a page are unreferenced.
       const uint64_t stop = std::min(end, next > at ? next : at + kPage);
@@ -38,16 +38,16 @@ class Giver {
     return {};
   }
 
-  Result<GivenBack> finish() {
+  Result<Deallocated> finish() {
     const uint64_t free_from = begin_ == end_ ? clusters_ : begin_;
     RETURN_IF_ERROR(end_run());
     RETURN_IF_ERROR(storage_.flush());
     const uint64_t end = free_from << geometry_.cluster_bits();
-    if (given_.undo_full || free_from >= clusters_ || end >= size_) return given_;
-    ASSIGN_OR_RETURN(const bool cut, storage_.cut(end));
-    given_.undo_full = !cut;
-    if (cut) given_.bytes = std::max(given_.bytes, size_ - end);
-    return given_;
+    if (done_.undo_full || free_from >= clusters_ || end >= size_) return done_;
+    ASSIGN_OR_RETURN(const bool truncated, storage_.truncate(end));
+    done_.undo_full = !truncated;
+    if (truncated) done_.bytes = std::max(done_.bytes, size_ - end);
+    return done_;
   }
 
  private:
@@ -61,12 +61,12 @@ class Giver {
     const uint64_t limit = std::min(end_ << geometry_.cluster_bits(), size_);
     HostOffset at(begin_ << geometry_.cluster_bits());
     begin_ = end_ = 0;
-    while (at.value() < limit && !given_.undo_full) {
+    while (at.value() < limit && !done_.undo_full) {
       ASSIGN_OR_RETURN(const auto run, storage_.run_at(at, limit - at.value()));
       if (run.data) {
-        ASSIGN_OR_RETURN(const bool done, storage_.give_back(at, run.length));
-        if (done) given_.bytes += run.length;
-        given_.undo_full = !done;
+        ASSIGN_OR_RETURN(const bool done, storage_.deallocate(at, run.length));
+        if (done) done_.bytes += run.length;
+        done_.undo_full = !done;
       }
       at += run.length;
     }
@@ -78,7 +78,7 @@ class Giver {
   const uint64_t clusters_;       // of the file
   const uint64_t size_;           // of the file, bytes
   uint64_t begin_ = 0, end_ = 0;  // a run of free clusters
-  GivenBack given_;
+  Deallocated done_;
 };
 
 // Returns whether the file has data in uncounted clusters.
@@ -117,7 +117,7 @@ class Silent final : public CheckObserver {
 
 }  // namespace
 
-Result<uint64_t> give_back_if_sound(const std::shared_ptr<Storage>& storage) {
+Result<uint64_t> deallocate_if_sound(const std::shared_ptr<Storage>& storage) {
   ASSIGN_OR_RETURN(const Header header, Header::read(*storage));
   ASSIGN_OR_RETURN(const bool any, free_clusters_hold_data(*storage, header));
   if (!any) return 0;
@@ -126,17 +126,17 @@ Result<uint64_t> give_back_if_sound(const std::shared_ptr<Storage>& storage) {
   Silent silent;
   ASSIGN_OR_RETURN(const CheckSums sums, checker.run(silent));
   if (sums.corruptions + sums.leaks + sums.check_errors > 0 || sums.references_unknown) return 0;
-  ASSIGN_OR_RETURN(const GivenBack given, give_back_free_clusters(image, checker, silent));
+  ASSIGN_OR_RETURN(const Deallocated given, deallocate_free_clusters(image, checker, silent));
   return given.bytes;
 }
 
-Result<GivenBack> give_back_free_clusters(UndoStorage& storage, Checker& checker,
-                                          CheckObserver& observer) {
+Result<Deallocated> deallocate_free_clusters(UndoStorage& storage, Checker& checker,
+                                             CheckObserver& observer) {
   ASSIGN_OR_RETURN(const uint64_t size, storage.size());
-  Giver giver(storage, checker.header().geometry(), checker.clusters(), size);
+  Deallocator deallocator(storage, checker.header().geometry(), checker.clusters(), size);
   RETURN_IF_ERROR(checker.count(
-      true, observer, [&](const ReferenceCounts& counts) { return giver.visit(counts); }));
-  return giver.finish();
+      true, observer, [&](const ReferenceCounts& counts) { return deallocator.visit(counts); }));
+  return deallocator.finish();
 }
 
 }  // namespace vc::qcow2

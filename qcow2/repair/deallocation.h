@@ -10,19 +10,19 @@
 
 namespace vc::qcow2 {
 
-struct GivenBack {
+struct Deallocated {
   uint64_t bytes = 0;      // data of free clusters, and bytes past the last used cluster
   bool undo_full = false;  // stopped early: no space for the undo file
 };
 
 // Punches holes for unreferenced clusters, and truncates the file after the last used one.  The
 // counts must be correct and on disk, and all references known.  May be interrupted at any time.
-Result<GivenBack> give_back_free_clusters(UndoStorage& storage, Checker& checker,
-                                          CheckObserver& observer);
+Result<Deallocated> deallocate_free_clusters(UndoStorage& storage, Checker& checker,
+                                             CheckObserver& observer);
 
 // Does the same for an image that no other process uses.  First reads the refcount blocks to see
 // whether there is anything to deallocate; only then checks the image, and does nothing unless it
 // is consistent.  Returns bytes.
-Result<uint64_t> give_back_if_sound(const std::shared_ptr<Storage>& storage);
+Result<uint64_t> deallocate_if_sound(const std::shared_ptr<Storage>& storage);
 
 }  // namespace vc::qcow2
