@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "qcow2/format/l2_entry.h"
+#include "qcow2/format/reserved_bits.h"
 
 namespace vc::qcow2 {
 
@@ -11,8 +12,6 @@ namespace {
 
 using Kind = Finding::Kind;
 
-// Bits of an L1 entry that must be zero (qcow2 specification, "L1 table entry").
-constexpr uint64_t kL1Reserved = 0x7f000000000001ff;
 // The most L2 tables to keep: 2 PiB of disk with clusters of 64 KiB.
 constexpr size_t kMostTables = 4 << 20;
 constexpr size_t kMergeAtLeast = 1 << 16;
@@ -43,7 +42,8 @@ std::optional<TableReference> L1Check::check(HostOffset entry, uint64_t word,
     it.repairable = repairable;
     tally_.report(it);
   };
-  if ((word & kL1Reserved) != 0) tell(Kind::kL1Reserved, table.times(), word & ~kL1Reserved, true);
+  if ((word & kReservedInL1Entry) != 0)
+    tell(Kind::kL1Reserved, table.times(), word & ~kReservedInL1Entry, true);
   if (table.at.value() == 0) {
     if ((word & kEntryCopied) != 0) tell(Kind::kL1Copied, table.times(), 0, true);
     return std::nullopt;

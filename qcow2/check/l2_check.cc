@@ -2,14 +2,9 @@
 
 #include <algorithm>
 
+#include "qcow2/format/reserved_bits.h"
+
 namespace vc::qcow2 {
-
-namespace {
-
-// Reserved bits of a standard entry (qcow2 specification, "Standard Cluster Descriptor").
-constexpr uint64_t kReserved = 0x3f000000000001fe;
-
-}  // namespace
 
 class L2Check::Walk {
  public:
@@ -147,7 +142,8 @@ class L2Check::Walk {
     const Geometry& geometry = check_.geometry_;
     const bool extended = geometry.extended_l2();
     const uint64_t word = entry_.word;
-    if ((word & kReserved) != 0) add(Finding::Kind::kL2Reserved, word & ~kReserved, true);
+    if ((word & kReservedInEntry) != 0)
+      add(Finding::Kind::kL2Reserved, word & ~kReservedInEntry, true);
     const bool zero = !extended && entry_.zero_flag();
     if (zero && check_.header_.version < 3)
       add(Finding::Kind::kZeroFlagVersion2, word & ~kEntryZero, false);

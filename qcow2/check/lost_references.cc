@@ -5,14 +5,14 @@
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
 #include "qcow2/format/l2_entry.h"
+#include "qcow2/format/reserved_bits.h"
 #include "storage/padded_read.h"
 
 namespace vc::qcow2 {
 
 namespace {
 
-constexpr uint64_t kSector = Geometry::kSectorSize;
-constexpr uint64_t kWordsPerSector = kSector / 8;
+constexpr uint64_t kWordsPerSector = Geometry::kSectorSize / 8;
 // The most zeroed parts, and runs of leaks, to keep.
 constexpr size_t kMostKept = 1 << 16;
 constexpr size_t kMostTold = 1 << 12;
@@ -22,53 +22,8 @@ constexpr uint64_t kMostTableBytes = 64 << 20;
 // Bytes of leaked clusters to search for tables; the rest may contain one.
 constexpr uint64_t kMostSearched = 256 << 20;
 constexpr uint64_t kFirstLook = 4 << 10;
-// Reserved bits of a standard L2 entry (qcow2 specification, "Standard Cluster Descriptor").
-constexpr uint64_t kReserved = 0x3f000000000001fe;
-
-// Returns the cluster of an uncompressed entry; 0 if it has none.
-uint64_t cluster_of(const L2Entry& entry, const Geometry& geometry) {
-  return entry.compressed() ? 0 : geometry.host_cluster_of(entry.host()).value();
-}
 
 }  // namespace
-
-void find_zeroed_parts(const TableReference& table, std::span<const std::byte> bytes,
-                       const Geometry& geometry, std::vector<ZeroedTable>& out) {
-  ZeroedTable whole;
-  whole.at = table.at;
-  whole.entries = geometry.l2_entries();
-  whole.guest = GuestOffset(table.l1_index * geometry.l2_reach());
-  whole.guest_length = geometry.l2_reach();
-  whole.snapshot = table.active > 0 ? Finding::kActive : table.snapshot;
-  if (is_zero(bytes)) {
-    out.push_back(whole);
-    return;
-  }
-  const uint64_t entry_size = geometry.l2_entry_size();
-  const bool extended = geometry.extended_l2();
-  for (uint64_t begin = 0; begin < bytes.size(); begin += kSector) {
-    uint64_t end = begin;
-    while (end < bytes.size() && is_zero(bytes.subspan(end, kSector))) end += kSector;
-    if (end == begin) continue;
-    const uint64_t first = begin / entry_size, stop = end / entry_size;
-    begin = end - kSector;
-    // A hole that continues inside a sector is the guest's own.
-    const auto entry = [&](uint64_t i) { return load_l2_entry(bytes, i, extended); };
-    const bool at_start = first == 0, at_end = stop == whole.entries;
-    if ((!at_start && entry(first - 1).word == 0) || (!at_end && entry(stop).word == 0)) continue;
-    ZeroedTable part = whole;
-    part.whole = false;
-    part.at = table.at + first * entry_size;
-    part.entries = stop - first;
-    part.guest += first * geometry.cluster_size();
-    part.guest_length = part.entries * geometry.cluster_size();
-    if (!at_start && cluster_of(entry(first - 1), geometry) != 0)
-      part.follows = cluster_of(entry(first - 1), geometry) + 1;
-    if (!at_end && cluster_of(entry(stop), geometry) != 0)
-      part.precedes = cluster_of(entry(stop), geometry) - 1;
-    out.push_back(part);
-  }
-}
 
 void LostReferences::add(std::span<const ZeroedTable> zeroed) {
   for (const ZeroedTable& it : zeroed) {
@@ -167,7 +122,8 @@ bool LostReferences::is_table(HostCluster cluster, uint64_t& budget) const {
     if (entry.compressed())
       return CompressedDescriptor::decode(entry.word & ~kEntryCopied, geometry.cluster_bits())
                  .offset.value() < file_size_;
-    return (entry.word & kReserved) == 0 && geometry.offset_in_cluster(entry.host().value()) == 0 &&
+    return (entry.word & kReservedInEntry) == 0 &&
+           geometry.offset_in_cluster(entry.host().value()) == 0 &&
            (header_.has_data_file() || entry.host().value() < file_size_);
   };
   bool any = false;

@@ -5,15 +5,13 @@
 
 #include "qcow2/check/checker.h"
 #include "qcow2/format/l2_entry.h"
+#include "qcow2/format/reserved_bits.h"
 
 namespace vc::qcow2 {
 
 namespace {
 
 constexpr uint64_t kPiece = 4 << 10;  // bytes
-// Bits that must be zero (qcow2 specification, "L1 table entry", "Standard Cluster Descriptor").
-constexpr uint64_t kL1Reserved = 0x7f000000000001ff;
-constexpr uint64_t kL2Reserved = 0x3f000000000001fe;
 
 Extent extent_at(GuestOffset at, uint64_t length, ExtentKind kind) {
   Extent extent;
@@ -178,7 +176,7 @@ Qcow2SalvageLayer::Answer Qcow2SalvageLayer::look_up(GuestOffset at, uint64_t li
     return {extent_at(at, length, ExtentKind::kUnallocated), std::nullopt};
   }
   const HostOffset table(*word & kEntryOffsetMask);
-  if ((*word & kL1Reserved) != 0 || geometry_.offset_in_cluster(table.value()) != 0)
+  if ((*word & kReservedInL1Entry) != 0 || geometry_.offset_in_cluster(table.value()) != 0)
     return lost(1, LossReason::kEntry);
   if (table.value() == 0)
     return {extent_at(at, through(1), ExtentKind::kUnallocated), std::nullopt};
@@ -213,7 +211,8 @@ Qcow2SalvageLayer::Answer Qcow2SalvageLayer::look_up_entry(HostOffset table, Gue
     return lost(unit_end / entry_size, LossReason::kTable);
   }
   const L2Entry entry = load_l2_entry({bytes, entry_size}, 0, geometry_.extended_l2());
-  if (!entry.compressed() && (entry.word & kL2Reserved) != 0) return lost(1, LossReason::kEntry);
+  if (!entry.compressed() && (entry.word & kReservedInEntry) != 0)
+    return lost(1, LossReason::kEntry);
   const uint64_t unit = geometry_.subcluster_size();
   const uint64_t inside = geometry_.offset_in_cluster(at.value());
   const auto subcluster = static_cast<unsigned>(inside / unit);

@@ -149,7 +149,6 @@ class DiskWriter {
   Result<void> each_owned_slice(Visit visit);
   Result<void> move_mapped(HostCluster target);
   Result<void> move_slice(ClusterIndex first, HostCluster target, uint64_t& moved);
-  Result<void> copy_cluster(HostOffset from, HostOffset to);
   Result<void> move_l1_table(HostCluster target);
 
   // commit.cc

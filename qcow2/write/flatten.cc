@@ -41,7 +41,7 @@ class Flattening {
         buffer_(kPiece) {}
 
   // Returns an error if the data to be written does not fit.
-  Result<void> check_room() {
+  Result<void> check_free_space() {
     struct statvfs room {};
     if (retry(::statvfs, path_.c_str(), &room) != 0) return fail(Error::system(errno, path_));
     const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
@@ -194,7 +194,7 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   summary.virtual_size = writer->size();
 
   Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);
-  if (auto room = work.check_room(); !room) {
+  if (auto room = work.check_free_space(); !room) {
     (void)writer->close();
     return fail(room.error());
   }
@@ -234,7 +234,7 @@ Result<FlattenSummary> foretell_flatten(const std::string& path,
   const qcow2::Disk disk = chain.disk();
   summary.virtual_size = disk.size();
   Flattening work(path, disk, chain.image()->geometry().cluster_size(), progress, cancel);
-  RETURN_IF_ERROR(work.check_room());
+  RETURN_IF_ERROR(work.check_free_space());
   RETURN_IF_ERROR(
       work.run(summary, [](GuestOffset, std::span<const std::byte>) { return Result<void>(); }));
   summary.elapsed = std::chrono::steady_clock::now() - start;

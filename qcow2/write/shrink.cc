@@ -15,8 +15,8 @@
 #include <array>
 
 #include "base/byte_order.h"
-#include "base/zero_bytes.h"
 #include "qcow2/format/header_fields.h"
+#include "qcow2/write/cluster_copy.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
@@ -27,8 +27,6 @@ namespace {
 constexpr uint64_t kLeastGain = 32;
 // Bytes to move per commit: until it is done they use their space twice.
 constexpr uint64_t kBytesPerCommit = 64 << 20;
-// Zeros of this size and alignment become holes in the file.
-constexpr uint64_t kHole = 4096;
 
 }  // namespace
 
@@ -149,7 +147,9 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
     for (uint64_t k = 0; k < run.count; ++k) {
       const L2Entry old = found[i + k];
       const HostOffset to = geometry_.start_of(run.first + k);
-      auto copied = mapping_->has_data(old) ? copy_cluster(old.host(), to) : Result<void>{};
+      auto copied = mapping_->has_data(old)
+                        ? copy_cluster(*storage_, old.host(), to, geometry_.cluster_size())
+                        : Result<void>{};
       if (copied) {
         L2Entry entry = old;
         entry.word = (old.word & ~kEntryOffsetMask) | to.value();
@@ -164,28 +164,6 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
     }
     moved += run.count << geometry_.cluster_bits();
     i += run.count;
-  }
-  return {};
-}
-
-// Copies a whole cluster, with zeros as holes.
-Result<void> DiskWriter::copy_cluster(HostOffset from, HostOffset to) {
-  std::vector<std::byte> bytes(geometry_.cluster_size());
-  // The file may end inside its last cluster: the missing part reads as zeros.
-  RETURN_IF_ERROR(storage_->read(from, bytes));
-  for (uint64_t at = 0; at < bytes.size();) {
-    const uint64_t piece = std::min<uint64_t>(kHole, bytes.size());
-    const auto zero = [&](uint64_t begin) {
-      return is_zero(std::span(bytes).subspan(begin, piece));
-    };
-    const bool hole = zero(at);
-    uint64_t end = at + piece;
-    while (end < bytes.size() && zero(end) == hole) end += piece;
-    if (hole)
-      RETURN_IF_ERROR(storage_->write_zeroes(to + at, end - at));
-    else
-      RETURN_IF_ERROR(storage_->write(to + at, std::span(bytes).subspan(at, end - at)));
-    at = end;
   }
   return {};
 }

@@ -109,7 +109,7 @@ Result<void> SnapshotEditor::mark_dirty(bool dirty) {
 
 // Detects too narrow refcounts before any change.  For clusters with several references (compressed
 // ones share theirs) only the actual counting may detect it.
-Result<void> SnapshotEditor::check_room(const References& references) const {
+Result<void> SnapshotEditor::check_width(const References& references) const {
   const uint64_t most = max_count(image_->header());
   Result<void> result;
   const auto look = [&](HostCluster cluster, uint64_t times) -> Result<void> {
@@ -221,7 +221,7 @@ Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
 }
 
 // Updates counts and COPIED to match the current tables.
-Result<void> SnapshotEditor::settle() {
+Result<void> SnapshotEditor::rebuild_counts() {
   RETURN_IF_ERROR(reload());
   RETURN_IF_ERROR(rebuild_in_place(storage_, *image_, table_done_));
   return reload();
@@ -232,7 +232,7 @@ Result<void> SnapshotEditor::settle() {
 Result<void> SnapshotEditor::undo(Result<void> result, const std::function<bool()>& happened,
                                   const std::string& state) {
   if (result) return result;
-  (void)settle();
+  (void)rebuild_counts();
   if (reload() && happened())
     return took_effect(std::move(result), fmt::format("{}: {}", image_->name(), state));
   return result;
@@ -280,7 +280,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   RETURN_IF_ERROR(check_counts(storage_, *image_, table_done_));
   ASSIGN_OR_RETURN(const References active,
                    References::find_disk(*image_, header.l1_table, header.l1_entries));
-  RETURN_IF_ERROR(check_room(active));
+  RETURN_IF_ERROR(check_width(active));
   RETURN_IF_ERROR(undo(
       create_as(std::move(snapshot)),
       [&] {
@@ -304,7 +304,7 @@ Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
   const auto removed = [&]() -> Result<void> {
     RETURN_IF_ERROR(mark_dirty(true));
     RETURN_IF_ERROR(put_snapshots(rest));
-    return settle();
+    return rebuild_counts();
   };
   return undo(
       removed(), [&] { return snapshots().size() == rest.size(); },
@@ -322,7 +322,7 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
   l1.resize(needed * 8);
   ASSIGN_OR_RETURN(const References kept,
                    References::find_disk(*image_, snapshot.l1_table, snapshot.l1_entries));
-  RETURN_IF_ERROR(check_room(kept));
+  RETURN_IF_ERROR(check_width(kept));
   RETURN_IF_ERROR(mark_dirty(true));
   RETURN_IF_ERROR(raise(kept));
   ASSIGN_OR_RETURN(const HostOffset table, write_table(l1));
@@ -339,7 +339,7 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
   store_be64(fields.data() + 16, table.value());
   RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kSize), fields));
   RETURN_IF_ERROR(storage_->flush());
-  return settle();
+  return rebuild_counts();
 }
 
 Result<void> SnapshotEditor::apply(std::string_view id_or_name) {

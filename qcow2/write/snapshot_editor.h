@@ -77,14 +77,14 @@ class SnapshotEditor {
   Result<void> reload();
   Result<const Snapshot*> find(std::string_view id_or_name) const;
   Result<void> mark_dirty(bool dirty);
-  Result<void> check_room(const References& references) const;
+  Result<void> check_width(const References& references) const;
   Result<void> raise_run(HostCluster first, uint64_t count, uint64_t times);
   Result<void> raise(const References& references);
   Result<void> clear_copied();
   Result<HostOffset> write_table(const std::vector<std::byte>& bytes);
   Result<void> put_snapshots(const std::vector<Snapshot>& snapshots);
   Result<void> drop_table(HostOffset at, uint64_t bytes);
-  Result<void> settle();
+  Result<void> rebuild_counts();
   Result<void> undo(Result<void> result, const std::function<bool()>& happened,
                     const std::string& state);
   Result<std::vector<std::byte>> l1_without_copied(HostOffset at, uint64_t entries) const;
