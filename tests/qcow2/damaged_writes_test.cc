@@ -225,6 +225,26 @@ TEST_CASE("a table that many name is read once, or not at all", "[damaged-writes
   REQUIRE_FAILS_WITH((*editor)->remove("s"), "overlap");
 }
 
+TEST_CASE("an image whose snapshot table is partly uncounted is refused", "[damaged-writes]") {
+  constexpr uint64_t kSmall = 512;
+  const support::TempDirectory folder;
+  const std::string path = folder / "image";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "1M"});
+  // Three entries of more than 200 bytes: the table of snapshots has two clusters.
+  for (const char letter : {'a', 'b', 'c'})
+    run_ok({"qemu-img", "snapshot", "-c", std::string(200, letter), path});
+  Bytes bytes = support::read_file(path);
+  REQUIRE_OK(open(std::make_shared<MemoryStorage>("image", bytes)));
+
+  const uint64_t last = get64(bytes, 64) / kSmall + 1;
+  constexpr uint64_t kPerBlock = kSmall / 2;
+  const uint64_t block = get64(bytes, get64(bytes, 48) + last / kPerBlock * 8);
+  const uint64_t count = block + last % kPerBlock * 2;
+  REQUIRE(bytes[count + 1] == std::byte{1});
+  bytes[count + 1] = std::byte{0};
+  REQUIRE_FAILS_WITH(open(std::make_shared<MemoryStorage>("image", bytes)), "snapshot table at");
+}
+
 TEST_CASE("the overlap check finds what lies in a range", "[overlap-check]") {
   OverlapCheck check;
   check.add(HostCluster(10), 3, Structure::kL1Table);
