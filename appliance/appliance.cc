@@ -108,23 +108,22 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
   const bool kvm = ::access("/dev/kvm", R_OK | W_OK) == 0;
   if (!kvm)
     observer.warning(
-        "there is no /dev/kvm to be used here: the appliance's processor is emulated, which takes "
-        "longer");
+        "/dev/kvm cannot be used: the appliance's processor is emulated, which takes longer");
   auto appliance = try_launch(drives, cancel, !kvm);
   const bool again = !appliance && kvm && !cancel.requested() &&
                      !is_no_fault_of_kvm(appliance.error()) &&
                      appliance.error().kind() != Error::Kind::kCancelled;
   if (again) {
     observer.warning(
-        "KVM does not work here: the appliance's processor is emulated, which takes longer "
-        "(LIBGUESTFS_BACKEND_SETTINGS=force_tcg saves the try)");
+        "KVM does not work: the appliance's processor is emulated, which takes longer (set "
+        "LIBGUESTFS_BACKEND_SETTINGS=force_tcg to skip the attempt)");
     appliance = try_launch(drives, cancel, true);
   }
   if (appliance || appliance.error().kind() == Error::Kind::kCancelled) return appliance;
-  return fail(Error::protocol(
-      appliance.error().errnum(),
-      first_line(appliance.error().message()) +
-          ": libguestfs-test-tool finds out why; LIBGUESTFS_DEBUG=1 in the environment shows it"));
+  return fail(Error::protocol(appliance.error().errnum(),
+                              first_line(appliance.error().message()) +
+                                  ": to find the cause, run libguestfs-test-tool, or "
+                                  "set LIBGUESTFS_DEBUG=1 in the environment"));
 }
 
 // QEMU that is asked to end waits for its server, which may be the reason for all this.

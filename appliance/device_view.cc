@@ -25,7 +25,8 @@ Result<void> DeviceView::fetch(uint64_t at, std::span<std::byte> to) const {
         std::free);
     if (!bytes) return fail(it_.last_error(device_));
     if (length == 0 || length > to.size())
-      return fail(Error::protocol(EIO, device_ + ": the appliance read too little"));
+      return fail(
+          Error::protocol(EIO, device_ + ": the appliance returned fewer bytes than requested"));
     std::memcpy(to.data(), bytes.get(), length);
     at += length;
     to = to.subspan(length);

@@ -46,11 +46,11 @@ std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access ac
 Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
                           const std::string& name) {
   if (limits.read_only && access != DiskServer::Access::kScratch)
-    return fail(Error::protocol(EROFS, name + ": the disk cannot be written"));
+    return fail(Error::protocol(EROFS, name + ": the server allows no writes to the disk"));
   if (!limits.can_trim && access != DiskServer::Access::kWrite)
     return fail(Error::protocol(
-        ENOTSUP, name + ": the server cannot trim: nothing could be given back; start it with "
-                        "discarding enabled (qemu-nbd --discard=unmap)"));
+        ENOTSUP, name + ": the server does not support trim, so no space can be freed: start it "
+                        "with discard enabled (qemu-nbd --discard=unmap)"));
   return {};
 }
 

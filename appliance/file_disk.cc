@@ -59,9 +59,8 @@ Result<void> FileDisk::open_image(const GuestDisk& disk, bool writing) {
   if (header.version < 3 && !header.backing_file.empty())
     return fail(Error::unsupported(
         name_ +
-        ": is a version 2 image on top of a backing file: nothing of it can be given back, since "
-        "what is discarded would read as the backing file; make it independent first "
-        "(virt-compact flatten)"));
+        ": is a version 2 image with a backing file: it cannot be trimmed, because discarded "
+        "ranges would read as data of the backing file: flatten it first (virt-compact flatten)"));
   const qcow2::Geometry& geometry = chain_->image()->geometry();
   cluster_ = geometry.cluster_size();
   keeps_places_ = header.has_data_file();
@@ -127,8 +126,8 @@ Result<void> FileDisk::punch(uint64_t at, uint64_t length) const {
     return {};
   if (errno == EOPNOTSUPP)
     return fail(Error::protocol(
-        EOPNOTSUPP, name_ + ": its filesystem cannot deallocate parts of files: nothing can be "
-                            "given back"));
+        EOPNOTSUPP,
+        name_ + ": cannot be trimmed: its filesystem cannot deallocate parts of files"));
   return fail(Error::system(errno, fmt::format("{}: deallocate at {:#x}", name_, at)));
 }
 
@@ -158,7 +157,7 @@ Result<void> FileDisk::close() {
   // Another program may have freed clusters and left their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t deallocated,
                    with_context(qcow2::deallocate_if_sound(chain_->storage()),
-                                "free clusters cannot be given back"));
+                                "free clusters cannot be deallocated"));
   return {};
 }
 

@@ -39,10 +39,10 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
   if (target) {
     if (name.format == qcow2::Format::kQcow2)
-      return fail(Error::unsupported(
-          target->name() +
-          ": a QCOW2 file behind NBD is not decoded here: give the URI of a server "
-          "that does, such as nbdkit with the qcow2 plugin"));
+      return fail(
+          Error::unsupported(target->name() +
+                             ": a QCOW2 file behind NBD is not decoded: give the URI of a server "
+                             "that decodes it, such as nbdkit with the qcow2 plugin"));
     disk.name = target->name();
     return disk;
   }
@@ -81,15 +81,14 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
 void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
   if (disk.snapshots > 0)
     observer.warning(fmt::format(
-        "{}: {} hold on to what they share with the disk: of that nothing is given back until they "
-        "are deleted",
+        "{}: {} keep data that trimming removes from the disk: deleting snapshots frees this space "
+        "(virt-compact snapshot -d)",
         disk.name,
         disk.snapshots == 1 ? "an internal snapshot may"
                             : fmt::format("{} internal snapshots may", disk.snapshots)));
   if (!disk.backing.empty())
     observer.warning(fmt::format(
-        "{}: what lies in its backing file {} is hidden, not given back: only what is in the "
-        "overlay itself is",
+        "{}: space in its backing file {} is not freed: only space of the overlay itself is freed",
         disk.name, disk.backing));
 }
 

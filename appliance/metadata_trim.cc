@@ -53,8 +53,8 @@ bool wants_advice(const Volume& volume) {
 Error with_state(Error error) {
   if (error.kind() == Error::Kind::kCancelled) return error;
   return std::move(error).with_context(
-      "not to its end (the guest's files are as they were; what was deallocated and is still "
-      "counted virt-compact check -r leaks gives back)");
+      "trimming is incomplete (the guest's files are unchanged; virt-compact check -r leaks frees "
+      "leaked clusters)");
 }
 
 class MetadataTrimming {
@@ -97,9 +97,7 @@ Result<void> MetadataTrimming::look_at_disks() {
     ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, writes()));
     if (!disk.local)
       return fail(Error::invalid(
-          disk.name +
-          ": is no file of this machine: its free space is found and given back by an appliance, "
-          "without --metadata"));
+          disk.name + ": is not a local file: without --metadata, the appliance trims it"));
     disks_.push_back(std::move(disk));
   }
   return {};
@@ -150,7 +148,8 @@ Result<void> MetadataTrimming::check_suspended() const {
   const Volume* const volume = inspection_.suspended();
   if (!volume) return {};
   return fail(Error::unsupported(fmt::format(
-      "{}: {}: the guest would go on with what it knows of its disks; boot it and shut it down{}",
+      "{}: {}: when the guest resumes, it would rely on the old content of its disks: boot it and "
+      "shut it down{}",
       volume->device, volume->why, volume->type == "ntfs" ? " with 'shutdown /s /t 0'" : "")));
 }
 
@@ -194,7 +193,7 @@ void MetadataTrimming::report_volumes() {
     report_.spaces.push_back(std::move(result));
   }
   for (const std::string& doubt : inspection_.doubts) {
-    observer_.warning(doubt + ": nothing of this disk is trimmed");
+    observer_.warning(doubt + ": this disk is not trimmed");
     TrimmedSpace result;
     const size_t colon = doubt.find(": ");
     result.device = doubt.substr(0, colon);
@@ -211,7 +210,7 @@ Result<void> MetadataTrimming::discard() {
   observer_.progress(done, total);
   for (size_t i = 0; i < files_.size(); ++i) {
     if (plans_[i].discarded.empty()) continue;
-    observer_.step("Discarding what is free on " + disks_[i].name);
+    observer_.step("Discarding free space of " + disks_[i].name);
     RETURN_IF_ERROR(files_[i]->discard(plans_[i].discarded, cancel_));
     ASSIGN_OR_RETURN(const guest::Ranges data, files_[i]->data());
     report_.disks[i].data_after = data.total();

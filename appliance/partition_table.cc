@@ -68,9 +68,11 @@ class Finder {
     if (has_partition(kProtective)) {
       for (const uint64_t sector_size : kSectorSizes) {
         ASSIGN_OR_RETURN(const Gpt backup, read_gpt(sector_size, size_ / sector_size - 1));
-        if (backup.good()) return damaged(sector_size, {true, "has no header at its start", 0});
+        if (backup.good())
+          return damaged(sector_size, {true, "has no header at the start of the disk", 0});
       }
-      return damaged(512, {true, "has no header, neither at its start nor at its end", 0});
+      return damaged(512,
+                     {true, "has no header, neither at the start nor at the end of the disk", 0});
     }
     if (!has_partitions()) return table;
     table.kind = PartitionTable::Kind::kMbr;
@@ -114,7 +116,7 @@ class Finder {
     gpt.there = true;
     const auto length = number<uint32_t>(header, 12);
     if (length < 92 || length > sector_size) {
-      gpt.problem = "has a header of an impossible length";
+      gpt.problem = "has a header with an invalid length";
       return gpt;
     }
     const auto sum = number<uint32_t>(header, 16);
@@ -128,12 +130,12 @@ class Finder {
     if (checksum(summed) != sum) {
       gpt.problem = "has a header whose checksum is wrong";
     } else if (number<uint64_t>(header, 24) != sector) {
-      gpt.problem = "has a header that belongs elsewhere";
+      gpt.problem = "has a header that belongs to another sector";
     } else if (number<uint64_t>(header, 48) >= sectors) {
-      gpt.problem = "is that of a larger disk";
+      gpt.problem = "belongs to a larger disk";
     } else if (table_size > kLargestTable || table_at >= sectors ||
                table_size > size_ - table_at * sector_size) {
-      gpt.problem = "has partitions that lie outside of the disk";
+      gpt.problem = "has partitions outside of the disk";
     } else {
       std::vector<std::byte> table(table_size);
       RETURN_IF_ERROR(read_(table_at * sector_size, table));
@@ -176,11 +178,11 @@ class Finder {
     table.kind = PartitionTable::Kind::kDamagedGpt;
     table.sector_size = sector_size;
     ASSIGN_OR_RETURN(const Gpt backup, read_gpt(sector_size, size_ / sector_size - 1));
-    table.problem = fmt::format(
-        "its partition table (GPT, sectors of {} bytes) {}{}", sector_size, primary.problem,
-        backup.good() ? "; the backup at its end is good: let the guest, or gdisk, put that back "
-                        "(gdisk: r, b, w)"
-                      : ": let the guest, or gdisk, repair it");
+    table.problem = fmt::format("its partition table (GPT, sectors of {} bytes) {}{}", sector_size,
+                                primary.problem,
+                                backup.good() ? "; the backup at the end of the disk is valid: let "
+                                                "the guest or gdisk restore it (gdisk: r, b, w)"
+                                              : ": let the guest or gdisk repair it");
     return table;
   }
 

@@ -73,7 +73,7 @@ Result<bool> try_to_open(const Appliance& it, const Encrypted& device, const Pas
   }
   if (const auto allowed = allow_discards(it, mapping, passphrase); !allowed) {
     RETURN_IF_ERROR(it.cancelled());
-    observer.warning(fmt::format("{}: discards do not get through the encryption: {}",
+    observer.warning(fmt::format("{}: the encryption layer does not pass discards on: {}",
                                  device.device, allowed.error().message()));
   }
   return true;
@@ -88,8 +88,8 @@ bool is_encrypted(std::string_view type) {
 Result<Passphrase> parse_passphrase(std::string_view text) {
   const auto wrong = [] {
     return fail(
-        Error::invalid("it is SELECTOR:key:TEXT, SELECTOR:file:PATH or SELECTOR:clevis, and "
-                       "SELECTOR a device, a UUID or 'all'"));
+        Error::invalid("the value must be SELECTOR:key:TEXT, SELECTOR:file:PATH or "
+                       "SELECTOR:clevis, where SELECTOR is a device, a UUID or 'all'"));
   };
   Passphrase passphrase;
   const size_t first = text.find(':');
@@ -103,7 +103,8 @@ Result<Passphrase> parse_passphrase(std::string_view text) {
     passphrase.clevis = true;
     return passphrase;
 #else
-    return fail(Error::unsupported("this libguestfs knows nothing of Clevis: from 1.50 on"));
+    return fail(Error::unsupported(
+        "this version of libguestfs does not support Clevis: 1.50 or later does"));
 #endif
   }
   if (second == std::string_view::npos) return wrong();
@@ -166,7 +167,7 @@ Result<std::vector<std::string>> open_encrypted(const Appliance& it,
         found = true;
         opened.push_back(device.device);
       } else if (tried) {
-        observer.warning(device.device + ": no key that was given opens it");
+        observer.warning(device.device + ": none of the given keys opens it");
       }
     }
     if (found) RETURN_IF_ERROR(it.check(guestfs_lvm_scan(g, 1), "logical volumes"));

@@ -73,7 +73,7 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
                                            TrimmedSpace& result) {
   guestfs_h* const g = it_.handle();
   if (is_read_only_by_nature(space.type)) {
-    result.why = "nothing can be freed in it";
+    result.why = "this type is read-only, so nothing can be freed in it";
     return {};
   }
   if (space.type == "ntfs" && !options_.drop.shadows) {
@@ -81,7 +81,7 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
     if (shadows) {
       result.why =
           "it has shadow copies (restore points), which would be lost: delete them in Windows "
-          "(vssadmin delete shadows /all), or give them up with --drop shadows";
+          "(vssadmin delete shadows /all), or drop them with --drop shadows";
       result.advice = true;
       return {};
     }
@@ -91,7 +91,7 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
   if (!mounted) {
     if (guestfs_filesystem_available(g, space.type.c_str()) != 0 || space.type == "ntfs")
       return mounted;
-    result.why = "there is no driver for it in the appliance";
+    result.why = "the appliance has no driver for it";
     return {};
   }
   auto trimmed = trim_mounted(space, filled, result);
@@ -134,8 +134,8 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
         answer, guestfs_free_statvfs);
     // What hibernated Windows leaves is mounted so without a word, and is trimmed all the same.
     if ((it->flag & kReadOnly) != 0)
-      return fail(
-          Error::protocol(EROFS, "it can be mounted for reading only: check it in the guest"));
+      return fail(Error::protocol(
+          EROFS, "it can be mounted only for reading: check the filesystem in the guest"));
     result.used = static_cast<uint64_t>(it->blocks - it->bfree) * static_cast<uint64_t>(it->frsize);
     return {};
   };
@@ -156,7 +156,7 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
       return fail(it_.last_error("fstrim"));
     if (is_encrypted_mapping(space.device)) {
       // What is written there as zeros is none on the disk.
-      result.why = "discards do not get through the encryption";
+      result.why = "the encryption layer does not pass discards on";
       return {};
     }
     if (options_.dry_run) {
@@ -179,7 +179,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
   if (!start) return fail(it_.last_error("reading the header"));
   const std::string header(start.get(), length);
   if (!SwapHeader::is_in(header)) {
-    result.why = "swap of a kind that is not known";
+    result.why = "swap space of an unknown type";
     return {};
   }
   RETURN_IF_ERROR(it_.cancelled());
@@ -193,7 +193,7 @@ Result<void> SpaceTrimmer::discard_swap(const Space& space, TrimmedSpace& result
   for (size_t at = 0; at < kept.size();) {
     const int written = guestfs_pwrite_device(g, device, kept.data() + at, kept.size() - at,
                                               static_cast<int64_t>(at));
-    if (written <= 0) return fail(it_.last_error("writing the header of the swap back"));
+    if (written <= 0) return fail(it_.last_error("restoring the header of the swap space"));
     at += static_cast<size_t>(written);
   }
   RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
@@ -206,7 +206,7 @@ Result<void> SpaceTrimmer::discard_free_space(const Space& space, TrimmedSpace& 
   guestfs_h* const g = it_.handle();
   const std::string volume = fmt::format("/dev/{}/{}", space.device, kFreeSpaceVolume);
   RETURN_IF_ERROR(it_.check(guestfs_lvcreate_free(g, kFreeSpaceVolume, space.device.c_str(), 100),
-                            "making a volume of the free space"));
+                            "creating a volume in the free space"));
   result.touched = true;
   auto discarded = it_.check(guestfs_blkdiscard(g, volume.c_str()), "blkdiscard");
   if (!discarded && guestfs_last_errno(g) == ENOTSUP) {
@@ -217,7 +217,7 @@ Result<void> SpaceTrimmer::discard_free_space(const Space& space, TrimmedSpace& 
     result.used = 0;
   }
   const auto removed =
-      it_.check(guestfs_lvremove(g, volume.c_str()), "removing the volume of the free space");
+      it_.check(guestfs_lvremove(g, volume.c_str()), "removing the volume in the free space");
   RETURN_IF_ERROR(it_.check(guestfs_sync(g), "sync"));
   return discarded ? removed : discarded;
 }

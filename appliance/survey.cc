@@ -59,7 +59,7 @@ Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
     const int64_t size = guestfs_blockdev_getsize64(g, device);
     RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
     space.size = static_cast<uint64_t>(size);
-    if (space.kind == Space::Kind::kOther) space.left_alone = "no filesystem that is known";
+    if (space.kind == Space::Kind::kOther) space.left_alone = "no known filesystem";
     spaces.push_back(std::move(space));
   }
   return {};
@@ -97,7 +97,8 @@ Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces)
     }
     if (space.must_stay)
       space.left_alone =
-          "it has, is, or may stand on an LVM snapshot, which would be lost: remove that first";
+          "it has, is, or may depend on an LVM snapshot, which would be lost: remove the snapshot "
+          "first";
   }
   return {};
 }
@@ -116,7 +117,7 @@ Result<void> list_encrypted(const Appliance& it, const std::vector<std::string>&
     const int64_t size = guestfs_blockdev_getsize64(g, space.device.c_str());
     RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
     space.size = static_cast<uint64_t>(size);
-    space.left_alone = "encrypted: --key opens it";
+    space.left_alone = "encrypted: open it with --key";
     spaces.push_back(std::move(space));
   }
   return {};
@@ -187,14 +188,13 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
   if (probed == kUnclean)
     return fail(Error::unsupported(
         space.device +
-        ": Windows was not shut down cleanly: boot it, let it check the disk, and "
-        "shut it down with 'shutdown /s /t 0'; or leave this filesystem alone with "
-        "--ignore " +
+        ": Windows was not shut down cleanly: boot it, let it check the disk, and shut it down "
+        "with 'shutdown /s /t 0'; or exclude this filesystem with --ignore " +
         space.device));
-  return fail(Error::unsupported(fmt::format(
-      "{}: NTFS that cannot be written (ntfs-3g.probe says {}): run chkdsk in Windows; or leave it "
-      "alone with --ignore {}",
-      space.device, probed, space.device)));
+  return fail(Error::unsupported(
+      fmt::format("{}: this NTFS filesystem cannot be written (ntfs-3g.probe returned {}): run "
+                  "chkdsk in Windows, or exclude the filesystem with --ignore {}",
+                  space.device, probed, space.device)));
 }
 
 }  // namespace
@@ -220,11 +220,11 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
     space.by_wish = among(options.ignore, space) ||
                     (!options.filesystems.empty() && !among(options.filesystems, space));
     if (space.by_wish) {
-      space.left_alone = "as you wish";
+      space.left_alone = "excluded by --filesystems or --ignore";
     } else if (std::find(options.known.begin(), options.known.end(), space.device) !=
                options.known.end()) {
       space.by_wish = true;
-      space.left_alone = "its metadata tell what is free";
+      space.left_alone = "its free space is known from its metadata";
     }
   }
   return {};
@@ -233,16 +233,16 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
 Error hibernated(const std::string& device) {
   return Error::unsupported(
       device +
-      ": Windows is hibernated, or was shut down with fast startup: it would go on with what it "
-      "knows of this disk; boot it and shut it down with 'shutdown /s /t 0', or throw its saved "
-      "session away with --drop hiberfile");
+      ": Windows is hibernated, or was shut down with fast startup: when it resumes, it would rely "
+      "on the old content of this disk: boot it and shut it down with 'shutdown /s /t 0', or "
+      "discard its saved session with --drop hiberfile");
 }
 
 Error suspended(const std::string& device) {
   return Error::unsupported(
       device +
-      ": the guest is suspended to disk: it would go on with what it knows of its disks; boot it "
-      "and shut it down, or throw its saved session away with --drop swap");
+      ": the guest is suspended to disk: when it resumes, it would rely on the old content of its "
+      "disks: boot it and shut it down, or discard its saved session with --drop swap");
 }
 
 Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,

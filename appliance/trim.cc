@@ -91,7 +91,7 @@ Result<void> Trimming::start_servers() {
     }
     if (trimmed.table.kind == PartitionTable::Kind::kDamagedGpt)
       observer_.warning(
-          fmt::format("{}: nothing of it is trimmed: {}", disk.name, trimmed.table.problem));
+          fmt::format("{}: this disk is not trimmed: {}", disk.name, trimmed.table.problem));
     report_.disks.push_back(std::move(trimmed));
     servers_.push_back(std::move(server));
   }
@@ -237,8 +237,8 @@ void Trimming::doubt_servers() {
     const TrimmedDisk& disk = report_.disks[i];
     if (!disks_[i].local && disk.data_before > 0 && disk.data_after == disk.data_before)
       observer_.warning(disk.name +
-                        ": nothing was freed: it may be that the server lets trims pass without "
-                        "doing them (qemu-nbd wants --discard=unmap)");
+                        ": nothing was freed: the server may accept trims without discarding "
+                        "anything (qemu-nbd needs --discard=unmap)");
   }
 }
 

@@ -17,18 +17,17 @@ std::string TrimReport::why_nothing() const {
     return it.outcome == Outcome::kFailed;
   });
   if (failed != spaces.end())
-    return from_metadata ? failed->device + ": " + failed->why
-                         : "trimming what was found has failed";
+    return from_metadata ? failed->device + ": " + failed->why : "trimming has failed";
   // What is advised is more to the point than that there is more which is not known.
   for (const TrimmedSpace& it : spaces)
     if (it.advice) return it.device + ": " + it.why;
   for (const TrimmedSpace& it : spaces)
     if (it.why.starts_with("encrypted")) return it.device + ": " + it.why;
   if (from_metadata)
-    return "no filesystem was found whose metadata tell what is free: without --metadata an "
-           "appliance finds more";
-  return "no filesystem that the appliance knows was found: see --sector-size, if the disk has "
-         "sectors of another size";
+    return "no filesystem with trustworthy metadata was found: without --metadata, the appliance "
+           "may find more";
+  return "the appliance found no known filesystem: if the disk has another sector size, use "
+         "--sector-size";
 }
 
 }  // namespace vc::appliance

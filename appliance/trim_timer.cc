@@ -70,7 +70,7 @@ class Timer {
     for (const auto& [device, type] : pairs_of(words))
       if (type == "swsuspend")
         return fail(Error::invalid(
-            device + ": a Linux guest is suspended to disk there: start it and shut it down"));
+            device + ": a Linux guest is suspended to this device: boot it and shut it down"));
     return {};
   }
 
@@ -150,7 +150,7 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
     drives.push_back({server->socket(), false, table.sector_size});
     servers.push_back(std::move(server));
   }
-  observer.step("Booting an appliance");
+  observer.step("Booting the appliance");
   ASSIGN_OR_RETURN(const auto appliance, Appliance::launch(drives, observer, cancel));
   observer.step("Looking for operating systems");
   ASSIGN_OR_RETURN(auto reports, Timer(*appliance, apply).run());

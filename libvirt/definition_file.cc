@@ -26,8 +26,9 @@ Result<std::string> read_definition(int fd, const std::string& name) {
     if (got == 0) return text;
     text.append(piece.data(), static_cast<size_t>(got));
     if (text.size() > XmlScanner::kMaxSize)
-      return fail(Error::invalid(fmt::format("{}: more than {} bytes are no domain definition",
-                                             name, XmlScanner::kMaxSize)));
+      return fail(
+          Error::invalid(fmt::format("{}: has more than {} bytes, too many for a domain definition",
+                                     name, XmlScanner::kMaxSize)));
   }
 }
 
@@ -36,7 +37,7 @@ Result<std::string> read_definition(const std::string& path) {
   struct stat status {};
   if (!file || retry(::fstat, file.get(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path + ": is no regular file: '-' reads standard input"));
+    return fail(Error::invalid(path + ": is not a regular file: use '-' to read standard input"));
   return read_definition(file.get(), path);
 }
 
@@ -49,8 +50,8 @@ Result<void> replace_definition(const std::string& path, const std::string& befo
                                               ? read_definition(path)
                                               : read_definition(file->replaced(), path));
   if (now != before)
-    return fail(
-        Error::invalid(path + ": somebody has changed it since it was read: nothing is written"));
+    return fail(Error::invalid(
+        path + ": another process has changed the file since it was read: nothing is written"));
   return file->commit();
 }
 
@@ -72,8 +73,8 @@ std::vector<std::string> direct_io_complaints(const std::vector<std::string>& im
         retry(::open, image.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT));
     if (!file && errno == EINVAL)
       complaints.push_back(image +
-                           ": its filesystem has no O_DIRECT: with cache='none' QEMU would not "
-                           "start; use --cache keep --io keep");
+                           ": its filesystem does not support O_DIRECT, so QEMU would not start "
+                           "with cache='none': use --cache keep --io keep");
   }
   return complaints;
 }

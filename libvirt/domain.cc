@@ -44,7 +44,7 @@ class Reader final : public XmlScanner::Handler {
       if (name != "domain" || !value_of(tag, "xmlns").empty())
         return scanner_.error(
             tag.whole.begin,
-            fmt::format("<{}> is no libvirt domain: that begins with <domain>", name));
+            fmt::format("<{}> is not a libvirt domain: a domain begins with <domain>", name));
       place = Place::kDomain;
     } else if (above == Place::kMetadata) {
       place = Place::kMetadata;

@@ -110,8 +110,8 @@ bool is_file(const std::string& path, const struct stat& wanted) {
 
 Error last_error(const std::string& name) {
   const char* const message = virGetLastErrorMessage();
-  return Error::protocol(EIO, fmt::format("{}: cannot be asked which disks its machines have: {}",
-                                          name, message ? message : "unknown error"));
+  return Error::protocol(EIO, fmt::format("{}: cannot get the disks of its domains: {}", name,
+                                          message ? message : "unknown error"));
 }
 
 struct Owner {
@@ -177,14 +177,15 @@ Result<std::vector<std::string>> check_unused(const std::string& path) {
   if (use.domain.empty()) return std::move(use.remarks);
   if (use.saved)
     return fail(Error::protocol(
-        EBUSY,
-        fmt::format("{}: is a disk of {}, which is saved and would go on with what it knows of it: "
-                    "start it and shut it down, or throw what is saved away (virsh "
-                    "managedsave-remove)",
-                    path, use.domain)));
+        EBUSY, fmt::format("{}: is a disk of {}, which has a saved state that relies on the "
+                           "content of this disk: start the domain and shut it down, or discard "
+                           "the saved state (virsh managedsave-remove)",
+                           path, use.domain)));
   return fail(Error::protocol(
-      EBUSY, fmt::format("{}: is a disk of the running {}, or behind one: shut it down first", path,
-                         use.domain)));
+      EBUSY,
+      fmt::format(
+          "{}: is used by the running {}, as a disk or as a backing file: shut it down first", path,
+          use.domain)));
 }
 
 }  // namespace vc::libvirt

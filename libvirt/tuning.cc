@@ -59,15 +59,15 @@ std::string value_after(const DiskDriver& driver, const char* attribute,
 
 std::string why_skipped(const DomainDisk& disk, const Settings& settings) {
   if (disk.device != "disk") return fmt::format("is a {}", disk.device);
-  if (disk.drivers.empty()) return "has no <driver>: libvirt takes it for raw";
+  if (disk.drivers.empty()) return "has no <driver>, so libvirt treats it as raw";
   if (disk.drivers.size() > 1) return "has several <driver> elements";
   const std::string* const format = disk.drivers.front().find("type");
-  if (!format) return "says no format: libvirt takes it for raw";
+  if (!format) return "names no format, so libvirt treats it as raw";
   if (*format != "qcow2") return fmt::format("is {}", *format);
   if (disk.read_only) return "is read-only";
   const auto& targets = settings.targets;
   if (!targets.empty() && std::find(targets.begin(), targets.end(), disk.target) == targets.end())
-    return "was not asked for";
+    return "was not selected";
   return "";
 }
 
@@ -88,10 +88,8 @@ std::vector<std::string> advice_for(const Domain& domain, const DomainDisk& disk
     advice.emplace_back("detect_zeroes='unmap' frees nothing without discard='unmap'");
   if (discard != "unmap") return advice;
   constexpr const char* kHow =
-      "virtio-scsi is made for it: a <controller type='scsi' model='virtio-scsi'/>, and on the "
-      "disk "
-      "<target dev='sda' bus='scsi'/> without its <address>; the guest needs the driver before "
-      "that";
+      "use virtio-scsi: a <controller type='scsi' model='virtio-scsi'/>, and on the disk <target "
+      "dev='sda' bus='scsi'/> without its <address>; first install the driver in the guest";
   if (report.bus == "ide" || report.bus == "sata" || report.bus == "usb" || report.bus == "sd" ||
       report.bus == "fdc") {
     advice.push_back(
@@ -103,13 +101,13 @@ std::vector<std::string> advice_for(const Domain& domain, const DomainDisk& disk
         controller->model != "virtio-non-transitional")
       advice.push_back(fmt::format("its SCSI controller is {}: {}",
                                    controller->model.empty()
-                                       ? "of libvirt's choice, on x86 one without virtio"
+                                       ? "chosen by libvirt, on x86 without virtio"
                                        : fmt::format("'{}'", controller->model),
                                    kHow));
   } else if (report.bus == "virtio") {
     advice.emplace_back(
-        "bus='virtio' passes trims on with QEMU 4.0 and Linux 5.0 in the guest, or later; with "
-        "older ones virtio-scsi does");
+        "bus='virtio' passes trims on only with QEMU 4.0 and Linux 5.0 in the guest, or later; use "
+        "virtio-scsi with older versions");
   }
   return advice;
 }
@@ -167,7 +165,7 @@ Result<void> tune_granularity(std::string_view text, const DomainDisk& disk, uin
   const uint64_t size = sector ? std::strtoull(sector->c_str(), nullptr, 10) : 0;
   if (size != 0 && granularity % size != 0)
     return fail(Error::invalid(
-        fmt::format("disk {}: a granularity of {} is no multiple of its logical_block_size, {}",
+        fmt::format("disk {}: a granularity of {} is not a multiple of its logical_block_size, {}",
                     disk.target, value, *sector)));
   report.changes.push_back({"discard_granularity", old ? *old : "", value});
   edits.push_back(edit_for(blockio, "discard_granularity", value));
@@ -198,7 +196,7 @@ Result<void> check(const Settings& settings) {
       if (std::string_view(known.attribute) != wish.attribute) continue;
       if (std::find(known.values.begin(), known.values.end(), *value) == known.values.end())
         return fail(Error::invalid(
-            fmt::format("{}='{}' is nothing that libvirt knows", wish.attribute, *value)));
+            fmt::format("{}='{}' is not a value that libvirt accepts", wish.attribute, *value)));
     }
   }
   if (settings.io && settings.cache && is_impossible(*settings.io, *settings.cache))

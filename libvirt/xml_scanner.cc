@@ -133,8 +133,8 @@ void XmlScanner::skip_space() {
 
 Result<void> XmlScanner::check_bytes() {
   if (text_.size() > kMaxSize)
-    return fail(Error::invalid(
-        fmt::format("{}: more than {} bytes are no domain definition", name_, kMaxSize)));
+    return fail(Error::invalid(fmt::format(
+        "{}: has more than {} bytes, too many for a domain definition", name_, kMaxSize)));
   if (text_.starts_with("\xfe\xff") || text_.starts_with("\xff\xfe"))
     return fail(Error::unsupported(name_ + ": UTF-16 is not supported: save it as UTF-8"));
   for (size_t i = 0; i < text_.size(); ++i) {
@@ -165,12 +165,12 @@ Result<std::string> XmlScanner::read_encoding() {
     const std::string_view value = slice(word.value);
     while (next < kOrder.size() && kOrder[next] != name && next != 0) ++next;
     if (next == kOrder.size() || kOrder[next] != name)
-      return error(begin, "the XML declaration makes no sense");
+      return error(begin, "the XML declaration is invalid");
     if (next == 0 && value != "1.0" && value != "1.1")
-      return error(begin, "this is another version of XML than 1.0");
+      return error(begin, "the version of XML is not 1.0");
     if (next == 1) encoding = value;
     if (next == 2 && value != "yes" && value != "no")
-      return error(begin, "the XML declaration makes no sense");
+      return error(begin, "the XML declaration is invalid");
     ++next;
   }
   if (next == 0) return error(begin, "the XML declaration names no version");
@@ -235,14 +235,14 @@ Result<void> XmlScanner::read_markup(Handler& handler) {
     if (open_.empty()) return error(at_, "CDATA outside of the root element");
     return skip_until("]]>", at_ + 9, "the CDATA section");
   }
-  if (looking_at("<!")) return error(at_, "a DOCTYPE has no place in a domain definition");
+  if (looking_at("<!")) return error(at_, "a DOCTYPE is not allowed in a domain definition");
   if (looking_at("<?")) {
     const size_t begin = at_;
     at_ += 2;
     ASSIGN_OR_RETURN(const Stretch target, read_name());
-    if (slice(target) == "xml") return error(begin, "an XML declaration in the middle");
+    if (slice(target) == "xml") return error(begin, "an XML declaration that is not at the start");
     if (!looking_at("?>") && at_ < text_.size() && !is_space(text_[at_]))
-      return error(at_, "no space behind the name of a processing instruction");
+      return error(at_, "no space after the name of a processing instruction");
     return skip_until("?>", at_, "the processing instruction");
   }
   if (looking_at("</")) return read_end(handler);
@@ -273,7 +273,7 @@ Result<void> XmlScanner::check_references(Stretch stretch) const {
     const bool known = std::any_of(kEntities.begin(), kEntities.end(),
                                    [&](const auto& it) { return it.first == name; });
     if (!known && !code_point(name))
-      return error(stretch.begin + at, "'&' begins no reference that is known");
+      return error(stretch.begin + at, "'&' does not begin a known reference");
   }
   return {};
 }
@@ -305,8 +305,7 @@ Result<void> XmlScanner::read_start(Handler& handler) {
   tag.whole.begin = at_++;
   if (open_.empty() && root_seen_) return error(tag.whole.begin, "a second root element");
   if (open_.size() == kMaxDepth)
-    return error(tag.whole.begin,
-                 fmt::format("more than {} elements inside of each other", kMaxDepth));
+    return error(tag.whole.begin, fmt::format("more than {} levels of nested elements", kMaxDepth));
   ASSIGN_OR_RETURN(tag.name, read_name());
   while (true) {
     const size_t before = at_;
@@ -314,7 +313,7 @@ Result<void> XmlScanner::read_start(Handler& handler) {
     if (at_ == text_.size()) return error(tag.whole.begin, "a tag has no end");
     tag.empty = looking_at("/>");
     if (tag.empty || looking_at(">")) break;
-    if (at_ == before) return error(at_, "no space in front of an attribute");
+    if (at_ == before) return error(at_, "no space before an attribute");
     RETURN_IF_ERROR(read_attribute(tag));
   }
   at_ += tag.empty ? 2 : 1;
@@ -322,7 +321,7 @@ Result<void> XmlScanner::read_start(Handler& handler) {
   std::set<std::string_view> names;
   for (const XmlAttribute& it : tag.attributes)
     if (!names.insert(slice(it.name)).second)
-      return error(it.name.begin, fmt::format("attribute '{}' is there twice", slice(it.name)));
+      return error(it.name.begin, fmt::format("attribute '{}' is repeated", slice(it.name)));
   root_seen_ = true;
   RETURN_IF_ERROR(handler.start(tag));
   if (tag.empty) return handler.end();
@@ -338,9 +337,9 @@ Result<void> XmlScanner::read_end(Handler& handler) {
   if (!looking_at(">")) return error(begin, "an end tag has no end");
   ++at_;
   if (open_.empty() || slice(open_.back()) != slice(name))
-    return error(begin, open_.empty()
-                            ? fmt::format("</{}> ends nothing", slice(name))
-                            : fmt::format("</{}> ends <{}>", slice(name), slice(open_.back())));
+    return error(begin, open_.empty() ? fmt::format("</{}> has no start tag", slice(name))
+                                      : fmt::format("</{}> does not match <{}>", slice(name),
+                                                    slice(open_.back())));
   open_.pop_back();
   return handler.end();
 }

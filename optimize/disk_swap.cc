@@ -42,7 +42,7 @@ Result<void> remove_and_flush(const Directory& folder, const std::string& name) 
 
 Failure not_ours(const std::string& path) {
   return fail(Error::invalid(
-      path + ": somebody has put another file here meanwhile: see what it is before you go on"));
+      path + ": another process has replaced this file: inspect it before you continue"));
 }
 
 // Bytes of the disk in the file; nothing: it cannot be read.
@@ -61,10 +61,10 @@ Result<void> can_be_given_to(const Directory& folder, const struct stat& status)
   const auto file = folder.open_unnamed(0600);
   // Then it is tried later.
   if (!file || retry(::fchown, file->get(), status.st_uid, status.st_gid) == 0) return {};
-  return fail(Error::system(
-      errno, fmt::format("{}: a file here cannot have the disk's owner, {}:{}: run as that one, or "
-                         "as root",
-                         folder.path(), status.st_uid, status.st_gid)));
+  return fail(
+      Error::system(errno, fmt::format("{}: cannot create a file with the owner of the disk, "
+                                       "{}:{}: run the command as this user, or as root",
+                                       folder.path(), status.st_uid, status.st_gid)));
 }
 
 // Whether `errnum` is how a filesystem says that it has no such thing.
@@ -75,7 +75,7 @@ bool cannot(int errnum) {
 
 Result<void> check_suffix(const std::string& suffix) {
   if (!suffix.empty() && suffix.find('/') == std::string::npos) return {};
-  return fail(Error::invalid(fmt::format("'{}' is no suffix for the backup", suffix)));
+  return fail(Error::invalid(fmt::format("'{}' is not a valid suffix for the backup", suffix)));
 }
 
 }  // namespace
@@ -85,12 +85,12 @@ Result<void> DiskSwap::lock() {
   struct stat status {};
   if (retry(::fstat, old_.get(), &status) != 0) return fail(Error::system(errno, disk()));
   if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(disk() + ": is no regular file: nothing can take its place"));
+    return fail(Error::invalid(disk() + ": is not a regular file, so it cannot be replaced"));
   // NFS makes of it a lock that wants a writable file, and some filesystems have none: there our
   // other locks must do.
   if (retry(::flock, old_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
     return fail(Error::system(
-        EBUSY, disk() + ": another virt-compact is about to put something in its place"));
+        EBUSY, disk() + ": another virt-compact is replacing it: wait until it has ended"));
   if (retry(::faccessat, folder_.fd(), ".", W_OK | X_OK, 0) != 0)
     return fail(Error::system(errno, folder_.path() + ": write"));
   return can_be_given_to(folder_, status);
@@ -108,9 +108,8 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
   RETURN_IF_ERROR(swap.settle_leftovers());
   if (!swap.backup_.empty() && swap.folder_.status(swap.backup_))
     return fail(Error::invalid(fmt::format(
-        "{}: is there already: if it is the disk from before an earlier run, and the guest has run "
-        "well since, remove it (virt-compact rollback brings it back); or name another suffix "
-        "(--backup)",
+        "{}: exists already: if it is the backup of an earlier run, and the guest works, remove it "
+        "(virt-compact rollback restores it), or choose another suffix (--backup)",
         swap.backup())));
   // After that: a leftover may have been one of them.
   struct stat status {};
@@ -128,7 +127,7 @@ Result<void> DiskSwap::settle_leftovers() {
   if (!backup_.empty() && folder_.holds(backup_, FileIdentity::of(old_.get()))) {
     RETURN_IF_ERROR(remove_and_flush(folder_, backup_));
     remarks_.push_back(fmt::format(
-        "{}: an earlier run was stopped before the swap: it was the disk itself, and is removed",
+        "{}: an earlier run was stopped before the swap: this second name of the disk is removed",
         backup()));
   }
   const auto fresh = folder_.status(fresh_);
@@ -144,7 +143,7 @@ Result<bool> DiskSwap::is_older_than_disk() const {
       retry(::statx, old_.get(), "", AT_EMPTY_PATH, STATX_BTIME, &old) != 0 ||
       (fresh.stx_mask & old.stx_mask & STATX_BTIME) == 0)
     return fail(Error::invalid(
-        fmt::format("{}: was left by a run that was stopped: remove it if {} is as it should be",
+        fmt::format("{}: was left by a run that was stopped: remove it if {} is the right disk",
                     this->fresh(), disk())));
   const auto born = [](const struct statx& it) {
     return std::pair(it.stx_btime.tv_sec, it.stx_btime.tv_nsec);
@@ -157,7 +156,7 @@ Result<void> DiskSwap::settle_fresh(const struct stat& status) {
   const auto size = disk_size(folder_, fresh_);
   if (!S_ISREG(status.st_mode) || !size || size != disk_size(folder_, disk_))
     return fail(Error::invalid(
-        fresh() + ": is in the way, and not what a run of this command would have left: move it"));
+        fresh() + ": exists, and was not made by this command: move it to another place"));
   ASSIGN_OR_RETURN(const bool older, is_older_than_disk());
   if (!older) {
     RETURN_IF_ERROR(remove_and_flush(folder_, fresh_));
@@ -166,14 +165,13 @@ Result<void> DiskSwap::settle_fresh(const struct stat& status) {
     return {};
   }
   if (backup_.empty())
-    return fail(Error::invalid(fmt::format(
-        "{}: an earlier run was stopped within the swap: this is the disk as it was before; remove "
-        "it, or rename it to keep it",
-        fresh())));
+    return fail(
+        Error::invalid(fmt::format("{}: an earlier run was stopped during the swap: this is the "
+                                   "old disk; remove it, or rename it to keep it",
+                                   fresh())));
   RETURN_IF_ERROR(rename_and_flush(folder_, fresh_, backup_, RENAME_NOREPLACE));
   remarks_.push_back(fmt::format(
-      "{}: an earlier run was stopped within the swap: this is the disk as it was before",
-      backup()));
+      "{}: an earlier run was stopped during the swap: this is the old disk", backup()));
   return {};
 }
 
@@ -185,7 +183,8 @@ Result<void> DiskSwap::carry_over(Descriptor fresh) {
   if (retry(::fsync, fresh_file_.get()) != 0)
     return fail(Error::system(errno, this->fresh() + ": flush to disk"));
   for (const std::string& name : *lost)
-    remarks_.push_back(fmt::format("{}: the attribute {} cannot be carried over", disk(), name));
+    remarks_.push_back(
+        fmt::format("{}: the attribute {} cannot be copied to the new disk", disk(), name));
   return {};
 }
 
@@ -241,14 +240,15 @@ Result<void> DiskSwap::run() {
 // What is where, for a message.
 std::string DiskSwap::state() const {
   const auto old = FileIdentity::of(old_.get());
-  if (folder_.holds(disk_, old)) return disk() + " is the disk as it was";
+  if (folder_.holds(disk_, old)) return disk() + " is the old disk";
   std::string text = folder_.holds(disk_, FileIdentity::of(fresh_file_.get()))
                          ? disk() + " is the new disk"
-                         : disk() + " is neither the disk as it was nor the new one";
+                         : disk() + " is neither the old disk nor the new disk";
   if (folder_.holds(fresh_, old))
-    text += fmt::format(" and {} the old one, which the next run renames to {}", fresh(), backup());
+    text += fmt::format(", and {} is the old disk, which the next run renames to {}", fresh(),
+                        backup());
   else if (!backup_.empty() && folder_.holds(backup_, old))
-    text += fmt::format(" and {} the old one", backup());
+    text += fmt::format(", and {} is the old disk", backup());
   return text;
 }
 
@@ -275,7 +275,7 @@ class Exchange {
       // What is removed is what was the disk, and nothing else.
       if (!folder_.holds(backup_, was_disk_->identity())) return not_ours(path(backup_));
       RETURN_IF_ERROR(took_effect(remove_and_flush(folder_, backup_),
-                                  fmt::format("{} is the disk as it was before", path(disk_))));
+                                  fmt::format("{} is the old disk again", path(disk_))));
     }
     return Rollback{path(disk_), remove ? "" : path(backup_)};
   }
@@ -287,14 +287,14 @@ class Exchange {
     const auto status = folder_.status(backup_);
     if (!status) return fail(Error::system(errno, path(backup_) + ": the backup"));
     if (!S_ISREG(status->st_mode))
-      return fail(Error::invalid(path(backup_) + ": is no regular file"));
+      return fail(Error::invalid(path(backup_) + ": is not a regular file"));
     ASSIGN_OR_RETURN(was_disk_, FileStorage::open_readonly_in(folder_, disk_));
     ASSIGN_OR_RETURN(was_backup_, FileStorage::open_readonly_in(folder_, backup_));
     if (was_disk_->identity() == was_backup_->identity())
-      return fail(Error::invalid(
-          fmt::format("{}: is {} itself: there was no swap", path(backup_), path(disk_))));
+      return fail(Error::invalid(fmt::format("{}: is the same file as {}: there was no swap",
+                                             path(backup_), path(disk_))));
     // Nobody writes to either of them, nor begins to, until they have changed places.
-    constexpr const char* kAdvice = "shut down what uses it";
+    constexpr const char* kAdvice = "shut down the guest that uses it";
     RETURN_IF_ERROR(was_disk_->lock(ImageClaim::writing(), kAdvice));
     return was_backup_->lock(ImageClaim::writing(), kAdvice);
   }
@@ -318,12 +318,13 @@ class Exchange {
     if (done) return {};
     if (folder_.rename(backup_, disk_, RENAME_EXCHANGE)) {
       (void)folder_.flush();
-      return with_context(std::move(done), path(disk_) + " is the disk as it was: no rollback");
+      return with_context(std::move(done),
+                          path(disk_) + " is unchanged: the rollback was not done");
     }
-    return took_effect(std::move(done),
-                       fmt::format("{} is the disk as it was before, and what was there is {}: do "
-                                   "not roll back again",
-                                   path(disk_), path(backup_)));
+    return took_effect(
+        std::move(done),
+        fmt::format("{} is the old disk again, and the replaced disk is {}: do not roll back again",
+                    path(disk_), path(backup_)));
   }
 
   // Where names cannot be exchanged: what was the disk gets a third one.
@@ -343,14 +344,15 @@ class Exchange {
         backup_ = kept;
         if (!folder_.holds(disk_, was_backup_->identity())) return not_ours(path(disk_));
         return took_effect(folder_.flush(),
-                           fmt::format("{} is the disk as it was before, and what was there is {}",
+                           fmt::format("{} is the old disk again, and the replaced disk is {}",
                                        path(disk_), path(kept)));
       }
       (void)folder_.remove(kept);
       return renamed;
     } else {
       (void)folder_.remove(kept);
-      return with_context(std::move(renamed), path(disk_) + " is the disk as it was: no rollback");
+      return with_context(std::move(renamed),
+                          path(disk_) + " is unchanged: the rollback was not done");
     }
   }
 

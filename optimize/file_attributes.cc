@@ -49,14 +49,14 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
   struct stat wanted {};
   struct stat now {};
   if (retry(::fstat, from, &wanted) != 0 || retry(::fstat, to, &now) != 0)
-    return fail(Error::system(errno, "look at the file"));
+    return fail(Error::system(errno, "inspect the file"));
   if ((wanted.st_uid != now.st_uid || wanted.st_gid != now.st_gid) &&
       retry(::fchown, to, wanted.st_uid, wanted.st_gid) != 0)
     return fail(Error::system(
-        errno, fmt::format("give it the owner {}:{} of the disk", wanted.st_uid, wanted.st_gid)));
+        errno, fmt::format("set the owner {}:{} of the disk", wanted.st_uid, wanted.st_gid)));
   // After the owner, who may take bits away; before ACLs, which are behind those of the group.
   if (retry(::fchmod, to, wanted.st_mode & 07777) != 0)
-    return fail(Error::system(errno, "give it the mode of the disk"));
+    return fail(Error::system(errno, "set the mode of the disk"));
 
   ASSIGN_OR_RETURN(const auto names, attribute_names(from));
   ASSIGN_OR_RETURN(const auto others, attribute_names(to));
@@ -64,14 +64,14 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
   for (const std::string& name : names) {
     ASSIGN_OR_RETURN(const auto value, attribute(from, name));
     if (retry(::fsetxattr, to, name.c_str(), value.data(), value.size(), 0) == 0) continue;
-    if (name == kAccessList) return fail(Error::system(errno, "give it the ACL of the disk"));
+    if (name == kAccessList) return fail(Error::system(errno, "set the ACL of the disk"));
     lost.push_back(name);
   }
   // What it got from its folder, and the disk has not.
   for (const std::string& name : others) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     if (retry(::fremovexattr, to, name.c_str()) != 0 && name == kAccessList)
-      return fail(Error::system(errno, "take the ACL from it that its folder gives"));
+      return fail(Error::system(errno, "remove the ACL that its folder sets"));
   }
   return lost;
 }

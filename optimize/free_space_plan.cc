@@ -130,7 +130,7 @@ Result<void> Planner::check_suspended() const {
     if (is_dropped)
       return fail(Error::unsupported(
           space.device +
-          ": a session is saved there, which only the appliance can throw away: use --trim=auto"));
+          ": it holds a saved session, which only the appliance can discard: use --trim=auto"));
     return fail(is_ntfs ? appliance::hibernated(space.device) : appliance::suspended(space.device));
   }
   return {};
@@ -165,7 +165,7 @@ void Planner::needs_appliance(PlannedVolume& volume, std::string why) {
     return;
   }
   plan_.not_dropped.push_back(
-      fmt::format("{}: what --drop says is not dropped: {}", volume.device, volume.why));
+      fmt::format("{}: --drop has no effect here: {}", volume.device, volume.why));
 }
 
 void Planner::may_need_appliance(PlannedVolume& volume, std::string why) {
@@ -213,7 +213,7 @@ Result<void> Planner::decide(size_t number) {
       if (takes(from)) needs_appliance(volume, from.why);
       return {};
     case Verdict::kSuspended:
-      needs_appliance(volume, "its saved session is thrown away");
+      needs_appliance(volume, "its saved session is discarded");
       return {};
     case Verdict::kDoubt:
       break;
@@ -246,7 +246,7 @@ void Planner::decide_boot() {
     if (plan_.boots)
       volume.way = Way::kAppliance;
     else
-      keep_whole(volume, fmt::format(" ({} MiB of data are not worth the boot of the appliance)",
+      keep_whole(volume, fmt::format(" ({} MiB of data are not worth booting the appliance)",
                                      volume.stored >> 20));
   }
   const auto first =
@@ -255,11 +255,11 @@ void Planner::decide_boot() {
   if (plan_.boots)
     plan_.why = first->device + ": " + first->why;
   else if (!is_auto())
-    plan_.why = "as you wish";
+    plan_.why = "as requested";
   else if (doubtful_.empty())
-    plan_.why = "it would free no more than the metadata tell";
+    plan_.why = "it would free no more space than the metadata show";
   else
-    plan_.why = "what it could free is not worth a boot";
+    plan_.why = "the space that it could free is not worth a boot";
 }
 
 // The appliance decides by itself about volumes that are neither known nor left to the user's wish.
@@ -277,7 +277,7 @@ uint64_t Planner::unchanged_until() const {
 Result<FreeSpacePlan> Planner::run() {
   if (options_.sector_size && is_auto()) {
     plan_.boots = true;
-    plan_.why = "--sector-size is for the appliance";
+    plan_.why = "--sector-size needs the appliance";
     return std::move(plan_);
   }
   ASSIGN_OR_RETURN(const uint64_t data,
@@ -327,7 +327,7 @@ std::string FreeSpacePlan::why_nothing() const {
   if (std::any_of(volumes.begin(), volumes.end(), is_done)) return {};
   for (const PlannedVolume& it : volumes)
     if (!it.type.empty()) return it.device + ": " + it.why;
-  return "no filesystem that is known was found";
+  return "no known filesystem was found";
 }
 
 Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
@@ -343,7 +343,7 @@ Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
   FreeSpacePlan plan;
   plan.trimming = trimming;
   plan.boots = trimming == Trimming::kAppliance;
-  plan.why = "as you wish";
+  plan.why = "as requested";
   return plan;
 }
 

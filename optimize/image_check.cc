@@ -14,7 +14,7 @@ Result<void> measure(const std::string& path, DiskFigures& figures) {
   struct stat status {};
   if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path + ": is no regular file: use virt-compact copy"));
+    return fail(Error::invalid(path + ": is not a regular file: use virt-compact copy"));
   figures.length = static_cast<uint64_t>(status.st_size);
   figures.on_disk = static_cast<uint64_t>(status.st_blocks) * 512;
   return {};
@@ -29,10 +29,12 @@ Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigu
   FirstFinding findings(cancel, checker.header().geometry().cluster_size());
   ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
   if (sums.corruptions + sums.check_errors > 0)
-    return fail(Error::corrupt(fmt::format(
-        "{}: the image is damaged in {} place{}{}{}: see virt-compact check, or use --repair", path,
-        sums.corruptions + sums.check_errors, sums.corruptions + sums.check_errors == 1 ? "" : "s",
-        findings.first().empty() ? "" : ", the first of them: ", findings.first())));
+    return fail(Error::corrupt(
+        fmt::format("{}: the image is damaged in {} place{}{}{}: list the errors with virt-compact "
+                    "check, or use --repair",
+                    path, sums.corruptions + sums.check_errors,
+                    sums.corruptions + sums.check_errors == 1 ? "" : "s",
+                    findings.first().empty() ? "" : ", the first of them: ", findings.first())));
   figures.clusters = sums.total_clusters;
   figures.allocated = sums.allocated_clusters;
   figures.compressed = sums.compressed_clusters;

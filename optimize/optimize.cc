@@ -111,7 +111,7 @@ class Run {
 
   Result<void> plan_trimming() {
     if (options_.trimming_by != Trimming::kAppliance)
-      steps_.begin("free space", "Reading what the filesystems do not use");
+      steps_.begin("free space", "Reading the free space of the filesystems");
     copy::LocalSource::Options how;
     how.format = report_.format;
     how.trust = options_.copy.trust;
@@ -158,7 +158,7 @@ class Run {
     const bool may_leave_it = options_.limit && disk_.is_same_disk();
     report_.dry_run = options_.dry_run;
     if (!options_.dry_run && !may_leave_it) return {};
-    steps_.begin("measure", "Estimating what a fresh image would take");
+    steps_.begin("measure", "Estimating the size of a fresh image");
     ASSIGN_OR_RETURN(
         report_.gain,
         foretell_gain(disk_.copy_options(source, disk_.destination_name()), disk_.chain(),
@@ -187,16 +187,16 @@ class Run {
     const bool drops = report_.plan.boots && (drop.pagefile || drop.swapfile || drop.hiberfile ||
                                               drop.shadows || drop.swap);
     if (!room.least || *room.least <= room.free || drops || is_left_if(*room.least)) {
-      observer_.warning(fmt::format(
-          "{}: the result fits only if trimming frees enough: untrimmed it takes about {:.1f} MiB, "
-          "and the filesystem of {} has {:.1f} MiB free",
-          disk_.path(), mebibytes(room.untrimmed), folder, mebibytes(room.free)));
+      observer_.warning(
+          fmt::format("{}: the result fits only if trimming frees enough: without trimming, it "
+                      "takes about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free",
+                      disk_.path(), mebibytes(room.untrimmed), folder, mebibytes(room.free)));
       return {};
     }
     const std::string text = fmt::format(
-        "{}: there is no space for the result: without all that the guest leaves free it takes "
-        "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: make space there, or give "
-        "a file elsewhere (--output)",
+        "{}: there is not enough space for the result: without the guest's free space, it takes "
+        "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: free space there, or "
+        "write the result to another filesystem (--output)",
         disk_.path(), mebibytes(*room.least), folder, mebibytes(room.free));
     if (!options_.dry_run) return fail(Error::protocol(ENOSPC, text));
     observer_.warning(text);
@@ -239,7 +239,7 @@ class Run {
   }
 
   Result<void> copy(const std::string& source, const std::string& destination) {
-    steps_.begin("copy", "Copying what is in use, and reading it again");
+    steps_.begin("copy", "Copying the data in use, and verifying the copy");
     const copy::CopyOptions how = disk_.copy_options(source, destination);
     if (early_copy_) {
       ASSIGN_OR_RETURN(const bool is_done, finish_early_copy(how));
@@ -266,12 +266,12 @@ class Run {
   Result<void> prepare_swap() {
     // From here on it is not stopped any more: what is left takes no time.
     if (cancel_.requested()) return fail(Error::cancelled());
-    steps_.begin("swap", disk_.swap()->backup().empty()
-                             ? "Putting it in the place of the disk"
-                             : fmt::format("Putting it in the place of the disk, which becomes {}",
-                                           disk_.swap()->backup()));
+    steps_.begin("swap",
+                 disk_.swap()->backup().empty()
+                     ? "Replacing the disk"
+                     : fmt::format("Replacing the disk, which becomes {}", disk_.swap()->backup()));
     if (!report_.copied.file)
-      return fail(Error::invalid(disk_.swap()->fresh() + ": is no file that could be swapped"));
+      return fail(Error::invalid(disk_.swap()->fresh() + ": is not a file that can be swapped"));
     RETURN_IF_ERROR(disk_.swap()->carry_over(std::move(*report_.copied.file)));
     disk_.tell_remarks();
     return disk_.check_unchanged();

@@ -17,14 +17,14 @@ std::string line(const PlannedVolume& volume) {
       volume.type.empty() ? volume.device : fmt::format("{} ({})", volume.device, volume.type);
   switch (volume.way) {
     case Way::kMetadata:
-      return fmt::format("{}: {} are free; of these the image stores {}", name,
+      return fmt::format("{}: {} are free, of which the image stores {}", name,
                          mebibytes(volume.free.value_or(0)), mebibytes(volume.stored));
     case Way::kAppliance:
       return fmt::format("{}: needs the appliance: {}", name, volume.why);
     case Way::kWhole:
       break;
   }
-  return fmt::format("{}: is copied whole: {}", name, volume.why);
+  return fmt::format("{}: is copied completely: {}", name, volume.why);
 }
 
 }  // namespace
@@ -36,9 +36,7 @@ void tell_plan(const FreeSpacePlan& plan, const std::string& disk, appliance::Ob
         fmt::format("{}: {} becomes zeros, {}", file.device, file.path, mebibytes(file.bytes)));
   for (const std::string& it : plan.not_dropped) observer.warning(it);
   if (const std::string why = plan.why_nothing(); !why.empty())
-    observer.warning(fmt::format(
-        "{}: nothing was trimmed, and all that the guest has ever written is copied: {}", disk,
-        why));
+    observer.warning(fmt::format("{}: nothing was trimmed, so all data is copied: {}", disk, why));
   if (plan.trimming != Trimming::kAppliance && plan.boots)
     observer.step("The appliance is needed: " + plan.why);
 }

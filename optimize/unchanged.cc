@@ -42,12 +42,14 @@ Result<void> Unchanged::check() const {
       return fail(Error::system(errno, file.name));
     if (!same_file(status, file.status))
       return fail(Error::protocol(
-          EBUSY, fmt::format("{}: is another file than at the start: nothing is put in its place",
-                             file.name)));
+          EBUSY, fmt::format(
+                     "{}: is no longer the file that it was at the start: the disk is not replaced",
+                     file.name)));
     if (!same_content(status, file.status))
       return fail(Error::protocol(
-          EBUSY, fmt::format("{}: somebody has written to it meanwhile: the copy is thrown away",
-                             file.name)));
+          EBUSY,
+          fmt::format("{}: another process has written to it during the run: the copy is discarded",
+                      file.name)));
   }
   return {};
 }

@@ -201,7 +201,7 @@ TEST_CASE("optimizing keeps what the guest keeps, and one disk that fails stops 
   }
   for (const json& space : disks.at(2).at("trim").at("filesystems")) {
     CAPTURE(space.dump());
-    const bool is_known = space.at("why") == "its metadata tell what is free";
+    const bool is_known = space.at("why") == "its free space is known from its metadata";
     CHECK((is_known || space.at("outcome") == "trimmed"));
   }
 
@@ -273,7 +273,7 @@ TEST_CASE("an appliance trims only what the metadata do not tell, and the result
   const json& spaces = report.at("trim").at("filesystems");
   REQUIRE(spaces.size() == 2);
   CHECK(spaces.at(0).at("outcome") == "left-alone");
-  CHECK(spaces.at(0).at("why") == "its metadata tell what is free");
+  CHECK(spaces.at(0).at("why") == "its free space is known from its metadata");
   CHECK(spaces.at(1).at("outcome") == "trimmed");
   // At the same time as the check.
   const auto has_step = [&](const char* name) {
@@ -360,11 +360,11 @@ TEST_CASE("stopped while the guest is trimmed, the disk is whole, and nothing st
 
 TEST_CASE("stopped at any other moment, the disk is whole, and nothing stays behind", "[stopped]") {
   stop_at({{"Opening", milliseconds(0), SIGKILL},
-           {"Making", milliseconds(0), SIGKILL},
+           {"Creating", milliseconds(0), SIGKILL},
            {"Booting", milliseconds(20), SIGKILL},
            {"Booting", milliseconds(5000), SIGINT},
            {"Looking", milliseconds(300), SIGKILL},
            {"Looking", milliseconds(300), SIGTERM},
            {"Shutting", milliseconds(50), SIGKILL},
-           {"Putting", milliseconds(0), SIGKILL}});
+           {"Replacing", milliseconds(0), SIGKILL}});
 }

@@ -124,7 +124,7 @@ TEST_CASE("a damaged GPT is told, with what is left of it", "[table]") {
   std::string what;
   SECTION("its header") {
     disk.spoil(sector_size + 60);
-    what = "checksum is wrong; the backup at its end is good";
+    what = "checksum is wrong; the backup at the end of the disk is valid";
   }
   SECTION("its list") {
     disk.spoil(2 * sector_size + 20);
@@ -137,7 +137,7 @@ TEST_CASE("a damaged GPT is told, with what is left of it", "[table]") {
   }
   SECTION("no header") {
     disk.clear(sector_size, sector_size);
-    what = "no header at its start; the backup at its end is good";
+    what = "no header at the start of the disk; the backup at the end of the disk is valid";
   }
   SECTION("no protective MBR") {
     disk.clear(0, 512);

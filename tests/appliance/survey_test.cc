@@ -23,7 +23,7 @@ std::vector<Space> some_spaces() {
   spaces[2].kind = Space::Kind::kVolumeGroup;
   spaces[2].device = "vg";
   spaces[3].device = "/dev/sda3";
-  spaces[3].left_alone = "no filesystem that is known";
+  spaces[3].left_alone = "no known filesystem";
   return spaces;
 }
 

@@ -102,7 +102,7 @@ TEST_CASE("killed between any two steps, the disk is the old or the new one, and
     CHECK(content(disk) == (steps < 2 ? "old" : "new"));
     if (steps == 2) {
       CHECK(content(disk + ".bak") == "old");
-      REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "is there already");
+      REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "exists already");
       continue;
     }
     auto again = DiskSwap::plan(disk, ".bak");
@@ -160,11 +160,11 @@ TEST_CASE("what cannot be swapped is refused", "[swap]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "No such file");
-  REQUIRE_FAILS_WITH(DiskSwap::plan("/dev/null", ".bak"), "no regular file");
+  REQUIRE_FAILS_WITH(DiskSwap::plan("/dev/null", ".bak"), "not a regular file");
   put(disk, "old");
-  REQUIRE_FAILS_WITH(DiskSwap::plan(disk, "a/b"), "is no suffix");
+  REQUIRE_FAILS_WITH(DiskSwap::plan(disk, "a/b"), "is not a valid suffix");
   put(disk + ".bak", "earlier");
-  REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "is there already");
+  REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "exists already");
   CHECK(content(disk + ".bak") == "earlier");
   const auto first = DiskSwap::plan(disk, ".old");
   REQUIRE_OK(first);
@@ -237,7 +237,7 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
     else
       fs::create_symlink("victim", swap->fresh());
   };
-  const char* const kComplaint = "somebody has put another file here";
+  const char* const kComplaint = "another process has replaced this file";
   if (moment == 0) {
     plant();
     REQUIRE_FAILS_WITH(swap->carry_over(std::move(fresh)), kComplaint);
@@ -247,7 +247,7 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
     plant();
     const auto swapped = swap->run();
     REQUIRE_FAILS_WITH(swapped, kComplaint);
-    CHECK_THAT(swapped.error().message(), Catch::Contains("is the disk as it was"));
+    CHECK_THAT(swapped.error().message(), Catch::Contains("is the old disk"));
   }
   // It is not ours to remove.
   CHECK(fs::symlink_status(swap->fresh()).type() != fs::file_type::not_found);
@@ -272,6 +272,6 @@ TEST_CASE("a disk that is another file since is not replaced", "[swap]") {
   if (second_step) REQUIRE_OK(swap->step());
   put(folder / "other", "somebody else's");
   fs::rename(folder / "other", disk);
-  REQUIRE_FAILS_WITH(swap->run(), "somebody has put another file here");
+  REQUIRE_FAILS_WITH(swap->run(), "another process has replaced this file");
   CHECK(content(disk) == "somebody else's");
 }

@@ -64,20 +64,22 @@ TEST_CASE("a result without space is an error before an appliance boots", "[opti
   const auto outcome = optimize(folder, "12m", "");
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains("there is no space for the result") &&
+  CHECK_THAT(outcome.err, Contains("there is not enough space for the result") &&
                               Contains("small has 12.0 MiB free") && Contains("--output"));
   CHECK_THAT(outcome.err, !Contains("appliance"));
 
   SECTION("of which a dry run tells") {
     const auto dry = optimize(folder, "12m", "--dry-run");
     INFO(dry.describe());
-    CHECK_THAT(dry.err, Contains("there is no space for the result") && Contains("appliance"));
+    CHECK_THAT(dry.err,
+               Contains("there is not enough space for the result") && Contains("appliance"));
   }
   SECTION("unless trimming may free enough") {
     const auto perhaps = optimize(folder, "40m", "");
     INFO(perhaps.describe());
-    CHECK_THAT(perhaps.err, Contains("fits only if trimming frees enough: untrimmed it takes") &&
-                                Contains("appliance"));
+    CHECK_THAT(perhaps.err,
+               Contains("fits only if trimming frees enough: without trimming, it takes") &&
+                   Contains("appliance"));
   }
   SECTION("or the user drops more than that") {
     const auto dropped = optimize(folder, "12m", "--drop pagefile");

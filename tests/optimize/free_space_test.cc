@@ -260,7 +260,7 @@ TEST_CASE("a disk without data is no reason for a warning, and one without files
   const auto data = optimize(qemu, {"--force", "-o", folder / "out", folder / "disk"});
   INFO(data.describe());
   REQUIRE(data.ok());
-  CHECK_THAT(data.err, Contains("all that the guest has ever written is copied: no filesystem"));
+  CHECK_THAT(data.err, Contains("nothing was trimmed, so all data is copied: no known filesystem"));
   CHECK_FALSE(qemu.was_started());
 }
 
@@ -285,15 +285,15 @@ TEST_CASE("a backing file that is kept does not shine through what is free", "[f
 TEST_CASE("what is not known, or wished, or worth a boot is copied whole", "[free]") {
   const Partitioned guest(2 * kMiB);
   const json done = report({"--ignore", "LABEL=swap", "-o", guest.folder() / "out", guest.disk()});
-  CHECK(done.at("free-space").at("why") == "what it could free is not worth a boot");
+  CHECK(done.at("free-space").at("why") == "the space that it could free is not worth a boot");
   CHECK(filesystem(done, "/dev/sda1").at("way") == "metadata");
   const json& dirty = filesystem(done, "/dev/sda2");
   CHECK(dirty.at("way") == "whole");
   CHECK_THAT(std::string(dirty.at("why")),
-             Contains("journal must be replayed") && Contains("not worth the boot"));
+             Contains("journal must be replayed") && Contains("not worth booting"));
   CHECK(dirty.at("free").is_null());
   CHECK(dirty.at("stored") > 2 * kMiB);
-  CHECK(filesystem(done, "/dev/sda3").at("why") == "as you wish");
+  CHECK(filesystem(done, "/dev/sda3").at("why") == "excluded by --filesystems or --ignore");
   CHECK(filesystem(done, "/dev/sda4").at("why") == "what it holds is not known");
   CHECK(done.at("steps").at(1).at("name") == "free space");
 
@@ -311,13 +311,13 @@ TEST_CASE("names are those of libguestfs, labels and UUIDs, and one of nothing i
   const json one = report(
       {"--trim=metadata", "--filesystems", "LABEL=root", "--dry-run", "-o", out, guest.disk()});
   CHECK(filesystem(one, "/dev/sda1").at("way") == "metadata");
-  CHECK(filesystem(one, "/dev/sda2").at("why") == "as you wish");
-  CHECK(filesystem(one, "/dev/sda3").at("why") == "as you wish");
+  CHECK(filesystem(one, "/dev/sda2").at("why") == "excluded by --filesystems or --ignore");
+  CHECK(filesystem(one, "/dev/sda3").at("why") == "excluded by --filesystems or --ignore");
   const std::string uuid = filesystem(one, "/dev/sda1").at("uuid");
   const json other = report(
       {"--trim=metadata", "--ignore", "sda3,UUID=" + uuid, "--dry-run", "-o", out, guest.disk()});
-  CHECK(filesystem(other, "/dev/sda1").at("why") == "as you wish");
-  CHECK(filesystem(other, "/dev/sda3").at("why") == "as you wish");
+  CHECK(filesystem(other, "/dev/sda1").at("why") == "excluded by --filesystems or --ignore");
+  CHECK(filesystem(other, "/dev/sda3").at("why") == "excluded by --filesystems or --ignore");
   CHECK(filesystem(other, "/dev/sda2").at("way") == "whole");
   CHECK_THAT(refused({"--trim=metadata", "--ignore", "/dev/sda9", "-o", out, guest.disk()}),
              Contains("'/dev/sda9': there is no such filesystem"));
@@ -330,7 +330,7 @@ TEST_CASE("an appliance boots where the metadata do not tell and there is enough
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.out, Contains("/dev/sda2 (ext4): needs the appliance") &&
-                              Contains("/dev/sda4: is copied whole"));
+                              Contains("/dev/sda4: is copied completely"));
   CHECK_THAT(outcome.err, Contains("the libguestfs appliance does not start"));
   CHECK(support::list_directory(guest.folder().path()) == Words{"disk", "raw"});
   // Never with this, and with --keep-going what is known is left out all the same.
@@ -366,9 +366,10 @@ TEST_CASE("what a key is for, and what only the appliance can drop, needs a boot
   CHECK_FALSE(optimize(qemu, {"--key", "all:key:x", "--dry-run", encrypted}).ok());
   CHECK(qemu.was_started());
   CHECK_THAT(refused({"--trim=metadata", "--key", "all:key:x", disk}),
-             Contains("not with --trim=metadata"));
-  CHECK_THAT(refused({"--trim=none", "--drop", "swap", disk}), Contains("not with --trim=none"));
-  CHECK_THAT(refused({"--trim=never", disk}), Contains("none of auto, metadata, appliance"));
+             Contains("which --trim=metadata does not boot"));
+  CHECK_THAT(refused({"--trim=none", "--drop", "swap", disk}),
+             Contains("have no effect with --trim=none"));
+  CHECK_THAT(refused({"--trim=never", disk}), Contains("not one of: auto, metadata, appliance"));
 }
 
 TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
@@ -380,7 +381,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     CHECK_THAT(refused({disk}), Contains("/dev/sda: the guest is suspended to disk"));
     CHECK_THAT(refused({"--ignore", "/dev/sda", disk}), Contains("the guest is suspended to disk"));
     CHECK_THAT(refused({"--trim=metadata", "--drop", "swap", disk}),
-               Contains("only the appliance can throw away"));
+               Contains("only the appliance can discard"));
     // As the user wants it.
     const json kept = report({"--keep-going", "-o", folder / "out", disk}).at("free-space");
     CHECK(kept.at("filesystems").empty());
@@ -396,7 +397,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     CHECK_THAT(refused({disk}), Contains("/dev/sda: Windows is hibernated"));
     // It is not that of another one.
     CHECK(filesystem(report({"--ignore", "/dev/sda", "-o", folder / "out", disk}), "/dev/sda")
-              .at("why") == "as you wish");
+              .at("why") == "excluded by --filesystems or --ignore");
   }
 }
 
@@ -467,7 +468,7 @@ TEST_CASE("what cannot be dropped without the appliance is not forgotten", "[fre
   CHECK(filesystem(done, "/dev/sda").at("way") == "metadata");
   REQUIRE(done.at("free-space").at("not-dropped").size() == 1);
   CHECK_THAT(std::string(done.at("free-space").at("not-dropped").at(0)),
-             Contains("/dev/sda: what --drop says is not dropped"));
+             Contains("/dev/sda: --drop has no effect here"));
   // Nothing of an XFS is dropped for Windows.
   CHECK(report({"--drop", "pagefile", "-o", folder / "other", disk})
             .at("free-space")

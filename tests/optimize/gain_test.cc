@@ -77,8 +77,8 @@ TEST_CASE("a name that is mistaken changes none of the disks", "[optimize]") {
   CHECK_THAT(refused({disk, folder / "out"}),
              Contains("out: No such file or directory: nothing was changed") &&
                  Contains("optimize -o " + folder / "out"));
-  CHECK_THAT(refused({disk, "cluster_size=1M"}), Contains("go with --options cluster_size=1M"));
-  CHECK_THAT(refused({disk, "/dev/null"}), Contains("no regular file"));
+  CHECK_THAT(refused({disk, "cluster_size=1M"}), Contains("use --options cluster_size=1M"));
+  CHECK_THAT(refused({disk, "/dev/null"}), Contains("not a regular file"));
   fs::create_symlink("disk", folder / "link");
   CHECK_THAT(refused({disk, folder / "link"}), Contains("is the same file as"));
   CHECK_THAT(refused({disk, disk}), Contains("is given twice"));
@@ -92,7 +92,7 @@ TEST_CASE("a name that is mistaken changes none of the disks", "[optimize]") {
         support::run({tool_test::virt_compact(), "optimize", "--no-trim", "-o", word, disk}, here);
     INFO(outcome.describe());
     CHECK(outcome.exit_code == 1);
-    CHECK_THAT(outcome.err, Contains("'" + word + "' stands where OUT should"));
+    CHECK_THAT(outcome.err, Contains("'" + word + "' is in the place of OUT"));
     CHECK(files_in(folder.path()) == 2);
   }
   const auto done = optimize({"--output=json", "-o", folder / "out", disk});
@@ -112,7 +112,7 @@ TEST_CASE("what virt-sparsify's scripts say is understood, or told of", "[optimi
   run_ok({"qemu-img", "compare", "-q", disk, folder / "out"});
   CHECK(fs::file_size(folder / "out") < 1 << 20);
   CHECK_THAT(refused({"--zero", "/dev/sda1", disk}), Contains("--zero: would destroy"));
-  CHECK_THAT(refused({"--tmp", folder / "none", disk}), Contains("is no folder"));
+  CHECK_THAT(refused({"--tmp", folder / "none", disk}), Contains("is not a folder"));
   CHECK_THAT(refused({"--in-place", "-o", folder / "two", disk}), Contains("--in-place"));
   const auto in_place = optimize({"--in-place", disk});
   INFO(in_place.describe());
@@ -280,14 +280,14 @@ TEST_CASE("options that contradict each other, or the disk, are told at once", "
     CHECK(files_in(folder.path()) == 1);
   };
   const std::string out = folder / "out";
-  at_once({"-O", "raw", "-c", "-o", out}, "compression is for QCOW2");
+  at_once({"-O", "raw", "-c", "-o", out}, "compression needs QCOW2");
   at_once({"-c", "--options", "compat=0.10,compression_type=zstd"}, "compat");
   at_once({"--options", "extended_l2=on,cluster_size=4k"}, "extended");
   at_once({"--options", "data_file=x", "-c", "-o", out}, "data_file");
   at_once({"-B", "base"}, "base");
-  at_once({"--options", "backing_file=disk"}, "is no backing file of");
+  at_once({"--options", "backing_file=disk"}, "is not a backing file of");
   at_once({"-o", folder / "none/out"}, "No such file");
-  at_once({"-o", folder.path()}, "no regular file");
+  at_once({"-o", folder.path()}, "not a regular file");
   at_once({"--sector-size", "1k"}, "neither 512 nor 4096");
 }
 
@@ -310,14 +310,14 @@ TEST_CASE("names are shown as they were given", "[optimize]") {
   const auto old = support::read_file(folder / "disk");
   const auto would = run({"rollback", "--dry-run", "disk"});
   INFO(would.describe());
-  CHECK(
-      would.out ==
-      "disk would be the disk as it was; what is there would be disk.bak\nNothing was changed.\n");
+  CHECK(would.out ==
+        "disk would be the old disk again; the current disk would become disk.bak\nNothing was "
+        "changed.\n");
   CHECK((support::read_file(folder / "disk") == old));
   CHECK_FALSE(run({"rollback", "--dry-run", "--backup", ".none", "disk"}).ok());
   const auto back = run({"rollback", "disk"});
   INFO(back.describe());
-  CHECK(back.out == "disk is the disk as it was; what was there is disk.bak now\n");
+  CHECK(back.out == "disk is the old disk again; the replaced disk is now disk.bak\n");
   // Through a link it is another file that is meant.
   fs::create_symlink("disk", folder / "link");
   fs::remove(folder / "disk.bak");

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kComplaint = "somebody has put another file here meanwhile";
+constexpr const char* kComplaint = "another process has replaced this file";
 
 // A disk and its backup, and a file of somebody else's.
 class Folder {
@@ -85,7 +85,8 @@ TEST_CASE("a rollback renames no file that took the disk's name, or the backup's
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   // Not that it was undone.
-  CHECK_THAT(outcome.err, Contains(name + ": " + kComplaint) && !Contains("no rollback"));
+  CHECK_THAT(outcome.err,
+             Contains(name + ": " + kComplaint) && !Contains("the rollback was not done"));
   CHECK(folder.content(name) == "somebody else's");
   CHECK(folder.content("disk") == (name == "disk" ? "somebody else's" : "the disk now"));
   CHECK(folder.content("disk.bak") == (name == "disk" ? "the disk before" : "somebody else's"));
@@ -98,7 +99,7 @@ TEST_CASE("a rollback takes back an exchange with another file", "[planted]") {
   const auto outcome = folder.roll_back("exchanging", name, true);
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("no rollback"));
+  CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("the rollback was not done"));
   CHECK(folder.content("disk") == (name == "disk" ? "somebody else's" : "the disk now"));
   CHECK(folder.content("disk.bak") == (name == "disk" ? "the disk before" : "somebody else's"));
 }
