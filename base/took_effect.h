@@ -15,7 +15,7 @@ template <typename T>
 Result<T> took_effect(Result<T> result, std::string_view state) {
   if (result) return result;
   return fail(std::move(result).error().with_context(std::string(state) +
-                                                     ", but an error came after that"));
+                                                     ", but an error occurred after that"));
 }
 
 }  // namespace vc

@@ -48,7 +48,8 @@ Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions
   // The reading chain holds a lock against writers.
   chain_.reset();
   if (name.force_share)
-    return fail(Error::invalid(name_ + ": --force-share is for reading: who writes must be alone"));
+    return fail(Error::invalid(
+        name_ + ": --force-share is only for reading: a writer needs exclusive access"));
   if (format_ == qcow2::Format::kQcow2) {
     options.format = format_;
     options.writable = true;

@@ -69,10 +69,9 @@ Result<Measurement> measure(const MeasureOptions& options, const Cancel& cancel)
   const std::vector<std::string> files = device->files();
   if (options.drop_cache) {
     if (files.empty())
-      return fail(
-          Error::unsupported(device->name() +
-                             ": only a file's pages can be dropped: those of a server, or of a "
-                             "block device, are not this program's"));
+      return fail(Error::unsupported(
+          device->name() +
+          ": --drop-cache works only for files, not for servers and block devices"));
     for (const std::string& file : files) RETURN_IF_ERROR(drop_pages(file));
   }
   result.cached_before = cached_pages_of(files);

@@ -147,24 +147,24 @@ Result<std::unique_ptr<Device>> NbdDevice::open(const nbd::NbdTarget& target,
     if (!device->limits_.multi_conn) break;
   }
   if (write && device->limits_.read_only)
-    return fail(Error::protocol(EROFS, device->name_ + ": the disk cannot be written"));
+    return fail(
+        Error::protocol(EROFS, device->name_ + ": the server allows no writes to the disk"));
   return device;
 }
 
 Result<void> NbdDevice::check(const Load& load) const {
   const uint64_t unit = limits_.minimum;
   if (load.block % unit != 0 || load.stride() % unit != 0 || load.offset % unit != 0)
-    return fail(Error::invalid(
-        fmt::format("{}: the server takes requests of multiples of {} bytes at multiples of them",
-                    name_, unit)));
-  if (load.block > limits_.maximum)
     return fail(Error::invalid(fmt::format(
-        "{}: the server takes no more than {} bytes in a request", name_, limits_.maximum)));
+        "{}: the server accepts only offsets and lengths that are multiples of {} bytes", name_,
+        unit)));
+  if (load.block > limits_.maximum)
+    return fail(Error::invalid(fmt::format("{}: the server accepts at most {} bytes in a request",
+                                           name_, limits_.maximum)));
   if (load.flush_each && !limits_.can_fua)
-    return fail(Error::unsupported(
-        name_ + ": the server cannot say when a single write is on the disk (FUA)"));
+    return fail(Error::unsupported(name_ + ": the server does not support writes with FUA"));
   if (load.flush_interval != 0 && !limits_.can_flush)
-    return fail(Error::unsupported(name_ + ": the server cannot flush"));
+    return fail(Error::unsupported(name_ + ": the server does not support flush"));
   return {};
 }
 

@@ -12,8 +12,7 @@ Result<std::unique_ptr<Device>> open_device(const DeviceName& name, bool write, 
   if (name.format == qcow2::Format::kQcow2)
     return fail(Error::unsupported(
         target->name() +
-        ": a QCOW2 file behind NBD is not decoded here: serve it with the nbdkit "
-        "qcow2 plugin on the other side"));
+        ": a QCOW2 file behind NBD is not decoded: serve it with the nbdkit qcow2 plugin"));
   return NbdDevice::open(*target, name.nbd, write, stop);
 }
 

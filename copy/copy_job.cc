@@ -108,7 +108,9 @@ Result<void> CopyJob::open_source() {
   how.nbd = nbd_source();
   if (!options_.bitmap.empty()) {
     ASSIGN_OR_RETURN(const auto server, nbd_target(options_.source, options_.source_command));
-    if (!server) return fail(Error::invalid("--bitmap: only an NBD server tells of dirty bitmaps"));
+    if (!server)
+      return fail(
+          Error::invalid("--bitmap: SRC must be an NBD server that exports the dirty bitmap"));
     how.nbd.bitmap = options_.bitmap;
     ASSIGN_OR_RETURN(how.nbd.dirty_unit, unit_of_update());
   }
@@ -150,29 +152,27 @@ Result<void> CopyJob::look_at_destination() {
   format_ = options_.format.value_or(
       kind_ == Kind::kServer || kind_ == Kind::kNull ? Format::kRaw : Format::kQcow2);
   if (kind_ == Kind::kDevice && !options_.format)
-    return fail(Error::invalid(
-        name +
-        ": is a block device: say what it is to hold, -O raw (the disk itself) or -O "
-        "qcow2 (an image)"));
+    return fail(Error::invalid(name + ": is a block device: choose what to write with -O raw (the "
+                                      "disk itself) or -O qcow2 (an image)"));
   if (kind_ == Kind::kServer && format_ == Format::kQcow2)
-    return fail(
-        Error::unsupported(server_->name() +
-                           ": a QCOW2 image is not made behind NBD: serve an image there, with the "
-                           "nbdkit qcow2 plugin, and copy the disk into it"));
+    return fail(Error::unsupported(server_->name() +
+                                   ": a QCOW2 image cannot be created behind NBD: serve an image "
+                                   "with the nbdkit qcow2 plugin, and copy the disk into it"));
   if (format_ == Format::kRaw && options_.compression)
-    return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+    return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
   if (!options_.bitmap.empty()) {
     if (options_.compression)
-      return fail(Error::invalid("--bitmap: what is written into a copy is not compressed"));
+      return fail(Error::invalid(
+          "--bitmap: data that is written into an earlier copy cannot be compressed"));
     if (options_.verify)
       return fail(Error::invalid(
-          "--bitmap and --verify: what is not dirty is not read, and cannot be compared"));
+          "--bitmap and --verify: unchanged ranges are not read, so they cannot be compared"));
     if (kind_ != Kind::kFile && kind_ != Kind::kServer)
-      return fail(
-          Error::invalid("--bitmap: DST is an earlier copy, a QCOW2 image or a server's disk"));
+      return fail(Error::invalid(
+          "--bitmap: DST must be an earlier copy: a QCOW2 image or the disk of a server"));
   }
   if (options_.verify && (kind_ == Kind::kStream || kind_ == Kind::kNull))
-    return fail(Error::invalid("--verify: what went to a pipe cannot be read again"));
+    return fail(Error::invalid("--verify: data that was sent to a pipe cannot be read again"));
   // Zeros may be written before anything is read. Different names of one disk are not detected.
   if (server_ && !server_->uri.empty() && server_->uri == options_.source)
     return fail(Error::invalid(name + ": source and destination are the same"));
@@ -209,8 +209,7 @@ std::optional<qcow2::CompressionType> CopyJob::kept_compression() const {
 // Returns the format of the backing file.
 Result<std::string> CopyJob::keep_backing_file() {
   if (!source_->local())
-    return fail(Error::invalid(
-        "-B: only of an image file can it be told what it has on top of its backing file"));
+    return fail(Error::invalid("-B: SRC must be an image file, not a server or a pipe"));
   ASSIGN_OR_RETURN(const std::string base, backing_path());
   return source_->local()->keep_backing(base, worker_.geometry.cluster_size());
 }
@@ -296,9 +295,10 @@ Result<std::vector<std::byte>> CopyJob::first_pass() {
 
 Result<std::unique_ptr<Destination>> CopyJob::open_stream() {
   if (::isatty(STDOUT_FILENO) != 0)
-    return fail(Error::invalid("standard output is a terminal: send it to a file or a pipe"));
+    return fail(Error::invalid("standard output is a terminal: redirect it to a file or a pipe"));
   if (!build_.data_file.empty())
-    return fail(Error::invalid("data_file: only an image in a file can have one"));
+    return fail(
+        Error::invalid("data_file: only an image in a file can have an external data file"));
   if (format_ == Format::kRaw) {
     std::unique_ptr<Destination> raw = StreamDestination::raw(
         STDOUT_FILENO, kStandardOutput, source_->get().size(), worker_.geometry, stop_);
@@ -312,7 +312,7 @@ Result<std::unique_ptr<Destination>> CopyJob::open_stream() {
   if (twice) {
     if (source_->stream())
       return fail(Error::invalid(
-          "--spool=none: a pipe cannot be read twice: give a folder, as in --spool=/var/tmp"));
+          "--spool=none: a pipe cannot be read twice: name a folder, as in --spool=/var/tmp"));
     ASSIGN_OR_RETURN(auto start, first_pass());
     ASSIGN_OR_RETURN(std::unique_ptr<Destination> stream,
                      StreamDestination::qcow2_image(STDOUT_FILENO, kStandardOutput,

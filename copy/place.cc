@@ -40,7 +40,8 @@ Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t 
     std::error_code failed;
     target = fs::canonical(path, failed).string();
     if (failed || !fs::is_regular_file(target))
-      return fail(Error::invalid(path + ": is no regular file: only those can be replaced"));
+      return fail(
+          Error::invalid(path + ": is not a regular file: only a regular file can be replaced"));
   }
   const std::string folder = folder_of(target);
   if (retry(::access, folder.c_str(), W_OK | X_OK) != 0) return fail(Error::system(errno, folder));

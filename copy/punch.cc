@@ -31,15 +31,15 @@ constexpr uint64_t kMemory = 80 << 20;
 
 Result<void> check_can_punch(const nbd::NbdLimits& limits, const std::string& name) {
   if (limits.read_only)
-    return fail(
-        Error::protocol(EROFS, name + ": the server lets nobody write: it was started read-only"));
-  if (!limits.can_trim)
-    return fail(Error::protocol(ENOTSUP,
-                                name + ": the server cannot trim: there is nothing to gain on it"));
-  if (!limits.can_zero)
     return fail(Error::protocol(
-        ENOTSUP, name + ": the server can trim, but not zero: and what is trimmed need not read "
-                        "as zeros afterwards"));
+        EROFS, name + ": the server allows no writes: start it without its read-only option"));
+  if (!limits.can_trim)
+    return fail(Error::protocol(
+        ENOTSUP, name + ": the server does not support trim, so no space can be freed"));
+  if (!limits.can_zero)
+    return fail(
+        Error::protocol(ENOTSUP, name + ": the server supports trim, but no zero requests: the "
+                                        "content of trimmed blocks would be undefined"));
   return {};
 }
 
@@ -186,8 +186,9 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
   uint64_t unit = options.unit;
   if (unit == 0) unit = std::clamp(limits.preferred, kSmallestUnit, kLargestUnit);
   if (!std::has_single_bit(unit) || unit < kSmallestUnit || unit > kLargestUnit)
-    return fail(Error::invalid(fmt::format("blocks of {} bytes: not a power of two from {} to {}",
-                                           unit, kSmallestUnit, kLargestUnit)));
+    return fail(
+        Error::invalid(fmt::format("a block size of {} bytes is not a power of two from {} to {}",
+                                   unit, kSmallestUnit, kLargestUnit)));
   unit = std::max(unit, limits.minimum);
 
   Puncher puncher(*source, limits, options, unit, progress, stop);

@@ -130,8 +130,8 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   const auto ranges = source.differences(stored);
   if (!ranges.empty())
     return fail(Error::protocol(
-        EIO, fmt::format("{}: reads back different from its source: do not use it; guest bytes {}",
-                         copy.name(), describe(ranges))));
+        EIO, fmt::format("{}: differs from its source: do not use it; guest bytes {}", copy.name(),
+                         describe(ranges))));
   VerifySummary summary;
   summary.size = source.size();
   summary.read = std::min(end.read(), source.size());

@@ -143,7 +143,8 @@ bool send(nbdkit_next* next, const Connection& connection,
         return true;
       break;
   }
-  nbdkit_debug("coalesce-discard: the fragment %#" PRIx64 "+%#" PRIx64 " stays as it was: error %d",
+  nbdkit_debug("coalesce-discard: the fragment %#" PRIx64 "+%#" PRIx64
+               " was not discarded: error %d",
                piece.offset, piece.length, ignored);
   return true;
 }
@@ -231,13 +232,12 @@ nbdkit_filter create_filter() {
   nbdkit_filter it{};
   it.name = "coalesce-discard";
   it.longname = "nbdkit coalesce-discard filter";
-  it.description = "Gathers small trims until they make whole blocks of the layer below.";
+  it.description = "Joins small trims until they fill whole blocks of the layer below.";
   it.config_help =
-      "coalesce-discard-granularity=<SIZE>  Size of the blocks (default: as the plugin\n"
-      "                                     prefers, or 64K).\n"
-      "coalesce-discard-limit=<COUNT>       Remember this many ranges (default: 16384).\n"
-      "zero-fragments=<BOOL>                Write zeros to what makes no whole block\n"
-      "                                     (default: false).";
+      "coalesce-discard-granularity=<SIZE>  Size of the blocks (default: as the plugin\n           "
+      "                          prefers, or 64K).\ncoalesce-discard-limit=<COUNT>       Remember "
+      "this many ranges (default: 16384).\nzero-fragments=<BOOL>                Write zeros to "
+      "trims that fill no block\n                                     (default: false).";
   it.unload = on_unload;
   it.config = on_config;
   it.open = on_open;

@@ -15,11 +15,11 @@ using qcow2::Snapshot;
 namespace {
 
 Error out_of_reach(const std::string& image, const char* what, const std::string& name) {
-  return Error::unsupported(fmt::format(
-      "{}: it has the {} '{}', which cannot be reached through the layer below: serve a "
-      "flat copy (virt-compact copy, qemu-img convert) or, where the files are, nbdkit "
-      "qcow2 FILE without this filter",
-      image, what, name));
+  return Error::unsupported(
+      fmt::format("{}: the image has the {} '{}', which the filter cannot open through the layer "
+                  "below: serve a flat copy (virt-compact copy, qemu-img convert), or run nbdkit "
+                  "qcow2 FILE without this filter on the machine that has the files",
+                  image, what, name));
 }
 
 }  // namespace

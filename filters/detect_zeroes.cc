@@ -60,7 +60,7 @@ int set_mode(std::string_view value) {
   } else if (value == "unmap") {
     mode = Mode::kUnmap;
   } else {
-    nbdkit_error("detect-zeroes: it is off, on or unmap");
+    nbdkit_error("detect-zeroes: the value must be off, on or unmap");
     return -1;
   }
   return 0;
@@ -161,7 +161,7 @@ nbdkit_filter create_filter() {
   nbdkit_filter it{};
   it.name = "detect-zeroes";
   it.longname = "nbdkit detect-zeroes filter";
-  it.description = "Finds zeros in what is written, and makes zero requests of them.";
+  it.description = "Finds zeros in writes, and sends zero requests instead.";
   it.config_help =
       "detect-zeroes=off|on|unmap        What to do with zeros in writes (default: unmap).\n"
       "detect-zeroes-granularity=<SIZE>  Find them in blocks of this size (default: as the\n"

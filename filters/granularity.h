@@ -22,7 +22,7 @@ inline std::optional<uint64_t> parse_granularity(const char* key, const char* va
   if (std::has_single_bit(granularity) && granularity >= kMinGranularity &&
       granularity <= kMaxGranularity)
     return granularity;
-  nbdkit_error("%s=%s: it is a power of two from 512 to 32M", key, value);
+  nbdkit_error("%s=%s: the value must be a power of two from 512 to 32M", key, value);
   return std::nullopt;
 }
 

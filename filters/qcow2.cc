@@ -101,7 +101,7 @@ Result<std::shared_ptr<DecodedImage>> image_of(nbdkit_next* next, const nbdkit_b
   const std::string name =
       below.empty() ? "the image below" : "the image below, '" + printable(below) + "'";
   if (size == -1 || !block || can_share == -1)
-    return fail(Error::system(EIO, name + ": the layer below does not say what it is"));
+    return fail(Error::system(EIO, name + ": the layer below does not report its properties"));
 
   NextStorage::Shape shape;
   shape.size = static_cast<uint64_t>(size);
@@ -121,7 +121,7 @@ int set_cache_size(const char* key, const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size == -1) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("%s=%s: 64K at least", key, printable(value).c_str());
+    nbdkit_error("%s=%s: the value must be at least 64K", key, printable(value).c_str());
     return -1;
   }
   cache_size = static_cast<uint64_t>(size);

@@ -38,7 +38,7 @@ void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& i
   const uint64_t l1_bytes = uint64_t{header.l1_entries} * 8;
   if (l1_bytes > *info.file_length || header.l1_table.value() > *info.file_length - l1_bytes)
     info.damages.push_back(
-        fmt::format("the L1 table at {:#x} ends behind the end of the file at {:#x}",
+        fmt::format("the L1 table at {:#x} ends past the end of the file at {:#x}",
                     header.l1_table.value(), *info.file_length));
   const auto usable = qcow2::read_snapshot_table(file, header);
   if (!usable && info.missing.empty()) info.damages.push_back(usable.error().message());
@@ -127,7 +127,7 @@ std::vector<ImageInfo> read_chain_info(const std::string& path, const InfoOption
     ASSIGN_OR_RETURN(const auto file, names.open(kBacking, name, false));
     if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
       return fail(Error::corrupt(
-          fmt::format("{}: the backing chain comes back to this file: it has no end", name)));
+          fmt::format("{}: the backing chain leads back to this file, so it has no end", name)));
     seen.push_back(file->identity());
     names.add_author(*file);
     return read_info(file, next);

@@ -44,7 +44,7 @@ Result<Measurement> measure_empty(const copy::CopyOptions& options, uint64_t siz
   measured.virtual_size = size;
   if (measured.format == qcow2::Format::kRaw) {
     if (options.compression)
-      return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+      return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
     measured.file_size = size;
   } else {
     EmptySource empty(size);
@@ -110,7 +110,7 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
   RETURN_IF_ERROR(open_source());
   format_ = options_.format.value_or(qcow2::Format::kQcow2);
   if (format_ == qcow2::Format::kRaw && options_.compression)
-    return fail(Error::invalid("compression is for QCOW2: a raw disk has none"));
+    return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
   RETURN_IF_ERROR(decide());
   progress_.begin(Phase::kMeasure);
   copy::Source& from = source_->get();

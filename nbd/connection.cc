@@ -91,7 +91,7 @@ Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
   while (nbd_aio_is_connecting(nbd) == 1) {
     if (stop_.requested()) return fail(Error::cancelled());
     if (timeout_.count() != 0 && Clock::now() - start > timeout_)
-      return fail(timeout_error("the server has not agreed on a connection"));
+      return fail(timeout_error("the server has not completed the handshake"));
     if (nbd_poll(nbd, kPatience) < 0) return fail(last_error());
   }
   // Closed without an error: the server hung up.

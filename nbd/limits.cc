@@ -35,15 +35,15 @@ Result<NbdLimits> NbdLimits::of(nbd_handle* nbd, const std::string& name) {
   const int64_t preferred = nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED);
   const int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
   if (minimum > kLargestMinimum || (minimum > 0 && !std::has_single_bit(uint64_t(minimum))))
-    return fail(Error::protocol(
-        EPROTO, fmt::format("{}: the server names a minimum block size of {} bytes: not a power of "
-                            "two up to 65536",
-                            name, minimum)));
+    return fail(
+        Error::protocol(EPROTO, fmt::format("{}: the server reports a minimum block size of {} "
+                                            "bytes: not a power of two up to 65536",
+                                            name, minimum)));
   if (maximum > 0 && maximum < kSmallestMaximum)
     return fail(Error::protocol(
-        EPROTO, fmt::format("{}: the server takes no more than {} bytes in a request: at least {} "
-                            "are needed",
-                            name, maximum, kSmallestMaximum)));
+        EPROTO,
+        fmt::format("{}: the server accepts at most {} bytes in a request: at least {} are needed",
+                    name, maximum, kSmallestMaximum)));
   if (minimum > 0) limits.minimum = static_cast<uint64_t>(minimum);
   if (preferred > 0) limits.preferred = std::bit_floor(static_cast<uint64_t>(preferred));
   limits.preferred = std::max(limits.preferred, limits.minimum);

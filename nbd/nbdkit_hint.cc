@@ -35,8 +35,8 @@ std::string missing(std::string_view name, const char* kind, const char* folder)
   std::string text = fmt::format("nbdkit has no {} '{}': there is no {}", kind, name, path);
   const auto built = built_plugin();
   if (name == "qcow2" && std::string_view(kind) == "plugin" && built)
-    return text + fmt::format("; give the one that was built by its path, {}", *built);
-  return text + "; install it, or give it by its path";
+    return text + fmt::format("; give the path of the built one, {}", *built);
+  return text + "; install it, or give its path";
 }
 
 }  // namespace

@@ -55,9 +55,9 @@ void NbdReply::add(uint64_t at, uint64_t length) {
 
 Error NbdReply::error(const std::string& what) const {
   if (lie_)
-    return Error::protocol(EPROTO, what +
-                                       ": the server's answer is not what was asked for: parts "
-                                       "are missing, or come twice");
+    return Error::protocol(
+        EPROTO,
+        what + ": the server's answer does not match the request: parts are missing or repeated");
   return Error::system(errnum_, what);
 }
 

@@ -50,8 +50,9 @@ Result<void> listen(Listener& listener) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (name.size() >= sizeof address.sun_path)
-      return fail(
-          Error::invalid(name + ": too long a name for a socket: set TMPDIR to a shorter one"));
+      return fail(Error::invalid(
+          name +
+          ": the name is too long for a socket: set TMPDIR to a folder with a shorter name"));
     std::memcpy(address.sun_path, name.c_str(), name.size() + 1);
     listener.listening.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (listener.listening.get() < 0 ||
@@ -207,7 +208,7 @@ Result<void> ServerProcess::finish(std::chrono::seconds patience) {
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
       (info.si_code != CLD_EXITED || info.si_status != 0))
-    return fail(Error::protocol(EIO, fmt::format("the server ended badly: {}", describe(info))));
+    return fail(Error::protocol(EIO, fmt::format("the server failed: {}", describe(info))));
   return {};
 }
 

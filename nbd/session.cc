@@ -49,12 +49,14 @@ bool NbdLine::is_loss(const Error& error) {
 Result<void> NbdLine::check_same(const NbdLimits& next) const {
   if (next.size != limits_.size)
     return fail(Error::protocol(
-        EIO, fmt::format("{}: the server came back with another disk: of {} bytes, not {}", name(),
-                         next.size, limits_.size)));
+        EIO,
+        fmt::format("{}: after a reconnect, the server has another disk: {} bytes instead of {}",
+                    name(), next.size, limits_.size)));
   if (next.minimum > limits_.minimum)
-    return fail(Error::protocol(
-        EIO, fmt::format("{}: the server came back with larger blocks: {} bytes, not {}", name(),
-                         next.minimum, limits_.minimum)));
+    return fail(
+        Error::protocol(EIO, fmt::format("{}: after a reconnect, the server has a larger minimum "
+                                         "block size: {} bytes instead of {}",
+                                         name(), next.minimum, limits_.minimum)));
   return {};
 }
 
@@ -107,7 +109,7 @@ Result<void> NbdLine::restore(Error why) {
   given_up_ = true;
   if (final || retries_ == 0) return fail(std::move(last));
   return fail(Error::protocol(
-      last.errnum(), fmt::format("{} (given up after connecting again {} time{})", last.message(),
+      last.errnum(), fmt::format("{} (gave up after reconnecting {} time{})", last.message(),
                                  failures_, failures_ == 1 ? "" : "s")));
 }
 

@@ -42,8 +42,8 @@ Result<std::string> uri_with_export(const std::string& uri, const std::string& n
   const size_t query = std::min(uri.find('?', authority), uri.size());
   const size_t slash = std::min(uri.find('/', authority), query);
   if (query > slash + 1)
-    return fail(Error::invalid(fmt::format(
-        "'{}': names an export already, so that none can be chosen for the snapshot", uri)));
+    return fail(Error::invalid(
+        fmt::format("'{}': the URI names an export, so --snapshot cannot select one", uri)));
   std::string text = uri.substr(0, slash) + "/";
   for (const char c : name) {
     const auto byte = static_cast<unsigned char>(c);

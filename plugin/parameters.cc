@@ -37,24 +37,20 @@ int parse_bool(const char* value, bool& result) {
 }  // namespace
 
 const char* const Parameters::kHelp =
-    "[file=]<DISK>              (required) The QCOW2 image.\n"
-    "snapshot=<ID|NAME>         Show this internal snapshot as the disk.\n"
-    "backing=owner|follow|deny|none\n"
-    "                           Which backing files are opened (default: owner, those\n"
-    "                           that the owner of the image could open himself).\n"
-    "data-file=owner|follow|deny\n"
-    "                           The same of an external data file.\n"
-    "untrusted=<BOOL>           Nobody vouches for the image: both deny, and limits.\n"
-    "force-share=<BOOL>         Read an image that somebody writes to (default: false).\n"
-    "salvage=<BOOL>             Read a damaged image: zeros for what is lost (default: false).\n"
-    "discard=unmap|ignore       What trimming does (default: unmap, the file shrinks).\n"
-    "detect-zeroes=off|on|unmap What becomes of zeros in writes (default: off).\n"
-    "coalesce-discard=<BOOL>    Gather small trims to whole clusters (default: false);\n"
-    "  zero-fragments=<BOOL>      write zeros to what makes none.\n"
-    "create=true                Make the image first:\n"
-    "  size=<SIZE>                (required then) of its disk,\n"
-    "  cluster-size=<SIZE>        of its clusters, 512 to 2M (default: 64K).\n"
-    "cache-size=<SIZE>          Memory for L2 tables (default: 32M).";
+    "[file=]<DISK>              (required) The QCOW2 image.\nsnapshot=<ID|NAME>         Serve this "
+    "internal snapshot as the disk.\nbacking=owner|follow|deny|none\n                           "
+    "Which backing files to open (default: owner, only files\n                           that the "
+    "owner of the image can open).\ndata-file=owner|follow|deny\n                           The "
+    "same for an external data file.\nuntrusted=<BOOL>           Treat the image as hostile: deny "
+    "both, and set limits.\nforce-share=<BOOL>         Read an image that another process writes "
+    "to (default: false).\nsalvage=<BOOL>             Read a damaged image: zeros for lost data "
+    "(default: false).\ndiscard=unmap|ignore       Whether trims free space (default: unmap, the "
+    "file shrinks).\ndetect-zeroes=off|on|unmap Whether to find zeros in writes (default: "
+    "off).\ncoalesce-discard=<BOOL>    Join small trims to whole clusters (default: false);\n  "
+    "zero-fragments=<BOOL>      write zeros to trims that fill no cluster.\ncreate=true            "
+    "    Create the image first:\n  size=<SIZE>                (required) the size of its disk,\n  "
+    "cluster-size=<SIZE>        its cluster size, 512 to 2M (default: 64K).\ncache-size=<SIZE>     "
+    "     Memory for L1 and L2 tables (default: 32M).";
 
 int Parameters::set(const char* key, const char* value) {
   const std::string_view name = key;
@@ -79,32 +75,32 @@ int Parameters::set(const char* key, const char* value) {
 
 int Parameters::complete() {
   if (config_.file.empty()) {
-    nbdkit_error("no image: give its path, as in: nbdkit qcow2 disk.qcow2");
+    nbdkit_error("no image is given: give its path, as in: nbdkit qcow2 disk.qcow2");
     return -1;
   }
   if (create_ && !has_size_) {
-    nbdkit_error("create=true wants size=SIZE, how large the disk shall be");
+    nbdkit_error("create=true needs size=SIZE, the size of the disk");
     return -1;
   }
   if (!create_ && (has_size_ || has_cluster_size_)) {
-    nbdkit_error("%s= is for a fresh image: it goes with create=true",
+    nbdkit_error("%s= needs create=true: it sets a property of a new image",
                  has_size_ ? "size" : "cluster-size");
     return -1;
   }
   if (config_.write.zero_fragments && !config_.write.coalesce_discard) {
-    nbdkit_error("zero-fragments=true is for what coalesce-discard=true gathers");
+    nbdkit_error("zero-fragments=true needs coalesce-discard=true");
     return -1;
   }
   if (create_ && config_.open.force_share) {
-    nbdkit_error("create=true and force-share=true: a fresh image is shared with nobody");
+    nbdkit_error("create=true and force-share=true: no other process uses a new image");
     return -1;
   }
   if (create_ && config_.open.losses) {
-    nbdkit_error("create=true and salvage=true: a fresh image is not damaged");
+    nbdkit_error("create=true and salvage=true: a new image is not damaged");
     return -1;
   }
   if (create_ && !config_.snapshot.empty()) {
-    nbdkit_error("create=true and snapshot=: a fresh image has no snapshots");
+    nbdkit_error("create=true and snapshot=: a new image has no snapshots");
     return -1;
   }
   return settle_trust();
@@ -115,16 +111,14 @@ int Parameters::settle_trust() {
   trust.names.prefix = "";
   if (!untrusted_) return 0;
   if (create_) {
-    nbdkit_error("create=true and untrusted=true: a fresh image is nobody else's");
+    nbdkit_error("create=true and untrusted=true: a new image is not hostile");
     return -1;
   }
   const auto data_file = trust.names.data_file;
   if ((backing_given_ && trust.names.backing != qcow2::NameRule::kDeny &&
        trust.names.backing != qcow2::NameRule::kLeaveOut) ||
       (data_file && *data_file != qcow2::NameRule::kDeny)) {
-    nbdkit_error(
-        "untrusted=true opens no file that the image names: without backing= and "
-        "data-file=");
+    nbdkit_error("untrusted=true opens no file that the image names: omit backing= and data-file=");
     return -1;
   }
   if (!backing_given_) trust.names.backing = qcow2::NameRule::kDeny;
@@ -142,7 +136,7 @@ int Parameters::set_salvage(const char* value) {
 
 int Parameters::set_file(const char* value) {
   if (!config_.file.empty()) {
-    nbdkit_error("file= is given twice: one image is served");
+    nbdkit_error("file= is given twice: the plugin serves one image");
     return -1;
   }
   // realpath() is unsuitable: a relative backing file name is relative to the path that the user
@@ -157,7 +151,8 @@ int Parameters::set_file(const char* value) {
 int Parameters::set_backing(const char* value) {
   const auto rule = qcow2::parse_name_rule(value);
   if (!rule) {
-    nbdkit_error("backing=%s: it is owner, follow, deny or none", printable(value).c_str());
+    nbdkit_error("backing=%s: the value must be owner, follow, deny or none",
+                 printable(value).c_str());
     return -1;
   }
   config_.open.trust.names.backing = *rule;
@@ -168,7 +163,7 @@ int Parameters::set_backing(const char* value) {
 int Parameters::set_data_file(const char* value) {
   const auto rule = qcow2::parse_name_rule(value);
   if (!rule || *rule == qcow2::NameRule::kLeaveOut) {
-    nbdkit_error("data-file=%s: it is owner, follow or deny", printable(value).c_str());
+    nbdkit_error("data-file=%s: the value must be owner, follow or deny", printable(value).c_str());
     return -1;
   }
   config_.open.trust.names.data_file = *rule;
@@ -189,7 +184,7 @@ int Parameters::set_detect_zeroes(const char* value) {
   } else if (word == "unmap") {
     config_.write.detect_zeroes = DetectZeroes::kUnmap;
   } else {
-    nbdkit_error("detect-zeroes=%s: it is off, on or unmap", printable(word).c_str());
+    nbdkit_error("detect-zeroes=%s: the value must be off, on or unmap", printable(word).c_str());
     return -1;
   }
   return 0;
@@ -199,7 +194,7 @@ int Parameters::set_cache_size(const char* value) {
   const int64_t size = nbdkit_parse_size(value);
   if (size < 0) return -1;
   if (size < kMinCacheSize) {
-    nbdkit_error("cache-size=%s: 64K at least", printable(value).c_str());
+    nbdkit_error("cache-size=%s: the value must be at least 64K", printable(value).c_str());
     return -1;
   }
   config_.open.cache_size = static_cast<uint64_t>(size);
@@ -229,7 +224,8 @@ int Parameters::set_cluster_size(const char* value) {
   const auto bytes = static_cast<uint64_t>(size);
   if (!std::has_single_bit(bytes) || bytes < (uint64_t{1} << qcow2::Geometry::kMinClusterBits) ||
       bytes > (uint64_t{1} << qcow2::Geometry::kMaxClusterBits)) {
-    nbdkit_error("cluster-size=%s: a power of two from 512 to 2M", printable(value).c_str());
+    nbdkit_error("cluster-size=%s: the value must be a power of two from 512 to 2M",
+                 printable(value).c_str());
     return -1;
   }
   image_.cluster_bits = static_cast<unsigned>(std::countr_zero(bytes));

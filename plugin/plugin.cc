@@ -94,7 +94,7 @@ void on_cleanup() noexcept {
     const auto statistics = image->statistics();
     if (qcow2_debug_stats == 0 || !statistics) return 0;
     const std::string line = fmt::format(
-        "qcow2: allocated {} clusters, zeroed {}, freed {}; cut {} bytes off the end of the file",
+        "qcow2: allocated {} clusters, zeroed {}, freed {}; shrank the file by {} bytes",
         statistics->allocated, statistics->zeroed, statistics->freed, statistics->truncated);
     // nbdkit_debug needs -v, which also logs each request.
     std::fprintf(stderr, "%s\n", line.c_str());
@@ -197,7 +197,7 @@ nbdkit_plugin create_plugin() {
   it.longname = "nbdkit QCOW2 plugin";
   it.version = VIRT_COMPACT_VERSION;
   it.description =
-      "Serves the disk in a QCOW2 image, to read and write, and its internal snapshots.";
+      "Serves the disk in a QCOW2 image, for reading and writing, and its internal snapshots.";
   it.magic_config_key = "file";
   it.config_help = plugin::Parameters::kHelp;
   it.cleanup = on_cleanup;

@@ -36,9 +36,9 @@ std::vector<nbdkit::Export> ServedImage::list_exports() const {
 Result<std::shared_ptr<ServedDisk>> ServedImage::disk(std::string_view export_name) const {
   if (export_name.empty()) return main_;
   if (!export_name.starts_with(nbdkit::kSnapshotPrefix))
-    return fail(
-        Error::invalid(fmt::format("{}: there is no export '{}': there are '' and snapshot:NAME",
-                                   chain_.storage()->name(), export_name)));
+    return fail(Error::invalid(
+        fmt::format("{}: there is no export '{}': the exports are '' and snapshot:NAME",
+                    chain_.storage()->name(), export_name)));
   return snapshot(export_name.substr(nbdkit::kSnapshotPrefix.size()));
 }
 
@@ -61,7 +61,7 @@ Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   if (disk.write_path() || read_only_for_good_) return {};
   if (force_share_)
     return fail(Error::invalid(chain_.storage()->name() +
-                               ": force-share=true is for reading: start nbdkit with -r"));
+                               ": force-share=true is only for reading: start nbdkit with -r"));
   auto writer = qcow2::open_writer(chain_, write_options_.writer);
   if (writer) {
     disk.set_write_path(std::make_unique<WritePath>(std::move(*writer), write_options_));
@@ -84,7 +84,7 @@ Result<void> ServedImage::close() {
   // Another program may have freed clusters without discarding their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t deallocated,
                    with_context(qcow2::deallocate_if_sound(chain_.storage()),
-                                "free clusters cannot be given back"));
+                                "free clusters cannot be deallocated"));
   return {};
 }
 

@@ -22,7 +22,7 @@ const char* kind_of(mode_t mode) {
   if (S_ISFIFO(mode)) return "a FIFO";
   if (S_ISSOCK(mode)) return "a socket";
   if (S_ISCHR(mode)) return "a character device";
-  return "no regular file";
+  return "a special file";
 }
 
 // Without O_NONBLOCK, opening a FIFO would wait for a writer.  It has no effect on other files.
@@ -100,8 +100,8 @@ Result<void> FileStorage::bypass_cache() {
   if (direct_fd_) return {};
   if (errno == EINVAL)
     return fail(
-        Error::unsupported(name_ + ": its filesystem cannot go past the page cache (O_DIRECT)"));
-  return fail(Error::system(errno, name_ + ": open past the page cache"));
+        Error::unsupported(name_ + ": its filesystem cannot bypass the page cache (O_DIRECT)"));
+  return fail(Error::system(errno, name_ + ": open without the page cache"));
 }
 
 Result<void> FileStorage::lock(ImageClaim claim, std::string_view advice) {
@@ -187,7 +187,7 @@ Result<void> FileStorage::resize(uint64_t size) {
     return system_error(ENOSPC, "extend", size);
   }
   if (retry(::ftruncate, fd_.get(), static_cast<off_t>(size)) != 0)
-    return system_error(errno, "cut or extend", size);
+    return system_error(errno, "truncate or extend", size);
   return {};
 }
 

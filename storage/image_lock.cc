@@ -95,18 +95,16 @@ const char* deed(off_t byte) {
     case kUsesByte + 3:
       return "which may change its length";
     case kForbidsByte:
-      return "which forbids others to read it";
+      return "which allows no other reader";
     default:
-      return "which forbids others to write to it";
+      return "which allows no other writer";
   }
 }
 
 Failure in_use(int fd, const std::string& name, Conflict conflict, std::string_view advice) {
   const std::string holder =
       find_lock_holder(fd, conflict.byte, conflict.pid)
-          .value_or(
-              "a process that cannot be seen from here (another user's, or on another "
-              "machine)");
+          .value_or("a process that is not visible here (of another user, or on another machine)");
   return fail(Error::protocol(EBUSY, fmt::format("{}: is in use by {}, {}: {}", name, holder,
                                                  deed(conflict.byte), advice)));
 }

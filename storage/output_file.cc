@@ -112,7 +112,8 @@ Result<void> OutputFile::follow_link(const struct stat& link) {
 
 Result<void> OutputFile::look_at_replaced(const struct stat& status) {
   if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(path_ + ": is no regular file: only those can be replaced"));
+    return fail(
+        Error::invalid(path_ + ": is not a regular file: only a regular file can be replaced"));
   replaced_ =
       Replaced{FileIdentity::of(status), status.st_mode & 07777, status.st_uid, status.st_gid};
   auto file = folder_.open_file(target_, O_RDONLY);
@@ -346,7 +347,7 @@ Result<void> OutputFile::replace() {
   }
   if (folder_.status(target_) && !folder_.holds(target_, replaced_->identity))
     return fail(
-        Error::invalid(path_ + ": somebody has put another file here since: nothing is replaced"));
+        Error::invalid(path_ + ": another process has created a file here: nothing is replaced"));
   RETURN_IF_ERROR(explain(folder_.rename(hidden_, target_, 0), "replace"));
   hidden_.clear();
   return {};
@@ -365,8 +366,8 @@ Result<void> OutputFile::commit() {
   // rename() uses the name, which every process with write access to the folder can change.
   if (!folder_.holds(target_, FileIdentity::of(fd_.get())))
     return fail(
-        Error::invalid(path_ + ": somebody has put another file here: what was made is lost"));
-  return took_effect(folder_.flush(), path_ + " is written and in its place");
+        Error::invalid(path_ + ": another process has replaced this file: the new file is lost"));
+  return took_effect(folder_.flush(), path_ + " is complete and has its name");
 }
 
 }  // namespace vc

@@ -61,9 +61,10 @@ Result<ScratchStorage::Page*> ScratchStorage::page_at(uint64_t index) {
   if (found != pages_.end()) return &found->second;
   if ((pages_.size() + 1) * kPage > kMost)
     return fail(Error::system(
-        ENOMEM, fmt::format("{}: a dry run holds changes of {} MiB at most in memory, and this "
-                            "needs more",
-                            name(), kMost >> 20)));
+        ENOMEM,
+        fmt::format(
+            "{}: a dry run keeps at most {} MiB of changes in memory, and this run needs more",
+            name(), kMost >> 20)));
   Page page(kPage);
   RETURN_IF_ERROR(read_below(index * kPage, page));
   return &pages_.emplace(index, std::move(page)).first->second;

@@ -31,7 +31,7 @@ Result<void> Storage::write_zeroes(HostOffset at, uint64_t length) {
 Result<void> read_fully(const Storage& storage, HostOffset at, std::span<std::byte> to) {
   ASSIGN_OR_RETURN(const size_t got, storage.read(at, to));
   if (got != to.size())
-    return fail(Error::corrupt(fmt::format("the file ends at {:#x}, inside of {} bytes at {:#x}",
+    return fail(Error::corrupt(fmt::format("the file ends at {:#x}, within the {} bytes at {:#x}",
                                            at.value() + got, to.size(), at.value())));
   return {};
 }

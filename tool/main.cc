@@ -22,7 +22,7 @@ class Program {
  public:
   Program() : app_("Compacts virtual machine disks in the QCOW2 format.", "virt-compact") {
     app_.set_help_flag("-h,--help", "print this help");
-    app_.set_help_all_flag("--help-all", "print all options, the rare ones, too");
+    app_.set_help_all_flag("--help-all", "print this help with all options");
     app_.set_version_flag("-V,--version", "virt-compact " VIRT_COMPACT_VERSION,
                           "print the version");
     app_.require_subcommand(0, 1);

@@ -99,7 +99,7 @@ Result<void> check_data_file(const std::string& where, const std::string& path) 
   const auto own = data_file_of(path);
   if (own && retry(::stat, own->c_str(), &status) == 0 && same_file(there, status)) return {};
   return fail(Error::invalid(
-      where + ": data file: exists already, and is not that of the image that is replaced"));
+      where + ": data file: exists already, and does not belong to the image that is replaced"));
 }
 
 }  // namespace

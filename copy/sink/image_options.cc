@@ -62,11 +62,13 @@ Result<qcow2::BuildOptions> build_options(const ImageOptions& options, const Sou
     return fail(Error::invalid(
         "compression and data_file: clusters in an external data file are never compressed"));
   if (!build.backing_file.empty() && !modern)
-    return fail(Error::invalid(
-        "compat=0.10 with a backing file: zeros could not hide what it has there; use compat=1.1"));
+    return fail(
+        Error::invalid("compat=0.10 with a backing file: version 2 has no zero clusters to hide "
+                       "data of the backing file: use compat=1.1"));
   if (!build.backing_file.empty() && options.preallocation != Preallocation::kOff)
     return fail(
-        Error::invalid("preallocation with a backing file: what is preallocated would hide it"));
+        Error::invalid("preallocation with a backing file: preallocated clusters would hide the "
+                       "data of the backing file"));
   // Assumes the maximum size until the end is known.
   if (source.size() == Source::kUnknownSize)
     build.size = qcow2::Limits::kL1Bytes / 8 * std::min(build.geometry().l2_reach(), kLargestReach);

@@ -44,9 +44,10 @@ class NbdSink::Lease {
   Result<void> end(Result<void> result) {
     good_ = result.has_value();
     if (good_ || !lane_->line->given_up()) return result;
-    return fail(Error::protocol(
-        result.error().errnum(),
-        result.error().message() + ": the copy there is not whole: start it again"));
+    return fail(
+        Error::protocol(result.error().errnum(),
+                        result.error().message() +
+                            ": the copy on the server is incomplete: run the command again"));
   }
 
  private:
@@ -74,11 +75,11 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const nbd::NbdTarget& target, con
   const nbd::NbdLimits limits = first->limits();
   if (limits.read_only)
     return fail(Error::protocol(
-        EROFS,
-        fmt::format("{}: the server lets nobody write: it was started read-only", target.name())));
+        EROFS, fmt::format("{}: the server allows no writes: start it without its read-only option",
+                           target.name())));
   if (limits.size < size)
     return fail(Error::protocol(
-        ENOSPC, fmt::format("{}: the disk there has {} bytes: too small for {} bytes",
+        ENOSPC, fmt::format("{}: the disk of the server has {} bytes, too few for {} bytes",
                             target.name(), limits.size, size)));
   std::unique_ptr<NbdSink> sink(new NbdSink(target.name(), options, limits, size, stop));
   if (!sink->zeroed_ && !options.update) RETURN_IF_ERROR(sink->zero_all(*first));
@@ -146,7 +147,7 @@ Result<void> NbdSink::write(const Chunk& chunk) {
     const uint64_t stop = std::min(at + cluster_size, end);
     const Kind kind = chunk.clusters[i].kind;
     if (kind == Kind::kCompressed)
-      return fail(Error::invalid(name_ + ": compressed clusters cannot be written here"));
+      return fail(Error::invalid(name_ + ": compressed clusters cannot be written to a server"));
     if (kind == Kind::kHole && options_.update) continue;
     if (kind != Kind::kData) {
       add_zeros(pieces, at, stop);
@@ -265,11 +266,12 @@ Result<void> NbdSink::look_again(Lane& lane) {
   const std::vector<Unflushed::Record> records = unflushed_.begin_epoch();
   const auto lost = [&](uint64_t at) {
     return fail(Error::protocol(
-        EIO, fmt::format("{}: the server has lost what had been written at {:#x}", name_, at)));
+        EIO, fmt::format("{}: the server has lost data that was written at {:#x}", name_, at)));
   };
   if (!limits_.can_flush && wrote_)
-    return fail(Error::protocol(
-        EIO, name_ + ": the connection was lost, and the server cannot say what it has kept"));
+    return fail(
+        Error::protocol(EIO, name_ + ": the connection was lost, and without flush requests it is "
+                                     "unknown what the server has kept"));
   nbd::NbdLine& line = *lane.line;
   std::vector<Piece> zeros;
   AlignedBuffer bytes;

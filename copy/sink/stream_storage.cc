@@ -51,7 +51,7 @@ Result<void> StreamStorage::send(std::span<const std::byte> bytes) {
       pollfd writable{fd_, POLLOUT, 0};
       ::poll(&writable, 1, kPatience);
     } else if (put < 0 && errno == EPIPE) {
-      return fail(Error::protocol(EPIPE, name_ + ": the reader of the pipe has gone"));
+      return fail(Error::protocol(EPIPE, name_ + ": the reader has closed the pipe"));
     } else if (put < 0 && errno != EINTR) {
       return fail(Error::system(errno, name_ + ": write"));
     }
@@ -87,8 +87,8 @@ Result<void> StreamStorage::write(HostOffset at, std::span<const std::byte> from
         from.size() == start_.size() && std::memcmp(from.data(), start_.data(), from.size()) == 0;
     return same ? Result<void>{}
                 : fail(Error::invalid(
-                      name_ + ": the source has changed while it was copied: what was sent is of "
-                              "no use"));
+                      name_ +
+                      ": the source has changed during the copy: discard the data that was sent"));
   }
   RETURN_IF_ERROR(send_waiting());
   if (at.value() == position_) {
@@ -110,9 +110,8 @@ Result<void> StreamStorage::resize(uint64_t size) {
   const std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(send_waiting());
   if (position_ == size && waiting_.empty()) return {};
-  return fail(Error::invalid(
-      fmt::format("{}: the source has changed while it was copied: there is nothing for {:#x}",
-                  name_, position_)));
+  return fail(Error::invalid(fmt::format(
+      "{}: the source has changed during the copy: it has no data for {:#x}", name_, position_)));
 }
 
 Result<uint64_t> StreamStorage::size() const {

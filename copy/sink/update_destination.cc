@@ -50,9 +50,9 @@ Result<std::unique_ptr<UpdateDestination>> UpdateDestination::open(const std::st
   std::unique_ptr<UpdateDestination> it(new UpdateDestination(std::move(chain)));
   ASSIGN_OR_RETURN(it->writer_, qcow2::open_writer(it->chain_, {}));
   if (it->writer_->size() != size)
-    return fail(Error::invalid(
-        fmt::format("{}: is no earlier copy of this disk: it has {} bytes, and the source {}", path,
-                    it->writer_->size(), size)));
+    return fail(Error::invalid(fmt::format(
+        "{}: is not an earlier copy of this disk: it has {} bytes, and the source has {}", path,
+        it->writer_->size(), size)));
   it->sink_ = std::make_unique<UpdateSink>(*it->writer_);
   return it;
 }

@@ -19,7 +19,7 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (options.salvage && (target || options.name == "-"))
     return fail(Error::invalid(
-        "--salvage: only of files can be told what is lost: salvage on the side of the server"));
+        "--salvage: SRC must be a file: run the command on the machine of the server"));
   if (options.command.empty() && options.name == "-") {
     if (options.format == qcow2::Format::kQcow2 || !options.snapshot.empty())
       return fail(Error::invalid(
@@ -38,9 +38,8 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
   }
   if (options.format == qcow2::Format::kQcow2)
     return fail(Error::unsupported(target->name() +
-                                   ": a QCOW2 file behind NBD is not decoded here: serve it "
-                                   "with the nbdkit qcow2 plugin, or --filter=qcow2, on the "
-                                   "other side"));
+                                   ": a QCOW2 file behind NBD is not decoded: serve it with "
+                                   "the nbdkit qcow2 plugin, or with --filter=qcow2"));
   // Export names of the nbdkit qcow2 plugin and filter.
   if (!options.snapshot.empty()) target->export_name = "snapshot:" + options.snapshot;
   ASSIGN_OR_RETURN(source.nbd_, NbdSource::open(*target, options.nbd, stop));

@@ -56,9 +56,7 @@ Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t 
     return std::string(layers[i]->format());
   }
   return fail(Error::invalid(
-      fmt::format("{}: is no backing file of {}: only what a source has on top of one of its own "
-                  "can be copied",
-                  base, name_)));
+      fmt::format("{}: is not a backing file of {}: -B needs a backing file of SRC", base, name_)));
 }
 
 std::vector<std::shared_ptr<FileStorage>> LocalSource::replaced_files() const {

@@ -111,7 +111,8 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
       asked = it.at + it.length;
       if (!it.known)
         return fail(Error::protocol(
-            EIO, fmt::format("{}: the server does not say what is dirty at {:#x}", name_, it.at)));
+            EIO,
+            fmt::format("{}: the server does not report the dirty bitmap at {:#x}", name_, it.at)));
       if ((it.flags & nbd::kStatusDirty) == 0) continue;
       const uint64_t from = std::max(it.at / unit * unit, covered);
       const uint64_t to = std::min((asked + unit - 1) / unit * unit, end);

@@ -35,14 +35,14 @@ Result<std::unique_ptr<StreamSource>> StreamSource::open(int fd, std::string nam
   source->start_.resize(got);
   if (const auto* const it = qcow2::find_compressor(source->start_))
     return fail(Error::invalid(
-        fmt::format("{}: what comes is compressed with {}: decompress it on its way (… | {} | …; "
-                    "or, if this is what the disk holds, -f raw)",
+        fmt::format("{}: the input is compressed with {}: decompress it in the pipe (… | {} | …), "
+                    "or use -f raw if the disk really has this content",
                     source->name_, it->name, it->to_stdout)));
   if (!qcow2::has_magic(source->start_)) return source;
   return fail(
       Error::invalid(source->name_ +
-                     ": what comes is a QCOW2 image, which cannot be read from a pipe: give its "
-                     "path (or, if this is what the disk holds, -f raw)"));
+                     ": the input is a QCOW2 image, which cannot be read from a pipe: give its "
+                     "path, or use -f raw if the disk really has this content"));
 }
 
 // Reads until `to` is full. Returns fewer bytes only at the end of the stream.

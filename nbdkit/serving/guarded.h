@@ -23,7 +23,7 @@ Value guarded(Value failed, int* err, Work work) noexcept {
     nbdkit_error("%s", exception.what());
     *err = EIO;
   } catch (...) {
-    nbdkit_error("an exception of an unknown kind");
+    nbdkit_error("an unknown exception");
     *err = EIO;
   }
   return failed;

@@ -110,7 +110,7 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
   ASSIGN_OR_RETURN(const auto file, open_image(it, names, options, opened.read_only));
   if (std::find(seen.begin(), seen.end(), file->identity()) != seen.end())
     return fail(Error::corrupt(
-        fmt::format("{}: the backing chain comes back to this file: it has no end", it.path)));
+        fmt::format("{}: the backing chain leads back to this file, so it has no end", it.path)));
   seen.push_back(file->identity());
   names.add_author(*file);
 

@@ -133,7 +133,7 @@ TEST_CASE("bench reads past the page cache, and from an emptied one", "[bench]")
   const auto kind = support::run_ok({"stat", "-f", "-c", "%T", disks / "disk.raw"}).out;
   if (kind == "tmpfs\n") {
     CHECK_THAT(run_tool({"bench", "-t", "none", disks / "disk.raw"}).err,
-               Catch::Contains("its filesystem cannot go past the page cache"));
+               Catch::Contains("its filesystem cannot bypass the page cache"));
     return;
   }
   for (const std::string name : {"disk.raw", "disk.qcow2", "small.qcow2"}) {
@@ -163,13 +163,13 @@ TEST_CASE("bench reads from NBD servers", "[bench]") {
   CHECK(several["filename"] == "[ nbdkit memory 8M ]");
 
   CHECK_THAT(run_tool({"bench", "--drop-cache", server.uri()}).err,
-             Catch::Contains("only a file's pages can be dropped"));
+             Catch::Contains("--drop-cache works only for files"));
   CHECK_THAT(run_tool({"bench", "-w", "--yes", server.uri()}).err,
-             Catch::Contains("the disk cannot be written"));
+             Catch::Contains("the server allows no writes"));
   CHECK_THAT(run_tool({"bench", "-d", "2", "-s", "64M", "[", "nbdkit", "--filter=blocksize-policy",
                        "memory", "128M", "blocksize-maximum=32M", "]"})
                  .err,
-             Catch::Contains("takes no more than 33554432 bytes in a request"));
+             Catch::Contains("accepts at most 33554432 bytes in a request"));
 }
 
 TEST_CASE("an error of the disk ends a bench", "[bench]") {
@@ -265,7 +265,7 @@ TEST_CASE("bench compares two disks in turn", "[bench]") {
       run_tool({"bench", "-c", "100", "--rounds=2", disks / "disk.raw", disks / "small.qcow2"});
   INFO(outcome.describe());
   REQUIRE(outcome.ok());
-  CHECK_THAT(outcome.out, Catch::Contains("only the first 8 MiB of each are touched") &&
+  CHECK_THAT(outcome.out, Catch::Contains("only the first 8 MiB of each are used") &&
                               Catch::Contains("\n  median ") && Catch::Contains("\n  spread "));
 }
 

@@ -99,7 +99,7 @@ TEST_CASE("without an undo file there is none", "[give_back]") {
   const auto repaired = check({"-r", "all", "--undo", "none", path});
   INFO(repaired.describe());
   CHECK(repaired.ok());
-  CHECK(repaired.out.find("To take it back") == std::string::npos);
+  CHECK(repaired.out.find("To undo the repair") == std::string::npos);
   CHECK_FALSE(fs::exists(path + ".undo"));
   CHECK_FALSE(fs::exists("none"));
   run_ok({"qemu-img", "check", "-q", path});

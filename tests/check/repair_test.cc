@@ -105,7 +105,9 @@ TEST_CASE("a repair leaves no more than qemu-img's does, and can be taken back",
     const QemuAnswer after_qemu = ask_qemu(theirs);
     INFO("after us: " << after_us.says << "\nafter qemu-img: " << after_qemu.says);
     // QEMU mends entries where other things are, too, and so writes to those.
-    const bool left = repaired.out.find("Entries were left") != std::string::npos;
+    const bool left =
+        repaired.out.find("Entries of tables that overlap another structure were not changed") !=
+        std::string::npos;
     if (after_qemu.has_json && damage.differs.empty() && !is_for_the_user(*damage.finds) && !left) {
       CHECK(after_us.has_json);
       CHECK(trouble(after_us) <= trouble(after_qemu));

@@ -174,8 +174,7 @@ TEST_CASE("errors have qemu-img's exit codes", "[compare]") {
   const Outcome alone = ours({plain});
   CHECK(alone.exit_code == 2);
   CHECK(alone.err ==
-        "virt-compact: error: two disks are to be named, A and B\n"
-        "Try 'virt-compact compare --help'.\n");
+        "virt-compact: error: two disks are needed: A and B\nTry 'virt-compact compare --help'.\n");
   CHECK(ours({plain, "-"}).exit_code == 2);
 
   interop::ImageEditor stream(packed);

@@ -264,7 +264,7 @@ TEST_CASE("what makes no sense for a server is refused", "[copy]") {
   // It takes any name for an export, so one that is in the URI must be there.
   CopyOptions options = from_to("nbd://127.0.0.1/disk", folder / "out");
   options.snapshot = "x";
-  REQUIRE_FAILS_WITH(run_copy(options), "names an export already");
+  REQUIRE_FAILS_WITH(run_copy(options), "the URI names an export");
   options.source = server.uri();
   options.snapshot.clear();
   options.source_format = qcow2::Format::kQcow2;

@@ -167,7 +167,7 @@ TEST_CASE("a server that does not come back is given up", "[copy]") {
     REQUIRE_FALSE(failed.has_value());
     INFO(failed.error().message());
     CHECK(failed.error().message().find(server.uri()) == 0);
-    CHECK((failed.error().message().find("given up") == std::string::npos) == (retries == 0));
+    CHECK((failed.error().message().find("gave up") == std::string::npos) == (retries == 0));
     // 0.1 + 0.2 + 0.4 seconds.
     if (retries == 3) CHECK(waited >= milliseconds(700));
     CHECK(waited < milliseconds(30'000));

@@ -222,7 +222,7 @@ TEST_CASE("a server that cannot be written to is an error before anything starts
   REQUIRE_FAILS_WITH(copy_to(nbdkit({"-r", "file", folder / "to"}), folder / "raw"), "read-only");
   REQUIRE_FAILS_WITH(copy_to(nbdkit({"memory", "1M", "--", "-v"}), folder / "raw"), "ended");
   REQUIRE_FAILS_WITH(copy_to(nbdkit({"memory", "1048064"}), folder / "raw"),
-                     "the disk there has 1048064 bytes: too small for 1048576 bytes");
+                     "the disk of the server has 1048064 bytes, too few for 1048576 bytes");
   const auto untouched = read_file(folder / "to");
   CHECK(untouched == std::vector<std::byte>(1 << 20, std::byte{0xa5}));
 }
@@ -345,7 +345,7 @@ TEST_CASE("a destination that dies whenever it likes", "[copy]") {
       // Told, and only where something can have been lost.
       INFO(copied.error().message());
       CHECK(qcow2);
-      CHECK(copied.error().message().find("has lost what had been written") != std::string::npos);
+      CHECK(copied.error().message().find("has lost data that was written") != std::string::npos);
     } else {
       server.kill();
       const auto compared = support::run(
@@ -366,8 +366,8 @@ TEST_CASE("a destination that has forgotten what it took is an error", "[copy]")
   NbdSink::Options options;
   options.tuning.retries = 20;
   const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
-  REQUIRE_FAILS_WITH(failed, "has lost what had been written");
-  REQUIRE_FAILS_WITH(failed, "start it again");
+  REQUIRE_FAILS_WITH(failed, "has lost data that was written");
+  REQUIRE_FAILS_WITH(failed, "run the command again");
   CHECK(failed.error().message().find(server.uri()) == 0);
 }
 
@@ -384,7 +384,7 @@ TEST_CASE("a destination that does not come back is an error", "[copy]") {
     NbdSink::Options options;
     options.tuning.retries = retries;
     const auto failed = copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, watcher);
-    REQUIRE_FAILS_WITH(failed, "start it again");
+    REQUIRE_FAILS_WITH(failed, "run the command again");
     CHECK(killed);
   }
 }
@@ -408,5 +408,5 @@ TEST_CASE("a server that cannot flush must not go away", "[copy]") {
   test::Watcher again;
   Restarts restarts(again, server, 1);
   REQUIRE_FAILS_WITH(copy_to(NbdTarget{server.uri(), {}}, folder / "raw", options, again),
-                     "cannot say what it has kept");
+                     "it is unknown what the server has kept");
 }

@@ -12,7 +12,7 @@ TEST_CASE("an export is put into a URI that names none", "[nbd_uri]") {
   CHECK(*with("nbds://host:10809/") == "nbds://host:10809/snapshot:a%20b%2Fc");
   CHECK(*with("nbd+unix:///?socket=/tmp/x") == "nbd+unix:///snapshot:a%20b%2Fc?socket=/tmp/x");
   CHECK(*with("nbd+unix://?socket=/tmp/x") == "nbd+unix:///snapshot:a%20b%2Fc?socket=/tmp/x");
-  REQUIRE_FAILS_WITH(with("nbd://host/disk"), "names an export already");
+  REQUIRE_FAILS_WITH(with("nbd://host/disk"), "the URI names an export");
 }
 
 TEST_CASE("NBD URIs are told from paths", "[copy]") {

@@ -31,7 +31,7 @@ TEST_CASE("what is on top of a backing file is told in whole units", "[overlay_m
           folder / "top"});
   auto source = LocalSource::open(folder / "top", {});
   REQUIRE_OK(source);
-  REQUIRE_FAILS_WITH((*source)->keep_backing(folder / "top", 64 * k), "is no backing file of");
+  REQUIRE_FAILS_WITH((*source)->keep_backing(folder / "top", 64 * k), "is not a backing file of");
   const auto format = (*source)->keep_backing(folder / "base", 64 * k);
   REQUIRE_OK(format);
   CHECK(*format == "qcow2");

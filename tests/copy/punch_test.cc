@@ -148,9 +148,9 @@ TEST_CASE("a server that cannot free is an error before anything is read", "[cop
     CHECK(failed.error().message().starts_with("[ nbdkit "));
   };
   refused({"-r", "file", disk}, "read-only");
-  refused({"--filter=nozero", "file", disk}, "need not read as zeros");
+  refused({"--filter=nozero", "file", disk}, "the content of trimmed blocks would be undefined");
   refused({"eval", "get_size=echo 1M", "pread=exit 1", "pwrite=exit 1", "can_write=exit 0"},
-          "cannot trim");
+          "does not support trim");
   PunchOptions options;
   options.target = nbdkit({"file", disk});
   options.unit = 3000;

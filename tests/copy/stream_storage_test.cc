@@ -103,7 +103,7 @@ TEST_CASE("a stream whose beginning was not what it is, or that has a gap, is an
   Reader reader;
   StreamStorage stream(reader.fd(), "pipe", filled(512, 1), stop);
   REQUIRE_OK(stream.write(HostOffset(1024), filled(512, 3)));
-  REQUIRE_FAILS_WITH(stream.resize(1536), "there is nothing for 0x200");
+  REQUIRE_FAILS_WITH(stream.resize(1536), "it has no data for 0x200");
   REQUIRE_FAILS_WITH(stream.write(HostOffset(0), filled(512, 2)), "the source has changed");
 }
 

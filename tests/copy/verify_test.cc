@@ -194,7 +194,7 @@ TEST_CASE("a copy behind a server is verified through it", "[verify]") {
   // One byte, on the way.
   support::patch_file(folder / "raw", 3 * kMiB + 5, std::vector<std::byte>(1, std::byte{0x9b}));
   REQUIRE_FAILS_WITH(verify_nbd(*digests, plain.uri()),
-                     "different from its source: do not use it; guest bytes 0x300000 to 0x3fffff");
+                     "differs from its source: do not use it; guest bytes 0x300000 to 0x3fffff");
 }
 
 TEST_CASE("each kind of damage is found, and where it is", "[verify]") {
@@ -212,10 +212,8 @@ TEST_CASE("each kind of damage is found, and where it is", "[verify]") {
     run_ok({"qemu-io", "-f", "qcow2", "-c", command, copy});
     const auto summary = verify_file(*digests, copy);
     REQUIRE_FALSE(summary.has_value());
-    CHECK(summary.error().message() == copy +
-                                           ": reads back different from its source: do not use "
-                                           "it; guest bytes " +
-                                           where);
+    CHECK(summary.error().message() ==
+          copy + ": differs from its source: do not use it; guest bytes " + where);
     CHECK(summary.error().errnum() == EIO);
   };
   SECTION("one byte is another") {

@@ -111,17 +111,18 @@ TEST_CASE("what copy does not do, it says with what to use", "[convert]") {
     return tool_test::run_tool(Words{"copy"} + options + Words{disk, there});
   };
   CHECK_THAT(copy({"-n", "-O", "raw"}).err, Catch::Contains("--force replaces it"));
-  CHECK_THAT(copy({"-n", "-O", "raw", "--force"}).err, Catch::Contains("-n writes into what is"));
+  CHECK_THAT(copy({"-n", "-O", "raw", "--force"}).err,
+             Catch::Contains("-n writes into an existing DST"));
   CHECK_THAT(copy({"--bitmaps", "-O", "raw"}).err, Catch::Contains("qemu-img convert --bitmaps"));
   CHECK(support::read_file(there) == support::read_file(there));
   CHECK_THAT(tool_test::run_tool({"copy", "-n", disk, folder / "new"}).err,
-             Catch::Contains("-n wants a DST that is there"));
+             Catch::Contains("-n needs a DST that exists"));
   const auto told = tool_test::run_tool(
       {"copy", "-C", "-o", "size=2M", "--target-is-zero", disk, folder / "copy.qcow2"});
   INFO(told.describe());
   CHECK(told.ok());
   CHECK_THAT(told.err, Catch::Contains("-C: copies are not offloaded") &&
-                           Catch::Contains("qemu-img resize changes that"));
+                           Catch::Contains("change it with qemu-img resize"));
   // -n into a server's disk; DST by its options.
   const auto served = tool_test::run_tool(
       {"copy", "-n", "--target-is-zero", "-O", "raw", disk, "[", "nbdkit", "memory", "1M", "]"});

@@ -229,7 +229,7 @@ Scenario checking() {
           {},
           {"disk.qcow2.undo", "second.undo"},
           // It can be taken back, or gone on with.
-          {"repaired in part", "could not be checked wholly"},
+          {"repaired in part", "could not be checked completely"},
           tool({"check", "-q", "-r", "all", "--undo", "second.undo", "disk.qcow2"})};
 }
 
@@ -391,7 +391,7 @@ Scenario trimming() {
           },
           {},
           {},
-          {"the guest's files are as they were"}};
+          {"the guest's files are unchanged"}};
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct Scenario {
   std::vector<std::string> untouched = {};   // files that stay as they are, byte for byte
   std::vector<std::string> may_appear = {};  // names that may be there afterwards
   // What an error says, one of them, that comes when the command has taken effect.
-  std::vector<std::string> states = {"but an error came after that"};
+  std::vector<std::string> states = {"but an error occurred after that"};
   std::vector<std::string> again = {};  // after an error; empty: the same command
 };
 

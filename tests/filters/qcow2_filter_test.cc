@@ -38,7 +38,7 @@ using support::RawFile;
 using support::TempDirectory;
 using Words = std::vector<std::string>;
 
-const std::string kBackingRefused = "cannot be reached through the layer below";
+const std::string kBackingRefused = "cannot open through the layer below";
 
 // `beneath`: filters under ours, the plugin, and parameters of all of them.
 NbdServer serve(const Words& beneath) {
@@ -257,7 +257,7 @@ TEST_CASE("a backing file or a data file is refused with what to do", "[qcow2-fi
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
                    "data_file=" + (folder / "the-data.raw"), data, "1M"});
   const std::vector<std::pair<std::string, std::string>> cases{
-      {top, "it has the backing file '" + base + "'"},
+      {top, "the image has the backing file '" + base + "'"},
       {data, "it has the external data file '" + (folder / "the-data.raw") + "'"}};
   for (const auto& [path, says] : cases) {
     const NbdServer server = serve({"file", path});

@@ -219,7 +219,7 @@ TEST_CASE("what cannot be flattened is refused before anything changes", "[flatt
   const std::string top = folder / "top";
   CHECK_THAT(refused({}), Contains("OVERLAY is missing"));
   CHECK_THAT(refused({top}), Contains("DST is missing"));
-  CHECK_THAT(refused({"--in-place", top, folder / "x"}), Contains("either the one or the other"));
+  CHECK_THAT(refused({"--in-place", top, folder / "x"}), Contains("exclude each other"));
   CHECK_THAT(refused({"--in-place", folder / "base"}), Contains("has no backing file"));
   support::write_file(folder / "raw", std::string(1 << 20, 'x'));
   CHECK_THAT(refused({"--in-place", folder / "raw"}), Contains("raw file"));

@@ -207,7 +207,7 @@ TEST_CASE("the server refuses what QEMU writes to", "[locks]") {
   // Sharing is for reading.
   const NbdServer writer = NbdServer::nbdkit({plugin(), folder / "top", "force-share=true"});
   CHECK_THROWS(NbdClient(writer.socket(), ""));
-  CHECK_THAT(writer.log(), Contains("force-share=true is for reading: start nbdkit with -r"));
+  CHECK_THAT(writer.log(), Contains("force-share=true is only for reading: start nbdkit with -r"));
 }
 
 TEST_CASE("a server that reads keeps QEMU's writers away, and no reader", "[locks]") {
@@ -269,7 +269,7 @@ TEST_CASE("a connection that may write is refused while QEMU reads, and welcome 
     const Qemu qemu(folder, folder / "base", false);
     CHECK_THROWS(NbdClient(server.socket(), ""));
     CHECK_THAT(server.log(), Contains(folder / "base" + ": is in use by " + qemu.name() +
-                                      ", which forbids others to write to it: shut it down"));
+                                      ", which allows no other writer: shut it down"));
     // The attempt has left nothing behind.
     CHECK(qemu_can_read(folder / "base"));
   }
@@ -320,8 +320,7 @@ TEST_CASE("who cannot be seen is not named", "[locks]") {
   CHECK(outcome.err ==
         "virt-compact: error: " +
             in_use(folder / "base",
-                   "a process that cannot be seen from here (another user's, or on another "
-                   "machine)",
+                   "a process that is not visible here (of another user, or on another machine)",
                    "--force-share"));
 }
 

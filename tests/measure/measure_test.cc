@@ -304,7 +304,7 @@ TEST_CASE("a table marks the smallest, and names a choice with its price", "[mea
   const Outcome text = run_tool({"measure", "--table", disk});
   INFO(text.describe());
   CHECK(text.ok());
-  CHECK_THAT(text.out, Catch::Contains("*") && Catch::Contains("Take --compression="));
+  CHECK_THAT(text.out, Catch::Contains("*") && Catch::Contains("Recommended: --compression="));
   const json table = measure({"--table", disk});
   CHECK(table["table"].size() == 18);
   for (const json& it : table["table"]) {

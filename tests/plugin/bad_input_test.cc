@@ -98,9 +98,9 @@ TEST_CASE("an untrusted image is served within limits", "[plugin]") {
   CHECK(test::try_to_serve({folder / "base", "untrusted=true"}).ok());
   CHECK(test::try_to_serve({folder / "top", "untrusted=true", "backing=none"}).ok());
   check_refused({folder / "top", "untrusted=true"}, "that is not allowed here (backing=deny)");
-  check_refused({folder / "top", "untrusted=true", "backing=follow"}, "without backing=");
+  check_refused({folder / "top", "untrusted=true", "backing=follow"}, "omit backing=");
   check_refused({folder / "large", "untrusted=true"}, "limit for untrusted images");
-  check_refused({folder / "base", "data-file=none"}, "it is owner, follow or deny");
+  check_refused({folder / "base", "data-file=none"}, "the value must be owner, follow or deny");
 }
 
 TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
@@ -158,17 +158,18 @@ TEST_CASE("bad parameters are refused", "[plugin]") {
   const TempDirectory folder;
   const std::string image = folder / "disk";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
-  check_refused({}, "no image: give its path");
+  check_refused({}, "no image is given: give its path");
   check_refused({image, "file=" + image}, "file= is given twice");
   check_refused({"file="}, "empty path");
   check_refused({image, "backing=may\nbe"}, "backing=may\\x0abe: it is");
-  check_refused({image, "backing=maybe"}, "backing=maybe: it is owner, follow, deny or none");
+  check_refused({image, "backing=maybe"},
+                "backing=maybe: the value must be owner, follow, deny or none");
   check_refused({image, "cache-size=1k"}, "cache-size=1k: 64K at least");
   check_refused({image, "cache-size=lots"}, "could not parse");
   check_refused({image, "snapshot="}, "snapshot= is empty");
   check_refused({image, "snapshot=none"}, "there is no snapshot 'none'");
   check_refused({image, "force-share=perhaps"}, "could not decipher boolean (perhaps)");
   check_refused({image + "2", "create=true", "size=1M", "force-share=true"},
-                "a fresh image is shared with nobody");
+                "no other process uses a new image");
   check_refused({image, "colour=blue"}, "unknown parameter 'colour'");
 }

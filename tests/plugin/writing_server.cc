@@ -31,7 +31,7 @@ void WritingServer::stop() {
   ::kill(pid(), SIGTERM);
   while (server_.process().running()) {
     // The plugin's last words: what may hang behind them is nbdkit's exit with a sanitizer in it.
-    if (!server_ends() && log().find("off the end of the file") != std::string::npos) return kill();
+    if (!server_ends() && log().find("shrank the file by") != std::string::npos) return kill();
     // One that was never written to has none.
     if (!server_ends() && std::chrono::steady_clock::now() > deadline) return kill();
     if (std::chrono::steady_clock::now() > deadline)

@@ -239,10 +239,8 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
     // Who may write, and does not yet, keeps nobody from reading.
     const auto second = Chain::open(path, writable);
     REQUIRE_OK(second);
-    REQUIRE_FAILS_WITH(open_writer(*first, {}),
-                       "which forbids others to write to it: shut it down");
-    REQUIRE_FAILS_WITH(open_writer(*second, {}),
-                       "which forbids others to write to it: shut it down");
+    REQUIRE_FAILS_WITH(open_writer(*first, {}), "which allows no other writer: shut it down");
+    REQUIRE_FAILS_WITH(open_writer(*second, {}), "which allows no other writer: shut it down");
   }
   REQUIRE_OK(open_writer(*first, {}));
   OpenOptions shared;

@@ -97,7 +97,7 @@ TEST_CASE("readers share an image, a writer has it for himself", "[image_lock]")
       REQUIRE_FALSE(refused);
       CHECK(refused.error().errnum() == EBUSY);
       CHECK(refused.error().message() ==
-            "disk: is in use by " + myself() + ", which forbids others to write to it: let it be");
+            "disk: is in use by " + myself() + ", which allows no other writer: let it be");
       CHECK(locked_bytes(folder / "disk") == std::set{100, 201, 203});
     }
     REQUIRE(two.take({}));
@@ -127,7 +127,7 @@ TEST_CASE("readers share an image, a writer has it for himself", "[image_lock]")
     REQUIRE(one.take({ImageClaim::kWrite, ImageClaim::kConsistentRead}));
     const auto refused = two.take(ImageClaim::force_share());
     REQUIRE_FALSE(refused);
-    CHECK_THAT(refused.error().message(), Contains("which forbids others to read it"));
+    CHECK_THAT(refused.error().message(), Contains("which allows no other reader"));
   }
   SECTION("one who changes the length alone") {
     REQUIRE(one.take({ImageClaim::kResize, 0}));

@@ -250,7 +250,7 @@ TEST_CASE("only the file that was there at the start is replaced", "[copy]") {
   auto file = OutputFile::create(folder / "out", true);
   REQUIRE_OK(file);
   REQUIRE(::rename((folder / "other").c_str(), (folder / "out").c_str()) == 0);
-  REQUIRE_FAILS_WITH((*file)->commit(), "somebody has put another file here");
+  REQUIRE_FAILS_WITH((*file)->commit(), "another process has created a file here");
   file->reset();
   CHECK(text_of(folder / "out") == "somebody else's");
   CHECK(list_directory(folder.path()) == Names{"out"});

@@ -120,7 +120,7 @@ TEST_CASE("a name that says another format than DST gets is warned of", "[compre
     const auto outcome = run_tool(command);
     INFO(outcome.describe());
     CHECK(outcome.ok());
-    return outcome.err.find("though its name says") != std::string::npos;
+    return outcome.err.find("although its name suggests") != std::string::npos;
   };
   CHECK(warned({}, "x.raw"));
   CHECK(warned({}, "x.vmdk"));

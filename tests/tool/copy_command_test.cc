@@ -285,8 +285,8 @@ TEST_CASE("a summary that cannot be printed does not undo the copy", "[copy_comm
                                   {folder / "disk.qcow2", folder / "small.qcow2"});
   CHECK(outcome.exit_code == 1);
   CHECK(outcome.err == "virt-compact: error: " + folder / "small.qcow2" +
-                           ": complete, but its summary is lost: standard output: No space left "
-                           "on device\n");
+                           ": is complete, but its summary could not be printed: standard output: "
+                           "No space left on device\n");
   support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
 }
 

@@ -108,7 +108,7 @@ TEST_CASE("a reader that goes away is an error, and not a crash", "[copy_places]
         fmt::format("cd '{}'; {{ \"$VIRT_COMPACT\" copy -q {} disk.qcow2 -; echo $? >&2; }} | "
                     "head -c 100 >/dev/null",
                     folder.path(), options));
-    CHECK(done.err == "virt-compact: error: standard output: the reader of the pipe has gone\n1\n");
+    CHECK(done.err == "virt-compact: error: standard output: the reader has closed the pipe\n1\n");
   }
 }
 
@@ -206,11 +206,11 @@ TEST_CASE("what cannot be together is named", "[copy_places]") {
   refused({"-o", "compat=0.10,extended_l2=on"}, "need compat=1.1");
   refused({"-o", "compat=0.10,refcount_bits=8"}, "refcounts of 16 bits only");
   refused({"-o", "cluster_size=4k,extended_l2=on"}, "clusters of 16 KiB at least");
-  refused({"-o", "compression_level=5"}, "nothing is compressed without -c");
+  refused({"-o", "compression_level=5"}, "needs -c");
   refused({"--compression=zstd", "-o", "compression_type=zlib"}, "--compression says zstd");
-  refused({"-c", "-O", "raw"}, "a raw disk has none");
-  refused({"-B", folder / "disk.raw"}, "is no backing file of");
-  refused({"--bitmap", "b"}, "only an NBD server tells of dirty bitmaps");
+  refused({"-c", "-O", "raw"}, "a raw disk cannot be compressed");
+  refused({"-B", folder / "disk.raw"}, "is not a backing file of");
+  refused({"--bitmap", "b"}, "SRC must be an NBD server");
 }
 
 TEST_CASE("-B keeps a backing file, and copies what is on top of it", "[copy_places]") {
@@ -265,7 +265,7 @@ TEST_CASE("punch gives back zeros, and changes nothing", "[copy_places]") {
   CHECK(std::stoull(run_ok({"stat", "-c", "%b", folder / "full.raw"}).out) * 512 < (8 << 20));
   const auto path = run_tool({"punch", folder / "full.raw"});
   CHECK(path.exit_code == 1);
-  CHECK_THAT(path.err, Catch::Contains("is no NBD URI"));
+  CHECK_THAT(path.err, Catch::Contains("is not an NBD URI"));
   const auto readonly = run_tool({"punch", "[", "nbdkit", "-r", "file", folder / "full.raw", "]"});
   CHECK(readonly.exit_code == 1);
 }

@@ -21,13 +21,14 @@ TEST_CASE("creation options are read as qemu-img reads them", "[creation_options
 
 TEST_CASE("an option that is wrong is named with what is allowed", "[creation_options]") {
   CreationOptions options;
-  REQUIRE_FAILS_WITH(add_creation_options("nocow=on", options), "'nocow' is no option of an image");
+  REQUIRE_FAILS_WITH(add_creation_options("nocow=on", options),
+                     "'nocow' is not an option of an image");
   REQUIRE_FAILS_WITH(add_creation_options("compat", options), "compat: the value is missing");
   REQUIRE_FAILS_WITH(add_creation_options("compat=2", options),
                      "compat: '2' is neither 0.10 nor 1.1");
   REQUIRE_FAILS_WITH(add_creation_options("refcount_bits=128", options), "from 1 to 64");
   REQUIRE_FAILS_WITH(add_creation_options("preallocation=some", options),
-                     "none of off, metadata, falloc and full");
+                     "not one of: off, metadata, falloc, full");
   REQUIRE_FAILS_WITH(add_creation_options("", options), "'' is no option");
 }
 
@@ -46,5 +47,5 @@ TEST_CASE("profiles are found by their names", "[copy_profile]") {
     REQUIRE_OK(found);
     CHECK(std::string((*found)->name) == name);
   }
-  REQUIRE_FAILS_WITH(find_profile("x"), "none of sequential, random and archive");
+  REQUIRE_FAILS_WITH(find_profile("x"), "not one of: sequential, random, archive");
 }

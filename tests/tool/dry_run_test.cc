@@ -174,9 +174,9 @@ TEST_CASE("a dry run fails where the real one would", "[dry-run]") {
       {{"copy", "--dry-run", top, folder / "none/new"}, "No such file or directory"},
       {{"copy", "--dry-run", top, folder.path()}, "is a directory"},
       {{"snapshot", "--dry-run", "-d", "none", top}, "there is no snapshot 'none'"},
-      {{"snapshot", "--dry-run", "-l", top}, "--dry-run: a list changes nothing"},
+      {{"snapshot", "--dry-run", "-l", top}, "a list changes nothing"},
       {{"flatten", "--dry-run", "--in-place", top}, "has no backing file"},
-      {{"check", "--dry-run", top}, "--dry-run goes with -r"},
+      {{"check", "--dry-run", top}, "--dry-run needs -r"},
   };
   for (const auto& it : cases) {
     INFO(support::shell_line(it.command));
@@ -200,7 +200,7 @@ TEST_CASE("punch --dry-run frees nothing", "[dry-run]") {
   CHECK(blocks() == before);
   CHECK_THAT(
       run_tool({"punch", "--dry-run", "[", "nbdkit", "file", disk, "]"}).out,
-      Catch::Contains("1 MiB would be given back\n") && Catch::EndsWith("Nothing was written.\n"));
+      Catch::Contains("1 MiB would be deallocated\n") && Catch::EndsWith("Nothing was written.\n"));
   CHECK(run_tool({"punch", "-q", "[", "nbdkit", "file", disk, "]"}).ok());
   CHECK(blocks() != before);
 }

@@ -42,9 +42,9 @@ TEST_CASE("who asks for another program's command hears of ours", "[foreign]") {
       {"chekc", "did you mean check?"},
       {"snap", "did you mean snapshot?"},
       {"mesure", "did you mean measure?"},
-      {"disk.qcow2", "the command is missing in front of it"},
-      {folder / "disk", "the command is missing in front of it"},
-      {"nbd://localhost", "the command is missing in front of it"},
+      {"disk.qcow2", "the command before it is missing"},
+      {folder / "disk", "the command before it is missing"},
+      {"nbd://localhost", "the command before it is missing"},
   };
   for (const auto& it : cases)
     for (const std::vector<std::string>& command :

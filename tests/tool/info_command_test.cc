@@ -266,7 +266,7 @@ TEST_CASE("a backing chain that bites its tail has an end for info", "[info]") {
                    "qcow2", path, "1M"});
   const auto outcome = run_tool({"info", "--backing-chain", path});
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Catch::Contains("comes back to this file"));
+  CHECK_THAT(outcome.err, Catch::Contains("leads back to this file"));
 }
 
 TEST_CASE("info tells of room and order", "[info]") {

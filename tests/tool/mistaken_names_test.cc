@@ -34,7 +34,7 @@ TEST_CASE("what is meant for an option makes no file of its name", "[mistaken]")
       const auto outcome = run(command, word);
       INFO(outcome.describe());
       CHECK(outcome.exit_code == 1);
-      CHECK_THAT(outcome.err, Contains("'" + word + "' stands where"));
+      CHECK_THAT(outcome.err, Contains("'" + word + "' is in the place of"));
       CHECK_FALSE(std::filesystem::exists(folder / word));
     }
     const auto done = run(command, "./json");

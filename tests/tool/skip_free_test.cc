@@ -187,7 +187,8 @@ TEST_CASE("a filesystem that cannot be believed is copied whole", "[skip_free]")
       run_tool({"copy", "--skip-free", "--verify", "-f", "raw", guest.raw(), guest / "copy"});
   CAPTURE(outcome.describe());
   REQUIRE(outcome.ok());
-  CHECK_THAT(outcome.out, Contains("kept whole: /dev/sda1: not known:") && Contains("journal"));
+  CHECK_THAT(outcome.out,
+             Contains("copied completely: /dev/sda1: not known:") && Contains("journal"));
   CHECK(guest.disk_of(guest / "copy") == source);
 }
 

@@ -131,7 +131,7 @@ TEST_CASE("an overlay whose backing file is lost can be read", "[untrusted]") {
   CHECK_THAT(run_tool({"bench", "-c", "1", "-w", "--yes", "--backing=none", top}).err,
              Contains("can only be read"));
   CHECK_THAT(run_tool({"flatten", "--in-place", "--backing=none", top}).err,
-             Contains("'none' is none of owner, follow and deny"));
+             Contains("'none' is not one of: owner, follow, deny"));
 }
 
 TEST_CASE("untrusted images name no files", "[untrusted]") {
@@ -169,9 +169,10 @@ TEST_CASE("untrusted images name no files", "[untrusted]") {
     }
   CHECK_THAT(run_tool({"map", "--untrusted", "--backing=follow", top}).err,
              Contains("opens no file that the image names"));
-  CHECK_THAT(run_tool({"map", "--limits", "size=1", top}).err, Contains("goes with --untrusted"));
+  CHECK_THAT(run_tool({"map", "--limits", "size=1", top}).err, Contains("needs --untrusted"));
   CHECK_THAT(run_tool({"map", "--untrusted", "nbd://localhost/"}).err, Contains("image files"));
-  CHECK_THAT(run_tool({"check", "--untrusted", "-r", "all", top}).err, Contains("only reads"));
+  CHECK_THAT(run_tool({"check", "--untrusted", "-r", "all", top}).err,
+             Contains("allows no repair"));
 }
 
 TEST_CASE("good images can be read by a confined process", "[untrusted]") {

@@ -73,8 +73,8 @@ TEST_CASE("a server that forgets what it is given is found out", "[verified_copy
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.err,
-             Catch::Contains("reads back different from its source: do not use it; guest bytes "
-                             "0x500000 to 0x5fffff\n"));
+             Catch::Contains(
+                 "differs from its source: do not use it; guest bytes 0x500000 to 0x5fffff\n"));
 }
 
 TEST_CASE("a limited rate is kept", "[verified_copy]") {

@@ -39,7 +39,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   REQUIRE(shown.ok());
   CHECK_THAT(shown.out,
              Catch::Contains("\n-      <driver name='qemu' type='qcow2' cache='writeback'/>\n") &&
-                 Catch::Contains("Nothing is changed: --apply does that."));
+                 Catch::Contains("Nothing was changed: use --apply to make the changes."));
   CHECK_THAT(shown.out + shown.err, !Catch::Contains("s3cret"));
   CHECK(definition() == before);
 
@@ -52,7 +52,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   const json report = json::parse(applied.out);
   CHECK(report["applied"] == true);
   CHECK(report["running"] == true);
-  CHECK_THAT(report["notes"][0].get<std::string>(), Catch::Contains("at its next start"));
+  CHECK_THAT(report["notes"][0].get<std::string>(), Catch::Contains("shut down and started again"));
   // What runs is as it was, and so is all else of the definition, the password with it.
   CHECK_THAT(daemon.virsh({"dumpxml", "web"}), Catch::Contains("cache='writeback'"));
   std::string expected = before;
@@ -71,7 +71,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   }
   const auto again = run_tool({"tune", "--apply", "-c", daemon.uri(), "web"});
   CHECK(again.ok());
-  CHECK_THAT(again.out, Catch::StartsWith("vda " + image + ": is as it should be\n"));
+  CHECK_THAT(again.out, Catch::StartsWith("vda " + image + ": has the right settings\n"));
 
   // By its UUID, and what is gone when it stops.
   std::string uuid = daemon.virsh({"domuuid", "web"});

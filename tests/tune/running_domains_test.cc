@@ -102,7 +102,7 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
     const auto refused = run_tool({"optimize", "--no-trim", daemon.folder() + name});
     INFO(refused.describe());
     CHECK(refused.exit_code == 1);
-    CHECK_THAT(refused.err, Catch::Contains("is a disk of the running " + user) &&
+    CHECK_THAT(refused.err, Catch::Contains("is used by the running " + user) &&
                                 Catch::Contains("shut it down first"));
     CHECK_FALSE(fs::exists(daemon.folder() + name + ".bak"));
   }
@@ -123,7 +123,7 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
     const auto refused = run_tool(command);
     INFO(refused.describe());
     CHECK(refused.exit_code == 1);
-    CHECK_THAT(refused.err, Catch::Contains("is a disk of " + user + ", which is saved"));
+    CHECK_THAT(refused.err, Catch::Contains("is a disk of " + user + ", which has a saved state"));
   }
   CHECK_FALSE(fs::exists(daemon.folder() + "/copy.qcow2"));
   // Figures are only told.
@@ -174,5 +174,5 @@ TEST_CASE("a libvirt that answers nonsense is told, and the run goes on", "[libv
   const auto done = run_tool({"optimize", "--no-trim", disk});
   INFO(done.describe());
   CHECK(done.ok());
-  CHECK_THAT(done.err, Catch::Contains("qemu:///session: cannot be asked"));
+  CHECK_THAT(done.err, Catch::Contains("qemu:///session: cannot get the disks"));
 }

@@ -76,7 +76,7 @@ TEST_CASE("tune shows what it would change, and changes nothing", "[tune]") {
                    Catch::Contains("sda /nowhere/web.qcow2: would set cache='none' (was "
                                    "'writeback'), io='native'") &&
                    Catch::Contains("sda: advice: bus='sata'") &&
-                   Catch::Contains("\nNothing is written: --apply does that.\n"));
+                   Catch::Contains("\nNothing was written: use --apply to write the changes.\n"));
     CHECK(content(path) == kDomain);
   }
   CHECK(run_tool({"tune", "-q", path}).out.empty());
@@ -107,7 +107,7 @@ TEST_CASE("tune --apply replaces a file, and keeps its mode, owner and links", "
 
   const auto again = run_tool({"tune", "--apply", path});
   CHECK(again.ok());
-  CHECK_THAT(again.out, Catch::StartsWith("sda /nowhere/web.qcow2: is as it should be\n"));
+  CHECK_THAT(again.out, Catch::StartsWith("sda /nowhere/web.qcow2: has the right settings\n"));
   struct stat later {};
   REQUIRE(stat(path.c_str(), &later) == 0);
   CHECK(later.st_ino == status.st_ino);
@@ -167,15 +167,15 @@ TEST_CASE("tune refuses what makes no sense", "[tune]") {
       {{}, "DOMAIN is missing"},
       {{"--guest"}, "DISK is missing"},
       {{"x", "y"}, "unexpected argument 'y'"},
-      {{"--guest", "-c", "test:///default", "x"}, "--guest is about disks"},
+      {{"--guest", "-c", "test:///default", "x"}, "--guest takes disks"},
       {{"--disk=sda", "--disk", "vdb", folder / "good.xml"}, "there is no disk with target 'vdb'"},
       {{"--apply", "--dry-run", "x"}, "contradict each other"},
       {{"--cache=writeback", "x"}, "io='native' needs cache='none' or 'directsync'"},
-      {{"--cache=fast", "x"}, "--cache: cache='fast' is nothing that libvirt knows"},
+      {{"--cache=fast", "x"}, "--cache: cache='fast' is not a value that libvirt accepts"},
       {{folder / "bad.xml"}, "bad.xml: line 2: </domain> ends <devices>"},
-      {{folder / "bomb.xml"}, "bomb.xml: line 1: a DOCTYPE has no place"},
+      {{folder / "bomb.xml"}, "bomb.xml: line 1: a DOCTYPE is not allowed"},
       {{folder / "none.xml"}, "none.xml: No such file or directory"},
-      {{folder.path()}, "is no regular file"},
+      {{folder.path()}, "is not a regular file"},
       {{"--connect=test:///default", "nobody"},
        "domain 'nobody' of test:///default: Domain not found"},
       {{"--connect=nonsense:///", "x"}, "libvirt: nonsense:///: "},
@@ -212,5 +212,6 @@ TEST_CASE("tune warns of filesystems that cannot do without a cache", "[tune]") 
   const auto outcome = run_tool({"tune", "-"}, input(domain));
   CHECK(unlink(image.c_str()) == 0);
   INFO(outcome.describe());
-  CHECK((outcome.err.find("its filesystem has no O_DIRECT") == std::string::npos) == direct);
+  CHECK((outcome.err.find("its filesystem does not support O_DIRECT") == std::string::npos) ==
+        direct);
 }

@@ -53,12 +53,12 @@ TEST_CASE("what is no QCOW2 disk is left alone, and told why", "[tuning]") {
       {in_domain("<disk device='cdrom'>" + driver + "</disk>"), "is a cdrom"},
       {in_domain("<disk device='floppy'>" + driver + "</disk>"), "is a floppy"},
       {disk("<driver name='qemu' type='raw'/>"), "is raw"},
-      {disk("<driver name='qemu'/>"), "says no format: libvirt takes it for raw"},
-      {disk(""), "has no <driver>: libvirt takes it for raw"},
+      {disk("<driver name='qemu'/>"), "names no format, so libvirt treats it as raw"},
+      {disk(""), "has no <driver>, so libvirt treats it as raw"},
       {disk(driver, "<readonly/>"), "is read-only"},
       {disk(driver + driver), "has several <driver> elements"},
       {in_domain("<disk><mirror>" + driver + "</mirror></disk>"),
-       "has no <driver>: libvirt takes it for raw"},
+       "has no <driver>, so libvirt treats it as raw"},
   };
   for (const auto& [text, why] : cases) {
     const auto tuning = tuned(text);
@@ -93,7 +93,7 @@ TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
       "<disk><driver type='qcow2'/><target dev='vda'/></disk>"
       "<disk><driver type='qcow2' cache='none'/><target dev='vdb'/></disk>");
   const auto tuning = tuned(two, settings);
-  CHECK(tuning.disks[0].skipped == "was not asked for");
+  CHECK(tuning.disks[0].skipped == "was not selected");
   CHECK(tuning.disks[1].changes.size() == 3);
   settings.targets = {"vdc"};
   CHECK(libvirt::tune(two, "x", settings).error().message() ==
@@ -117,7 +117,7 @@ TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
   settings = {};
   settings.discard = "maybe";
   CHECK(libvirt::check(settings).error().message() ==
-        "discard='maybe' is nothing that libvirt knows");
+        "discard='maybe' is not a value that libvirt accepts");
 }
 
 TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
@@ -134,7 +134,7 @@ TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
   CHECK(advice(scsi, "<controller type='scsi' index='0' model='virtio-scsi'/>").empty());
   CHECK_THAT(advice(scsi, "<controller type='scsi' index='0' model='lsilogic'/>"),
              Catch::StartsWith("its SCSI controller is 'lsilogic'"));
-  CHECK_THAT(advice(scsi, "<controller type='scsi'/>"), Catch::Contains("of libvirt's choice"));
+  CHECK_THAT(advice(scsi, "<controller type='scsi'/>"), Catch::Contains("chosen by libvirt"));
   const std::string on_1 = scsi + "<address type='drive' controller='1'/>";
   const std::string both =
       "<controller type='scsi' index='0'/><controller type='scsi' index='1' model='virtio-scsi'/>";
@@ -214,7 +214,7 @@ TEST_CASE("who is not Windows gets a granularity only if asked for", "[tuning]")
   const auto wrong =
       libvirt::tune(guest(other, "<blockio logical_block_size='4096'/>"), "x", settings);
   REQUIRE_FALSE(wrong);
-  CHECK_THAT(wrong.error().message(), Catch::Contains("no multiple of its logical_block_size"));
+  CHECK_THAT(wrong.error().message(), Catch::Contains("not a multiple of its logical_block_size"));
 }
 
 namespace {

@@ -37,7 +37,7 @@ Result<std::optional<std::chrono::duration<double>>> parse_seconds(const std::st
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(seconds) ||
       seconds <= 0 || seconds > 1e6)
-    return fail(Error::invalid(fmt::format("'{}' is no number of seconds", text)));
+    return fail(Error::invalid(fmt::format("'{}' is not a number of seconds", text)));
   return std::optional(std::chrono::duration<double>(seconds));
 }
 
@@ -55,8 +55,8 @@ Result<uint64_t> parse_block(const std::string& text) {
 }  // namespace
 
 const char* BenchCommand::description() const {
-  return "Read from a disk (an image, an NBD URI, [ COMMAND... ]), and tell how fast that\n"
-         "was. OTHER: the same load on two disks in turn. Writes only with -w --yes.";
+  return "Measure how fast a disk (an image, an NBD URI, [ COMMAND... ]) can be read. With\nOTHER, "
+         "measure both disks in turn. Nothing is written without -w --yes.";
 }
 
 void BenchCommand::add_load_options(CLI::App& app) {
@@ -66,30 +66,31 @@ void BenchCommand::add_load_options(CLI::App& app) {
         ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, UINT64_MAX));
         return std::optional(count);
       },
-      "requests; 75000 if there is no --duration");
+      "number of requests; default 75000, or --duration");
   add_parsed_option(app, "--duration", "SECONDS", load_.duration, parse_seconds,
-                    "end after that time");
+                    "send no more requests after this time");
   add_parsed_option(
       app, "-d,--depth", "N", load_.depth,
       [](const std::string& text) -> Result<unsigned> {
         ASSIGN_OR_RETURN(const uint64_t depth, parse_number(text, 1, kDeepest));
         return static_cast<unsigned>(depth);
       },
-      "requests under way at once; default 64");
+      "requests in flight; default 64");
   add_parsed_option(app, "-s,--block-size", "SIZE", load_.block, parse_block,
-                    "of a request; default 4k");
+                    "size of a request; default 4k");
   add_parsed_option(app, "-S,--step", "SIZE", load_.step, parse_size,
-                    "from one request to the next; default: block size")
+                    "distance between requests; default: block size")
       ->group(kRareOptions);
-  add_parsed_option(app, "-o,--offset", "SIZE", load_.offset, parse_size, "of the first request")
+  add_parsed_option(app, "-o,--offset", "SIZE", load_.offset, parse_size,
+                    "offset of the first request")
       ->group(kRareOptions);
-  add_switch(app, "-r,--random", load_.random, "in random order, not one after the other");
+  add_switch(app, "-r,--random", load_.random, "use random offsets instead of consecutive ones");
   add_parsed_option(app, "--seed", "N", load_.seed, number(0, UINT64_MAX),
-                    "of the random order; default 1")
+                    "seed of the random order; default 1")
       ->group(kRareOptions);
-  add_switch(app, "-w,--write", load_.write, "write instead: OVERWRITES what is there");
-  add_switch(app, "--yes", yes_, "with -w: yes, the disk's contents may be lost");
-  add_switch(app, "--dry-run", dry_run_, "with -w: write nothing; say what would be written")
+  add_switch(app, "-w,--write", load_.write, "write instead of reading: DESTROYS the data");
+  add_switch(app, "--yes", yes_, "with -w: confirm that the data may be lost");
+  add_switch(app, "--dry-run", dry_run_, "with -w: write nothing; print what would be written")
       ->group(kRareOptions);
   add_parsed_option(
       app, "--pattern", "BYTE", load_.pattern,
@@ -98,19 +99,21 @@ void BenchCommand::add_load_options(CLI::App& app) {
         if (byte > 255) return fail(Error::invalid(fmt::format("'{}' is not from 0 to 255", text)));
         return static_cast<uint8_t>(byte);
       },
-      "the byte that is written; default 0")
+      "byte to write; default 0")
       ->group(kRareOptions);
   add_parsed_option(app, "--flush-interval", "N", load_.flush_interval, number(1, UINT64_MAX),
-                    "flush each N writes")
+                    "flush after every N writes")
       ->group(kRareOptions);
-  add_switch(app, "--no-drain", no_drain_, "do not wait for other writes before a flush")
+  add_switch(app, "--no-drain", no_drain_, "do not wait for writes in flight before a flush")
       ->group(kRareOptions);
 }
 
 void BenchCommand::add_file_options(CLI::App& app) {
-  add_format_option(app, "-f,--format", format_, "of a file, qcow2 or raw; found out if not given")
+  add_format_option(app, "-f,--format", format_,
+                    "format of a file, qcow2 or raw; default: detected")
       ->group(kRareOptions);
-  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to the file")
+  add_switch(app, "-U,--force-share", force_share_,
+             "read even if another process writes to the file")
       ->group(kRareOptions);
   add_parsed_option(
       app, "-t,--cache", "MODE", cache_,
@@ -121,12 +124,11 @@ void BenchCommand::add_file_options(CLI::App& app) {
         if (text == "writethrough") return CacheMode{false, true, true};
         if (text == "unsafe") return CacheMode{false, false, false};
         return fail(Error::invalid(fmt::format(
-            "'{}' is none of none, directsync, writeback, writethrough, unsafe", text)));
+            "'{}' is not one of: none, directsync, writeback, writethrough, unsafe", text)));
       },
-      "none, directsync: past the page cache; writeback");
-  add_switch(app, "-n,--native", native_, "as qemu-img has it: see the manual")
-      ->group(kRareOptions);
-  add_switch(app, "--drop-cache", drop_cache_, "empty the page cache of the files first");
+      "none or directsync (no page cache), or writeback");
+  add_switch(app, "-n,--native", native_, "as in qemu-img: see the manual")->group(kRareOptions);
+  add_switch(app, "--drop-cache", drop_cache_, "drop the files from the page cache first");
   add_connections_option(app, nbd_)->group(kRareOptions);
   add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
 }
@@ -142,29 +144,28 @@ void BenchCommand::add_options(CLI::App& app) {
         ASSIGN_OR_RETURN(const uint64_t count, parse_number(text, 1, 1000));
         return static_cast<unsigned>(count);
       },
-      "of DISK and OTHER; default 5");
-  add_switch(app, "--no-warm-up", no_warm_up_, "no first round that does not count")
-      ->group(kRareOptions);
+      "rounds of DISK and OTHER; default 5");
+  add_switch(app, "--no-warm-up", no_warm_up_, "count the first round, too")->group(kRareOptions);
   trust_.add_options(app, true);
   add_output_option(app, json_, "human (the default) or json");
 }
 
 void BenchCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
-  if (dry_run_ && !load_.write) throw UsageError("--dry-run goes with -w: reading changes nothing");
+  if (dry_run_ && !load_.write) throw UsageError("--dry-run needs -w: reading changes nothing");
   if (load_.write && !yes_ && !dry_run_)
-    throw UsageError("-w overwrites what is on the disk: --yes says that this is wanted");
-  if (yes_ && !load_.write) throw UsageError("--yes belongs to -w");
+    throw UsageError("-w destroys the data on the disk: confirm this with --yes");
+  if (yes_ && !load_.write) throw UsageError("--yes needs -w");
   if (!load_.write && (load_.flush_interval != 0 || load_.pattern != 0))
-    throw UsageError("--pattern and --flush-interval belong to -w");
-  if (no_drain_ && load_.flush_interval == 0)
-    throw UsageError("--no-drain belongs to --flush-interval");
+    throw UsageError("--pattern and --flush-interval need -w");
+  if (no_drain_ && load_.flush_interval == 0) throw UsageError("--no-drain needs --flush-interval");
   if (other_.empty() && (rounds_ != 0 || no_warm_up_))
-    throw UsageError("--rounds and --no-warm-up want two disks");
-  if (native_ && !cache_.direct) throw UsageError("-n wants -t none or -t directsync");
+    throw UsageError("--rounds and --no-warm-up need two disks");
+  if (native_ && !cache_.direct) throw UsageError("-n needs -t none or -t directsync");
   if (load_.block > kMemory / load_.depth)
-    throw UsageError(fmt::format("{} requests of {} at once are more than 1 GiB of memory",
-                                 load_.depth, human_size(load_.block)));
+    throw UsageError(
+        fmt::format("{} requests in flight, each of {}, need more than 1 GiB of memory",
+                    load_.depth, human_size(load_.block)));
 }
 
 bench::DeviceName BenchCommand::device(const std::string& name) const {

@@ -14,7 +14,7 @@ namespace vc::tool {
 class BenchCommand final : public Command {
  public:
   const char* name() const override { return "bench"; }
-  const char* summary() const override { return "time reads of a disk, or of two in turn"; }
+  const char* summary() const override { return "measure the speed of reads"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

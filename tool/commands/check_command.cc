@@ -38,8 +38,8 @@ std::string what_it_is(const std::string& name, std::span<const std::byte> start
   if (const auto* const it = qcow2::find_compressor(start))
     return fmt::format("is compressed with {}: {}", it->name, advice(*it, name));
   if (qcow2::is_named_qcow2(name))
-    return "is named as a QCOW2 image, and does not begin as one: its header is lost, or this is "
-           "something else";
+    return "is named as a QCOW2 image, but does not begin like one: its header is lost, or it is "
+           "another kind of file";
   return "is a raw disk";
 }
 
@@ -63,16 +63,15 @@ Result<bool> is_qcow2(const Storage& file, const Console& console) {
 }  // namespace
 
 const char* CheckCommand::description() const {
-  return "Look at all metadata of the qcow2 image FILE and say what is wrong with it.\n"
-         "Its backing file is left alone.  Exit codes: 0 good, 1 not checked, 2 corrupt,\n"
-         "3 leaks, 63 not a qcow2 image.";
+  return "Check all metadata of the qcow2 image FILE, and print the errors.  The backing\nfile is "
+         "not checked.  Exit codes: 0 no errors, 1 not checked, 2 corrupt,\n3 leaks, 63 not a "
+         "qcow2 image.";
 }
 
 void CheckCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_format_option(app, "-f,--format", format_,
-                    "format of FILE, qcow2 or raw; found out if not given");
-  add_switch(app, "--deep", options_.deep, "decode every compressed cluster, too");
+  add_format_option(app, "-f,--format", format_, "format of FILE, qcow2 or raw; default: detected");
+  add_switch(app, "--deep", options_.deep, "also decode every compressed cluster");
   add_parsed_option(
       app, "-r,--repair", "WHAT", repair_,
       [](const std::string& text) -> Result<std::optional<qcow2::RepairOptions::What>> {
@@ -80,14 +79,14 @@ void CheckCommand::add_options(CLI::App& app) {
         if (text == "all") return qcow2::RepairOptions::What::kAll;
         return fail(Error::invalid(fmt::format("'{}' is neither leaks nor all", text)));
       },
-      "mend leaks, or all that can be mended");
+      "repair leaks, or all errors that can be repaired");
   const auto as_it_is = [](const std::string& value) -> Result<std::string> { return value; };
   add_parsed_option(app, "--undo", "UNDO", undo_, as_it_is,
-                    "what -r overwrites; default: FILE.undo; or none");
-  add_switch(app, "--dry-run", dry_run_, "write nothing; say what -r would mend");
-  add_switch(app, "--lossy", lossy_, "-r frees what seems unused in damaged images, too");
-  add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "take a repair back");
-  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+                    "file for old content; default: FILE.undo; or none");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; print what -r would repair");
+  add_switch(app, "--lossy", lossy_, "-r frees unreferenced clusters despite other damage");
+  add_parsed_option(app, "--apply-undo", "UNDO", apply_undo_, as_it_is, "undo a repair");
+  add_switch(app, "-U,--force-share", force_share_, "check even if another process writes to FILE");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   add_parsed_option(
       app, "-m,--threads", "N", options_.threads,
@@ -101,10 +100,10 @@ void CheckCommand::add_options(CLI::App& app) {
       app, "-T,--cache", "CACHE", cache_,
       [](const std::string& text) -> Result<std::string> {
         if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
-          return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+          return fail(Error::invalid(fmt::format("'{}' is not a cache mode", text)));
         return text;
       },
-      "taken, as qemu-img does, and left to the system")
+      "accepted as in qemu-img, and ignored")
       ->group(kRareOptions);
   trust_.add_untrusted(app);
   names_.add_options(app);
@@ -112,26 +111,27 @@ void CheckCommand::add_options(CLI::App& app) {
 
 void CheckCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
-  if (!undo_.empty() && !repair_) throw UsageError("--undo goes with -r");
-  if (lossy_ && !repair_) throw UsageError("--lossy goes with -r");
+  if (!undo_.empty() && !repair_) throw UsageError("--undo needs -r");
+  if (lossy_ && !repair_) throw UsageError("--lossy needs -r");
   if (dry_run_ && !repair_ && apply_undo_.empty())
-    throw UsageError("--dry-run goes with -r: a check changes nothing");
-  if (dry_run_ && !undo_.empty()) throw UsageError("--dry-run makes no undo file");
+    throw UsageError("--dry-run needs -r: a check changes nothing");
+  if (dry_run_ && !undo_.empty())
+    throw UsageError("--dry-run and --undo: a dry run makes no undo file");
   if (dry_run_ && !apply_undo_.empty())
-    throw UsageError("--apply-undo puts back what a repair overwrote: without --dry-run");
+    throw UsageError("--apply-undo has no dry run: omit --dry-run");
   if (!apply_undo_.empty() && (repair_ || options_.deep))
-    throw UsageError("--apply-undo is done by itself");
+    throw UsageError("--apply-undo cannot be combined with -r or --deep");
   if (force_share_ && (repair_ || !apply_undo_.empty()))
-    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+    throw UsageError("--force-share: an image that another process writes to cannot be changed");
   trust_.check();
   if (trust_.untrusted() && (repair_ || !apply_undo_.empty()))
-    throw UsageError("--untrusted only reads: repair a copy (virt-compact copy --untrusted)");
+    throw UsageError("--untrusted allows no repair: repair a copy (virt-compact copy --untrusted)");
 }
 
 Result<std::shared_ptr<FileStorage>> CheckCommand::open() const {
   if ((repair_ && !dry_run_) || !apply_undo_.empty()) {
     ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(file_));
-    RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
+    RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down the guest that uses it"));
     return file;
   }
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(file_));
@@ -148,7 +148,7 @@ Result<int> CheckCommand::take_back(const Console& console) const {
   if (json_) {
     RETURN_IF_ERROR(console.print(json_text({{"filename", file_}, {"undone", apply_undo_}})));
   } else if (!console.manner().quiet) {
-    RETURN_IF_ERROR(console.print(printable(file_) + " is as it was before the repair\n"));
+    RETURN_IF_ERROR(console.print(printable(file_) + " has the content from before the repair\n"));
   }
   return kSuccess;
 }
@@ -167,7 +167,7 @@ Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckR
     ASSIGN_OR_RETURN(storage, ScratchStorage::create(file));
   } else if (undo_.empty() && !std::filesystem::is_regular_file(file_)) {
     // A file next to a device would disappear at the next boot.
-    return fail(Error::invalid("is a device: say with --undo where the undo file is to be"));
+    return fail(Error::invalid("is a device: name the undo file with --undo"));
   } else {
     undo = undo_.empty() ? file_ + ".undo" : undo_ == "none" ? "" : undo_;
   }
@@ -189,7 +189,8 @@ Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckR
 Result<int> CheckCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
   ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(file_));
-  if (is_nbd) return fail(Error::unsupported(fmt::format("'{}': check looks at files", file_)));
+  if (is_nbd)
+    return fail(Error::unsupported(fmt::format("'{}': only files can be checked", file_)));
   if (!apply_undo_.empty()) return take_back(console);
   RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
   ASSIGN_OR_RETURN(const auto file, open());
@@ -198,7 +199,7 @@ Result<int> CheckCommand::run(const Console& console) {
     if (!qcow2) return kCheckUnsupported;
   }
   if (format_ == qcow2::Format::kRaw) {
-    console.error(file_ + ": said to be raw; only qcow2 images can be checked");
+    console.error(file_ + ": the given format is raw; only qcow2 images can be checked");
     return kCheckUnsupported;
   }
 
@@ -234,7 +235,7 @@ Result<int> CheckCommand::run(const Console& console) {
       RETURN_IF_ERROR(console.print(check_repairs(report) + check_summary(report)));
   }
   const int code = check_exit_code(report.sums);
-  if (code == kCheckFailed) console.error(file_ + ": could not be checked wholly");
+  if (code == kCheckFailed) console.error(file_ + ": could not be checked completely");
   return code;
 }
 

@@ -19,7 +19,7 @@ namespace vc::tool {
 class CheckCommand final : public Command {
  public:
   const char* name() const override { return "check"; }
-  const char* summary() const override { return "find what is wrong with a qcow2 image"; }
+  const char* summary() const override { return "find and repair errors in a qcow2 image"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

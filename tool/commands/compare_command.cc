@@ -115,43 +115,42 @@ class Silent final : public Comparison::Observer {
 }  // namespace
 
 const char* CompareCommand::description() const {
-  return "Compare the disks that A and B hold: images, raw files, devices, NBD URIs, or\n"
-         "[ COMMAND... ] that serves NBD. Exit code 0: the same, 1: not, 2-4: an error.";
+  return "Compare the disks A and B: images, raw files, devices, NBD URIs, or\n[ COMMAND... ] that "
+         "serves NBD. Exit code 0: equal, 1: different, 2-4: error.";
 }
 
 void CompareCommand::add_options(CLI::App& app) {
   app.add_option("A", a_);
   app.add_option("B", b_);
-  add_format_option(app, "-f,--format", a_format_,
-                    "format of A, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", a_format_, "format of A, qcow2 or raw; default: detected");
   add_format_option(app, "-F,--second-format", b_format_, "format of B");
-  add_switch(app, "-s,--strict", options_.strict,
-             "sizes, and what is allocated, must be the same too");
-  add_switch(app, "-U,--force-share", force_share_, "even if somebody writes to them");
-  add_switch(app, "--salvage", salvage_, "pass over what cannot be read, and list it");
+  add_switch(app, "-s,--strict", options_.strict, "sizes and allocation must be equal, too");
+  add_switch(app, "-U,--force-share", force_share_,
+             "compare even if another process writes to them");
+  add_switch(app, "--salvage", salvage_, "skip and list ranges that cannot be read");
   add_parsed_option(
       app, "-T", "CACHE", cache_,
       [](const std::string& text) -> Result<std::string> {
         for (const char* const mode : {"none", "writeback", "writethrough", "directsync", "unsafe"})
           if (text == mode) return text;
-        return fail(Error::invalid(fmt::format("'{}' is no cache mode of qemu-img", text)));
+        return fail(Error::invalid(fmt::format("'{}' is not a cache mode of qemu-img", text)));
       },
-      "qemu-img's cache mode; the page cache is always used")
+      "cache mode of qemu-img, accepted and ignored")
       ->group(kRareOptions);
   add_connections_option(app, nbd_);
   add_retries_option(app, nbd_);
   add_timeout_option(app, nbd_.timeout);
-  add_output_option(app, json_, "human (the default), or json: every difference");
+  add_output_option(app, json_, "human (the default), or json with all differences");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);
 }
 
 void CompareCommand::check() const {
-  if (a_.empty() || b_.empty()) throw UsageError("two disks are to be named, A and B");
+  if (a_.empty() || b_.empty()) throw UsageError("two disks are needed: A and B");
   trust_.check();
   if (salvage_ && options_.strict)
-    throw UsageError("--salvage and --strict: what is lost is not known to be allocated");
+    throw UsageError("--salvage and --strict: the allocation of lost ranges is not known");
 }
 
 Result<inspect::ComparedDisk> CompareCommand::open(const std::string& name,
@@ -175,7 +174,7 @@ Result<inspect::ComparedDisk> CompareCommand::open(const std::string& name,
 Result<int> CompareCommand::run(const Console& console) {
   auto done = compare(console);
   if (!done && done.error().kind() == Error::Kind::kCancelled)
-    return fail(Error::cancelled().with_context("not compared to the end"));
+    return fail(Error::cancelled().with_context("the comparison is incomplete"));
   return done;
 }
 
@@ -215,7 +214,7 @@ Result<int> CompareCommand::compare(const Console& console) {
   switch (summary->verdict) {
     case Verdict::kSame:
       if (tell_losses(a, console) + tell_losses(b, console) > 0) {
-        RETURN_IF_ERROR(say("Images are identical but for what is lost."));
+        RETURN_IF_ERROR(say("Images are identical except for lost ranges."));
         return kNotRead;
       }
       RETURN_IF_ERROR(say("Images are identical."));

@@ -21,7 +21,7 @@ class CompareCommand final : public Command {
   static constexpr int kNotRead = 4;
 
   const char* name() const override { return "compare"; }
-  const char* summary() const override { return "tell whether two disks hold the same bytes"; }
+  const char* summary() const override { return "check whether two disks hold the same bytes"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -70,7 +70,7 @@ constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writ
 
 Result<std::string> parse_cache_mode(const std::string& text) {
   if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
-    return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+    return fail(Error::invalid(fmt::format("'{}' is not a cache mode", text)));
   return text;
 }
 
@@ -82,18 +82,18 @@ Result<void> check_is_there(const copy::CopyOptions& options) {
   ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(name));
   if (is_nbd) return {};
   if (retry(::stat, name.c_str(), &status) != 0)
-    return fail(Error::system(errno, name + ": -n wants a DST that is there"));
+    return fail(Error::system(errno, name + ": -n needs a DST that exists"));
   if (!S_ISREG(status.st_mode)) return {};
-  return fail(Error::unsupported(
-      name +
-      ": -n: files are not written in place: --force replaces it, once the new one is whole"));
+  return fail(Error::unsupported(name + ": -n: files are not written in place: use --force to "
+                                        "replace it when the new file is complete"));
 }
 
 }  // namespace
 
 const char* CopyCommand::description() const {
-  return "Stream the live clusters of SRC into a fresh DST. Each is a file, a device, an\n"
-         "NBD URI, [ COMMAND... ] that serves NBD, or - (a pipe); DST also null:.";
+  return "Copy the clusters of SRC that are in use into a fresh DST. SRC and DST are "
+         "files,\ndevices, NBD URIs, [ COMMAND... ] that serves NBD, or - (a pipe); DST also "
+         "null:.";
 }
 
 void CopyCommand::add_options(CLI::App& app) {
@@ -101,11 +101,11 @@ void CopyCommand::add_options(CLI::App& app) {
   app.add_option("SRC", options_.source);
   app.add_option("DST", options_.destination);
   add_format_option(app, "-f,--format", options_.source_format,
-                    "format of SRC, qcow2 or raw; found out if not given");
+                    "format of SRC, qcow2 or raw; default: detected");
   add_format_option(app, "-O,--output-format", options_.format,
-                    "of DST: qcow2 (default for files), or raw");
+                    "format of DST: qcow2 (default for files), or raw");
   layout_.add_options(app);
-  trust_.add_options(app, true, base_, "keep this backing file of SRC behind DST");
+  trust_.add_options(app, true, base_, "keep BASE as the backing file of DST");
   trust_.add_untrusted(app);
   add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
       ->group(kRareOptions);
@@ -114,49 +114,47 @@ void CopyCommand::add_options(CLI::App& app) {
       [this](const std::string& value) -> Result<uint64_t> {
         all_allocated_ = value == "0";
         if (all_allocated_) return uint64_t{0};
-        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M, nor 0");
+        return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M, and not 0");
       },
-      "zeros of this size become holes of a raw DST")
+      "zeros of this size become holes in a raw DST")
       ->group(kRareOptions);
   add_parsed_option(app, "--snapshot", "NAME", options_.snapshot, text,
                     "copy the disk as it was at an internal snapshot");
-  add_switch(app, "-U,--force-share", options_.force_share, "copy even if somebody writes to SRC")
+  add_switch(app, "-U,--force-share", options_.force_share,
+             "copy even if another process writes to SRC")
       ->group(kRareOptions);
-  add_switch(app, "--salvage", options_.salvage,
-             "of a damaged SRC, copy what can be read, and list what is lost")
+  add_switch(app, "--salvage", options_.salvage, "copy the readable data of a damaged SRC")
       ->group(kRareOptions);
-  add_switch(app, "--skip-free", options_.skip_free,
-             "leave out what the guest's filesystems do not use");
+  add_switch(app, "--skip-free", options_.skip_free, "do not copy what the guest does not use");
   add_switch(app, "--force", options_.overwrite, "replace DST if it exists");
   add_switch(app, "--destination-is-zero", options_.destination_is_zero,
-             "a device or server reads as zeros already")
+             "DST already reads as zeros")
       ->group(kRareOptions);
   add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
-                    "take what changed since, says QEMU, into an earlier DST")
+                    "update an earlier copy from this dirty bitmap")
       ->group(kRareOptions);
-  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what DST would be");
-  add_switch(app, "--verify", options_.verify, "read DST again and compare it with SRC");
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what DST would be");
+  add_switch(app, "--verify", options_.verify, "read DST back and compare it with SRC");
   add_parsed_option(
       app, "--spool", "DIR", options_.spool,
       [](const std::string& value) -> Result<std::optional<std::string>> {
         return value == "none" ? std::string() : value;
       },
-      "where an image waits that goes to '-', or none")
+      "folder for an image that goes to '-', or none")
       ->group(kRareOptions);
   add_parsed_option(
       app, "-r,--rate-limit", "SIZE", options_.rate_limit,
       [](const std::string& value) -> Result<uint64_t> {
         ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
-        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        if (rate == 0) return fail(Error::invalid("'0' is not a valid rate"));
         return rate;
       },
-      "read so many bytes a second at most")
+      "read at most SIZE bytes a second")
       ->group(kRareOptions);
   add_parsed_option(app, "-m,--threads", "N", options_.threads, parse_count(0, kMaxThreads),
-                    "that read and compress; default: one a processor")
+                    "number of threads; default: one per processor")
       ->group(kRareOptions);
-  add_switch(app, "-W", out_of_order_, "write out of order (as is always done)")
-      ->group(kRareOptions);
+  add_switch(app, "-W", out_of_order_, "write out of order, as always")->group(kRareOptions);
   add_connections_option(app, options_.nbd)->group(kRareOptions);
   add_request_options(app, options_.nbd);
   add_retries_option(app, options_.nbd)->group(kRareOptions);
@@ -168,16 +166,14 @@ void CopyCommand::add_options(CLI::App& app) {
 
 void CopyCommand::add_qemu_options(CLI::App& app) {
   add_parsed_option(app, "-l", "SNAPSHOT", options_.snapshot, parse_snapshot_param,
-                    "as --snapshot; also snapshot.id=, snapshot.name=")
+                    "same as --snapshot; also snapshot.id=ID, snapshot.name=")
       ->group(kRareOptions);
-  add_switch(app, "-n", no_create_, "write into a device or server that is there")
+  add_switch(app, "-n", no_create_, "write into an existing device or server")->group(kRareOptions);
+  add_parsed_option(app, "-t", "CACHE", cache_, parse_cache_mode, "accepted: DST is always flushed")
       ->group(kRareOptions);
-  add_parsed_option(app, "-t", "CACHE", cache_, parse_cache_mode, "taken: DST is always flushed")
+  add_parsed_option(app, "-T", "CACHE", source_cache_, parse_cache_mode, "accepted and ignored")
       ->group(kRareOptions);
-  add_parsed_option(app, "-T", "CACHE", source_cache_, parse_cache_mode,
-                    "taken, and left to the system")
-      ->group(kRareOptions);
-  add_switch(app, "-C", offload_, "taken: copies are not offloaded")->group(kRareOptions);
+  add_switch(app, "-C", offload_, "accepted: copies are not offloaded")->group(kRareOptions);
   add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
       ->group(kRareOptions);
   add_switch(app, "--bitmaps", bitmaps_, "refused: bitmaps are not copied")->group(kRareOptions);
@@ -188,17 +184,18 @@ void CopyCommand::add_qemu_options(CLI::App& app) {
 void CopyCommand::check_qemu_options() const {
   if (bitmaps_)
     throw UsageError(
-        "--bitmaps: persistent bitmaps are not copied: qemu-img convert --bitmaps copies them, or "
-        "do without");
+        "--bitmaps: persistent bitmaps are not copied: omit the option, or use qemu-img convert "
+        "--bitmaps");
   if (no_create_ && options_.overwrite)
-    throw UsageError("-n writes into what is there, --force replaces it");
+    throw UsageError("-n and --force: -n writes into an existing DST, --force replaces it");
 }
 
 // Warns about options that are accepted for scripts and have another effect here.
 void CopyCommand::tell_of_qemu_options(const Console& console) const {
   if (offload_) console.warning("-C: copies are not offloaded to the storage: data is read");
   if (layout_.size())
-    console.warning("-o size: DST's disk is as large as SRC's: qemu-img resize changes that");
+    console.warning(
+        "-o size: the disk of DST has the size of SRC's disk: change it with qemu-img resize");
 }
 
 void CopyCommand::check() const {
@@ -208,13 +205,14 @@ void CopyCommand::check() const {
   layout_.check();
   trust_.check();
   if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)
-    throw UsageError("-B keeps a backing file, and --backing=none reads SRC without");
+    throw UsageError(
+        "-B and --backing=none: -B keeps the backing file, --backing=none reads SRC without it");
   if (options_.salvage && !options_.bitmap.empty())
-    throw UsageError("--salvage and --bitmap: only of files can be told what is lost");
+    throw UsageError("--salvage and --bitmap: SRC of --salvage must be a file");
   if (options_.skip_free) check_skip_free();
   check_qemu_options();
   if (json_ && options_.destination == "-")
-    throw UsageError("--json: standard output is where the image goes");
+    throw UsageError("--json: standard output already receives the image");
 }
 
 // The filesystem metadata must be complete, and must come from the guest's own disk.
@@ -222,11 +220,13 @@ void CopyCommand::check_skip_free() const {
   if (options_.source == "-")
     throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
   if (options_.force_share)
-    throw UsageError("--skip-free and -U: what a running guest calls free may be in use by now");
+    throw UsageError(
+        "--skip-free and -U: a running guest may already use space that its metadata call free");
   if (options_.salvage)
-    throw UsageError("--skip-free and --salvage: a damaged image may call anything free");
+    throw UsageError(
+        "--skip-free and --salvage: the metadata in a damaged image cannot be trusted");
   if (!options_.bitmap.empty())
-    throw UsageError("--skip-free and --bitmap: an update takes what has changed");
+    throw UsageError("--skip-free and --bitmap: an update copies all changes");
 }
 
 // Combines the options. Specific options override general ones.
@@ -302,7 +302,8 @@ Result<int> CopyCommand::run(const Console& console) {
   ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
   if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
   const int code = summary.lost.empty() ? kSuccess : kSalvaged;
-  const std::string lost = options_.destination + ": complete, but its summary is lost";
+  const std::string lost =
+      options_.destination + ": is complete, but its summary could not be printed";
   if (json_) {
     RETURN_IF_ERROR(with_context(console.print(copy_report_json(options_, summary)), lost));
     return code;

@@ -12,7 +12,7 @@ namespace vc::tool {
 class CopyCommand final : public Command {
  public:
   const char* name() const override { return "copy"; }
-  const char* summary() const override { return "stream a disk into a fresh, compact image"; }
+  const char* summary() const override { return "copy a disk into a fresh, compact image"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -67,32 +67,32 @@ std::string report_json(const std::string& overlay, const qcow2::FlattenSummary&
 }  // namespace
 
 const char* FlattenCommand::description() const {
-  return "Make one image of an overlay and the backing files behind it: DST, a fresh one,\n"
-         "or with --in-place OVERLAY itself.  Backing files are only read.";
+  return "Merge an overlay and its backing files into one image: DST, a fresh image, or\nwith "
+         "--in-place OVERLAY itself.  Backing files are only read.";
 }
 
 void FlattenCommand::add_options(CLI::App& app) {
   app.add_option("OVERLAY", overlay_);
   app.add_option("[DST]", destination_);
-  add_switch(app, "--in-place", in_place_, "write what is missing into OVERLAY itself");
-  add_format_option(app, "-f,--format", format_, "format of OVERLAY; found out if not given");
-  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to OVERLAY");
+  add_switch(app, "--in-place", in_place_, "write the missing data into OVERLAY itself");
+  add_format_option(app, "-f,--format", format_, "format of OVERLAY; default: detected");
+  add_switch(app, "-U,--force-share", force_share_,
+             "read even if another process writes to OVERLAY");
   add_switch(app, "--force", force_, "replace DST if it exists");
-  add_switch(app, "--dry-run", dry_run_, "write nothing; say what would be written");
+  add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_options(app, false);
 }
 
 void FlattenCommand::check() const {
   if (overlay_.empty()) throw UsageError("OVERLAY is missing");
-  if (in_place_ && !destination_.empty())
-    throw UsageError("DST and --in-place: it is either the one or the other");
+  if (in_place_ && !destination_.empty()) throw UsageError("DST and --in-place exclude each other");
   if (!in_place_ && destination_.empty())
     throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
-  if (in_place_ && force_) throw UsageError("--force goes with DST");
+  if (in_place_ && force_) throw UsageError("--force needs DST");
   if (in_place_ && force_share_)
-    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+    throw UsageError("--force-share: an image that another process writes to cannot be changed");
 }
 
 Result<void> FlattenCommand::to_destination(const Console& console) const {

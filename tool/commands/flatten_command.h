@@ -13,7 +13,7 @@ namespace vc::tool {
 class FlattenCommand final : public Command {
  public:
   const char* name() const override { return "flatten"; }
-  const char* summary() const override { return "make an overlay independent of its chain"; }
+  const char* summary() const override { return "merge an overlay and its backing files"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -20,17 +20,17 @@ struct Foreign {
 // Commands of qemu-img, the virt-* tools and other disk programs.
 constexpr std::array kForeign{
     Foreign{"amend", "to change an image's layout, copy it: virt-compact copy -o LIST SRC DST"},
-    Foreign{"bitmap", "bitmaps are listed by virt-compact info, and changed by qemu-img bitmap"},
+    Foreign{"bitmap", "list bitmaps with virt-compact info, and change them with qemu-img bitmap"},
     Foreign{"clone", "virt-compact copy SRC DST"},
     Foreign{"commit",
-            "an overlay and its backing files become one image by virt-compact flatten; into its "
-            "backing file it is written by qemu-img commit"},
+            "virt-compact flatten merges an overlay and its backing files into one image; qemu-img "
+            "commit writes an overlay into its backing file"},
     Foreign{"compact", "virt-compact optimize DISK, or virt-compact copy SRC DST"},
     Foreign{"compress", "virt-compact copy -c SRC DST"},
     Foreign{"convert", "virt-compact copy SRC DST, with qemu-img convert's options"},
     Foreign{"cp", "virt-compact copy SRC DST"},
     Foreign{"create",
-            "an empty image is made by qemu-img create, or by nbdkit qcow2 FILE create=true "
+            "create an empty image with qemu-img create, or with nbdkit qcow2 FILE create=true "
             "size=SIZE"},
     Foreign{"dd", "virt-compact copy SRC DST (a part of a disk: qemu-img dd)"},
     Foreign{"defrag", "virt-compact optimize DISK"},
@@ -41,10 +41,9 @@ constexpr std::array kForeign{
     Foreign{"inspect", "virt-compact info FILE"},
     Foreign{"ls", "virt-compact info FILE"},
     Foreign{"repair", "virt-compact check -r all FILE"},
-    Foreign{
-        "resize",
-        "the size of a disk is changed by qemu-img resize (or virt-resize); a file gets smaller "
-        "by virt-compact optimize DISK"},
+    Foreign{"resize",
+            "change the size of a disk with qemu-img resize (or virt-resize); make a file smaller "
+            "with virt-compact optimize DISK"},
     Foreign{"restore", "virt-compact rollback DISK"},
     Foreign{"revert", "virt-compact rollback DISK, or virt-compact snapshot -a NAME DISK"},
     Foreign{"shrink", "virt-compact optimize DISK, which makes the file smaller, not the disk"},
@@ -96,8 +95,7 @@ std::string unknown_command_message(const std::string& word,
     if (word == it.word) return fmt::format("{}: {}", message, it.advice);
   if (names_file(word) || has_disk_ending(word))
     return fmt::format(
-        "'{0}': the command is missing in front of it, as in virt-compact info {0}, or "
-        "virt-compact "
+        "'{0}': the command before it is missing, as in virt-compact info {0}, or virt-compact "
         "optimize {0}",
         word);
   // Two changes turn a word of four letters into a different word.

@@ -16,18 +16,17 @@
 namespace vc::tool {
 
 const char* InfoCommand::description() const {
-  return "Show what the qcow2 or raw image FILE says of itself: size, format, options,\n"
-         "snapshots, bitmaps; how its room is used, and how far a sequential read jumps\n"
-         "about in it.  FILE may be an NBD URI, or [ COMMAND... ]: they have just a size.";
+  return "Show the properties of the qcow2 or raw image FILE: size, format, options,\nsnapshots, "
+         "bitmaps, use of its space, and fragmentation.  FILE may be an NBD\nURI, or [ COMMAND... "
+         "]: only the size of these is shown.";
 }
 
 void InfoCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_format_option(app, "-f,--format", format_,
-                    "format of FILE, qcow2 or raw; found out if not given");
-  add_switch(app, "--backing-chain", backing_chain_, "also of each backing file, one by one");
-  add_switch(app, "--quick", quick_, "read no tables: nothing of room and fragmentation");
-  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  add_format_option(app, "-f,--format", format_, "format of FILE, qcow2 or raw; default: detected");
+  add_switch(app, "--backing-chain", backing_chain_, "also show each backing file");
+  add_switch(app, "--quick", quick_, "do not compute the use of space and fragmentation");
+  add_switch(app, "-U,--force-share", force_share_, "read even if another process writes to FILE");
   add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
@@ -65,7 +64,7 @@ Result<std::vector<inspect::ImageInfo>> InfoCommand::look(const Console& console
   if (target) {
     if (format_ == qcow2::Format::kQcow2)
       return fail(Error::unsupported(
-          fmt::format("{}: a QCOW2 file behind NBD is not decoded here", target->name())));
+          fmt::format("{}: a QCOW2 file behind NBD is not decoded", target->name())));
     ASSIGN_OR_RETURN(auto info, remote_info(file_, command, nbd_));
     return std::vector{std::move(info)};
   }
@@ -102,7 +101,7 @@ Result<int> InfoCommand::run(const Console& console) {
   for (const inspect::ImageInfo& it : chain) {
     if (it.survey && it.survey->damages > 0)
       console.warning(fmt::format(
-          "{}: the tables are damaged, and the figures leave out what cannot be followed: {}{}",
+          "{}: the tables are damaged, and the figures omit the parts that cannot be read: {}{}",
           it.filename, printable(it.survey->first_damage),
           it.survey->damages > 1 ? fmt::format(", and {} more", it.survey->damages - 1) : ""));
     for (const std::string& damage : it.damages)

@@ -16,7 +16,7 @@ namespace vc::tool {
 class InfoCommand final : public Command {
  public:
   const char* name() const override { return "info"; }
-  const char* summary() const override { return "show what an image says of itself"; }
+  const char* summary() const override { return "show the properties of an image"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

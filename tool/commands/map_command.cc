@@ -25,32 +25,30 @@ using inspect::MapEntry;
 using qcow2::Extent;
 
 const char* MapCommand::description() const {
-  return "Show which parts of the disk in the qcow2 or raw image FILE are data, which are\n"
-         "zeros, which image of the backing chain has them, and where.  --svg draws it.\n"
-         "FILE may be an NBD URI, or [ COMMAND... ].";
+  return "Show which parts of the disk in the qcow2 or raw image FILE are data or zeros,\nand "
+         "which image of the backing chain stores them, and where.  --svg draws a\npicture.  FILE "
+         "may be an NBD URI, or [ COMMAND... ].";
 }
 
 void MapCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_format_option(app, "-f,--format", format_,
-                    "format of FILE, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_, "format of FILE, qcow2 or raw; default: detected");
   add_parsed_option(
       app, "-s,--start-offset", "OFFSET", start_,
-      [](const std::string& text) { return parse_size(text); },
-      "begin there, not at the start of the disk");
+      [](const std::string& text) { return parse_size(text); }, "begin at this offset of the disk");
   add_parsed_option(
       app, "-l,--max-length", "LENGTH", length_,
       [](const std::string& text) -> Result<std::optional<uint64_t>> { return parse_size(text); },
-      "of the disk; default: to its end");
+      "map at most this many bytes; default: to the end");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   options_of_ = &app;
   add_parsed_option(
       app, "--svg", "PICTURE", svg_,
       [](const std::string& text) -> Result<std::string> { return text; },
-      "draw the order in the file against the guest's");
-  add_switch(app, "--force", force_, "replace PICTURE if it is there");
+      "draw the place of data in the file and in the guest");
+  add_switch(app, "--force", force_, "replace PICTURE if it exists");
   add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
-  add_switch(app, "-U,--force-share", force_share_, "look even if somebody writes to FILE");
+  add_switch(app, "-U,--force-share", force_share_, "read even if another process writes to FILE");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);
@@ -58,11 +56,11 @@ void MapCommand::add_options(CLI::App& app) {
 
 void MapCommand::check() const {
   if (file_.empty()) throw UsageError("FILE is missing");
-  if (file_ == "-") throw UsageError("a pipe has no map: give the path of the image");
+  if (file_ == "-") throw UsageError("a pipe cannot be mapped: give the path of the image");
   if (!svg_.empty() && (start_ != 0 || length_))
-    throw UsageError("--svg draws the whole disk: without -s and -l");
+    throw UsageError("--svg draws the whole disk: omit -s and -l");
   refuse_option_like(svg_, "PICTURE", "virt-compact copy -o", "-f");
-  if (force_ && svg_.empty()) throw UsageError("--force is about the PICTURE of --svg");
+  if (force_ && svg_.empty()) throw UsageError("--force needs --svg");
   trust_.check();
 }
 
@@ -131,8 +129,8 @@ Result<void> MapCommand::check_picture(const AnySource& source) const {
   if (retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};
   for (const auto& file : source.local()->chain().files())
     if (file->identity() == FileStorage::Identity{picture.st_dev, picture.st_ino})
-      return fail(Error::invalid(
-          fmt::format("{}: is (a part of) the image: draw into another file", svg_)));
+      return fail(
+          Error::invalid(fmt::format("{}: is a file of the image: draw into another file", svg_)));
   return {};
 }
 

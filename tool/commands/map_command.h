@@ -19,7 +19,7 @@ namespace vc::tool {
 class MapCommand final : public Command {
  public:
   const char* name() const override { return "map"; }
-  const char* summary() const override { return "show where the data of a disk lies"; }
+  const char* summary() const override { return "show where the data of a disk is stored"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

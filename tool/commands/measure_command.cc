@@ -34,16 +34,16 @@ class Quiet final : public Progress {
 }  // namespace
 
 const char* MeasureCommand::description() const {
-  return "Tell how large a copy of SRC would be with these options, without making it.\n"
-         "SRC is what virt-compact copy takes. Compressed sizes are estimated.";
+  return "Compute the size of a copy of SRC with these options, without making the copy.\nSRC is "
+         "as for virt-compact copy. Compressed sizes are estimated.";
 }
 
 void MeasureCommand::add_options(CLI::App& app) {
   app.add_option("SRC", source_);
   add_format_option(app, "-f,--format", options_.copy.source_format,
-                    "format of SRC, qcow2 or raw; found out if not given");
+                    "format of SRC, qcow2 or raw; default: detected");
   add_format_option(app, "-O,--output-format", options_.copy.format,
-                    "of the copy: qcow2 (default), or raw");
+                    "format of the copy: qcow2 (default), or raw");
   layout_.add_options(app);
   add_parsed_option(
       app, "--size", "N", options_.size,
@@ -51,27 +51,27 @@ void MeasureCommand::add_options(CLI::App& app) {
         ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
         return size;
       },
-      "instead of SRC: an empty disk of this size");
+      "measure an empty disk of this size, instead of SRC");
   add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, parse_snapshot_param,
-                    "the disk as it was at an internal snapshot");
-  add_switch(app, "-U,--force-share", options_.copy.force_share, "even if somebody writes to SRC")
+                    "measure the disk at an internal snapshot");
+  add_switch(app, "-U,--force-share", options_.copy.force_share,
+             "read even if another process writes to SRC")
       ->group(kRareOptions);
   add_parsed_option(
       app, "--sample-size", "SIZE", sample_size_,
       [](const std::string& value) -> Result<std::optional<uint64_t>> {
         ASSIGN_OR_RETURN(const uint64_t size, parse_size(value));
-        if (size == 0) return fail(Error::invalid("'0' tells nothing"));
+        if (size == 0) return fail(Error::invalid("'0' is not a valid sample size"));
         return size;
       },
-      "read so much for an estimate; default 512M")
+      "data to read for an estimate; default 512M")
       ->group(kRareOptions);
   add_retries_option(app, options_.copy.nbd)->group(kRareOptions);
   add_timeout_option(app, options_.copy.nbd.timeout)->group(kRareOptions);
-  add_switch(app, "--exact", exactly_, "compress all of it, for the exact size");
+  add_switch(app, "--exact", exactly_, "compress all data, for the exact size");
   add_switch(app, "--table", table_, "compare cluster sizes and codecs");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
-  add_switch(app, "--skip-free", options_.copy.skip_free,
-             "leave out what the guest's filesystems do not use");
+  add_switch(app, "--skip-free", options_.copy.skip_free, "leave out what the guest does not use");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
   names_.add_options(app);
@@ -80,16 +80,16 @@ void MeasureCommand::add_options(CLI::App& app) {
 void MeasureCommand::check() const {
   layout_.check();
   trust_.check();
-  if (source_.empty() && !options_.size) throw UsageError("SRC, or --size, is missing");
-  if (!source_.empty() && options_.size) throw UsageError("--size is instead of SRC");
+  if (source_.empty() && !options_.size) throw UsageError("SRC or --size is missing");
+  if (!source_.empty() && options_.size) throw UsageError("--size and SRC exclude each other");
   if (options_.copy.skip_free && source_.empty())
     throw UsageError("--skip-free: an empty disk has no filesystems");
   if (options_.copy.skip_free && source_ == "-")
     throw UsageError("--skip-free: a pipe cannot be searched for free space: give a path");
   if (table_ && (options_.size || exactly_))
-    throw UsageError("--table is an estimate of what SRC holds");
+    throw UsageError("--table needs SRC: it estimates the size of data");
   if (table_ && options_.copy.format == qcow2::Format::kRaw)
-    throw UsageError("--table is for QCOW2: a raw disk has neither clusters nor codecs");
+    throw UsageError("--table needs QCOW2: a raw disk has neither clusters nor codecs");
   if (table_ && source_ == "-") throw UsageError("--table: a pipe cannot be read several times");
 }
 
@@ -155,7 +155,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   const StopSignals signals(cancel);
   auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);
   if (!done && done.error().kind() == Error::Kind::kCancelled)
-    return fail(Error::cancelled().with_context("not measured to the end"));
+    return fail(Error::cancelled().with_context("the measurement is incomplete"));
   return done;
 }
 

@@ -15,7 +15,7 @@ namespace vc::tool {
 class MeasureCommand final : public Command {
  public:
   const char* name() const override { return "measure"; }
-  const char* summary() const override { return "tell what a copy will take"; }
+  const char* summary() const override { return "compute or estimate the size of a copy"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -82,7 +82,7 @@ Result<optimize::Trimming> parse_trimming(const std::string& text) {
        {Trimming::kAuto, Trimming::kMetadata, Trimming::kAppliance, Trimming::kNone})
     if (text == to_string(it)) return it;
   return fail(
-      Error::invalid(fmt::format("'{}' is none of auto, metadata, appliance and none", text)));
+      Error::invalid(fmt::format("'{}' is not one of: auto, metadata, appliance, none", text)));
 }
 
 Result<void> print_json(const Console& console, const ordered_json& json) {
@@ -92,8 +92,8 @@ Result<void> print_json(const Console& console, const ordered_json& json) {
 }  // namespace
 
 const char* OptimizeCommand::description() const {
-  return "Make the disks of guests that are shut down small, ordered and healthy: check,\n"
-         "copy what is in use, verify, swap. The old disk is kept, and never written to.";
+  return "Make the disks of guests that are shut down small, ordered and healthy: check,\ncopy the "
+         "data in use, verify, swap. The old disk is kept, and never written to.";
 }
 
 void OptimizeCommand::add_options(CLI::App& app) {
@@ -104,9 +104,9 @@ void OptimizeCommand::add_options(CLI::App& app) {
   for (const char* const name : {"--options", "--profile"})
     app.get_option(name)->group(kRareOptions);
   add_format_option(app, "-O,--output-format", options_.output_format,
-                    "of OUT, qcow2 or raw; default: as DISK has")
+                    "format of OUT, qcow2 or raw; default: as DISK")
       ->group(kRareOptions);
-  trust_.add_options(app, false, base_, "keep this backing file of DISK behind the result")
+  trust_.add_options(app, false, base_, "keep BASE as the backing file of the result")
       ->group(kRareOptions);
   add_parsed_option(app, "-F,--backing-format", "FMT", base_format_, text, "format of BASE")
       ->group(kRareOptions);
@@ -115,28 +115,28 @@ void OptimizeCommand::add_options(CLI::App& app) {
       [](const std::string& value) {
         return parse_power_of_two(value, 512, 2 << 20, "from 512 to 2M");
       },
-      "zeros of this size become holes of a raw result")
+      "zeros of this size become holes in a raw result")
       ->group(kRareOptions);
   add_trim(app);
   add_trimming_options(app, options_.trimming);
   for (const char* const name : {"--filesystems", "--ignore"})
     app.get_option(name)->group(kRareOptions);
-  add_switch(app, "--keep-going", options_.keep_going, "copy a guest that cannot be trimmed")
+  add_switch(app, "--keep-going", options_.keep_going, "copy a guest even if it cannot be trimmed")
       ->group(kRareOptions);
-  add_switch(app, "--repair", options_.repair, "mend a damaged image first, in place");
-  add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do without internal snapshots");
+  add_switch(app, "--repair", options_.repair, "repair a damaged image first, in place");
+  add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do not copy internal snapshots");
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
-                    "of the old disk's name; default: .bak")
+                    "suffix of the old disk's name; default: .bak")
       ->group(kRareOptions);
   add_switch(app, "--no-backup", no_backup_, "remove the old disk");
   add_format_option(app, "-f,--format", options_.format,
-                    "of DISK, qcow2 or raw; found out if not given")
+                    "format of DISK, qcow2 or raw; default: detected")
       ->group(kRareOptions);
-  add_switch(app, "--dry-run", options_.dry_run, "say what would be gained, and change nothing");
+  add_switch(app, "--dry-run", options_.dry_run, "change nothing; print the expected gain");
   add_parsed_option(app, "--minimum-gain", "GAIN", limit_, parse_gain,
-                    "leave DISK if it is less: SIZE or PERCENT%")
+                    "do not change DISK for less: SIZE or PERCENT%")
       ->group(kRareOptions);
-  add_switch(app, "--force", options_.overwrite, "replace OUT; write a DISK afresh that is compact")
+  add_switch(app, "--force", options_.overwrite, "replace OUT; rewrite DISK even if it is compact")
       ->group(kRareOptions);
   add_parsed_option(
       app, "-m,--threads", "N", options_.copy.threads,
@@ -144,16 +144,16 @@ void OptimizeCommand::add_options(CLI::App& app) {
         ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
         return static_cast<unsigned>(count);
       },
-      "that read and compress; default: one a processor")
+      "number of threads; default: one per processor")
       ->group(kRareOptions);
   add_parsed_option(
       app, "--rate-limit", "SIZE", options_.copy.rate_limit,
       [](const std::string& value) -> Result<uint64_t> {
         ASSIGN_OR_RETURN(const uint64_t rate, parse_size(value));
-        if (rate == 0) return fail(Error::invalid("'0' would never get anywhere"));
+        if (rate == 0) return fail(Error::invalid("'0' is not a valid rate"));
         return rate;
       },
-      "read so many bytes a second at most")
+      "read at most SIZE bytes a second")
       ->group(kRareOptions);
   add_switch(app, "--json", json_, "print the report as JSON");
   add_sparsify_options(app);
@@ -171,7 +171,7 @@ void OptimizeCommand::add_output(CLI::App& app) {
                options_.output = value;
            }
          },
-         "put the result there, and leave DISK as it is")
+         "write the result to OUT, and do not change DISK")
       ->type_name("OUT")
       ->allow_extra_args(false)
       ->take_all();
@@ -179,7 +179,7 @@ void OptimizeCommand::add_output(CLI::App& app) {
 
 void OptimizeCommand::add_sparsify_options(CLI::App& app) {
   add_parsed_option(app, "--tmp", "DIR", options_.overlay_folder, parse_temporary_folder,
-                    "where the overlay goes; default: beside DISK")
+                    "folder of the overlay; default: that of DISK")
       ->group(kRareOptions);
   add_switch(app, "--in-place", in_place_, "")->group(kHiddenOptions);
   app.add_flag_callback("--compress", [this] { layout_.compress(); })->group(kHiddenOptions);
@@ -190,32 +190,34 @@ void OptimizeCommand::add_sparsify_options(CLI::App& app) {
 void OptimizeCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
   layout_.check();
-  if (layout_.size()) throw UsageError("size=: a disk keeps its size: qemu-img resize changes it");
+  if (layout_.size())
+    throw UsageError("size=: a disk keeps its size: change it with qemu-img resize");
   if (!options_.output.empty() && disks_.size() > 1)
-    throw UsageError("--output: there is one OUT, and several disks");
+    throw UsageError("--output: one OUT cannot take several disks");
   if (!options_.output.empty())
     refuse_option_like(options_.output, "OUT", "--options", "--output-format");
   if (in_place_ && !options_.output.empty())
-    throw UsageError("--in-place and --output: it is either the one or the other");
+    throw UsageError("--in-place and --output exclude each other");
   if (limit_.said && options_.overwrite)
-    throw UsageError("--minimum-gain and --force: it is either the one or the other");
+    throw UsageError("--minimum-gain and --force exclude each other");
   if (limit_.said && !options_.output.empty())
-    throw UsageError("--minimum-gain: OUT is made in any case");
+    throw UsageError("--minimum-gain and --output: OUT is always written");
   if (options_.output_format && options_.output.empty())
     throw UsageError(
-        "--output-format: goes with --output: what runs DISK has been told what its format is");
+        "--output-format: needs --output, because the configuration of the virtual machine names "
+        "the format of DISK");
   check_trimming();
   if (no_backup_ && suffix_ != ".bak")
-    throw UsageError("--backup and --no-backup contradict each other");
+    throw UsageError("--backup and --no-backup exclude each other");
 }
 
 // "--no-trim" is older.
 void OptimizeCommand::add_trim(CLI::App& app) {
   add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
-                    "find unused space: auto, metadata, appliance, none");
+                    "how to find free space: auto, metadata, appliance, none");
   app.add_flag_callback(
       "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
-      "--trim=none: copy what the guest does not use");
+      "same as --trim=none: copy unused data, too");
 }
 
 void OptimizeCommand::check_trimming() const {
@@ -228,13 +230,13 @@ void OptimizeCommand::check_trimming() const {
       if (!trimming.passphrases.empty() || !trimming.filesystems.empty() ||
           !trimming.ignore.empty() || drops_any)
         throw UsageError(
-            "--key, --drop, --filesystems and --ignore say how to trim: not with --trim=none");
+            "--key, --drop, --filesystems and --ignore have no effect with --trim=none: omit them");
       return;
     case optimize::Trimming::kMetadata:
       if (!trimming.passphrases.empty() || trimming.sector_size || drop.shadows)
         throw UsageError(
-            "--key, --sector-size and --drop shadows need the appliance: not with "
-            "--trim=metadata");
+            "--key, --sector-size and --drop shadows need the appliance, which --trim=metadata "
+            "does not boot");
       return;
     case optimize::Trimming::kAuto:
     case optimize::Trimming::kAppliance:
@@ -252,8 +254,8 @@ Result<int> OptimizeCommand::run(const Console& console) {
   RETURN_IF_ERROR(check_disks(disks_));
   if (in_place_)
     console.remark(
-        "--in-place: the result takes the place of DISK, as always; virt-compact trim "
-        "changes the file itself");
+        "--in-place: the result replaces DISK, as always; virt-compact trim changes the file "
+        "itself");
   options_.copy.trust = trust_.trust();
   options_.keep_compression = !layout_.say_compression();
   // Who wants another layout gets it.
@@ -274,7 +276,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
     display.finish();
     if (!report) {
       if (report.error().kind() == Error::Kind::kCancelled) {
-        const char* const state = options_.repair ? ": not optimized" : ": as it was";
+        const char* const state = options_.repair ? ": not optimized" : ": unchanged";
         if (json_) {
           json["disks"].push_back({{"disk", disk}, {"error", report.error().message()}});
           json["failed"] = failed + 1;

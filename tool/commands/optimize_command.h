@@ -15,7 +15,7 @@ namespace vc::tool {
 class OptimizeCommand final : public Command {
  public:
   const char* name() const override { return "optimize"; }
-  const char* summary() const override { return "the whole procedure: check, trim, copy, swap"; }
+  const char* summary() const override { return "check, trim, copy, verify and swap a disk"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

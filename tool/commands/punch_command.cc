@@ -18,8 +18,8 @@
 namespace vc::tool {
 
 const char* PunchCommand::description() const {
-  return "Read a writable disk behind NBD, and give back every block of zeros in it.\n"
-         "What the disk reads as does not change. URI may be [ COMMAND... ].";
+  return "Read a writable disk behind NBD, and deallocate every block that holds zeros.\nThe "
+         "content of the disk does not change. URI may be [ COMMAND... ].";
 }
 
 void PunchCommand::add_options(CLI::App& app) {
@@ -33,11 +33,11 @@ void PunchCommand::add_options(CLI::App& app) {
               Error::invalid(fmt::format("'{}' is not a power of two from 512 to 2M", text)));
         return size;
       },
-      "look for zeros in these");
+      "find zeros in blocks of this size");
   add_connections_option(app, options_.nbd);
   add_retries_option(app, options_.nbd);
   add_timeout_option(app, options_.nbd.timeout);
-  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be given back");
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what would be deallocated");
   add_output_option(app, json_, "the summary: human (the default) or json");
 }
 
@@ -51,7 +51,7 @@ Result<int> PunchCommand::run(const Console& console) {
                    copy::nbd_target(server_, command.value_or(std::vector<std::string>{})));
   if (!target)
     return fail(Error::invalid(
-        server_ + ": is no NBD URI: zeros in a local image are left out by virt-compact copy"));
+        server_ + ": is not an NBD URI: virt-compact copy removes the zeros of a local image"));
   options_.target = *target;
   Cancel cancel;
   const StopSignals signals(cancel);
@@ -61,7 +61,7 @@ Result<int> PunchCommand::run(const Console& console) {
   if (!summary) {
     // Deallocated blocks stay deallocated; nothing else has changed.
     if (summary.error().kind() == Error::Kind::kCancelled)
-      return fail(Error::cancelled().with_context(target->name() + ": not to its end"));
+      return fail(Error::cancelled().with_context(target->name() + ": incomplete"));
     return fail(summary.error());
   }
   if (json_) {
@@ -80,8 +80,8 @@ Result<int> PunchCommand::run(const Console& console) {
   }
   if (console.manner().quiet) return kSuccess;
   RETURN_IF_ERROR(console.print(fmt::format(
-      "{}\n{} {}given back\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in {:.1f} "
-      "s\n{}",
+      "{}\n{} {}deallocated\n\n  {:<12} {:>9}\n  {:<12} {:>9}  in blocks of {}\n  {} disk in "
+      "{:.1f} s\n{}",
       printable(target->name()), human_size(options_.dry_run ? summary->zero : summary->punched),
       options_.dry_run ? "would be " : "", "read", human_size(summary->scanned), "zeros",
       human_size(summary->zero), human_size(summary->unit), human_size(summary->disk_size),

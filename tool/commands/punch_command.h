@@ -11,7 +11,7 @@ namespace vc::tool {
 class PunchCommand final : public Command {
  public:
   const char* name() const override { return "punch"; }
-  const char* summary() const override { return "give back the zeros of a disk behind NBD"; }
+  const char* summary() const override { return "deallocate the zeros of a disk behind NBD"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

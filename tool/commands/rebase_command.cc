@@ -23,7 +23,7 @@ constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writ
 
 Result<std::string> parse_cache(const std::string& text) {
   if (std::find(kCacheModes.begin(), kCacheModes.end(), text) == kCacheModes.end())
-    return fail(Error::invalid(fmt::format("'{}' is no mode of caching", text)));
+    return fail(Error::invalid(fmt::format("'{}' is not a cache mode", text)));
   return text;
 }
 
@@ -34,25 +34,25 @@ Result<qcow2::Header> read_header(const FileStorage& file) {
 }  // namespace
 
 const char* RebaseCommand::description() const {
-  return "Change the name of the backing file in the header of the overlay FILE, and\n"
-         "nothing else (-u): the file was moved. -b '' takes the name out.";
+  return "Change the name of the backing file in the header of the overlay FILE, and\nnothing else "
+         "(-u), after the file was moved. -b '' removes the name.";
 }
 
 void RebaseCommand::add_options(CLI::App& app) {
   app.add_option("FILE", file_);
-  add_switch(app, "-u,--unsafe", unsafe_, "change the name alone: NEW must read as the old one");
+  add_switch(app, "-u,--unsafe", unsafe_, "change only the name: NEW must have the same content");
   app.add_option_function<std::string>(
          "-b,--new-backing", [this](const std::string& name) { backing_ = name; },
-         "its backing file from now on; '' for none")
+         "new name of the backing file; '' for none")
       ->type_name("NEW")
       ->take_last();
   add_format_option(app, "-F,--backing-format", backing_format_,
-                    "format of NEW, qcow2 or raw; found out if not given");
+                    "format of NEW, qcow2 or raw; default: detected");
   add_format_option(app, "-f,--format", format_, "format of FILE: only qcow2 has backing files");
-  add_switch(app, "--force", force_, "even if NEW cannot be opened");
-  add_switch(app, "--dry-run", dry_run_, "change nothing; say what would be");
+  add_switch(app, "--force", force_, "do not open NEW");
+  add_switch(app, "--dry-run", dry_run_, "change nothing; print what would be changed");
   add_parsed_option(app, "-t,--cache", "CACHE", cache_, parse_cache,
-                    "taken, as qemu-img does, and left to the system")
+                    "accepted as in qemu-img, and ignored")
       ->group(kRareOptions);
   add_parsed_option(app, "-T,--source-cache", "CACHE", cache_, parse_cache, "the same")
       ->group(kRareOptions);
@@ -66,12 +66,13 @@ void RebaseCommand::check() const {
   if (!backing_) throw UsageError("-b is missing: the name of the backing file, or ''");
   if (!unsafe_)
     throw UsageError(
-        "without -u data would have to move: 'virt-compact copy -B NEW FILE DST' makes an overlay "
-        "of another file of the chain, 'virt-compact flatten' one that needs none");
+        "a rebase without -u, which moves data, is not supported: 'virt-compact copy -B NEW FILE "
+        "DST' makes an overlay of another file of the chain, 'virt-compact flatten' makes an image "
+        "without a backing file");
   if (format_ == qcow2::Format::kRaw) throw UsageError("a raw file has no backing file");
-  if (backing_->empty() && backing_format_) throw UsageError("-F goes with the name of a file");
+  if (backing_->empty() && backing_format_) throw UsageError("-F needs the name of a file in -b");
   if (force_ && !backing_->empty() && !backing_format_)
-    throw UsageError("--force: the format of what is not opened must be given (-F)");
+    throw UsageError("--force: NEW is not opened, so its format must be given (-F)");
 }
 
 // Opens NEW with its chain, as a reader of FILE would. Returns its format.
@@ -109,7 +110,7 @@ Result<int> RebaseCommand::run(const Console& console) {
     }
     format = qcow2::to_string(found);
   }
-  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
+  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down the guest that uses it"));
   // Another process may have changed FILE meanwhile.
   ASSIGN_OR_RETURN(const auto now, read_header(*file));
   if (!dry_run_)

@@ -14,7 +14,7 @@ namespace vc::tool {
 class RebaseCommand final : public Command {
  public:
   const char* name() const override { return "rebase"; }
-  const char* summary() const override { return "tell an overlay where its backing file is now"; }
+  const char* summary() const override { return "change the name of an overlay's backing file"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -15,18 +15,18 @@
 namespace vc::tool {
 
 const char* RollbackCommand::description() const {
-  return "Put DISK.bak, which optimize has kept, in the place of DISK again. What is\n"
-         "DISK now becomes DISK.bak, so that nothing is lost: twice is as if never.";
+  return "Restore DISK.bak, which optimize has kept, as DISK. The current DISK becomes\nDISK.bak, "
+         "so that nothing is lost: a second rollback undoes the first.";
 }
 
 void RollbackCommand::add_options(CLI::App& app) {
   app.add_option("DISK", disk_);
-  app.add_option("--backup", suffix_, "of the backup's name; default: .bak")
+  app.add_option("--backup", suffix_, "suffix of the backup's name; default: .bak")
       ->type_name("SUFFIX")
       ->take_last();
-  add_switch(app, "--remove", remove_, "remove what is DISK now");
-  add_switch(app, "--dry-run", dry_run_, "look at both, and say what would be done");
-  add_output_option(app, json_, "what was done: human (the default) or json");
+  add_switch(app, "--remove", remove_, "remove the current DISK");
+  add_switch(app, "--dry-run", dry_run_, "check both files, and print what would be done");
+  add_output_option(app, json_, "the result: human (the default) or json");
 }
 
 void RollbackCommand::check() const {
@@ -53,14 +53,14 @@ Result<int> RollbackCommand::run(const Console& console) {
   if (console.manner().quiet) return kSuccess;
   if (dry_run_) {
     RETURN_IF_ERROR(console.print(fmt::format(
-        "{} would be the disk as it was; what is there would be {}\nNothing was changed.\n",
+        "{} would be the old disk again; the current disk would become {}\nNothing was changed.\n",
         printable(done.disk), done.backup.empty() ? "removed" : printable(done.backup))));
     return kSuccess;
   }
   RETURN_IF_ERROR(console.print(
-      done.backup.empty() ? fmt::format("{} is the disk as it was; what was there is removed\n",
+      done.backup.empty() ? fmt::format("{} is the old disk again; the replaced disk is removed\n",
                                         printable(done.disk))
-                          : fmt::format("{} is the disk as it was; what was there is {} now\n",
+                          : fmt::format("{} is the old disk again; the replaced disk is now {}\n",
                                         printable(done.disk), printable(done.backup))));
   return kSuccess;
 }

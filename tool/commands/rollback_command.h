@@ -10,7 +10,7 @@ namespace vc::tool {
 class RollbackCommand final : public Command {
  public:
   const char* name() const override { return "rollback"; }
-  const char* summary() const override { return "bring back the backup of a disk"; }
+  const char* summary() const override { return "restore the backup of a disk"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

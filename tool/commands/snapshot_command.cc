@@ -46,9 +46,9 @@ qcow2::SnapshotEditor::Time now() {
 }  // namespace
 
 const char* SnapshotCommand::description() const {
-  return "List the internal snapshots of a QCOW2 image, create, delete or apply one, or\n"
-         "export the disk of one to DST.  NAME is an id or a name.  What a deleted snapshot\n"
-         "alone had is given back, and the file gets shorter.";
+  return "List the internal snapshots of a QCOW2 image, create, delete or apply one, or\nexport "
+         "the disk of one to DST.  NAME is an id or a name.  Deleting a snapshot\ndeallocates the "
+         "data that only it used, and shrinks the file.";
 }
 
 void SnapshotCommand::add_options(CLI::App& app) {
@@ -57,16 +57,15 @@ void SnapshotCommand::add_options(CLI::App& app) {
   const auto add_name = [&](const std::string& names, std::string& target, const char* what) {
     app.add_option(names, target, what)->type_name("NAME")->take_last();
   };
-  add_switch(app, "-l,--list", list_, "list them: the default");
-  add_name("-c,--create", create_, "keep the disk as it is now under NAME");
-  add_name("-d,--delete", remove_, "delete the snapshot, and make the file shorter");
-  add_name("-a,--apply", apply_, "make the disk what it was: what it is now is lost");
-  add_name("--export", export_, "copy the disk of the snapshot to DST, a fresh image");
+  add_switch(app, "-l,--list", list_, "list the snapshots: the default");
+  add_name("-c,--create", create_, "create a snapshot of the disk as it is now");
+  add_name("-d,--delete", remove_, "delete the snapshot, and shrink the file");
+  add_name("-a,--apply", apply_, "restore the snapshot: the current disk is lost");
+  add_name("--export", export_, "copy the disk of the snapshot to a fresh image DST");
   add_format_option(app, "-f,--format", format_, "format of DISK: only qcow2 has snapshots");
-  add_switch(app, "-U,--force-share", force_share_, "read even if somebody writes to DISK");
-  add_switch(app, "--force", force_, "replace DST");
-  add_switch(app, "--dry-run", dry_run_,
-             "change nothing; say what -c, -d, -a or --export would do");
+  add_switch(app, "-U,--force-share", force_share_, "read even if another process writes to DISK");
+  add_switch(app, "--force", force_, "replace DST if it exists");
+  add_switch(app, "--dry-run", dry_run_, "change nothing; print what would be done");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
   names_.add_options(app);
@@ -76,15 +75,16 @@ void SnapshotCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
   const int actions = int{list_} + int{!create_.empty()} + int{!remove_.empty()} +
                       int{!apply_.empty()} + int{!export_.empty()};
-  if (actions > 1) throw UsageError("only one of -l, -c, -d, -a and --export can be done at once");
+  if (actions > 1) throw UsageError("only one of -l, -c, -d, -a and --export can be given");
   if (export_.empty() && !destination_.empty())
-    throw UsageError(fmt::format("'{}' is one name too many", destination_));
+    throw UsageError(fmt::format("unexpected argument '{}'", destination_));
   if (!export_.empty() && destination_.empty()) throw UsageError("DST is missing");
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
-  if (force_ && export_.empty()) throw UsageError("--force goes with --export");
-  if (dry_run_ && (actions == 0 || list_)) throw UsageError("--dry-run: a list changes nothing");
+  if (force_ && export_.empty()) throw UsageError("--force needs --export");
+  if (dry_run_ && (actions == 0 || list_))
+    throw UsageError("--dry-run needs -c, -d, -a or --export: a list changes nothing");
   if (force_share_ && (!create_.empty() || !remove_.empty() || !apply_.empty()))
-    throw UsageError("--force-share: an image that somebody writes to cannot be changed");
+    throw UsageError("--force-share: an image that another process writes to cannot be changed");
 }
 
 Result<void> SnapshotCommand::list(const Console& console) const {
@@ -135,8 +135,8 @@ Result<void> SnapshotCommand::apply_to(qcow2::SnapshotEditor& editor, Change& ch
     for (const qcow2::Snapshot& it : editor.snapshots())
       if (it.name == create_)
         console.warning(
-            fmt::format("{}: has a snapshot '{}' already, with the id {}: that one is "
-                        "meant by the name, the new one has an id of its own",
+            fmt::format("{}: another snapshot has the name '{}', too, and the id {}: the name "
+                        "selects that one; select the new one by its id",
                         disk_, printable(create_), printable(it.id)));
     change.action = "create";
     change.name = create_;
@@ -178,16 +178,16 @@ Result<void> SnapshotCommand::tell(const Change& change, const Console& console)
         less ? change.used_before - change.used_after : change.used_after - change.used_before;
     const char* const how = !create_.empty()   ? "would create"
                             : !remove_.empty() ? "would delete"
-                                               : "would make the disk what it was at";
+                                               : "would restore";
     return console.print(fmt::format("{}: {} {}: {} {}\nNothing was written.\n", printable(disk_),
                                      how, printable(which), human_size(amount),
-                                     less ? "given back" : "more in use"));
+                                     less ? "deallocated" : "more in use"));
   }
   if (!create_.empty()) console.note(fmt::format("{}: {}", disk_, which));
   if (!create_.empty() || change.after.blocks >= change.before.blocks) return {};
   const uint64_t length =
       change.before.length > change.after.length ? change.before.length - change.after.length : 0;
-  console.note(fmt::format("{}: {} given back, the file is {} shorter", disk_,
+  console.note(fmt::format("{}: deallocated {}, the file is {} shorter", disk_,
                            human_size(change.before.blocks - change.after.blocks),
                            human_size(length)));
   return {};
@@ -200,7 +200,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   options.trust = trust_.trust();
   ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
   if (chain.format() != qcow2::Format::kQcow2)
-    return fail(Error::invalid(disk_ + ": is a raw file, which has no snapshots"));
+    return fail(Error::invalid(disk_ + ": is a raw file, and a raw file has no snapshots"));
   Change change;
   change.before = measure(disk_);
   ASSIGN_OR_RETURN(const auto editor, open_editor(chain));

@@ -16,15 +16,15 @@
 namespace vc::tool {
 
 const char* SpaceCommand::description() const {
-  return "Show which parts of a guest's disks its filesystems do not use, and how much\n"
-         "of that the images store, from metadata: nothing is booted or written.";
+  return "Show the free space of the filesystems on a guest's disks, and how much of it\nthe "
+         "images store. Only metadata is read; nothing is booted or written.";
 }
 
 void SpaceCommand::add_options(CLI::App& app) {
   app.add_option("DISK...", disks_);
-  add_format_option(app, "-f,--format", format_,
-                    "format of DISK, qcow2 or raw; found out if not given");
-  add_switch(app, "-U,--force-share", force_share_, "read disks that a running guest writes to");
+  add_format_option(app, "-f,--format", format_, "format of DISK, qcow2 or raw; default: detected");
+  add_switch(app, "-U,--force-share", force_share_,
+             "read even if a running guest writes to the disks");
   add_output_option(app, json_, "human (the default) or json");
   add_retries_option(app, nbd_)->group(kRareOptions);
   add_timeout_option(app, nbd_.timeout)->group(kRareOptions);

@@ -17,7 +17,7 @@ namespace vc::tool {
 class SpaceCommand final : public Command {
  public:
   const char* name() const override { return "space"; }
-  const char* summary() const override { return "tell what the filesystems of a guest leave free"; }
+  const char* summary() const override { return "show the free space of a guest's filesystems"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -21,18 +21,17 @@
 namespace vc::tool {
 
 const char* TrimCommand::description() const {
-  return "Boot a small appliance on the disks of a guest that is shut down, and give back\n"
-         "every block that its filesystems do not use. DISK: an image or an NBD URI.\n"
-         "With --metadata nothing is booted: the filesystems' own metadata tell.";
+  return "Boot a small appliance on the disks of a guest that is shut down, and free every\nblock "
+         "that its filesystems do not use. DISK: an image or an NBD URI.\nWith --metadata, read "
+         "the filesystems' metadata instead, and boot nothing.";
 }
 
 void TrimCommand::add_options(CLI::App& app) {
   app.add_option("DISK...", disks_);
-  add_format_option(app, "-f,--format", format_,
-                    "format of DISK, qcow2 or raw; found out if not given");
+  add_format_option(app, "-f,--format", format_, "format of DISK, qcow2 or raw; default: detected");
   add_trimming_options(app, options_);
-  add_switch(app, "--metadata", metadata_, "boot nothing: read what is free from metadata");
-  add_switch(app, "--dry-run", options_.dry_run, "write nothing; say what would be freed");
+  add_switch(app, "--metadata", metadata_, "boot nothing: read free space from metadata");
+  add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what would be freed");
   trust_.add_options(app, false);
   timeout_option_ = add_timeout_option(app, timeout_);
   add_output_option(app, json_, "the report: human (the default) or json");
@@ -40,12 +39,13 @@ void TrimCommand::add_options(CLI::App& app) {
 }
 
 void TrimCommand::add_sparsify_options(CLI::App& app) {
-  add_switch(app, "--in-place", in_place_, "as is always done")->group(kRareOptions);
-  constexpr const char* kOptimize = "goes with a copy: use virt-compact optimize";
+  add_switch(app, "--in-place", in_place_, "accepted: trimming is always in place")
+      ->group(kRareOptions);
+  constexpr const char* kOptimize = "applies to a copy: use virt-compact optimize";
   add_refused_option(app, "--compress", false, kOptimize);
   add_refused_option(app, "--convert", true, kOptimize);
   add_refused_option(app, "-o", true, kOptimize);
-  add_refused_option(app, "--tmp", true, "no temporary space is needed: leave it out");
+  add_refused_option(app, "--tmp", true, "no temporary space is needed: omit the option");
   refuse_zero_option(app);
 }
 
@@ -55,12 +55,14 @@ void TrimCommand::check() const {
   const auto refuse = [](const char* option, const char* why) {
     throw UsageError(fmt::format("{} and --metadata: {}", option, why));
   };
-  if (!options_.passphrases.empty()) refuse("--key", "only an appliance opens what is encrypted");
-  if (options_.drop.any()) refuse("--drop", "only an appliance changes files of the guest");
+  if (!options_.passphrases.empty())
+    refuse("--key", "only the appliance can open encrypted volumes");
+  if (options_.drop.any()) refuse("--drop", "only the appliance can change files of the guest");
   if (options_.sector_size)
-    refuse("--sector-size", "without an appliance the partition table alone decides");
+    refuse("--sector-size",
+           "without the appliance, the sector size is that of the partition table");
   if (timeout_option_->count() > 0)
-    refuse("--timeout", "it is for NBD servers, and DISK is a file");
+    refuse("--timeout", "DISK must be a file, and files have no timeout");
 }
 
 // Of a file: neither a machine nor an image on top of it may need it as it is.  What an overlay
@@ -72,10 +74,10 @@ Result<void> TrimCommand::check_use(const std::string& disk, const Console& cons
   RETURN_IF_ERROR(check_disk_use(disk, console));
   const auto overlay = qcow2::find_overlay(disk, disks_);
   if (!overlay) return {};
-  return fail(Error::invalid(fmt::format(
-      "{}: is the backing file of {}, which would find another disk below it: trim that "
-      "one, or flatten it first (virt-compact flatten)",
-      disk, *overlay)));
+  return fail(
+      Error::invalid(fmt::format("{}: is the backing file of {}, whose content would change: trim "
+                                 "that image instead, or flatten it first (virt-compact flatten)",
+                                 disk, *overlay)));
 }
 
 Result<int> TrimCommand::run(const Console& console) {
@@ -97,7 +99,7 @@ Result<int> TrimCommand::run(const Console& console) {
   if (!report) {
     // What was given back stays so; what the guest keeps has not changed.
     if (report.error().kind() == Error::Kind::kCancelled)
-      return fail(Error::cancelled().with_context("not to its end"));
+      return fail(Error::cancelled().with_context("trimming is incomplete"));
     return fail(report.error());
   }
   if (json_) {

@@ -14,7 +14,7 @@ namespace vc::tool {
 class TrimCommand final : public Command {
  public:
   const char* name() const override { return "trim"; }
-  const char* summary() const override { return "give back what the guest does not use"; }
+  const char* summary() const override { return "free the space that a guest does not use"; }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -23,7 +23,7 @@ namespace vc::tool {
 namespace {
 
 constexpr const char* kOldLibvirt =
-    "discard_granularity is kept by libvirt 10.0 and later; an older one drops it";
+    "libvirt 10.0 and later keep discard_granularity; older versions drop it";
 
 bool sets_granularity(const libvirt::Tuning& tuning) {
   for (const libvirt::DiskReport& disk : tuning.disks)
@@ -60,8 +60,8 @@ std::vector<std::string> complaints_of(const libvirt::Tuning& tuning) {
 }  // namespace
 
 const char* TuneCommand::description() const {
-  return "Set a libvirt domain's QCOW2 disks to pass trims on and to bypass the host's\n"
-         "cache. DOMAIN: an XML file, - (standard input) or a name; --guest: its disks.";
+  return "Set a libvirt domain's QCOW2 disks to pass trims on and to bypass the host's\ncache. "
+         "DOMAIN: an XML file, - (standard input) or a name; with --guest: disks.";
 }
 
 void TuneCommand::add_options(CLI::App& app) {
@@ -71,13 +71,13 @@ void TuneCommand::add_options(CLI::App& app) {
       [](const std::string& text) -> Result<std::optional<std::string>> {
         return std::optional(text);
       },
-      "DOMAIN is a name there, such as qemu:///system");
+      "DOMAIN is a name of this connection (qemu:///system)");
   add_switch(app, "--guest", guest_, "enable fstrim.timer in the Linux on these disks");
-  add_format_option(app, "-f,--format", format_, "with --guest: of the disks, qcow2 or raw")
+  add_format_option(app, "-f,--format", format_, "with --guest: format of the disks, qcow2 or raw")
       ->group(kRareOptions);
-  add_switch(app, "--apply", apply_, "write it, not only show what would change");
-  add_switch(app, "--dry-run", dry_run_, "only show what would change: the default");
-  app.add_option("--disk", settings_.targets, "only this disk, such as vda; may be repeated")
+  add_switch(app, "--apply", apply_, "write the changes");
+  add_switch(app, "--dry-run", dry_run_, "only show the changes: the default");
+  app.add_option("--disk", settings_.targets, "change only this disk (vda); may be repeated")
       ->type_name("TARGET")
       ->allow_extra_args(false)
       ->take_all();
@@ -110,12 +110,12 @@ void TuneCommand::check() const {
   if (names_.empty()) throw UsageError(guest_ ? "DISK is missing" : "DOMAIN is missing");
   if (!guest_ && names_.size() > 1)
     throw UsageError(fmt::format("unexpected argument '{}'", names_[1]));
-  if (!guest_ && format_) throw UsageError("--format belongs to --guest");
+  if (!guest_ && format_) throw UsageError("--format needs --guest");
   if (guest_ && (connect_ || !settings_.targets.empty()))
-    throw UsageError("--guest is about disks: --connect and --disk are about a domain");
-  if (apply_ && dry_run_) throw UsageError("--apply and --dry-run contradict each other");
+    throw UsageError("--guest takes disks: --connect and --disk need a domain");
+  if (apply_ && dry_run_) throw UsageError("--apply and --dry-run exclude each other");
   if (connect_ && domain() == "-")
-    throw UsageError("--connect wants the name of a domain, not standard input");
+    throw UsageError("--connect needs the name of a domain, not standard input");
   const auto settings = libvirt::check(settings_);
   if (!settings) throw UsageError(settings.error().message());
 }
@@ -162,10 +162,9 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
   result.diff = libvirt::unified_diff(text, result.tuning.text, domain());
   if (sets_granularity(result.tuning)) result.notes.emplace_back(kOldLibvirt);
   if (libvirt::is_libvirts_own(domain())) {
-    const std::string why =
-        domain() +
-        ": is libvirt's own, who would not notice a change: give the domain's name "
-        "with --connect";
+    const std::string why = domain() +
+                            ": belongs to libvirt, which would not notice a change: use --connect "
+                            "and the name of the domain";
     if (apply_) return fail(Error::invalid(why));
     result.notes.push_back(why);
   }
@@ -173,7 +172,7 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
     RETURN_IF_ERROR(libvirt::replace_definition(domain(), text, result.tuning.text));
   result.applied = apply_;
   if (!apply_ && result.tuning.changes() > 0)
-    result.notes.emplace_back("Nothing is written: --apply does that.");
+    result.notes.emplace_back("Nothing was written: use --apply to write the changes.");
   return show(console, std::move(result));
 }
 
@@ -200,10 +199,8 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
   result.diff = libvirt::unified_diff(shown, result.tuning.text, "domain.xml");
   result.running = state.running;
   if (state.transient)
-    return fail(
-        Error::invalid(result.name +
-                       ": is transient: it has no definition that could be changed; change the XML "
-                       "that it is started from"));
+    return fail(Error::invalid(result.name + ": is transient, and has no persistent definition: "
+                                             "change the XML file that it is started from"));
   if (apply_ && result.tuning.changes() > 0) {
     ASSIGN_OR_RETURN(const std::string whole, domain.definition(true));
     ASSIGN_OR_RETURN(const libvirt::Tuning tuned, libvirt::tune(whole, result.name, settings));
@@ -212,19 +209,19 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
     ASSIGN_OR_RETURN(const libvirt::Tuning again, libvirt::tune(now, result.name, settings));
     if (again.changes() > 0)
       return fail(Error::unsupported(
-          result.name + ": libvirt took the definition, and did not keep all that was set"));
+          result.name + ": libvirt accepted the definition, but did not keep all changes"));
     if (state.running)
       result.notes.emplace_back(
-          "The domain is running: this takes effect at its next start (a reboot inside of the "
-          "guest is none).");
+          "The domain is running: the changes take effect when it is shut down and started again "
+          "(a reboot in the guest is not enough).");
     if (state.has_saved_state)
       result.notes.emplace_back(
-          "The domain has a saved state, which goes on with the settings of its time: start it and "
-          "shut it down once, or drop that with 'virsh managedsave-remove'.");
+          "The domain has a saved state, which would restore the old settings: start the domain "
+          "and shut it down once, or discard the saved state with 'virsh managedsave-remove'.");
   }
   result.applied = apply_;
   if (!apply_ && result.tuning.changes() > 0)
-    result.notes.emplace_back("Nothing is changed: --apply does that.");
+    result.notes.emplace_back("Nothing was changed: use --apply to make the changes.");
   return show(console, std::move(result));
 }
 

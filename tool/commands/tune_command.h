@@ -15,7 +15,9 @@ namespace vc::tool {
 class TuneCommand final : public Command {
  public:
   const char* name() const override { return "tune"; }
-  const char* summary() const override { return "make a virtual machine give space back"; }
+  const char* summary() const override {
+    return "set up a virtual machine to discard unused space";
+  }
   const char* description() const override;
   void add_options(CLI::App& app) override;
   void check() const override;

@@ -15,14 +15,14 @@ Result<ColorMode> parse_color(const std::string& text) {
   if (text == "auto") return ColorMode::kAuto;
   if (text == "always") return ColorMode::kAlways;
   if (text == "never") return ColorMode::kNever;
-  return fail(Error::invalid(fmt::format("'{}' is none of auto, always and never", text)));
+  return fail(Error::invalid(fmt::format("'{}' is not one of: auto, always, never", text)));
 }
 
 Result<Manner::Progress> parse_progress(const std::string& text) {
   if (text == "bar") return Manner::Progress::kBar;
   if (text == "json") return Manner::Progress::kJson;
   if (text == "none") return Manner::Progress::kNone;
-  return fail(Error::invalid(fmt::format("'{}' is none of bar, json and none", text)));
+  return fail(Error::invalid(fmt::format("'{}' is not one of: bar, json, none", text)));
 }
 
 // Returns a label such as "-f, --format FMT" or "    --progress[=HOW]".
@@ -76,7 +76,7 @@ void add_output_option(CLI::App& app, bool& json, const std::string& description
         if (text != "human" && text != "json")
           return fail(Error::invalid(fmt::format("'{}' is neither human nor json", text)));
         if (text == "human" && same->count() > 0)
-          return fail(Error::invalid("human: --json contradicts it"));
+          return fail(Error::invalid("human: contradicts --json"));
         return text == "json";
       },
       description);
@@ -88,7 +88,7 @@ bool has_output_option(const CLI::App& app) {
 
 void add_manner_options(CLI::App& app, Manner& manner) {
   add_switch(app, "-q,--quiet", manner.quiet, "print no progress, no summary and no warnings");
-  add_switch(app, "-v,--verbose", manner.verbose, "say more");
+  add_switch(app, "-v,--verbose", manner.verbose, "print more");
   // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("-p{bar},--progress{bar}")
       ->description("show progress from the start; HOW: bar, json or none")
@@ -131,7 +131,7 @@ std::string usage_message(const CLI::ParseError& error) {
   // override".
   const std::string name = message.substr(0, message.find_first_of(": "));
   if (message.find(" missing") != std::string::npos) return name + ": its value is missing";
-  return fmt::format("{}{}: takes no value", name.size() == 1 ? "-" : "--", name);
+  return fmt::format("{}{}: accepts no value", name.size() == 1 ? "-" : "--", name);
 }
 
 void refuse_leftovers(const CLI::App& app) {

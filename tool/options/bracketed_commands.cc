@@ -20,7 +20,7 @@ std::vector<std::string> fold_commands(const std::vector<std::string>& words) {
     }
     std::string command = "[";
     for (++i; i < words.size() && words[i] != "]"; ++i) command += kSeparator + words[i];
-    if (i == words.size()) throw UsageError("'[' begins a command, and there is no ']' behind it");
+    if (i == words.size()) throw UsageError("'[' begins a command, and there is no ']' after it");
     if (command.size() == 1) throw UsageError("'[ ]': the command is missing");
     folded.push_back(std::move(command));
   }

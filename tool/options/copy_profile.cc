@@ -13,15 +13,15 @@ namespace {
 constexpr std::array kProfiles = {
     // Few map entries, and long runs on the disk.
     CopyProfile{"sequential",
-                "clusters of 1 MiB, not compressed: large files, read from one end to the other",
-                20, false, std::nullopt, 0},
+                "clusters of 1 MiB, not compressed: for large files that are read sequentially", 20,
+                false, std::nullopt, 0},
     // A small write moves 4 KiB, and the map of 512 GiB fits into 64 MiB.
     CopyProfile{"random",
-                "clusters of 128 KiB with subclusters of 4 KiB, not compressed: databases and busy "
-                "guests",
+                "clusters of 128 KiB with subclusters of 4 KiB, not compressed: for databases and "
+                "busy guests",
                 17, true, std::nullopt, 0},
     // Larger clusters compress better.
-    CopyProfile{"archive", "clusters of 1 MiB, zstd at level 12: kept, and seldom read", 20, false,
+    CopyProfile{"archive", "clusters of 1 MiB, zstd at level 12: for archives", 20, false,
                 CompressionType::kZstd, 12},
 };
 
@@ -30,7 +30,7 @@ constexpr std::array kProfiles = {
 Result<const CopyProfile*> find_profile(const std::string& name) {
   for (const CopyProfile& it : kProfiles)
     if (name == it.name) return &it;
-  return fail(Error::invalid(fmt::format("'{}' is none of sequential, random and archive", name)));
+  return fail(Error::invalid(fmt::format("'{}' is not one of: sequential, random, archive", name)));
 }
 
 }  // namespace vc::tool

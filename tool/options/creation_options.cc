@@ -40,7 +40,7 @@ Result<Preallocation> parse_preallocation(const std::string& text) {
   for (const auto it : {Preallocation::kOff, Preallocation::kMetadata, Preallocation::kFalloc,
                         Preallocation::kFull})
     if (text == to_string(it)) return it;
-  return fail(Error::invalid(fmt::format("'{}' is none of off, metadata, falloc and full", text)));
+  return fail(Error::invalid(fmt::format("'{}' is not one of: off, metadata, falloc, full", text)));
 }
 
 Result<qcow2::CompressionType> parse_type(const std::string& text) {
@@ -122,8 +122,9 @@ Result<void> add_creation_options(const std::string& list, CreationOptions& opti
     const auto key =
         std::find_if(kKeys.begin(), kKeys.end(), [&](const Key& it) { return name == it.name; });
     if (key == kKeys.end())
-      return fail(Error::invalid(fmt::format("'{}' is no option of an image: there are {}", name,
-                                             join_words(creation_option_keys(), ", "))));
+      return fail(
+          Error::invalid(fmt::format("'{}' is not an option of an image: the options are {}", name,
+                                     join_words(creation_option_keys(), ", "))));
     if (equals == std::string::npos)
       return fail(
           Error::invalid(fmt::format("{}: the value is missing, as in {}=VALUE", name, name)));

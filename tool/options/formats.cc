@@ -10,7 +10,7 @@ Result<std::optional<qcow2::Format>> parse_format(const std::string& text) {
   for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
     if (text == qcow2::to_string(format)) return format;
   return fail(
-      Error::invalid(fmt::format("'{}' is no format that can be read: qcow2 and raw are", text)));
+      Error::invalid(fmt::format("'{}' is not a supported format: use qcow2 or raw", text)));
 }
 
 CLI::Option* add_format_option(CLI::App& app, const std::string& names,

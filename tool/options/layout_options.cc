@@ -35,11 +35,11 @@ Result<Compression> parse_compression(const std::string& text) {
     compression.type = qcow2::CompressionType::kDeflate;
   else
     return fail(Error::invalid(
-        fmt::format("'{}' is none of none, zstd[:LEVEL] and zlib[:LEVEL][,window=4k]", text)));
+        fmt::format("'{}' is not one of: none, zstd[:LEVEL], zlib[:LEVEL][,window=4k]", text)));
   if (comma != std::string::npos) {
     const std::string option = text.substr(comma + 1);
     if (type != "zlib")
-      return fail(Error::invalid(fmt::format("'{}': {} has no options", option, type)));
+      return fail(Error::invalid(fmt::format("'{}': {} accepts no options", option, type)));
     if (option == "window=4k")
       compression.window = qcow2::DeflateWindow::k4KiB;
     else if (option != "window=32k")
@@ -90,21 +90,21 @@ void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
                                 added.error().message());
            }
          },
-         "of the image, KEY=VALUE,... as qemu-img create has")
+         "KEY=VALUE,... of the image, as for qemu-img create")
       ->type_name("LIST")
       ->allow_extra_args(false);
   add_parsed_option(
       app, "--profile", "NAME", profile_,
       [](const std::string& value) { return find_profile(value); },
-      "sequential, random or archive: a layout for that");
+      "layout for a purpose: sequential, random or archive");
   add_parsed_option(app, "--cluster-size", "SIZE", cluster_bits_, parse_cluster_bits,
-                    "of DST, 512 to 2M; default: as SRC has, or 64k")
+                    "cluster size, 512 to 2M; default: as SRC, or 64k")
       ->group(kRareOptions);
 }
 
 void LayoutOptions::check() const {
   if (compress_ && compression_ && !compression_->type)
-    throw UsageError("-c and --compression=none contradict each other");
+    throw UsageError("-c and --compression=none exclude each other");
 }
 
 Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
@@ -125,14 +125,15 @@ Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
   if (creation_.compression_type && compression.type &&
       *creation_.compression_type != *compression.type) {
     if (compression_ || profile_)
-      return fail(Error::invalid(
-          fmt::format("compression_type={}: --{} says {}", to_string(*creation_.compression_type),
-                      compression_ ? "compression" : "profile", to_string(*compression.type))));
+      return fail(Error::invalid(fmt::format(
+          "compression_type={}: contradicts --{}={}", to_string(*creation_.compression_type),
+          compression_ ? "compression" : "profile", to_string(*compression.type))));
     compression.type = creation_.compression_type;
   }
   if (creation_.compression_level) {
     if (!compression.type)
-      return fail(Error::invalid("compression_level: nothing is compressed without -c"));
+      return fail(
+          Error::invalid("compression_level: needs -c, because nothing is compressed without it"));
     const qcow2::CodecLevels levels = qcow2::codec_levels(*compression.type, compression.window);
     if (*creation_.compression_level < levels.lowest ||
         *creation_.compression_level > levels.highest)

@@ -17,11 +17,12 @@ namespace {
 
 std::string hint(const std::vector<std::string>& disks, const std::string& missing) {
   if (!creation_option_in(missing).empty())
-    return fmt::format("options of the image go with --options {}", missing);
+    return fmt::format("use --options {} for options of the image", missing);
   if (disks.size() == 2 && missing == disks.back())
-    return fmt::format("the result goes elsewhere with -o: virt-compact optimize -o {} {}",
-                       disks.back(), disks.front());
-  return "each DISK is replaced; the result of one goes elsewhere with -o OUT";
+    return fmt::format(
+        "to write the result to another file, use -o: virt-compact optimize -o {} {}", disks.back(),
+        disks.front());
+  return "each DISK is replaced; to write the result of one DISK to another file, use -o OUT";
 }
 
 }  // namespace
@@ -38,15 +39,18 @@ void refuse_option_like(const std::string& name, const char* what, const char* l
                         const char* formats) {
   if (!creation_option_in(name).empty())
     throw UsageError(
-        fmt::format("'{}' stands where {} should: options of the image go with {} (./{} is a file)",
+        fmt::format("'{}' is in the place of {}: use {} for options of the image (./{} for a file "
+                    "of this name)",
                     name, what, lists, name));
   if (name == "qcow2" || name == "raw")
-    throw UsageError(fmt::format(
-        "'{}' stands where {} should: the name of a format goes with {} (./{} is a file)", name,
-        what, formats, name));
+    throw UsageError(
+        fmt::format("'{}' is in the place of {}: use {} for the name of a format (./{} for a file "
+                    "of this name)",
+                    name, what, formats, name));
   if (name == "json" || name == "human")
     throw UsageError(
-        fmt::format("'{}' stands where {} should: a report in JSON is --json (./{} is a file)",
+        fmt::format("'{}' is in the place of {}: use --json for a report in JSON (./{} for a file "
+                    "of this name)",
                     name, what, name));
 }
 
@@ -62,7 +66,7 @@ Result<void> check_disks(const std::vector<std::string>& disks) {
                               hint(disks, disk))));
     }
     if (!S_ISREG(status.st_mode))
-      return fail(Error::invalid(disk + ": is no regular file: use virt-compact copy"));
+      return fail(Error::invalid(disk + ": is not a regular file: use virt-compact copy"));
     const auto [it, fresh] = seen.emplace(std::pair(status.st_dev, status.st_ino), disk);
     if (!fresh)
       return fail(Error::invalid(

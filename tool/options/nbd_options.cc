@@ -27,14 +27,15 @@ auto parse_count(unsigned low, unsigned high) {
 }  // namespace
 
 CLI::Option* add_connections_option(CLI::App& app, nbd::NbdTuning& tuning) {
-  return add_parsed_option(app, "--connections", "N", tuning.connections,
-                           parse_count(1, kMaxConnections),
-                           fmt::format("to an NBD server; default {}", tuning.connections));
+  return add_parsed_option(
+      app, "--connections", "N", tuning.connections, parse_count(1, kMaxConnections),
+      fmt::format("connections to an NBD server; default {}", tuning.connections));
 }
 
 CLI::Option* add_retries_option(CLI::App& app, nbd::NbdTuning& tuning) {
-  return add_parsed_option(app, "--retries", "N", tuning.retries, parse_count(0, kMaxRetries),
-                           fmt::format("when a server hangs up; default {}", tuning.retries));
+  return add_parsed_option(
+      app, "--retries", "N", tuning.retries, parse_count(0, kMaxRetries),
+      fmt::format("reconnects if a server disconnects; default {}", tuning.retries));
 }
 
 CLI::Option* add_timeout_option(CLI::App& app, std::chrono::seconds& timeout) {
@@ -44,19 +45,19 @@ CLI::Option* add_timeout_option(CLI::App& app, std::chrono::seconds& timeout) {
         ASSIGN_OR_RETURN(const uint64_t seconds, parse_number(text, 0, kMaxTimeout));
         return std::chrono::seconds(seconds);
       },
-      fmt::format("for a silent server; default {}, 0: never", timeout.count()));
+      fmt::format("wait for an answer; default {}, 0: no limit", timeout.count()));
 }
 
 void add_request_options(CLI::App& app, nbd::NbdTuning& tuning) {
   add_parsed_option(app, "--requests", "N", tuning.requests, parse_count(1, kMaxRequests),
-                    fmt::format("in flight on each connection; default {}", tuning.requests))
+                    fmt::format("requests in flight on a connection; default {}", tuning.requests))
       ->group(kRareOptions);
   add_parsed_option(
       app, "--request-size", "SIZE", tuning.request_size,
       [](const std::string& value) {
         return parse_power_of_two(value, kMinRequest, kMaxRequest, "from 4k to 32M");
       },
-      "of one NBD request, 4k to 32M; default 256k")
+      "size of an NBD request, 4k to 32M; default 256k")
       ->group(kRareOptions);
 }
 

@@ -53,8 +53,9 @@ std::optional<std::string> name_contradiction(const std::string& path, Format fo
   if (found == kEndings.end() || made == found->format) return std::nullopt;
   // QEMU uses ".qcow" for both versions.
   if (made == "qcow2" && ending == "qcow") return std::nullopt;
-  return fmt::format("{}: is written as {}, though its name says {}: -O says which format it gets",
-                     path, made, found->format);
+  return fmt::format(
+      "{}: is written as {}, although its name suggests {}: use -O to choose the format", path,
+      made, found->format);
 }
 
 }  // namespace vc::tool

@@ -54,7 +54,7 @@ Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
     return {};
   }
   if (format)
-    return fail(Error::invalid(fmt::format("'{}' names its format: without -f, -F and -O", name)));
+    return fail(Error::invalid(fmt::format("'{}' names its format: omit -f, -F and -O", name)));
   const auto properties = image_opts ? parse_list(name, option) : qcow2::parse_json_name(name);
   if (!properties) return fail(properties.error());
   ASSIGN_OR_RETURN(name, with_context(path_of(*properties, format), name));
@@ -64,16 +64,17 @@ Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
 }  // namespace
 
 void QemuNames::add_options(CLI::App& app) {
-  add_switch(app, "--image-opts", image_opts_, "names are driver=FMT,file.filename=PATH")
+  add_switch(app, "--image-opts", image_opts_, "names have the form driver=FMT,file.filename=PATH")
       ->group(kRareOptions);
-  app.add_option("--object", object_, "taken, and not needed: there are no secrets")
+  app.add_option("--object", object_, "accepted and ignored: there are no secrets")
       ->type_name("OBJECT")
       ->take_last()
       ->group(kRareOptions);
 }
 
 void QemuNames::add_target_options(CLI::App& app) {
-  add_switch(app, "--target-image-opts", target_image_opts_, "DST is driver=FMT,file.filename=PATH")
+  add_switch(app, "--target-image-opts", target_image_opts_,
+             "DST has the form driver=FMT,file.filename=PATH")
       ->group(kRareOptions);
 }
 
@@ -95,7 +96,8 @@ Result<std::string> parse_snapshot_param(const std::string& text) {
     if (!begins_with(text, prefix)) continue;
     const std::string value = text.substr(prefix.size());
     if (value.find(",snapshot.") != std::string::npos)
-      return fail(Error::invalid(fmt::format("'{}': either the id or the name is enough", text)));
+      return fail(
+          Error::invalid(fmt::format("'{}': give either the id or the name, not both", text)));
     return value;
   }
   return text;

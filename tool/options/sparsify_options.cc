@@ -18,14 +18,14 @@ void add_refused_option(CLI::App& app, const std::string& name, bool takes_value
 
 void refuse_zero_option(CLI::App& app) {
   add_refused_option(app, "--zero", true,
-                     "would destroy what is in a filesystem: do that by itself, as with guestfish "
-                     "(zero-device), and then this");
+                     "would destroy the content of a filesystem: do that separately, for example "
+                     "with guestfish (zero-device), and then run this command");
 }
 
 Result<std::string> parse_temporary_folder(const std::string& text) {
   struct stat status {};
   if (::stat(text.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))
-    return fail(Error::invalid(text + ": is no folder"));
+    return fail(Error::invalid(text + ": is not a folder"));
   return text;
 }
 

@@ -26,7 +26,7 @@ Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
       drop.swap = true;
     else
       return fail(Error::invalid(
-          fmt::format("'{}' is none of pagefile, swapfile, hiberfile, shadows and swap", word)));
+          fmt::format("'{}' is not one of: pagefile, swapfile, hiberfile, shadows, swap", word)));
   }
   return drop;
 }
@@ -52,12 +52,13 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
              options.passphrases.push_back(std::move(*key));
            }
          },
-         "of an encrypted disk: NAME:key:TEXT, NAME:file:PATH")
+         "key of a volume: NAME:key:TEXT or NAME:file:PATH")
       ->type_name("KEY")
       ->allow_extra_args(false)
       ->take_all();
-  add_names(app, "--filesystems", options.filesystems, "trim these only: /dev/sda1,/dev/vg/lv");
-  add_names(app, "--ignore", options.ignore, "leave these alone");
+  add_names(app, "--filesystems", options.filesystems,
+            "trim only these, such as /dev/sda1,/dev/vg/lv");
+  add_names(app, "--ignore", options.ignore, "do not trim these");
   add_parsed_option(
       app, "--sector-size", "SIZE", options.sector_size,
       [](const std::string& text) -> Result<std::optional<uint64_t>> {
@@ -66,10 +67,10 @@ void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
           return fail(Error::invalid(fmt::format("'{}' is neither 512 nor 4096", text)));
         return std::optional(size);
       },
-      "of the guest's disks, 512 or 4096; found out if not given")
+      "sector size, 512 or 4096; default: detected")
       ->group(kRareOptions);
   add_parsed_option(app, "--drop", "LIST", options.drop, parse_drop,
-                    "empty pagefile, swapfile, hiberfile, shadows, swap");
+                    "drop pagefile, swapfile, hiberfile, shadows, swap");
 }
 
 }  // namespace vc::tool

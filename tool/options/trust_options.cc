@@ -33,8 +33,8 @@ Result<uint64_t> parse_limit(const std::string& key, const std::string& value) {
   if (key == "ratio") return parse_number(value, 1, uint64_t{1} << 32);
   if (key == "snapshots" || key == "bitmaps") return parse_number(value, 0, UINT32_MAX);
   if (key == "time") return parse_number(value, 1, kLongestTime);
-  return fail(
-      Error::invalid(fmt::format("'{}' is none of size, ratio, snapshots, bitmaps and time", key)));
+  return fail(Error::invalid(
+      fmt::format("'{}' is not one of: size, ratio, snapshots, bitmaps, time", key)));
 }
 
 struct ParsedLimits {
@@ -94,8 +94,8 @@ void TrustOptions::take_backing(const std::string& word, std::string* base) {
     return;
   }
   if (!rule || (*rule == NameRule::kLeaveOut && !reads_only_))
-    throw UsageError(fmt::format("--backing: '{}' is none of owner, follow{}", word,
-                                 reads_only_ ? ", deny and none" : " and deny"));
+    throw UsageError(fmt::format("--backing: '{}' is not one of: owner, follow{}", word,
+                                 reads_only_ ? ", deny, none" : ", deny"));
   names_.backing = *rule;
   backing_given_ = true;
 }
@@ -117,7 +117,7 @@ void TrustOptions::add_rules(CLI::App& app, bool reads_only, std::string* base) 
       [](const std::string& word) -> Result<std::optional<NameRule>> {
         const auto rule = qcow2::parse_name_rule(word);
         if (rule && *rule != NameRule::kLeaveOut) return rule;
-        return fail(Error::invalid(fmt::format("'{}' is none of owner, follow and deny", word)));
+        return fail(Error::invalid(fmt::format("'{}' is not one of: owner, follow, deny", word)));
       },
       "external data files: owner (default), follow or deny")
       ->group(kRareOptions);
@@ -138,12 +138,13 @@ CLI::Option* TrustOptions::add_options(CLI::App& app, bool reads_only, std::stri
 void TrustOptions::add_untrusted(CLI::App& app) {
   // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("--untrusted{yes}")
-      ->description("anybody may have made it: confined, with limits")
+      ->description("treat it as hostile: confined, with limits")
       ->type_name("[=strict]")
       ->group(kRareOptions)
       ->each([this](const std::string& word) {
         if (word != "yes" && word != "strict")
-          throw UsageError(fmt::format("--untrusted: '{}' is not strict", word));
+          throw UsageError(
+              fmt::format("--untrusted: '{}' is not a value: the only value is strict", word));
         untrusted_ = true;
         strict_ = word == "strict";
       });
@@ -158,14 +159,14 @@ void TrustOptions::add_untrusted(CLI::App& app) {
            limits_ = limits.image;
            time_ = limits.time;
          },
-         "of --untrusted: size=, ratio=, time=, and others")
+         "limits of --untrusted: size=, ratio=, time=, ...")
       ->type_name("LIST")
       ->allow_extra_args(false)
       ->group(kRareOptions);
 }
 
 void TrustOptions::check() const {
-  if (limits_given_ && !untrusted_) throw UsageError("--limits goes with --untrusted");
+  if (limits_given_ && !untrusted_) throw UsageError("--limits needs --untrusted");
   if (!untrusted_) return;
   const auto opens = [](NameRule rule) {
     return rule == NameRule::kOwner || rule == NameRule::kFollow;
@@ -199,7 +200,7 @@ Result<void> TrustOptions::begin(const Console& console, const ConfinementPlan& 
                     what, time.count()));
   else
     console.note(
-        fmt::format("{}: this kernel lacks {}: limits alone are kept", what, confined.missing));
+        fmt::format("{}: this kernel lacks {}: only the limits apply", what, confined.missing));
   try {
     std::thread(watch_the_clock, console, what, time, failure_code).detach();
   } catch (const std::system_error& error) {
@@ -226,8 +227,8 @@ void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
         file ? qcow2::Header::read(**file) : Result<qcow2::Header>(fail(file.error()));
     if (header && !header->backing_file.empty())
       console.warning(
-          fmt::format("{}: without its backing file '{}' (--backing=none): what the "
-                      "disk has there reads as zeros",
+          fmt::format("{}: is read without its backing file '{}' (--backing=none): data of that "
+                      "file reads as zeros",
                       name, printable(header->backing_file)));
   }
 }
@@ -236,7 +237,8 @@ Result<void> check_is_file(const std::string& name) {
   const auto command = unfold_command(name).value_or(std::vector<std::string>{});
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name, command));
   if (!target && name != "-") return {};
-  return fail(Error::invalid("--untrusted is for image files, not for servers and pipes"));
+  return fail(
+      Error::invalid("--untrusted works only with image files, not with servers and pipes"));
 }
 
 }  // namespace vc::tool

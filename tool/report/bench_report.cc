@@ -149,17 +149,19 @@ struct VerdictText {
 VerdictText words_of(Comparison::Verdict verdict) {
   switch (verdict) {
     case Comparison::Verdict::kAFaster:
-      return {"a-faster", "A is faster: its slowest round beats the fastest of B"};
+      return {"a-faster", "A is faster: its slowest round is faster than the fastest round of B"};
     case Comparison::Verdict::kBFaster:
-      return {"b-faster", "B is faster: its slowest round beats the fastest of A"};
+      return {"b-faster", "B is faster: its slowest round is faster than the fastest round of A"};
     case Comparison::Verdict::kALikely:
-      return {"a-likely", "A was faster in every round, by less than rounds differ"};
+      return {"a-likely",
+              "A was faster in every round, but by less than the rounds differ among themselves"};
     case Comparison::Verdict::kBLikely:
-      return {"b-likely", "B was faster in every round, by less than rounds differ"};
+      return {"b-likely",
+              "B was faster in every round, but by less than the rounds differ among themselves"};
     case Comparison::Verdict::kUnclear:
       break;
   }
-  return {"unclear", "No difference that these rounds could show"};
+  return {"unclear", "These rounds show no difference"};
 }
 
 }  // namespace
@@ -200,7 +202,7 @@ std::string bench_report(const Comparison& result, const bench::ComparisonOption
   std::string text = sending_line(options.load) + flush_line(options.load);
   text += fmt::format("A: {}\nB: {}\n", printable(first.a.name), printable(first.b.name));
   if (first.a.size != first.b.size)
-    text += fmt::format("The disks differ in size: only the first {} of each are touched.\n",
+    text += fmt::format("The disks differ in size: only the first {} of each are used.\n",
                         human_size(std::min(first.a.size, first.b.size)));
   text += fmt::format("\n  {:<8} {:>13} {:>13} {:>9}\n", "round", "A", "B", "B/A");
   for (size_t i = 0; i < result.rounds.size(); ++i) {

@@ -79,22 +79,23 @@ std::string check_repairs(const CheckReport& report) {
   std::string text;
   if (report.counts_left)
     text +=
-        "Counts were left as they are: not all references to clusters can be found, and what looks "
-        "like a leak may be in use.\n";
+        "Refcounts were not lowered: some references cannot be found, so clusters that look leaked "
+        "may be in use.\n";
   if (report.entries_left)
-    text += "Entries were left as they are where a table shares its place with something else.\n";
+    text += "Entries of tables that overlap another structure were not changed.\n";
   if (!text.empty())
     text +=
-        "virt-compact copy --salvage saves what can be read; --lossy frees what seems unused.\n\n";
+        "virt-compact copy --salvage copies the readable data; --lossy frees clusters that seem "
+        "unused.\n\n";
   if (report.dry_run)
     return text + fmt::format(
-                      "A repair would mend {} leaked clusters and {} corruptions.  Nothing was "
+                      "A repair would fix {} leaked clusters and {} corruptions.  Nothing was "
                       "written.\n\n",
                       report.leaks_fixed, report.corruptions_fixed);
   if (report.undo_full)
     text +=
-        "Not all free clusters were given back: there is no space for the undo file.  --undo none "
-        "makes none.\n\n";
+        "Some free clusters were not deallocated: there is not enough space for the undo file.  "
+        "With --undo none, no undo file is made.\n\n";
   if (!report.has_written) return text;
   if (report.leaks_fixed + report.corruptions_fixed > 0 || report.deallocated == 0)
     text += fmt::format(
@@ -102,11 +103,11 @@ std::string check_repairs(const CheckReport& report) {
         "corruptions\n\n",
         report.leaks_fixed, report.corruptions_fixed);
   if (report.deallocated > 0)
-    text += fmt::format("{} of free clusters were given back to the file system{}.\n\n",
-                        human_size(report.deallocated),
-                        report.undo_file.empty() ? "" : "; the undo file holds what was in them");
+    text +=
+        fmt::format("{} of free clusters were deallocated{}.\n\n", human_size(report.deallocated),
+                    report.undo_file.empty() ? "" : "; the undo file has their old content");
   if (report.undo_file.empty()) return text;
-  return text + fmt::format("To take it back: virt-compact check --apply-undo {} {}\n\n",
+  return text + fmt::format("To undo the repair: virt-compact check --apply-undo {} {}\n\n",
                             printable(report.undo_file), printable(report.filename));
 }
 
@@ -118,20 +119,22 @@ std::string check_summary(const CheckReport& report) {
     text += "No errors were found on the image.\n";
   if (sums.corruptions > 0)
     text += fmt::format(
-        "\n{} errors were found on the image.\nSome data is damaged, or will be when the image is "
-        "written to.\n",
+        "\n{} errors were found on the image.\nSome data is damaged, or will be damaged by writes "
+        "to the image.\n",
         sums.corruptions);
   if (sums.leaks > 0)
-    text += fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
-                        sums.references_lost
-                            ? "They may hold the guest's data: what referred to them seems lost. "
-                              "virt-compact copy\n--salvage saves what can be read."
-                            : "They take space, and do no harm to data.");
+    text +=
+        fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
+                    sums.references_lost
+                        ? "They may hold data of the guest, because a table that referred to them "
+                          "seems lost.\nvirt-compact copy --salvage copies the readable data."
+                        : "They take space, but do no harm to data.");
   if (sums.check_errors > 0)
     text += fmt::format(
-        "\n{} internal errors have occurred during the check.\nNot all could be looked at.\n",
+        "\n{} internal errors have occurred during the check.\nSome parts of the image could not "
+        "be checked.\n",
         sums.check_errors);
-  if (sums.needs_rebuild) text += "The refcounts have to be written anew.\n";
+  if (sums.needs_rebuild) text += "The refcounts must be rebuilt.\n";
   if (report.deep && sums.decoded_clusters + sums.undecodable_clusters > 0)
     text += fmt::format("{} compressed clusters were decoded, {} could not be\n",
                         sums.decoded_clusters, sums.undecodable_clusters);

@@ -99,7 +99,7 @@ std::string size_table(const CopySummary& summary) {
 
 std::string verify_line(const CopySummary& summary) {
   if (!summary.verified) return "";
-  return fmt::format("  verified: {} read again, all as in the source\n",
+  return fmt::format("  verified: {} read back, equal to the source\n",
                      human_size(summary.verified->read));
 }
 
@@ -116,7 +116,7 @@ std::string cluster_table(const CopySummary& summary) {
   if (summary.compressed_clusters > 0)
     text += cluster_row("  compressed", summary.compressed_clusters,
                         summary.passed_through_clusters > 0
-                            ? grouped(summary.passed_through_clusters) + " taken over as they were"
+                            ? grouped(summary.passed_through_clusters) + " copied as they were"
                             : "");
   return text + cluster_row("  zero", summary.zero_clusters,
                             summary.found_zero_clusters > 0

@@ -148,8 +148,8 @@ class MapSvg {
                    qcow2::Geometry(static_cast<unsigned>(std::bit_width(subject_.cluster_size)) - 1,
                                    false)));
     text(kPlotLeft, kPlotTop - 10, "soft",
-         "Each mark is data: across, where the guest has it; up, where it lies in the file.  What "
-         "lies in order is one rising line.");
+         "Each mark is data: across, its offset in the guest's disk; up, its offset in the file.  "
+         "Data in order is a rising line.");
   }
 
   void axes() {
@@ -175,10 +175,10 @@ class MapSvg {
       }
     }
     text(kPlotLeft + kPlotWidth / 2.0, kGuestTop + kStrip + 42, "head",
-         "where the guest has it (offset in the disk)", " text-anchor=\"middle\"");
+         "offset in the guest's disk", " text-anchor=\"middle\"");
     const double middle = kPlotTop + kPlotHeight / 2.0;
     text(
-        20, middle, "head", "where it lies (offset in the file)",
+        20, middle, "head", "offset in the file",
         fmt::format(" text-anchor=\"middle\" transform=\"rotate(-90 20 {:.1f})\"", middle).c_str());
   }
 
@@ -311,10 +311,10 @@ class MapSvg {
         y = entry(y, kGuestKinds[i], it_.guest_bytes_[i], subject_.disk_size);
     if (it_.survey_ && it_.survey_->damages > 0)
       text(kPlotLeft, kHeight - 12, "head",
-           "The tables are damaged: what cannot be followed is not drawn.");
+           "The tables are damaged: parts that cannot be read are not drawn.");
     else if (it_.other_files_)
       text(kPlotLeft, kHeight - 12, "soft",
-           "Data in backing files is not in the plot: it lies in another file.");
+           "Data in backing files is not in the plot: it is stored in another file.");
   }
 
   const MapPicture& it_;

@@ -125,17 +125,18 @@ std::string measure_table_text(const std::vector<MeasuredField>& fields) {
   }
   text += "\n\n* the smallest";
   if (off > 0)
-    text += fmt::format("; estimates, off by {:.1f} % at most with {:.0f} % confidence", off,
-                        100 * inspect::SizeEstimate::kConfidence);
+    text += fmt::format("; estimates, with an error of at most {:.1f} % with {:.0f} % confidence",
+                        off, 100 * inspect::SizeEstimate::kConfidence);
   const uint64_t kib = (uint64_t{1} << advised.cluster_bits) >> 10;
-  text += fmt::format("\nTake --compression={} --cluster-size={}: {}", codec_name(advised.codec),
+  text += fmt::format("\nRecommended: --compression={} --cluster-size={}: {}",
+                      codec_name(advised.codec),
                       kib < 1024 ? fmt::format("{}k", kib) : fmt::format("{}M", kib >> 10),
                       human_size(advised.measured.file_size));
   if (!advised.measured.exact)
     text += fmt::format(", from {} to {}", human_size(advised.measured.low),
                         human_size(advised.measured.high));
   if (advised.codec)
-    text += fmt::format(".  Its price: who reads 4 KiB anywhere has {} read and decoded",
+    text += fmt::format(".  The cost: a read of any 4 KiB reads and decodes {}",
                         human_size(uint64_t{1} << advised.cluster_bits));
   return text + ".\n";
 }

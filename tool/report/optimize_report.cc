@@ -93,10 +93,11 @@ std::string unchanged_report(const std::string& disk, const OptimizeReport& repo
   text += row("on disk", human_size(gain.before), human_size(gain.expected));
   text += fmt::format("  between {} and {}", human_size(gain.low), human_size(gain.high));
   if (report.format == qcow2::Format::kQcow2)
-    text += fmt::format("; {:.1f}% of the steps lead far away in the file", gain.scattered);
+    text += fmt::format("; {:.1f}% of the clusters are far from the cluster before them",
+                        gain.scattered);
   text += "\n" + time_line(report);
   text += "Nothing was changed";
-  if (report.compact && !report.dry_run) text += ": --force writes it afresh all the same";
+  if (report.compact && !report.dry_run) text += ": use --force to rewrite it anyway";
   return text + ".\n";
 }
 

@@ -54,10 +54,11 @@ std::string kept_whole(const guest::Inspection& inspection) {
   for (const Volume& it : inspection.volumes) {
     std::string why = why_not_free(it);
     if (why.empty() && suspended != nullptr) why = why_not_free(*suspended);
-    if (!why.empty()) text += printable(fmt::format("  kept whole: {}: {}", it.device, why)) + "\n";
+    if (!why.empty())
+      text += printable(fmt::format("  copied completely: {}: {}", it.device, why)) + "\n";
   }
   for (const std::string& doubt : inspection.doubts)
-    text += printable("  kept whole: " + doubt) + "\n";
+    text += printable("  copied completely: " + doubt) + "\n";
   return text;
 }
 

@@ -120,7 +120,7 @@ std::string steps_text(const TrimReport& report) {
 std::string trim_report(const TrimReport& report, const Palette& palette) {
   std::string text;
   if (report.blank)
-    text += "No data, and so nothing to trim.\n";
+    text += "The disk has no data, so there is nothing to trim.\n";
   else if (!report.spaces.empty())
     text += table(report, palette);
   if (const std::string why = report.why_nothing(); !why.empty())

@@ -19,7 +19,7 @@ std::string disk_line(const libvirt::DiskReport& disk, bool applied) {
   if (!disk.source.empty()) text += " " + printable(disk.source);
   text += ": ";
   if (!disk.skipped.empty()) return text + "left alone: " + printable(disk.skipped) + "\n";
-  if (disk.changes.empty()) return text + "is as it should be\n";
+  if (disk.changes.empty()) return text + "has the right settings\n";
   std::vector<std::string> changes;
   for (const libvirt::Change& it : disk.changes)
     changes.push_back(it.from.empty() ? fmt::format("{}='{}'", it.attribute, it.to)
@@ -39,23 +39,22 @@ StateText words_of(appliance::TimerReport::State state, bool applied) {
     case State::kWasEnabled:
       return {"was-enabled", "fstrim.timer is enabled already"};
     case State::kEnabled:
-      if (applied) return {"enabled", "fstrim.timer is enabled from its next start on"};
-      return {"to-be-enabled", "would enable fstrim.timer: --apply does that"};
+      if (applied) return {"enabled", "fstrim.timer is enabled from the next boot on"};
+      return {"to-be-enabled", "would enable fstrim.timer: use --apply to enable it"};
     case State::kMasked:
-      return {"masked", "fstrim.timer is masked: somebody has forbidden it, and so it stays"};
+      return {"masked", "fstrim.timer is masked, and stays masked"};
     case State::kMissing:
       return {"missing",
-              "has no fstrim.timer: scripts/guest of the source has one, and says how to put it "
-              "there"};
+              "has no fstrim.timer: scripts/guest of the source has one, with instructions"};
     case State::kWindows:
       return {"windows",
-              "Windows has to be told from within: copy scripts/guest/retrim.ps1 of the source "
-              "there, and as administrator run\n  powershell -ExecutionPolicy Bypass -File "
-              "retrim.ps1"};
+              "Windows must be set up from inside: copy scripts/guest/retrim.ps1 of the source "
+              "into the guest, and run as administrator\n  powershell -ExecutionPolicy Bypass "
+              "-File retrim.ps1"};
     case State::kUnknown:
       break;
   }
-  return {"unknown", "is neither Linux nor Windows: nothing is done"};
+  return {"unknown", "is neither Linux nor Windows: nothing is changed"};
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ std::string compressed_text(const Fragmentation::Figures& order, const Geometry&
                   human_size(geometry.cluster_size()), human_size(order.compressed_bytes),
                   100 * static_cast<double>(order.compressed_bytes) / plain);
   if (order.compressed_steps > 0)
-    text += fmt::format(", {} % next to the one before",
+    text += fmt::format(", {} % next to the previous one",
                         percent_text(100.0 * static_cast<double>(order.compressed_steps_near) /
                                      static_cast<double>(order.compressed_steps)));
   return text;
