@@ -90,8 +90,9 @@ Result<void> check_unit(const View& disk, const PartitionTable& table) {
     ASSIGN_OR_RETURN(const auto all,
                      recognize(*window(disk, it.begin * kTimes, it.length * kTimes)));
     if (!all.empty())
-      return doubt(
-          fmt::format("partition {} may be counted in sectors of 512 bytes or of 4096", it.number));
+      return doubt(fmt::format(
+          "partition {} begins with a filesystem for sectors of 512 bytes and of 4096 bytes",
+          it.number));
   }
   return {};
 }
@@ -213,7 +214,7 @@ Result<void> Inspector::read_volume(Volume& volume, const View& view, const Wher
   if (!all.front().has_session)
     if (auto inside = check_inside(*view, where); !inside) return inside;
   if (all.front().type == kLvmMember) return read_member(volume, view);
-  if (!all.front().format) return doubt("its metadata are not read here");
+  if (!all.front().format) return doubt("its metadata cannot be read by this command");
   return read_format(volume, *view, *all.front().format);
 }
 
@@ -276,7 +277,7 @@ void Inspector::inspect_group(const std::vector<Member>& members) {
     if (!(member.volume.text == first.text) || is_twice || member.volume.was_missing) {
       set(group, Verdict::kDoubt,
           member.volume.was_missing ? "it was changed while one of its disks was missing"
-                                    : "the metadata on its disks are not of one age");
+                                    : "the metadata on its disks have different ages");
       result_.volumes.push_back(std::move(group));
       return;
     }
@@ -302,7 +303,7 @@ void Inspector::inspect_logical(const LogicalVolume& logical, const std::vector<
     auto pieces = pieces_of(logical, members);
     if (!pieces.empty())
       return inspect_volume(volume.device, std::make_shared<MappedView>(std::move(pieces)));
-    set(volume, Verdict::kLeftAlone, "a part of it lies on a disk that is not here");
+    set(volume, Verdict::kLeftAlone, "a part of it is on a disk that was not given");
   }
   result_.volumes.push_back(std::move(volume));
 }
@@ -397,7 +398,7 @@ Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
     // What was found is dropped below.
   }
   Inspection nothing;
-  nothing.doubts.emplace_back("its filesystems are in more pieces than can be read here");
+  nothing.doubts.emplace_back("its free space has too many pieces");
   return nothing;
 }
 

@@ -17,7 +17,7 @@
 namespace vc::guest {
 
 // Why a volume in which nothing is recognized is doubted.
-inline constexpr const char* kUnknownContent = "what it holds is not known";
+inline constexpr const char* kUnknownContent = "its content is unknown";
 
 struct VolumeFile {
   std::string path;

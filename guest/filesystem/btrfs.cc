@@ -87,21 +87,20 @@ class Filesystem {
 
 Result<void> Filesystem::check_super() const {
   if (super_.le16(0xC4) > static_cast<uint16_t>(BtrfsChecksum::kXxhash64))
-    return doubt("its kind of checksums is not known");
+    return doubt("the type of its checksums is unknown");
   if (!has_btrfs_checksum(static_cast<BtrfsChecksum>(super_.le16(0xC4)), super_))
     return doubt("the checksum of its superblock is wrong");
-  if ((super_.le64(0x38) & ~kWritten) != 0) return doubt("a conversion of it has not ended");
+  if ((super_.le64(0x38) & ~kWritten) != 0) return doubt("a conversion of it has not finished");
   const uint64_t incompat = super_.le64(0xBC);
   const uint64_t ro_compat = super_.le64(0xB4);
   if ((incompat & ~kKnownIncompat) != 0 || (ro_compat & ~kKnownRoCompat) != 0)
-    return doubt(
-        fmt::format("it has features that are not known ({:x}/{:x})", incompat, ro_compat));
+    return doubt(fmt::format("it has unknown features ({:x}/{:x})", incompat, ro_compat));
   // Its blocks, and what they refer to, are in no other tree.
   if (super_.le64(0x60) != 0) return unclean("its log must be replayed");
   if (super_.le64(0x88) != 1) return doubt(fmt::format("it has {} devices", super_.le64(0x88)));
   if (!is_power_of_two(node_size()) || node_size() < 4096 || node_size() > 64 << 10 ||
       !is_power_of_two(sector_) || sector_ < 4096 || sector_ > 64 << 10 || super_.le32(0xA0) > 2048)
-    return doubt("its geometry is not possible");
+    return doubt("its geometry is invalid");
   if (device_size_ > view_.size()) return doubt("it is larger than its partition");
   return {};
 }
@@ -160,10 +159,10 @@ Result<void> Filesystem::read_extents() {
 Result<void> Filesystem::add_extent(uint64_t logical, uint64_t length) {
   while (length > 0) {
     auto group = groups_.upper_bound(logical);
-    if (group == groups_.begin()) return doubt("an extent lies in no block group");
+    if (group == groups_.begin()) return doubt("an extent is outside of all block groups");
     --group;
     const uint64_t offset = logical - group->first;
-    if (offset >= group->second.length) return doubt("an extent lies in no block group");
+    if (offset >= group->second.length) return doubt("an extent is outside of all block groups");
     const uint64_t here = std::min(length, group->second.length - offset);
     ASSIGN_OR_RETURN(const auto places, chunks_.places(logical, here));
     for (const uint64_t place : places) used_.add(place, place + here);
@@ -182,14 +181,14 @@ Result<void> Filesystem::check_sums() const {
     if (chunk == chunks_.all().end() || chunk->second.length != group.length)
       return doubt("its block groups and chunks differ");
     if (group.found != group.used)
-      return doubt(fmt::format("block group {:#x} has {} bytes in use, and says {}", logical,
-                               group.found, group.used));
+      return doubt(fmt::format("block group {:#x} has {} bytes in use, but its item says {}",
+                               logical, group.found, group.used));
     sum += group.found;
   }
-  if (sum != super_.le64(0x78)) return doubt("its superblock has another number of bytes in use");
+  if (sum != super_.le64(0x78)) return doubt("its superblock has a wrong number of bytes in use");
   ASSIGN_OR_RETURN(const uint64_t allocated, chunks_.allocated());
   if (allocated != super_.le64(0xC9 + 16))
-    return doubt("its superblock has another number of bytes in chunks");
+    return doubt("its superblock has a wrong number of bytes in chunks");
   return {};
 }
 

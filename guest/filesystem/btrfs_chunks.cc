@@ -27,7 +27,7 @@ Result<void> BtrfsChunks::add(uint64_t logical, const Fields& item) {
   const unsigned stripes = item.le16(44);
   Chunk chunk{item.le64(0), item.le64(24), {}};
   if ((chunk.type & ~kKnownTypes) != 0)
-    return doubt(fmt::format("its profile is not known ({:x})", chunk.type));
+    return doubt(fmt::format("its profile is unknown ({:x})", chunk.type));
   if (stripes != ((chunk.type & kDup) != 0 ? 2 : 1) || item.size() < item_size(stripes) ||
       chunk.length == 0 || chunk.length > device_size_ || logical + chunk.length < logical)
     return damaged();
@@ -61,11 +61,11 @@ Result<void> BtrfsChunks::add_system_chunks(const Fields& array) {
 
 Result<std::vector<uint64_t>> BtrfsChunks::places(uint64_t logical, uint64_t length) const {
   auto it = chunks_.upper_bound(logical);
-  if (it == chunks_.begin()) return doubt("its metadata name an address that is in no chunk");
+  if (it == chunks_.begin()) return doubt("its metadata refer to an address outside of all chunks");
   --it;
   const uint64_t offset = logical - it->first;
   if (offset > it->second.length || length > it->second.length - offset)
-    return doubt("its metadata name an address that is in no chunk");
+    return doubt("its metadata refer to an address outside of all chunks");
   std::vector<uint64_t> places = it->second.places;
   for (uint64_t& place : places) place += offset;
   return places;

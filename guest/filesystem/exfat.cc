@@ -70,7 +70,7 @@ Result<Volume> Volume::open(const ByteView& view) {
   const unsigned fats = boot.u8(0x6E);
   if (sector_bits < 9 || sector_bits > 12 || cluster_bits > 25 - sector_bits || fats < 1 ||
       fats > 2)
-    return doubt("its geometry is not possible");
+    return doubt("its geometry is invalid");
   it.sector_ = uint64_t{1} << sector_bits;
   it.cluster_ = it.sector_ << cluster_bits;
   if (boot.le64(0x48) > view.size() >> sector_bits) return doubt("it is larger than its partition");
@@ -84,7 +84,7 @@ Result<Volume> Volume::open(const ByteView& view) {
   it.serial_ = boot.le32(0x64);
   if (it.heap_ > view.size() || it.clusters_ > (view.size() - it.heap_) / it.cluster_ ||
       (it.clusters_ + kFirstCluster) * 4 > it.fat_size_)
-    return doubt("its geometry is not possible");
+    return doubt("its geometry is invalid");
   return it;
 }
 
@@ -100,7 +100,7 @@ Result<void> Volume::check_boot(const Fields& boot) const {
   if (!is_right_checksum(region.le32(kBootSectors * sector_), sum))
     return doubt("the checksum of its boot sectors is wrong");
   if ((boot.le16(0x6A) & 2) != 0) return unclean("it was not shut down cleanly");
-  if ((boot.le16(0x6A) & 4) != 0) return doubt("it has seen errors of its device");
+  if ((boot.le16(0x6A) & 4) != 0) return doubt("it has recorded errors of its device");
   return {};
 }
 
@@ -160,12 +160,13 @@ Result<Reading> Volume::read() {
   if (bitmap_size_ < divide_up(clusters_, 8)) return doubt("its allocation bitmap is too short");
   ASSIGN_OR_RETURN(const auto of_bitmap,
                    chain(bitmap_, divide_up(divide_up(clusters_, 8) + cluster_, cluster_)));
-  if (of_bitmap.size() * cluster_ * 8 < clusters_) return doubt("its allocation bitmap is cut off");
+  if (of_bitmap.size() * cluster_ * 8 < clusters_)
+    return doubt("its allocation bitmap is truncated");
   ASSIGN_OR_RETURN(const Ranges free, free_clusters(of_bitmap));
   for (const std::vector<uint32_t>* list : {&std::as_const(root_chain_), &of_bitmap})
     for (const uint32_t cluster : *list)
       if (free.meets(cluster - kFirstCluster, cluster - kFirstCluster + 1))
-        return doubt("its allocation bitmap calls metadata free");
+        return doubt("its allocation bitmap marks metadata as free");
   reading.free = free.scaled(cluster_, heap_);
   reading.uuid = fmt::format("{:04X}-{:04X}", serial_ >> 16, serial_ & 0xFFFF);
   return reading;

@@ -97,7 +97,7 @@ Result<void> Filesystem::read_descriptors() {
     while (block + neighbours < count && neighbours < kMostNeighbours &&
            super_.descriptor_block(block + neighbours) == at + neighbours)
       ++neighbours;
-    if (at >= super_.blocks) return doubt("its group descriptors lie outside of it");
+    if (at >= super_.blocks) return doubt("its group descriptors are outside of it");
     ASSIGN_OR_RETURN(const Block bytes,
                      view_.block(at * super_.block_size, neighbours * super_.block_size));
     const uint64_t first = block * super_.descriptors_per_block();
@@ -225,15 +225,15 @@ Result<void> Filesystem::take_uninit(uint64_t number, const Ranges& metadata) {
 
 Result<void> Filesystem::check_count(uint64_t number, uint64_t found) const {
   if (found == groups_[number].free) return {};
-  return doubt(
-      fmt::format("block group {} has {} free, and says {}", number, found, groups_[number].free));
+  return doubt(fmt::format("block group {} has {} free blocks, but its descriptor says {}", number,
+                           found, groups_[number].free));
 }
 
 Result<void> Filesystem::check_sums(const Ranges& free, const Ranges& metadata) const {
-  if (!free.within(metadata).empty()) return doubt("its bitmaps call metadata free");
+  if (!free.within(metadata).empty()) return doubt("its bitmaps mark metadata as free");
   if (free_clusters_ * super_.blocks_per_cluster != super_.free_blocks &&
       free.total() != super_.free_blocks)
-    return doubt(fmt::format("its superblock says that {} blocks are free, and {} are",
+    return doubt(fmt::format("its superblock says that {} blocks are free, but {} are",
                              super_.free_blocks, free.total()));
   return {};
 }

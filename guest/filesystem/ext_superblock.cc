@@ -60,14 +60,14 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
   if ((incompat & kRecover) != 0) return unclean("its journal must be replayed");
   if ((compat & ~kKnownCompat) != 0 || (incompat & ~kKnownIncompat) != 0 ||
       (ro_compat & ~kKnownRoCompat) != 0)
-    return doubt(fmt::format("it has features that are not known ({:x}/{:x}/{:x})", compat,
-                             incompat, ro_compat));
+    return doubt(
+        fmt::format("it has unknown features ({:x}/{:x}/{:x})", compat, incompat, ro_compat));
   const uint16_t state = it.le16(0x3A);
   if ((state & 1) == 0) return unclean("it was not unmounted cleanly");
   if ((state & 2) != 0) return doubt("it has errors");
-  if ((state & ~7) != 0) return doubt("its state is not known");
+  if ((state & ~7) != 0) return doubt("its state is unknown");
   if (has_metadata_checksums()) {
-    if (it.u8(0x175) != 1) return doubt("its kind of checksums is not known");
+    if (it.u8(0x175) != 1) return doubt("the type of its checksums is unknown");
     if (!is_right_checksum(it.le32(0x3FC), crc32c(~uint32_t{0}, it.bytes().first(0x3FC))))
       return doubt("the checksum of its superblock is wrong");
   }
@@ -76,7 +76,7 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
 }
 
 Result<void> ExtSuperblock::read_geometry(const Fields& it, uint64_t volume_size) {
-  const auto impossible = [] { return doubt("its geometry is not possible"); };
+  const auto impossible = [] { return doubt("its geometry is invalid"); };
   const uint32_t block_bits = it.le32(0x18);
   if (block_bits > 6) return impossible();
   block_size = uint64_t{1024} << block_bits;
@@ -115,7 +115,7 @@ Result<void> ExtSuperblock::read_geometry(const Fields& it, uint64_t volume_size
 Result<void> ExtSuperblock::check_mount_protection(const Fields& it, const ByteView& view) const {
   if ((incompat & 0x100) == 0) return {};
   const uint64_t at = it.le64(0x168);
-  if (at < first || at >= blocks) return doubt("its mount protection block lies outside of it");
+  if (at < first || at >= blocks) return doubt("its mount protection block is outside of it");
   ASSIGN_OR_RETURN(const Block block, view.block(at * block_size, block_size));
   const Fields protection = block.fields();
   if (protection.le32(0) != kMountProtectionMagic || protection.le32(4) != kMountProtectionClean)

@@ -34,7 +34,7 @@ Result<Ranges> blocks_from(const ExtInode& inode, uint64_t begin, uint64_t block
     count += run.length - skipped;
   }
   Ranges blocks = builder.take();
-  if (blocks.total() != count) return doubt(fmt::format("its {} has a block twice", path));
+  if (blocks.total() != count) return doubt(fmt::format("its {} uses a block twice", path));
   return blocks;
 }
 
@@ -45,7 +45,8 @@ Result<std::optional<FoundFile>> swap_file(const ExtFiles& files, const ExtSuper
   if (!inode || !inode->is_file) return std::optional<FoundFile>();
   ASSIGN_OR_RETURN(const Block head, files.read(*inode, kSwapKept));
   if (!kSwap.probe(head.fields())) return std::optional<FoundFile>();
-  if (has_saved_session(head.fields())) return doubt(fmt::format("its {} has a session", path));
+  if (has_saved_session(head.fields()))
+    return doubt(fmt::format("its {} holds a saved session", path));
   ASSIGN_OR_RETURN(const uint64_t end, swap_end(head.fields(), inode->size));
   if (inode->size - end >= kSwapKept)
     return doubt(fmt::format("its {} is longer than the swap space in it", path));
@@ -75,10 +76,10 @@ Result<std::vector<FoundFile>> find_ext_swap_files(const ExtFiles& files,
     found.push_back(std::move(*file));
   }
   const Ranges taken = all.take();
-  if (taken.total() != count) return doubt("two of its swap files have a block in common");
-  if (!taken.within(free).empty()) return doubt("its bitmaps call a block of a swap file free");
+  if (taken.total() != count) return doubt("two of its swap files share a block");
+  if (!taken.within(free).empty()) return doubt("its bitmaps mark a block of a swap file as free");
   if (!taken.within(metadata).empty() || !taken.within(maps.take()).empty())
-    return doubt("a swap file has a block of the metadata");
+    return doubt("a swap file uses a block of the metadata");
   for (FoundFile& file : found) file.contents = file.contents.scaled(super.block_size, 0);
   return found;
 }

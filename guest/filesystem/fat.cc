@@ -62,7 +62,7 @@ Result<Geometry> geometry_of(const Fields& boot, uint64_t size) {
   const uint64_t root = divide_up(boot.le16(17) * uint64_t{32}, it.sector) * it.sector;
   it.data = it.fat + it.fats * it.fat_size + root;
   if (sectors > size / it.sector) return doubt("it is larger than its partition");
-  if (sectors * it.sector <= it.data) return doubt("its geometry is not possible");
+  if (sectors * it.sector <= it.data) return doubt("its geometry is invalid");
   it.clusters = (sectors * it.sector - it.data) / it.cluster;
   // Like Linux and EDK2: mkfs.fat makes FAT32 with few clusters.
   it.bits = is_fat32 ? 32 : it.clusters < kLeastFat16 ? 12 : 16;
@@ -71,12 +71,12 @@ Result<Geometry> geometry_of(const Fields& boot, uint64_t size) {
   it.media = boot.u8(21);
   it.root = boot.le32(44);
   if (is_fat32 && (it.root < kFirstCluster || it.root - kFirstCluster >= it.clusters))
-    return doubt("its root directory lies outside of it");
+    return doubt("its root directory is outside of it");
   if ((it.clusters + kFirstCluster) * it.bits > it.fat_size * 8)
     return doubt("its FAT is too short for its clusters");
   if (is_fat32 && (boot.le16(40) & 0x80) != 0) {
     it.active = boot.le16(40) & 15;
-    if (*it.active >= it.fats) return doubt("its active FAT is not there");
+    if (*it.active >= it.fats) return doubt("its active FAT does not exist");
   }
   return it;
 }
@@ -137,7 +137,7 @@ Result<Reading> read(const ByteView& view) {
     // What one of them calls used, something may read.
     free = free.within(in_this);
     if (is_fat32 && in_this.meets(it.root - kFirstCluster, it.root - kFirstCluster + 1))
-      return doubt("its FAT calls its root directory free");
+      return doubt("its FAT marks its root directory as free");
   }
   Reading reading;
   reading.free = free.scaled(it.cluster, it.data);

@@ -32,9 +32,9 @@ constexpr ForeignSignature kRaid{"linux_raid_member", "it is a part of a RAID"};
 constexpr ForeignSignature kImsm{"isw_raid_member", "it is a part of a RAID"};
 constexpr ForeignSignature kDdf{"ddf_raid_member", "it is a part of a RAID"};
 constexpr ForeignSignature kZfs{"zfs_member", "it is a part of a ZFS pool"};
-constexpr ForeignSignature kDrbd{"drbd", "DRBD has it"};
+constexpr ForeignSignature kDrbd{"drbd", "DRBD uses it"};
 constexpr ForeignSignature kStratis{"stratis", "it is a part of a Stratis pool"};
-constexpr ForeignSignature kOcfs{"ocfs2", "a cluster has it"};
+constexpr ForeignSignature kOcfs{"ocfs2", "a cluster of hosts uses it"};
 constexpr ForeignSignature kBsd{"bsd", "it has a BSD disklabel"};
 constexpr ForeignSignature kSun{"sun", "it has a Sun disklabel"};
 constexpr ForeignSignature kUfs{"ufs", ""};
@@ -53,7 +53,7 @@ constexpr std::array kAtStart{
     Signature{kLuks, 128 * kKiB, "SKUL\xba\xbe"sv},
     Signature{kLuks, 256 * kKiB, "SKUL\xba\xbe"sv},
     Signature{{"BitLocker", "it is encrypted"}, 3, "-FVE-FS-"sv},
-    Signature{{"ReFS", "nothing here reads ReFS"}, 3, "ReFS\0"sv},
+    Signature{{"ReFS", "ReFS is not supported"}, 3, "ReFS\0"sv},
     Signature{kStorageSpaces, 0, "SPACEDB "sv},
     Signature{kStorageSpaces, 4 * kKiB, "SPACEDB "sv},
     Signature{{"bcache", "it is a part of a bcache"},
@@ -66,19 +66,19 @@ constexpr std::array kAtStart{
     Signature{kRaid, 4 * kKiB, "\xfc\x4e\x2b\xa9"sv},
     Signature{kStratis, 1 * kSector + 4, "!Stra0tis"sv},
     Signature{kStratis, 9 * kSector + 4, "!Stra0tis"sv},
-    Signature{{"VMFS_volume_member", "VMware's VMFS has it"}, kMiB, "\x0d\xd0\x01\xc0"sv},
-    Signature{{"VMFS", "VMware's VMFS has it"}, 2 * kMiB, "\x5e\xf1\xab\x2f"sv},
+    Signature{{"VMFS_volume_member", "VMware's VMFS uses it"}, kMiB, "\x0d\xd0\x01\xc0"sv},
+    Signature{{"VMFS", "VMware's VMFS uses it"}, 2 * kMiB, "\x5e\xf1\xab\x2f"sv},
     Signature{{"vdo", "it is a part of a VDO volume"}, 0, "dmvdo001"sv},
-    Signature{{"DM_snapshot_cow", "it keeps a snapshot"}, 0, "SnAp\x01\0\0\0"sv},
-    Signature{{"DM_integrity", "dm-integrity has it"}, 0, "integrt\0"sv},
-    Signature{{"DM_verity_hash", "dm-verity has it"}, 0, "verity\0\0"sv},
-    Signature{{"ceph_bluestore", "Ceph has it"}, 0, "bluestore block device"sv},
-    Signature{{"oracleasm", "Oracle's ASM has it"}, 32, "ORCLDISK"sv},
+    Signature{{"DM_snapshot_cow", "it stores a snapshot"}, 0, "SnAp\x01\0\0\0"sv},
+    Signature{{"DM_integrity", "dm-integrity uses it"}, 0, "integrt\0"sv},
+    Signature{{"DM_verity_hash", "dm-verity uses it"}, 0, "verity\0\0"sv},
+    Signature{{"ceph_bluestore", "Ceph uses it"}, 0, "bluestore block device"sv},
+    Signature{{"oracleasm", "Oracle's ASM uses it"}, 32, "ORCLDISK"sv},
     Signature{kOcfs, 1 * kKiB, "OCFSV2"sv},
     Signature{kOcfs, 2 * kKiB, "OCFSV2"sv},
     Signature{kOcfs, 4 * kKiB, "OCFSV2"sv},
     Signature{kOcfs, 8 * kKiB, "OCFSV2"sv},
-    Signature{{"gfs2", "a cluster has it"}, 64 * kKiB, "\x01\x16\x19\x70"sv},
+    Signature{{"gfs2", "a cluster of hosts uses it"}, 64 * kKiB, "\x01\x16\x19\x70"sv},
     Signature{{"solaris", "it has a Solaris disklabel"}, kSector + 12, "\xee\xde\x0d\x60"sv},
     Signature{{"sgi", "it has an SGI disklabel"}, 0, "\x0b\xe5\xa9\x41"sv},
     Signature{kF2fs, 1 * kKiB, "\x10\x20\xf5\xf2"sv},

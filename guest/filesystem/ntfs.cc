@@ -26,7 +26,7 @@ bool probe(const Fields& head) {
 constexpr uint64_t kMostClusters = UINT32_MAX;
 
 Result<NtfsAttribute> bitmap_of(const NtfsVolume& volume) {
-  if (volume.clusters() > kMostClusters) return doubt("it has more clusters than Windows makes");
+  if (volume.clusters() > kMostClusters) return doubt("it has more clusters than Windows supports");
   ASSIGN_OR_RETURN(NtfsAttribute bitmap, volume.get(NtfsRecord::kBitmap, NtfsAttributeType::kData));
   if (bitmap.is_compressed_or_sparse() || bitmap.initialized < divide_up(volume.clusters(), 8) ||
       bitmap.size < divide_up(volume.clusters(), 8))
@@ -53,7 +53,7 @@ Result<Ranges> free_clusters(const NtfsVolume& volume) {
   const Ranges free = builder.take();
   if (meets(free, volume.mft_runs()) || meets(free, bitmap.runs) ||
       free.meets(0, divide_up(kBootArea, volume.cluster_size())))
-    return doubt("its allocation bitmap calls metadata free");
+    return doubt("its allocation bitmap marks metadata as free");
   return free;
 }
 
@@ -65,10 +65,10 @@ Result<Reading> read(const ByteView& view) {
   ASSIGN_OR_RETURN(const NtfsState state, check_ntfs_clean(volume));
   ASSIGN_OR_RETURN(const auto shadow_copies, find_shadow_copies(view));
   if (shadow_copies == ShadowCopies::kHere)
-    return left_alone("Windows has shadow copies of it, which need what it has freed");
+    return left_alone("Windows has shadow copies of it, which need the freed data");
   if (shadow_copies == ShadowCopies::kElsewhere)
     return left_alone(
-        "Windows keeps shadow copies of it on another volume, and they need what it has freed");
+        "Windows keeps shadow copies of it on another volume, which need the freed data");
   Reading reading;
   ASSIGN_OR_RETURN(const Ranges free, free_clusters(volume));
   reading.free = free.scaled(volume.cluster_size(), 0);

@@ -29,13 +29,13 @@ Result<void> check_record(const NtfsVolume& volume, const Block& record, const N
   const Fields it = record.fields();
   if (entry.record < kFirstFile || it.le16(0x10) != entry.sequence ||
       (it.le16(0x16) & kDirectory) != 0 || it.le64(0x20) != 0)
-    return unclear(name, "is not what the directory says");
+    return unclear(name, "does not match its directory entry");
   ASSIGN_OR_RETURN(const auto named, volume.find(record, NtfsAttributeType::kFileName));
   if (!named || !named->is_resident) return unclear(name, "has no name");
   const Fields key = named->value.fields();
   if ((key.le64(0) & kRecordMask) != static_cast<uint64_t>(NtfsRecord::kRoot) ||
       lower_text(utf16_text(key.part(0x42, key.u8(0x40) * size_t{2}))) != name)
-    return unclear(name, "has another name as well");
+    return unclear(name, "has a second name");
   ASSIGN_OR_RETURN(const auto information,
                    volume.find(record, NtfsAttributeType::kStandardInformation));
   if (!information || !information->is_resident ||
@@ -54,7 +54,7 @@ Result<Ranges> clusters_of(const std::vector<NtfsRun>& runs, const char* name) {
     count += run.length;
   }
   Ranges clusters = builder.take();
-  if (clusters.total() != count) return unclear(name, "has a cluster twice");
+  if (clusters.total() != count) return unclear(name, "uses a cluster twice");
   return clusters;
 }
 
@@ -84,7 +84,7 @@ Result<std::optional<FoundFile>> find_file(const NtfsVolume& volume, const char*
   ASSIGN_OR_RETURN(const Block record, volume.record(entry->record));
   RETURN_IF_ERROR(check_record(volume, record, *entry, name));
   ASSIGN_OR_RETURN(const auto data, volume.find(record, NtfsAttributeType::kData));
-  if (!data) return unclear(name, "has no contents");
+  if (!data) return unclear(name, "has no content");
   if (data->is_compressed_or_sparse() || (data->flags & kEncrypted) != 0)
     return unclear(name, "is sparse, compressed or encrypted");
   FoundFile file;
@@ -92,7 +92,7 @@ Result<std::optional<FoundFile>> find_file(const NtfsVolume& volume, const char*
   file.size = data->size;
   ASSIGN_OR_RETURN(const Ranges clusters, clusters_of(data->runs, name));
   if (!data->is_resident && divide_up(data->size, volume.cluster_size()) > clusters.total())
-    return unclear(name, "is longer than what is allocated of it");
+    return unclear(name, "is longer than its allocated size");
   file.contents = clusters.scaled(volume.cluster_size(), 0);
   for (const Range& range : file.contents.all()) taken.add(range.begin, range.end);
   taken_bytes += file.contents.total();
@@ -115,12 +115,12 @@ Result<std::vector<FoundFile>> find_ntfs_files(const NtfsVolume& volume, const R
   }
   if (files.empty()) return files;
   const Ranges taken = builder.take();
-  if (taken.total() != bytes) return doubt("two of its files have a cluster in common");
+  if (taken.total() != bytes) return doubt("two of its files share a cluster");
   if (!taken.within(free).empty())
-    return doubt("its allocation bitmap calls a file's cluster free");
+    return doubt("its allocation bitmap marks a cluster of a file as free");
   ASSIGN_OR_RETURN(const Ranges own, own_clusters(volume));
   if (!taken.within(own.scaled(volume.cluster_size(), 0)).empty())
-    return doubt("a file has a cluster of the metadata");
+    return doubt("a file uses a cluster of the metadata");
   return files;
 }
 

@@ -44,10 +44,9 @@ Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) 
   const Fields page = whole.fields();
   // 2.0: Windows 8 and later, while the volume is mounted, or with fast startup.
   if (page.le16(0x1C) != 1 || page.le16(0x1A) != 1)
-    return unclean(
-        fmt::format("its log has version {}.{}: Windows was not shut down, or with fast "
-                    "startup",
-                    page.le16(0x1C), page.le16(0x1A)));
+    return unclean(fmt::format(
+        "its log has version {}.{}: Windows was not shut down, or was shut down with fast startup",
+        page.le16(0x1C), page.le16(0x1A)));
   return RestartPage{page.le64(area), page.le16(area + 12) == kNoClient ||
                                           (page.le16(area + 14) & kCleanlyStopped) != 0};
 }
@@ -84,7 +83,7 @@ Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume) {
     return doubt("its volume information is damaged");
   const uint16_t flags = information->value.fields().le16(10);
   if ((flags & kDirty) != 0) return unclean("it was not shut down cleanly, or must be checked");
-  if ((flags & kChkdskUnderWay) != 0) return doubt("chkdsk has not come to its end");
+  if ((flags & kChkdskUnderWay) != 0) return doubt("chkdsk has not finished");
   NtfsState state;
   ASSIGN_OR_RETURN(state.has_empty_log, check_log(volume));
   ASSIGN_OR_RETURN(const auto name, volume.find(record, NtfsAttributeType::kVolumeName));

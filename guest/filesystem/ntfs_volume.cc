@@ -108,7 +108,7 @@ Result<NtfsVolume> NtfsVolume::open(const ByteView& view) {
 }
 
 Result<void> NtfsVolume::read_boot(const Fields& boot) {
-  const auto impossible = [] { return doubt("its geometry is not possible"); };
+  const auto impossible = [] { return doubt("its geometry is invalid"); };
   const uint64_t sector = boot.le16(0x0B);
   uint64_t per_cluster = boot.u8(0x0D);
   if (per_cluster > 128) per_cluster = uint64_t{1} << std::min<uint64_t>(256 - per_cluster, 63);
@@ -141,14 +141,15 @@ Result<void> NtfsVolume::undo_fixups(Block& record, std::string_view magic) {
   const auto bytes = record.bytes();
   for (size_t i = 1; i < count; ++i) {
     const size_t end = i * kFixupUnit - 2;
-    if (it.le16(end) != it.le16(at)) return doubt("a record of its metadata was written in part");
+    if (it.le16(end) != it.le16(at))
+      return doubt("a record of its metadata was written only in part");
     std::memcpy(bytes.data() + end, bytes.data() + at + 2 * i, 2);
   }
   return {};
 }
 
 Result<Block> NtfsVolume::record(uint64_t number) const {
-  if (number > UINT64_MAX / record_size_) return doubt("its metadata name an impossible record");
+  if (number > UINT64_MAX / record_size_) return doubt("its metadata refer to an invalid record");
   ASSIGN_OR_RETURN(Block block, read(mft_, number * record_size_, record_size_));
   RETURN_IF_ERROR(undo_fixups(block, "FILE"));
   if ((block.fields().le16(0x16) & 1) == 0)

@@ -23,7 +23,7 @@ constexpr uint64_t kSnapshot = 2;  // type of an entry
 }  // namespace
 
 Result<ShadowCopies> find_shadow_copies(const ByteView& view) {
-  const auto damaged = [] { return doubt("what it says of shadow copies is damaged"); };
+  const auto damaged = [] { return doubt("its metadata of shadow copies are damaged"); };
   if (view.size() < kHeaderAt + kHeaderSize) return ShadowCopies::kNeverHad;
   ASSIGN_OR_RETURN(const Block block, view.block(kHeaderAt, kHeaderSize));
   const Fields header = block.fields();

@@ -79,7 +79,7 @@ Result<uint64_t> swap_end(const Fields& head, uint64_t size) {
   const Header header{head.part(kHeader), head.be32(kHeader) == 1};
   if (header.number(0) != 1 || header.number(8) > kMostBadPages ||
       !header.bytes.part(kPadding, kPaddingLength).all(0))
-    return doubt("its swap header is damaged, or a remnant");
+    return doubt("its swap header is damaged, or left over from earlier use");
   const uint64_t end = (header.number(4) + uint64_t{1}) * pages.front();
   if (end > size) return doubt("it is larger than its partition");
   return end;

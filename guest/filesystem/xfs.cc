@@ -55,7 +55,7 @@ Result<void> check_version(const ByteView& view, const Fields& it, Superblock& s
     super.has_exact_count = (it.be16(0x64) & 0x2000) != 0 && (it.be32(0xC8) & 2) != 0;
     return {};
   }
-  if (version != 5) return doubt(fmt::format("version {} is not known", version));
+  if (version != 5) return doubt(fmt::format("version {} is unknown", version));
   super.has_exact_count = true;
   ASSIGN_OR_RETURN(const Block sector, view.block(0, super.sector));
   if (!is_right_checksum(it.le32(kSuperChecksum), crc32c_without(sector.bytes(), kSuperChecksum)))
@@ -64,14 +64,13 @@ Result<void> check_version(const ByteView& view, const Fields& it, Superblock& s
   const uint32_t incompat = it.be32(0xD8);
   if ((incompat & 0x10) != 0) return doubt("it must be repaired first");
   if ((incompat & ~kKnownIncompat) != 0 || (ro_compat & ~kKnownRoCompat) != 0)
-    return doubt(
-        fmt::format("it has features that are not known ({:x}/{:x})", incompat, ro_compat));
+    return doubt(fmt::format("it has unknown features ({:x}/{:x})", incompat, ro_compat));
   if ((incompat & kMetadataUuid) != 0) super.metadata_uuid = it.text(0xF8, 16);
   return {};
 }
 
 Result<Superblock> read_superblock(const ByteView& view, const Fields& it) {
-  const auto impossible = [] { return doubt("its geometry is not possible"); };
+  const auto impossible = [] { return doubt("its geometry is invalid"); };
   Superblock super;
   super.block_size = it.be32(0x04);
   super.blocks = it.be64(0x08);
@@ -90,7 +89,7 @@ Result<Superblock> read_superblock(const ByteView& view, const Fields& it) {
   if ((super.groups - 1) * super.group_blocks >= super.blocks ||
       super.blocks > super.groups * super.group_blocks)
     return impossible();
-  if (it.u8(0x7E) != 0) return doubt("it is being made");
+  if (it.u8(0x7E) != 0) return doubt("mkfs has not finished");
   RETURN_IF_ERROR(check_version(view, it, super));
   const uint64_t log = it.be64(0x30);
   if (log == 0) return doubt("its log is on another device");
@@ -165,8 +164,8 @@ Result<uint64_t> FreeTree::read(Ranges::Builder& out) {
   RETURN_IF_ERROR(check_metadata(free));
   for (const Range& range : free.all()) out.add(range.begin, range.end);
   if (free_ != it.be32(0x34) || longest_ != it.be32(0x38))
-    return doubt(fmt::format("allocation group {} has {} blocks free, and says {}", group_, free_,
-                             it.be32(0x34)));
+    return doubt(fmt::format("allocation group {} has {} free blocks, but its header says {}",
+                             group_, free_, it.be32(0x34)));
   return free_ + it.be32(0x30) + it.be32(0x3C);
 }
 
@@ -179,7 +178,7 @@ Result<void> FreeTree::check_metadata(const Ranges& free) {
   for (const Range& range : tree.all()) is_free = is_free || free.meets(range.begin, range.end);
   if (is_free)
     return doubt(
-        fmt::format("the free space tree of allocation group {} calls metadata free", group_));
+        fmt::format("the free space tree of allocation group {} marks metadata as free", group_));
   return {};
 }
 
@@ -268,12 +267,12 @@ Result<Reading> read(const ByteView& view) {
     sum += counted;
   }
   if (super.has_exact_count && sum != super.free_blocks)
-    return doubt(fmt::format("its superblock says that {} blocks are free, and {} are",
+    return doubt(fmt::format("its superblock says that {} blocks are free, but {} are",
                              super.free_blocks, sum));
   Reading reading;
   const Ranges blocks = free.take();
   if (blocks.meets(super.log_at, super.log_at + super.log_blocks))
-    return doubt("its free space tree calls the log free");
+    return doubt("its free space tree marks the log as free");
   reading.free = blocks.scaled(super.block_size, 0);
   reading.uuid = uuid_text(it.part(0x20, 16));
   reading.label = padded_text(it.part(0x6C, 12));

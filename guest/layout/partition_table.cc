@@ -30,12 +30,12 @@ constexpr std::array kLeftAlone{
     KnownType{"5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "Windows's dynamic disks use it"},
     KnownType{"e75caf8f-f680-4cee-afa3-b001e56efc2d", "Windows's Storage Spaces use it"},
     KnownType{"e3c9e316-0b5c-4db8-817d-f92df00215ae", "Windows has reserved it"},
-    KnownType{"21686148-6449-6e6f-744e-656564454649", "a boot loader lies in it"},
+    KnownType{"21686148-6449-6e6f-744e-656564454649", "it holds a boot loader"},
 };
 
 // Types of others: a second witness, where a signature of ours is what they have left.
 constexpr const char* kBsd = "its type is one of BSD";
-constexpr const char* kRaid = "its type is that of a RAID's part";
+constexpr const char* kRaid = "its type is that of a RAID member";
 constexpr const char* kVmware = "its type is one of VMware";
 constexpr const char* kSolaris = "its type is one of Solaris and ZFS";
 constexpr std::array kOthers{
@@ -106,10 +106,10 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
     const uint64_t first = entry.le64(32);
     const uint64_t last = entry.le64(40);
     if (first > last || last >= disk.size() / sector)
-      return doubt(fmt::format("entry {} of its GPT lies outside of the disk", i + 1));
+      return doubt(fmt::format("entry {} of its GPT is outside of the disk", i + 1));
     // The first and the last sector that the header gives to partitions.
     if (first < header.le64(40) || last > header.le64(48))
-      return doubt(fmt::format("entry {} of its GPT lies outside of the usable sectors", i + 1));
+      return doubt(fmt::format("entry {} of its GPT is outside of the usable sectors", i + 1));
     const std::string type = guid_text(entry.part(0, 16));
     partitions.push_back({static_cast<unsigned>(i + 1), first * sector, (last - first + 1) * sector,
                           why_left_alone(type), other_owner(type)});
@@ -171,7 +171,7 @@ Result<void> check_chain(const std::vector<uint64_t>& chain,
   for (const Partition& partition : partitions)
     for (const uint64_t at : chain)
       if (at >= partition.begin && at - partition.begin < partition.length)
-        return doubt(fmt::format("its table of logical partitions lies within partition {}",
+        return doubt(fmt::format("its table of logical partitions is inside of partition {}",
                                  partition.number));
   return {};
 }
@@ -226,10 +226,10 @@ Result<void> check_protective(const Fields& start, const PartitionTable& table) 
     if (std::none_of(table.partitions.begin(), table.partitions.end(), [&](const Partition& it) {
           return it.begin == entry.first * table.sector && it.length == entry.count * table.sector;
         }))
-      return doubt("its MBR has a partition that its GPT has not");
+      return doubt("its MBR has a partition that its GPT does not have");
   }
   if (start.be16(510) != 0x55AA || !is_protective)
-    return doubt("it has a GPT, but no MBR that says so: one of them is a remnant");
+    return doubt("it has a GPT, but no protective MBR: one of them is left over from earlier use");
   return {};
 }
 
@@ -259,13 +259,12 @@ Result<PartitionTable> read_partition_table(const ByteView& disk) {
   ASSIGN_OR_RETURN(const Block block, disk.block(0, std::min(disk.size(), kTableHead)));
   const Fields start = block.fields();
   if (has_gpt(start, 512) && has_gpt(start, 4096))
-    return doubt("it has two GPTs, one for each size of a sector");
+    return doubt("it has two GPTs, one for each sector size");
   for (const uint32_t sector : {512u, 4096u})
     if (has_gpt(start, sector)) return read_gpt_of(disk, start, sector);
   if (!looks_like_mbr(start)) return table;
   for (size_t i = 0; i < 4; ++i)
-    if (MbrEntry(start, i).type == kProtective)
-      return doubt("its MBR says that there is a GPT, and there is none");
+    if (MbrEntry(start, i).type == kProtective) return doubt("it has a protective MBR, but no GPT");
   table.kind = PartitionTable::Kind::kMbr;
   ASSIGN_OR_RETURN(table.partitions, read_mbr(disk, start));
   RETURN_IF_ERROR(check_overlaps(table.partitions));

@@ -254,12 +254,11 @@ Result<std::optional<LvmSegment>> Layout::read_segment(const LvmSection& section
     return Segment();
   }
   if (std::find(kOnOthers.begin(), kOnOthers.end(), *type) == kOnOthers.end())
-    return doubt(
-        fmt::format("its volume group has a volume of a kind that is not known ({})", *type));
+    return doubt(fmt::format("its volume group has a volume of an unknown type ({})", *type));
   if (names_physical_volume(section))
-    return doubt(fmt::format("its volume group has a volume of the kind '{}'", *type));
+    return doubt(fmt::format("its volume group has a volume of type '{}'", *type));
   is_known_ = false;
-  why_ = fmt::format("an LVM volume of the kind '{}' is not read", *type);
+  why_ = fmt::format("LVM volumes of type '{}' are not supported", *type);
   return Segment();
 }
 
@@ -307,7 +306,7 @@ void Layout::take(const LvmSegment& segment) {
 
 Result<void> Layout::count_free() {
   const Ranges used = used_.take();
-  if (used.total() != used_count_) return doubt("volumes of its group overlap");
+  if (used.total() != used_count_) return doubt("volumes of its volume group overlap");
   if (!used.empty() && used.all().back().end > out_.extents) return damaged();
   out_.free = one_range(0, out_.extents).without(used).scaled(out_.extent_size, out_.begin);
   return {};

@@ -16,8 +16,8 @@ constexpr uint64_t kMostAtOnce = 64 << 20;
 
 Result<void> ByteView::read(uint64_t at, std::span<std::byte> to) const {
   if (at > size() || to.size() > size() - at)
-    return fail(Error::corrupt(
-        fmt::format("its metadata lead out of it: {} bytes at {} of {}", to.size(), at, size())));
+    return fail(Error::corrupt(fmt::format("its metadata point outside of it: {} bytes at {} of {}",
+                                           to.size(), at, size())));
   if (to.empty()) return {};
   return fetch(at, to);
 }
@@ -25,7 +25,7 @@ Result<void> ByteView::read(uint64_t at, std::span<std::byte> to) const {
 Result<Block> ByteView::block(uint64_t at, uint64_t length) const {
   if (length > kMostAtOnce || at > size() || length > size() - at)
     return fail(Error::corrupt(
-        fmt::format("its metadata lead out of it: {} bytes at {} of {}", length, at, size())));
+        fmt::format("its metadata point outside of it: {} bytes at {} of {}", length, at, size())));
   Block block(length);
   RETURN_IF_ERROR(read(at, block.bytes()));
   return block;

@@ -48,7 +48,7 @@ bool is_unclean(const Error& error) {
 
 Result<std::vector<FoundFile>> no_swap_files(const ByteView& /*view*/, const Ranges& /*free*/,
                                              const FileKinds& kinds) {
-  if (kinds.swap) return doubt("its swap files are found in the appliance alone");
+  if (kinds.swap) return doubt("its swap files are found only in the appliance");
   return std::vector<FoundFile>();
 }
 

@@ -153,7 +153,7 @@ TEST_CASE("a swap file that is not plainly one is not dropped", "[ext][swap]") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
     const uint64_t end = (file.block(0) + 1) * 4096;
     support::patch_file(file.path(), end - 10, std::as_bytes(std::span("S1SUSPEND\0", 10)));
-    file.is_doubted("has a session");
+    file.is_doubted("holds a saved session");
   }
   SECTION("a checksum that is wrong") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
@@ -183,7 +183,7 @@ TEST_CASE("a swap file that is not plainly one is not dropped", "[ext][swap]") {
   SECTION("a file with two names") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
     debugfs(file.path(), "ln swapfile swap.img");
-    file.is_doubted("a block in common");
+    file.is_doubted("share a block");
   }
   SECTION("blocks of something else") {
     const SwapFile file({"-t", "ext2", "-b", "4096", "-O", "none"});

@@ -188,7 +188,7 @@ TEST_CASE("a free space tree of XFS that calls an AG header free is a doubt", "[
   const uint64_t root = be32(bytes, 512 + 0x10) * block_size;
   REQUIRE(be32(bytes, root) == 0x41425442);  // ABTB
   volume.put(root + 16, std::string(4, '\0'));
-  volume.check_doubt("calls metadata free");
+  volume.check_doubt("marks metadata as free");
 }
 
 TEST_CASE("of two restart pages of one age both must be clean", "[hostile]") {

@@ -177,7 +177,7 @@ TEST_CASE("a page file that is stored in another way is not dropped", "[ntfs]") 
   }
   SECTION("another file's record") {
     file.put(file.at(0x10), std::string("\x77\x00", 2));
-    file.is_doubted("is not what the directory says");
+    file.is_doubted("does not match its directory entry");
   }
   SECTION("another name") {
     file.put(file.at(0x30, 0x18 + 0x42), "q");
@@ -185,11 +185,11 @@ TEST_CASE("a page file that is stored in another way is not dropped", "[ntfs]") 
   }
   SECTION("a part of another file") {
     file.put(file.at(0x20), "\x05");
-    file.is_doubted("is not what the directory says");
+    file.is_doubted("does not match its directory entry");
   }
   SECTION("longer than its clusters") {
     file.put(file.at(0x80, 0x32), "\x50");
-    file.is_doubted("longer than what is allocated");
+    file.is_doubted("longer than its allocated size");
   }
   SECTION("clusters that are free") {
     // The first run is one byte of length (two, if it is long) and some of place: beyond the last.

@@ -225,7 +225,7 @@ TEST_CASE("a swap signature without its header is doubted", "[owners]") {
   const std::string path = swap_file(folder);
   SECTION("version") {
     put(path, 1024, "\x07"s);
-    check(path, Reading::Verdict::kDoubt, "remnant");
+    check(path, Reading::Verdict::kDoubt, "left over");
   }
   SECTION("version 0") {
     put(path, 4096 - 10, "SWAP-SPACE");
@@ -237,11 +237,11 @@ TEST_CASE("a swap signature without its header is doubted", "[owners]") {
   }
   SECTION("bad pages") {
     put(path, 1032, "\xff\x7f");
-    check(path, Reading::Verdict::kDoubt, "remnant");
+    check(path, Reading::Verdict::kDoubt, "left over");
   }
   SECTION("padding") {
     put(path, 1535, "x");
-    check(path, Reading::Verdict::kDoubt, "remnant");
+    check(path, Reading::Verdict::kDoubt, "left over");
   }
 }
 

@@ -80,7 +80,7 @@ TEST_CASE("a GPT that is damaged is doubted, and nothing of its disk is free", "
   SECTION("in its entries") {
     put(path, 1024 + 32, "x");
   }
-  SECTION("as a whole: its MBR says that there is one") {
+  SECTION("as a whole: it has a protective MBR, but no GPT") {
     put(path, 512, std::string(512, '\0'));
   }
   const auto inspection = guest_test::inspect_files({path});
@@ -196,7 +196,7 @@ TEST_CASE("a GPT counts only if the MBR says that there is one", "[partitions]")
   }
   SECTION("an MBR that was cleared") {
     put(path, 0, std::string(512, '\0'));
-    CHECK_THAT(doubt_of(path), Catch::Contains("no MBR that says so"));
+    CHECK_THAT(doubt_of(path), Catch::Contains("no protective MBR"));
   }
 }
 
@@ -206,7 +206,7 @@ TEST_CASE("a hybrid MBR must tell of the same partitions as the GPT", "[partitio
   put(path, 446 + 16, mbr_entry(7, 32768, 32768));
   CHECK(guest_test::inspect_files({path}).volumes.size() == 3);
   put(path, 446 + 16, mbr_entry(7, 65536, 32768));
-  CHECK_THAT(doubt_of(path), Catch::Contains("that its GPT has not"));
+  CHECK_THAT(doubt_of(path), Catch::Contains("that its GPT does not have"));
 }
 
 TEST_CASE("a GPT for each size of a sector is a doubt", "[partitions]") {
@@ -240,7 +240,7 @@ TEST_CASE("a table of logical partitions within a partition is a doubt", "[parti
                                        "start=24576, size=8192, type=83\n");
   CHECK(guest_test::inspect_files({path}).doubts.empty());
   put(path, 446, mbr_entry(0x83, 20000, 2000));
-  CHECK_THAT(doubt_of(path), Catch::Contains("lies within partition 1"));
+  CHECK_THAT(doubt_of(path), Catch::Contains("inside of partition 1"));
 }
 
 TEST_CASE("an MBR that may count in sectors of 4096 bytes is a doubt", "[partitions]") {
@@ -252,5 +252,5 @@ TEST_CASE("an MBR that may count in sectors of 4096 bytes is a doubt", "[partiti
   support::resize_file(inner, 32 * kMiB);
   support::run_ok({"mke2fs", "-q", "-F", "-t", "ext4", inner});
   support::patch_file(path, 256 * 4096, support::RawFile(inner).read(0, 8192));
-  CHECK_THAT(doubt_of(path), Catch::Contains("sectors of 512 bytes or of 4096"));
+  CHECK_THAT(doubt_of(path), Catch::Contains("sectors of 512 bytes and of 4096"));
 }

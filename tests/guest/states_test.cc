@@ -125,7 +125,7 @@ TEST_CASE("ext4 that has errors, or is in use, or has other features is doubted"
   }
   SECTION("features") {
     volume.put(1024 + 0x64 + 2, Bytes("\x40", 1));
-    check(volume, Reading::Verdict::kDoubt, "features that are not known");
+    check(volume, Reading::Verdict::kDoubt, "unknown features");
   }
   SECTION("a count") {
     volume.put(1024 + 0x0C, Bytes("\x01", 1));
@@ -184,7 +184,7 @@ TEST_CASE("FAT32 whose FATs contradict its boot sector is doubted", "[states]") 
   }
   SECTION("the root directory is free") {
     volume.put(32 * 512 + 8, Bytes(4, '\0'));
-    check(volume, Reading::Verdict::kDoubt, "calls its root directory free");
+    check(volume, Reading::Verdict::kDoubt, "marks its root directory as free");
   }
   SECTION("the root directory is not within it") {
     volume.put(44, Bytes("\xff\xff\xff\x0f", 4));
@@ -225,7 +225,7 @@ TEST_CASE("NTFS is left alone while Windows has shadow copies of it", "[states]"
   }
   SECTION("in a catalog that is damaged") {
     volume.put(0x1E00, shadow_record(1, catalog, 'a', 'a'));
-    check(volume, Reading::Verdict::kDoubt, "shadow copies is damaged");
+    check(volume, Reading::Verdict::kDoubt, "shadow copies are damaged");
   }
 }
 

@@ -160,7 +160,7 @@ TEST_CASE("of two branches of a volume group with one number nothing is free", "
   // By itself it is as good as before.
   CHECK(named(guest_test::inspect_files({group.paths()[1]}), "group").free == 29 * kExtent);
   const auto inspection = guest_test::inspect_files(group.paths());
-  CHECK_THAT(named(inspection, "group").why, Catch::Contains("not of one age"));
+  CHECK_THAT(named(inspection, "group").why, Catch::Contains("have different ages"));
   CHECK(inspection.free_on(0).empty());
   CHECK(inspection.free_on(1).empty());
 }

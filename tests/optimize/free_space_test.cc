@@ -294,7 +294,7 @@ TEST_CASE("what is not known, or wished, or worth a boot is copied whole", "[fre
   CHECK(dirty.at("free").is_null());
   CHECK(dirty.at("stored") > 2 * kMiB);
   CHECK(filesystem(done, "/dev/sda3").at("why") == "excluded by --filesystems or --ignore");
-  CHECK(filesystem(done, "/dev/sda4").at("why") == "what it holds is not known");
+  CHECK(filesystem(done, "/dev/sda4").at("why") == "its content is unknown");
   CHECK(done.at("steps").at(1).at("name") == "free space");
 
   run_ok({"qemu-img", "convert", "-O", "raw", guest.folder() / "out", guest.folder() / "out.raw"});

@@ -183,7 +183,7 @@ TEST_CASE("filesystems are chosen by name", "[trim]") {
   CHECK(report["filesystems"][0]["outcome"] == "trimmed");
   CHECK(report["filesystems"][1]["freed"].is_null());
   CHECK(report["filesystems"][2]["outcome"] == "left-alone");
-  CHECK(report["filesystems"][2]["why"] == "what it holds is not known");
+  CHECK(report["filesystems"][2]["why"] == "its content is unknown");
   CHECK(guest.complaint_of_image(image) == "");
   const auto wrong = run_tool({"trim", "--metadata", "--ignore", "/dev/sdb", image});
   CHECK(wrong.exit_code == 1);
