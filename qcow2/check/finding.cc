@@ -37,8 +37,8 @@ std::string entry_text(const Finding& it) {
     case Kind::kDataUnaligned:
       return fmt::format("entry {:#x}: the data do not begin at a cluster", it.found);
     case Kind::kPreallocatedUnaligned:
-      return fmt::format("entry {:#x}: reads as zeros, and its place does not begin at a cluster",
-                         it.found);
+      return fmt::format(
+          "entry {:#x}: reads as zeros, but its offset is not at the start of a cluster", it.found);
     case Kind::kCompressedCopied:
       return fmt::format("entry {:#x} has the COPIED flag, and is compressed", it.found);
     case Kind::kCompressedInDataFile:
@@ -83,7 +83,7 @@ std::string refcount_text(const Finding& it, uint64_t cluster_size) {
                                               cluster + it.times - 1, it.host.value());
   switch (it.kind) {
     case Kind::kRefcountOverflow:
-      return fmt::format("{}: {} references, more than a refcount can say ({})", which, it.found,
+      return fmt::format("{}: {} references, more than a refcount can hold ({})", which, it.found,
                          it.expected);
     case Kind::kRefcountUnknown:
       return fmt::format("{}: the refcount cannot be read, references={}", which, it.expected);
@@ -97,15 +97,15 @@ std::string lost_text(const Finding& it) {
       fmt::format("the {} at {:#x} is all zeros", to_string(it.place), it.host.value());
   if (it.place == Finding::Place::kBitmapTable) text += fmt::format(" (bitmap {})", it.index);
   if (it.guest_length > 0) text += fmt::format(" ({} bytes of the disk)", it.guest_length);
-  if (it.found == 0) return text + ", and no refcounts tell whether it was";
-  return text + fmt::format(", and {} leaked cluster{} may be what it referred to", it.found,
+  if (it.found == 0) return text + ", and no refcounts show whether it was overwritten";
+  return text + fmt::format(", and it may have referred to {} leaked cluster{}", it.found,
                             it.found == 1 ? "" : "s");
 }
 
 std::string structure_text(const Finding& it) {
   switch (it.kind) {
     case Kind::kRefcountTableUnusable:
-      return fmt::format("the header's refcount table at {:#x} with {} clusters is none",
+      return fmt::format("the refcount table of the header, at {:#x} with {} clusters, is invalid",
                          it.host.value(), it.found);
     case Kind::kRefcountTableReserved:
       return fmt::format("refcount table: entry {} is {:#x}: reserved bits are set", it.index,
@@ -120,9 +120,9 @@ std::string structure_text(const Finding& it) {
       return fmt::format("refcount block {} at {:#x} has {} references", it.index, it.host.value(),
                          it.found);
     case Kind::kSnapshotTableUnusable:
-      return fmt::format("the snapshot table at {:#x} cannot be read as one", it.host.value());
+      return fmt::format("the snapshot table at {:#x} is invalid", it.host.value());
     case Kind::kSnapshotOffset:
-      return fmt::format("there are no snapshots, but the header says that they are at {:#x}",
+      return fmt::format("there are no snapshots, but the header names a snapshot table at {:#x}",
                          it.found);
     case Kind::kExtensionLength:
       return fmt::format("header extension {:#010x} at {:#x} has a length of {} bytes: {} is {}",
@@ -130,15 +130,14 @@ std::string structure_text(const Finding& it) {
                          it.index == HeaderExtension::kBackingFormat ? "the most" : "right");
     case Kind::kExtensionForeign:
       return fmt::format(
-          "the header extension at {:#x} is about LUKS, and the image is not "
-          "encrypted with it",
+          "the header extension at {:#x} belongs to LUKS, but the image is not encrypted with LUKS",
           it.entry->value());
     case Kind::kExtensionMissing:
-      return "the image is encrypted with LUKS, and the header extension about it is missing";
+      return "the image is encrypted with LUKS, but its header extension is missing";
     case Kind::kDataFileRaw:
-      return "the header says that the data file is raw, and that there is no data file";
+      return "the header says that the data file is raw, but also that there is no data file";
     case Kind::kSnapshotsTooMany:
-      return fmt::format("the header tells of {} snapshots: too many", it.found);
+      return fmt::format("the header has {} snapshots: too many", it.found);
     case Kind::kSnapshotIncomplete:
       return fmt::format("snapshot {} lacks the size of its VM state or of its disk", it.index);
     case Kind::kSnapshotExtraTooLong:
@@ -159,13 +158,12 @@ std::string structure_text(const Finding& it) {
       return fmt::format("bitmap {}: entry {:#x} of its table is invalid", it.index, it.found);
     case Kind::kBitmapInUse:
       return fmt::format(
-          "bitmap {} was not stored when the image was last closed: it is worth "
-          "nothing",
+          "bitmap {} was not stored when the image was last closed: its content is not valid",
           it.index);
     case Kind::kDirty:
       return "the image is marked dirty: it was not closed, its refcounts may be out of date";
     case Kind::kCorruptBit:
-      return "the image is marked corrupt: QEMU opens it for reading alone";
+      return "the image is marked corrupt: QEMU opens it only for reading";
     case Kind::kLostReferences:
       return lost_text(it);
     case Kind::kUnreadable:
@@ -360,8 +358,8 @@ std::string describe(const Finding& it, uint64_t cluster_size) {
     text = fmt::format("the {} at {:#x} ({} bytes) is past the end of the file",
                        to_string(it.place), it.host.value(), it.found);
   if (it.kind == Kind::kOverlap)
-    text = fmt::format("{} and {} are in one place, at {:#x}", to_string(it.place),
-                       to_string(it.other), it.host.value());
+    text = fmt::format("{} and {} overlap at {:#x}", to_string(it.place), to_string(it.other),
+                       it.host.value());
   if (text.empty()) return refcount_text(it, cluster_size);
   if (const std::string guest = guest_text(it); !guest.empty()) text = guest + ": " + text;
   if (it.entry && it.place != Finding::Place::kHeader)

@@ -106,7 +106,7 @@ class Surveyor {
       block &= kEntryOffsetMask;
       if (block == 0) continue;
       if (aligned(block) && mark(block, 1, HostUse::kMetadata) == 1) continue;
-      damage(fmt::format("the refcount block at {:#x} cannot be one", block));
+      damage(fmt::format("the refcount block at {:#x} is invalid", block));
       block = 0;
     }
     return {};
@@ -123,7 +123,7 @@ class Surveyor {
       const uint64_t bytes = uint64_t{it.table_entries} * 8;
       if (mark(it.table.value(), bytes, HostUse::kMetadata) == 0) {
         if (bytes > 0)
-          damage(fmt::format("the table of bitmap '{}' at {:#x} cannot be one", it.name,
+          damage(fmt::format("the table of bitmap '{}' at {:#x} is invalid", it.name,
                              it.table.value()));
         continue;
       }
@@ -161,7 +161,8 @@ class Surveyor {
     }
     if (mark(at, 1, active ? HostUse::kMetadata : HostUse::kSnapshot) == 0) {
       // Snapshots share tables with the disk and with each other.
-      if (active) damage(fmt::format("L1 entry {}: {:#x} has another use", l1_index, at));
+      if (active)
+        damage(fmt::format("L1 entry {}: {:#x} is used by another structure", l1_index, at));
       return {};
     }
     ASSIGN_OR_RETURN(const bool anything, read_table(at));
@@ -202,7 +203,8 @@ class Surveyor {
     HostUse use = data > 0 ? HostUse::kData : HostUse::kReserved;
     if (!active) use = HostUse::kSnapshot;
     if (mark(host, 1, use) == 0 && active)
-      damage(fmt::format("guest offset {:#x}: the cluster at {:#x} has another use", guest, host));
+      damage(fmt::format("guest offset {:#x}: the cluster at {:#x} is used by another structure",
+                         guest, host));
   }
 
   // Adds a standard entry to the figures if the guest reads it.  Returns the bytes of data in the
@@ -300,7 +302,7 @@ Result<Survey> survey(const Storage& storage, const Header& header,
   const uint64_t clusters = header.geometry().clusters_for(file_size);
   if (clusters > ClusterSet::kMostClusters)
     return fail(Error::unsupported(
-        fmt::format("{}: the file has {} clusters, too many to be counted: {} at most",
+        fmt::format("{}: the file has {} clusters, too many to count: the limit is {}",
                     storage.name(), clusters, ClusterSet::kMostClusters)));
   return Surveyor(storage, header, options, file_size).run(snapshots);
 }

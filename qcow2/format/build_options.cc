@@ -13,11 +13,11 @@ constexpr size_t kBackingFormatBytes = 15;
 
 Result<void> check(const BuildOptions& options) {
   if (options.version != 2 && options.version != 3)
-    return fail(Error::invalid(fmt::format("QCOW2 version {}: 2 or 3", options.version)));
+    return fail(Error::invalid(fmt::format("QCOW2 version {}: must be 2 or 3", options.version)));
   if (options.cluster_bits < Geometry::kMinClusterBits ||
       options.cluster_bits > Geometry::kMaxClusterBits)
-    return fail(Error::invalid(
-        fmt::format("a cluster size of 2^{}: 512 bytes to 2 MiB", options.cluster_bits)));
+    return fail(Error::invalid(fmt::format(
+        "a cluster size of 2^{} bytes: must be from 512 bytes to 2 MiB", options.cluster_bits)));
   if (options.refcount_order > 6) return fail(Error::invalid("refcounts have 64 bits at most"));
   if (options.version == 2) {
     if (options.refcount_order != 4)
@@ -43,7 +43,7 @@ Result<void> check(const BuildOptions& options) {
   if (options.data_file_raw && options.data_file.empty())
     return fail(Error::invalid("data_file_raw without a data file"));
   if (options.data_file_raw && !options.backing_file.empty())
-    return fail(Error::invalid("a raw data file cannot have a backing file behind it"));
+    return fail(Error::invalid("an image with a raw data file cannot have a backing file"));
   const Geometry geometry = options.geometry();
   if (options.size > static_cast<uint64_t>(INT64_MAX) - Geometry::kSectorSize ||
       geometry.l1_entries_for(options.rounded_size()) * 8 > Limits::kL1Bytes)

@@ -183,11 +183,11 @@ Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Result<Encoder> Encoder::create(CompressionType type, int level, DeflateWindow window) {
   const bool narrow = window == DeflateWindow::k4KiB;
   if (type == CompressionType::kZstd && narrow)
-    return fail(Error::invalid("a window of 4 KiB is for zlib: zstd has no such choice"));
+    return fail(Error::invalid("a window of 4 KiB needs zlib: zstd has no such option"));
   const CodecLevels levels = codec_levels(type, window);
   if (level == 0) level = levels.standard;
   if (level < levels.lowest || level > levels.highest)
-    return fail(Error::invalid(fmt::format("{} level {}: it goes from {} to {}{}", to_string(type),
+    return fail(Error::invalid(fmt::format("{} level {}: must be from {} to {}{}", to_string(type),
                                            level, levels.lowest, levels.highest,
                                            narrow ? " with a window of 4 KiB" : "")));
   return Encoder(make_method(type, level, window));

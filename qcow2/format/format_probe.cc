@@ -32,16 +32,16 @@ Result<Format> probe_format(const Storage& storage) {
     return fail(Error::unsupported(
         fmt::format("{}: looks like a {} image: only qcow2 and raw are supported", name, foreign)));
   if (const Compressor* const it = find_compressor(bytes))
-    return fail(Error::unsupported(fmt::format(
-        "{}: is compressed with {}: {}; if these bytes are a disk, -f raw says so (for a backing "
-        "file, the format that the image gives it)",
-        name, it->name, advice(*it, name))));
+    return fail(Error::unsupported(
+        fmt::format("{}: is compressed with {}: {}; if these bytes are a disk, use -f raw (for a "
+                    "backing file, set its format in the image)",
+                    name, it->name, advice(*it, name))));
   if (is_named_qcow2(name))
-    return fail(Error::corrupt(fmt::format(
-        "{}: is named as a QCOW2 image, and does not begin as one: its header is lost, or this is "
-        "something else; if it is a raw disk, -f raw says so (for a backing file, the format that "
-        "the image gives it)",
-        name)));
+    return fail(Error::corrupt(
+        fmt::format("{}: is named as a QCOW2 image, but does not begin like one: its header is "
+                    "lost, or it is another kind of file; if it is a raw disk, use -f raw (for a "
+                    "backing file, set its format in the image)",
+                    name)));
   return Format::kRaw;
 }
 

@@ -144,7 +144,7 @@ Result<void> check_tables(const Header& header, Header::Purpose purpose) {
     return corrupt(fmt::format("the L1 table has {} entries: {} at most", header.l1_entries,
                                Limits::kL1Bytes / 8));
   if (header.l1_entries < l1_needed && purpose != Header::Purpose::kSalvage)
-    return corrupt(fmt::format("the L1 table has {} entries, a disk of {} bytes needs {}",
+    return corrupt(fmt::format("the L1 table has {} entries, but a disk of {} bytes needs {}",
                                header.l1_entries, header.size, l1_needed));
   RETURN_IF_ERROR(
       check_table("L1 table", header.l1_table, uint64_t{header.l1_entries} * 8, geometry));
@@ -261,7 +261,7 @@ Result<Header> Header::read(const Storage& storage, Purpose purpose) {
       return corrupt(fmt::format("header_length is {}: a multiple of 8 from {} to {} is allowed",
                                  header.header_length, kMinLengthV3, cluster_size));
     if (header.refcount_order > 6)
-      return corrupt(fmt::format("refcount_order is {}: 6 is the greatest", header.refcount_order));
+      return corrupt(fmt::format("refcount_order is {}: 6 is the maximum", header.refcount_order));
   }
 
   // Extensions end at the backing file name, or at the end of the cluster.

@@ -30,7 +30,8 @@ bool is_json_name(std::string_view name) {
 
 Result<ImageProperties> parse_json_name(std::string_view name) {
   const auto json = nlohmann::json::parse(name.substr(kPrefix.size()), nullptr, false);
-  if (!json.is_object()) return fail(Error::invalid(fmt::format("'{}' is no JSON object", name)));
+  if (!json.is_object())
+    return fail(Error::invalid(fmt::format("'{}' is not a JSON object", name)));
   ImageProperties properties;
   const auto put = [&](const std::string& key, const nlohmann::json& value) {
     properties[key] = value.is_string()
@@ -55,13 +56,13 @@ Result<NamedFile> named_file(ImageProperties properties) {
   for (const std::string& it : {protocol, driver})
     if (it == "nbd") return fail(Error::unsupported("driver 'nbd': give an NBD URI instead"));
   if (!protocol.empty() && !is_file_driver(protocol))
-    return fail(Error::unsupported(fmt::format("file.driver '{}': only files are read", protocol)));
-  if (!properties.empty())
     return fail(
-        Error::invalid(fmt::format("'{}' is not understood here: driver, file.driver and "
-                                   "file.filename are",
-                                   properties.begin()->first)));
-  if (file.path.empty()) return fail(Error::invalid("no file.filename is given"));
+        Error::unsupported(fmt::format("file.driver '{}': only files are supported", protocol)));
+  if (!properties.empty())
+    return fail(Error::invalid(
+        fmt::format("'{}' is not supported: only driver, file.driver and file.filename are",
+                    properties.begin()->first)));
+  if (file.path.empty()) return fail(Error::invalid("file.filename is missing"));
   // A file without a format on top of it is a raw disk.
   file.driver = is_file_driver(driver) ? "raw" : driver;
   return file;

@@ -77,7 +77,7 @@ Result<std::shared_ptr<FileStorage>> open_data_file(const std::string& path, con
                                                     std::optional<Error>& read_only) {
   const auto name = header.data_file();
   if (!name)
-    return fail(Error::corrupt("the image wants an external data file, and does not name it"));
+    return fail(Error::corrupt("the image needs an external data file, but does not name it"));
   constexpr auto kKind = NamedFiles::Kind::kDataFile;
   constexpr const char* kContext = "external data file";
   RETURN_IF_ERROR(with_context(names.check_allowed(kKind, *name), kContext));
@@ -168,11 +168,10 @@ Result<Backing> backing_of(const std::string& path, const Header& header, const 
 Error with_advice(Error error, const NamePolicy& names) {
   if (error.errnum() != ENOENT) return error;
   const char* const reader = names.prefix.empty() ? "" : "virt-compact copy ";
-  return Error::protocol(
-      ENOENT,
-      fmt::format("{} (virt-compact rebase -u gives the image another name; {}{}backing=none "
-                  "reads it without)",
-                  error.message(), reader, names.prefix));
+  return Error::protocol(ENOENT,
+                         fmt::format("{} (virt-compact rebase -u sets another name in the image; "
+                                     "{}{}backing=none reads the image without this file)",
+                                     error.message(), reader, names.prefix));
 }
 
 }  // namespace
@@ -258,16 +257,17 @@ Disk Chain::disk() const {
 
 Result<void> Chain::check_writable() const {
   if (!top_)
-    return fail(Error::invalid(storage_->name() + ": is no QCOW2 image: it cannot be written"));
+    return fail(Error::invalid(storage_->name() + ": is not a QCOW2 image: it cannot be written"));
   if (force_share_)
     return fail(Error::invalid(storage_->name() +
-                               ": is shared with those who write to it: it can only be read"));
+                               ": is shared with processes that write to it: it can only be read"));
   if (!left_out_.empty())
-    return fail(
-        Error::invalid(fmt::format("{}: is open without its backing file '{}': it can only be read",
-                                   storage_->name(), left_out_)));
+    return fail(Error::invalid(
+        fmt::format("{}: is opened without its backing file '{}': it can only be read",
+                    storage_->name(), left_out_)));
   if (losses_)
-    return fail(Error::invalid(storage_->name() + ": is read as damaged: it can only be read"));
+    return fail(
+        Error::invalid(storage_->name() + ": is opened as a damaged image: it can only be read"));
   if (read_only_) return fail(*read_only_);
   return {};
 }

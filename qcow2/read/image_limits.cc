@@ -21,7 +21,7 @@ Failure too_much(const std::string& what) {
 Result<void> check_size(uint64_t size, const ImageLimits& limits) {
   if (size <= limits.virtual_size) return {};
   return too_much(
-      fmt::format("the disk has {} bytes, and {} are allowed", size, limits.virtual_size));
+      fmt::format("the disk has {} bytes, but only {} are allowed", size, limits.virtual_size));
 }
 
 uint32_t bitmaps_in(const Header& header) {
@@ -103,11 +103,11 @@ class TableWalk {
 Result<void> check_header_limits(const Header& header, const ImageLimits& limits) {
   RETURN_IF_ERROR(check_size(header.size, limits));
   if (header.snapshot_count > limits.snapshots)
-    return too_much(fmt::format("it has {} internal snapshots, and {} are allowed",
+    return too_much(fmt::format("it has {} internal snapshots, but only {} are allowed",
                                 header.snapshot_count, limits.snapshots));
   if (bitmaps_in(header) > limits.bitmaps)
-    return too_much(
-        fmt::format("it has {} bitmaps, and {} are allowed", bitmaps_in(header), limits.bitmaps));
+    return too_much(fmt::format("it has {} bitmaps, but only {} are allowed", bitmaps_in(header),
+                                limits.bitmaps));
   return {};
 }
 

@@ -46,7 +46,7 @@ std::string NamedFiles::option(Kind kind, std::string_view value) const {
 Result<void> NamedFiles::check_allowed(Kind kind, const std::string& name) const {
   if (rule(kind) != NameRule::kDeny) return {};
   return fail(Error::invalid(fmt::format(
-      "'{}': the image has one, and that is not allowed here ({})", name, option(kind, "deny"))));
+      "'{}': the image names this file, which is not allowed ({})", name, option(kind, "deny"))));
 }
 
 Result<std::shared_ptr<FileStorage>> NamedFiles::open_for(const Author& author, Kind kind,
@@ -56,11 +56,11 @@ Result<std::shared_ptr<FileStorage>> NamedFiles::open_for(const Author& author, 
   if (file || file.error().kind() != Error::Kind::kSystem) return file;
   const int errnum = file.error().errnum();
   if (errnum != EACCES && errnum != EPERM) return file;
-  return fail(Error::system(
-      errnum, fmt::format("{}: {} owns {}, which names this file, and may not {} it himself "
-                          "(trust the image with {})",
-                          path, describe_user(author.user), author.image,
-                          writable ? "write" : "read", option(kind, "follow"))));
+  return fail(
+      Error::system(errnum, fmt::format("{}: {} owns {}, which names this file, but has no right "
+                                        "to {} it (to trust the image, use {})",
+                                        path, describe_user(author.user), author.image,
+                                        writable ? "write" : "read", option(kind, "follow"))));
 }
 
 Result<std::shared_ptr<FileStorage>> NamedFiles::open(Kind kind, const std::string& path,
@@ -72,7 +72,7 @@ Result<std::shared_ptr<FileStorage>> NamedFiles::open(Kind kind, const std::stri
     ASSIGN_OR_RETURN(auto file, open_for(author, kind, path, writable));
     if (opened && !(opened->identity() == file->identity()))
       return fail(Error::system(
-          EBUSY, path + ": the name led to another file while the rights to it were checked"));
+          EBUSY, path + ": the file was replaced while its permissions were checked"));
     opened = std::move(file);
   }
   return opened;

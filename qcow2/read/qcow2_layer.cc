@@ -48,8 +48,7 @@ Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex clust
   const HostOffset host = entry.host();
   if (geometry.offset_in_cluster(host.value()) != 0)
     return corrupt(
-        fmt::format("guest offset {:#x} is mapped to {:#x}, which is no start of a "
-                    "cluster",
+        fmt::format("guest offset {:#x} maps to {:#x}, which is not the start of a cluster",
                     geometry.start_of(cluster).value(), host.value()));
   // The first cluster of a data file is at 0, which otherwise means "unallocated".
   const bool allocated = host.value() != 0 || (has_data_file && entry.copied());
@@ -58,8 +57,9 @@ Result<Qcow2Layer::Mapping> Qcow2Layer::decode(L2Entry entry, ClusterIndex clust
   if (!geometry.extended_l2()) {
     if (entry.zero_flag()) {
       if (image_->header().version < 3)
-        return corrupt(fmt::format("guest offset {:#x} is a zero cluster, which version 2 has not",
-                                   geometry.start_of(cluster).value()));
+        return corrupt(
+            fmt::format("guest offset {:#x} is a zero cluster, which version 2 does not have",
+                        geometry.start_of(cluster).value()));
       mapping.kind = ExtentKind::kZero;
       mapping.preallocated = host.value() != 0;
     } else if (allocated) {

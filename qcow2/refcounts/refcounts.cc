@@ -38,8 +38,8 @@ Result<void> Refcounts::assign(HostCluster cluster, uint64_t count) {
         Error::corrupt(fmt::format("{}: cluster {:#x} has {} references: {}", storage_->name(),
                                    geometry_.start_of(cluster).value(), count, why)));
   };
-  if (!block) return count == 0 ? Result<void>{} : error("no refcount block counts it");
-  if (count > max_refcount(table_.order())) return error("its refcount is too narrow for that");
+  if (!block) return count == 0 ? Result<void>{} : error("no refcount block covers it");
+  if (count > max_refcount(table_.order())) return error("its refcount has too few bits");
   if (block->get(table_.index_in_block(cluster.value())) != count)
     table_.set_count(*block, cluster.value(), count);
   return {};

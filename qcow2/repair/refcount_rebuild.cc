@@ -105,7 +105,7 @@ class Rebuild {
     const unsigned bits = header_.refcount_bits();
     if (bits < 64 && references > (uint64_t{1} << bits) - 1)
       return fail(Error::unsupported(fmt::format(
-          "{}: the cluster at {:#x} has {} references, more than a refcount of {} bits can say: "
+          "{}: the cluster at {:#x} has {} references, more than a refcount of {} bits can hold: "
           "copy the disk with -o refcount_bits=16",
           storage_.name(), geometry_.start_of(HostCluster(cluster)).value(), references, bits)));
     const uint64_t range = cluster >> block_bits_;

@@ -372,9 +372,8 @@ Result<RepairResult> repair(std::shared_ptr<Storage> storage, const RepairOption
   if (!done && repair.has_written())
     return fail(std::move(done).error().with_context(
         options.undo_path.empty()
-            ? std::string("repaired in part")
-            : fmt::format("repaired in part (--apply-undo {} takes that back)",
-                          options.undo_path)));
+            ? std::string("partly repaired")
+            : fmt::format("partly repaired (--apply-undo {} undoes that)", options.undo_path)));
   return done;
 }
 

@@ -191,10 +191,10 @@ Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Stor
 Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
                          const Storage& undo, const std::vector<Place>& places) {
   const auto other = [&](const std::string& what) {
-    return fail(Error::invalid(
-        fmt::format("{}: {} is not what the repair of {} has left: it has been written since, or "
-                    "is another image",
-                    image.name(), what, undo.name())));
+    return fail(
+        Error::invalid(fmt::format("{}: {} is not as the repair of {} has left it: it was written "
+                                   "since then, or it is another image",
+                                   image.name(), what, undo.name())));
   };
   ASSIGN_OR_RETURN(const uint64_t size, image.size());
   uint64_t longest = length, shortest = length;
@@ -222,9 +222,8 @@ Result<std::unique_ptr<UndoFile>> UndoFile::create(const std::string& path, cons
   auto opened = folder.open_file(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
   if (!opened) {
     if (opened.error().errnum() == EEXIST)
-      return fail(Error::invalid(path +
-                                 ": is there already: it may be what takes an earlier repair "
-                                 "back; name another undo file"));
+      return fail(Error::invalid(
+          path + ": exists already: it may undo an earlier repair: name another undo file"));
     return fail(std::move(opened).error());
   }
   std::unique_ptr<UndoFile> file(new UndoFile(path, std::move(folder), std::move(*opened)));
@@ -339,7 +338,7 @@ Result<void> apply_undo(const std::string& path, Storage& image) {
   ASSIGN_OR_RETURN(const size_t got, undo->read(HostOffset(0), header));
   if (got < header.size() || (std::memcmp(header.data(), kMark, sizeof kMark) != 0 &&
                               std::memcmp(header.data(), kOldMark, sizeof kOldMark) != 0))
-    return fail(Error::invalid(path + ": is no undo file"));
+    return fail(Error::invalid(path + ": is not an undo file"));
   if (sum_of(std::span(header).first(kHeaderSummed)) != load_be32(&header[kHeaderSummed]))
     return fail(Error::corrupt(path + ": is damaged at its start"));
   const uint64_t length = load_be64(&header[8]);

@@ -18,7 +18,8 @@ namespace vc::qcow2 {
 Result<void> DiskWriter::prepare_header() {
   if (corrupt_.load(std::memory_order_relaxed))
     return fail(Error::corrupt(
-        image_->name() + ": is damaged, and marked so: repair it first (virt-compact check)"));
+        image_->name() +
+        ": is damaged, and marked corrupt: repair it first (virt-compact check -r all)"));
   if (header_ready_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(commit_mutex_);
   if (header_ready_) return {};
@@ -198,7 +199,7 @@ Result<void> DiskWriter::close() {
   }
   RETURN_IF_ERROR(storage_->flush());
   if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));
-  return with_context(shrunk, "the image is sound, but could not be made shorter");
+  return with_context(shrunk, "the image is valid, but could not be shrunk");
 }
 
 }  // namespace vc::qcow2

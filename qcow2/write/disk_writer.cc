@@ -53,7 +53,7 @@ Result<void> DiskWriter::refuse_table(GuestOffset at, const OverlapCheck::Hit& h
   // The mark tells the next program that opens the image.
   (void)mark_corrupt();
   return fail(Error::corrupt(fmt::format(
-      "{}: guest offset {:#x} lies on {}, at {:#x}: the image is damaged, and marked so",
+      "{}: guest offset {:#x} overlaps {}, at {:#x}: the image is damaged, and marked corrupt",
       image_->name(), at.value(), with_article(hit.structure),
       geometry_.start_of(hit.cluster).value())));
 }

@@ -62,8 +62,9 @@ class Flattening {
         each_inherited([&](GuestOffset at, uint64_t length) { return each_run(at, length, add); }));
     if (with_metadata(needed) <= free) return {};
     return fail(Error::system(
-        ENOSPC, fmt::format("{}: up to {} bytes have to be written, and its filesystem has {} left",
-                            path_, with_metadata(needed), free)));
+        ENOSPC,
+        fmt::format("{}: up to {} bytes must be written, but its filesystem has only {} free",
+                    path_, with_metadata(needed), free)));
   }
 
   // Calls `put (at, bytes)` to write.
@@ -154,9 +155,10 @@ Result<void> measure(const std::string& path, uint64_t& length, uint64_t& blocks
 }
 
 Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chain) {
-  if (!chain.image()) return fail(Error::invalid(path + ": is a raw file, which is flat already"));
+  if (!chain.image())
+    return fail(Error::invalid(path + ": is a raw file, which has no backing file"));
   if (chain.image()->header().backing_file.empty())
-    return fail(Error::invalid(path + ": has no backing file: it is flat already"));
+    return fail(Error::invalid(path + ": has no backing file, so there is nothing to flatten"));
   const size_t snapshots = chain.image()->snapshots().size();
   if (snapshots == 0) return {};
   return fail(Error::unsupported(
@@ -172,7 +174,8 @@ Result<void> drop_name(const std::string& path, Storage& storage) {
   if (dropped) return dropped;
   const auto now = qcow2::Header::read(storage, qcow2::Header::Purpose::kTell);
   if (!now || !now->backing_file.empty()) return with_context(std::move(dropped), path);
-  return took_effect(std::move(dropped), path + " has all of its disk, and no backing file");
+  return took_effect(std::move(dropped),
+                     path + " holds all data of its disk, and has no backing file");
 }
 
 }  // namespace
@@ -205,15 +208,13 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   // file.
   auto closed = writer->close();
   if (!done)
-    return fail(
-        Error(done.error())
-            .with_context(
-                path +
-                ": still needs its backing file, and reads as it did; run it again to go on"));
+    return fail(Error(done.error())
+                    .with_context(path + ": still needs its backing file, and its content is "
+                                         "unchanged: run the command again to continue"));
   RETURN_IF_ERROR(closed);
   RETURN_IF_ERROR(drop_name(path, *chain.storage()));
   RETURN_IF_ERROR(took_effect(measure(path, summary.length_after, summary.blocks_after),
-                              path + " has all of its disk, and no backing file"));
+                              path + " holds all data of its disk, and has no backing file"));
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }

@@ -116,11 +116,11 @@ Result<void> SnapshotEditor::check_width(const References& references) const {
     ASSIGN_OR_RETURN(const uint64_t now, refcounts_->get(cluster));
     if (times <= most && now <= most - times) return {};
     const unsigned bits = image_->header().refcount_bits();
-    return fail(Error::unsupported(fmt::format(
-        "{}: the cluster at {:#x} has {} reference{}, and its refcount of {} bit{} has no room for "
-        "one more: copy the disk with -o refcount_bits=16",
-        image_->name(), image_->geometry().start_of(cluster).value(), now, now == 1 ? "" : "s",
-        bits, bits == 1 ? "" : "s")));
+    return fail(Error::unsupported(
+        fmt::format("{}: the cluster at {:#x} has {} reference{}, and its refcount of {} bit{} "
+                    "cannot hold one more: copy the disk with -o refcount_bits=16",
+                    image_->name(), image_->geometry().start_of(cluster).value(), now,
+                    now == 1 ? "" : "s", bits, bits == 1 ? "" : "s")));
   };
   const References::Visit visit = [&](HostCluster first, uint64_t count, uint64_t times) {
     for (uint64_t i = 0; i < count && result; ++i) result = look(first + i, times);
@@ -287,7 +287,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
         return std::any_of(snapshots().begin(), snapshots().end(),
                            [&](const Snapshot& it) { return it.id == id; });
       },
-      fmt::format("snapshot '{}' is there, with the id {}", name, id)));
+      fmt::format("snapshot '{}' was created, with the id {}", name, id)));
   return id;
 }
 
@@ -308,7 +308,7 @@ Result<void> SnapshotEditor::remove(std::string_view id_or_name) {
   };
   return undo(
       removed(), [&] { return snapshots().size() == rest.size(); },
-      fmt::format("snapshot '{}' is removed", id_or_name));
+      fmt::format("snapshot '{}' was deleted", id_or_name));
 }
 
 Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
@@ -350,7 +350,7 @@ Result<void> SnapshotEditor::apply(std::string_view id_or_name) {
   const HostOffset before = image_->header().l1_table;
   return undo(
       apply_as(snapshot), [&] { return image_->header().l1_table != before; },
-      fmt::format("the disk is that of snapshot '{}'", id_or_name));
+      fmt::format("the disk was restored from snapshot '{}'", id_or_name));
 }
 
 Result<uint64_t> SnapshotEditor::used() const {

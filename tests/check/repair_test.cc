@@ -247,10 +247,10 @@ TEST_CASE("an undo file is for its image alone", "[repair]") {
   support::write_file(folder / "other", other);
   const auto refused = check({"--apply-undo", path + ".undo", folder / "other"});
   CHECK(refused.exit_code == 1);
-  CHECK_THAT(refused.err, Catch::Contains("is not what the repair"));
+  CHECK_THAT(refused.err, Catch::Contains("is not as the repair"));
   CHECK((support::read_file(folder / "other") == other));
   const auto no_undo = check({"--apply-undo", path, path});
-  CHECK_THAT(no_undo.err, Catch::Contains("is no undo file"));
+  CHECK_THAT(no_undo.err, Catch::Contains("is not an undo file"));
   // One that is cut off was never acted on from there.
   auto undo = support::read_file(path + ".undo");
   undo.resize(undo.size() - 1);

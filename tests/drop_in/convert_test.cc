@@ -166,10 +166,10 @@ TEST_CASE("backing files may have json: names", "[convert]") {
   for (const auto& [name, why] : std::vector<std::pair<std::string, std::string>>{
            {R"(json:{"driver":"nbd","host":"localhost"})", "driver 'nbd'"},
            {R"(json:{"driver":"qcow2","file":{"driver":"https","url":"https://x"}})",
-            "only files are read"},
+            "only files are supported"},
            {fmt::format(R"(json:{{"driver":"raw","offset":"512","file.filename":"{}"}})", raw),
             "'offset' is not understood"},
-           {"json:{", "is no JSON object"}}) {
+           {"json:{", "is not a JSON object"}}) {
     const std::string over = folder / fmt::format("over-{}.qcow2", ++number);
     INFO(name);
     support::run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", over, "1M"});

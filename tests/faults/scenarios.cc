@@ -229,7 +229,7 @@ Scenario checking() {
           {},
           {"disk.qcow2.undo", "second.undo"},
           // It can be taken back, or gone on with.
-          {"repaired in part", "could not be checked completely"},
+          {"partly repaired", "could not be checked completely"},
           tool({"check", "-q", "-r", "all", "--undo", "second.undo", "disk.qcow2"})};
 }
 

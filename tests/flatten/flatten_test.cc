@@ -153,7 +153,7 @@ TEST_CASE("an overlay whose flattening is killed reads as before, and can be fla
     }
     const auto last = run_tool({"flatten", "--in-place", folder / "top"});
     INFO(last.describe());
-    CHECK((last.ok() || last.err.find("flat already") != std::string::npos));
+    CHECK((last.ok() || last.err.find("nothing to flatten") != std::string::npos));
     fs::remove(folder / "base");
     run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "reference"});
   }

@@ -348,7 +348,7 @@ void BadImages::backing_files() {
   with_backing("a backing file that is a folder", ".", "raw", "directory");
   with_backing("a json: backing file that is on a web server",
                R"(json:{"driver":"qcow2","file":{"driver":"https","url":"https://127.0.0.1:1/x"}})",
-               "qcow2", "only files are read");
+               "qcow2", "only files are supported");
   with_backing("an nbd: backing file", "nbd:unix:/nowhere/socket", "raw", "nbd");
   with_backing("an nbd:// backing file", "nbd://127.0.0.1:1/x", "raw", "nbd");
   with_backing("a backing file of an unknown format", "good.qcow2", "vmdk", "vmdk");

@@ -183,8 +183,7 @@ TEST_CASE("map fails as qemu-img does, and says where", "[map]") {
   const auto outcome = run_tool({"map", "--output=json", path});
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.err, Catch::StartsWith("virt-compact: error: " + path +
-                                            ": guest offset "
-                                            "0x25800000 is mapped to 0x50200"));
+                                            ": guest offset 0x25800000 maps to 0x50200"));
   CHECK(support::run({"qemu-img", "map", "--output=json", path}).exit_code == 1);
 }
 

@@ -256,7 +256,7 @@ TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
   CHECK(fs::exists(folder / ".disk.fresh"));
   fs::remove(folder / ".disk.fresh");
   support::write_file(disk + ".bak", "mine");
-  CHECK_THAT(refused({"--dry-run", disk}), Contains("disk.bak: is there already"));
+  CHECK_THAT(refused({"--dry-run", disk}), Contains("disk.bak: exists already"));
   fs::remove(disk + ".bak");
   CHECK((support::read_file(disk) == old));
   CHECK(files_in(folder.path()) == 1);
@@ -306,7 +306,7 @@ TEST_CASE("names are shown as they were given", "[optimize]") {
   CHECK_THAT(done.out, Contains("\ndisk -> disk\n") && Contains("which becomes disk.bak\n") &&
                            Contains("the old disk is disk.bak\n") && !Contains(folder.path()));
   const auto again = run({"optimize", "--no-trim", "disk"});
-  CHECK_THAT(again.err, Contains("error: disk.bak: is there already") && !Contains(folder.path()));
+  CHECK_THAT(again.err, Contains("error: disk.bak: exists already") && !Contains(folder.path()));
   const auto old = support::read_file(folder / "disk");
   const auto would = run({"rollback", "--dry-run", "disk"});
   INFO(would.describe());

@@ -99,7 +99,7 @@ TEST_CASE("a disk is made smaller, and the old one is kept", "[optimize]") {
   CHECK(files_in(folder.path()) == 2);
 
   // Not over a backup that is there.
-  CHECK_THAT(refused({disk}), Contains("disk.bak: is there already"));
+  CHECK_THAT(refused({disk}), Contains("disk.bak: exists already"));
   CHECK(run_tool({"rollback", "-q", disk}).ok());
   CHECK((support::read_file(disk) == old));
 }

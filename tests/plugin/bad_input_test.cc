@@ -79,8 +79,8 @@ TEST_CASE("what somebody else's image names is not served by root", "[plugin]") 
       {"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), split, "1M"});
   for (const auto& it : {secret, folder / "data"}) REQUIRE(::chmod(it.c_str(), 0600) == 0);
   for (const auto& it : {top, split}) REQUIRE(::chown(it.c_str(), 65534, 65534) == 0);
-  check_refused({top}, "may not read it himself (trust the image with backing=follow)");
-  check_refused({split}, "may not read it himself (trust the image with data-file=follow)");
+  check_refused({top}, "has no right to read it (to trust the image, use backing=follow)");
+  check_refused({split}, "has no right to read it (to trust the image, use data-file=follow)");
   CHECK(test::try_to_serve({top, "backing=follow"}).ok());
   CHECK(test::try_to_serve({split, "data-file=follow"}).ok());
   CHECK(test::try_to_serve({top, "backing=none"}).ok());
@@ -97,7 +97,7 @@ TEST_CASE("an untrusted image is served within limits", "[plugin]") {
   test::qemu_img({"create", "-q", "-f", "qcow2", folder / "large", "17T"});
   CHECK(test::try_to_serve({folder / "base", "untrusted=true"}).ok());
   CHECK(test::try_to_serve({folder / "top", "untrusted=true", "backing=none"}).ok());
-  check_refused({folder / "top", "untrusted=true"}, "that is not allowed here (backing=deny)");
+  check_refused({folder / "top", "untrusted=true"}, "which is not allowed (backing=deny)");
   check_refused({folder / "top", "untrusted=true", "backing=follow"}, "omit backing=");
   check_refused({folder / "large", "untrusted=true"}, "limit for untrusted images");
   check_refused({folder / "base", "data-file=none"}, "the value must be owner, follow or deny");
@@ -113,7 +113,7 @@ TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
   test::qemu_img(
       {"create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "qcow2", folder / "top"});
   SECTION("denied") {
-    check_refused({folder / "top", "backing=deny"}, "that is not allowed here");
+    check_refused({folder / "top", "backing=deny"}, "which is not allowed");
     // And the base alone is fine.
     CHECK(test::try_to_serve({folder / "base", "backing=deny"}).ok());
   }
@@ -122,7 +122,8 @@ TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
     test::qemu_img(
         {"create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"), image, "1M"});
     CHECK(test::try_to_serve({image}).ok());
-    check_refused({image, "backing=deny"}, "data': the image has one, and that is not allowed");
+    check_refused({image, "backing=deny"},
+                  "data': the image names this file, which is not allowed");
   }
   SECTION("missing") {
     support::run_ok({"rm", folder / "base"});

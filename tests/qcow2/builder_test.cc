@@ -317,7 +317,7 @@ TEST_CASE("what cannot be built is refused", "[builder]") {
     options.version = GENERATE(0u, 1u, 4u);
     REQUIRE_FAILS_WITH(Builder::create(storage, options), "2 or 3");
   }
-  SECTION("what version 2 has not") {
+  SECTION("what version 2 does not have") {
     options.version = 2;
     switch (GENERATE(0, 1, 2, 3)) {
       case 0:

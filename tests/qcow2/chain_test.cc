@@ -66,8 +66,8 @@ TEST_CASE("names resolve as QEMU resolves them", "[chain]") {
        {R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"b"}})",
         R"(json:{"driver":"file","filename":"b"})", R"(json:{"file.filename":"b"})"})
     CHECK(resolve_name("a/disk.qcow2", name) == "b");
-  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{}"), "no file.filename");
-  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{"), "no JSON object");
+  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{}"), "file.filename is missing");
+  REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", "json:{"), "not a JSON object");
   REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", R"(json:{"driver":"nbd","host":"h"})"), "nbd");
   REQUIRE_FAILS_WITH(
       resolve_name("a/disk.qcow2", R"(json:{"driver":"raw","offset":1,"file.filename":"b"})"),
@@ -160,7 +160,7 @@ TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain
     write(folder / "top", overlay("base").bytes);
     OpenOptions options;
     options.trust.names.backing = NameRule::kDeny;
-    REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "not allowed here");
+    REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "not allowed");
     REQUIRE_OK(first_byte(folder / "base", options));
   }
   SECTION("a data file that is not named") {
@@ -185,7 +185,8 @@ TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain
     REQUIRE_OK(first_byte(folder / "top"));
     OpenOptions options;
     options.trust.names.backing = NameRule::kDeny;
-    REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "'disk.raw': the image has one");
+    REQUIRE_FAILS_WITH(first_byte(folder / "top", options),
+                       "'disk.raw': the image names this file");
   }
   SECTION("an empty file") {
     write(folder / "top", {});

@@ -83,7 +83,7 @@ TEST_CASE("guest data go on top of no table", "[damaged-writes]") {
     REQUIRE_OK(disk);
     REQUIRE_FAILS_WITH((*disk)->write(GuestOffset(3 * kCluster + 512), kSector), name);
     // The next one is told of it, and it is as QEMU marks it.
-    REQUIRE_FAILS_WITH((*disk)->write(GuestOffset(0), kSector), "marked so");
+    REQUIRE_FAILS_WITH((*disk)->write(GuestOffset(0), kSector), "marked corrupt");
     put64(bytes, 72, get64(bytes, 72) | 2);
     CHECK((storage->bytes() == bytes));
     REQUIRE_OK((*disk)->close());

@@ -66,7 +66,8 @@ TEST_CASE("what a header says is limited", "[limits]") {
   REQUIRE_FAILS_WITH(check(TinyImage(16, (1 << 20) + 512), limits), "the disk has 1049088 bytes");
   Header header;
   header.snapshot_count = 65;
-  REQUIRE_FAILS_WITH(check_header_limits(header, {}), "65 internal snapshots, and 64 are allowed");
+  REQUIRE_FAILS_WITH(check_header_limits(header, {}),
+                     "65 internal snapshots, but only 64 are allowed");
   header.snapshot_count = 64;
   REQUIRE_OK(check_header_limits(header, {}));
   HeaderExtension bitmaps{HeaderExtension::kBitmaps, std::vector<std::byte>(24)};

@@ -187,7 +187,7 @@ TEST_CASE("what cannot be counted is not mended, and not touched", "[in-place-re
   std::string why;
   SECTION("no refcount block") {
     put(word_at(image, 48), 0);
-    why = "no refcount block counts it";
+    why = "no refcount block covers it";
   }
   SECTION("a cluster behind the end of the file") {
     put(l2 + 8 * 40, uint64_t{1} << 40 | kEntryCopied);
@@ -216,5 +216,5 @@ TEST_CASE("a count that is too narrow is not mended", "[in-place-rebuild]") {
   store_be64(word.data(), word_at(image, l2));
   set_bytes(image, l2 + 8, word);
   mark_dirty(image);
-  REQUIRE_FAILS_WITH(open_to_write(image), "has 2 references: its refcount is too narrow");
+  REQUIRE_FAILS_WITH(open_to_write(image), "has 2 references: its refcount has too few bits");
 }

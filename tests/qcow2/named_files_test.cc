@@ -106,18 +106,18 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
     REQUIRE(::chmod((folder / "private").c_str(), 0700) == 0);
     write(folder / "private/base", kRaw, 0, 0644);
     write(top, overlay("private/base", "raw"), kStranger, 0644);
-    REQUIRE_FAILS_WITH(open(top), "may not read it himself");
+    REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
   SECTION("through a symbolic link") {
     write(folder / "secret", kRaw, 0, 0600);
     std::filesystem::create_symlink("secret", folder / "base");
-    REQUIRE_FAILS_WITH(open(top), "may not read it himself");
+    REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
   SECTION("of a group that he is in as far as the file's own group says") {
     // Which proves nothing: it may come from a folder.
     write(folder / "base", kRaw, 0, 0640);
     REQUIRE(::chown((folder / "base").c_str(), 0, kStranger) == 0);
-    REQUIRE_FAILS_WITH(open(top), "may not read it himself");
+    REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
   SECTION("that is not there") {
     REQUIRE_FAILS_WITH(open(top), "No such file or directory (virt-compact rebase -u");
@@ -151,7 +151,7 @@ TEST_CASE("a data file is opened, and written, as the owner of the image could",
   const std::string image = folder / "image";
   write(image, split("data"), kStranger, 0644);
   write(folder / "data", kRaw, 0, 0600);
-  REQUIRE_FAILS_WITH(open(image), "may not read it himself");
+  REQUIRE_FAILS_WITH(open(image), "has no right to read it");
   REQUIRE_FAILS_WITH(open(image), "--data-file=follow");
   REQUIRE_OK(open(image, NameRule::kFollow));
   // What he can only read is not written for him.

@@ -282,7 +282,7 @@ TEST_CASE("entries that point to nonsense are errors that say where", "[layer]")
   SECTION("unaligned data") {
     image.set_l2(1, image.cluster(5) + 512);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
-                       "tiny.qcow2: guest offset 0x1000 is mapped to 0x5200");
+                       "tiny.qcow2: guest offset 0x1000 maps to 0x5200");
   }
   SECTION("data at the end of the universe") {
     image.set_l2(1, 0xbfffffffffff0000 & ~kEntryCompressed);

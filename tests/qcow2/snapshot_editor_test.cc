@@ -264,7 +264,7 @@ TEST_CASE("counts that are too narrow refuse a snapshot before anything changes"
     REQUIRE_OK(editor->close());
   }
   const auto before = support::read_file(path);
-  REQUIRE_FAILS_WITH(edit(path)->create("one more", {}), "has no room for one more");
+  REQUIRE_FAILS_WITH(edit(path)->create("one more", {}), "cannot hold one more");
   CHECK((support::read_file(path) == before));
 }
 

@@ -55,7 +55,7 @@ Result<bool> is_qcow2(const Storage& file, const Console& console) {
     return false;
   }
   if (magic) return true;
-  console.error(fmt::format("{}: {}; only qcow2 images can be checked", file.name(),
+  console.error(fmt::format("{}: {}: only qcow2 images can be checked", file.name(),
                             what_it_is(file.name(), bytes)));
   return false;
 }
