@@ -237,7 +237,7 @@ void Inspector::keep_unmarked() {
   for (Volume& volume : result_.volumes) {
     if (unmarked_.count(volume.device) == 0) continue;
     set(volume, Verdict::kDoubt,
-        fmt::format("{} was not unmounted, and nothing tells whether this one was", unclean_));
+        fmt::format("{} was not unmounted, and it is unknown whether this one was", unclean_));
     volume.free = 0;
     for (Ranges& ranges : volume.on_disks) ranges = {};
     volume.files.clear();

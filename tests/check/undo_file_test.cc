@@ -30,17 +30,17 @@ TEST_CASE("an undo file takes no other file's place, and follows no link", "[rep
   support::write_file(victim, std::string("an earlier one"));
   SECTION("a file") {
     fs::rename(victim, path);
-    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "exists already");
     CHECK(content(path) == "an earlier one");
   }
   SECTION("a link to a file") {
     fs::create_symlink("victim", path);
-    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "exists already");
     CHECK(content(victim) == "an earlier one");
   }
   SECTION("a link to nothing") {
     fs::create_symlink("nothing", path);
-    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "is there already");
+    REQUIRE_FAILS_WITH(UndoFile::create(path, image), "exists already");
     CHECK_FALSE(fs::exists(folder / "nothing"));
   }
 }

@@ -211,7 +211,7 @@ TEST_CASE("a restart page of which a sector is missing is a doubt", "[hostile]")
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
   for (const uint64_t page : {0, 4096}) {
     volume.put(log + page + 3 * 512 - 2, std::string("\x07\x07", 2));
-    volume.check_doubt("was written in part");
+    volume.check_doubt("was written only in part");
     volume.put(log + page + 3 * 512 - 2, std::string("\x01\x01", 2));
   }
   // As chkdsk may write it: without an update sequence.

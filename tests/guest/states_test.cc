@@ -263,7 +263,7 @@ TEST_CASE("btrfs beside a volume that was not unmounted is doubted", "[states]")
   REQUIRE(found.volumes.size() == 2);
   CHECK(found.volumes[0].verdict == Reading::Verdict::kDoubt);
   CHECK(found.volumes[0].why ==
-        "/dev/sdb was not unmounted, and nothing tells whether this one was");
+        "/dev/sdb was not unmounted, and it is unknown whether this one was");
   CHECK(found.volumes[0].free == 0);
   CHECK(found.free_on(0).empty());
   // Damage is another thing.

@@ -138,7 +138,7 @@ TEST_CASE("a copy says that what it has made is lost to another file", "[planted
                                   replaces ? "renamed" : "linked", "copy");
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains("what was made is lost"));
+  CHECK_THAT(outcome.err, Contains("the new file is lost"));
   CHECK(folder.content("copy") == "somebody else's");
 }
 
@@ -187,7 +187,7 @@ TEST_CASE("optimize says that the disk is another file, right after the swap", "
   const auto outcome = folder.run("optimize -q --no-trim --force disk", "renamed", "disk");
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("is neither the disk as it was"));
+  CHECK_THAT(outcome.err, Contains(kComplaint) && Contains("is neither the old disk"));
   CHECK((folder.content("disk") == "somebody else's"));
   CHECK((folder.content("disk.bak") == old));
 }

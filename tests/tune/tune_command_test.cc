@@ -118,7 +118,7 @@ TEST_CASE("a definition that has changed since it was read is not replaced", "[t
   const std::string path = folder / "web.xml";
   support::write_file(path, std::string("somebody's change"));
   REQUIRE_FAILS_WITH(libvirt::replace_definition(path, kDomain, tuned_domain()),
-                     "somebody has changed it since it was read: nothing is written");
+                     "another process has changed the file since it was read: nothing is written");
   CHECK(content(path) == "somebody's change");
   CHECK(support::list_directory(folder.path()).size() == 1);
   REQUIRE_OK(libvirt::replace_definition(path, "somebody's change", tuned_domain()));
