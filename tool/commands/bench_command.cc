@@ -55,7 +55,7 @@ Result<uint64_t> parse_block(const std::string& text) {
 }  // namespace
 
 const char* BenchCommand::description() const {
-  return "Measure how fast a disk (an image, an NBD URI, [ COMMAND... ]) can be read. With\nOTHER, "
+  return "Measure how fast a disk (an image, an NBD URI, [ COMMAND... ]) is read. With\nOTHER, "
          "measure both disks in turn. Nothing is written without -w --yes.";
 }
 

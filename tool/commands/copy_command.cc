@@ -91,9 +91,8 @@ Result<void> check_is_there(const copy::CopyOptions& options) {
 }  // namespace
 
 const char* CopyCommand::description() const {
-  return "Copy the clusters of SRC that are in use into a fresh DST. SRC and DST are "
-         "files,\ndevices, NBD URIs, [ COMMAND... ] that serves NBD, or - (a pipe); DST also "
-         "null:.";
+  return "Copy the clusters in use of SRC into a fresh DST. Each is a file, a device, an\nNBD URI, "
+         "[ COMMAND... ] that serves NBD, or - (a pipe); DST may also be null:.";
 }
 
 void CopyCommand::add_options(CLI::App& app) {
@@ -166,7 +165,7 @@ void CopyCommand::add_options(CLI::App& app) {
 
 void CopyCommand::add_qemu_options(CLI::App& app) {
   add_parsed_option(app, "-l", "SNAPSHOT", options_.snapshot, parse_snapshot_param,
-                    "same as --snapshot; also snapshot.id=ID, snapshot.name=")
+                    "as --snapshot; also snapshot.id=, snapshot.name=")
       ->group(kRareOptions);
   add_switch(app, "-n", no_create_, "write into an existing device or server")->group(kRareOptions);
   add_parsed_option(app, "-t", "CACHE", cache_, parse_cache_mode, "accepted: DST is always flushed")

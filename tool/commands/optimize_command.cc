@@ -214,7 +214,7 @@ void OptimizeCommand::check() const {
 // "--no-trim" is older.
 void OptimizeCommand::add_trim(CLI::App& app) {
   add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
-                    "how to find free space: auto, metadata, appliance, none");
+                    "find free space by: auto, metadata, appliance, none");
   app.add_flag_callback(
       "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
       "same as --trim=none: copy unused data, too");

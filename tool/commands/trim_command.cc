@@ -21,7 +21,7 @@
 namespace vc::tool {
 
 const char* TrimCommand::description() const {
-  return "Boot a small appliance on the disks of a guest that is shut down, and free every\nblock "
+  return "Boot a small appliance on the disks of a guest that is shut down, and free all\nblocks "
          "that its filesystems do not use. DISK: an image or an NBD URI.\nWith --metadata, read "
          "the filesystems' metadata instead, and boot nothing.";
 }
