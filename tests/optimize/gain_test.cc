@@ -177,7 +177,7 @@ TEST_CASE("a disk that is compact already is left as it is", "[optimize]") {
   INFO(again.describe());
   CHECK(again.ok());
   CHECK_THAT(again.out, Contains("Already compact: a fresh image would save ") &&
-                            Contains("Nothing was changed: --force"));
+                            Contains("Nothing was changed: use --force"));
   const json told = report({disk});
   CHECK(told["already-compact"] == true);
   CHECK(told["result"] == disk);
@@ -252,7 +252,7 @@ TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
   CHECK(packed["estimate"]["expected"] < expected / 4);
   // After a run that was stopped, and where one would be refused.
   fs::copy_file(disk, folder / ".disk.fresh");
-  CHECK_THAT(optimize({"--dry-run", disk}).err, Contains("an earlier run was stopped"));
+  CHECK_THAT(optimize({"--dry-run", disk}).err, Contains("was left by a run that was stopped"));
   CHECK(fs::exists(folder / ".disk.fresh"));
   fs::remove(folder / ".disk.fresh");
   support::write_file(disk + ".bak", "mine");

@@ -321,10 +321,10 @@ TEST_CASE("what a result would go to is looked at before anything is written", "
   const std::string disk = make_disk(folder, "disk");
   support::write_file(folder / "plain", std::string(64 << 20, 'p'));
   const support::NbdServer server = support::NbdServer::nbdkit({"file", folder / "plain"});
-  CHECK_THAT(refused({"-q", "-O", "raw", "-o", server.uri(), disk}), Contains("is a file"));
+  CHECK_THAT(refused({"-q", "-O", "raw", "-o", server.uri(), disk}), Contains("must be a file"));
   CHECK_THAT(refused({"-q", "--force", "-o", "/dev/null", disk}), Contains("not a regular file"));
   CHECK(fs::exists("/dev/null"));
-  CHECK_THAT(refused({"-q", "-o", "-", disk}), Contains("is a file"));
+  CHECK_THAT(refused({"-q", "-o", "-", disk}), Contains("must be a file"));
   REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
   CHECK_THAT(refused({"-q", "--force", "-o", folder / "fifo", disk}),
              Contains("not a regular file"));

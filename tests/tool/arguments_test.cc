@@ -125,7 +125,7 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
        "--compression: 'window=8k' is neither window=4k nor window=32k",
        "virt-compact copy"},
       {{"copy", "--compression=zstd:3,window=4k", "a", "b"},
-       "--compression: 'window=4k': zstd has no options",
+       "--compression: 'window=4k': zstd accepts no options",
        "virt-compact copy"},
       {{"copy", "--compression=zstd:0", "a", "b"},
        "--compression: level of zstd: '0' is not a whole number from 1 to 22",

@@ -207,7 +207,7 @@ TEST_CASE("what cannot be together is named", "[copy_places]") {
   refused({"-o", "compat=0.10,refcount_bits=8"}, "refcounts of 16 bits only");
   refused({"-o", "cluster_size=4k,extended_l2=on"}, "clusters of 16 KiB at least");
   refused({"-o", "compression_level=5"}, "needs -c");
-  refused({"--compression=zstd", "-o", "compression_type=zlib"}, "--compression says zstd");
+  refused({"--compression=zstd", "-o", "compression_type=zlib"}, "contradicts --compression=zstd");
   refused({"-c", "-O", "raw"}, "a raw disk cannot be compressed");
   refused({"-B", folder / "disk.raw"}, "is not a backing file of");
   refused({"--bitmap", "b"}, "SRC must be an NBD server");

@@ -29,7 +29,7 @@ TEST_CASE("an option that is wrong is named with what is allowed", "[creation_op
   REQUIRE_FAILS_WITH(add_creation_options("refcount_bits=128", options), "from 1 to 64");
   REQUIRE_FAILS_WITH(add_creation_options("preallocation=some", options),
                      "not one of: off, metadata, falloc, full");
-  REQUIRE_FAILS_WITH(add_creation_options("", options), "'' is no option");
+  REQUIRE_FAILS_WITH(add_creation_options("", options), "'' is not an option");
 }
 
 TEST_CASE("brackets make one word of a command", "[bracketed_commands]") {
