@@ -13,7 +13,7 @@ namespace vc::optimize {
 Result<void> repair_disk(const OptimizeOptions& options, const std::string& disk, StepLog& steps,
                          appliance::Observer& observer, const Cancel& cancel) {
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(disk));
-  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down what uses it"));
+  RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down the guest that uses it"));
   auto format = options.format;
   if (!format) {
     ASSIGN_OR_RETURN(format, qcow2::probe_format(*file));
@@ -32,10 +32,10 @@ Result<void> repair_disk(const OptimizeOptions& options, const std::string& disk
   ASSIGN_OR_RETURN(
       const auto done,
       qcow2::repair(file, {qcow2::RepairOptions::What::kAll, {}, false, undo, false}, findings));
-  observer.warning(fmt::format(
-      "{}: {} corruptions and {} leaks are mended, and can be taken back: virt-compact check "
-      "--apply-undo {} {}",
-      disk, done.corruptions_fixed, done.leaks_fixed, undo, disk));
+  observer.warning(
+      fmt::format("{}: {} corruptions and {} leaks were repaired; to undo the repair: virt-compact "
+                  "check --apply-undo {} {}",
+                  disk, done.corruptions_fixed, done.leaks_fixed, undo, disk));
   return {};
 }
 

@@ -44,8 +44,9 @@ Result<void> SourceDisk::open() {
   report_.virtual_size = chain_->disk().size();
   if (options_.output.empty()) {
     if (!options_.copy.image.data_file.empty())
-      return fail(Error::invalid(
-          "data_file: goes with --output: what runs the disk may not read a file that is new"));
+      return fail(
+          Error::invalid("data_file: needs --output, because the virtual machine may not be "
+                         "allowed to open a new file"));
     RETURN_IF_ERROR(plan_swap());
   }
   if (const auto& image = chain_->image()) {
@@ -59,14 +60,13 @@ Result<void> SourceDisk::open() {
 Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) const {
   const size_t snapshots = image.snapshots().size();
   if (snapshots > 0 && !options_.drop_snapshots)
-    return fail(Error::invalid(fmt::format(
-        "{}: has {} internal snapshot{}, which would be lost: --drop-snapshots does without, "
-        "virt-compact snapshot --export keeps {}",
-        disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
+    return fail(Error::invalid(
+        fmt::format("{}: has {} internal snapshot{}, which would be lost: allow this with "
+                    "--drop-snapshots, or first save {} with virt-compact snapshot --export",
+                    disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
   if (!image.header().backing_file.empty() && options_.copy.image.backing_file.empty())
     observer_.warning(
-        fmt::format("{}: what it has in {} goes into the result, which needs it "
-                    "no more",
+        fmt::format("{}: the data of {} is copied into the result, which no longer needs that file",
                     disk_, image.header().backing_file));
   return {};
 }
@@ -76,15 +76,17 @@ Result<void> SourceDisk::plan_swap() {
   struct stat status {};
   const std::string left = hidden_name(disk_, ".fresh");
   if (options_.dry_run && ::lstat(left.c_str(), &status) == 0) {
-    observer_.warning(left + ": an earlier run was stopped: the next one that writes clears up");
+    observer_.warning(left +
+                      ": was left by a run that was stopped: the next run that writes removes it");
     return {};
   }
   ASSIGN_OR_RETURN(auto swap, DiskSwap::plan(options_.disk, options_.backup_suffix));
   swap_.emplace(std::move(swap));
   tell_remarks();
   if (swap_->other_names() > 0)
-    observer_.warning(fmt::format("{}: has {} more name{}, which will keep the old disk", disk_,
-                                  swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
+    observer_.warning(fmt::format(
+        "{}: has {} more name{} (hard links), which will keep referring to the old disk", disk_,
+        swap_->other_names(), swap_->other_names() == 1 ? "" : "s"));
   return {};
 }
 
@@ -106,13 +108,13 @@ Result<void> SourceDisk::check_output() const {
   const std::string& output = options_.output;
   ASSIGN_OR_RETURN(const bool uri, nbd::is_nbd_uri(output));
   if (uri || output == "-" || output == "null:")
-    return fail(Error::invalid(output + ": the result is a file: use virt-compact copy"));
+    return fail(Error::invalid(output + ": the result must be a file: use virt-compact copy"));
   struct stat status {};
   if (retry(::stat, output.c_str(), &status) != 0) return {};
   if (!S_ISREG(status.st_mode))
-    return fail(Error::invalid(output + ": is no regular file: use virt-compact copy"));
+    return fail(Error::invalid(output + ": is not a regular file: use virt-compact copy"));
   if (!options_.overwrite)
-    return fail(Error::invalid(output + ": exists already: --force replaces it"));
+    return fail(Error::invalid(output + ": exists already: use --force to replace it"));
   return {};
 }
 
@@ -129,17 +131,18 @@ Result<void> SourceDisk::check_links() {
     ASSIGN_OR_RETURN(const auto files, Unchanged::since_now(*direct));
     if (files.same_files(*unchanged_)) return {};
   }
-  return fail(Error::invalid(fmt::format(
-      "{}: is a link to {}, which by that name has other files behind it{}: give the name that "
-      "the guest is run with, without links, or make the backing file's name absolute",
-      options_.disk, disk_,
-      direct ? std::string() : fmt::format(" ({})", direct.error().message()))));
+  return fail(Error::invalid(
+      fmt::format("{}: is a symbolic link to {}, and under that name the image has other backing "
+                  "files{}: give the name that the virtual machine uses, without links, or make "
+                  "the name of the backing file absolute",
+                  options_.disk, disk_,
+                  direct ? std::string() : fmt::format(" ({})", direct.error().message()))));
 }
 
 // A machine that runs on an overlay does not write to the disk behind it, but lets nobody else.
 Result<void> SourceDisk::check_readers() const {
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(disk_));
-  return file->lock(ImageClaim::writing(), "shut down what uses it");
+  return file->lock(ImageClaim::writing(), "shut down the guest that uses it");
 }
 
 // What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
@@ -148,10 +151,10 @@ Result<void> SourceDisk::check_overlays() const {
   if (!swap_) return {};
   const auto overlay = qcow2::find_overlay(options_.disk, options_.others);
   if (!overlay) return {};
-  return fail(Error::invalid(fmt::format(
-      "{}: is the backing file of {}, which would find another disk below it: use --trim=none, "
-      "which changes nothing that it reads, or flatten that one first (virt-compact flatten)",
-      disk_, *overlay)));
+  return fail(Error::invalid(
+      fmt::format("{}: is the backing file of {}, whose content would change: use --trim=none, "
+                  "which keeps its content, or flatten that image first (virt-compact flatten)",
+                  disk_, *overlay)));
 }
 
 // What no copy has.
@@ -159,14 +162,12 @@ Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
   const auto bitmaps = qcow2::read_bitmap_directory(*chain_->storage(), image.header());
   if (bitmaps && !bitmaps->bitmaps.empty())
     observer_.warning(fmt::format(
-        "{}: its {} persistent bitmap{} not in the result: the next incremental backup must be a "
-        "full one",
-        disk_, bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
+        "{}: its {} persistent bitmap{} not copied: the next backup must be a full backup", disk_,
+        bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
   if (image.header().has_data_file() && swap_)
     observer_.warning(
-        fmt::format("{}: what is in its data file goes into the result; that file stays as it "
-                    "is, and belongs "
-                    "to the old disk",
+        fmt::format("{}: the content of its external data file is copied into the result; the data "
+                    "file itself is kept for the old disk",
                     disk_));
   return {};
 }

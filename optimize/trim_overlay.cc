@@ -45,19 +45,19 @@ Result<void> TrimOverlay::clear() {
   const std::string name = Directory::name_of(path_);
   if (!folder.status(name)) return {};
   ASSIGN_OR_RETURN(const auto left, FileStorage::open_readonly_in(folder, name));
-  RETURN_IF_ERROR(left->lock(ImageClaim::writing(), "another run is at work"));
+  RETURN_IF_ERROR(left->lock(ImageClaim::writing(), "another run is active"));
   const auto header = qcow2::Header::read(*left, qcow2::Header::Purpose::kTell);
   if (!header || header->cluster_bits != kOverlayClusterBits || !header->extended_l2() ||
       header->backing_file != disk_.path() || !folder.holds(name, left->identity()))
     return fail(Error::invalid(
-        path_ + ": is in the way, and not what a run of this command would have left: move it"));
+        path_ + ": exists, and was not made by this command: move it to another place"));
   RETURN_IF_ERROR(folder.remove(name));
   observer_.warning(fmt::format("{}: an earlier run was stopped: its overlay is removed", path_));
   return {};
 }
 
 Result<void> TrimOverlay::make() {
-  steps_.begin("trim", "Making an overlay to trim the guest in");
+  steps_.begin("trim", "Creating an overlay for the trim");
   qcow2::BuildOptions build;
   build.size = report_.virtual_size;
   build.cluster_bits = kOverlayClusterBits;
@@ -78,14 +78,13 @@ Result<void> TrimOverlay::trim(const Cancel& cancel) {
   trimming.overlay = true;
   ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel));
   if (const std::string why = report_.trimmed->why_nothing(); !why.empty())
-    observer_.warning(fmt::format(
-        "{}: nothing was trimmed, and all that the guest has ever written is copied: {}",
-        disk_.path(), why));
+    observer_.warning(
+        fmt::format("{}: nothing was trimmed, so all data is copied: {}", disk_.path(), why));
   for (const auto& space : report_.trimmed->spaces) {
     if (space.outcome != appliance::TrimmedSpace::Outcome::kFailed) continue;
     if (space.touched)
       return fail(Error::protocol(
-          EIO, fmt::format("{}: trimming it broke off: {}: --ignore {} leaves it alone",
+          EIO, fmt::format("{}: trimming has failed: {}: exclude this filesystem with --ignore {}",
                            space.device, space.why, space.device)));
     observer_.warning(fmt::format("{}: not trimmed: {}", space.device, space.why));
   }

@@ -263,7 +263,7 @@ TEST_CASE("a hidden name is given up when another file has it", "[copy]") {
   auto file = OutputFile::create(folder / "out", true);
   REQUIRE_OK(file);
   REQUIRE(::rename((folder / "other").c_str(), (folder / "out").c_str()) == 0);
-  REQUIRE_FAILS_WITH((*file)->commit(), "somebody has put another file here");
+  REQUIRE_FAILS_WITH((*file)->commit(), "another process has created a file here");
   // The file has a hidden name now, which goes with the object, unless it is another file's.
   const auto names = list_directory(folder.path());
   REQUIRE(names.size() == 2);

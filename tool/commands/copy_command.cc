@@ -253,7 +253,8 @@ Result<void> CopyCommand::begin(const Console& console) {
   if (!trust_.untrusted()) return {};
   RETURN_IF_ERROR(check_is_file(options_.source));
   if (!options_.source_command.empty() || !options_.destination_command.empty())
-    return fail(Error::invalid("--untrusted is for image files, not for servers and pipes"));
+    return fail(
+        Error::invalid("--untrusted works only with image files, not with servers and pipes"));
   const std::string& destination = options_.destination;
   ConfinementPlan plan{{options_.source}, {}, {}};
   if (destination == "-") {
