@@ -110,7 +110,7 @@ TEST_CASE("what copy does not do, it says with what to use", "[convert]") {
   const auto copy = [&](const Words& options) {
     return tool_test::run_tool(Words{"copy"} + options + Words{disk, there});
   };
-  CHECK_THAT(copy({"-n", "-O", "raw"}).err, Catch::Contains("--force replaces it"));
+  CHECK_THAT(copy({"-n", "-O", "raw"}).err, Catch::Contains("use --force to replace it"));
   CHECK_THAT(copy({"-n", "-O", "raw", "--force"}).err,
              Catch::Contains("-n writes into an existing DST"));
   CHECK_THAT(copy({"--bitmaps", "-O", "raw"}).err, Catch::Contains("qemu-img convert --bitmaps"));
@@ -168,7 +168,7 @@ TEST_CASE("backing files may have json: names", "[convert]") {
            {R"(json:{"driver":"qcow2","file":{"driver":"https","url":"https://x"}})",
             "only files are supported"},
            {fmt::format(R"(json:{{"driver":"raw","offset":"512","file.filename":"{}"}})", raw),
-            "'offset' is not understood"},
+            "'offset' is not supported"},
            {"json:{", "is not a JSON object"}}) {
     const std::string over = folder / fmt::format("over-{}.qcow2", ++number);
     INFO(name);

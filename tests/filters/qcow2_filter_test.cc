@@ -258,7 +258,7 @@ TEST_CASE("a backing file or a data file is refused with what to do", "[qcow2-fi
                    "data_file=" + (folder / "the-data.raw"), data, "1M"});
   const std::vector<std::pair<std::string, std::string>> cases{
       {top, "the image has the backing file '" + base + "'"},
-      {data, "it has the external data file '" + (folder / "the-data.raw") + "'"}};
+      {data, "the image has the external data file '" + (folder / "the-data.raw") + "'"}};
   for (const auto& [path, says] : cases) {
     const NbdServer server = serve({"file", path});
     CHECK(refusal(server, "") != "");
@@ -439,7 +439,7 @@ TEST_CASE("parameters of the filter", "[qcow2-filter]") {
     return test::try_filter("qcow2", {"null", parameter}).err;
   };
   CHECK_THAT(refused("qcow2-snapshot="), Contains("qcow2-snapshot= is empty"));
-  CHECK_THAT(refused("qcow2-cache-size=1K"), Contains("64K at least"));
+  CHECK_THAT(refused("qcow2-cache-size=1K"), Contains("at least 64K"));
   CHECK_THAT(refused("qcow2-cache-size=much"), Contains("qcow2-cache-size") || Contains("much"));
   CHECK(test::try_filter("qcow2", {"null", "qcow2-cache-size=64K"}).ok());
   // All others are for the layers below.

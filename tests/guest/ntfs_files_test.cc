@@ -181,7 +181,7 @@ TEST_CASE("a page file that is stored in another way is not dropped", "[ntfs]") 
   }
   SECTION("another name") {
     file.put(file.at(0x30, 0x18 + 0x42), "q");
-    file.is_doubted("another name");
+    file.is_doubted("a second name");
   }
   SECTION("a part of another file") {
     file.put(file.at(0x20), "\x05");

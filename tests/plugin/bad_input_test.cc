@@ -162,10 +162,10 @@ TEST_CASE("bad parameters are refused", "[plugin]") {
   check_refused({}, "no image is given: give its path");
   check_refused({image, "file=" + image}, "file= is given twice");
   check_refused({"file="}, "empty path");
-  check_refused({image, "backing=may\nbe"}, "backing=may\\x0abe: it is");
+  check_refused({image, "backing=may\nbe"}, "backing=may\\x0abe: the value must be");
   check_refused({image, "backing=maybe"},
                 "backing=maybe: the value must be owner, follow, deny or none");
-  check_refused({image, "cache-size=1k"}, "cache-size=1k: 64K at least");
+  check_refused({image, "cache-size=1k"}, "cache-size=1k: the value must be at least 64K");
   check_refused({image, "cache-size=lots"}, "could not parse");
   check_refused({image, "snapshot="}, "snapshot= is empty");
   check_refused({image, "snapshot=none"}, "there is no snapshot 'none'");

@@ -71,7 +71,7 @@ TEST_CASE("names resolve as QEMU resolves them", "[chain]") {
   REQUIRE_FAILS_WITH(resolve_name("a/disk.qcow2", R"(json:{"driver":"nbd","host":"h"})"), "nbd");
   REQUIRE_FAILS_WITH(
       resolve_name("a/disk.qcow2", R"(json:{"driver":"raw","offset":1,"file.filename":"b"})"),
-      "'offset' is not understood");
+      "'offset' is not supported");
 }
 
 TEST_CASE("relative names follow the path that the image was opened by", "[chain]") {

@@ -124,7 +124,7 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
   }
   SECTION("denied") {
     write(folder / "base", kRaw, 0, 0644);
-    REQUIRE_FAILS_WITH(open(top, NameRule::kDeny), "not allowed here (--backing=deny)");
+    REQUIRE_FAILS_WITH(open(top, NameRule::kDeny), "not allowed (--backing=deny)");
   }
 }
 
@@ -159,7 +159,7 @@ TEST_CASE("a data file is opened, and written, as the owner of the image could",
   {
     const auto chain = open(image, NameRule::kOwner, true);
     REQUIRE_OK(chain);
-    REQUIRE_FAILS_WITH(open_writer(*chain, {}), "may not write it himself");
+    REQUIRE_FAILS_WITH(open_writer(*chain, {}), "has no right to write it");
   }
   const auto trusted = open(image, NameRule::kFollow, true);
   REQUIRE_OK(trusted);
@@ -171,7 +171,7 @@ TEST_CASE("a backing file that is left out reads as zeros, and nothing is writte
   const test::ScratchFolder folder;
   std::ofstream(folder / "top", std::ios::binary)
       .write(reinterpret_cast<const char*>(overlay("gone", "raw").data()), 8 * 4096);
-  REQUIRE_FAILS_WITH(open(folder / "top"), "--backing=none reads it without");
+  REQUIRE_FAILS_WITH(open(folder / "top"), "--backing=none reads the image without this file");
   const auto chain = open(folder / "top", NameRule::kLeaveOut, true);
   REQUIRE_OK(chain);
   CHECK(chain->left_out() == "gone");
