@@ -33,7 +33,7 @@ GuestDisk blank_disk(const support::TempDirectory& folder) {
 
 }  // namespace
 
-TEST_CASE("an appliance boots, writes to a served disk, and is gone") {
+TEST_CASE("the appliance boots, writes to a served disk, and ends") {
   const LeftBehind before;
   const support::TempDirectory folder;
   const GuestDisk disk = blank_disk(folder);
@@ -87,7 +87,7 @@ TEST_CASE("an appliance boots, writes to a served disk, and is gone") {
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("a launch is broken off at once") {
+TEST_CASE("a launch of the appliance can be interrupted immediately") {
   const LeftBehind before;
   const support::TempDirectory folder;
   const GuestDisk disk = blank_disk(folder);

@@ -42,7 +42,7 @@ std::vector<bool> random_bytes(support::Random& random) {
 
 }  // namespace
 
-TEST_CASE("stretches that touch are one") {
+TEST_CASE("adjacent ranges are joined") {
   DataMap map;
   map.add(10, 20);
   map.add(20, 30);
@@ -52,7 +52,7 @@ TEST_CASE("stretches that touch are one") {
   CHECK(map.bytes() == 30);
 }
 
-TEST_CASE("maps are widened and subtracted as their bytes are") {
+TEST_CASE("widening and subtracting maps agrees with a model of bytes") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(200); ++i) {
     INFO("seed " << seed + i);

@@ -161,7 +161,7 @@ void stop_at(const std::vector<test::Moment>& moments) {
 
 }  // namespace
 
-TEST_CASE("optimizing keeps what the guest keeps, and one disk that fails stops no other",
+TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not stop the others",
           "[essential]") {
   // Before there is a LeftBehind, whose folder goes with it.
   const test::Guests& guests = shared_guests();
@@ -230,7 +230,8 @@ TEST_CASE("optimizing keeps what the guest keeps, and one disk that fails stops 
   }
 }
 
-TEST_CASE("an appliance trims only what the metadata do not tell, and the result is as small") {
+TEST_CASE(
+    "the appliance trims only volumes whose metadata are not trusted, and the result is as small") {
   const TempDirectory folder;
   const std::string raw = folder / "raw";
   const auto put = [&](const std::string& from, const char* seek) {
@@ -310,7 +311,7 @@ TEST_CASE("an appliance trims only what the metadata do not tell, and the result
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("a guest that sleeps is left alone, or copied as it is if the user wants so") {
+TEST_CASE("a suspended guest is refused, or copied without a trim with --keep-going") {
   const test::Guests& guests = shared_guests();
   const test::LeftBehind before;
   const TempDirectory folder;
@@ -333,7 +334,7 @@ TEST_CASE("a guest that sleeps is left alone, or copied as it is if the user wan
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("OUT is the trimmed disk, and the disk stays") {
+TEST_CASE("OUT is the trimmed disk, and DISK is not changed") {
   const test::LeftBehind before;
   const TempDirectory folder;
   const SmallGuest guest(folder);

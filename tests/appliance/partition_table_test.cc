@@ -66,7 +66,7 @@ class Disk {
 
 }  // namespace
 
-TEST_CASE("the sectors of a disk are as large as its table says", "[table]") {
+TEST_CASE("the sector size is taken from the partition table", "[table]") {
   const uint64_t sector_size = GENERATE(512, 4096);
   CAPTURE(sector_size);
   const Disk disk;
@@ -93,7 +93,7 @@ TEST_CASE("the sectors of a disk are as large as its table says", "[table]") {
   }
 }
 
-TEST_CASE("of two tables the one that holds together counts", "[table]") {
+TEST_CASE("the consistent one of two partition tables is used", "[table]") {
   const Disk disk;
   disk.gpt(512);
   const std::string old = disk.bytes(512, 512);
@@ -103,7 +103,7 @@ TEST_CASE("of two tables the one that holds together counts", "[table]") {
   CHECK(disk.table().sector_size == 4096);
 }
 
-TEST_CASE("a disk without a table has none", "[table]") {
+TEST_CASE("a disk without a partition table has none", "[table]") {
   const Disk disk;
   CHECK(disk.table().kind == Kind::kNone);
   // What begins a filesystem looks like an MBR without partitions.
@@ -116,7 +116,7 @@ TEST_CASE("a disk without a table has none", "[table]") {
   CHECK(disk.table().kind == Kind::kNone);
 }
 
-TEST_CASE("a damaged GPT is told, with what is left of it", "[table]") {
+TEST_CASE("a damaged GPT is reported, with the state of its parts", "[table]") {
   const uint64_t sector_size = GENERATE(512, 4096);
   CAPTURE(sector_size);
   const Disk disk;

@@ -22,7 +22,7 @@ TEST_CASE("keys are given as the virt-* tools take them") {
   CHECK(file->text == "secret");
 }
 
-TEST_CASE("keys that make no sense are refused, and not shown") {
+TEST_CASE("invalid keys are refused, and not printed") {
   for (const char* text : {"", "secret", ":key:secret", "/dev/sda2:secret", "/dev/sda2:kye:secret",
                            "/dev/sda2:clevis:secret"}) {
     CAPTURE(text);

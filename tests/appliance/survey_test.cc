@@ -51,7 +51,7 @@ TEST_CASE("filesystems are chosen by any of their names") {
         std::vector<bool>{false, true, false, false});
 }
 
-TEST_CASE("a name of nothing is an error that tells what there is") {
+TEST_CASE("an unknown name is an error that lists the known names") {
   for (const char* name : {"/dev/sda9", "UUID=", "LABEL=", "UUID=1234", ""}) {
     CAPTURE(name);
     TrimOptions options;

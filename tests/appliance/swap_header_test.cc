@@ -20,7 +20,7 @@ std::string start_of(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("what mkswap makes is swap, for any size of page") {
+TEST_CASE("swap made by mkswap is recognised for every page size") {
   const support::TempDirectory folder;
   const std::string path = folder / "swap";
   for (const char* page : {"4096", "65536"}) {
@@ -35,7 +35,7 @@ TEST_CASE("what mkswap makes is swap, for any size of page") {
   CHECK(!SwapHeader::is_in(""));
 }
 
-TEST_CASE("a saved session is found, and without it is swap again") {
+TEST_CASE("a saved session in swap is detected, and can be removed") {
   const support::TempDirectory folder;
   const std::string path = folder / "swap";
   support::write_file(path, std::string());

@@ -89,7 +89,7 @@ std::string label_and_uuid(const std::string& raw, uint64_t at) {
 
 }  // namespace
 
-TEST_CASE("a guest's disks give back what is not used, and nothing else") {
+TEST_CASE("a trim frees what the guest does not use, and nothing else") {
   (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
@@ -174,7 +174,7 @@ TEST_CASE("a guest's disks give back what is not used, and nothing else") {
   CHECK(length(linux_disk) < length(twin));
 }
 
-TEST_CASE("a dry run tells what a real one does, and writes nothing") {
+TEST_CASE("a dry run predicts the real run, and writes nothing") {
   (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
@@ -193,7 +193,7 @@ TEST_CASE("a dry run tells what a real one does, and writes nothing") {
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("hibernated and unclean Windows is refused, and not touched") {
+TEST_CASE("hibernated or unclean Windows is refused, and not changed") {
   (void)shared_guests();
   const LeftBehind before;
   const TempDirectory folder;
@@ -237,7 +237,7 @@ static std::string shadow_copy_header(char volume, char storage) {
   return header;
 }
 
-TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
+TEST_CASE("data that snapshots and shadow copies need is not trimmed", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "guest.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "384M"});
@@ -327,7 +327,7 @@ TEST_CASE("what old states of a guest need is not trimmed", "[essential]") {
   clusters(disk);
 }
 
-TEST_CASE("a server's disk is trimmed, and one that cannot trim is filled with zeros",
+TEST_CASE("the disk of a server is trimmed, and a filesystem without trim is filled with zeros",
           "[essential]") {
   const LeftBehind before;
   const TempDirectory folder;
@@ -400,7 +400,7 @@ TEST_CASE("a disk with sectors of 4096 bytes is trimmed, beside one of 512", "[e
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("that nothing was trimmed is told, and no success") {
+TEST_CASE("a run that trims nothing reports the reason and fails") {
   const TempDirectory folder;
   std::vector<std::byte> noise(8 * kMiB);
   support::Random(3).fill(noise);
@@ -416,7 +416,7 @@ TEST_CASE("that nothing was trimmed is told, and no success") {
   CHECK(report.at("disks").at(0).at("partition-table") == "none");
 }
 
-TEST_CASE("a damaged partition table is told without an appliance", "[essential]") {
+TEST_CASE("a damaged partition table is reported without booting the appliance", "[essential]") {
   const TempDirectory folder;
   const std::string raw = folder / "raw";
   make_used_disk(raw, GENERATE(512, 4096));
@@ -459,7 +459,7 @@ TEST_CASE("a damaged partition table is told without an appliance", "[essential]
   }
 }
 
-TEST_CASE("a disk without data is not looked into", "[essential]") {
+TEST_CASE("the appliance does not inspect a disk without data", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"});

@@ -60,7 +60,7 @@ void check_latencies(const json& latency) {
 
 }  // namespace
 
-TEST_CASE("bench reads what it is asked to, and changes nothing", "[bench]") {
+TEST_CASE("bench reads the requested data, and changes nothing", "[bench]") {
   const Disks disks;
   for (const std::string name : {"disk.raw", "disk.qcow2", "small.qcow2"}) {
     CAPTURE(name);
@@ -85,7 +85,7 @@ TEST_CASE("bench reads what it is asked to, and changes nothing", "[bench]") {
   }
 }
 
-TEST_CASE("bench says to a person what qemu-img bench says, and more", "[bench]") {
+TEST_CASE("the text of bench has the lines of qemu-img bench, and more", "[bench]") {
   const Disks disks;
   const std::vector<std::string> options = {"-c", "200", "-d", "4",   "-s", "8k",
                                             "-S", "16k", "-o", "64k", "-t", "writeback"};
@@ -114,7 +114,7 @@ TEST_CASE("bench ends after a duration", "[bench]") {
   CHECK(bench_json({"--duration=100", "-c", "5", disks / "disk.qcow2"})["requests"] == 5);
 }
 
-TEST_CASE("bench tells of holes and of the page cache", "[bench]") {
+TEST_CASE("bench reports holes and the page cache", "[bench]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "64M"});
@@ -128,7 +128,7 @@ TEST_CASE("bench tells of holes and of the page cache", "[bench]") {
                  Catch::Contains("  page cache "));
 }
 
-TEST_CASE("bench reads past the page cache, and from an emptied one", "[bench]") {
+TEST_CASE("bench can bypass or drop the page cache", "[bench]") {
   const Disks disks;
   const auto kind = support::run_ok({"stat", "-f", "-c", "%T", disks / "disk.raw"}).out;
   if (kind == "tmpfs\n") {
@@ -188,7 +188,7 @@ TEST_CASE("an error of the disk ends a bench", "[bench]") {
   CHECK_THAT(cut.err, Catch::Contains(path));
 }
 
-TEST_CASE("bench writes only when told twice", "[bench]") {
+TEST_CASE("bench writes only with -w and --yes", "[bench]") {
   const Disks disks;
   const auto before = support::read_file(disks / "disk.qcow2");
   const auto outcome = run_tool({"bench", "-w", disks / "disk.qcow2"});
@@ -198,7 +198,7 @@ TEST_CASE("bench writes only when told twice", "[bench]") {
   CHECK((support::read_file(disks / "disk.qcow2") == before));
 }
 
-TEST_CASE("what bench writes is the pattern, and the rest is as it was", "[bench]") {
+TEST_CASE("bench writes only the pattern, and only where requested", "[bench]") {
   for (const std::string name : {"disk.raw", "disk.qcow2", "small.qcow2"}) {
     CAPTURE(name);
     const Disks disks;
@@ -234,8 +234,7 @@ TEST_CASE("bench writes with every cache mode, and over NBD", "[bench]") {
   CHECK((disks.bytes("disk.raw") == std::vector<std::byte>(kSize, std::byte{'C'})));
 }
 
-TEST_CASE("an image that somebody uses is not written, and one that is written is not read",
-          "[bench]") {
+TEST_CASE("an image in use is not written, and an image that is written is not read", "[bench]") {
   const Disks disks;
   const auto reader = support::NbdServer::qemu_nbd({"-f", "qcow2", disks / "disk.qcow2"});
   const auto outcome = run_tool({"bench", "-w", "--yes", disks / "disk.qcow2"});

@@ -26,14 +26,14 @@ Comparison rounds_of(const std::vector<std::pair<double, double>>& seconds) {
 
 }  // namespace
 
-TEST_CASE("a spread has a middle", "[comparison]") {
+TEST_CASE("the summary of rounds has a median", "[comparison]") {
   CHECK(Spread::of({3, 1, 2}).median == 2);
   CHECK(Spread::of({4, 1, 2, 3}).median == 2.5);
   CHECK(Spread::of({4, 1, 2, 3}).min == 1);
   CHECK(Spread::of({4, 1, 2, 3}).max == 4);
 }
 
-TEST_CASE("a verdict says no more than the rounds do", "[comparison]") {
+TEST_CASE("a verdict states only what the rounds show", "[comparison]") {
   CHECK(rounds_of({{2, 1}, {2.2, 1.1}}).verdict() == Verdict::kBFaster);
   CHECK(rounds_of({{1, 2}, {1.1, 2.2}}).verdict() == Verdict::kAFaster);
   // Every round for B, though its slowest is slower than the fastest of A.

@@ -7,7 +7,7 @@
 
 using namespace vc;
 
-TEST_CASE("pages of a file are seen, and can be dropped", "[page-cache]") {
+TEST_CASE("cached pages of a file are counted, and can be dropped", "[page-cache]") {
   const support::TempDirectory folder;
   const std::string path = folder / "file";
   support::write_file(path, std::string(8 << 20, 'x'));
@@ -30,7 +30,7 @@ TEST_CASE("pages of a file are seen, and can be dropped", "[page-cache]") {
   CHECK_FALSE(drop_pages(folder / "nowhere"));
 }
 
-TEST_CASE("of a long file some windows are looked at", "[page-cache]") {
+TEST_CASE("of a long file only some windows are sampled", "[page-cache]") {
   const support::TempDirectory folder;
   const std::string path = folder / "file";
   support::write_file(path, std::string(1 << 20, 'x'));

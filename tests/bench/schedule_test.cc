@@ -29,7 +29,7 @@ std::vector<uint64_t> places(const Load& load, uint64_t size) {
 
 }  // namespace
 
-TEST_CASE("a sequential load goes by its step, and around the end", "[schedule]") {
+TEST_CASE("a sequential load advances by its step, and wraps around at the end", "[schedule]") {
   Load load;
   load.count = 6;
   load.block = 100;
@@ -42,8 +42,7 @@ TEST_CASE("a sequential load goes by its step, and around the end", "[schedule]"
   CHECK(places(load, 350) == std::vector<uint64_t>{50, 0, 0, 0, 0, 0});
 }
 
-TEST_CASE("a random load is the same for the same seed, stays inside, and gets everywhere",
-          "[schedule]") {
+TEST_CASE("a random load depends only on its seed, and covers the whole range", "[schedule]") {
   Load load;
   load.count = 2000;
   load.block = 4096;
@@ -103,7 +102,7 @@ TEST_CASE("a flush waits for the writes before it, and holds those behind it", "
   CHECK(schedule.take().kind == Kind::kEnd);
 }
 
-TEST_CASE("without draining a flush holds nobody up", "[schedule]") {
+TEST_CASE("without draining, a flush delays no request", "[schedule]") {
   Load load;
   load.write = true;
   load.count = 3;
@@ -117,7 +116,7 @@ TEST_CASE("without draining a flush holds nobody up", "[schedule]") {
   CHECK(schedule.take().kind == Kind::kRequest);
 }
 
-TEST_CASE("threads get each request once, and end at the time", "[schedule]") {
+TEST_CASE("threads get each request once, and end on time", "[schedule]") {
   Load load;
   load.count = 20000;
   load.block = 1;

@@ -78,7 +78,7 @@ TEST_CASE("exit codes are qemu-img's", "[command]") {
   CHECK(check({}).exit_code == 1);
 }
 
-TEST_CASE("JSON has what qemu-img's has, and more", "[command]") {
+TEST_CASE("the JSON has all keys of qemu-img, and more", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   for (const bool good : {true, false}) {
@@ -111,7 +111,7 @@ TEST_CASE("JSON has what qemu-img's has, and more", "[command]") {
   CHECK(deep["undecodable-clusters"] == 0);
 }
 
-TEST_CASE("a check respects who writes to the image", "[command]") {
+TEST_CASE("a check respects the locks of writers", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   const auto held = FileStorage::open_writable(path);
@@ -123,7 +123,7 @@ TEST_CASE("a check respects who writes to the image", "[command]") {
   CHECK(check({"-U", path}).exit_code == 0);
 }
 
-TEST_CASE("what qemu-img check takes is taken", "[command]") {
+TEST_CASE("options of qemu-img check are accepted", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   const auto quiet = check({"-q", "-f", "qcow2", "-T", "none", path});
@@ -146,7 +146,7 @@ TEST_CASE("a backing file and a data file need not be there", "[command]") {
   CHECK(check({folder / "data.qcow2"}).exit_code == 0);
 }
 
-TEST_CASE("a check stops when it is told to", "[command]") {
+TEST_CASE("a check can be cancelled", "[command]") {
   class Impatient final : public qcow2::CheckObserver {
    public:
     void found(const qcow2::Finding&) override {}
@@ -163,7 +163,8 @@ TEST_CASE("a check stops when it is told to", "[command]") {
   CHECK(sums.error().kind() == Error::Kind::kCancelled);
 }
 
-TEST_CASE("counts are handed over with and without the refcounts' own", "[command]") {
+TEST_CASE("reference counts are returned with and without the clusters of the refcounts",
+          "[command]") {
   class Nobody final : public qcow2::CheckObserver {
    public:
     void found(const qcow2::Finding&) override { FAIL("a finding of a count"); }

@@ -7,7 +7,7 @@
 
 namespace vc::checks {
 
-TEST_CASE("each damage is found, with qemu-img's figures", "[damages]") {
+TEST_CASE("each kind of damage is found, with the figures of qemu-img", "[damages]") {
   const support::TempDirectory folder;
   const auto damages = make_damages(folder.path());
   CHECK(damages.size() >= 40);

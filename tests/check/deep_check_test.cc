@@ -89,7 +89,7 @@ TEST_CASE("a deep check of a good image finds nothing", "[deep]") {
   }
 }
 
-TEST_CASE("a damaged stream is found by decoding alone", "[deep]") {
+TEST_CASE("only decoding finds a damaged stream", "[deep]") {
   for (const char* type : {"zlib", "zstd"}) {
     const Images images(type);
     ImageEditor editor = images.editor();
@@ -110,7 +110,8 @@ TEST_CASE("a damaged stream is found by decoding alone", "[deep]") {
   }
 }
 
-TEST_CASE("a descriptor that claims a neighbour is wrong, not the neighbour's count", "[deep]") {
+TEST_CASE("a descriptor that is too long is the error, not the refcount of its neighbour",
+          "[deep]") {
   const Images images("zlib");
   ImageEditor editor = images.editor();
   const unsigned cluster = Images::near_an_end(editor);
@@ -134,7 +135,7 @@ TEST_CASE("a descriptor that claims a neighbour is wrong, not the neighbour's co
   CHECK(finding->repairable);
 }
 
-TEST_CASE("a descriptor that claims too little is told from a damaged stream", "[deep]") {
+TEST_CASE("a descriptor that is too short is distinguished from a damaged stream", "[deep]") {
   for (const char* type : {"zlib", "zstd"}) {
     const Images images(type);
     ImageEditor editor = images.editor();
@@ -154,7 +155,7 @@ TEST_CASE("a descriptor that claims too little is told from a damaged stream", "
   }
 }
 
-TEST_CASE("a stream that the end of the file cuts off", "[deep]") {
+TEST_CASE("a stream that is truncated by the end of the file", "[deep]") {
   const Images images("zlib");
   ImageEditor editor = images.editor();
   const auto last = Images::descriptor(editor, kClusters - 1);

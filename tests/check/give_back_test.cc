@@ -57,7 +57,7 @@ std::string make_image(const support::TempDirectory& folder, bool freed = false)
 
 }  // namespace
 
-TEST_CASE("a repair gives back the space of leaks", "[give_back]") {
+TEST_CASE("a repair deallocates leaked clusters", "[give_back]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   run_ok({"qemu-img", "convert", "-O", "raw", path, folder / "good"});
@@ -80,7 +80,7 @@ TEST_CASE("a repair gives back the space of leaks", "[give_back]") {
   CHECK((support::read_file(path) == before));
 }
 
-TEST_CASE("clusters that were free before are given back, too", "[give_back]") {
+TEST_CASE("a repair also deallocates clusters that were free before", "[give_back]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, true);
   const uint64_t before = blocks(path);
@@ -93,7 +93,7 @@ TEST_CASE("clusters that were free before are given back, too", "[give_back]") {
   CHECK_FALSE(fs::exists(path + ".undo"));
 }
 
-TEST_CASE("without an undo file there is none", "[give_back]") {
+TEST_CASE("--undo none makes no undo file", "[give_back]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   const auto repaired = check({"-r", "all", "--undo", "none", path});
@@ -106,7 +106,7 @@ TEST_CASE("without an undo file there is none", "[give_back]") {
 }
 
 // Leaks that may be data stay as they are.
-TEST_CASE("nothing is given back while references are lost", "[give_back]") {
+TEST_CASE("nothing is deallocated while references are lost", "[give_back]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   ImageEditor image(path);

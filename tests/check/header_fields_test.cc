@@ -173,7 +173,7 @@ Editor make(const TempDirectory& folder, const std::vector<std::string>& options
 
 }  // namespace
 
-TEST_CASE("each field of the header is good to us as it is to QEMU", "[header-fields]") {
+TEST_CASE("each value of a header field is accepted if QEMU accepts it", "[header-fields]") {
   const TempDirectory folder;
   run_ok({"truncate", "-s", "4M", folder / "base"});
   const std::vector<Field> names{kFields.at(2), kFields.at(3)};

@@ -103,7 +103,7 @@ std::string damage(ImageEditor& image, Random& random) {
 
 }  // namespace
 
-TEST_CASE("random images get qemu-img's figures", "[random]") {
+TEST_CASE("random images get the figures of qemu-img", "[random]") {
   const uint64_t count = support::iterations(15);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -133,7 +133,7 @@ TEST_CASE("random images get qemu-img's figures", "[random]") {
   }
 }
 
-TEST_CASE("damaged images come to an end, with qemu-img's figures", "[damaged]") {
+TEST_CASE("the check of damaged images ends, and its figures agree with qemu-img", "[damaged]") {
   const uint64_t count = support::iterations(10);
   uint64_t compared = 0;
   for (uint64_t i = 0; i < count; ++i) {

@@ -88,7 +88,7 @@ uint64_t be64(const std::vector<std::byte>& bytes, uint64_t at) {
 
 }  // namespace
 
-TEST_CASE("a repair leaves no more than qemu-img's does, and can be taken back", "[repair]") {
+TEST_CASE("a repair leaves no more errors than qemu-img's, and can be undone", "[repair]") {
   const support::TempDirectory folder;
   for (const Damage& damage : make_damages(folder.path())) {
     if (!damage.finds) continue;
@@ -125,7 +125,7 @@ TEST_CASE("a repair leaves no more than qemu-img's does, and can be taken back",
   }
 }
 
-TEST_CASE("refcounts are written from nothing", "[repair]") {
+TEST_CASE("refcounts are rebuilt without a refcount table", "[repair]") {
   const support::TempDirectory folder;
   const auto* const options =
       GENERATE("cluster_size=64k", "cluster_size=512,refcount_bits=64", "refcount_bits=2",
@@ -163,7 +163,7 @@ TEST_CASE("refcounts are written from nothing", "[repair]") {
   support::run_ok({"qemu-img", "check", "-q", path});
 }
 
-TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
+TEST_CASE("a loss of power during a repair makes nothing worse", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=4k");
   const auto good = support::read_file(path);
@@ -217,7 +217,7 @@ TEST_CASE("a loss of power amid a repair makes nothing worse", "[repair]") {
   }
 }
 
-TEST_CASE("leaks alone are mended with -r leaks", "[repair]") {
+TEST_CASE("-r leaks repairs only leaks", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   auto bytes = support::read_file(path);
@@ -234,7 +234,7 @@ TEST_CASE("leaks alone are mended with -r leaks", "[repair]") {
   support::run_ok({"qemu-img", "check", "-q", path});
 }
 
-TEST_CASE("an undo file is for its image alone", "[repair]") {
+TEST_CASE("an undo file applies only to its own image", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   auto bytes = support::read_file(path);
@@ -259,7 +259,7 @@ TEST_CASE("an undo file is for its image alone", "[repair]") {
   CHECK((support::read_file(path) == bytes));
 }
 
-TEST_CASE("an undo file is for an image that nobody has changed since", "[repair]") {
+TEST_CASE("an undo file is refused if the image was changed since", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   auto bytes = support::read_file(path);
@@ -355,7 +355,7 @@ void put64(std::vector<std::byte>& bytes, uint64_t at, uint64_t value) {
 
 }  // namespace
 
-TEST_CASE("what cannot be read is not taken for unused", "[repair]") {
+TEST_CASE("clusters behind an unreadable table are not freed", "[repair]") {
   const support::TempDirectory folder;
   const auto bytes = support::read_file(make_image(folder, "cluster_size=64k"));
   const uint64_t l1 = be64(bytes, 40);
@@ -375,7 +375,7 @@ TEST_CASE("what cannot be read is not taken for unused", "[repair]") {
 }
 
 // Each of these hides references, or makes data look like a table.
-TEST_CASE("a repair frees nothing and mends nothing where data may be", "[repair]") {
+TEST_CASE("a repair changes nothing where data may be hidden", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   const auto good = support::read_file(path);
@@ -480,7 +480,7 @@ void set_extra(std::vector<std::byte>& bytes, uint64_t size) {
 
 }  // namespace
 
-TEST_CASE("snapshots that say too little or too much are repaired without a loss", "[repair]") {
+TEST_CASE("snapshots with missing or extra fields are repaired without a loss", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=4k");
   fs::copy_file(path, folder / "good");
@@ -540,7 +540,7 @@ class FailingLater final : public Storage {
 
 }  // namespace
 
-TEST_CASE("data on a refcount block are parted from it without a loss", "[repair]") {
+TEST_CASE("a refcount block that overlaps data is moved without a loss", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   auto bytes = support::read_file(path);
@@ -564,7 +564,7 @@ TEST_CASE("data on a refcount block are parted from it without a loss", "[repair
 }
 
 // A table that the first check has read, and the counting after it has not, is not left out.
-TEST_CASE("a table that cannot be read any more ends a repair", "[repair]") {
+TEST_CASE("a table that becomes unreadable ends a repair", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   const auto good = support::read_file(path);

@@ -176,7 +176,7 @@ const std::vector<Damage>& damages() {
 
 }  // namespace
 
-TEST_CASE("what is lost of each damaged table is in the list, and no more", "[salvage]") {
+TEST_CASE("the list of losses is exact for each damaged table", "[salvage]") {
   const uint64_t seed = support::base_seed();
   CAPTURE(seed);
   support::Random random(seed);
@@ -204,7 +204,7 @@ TEST_CASE("what is lost of each damaged table is in the list, and no more", "[sa
   }
 }
 
-TEST_CASE("damage that the disk does not depend on costs nothing", "[salvage]") {
+TEST_CASE("damage of unneeded structures loses no data", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=4k");
   run_ok({"qemu-img", "snapshot", "-c", "s", path});
@@ -277,7 +277,7 @@ TEST_CASE("a snapshot's disk is salvaged", "[salvage]") {
   CHECK(done.lost == 2 * kMiB);
 }
 
-TEST_CASE("losses are told people and programs", "[salvage]") {
+TEST_CASE("losses are reported as text and as JSON", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=4k");
   ImageEditor image(path);
@@ -293,7 +293,7 @@ TEST_CASE("losses are told people and programs", "[salvage]") {
   CHECK_THAT(pipe.err, Catch::Contains("--salvage: SRC must be a file"));
 }
 
-TEST_CASE("a comparison passes over what is lost", "[salvage]") {
+TEST_CASE("a comparison skips lost ranges", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=4k");
   const auto good = raw_of(folder, path);
@@ -354,7 +354,7 @@ class BadSectors final : public Storage {
 
 }  // namespace
 
-TEST_CASE("bad sectors cost what is in them", "[salvage]") {
+TEST_CASE("bad sectors lose only their own data", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
   const auto good = raw_of(folder, path);
@@ -390,7 +390,7 @@ TEST_CASE("bad sectors cost what is in them", "[salvage]") {
   CHECK(storage->failed < 100);
 }
 
-TEST_CASE("a list of losses stays short, and leaves nothing out", "[salvage]") {
+TEST_CASE("a list of losses is short and complete", "[salvage]") {
   qcow2::Losses losses;
   constexpr uint64_t kCount = 3 * qcow2::Losses::kMost;
   for (uint64_t i = 0; i < kCount; ++i)

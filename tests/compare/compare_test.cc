@@ -89,7 +89,7 @@ void damage(Random& random, const std::string& raw) {
 
 }  // namespace
 
-TEST_CASE("compare says what qemu-img compare says of random images", "[compare]") {
+TEST_CASE("compare agrees with qemu-img compare on random images", "[compare]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(8); ++i) {
     INFO("VIRT_COMPACT_SEED=" << seed + i);
@@ -283,7 +283,8 @@ TEST_CASE("disks behind NBD are compared, on either side or both", "[compare]") 
   }
 }
 
-TEST_CASE("what lies in one file is not read, and 16 TiB of nothing take no time", "[compare]") {
+TEST_CASE("data in a common file is not read, and an empty disk of 16 TiB is not read either",
+          "[compare]") {
   const TempDirectory folder;
   const std::string base = folder / "base.qcow2";
   const std::string top = folder / "top.qcow2";

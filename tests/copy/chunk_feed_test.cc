@@ -91,7 +91,7 @@ Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint
 
 }  // namespace
 
-TEST_CASE("chunks and what was passed over are the whole disk", "[copy]") {
+TEST_CASE("chunks and skipped ranges cover the whole disk", "[copy]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(100); ++i) {
     support::Random random(seed + i);
@@ -131,7 +131,7 @@ TEST_CASE("parts of a disk are divided like a disk", "[copy]") {
   }
 }
 
-TEST_CASE("a huge empty disk has no chunks and is passed over at once", "[copy]") {
+TEST_CASE("a huge empty disk has no chunks and is skipped at once", "[copy]") {
   PatternSource source(
       {{16 << 10, ExtentKind::kZero}, {16 * 1024 * kGiB, ExtentKind::kUnallocated}});
   const Geometry geometry(16, false);
@@ -190,7 +190,7 @@ TEST_CASE("without memory there is no chunk until one comes back", "[copy]") {
   CHECK((*waited)->sequence == 2);
 }
 
-TEST_CASE("who waits for memory is sent home by a stop", "[copy]") {
+TEST_CASE("a stop ends the wait for memory", "[copy]") {
   PatternSource source({{4 << 20, ExtentKind::kData}});
   Cancel cancel;
   const Stop stop(cancel);

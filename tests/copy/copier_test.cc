@@ -38,7 +38,7 @@ constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 
 }  // namespace
 
-TEST_CASE("a copy is equal, sound and the same for any number of threads", "[copy]") {
+TEST_CASE("a copy is valid, equal and the same for any number of threads", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -116,7 +116,7 @@ TEST_CASE("a disk without a single byte is copied", "[copy]") {
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
 }
 
-TEST_CASE("16 TiB of nothing take no time", "[copy]") {
+TEST_CASE("an empty disk of 16 TiB is not read", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "src", "16T"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 7 15T 4k", folder / "src"});
@@ -129,7 +129,7 @@ TEST_CASE("16 TiB of nothing take no time", "[copy]") {
   run_ok({"qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 15T 4k", folder / "out"});
 }
 
-TEST_CASE("compressed clusters go across as they are", "[copy]") {
+TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -176,7 +176,7 @@ TEST_CASE("compressed clusters go across as they are", "[copy]") {
   CHECK(test::qemu_complaint(folder / "again", folder / "raw") == "");
 }
 
-TEST_CASE("what lies behind the end of the disk does not go across", "[copy]") {
+TEST_CASE("data past the end of the disk is not copied", "[copy]") {
   // The disk ends inside a compressed cluster of a larger backing file.
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", folder / "base",
@@ -212,7 +212,7 @@ TEST_CASE("an internal snapshot is copied", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"out", "src"});
 }
 
-TEST_CASE("no file of the source becomes the destination, by whatever name", "[copy]") {
+TEST_CASE("no file of the source is overwritten, under any name", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base", "1M"});
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base", "-o",
@@ -396,7 +396,7 @@ TEST_CASE("a damaged source is an error that names it, and leaves nothing", "[co
   }
 }
 
-TEST_CASE("what cannot be is refused in words", "[copy]") {
+TEST_CASE("impossible requests are refused with a message", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(4096, std::byte{1}));
   CopyOptions options = from_to(folder / "raw", folder / "out");
@@ -441,7 +441,7 @@ class SmallFilesystem {
 
 }  // namespace
 
-TEST_CASE("no copy starts without room, nor leaves anything when room runs out", "[copy]") {
+TEST_CASE("a copy needs enough space to start, and leaves nothing if space runs out", "[copy]") {
   const TempDirectory folder;
   const SmallFilesystem small(folder / "small", "4M");
   if (!small.mounted()) {

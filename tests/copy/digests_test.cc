@@ -49,7 +49,7 @@ void add_in_portions(Digests& digests, const std::vector<std::byte>& disk, uint6
 
 }  // namespace
 
-TEST_CASE("the order and the portions do not matter", "[digests]") {
+TEST_CASE("digests do not depend on order and sizes of pieces", "[digests]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(30); ++i) {
     INFO(fmt::format("VIRT_COMPACT_SEED={}", seed + i));
@@ -86,7 +86,7 @@ TEST_CASE("one bit anywhere is found, and where", "[digests]") {
   }
 }
 
-TEST_CASE("the same bytes elsewhere are a difference", "[digests]") {
+TEST_CASE("the same bytes at another place are a difference", "[digests]") {
   std::vector<std::byte> disk(4 * kMiB);
   std::memset(disk.data() + 4096, 1, 4096);
   std::memset(disk.data() + 8192, 2, 4096);
@@ -130,7 +130,7 @@ TEST_CASE("regions that differ side by side are one range", "[digests]") {
         Ranges{range(kMiB, 3 * kMiB), range(5 * kMiB, 6 * kMiB), range(7 * kMiB, 8 * kMiB + 1)});
 }
 
-TEST_CASE("what lies behind the end does not count", "[digests]") {
+TEST_CASE("data past the end does not count", "[digests]") {
   std::vector<std::byte> bytes(8192, std::byte{1});
   Digests first(5000, 4096);
   first.add(GuestOffset(0), bytes);
@@ -158,7 +158,7 @@ TEST_CASE("the table stays small however large the disk", "[digests]") {
         Ranges{range(INT64_MAX / (uint64_t{1} << 45) << 45, INT64_MAX)});
 }
 
-TEST_CASE("a disk may turn out where it ends", "[digests]") {
+TEST_CASE("the end of a disk may become known late", "[digests]") {
   const uint64_t seed = support::base_seed();
   INFO(fmt::format("VIRT_COMPACT_SEED={}", seed));
   const size_t size = 3 * kMiB + 5001;
@@ -179,7 +179,7 @@ TEST_CASE("a disk may turn out where it ends", "[digests]") {
   CHECK(streamed.differences(other) == Ranges{range(0, size)});
 }
 
-TEST_CASE("the last region of a disk of unknown size takes all that comes", "[digests]") {
+TEST_CASE("the last region of a disk of unknown size has no limit", "[digests]") {
   const std::vector<std::byte> data(512, std::byte{5});
   Digests streamed(Digests::kUnknown, 512);
   for (const unsigned terabytes : {15u, 16u, 20u})
@@ -192,7 +192,7 @@ TEST_CASE("the last region of a disk of unknown size takes all that comes", "[di
         Ranges{range(first, first + 64 * kMiB), range(last, size)});
 }
 
-TEST_CASE("zeros count where they hide something", "[digests]") {
+TEST_CASE("zeros count if they hide data", "[digests]") {
   const uint64_t size = 3 * kMiB + 100;
   const std::vector<std::byte> zeros(kMiB);
   const Digests nothing(size, 4096, Digests::Zeros::kTold);

@@ -88,7 +88,7 @@ TEST_CASE("short holes are read, and a map has a limit", "[file_holes]") {
   }
 }
 
-TEST_CASE("a file that is cut off is no file of holes", "[file_holes]") {
+TEST_CASE("a truncated file does not count as a file with holes", "[file_holes]") {
   const support::TempDirectory folder;
   const std::string image = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "64M"});
@@ -97,7 +97,7 @@ TEST_CASE("a file that is cut off is no file of holes", "[file_holes]") {
   REQUIRE_FAILS_WITH(test::run_copy(test::from_to(image, folder / "copy")), "truncated");
 }
 
-TEST_CASE("a hole at the end of a file hides no clusters that are missing", "[file_holes]") {
+TEST_CASE("a hole at the end of a file does not hide missing clusters", "[file_holes]") {
   const support::TempDirectory folder;
   const std::string image = folder / "image";
   run_ok(

@@ -120,7 +120,7 @@ TEST_CASE("nothing of a huge empty disk is read over NBD", "[copy]") {
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
 }
 
-TEST_CASE("a hole that is not said to be zeros is read", "[copy]") {
+TEST_CASE("a hole that is not reported as zeros is read", "[copy]") {
   // What nbdkit's sh plugin says of extents is what the client hears.
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(1 << 20, std::byte{'x'}));
@@ -146,7 +146,7 @@ TEST_CASE("a hole that is not said to be zeros is read", "[copy]") {
           folder / "out"});
 }
 
-TEST_CASE("a server that refuses to tell its extents is read whole", "[copy]") {
+TEST_CASE("a server without block status is read completely", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, 1 << 20);
   for (const char* error : {"EINVAL", "ENOMEM", "EIO"}) {
@@ -213,7 +213,7 @@ TEST_CASE("no server, no copy", "[copy]") {
   REQUIRE_FAILS_WITH(run_copy(from_to("nbd+unix:///", folder / "out")), "nbd+unix:///: ");
 }
 
-TEST_CASE("a server that hangs is left at once when the user has had enough", "[copy]") {
+TEST_CASE("the user can cancel while a server hangs", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 5, 1 << 20);
   Cancel cancel;
@@ -258,7 +258,7 @@ TEST_CASE("a server that hangs is left at once when the user has had enough", "[
   }
 }
 
-TEST_CASE("what makes no sense for a server is refused", "[copy]") {
+TEST_CASE("invalid options for a server are refused", "[copy]") {
   const TempDirectory folder;
   const NbdServer server = NbdServer::nbdkit({"memory", "1M"});
   // It takes any name for an export, so one that is in the URI must be there.

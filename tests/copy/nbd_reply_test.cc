@@ -33,7 +33,7 @@ TEST_CASE("an answer whose chunks cover the request once is good") {
   CHECK(errnum_of({{1999, 1}, {1500, 499}, {1000, 250}, {1250, 250}}) == 0);
 }
 
-TEST_CASE("an answer with gaps, overlaps or strange bytes is none") {
+TEST_CASE("an answer with gaps, overlaps or unrequested bytes is an error") {
   CHECK(errnum_of({}) == EPROTO);
   CHECK(errnum_of({{1000, 999}}) == EPROTO);
   CHECK(errnum_of({{1001, 999}}) == EPROTO);
@@ -56,7 +56,7 @@ TEST_CASE("an answer in too many pieces that do not join takes no memory") {
   CHECK(reply.error("read").message().find("read: the server's answer") == 0);
 }
 
-TEST_CASE("what the server calls an error is that error") {
+TEST_CASE("an error of the server is returned") {
   NbdReply reply;
   reply.expect(0, 100);
   reply.complete(ENOSPC);

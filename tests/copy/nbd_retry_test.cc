@@ -49,7 +49,7 @@ class Milestones {
 
 }  // namespace
 
-TEST_CASE("a server that is killed and started again makes no difference", "[copy]") {
+TEST_CASE("a server that is killed and restarted does not change the result", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   const auto expected = support::read_file(folder / "raw");
@@ -97,7 +97,7 @@ TEST_CASE("a server that is killed and started again makes no difference", "[cop
   CHECK(sink.bytes == expected);
 }
 
-TEST_CASE("a server that says goodbye is waited for, too", "[copy]") {
+TEST_CASE("a server that disconnects properly is reconnected, too", "[copy]") {
   // nbdkit answers ESHUTDOWN while it ends.
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
@@ -121,7 +121,7 @@ TEST_CASE("a server that says goodbye is waited for, too", "[copy]") {
   CHECK(sink.bytes == expected);
 }
 
-TEST_CASE("a server that comes back with another disk is an error", "[copy]") {
+TEST_CASE("a server that returns with another disk is an error", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
   support::write_file(folder / "other", std::vector<std::byte>(kDiskSize + 512));
@@ -143,7 +143,7 @@ TEST_CASE("a server that comes back with another disk is an error", "[copy]") {
   CHECK(failed.error().message().find(server.uri()) == 0);
 }
 
-TEST_CASE("a server that does not come back is given up", "[copy]") {
+TEST_CASE("a server that does not return is an error", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 4, kDiskSize);
   for (const unsigned retries : {0u, 1u, 3u}) {
@@ -174,7 +174,7 @@ TEST_CASE("a server that does not come back is given up", "[copy]") {
   }
 }
 
-TEST_CASE("nobody has to wait for a server that is waited for", "[copy]") {
+TEST_CASE("a user can cancel while a reconnect is waiting", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 5, kDiskSize);
   RestartableServer server(slow_file(folder / "raw"));

@@ -65,7 +65,7 @@ void fill(const std::string& path, size_t size, std::byte with = std::byte{0xa5}
 
 }  // namespace
 
-TEST_CASE("what arrives at a server is the disk, whatever the server can do", "[copy]") {
+TEST_CASE("the disk is written correctly to servers with any capabilities", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -104,7 +104,7 @@ TEST_CASE("what arrives at a server is the disk, whatever the server can do", "[
   }
 }
 
-TEST_CASE("blocks of a server are written whole, and none too large", "[copy]") {
+TEST_CASE("writes to a server respect its block sizes", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   const auto expected = read_file(folder / "raw");
@@ -144,7 +144,7 @@ TEST_CASE("QEMU's server is written to", "[copy]") {
     }
 }
 
-TEST_CASE("what the disk does not reach stays", "[copy]") {
+TEST_CASE("data past the end of the disk is not changed", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
   fill(folder / "to", kDiskSize + 100000);
@@ -156,7 +156,7 @@ TEST_CASE("what the disk does not reach stays", "[copy]") {
   CHECK(written == read_file(folder / "raw"));
 }
 
-TEST_CASE("a disk that is zeros is not zeroed", "[copy]") {
+TEST_CASE("a destination that reads as zeros is not zeroed", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 4, kDiskSize);
   const auto renew = [&] {
@@ -196,7 +196,7 @@ TEST_CASE("a fresh image behind a server gets data only", "[copy]") {
   run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", folder / "to", folder / "raw"});
 }
 
-TEST_CASE("a terabyte of zeros takes no time", "[copy]") {
+TEST_CASE("a terabyte of zeros takes few requests", "[copy]") {
   const TempDirectory folder;
   write_file(folder / "raw", "");
   support::resize_file(folder / "raw", uint64_t{1} << 40);
@@ -241,7 +241,7 @@ TEST_CASE("a write error is an error that names the server", "[copy]") {
   }
 }
 
-TEST_CASE("a copy that cannot be flushed is none", "[copy]") {
+TEST_CASE("a copy that cannot be flushed is an error", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 11, 1 << 20);
   REQUIRE_FAILS_WITH(
@@ -276,7 +276,7 @@ struct Restarts {
 
 }  // namespace
 
-TEST_CASE("a destination that dies and comes back with its data goes on", "[copy]") {
+TEST_CASE("a destination that dies and restarts with its data is continued", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 7, kLargeDisk);
   const std::string to = folder / "to";
@@ -300,7 +300,7 @@ TEST_CASE("a destination that dies and comes back with its data goes on", "[copy
   CHECK(read_file(to) == read_file(folder / "raw"));
 }
 
-TEST_CASE("a destination that dies whenever it likes", "[copy]") {
+TEST_CASE("a destination may die at any moment", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   support::Random random(seed);
@@ -357,7 +357,7 @@ TEST_CASE("a destination that dies whenever it likes", "[copy]") {
   }
 }
 
-TEST_CASE("a destination that has forgotten what it took is an error", "[copy]") {
+TEST_CASE("a destination that has lost data is an error", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 8, kLargeDisk);
   RestartableServer server(slow("memory", std::to_string(kLargeDisk)));
@@ -389,7 +389,7 @@ TEST_CASE("a destination that does not come back is an error", "[copy]") {
   }
 }
 
-TEST_CASE("a server that cannot flush must not go away", "[copy]") {
+TEST_CASE("a server without flush must not disconnect", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 10, 4 << 20);
   fill(folder / "to", 4 << 20);

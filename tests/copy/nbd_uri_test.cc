@@ -15,7 +15,7 @@ TEST_CASE("an export is put into a URI that names none", "[nbd_uri]") {
   REQUIRE_FAILS_WITH(with("nbd://host/disk"), "the URI names an export");
 }
 
-TEST_CASE("NBD URIs are told from paths", "[copy]") {
+TEST_CASE("NBD URIs are distinguished from paths", "[copy]") {
   for (const char* uri :
        {"nbd://localhost", "nbd://localhost:10809/export", "nbds://host/", "nbd+unix:///?socket=/s",
         "nbds+unix:///e?socket=/s", "nbd+vsock://2", "nbds+vsock://2:10809/x"}) {
@@ -33,7 +33,7 @@ TEST_CASE("NBD URIs are told from paths", "[copy]") {
   }
 }
 
-TEST_CASE("other protocols are refused with a way out", "[copy]") {
+TEST_CASE("other protocols are refused with advice", "[copy]") {
   REQUIRE_FAILS_WITH(is_nbd_uri("https://host/disk.qcow2"), "nbdkit");
   REQUIRE_FAILS_WITH(is_nbd_uri("ssh://host/disk.qcow2"), "ssh");
   REQUIRE_FAILS_WITH(is_nbd_uri("json:{\"driver\":\"qcow2\"}"), "json:");

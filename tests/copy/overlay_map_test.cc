@@ -18,7 +18,7 @@ constexpr uint64_t k = 1024;
 
 }  // namespace
 
-TEST_CASE("what is on top of a backing file is told in whole units", "[overlay_map]") {
+TEST_CASE("data on top of a backing file is reported in whole units", "[overlay_map]") {
   const support::TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "1M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 1M", folder / "base"});

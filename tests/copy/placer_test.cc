@@ -85,7 +85,7 @@ Outcome place(uint64_t seed, const std::vector<size_t>& order) {
 
 }  // namespace
 
-TEST_CASE("the layout is the same in whatever order chunks are done", "[copy]") {
+TEST_CASE("the layout does not depend on the order of chunks", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   std::vector<size_t> order(kChunks);
@@ -104,7 +104,7 @@ TEST_CASE("the layout is the same in whatever order chunks are done", "[copy]") 
   CHECK(place(seed, order).metadata == in_order.metadata);
 }
 
-TEST_CASE("clusters lie in the file in guest order", "[copy]") {
+TEST_CASE("clusters are stored in guest order", "[copy]") {
   std::vector<size_t> order(kChunks);
   for (size_t i = 0; i < kChunks; ++i) order[i] = i;
   auto chunks = make_chunks(7);

@@ -158,7 +158,7 @@ TEST_CASE("a server that cannot free is an error before anything is read", "[cop
   CHECK(read_file(disk) == bytes);
 }
 
-TEST_CASE("a server that says no to zeros keeps them", "[copy]") {
+TEST_CASE("a server that refuses zero requests keeps its zeros", "[copy]") {
   const TempDirectory folder;
   const auto bytes = make_full_raw(folder / "disk", 5);
   PunchOptions options;
@@ -175,7 +175,7 @@ TEST_CASE("a server that says no to zeros keeps them", "[copy]") {
   CHECK(read_file(folder / "disk") == bytes);
 }
 
-TEST_CASE("zeros are freed though the server dies, and comes back", "[copy]") {
+TEST_CASE("zeros are freed even if the server dies and restarts", "[copy]") {
   const TempDirectory folder;
   for (const unsigned connections : {1u, 4u}) {
     const auto bytes = make_full_raw(folder / "disk", 6);
@@ -206,7 +206,7 @@ TEST_CASE("zeros are freed though the server dies, and comes back", "[copy]") {
   }
 }
 
-TEST_CASE("a huge disk with next to nothing on it is done at once", "[copy]") {
+TEST_CASE("a huge, almost empty disk needs few requests", "[copy]") {
   PunchOptions options;
   options.target = nbdkit({"memory", "4T"});
   const auto summary = punch(options);

@@ -35,7 +35,7 @@ class FakeClock final : public RateLimit::Clock {
 
 }  // namespace
 
-TEST_CASE("bytes come at the rate that was asked for", "[rate_limit]") {
+TEST_CASE("reads keep to the requested rate", "[rate_limit]") {
   FakeClock clock;
   RateLimit limit(1 << 20, &clock);
   const Cancel cancel;
@@ -51,7 +51,7 @@ TEST_CASE("bytes come at the rate that was asked for", "[rate_limit]") {
   CHECK(clock.seconds() == Approx(29));
 }
 
-TEST_CASE("what nobody took for long is not made up for", "[rate_limit]") {
+TEST_CASE("unused time of the rate limit is not made up for", "[rate_limit]") {
   FakeClock clock;
   RateLimit limit(1000, &clock);
   const Cancel cancel;
@@ -68,7 +68,7 @@ TEST_CASE("what nobody took for long is not made up for", "[rate_limit]") {
   CHECK(clock.seconds() == Approx(start + 0.2));
 }
 
-TEST_CASE("without a limit nobody looks at the clock", "[rate_limit]") {
+TEST_CASE("without a limit the clock is not read", "[rate_limit]") {
   FakeClock clock;
   clock.on_sleep = [] { FAIL("somebody waits"); };
   RateLimit limit(0, &clock);
@@ -96,7 +96,7 @@ TEST_CASE("rates and sizes at the edge of the numbers", "[rate_limit]") {
   CHECK(slow.sleeps == 100);
 }
 
-TEST_CASE("who waits looks often whether to stop", "[rate_limit]") {
+TEST_CASE("waiting threads check often whether to stop", "[rate_limit]") {
   FakeClock clock;
   Cancel cancel;
   clock.on_sleep = [&] {
@@ -109,7 +109,7 @@ TEST_CASE("who waits looks often whether to stop", "[rate_limit]") {
   CHECK(clock.longest_sleep <= 50ms);
 }
 
-TEST_CASE("an error elsewhere wakes all who wait", "[rate_limit]") {
+TEST_CASE("an error of another thread wakes all waiting threads", "[rate_limit]") {
   const Cancel cancel;
   Stop stop(cancel);
   RateLimit limit(1);

@@ -122,7 +122,7 @@ TEST_CASE("a server is started for the copy, and several connections made to it"
   }
 }
 
-TEST_CASE("a command that is no server is a clear error", "[copy]") {
+TEST_CASE("a command that is not a server is an error", "[copy]") {
   const TempDirectory folder;
   const TemporaryFolder temporary;
   const Cancel cancel;
@@ -148,7 +148,7 @@ TEST_CASE("a command that is no server is a clear error", "[copy]") {
   CHECK(temporary.empty());
 }
 
-TEST_CASE("a started server that dies is not waited for", "[copy]") {
+TEST_CASE("a started server that dies ends the wait", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, 16 << 20);
   const Cancel cancel;
@@ -171,7 +171,7 @@ TEST_CASE("a started server that dies is not waited for", "[copy]") {
   CHECK(Clock::now() - start < std::chrono::seconds(60));
 }
 
-TEST_CASE("a server that does not want to end is killed, and all that it started", "[copy]") {
+TEST_CASE("a server that does not end is killed with all of its child processes", "[copy]") {
   const TempDirectory folder;
   Cancel cancel;
   const Stop stop(cancel);
@@ -228,7 +228,7 @@ TEST_CASE("a server does not outlive the process that started it", "[copy]") {
   CHECK(temporary.empty());
 }
 
-TEST_CASE("a server gets its socket, and nothing else of ours", "[copy]") {
+TEST_CASE("a server inherits its socket, and no other descriptor", "[copy]") {
   const TempDirectory folder;
   const Cancel cancel;
   const Stop stop(cancel);

@@ -96,8 +96,7 @@ TEST_CASE("a stream is in order, in whatever order it is written", "[stream_stor
   CHECK(reader.finish() == expected);
 }
 
-TEST_CASE("a stream whose beginning was not what it is, or that has a gap, is an error",
-          "[stream_storage]") {
+TEST_CASE("a stream with a wrong beginning or a gap is an error", "[stream_storage]") {
   const Cancel cancel;
   const Stop stop(cancel);
   Reader reader;
@@ -107,7 +106,7 @@ TEST_CASE("a stream whose beginning was not what it is, or that has a gap, is an
   REQUIRE_FAILS_WITH(stream.write(HostOffset(0), filled(512, 2)), "the source has changed");
 }
 
-TEST_CASE("nobody waits for a reader for ever", "[stream_storage]") {
+TEST_CASE("a stalled reader of the pipe does not block the copy for ever", "[stream_storage]") {
   Cancel cancel;
   const Stop stop(cancel);
   std::array<int, 2> ends{};
@@ -126,7 +125,7 @@ TEST_CASE("nobody waits for a reader for ever", "[stream_storage]") {
   ::close(ends[1]);
 }
 
-TEST_CASE("what is made for nobody is remembered by its beginning", "[stream_storage]") {
+TEST_CASE("a dry run keeps the beginning of the image", "[stream_storage]") {
   DryStorage dry(1000);
   REQUIRE_OK(dry.write(HostOffset(5000), filled(100, 7)));
   REQUIRE_OK(dry.write(HostOffset(0), filled(600, 5)));

@@ -9,7 +9,7 @@ using namespace vc;
 using copy::Unflushed;
 using Record = Unflushed::Record;
 
-TEST_CASE("what was not flushed is remembered", "[copy]") {
+TEST_CASE("writes that are not flushed are remembered", "[copy]") {
   Unflushed unflushed;
   CHECK(unflushed.add(0, {{0, 10, false, 1}, {10, 10, true, 0}}));
   CHECK(unflushed.add(0, {{20, 10, true, 0}, {30, 5, false, 2}}));
@@ -42,7 +42,7 @@ TEST_CASE("zeros after a flush began are not a part of it", "[copy]") {
   CHECK(records[0].at == 10);
 }
 
-TEST_CASE("who wrote while another server came does not count", "[copy]") {
+TEST_CASE("writes during a reconnect do not count", "[copy]") {
   Unflushed unflushed;
   const uint64_t before = unflushed.epoch();
   CHECK(unflushed.begin_epoch().empty());
@@ -52,7 +52,7 @@ TEST_CASE("who wrote while another server came does not count", "[copy]") {
   CHECK(unflushed.begin_epoch().size() == 1);
 }
 
-TEST_CASE("there is never so much that a flush would not be worth it", "[copy]") {
+TEST_CASE("the amount of unflushed data is limited", "[copy]") {
   Unflushed unflushed;
   const uint64_t most = uint64_t{4} << 30;
   CHECK(unflushed.add(0, {{0, most - 1, false, 1}, {most, uint64_t{1} << 40, true, 0}}));

@@ -78,7 +78,7 @@ TEST_CASE("a compressed cluster becomes zero as a whole or not at all", "[unused
   CHECK(extents[2].compressed_length == 0);
 }
 
-TEST_CASE("what reads as zeros stays what it is", "[unused]") {
+TEST_CASE("ranges that read as zeros are not changed", "[unused]") {
   const UnusedSpace unused(ranges({{0, 192 * kK}}), 1);
   std::vector<Extent> extents{extent(0, 64 * kK, ExtentKind::kUnallocated),
                               extent(64 * kK, 128 * kK, ExtentKind::kZero)};

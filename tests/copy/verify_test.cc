@@ -146,7 +146,7 @@ size_t pages_in_memory(const std::string& path, size_t size) {
 
 }  // namespace
 
-TEST_CASE("a good copy is good, of whatever kind it is", "[verify]") {
+TEST_CASE("correct copies of every kind are verified", "[verify]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -173,7 +173,7 @@ TEST_CASE("a good copy is good, of whatever kind it is", "[verify]") {
       }
 }
 
-TEST_CASE("a copy behind a server is verified through it", "[verify]") {
+TEST_CASE("a copy on a server is read back from the server", "[verify]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -197,7 +197,7 @@ TEST_CASE("a copy behind a server is verified through it", "[verify]") {
                      "differs from its source: do not use it; guest bytes 0x300000 to 0x3fffff");
 }
 
-TEST_CASE("each kind of damage is found, and where it is", "[verify]") {
+TEST_CASE("each kind of damage is found, with its place", "[verify]") {
   const TempDirectory folder;
   const std::string copy = folder / "copy";
   const std::string raw = folder / "raw";
@@ -234,7 +234,7 @@ TEST_CASE("each kind of damage is found, and where it is", "[verify]") {
   }
 }
 
-TEST_CASE("long lists of damage are cut short", "[verify]") {
+TEST_CASE("long lists of damage are shortened", "[verify]") {
   const TempDirectory folder;
   support::write_file(folder / "raw", "");
   support::resize_file(folder / "raw", 12 * kMiB);
@@ -258,7 +258,8 @@ TEST_CASE("a copy that cannot be read is an error of its own", "[verify]") {
   CHECK_FALSE(summary.has_value());
 }
 
-TEST_CASE("larger is compared as far as the source goes, smaller is refused", "[verify]") {
+TEST_CASE("a larger copy is compared to the end of the source, a smaller one is refused",
+          "[verify]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
   const auto digests = copied(folder / "raw", folder / "copy", plan(16));
@@ -288,7 +289,7 @@ TEST_CASE("a huge empty disk is verified at once", "[verify]") {
                      "guest bytes 0x90000000000 to 0x90003ffffff");
 }
 
-TEST_CASE("a stream that goes across as it is must be one", "[verify]") {
+TEST_CASE("a compressed cluster that is passed through must be valid", "[verify]") {
   const TempDirectory folder;
   support::write_file(folder / "raw", std::string(64 << 10, 'x') + std::string(64 << 10, 'y'));
   make_qcow2(folder / "raw", folder / "src", {"-c", "-o", "compression_type=zstd"});
@@ -317,8 +318,7 @@ TEST_CASE("a stream that goes across as it is must be one", "[verify]") {
   CHECK(refused);
 }
 
-TEST_CASE("what came from a pipe is verified, though nobody knew how much it would be",
-          "[verify]") {
+TEST_CASE("a copy from a pipe of unknown length is verified", "[verify]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -345,7 +345,7 @@ TEST_CASE("what came from a pipe is verified, though nobody knew how much it wou
                      fmt::format("guest bytes 0x0 to {:#x}", kDiskSize - 1));
 }
 
-TEST_CASE("of a copy that keeps its backing file, what is on top is verified", "[verify]") {
+TEST_CASE("of a copy with a backing file, only the data on top is verified", "[verify]") {
   const TempDirectory folder;
   const auto make = [&](const std::string& name, const std::vector<std::string>& commands) {
     run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "raw",
@@ -388,7 +388,7 @@ TEST_CASE("of a copy that keeps its backing file, what is on top is verified", "
   REQUIRE_FAILS_WITH(verify_overlay("more zeros"), "guest bytes 0x200000 to 0x2fffff");
 }
 
-TEST_CASE("verifying ends when the user has had enough", "[verify]") {
+TEST_CASE("verification can be cancelled", "[verify]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
   const auto digests = copied(folder / "raw", folder / "copy", plan(16));
@@ -403,7 +403,7 @@ TEST_CASE("verifying ends when the user has had enough", "[verify]") {
   CHECK(progress.last < progress.total);
 }
 
-TEST_CASE("what is on the disk is read from there", "[verify]") {
+TEST_CASE("verification reads from the disk, not from the page cache", "[verify]") {
   const TempDirectory folder;
   constexpr long kTmpfs = 0x01021994;
   struct statfs status {};

@@ -101,7 +101,7 @@ TEST_CASE("command lines of qemu-img convert work on copy", "[convert]") {
   }
 }
 
-TEST_CASE("what copy does not do, it says with what to use", "[convert]") {
+TEST_CASE("copy refuses what it does not support, with advice", "[convert]") {
   const support::TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   const std::string there = folder / "there.raw";

@@ -148,7 +148,7 @@ std::string unexplained(const Words& command, const std::string& damage, Seen& s
 
 }  // namespace
 
-TEST_CASE("of random images a script hears what qemu-img says", "[random]") {
+TEST_CASE("scripts get the results of qemu-img for random images", "[random]") {
   const uint64_t seed = support::base_seed();
   Seen seen;
   for (uint64_t i = 0; i < support::iterations(5); ++i) {
@@ -191,7 +191,8 @@ TEST_CASE("of random images a script hears what qemu-img says", "[random]") {
   }
 }
 
-TEST_CASE("of damaged images, too, or it is written down why not", "[damaged]") {
+TEST_CASE("scripts get the results of qemu-img for damaged images, except for listed differences",
+          "[damaged]") {
   const TempDirectory folder;
   Seen seen;
   for (const checks::Damage& damage : checks::make_damages(folder.path())) {
@@ -211,7 +212,7 @@ TEST_CASE("of damaged images, too, or it is written down why not", "[damaged]") 
       }));
 }
 
-TEST_CASE("options of qemu-img are taken in all their spellings", "[options]") {
+TEST_CASE("options of qemu-img are accepted in all their spellings", "[options]") {
   const TempDirectory folder;
   const std::string base = folder / "base.qcow2";
   const std::string top = folder / "top,1.qcow2";

@@ -107,7 +107,7 @@ void run_all(const Scenario& scenario, bool all) {
 
 }  // namespace
 
-TEST_CASE("no call that fails harms a disk, and each failure is told", "[faults]") {
+TEST_CASE("no failing call harms a disk, and each failure is reported", "[faults]") {
   const bool all = variable("VIRT_COMPACT_FAULTS_ALL") == "1";
   const std::string only = variable("VIRT_COMPACT_FAULTS_ONLY");
   for (const Scenario& scenario : faults::scenarios())
@@ -160,7 +160,7 @@ TEST_CASE("a thread that cannot be created ends the job, not the process", "[fau
   }
 }
 
-TEST_CASE("a server that could not flush once says so to all who ask", "[faults]") {
+TEST_CASE("after a failed flush, all later flushes fail", "[faults]") {
   if (support::nbdkit_command().size() > 1) {
     WARN("skipped: the library that fails calls and that of a sanitizer do not go together");
     return;

@@ -66,7 +66,7 @@ TEST_CASE("the size of a block is what the layer below prefers", "[coalesce-disc
   CHECK(server.requests() == Requests{"trim 0+32768"});
 }
 
-TEST_CASE("a held trim is lost to a later write", "[coalesce-discard]") {
+TEST_CASE("a later write removes a held trim", "[coalesce-discard]") {
   FilteredServer server(kName, {"memory", "1M", k16});
   WritingClient one(server.socket());
   WritingClient two(server.socket());
@@ -105,7 +105,7 @@ TEST_CASE("fragments are sent before a flush, and at the end", "[coalesce-discar
   CHECK(server.requests() == Requests{"trim 12288+4096", "flush"});
 }
 
-TEST_CASE("the end of the server is one of all connections", "[coalesce-discard]") {
+TEST_CASE("the end of the server closes all connections", "[coalesce-discard]") {
   if (support::nbdkit_command().size() > 1) {
     WARN("skipped: nbdkit does not end by itself with this sanitizer");
     return;
@@ -120,7 +120,7 @@ TEST_CASE("the end of the server is one of all connections", "[coalesce-discard]
   CHECK_THAT(lines, Contains("Trim id=1 offset=0x1000 count=0x2000"));
 }
 
-TEST_CASE("fragments are zeroed, if that is wanted", "[coalesce-discard]") {
+TEST_CASE("fragments are zeroed on request", "[coalesce-discard]") {
   FilteredServer server(kName, {"memory", "1M", k16, "zero-fragments=true"});
   WritingClient client(server.socket());
   client.write(0, bytes(32768));
@@ -198,7 +198,8 @@ TEST_CASE("a trim leaves out what is being written", "[coalesce-discard]") {
   CHECK(server.requests() == Requests{"trim 16384+16384"});
 }
 
-TEST_CASE("an error is one of the trim that it meets, fragments have none", "[coalesce-discard]") {
+TEST_CASE("an error fails the trim that caused it, and fragments cause no errors",
+          "[coalesce-discard]") {
   support::TempDirectory folder;
   const std::string trigger = folder / "fail";
   FilteredServer server(kName, {"--filter=error", "memory", "1M", k16, "error-trim=EIO",
@@ -220,7 +221,7 @@ TEST_CASE("an error is one of the trim that it meets, fragments have none", "[co
   CHECK(client.read(0, 16384) == bytes(16384));
 }
 
-TEST_CASE("FUA goes with what a trim sends", "[coalesce-discard]") {
+TEST_CASE("FUA of a trim applies to the requests that it causes", "[coalesce-discard]") {
   const auto requests = [](const std::string& mode) {
     FilteredServer server(kName, {"--filter=fua", "memory", "1M", k16, "fuamode=" + mode});
     WritingClient client(server.socket());
@@ -232,7 +233,8 @@ TEST_CASE("FUA goes with what a trim sends", "[coalesce-discard]") {
   CHECK(requests("emulate") == Requests{"trim 0+16384", "flush"});
 }
 
-TEST_CASE("a client that only reads, and a layer that cannot trim", "[coalesce-discard]") {
+TEST_CASE("a client that only reads, or a layer that cannot trim, needs nothing",
+          "[coalesce-discard]") {
   {
     FilteredServer server(kName, {"-r", "memory", "1M"});
     WritingClient client(server.socket());
@@ -246,7 +248,7 @@ TEST_CASE("a client that only reads, and a layer that cannot trim", "[coalesce-d
   CHECK_THROWS(client.trim(0, 65536));
 }
 
-TEST_CASE("parameters that make no sense to it are refused", "[coalesce-discard]") {
+TEST_CASE("invalid parameters of the filter are refused", "[coalesce-discard]") {
   for (const std::string parameter :
        {"coalesce-discard-granularity=3000", "coalesce-discard-granularity=0",
         "coalesce-discard-granularity=64M", "coalesce-discard-limit=-1",
@@ -258,7 +260,7 @@ TEST_CASE("parameters that make no sense to it are refused", "[coalesce-discard]
   }
 }
 
-TEST_CASE("statistics of trims are told at the end, when asked for", "[coalesce-discard]") {
+TEST_CASE("statistics of trims are logged at the end on request", "[coalesce-discard]") {
   if (support::nbdkit_command().size() > 1) {
     WARN("skipped: nbdkit does not end by itself with this sanitizer");
     return;
@@ -327,7 +329,7 @@ void check_clients(FilteredServer& server, const std::string& name, const std::s
 
 }  // namespace
 
-TEST_CASE("no client loses what it wrote", "[coalesce-discard]") {
+TEST_CASE("concurrent clients lose no data", "[coalesce-discard]") {
   FilteredServer server(
       kName, {"--filter=delay", "memory", std::to_string(kDisk), "coalesce-discard-granularity=2k",
               "delay-trim=2ms", "delay-write=1ms", "coalesce-discard-limit=16"});

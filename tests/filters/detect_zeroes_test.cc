@@ -53,7 +53,8 @@ TEST_CASE("zeros inside a write become zero requests", "[detect-zeroes]") {
   }());
 }
 
-TEST_CASE("the layer may free for unmap, keeps its place for on", "[detect-zeroes]") {
+TEST_CASE("zero requests may free space with unmap, and keep it allocated with on",
+          "[detect-zeroes]") {
   for (const auto& [mode, expected] :
        {std::pair{"on", Requests{"write 0+4096", "zero 4096+4096"}},
         std::pair{"unmap", Requests{"write 0+4096", "zero 4096+4096 trim"}},
@@ -66,7 +67,7 @@ TEST_CASE("the layer may free for unmap, keeps its place for on", "[detect-zeroe
   }
 }
 
-TEST_CASE("the granularity is what the layer below prefers, or what one says", "[detect-zeroes]") {
+TEST_CASE("the granularity is that of the layer below, or the given one", "[detect-zeroes]") {
   const auto requests = [](const Requests& more) {
     Requests words{"--filter=blocksize-policy", "memory", "1M"};
     words.insert(words.end(), more.begin(), more.end());
@@ -87,7 +88,7 @@ TEST_CASE("the granularity is what the layer below prefers, or what one says", "
         Requests{"write 0+16384", "zero 16384+49152 trim", "write 65536+16384"});
 }
 
-TEST_CASE("FUA holds for all of a write", "[detect-zeroes]") {
+TEST_CASE("FUA applies to all parts of a write", "[detect-zeroes]") {
   const auto requests = [](const std::string& mode) {
     FilteredServer server(kName, {"--filter=fua", "memory", "1M", k4, "fuamode=" + mode});
     WritingClient client(server.socket());
@@ -115,7 +116,7 @@ TEST_CASE("a layer that writes zeros as data gets data", "[detect-zeroes]") {
   }
 }
 
-TEST_CASE("an error of a zero request is one of the write", "[detect-zeroes]") {
+TEST_CASE("an error of a zero request fails the write", "[detect-zeroes]") {
   FilteredServer server(
       kName, {"--filter=error", "memory", "1M", k4, "error-zero=ENOSPC", "error-zero-rate=100%"});
   WritingClient client(server.socket());
@@ -124,7 +125,7 @@ TEST_CASE("an error of a zero request is one of the write", "[detect-zeroes]") {
   client.write(0, blocks("abc"));
 }
 
-TEST_CASE("requests of other kinds pass as they are", "[detect-zeroes]") {
+TEST_CASE("other requests are passed on unchanged", "[detect-zeroes]") {
   FilteredServer server(kName, {"memory", "1M"});
   WritingClient client(server.socket());
   client.zero(10, 5000, LIBNBD_CMD_FLAG_NO_HOLE);
@@ -134,7 +135,7 @@ TEST_CASE("requests of other kinds pass as they are", "[detect-zeroes]") {
   CHECK(server.requests() == Requests{"zero 10+5000", "zero 10+5000 trim", "trim 1+2", "flush"});
 }
 
-TEST_CASE("a disk that is read-only stays so", "[detect-zeroes]") {
+TEST_CASE("a read-only disk stays read-only", "[detect-zeroes]") {
   FilteredServer server(kName, {"-r", "memory", "1M"});
   WritingClient client(server.socket());
   CHECK(client.read(0, 4096) == blocks("0"));
@@ -142,7 +143,7 @@ TEST_CASE("a disk that is read-only stays so", "[detect-zeroes]") {
   CHECK(server.requests().empty());
 }
 
-TEST_CASE("parameters that make no sense are refused", "[detect-zeroes]") {
+TEST_CASE("invalid parameters are refused", "[detect-zeroes]") {
   for (const std::string parameter :
        {"detect-zeroes=maybe", "detect-zeroes-granularity=3000", "detect-zeroes-granularity=256",
         "detect-zeroes-granularity=64M", "detect-zeroes-granularity=much"}) {
@@ -153,7 +154,7 @@ TEST_CASE("parameters that make no sense are refused", "[detect-zeroes]") {
   }
 }
 
-TEST_CASE("statistics are told at the end, when asked for", "[detect-zeroes]") {
+TEST_CASE("statistics are logged at the end on request", "[detect-zeroes]") {
   if (support::nbdkit_command().size() > 1) {
     WARN("skipped: nbdkit does not end by itself with this sanitizer");
     return;

@@ -68,7 +68,7 @@ TEST_CASE("the last granule of a disk may be a short one", "[gatherer]") {
   CHECK(text(gatherer.trim(1 * kGranule, 3 * kGranule)) == "G1024+2148");
 }
 
-TEST_CASE("what is written is no longer held", "[gatherer]") {
+TEST_CASE("a write removes its range from the held trims", "[gatherer]") {
   DiscardGatherer gatherer(options());
   CHECK(text(gatherer.trim(0, 1000)).empty());
   { const auto writing = gatherer.begin_write(500, 1); }
@@ -86,7 +86,7 @@ TEST_CASE("a granule is complete again when what was written to it is trimmed", 
   CHECK(gatherer.statistics().held_bytes == 3072);
 }
 
-TEST_CASE("what is being written is left out of a trim", "[gatherer]") {
+TEST_CASE("a trim leaves out ranges that are being written", "[gatherer]") {
   DiscardGatherer gatherer(options());
   {
     const auto one = gatherer.begin_write(1500, 10);
@@ -98,7 +98,7 @@ TEST_CASE("what is being written is left out of a trim", "[gatherer]") {
   CHECK(text(gatherer.trim(3500, 10)) == "G3072+1024");
 }
 
-TEST_CASE("a flush gives out fragments once, and goes on holding them", "[gatherer]") {
+TEST_CASE("a flush sends fragments once, and they are still held", "[gatherer]") {
   DiscardGatherer gatherer(options());
   CHECK(text(gatherer.trim(100, 500)).empty());
   CHECK(text(gatherer.trim(2048, 300)).empty());
@@ -112,7 +112,7 @@ TEST_CASE("a flush gives out fragments once, and goes on holding them", "[gather
   CHECK(gatherer.statistics().joined_bytes == 924);
 }
 
-TEST_CASE("a flush has nothing to say where fragments are no use", "[gatherer]") {
+TEST_CASE("a flush sends no fragments if the layer cannot use them", "[gatherer]") {
   auto with = options();
   with.smallest = kGranule;
   DiscardGatherer gatherer(with);
@@ -121,7 +121,7 @@ TEST_CASE("a flush has nothing to say where fragments are no use", "[gatherer]")
   CHECK(gatherer.statistics().held_bytes == 1022);
 }
 
-TEST_CASE("fragments are zeroed if that is wanted, each byte once", "[gatherer]") {
+TEST_CASE("with zero-fragments, each byte of a fragment is zeroed once", "[gatherer]") {
   auto with = options();
   with.zero_fragments = true;
   DiscardGatherer gatherer(with);
@@ -134,7 +134,7 @@ TEST_CASE("fragments are zeroed if that is wanted, each byte once", "[gatherer]"
   CHECK(text(gatherer.trim(601, 423)) == "G0+1024");
 }
 
-TEST_CASE("beyond the limit the oldest fragments go", "[gatherer]") {
+TEST_CASE("past the limit, the oldest fragments are dropped", "[gatherer]") {
   auto with = options();
   with.limit = 2;
   DiscardGatherer gatherer(with);
@@ -150,7 +150,7 @@ TEST_CASE("beyond the limit the oldest fragments go", "[gatherer]") {
   CHECK(gatherer.statistics().held == 2);
 }
 
-TEST_CASE("with a limit of nothing all fragments are sent at once", "[gatherer]") {
+TEST_CASE("with a limit of 0, all fragments are sent at once", "[gatherer]") {
   auto with = options();
   with.limit = 0;
   DiscardGatherer gatherer(with);
@@ -158,7 +158,7 @@ TEST_CASE("with a limit of nothing all fragments are sent at once", "[gatherer]"
   CHECK(gatherer.statistics().held == 0);
 }
 
-TEST_CASE("long trims are cut to what a request can say", "[gatherer]") {
+TEST_CASE("long trims are split into requests of the largest size", "[gatherer]") {
   constexpr uint64_t kHuge = uint64_t{5} << 30;
   DiscardGatherer gatherer({.size = 2 * kHuge, .granularity = kGranule, .smallest = kGranule});
   CHECK(text(gatherer.trim(0, kHuge)) ==
@@ -201,7 +201,7 @@ TEST_CASE("a write waits for the piece with its bytes only", "[gatherer]") {
   CHECK(write.wait_for(std::chrono::seconds(20)) == std::future_status::ready);
 }
 
-TEST_CASE("an error ends a batch, and what failed is forgotten", "[gatherer]") {
+TEST_CASE("an error ends a batch, and its pieces are dropped", "[gatherer]") {
   DiscardGatherer gatherer(options());
   {
     const auto writing = gatherer.begin_write(1500, 1);
@@ -257,7 +257,7 @@ void check_told(const Model& model, uint64_t unit) {
 
 }  // namespace
 
-TEST_CASE("random trims and writes are gathered as a model says", "[gatherer]") {
+TEST_CASE("random trims and writes agree with a model", "[gatherer]") {
   const uint64_t seed = support::base_seed();
   const uint64_t count = support::iterations(300);
   for (uint64_t i = 0; i < count; ++i) {

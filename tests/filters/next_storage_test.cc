@@ -79,7 +79,7 @@ std::vector<std::byte> part(const Layer& layer, uint64_t at, uint64_t length) {
 
 }  // namespace
 
-TEST_CASE("holes are what the layer says that they are", "[next-storage]") {
+TEST_CASE("holes are reported as by the layer", "[next-storage]") {
   Layer layer = make_layer(1 << 20, 512);
   const NextStorage storage("it", layer.shape);
   const NextStorage::Through through(&layer.ops);
@@ -129,7 +129,7 @@ TEST_CASE("a read longer than nbdkit allows is split", "[next-storage]") {
   CHECK(layer.reads == std::vector<std::pair<uint64_t, uint64_t>>{{0, 64 << 20}, {64 << 20, 5}});
 }
 
-TEST_CASE("reads are as the layer wants them", "[next-storage]") {
+TEST_CASE("reads are aligned as the layer requires", "[next-storage]") {
   support::Random random(support::base_seed());
   INFO("VIRT_COMPACT_SEED=" << support::base_seed());
   for (unsigned i = 0; i < 2000; ++i) {
@@ -167,7 +167,7 @@ TEST_CASE("an error of the layer keeps its errno, and says where", "[next-storag
   CHECK(done.error().message().find("reading 10 bytes at 0x100 of it: ") == 0);
 }
 
-TEST_CASE("each thread reads through what it said last", "[next-storage]") {
+TEST_CASE("each thread reads through its latest connection", "[next-storage]") {
   Layer outer = make_layer(100);
   Layer inner = make_layer(100);
   const NextStorage storage("it", outer.shape);
@@ -186,7 +186,7 @@ TEST_CASE("each thread reads through what it said last", "[next-storage]") {
   CHECK(outer.reads == std::vector<std::pair<uint64_t, uint64_t>>{{2, 1}});
 }
 
-TEST_CASE("nothing is changed through it", "[next-storage]") {
+TEST_CASE("the storage allows no changes", "[next-storage]") {
   Layer layer = make_layer(100);
   NextStorage storage("it", layer.shape);
   const NextStorage::Through through(&layer.ops);

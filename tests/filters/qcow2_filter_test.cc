@@ -247,7 +247,8 @@ TEST_CASE("bad images are errors with a reason, and the server goes on", "[qcow2
   }
 }
 
-TEST_CASE("a backing file or a data file is refused with what to do", "[qcow2-filter]") {
+TEST_CASE("a backing file or a data file is refused, and the message says what to do",
+          "[qcow2-filter]") {
   const TempDirectory folder;
   const std::string base = folder / "base.raw";
   const std::string top = folder / "top.qcow2";
@@ -292,7 +293,7 @@ TEST_CASE("a layer without multi-conn gives each connection an image", "[qcow2-f
   CHECK(read_at_once(server, sample.now, 10) == "");
 }
 
-TEST_CASE("a layer that takes its requests one by one gets them so", "[qcow2-filter]") {
+TEST_CASE("a layer that is not parallel gets one request at a time", "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
   const NbdServer server =
@@ -300,7 +301,7 @@ TEST_CASE("a layer that takes its requests one by one gets them so", "[qcow2-fil
   CHECK(read_at_once(server, sample.now, 10) == "");
 }
 
-TEST_CASE("a layer with large blocks is read in them", "[qcow2-filter]") {
+TEST_CASE("a layer with large blocks is read in whole blocks", "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
   // A shorter request, or one between blocks, would be an error.
@@ -329,7 +330,7 @@ TEST_CASE("snapshots are exports", "[qcow2-filter]") {
   CHECK((read_all(one, "snapshot:second") == support::read_file(sample.second)));
 }
 
-TEST_CASE("names of the layer's exports stay its own", "[qcow2-filter]") {
+TEST_CASE("export names of the layer are passed on", "[qcow2-filter]") {
   const TempDirectory folder;
   fs::create_directory(folder / "images");
   const Sample a(folder.path(), "a");
@@ -358,7 +359,7 @@ TEST_CASE("names of the layer's exports stay its own", "[qcow2-filter]") {
   CHECK(server.process().running());
 }
 
-TEST_CASE("an image that became another one is read anew", "[qcow2-filter]") {
+TEST_CASE("an image that was replaced is opened again", "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
   const NbdServer server = serve({"file", sample.path});
@@ -372,7 +373,8 @@ TEST_CASE("an image that became another one is read anew", "[qcow2-filter]") {
   CHECK((old.read(0, old.size()) == support::read_file(sample.now)));
 }
 
-TEST_CASE("an error below reaches the client, and passes", "[qcow2-filter]") {
+TEST_CASE("an error of the layer below reaches the client, and later requests succeed",
+          "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
   const std::string trigger = folder / "trigger";
@@ -386,7 +388,7 @@ TEST_CASE("an error below reaches the client, and passes", "[qcow2-filter]") {
   CHECK((client.read(1 << 20, 4096) == RawFile(sample.now).read(1 << 20, 4096)));
 }
 
-TEST_CASE("nobody can write through it", "[qcow2-filter]") {
+TEST_CASE("the filter allows no writes", "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
   const auto before = support::read_file(sample.path);

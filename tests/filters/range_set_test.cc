@@ -11,7 +11,7 @@ using nbdkit::Range;
 using nbdkit::RangeSet;
 using support::Random;
 
-TEST_CASE("the oldest range is the one that nothing was added to", "[range set]") {
+TEST_CASE("the oldest range is the one that has not grown for the longest time", "[range set]") {
   RangeSet set;
   set.add({10, 20});
   set.add({30, 40});

@@ -18,7 +18,7 @@ using Made = Result<std::shared_ptr<int>>;
 
 }  // namespace
 
-TEST_CASE("a value is shared for as long as somebody uses it", "[shared-values]") {
+TEST_CASE("a value is shared as long as a user exists", "[shared-values]") {
   SharedValues<std::string, int> values;
   int made = 0;
   const auto make = [&]() -> Made { return std::make_shared<int>(++made); };
@@ -30,7 +30,7 @@ TEST_CASE("a value is shared for as long as somebody uses it", "[shared-values]"
   CHECK(*values.get("a", make).value() == 3);
 }
 
-TEST_CASE("what cannot be made is not kept", "[shared-values]") {
+TEST_CASE("a value that cannot be created is not kept", "[shared-values]") {
   SharedValues<std::string, int> values;
   const auto fail = []() -> Made { return vc::fail(Error::invalid("no")); };
   CHECK_FALSE(values.get("a", fail));
@@ -39,7 +39,7 @@ TEST_CASE("what cannot be made is not kept", "[shared-values]") {
   CHECK(**made == 7);
 }
 
-TEST_CASE("all who come at once get the same", "[shared-values]") {
+TEST_CASE("concurrent users get the same value", "[shared-values]") {
   for (unsigned round = 0; round < 50; ++round) {
     SharedValues<std::string, int> values;
     constexpr unsigned kThreads = 8;

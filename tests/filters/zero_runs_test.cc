@@ -47,7 +47,7 @@ std::string runs_with_data(uint64_t offset, uint64_t length,
 
 }  // namespace
 
-TEST_CASE("a request of one kind is one run", "[zero runs]") {
+TEST_CASE("a request with only data or only zeros is one run", "[zero runs]") {
   CHECK(runs_with_data(0, 8192, {{0, 8192}}) == "d0+8192");
   CHECK(runs_with_data(0, 8192, {}) == "z0+8192");
   CHECK(runs_with_data(0, 0, {}).empty());
@@ -98,7 +98,7 @@ TEST_CASE("zeros in many places do not make many requests", "[zero runs]") {
   CHECK(runs_of(worst, 0).size() <= 2 * (64 + worst.size() / kLong) + 1);
 }
 
-TEST_CASE("random requests are cut into what they hold", "[zero runs]") {
+TEST_CASE("random requests are split into data and zeros", "[zero runs]") {
   const uint64_t seed = support::base_seed();
   const uint64_t count = support::iterations(3000);
   for (uint64_t i = 0; i < count; ++i) {

@@ -195,7 +195,7 @@ TEST_CASE("the name of the backing file goes in one write", "[flatten]") {
   CHECK(info.out.find("backing") == std::string::npos);
 }
 
-TEST_CASE("what a chain has compressed stays so in a fresh image", "[flatten]") {
+TEST_CASE("compressed data of a chain stays compressed in a fresh image", "[flatten]") {
   const TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "raw", "4M"});
   support::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 0 2M", folder / "raw"});
@@ -211,7 +211,7 @@ TEST_CASE("what a chain has compressed stays so in a fresh image", "[flatten]") 
   CHECK_THAT(checked.out, Catch::Contains("87.50% compressed clusters"));
 }
 
-TEST_CASE("what cannot be flattened is refused before anything changes", "[flatten]") {
+TEST_CASE("an image that cannot be flattened is refused before anything changes", "[flatten]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 2M", folder / "base"});

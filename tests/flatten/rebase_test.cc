@@ -95,7 +95,7 @@ TEST_CASE("rebase -u follows a backing file that was moved", "[rebase]") {
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -q -P 0 0 64k", "-c", "read -q -P 6 64k 64k", top});
 }
 
-TEST_CASE("a crash amid rebase leaves the one name or the other", "[rebase]") {
+TEST_CASE("a crash during rebase leaves the old name or the new one", "[rebase]") {
   const TempDirectory folder;
   const std::string top = make_overlay(folder);
   const bool long_header = GENERATE(false, true);
@@ -128,7 +128,7 @@ TEST_CASE("a crash amid rebase leaves the one name or the other", "[rebase]") {
   }
 }
 
-TEST_CASE("what rebase cannot do is refused, and changes nothing", "[rebase]") {
+TEST_CASE("rebase refuses what it cannot do, and changes nothing", "[rebase]") {
   const TempDirectory folder;
   const std::string top = make_overlay(folder);
   const auto bytes = support::read_file(top);

@@ -117,7 +117,7 @@ void damage(uint64_t size, const std::vector<std::string>& make, bool tells) {
 
 }  // namespace
 
-TEST_CASE("damaged metadata make nothing free that is used", "[damage]") {
+TEST_CASE("damaged metadata never make used space free", "[damage]") {
   damage(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4", "-d", "/usr/share/common-licenses"}, true);
   damage(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2", "-d", "/usr/share/common-licenses"}, true);
   damage(320 * kMiB, {"mkfs.xfs", "-q", "-f"}, true);
@@ -133,7 +133,7 @@ TEST_CASE("damaged metadata of other filesystems lead to no crash", "[damage]") 
   damage(8 * kMiB, {"mkswap", "-q"}, false);
 }
 
-TEST_CASE("damaged metadata make no file's contents those of another one", "[damage]") {
+TEST_CASE("damaged metadata never exchange the content of files", "[damage]") {
   const TempDirectory folder;
   const std::string volume = folder / "volume";
   const std::vector<std::byte> data(4 * kMiB, std::byte{1});

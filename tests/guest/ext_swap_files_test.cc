@@ -140,7 +140,7 @@ class SwapFile {
 
 }  // namespace
 
-TEST_CASE("contents of swap files may hold anything, and no other file changes",
+TEST_CASE("the content of swap files can be overwritten, and no other file changes",
           "[truth][ext][swap]") {
   may_hold_anything(ext("ext4", {"-t", "ext4"}));
   may_hold_anything(ext("ext4 with blocks of 1 KiB", {"-t", "ext4", "-b", "1024"}));
@@ -148,7 +148,7 @@ TEST_CASE("contents of swap files may hold anything, and no other file changes",
   may_hold_anything(ext("ext2 with blocks of 1 KiB", {"-t", "ext2", "-b", "1024"}));
 }
 
-TEST_CASE("a swap file that is not plainly one is not dropped", "[ext][swap]") {
+TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
   SECTION("a saved session") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
     const uint64_t end = (file.block(0) + 1) * 4096;

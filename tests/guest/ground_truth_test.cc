@@ -93,7 +93,7 @@ Kind btrfs(const std::string& name, const std::vector<std::string>& options) {
 
 }  // namespace
 
-TEST_CASE("what ext2, ext3 and ext4 call free may hold anything", "[truth][ext]") {
+TEST_CASE("the free space of ext2, ext3 and ext4 can be overwritten", "[truth][ext]") {
   tell_truth(ext("ext4", {"-t", "ext4"}));
   tell_truth(ext("ext4 with blocks of 1 KiB", {"-t", "ext4", "-b", "1024"}));
   tell_truth(ext("ext4 with clusters", {"-t", "ext4", "-O", "bigalloc", "-C", "65536"}));
@@ -107,7 +107,7 @@ TEST_CASE("what ext2, ext3 and ext4 call free may hold anything", "[truth][ext]"
   tell_truth(ext("ext2", {"-t", "ext2"}));
 }
 
-TEST_CASE("what XFS calls free may hold anything", "[truth][xfs]") {
+TEST_CASE("the free space of XFS can be overwritten", "[truth][xfs]") {
   tell_truth(xfs("xfs", {}));
   tell_truth(xfs("xfs without reflinks", {"-m", "reflink=0,finobt=0"}));
   tell_truth(xfs("xfs with a reverse map", {"-m", "rmapbt=1"}));
@@ -115,7 +115,7 @@ TEST_CASE("what XFS calls free may hold anything", "[truth][xfs]") {
   tell_truth(xfs("xfs with a striped log", {"-l", "su=256k"}));
 }
 
-TEST_CASE("what FAT calls free may hold anything", "[truth][fat]") {
+TEST_CASE("the free space of FAT can be overwritten", "[truth][fat]") {
   tell_truth(fat("FAT12", 8 * kMiB, {"-F", "12"}));
   tell_truth(fat("FAT16", 100 * kMiB, {"-F", "16"}));
   tell_truth(fat("FAT32", 100 * kMiB, {"-F", "32"}));
@@ -123,23 +123,23 @@ TEST_CASE("what FAT calls free may hold anything", "[truth][fat]") {
   tell_truth(fat("FAT32 with sectors of 4 KiB", 300 * kMiB, {"-F", "32", "-S", "4096"}));
 }
 
-TEST_CASE("what exFAT calls free may hold anything", "[truth][exfat]") {
+TEST_CASE("the free space of exFAT can be overwritten", "[truth][exfat]") {
   tell_truth({"exFAT", 160 * kMiB, {"mkfs.exfat"}, {"fsck.exfat", "-n"}, "exfat"});
 }
 
-TEST_CASE("what NTFS calls free may hold anything", "[truth][ntfs]") {
+TEST_CASE("the free space of NTFS can be overwritten", "[truth][ntfs]") {
   tell_truth(ntfs("NTFS", {}));
   tell_truth(ntfs("NTFS with clusters of 512 bytes", {"-c", "512"}));
   tell_truth(ntfs("NTFS with clusters of 64 KiB", {"-c", "65536"}));
 }
 
-TEST_CASE("what btrfs calls free may hold anything", "[truth][btrfs]") {
+TEST_CASE("the free space of btrfs can be overwritten", "[truth][btrfs]") {
   tell_truth(btrfs("btrfs", {}));
   tell_truth(btrfs("btrfs with one copy and xxhash", {"-m", "single", "--csum", "xxhash"}));
   tell_truth(btrfs("btrfs with mixed groups", {"--mixed"}));
 }
 
-TEST_CASE("a filesystem that is in use is not believed", "[ext][xfs]") {
+TEST_CASE("a filesystem that is in use is not trusted", "[ext][xfs]") {
   doubt_mounted(ext("ext4", {"-t", "ext4"}));
   doubt_mounted(ext("ext2", {"-t", "ext2"}));
   doubt_mounted(xfs("xfs", {}));

@@ -220,7 +220,7 @@ TEST_CASE("a restart page of which a sector is missing is a doubt", "[hostile]")
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 
-TEST_CASE("ranges without end are not collected", "[hostile]") {
+TEST_CASE("the number of collected ranges is limited", "[hostile]") {
   Ranges::Builder builder;
   for (uint64_t i = 0; i < Ranges::Builder::kMost; ++i) builder.add(2 * i, 2 * i + 1);
   // The last one can still grow.
@@ -228,7 +228,7 @@ TEST_CASE("ranges without end are not collected", "[hostile]") {
   CHECK_THROWS_AS(builder.add(UINT64_MAX - 1, UINT64_MAX), guest::TooManyRanges);
 }
 
-TEST_CASE("volumes that have too many ranges together are kept whole", "[hostile]") {
+TEST_CASE("volumes with too many ranges in total are kept completely", "[hostile]") {
   const TempDirectory folder;
   const std::string path = folder / "volume";
   support::write_file(path, std::string());

@@ -115,7 +115,7 @@ class PageFile {
 
 }  // namespace
 
-TEST_CASE("what Windows makes again may hold anything, and no other file changes",
+TEST_CASE("files that Windows creates again can be overwritten, and no other file changes",
           "[truth][ntfs]") {
   const Kind kind{"NTFS", 160 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, {"ntfsfix", "-n"}, "ntfs"};
   if (const std::string why = guest_test::why_no_volume(kind); !why.empty()) {
@@ -157,7 +157,7 @@ TEST_CASE("what Windows makes again may hold anything, and no other file changes
   CHECK(read(lived_in.path(), {false, true, true, true}).files.size() == 1);
 }
 
-TEST_CASE("a page file that is stored in another way is not dropped", "[ntfs]") {
+TEST_CASE("a page file that is stored in an unusual way is not dropped", "[ntfs]") {
   const PageFile file;
   SECTION("compressed") {
     file.put(file.at(0x80, 12), std::string("\x01\x00", 2));

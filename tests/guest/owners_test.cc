@@ -131,7 +131,7 @@ TEST_CASE("swap beside a signature of another owner is not free", "[owners]") {
   }
 }
 
-TEST_CASE("a RAID's superblock that tells of another place is not this device's", "[owners]") {
+TEST_CASE("a RAID superblock for another offset is ignored", "[owners]") {
   const TempDirectory folder;
   const std::string path = swap_file(folder);
   const uint64_t at = kSize - 8 * kKiB;
@@ -163,7 +163,7 @@ TEST_CASE("a partition that is a disk with a table of its own is doubted", "[own
   check(path, Reading::Verdict::kDoubt, "partition table of its own");
 }
 
-TEST_CASE("a disk that something has as a whole is not read by its table", "[owners]") {
+TEST_CASE("a disk with an owner as a whole is not read by its partition table", "[owners]") {
   const TempDirectory folder;
   const std::string path = disk_of(folder, "dos", "82");
   CHECK(free_of(path) == kPartition - 64 * kKiB);
@@ -196,7 +196,7 @@ TEST_CASE("a session that is saved on a whole disk counts beside a table that is
   check(path, Reading::Verdict::kSuspended, "a session is saved");
 }
 
-TEST_CASE("a partition whose type is another's is doubted", "[owners]") {
+TEST_CASE("a partition with the type of another owner is doubted", "[owners]") {
   for (const char* const type : {"fd", "a5", "bf", "fb"}) {
     INFO(type);
     const TempDirectory folder;

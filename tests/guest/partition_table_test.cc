@@ -141,7 +141,7 @@ TEST_CASE("partitions that overlap are doubted", "[partitions]") {
   CHECK_THAT(guest_test::inspect_files({path}).doubts.front(), Catch::Contains("overlap"));
 }
 
-TEST_CASE("what a filesystem left in front of a newer table is not believed", "[partitions]") {
+TEST_CASE("a filesystem left over before a newer partition table is not trusted", "[partitions]") {
   const TempDirectory folder;
   const std::string path = folder / "disk";
   support::write_file(path, std::string());
@@ -200,7 +200,7 @@ TEST_CASE("a GPT counts only if the MBR says that there is one", "[partitions]")
   }
 }
 
-TEST_CASE("a hybrid MBR must tell of the same partitions as the GPT", "[partitions]") {
+TEST_CASE("a hybrid MBR must have the same partitions as the GPT", "[partitions]") {
   const TempDirectory folder;
   const std::string path = partitioned(folder, kGpt);
   put(path, 446 + 16, mbr_entry(7, 32768, 32768));

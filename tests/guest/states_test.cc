@@ -137,7 +137,7 @@ TEST_CASE("ext4 that has errors, or is in use, or has other features is doubted"
   }
 }
 
-TEST_CASE("a checksum that is wrong is a doubt", "[states]") {
+TEST_CASE("a wrong checksum is a doubt", "[states]") {
   const Volume ext(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
   ext.put(1024 + 0x78, "label");
   check(ext, Reading::Verdict::kDoubt, "checksum of its superblock");
@@ -335,7 +335,7 @@ TEST_CASE("NTFS whose log is empty, beside a volume that was not unmounted, is d
   CHECK(find().verdict == Reading::Verdict::kFree);
 }
 
-TEST_CASE("what is encrypted, or a part of something else, is left alone", "[states]") {
+TEST_CASE("encrypted volumes, and members of larger volumes, are left alone", "[states]") {
   const Volume volume(64 * kMiB, {"mkswap", "-q"});
   SECTION("LUKS") {
     volume.put(0, Bytes("LUKS\xba\xbe", 6));

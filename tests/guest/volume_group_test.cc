@@ -61,7 +61,7 @@ const guest::Volume& named(const guest::Inspection& inspection, const std::strin
 
 }  // namespace
 
-TEST_CASE("logical volumes are read where they lie, and what no volume has is free", "[lvm]") {
+TEST_CASE("logical volumes are found, and extents of no volume are free", "[lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;
@@ -105,8 +105,7 @@ TEST_CASE("logical volumes are read where they lie, and what no volume has is fr
   }
 }
 
-TEST_CASE("of a volume group whose other disk is missing only what is free here is known",
-          "[lvm]") {
+TEST_CASE("a volume group with a missing disk is read as far as possible", "[lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;
@@ -149,7 +148,7 @@ TEST_CASE("a logical volume that is the disk of another guest is doubted", "[lvm
   CHECK(volume.free == 0);
 }
 
-TEST_CASE("of two branches of a volume group with one number nothing is free", "[lvm]") {
+TEST_CASE("two versions of a volume group with the same number are doubted", "[lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;
@@ -165,7 +164,7 @@ TEST_CASE("of two branches of a volume group with one number nothing is free", "
   CHECK(inspection.free_on(1).empty());
 }
 
-TEST_CASE("a physical volume that its group has missed is not believed", "[lvm]") {
+TEST_CASE("a physical volume that was missing in its group is doubted", "[lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;

@@ -77,7 +77,7 @@ TEST_CASE("the engine refuses bad images with the reason", "[bad-input]") {
   }
 }
 
-TEST_CASE("QEMU refuses the same images, but for known ones", "[bad-input]") {
+TEST_CASE("QEMU refuses the same images, except for known differences", "[bad-input]") {
   const TempDirectory folder;
   for (const BadImage& bad : make_bad_images(folder.path())) {
     if (!bad.ask_qemu) continue;
@@ -175,7 +175,7 @@ TEST_CASE("the command ends with one line about a bad image", "[bad-input]") {
   }
 }
 
-TEST_CASE("the command needs permission", "[bad-input]") {
+TEST_CASE("the command fails without permission to read the image", "[bad-input]") {
   TempDirectory folder;
   namespace fs = std::filesystem;
   fs::permissions(folder.path(), fs::perms::owner_all | fs::perms::group_exec |
@@ -215,7 +215,7 @@ TEST_CASE("the command needs permission", "[bad-input]") {
   CHECK(support::list_directory(folder / "closed").empty());
 }
 
-TEST_CASE("a server that dies half-way ends the copy", "[bad-input]") {
+TEST_CASE("a copy fails if its server dies during the copy", "[bad-input]") {
   const TempDirectory target;
   // Far too slow to be over before: rates are in bits.
   NbdServer server = NbdServer::nbdkit({"--filter=rate", "random", "size=256M", "rate=80M"});
@@ -232,7 +232,7 @@ TEST_CASE("a server that dies half-way ends the copy", "[bad-input]") {
   CHECK(support::list_directory(target.path()).empty());
 }
 
-TEST_CASE("a server that is not there is an error", "[bad-input]") {
+TEST_CASE("a copy fails if there is no server", "[bad-input]") {
   const TempDirectory target;
   const auto outcome = support::run(
       {tool(), "copy", "nbd+unix:///?socket=" + (target / "nothing"), target / "copy.qcow2"},

@@ -159,7 +159,8 @@ void check_copies(const std::string& source, const std::string& snapshot,
 
 }  // namespace
 
-TEST_CASE("copies of random images are sound, equal and always the same", "[copier]") {
+TEST_CASE("copies of random images pass the check, are equal, and are always the same bytes",
+          "[copier]") {
   const uint64_t count = support::iterations(14);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -175,7 +176,7 @@ TEST_CASE("copies of random images are sound, equal and always the same", "[copi
   }
 }
 
-TEST_CASE("copies of corner cases are sound and equal", "[copier]") {
+TEST_CASE("copies of corner cases pass the check and are equal", "[copier]") {
   const TempDirectory folder;
   Random random(support::base_seed());
   for (const CornerImage& corner : make_corner_images(folder.path())) {

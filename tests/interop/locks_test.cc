@@ -115,7 +115,7 @@ std::string in_use(const std::string& image, const std::string& by, const std::s
 
 }  // namespace
 
-TEST_CASE("the command refuses what QEMU writes to", "[locks]") {
+TEST_CASE("the command refuses an image that QEMU writes to", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   const std::string image = folder / "base";
@@ -147,7 +147,7 @@ TEST_CASE("the command refuses what QEMU writes to", "[locks]") {
   }
 }
 
-TEST_CASE("the command reads what QEMU only reads", "[locks]") {
+TEST_CASE("the command reads an image that QEMU only reads", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   const Qemu qemu(folder, folder / "top", false);
@@ -183,7 +183,7 @@ TEST_CASE("a file that QEMU writes to is not replaced", "[locks]") {
   CHECK_FALSE(is_untouched());
 }
 
-TEST_CASE("the server refuses what QEMU writes to", "[locks]") {
+TEST_CASE("the server refuses an image that QEMU writes to", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   const Qemu qemu(folder, folder / "base", true);
@@ -210,7 +210,7 @@ TEST_CASE("the server refuses what QEMU writes to", "[locks]") {
   CHECK_THAT(writer.log(), Contains("force-share=true is only for reading: start nbdkit with -r"));
 }
 
-TEST_CASE("a server that reads keeps QEMU's writers away, and no reader", "[locks]") {
+TEST_CASE("a server that only reads excludes writers of QEMU, but no readers", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   {
@@ -233,7 +233,7 @@ TEST_CASE("a server that reads keeps QEMU's writers away, and no reader", "[lock
   }
 }
 
-TEST_CASE("a server that writes has the image for itself", "[locks]") {
+TEST_CASE("a server that writes excludes all other processes", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data"),
@@ -261,7 +261,8 @@ TEST_CASE("a server that writes has the image for itself", "[locks]") {
   }
 }
 
-TEST_CASE("a connection that may write is refused while QEMU reads, and welcome after", "[locks]") {
+TEST_CASE("a connection that may write is refused while QEMU reads, and accepted afterwards",
+          "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   NbdServer server = NbdServer::nbdkit({plugin(), folder / "base"});
@@ -304,7 +305,7 @@ TEST_CASE("a server in the background keeps its locks until it ends", "[locks]")
   }
 }
 
-TEST_CASE("who cannot be seen is not named", "[locks]") {
+TEST_CASE("a process that is not visible is not named", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   const Qemu qemu(folder, folder / "base", true);

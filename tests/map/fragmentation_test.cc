@@ -79,13 +79,13 @@ TEST_CASE("going far in either direction is a seek", "[fragmentation]") {
   CHECK(measure({{1 << 24, kCluster, false}, {0, kCluster, false}}).seeks == 1);
 }
 
-TEST_CASE("nothing is nothing", "[fragmentation]") {
+TEST_CASE("an empty image has no fragmentation", "[fragmentation]") {
   check_equal(measure({}), {});
   CHECK(measure({}).mean_run() == 0);
   CHECK(measure({}).percent(kGeometry) == 0);
 }
 
-TEST_CASE("fragmentation is what the definitions say", "[fragmentation]") {
+TEST_CASE("fragmentation agrees with its definition", "[fragmentation]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(300); ++i) {
     support::Random random(seed + i);

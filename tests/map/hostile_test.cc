@@ -49,7 +49,7 @@ void check_all(const std::string& path, const std::string& picture) {
 
 }  // namespace
 
-TEST_CASE("bad images are looked at without harm", "[hostile]") {
+TEST_CASE("check survives bad images", "[hostile]") {
   const support::TempDirectory folder;
   const support::TempDirectory pictures;
   for (const auto& bad : interop::make_bad_images(folder.path())) {
@@ -58,7 +58,7 @@ TEST_CASE("bad images are looked at without harm", "[hostile]") {
   }
 }
 
-TEST_CASE("good images that are rare are looked at", "[hostile]") {
+TEST_CASE("check accepts unusual valid images", "[hostile]") {
   const support::TempDirectory folder;
   const support::TempDirectory pictures;
   for (const auto& corner : interop::make_corner_images(folder.path())) {
@@ -73,7 +73,7 @@ TEST_CASE("good images that are rare are looked at", "[hostile]") {
   }
 }
 
-TEST_CASE("images with random damage to their metadata are looked at without harm", "[hostile]") {
+TEST_CASE("check survives random damage of the metadata", "[hostile]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(8); ++i) {
     CAPTURE(seed + i);
@@ -104,7 +104,7 @@ TEST_CASE("images with random damage to their metadata are looked at without har
   }
 }
 
-TEST_CASE("a small file cannot make much work", "[hostile]") {
+TEST_CASE("a small file cannot cause much work", "[hostile]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1P", "-o", "cluster_size=2M"});

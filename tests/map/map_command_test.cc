@@ -61,7 +61,7 @@ void check_same_map(const json& expected, const json& got) {
 
 }  // namespace
 
-TEST_CASE("map says what qemu-img says, of images of every kind", "[map]") {
+TEST_CASE("map agrees with qemu-img on images of every kind", "[map]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(25); ++i) {
     CAPTURE(seed + i);
@@ -82,7 +82,7 @@ TEST_CASE("map says what qemu-img says, of images of every kind", "[map]") {
   }
 }
 
-TEST_CASE("map says where subclusters that are not allocated have their place", "[map]") {
+TEST_CASE("map shows the offset of unallocated subclusters", "[map]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(6); ++i) {
     CAPTURE(seed + i);
@@ -112,7 +112,7 @@ TEST_CASE("map says where subclusters that are not allocated have their place", 
   }
 }
 
-TEST_CASE("map of a raw file is qemu-img's", "[map]") {
+TEST_CASE("map of a raw file agrees with qemu-img", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.raw";
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", path, "10M"});
@@ -155,7 +155,7 @@ TEST_CASE("map shows compressed clusters to people, too", "[map]") {
   CHECK(got[0]["compressed-bytes"] <= 16 * 1024);
 }
 
-TEST_CASE("map asks NBD servers", "[map]") {
+TEST_CASE("map works with NBD servers", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.raw";
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", path, "10M"});
@@ -187,7 +187,7 @@ TEST_CASE("map fails as qemu-img does, and says where", "[map]") {
   CHECK(support::run({"qemu-img", "map", "--output=json", path}).exit_code == 1);
 }
 
-TEST_CASE("a picture takes the place of nothing without --force", "[map]") {
+TEST_CASE("a picture replaces no file without --force", "[map]") {
   const support::TempDirectory folder;
   const std::string image = folder / "image.qcow2";
   const std::string victim = folder / "victim";
@@ -206,7 +206,7 @@ TEST_CASE("a picture takes the place of nothing without --force", "[map]") {
   CHECK(support::read_file(victim).size() > 100);
 }
 
-TEST_CASE("map of 16 TiB is done at once", "[map]") {
+TEST_CASE("map of a sparse disk of 16 TiB reads little", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "16T"});

@@ -64,7 +64,7 @@ size_t count(const std::string& text, const std::string& what) {
 
 }  // namespace
 
-TEST_CASE("what lies in order is a diagonal", "[svg]") {
+TEST_CASE("data in order is a diagonal in the picture", "[svg]") {
   MapPicture picture(subject(300ull << 20));
   picture.add(extent(ExtentKind::kData, 0, 300ull << 20, 0));
   const std::string svg = picture.svg();
@@ -78,7 +78,7 @@ TEST_CASE("what lies in order is a diagonal", "[svg]") {
   CHECK(count(paths, "M") >= MapPicture::kRows);
 }
 
-TEST_CASE("a picture of noise is bounded", "[svg]") {
+TEST_CASE("the size of a picture of random data is bounded", "[svg]") {
   MapPicture picture(subject(uint64_t{1} << 44));
   support::Random random(5);
   for (unsigned i = 0; i < 300'000; ++i) {
@@ -90,7 +90,7 @@ TEST_CASE("a picture of noise is bounded", "[svg]") {
   check_well_formed(picture.svg());
 }
 
-TEST_CASE("sizes at the ends of the range are drawn", "[svg]") {
+TEST_CASE("the smallest and the largest disks are drawn", "[svg]") {
   for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{511}, uint64_t{65536},
                               uint64_t{INT64_MAX}, (uint64_t{1} << 63) - 65536}) {
     CAPTURE(size);
@@ -104,7 +104,7 @@ TEST_CASE("sizes at the ends of the range are drawn", "[svg]") {
   }
 }
 
-TEST_CASE("a name cannot break the picture", "[svg]") {
+TEST_CASE("a name cannot break the SVG", "[svg]") {
   for (const char* const name :
        {"<script>&\"'", "\x01\xff\xc0\x80\xed\xa0\x80 ü €", "\xef\xbf\xbf"}) {
     MapPicture picture(subject(1 << 20, name));

@@ -81,7 +81,7 @@ bool packed_over(const std::vector<map_test::Piece>& pieces, uint64_t cluster_si
 
 }  // namespace
 
-TEST_CASE("a survey counts what the tables say, of images of every kind", "[survey]") {
+TEST_CASE("a survey agrees with the tables of images of every kind", "[survey]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(25); ++i) {
     CAPTURE(seed + i);
@@ -151,7 +151,7 @@ TEST_CASE("a survey finds what is leaked", "[survey]") {
   CHECK(json::parse(check.out)["leaks"] == 5);
 }
 
-TEST_CASE("a survey goes on behind damage, and says what it met", "[survey]") {
+TEST_CASE("a survey continues after damage, and reports it", "[survey]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "2G"});
@@ -194,7 +194,7 @@ TEST_CASE("a survey goes on behind damage, and says what it met", "[survey]") {
   }
 }
 
-TEST_CASE("a survey of a huge sparse file takes little of anything", "[survey]") {
+TEST_CASE("a survey of a huge sparse file needs little memory and time", "[survey]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "16T"});

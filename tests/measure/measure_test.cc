@@ -76,7 +76,7 @@ void fill_with_text(Random& random, std::span<std::byte> bytes, unsigned bits) {
 
 }  // namespace
 
-TEST_CASE("measure knows to the byte what a plain copy takes", "[measure]") {
+TEST_CASE("measure computes the exact size of an uncompressed copy", "[measure]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(6); ++i) {
     INFO("VIRT_COMPACT_SEED=" << seed + i);
@@ -188,7 +188,7 @@ TEST_CASE("preallocated disks of any size are computed", "[measure]") {
         measure(words + Words{"--size", "4T"})["file-size"]);
 }
 
-TEST_CASE("people read of one image, and scripts what qemu-img says", "[measure]") {
+TEST_CASE("the text describes the image, and the JSON agrees with qemu-img", "[measure]") {
   const TempDirectory folder;
   const std::string image = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "3G"});
@@ -296,7 +296,7 @@ TEST_CASE("measure of a server, a pipe and a large empty disk", "[measure]") {
   check_exact({}, huge);
 }
 
-TEST_CASE("a table marks the smallest, and names a choice with its price", "[measure]") {
+TEST_CASE("a table marks the smallest result, and recommends a choice", "[measure]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.raw";
   Random random(7);

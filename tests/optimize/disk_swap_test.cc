@@ -91,7 +91,7 @@ TEST_CASE("a swap without a backup leaves only the new disk", "[swap]") {
   CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator{}) == 1);
 }
 
-TEST_CASE("killed between any two steps, the disk is the old or the new one, and another run goes",
+TEST_CASE("a kill between any two steps leaves the old or the new disk, and the next run works",
           "[swap]") {
   for (unsigned steps = 0; steps <= 2; ++steps) {
     CAPTURE(steps);
@@ -118,7 +118,7 @@ TEST_CASE("killed between any two steps, the disk is the old or the new one, and
   }
 }
 
-TEST_CASE("owner, mode, ACL and attributes go with the disk", "[swap]") {
+TEST_CASE("owner, mode, ACL and attributes are copied to the new disk", "[swap]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   put(disk, "old");
@@ -172,7 +172,7 @@ TEST_CASE("what cannot be swapped is refused", "[swap]") {
   fs::create_hard_link(disk, folder / "other");
 }
 
-TEST_CASE("other names of the disk are told", "[swap]") {
+TEST_CASE("other names of the disk are reported", "[swap]") {
   const TempDirectory folder;
   put(folder / "disk", "old");
   fs::create_hard_link(folder / "disk", folder / "other");
@@ -181,7 +181,7 @@ TEST_CASE("other names of the disk are told", "[swap]") {
   CHECK(swap->other_names() == 1);
 }
 
-TEST_CASE("a rollback brings the backup back, and loses nothing", "[swap]") {
+TEST_CASE("a rollback restores the backup, and loses nothing", "[swap]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   put(disk, "new");
@@ -259,7 +259,7 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
   CHECK(content(victim) == "secret");
 }
 
-TEST_CASE("a disk that is another file since is not replaced", "[swap]") {
+TEST_CASE("a disk that was replaced by another file is not overwritten", "[swap]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   put(disk, "old");

@@ -93,7 +93,7 @@ TEST_CASE("a result without space is an error before an appliance boots", "[opti
   }
 }
 
-TEST_CASE("where nothing is known of the guest, its disk is tried", "[optimize]") {
+TEST_CASE("the size of an unknown guest is found by trying", "[optimize]") {
   if (!has_namespaces()) return;
   const TempDirectory folder;
   write_noise(folder / "noise", 40 * kMiB);

@@ -225,13 +225,13 @@ class Partitioned {
 
 }  // namespace
 
-TEST_CASE("what a filesystem does not use is left out, and its files are as they were", "[free]") {
+TEST_CASE("free space is not copied, and the files are unchanged", "[free]") {
   leaves_out_what_is_free(ext4());
   leaves_out_what_is_free(xfs());
   leaves_out_what_is_free(ntfs());
 }
 
-TEST_CASE("a disk in which much is free is not compact, and one without that is", "[free]") {
+TEST_CASE("a disk with much stored free space is not compact, and one without is", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   const std::string disk = qcow2_of(folder, folder / "raw");
@@ -264,7 +264,7 @@ TEST_CASE("a disk without data is no reason for a warning, and one without files
   CHECK_FALSE(qemu.was_started());
 }
 
-TEST_CASE("a backing file that is kept does not shine through what is free", "[free]") {
+TEST_CASE("free space does not read as data of a kept backing file", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   const auto free = guest_test::inspect_files({folder / "raw"}).free_on(0);
@@ -282,7 +282,8 @@ TEST_CASE("a backing file that is kept does not shine through what is free", "[f
   CHECK(is_zero(support::RawFile(folder / "out.raw").read(largest.begin + kMiB, kMiB)));
 }
 
-TEST_CASE("what is not known, or wished, or worth a boot is copied whole", "[free]") {
+TEST_CASE("volumes that are unknown, excluded, or not worth a boot are copied completely",
+          "[free]") {
   const Partitioned guest(2 * kMiB);
   const json done = report({"--ignore", "LABEL=swap", "-o", guest.folder() / "out", guest.disk()});
   CHECK(done.at("free-space").at("why") == "the space that it could free is not worth a boot");
@@ -304,7 +305,7 @@ TEST_CASE("what is not known, or wished, or worth a boot is copied whole", "[fre
                    inspection.volumes.at(0).on_disks.at(0)) == "");
 }
 
-TEST_CASE("names are those of libguestfs, labels and UUIDs, and one of nothing is an error",
+TEST_CASE("names of libguestfs, labels and UUIDs are accepted, and unknown names are errors",
           "[free]") {
   const Partitioned guest(2 * kMiB);
   const std::string out = guest.folder() / "out";
@@ -323,7 +324,7 @@ TEST_CASE("names are those of libguestfs, labels and UUIDs, and one of nothing i
              Contains("'/dev/sda9': there is no such filesystem"));
 }
 
-TEST_CASE("an appliance boots where the metadata do not tell and there is enough data", "[free]") {
+TEST_CASE("the appliance boots if metadata are not trusted and there is enough data", "[free]") {
   const Partitioned guest(80 * kMiB);
   const NoQemu qemu;
   const auto outcome = optimize(qemu, {"-o", guest.folder() / "out", guest.disk()});
@@ -346,7 +347,7 @@ TEST_CASE("an appliance boots where the metadata do not tell and there is enough
   run_ok({"qemu-img", "compare", "-q", guest.folder() / "out", guest.folder() / "kept"});
 }
 
-TEST_CASE("what a key is for, and what only the appliance can drop, needs a boot", "[free]") {
+TEST_CASE("keys, and files that only the appliance can drop, need a boot", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   for (const uint64_t at : {uint64_t{40}, uint64_t{41}})
@@ -455,7 +456,7 @@ TEST_CASE("contents of swap files become zeros without a boot", "[free]") {
   CHECK(fs::file_size(folder / "out") + 15 * kMiB < fs::file_size(disk));
 }
 
-TEST_CASE("what cannot be dropped without the appliance is not forgotten", "[free]") {
+TEST_CASE("files that only the appliance can drop are reported", "[free]") {
   const TempDirectory folder;
   run_ok({"sh", "-c", "truncate -s 320M \"$1\" && mkfs.xfs -q \"$1\"", "sh", folder / "raw"});
   const std::string disk = qcow2_of(folder, folder / "raw");
@@ -476,7 +477,7 @@ TEST_CASE("what cannot be dropped without the appliance is not forgotten", "[fre
             .empty());
 }
 
-TEST_CASE("a damaged image is told of before its metadata are", "[free]") {
+TEST_CASE("a damaged image is reported before its metadata are read", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   const std::string disk = qcow2_of(folder, folder / "raw");

@@ -70,7 +70,7 @@ json check_of(const std::string& image) {
 
 }  // namespace
 
-TEST_CASE("a name that is mistaken changes none of the disks", "[optimize]") {
+TEST_CASE("a wrong name changes none of the disks", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const auto old = support::read_file(disk);
@@ -102,7 +102,7 @@ TEST_CASE("a name that is mistaken changes none of the disks", "[optimize]") {
   CHECK((support::read_file(disk) == old));
 }
 
-TEST_CASE("what virt-sparsify's scripts say is understood, or told of", "[optimize]") {
+TEST_CASE("options of virt-sparsify are accepted, or refused with advice", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const auto out = optimize(
@@ -134,7 +134,7 @@ TEST_CASE("what virt-sparsify's scripts say is understood, or told of", "[optimi
   }
 }
 
-TEST_CASE("what is compressed stays so, and what is not, too", "[optimize]") {
+TEST_CASE("compressed data stays compressed, and other data uncompressed", "[optimize]") {
   const TempDirectory folder;
   const std::string type = GENERATE("zlib", "zstd");
   const std::string disk = folder / "disk";
@@ -168,7 +168,7 @@ TEST_CASE("what is compressed stays so, and what is not, too", "[optimize]") {
   CHECK(check_of(folder / "old")["compressed-clusters"] > 150);
 }
 
-TEST_CASE("a disk that is compact already is left as it is", "[optimize]") {
+TEST_CASE("a disk that is already compact is not changed", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   REQUIRE(optimize({"-q", "--no-backup", disk}).ok());
@@ -210,7 +210,7 @@ TEST_CASE("a disk that is compact already is left as it is", "[optimize]") {
   CHECK(fs::exists(disk + ".bak"));
 }
 
-TEST_CASE("an image in disorder is written afresh, though it gets no smaller", "[optimize]") {
+TEST_CASE("a fragmented image is rewritten even if it does not become smaller", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "256M"});
@@ -234,7 +234,7 @@ TEST_CASE("an image in disorder is written afresh, though it gets no smaller", "
   run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
 }
 
-TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
+TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const auto old = support::read_file(disk);
@@ -265,7 +265,7 @@ TEST_CASE("a dry run says what would be, and changes nothing", "[optimize]") {
   CHECK(fs::file_size(disk) == expected);
 }
 
-TEST_CASE("options that contradict each other, or the disk, are told at once", "[optimize]") {
+TEST_CASE("contradicting options are refused at the start", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   // With an appliance, which is not booted.
@@ -291,7 +291,7 @@ TEST_CASE("options that contradict each other, or the disk, are told at once", "
   at_once({"--sector-size", "1k"}, "neither 512 nor 4096");
 }
 
-TEST_CASE("names are shown as they were given", "[optimize]") {
+TEST_CASE("names are printed as they were given", "[optimize]") {
   const TempDirectory folder;
   (void)make_disk(folder, "disk");
   support::RunOptions here;

@@ -104,7 +104,7 @@ TEST_CASE("a disk is made smaller, and the old one is kept", "[optimize]") {
   CHECK((support::read_file(disk) == old));
 }
 
-TEST_CASE("OUT leaves the disk alone", "[optimize]") {
+TEST_CASE("with OUT, the disk is not changed", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const auto old = support::read_file(disk);
@@ -129,7 +129,7 @@ TEST_CASE("a raw disk stays raw", "[optimize]") {
   CHECK(status.st_blocks * 512 < 5 << 20);
 }
 
-TEST_CASE("holes of a raw result are as large as asked for", "[optimize]") {
+TEST_CASE("holes in a raw result have the requested size", "[optimize]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "disk", "16M"});
   // Every second 64 KiB are zeros.
@@ -209,7 +209,7 @@ TEST_CASE("a backing file can be kept behind a disk", "[optimize]") {
   CHECK_THAT(run_ok({"qemu-img", "info", disk}).out, !Contains("backing"));
 }
 
-TEST_CASE("several disks, one of them bad", "[optimize]") {
+TEST_CASE("one bad disk does not stop the others", "[optimize]") {
   const TempDirectory folder;
   const std::string first = make_disk(folder, "first");
   const std::string bad = make_disk(folder, "bad");
@@ -225,7 +225,7 @@ TEST_CASE("several disks, one of them bad", "[optimize]") {
   run_ok({"qemu-img", "check", "-q", last});
 }
 
-TEST_CASE("what would lose something is refused, and nothing changes", "[optimize]") {
+TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   SECTION("snapshots") {
@@ -316,7 +316,7 @@ TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]
   }
 }
 
-TEST_CASE("what a result would go to is looked at before anything is written", "[optimize]") {
+TEST_CASE("the destination is checked before anything is written", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   support::write_file(folder / "plain", std::string(64 << 20, 'p'));
@@ -335,7 +335,7 @@ TEST_CASE("what a result would go to is looked at before anything is written", "
   CHECK_FALSE(fs::exists(folder / "data"));
 }
 
-TEST_CASE("through a link the disk must have the same files behind it", "[optimize]") {
+TEST_CASE("a symbolic link must lead to the same backing files", "[optimize]") {
   const TempDirectory folder;
   fs::create_directories(folder / "a");
   fs::create_directories(folder / "b");
@@ -357,7 +357,7 @@ TEST_CASE("through a link the disk must have the same files behind it", "[optimi
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 187 0 1M", disk});
 }
 
-TEST_CASE("who writes without a lock is not overwritten", "[optimize]") {
+TEST_CASE("changes of a process without a lock are not overwritten", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const bool replaced = GENERATE(false, true);
@@ -381,7 +381,7 @@ TEST_CASE("who writes without a lock is not overwritten", "[optimize]") {
   CHECK(files_in(folder.path()) == 2);
 }
 
-TEST_CASE("what has the name of a leftover and is none stays", "[optimize]") {
+TEST_CASE("a file with the name of a leftover is kept if it is none", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const char* const name = GENERATE(".disk.overlay", ".disk.fresh");
@@ -398,7 +398,7 @@ TEST_CASE("what has the name of a leftover and is none stays", "[optimize]") {
   }
 }
 
-TEST_CASE("a swap that fails leaves the disk alone", "[optimize]") {
+TEST_CASE("a failed swap does not change the disk", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   support::Child child(
@@ -415,7 +415,7 @@ TEST_CASE("a swap that fails leaves the disk alone", "[optimize]") {
   CHECK(files_in(folder.path()) == 3);
 }
 
-TEST_CASE("a disk of one user's is nobody else's while it is made", "[optimize]") {
+TEST_CASE("the fresh image of a user's disk is never accessible to other users", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk, folder / "top"});
@@ -437,7 +437,7 @@ TEST_CASE("a disk of one user's is nobody else's while it is made", "[optimize]"
   run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "top.bak"});
 }
 
-TEST_CASE("who cannot give the result to the disk's owner learns it at the start", "[optimize]") {
+TEST_CASE("a run that cannot set the owner of the result fails at the start", "[optimize]") {
   if (::geteuid() != 0) {
     WARN("skipped: only root can become another user");
     return;
@@ -487,7 +487,7 @@ TEST_CASE("a filesystem without hard links has optimized disks, too", "[optimize
   }
 }
 
-TEST_CASE("how to trim is not said to who does not", "[optimize]") {
+TEST_CASE("options of trimming are refused without trimming", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   for (const std::vector<std::string>& option :
@@ -501,7 +501,7 @@ TEST_CASE("how to trim is not said to who does not", "[optimize]") {
   }
 }
 
-TEST_CASE("a disk that others stand on is not trimmed", "[optimize]") {
+TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   const TempDirectory folder;
   const std::string base = make_disk(folder, "base");
   fs::create_directory(folder / "elsewhere");
@@ -544,7 +544,7 @@ TEST_CASE("a disk that others stand on is not trimmed", "[optimize]") {
   REQUIRE(optimize({"-q", base}).ok());
 }
 
-TEST_CASE("root gives no file of its own away in a folder of somebody else's", "[optimize]") {
+TEST_CASE("root gives away none of its files in a folder of another user", "[optimize]") {
   if (::geteuid() != 0) {
     WARN("skipped: it takes root to give files away");
     return;

@@ -64,8 +64,7 @@ class Folder {
 
 }  // namespace
 
-TEST_CASE("a rollback without a race exchanges the names, or does what comes to the same",
-          "[planted]") {
+TEST_CASE("a rollback without a race exchanges the names, or has the same result", "[planted]") {
   const bool exchanges = GENERATE(false, true);
   CAPTURE(exchanges);
   const Folder folder;
@@ -76,7 +75,8 @@ TEST_CASE("a rollback without a race exchanges the names, or does what comes to 
   CHECK(folder.content(exchanges ? "disk.bak" : "disk.rolled-back") == "the disk now");
 }
 
-TEST_CASE("a rollback renames no file that took the disk's name, or the backup's", "[planted]") {
+TEST_CASE("a rollback renames no file that has taken the name of the disk or the backup",
+          "[planted]") {
   const std::string name = GENERATE("disk", "disk.bak");
   const bool exchanges = GENERATE(false, true);
   CAPTURE(name, exchanges);
@@ -92,7 +92,7 @@ TEST_CASE("a rollback renames no file that took the disk's name, or the backup's
   CHECK(folder.content("disk.bak") == (name == "disk" ? "the disk before" : "somebody else's"));
 }
 
-TEST_CASE("a rollback takes back an exchange with another file", "[planted]") {
+TEST_CASE("a rollback undoes an exchange with another file", "[planted]") {
   const std::string name = GENERATE("disk", "disk.bak");
   CAPTURE(name);
   const Folder folder;
@@ -104,7 +104,7 @@ TEST_CASE("a rollback takes back an exchange with another file", "[planted]") {
   CHECK(folder.content("disk.bak") == (name == "disk" ? "the disk before" : "somebody else's"));
 }
 
-TEST_CASE("where names cannot be exchanged, a rollback looks again before it renames",
+TEST_CASE("without an atomic exchange, a rollback checks the files again before it renames",
           "[planted]") {
   const std::string name = GENERATE("disk", "disk.bak");
   CAPTURE(name);
@@ -119,7 +119,7 @@ TEST_CASE("where names cannot be exchanged, a rollback looks again before it ren
   CHECK(folder.content("disk.rolled-back") == (name == "disk" ? "the disk now" : ""));
 }
 
-TEST_CASE("rollback --remove removes what was the disk, and no other file", "[planted]") {
+TEST_CASE("rollback --remove removes only the replaced disk", "[planted]") {
   const Folder folder;
   const auto outcome = folder.roll_back("flushed", "disk.bak", true, "--remove");
   INFO(outcome.describe());

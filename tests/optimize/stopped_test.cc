@@ -85,7 +85,7 @@ bool stop_after(const std::vector<std::string>& arguments, int signal,
 
 }  // namespace
 
-TEST_CASE("leaked clusters are left behind", "[optimize]") {
+TEST_CASE("leaked clusters are not copied", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   make_disk(disk, 4);
@@ -104,7 +104,8 @@ TEST_CASE("leaked clusters are left behind", "[optimize]") {
   CHECK(support::run({"qemu-img", "check", "-q", disk}).ok());
 }
 
-TEST_CASE("stopped at any moment, the disk is there, and another run goes", "[optimize]") {
+TEST_CASE("a run that is stopped at any moment leaves the disk, and the next run works",
+          "[optimize]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   Random random(seed);

@@ -26,7 +26,7 @@ void check_refused(const std::vector<std::string>& arguments, const std::string&
 
 }  // namespace
 
-TEST_CASE("files that are no image are refused", "[plugin]") {
+TEST_CASE("files that are not images are refused", "[plugin]") {
   if (!test::server_ends()) {
     WARN("skipped: nbdkit does not end with a sanitizer's library in it");
     return;
@@ -65,7 +65,7 @@ TEST_CASE("files that are no image are refused", "[plugin]") {
   }
 }
 
-TEST_CASE("what somebody else's image names is not served by root", "[plugin]") {
+TEST_CASE("root does not serve a file that an image of another user names", "[plugin]") {
   if (!test::server_ends() || ::geteuid() != 0) {
     WARN("skipped: needs root, and nbdkit does not end with a sanitizer's library in it");
     return;

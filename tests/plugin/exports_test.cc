@@ -58,7 +58,7 @@ TEST_CASE("each snapshot is an export with its own size", "[plugin]") {
   CHECK(first_byte(NbdClient(server.socket(), "snapshot:2")) == 0x22);
 }
 
-TEST_CASE("other export names are refused, in words", "[plugin]") {
+TEST_CASE("other export names are refused with a message", "[plugin]") {
   const TempDirectory folder;
   const auto server = test::serve({disk_with_snapshots(folder)});
   CHECK_THROWS(NbdClient(server.socket(), "snapshot:none"));
@@ -80,7 +80,7 @@ TEST_CASE("snapshot= makes a snapshot the disk", "[plugin]") {
   CHECK(first_byte(disk) == 0x11);
 }
 
-TEST_CASE("clients are told what the server can do", "[plugin]") {
+TEST_CASE("clients see the capabilities of the server", "[plugin]") {
   const TempDirectory folder;
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=256k", image, "1M"});
@@ -97,7 +97,7 @@ TEST_CASE("clients are told what the server can do", "[plugin]") {
   CHECK_THAT(info, Contains("disk of 1048576 bytes in a QCOW2 image"));
 }
 
-TEST_CASE("with -r nobody can write, and nothing changes", "[plugin]") {
+TEST_CASE("with -r no client can write, and nothing changes", "[plugin]") {
   const TempDirectory folder;
   const std::string image = disk_with_snapshots(folder);
   const auto before = support::run_ok({"sha256sum", image}).out;
@@ -111,7 +111,7 @@ TEST_CASE("with -r nobody can write, and nothing changes", "[plugin]") {
   CHECK(support::run_ok({"sha256sum", image}).out == before);
 }
 
-TEST_CASE("a client that writes all the same is refused", "[plugin]") {
+TEST_CASE("a client that writes to a read-only disk is refused", "[plugin]") {
   const TempDirectory folder;
   const std::string image = disk_with_snapshots(folder);
   const auto before = support::run_ok({"sha256sum", image}).out;

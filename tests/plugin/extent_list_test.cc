@@ -81,7 +81,7 @@ void check(const Result<std::vector<NbdExtent>>& got, const std::vector<NbdExten
 
 }  // namespace
 
-TEST_CASE("data and compressed clusters are one story, zeros and holes another", "[extents]") {
+TEST_CASE("data and compressed clusters share an extent, zeros and holes do not", "[extents]") {
   using enum ExtentKind;
   const auto layer = clusters({kData, kCompressed, kCompressed, kData, kZero, kUnallocated, kData});
   const qcow2::Disk disk({layer});

@@ -32,7 +32,7 @@ Request one(Traffic& traffic, Request request) {
 
 }  // namespace
 
-TEST_CASE("a full filesystem is told to the client, who may go on when there is room",
+TEST_CASE("a full filesystem is an error of the request, and later requests succeed again",
           "[write-errors]") {
   if (!test::server_ends() || !support::run({"unshare", "-rm", "true"}).ok()) {
     WARN("skipped: no namespaces of one's own here");

@@ -48,7 +48,7 @@ void check_status(const std::vector<NbdClient::Status>& got,
 
 }  // namespace
 
-TEST_CASE("block status tells data, zeros and holes apart", "[plugin]") {
+TEST_CASE("block status distinguishes data, zeros and holes", "[plugin]") {
   const TempDirectory folder;
   const auto server = test::serve({disk_of_all_kinds(folder)});
   const NbdClient client(server.socket(), "");
@@ -64,7 +64,7 @@ TEST_CASE("block status tells data, zeros and holes apart", "[plugin]") {
                {{100 * k, 28 * k, false, false}, {128 * k, 22 * k, false, true}});
 }
 
-TEST_CASE("holes of terabytes are told in pieces that fit", "[plugin]") {
+TEST_CASE("holes of terabytes are reported in several extents", "[plugin]") {
   const TempDirectory folder;
   const std::string image = folder / "large.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", image, "20T"});
@@ -86,7 +86,7 @@ TEST_CASE("holes of terabytes are told in pieces that fit", "[plugin]") {
   CHECK(client.read(20 * tib - 1, 1).front() == std::byte{2});
 }
 
-TEST_CASE("all of a disk is told, however much work that is", "[plugin]") {
+TEST_CASE("the extents of a whole disk can be listed in any number of requests", "[plugin]") {
   const TempDirectory folder;
   // Clusters of 512 bytes: one answer does not look at all of them.
   const std::string image = folder / "small-clusters.qcow2";
@@ -156,7 +156,7 @@ TEST_CASE("damage met while reading is an error for that request only", "[plugin
   CHECK(client.read(0, 1).front() == std::byte{1});
 }
 
-TEST_CASE("debug flags log what requests find", "[plugin]") {
+TEST_CASE("debug flags log the result of requests", "[plugin]") {
   const TempDirectory folder;
   const auto server =
       test::serve({disk_of_all_kinds(folder), "-v", "-D", "qcow2.read=1", "-D", "qcow2.extents=1"});

@@ -36,7 +36,7 @@ Result<std::unique_ptr<ServedImage>> open(const std::string& image,
 
 }  // namespace
 
-TEST_CASE("each listed name leads to what its description tells", "[served-image]") {
+TEST_CASE("each listed export is the one of its description", "[served-image]") {
   const TempDirectory folder;
   // The second's name is the first's id, and the last two share a name.
   const auto image = open(image_with(folder, {"first", "1", "twin", "twin"}));
@@ -53,7 +53,7 @@ TEST_CASE("each listed name leads to what its description tells", "[served-image
   CHECK_THAT((*image)->exports()[4].description, Contains("snapshot 4 'twin' of 20"));
 }
 
-TEST_CASE("a name that nobody can be told goes by its id", "[served-image]") {
+TEST_CASE("a snapshot with an unusable name is listed by its id", "[served-image]") {
   const TempDirectory folder;
   const std::string long_name(250, 'n');
   const auto image = open(image_with(folder, {"two\nlines", long_name, "Größe x"}));

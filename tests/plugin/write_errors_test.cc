@@ -163,7 +163,8 @@ std::string empty_image(const TempDirectory& folder) {
 
 }  // namespace
 
-TEST_CASE("what may not be written is served to read, with a word why", "[write-errors]") {
+TEST_CASE("an image that cannot be written is served read-only, and the reason is logged",
+          "[write-errors]") {
   const TempDirectory folder;
   const std::string image = empty_image(folder);
   SECTION("-r") {

@@ -68,7 +68,7 @@ TEST_CASE("zeros inside of writes get no clusters", "[write-path]") {
   test::qemu_img({"check", "-q", image});
 }
 
-TEST_CASE("with unmap, zeros give clusters back; with on, or where nothing is given back, not",
+TEST_CASE("detect-zeroes=unmap frees clusters, detect-zeroes=on and discard=ignore do not",
           "[write-path]") {
   const TempDirectory folder;
   const std::string image = image_in(folder);
@@ -89,7 +89,7 @@ TEST_CASE("with unmap, zeros give clusters back; with on, or where nothing is gi
   test::qemu_img({"check", "-q", image});
 }
 
-TEST_CASE("trims in pieces free the cluster that they make together", "[write-path]") {
+TEST_CASE("a cluster is freed when several trims cover it", "[write-path]") {
   const TempDirectory folder;
   const std::string image = image_in(folder);
   for (const bool coalesce : {false, true}) {
@@ -112,7 +112,7 @@ TEST_CASE("trims in pieces free the cluster that they make together", "[write-pa
   test::qemu_img({"check", "-q", image});
 }
 
-TEST_CASE("the ragged rest is zeroed for who wants that", "[write-path]") {
+TEST_CASE("zero-fragments=true zeros trims that fill no cluster", "[write-path]") {
   const TempDirectory folder;
   const std::string image = image_in(folder);
   WritePath::Options options;

@@ -68,7 +68,7 @@ bool is_all(const Bytes& bytes, unsigned value) {
 
 }  // namespace
 
-TEST_CASE("NO_HOLE keeps the place of what is zeroed, and nothing else does", "[write-semantics]") {
+TEST_CASE("only NO_HOLE keeps zeroed clusters allocated", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = full_image(folder, "cluster_size=64k");
   WritingServer server({image});
@@ -185,7 +185,7 @@ TEST_CASE("discard=ignore keeps every cluster", "[write-semantics]") {
   CHECK(std::filesystem::file_size(image) == length);
 }
 
-TEST_CASE("trims to the byte free what they cover, and the file gets shorter",
+TEST_CASE("trims of any size free the clusters that they cover, and the file shrinks",
           "[write-semantics]") {
   const uint64_t images = support::iterations(6);
   for (uint64_t i = 0; i < images; ++i) {
@@ -262,7 +262,7 @@ TEST_CASE("a flush on one connection is one for all", "[write-semantics]") {
   }
 }
 
-TEST_CASE("a write with FUA survives by itself", "[write-semantics]") {
+TEST_CASE("a write with FUA survives without a flush", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "8M"});
@@ -280,7 +280,7 @@ TEST_CASE("a write with FUA survives by itself", "[write-semantics]") {
   CHECK(is_all(client.read(150 * k, 50 * k), 1));
 }
 
-TEST_CASE("a fresh image is as large as was asked for", "[write-semantics]") {
+TEST_CASE("a new image has the requested size", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = folder / "disk.qcow2";
   for (const uint64_t size : {uint64_t{512}, 3 * kMiB + 512, uint64_t{1} << 40}) {
@@ -306,7 +306,8 @@ TEST_CASE("a fresh image is as large as was asked for", "[write-semantics]") {
   }
 }
 
-TEST_CASE("a fresh image takes nobody's place, and is whole or not there", "[write-semantics]") {
+TEST_CASE("a new image replaces no file, and exists only when it is complete",
+          "[write-semantics]") {
   if (!test::server_ends()) {
     WARN("skipped: nbdkit does not end with a sanitizer's library in it");
     return;
@@ -335,7 +336,7 @@ TEST_CASE("a fresh image takes nobody's place, and is whole or not there", "[wri
 }
 
 // What another program left with its data when it freed it.
-TEST_CASE("a trim gives back what was free already", "[write-semantics]") {
+TEST_CASE("a trim also deallocates clusters that were free before", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = full_image(folder, "cluster_size=64k");
   interop::ImageEditor editor(image);
@@ -366,7 +367,7 @@ TEST_CASE("a trim gives back what was free already", "[write-semantics]") {
   CHECK((before - blocks() >= 4 * kMiB) == trims);
 }
 
-TEST_CASE("a damaged image is served with zeros for what is lost", "[write-semantics]") {
+TEST_CASE("with salvage=true, lost data reads as zeros", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = full_image(folder, "cluster_size=64k");
   interop::ImageEditor editor(image);

@@ -302,7 +302,7 @@ void try_images(uint64_t images, bool readable) {
 
 }  // namespace
 
-TEST_CASE("images of every shape are counted right", "[builder][property]") {
+TEST_CASE("the refcounts of images of every shape are right", "[builder][property]") {
   try_images(support::iterations(60), false);
 }
 

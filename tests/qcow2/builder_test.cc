@@ -114,7 +114,7 @@ TEST_CASE("an empty disk, and one of no bytes", "[builder]") {
   check_with_qemu(storage);
 }
 
-TEST_CASE("a host cluster holds no more streams than its count can say", "[builder]") {
+TEST_CASE("a host cluster holds only as many streams as its refcount can count", "[builder]") {
   BuildOptions options;
   options.size = uint64_t{1} << 38;
   options.cluster_bits = 21;
@@ -161,7 +161,7 @@ TEST_CASE("streams are packed to the byte", "[builder]") {
   test::walk(storage.bytes());
 }
 
-TEST_CASE("a stream does not cross into the place of a refcount block", "[builder]") {
+TEST_CASE("a stream does not reach into the place of a refcount block", "[builder]") {
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
@@ -240,7 +240,7 @@ TEST_CASE("metadata is written in whole clusters, once, and the header last", "[
   CHECK(*written.rbegin() + cluster_size <= *storage.size());
 }
 
-TEST_CASE("an error of the storage is handed on, and leaves no header", "[builder]") {
+TEST_CASE("an error of the storage is returned, and no header is written", "[builder]") {
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
@@ -259,7 +259,7 @@ TEST_CASE("an error of the storage is handed on, and leaves no header", "[builde
   CHECK(fail_at > 15);
 }
 
-TEST_CASE("the header says what was asked for", "[builder]") {
+TEST_CASE("the header has the requested options", "[builder]") {
   BuildOptions options = small_options();
   options.backing_file = "base.raw";
   options.backing_format = "raw";
@@ -292,8 +292,7 @@ TEST_CASE("the header says what was asked for", "[builder]") {
   CHECK((header.find_extension(HeaderExtension::kFeatureNames) != nullptr) == v3);
 }
 
-TEST_CASE("a header without room does without the feature names, not the backing file",
-          "[builder]") {
+TEST_CASE("a full header omits the feature names, not the backing file", "[builder]") {
   BuildOptions options = small_options();
   options.cluster_bits = 9;
   options.backing_file.assign(300, 'b');
@@ -309,7 +308,7 @@ TEST_CASE("a header without room does without the feature names, not the backing
   REQUIRE_FAILS_WITH(Builder::create(storage, options), "more than a cluster");
 }
 
-TEST_CASE("what cannot be built is refused", "[builder]") {
+TEST_CASE("invalid build options are refused", "[builder]") {
   MemoryStorage storage("built");
   BuildOptions options;
   options.size = 1 << 20;
@@ -509,7 +508,7 @@ TEST_CASE("a dry run counts what is preallocated without a step for each cluster
   CHECK(length(options, true, 0) == length(options, false, 0));
 }
 
-TEST_CASE("what is preallocated reads as zeros, whatever was in its place", "[builder]") {
+TEST_CASE("preallocated clusters read as zeros, whatever the file held before", "[builder]") {
   BuildOptions options = small_options();
   SECTION("version 2") {
     options.version = 2;

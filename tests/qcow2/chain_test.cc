@@ -129,7 +129,7 @@ TEST_CASE("formats are what the header says, or what the content shows", "[chain
   }
 }
 
-TEST_CASE("a chain that cannot be followed says which file is to blame", "[chain]") {
+TEST_CASE("the error for a broken chain names the file", "[chain]") {
   const test::ScratchFolder folder;
   SECTION("missing") {
     write(folder / "top", overlay("gone").bytes);
@@ -254,7 +254,7 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
   REQUIRE_FAILS_WITH(open_writer(*reader, {}), "it can only be read");
 }
 
-TEST_CASE("an image that cannot be written is still there for readers", "[chain]") {
+TEST_CASE("an image that cannot be written can still be read", "[chain]") {
   const test::ScratchFolder folder;
   const std::string path = folder / "disk";
   TinyImage image = base(1);

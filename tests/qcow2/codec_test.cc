@@ -114,7 +114,7 @@ const Kind kKinds[] = {{CompressionType::kZstd, DeflateWindow::k32KiB},
                        {CompressionType::kDeflate, DeflateWindow::k32KiB},
                        {CompressionType::kDeflate, DeflateWindow::k4KiB}};
 
-TEST_CASE("what an encoder wrote, a decoder reads, at every level", "[codec]") {
+TEST_CASE("a decoder reads what an encoder has written, at every level", "[codec]") {
   const Kind kind = kKinds[GENERATE(0, 1, 2)];
   const size_t size = GENERATE(512u, 4096u, 65536u, 2u << 20);
   const int content = GENERATE(0, 1, 2);
@@ -146,7 +146,7 @@ TEST_CASE("what an encoder wrote, a decoder reads, at every level", "[codec]") {
   }
 }
 
-TEST_CASE("a window of 4 KiB is enough for those who have no more", "[codec]") {
+TEST_CASE("streams with a window of 4 KiB can be decoded with a window of 4 KiB", "[codec]") {
   const size_t size = GENERATE(512u, 65536u, 1u << 20);
   const Bytes cluster = far_sample(size);
   const auto encoded = [&](int level, DeflateWindow window) {
@@ -165,7 +165,7 @@ TEST_CASE("a window of 4 KiB is enough for those who have no more", "[codec]") {
   if (size > 4096) CHECK_FALSE(inflates_in_4k(encoded(0, DeflateWindow::k32KiB), cluster));
 }
 
-TEST_CASE("encoding does not depend on what came before", "[codec]") {
+TEST_CASE("encoding a cluster does not depend on earlier clusters", "[codec]") {
   const Kind kind = kKinds[GENERATE(0, 1, 2)];
   const int level = GENERATE(0, 1, 2, 6);
   auto fresh = Encoder::create(kind.type, level, kind.window);
@@ -181,7 +181,7 @@ TEST_CASE("encoding does not depend on what came before", "[codec]") {
   CHECK(std::equal(a.begin(), a.begin() + static_cast<ptrdiff_t>(a_length), b.begin()));
 }
 
-TEST_CASE("what does not get smaller is left alone", "[codec]") {
+TEST_CASE("a cluster that does not become smaller is not compressed", "[codec]") {
   const Kind kind = kKinds[GENERATE(0, 1, 2)];
   const size_t size = GENERATE(512u, 65536u, 1u << 20);
   for (const int level : {0, 1, 5, 9}) {
@@ -192,7 +192,7 @@ TEST_CASE("what does not get smaller is left alone", "[codec]") {
   }
 }
 
-TEST_CASE("noise is told from what only looks like it", "[codec]") {
+TEST_CASE("incompressible data is told from data that only looks like it", "[codec]") {
   const size_t size = GENERATE(4096u, 65536u, 256u << 10);
   NoiseProbe probe;
   Bytes scratch(size - 1);
@@ -208,7 +208,7 @@ TEST_CASE("noise is told from what only looks like it", "[codec]") {
   CHECK(probe.is_noise(random, scratch));
 }
 
-TEST_CASE("noise that repeats itself far back is not given up", "[codec]") {
+TEST_CASE("incompressible data that repeats at a distance is compressed", "[codec]") {
   const size_t size = GENERATE(65536u, 256u << 10, 2u << 20);
   Bytes cluster = noise(size / 2, 7);
   cluster.insert(cluster.end(), cluster.begin(), cluster.end());

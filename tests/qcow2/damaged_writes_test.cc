@@ -63,7 +63,7 @@ const Bytes kSector(512, std::byte{0xee});
 
 }  // namespace
 
-TEST_CASE("guest data go on top of no table", "[damaged-writes]") {
+TEST_CASE("guest data never overwrites a table", "[damaged-writes]") {
   const Twin twin;
   const std::vector<std::pair<const char*, uint64_t>> tables = {
       {"the header", 0},
@@ -105,7 +105,7 @@ TEST_CASE("an L1 entry that points to another table is seen before the first wri
   }
 }
 
-TEST_CASE("a discard gives no table back", "[damaged-writes]") {
+TEST_CASE("a discard never frees a table", "[damaged-writes]") {
   const Twin twin;
   Bytes bytes = twin.bytes;
   put64(bytes, twin.l2 + 8 * 3, twin.block | kCopied);
@@ -122,7 +122,7 @@ TEST_CASE("a discard gives no table back", "[damaged-writes]") {
   CHECK(now[twin.block + 1] == std::byte{1});
 }
 
-TEST_CASE("tables that come and go are known as such", "[damaged-writes]") {
+TEST_CASE("the overlap check knows tables that are added and removed", "[damaged-writes]") {
   // Each write of a new region makes an L2 table; the shared ones move when they are changed first.
   const Twin twin("cluster_size=512");
   const auto storage = std::make_shared<MemoryStorage>("image", twin.bytes);
@@ -146,7 +146,7 @@ TEST_CASE("tables that come and go are known as such", "[damaged-writes]") {
   REQUIRE_OK((*disk)->close());
 }
 
-TEST_CASE("what no count knows of is not cut off", "[damaged-writes]") {
+TEST_CASE("clusters without a refcount are not truncated", "[damaged-writes]") {
   Twin twin;
   // The data of the guest's last clusters are the last of the file, and not counted.
   const uint64_t clusters = twin.bytes.size() / kCluster;
@@ -161,7 +161,7 @@ TEST_CASE("what no count knows of is not cut off", "[damaged-writes]") {
   CHECK(storage->bytes().size() == twin.bytes.size());
 }
 
-TEST_CASE("snapshots are changed in images only whose counts suffice", "[damaged-writes]") {
+TEST_CASE("snapshots are changed only if the refcounts are wide enough", "[damaged-writes]") {
   const Twin twin;
   // A cluster of data of the snapshot, which is counted once too few, or not at all.
   const uint64_t shared = (get64(twin.bytes, twin.l2 + 8 * 20) & kOffset) / kCluster;
@@ -205,7 +205,7 @@ TEST_CASE("a snapshot is deleted by its name first, and applied by its id", "[da
   CHECK_THAT(run_ok({"qemu-img", "snapshot", "-l", path}).out, Catch::Contains(" x "));
 }
 
-TEST_CASE("a change of snapshots clears autoclear bits that nobody knows", "[damaged-writes]") {
+TEST_CASE("a change of snapshots clears unknown autoclear bits", "[damaged-writes]") {
   Twin twin;
   twin.bytes[95] |= std::byte{0x20};
   const auto storage = std::make_shared<MemoryStorage>("image", twin.bytes);
@@ -215,7 +215,7 @@ TEST_CASE("a change of snapshots clears autoclear bits that nobody knows", "[dam
   CHECK(storage->bytes()[95] == std::byte{0});
 }
 
-TEST_CASE("a table that many name is read once, or not at all", "[damaged-writes]") {
+TEST_CASE("a table with many references is read once, or not at all", "[damaged-writes]") {
   Twin twin;
   // The snapshot's L1 table is the disk's.
   put64(twin.bytes, twin.snapshots, twin.l1);

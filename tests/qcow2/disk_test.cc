@@ -95,7 +95,7 @@ TEST_CASE("map stops when it has enough, and covers the start", "[disk]") {
   REQUIRE(extents.size() == 3);
 }
 
-TEST_CASE("a deep chain is no deep recursion", "[disk]") {
+TEST_CASE("a deep chain does not cause a deep recursion", "[disk]") {
   std::vector<std::shared_ptr<Layer>> layers;
   const TinyImage empty(9, 4096);
   for (int i = 0; i < 2000; ++i) layers.push_back(qcow2_layer(empty));

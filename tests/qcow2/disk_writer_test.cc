@@ -382,7 +382,7 @@ TEST_CASE("an image that is marked corrupt is not written", "[writer]") {
                      "marked corrupt");
 }
 
-TEST_CASE("the file gets shorter when its end is discarded", "[writer]") {
+TEST_CASE("the file shrinks when its end is discarded", "[writer]") {
   const support::TempDirectory folder;
   Random random(1);
   Shape shape{16};
@@ -468,7 +468,7 @@ Shape shape_to_shrink(Random& random) {
 
 }  // namespace
 
-TEST_CASE("a file with holes is cut to about what is in use", "[writer]") {
+TEST_CASE("a file with holes shrinks to about the size in use", "[writer]") {
   const uint64_t images = support::iterations(12);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -504,7 +504,7 @@ TEST_CASE("a file with holes is cut to about what is in use", "[writer]") {
   }
 }
 
-TEST_CASE("a loss of power while the file is made shorter corrupts nothing", "[writer]") {
+TEST_CASE("a loss of power while the file shrinks corrupts nothing", "[writer]") {
   const uint64_t images = support::iterations(12);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -543,7 +543,7 @@ TEST_CASE("a loss of power while the file is made shorter corrupts nothing", "[w
   }
 }
 
-TEST_CASE("subclusters that are discarded go, and the cluster with the last of them", "[writer]") {
+TEST_CASE("a cluster is freed when all of its subclusters are discarded", "[writer]") {
   const support::TempDirectory folder;
   Random random(1);
   Shape shape{16};

@@ -40,7 +40,7 @@ TEST_CASE("a file is read up to its end", "[file]") {
   CHECK((*file)->size() == 5u);
 }
 
-TEST_CASE("what is no disk image is refused, without waiting", "[file]") {
+TEST_CASE("files that are not disk images are refused without waiting", "[file]") {
   const test::ScratchFolder folder;
   SECTION("nothing") {
     REQUIRE_FAILS_WITH(FileStorage::open_readonly(folder / "none"), "No such file or directory");
@@ -116,7 +116,7 @@ TEST_CASE("holes of a file are found", "[file]") {
   CHECK(extent->kind == ExtentKind::kZero);
 }
 
-TEST_CASE("a file that is cut while it is read is an error", "[file]") {
+TEST_CASE("a file that is truncated during a read is an error", "[file]") {
   const test::ScratchFolder folder;
   const std::string path = folder / "raw";
   std::ofstream(path) << std::string(8192, 'x');
@@ -129,7 +129,7 @@ TEST_CASE("a file that is cut while it is read is an error", "[file]") {
   REQUIRE_FAILS_WITH((*layer)->read(*extent, GuestOffset(0), bytes), "became shorter");
 }
 
-TEST_CASE("past the page cache the same bytes are read, and written", "[file]") {
+TEST_CASE("reads and writes without the page cache have the same bytes", "[file]") {
   const test::ScratchFolder folder;
   const std::string path = folder / "file";
   std::string content;

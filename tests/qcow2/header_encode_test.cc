@@ -53,7 +53,7 @@ TEST_CASE("a header is read as it was encoded", "[header]") {
   CHECK(read->extensions[1].data == header.extensions[1].data);
 }
 
-TEST_CASE("version 2 is encoded without what it has not", "[header]") {
+TEST_CASE("version 2 is encoded without the features of version 3", "[header]") {
   Header header = sample();
   header.version = 2;
   header.backing_file = "b";

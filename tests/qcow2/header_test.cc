@@ -60,7 +60,7 @@ TEST_CASE("unknown extensions and fields are kept", "[header]") {
   CHECK(header->data_file() == "disk.raw");
 }
 
-TEST_CASE("what is no QCOW2 image is told apart", "[header]") {
+TEST_CASE("other formats are recognised", "[header]") {
   SECTION("empty") {
     MemoryStorage empty("x");
     REQUIRE_FAILS_WITH(Header::read(empty), "the file is empty");
@@ -241,7 +241,7 @@ TEST_CASE("compression type and its feature bit must agree", "[header]") {
   REQUIRE_FAILS_WITH(image.header(), "unknown compression type 2");
 }
 
-TEST_CASE("extended L2 entries want 16 KiB clusters", "[header]") {
+TEST_CASE("extended L2 entries need clusters of 16 KiB", "[header]") {
   TinyImage small(13);
   small.set_incompatible(incompatible::kExtendedL2);
   REQUIRE_FAILS_WITH(small.header(), "16 KiB at least");

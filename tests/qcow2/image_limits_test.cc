@@ -28,7 +28,7 @@ Result<void> check(const TinyImage& image, const ImageLimits& limits = {}) {
 
 }  // namespace
 
-TEST_CASE("an image may map so much data and no more", "[limits]") {
+TEST_CASE("the amount of data that an image may map is limited", "[limits]") {
   TinyImage image = large(uint64_t{512} << 30);
   for (uint64_t i = 0; i < 2048; ++i) image.set_l2(i, image.cluster(5) | kCopied);
   // 4 GiB, out of a file of 16 MiB.
@@ -59,7 +59,7 @@ TEST_CASE("no L2 table may be used twice in an untrusted image", "[limits]") {
   REQUIRE_OK(check(image));
 }
 
-TEST_CASE("what a header says is limited", "[limits]") {
+TEST_CASE("the values of a header are limited", "[limits]") {
   ImageLimits limits;
   limits.virtual_size = 1 << 20;
   REQUIRE_OK(check(TinyImage(16, 1 << 20), limits));

@@ -84,7 +84,7 @@ TEST_CASE("the bytes that QEMU locks are locked", "[image_lock]") {
   CHECK(locked_bytes(folder / "disk").empty());
 }
 
-TEST_CASE("readers share an image, a writer has it for himself", "[image_lock]") {
+TEST_CASE("readers share an image, and a writer is alone", "[image_lock]") {
   const test::ScratchFolder folder;
   User one(folder / "disk");
   User two(folder / "disk");

@@ -90,7 +90,7 @@ std::string image_with_all(const TempDirectory& folder, const std::string& optio
 
 }  // namespace
 
-TEST_CASE("what QEMU left dirty is mended", "[in-place-rebuild]") {
+TEST_CASE("an image that QEMU has left dirty is repaired", "[in-place-rebuild]") {
   const uint64_t images = support::iterations(8);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -120,7 +120,7 @@ TEST_CASE("what QEMU left dirty is mended", "[in-place-rebuild]") {
   }
 }
 
-TEST_CASE("refcounts are counted anew, whatever they were", "[in-place-rebuild]") {
+TEST_CASE("refcounts are rebuilt from any state", "[in-place-rebuild]") {
   for (const char* options :
        {"cluster_size=64k", "cluster_size=64k,refcount_bits=64", "cluster_size=4k,refcount_bits=8",
         "cluster_size=64k,extended_l2=on"}) {
@@ -141,7 +141,7 @@ TEST_CASE("refcounts are counted anew, whatever they were", "[in-place-rebuild]"
   }
 }
 
-TEST_CASE("COPIED follows the counts", "[in-place-rebuild]") {
+TEST_CASE("COPIED flags follow the refcounts", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = image_with_all(folder, "cluster_size=64k");
   const Bytes before = content_of(image);
@@ -174,7 +174,7 @@ TEST_CASE("bitmaps are counted, too", "[in-place-rebuild]") {
   CHECK_THAT(support::run_ok({"qemu-img", "info", image}).out, Catch::Contains("changes"));
 }
 
-TEST_CASE("what cannot be counted is not mended, and not touched", "[in-place-rebuild]") {
+TEST_CASE("an image that cannot be counted is not changed", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = image_with_all(folder, "cluster_size=64k");
   const uint64_t l1 = word_at(image, 40);
@@ -205,7 +205,7 @@ TEST_CASE("what cannot be counted is not mended, and not touched", "[in-place-re
   CHECK((word_at(image, 72) & incompatible::kDirty) != 0);
 }
 
-TEST_CASE("a count that is too narrow is not mended", "[in-place-rebuild]") {
+TEST_CASE("a refcount that is too narrow is not repaired", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = folder / "disk";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",

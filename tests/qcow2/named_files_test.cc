@@ -128,7 +128,7 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
   }
 }
 
-TEST_CASE("all owners of a chain count for what is at its end", "[names]") {
+TEST_CASE("all owners of a chain must have the right to open its last file", "[names]") {
   if (!is_root()) return;
   const OpenFolder folder;
   write(folder / "top", overlay("middle", "qcow2"), kStranger, 0644);
@@ -167,7 +167,7 @@ TEST_CASE("a data file is opened, and written, as the owner of the image could",
   CHECK((writer || writer.error().message().find("may not") == std::string::npos));
 }
 
-TEST_CASE("a backing file that is left out reads as zeros, and nothing is written", "[names]") {
+TEST_CASE("a backing file that is not opened reads as zeros, and nothing is written", "[names]") {
   const test::ScratchFolder folder;
   std::ofstream(folder / "top", std::ios::binary)
       .write(reinterpret_cast<const char*>(overlay("gone", "raw").data()), 8 * 4096);
@@ -181,7 +181,7 @@ TEST_CASE("a backing file that is left out reads as zeros, and nothing is writte
   REQUIRE_FAILS_WITH(open_writer(*chain, {}), "without its backing file 'gone'");
 }
 
-TEST_CASE("rights that are borrowed end with the call", "[names]") {
+TEST_CASE("the rights of another user end with the call", "[names]") {
   if (!is_root()) return;
   const OpenFolder folder;
   write(folder / "secret", kRaw, 0, 0600);

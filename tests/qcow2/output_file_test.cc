@@ -47,7 +47,7 @@ ino_t inode_of(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("an output file appears with commit, and not before", "[copy]") {
+TEST_CASE("an output file appears only with commit", "[copy]") {
   const TempDirectory folder;
   auto file = OutputFile::create(folder / "out", false);
   REQUIRE_OK(file);
@@ -81,7 +81,7 @@ TEST_CASE("an output file has the permissions of any new file", "[copy]") {
   CHECK(mode_of(folder / "out") == 0640);
 }
 
-TEST_CASE("an existing name is no destination", "[copy]") {
+TEST_CASE("an existing file is not overwritten", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "file", "old");
   REQUIRE(::symlink("nowhere", (folder / "dangling").c_str()) == 0);
@@ -105,7 +105,7 @@ TEST_CASE("only a regular file is replaced", "[copy]") {
   REQUIRE_FAILS_WITH(OutputFile::create("/dev/null", true), "regular file");
 }
 
-TEST_CASE("a name that appears meanwhile is not overwritten", "[copy]") {
+TEST_CASE("a file that appears in the meantime is not overwritten", "[copy]") {
   const TempDirectory folder;
   for (const bool overwrite : {false, true}) {
     const std::string path = folder / (overwrite ? "a" : "b");
@@ -153,14 +153,14 @@ TEST_CASE("through a symbolic link the file behind it is replaced", "[copy]") {
   CHECK(list_directory(folder / "there") == Names{"file"});
 }
 
-TEST_CASE("no folder, no file", "[copy]") {
+TEST_CASE("a missing folder is an error", "[copy]") {
   const TempDirectory folder;
   REQUIRE_FAILS_WITH(OutputFile::create(folder / "no/out", false), "No such file or directory");
   support::write_file(folder / "file", "");
   REQUIRE_FAILS_WITH(OutputFile::create(folder / "file/out", false), "Not a directory");
 }
 
-TEST_CASE("what is written in any pieces, aligned or not, is what is there", "[copy]") {
+TEST_CASE("writes in pieces of any size and alignment are read back", "[copy]") {
   const TempDirectory folder;
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
@@ -208,7 +208,7 @@ TEST_CASE("more pieces than the system takes at once are written", "[copy]") {
   CHECK(text_of(folder / "out") == std::string(3, '\0') + text);
 }
 
-TEST_CASE("what a dead run has left of a file goes, and nothing else", "[copy]") {
+TEST_CASE("only the file that a dead run has left is removed", "[copy]") {
   const TempDirectory folder;
   const std::string dead = folder / ".out.virt-compact-4194303-7";
   const std::string alive = folder / ".out.virt-compact-1-0";
@@ -230,7 +230,7 @@ TEST_CASE("what a dead run has left of a file goes, and nothing else", "[copy]")
   CHECK(list_directory(folder.path()) == left);
 }
 
-TEST_CASE("a file that is made under a hidden name is no dead run's", "[copy]") {
+TEST_CASE("a file that is still being made under a hidden name is not removed", "[copy]") {
   const TempDirectory folder;
   const auto opened = Directory::open(folder.path());
   REQUIRE_OK(opened);
@@ -289,7 +289,7 @@ TEST_CASE("what is taken back is the file that was made, and no other", "[copy]"
   CHECK(list_directory(folder.path()) == (other ? Names{"out"} : Names{}));
 }
 
-TEST_CASE("a folder that is moved away meanwhile gets the file all the same", "[copy]") {
+TEST_CASE("a folder that is moved in the meantime still gets the file", "[copy]") {
   const TempDirectory folder;
   REQUIRE(::mkdir((folder / "a").c_str(), 0700) == 0);
   auto file = OutputFile::create(folder / "a/out", false);
@@ -301,7 +301,7 @@ TEST_CASE("a folder that is moved away meanwhile gets the file all the same", "[
   CHECK(list_directory(folder / "b") == Names{"out"});
 }
 
-TEST_CASE("a link of somebody else in a folder of everybody's is not followed", "[copy]") {
+TEST_CASE("a link of another user in a folder that all may write is not followed", "[copy]") {
   if (::geteuid() != 0) {
     WARN("skipped: links of two users need root");
     return;
@@ -320,7 +320,7 @@ TEST_CASE("a link of somebody else in a folder of everybody's is not followed", 
   CHECK(text_of(folder / "victim") == "precious");
 }
 
-TEST_CASE("a scratch file needs no name, whatever has it", "[copy]") {
+TEST_CASE("a scratch file has no name", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "victim", "precious");
   REQUIRE(::symlink("victim", (folder / "scratch").c_str()) == 0);

@@ -4,7 +4,7 @@
 
 using namespace vc;
 
-TEST_CASE("names drive no terminal and begin no line", "[printable]") {
+TEST_CASE("names cannot control the terminal or begin a line", "[printable]") {
   CHECK(printable("disk.qcow2") == "disk.qcow2");
   CHECK(printable("Größe 日本 😀") == "Größe 日本 😀");
   CHECK(printable("a\nb\x1b[31mc\x7f") == "a\\x0ab\\x1b[31mc\\x7f");
@@ -12,7 +12,7 @@ TEST_CASE("names drive no terminal and begin no line", "[printable]") {
   CHECK(printable("") == "");
 }
 
-TEST_CASE("nor do the controls that are no ASCII", "[printable]") {
+TEST_CASE("control characters outside of ASCII are escaped, too", "[printable]") {
   CHECK(printable("a\u009b31mb") == "a\\xc2\\x9b31mb");
   CHECK(printable("\u0085\u00a0") == "\\xc2\\x85\u00a0");
   CHECK(printable("a\u2028b\u2029c") == "a\\xe2\\x80\\xa8b\\xe2\\x80\\xa9c");
@@ -23,7 +23,7 @@ TEST_CASE("nor do the controls that are no ASCII", "[printable]") {
   }
 }
 
-TEST_CASE("what is no UTF-8 is shown as bytes", "[printable]") {
+TEST_CASE("invalid UTF-8 is shown as bytes", "[printable]") {
   CHECK(printable("a\xff"
                   "b") == "a\\xffb");
   CHECK(printable("\x9b") == "\\x9b");  // C1 in Latin-1
@@ -43,7 +43,7 @@ TEST_CASE("what is no UTF-8 is shown as bytes", "[printable]") {
   CHECK(printable("\xf4\x8f\xbf\xbd") == "\xf4\x8f\xbf\xbd");
 }
 
-TEST_CASE("of a text, lines and tabs stay", "[printable]") {
+TEST_CASE("newlines and tabs of a text are kept", "[printable]") {
   CHECK(printable_lines("a\n\tb\x1b[0m\n\nc\r\n") == "a\n\tb\\x1b[0m\n\nc\\x0d\n");
   CHECK(printable_lines("").empty());
   CHECK(printable_lines("\u202e") == "\\xe2\\x80\\xae");

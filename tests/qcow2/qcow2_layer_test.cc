@@ -180,7 +180,7 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
   }
 }
 
-TEST_CASE("an L2 table past the end of the file is an error, and no hole", "[layer]") {
+TEST_CASE("an L2 table past the end of the file is an error, not a hole", "[layer]") {
   TinyImage image(12, 4 * 4096);
   image.put64(image.cluster(3), image.cluster(100) | kEntryCopied);
   const std::string table = "L2 table at 0x64000 (L1 entry 0) for guest offset 0x1000: it ";
@@ -277,7 +277,7 @@ TEST_CASE("an external data file is where the data is", "[layer]") {
   CHECK((*extents)[0].host == HostOffset(0));
 }
 
-TEST_CASE("entries that point to nonsense are errors that say where", "[layer]") {
+TEST_CASE("invalid entries are errors that name the place", "[layer]") {
   TinyImage image(12, 4 * 4096);
   SECTION("unaligned data") {
     image.set_l2(1, image.cluster(5) + 512);

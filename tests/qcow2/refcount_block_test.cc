@@ -7,7 +7,7 @@
 
 using namespace qcow2;
 
-TEST_CASE("counts of every width keep to themselves", "[refcount]") {
+TEST_CASE("refcounts of every width do not affect their neighbours", "[refcount]") {
   const unsigned order = GENERATE(range(0u, 7u));
   std::vector<std::byte> block(512);
   const uint64_t counts = refcounts_per_block(9, order);
@@ -21,7 +21,7 @@ TEST_CASE("counts of every width keep to themselves", "[refcount]") {
   for (uint64_t i = 0; i < counts; ++i) REQUIRE(get_refcount(block, i, order) == model[i]);
 }
 
-TEST_CASE("narrow counts begin at the least significant bit", "[refcount]") {
+TEST_CASE("narrow refcounts begin at the least significant bit", "[refcount]") {
   std::vector<std::byte> block(512);
   set_refcount(block, 0, 0, 1);
   set_refcount(block, 9, 0, 1);

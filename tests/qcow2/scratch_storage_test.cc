@@ -10,7 +10,7 @@ using namespace vc;
 
 using qcow2::MemoryStorage;
 
-TEST_CASE("a scratch storage reads as one that was written, and leaves what is below",
+TEST_CASE("a scratch storage reads what was written, and does not change the storage below",
           "[scratch]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(20); ++i) {

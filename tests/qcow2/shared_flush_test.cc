@@ -40,7 +40,7 @@ TEST_CASE("a flush covers what was written before it was asked for", "[shared-fl
   CHECK(flushes < kThreads * kRounds);
 }
 
-TEST_CASE("all who share a flush learn that it failed, and nobody else",
+TEST_CASE("all threads that share a failed flush get its error, and no others",
           "[shared-flush][threads]") {
   SharedFlush shared;
   REQUIRE_FAILS_WITH(shared.run([]() -> Result<void> { return fail(Error::invalid("no room")); }),

@@ -176,8 +176,7 @@ TEST_CASE("snapshots come and go, ours and QEMU's", "[snapshots]") {
   }
 }
 
-TEST_CASE("a loss of power leaves the snapshots as they were, or as they were to be",
-          "[snapshots]") {
+TEST_CASE("a loss of power leaves the snapshots of before or of after the change", "[snapshots]") {
   const uint64_t images = support::iterations(8);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -231,7 +230,7 @@ TEST_CASE("a loss of power leaves the snapshots as they were, or as they were to
   }
 }
 
-TEST_CASE("what a snapshot alone had is given back, and the file gets shorter", "[snapshots]") {
+TEST_CASE("deleting a snapshot deallocates its data, and the file shrinks", "[snapshots]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "64M"});
@@ -250,7 +249,8 @@ TEST_CASE("what a snapshot alone had is given back, and the file gets shorter", 
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -q -P 2 0 32M", path});
 }
 
-TEST_CASE("counts that are too narrow refuse a snapshot before anything changes", "[snapshots]") {
+TEST_CASE("a snapshot that needs wider refcounts is refused before anything changes",
+          "[snapshots]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk";
   const auto bits = GENERATE(1, 2);
@@ -282,7 +282,7 @@ TEST_CASE("many compressed clusters in one place do not overflow its count", "[s
   run_ok({"qemu-img", "check", "-q", path});
 }
 
-TEST_CASE("a snapshot that is not there, a name that is none", "[snapshots]") {
+TEST_CASE("unknown snapshots and invalid names are refused", "[snapshots]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});

@@ -34,7 +34,7 @@ TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
   CHECK(sync_once_failing(0) == 0);
 }
 
-TEST_CASE("a flush that is interrupted is made again, and is no failure", "[sync]") {
+TEST_CASE("an interrupted flush is repeated, and is no failure", "[sync]") {
   calls = 0;
   SyncMemory memory;
   CHECK(memory.run(sync_interrupted, 0) == 0);

@@ -36,7 +36,7 @@ class CountingStorage final : public Storage {
 
 }  // namespace
 
-TEST_CASE("a slice is read once, and the least recently used one goes", "[cache]") {
+TEST_CASE("a slice is read once, and the least recently used slice is evicted", "[cache]") {
   const CountingStorage storage;
   TableCache cache(2 * 4096);
   const auto get = [&](uint64_t index) {

@@ -104,7 +104,7 @@ TEST_CASE("the disk of a snapshot is exported", "[snapshot]") {
   use({"-q", "--force", "--export", "old", path, folder / "out.qcow2"});
 }
 
-TEST_CASE("what snapshot cannot do, it says", "[snapshot]") {
+TEST_CASE("snapshot refuses what it cannot do, with a reason", "[snapshot]") {
   const support::TempDirectory folder;
   const std::string path = new_image(folder);
   CHECK_THAT(refused({}), Contains("DISK is missing"));

@@ -49,7 +49,7 @@ std::set<std::string> options_of_manual(const std::string& command) {
 
 }  // namespace
 
-TEST_CASE("mistakes in the arguments are named", "[arguments]") {
+TEST_CASE("errors in the arguments are named", "[arguments]") {
   struct Mistake {
     std::vector<std::string> arguments;
     std::string message;
@@ -162,7 +162,7 @@ TEST_CASE("mistakes in the arguments are named", "[arguments]") {
   }
 }
 
-TEST_CASE("the version is told", "[arguments]") {
+TEST_CASE("--version prints the version", "[arguments]") {
   for (const auto& arguments :
        std::vector<std::vector<std::string>>{{"--version"}, {"-V"}, {"copy", "--version"}}) {
     const auto outcome = run_tool(arguments);
@@ -200,7 +200,7 @@ TEST_CASE("help and manual know the same options", "[arguments]") {
   }
 }
 
-TEST_CASE("options of all commands may stand on either side of the name", "[arguments]") {
+TEST_CASE("common options are accepted before and after the command", "[arguments]") {
   for (const auto& arguments : std::vector<std::vector<std::string>>{
            {"--color", "always", "-q", "info", "/nowhere"},
            {"info", "--color", "always", "-q", "/nowhere"},
@@ -212,13 +212,13 @@ TEST_CASE("options of all commands may stand on either side of the name", "[argu
   }
 }
 
-TEST_CASE("after -- nothing is an option", "[arguments]") {
+TEST_CASE("arguments after -- are not options", "[arguments]") {
   const auto outcome = run_tool({"info", "--", "--help"});
   CHECK(outcome.exit_code == 1);
   CHECK(outcome.err == "virt-compact: error: --help: No such file or directory\n");
 }
 
-TEST_CASE("an output that does not work is an error", "[arguments]") {
+TEST_CASE("an error on standard output is an error of the command", "[arguments]") {
   using tool_test::run_script;
   const std::string error = "virt-compact: error: standard output: ";
   auto outcome = run_script("\"$VIRT_COMPACT\" --help >&-");

@@ -45,7 +45,8 @@ TEST_CASE("bash completes commands, options, values and files", "[completion]") 
   CHECK(complete({"copy", "d"}, folder.path()) == "disk one.qcow2\n");
 }
 
-TEST_CASE("bash completes lists, and what means something to one command alone", "[completion]") {
+TEST_CASE("bash completes lists, and options with a special meaning in one command",
+          "[completion]") {
   CHECK(complete({"copy", "-o", "comp"}) == "compat=\ncompression_type=\ncompression_level=\n");
   CHECK(complete({"copy", "-o", "compression_type", "=", "z"}) == "zlib\nzstd\n");
   CHECK(complete({"copy", "-o", "compression_type", "="}) == "zlib\nzstd\n");
@@ -83,7 +84,7 @@ TEST_CASE("bash completes the names of snapshots of the disk that is named", "[c
   CHECK(complete({"snapshot", "disk.qcow2", "-c", ""}, folder.path()) == "\n");
 }
 
-TEST_CASE("bash offers hidden files to who begins with a dot", "[completion]") {
+TEST_CASE("bash offers hidden files only after a dot", "[completion]") {
   const support::TempDirectory folder;
   for (const char* name : {"disk", ".hidden", ".disk.fresh"})
     support::write_file(folder / name, std::string("x"));
@@ -93,7 +94,7 @@ TEST_CASE("bash offers hidden files to who begins with a dot", "[completion]") {
   CHECK(complete({"optimize", folder.path() + "/.d"}) == folder.path() + "/.disk.fresh\n");
 }
 
-TEST_CASE("bash asks virsh for the names of domains", "[completion]") {
+TEST_CASE("bash completes the names of domains with virsh", "[completion]") {
   const support::TempDirectory folder;
   support::write_file(folder / "virsh", std::string("#!/bin/sh\nprintf 'web\\nmail\\n\\n'\n"));
   support::run_ok({"chmod", "755", folder / "virsh"});

@@ -77,7 +77,7 @@ TEST_CASE("a compressed file is refused by name, whatever it is called", "[compr
   CHECK(run_tool({"info", over}).ok());
 }
 
-TEST_CASE("nbdkit reads what is compressed, as the message advises", "[compressed]") {
+TEST_CASE("the command that the message advises works", "[compressed]") {
   const support::TempDirectory folder;
   const std::string raw = folder / "disk.raw";
   support::write_file(raw, std::string(1 << 20, 'x'));
@@ -110,7 +110,7 @@ TEST_CASE("a file that is named as a QCOW2 image must be one", "[compressed]") {
   }
 }
 
-TEST_CASE("a name that says another format than DST gets is warned of", "[compressed]") {
+TEST_CASE("a DST whose name suggests another format causes a warning", "[compressed]") {
   const support::TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"});

@@ -57,7 +57,7 @@ int try_open(const std::string& path, int flags) {
 
 }  // namespace
 
-TEST_CASE("a confined process opens its files and no others", "[confinement]") {
+TEST_CASE("a confined process can open only its own files", "[confinement]") {
   const TempDirectory folder;
   const std::string image = folder / "image", other = folder / "other";
   support::write_file(image, std::string("image"));
@@ -82,7 +82,8 @@ TEST_CASE("a confined process opens its files and no others", "[confinement]") {
   CHECK(confined([&] { return result(::truncate(other.c_str(), 0)); }) == EPERM);
 }
 
-TEST_CASE("a confined process starts, reaches and becomes nothing", "[confinement]") {
+TEST_CASE("a confined process cannot start programs, open sockets or gain rights",
+          "[confinement]") {
   const ConfinementPlan plan;
   if (in_confinement(plan, [] { return kWorked; }) == kLacking) {
     WARN("skipped: this kernel lacks Landlock or seccomp");
@@ -117,7 +118,7 @@ TEST_CASE("a confined process starts, reaches and becomes nothing", "[confinemen
         }) == EACCES);
 }
 
-TEST_CASE("a confined process makes files in its folder alone", "[confinement]") {
+TEST_CASE("a confined process can create files only in its folder", "[confinement]") {
   const TempDirectory folder;
   const TempDirectory elsewhere;
   const ConfinementPlan plan{{}, {}, {folder.path()}};

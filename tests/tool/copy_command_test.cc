@@ -49,7 +49,7 @@ std::string text_of(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("copy copies, and tells", "[copy_command]") {
+TEST_CASE("copy copies a disk, and prints a summary", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   support::RunOptions here;
@@ -65,7 +65,7 @@ TEST_CASE("copy copies, and tells", "[copy_command]") {
   support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
 }
 
-TEST_CASE("an existing destination stays, unless forced", "[copy_command]") {
+TEST_CASE("an existing destination is kept without --force", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   support::write_file(folder / "small.qcow2", std::string("precious"));
@@ -100,7 +100,7 @@ TEST_CASE("the summary comes as JSON, also when quiet", "[copy_command]") {
   CHECK(quiet.out.empty());
 }
 
-TEST_CASE("a backing file that is kept is nothing that was saved", "[copy_command]") {
+TEST_CASE("a backing file that is kept does not count as saved space", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "lowest");
   support::run_ok(
@@ -122,7 +122,7 @@ TEST_CASE("a backing file that is kept is nothing that was saved", "[copy_comman
   CHECK(before_of({}) == length("top") + length("base") + length("lowest"));
 }
 
-TEST_CASE("options shape the destination", "[copy_command]") {
+TEST_CASE("options set the layout of the destination", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   const auto made = [&](std::vector<std::string> arguments) {
@@ -156,7 +156,7 @@ TEST_CASE("options shape the destination", "[copy_command]") {
   CHECK(made({"--threads=3"})["cluster-size"] == 65536);
 }
 
-TEST_CASE("snapshots can be copied, and are missed otherwise", "[copy_command]") {
+TEST_CASE("a snapshot can be copied, and a warning says what is not copied", "[copy_command]") {
   const support::TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   make_disk(disk);
@@ -218,7 +218,7 @@ TEST_CASE("progress goes to standard error in the form that is asked for", "[cop
   CHECK(last["total"] == 4 << 20);
 }
 
-TEST_CASE("a terminal gets a bar, and gets it taken away", "[copy_command]") {
+TEST_CASE("a terminal shows a bar, which is removed at the end", "[copy_command]") {
   const support::TempDirectory folder;
   const auto server = slow_server();
   // script(1) runs it on a pseudo-terminal, whose width is set in there.
@@ -290,7 +290,7 @@ TEST_CASE("a summary that cannot be printed does not undo the copy", "[copy_comm
   support::run_ok({"qemu-img", "compare", folder / "disk.qcow2", folder / "small.qcow2"});
 }
 
-TEST_CASE("a limit of the file size is an error like others", "[copy_command]") {
+TEST_CASE("a file size limit of the process is an error", "[copy_command]") {
   const support::TempDirectory folder;
   const support::TempDirectory destination;
   make_disk(folder / "disk.qcow2");
@@ -304,7 +304,7 @@ TEST_CASE("a limit of the file size is an error like others", "[copy_command]") 
   CHECK(support::list_directory(destination.path()).empty());
 }
 
-TEST_CASE("without standard descriptors no image is taken for one", "[copy_command]") {
+TEST_CASE("an image never gets the number of a standard descriptor", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   const auto outcome = run_script("\"$VIRT_COMPACT\" copy -v \"$1\" \"$2\" <&- >&- 2>&-",

@@ -99,7 +99,7 @@ TEST_CASE("every source goes to every destination", "[copy_places]") {
   }
 }
 
-TEST_CASE("a reader that goes away is an error, and not a crash", "[copy_places]") {
+TEST_CASE("a reader that closes the pipe is an error, not a crash", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   for (const char* options : {"", "-c", "-c --spool=none", "-O raw"}) {
@@ -122,7 +122,7 @@ TEST_CASE("an image cannot come from a pipe", "[copy_places]") {
   CHECK_FALSE(support::run({"test", "-e", folder / "out.qcow2"}).ok());
 }
 
-TEST_CASE("the line of the old procedure works", "[copy_places]") {
+TEST_CASE("a usual command line of qemu-img convert works", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   const std::string out = folder / "new.qcow2";
@@ -176,7 +176,7 @@ TEST_CASE("creation options are in the image", "[copy_places]") {
                  Catch::Contains("refcount bits: 64") && Catch::Contains("lazy refcounts: true"));
 }
 
-TEST_CASE("a server's disk is not copied onto itself", "[copy_places]") {
+TEST_CASE("the disk of a server is not copied onto itself", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   const auto done =
@@ -189,7 +189,7 @@ TEST_CASE("a server's disk is not copied onto itself", "[copy_places]") {
   same_as_raw(folder, "qcow2", folder / "disk.qcow2");
 }
 
-TEST_CASE("what cannot be together is named", "[copy_places]") {
+TEST_CASE("options that exclude each other are named", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   const auto refused = [&](std::vector<std::string> options, const std::string& why) {
@@ -213,7 +213,7 @@ TEST_CASE("what cannot be together is named", "[copy_places]") {
   refused({"--bitmap", "b"}, "SRC must be an NBD server");
 }
 
-TEST_CASE("-B keeps a backing file, and copies what is on top of it", "[copy_places]") {
+TEST_CASE("-B keeps a backing file, and copies only the data on top of it", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   const std::string top = folder / "top.qcow2";
@@ -253,7 +253,7 @@ TEST_CASE("a dirty bitmap brings an earlier copy up to date", "[copy_places]") {
   CHECK_THAT(done.out, Catch::Contains("\"data\": 5,"));
 }
 
-TEST_CASE("punch gives back zeros, and changes nothing", "[copy_places]") {
+TEST_CASE("punch deallocates zeros, and does not change the content", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   run_ok({"cp", "--sparse=never", folder / "disk.raw", folder / "full.raw"});
@@ -270,7 +270,7 @@ TEST_CASE("punch gives back zeros, and changes nothing", "[copy_places]") {
   CHECK(readonly.exit_code == 1);
 }
 
-TEST_CASE("behind the end of a shorter image of a chain nothing is left to the base", "[copy]") {
+TEST_CASE("past the end of a shorter image of a chain, the base is not used", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 119 0 4M", folder / "base"});
@@ -290,7 +290,7 @@ TEST_CASE("behind the end of a shorter image of a chain nothing is left to the b
   run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
 }
 
-TEST_CASE("a data file is no file that somebody needs", "[copy]") {
+TEST_CASE("an external data file never replaces a file that is in use", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "1M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 1M", folder / "base"});
@@ -332,7 +332,7 @@ TEST_CASE("a data file is no file that somebody needs", "[copy]") {
   run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "copy"});
 }
 
-TEST_CASE("a disk is not written over itself by a shell", "[copy]") {
+TEST_CASE("a redirection does not overwrite the source", "[copy]") {
   const TempDirectory folder;
   make_disk(folder);
   run_ok({"qemu-img", "convert", "-O", "raw", folder / "disk.qcow2", folder / "raw"});

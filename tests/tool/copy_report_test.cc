@@ -65,7 +65,7 @@ TEST_CASE("a copy that is larger says so, and what would help", "[copy_report]")
   }
 }
 
-TEST_CASE("a source without blocks is compared by its length", "[copy_report]") {
+TEST_CASE("the lengths are compared if the blocks of the source are unknown", "[copy_report]") {
   CopySummary it = summary();
   it.source = CopySummary::FileSize{uint64_t{20} << 30, 0};
   CHECK_THAT(report(it), Catch::Contains("\nSaved 15.9 GiB (79.5%) in length\n"));
@@ -91,7 +91,7 @@ TEST_CASE("an empty disk has a summary as well", "[copy_report]") {
                              Catch::Contains("  0 B disk in 0.0 s\n"));
 }
 
-TEST_CASE("names in the summary do not drive the terminal", "[copy_report]") {
+TEST_CASE("names in the summary cannot control the terminal", "[copy_report]") {
   copy::CopyOptions it = options();
   it.source = "a\x1b[2J\nb";
   CHECK_THAT(copy_report(it, summary(), Palette(false)),

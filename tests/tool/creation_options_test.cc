@@ -19,7 +19,7 @@ TEST_CASE("creation options are read as qemu-img reads them", "[creation_options
   CHECK_FALSE(options.image.extended_l2.has_value());
 }
 
-TEST_CASE("an option that is wrong is named with what is allowed", "[creation_options]") {
+TEST_CASE("an invalid option is named with the allowed values", "[creation_options]") {
   CreationOptions options;
   REQUIRE_FAILS_WITH(add_creation_options("nocow=on", options),
                      "'nocow' is not an option of an image");

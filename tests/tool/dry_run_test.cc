@@ -122,7 +122,7 @@ TEST_CASE("a dry run opens nothing for writing", "[dry-run]") {
   CHECK(watch.heard());
 }
 
-TEST_CASE("its figures are those of the real run", "[dry-run]") {
+TEST_CASE("the figures of a dry run are those of the real run", "[dry-run]") {
   const support::TempDirectory folder;
   make_images(folder);
   const std::string top = folder / "top.qcow2";

@@ -10,7 +10,7 @@ using namespace vc;
 using tool::edit_distance;
 using tool_test::run_tool;
 
-TEST_CASE("distances count letters", "[foreign]") {
+TEST_CASE("the edit distance counts letters", "[foreign]") {
   CHECK(edit_distance("copy", "copy") == 0);
   CHECK(edit_distance("cpoy", "copy") == 1);
   CHECK(edit_distance("copyy", "copy") == 1);
@@ -20,7 +20,7 @@ TEST_CASE("distances count letters", "[foreign]") {
   CHECK(edit_distance("kitten", "sitting") == 3);
 }
 
-TEST_CASE("who asks for another program's command hears of ours", "[foreign]") {
+TEST_CASE("a command of another program leads to a hint", "[foreign]") {
   const support::TempDirectory folder;
   support::write_file(folder / "disk", std::string("x"));
   const struct {

@@ -120,7 +120,7 @@ std::set<std::string> keys(const json& object) {
 
 }  // namespace
 
-TEST_CASE("info says in JSON what qemu-img says", "[info]") {
+TEST_CASE("the JSON of info has the values of qemu-img", "[info]") {
   const Images images;
   for (const std::string& name : images.names()) {
     CAPTURE(name);
@@ -144,7 +144,7 @@ TEST_CASE("info says in JSON what qemu-img says", "[info]") {
   CHECK(snapshots[1]["disk-size"] == 5 << 20);
 }
 
-TEST_CASE("info says to a person what qemu-img says", "[info]") {
+TEST_CASE("the text of info has the values of qemu-img", "[info]") {
   const Images images;
   for (const std::string& name : images.names()) {
     CAPTURE(name);
@@ -161,7 +161,7 @@ TEST_CASE("info says to a person what qemu-img says", "[info]") {
   }
 }
 
-TEST_CASE("info tells of the file beneath the image, as QEMU 8 does", "[info]") {
+TEST_CASE("info describes the file below the image, as QEMU 8 does", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.raw";
   support::write_file(path, std::string(1000, 'x'));
@@ -236,7 +236,7 @@ TEST_CASE("-q prints nothing and -v prints more", "[info]") {
                  Catch::Contains("\n    header extension: 0x6803f857 (feature names), "));
 }
 
-TEST_CASE("info goes down the backing chain", "[info]") {
+TEST_CASE("info follows the backing chain", "[info]") {
   const support::TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base.raw", "1M"});
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw",
@@ -259,7 +259,7 @@ TEST_CASE("info goes down the backing chain", "[info]") {
                           folder / "base.raw" + ": No such file or directory\n");
 }
 
-TEST_CASE("a backing chain that bites its tail has an end for info", "[info]") {
+TEST_CASE("info detects a backing chain that contains itself", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "image.qcow2", "-F",
@@ -269,7 +269,7 @@ TEST_CASE("a backing chain that bites its tail has an end for info", "[info]") {
   CHECK_THAT(outcome.err, Catch::Contains("leads back to this file"));
 }
 
-TEST_CASE("info tells of room and order", "[info]") {
+TEST_CASE("info shows the use of space and the fragmentation", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1G"});
@@ -292,7 +292,7 @@ TEST_CASE("info tells of room and order", "[info]") {
   CHECK(!quick.contains("fragmentation"));
 }
 
-TEST_CASE("info says what can be said of a damaged image", "[info]") {
+TEST_CASE("info shows the readable properties of a damaged image", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1G"});
@@ -342,7 +342,7 @@ TEST_CASE("the image's own names of features come first", "[info]") {
              Catch::Contains("Features:\n    compatible: Lazy refcounts, unknown bit 7\n"));
 }
 
-TEST_CASE("info of a server is its size", "[info]") {
+TEST_CASE("info shows the size of a disk behind a server", "[info]") {
   const auto outcome = run_tool({"info", "--output=json", "[", "nbdkit", "memory", "1G", "]"});
   INFO(outcome.describe());
   REQUIRE(outcome.ok());
@@ -354,7 +354,7 @@ TEST_CASE("info of a server is its size", "[info]") {
              Catch::StartsWith("virt-compact: error: 'http://localhost/disk': "));
 }
 
-TEST_CASE("what is no image is refused in one line", "[info]") {
+TEST_CASE("a file that is not an image is refused in one line", "[info]") {
   const support::TempDirectory folder;
   support::write_file(folder / "empty", std::string());
   support::write_file(folder / "short", std::string("QFI\xfb\0\0\0\3", 8));

@@ -156,7 +156,7 @@ void in_parallel(size_t count, const std::function<void(size_t)>& job) {
 
 }  // namespace
 
-TEST_CASE("an honest server has no complaints", "[lying_server]") {
+TEST_CASE("a correct server causes no errors", "[lying_server]") {
   for (const bool structured : {false, true})
     for (const Client& client : clients()) {
       INFO(client.name << ", " << structured);
@@ -166,7 +166,7 @@ TEST_CASE("an honest server has no complaints", "[lying_server]") {
     }
 }
 
-TEST_CASE("no server crashes a command, hangs it, or is believed a lie", "[lying_server]") {
+TEST_CASE("no server can crash, hang or deceive a command", "[lying_server]") {
   const auto lies = support::all_lies();
   const auto all = clients();
   struct Case {
@@ -197,7 +197,7 @@ TEST_CASE("no server crashes a command, hangs it, or is believed a lie", "[lying
   CHECK(complaints.text() == "");
 }
 
-TEST_CASE("answers that do not cover what was asked are errors", "[lying_server]") {
+TEST_CASE("answers that do not cover the request are errors", "[lying_server]") {
   Complaints complaints;
   const auto lies = support::all_lies();
   const auto check = [&](Lie lie, const char* name, std::vector<std::string> command) {
@@ -221,8 +221,7 @@ TEST_CASE("answers that do not cover what was asked are errors", "[lying_server]
   CHECK(complaints.text() == "");
 }
 
-TEST_CASE("reading again after a copy connects again as often as --retries says",
-          "[lying_server]") {
+TEST_CASE("verification reconnects as many times as --retries allows", "[lying_server]") {
   const support::TempDirectory folder;
   support::write_file(folder / "source", disk());
   for (const bool retries : {false, true}) {

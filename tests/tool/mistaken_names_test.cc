@@ -11,7 +11,7 @@ using namespace vc;
 using Catch::Contains;
 using support::run_ok;
 
-TEST_CASE("what is meant for an option makes no file of its name", "[mistaken]") {
+TEST_CASE("an argument that looks like an option value is not taken as a file name", "[mistaken]") {
   const support::TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "1M"});
   run_ok({"qemu-img", "snapshot", "-c", "one", folder / "disk"});

@@ -26,7 +26,7 @@ TEST_CASE("the bar fills its line", "[progress_bar]") {
         " 25.0% [======>                 ]      1 MiB/s     0:03 left");
 }
 
-TEST_CASE("the bar never takes more columns than there are", "[progress_bar]") {
+TEST_CASE("the bar is never wider than the terminal", "[progress_bar]") {
   for (unsigned columns = 0; columns < 200; ++columns)
     for (const uint64_t done : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 40, uint64_t{1} << 62})
       for (const auto rate : {std::optional<double>(), std::optional<double>(0.0),
@@ -38,7 +38,7 @@ TEST_CASE("the bar never takes more columns than there are", "[progress_bar]") {
       }
 }
 
-TEST_CASE("all is done when it is, and not before", "[progress_bar]") {
+TEST_CASE("100 % is shown only when the job is complete", "[progress_bar]") {
   const uint64_t total = uint64_t{20} << 40;
   CHECK_THAT(bar_line(state(total - 1, total), 40), Catch::StartsWith(" 99.9%"));
   CHECK(percent_line(state(total - 1, total)) == "    (99.99/100%)");
@@ -67,7 +67,7 @@ TEST_CASE("JSON lines have the exact figures", "[progress_bar]") {
         "\"seconds_left\":0}");
 }
 
-TEST_CASE("without a total there is what is done", "[progress_bar]") {
+TEST_CASE("without a total, the completed amount is shown", "[progress_bar]") {
   auto it = state(3 << 19, 0);
   it.total.reset();
   CHECK(bar_line(it, 60) == "  1.5 MiB");
@@ -80,7 +80,7 @@ TEST_CASE("without a total there is what is done", "[progress_bar]") {
   CHECK(json_line(it) == "{\"phase\":\"copy\",\"done\":1572864,\"rate\":1048576}");
 }
 
-TEST_CASE("what comes behind the copy has its name", "[progress_bar]") {
+TEST_CASE("later phases are shown with their names", "[progress_bar]") {
   auto it = state(50, 100);
   it.phase = Phase::kVerify;
   CHECK(bar_line(it, 28) == "verify  50.0% [======>     ]");
@@ -92,7 +92,7 @@ TEST_CASE("what comes behind the copy has its name", "[progress_bar]") {
   CHECK(nlohmann::json::parse(json_line(it))["phase"] == "verify");
 }
 
-TEST_CASE("a rate without an end in sight is no time left", "[progress_bar]") {
+TEST_CASE("no remaining time is shown without a total", "[progress_bar]") {
   CHECK(state(0, 100, 10).seconds_left() == 10.0);
   CHECK_FALSE(state(0, 100).seconds_left());
   CHECK_FALSE(state(0, 100, 0).seconds_left());
@@ -100,7 +100,7 @@ TEST_CASE("a rate without an end in sight is no time left", "[progress_bar]") {
   CHECK_THAT(bar_line(state(0, 100, 0), 60), Catch::EndsWith("        0 B/s        ? left"));
 }
 
-TEST_CASE("time is told as on a clock", "[progress_bar]") {
+TEST_CASE("times are formatted as on a clock", "[progress_bar]") {
   CHECK(clock_text(0) == "0:00");
   CHECK(clock_text(7.4) == "0:07");
   CHECK(clock_text(59.6) == "1:00");

@@ -59,7 +59,7 @@ std::vector<json> objects(const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("the bar is drawn in its place, and taken away", "[progress_painter]") {
+TEST_CASE("the bar is drawn in place, and removed at the end", "[progress_painter]") {
   FakeTerminal terminal;
   ProgressPainter painter(Form::kBar, terminal, 0);
   painter.paint(0, figures(0, 1000 << 20));
@@ -84,7 +84,7 @@ TEST_CASE("the bar is drawn in its place, and taken away", "[progress_painter]")
   CHECK(terminal.written == written);
 }
 
-TEST_CASE("a terminal of no width is none to draw on", "[progress_painter]") {
+TEST_CASE("no bar is drawn on a terminal without width", "[progress_painter]") {
   for (const unsigned width : {0u, 1u, 2u, 7u}) {
     FakeTerminal terminal;
     terminal.width = width;
@@ -94,7 +94,7 @@ TEST_CASE("a terminal of no width is none to draw on", "[progress_painter]") {
   }
 }
 
-TEST_CASE("a phase behind another begins again, and has no rate at first", "[progress_painter]") {
+TEST_CASE("a later phase begins at 0, and has no rate at first", "[progress_painter]") {
   FakeTerminal terminal;
   ProgressPainter painter(Form::kBar, terminal, 0);
   for (int i = 0; i <= 20; ++i) painter.paint(0.1 * i, figures(uint64_t(i) << 20, 20 << 20));
@@ -106,7 +106,7 @@ TEST_CASE("a phase behind another begins again, and has no rate at first", "[pro
   CHECK_THAT(terminal.seen(), Catch::EndsWith("]     10 MiB/s     0:01 left"));
 }
 
-TEST_CASE("patience: a short job has no bar", "[progress_painter]") {
+TEST_CASE("a short job shows no bar", "[progress_painter]") {
   FakeTerminal terminal;
   ProgressPainter painter(Form::kBar, terminal, 1);
   painter.paint(0.1, figures(0, 100));
@@ -135,7 +135,7 @@ TEST_CASE("figures come at each per cent, and at the end", "[progress_painter]")
              Catch::EndsWith("    (100.00/100%)\r\n    verify (100.00/100%)\r\n"));
 }
 
-TEST_CASE("a job that is broken off ends its line of figures", "[progress_painter]") {
+TEST_CASE("an interrupted job ends its line of figures", "[progress_painter]") {
   FakeTerminal terminal;
   ProgressPainter painter(Form::kPercent, terminal, 0);
   painter.paint(0, figures(1, 4));
@@ -143,7 +143,8 @@ TEST_CASE("a job that is broken off ends its line of figures", "[progress_painte
   CHECK(terminal.written == "    (25.00/100%)\r\n");
 }
 
-TEST_CASE("JSON: a few objects a second, the last with all", "[progress_painter]") {
+TEST_CASE("JSON progress has a few objects a second, and the last one says 100 %",
+          "[progress_painter]") {
   FakeTerminal terminal;
   ProgressPainter painter(Form::kJson, terminal, 0);
   for (int i = 0; i <= 100; ++i) painter.paint(0.1 * i, figures(uint64_t(i) * 10, 2000));
@@ -172,8 +173,7 @@ TEST_CASE("JSON: a few objects a second, the last with all", "[progress_painter]
   CHECK(verify[1] == json{{"phase", "verify"}, {"percent", 100.0}, {"done", 10}, {"total", 10}});
 }
 
-TEST_CASE("a pipe's progress is told all the time, and its end when it is known",
-          "[progress_painter]") {
+TEST_CASE("progress of a pipe is shown, and its total when it is known", "[progress_painter]") {
   FakeTerminal terminal;
   SECTION("JSON") {
     ProgressPainter painter(Form::kJson, terminal, 0);
@@ -199,7 +199,7 @@ TEST_CASE("a pipe's progress is told all the time, and its end when it is known"
   }
 }
 
-TEST_CASE("who is shown what", "[progress_painter]") {
+TEST_CASE("the kind of progress depends on the options and the terminal", "[progress_painter]") {
   using How = Manner::Progress;
   const auto form = [](How how, bool quiet, bool terminal) {
     Manner manner;

@@ -46,7 +46,7 @@ TEST_CASE("in the first second there is no rate", "[rate_meter]") {
   CHECK_FALSE(job.meter.bytes_per_second());
 }
 
-TEST_CASE("the rate follows what happens now", "[rate_meter]") {
+TEST_CASE("the rate is that of the last seconds", "[rate_meter]") {
   Job job;
   job.run(60, 500);
   CHECK(*job.meter.bytes_per_second() == Approx(500).epsilon(0.01));
@@ -61,7 +61,7 @@ TEST_CASE("the rate follows what happens now", "[rate_meter]") {
   CHECK(*job.meter.bytes_per_second() == 0);
 }
 
-TEST_CASE("a hole that is passed over is no speed", "[rate_meter]") {
+TEST_CASE("skipped holes do not count in the rate", "[rate_meter]") {
   Job job;
   SECTION("at the beginning") {
     job.leap(kTiB);
@@ -81,7 +81,7 @@ TEST_CASE("a hole that is passed over is no speed", "[rate_meter]") {
   CHECK(*job.meter.bytes_per_second() == Approx(1000).epsilon(0.01));
 }
 
-TEST_CASE("a job that moves in leaps has their mean", "[rate_meter]") {
+TEST_CASE("the rate of a job with irregular progress is an average", "[rate_meter]") {
   Job job;
   for (int i = 0; i < 20; ++i) {
     job.leap(30'000);
@@ -91,7 +91,7 @@ TEST_CASE("a job that moves in leaps has their mean", "[rate_meter]") {
   CHECK(*job.meter.bytes_per_second() < 13'000);
 }
 
-TEST_CASE("whoever looks seldom gets what there is", "[rate_meter]") {
+TEST_CASE("rare queries get the average since the last one", "[rate_meter]") {
   RateMeter meter;
   meter.start(0, 0);
   meter.sample(60, 60'000);

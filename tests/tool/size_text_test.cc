@@ -41,7 +41,7 @@ TEST_CASE("sizes are read with and without units", "[size_text]") {
   CHECK(*parsed == bytes);
 }
 
-TEST_CASE("what is no size is refused", "[size_text]") {
+TEST_CASE("invalid sizes are refused", "[size_text]") {
   const auto text =
       GENERATE(as<std::string>(), "", "k", "-1", "+1", " 1", "1 ", "1 k", "1kk", "64KiB", "64kB",
                "1.k", ".5k", "1.5.5k", "1e3", "0x", "0x1k", "0xg", "1,5k", "12x", "1.-5k", "1.5",

@@ -106,7 +106,7 @@ json copied(Words words) {
 
 }  // namespace
 
-TEST_CASE("a copy without free space has zeros there, and all else", "[skip_free]") {
+TEST_CASE("a copy without free space has zeros there, and all other data", "[skip_free]") {
   const Guest guest;
   const Bytes source = guest.bytes();
   const guest::Ranges free = guest.free();
@@ -140,7 +140,7 @@ TEST_CASE("a copy without free space has zeros there, and all else", "[skip_free
   CHECK(guest.complaint(guest.disk_of(guest / "copy")) == "");
 }
 
-TEST_CASE("compressed clusters are left out whole", "[skip_free]") {
+TEST_CASE("compressed clusters are left out only as a whole", "[skip_free]") {
   const Guest guest;
   const Bytes source = guest.bytes();
   const guest::Ranges free = guest.free();
@@ -177,7 +177,7 @@ TEST_CASE("free blocks of a server are not read", "[skip_free]") {
   CHECK(of_free < 1 << 20);
 }
 
-TEST_CASE("a filesystem that cannot be believed is copied whole", "[skip_free]") {
+TEST_CASE("a filesystem that is not trusted is copied completely", "[skip_free]") {
   const Guest guest;
   Bytes source = guest.bytes();
   // EXT4_FEATURE_INCOMPAT_RECOVER, as a machine leaves it that lost its power.
@@ -192,7 +192,7 @@ TEST_CASE("a filesystem that cannot be believed is copied whole", "[skip_free]")
   CHECK(guest.disk_of(guest / "copy") == source);
 }
 
-TEST_CASE("measure --skip-free foretells the copy", "[skip_free]") {
+TEST_CASE("measure --skip-free predicts the size of the copy", "[skip_free]") {
   const Guest guest;
   run_ok({"qemu-img", "convert", "-O", "qcow2", guest.raw(), guest / "plain"});
   for (const Words& how : {Words{}, Words{"-c"}, Words{"-c", "--exact"}}) {

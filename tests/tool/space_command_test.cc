@@ -54,7 +54,7 @@ json filesystems(const Words& words) {
 
 }  // namespace
 
-TEST_CASE("space tells what is free and what of that is stored", "[space]") {
+TEST_CASE("space shows what is free and how much of it is stored", "[space]") {
   const TempDirectory folder;
   const std::string raw = make_disk(folder), image = folder / "image";
   run_ok({"qemu-img", "convert", "-O", "qcow2", raw, image});
@@ -91,7 +91,7 @@ TEST_CASE("space tells what is free and what of that is stored", "[space]") {
   CHECK_THAT(text.out, Contains("/dev/sda1   ext4") && Contains("not known"));
 }
 
-TEST_CASE("space tells the same of a server, an overlay, and a confined process", "[space]") {
+TEST_CASE("space shows the same for a server, an overlay, and a confined process", "[space]") {
   const TempDirectory folder;
   const std::string raw = make_disk(folder), image = folder / "image", top = folder / "top";
   run_ok({"qemu-img", "convert", "-c", "-O", "qcow2", raw, image});
@@ -107,7 +107,7 @@ TEST_CASE("space tells the same of a server, an overlay, and a confined process"
   CHECK(report({"-U", top})["approximate"] == true);
 }
 
-TEST_CASE("space says what it cannot read", "[space]") {
+TEST_CASE("space reports what it cannot read", "[space]") {
   const TempDirectory folder;
   CHECK_THAT(run_tool({"space"}).err, Contains("DISK is missing"));
   CHECK_THAT(run_tool({"space", "-"}).err, Contains("pipe"));

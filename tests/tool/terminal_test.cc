@@ -37,7 +37,7 @@ class PseudoTerminal {
 
 }  // namespace
 
-TEST_CASE("colour is for terminals, unless somebody says otherwise", "[terminal]") {
+TEST_CASE("only terminals get colours by default", "[terminal]") {
   const PseudoTerminal terminal;
   int pipe[2];
   REQUIRE(::pipe2(pipe, O_CLOEXEC) == 0);
@@ -60,7 +60,7 @@ TEST_CASE("colour is for terminals, unless somebody says otherwise", "[terminal]
   ::close(pipe[1]);
 }
 
-TEST_CASE("what does not say its width has 80 columns", "[terminal]") {
+TEST_CASE("an unknown width counts as 80 columns", "[terminal]") {
   const PseudoTerminal terminal;  // whose size nobody has set
   CHECK(terminal_columns(terminal.fd()) == 80);
 }

@@ -57,7 +57,7 @@ void make_endless(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("no command of root's follows a name of somebody else's image", "[untrusted]") {
+TEST_CASE("no command of root opens a file that an image of another user names", "[untrusted]") {
   if (::geteuid() != 0) {
     WARN("skipped: needs root");
     return;
@@ -210,7 +210,7 @@ TEST_CASE("good images can be read by a confined process", "[untrusted]") {
   CHECK(run_tool({"compare", "-q", folder / "piped", raw}).ok());
 }
 
-TEST_CASE("an image without end is refused, or given up in time", "[untrusted]") {
+TEST_CASE("an image that maps too much is refused, or ends at the time limit", "[untrusted]") {
   const TempDirectory folder;
   const std::string image = folder / "image";
   make_endless(image);

@@ -30,7 +30,7 @@ void make_disk(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("a copy that is verified tells of both phases", "[verified_copy]") {
+TEST_CASE("a verified copy shows progress of both phases", "[verified_copy]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   for (const std::string option : {"--compression=none", "--compression=zstd"}) {
@@ -56,7 +56,7 @@ TEST_CASE("a copy that is verified tells of both phases", "[verified_copy]") {
   }
 }
 
-TEST_CASE("a server that forgets what it is given is found out", "[verified_copy]") {
+TEST_CASE("a server that loses data is detected", "[verified_copy]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   const auto server = support::NbdServer::nbdkit(
@@ -90,7 +90,7 @@ TEST_CASE("a limited rate is kept", "[verified_copy]") {
   CHECK(outcome.elapsed < 7s);
 }
 
-TEST_CASE("who waits for his turn to read can be stopped", "[verified_copy]") {
+TEST_CASE("a thread that waits for the rate limit can be stopped", "[verified_copy]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   support::Child child({tool_test::virt_compact(), "copy", "--rate-limit=100", "--progress=json",

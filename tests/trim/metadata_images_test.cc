@@ -50,7 +50,7 @@ json space_in(const std::string& image) {
 
 }  // namespace
 
-TEST_CASE("images of every kind are trimmed from metadata", "[trim]") {
+TEST_CASE("a trim by metadata works on images of every kind", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const auto options = GENERATE(std::vector<std::string>{}, std::vector<std::string>{"-c"},
@@ -79,8 +79,7 @@ TEST_CASE("images of every kind are trimmed from metadata", "[trim]") {
   CHECK(guest.complaint_of_image(image) == "");
 }
 
-TEST_CASE("of extended L2 entries subclusters are given back, and clusters once all are free",
-          "[trim]") {
+TEST_CASE("subclusters are deallocated, and their cluster when all of them are free", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string image =
@@ -91,7 +90,7 @@ TEST_CASE("of extended L2 entries subclusters are given back, and clusters once 
   CHECK(guest.complaint_of_image(coarse) == "");
 }
 
-TEST_CASE("a raw file is trimmed from metadata, and keeps its length", "[trim]") {
+TEST_CASE("a trim by metadata of a raw file keeps its length", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string disk = folder / "disk";
@@ -108,7 +107,7 @@ TEST_CASE("a raw file is trimmed from metadata, and keeps its length", "[trim]")
   CHECK(freed(trim({"-f", "raw", disk})) == 0);
 }
 
-TEST_CASE("an external data file is trimmed from metadata", "[trim]") {
+TEST_CASE("a trim by metadata covers an external data file", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string raw = GENERATE("on", "off");
@@ -125,7 +124,7 @@ TEST_CASE("an external data file is trimmed from metadata", "[trim]") {
   CHECK(freed(trim({image})) == 0);
 }
 
-TEST_CASE("an overlay's free clusters do not show the backing file", "[trim]") {
+TEST_CASE("free clusters of an overlay do not read as data of the backing file", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string base = convert(guest, folder / "base"), top = folder / "top";
@@ -158,7 +157,7 @@ TEST_CASE("an overlay's free clusters do not show the backing file", "[trim]") {
   CHECK_THAT(run_tool({"trim", "--metadata", base}).err, Contains("is the backing file of"));
 }
 
-TEST_CASE("internal snapshots keep what they share", "[trim]") {
+TEST_CASE("internal snapshots keep the data that they share with the disk", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string image = convert(guest, folder / "image"), old = folder / "old";
@@ -211,7 +210,7 @@ TEST_CASE("a guest that is suspended is not trimmed", "[trim]") {
   CHECK(support::read_file(image) == before);
 }
 
-TEST_CASE("a disk that is in use is not trimmed, and one with a damaged table is told", "[trim]") {
+TEST_CASE("a disk in use is not trimmed, and a damaged partition table is reported", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string image = convert(guest, folder / "image");
@@ -233,7 +232,7 @@ TEST_CASE("a disk that is in use is not trimmed, and one with a damaged table is
   CHECK_THAT(outcome.err, Contains("overlap") && Contains("this disk is not trimmed"));
 }
 
-TEST_CASE("what needs an appliance does not go with --metadata", "[trim]") {
+TEST_CASE("options that need the appliance are refused with --metadata", "[trim]") {
   using Words = std::vector<std::string>;
   for (const Words& more : {Words{"--key", "all:key:x"}, Words{"--drop", "swap"},
                             Words{"--sector-size", "512"}, Words{"--timeout", "3"}}) {
@@ -249,7 +248,7 @@ TEST_CASE("what needs an appliance does not go with --metadata", "[trim]") {
   CHECK_THAT(remote.err, Contains("is not a local file"));
 }
 
-TEST_CASE("a trim that is killed leaves a sound image and all files", "[trim]") {
+TEST_CASE("a killed trim leaves a valid image with all files", "[trim]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string whole = convert(guest, folder / "whole", {"-o", "cluster_size=4k"});

@@ -99,7 +99,7 @@ void trim_volume(const Kind& kind) {
 
 }  // namespace
 
-TEST_CASE("ext4 and XFS keep their files when their metadata say what is trimmed", "[trim]") {
+TEST_CASE("a trim by metadata keeps the files on ext4 and XFS", "[trim]") {
   trim_volume(
       {"ext4", 200 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"}, {"e2fsck", "-f", "-n"}, "ext4"});
   trim_volume({"ext4 with blocks of 1 KiB",
@@ -111,8 +111,7 @@ TEST_CASE("ext4 and XFS keep their files when their metadata say what is trimmed
       {"xfs", 320 * kMiB, {"mkfs.xfs", "-q", "-f"}, {"xfs_repair", "-n", "-f"}, "xfs", "nouuid"});
 }
 
-TEST_CASE("NTFS, FAT and btrfs keep their files when their metadata say what is trimmed",
-          "[trim]") {
+TEST_CASE("a trim by metadata keeps the files on NTFS, FAT and btrfs", "[trim]") {
   trim_volume({"NTFS", 160 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, {"ntfsfix", "-n"}, "ntfs"});
   trim_volume({"FAT32", 100 * kMiB, {"mkfs.fat", "-F", "32"}, {"fsck.fat", "-n"}, ""});
   trim_volume({"exFAT", 160 * kMiB, {"mkfs.exfat"}, {"fsck.exfat", "-n"}, "exfat"});
@@ -120,7 +119,7 @@ TEST_CASE("NTFS, FAT and btrfs keep their files when their metadata say what is 
       {"btrfs", 256 * kMiB, {"mkfs.btrfs", "-q", "-f"}, {"btrfs", "check", "--readonly"}, "btrfs"});
 }
 
-TEST_CASE("logical volumes on two disks are trimmed from metadata together", "[trim][lvm]") {
+TEST_CASE("a trim by metadata covers logical volumes on two disks", "[trim][lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;
@@ -167,7 +166,8 @@ TEST_CASE("logical volumes on two disks are trimmed from metadata together", "[t
   CHECK(trim_test::freed(trim_test::trim(images)) == 0);
 }
 
-TEST_CASE("a filesystem that was not unmounted is left whole, with a reason", "[trim]") {
+TEST_CASE("a filesystem that was not unmounted is not trimmed, and the reason is reported",
+          "[trim]") {
   const Kind kind{
       "ext4", 64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"}, {"e2fsck", "-f", "-n"}, "ext4"};
   if (const std::string why = guest_test::why_no_volume(kind); !why.empty()) {

@@ -85,7 +85,8 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   daemon.virsh({"destroy", "web"});
 }
 
-TEST_CASE("tune asks libvirt's default connection for what is no file", "[libvirt]") {
+TEST_CASE("tune looks for a domain in libvirt's default connection if there is no such file",
+          "[libvirt]") {
   support::RunOptions options;
   options.environment = {"LIBVIRT_DEFAULT_URI=test:///default"};
   const auto outcome = run_tool({"tune", "test"}, options);

@@ -47,7 +47,7 @@ class RuntimeFolder {
 
 }  // namespace
 
-TEST_CASE("files of a disk are its own, and what is behind it", "[libvirt]") {
+TEST_CASE("the files of a disk include its backing files", "[libvirt]") {
   const auto domain = libvirt::read_domain(
       "<domain><devices><disk type='file'><source file='/a' index='2'><dataStore type='file'>"
       "<source file='/data'/></dataStore></source>"
@@ -63,7 +63,7 @@ TEST_CASE("files of a disk are its own, and what is behind it", "[libvirt]") {
   CHECK(domain->disks[1].files.empty());
 }
 
-TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libvirt]") {
+TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvirt]") {
   const tune_test::LibvirtDaemon daemon;
   const TempDirectory runtime;
   const RuntimeFolder session(runtime.path());
@@ -148,7 +148,7 @@ TEST_CASE("optimize refuses what a running domain has, by whatever name", "[libv
   CHECK(done.err.find("libvirt") == std::string::npos);
 }
 
-TEST_CASE("a libvirt that is not there is no error, and none is started", "[libvirt]") {
+TEST_CASE("a missing libvirt daemon is no error, and is not started", "[libvirt]") {
   const TempDirectory runtime;
   const RuntimeFolder session(runtime.path());
   fs::create_directory(runtime / "libvirt");
@@ -162,7 +162,7 @@ TEST_CASE("a libvirt that is not there is no error, and none is started", "[libv
   CHECK(support::list_directory(runtime / "libvirt") == std::vector<std::string>{"libvirt-sock"});
 }
 
-TEST_CASE("a libvirt that answers nonsense is told, and the run goes on", "[libvirt]") {
+TEST_CASE("a libvirt that answers nonsense causes a warning, and the run continues", "[libvirt]") {
   const TempDirectory runtime;
   const RuntimeFolder session(runtime.path());
   fs::create_directory(runtime / "libvirt");

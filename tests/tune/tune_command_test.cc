@@ -44,7 +44,7 @@ support::RunOptions input(const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("a definition does nothing to the terminal that a diff is shown on", "[tune]") {
+TEST_CASE("control characters of a definition do not reach the terminal", "[tune]") {
   const support::TempDirectory folder;
   const std::string path = folder / "web.xml";
   std::string text = kDomain;
@@ -138,7 +138,7 @@ TEST_CASE("tune is a filter when it reads standard input", "[tune]") {
   CHECK(same.err.empty());
 }
 
-TEST_CASE("tune says all of it in JSON", "[tune]") {
+TEST_CASE("the JSON report of tune is complete", "[tune]") {
   const auto outcome = run_tool({"tune", "--output=json", "-"}, input(kDomain));
   INFO(outcome.describe());
   REQUIRE(outcome.ok());
@@ -157,7 +157,7 @@ TEST_CASE("tune says all of it in JSON", "[tune]") {
   CHECK_THAT(report["diff"].get<std::string>(), Catch::StartsWith("--- domain.xml\n"));
 }
 
-TEST_CASE("tune refuses what makes no sense", "[tune]") {
+TEST_CASE("tune refuses invalid arguments", "[tune]") {
   const support::TempDirectory folder;
   support::write_file(folder / "bad.xml", std::string("<domain>\n<devices></domain>"));
   support::write_file(folder / "bomb.xml",
@@ -191,7 +191,7 @@ TEST_CASE("tune refuses what makes no sense", "[tune]") {
   }
 }
 
-TEST_CASE("a disk of a guest may be named as QEMU names files", "[tune]") {
+TEST_CASE("disks may be named in the syntax of QEMU", "[tune]") {
   const support::TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "1M"});
   // It is found, and only then an appliance is wanted.
@@ -202,7 +202,7 @@ TEST_CASE("a disk of a guest may be named as QEMU names files", "[tune]") {
   CHECK_THAT(outcome.err, Catch::Contains("appliance") && !Catch::Contains("No such file"));
 }
 
-TEST_CASE("tune warns of filesystems that cannot do without a cache", "[tune]") {
+TEST_CASE("tune refuses cache=none on filesystems without O_DIRECT", "[tune]") {
   const support::TempDirectory folder;
   const std::string image = "/dev/shm/virt-compact-tune-" + std::to_string(getpid());
   support::write_file(image, std::string("x"));

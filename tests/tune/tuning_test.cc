@@ -29,7 +29,7 @@ constexpr const char* kWanted = "cache='none' io='native' discard='unmap' detect
 
 }  // namespace
 
-TEST_CASE("what is missing is added, what is wrong is changed", "[tuning]") {
+TEST_CASE("missing attributes are added, wrong values are changed", "[tuning]") {
   CHECK(tuned(disk("<driver name='qemu' type='qcow2'/>")).text ==
         disk(std::string("<driver name='qemu' type='qcow2' ") + kWanted + "/>"));
   CHECK(tuned(disk("<driver type=\"qcow2\" cache=\"writeback\" iothread=\"1\"  ><x/></driver>"))
@@ -47,7 +47,7 @@ TEST_CASE("what is missing is added, what is wrong is changed", "[tuning]") {
   CHECK(tuning.disks[0].changes[0].to == "native");
 }
 
-TEST_CASE("what is no QCOW2 disk is left alone, and told why", "[tuning]") {
+TEST_CASE("disks that are not QCOW2 are not changed, with a reason", "[tuning]") {
   const std::string driver = "<driver name='qemu' type='qcow2'/>";
   const std::vector<std::pair<std::string, std::string>> cases = {
       {in_domain("<disk device='cdrom'>" + driver + "</disk>"), "is a cdrom"},
@@ -166,7 +166,7 @@ std::string osinfo(const std::string& id) {
 
 }  // namespace
 
-TEST_CASE("Windows gets a granularity that its ReTrim gets on with", "[tuning]") {
+TEST_CASE("Windows gets a granularity that suits its ReTrim", "[tuning]") {
   const std::string windows = GENERATE(
       osinfo("http://microsoft.com/win/10"), std::string("<features><hyperv/></features>"),
       std::string("<clock offset='localtime'/>"),
@@ -196,7 +196,7 @@ TEST_CASE("Windows gets a granularity that its ReTrim gets on with", "[tuning]")
   CHECK(tuned(guest(windows, ""), settings).changes() == 0);
 }
 
-TEST_CASE("who is not Windows gets a granularity only if asked for", "[tuning]") {
+TEST_CASE("other guests get a granularity only on request", "[tuning]") {
   const std::string other =
       GENERATE(osinfo("http://debian.org/debian/12") + "<features><hyperv/></features>",
                std::string("<clock offset='utc'><timer name='hypervclock' present='no'/></clock>"),
@@ -310,7 +310,7 @@ class Maker {
 
 }  // namespace
 
-TEST_CASE("of any definition nothing changes but what should, and once", "[tuning]") {
+TEST_CASE("random definitions change only in the right places, and only once", "[tuning]") {
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(500); ++i) {
     CAPTURE(seed + i);

@@ -19,7 +19,7 @@ TEST_CASE("a diff shows three lines around a change", "[diff]") {
         "\\ No newline at end of file\n");
 }
 
-TEST_CASE("patch makes the one text of the other", "[diff]") {
+TEST_CASE("patch can apply the diff", "[diff]") {
   const support::TempDirectory folder;
   const uint64_t seed = support::base_seed();
   for (uint64_t i = 0; i < support::iterations(30); ++i) {

@@ -62,7 +62,7 @@ TEST_CASE("tags and attributes are found, whatever is around them", "[xml]") {
   CHECK(libvirt::decode_value("&#xe9;&#8364;&#x1f600;") == "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
 }
 
-TEST_CASE("what is not well-formed is an error that names the line", "[xml]") {
+TEST_CASE("malformed XML is an error that names the line", "[xml]") {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"", "there is no element"},
       {"<a>", "the text ends inside of <a>"},
@@ -111,7 +111,7 @@ TEST_CASE("what is not well-formed is an error that names the line", "[xml]") {
   }
 }
 
-TEST_CASE("what is made to be large is refused, and in no time", "[xml]") {
+TEST_CASE("XML that is made to be large is refused without delay", "[xml]") {
   const auto repeated = [](const std::string& text, size_t count) {
     std::string all;
     for (size_t i = 0; i < count; ++i) all += text;
