@@ -1,5 +1,5 @@
-// Includes Catch2, version 2 (Debian 12) or 3 (Debian 13).  Tests use the names of version 2; this
-// file alone knows that there are two.
+// Includes Catch2, version 2 (Debian 12) or 3 (Debian 13).  Tests use the names of version 2, and
+// only this file handles both versions.
 #pragma once
 
 #if __has_include(<catch2/catch.hpp>)
@@ -19,7 +19,7 @@ using Catch::Approx;
 namespace Catch {
 using Matchers::EndsWith;
 using Matchers::StartsWith;
-// In version 3, Matchers::Contains is about the elements of a range.
+// In version 3, Matchers::Contains checks the elements of a range.
 inline auto Contains(const std::string& part) {
   return Matchers::ContainsSubstring(part);
 }

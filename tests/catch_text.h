@@ -1,4 +1,4 @@
-// Lets Catch2 print our errors, and REQUIRE_OK say why a Result is none.
+// Makes Catch2 print our errors, and REQUIRE_OK print the error of a Result.
 #pragma once
 
 #include "base/result.h"

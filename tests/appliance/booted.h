@@ -1,4 +1,4 @@
-// An appliance for tests: served disks, and guestfs's functions whose failure ends the test.
+// An appliance for tests, with served disks.  A failure of a guestfs function ends the test.
 #pragma once
 
 #include <deque>
@@ -18,12 +18,12 @@ class Booted {
   explicit Booted(const std::vector<std::string>& disks);
 
   guestfs_h* handle() const { return appliance_->handle(); }
-  // Throws std::runtime_error with libguestfs's words if a function returned -1 or nullptr.
+  // Throws std::runtime_error with libguestfs's message if a function returned -1 or nullptr.
   void check(int returned) const;
   std::string text(char* returned) const;
   std::vector<std::string> list(char** returned) const;
 
-  // Shuts it down; all is in the images then.  Throws when that does not work.
+  // Shuts the appliance down, after which the images are complete.  Throws if that fails.
   void finish();
 
  private:

@@ -1,4 +1,4 @@
-// Disks of guests that were never installed, made in an appliance.
+// Disks that look like those of guests.  The appliance makes them, without an installation.
 #pragma once
 
 #include <map>
@@ -9,21 +9,22 @@
 
 namespace vc::test {
 
-// What a guest keeps: "DEVICE:PATH" to the SHA-256 of its bytes.
+// The files that must not change: "DEVICE:PATH" to the SHA-256 of its bytes.
 using Checksums = std::map<std::string, std::string>;
 
-// The passphrase of all that is encrypted.
+// The passphrase of all encrypted volumes.
 inline constexpr const char* kPassphrase = "correct horse 'battery' staple";
 
-// Three disks that have been used: on each filesystem there are files that stay (their checksums
-// are in `kept`), and many MiB of what was deleted.
+// Three used disks.  Each filesystem has files that must stay (`kept` has their checksums), and
+// stored data of many MiB of deleted files.
 //
 //   linux    GPT   1 ext4, 2 XFS, 3 btrfs with subvolumes, 4 FAT, 5 swap, 6 LVM: ext4, swap, free
 //   windows  MBR   1 at sector 63: NTFS with Windows's own files; 2 ext4 with a swap file;
 //                  3 LUKS: ext4
-//   asleep   MBR   1 NTFS with a hibernation file that says so; 2 NTFS that was not unmounted
+//   asleep   MBR   1 NTFS with the hibernation file of a hibernated system; 2 NTFS that was not
+//   unmounted
 //
-// Behind the last partition of `linux` there are 16 MiB of data that no partition has.
+// After the last partition of `linux` there are 16 MiB of data outside of all partitions.
 struct Guests {
   std::string linux_disk;
   std::string windows_disk;
@@ -32,14 +33,14 @@ struct Guests {
   std::string swap_uuid;
 };
 
-// Makes them in `folder`; throws std::runtime_error when something does not work.
+// Makes the disks in `folder`.  Throws std::runtime_error on failure.
 Guests make_guests(const std::string& folder);
 
-// Made once for the process, since that takes a boot.  Tests change copies.
+// Made once per process, because it takes a boot.  Tests change copies.
 const Guests& shared_guests();
 
-// The checksums of the files of `expected` as they are now, on disks in the order of `names`: what
-// cannot be read is missing.
+// Returns the current checksums of the files of `expected`, on disks in the order of `names`. Files
+// that cannot be read are left out.
 Checksums read_checksums(const std::vector<std::string>& disks, const Checksums& expected);
 
 }  // namespace vc::test

@@ -1,4 +1,4 @@
-// A program that is stopped on its way.
+// A program that is interrupted by a signal.
 #pragma once
 
 #include <chrono>
@@ -8,14 +8,14 @@
 namespace vc::test {
 
 struct Moment {
-  std::string step;                 // a part of what the program says
-  std::chrono::milliseconds later;  // than that
+  std::string step;                 // a part of the program's output
+  std::chrono::milliseconds later;  // after that output
   int signal;
 };
 
-// Runs `command`, sends the signal at that moment, and returns when the program has ended.  What it
-// says is added to the file `log`, which must not have `step` in it yet.  Throws std::runtime_error
-// when the moment does not come, or the program does not end.
+// Runs `command`, sends the signal at that moment, and returns when the program has ended.  The
+// program's output is appended to the file `log`, which must not contain `step` yet.  Throws
+// std::runtime_error if the moment does not come, or the program does not end.
 void interrupt(const std::vector<std::string>& command, const std::string& log,
                const Moment& moment);
 

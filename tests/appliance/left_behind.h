@@ -1,4 +1,4 @@
-// What a program should have taken away with it: temporary files, and processes.
+// Temporary files and processes that a program should have removed.
 #pragma once
 
 #include <optional>
@@ -9,8 +9,8 @@
 
 namespace vc::test {
 
-// Looks at once, and again when it is asked.  While it lives TMPDIR is a folder of its own, so that
-// what others leave is not ours; one of them at a time.
+// Lists files and processes on construction and on each call.  During its lifetime, TMPDIR is a
+// separate folder, so that files of other programs do not count.  Only one may exist at a time.
 class LeftBehind {
  public:
   LeftBehind();
@@ -18,14 +18,14 @@ class LeftBehind {
   LeftBehind& operator=(const LeftBehind&) = delete;
   ~LeftBehind();
 
-  // What is there that was not: names of files, and of processes that were started by us or by what
-  // we started.  Empty: nothing.
+  // Returns the names of new files, and of new processes that this process or its descendants have
+  // started.  Empty if there are none.
   std::string complaint() const;
 
  private:
   std::set<std::string> files() const;
 
-  std::optional<std::string> temporary_;  // TMPDIR as it was
+  std::optional<std::string> temporary_;  // the old value of TMPDIR
   support::TempDirectory folder_;
   std::set<std::string> files_;
   std::set<std::string> processes_;

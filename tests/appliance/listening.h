@@ -1,4 +1,4 @@
-// An observer that remembers.
+// An observer that records all events.
 #pragma once
 
 #include <string>

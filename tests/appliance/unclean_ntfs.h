@@ -1,4 +1,4 @@
-// An NTFS that looks as though Windows was switched off.
+// NTFS that looks as if Windows was switched off without a shutdown.
 #pragma once
 
 #include <cstddef>
@@ -12,11 +12,11 @@ namespace vc::test {
 using ReadPartition = std::function<std::string(uint64_t at, size_t length)>;
 
 struct LogPages {
-  uint64_t at = 0;    // where they belong on the partition, bytes
-  std::string bytes;  // two restart pages that do not say that all is clean
+  uint64_t at = 0;    // offset on the partition, bytes
+  std::string bytes;  // two restart pages that are not marked clean
 };
 
-// For a fresh NTFS, whose log is empty.  Throws std::runtime_error if it is none.
+// Needs a fresh NTFS with an empty log.  Throws std::runtime_error otherwise.
 LogPages unclean_log(const ReadPartition& read);
 
 }  // namespace vc::test

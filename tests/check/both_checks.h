@@ -1,4 +1,4 @@
-// One image, checked by qemu-img and by us.
+// One image, checked by qemu-img and by virt-compact.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,21 @@
 
 namespace vc::checks {
 
-// What qemu-img's JSON has, by key; a key that it leaves out is 0.
+// The values of qemu-img's JSON, by key.  A missing key is 0.
 using Figures = std::map<std::string, uint64_t>;
 
 struct QemuAnswer {
   int exit_code = -1;
   bool has_json = false;
   Figures figures;
-  std::string says;  // all that it wrote
+  std::string says;  // all of its output
 };
 
 QemuAnswer ask_qemu(const std::string& image);
 
 struct OurAnswer {
-  int exit_code = -1;  // 1: could not be opened, too
-  std::string error;   // when there are no figures
+  int exit_code = -1;  // 1 also if the image could not be opened
+  std::string error;   // set if there are no figures
   Figures figures;
   std::vector<qcow2::Finding> findings;  // the first ones
   qcow2::CheckSums sums;
@@ -35,7 +35,8 @@ struct OurAnswer {
 
 OurAnswer ask_us(const std::string& image, const qcow2::CheckOptions& options = {});
 
-// Figures that are not the same, a line each; empty: none.  `qemu` has figures, and so have we.
+// Returns the figures that differ, one per line, or an empty string.  Both results must have
+// figures.
 std::string differences(const QemuAnswer& qemu, const OurAnswer& ours);
 
 }  // namespace vc::checks

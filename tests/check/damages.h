@@ -1,4 +1,4 @@
-// Good images with one thing wrong in each.
+// Valid images, each with one damage.
 #pragma once
 
 #include <optional>
@@ -12,14 +12,14 @@ namespace vc::checks {
 struct Damage {
   std::string name;
   std::string path;
-  // What we find, among other things; nothing: the image cannot be opened.
+  // A finding that must be among the findings; nullopt if the image cannot be opened.
   std::optional<qcow2::Finding::Kind> finds;
-  // Where qemu-img says something else on purpose, why; empty: all figures are the same.
+  // The reason why figures of qemu-img differ on purpose; empty if all figures are equal.
   std::string differs;
   int our_code = 2;
 };
 
-// Makes all of them in `folder`, which must be empty.
+// Makes all damaged images in `folder`, which must be empty.
 std::vector<Damage> make_damages(const std::string& folder);
 
 }  // namespace vc::checks

@@ -1,4 +1,4 @@
-// Small disks to copy, and copying them in one line.
+// Small disks to copy, and a function that copies them.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@
 
 namespace vc::test {
 
-// The bytes of a disk of `size` bytes: stretches of zeros, of text-like bytes that compress, and of
-// noise, none of them aligned to anything.
+// Returns the bytes of a disk of `size` bytes: unaligned ranges of zeros, of compressible bytes,
+// and of incompressible bytes.
 std::vector<std::byte> lived_in_bytes(uint64_t seed, size_t size);
 // The same in a raw file, with holes where a 4 KiB block is zeros.
 void make_lived_in_raw(const std::string& path, uint64_t seed, size_t size);
 
-// What a copy told on its way: it must not fall, and must not pass the total.
+// Records the progress of a copy, which must not decrease, and must not exceed the total.
 class Watcher final : public Progress {
  public:
   void update(uint64_t done, uint64_t total) override;
@@ -31,10 +31,11 @@ class Watcher final : public Progress {
 
 // Options for a copy from `source` to `destination`.
 copy::CopyOptions from_to(const std::string& source, const std::string& destination);
-// Copies.  Without an error, progress has ended at its total.
+// Copies, and checks that progress ends at its total unless there is an error.
 Result<copy::CopySummary> run_copy(const copy::CopyOptions& options);
 
-// What QEMU has against `image`, whose disk should be that of the raw file `raw`: empty if nothing.
+// Checks with QEMU that `image` is valid, and that its disk equals the raw file `raw`.  Returns the
+// problem, or an empty string.
 std::string qemu_complaint(const std::string& image, const std::string& raw);
 
 }  // namespace vc::test

@@ -1,4 +1,4 @@
-// A destination that a test can look at, and ways to run a pipeline into any.
+// A destination that a test can inspect, and functions that run a pipeline into a sink.
 #pragma once
 
 #include <algorithm>

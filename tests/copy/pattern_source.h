@@ -1,4 +1,4 @@
-// A source whose map a test writes down, and whose bytes follow from their place.
+// A source whose map is given by the test, and whose bytes depend only on their offset.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace vc::test {
 
-// A stretch of a disk, as long as it tells one story.
+// A range of a disk with one state.
 struct Stretch {
   uint64_t length;  // bytes
   qcow2::ExtentKind kind;
@@ -59,7 +59,7 @@ class PatternSource final : public copy::Source {
     return {};
   }
 
-  // What the disk holds: zeros outside of data, never zero inside.
+  // Returns the content of the disk: zeros outside of data, and never zero inside.
   std::byte byte_at(uint64_t at) const {
     if (stretch_at(at).reads_as_zero()) return std::byte{0};
     return static_cast<std::byte>(1 + (at * 0x9e3779b97f4a7c15 >> 40) % 255);
@@ -72,7 +72,7 @@ class PatternSource final : public copy::Source {
     return *std::prev(next);
   }
 
-  size_t maps = 0;  // how often the map was looked at
+  size_t maps = 0;  // number of calls to map ()
 
  private:
   std::string name_ = "pattern";
@@ -82,7 +82,7 @@ class PatternSource final : public copy::Source {
   size_t extents_at_once_;
 };
 
-// Stretches in random order and of random lengths, multiples of `unit`, up to `most` of it.
+// Returns ranges in random order and of random lengths: up to `most` times `unit`.
 inline std::vector<Stretch> random_stretches(support::Random& random, uint64_t unit, uint64_t most,
                                              size_t count) {
   static const std::vector<qcow2::ExtentKind> kinds{

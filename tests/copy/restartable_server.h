@@ -26,7 +26,8 @@ class RestartableServer {
   const std::string& socket() const { return socket_; }
   // SIGKILL.
   void kill() { child_->kill(); }
-  // Returns when it listens.  Throws std::runtime_error, with what it said, if it does not.
+  // Returns when the server listens.  Throws std::runtime_error with the server's output if it does
+  // not.
   void start();
   // The same with another command.
   void start(std::vector<std::string> command);
@@ -41,7 +42,8 @@ class RestartableServer {
   std::vector<std::string> command_;
   std::unique_ptr<support::Child> child_;
 
-  // A child dies with the thread that started it: one thread starts all of them, and lives on.
+  // A child dies with the thread that started it, so one thread starts all of them and keeps
+  // running.
   std::mutex mutex_;
   std::condition_variable changed_;
   std::packaged_task<void()> job_;  // guarded by mutex_

@@ -1,4 +1,4 @@
-// One command line, run with qemu-img and with virt-compact in its place.
+// A command line that is run with qemu-img, and with virt-compact instead of qemu-img.
 #pragma once
 
 #include <string>
@@ -9,18 +9,18 @@ namespace vc::drop_in {
 using Words = std::vector<std::string>;
 
 struct Difference {
-  // What a script would stumble over: "exit code", "no JSON", the path of a key in the JSON
+  // A difference that could break a script: "exit code", "no JSON", the path of a key in the JSON
   // ("snapshots/name": numbers of lists are left out), or "line" of text.
   std::string what;
   std::string detail;
 };
 
-// How the two answers to `command` differ.  JSON: keys that qemu-img has and we have not, or with
-// another value.  Text: lines of qemu-img's standard output that ours lacks; blanks count as one.
-// Where qemu-img fails its output is not looked at.
+// Returns the differences between the two results of `command`.  JSON: keys of qemu-img that are
+// missing here, or have another value.  Text: missing lines of qemu-img's standard output; several
+// blanks count as one.  If qemu-img fails, its output is ignored.
 std::vector<Difference> differences(const Words& command);
 
-// All of them, for a message.
+// All differences, for a message.
 std::string describe(const std::vector<Difference>& differences);
 
 }  // namespace vc::drop_in

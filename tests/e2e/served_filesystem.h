@@ -1,4 +1,4 @@
-// A served disk as the kernel sees one, and a filesystem on it.
+// A served disk as a block device of the kernel, and a filesystem on it.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace vc::test {
 
-// What keeps this program from loop devices, FUSE mounts, or filesystems of this type; empty:
-// nothing does.
+// Returns the reason why this process cannot use loop devices, FUSE, or this type of filesystem, or
+// an empty string.
 std::string why_no_filesystem(const std::string& type);
 
 // An export as a block device: nbdfuse is the client, and shows it as a file through FUSE,
@@ -35,7 +35,7 @@ class BlockDevice {
 // A filesystem that is mounted as long as the object lives.
 class Mount {
  public:
-  // `type`: ext4, xfs or ntfs.  `options`: what stands behind mount -o.
+  // `type`: ext4, xfs or ntfs.  `options`: the argument of mount -o.
   Mount(const std::string& type, const std::string& device, const std::string& options);
   Mount(const Mount&) = delete;
   Mount& operator=(const Mount&) = delete;
@@ -43,7 +43,7 @@ class Mount {
 
   std::string operator/(const std::string& name) const { return folder_ / name; }
   const std::string& path() const { return folder_.path(); }
-  // What is in use of it, bytes.
+  // The used size of the filesystem, in bytes.
   uint64_t live() const;
 
  private:

@@ -1,4 +1,4 @@
-// nbdkit with a filter of ours on top, and the stock log filter right beneath it.
+// nbdkit with one of our filters on top, and nbdkit's log filter directly below it.
 #pragma once
 
 #include <string>
@@ -10,28 +10,28 @@
 
 namespace vc::test {
 
-// Path of the filter `name`: nbdkit loads it by that.
+// Returns the path of the filter `name`, by which nbdkit loads it.
 std::string filter(const std::string& name);
 
-// Path of our plugin.
+// Returns the path of our plugin.
 std::string plugin();
 
-// What `nbdkit --filter=<name> <arguments>` with `--run true` says, whether it comes up or not.
+// Returns the output of `nbdkit --filter=<name> <arguments> --run true`, which may fail.
 support::Outcome try_filter(const std::string& name, const std::vector<std::string>& arguments);
 
 class FilteredServer {
  public:
-  // `beneath`: the filters under the log, then the plugin, then parameters of all of them.  No
-  // filter of ours where the name is empty.
+  // `beneath`: the filters below the log filter, the plugin, and all parameters.  With an empty
+  // name, none of our filters is used.
   FilteredServer(const std::string& name, const std::vector<std::string>& beneath);
 
   const std::string& socket() const { return server_.socket(); }
   support::NbdServer& server() { return server_; }
 
-  // The writes, zeros, trims and flushes that came out beneath the filter since the last call, in
-  // the order in which they began: "write 0+4096", "zero 4096+8192 trim fua", "trim …", "flush".
+  // Returns the writes, zeros, trims and flushes below the filter since the last call, in the order
+  // in which they began: "write 0+4096", "zero 4096+8192 trim fua", "trim …", "flush".
   std::vector<std::string> requests();
-  // The same with their ends, as "… done".
+  // The same, with the ends of requests as "… done".
   std::vector<std::string> events();
 
  private:

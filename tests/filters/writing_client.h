@@ -1,4 +1,4 @@
-// An NBD client that writes, for what the tests ask of one.
+// An NBD client that writes, for tests.
 #pragma once
 
 #include <libnbd.h>
@@ -12,13 +12,12 @@
 
 namespace vc::test {
 
-// Every request throws std::runtime_error with libnbd's own words when the server says no.  To be
-// used by one thread at a time.
+// Every request throws std::runtime_error with libnbd's message if the server returns an error. Not
+// thread-safe.
 class WritingClient {
  public:
   explicit WritingClient(const std::string& socket, const std::string& export_name = "");
-  // Says good-bye, as a client should: the server has done all that it does for a connection's end
-  // some time after that.
+  // Disconnects properly.  The server may still handle the end of the connection for some time.
   ~WritingClient();
   WritingClient(const WritingClient&) = delete;
   WritingClient& operator=(const WritingClient&) = delete;

@@ -1,4 +1,4 @@
-// Bytes in memory that cannot become many, however far away a hostile image asks for some.
+// Storage in memory with a bounded size, for any offset that a hostile image uses.
 #pragma once
 
 #include <cerrno>

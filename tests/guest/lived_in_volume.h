@@ -1,4 +1,4 @@
-// A filesystem on a raw file that was filled, emptied in part, and filled again.
+// A used filesystem on a raw file: it was filled, partly emptied, and filled again.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace vc::guest_test {
 
-// How a kind of filesystem is made, checked and reached.
+// How to make, check and mount a type of filesystem.
 struct Kind {
   std::string name;
   uint64_t size;                   // of the volume, bytes
@@ -21,21 +21,22 @@ struct Kind {
   std::string mount_options = "";
 };
 
-// What keeps this program from mounting such a volume; empty: nothing.
+// Returns the reason why this process cannot mount such a volume, or an empty string.
 std::string why_no_volume(const Kind& kind);
 
 class LivedInVolume {
  public:
-  // Throws std::runtime_error when a tool says no.
+  // Throws std::runtime_error if a tool fails.
   LivedInVolume(const Kind& kind, support::Random& random);
 
   const std::string& path() const { return path_; }
-  // A copy as it is while the filesystem is mounted, with a file that was just written and synced.
+  // Returns a copy of the mounted filesystem, with a file that was just written and synced.
   std::string copy_while_mounted(support::Random& random);
 
-  // A copy in which all of `ranges` is overwritten.
+  // Returns a copy in which all of `ranges` is overwritten.
   std::string copy_with_garbage(const guest::Ranges& ranges) const;
-  // What is wrong with such a copy: what its checker says, or which files differ; empty: nothing.
+  // Returns the problem of such a copy (the output of fsck, or the files that differ), or an empty
+  // string.
   std::string complaint(const std::string& copy) const;
   // The same after it was mounted, filled with other files, and unmounted.
   std::string complaint_after_use(const std::string& copy) const;
@@ -52,7 +53,7 @@ class LivedInVolume {
   const std::string path_;
   uint64_t seed_;
   unsigned next_ = 0;            // the number of the next file
-  std::vector<unsigned> files_;  // that are there
+  std::vector<unsigned> files_;  // that exist
 };
 
 }  // namespace vc::guest_test

@@ -12,7 +12,7 @@
 
 namespace vc::guest_test {
 
-// Of a volume that was shut down or is in use.
+// Makes a restart page of a volume that was shut down, or is in use.
 inline std::string restart_page(uint64_t lsn, bool clean) {
   constexpr size_t kSize = 4096;
   constexpr uint16_t kNoClient = 0xFFFF;
@@ -30,12 +30,12 @@ inline std::string restart_page(uint64_t lsn, bool clean) {
   put(0x1C, 1, 2);
   put(0x30, lsn, 8);
   put(0x3C, clean ? kNoClient : 0, 2);
-  // The number stands at the end of each sector.
+  // The update sequence number is at the end of each sector.
   for (size_t at = 0x1E; at <= kSize; at = at == 0x1E ? 510 : at + 512) put(at, 0x0101, 2);
   return page;
 }
 
-// Where the log of a fresh volume is: mkntfs fills it with ones.
+// Returns the offset of the log of a fresh volume.  mkntfs fills the log with ones.
 inline uint64_t ntfs_log(const std::string& path) {
   constexpr uint64_t kStep = 4096;
   const support::RawFile file(path);

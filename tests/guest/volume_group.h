@@ -10,8 +10,8 @@
 namespace vc::guest_test {
 
 // Two physical volumes of 49 extents: "linear" is extents 0 to 9 of the first, then 10 to 19 of the
-// second; "striped" is extents 10 to 19 of the first and 0 to 9 of the second, in turn.  Only root
-// has the loop devices that it takes.
+// second; "striped" is extents 10 to 19 of the first and 0 to 9 of the second, in turn.  This
+// needs loop devices, and so root.
 class VolumeGroup {
  public:
   static constexpr uint64_t kExtent = 4 << 20;

@@ -1,4 +1,4 @@
-// Images that nobody can read, or should not, and what an error about them must say.
+// Images that cannot be read, or must not be read, and the expected error messages.
 #pragma once
 
 #include <optional>
@@ -12,19 +12,19 @@ namespace vc::interop {
 struct BadImage {
   std::string name;  // what is wrong
   std::string path;
-  // What the message must hold, besides the name of the file it is about.
+  // A text that the message must contain, besides the name of the file.
   std::string says;
   // The file that the message must name; empty: the image itself.
   std::string names_file;
-  // Whether qemu-img convert, too, refuses it.
+  // Whether qemu-img convert refuses the image, too.
   bool qemu_refuses = true;
-  // QEMU never ends on some of them.
+  // False for images on which QEMU never ends.
   bool ask_qemu = true;
-  // The format to open it by; nothing: its content decides.
+  // The format to open the image with; nullopt if it is detected.
   std::optional<qcow2::Format> format;
 };
 
-// Makes all of them in `folder`.
+// Makes all images in `folder`.
 std::vector<BadImage> make_bad_images(const std::string& folder);
 
 }  // namespace vc::interop

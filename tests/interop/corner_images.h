@@ -1,4 +1,4 @@
-// Good images that no tool writes, or only by chance: QEMU reads them all.
+// Valid images that no tool writes, or only by chance.  QEMU reads all of them.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ struct CornerImage {
   std::string path;
 };
 
-// Makes all of them in `folder`.
+// Makes all images in `folder`.
 std::vector<CornerImage> make_corner_images(const std::string& folder);
 
 }  // namespace vc::interop

@@ -1,4 +1,4 @@
-// What an NBD server shows of a QCOW2 image, against the bytes that QEMU read from it.
+// Compares an export of a QCOW2 image with the bytes that QEMU reads from the image.
 #pragma once
 
 #include <string>
@@ -10,17 +10,17 @@
 
 namespace vc::interop {
 
-// How the plugin and the qcow2 filter call it.
+// The name of the export in the plugin and in the qcow2 filter.
 std::string export_name(const MadeDisk& disk);
 
-// Where nbdcopy's copy of the disk at `uri` differs from `raw`; empty: nowhere.  `scratch`: path of
-// a file that is made, and gone afterwards.
+// Returns where nbdcopy's copy of the disk at `uri` differs from `raw`, or an empty string.
+// `scratch`: path of a temporary file.
 std::string copy_complaint(const std::string& uri, const std::string& raw,
                            const std::string& scratch);
 
 // Checks that the read-only export `name` has the bytes of the file `raw`, and the map of `disk`.
-// One that is `huge` is not read through by qemu-img, too.  `knows_holes`: the server can tell
-// holes of the image file.
+// If it is `huge`, qemu-img does not read it.  `knows_holes`: the server reports holes of the image
+// file.
 void check_export(const support::NbdServer& server, const std::string& name,
                   const qcow2::Disk& disk, const std::string& raw, bool huge,
                   const std::string& scratch, support::Random& random, bool knows_holes = true);

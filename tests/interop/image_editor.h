@@ -1,4 +1,4 @@
-// A QCOW2 file as bytes, to be changed by hand into what no tool writes.
+// A QCOW2 file as bytes, for changes that no tool makes.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace vc::interop {
 
 class ImageEditor {
  public:
-  // Holds all of the file; save () writes it.
+  // Reads the whole file.  save () writes it.
   explicit ImageEditor(const std::string& path);
 
   void save() const { save_as(path_); }
@@ -20,7 +20,7 @@ class ImageEditor {
   std::vector<std::byte>& bytes() { return bytes_; }
   uint32_t get32(uint64_t at) const;
   uint64_t get64(uint64_t at) const;
-  // Grow the file when they write behind its end.
+  // Writes past the end grow the file.
   void put32(uint64_t at, uint32_t value);
   void put64(uint64_t at, uint64_t value);
   void put(uint64_t at, std::span<const std::byte> value);
@@ -47,8 +47,8 @@ class ImageEditor {
   static constexpr uint64_t kCompressionType = 104;
 
   uint64_t cluster_size() const { return uint64_t{1} << get32(kClusterBits); }
-  // Where in the file the L1 entry, or the L2 entry, of a guest offset stands.  The L2 table must
-  // exist.
+  // Returns the file offset of the L1 entry, or of the L2 entry, of a guest offset.  The L2 table
+  // must exist.
   uint64_t l1_entry_at(uint64_t guest) const;
   uint64_t l2_entry_at(uint64_t guest) const;
 
@@ -57,8 +57,8 @@ class ImageEditor {
     std::vector<std::byte> data;
   };
   std::vector<Extension> extensions() const;
-  // Writes the header's tail anew: the length, the extensions and the end mark.  The image must
-  // have no backing file name, which lies behind them.
+  // Rewrites the end of the header: the length, the extensions and the end mark.  The image must
+  // have no backing file name, because it is stored after them.
   void put_extensions(uint32_t header_length, const std::vector<Extension>& extensions);
 
  private:

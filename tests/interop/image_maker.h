@@ -14,7 +14,7 @@ struct MadeDisk {
   std::string snapshot;  // the internal snapshot's name; empty: the disk as it is now
   std::string raw;       // path of a raw file with its bytes
   // Path of an image whose current disk this is: the image itself, or a copy with the snapshot
-  // applied to it.  qemu-img map and qemu-nbd tell of a snapshot only in this way.
+  // applied to it.  qemu-img map and qemu-nbd can show a snapshot only in this way.
   std::string image;
 };
 
@@ -28,11 +28,11 @@ struct MadeImage {
   std::string recipe;           // the commands that made it, one a line
 };
 
-// Makes an image, and what it needs behind it, in `folder`, which must be empty.  Throws
-// std::runtime_error when one of QEMU's tools fails at what it can surely do.
+// Makes an image and its backing files in `folder`, which must be empty.  Throws std::runtime_error
+// if one of QEMU's tools fails unexpectedly.
 MadeImage make_image(support::Random& random, const std::string& folder);
 
-// How an image of the chain is made; drawn at random, and open to tests that want one thing alone.
+// The properties of an image of the chain.  They are random, and tests can set them.
 struct Shape {
   std::string compat = "1.1";
   unsigned cluster_bits = 16;
@@ -45,7 +45,7 @@ struct Shape {
 
   bool v3() const { return compat != "0.10"; }
   uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
-  // What stands behind qemu-img create -o, without the data file.
+  // Returns the argument of qemu-img create -o, without the data file.
   std::string options() const;
 };
 

@@ -1,4 +1,4 @@
-// A client of an NBD server, for what the tests ask of one.
+// An NBD client for tests.
 #pragma once
 
 #include <libnbd.h>
@@ -10,7 +10,7 @@
 
 namespace vc::interop {
 
-// Throws std::runtime_error with libnbd's own words when the server says no.
+// Throws std::runtime_error with libnbd's message if the server returns an error.
 class NbdClient {
  public:
   NbdClient(const std::string& socket, const std::string& export_name);
@@ -28,11 +28,11 @@ class NbdClient {
     bool hole = false;
     bool zero = false;
   };
-  // Of [at, at + length), in as many requests as it takes.  Throws, too, when an answer is empty or
-  // reaches too far.  With `one`, each request asks for a single extent.
+  // Returns the extents of [at, at + length), in as many requests as necessary.  Also throws if an
+  // answer is empty or too long.  With `one`, each request asks for a single extent.
   std::vector<Status> block_status(uint64_t at, uint64_t length, bool one = false) const;
 
-  // The names that the server lists.
+  // Returns the exports that the server lists.
   static std::vector<std::string> list(const std::string& socket);
 
  private:

@@ -1,4 +1,4 @@
-// QEMU's tools as the tests ask them: what QEMU says of an image is the truth here.
+// Runs QEMU's tools, whose results are the reference for the tests.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace vc::interop {
 
-// What `qemu-img map --output=json` says of a stretch of the disk.
+// An entry of `qemu-img map --output=json`.
 struct MapEntry {
   uint64_t start = 0;   // bytes
   uint64_t length = 0;  // bytes
@@ -26,7 +26,7 @@ std::vector<MapEntry> qemu_map(const std::string& image);
 // Writes the disk of `image` to a new raw file.
 void convert_to_raw(const std::string& image, const std::string& raw);
 
-// The checks below return what is wrong, and an empty string when nothing is.
+// The checks below return a description of the problem, or an empty string.
 
 // `qemu-img check` finds neither errors nor leaks.
 std::string check_complaint(const std::string& image);

@@ -1,4 +1,4 @@
-// Fragmentation by its definitions, one at a time, over a list.
+// Computes fragmentation directly by its definition, from a list of clusters.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace vc::map_test {
 
-// What a guest reads in one go.
+// A contiguous part of the file that a guest reads.
 struct Piece {
   uint64_t at;
   uint64_t length;

@@ -1,4 +1,4 @@
-// How a test tells a server, with failing_file.cc loaded into it, what is to fail.
+// Controls which calls fail in a server that has failing_file.cc loaded.
 #pragma once
 
 #include <atomic>
@@ -6,12 +6,12 @@
 
 namespace vc::test {
 
-// Lies in a file that both have mapped.
+// Stored in a file that the test and the server map.
 struct Faults {
   std::atomic<int32_t> error{0};       // errno; 0: nothing fails
-  std::atomic<int64_t> good_calls{0};  // that still work before all fail
-  std::atomic<bool> reads{false};      // they count, and fail, too
-  std::atomic<int64_t> failed{0};      // calls, so far
+  std::atomic<int64_t> good_calls{0};  // calls that succeed before all fail
+  std::atomic<bool> reads{false};      // whether reads count and fail, too
+  std::atomic<int64_t> failed{0};      // failed calls so far
 };
 
 static_assert(std::atomic<int64_t>::is_always_lock_free, "two processes share it");

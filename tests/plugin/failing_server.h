@@ -1,4 +1,4 @@
-// A server whose image is on a disk that fails at will.
+// A server whose image is on a disk that fails on request.
 #pragma once
 
 #include <memory>
@@ -18,10 +18,10 @@ class FailingServer {
   FailingServer& operator=(const FailingServer&) = delete;
   ~FailingServer();
 
-  // After `good_calls` more calls to the image all of them fail with `error`.
+  // After `good_calls` more calls, all calls to the image fail with `error`.
   void fail_with(int error, int64_t good_calls, bool reads);
   void work_again() { faults_->error = 0; }
-  // Calls that failed so far.
+  // Returns the number of failed calls.
   int64_t failed() const { return faults_->failed; }
   WritingServer& server() { return *server_; }
 

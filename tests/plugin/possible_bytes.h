@@ -1,4 +1,4 @@
-// What each byte of a disk may be when requests fail, or the server is killed amid them.
+// A model of the possible values of each byte of a disk after failed requests, or after a kill.
 #pragma once
 
 #include <cstddef>
@@ -10,28 +10,28 @@
 
 namespace vc::test {
 
-// A byte is what it surely is, or what a request that came later may have put there.
+// A byte has its certain value, or the value of a later request that may have been done.
 class PossibleBytes {
  public:
   explicit PossibleBytes(std::vector<std::byte> bytes)
       : sure_(std::move(bytes)), trimmed_(sure_.size()), version_(sure_.size()) {}
 
-  // A write, zero or trim that may have been done, or not, or in part.
+  // A write, zero or trim that may have been done completely, partly, or not.
   void maybe(const Request& request) { changes_.push_back(request); }
-  // One that was done, and will stay.
+  // A request that was done, and is permanent.
   void surely(const Request& request) {
     changes_.push_back(request);
     settle([&](const Request& it) { return it.begun == request.begun; });
   }
-  // A flush: what ended before it began is there to stay.
+  // A flush makes all requests permanent that ended before it began.
   void flushed(const Request& flush) {
     settle([&](const Request& it) { return it.ended != 0 && it.ended < flush.begun; });
   }
 
-  // The whole disk reads as this, and that will stay; but a trim may still become zeros.
+  // The whole disk has this content permanently, except that a trim may still become zeros.
   void observed(std::vector<std::byte> found);
 
-  // What is wrong with the bytes of the whole disk; empty: nothing.
+  // Returns the first impossible byte of the disk in words, or an empty string.
   std::string complaint(const std::vector<std::byte>& found) const;
 
  private:

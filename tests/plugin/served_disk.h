@@ -1,4 +1,4 @@
-// The plugin under test, and small images for it to serve.
+// The plugin under test, and small images to serve.
 #pragma once
 
 #include <string>
@@ -9,18 +9,18 @@
 
 namespace vc::test {
 
-// Path of the plugin: nbdkit loads it by that.
+// Returns the path of the plugin, by which nbdkit loads it.
 std::string plugin();
 
 // `nbdkit plugin <arguments>` on a socket of its own.
 support::NbdServer serve(const std::vector<std::string>& arguments);
 
-// Whether a server with the plugin in it can be told to end, and does.  With a sanitizer's library
-// nbdkit itself, with any plugin, may wait at its exit for a lock of the C library for ever.
+// Returns whether a server with the plugin ends after SIGTERM.  With a sanitizer, nbdkit may wait
+// for ever at its exit for a lock of the C library, with any plugin.
 bool server_ends();
 
-// The same for a server that ends at once, when it has come up or could not: how it ended.  It runs
-// in `directory`, or in ours.
+// Runs a server that ends immediately after its start, and returns its result.  It runs in
+// `directory`, or in the current folder.
 support::Outcome try_to_serve(const std::vector<std::string>& arguments,
                               const std::string& directory = "");
 

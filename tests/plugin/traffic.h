@@ -22,7 +22,7 @@ struct Request {
   uint32_t flags = 0;            // LIBNBD_CMD_FLAG_…
   std::vector<std::byte> bytes;  // to write, or that were read
 
-  // What happens to the request, filled in by Traffic.
+  // The result of the request, set by Traffic.
   size_t connection = 0;
   uint64_t begun = 0;  // one number for each event: this one began with it …
   uint64_t ended = 0;  // … and ended with it
@@ -31,7 +31,7 @@ struct Request {
   std::string describe() const;
 };
 
-// One thread drives all of them, so that a test may know what was in flight when.
+// One thread drives all connections, so that a test knows which requests overlap in time.
 class Traffic {
  public:
   Traffic(const std::string& socket, size_t connections, size_t depth,
@@ -41,20 +41,20 @@ class Traffic {
   Traffic& operator=(const Traffic&) = delete;
 
   uint64_t size() const { return size_; }
-  // Whether a request that is in flight names a byte of this range.
+  // Returns whether a request in flight overlaps this range.
   bool busy(uint64_t at, uint64_t length) const;
-  // A place near one that is in flight, so that they meet in a cluster; nullopt: there is none.
+  // Returns an offset in the same cluster as a request in flight, or nullopt if there is none.
   std::optional<uint64_t> neighbour(support::Random& random) const;
-  // Whether a connection can take one more.
+  // Returns whether a connection can accept another request.
   std::optional<size_t> idle(support::Random& random) const;
   void submit(size_t connection, Request request);
-  // The requests that have ended, one at least unless there are none.  Throws std::runtime_error
-  // when the server is silent for a minute.
+  // Returns the requests that have ended, at least one unless none is in flight.  Throws
+  // std::runtime_error if the server does not answer for a minute.
   std::vector<Request> wait();
-  // Those that have not ended when nobody will wait for them.
+  // Returns the requests that have not ended, and abandons them.
   std::vector<Request> pending() const;
   bool empty() const { return in_flight_.empty(); }
-  // Polite, when nothing is in flight.
+  // Disconnects properly if nothing is in flight.
   void disconnect();
 
  private:
@@ -74,8 +74,8 @@ class Traffic {
   std::vector<std::unique_ptr<nbd_handle, Close>> handles_;
 };
 
-// A random request of `kind` that touches no byte that is in flight, to write bytes of its own:
-// mostly short, some over several clusters.  nullopt: there was no room, this time.
+// Returns a random request of `kind` that overlaps no request in flight, with its own bytes to
+// write: mostly short, some over several clusters.  Returns nullopt if no free range was found.
 std::optional<Request> draw_request(support::Random& random, const Traffic& traffic,
                                     Request::Kind kind, uint64_t cluster_size);
 

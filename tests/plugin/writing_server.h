@@ -1,4 +1,4 @@
-// A server that is written to, and how it ends.
+// A server for writing tests.
 #pragma once
 
 #include <string>
@@ -19,7 +19,8 @@ class WritingServer {
   int pid() { return server_.process().pid(); }
   std::string uri() const { return server_.uri(); }
 
-  // SIGTERM; returns when all is in the file.  Throws std::runtime_error when that takes a minute.
+  // Sends SIGTERM, and returns when the image is complete.  Throws std::runtime_error after a
+  // minute.
   void stop();
   void kill() { server_.process().kill(); }
 

@@ -20,8 +20,7 @@ struct WrittenImage {
   std::string kind;   // all of this in a line, for messages
   uint64_t size = 0;  // of the disk, bytes
   bool backed = false;
-  // What QEMU can do to it: both of them want room in the refcounts, and a data file of one's own
-  // forbids both.
+  // Features that QEMU can use: both need wide refcounts, and no external data file.
   bool can_have_snapshots = false;
   bool can_compress = false;
   Bytes contents;  // of the disk
@@ -29,10 +28,10 @@ struct WrittenImage {
   uint64_t cluster_size() const { return shape.cluster_size(); }
 };
 
-// A random one in `folder`, with data in it already: plain, compressed, or behind it.
+// Makes a random image in `folder` that already has data: plain, compressed, or in a backing file.
 WrittenImage make_written_image(support::Random& random, const support::TempDirectory& folder);
 
-// The disk of an image, or one of its snapshots, as QEMU reads it.
+// Returns the disk of an image, or of a snapshot, as QEMU reads it.
 Bytes read_by_qemu(const support::TempDirectory& folder, const std::string& image,
                    const std::string& snapshot = "");
 

@@ -1,5 +1,4 @@
-// What a finished image says, read anew with as little of the engine as can be: the proof of what
-// the builder wrote.
+// Reads a finished image again with as little of the engine as possible, to check the builder.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +14,7 @@ struct MappedCluster {
   enum class Kind { kData, kCompressed, kZero };
   Kind kind = Kind::kData;
   uint64_t host = 0;    // bytes; 0 for zeros
-  uint64_t length = 0;  // bytes; of a compressed cluster those up to the end of its last sector
+  uint64_t length = 0;  // bytes; of a compressed cluster up to the end of its last sector
 
   bool operator==(const MappedCluster&) const = default;
 };
@@ -28,8 +27,9 @@ struct WalkedImage {
 };
 
 // Walks the L1 and L2 tables and the refcounts of `file`.  Fails the test unless every cluster of
-// the file is referenced, and counted exactly as often, with nothing counted behind its end; only
-// compressed clusters share; COPIED is there where it must be and nowhere else; no table is empty.
+// the file is referenced, with the right refcount, and no cluster past its end has a refcount. Only
+// compressed clusters may share a cluster, COPIED is set exactly where it must be, and no table is
+// empty.
 WalkedImage walk(std::span<const std::byte> file);
 
 }  // namespace vc::test

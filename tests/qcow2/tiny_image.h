@@ -1,4 +1,4 @@
-// A small image made by hand, byte by byte, in memory: for what no tool would write.
+// A small image in memory that is made byte by byte, for content that no tool writes.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 
 namespace vc::test {
 
-// The layout, in clusters: 0 header, 1 refcount table, 2 refcount block (zeros: readers do not
-// look), 3 L1 table, 4 the L2 table of the first L1 entry, 5 … free for data.
+// The layout, in clusters: 0 header, 1 refcount table, 2 refcount block (zeros, because readers do
+// not use it), 3 L1 table, 4 the L2 table of the first L1 entry, 5 … free for data.
 class TinyImage {
  public:
   explicit TinyImage(unsigned cluster_bits = 16, uint64_t size = 1 << 20, uint32_t version = 3)
@@ -53,7 +53,7 @@ class TinyImage {
   void fill(uint64_t at, uint64_t length, uint8_t value) {
     for (uint64_t i = 0; i < length; ++i) put8(at + i, value);
   }
-  // A header extension at `at`; returns where the next one goes.
+  // Writes a header extension at `at`.  Returns the offset of the next one.
   uint64_t put_extension(uint64_t at, uint32_t type, std::string_view data) {
     put32(at, type);
     put32(at + 4, static_cast<uint32_t>(data.size()));
@@ -93,7 +93,7 @@ class TinyImage {
   unsigned cluster_bits_;
 };
 
-// [at, at + length) of a disk, or the error that reading it gave.
+// Returns [at, at + length) of a disk, or the error of the read.
 inline Result<std::vector<std::byte>> read(const qcow2::Disk& disk, uint64_t at, uint64_t length) {
   std::vector<std::byte> bytes(length, std::byte{0xee});
   RETURN_IF_ERROR(disk.read(GuestOffset(at), bytes));

@@ -1,4 +1,4 @@
-// A web server that has one file, and gives any part of it.
+// A web server that serves one file, and any range of it.
 #pragma once
 
 #include <atomic>
@@ -13,8 +13,8 @@
 
 namespace vc::support {
 
-// HTTP/1.1 with ranges, of which Python's http.server knows nothing, on a Unix socket in a folder
-// of its own.  Each path leads to the file.
+// HTTP/1.1 with ranges, which Python's http.server does not support, on a Unix socket in a
+// temporary folder.  Each path leads to the file.
 class HttpServer {
  public:
   explicit HttpServer(const std::string& file);
@@ -23,7 +23,7 @@ class HttpServer {
   ~HttpServer();
 
   const std::string& socket() const { return socket_; }
-  // Parts of the file that were asked for.
+  // Returns the ranges of the file that were requested.
   uint64_t ranges() const { return ranges_; }
 
  private:

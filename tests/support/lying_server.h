@@ -1,4 +1,4 @@
-// An NBD server that leaves, falls silent, or lies, where it is told to.
+// An NBD server that disconnects, stops answering, or sends wrong answers on request.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@ namespace vc::support {
 
 enum class Lie {
   kNone,
-  // Before there is a connection.
+  // During the handshake.
   kLeaveAtOnce,
   kSilentAtOnce,
   kGarbageGreeting,
@@ -45,12 +45,12 @@ enum class Lie {
   // At reads.
   kLeaveInPayload,
   kSilentInPayload,
-  kSimpleReply,  // although chunks were agreed on
+  kSimpleReply,  // although structured replies were negotiated
   kEmptyReply,   // a success without data
   kFirstHalf,
   kLastHalf,
-  kOverlapping,  // the first half twice, and as long as what was asked for
-  kTooLong,      // a byte more than was asked for
+  kOverlapping,  // the first half twice, with the requested length
+  kTooLong,      // a byte more than requested
   kBefore,       // begins a byte too early
   kWraps,        // a hole at the end of 64 bits, around zero
   kEveryOtherByte,
@@ -68,21 +68,21 @@ enum class Lie {
   kStatusForRead,  // at reads
 };
 
-// All of them but kNone.
+// All values except kNone.
 std::vector<Lie> all_lies();
 const char* to_string(Lie lie);
 
-// Listens on a Unix socket in a folder of its own; each connection has a thread.
+// Listens on a Unix socket in a temporary folder.  Each connection has a thread.
 class LyingServer {
  public:
   struct Options {
     Lie lie = Lie::kNone;
-    // So many commands that the lie is about are answered well first, over all connections.
+    // The number of commands of this kind, over all connections, that get a right answer first.
     unsigned honest = 0;
-    // After so many lies it is honest again.
+    // The number of wrong answers, after which all answers are right.
     unsigned most_lies = UINT_MAX;
     bool multi_conn = true;
-    bool structured = true;  // lies about chunks want it
+    bool structured = true;  // needed for wrong chunks
   };
 
   LyingServer(const Options& options, std::vector<std::byte> disk);
@@ -91,9 +91,10 @@ class LyingServer {
   ~LyingServer();
 
   std::string uri() const;
-  // What is on the disk now.
+  // Returns the content of the disk.
   std::vector<std::byte> disk() const;
-  // Commands that were answered with the lie, or would have been but for `most_lies`.
+  // Returns the number of commands with a wrong answer, or that would have had one without
+  // `most_lies`.
   unsigned lies() const { return lies_; }
 
  private:

@@ -10,19 +10,19 @@
 
 namespace vc::support {
 
-// How to call nbdkit, to be followed by its arguments: a plugin that was built with a sanitizer, as
-// this program was, wants the sanitizer's library in the server that loads it.
+// Returns the command for nbdkit, to be followed by its arguments.  A plugin that was built with a
+// sanitizer, like this program, needs the sanitizer's library in the server.
 std::vector<std::string> nbdkit_command();
 
-// Waits until the server behind a Unix socket greets who connects: by then it has opened its disk,
-// which it need not have when the socket appears.  Throws std::runtime_error after a minute.
+// Waits until the server behind a Unix socket answers a connection.  Then it has opened its disk,
+// unlike when the socket appears.  Throws std::runtime_error after a minute.
 void wait_for_greeting(const std::string& socket);
 
-// Listens on a Unix socket in a folder of its own.
+// Listens on a Unix socket in a temporary folder.
 class NbdServer {
  public:
-  // `nbdkit <arguments>`, the plugin and its parameters.  Throws std::runtime_error, with what the
-  // server said, when it does not come up.
+  // `nbdkit <arguments>`, the plugin and its parameters.  Throws std::runtime_error with the
+  // output of the server if it does not start.
   static NbdServer nbdkit(const std::vector<std::string>& arguments) {
     return NbdServer(Kind::kNbdkit, arguments);
   }
@@ -33,7 +33,7 @@ class NbdServer {
 
   const std::string& socket() const { return socket_; }
   std::string uri(const std::string& export_name = "") const;
-  // What it wrote so far.
+  // Returns its output so far.
   std::string log() const;
   Child& process() { return *child_; }
 
@@ -43,7 +43,7 @@ class NbdServer {
 
   std::unique_ptr<TempDirectory> folder_;
   std::string socket_;
-  std::unique_ptr<Child> child_;  // after folder_: goes before it
+  std::unique_ptr<Child> child_;  // declared after folder_, so that it is destroyed first
 };
 
 }  // namespace vc::support

@@ -1,4 +1,4 @@
-// Running other programs: what they say, how they end, in bounded time.
+// Runs other programs in bounded time, and returns their output and exit status.
 #pragma once
 
 #include <sys/types.h>
@@ -16,7 +16,7 @@ struct Outcome {
   bool timed_out = false;
   std::string out;
   std::string err;
-  uint64_t peak_memory = 0;  // bytes of resident memory, at most at one time
+  uint64_t peak_memory = 0;  // maximum of resident memory, bytes
   std::chrono::duration<double> elapsed{};
 
   bool ok() const { return exit_code == 0; }
@@ -32,18 +32,19 @@ struct RunOptions {
   uint64_t address_space_limit = 0;      // bytes; 0: none
 };
 
-// Runs `command`, whose first word is looked up in PATH, to its end.  A program that is still there
-// at the timeout is killed, with its process group.  Throws std::runtime_error when it cannot be
-// started at all, so that a missing tool is a failure.
+// Runs `command`, whose first word is looked up in PATH, until it ends.  A program that is still
+// running at the timeout is killed, with its process group.  Throws std::runtime_error if it cannot
+// be started, so that a missing tool is a failure.
 Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});
 
-// The same for a program that must succeed: throws std::runtime_error with what it said.
+// The same for a program that must succeed.  Throws std::runtime_error with its output.
 Outcome run_ok(const std::vector<std::string>& command, const RunOptions& options = {});
 
-// For a message: the words of a command, quoted so that a shell reads them as they are.
+// Returns the words of a command for a message, quoted for a shell.
 std::string shell_line(const std::vector<std::string>& command);
 
-// A program that runs until the object goes.  It gets SIGTERM, and SIGKILL if that does not help.
+// A program that runs until the object is destroyed.  It gets SIGTERM, and then SIGKILL if
+// necessary.
 class Child {
  public:
   // Both its outputs go to the file `log`.
@@ -53,9 +54,9 @@ class Child {
   ~Child();
 
   pid_t pid() const { return pid_; }
-  // Whether it is still there.
+  // Returns whether it is still running.
   bool running();
-  // SIGKILL, and waits.
+  // Sends SIGKILL, and waits.
   void kill();
 
  private:

@@ -1,4 +1,4 @@
-// Random choices that a seed repeats on every machine.
+// Random choices that depend only on a seed, on every machine.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace vc::support {
 
-// SplitMix64: S. Vigna's public-domain generator.  The distributions of <random> differ from one
-// library to the next; these do not.
+// SplitMix64: S. Vigna's public-domain generator.  The distributions of <random> differ
+// between libraries; these do not.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -21,7 +21,7 @@ class Random {
     return z ^ (z >> 31);
   }
 
-  // 0 … n - 1; n at least 1.  The bias is of no matter to a test.
+  // 0 … n - 1; n at least 1.  The bias does not matter for tests.
   uint64_t below(uint64_t n) { return next() % n; }
   // Both ends included.
   uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
@@ -39,11 +39,11 @@ class Random {
 };
 
 // The seed of this run: VIRT_COMPACT_SEED, or a new one for each process.  Image number i of a test
-// is made from seed + i, so that a failure names a seed that makes it again as the first.
+// is made from seed + i, so that a failure names a seed whose first image is the failing one.
 uint64_t base_seed();
 
-// How many random images a test goes through: VIRT_COMPACT_ITERATIONS, or else `otherwise`, but no
-// more than VIRT_COMPACT_ITERATIONS_AT_MOST says.
+// Returns how many random images a test makes: VIRT_COMPACT_ITERATIONS, or else `otherwise`, but at
+// most VIRT_COMPACT_ITERATIONS_AT_MOST.
 uint64_t iterations(uint64_t otherwise);
 
 }  // namespace vc::support

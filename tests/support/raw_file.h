@@ -1,4 +1,4 @@
-// Raw disk images: reading, comparing and damaging files, holes not read.
+// Reads, compares and damages raw disk images.  Holes are not read.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace vc::support {
 
-// A file to read from.  Everything throws std::runtime_error when the system says no.
+// A file to read from.  All functions throw std::runtime_error on errors of the system.
 class RawFile {
  public:
   explicit RawFile(const std::string& path);
@@ -24,14 +24,14 @@ class RawFile {
   void read(uint64_t at, std::span<std::byte> to) const;
   std::vector<std::byte> read(uint64_t at, uint64_t length) const;
 
-  // The first stretch at or after `at` that is no hole: begins where it begins, at most `end`.
+  // Returns the first range at or after `at` that is not a hole; it begins at `end` at the latest.
   struct Run {
     uint64_t begin;
     uint64_t end;
   };
   std::optional<Run> next_data(uint64_t at, uint64_t end) const;
 
-  // Where the first byte of [at, at + length) is that is not zero.
+  // Returns the offset of the first byte of [at, at + length) that is not zero.
   std::optional<uint64_t> first_nonzero(uint64_t at, uint64_t length) const;
 
  private:
@@ -40,7 +40,8 @@ class RawFile {
   uint64_t size_;
 };
 
-// Where two files first differ; the shorter one's size when it is a beginning of the other.
+// Returns the first offset where two files differ: the size of the shorter file if the longer one
+// begins with it.
 std::optional<uint64_t> first_difference(const std::string& a, const std::string& b);
 
 std::vector<std::byte> read_file(const std::string& path);

@@ -1,4 +1,4 @@
-// A folder of a test's own, gone with everything in it at the end.
+// A temporary folder of a test, which is removed with its content at the end.
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@ namespace vc::support {
 
 class TempDirectory {
  public:
-  // Under TMPDIR, or /tmp.  With VIRT_COMPACT_KEEP in the environment it stays, and says where.
+  // Under TMPDIR, or /tmp.  With VIRT_COMPACT_KEEP in the environment, it is kept, and its
+  // path is printed.
   TempDirectory();
   TempDirectory(const TempDirectory&) = delete;
   TempDirectory& operator=(const TempDirectory&) = delete;

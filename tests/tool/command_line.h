@@ -1,4 +1,4 @@
-// Running the built virt-compact as a user does.
+// Runs the built virt-compact, as a user does.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace vc::tool_test {
 // std::runtime_error without it.
 std::string virt_compact();
 
-// The checkout, for what is tested as it stands there: VIRT_COMPACT_SOURCE_ROOT.
+// Returns the checkout, for tests of files in it: VIRT_COMPACT_SOURCE_ROOT.
 std::string source_root();
 
 // `virt-compact <arguments>`.
@@ -24,9 +24,9 @@ support::Outcome run_tool(std::vector<std::string> arguments,
 support::Outcome run_script(const std::string& script,
                             const std::vector<std::string>& arguments = {});
 
-// Returns what qemu-img has printed in the words of QEMU 7.2, which are ours.  QEMU 8 and later
-// tell of the files beneath an image, which is left out; QEMU 10 has other headings and clocks in
-// lists of snapshots.  The widths of the columns stay theirs.
+// Returns the output of qemu-img in the form of QEMU 7.2, which virt-compact uses.  Lines about
+// files below an image, which QEMU 8 and later print, are left out.  QEMU 10 has other headings and
+// clocks in lists of snapshots.  The widths of columns are not changed.
 std::string in_our_words(const std::string& qemu_img_output);
 
 }  // namespace vc::tool_test

@@ -1,4 +1,4 @@
-// A small disk of a guest that is full of data, with filesystems that use a part of it.
+// A small disk of a guest.  Every byte of it was written, and its filesystems use only a part.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace vc::trim_test {
 
-// An MBR with ext4 at 1 MiB (16 MiB), swap (3 MiB) and a partition with nothing known in it, on a
-// raw disk of 24 MiB every byte of which was written.
+// An MBR with ext4 at 1 MiB (16 MiB), swap (3 MiB) and a partition with unknown content, on a raw
+// disk of 24 MiB.  Every byte of the disk was written.
 class SmallGuest {
  public:
   static constexpr uint64_t kSize = 24 << 20;
@@ -21,9 +21,9 @@ class SmallGuest {
   explicit SmallGuest(const support::TempDirectory& folder);
 
   const std::string& raw() const { return raw_; }
-  // What is wrong with the guest's files on a raw disk; empty: nothing.
+  // Returns the problem of the guest's files on a raw disk, or an empty string.
   std::string complaint(const std::string& raw) const;
-  // The same of an image of QEMU's; `check` its own metadata, too.
+  // The same for a QCOW2 image; `check` also checks the metadata of the image.
   std::string complaint_of_image(const std::string& image, bool check = true) const;
 
  private:
@@ -31,10 +31,10 @@ class SmallGuest {
   const std::string raw_;
 };
 
-// virt-compact trim --metadata --json, with `words` behind it.  Requires that it succeeds.
+// Runs virt-compact trim --metadata --json with `words`, which must succeed.
 nlohmann::json trim(std::vector<std::string> words);
 
-// Bytes that are given back in all of a report's filesystems.
+// Returns the bytes that were freed in all filesystems of a report.
 uint64_t freed(const nlohmann::json& report);
 
 }  // namespace vc::trim_test

@@ -1,4 +1,4 @@
-// A libvirtd of a test's own.
+// A libvirtd for a test.
 #pragma once
 
 #include <memory>
@@ -9,20 +9,20 @@
 
 namespace vc::tune_test {
 
-// A daemon for a session, with sockets, settings and states in a folder of its own.  As root it
-// runs as nobody: else it would use the system's folders.
+// A session daemon with its sockets, settings and states in a temporary folder.  If the test runs
+// as root, the daemon runs as user nobody, because it would use the system's folders otherwise.
 class LibvirtDaemon {
  public:
-  // Throws std::runtime_error, with what the daemon said, when it does not come up.
+  // Throws std::runtime_error with the daemon's output if it does not start.
   LibvirtDaemon();
 
-  // To connect to.
+  // The URI to connect to.
   std::string uri() const;
-  // A folder that the daemon's machines may use.
+  // A folder that the daemon's domains may use.
   std::string folder() const { return folder_.path(); }
-  // `virsh -c URI …`, which must succeed; what it prints.
+  // Runs `virsh -c URI …`, which must succeed, and returns its output.
   std::string virsh(std::vector<std::string> words) const;
-  // Gives what is in the folder to the daemon.
+  // Changes the owner of the folder's content to the daemon's user.
   void hand_over() const;
 
  private:
