@@ -1,4 +1,4 @@
-// The appliance itself: it boots on served disks, and leaves nothing behind however it ends.
+// The appliance: it boots on served disks, and leaves no files or processes, however it ends.
 #include "appliance/appliance.h"
 
 #include <algorithm>
@@ -41,7 +41,7 @@ TEST_CASE("the appliance boots, writes to a served disk, and ends") {
   Listening observer;
   auto server = DiskServer::start(disk, DiskServer::Access::kTrim, cancel);
   REQUIRE(server);
-  // With KVM if it works, and if not as though nobody had asked for emulation.
+  // With KVM if it works, and otherwise as if emulation was not requested.
   const char* const settings = std::getenv("LIBGUESTFS_BACKEND_SETTINGS");
   const std::string emulation = settings ? settings : "";
   ::unsetenv("LIBGUESTFS_BACKEND_SETTINGS");

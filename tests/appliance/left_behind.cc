@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Nothing of what goes away meanwhile.
+// Processes that end in the meantime are skipped.
 std::string contents(const fs::path& path) {
   try {
     std::ifstream stream(path, std::ios::binary);
@@ -37,7 +37,7 @@ void for_each_process(Visit visit) {
   }
 }
 
-// A folder in which libguestfs's socket is, and nobody listens there any more.
+// A folder with a socket of libguestfs on which no process listens any more.
 bool is_dead(const fs::path& folder) {
   const std::string socket = folder / "guestfsd.sock";
   std::error_code error;
@@ -71,7 +71,7 @@ std::string difference(const std::set<std::string>& before, const std::set<std::
 LeftBehind::LeftBehind() {
   if (const char* const temporary = std::getenv("TMPDIR")) temporary_ = temporary;
   ::setenv("TMPDIR", folder_.path().c_str(), 1);
-  // Or the appliance would be built there anew.
+  // Otherwise the appliance would be built there again.
   ::setenv("LIBGUESTFS_CACHEDIR", "/var/tmp", 0);
   ::setenv("VIRT_COMPACT_TEST_RUN", std::to_string(::getpid()).c_str(), 1);
   files_ = files();
@@ -103,7 +103,7 @@ std::string LeftBehind::complaint() const {
     return difference(files_, files()) + difference(processes_, processes());
   };
   std::string text = look();
-  // libguestfs has a process of its own that looks now and then whether QEMU may live.
+  // libguestfs has a process that checks from time to time whether QEMU must end.
   for (int i = 0; i < 300 && !text.empty(); ++i, text = look())
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   return text;

@@ -149,7 +149,7 @@ void stop_at(const std::vector<test::Moment>& moments) {
     const bool left = names.front().starts_with(".");
     if (moment.signal != SIGKILL) CHECK_FALSE(left);
 
-    // Life goes on.
+    // The next run works.
     const auto again = optimize({"--no-trim", "--force", "--backup", ".again", guest.disk()});
     INFO(again.describe());
     REQUIRE(again.ok());
@@ -209,7 +209,7 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
   run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
   CHECK(rewritten(folder / "before.raw", folder / "after.raw") <= kMountsWrite);
   {
-    // The table, and what is behind the last partition.
+    // The partition table, and the data after the last partition.
     const support::RawFile old(folder / "before.raw");
     const support::RawFile fresh(folder / "after.raw");
     CHECK(old.read(0, kMiB) == fresh.read(0, kMiB));
@@ -341,7 +341,7 @@ TEST_CASE("OUT is the trimmed disk, and DISK is not changed") {
   const auto done = optimize({"-o", folder / "out.qcow2", guest.disk()});
   INFO(done.describe());
   REQUIRE(done.ok());
-  // The overlay is nobody's business.
+  // Other users cannot read the overlay.
   CHECK_THAT(done.out, !Catch::Contains(".overlay"));
   CHECK(guest.is_as_it_was());
   CHECK(support::list_directory(folder.path()) ==

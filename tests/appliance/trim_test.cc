@@ -144,7 +144,7 @@ TEST_CASE("a trim frees what the guest does not use, and nothing else") {
   clusters(windows_disk);
 
   support::run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
-  // The table, and what is behind the last partition.
+  // The partition table, and the data after the last partition.
   const support::RawFile raw_before(folder / "before.raw");
   const support::RawFile raw_after(folder / "after.raw");
   CHECK(raw_before.read(0, kMiB) == raw_after.read(0, kMiB));
@@ -187,7 +187,7 @@ TEST_CASE("a dry run predicts the real run, and writes nothing") {
   auto spaces = by_device(json::parse(done.out));
   CHECK(spaces["/dev/sda1"].at("freed") >= kGarbage + 11 * kMiB);
   CHECK(spaces["/dev/sda2"].at("outcome") == "left-alone");
-  // Nobody gave a key.
+  // No key was given.
   CHECK(spaces["/dev/sda3"].at("outcome") == "left-alone");
   CHECK_THAT(std::string(spaces["/dev/sda3"].at("why")), Catch::Contains("--key"));
   CHECK(before.complaint() == "");
@@ -280,7 +280,8 @@ TEST_CASE("data that snapshots and shadow copies need is not trimmed", "[essenti
       it.check(guestfs_write_append(g, "/garbage", garbage.data(), garbage.size()));
     it.check(guestfs_rm(g, "/garbage"));
     it.check(guestfs_umount_all(g));
-    // Of sda3 another volume keeps the copies: no file on it tells.  sda4 keeps them for another.
+    // Another volume stores the shadow copies of sda3, which no file on sda3 shows.  sda4 stores
+    // them.
     it.check(guestfs_mkfs(g, "ntfs", "/dev/sda3"));
     it.check(guestfs_mkfs(g, "ntfs", "/dev/sda4"));
     it.check(guestfs_mount(g, "/dev/sda4", "/"));

@@ -104,7 +104,7 @@ TEST_CASE("the JSON has all keys of qemu-img, and more", "[command]") {
     CHECK(copied["expected"] == "0x0000000000050000");
     CHECK(mine["findings"][1]["found"] == 2);
   }
-  // Three plain clusters and a compressed one right behind them.
+  // Three uncompressed clusters, directly followed by a compressed one.
   CHECK(json::parse(check({"--output=json", path}).out)["fragmentation"]["runs"] == 1);
   const json deep = json::parse(check({"--deep", "--output=json", path}).out);
   CHECK(deep["decoded-clusters"] == 1);

@@ -37,7 +37,7 @@ const Finding* find(const OurAnswer& answer, Kind kind) {
   return found == answer.findings.end() ? nullptr : &*found;
 }
 
-// Compressed clusters of noise and zeros, so that several of them are in each cluster of the file.
+// Compressed clusters of random data and zeros, several in each cluster of the file.
 class Images {
  public:
   explicit Images(const std::string& type) {
@@ -94,7 +94,7 @@ TEST_CASE("only decoding finds a damaged stream", "[deep]") {
     const Images images(type);
     ImageEditor editor = images.editor();
     const auto stream = Images::descriptor(editor, 5);
-    // Behind the first bytes, which zstd knows by their number.
+    // After the first bytes, which are zstd's magic number.
     for (uint64_t at = 0; at < 64; at += 8) editor.put64(stream.offset.value() + at, UINT64_MAX);
     editor.save();
     CHECK(ask_us(images.path()).exit_code == 0);

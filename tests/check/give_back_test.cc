@@ -1,4 +1,4 @@
-// What a repair gives back to the file system, and that it can be taken back.
+// A repair deallocates free clusters, and can be undone.
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -87,7 +87,7 @@ TEST_CASE("a repair also deallocates clusters that were free before", "[give_bac
   CHECK_THAT(check({"-r", "leaks", path}).out, Catch::Contains("8 MiB of free clusters"));
   CHECK(before - blocks(path) >= 128 * kCluster);
   run_ok({"qemu-img", "check", "-q", path});
-  // There is nothing left to do, and so no undo file.
+  // There is nothing to repair, and so no undo file.
   fs::remove(path + ".undo");
   CHECK(check({"-q", "-r", "all", path}).ok());
   CHECK_FALSE(fs::exists(path + ".undo"));

@@ -21,7 +21,7 @@ constexpr uint64_t kCluster = 64 << 10;
 constexpr uint64_t kStep = uint64_t{917504} * 4096;
 constexpr uint64_t kCopied = qcow2::kEntryCopied;
 
-// As QEMU's tools count memory with a sanitizer nobody can.
+// Memory cannot be compared with QEMU's tools under a sanitizer.
 constexpr bool kSanitized =
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     true;

@@ -143,7 +143,7 @@ TEST_CASE("a zeroed table of a bitmap keeps its data", "[lost]") {
   expect_left(path, "bitmap table");
 }
 
-// The data of a zeroed table have no counts either: nothing tells them from free clusters.
+// The data of a zeroed table have no refcounts either, so they look like free clusters.
 TEST_CASE("refcounts are not rebuilt while a table is all zeros", "[lost]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");

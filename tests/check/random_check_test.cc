@@ -55,7 +55,7 @@ bool differs_on_purpose(const OurAnswer& ours) {
   return false;
 }
 
-// Where metadata stands: header, L1 table, L2 tables, snapshot table, refcount table and blocks.
+// The ranges of metadata: header, L1 table, L2 tables, snapshot table, refcount table and blocks.
 std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(ImageEditor& image) {
   const uint64_t size = image.bytes().size();
   std::vector<std::pair<uint64_t, uint64_t>> ranges{{0, 112}, {0, 512}};
@@ -66,7 +66,7 @@ std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(ImageEditor& image) {
     add(table, entries * 8);
     for (uint64_t i = 0; i < entries && table + i * 8 + 8 <= size; ++i) {
       const uint64_t at = image.get64(table + i * 8) & qcow2::kEntryOffsetMask;
-      // What is used of a table or block stands at its start.
+      // The used part of a table or block is at its start.
       if (at != 0) add(at, std::min<uint64_t>(image.cluster_size(), 1024));
     }
   };

@@ -104,7 +104,7 @@ TEST_CASE("a repair leaves no more errors than qemu-img's, and can be undone", "
     const QemuAnswer after_us = ask_qemu(ours);
     const QemuAnswer after_qemu = ask_qemu(theirs);
     INFO("after us: " << after_us.says << "\nafter qemu-img: " << after_qemu.says);
-    // QEMU mends entries where other things are, too, and so writes to those.
+    // QEMU also repairs entries that overlap other structures, and so overwrites these.
     const bool left =
         repaired.out.find("Entries of tables that overlap another structure were not changed") !=
         std::string::npos;
@@ -201,7 +201,7 @@ TEST_CASE("a loss of power during a repair makes nothing worse", "[repair]") {
       // QEMU opens none that has no refcounts.
       if (be64(crash, 48) != 0)
         support::run_ok({"qemu-img", "compare", "-q", "-U", folder / "crashed", path});
-      // Another repair goes on, and the undo file takes back what there is.
+      // Another repair continues, and the undo file restores what it has.
       auto again = std::make_shared<qcow2::MemoryStorage>("crashed", crash);
       const std::string second = folder / "second";
       fs::remove(second);
@@ -251,7 +251,7 @@ TEST_CASE("an undo file applies only to its own image", "[repair]") {
   CHECK((support::read_file(folder / "other") == other));
   const auto no_undo = check({"--apply-undo", path, path});
   CHECK_THAT(no_undo.err, Catch::Contains("is not an undo file"));
-  // One that is cut off was never acted on from there.
+  // A truncated undo file was never used past its end.
   auto undo = support::read_file(path + ".undo");
   undo.resize(undo.size() - 1);
   support::write_file(folder / "cut", undo);

@@ -481,7 +481,7 @@ TEST_CASE("a copy needs enough space to start, and leaves nothing if space runs 
     REQUIRE_OK(run_copy(options));
   }
   SECTION("room that goes to somebody else half-way") {
-    // There is room at first, and half-way it goes to somebody else.
+    // There is enough space at first, and half-way another process takes it.
     support::write_file(folder / "little", std::span(noise).first(3 << 20));
     options.source = folder / "little";
     test::Watcher watcher;

@@ -244,7 +244,7 @@ TEST_CASE("the user can cancel while a server hangs", "[copy]") {
     cancelled_in_time(server.uri());
   }
   SECTION("in the greeting") {
-    // Somebody listens, and never says a word.
+    // A process listens, and never answers.
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     const std::string path = folder / "mute";

@@ -177,7 +177,7 @@ TEST_CASE("a destination that reads as zeros is not zeroed", "[copy]") {
   REQUIRE_OK(
       copy_to(no_zeros("--filter=noextents"), folder / "raw", {.destination_is_zero = true}));
   CHECK(read_file(folder / "to") == read_file(folder / "raw"));
-  // Nobody does.
+  // No other process does.
   renew();
   REQUIRE_FAILS_WITH(copy_to(no_zeros("--filter=noextents"), folder / "raw"), "Input/output error");
   // It is not.

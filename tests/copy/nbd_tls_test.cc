@@ -128,7 +128,7 @@ TEST_CASE("certificates", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
   support::write_file(folder / "to", std::vector<std::byte>(kDiskSize, std::byte{9}));
-  // An authority, a server called localhost, and another authority that knows nobody.
+  // An authority, a server named localhost, and another authority that has signed nothing.
   const auto openssl = [&](std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "openssl");
     support::RunOptions options;

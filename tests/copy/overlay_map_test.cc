@@ -39,7 +39,7 @@ TEST_CASE("data on top of a backing file is reported in whole units", "[overlay_
   std::vector<Extent> extents;
   for (uint64_t at = 0; at < 1024 * k; at = extents.back().end().value())
     REQUIRE_OK((*source)->map(GuestOffset(at), 1024 * k - at, extents));
-  // Units 1, 4 and 15 are the copy's; of the others the backing file tells.
+  // Units 1, 4 and 15 belong to the copy, the others to the backing file.
   uint64_t end = 0;
   for (const Extent& extent : extents) {
     CHECK(extent.guest.value() == end);

@@ -98,7 +98,7 @@ TEST_CASE("zeros are freed, and nothing changes", "[copy]") {
     CHECK(summary->punched == zero);
     // A file in pieces has blocks of its own for the map.
     CHECK(before - blocks_of(disk) >= zero - (256 << 10));
-    // What is free is not looked at again.
+    // Free ranges are not read again.
     const auto again = punch(options);
     REQUIRE_OK(again);
     if (arguments[0] == "file") {

@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// Time that passes when somebody sleeps.
+// A clock that advances only when a thread sleeps.
 class FakeClock final : public RateLimit::Clock {
  public:
   Time now() override { return time; }
@@ -86,7 +86,7 @@ TEST_CASE("rates and sizes at the edge of the numbers", "[rate_limit]") {
   for (int i = 0; i < 1000; ++i) most.take(1 << 20, stop);
   CHECK(fast.seconds() < 0.001);
 
-  // A wait of many years, many times: until somebody has had enough.
+  // Many waits of many years, until one is cancelled.
   FakeClock slow;
   slow.on_sleep = [&] {
     if (slow.sleeps % 100 == 0) cancel.request();

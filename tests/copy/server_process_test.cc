@@ -32,7 +32,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Words = std::vector<std::string>;
 
-// Whether there is such a process, other than as a zombie that nobody has waited for.
+// Returns whether the process exists, and is not a zombie.
 bool alive(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -185,7 +185,7 @@ TEST_CASE("a server that does not end is killed with all of its child processes"
       script = "trap 'exit 0' TERM; (trap '' TERM; exec sleep 1000) & " + script.substr(13);
     }
     SECTION("it is deaf") {
-      // A user who has had enough waits less long.
+      // A cancelled wait ends earlier.
       cancel.request();
       script = "trap '' TERM; " + script;
     }

@@ -68,7 +68,7 @@ TEST_CASE("a stream is in order, in whatever order it is written", "[stream_stor
   Reader reader;
   {
     StreamStorage stream(reader.fd(), "pipe", start, stop);
-    // Pieces behind the start, shuffled; some of them are zeros.
+    // Pieces after the start, shuffled; some of them are zeros.
     struct Piece {
       uint64_t at;
       uint64_t length;
@@ -116,7 +116,7 @@ TEST_CASE("a stalled reader of the pipe does not block the copy for ever", "[str
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     cancel.request();
   });
-  // More than a pipe holds, and nobody reads.
+  // More than a pipe holds, without a reader.
   const auto written = stream.write(HostOffset(0), filled(4 << 20, 1));
   later.join();
   REQUIRE_FALSE(written.has_value());

@@ -250,7 +250,7 @@ TEST_CASE("a copy that cannot be read is an error of its own", "[verify]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   const auto digests = copied(folder / "raw", folder / "copy", plan(16, CompressionType::kZstd));
-  // Behind the metadata of the first cluster there is the first stream, or the first data.
+  // After the metadata of the first cluster comes the first stream, or the first data.
   const auto bytes = support::read_file(folder / "copy");
   const std::vector<std::byte> junk(bytes.size() - (192 << 10), std::byte{0x55});
   support::patch_file(folder / "copy", 64 << 10, std::span(junk).first(128 << 10));

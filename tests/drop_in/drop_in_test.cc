@@ -311,7 +311,7 @@ TEST_CASE("options of qemu-img are accepted in all their spellings", "[options]"
   // Where a word is missing qemu-img ends with 1, which a script takes for disks that differ.
   CHECK(support::run({"qemu-img", "compare", top}).exit_code == 1);
   CHECK(tool_test::run_tool({"compare", top}).exit_code == 2);
-  // Progress of qemu-img gets in the way of what it says.
+  // Progress of qemu-img is mixed with its output.
   const auto shown = tool_test::run_tool({"compare", "-p", top, top});
   CHECK(shown.out == "Images are identical.\n");
   CHECK_THAT(shown.err, Catch::Contains("(100.00/100%)"));

@@ -224,7 +224,7 @@ void tell_all(const std::string& type) {
       CHECK(story.trimmed.length <=
             story.trimmed.clusters + 8 * cluster + story.trimmed.length / 16);
       if (cluster < kMiB) {
-        // The journal, too, and other tables that are live, but nobody's data.
+        // Includes the journal and other live tables that are not data of files.
         CHECK(story.trimmed.length < story.live + 40 * kMiB);
         CHECK(story.trimmed.length < story.full.length / 2);
       }

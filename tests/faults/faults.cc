@@ -1,4 +1,4 @@
-// Stands before the C library in a program (LD_PRELOAD), and makes one call fail.
+// Is loaded before the C library (LD_PRELOAD), and makes one call fail.
 //
 //     VIRT_COMPACT_FAULT_FOLDER=PATH     only calls count that are about files in it
 //     VIRT_COMPACT_FAULT=KIND:N:ERRNO    the N-th call of the kind (counted from 1) fails so
@@ -63,7 +63,7 @@ bool is_in_folder(const char* path) {
   return folder && std::strncmp(path, folder, std::strlen(folder)) == 0;
 }
 
-// What a link of /proc stands for.
+// Returns the target of a link in /proc.
 bool leads_into_folder(const char* link) {
   char path[PATH_MAX] = "";
   return ::readlink(link, path, sizeof path - 1) > 0 && is_in_folder(path);

@@ -66,7 +66,7 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   auto names = allowed_names(scenario, prepared);
   names.push_back(folder);
   if (outcome.exit_code == 1) CHECK(has_one_of(outcome.err, names));
-  // Who is told of a failure takes it that nothing has happened, and tries again.
+  // After a failure, a user assumes that nothing has happened, and tries again.
   if (effect) CHECK(has_one_of(outcome.err, scenario.states));
   support::RunOptions how;
   how.directory = folder;

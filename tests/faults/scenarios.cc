@@ -324,7 +324,7 @@ Scenario serving(const std::string& name, const std::string& flag, const std::st
         make_disk(folder, "disk");
       },
       is_new("disk.qcow2"),
-      // Of a client that was told of an error, part of what it wrote may be there.
+      // After an error, a part of the client's writes may be in the image.
       [](const std::string& folder) { return complaint_of(folder, "disk.qcow2"); }};
 }
 

@@ -97,7 +97,7 @@ TEST_CASE("fragments are sent before a flush, and at the end", "[coalesce-discar
     CHECK(server.requests().empty());
   }
   CHECK(wait_for(server, 1) == Requests{"trim 40960+4096"});
-  // Nothing is remembered of a disk that nobody is connected to.
+  // Ranges of a disk without clients are forgotten.
   WritingClient client(server.socket());
   client.trim(0, 100);
   client.trim(9100, 7284);

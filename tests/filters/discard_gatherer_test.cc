@@ -178,7 +178,7 @@ TEST_CASE("a write waits for a trim of its bytes that is on its way", "[gatherer
     began.set_value();
     const auto writing = gatherer.begin_write(piece->offset + piece->length - 1, 10);
   });
-  // Others go on meanwhile.
+  // Other requests continue in the meantime.
   { const auto writing = gatherer.begin_write(piece->offset + piece->length, 10); }
   { const auto writing = gatherer.begin_write(8 * kGranule, kGranule); }
   began.get_future().wait();
@@ -210,7 +210,7 @@ TEST_CASE("an error ends a batch, and its pieces are dropped", "[gatherer]") {
   }
   // The fragments beside what was written are left.
   CHECK(gatherer.statistics().held_bytes == kGranule - 1);
-  // And nobody waits for what was not sent.
+  // No request waits for a piece that was not sent.
   const auto writing = gatherer.begin_write(0, 3 * kGranule);
   CHECK(gatherer.statistics().held == 0);
 }

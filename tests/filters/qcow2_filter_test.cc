@@ -154,7 +154,7 @@ TEST_CASE("preallocated clusters that are holes below are zeros above", "[qcow2-
   const uint64_t data = data_bytes(serve({"file", image}));
   CHECK(data >= 1 << 20);
   CHECK(data <= 2 << 20);
-  // Of a layer that does not tell, all of it may be data.
+  // A layer without extents may be all data.
   CHECK(data_bytes(serve({"--filter=noextents", "file", image})) == uint64_t{1} << 30);
 }
 
@@ -194,7 +194,7 @@ TEST_CASE("random images, over file and curl", "[qcow2-filter]") {
       const auto view = disk.snapshot.empty() ? Result<qcow2::Disk>(chain->disk())
                                               : chain->snapshot(disk.snapshot);
       REQUIRE(view);
-      // A web server tells of no holes.
+      // A web server reports no holes.
       interop::check_export(server, name, *view, disk.raw, made.huge, folder / "scratch", random,
                             !remote);
     }
@@ -351,7 +351,7 @@ TEST_CASE("export names of the layer are passed on", "[qcow2-filter]") {
   CHECK_THAT(server.log(), Contains("the image below, 'b': there is no snapshot 'second'"));
   CHECK(refusal(server, "text") != "");
   CHECK_THAT(server.log(), Contains("the image below, 'text': not a QCOW2 image"));
-  // There is no default export in a folder.
+  // A folder has no default export.
   CHECK(refusal(server, "snapshot:second") != "");
   CHECK(refusal(server, "a/snapshot:\x1b[31m") != "");
   CHECK_THAT(server.log(), Contains("\\x1b[31m"));
@@ -397,7 +397,7 @@ TEST_CASE("the filter allows no writes", "[qcow2-filter]") {
   const auto written =
       support::run({"qemu-io", "-f", "raw", "-c", "write 0 64k", server.uri()}, {});
   CHECK_FALSE(written.ok());
-  // A hint of what will be read changes nothing, either.
+  // A cache request changes nothing, either.
   support::run_ok({"qemu-io", "-r", "-f", "raw", "-c", "read -P 3 2M 1M", server.uri()});
   CHECK((support::read_file(sample.path) == before));
 }
@@ -424,7 +424,7 @@ TEST_CASE("an image in an image", "[qcow2-filter]") {
   const Sample sample(folder.path());
   const std::string outer = folder / "outer";
   support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", sample.path, outer});
-  // The same length as what is in it: nothing but their places tells the two apart.
+  // The same length as its content: only the offsets distinguish the two.
   const auto length = fs::file_size(sample.path);
   REQUIRE(fs::file_size(outer) < length);
   support::resize_file(outer, length);

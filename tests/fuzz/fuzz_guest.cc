@@ -1,7 +1,7 @@
 // libFuzzer target: any bytes as a guest's volume (FUZZ_GUEST says of which format) or, without a
 // format, as a disk.  What is called free must be a part of it, and nothing that is doubted may be
 // called free.  The files that may be dropped must not be free, and have no byte together.
-// Checksums are not looked at in this build.
+// This build does not check checksums.
 //
 // An input is a sparse volume: its size in MiB (2 bytes), then records of a sector number (4
 // bytes), a count of sectors (1 byte) and so many sectors of 512 bytes; all else is zeros.

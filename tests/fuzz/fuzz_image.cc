@@ -19,7 +19,7 @@ using namespace vc;
 
 namespace {
 
-// An image can map terabytes with a few bytes: what is looked at is bounded.
+// An image can map terabytes with a few bytes, so the amount that is read is bounded.
 constexpr size_t kExtents = 200;
 constexpr uint64_t kPiece = 8192;
 
@@ -68,7 +68,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       layers.push_back(std::move(*layer));
   }
   for (const auto& layer : layers) look_at(qcow2::Disk({layer}));
-  // As a chain, each layer behind the one before.
+  // A chain in which each layer is the backing file of the one before.
   if (layers.size() > 1) look_at(qcow2::Disk(layers));
   return 0;
 }

@@ -15,7 +15,7 @@ using namespace vc;
 
 namespace {
 
-// Keeps what tuning must not touch: all but white space and the tags that settings stand in.
+// Keeps what tuning must not change: everything except white space and the tags with settings.
 class Rest final : public libvirt::XmlScanner::Handler {
  public:
   explicit Rest(std::string_view text) : text_(text) {}

@@ -1,4 +1,4 @@
-// Metadata that are damaged never make a used byte free, where the format can tell.
+// Damaged metadata never make a used byte free, if the format allows to detect the damage.
 #include <algorithm>
 #include <filesystem>
 #include <functional>
@@ -124,7 +124,7 @@ TEST_CASE("damaged metadata never make used space free", "[damage]") {
   damage(256 * kMiB, {"mkfs.btrfs", "-q", "-f", "-r", "/usr/share/common-licenses"}, true);
 }
 
-// A bitmap without a checksum cannot tell that a bit of it has changed.
+// In a bitmap without a checksum, a changed bit cannot be detected.
 TEST_CASE("damaged metadata of other filesystems lead to no crash", "[damage]") {
   damage(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, false);
   damage(64 * kMiB, {"mkfs.fat", "-F", "32"}, false);

@@ -45,7 +45,7 @@ void write_noise(const std::string& path, uint64_t size) {
   support::write_file(path, bytes);
 }
 
-// Noise with the header of swap space.
+// Random data with the header of swap space.
 void make_swap(const std::string& path, uint64_t size) {
   write_noise(path, size);
   support::run_ok({"mkswap", "-q", path});

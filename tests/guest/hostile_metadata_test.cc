@@ -99,7 +99,7 @@ class BtrfsBlocks {
     logical_ = root - at;
   }
 
-  // Where the root tree begins: the chunk goes on there, with nothing after the first few blocks.
+  // The start of the root tree: the chunk continues there, and is empty after the first few blocks.
   uint64_t root() const { return root_; }
   // Writes a node of the root tree.
   void put_node(uint64_t at, uint8_t level, const std::string& items, uint32_t count) const {

@@ -263,7 +263,7 @@ void BadImages::tables() {
     }).qemu_refuses = qemu_refuses;
   };
   l1(qcow2::kEntryCopied | 0x40200, "L2 table", true);
-  // Behind the end of the file QEMU sees an L2 table of zeros.
+  // Past the end of the file, QEMU reads an L2 table of zeros.
   l1(qcow2::kEntryCopied | uint64_t{1} << 40, "L2 table", false);
   l1(0x00ffffffffff0000, "L2 table", false);
 
@@ -277,7 +277,7 @@ void BadImages::tables() {
   l2(qcow2::kEntryCopied | uint64_t{1} << 45, "truncated", false);
   l2(qcow2::kEntryCopied | uint64_t{1} << 55, "truncated", false);
   l2(0x00fffffffffffe00, "start of a cluster", true);
-  // Compressed: behind the end, on something that is no stream, and at the greatest offset.
+  // Compressed: past the end, at a place that is not a stream, and at the largest offset.
   l2(qcow2::kEntryCompressed | uint64_t{1} << 40, "compressed", true);
   l2(qcow2::kEntryCompressed | 0x30000, "compressed", true);
   l2(qcow2::kEntryCompressed | ((uint64_t{1} << 62) - 1), "compressed", true);
@@ -321,7 +321,7 @@ void BadImages::snapshots() {
   }).qemu_refuses = false;
   edit("a snapshot with 2 GiB of extra data", "snapshot",
        [](Editor& it) { it.put32(it.get64(Editor::kSnapshotOffset) + 36, uint32_t{1} << 31); });
-  // QEMU looks at a snapshot's L1 table when somebody wants that snapshot.
+  // QEMU reads the L1 table of a snapshot only when the snapshot is used.
   edit("a snapshot whose L1 table has 2^32 - 1 entries", "snapshot", [](Editor& it) {
     it.put32(it.get64(Editor::kSnapshotOffset) + 8, UINT32_MAX);
   }).qemu_refuses = false;

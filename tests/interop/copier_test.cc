@@ -77,7 +77,7 @@ void draw_speed(Random& random, CopyOptions& options) {
   options.nbd.request_size = uint64_t{4096} << random.below(8);
 }
 
-// Copies, and lets QEMU look at the result, which has the bytes of `raw`.
+// Copies, and checks with QEMU that the result has the bytes of `raw`.
 void check_copy(const CopyOptions& options, const std::string& raw) {
   INFO(describe(options));
   const copy::CopySummary summary = copy_or_fail(options);
@@ -145,7 +145,7 @@ void check_copies(const std::string& source, const std::string& snapshot,
   CHECK(support::list_directory(folder.path()) ==
         std::vector<std::string>{"other clusters", "plain", "zlib", "zstd"});
 
-  // The same disk from a server: one that the image cannot tell from the file.
+  // The same disk from a server, with the same result as from the file.
   const NbdServer server = NbdServer::qemu_nbd({"-f", "qcow2", as_image});
   options.source = server.uri();
   options.snapshot.clear();

@@ -162,7 +162,8 @@ void Corners::zero_flags() {
   image.save();
 }
 
-// Each subcluster in a random state: allocated, zero, neither; in clusters with room and without.
+// Each subcluster has a random state (allocated, zero, neither), in clusters with and without an
+// offset.
 void Corners::subclusters() {
   const std::string base = create("the backing file of the next");
   const std::string path = add("extended L2 entries in all states");
@@ -186,7 +187,7 @@ void Corners::subclusters() {
   image.save();
 }
 
-// QEMU then looks at the content; images made before 2011 are all like this.
+// QEMU then detects the format from the content.  All images made before 2011 are like this.
 void Corners::backing_without_format() {
   for (const char* format : {"qcow2", "raw"}) {
     const std::string base = fmt::format("{}/unnamed-{}", folder_, format);
@@ -196,7 +197,7 @@ void Corners::backing_without_format() {
     run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", format, path, "4M"});
     write(path, {"write -q -P 72 100k 100k"});
     Editor image(path);
-    // The backing format becomes an extension that nobody knows.
+    // The backing format becomes an unknown extension.
     if (image.get32(112) != 0xe2792aca) throw std::runtime_error("no backing format there");
     image.put32(112, 0x12345678);
     image.save();

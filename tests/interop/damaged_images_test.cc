@@ -24,7 +24,7 @@ namespace {
 // Disks that damage made larger than this are not read to their end.
 constexpr uint64_t kLargestDisk = 64 << 20;
 
-// Where metadata stands: the header's cluster, the L1 table, all L2 tables, the snapshot table.
+// The ranges of metadata: the header's cluster, the L1 table, all L2 tables, the snapshot table.
 std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(const ImageEditor& image,
                                                            uint64_t file_size) {
   std::vector<std::pair<uint64_t, uint64_t>> ranges{{0, 112}, {0, 512}};
@@ -36,7 +36,7 @@ std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(const ImageEditor& im
   add(l1, entries * 8);
   for (uint64_t i = 0; i < entries; ++i) {
     const uint64_t table = image.get64(l1 + i * 8) & qcow2::kEntryOffsetMask;
-    // What the disk uses of a table stands at its start.
+    // The disk uses the start of a table.
     if (table != 0) add(table, std::min<uint64_t>(image.cluster_size(), 2048));
   }
   if (image.get32(ImageEditor::kSnapshotCount) > 0)

@@ -197,7 +197,7 @@ std::string partial_map_complaint(const Disk& disk, const std::vector<Extent>& w
 
 namespace {
 
-// Whether `extent` and `entry`, which both hold `at`, tell the same.
+// Returns whether `extent` and `entry`, which both contain `at`, agree.
 bool agree(const Disk& disk, const Extent& extent, const MapEntry& entry, uint64_t at) {
   if (extent.depth != entry.depth) return false;
   const uint64_t host = extent.host.value() + (at - extent.guest.value());

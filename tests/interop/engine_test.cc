@@ -57,7 +57,7 @@ TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
     INFO("VIRT_COMPACT_SEED=" << seed << " VIRT_COMPACT_ITERATIONS=1\n" << made.recipe);
 
     qcow2::OpenOptions options;
-    // Room for one slice of a table: everything is evicted all the time.
+    // Space for one slice of a table: each access evicts the previous slice.
     if (random.chance(40)) options.cache_size = 1;
     const qcow2::Chain chain = value_or_fail(qcow2::Chain::open(made.path, options));
     for (const MadeDisk& expected : made.disks) {

@@ -36,7 +36,7 @@ std::string status_complaint(const std::vector<NbdClient::Status>& extents, uint
   return at == end ? "" : fmt::format("block status ends at {}, not at {}", at, end);
 }
 
-// That the server tells, to the byte, what the engine's map tells.
+// The server reports exactly the map of the engine.
 std::string same_status_complaint(const std::vector<NbdClient::Status>& extents,
                                   const std::vector<qcow2::Extent>& map) {
   auto it = map.begin();
@@ -94,7 +94,7 @@ void check_export(const NbdServer& server, const std::string& name, const qcow2:
     CHECK(status_complaint(part, at, at + length, truth) == "");
   }
   CHECK(copy_complaint(server.uri(name), raw, scratch) == "");
-  // qemu-img, too, reads it over NBD.  It asks for the status of every hole anew.
+  // qemu-img also reads it over NBD.  It requests the status of every hole again.
   if (!huge) CHECK(compare_complaint(server.uri(name), "raw", raw) == "");
 }
 

@@ -238,7 +238,7 @@ std::string Maker::make_layer(unsigned level, const std::string& backing, bool b
     const std::string link = file(fmt::format("link{}", level));
     recipe_ += support::shell_line({"ln", "-s", folder, link}) + "\n";
     fs::create_directory_symlink(folder, link);
-    // "../" means something else behind a link: only absolute names reach the files below.
+    // "../" has another meaning behind a link: only absolute names lead to the files below.
     if (backing.empty()) folder = link;
   }
   const std::string path = folder + "/disk.qcow2";
@@ -283,7 +283,7 @@ void Maker::live(const std::string& path) {
         random_.chance(35)) {
       const std::string name =
           random_.chance(20) ? fmt::format("état {}", round) : fmt::format("s{}", round);
-      // Without room in the refcounts it fails half-way, and leaves them wrong.
+      // If the refcounts are too narrow, it fails half-way, and leaves them wrong.
       if (may({"qemu-img", "snapshot", "-q", "-c", name, path}))
         snapshots_.push_back(name);
       else
@@ -297,7 +297,7 @@ void Maker::live(const std::string& path) {
   }
 }
 
-// Lets qemu-img convert write the image anew, with compressed clusters packed as it does.
+// Rewrites the image with qemu-img convert, which packs compressed clusters in its own way.
 void Maker::recompress(const std::string& path) {
   const std::string target = path + ".new";
   Shape shape = draw_shape(random_, scale_);

@@ -1,4 +1,4 @@
-// QEMU's locks, with QEMU on the other side: who is refused, who is not, and what is said.
+// QEMU's locks, tested with QEMU: which process is refused, which is not, and the messages.
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -250,7 +250,7 @@ TEST_CASE("a server that writes excludes all other processes", "[locks]") {
     CHECK(refused.err == "virt-compact: error: " +
                              in_use(image, fmt::format("nbdkit (pid {})", server.process().pid()),
                                     "--force-share"));
-    // What is behind it is only read.
+    // Its backing file is only read.
     CHECK(qemu_can_read(folder / "base"));
     if (image == folder / "top") CHECK_FALSE(qemu_can_write(folder / "base"));
     if (image == folder / "split") CHECK_FALSE(tool({"info", "-f", "raw", folder / "data"}).ok());
@@ -271,7 +271,7 @@ TEST_CASE("a connection that may write is refused while QEMU reads, and accepted
     CHECK_THROWS(NbdClient(server.socket(), ""));
     CHECK_THAT(server.log(), Contains(folder / "base" + ": is in use by " + qemu.name() +
                                       ", which allows no other writer: shut it down"));
-    // The attempt has left nothing behind.
+    // The attempt has left no lock.
     CHECK(qemu_can_read(folder / "base"));
   }
   CHECK_FALSE(NbdClient(server.socket(), "").read_only());

@@ -14,7 +14,7 @@ using support::run_ok;
 
 namespace {
 
-// What stands behind `"name": ` in a flat JSON object; empty when it is not there.
+// Returns the value of `"name": ` in a flat JSON object, or an empty string.
 std::string_view field(std::string_view object, const std::string& name) {
   const std::string key = fmt::format("\"{}\": ", name);
   const size_t at = object.find(key);
@@ -69,7 +69,7 @@ std::string compare_complaint(const std::string& image, const std::string& image
 }
 
 uint64_t virtual_size(const std::string& image) {
-  // QEMU 8 and later tell of the file beneath first, which has a size of its own.
+  // QEMU 8 and later first describe the file below, which has its own size.
   const auto info = run_ok({"qemu-img", "info", "-U", "--output=json", image}).out;
   return nlohmann::json::parse(info).at("virtual-size");
 }

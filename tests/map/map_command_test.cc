@@ -51,7 +51,7 @@ void check_same_map(const json& expected, const json& got) {
       rest.erase(key);
     }
     rest.erase("compressed");
-    // QEMU tells of a compressed cluster by leaving the offset out.
+    // QEMU omits the offset of a compressed cluster.
     CHECK(compressed == (expected[i]["data"] == true && !expected[i].contains("offset")));
     CHECK(rest.contains("compressed-bytes") == compressed);
     rest.erase("compressed-bytes");

@@ -11,7 +11,7 @@ using qcow2::Fragmentation;
 
 namespace {
 
-// Whether `b` lies as close behind `a` as a writer can put it.
+// Returns whether `b` follows `a` without an avoidable gap.
 bool follows(const Piece& a, const Piece& b, uint64_t cluster_size) {
   if (!a.compressed) return b.at == a.end();
   if (!b.compressed) return b.at / cluster_size == (a.end() + cluster_size - 1) / cluster_size;

@@ -1,4 +1,4 @@
-// virt-compact measure: against the copies that it foretells, and key by key against qemu-img.
+// Compares virt-compact measure with real copies, and each key with qemu-img.
 
 #include <fmt/format.h>
 
@@ -137,7 +137,7 @@ TEST_CASE("qemu-img's keys have qemu-img's values", "[measure]") {
     CHECK(mine.contains("bitmaps") == judge.contains("bitmaps"));
     if (judge.contains("bitmaps")) CHECK(mine["bitmaps"] == judge["bitmaps"]);
     CHECK(mine["required"] == judge["required"]);
-    // Places that metadata alone have been made for are holes, which QEMU does not count.
+    // Clusters that are preallocated only in the metadata are holes, which QEMU does not count.
     const bool sparse = options.find("=metadata") != std::string::npos;
     CHECK(mine["file-size"] <= mine[sparse ? "fully-allocated" : "required"]);
     const json raw = measure({"-O", "raw", image.path});
@@ -215,7 +215,7 @@ TEST_CASE("bitmaps are measured as QEMU does", "[measure]") {
         old.contains("bitmaps"));
   CHECK(!old.contains("bitmaps"));
 
-  // A directory that lies about its length ends in an error, not in memory.
+  // A directory with a wrong length is an error, and does not use memory.
   interop::ImageEditor editor(image);
   auto extensions = editor.extensions();
   for (auto& it : extensions)

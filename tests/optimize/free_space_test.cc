@@ -155,7 +155,7 @@ Kind ntfs() {
   return {"NTFS", 120 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, {"ntfsfix", "-n"}, "ntfs"};
 }
 
-// A file of `size` bytes of noise.
+// A file of `size` random bytes.
 void write_noise(const std::string& path, uint64_t size) {
   support::Random random(5);
   std::vector<std::byte> bytes(size);
@@ -163,7 +163,7 @@ void write_noise(const std::string& path, uint64_t size) {
   support::write_file(path, bytes);
 }
 
-// An ext4 with a file of noise, and another one that was deleted.
+// An ext4 with a file of random data, and another one that was deleted.
 void make_ext4(const std::string& path, uint64_t size, uint64_t kept, uint64_t gone,
                const Words& options = {}) {
   const TempDirectory scratch;
@@ -270,7 +270,7 @@ TEST_CASE("free space does not read as data of a kept backing file", "[free]") {
   const auto free = guest_test::inspect_files({folder / "raw"}).free_on(0);
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", folder / "raw",
           folder / "disk"});
-  // In the place of what was deleted.
+  // In the place of the deleted file.
   const auto largest =
       *std::max_element(free.all().begin(), free.all().end(),
                         [](const auto& a, const auto& b) { return a.length() < b.length(); });
@@ -354,7 +354,7 @@ TEST_CASE("keys, and files that only the appliance can drop, need a boot", "[fre
     CHECK(is_zero(support::RawFile(folder / "raw").read(at, 1)));
   const std::string disk = qcow2_of(folder, folder / "raw");
   const NoQemu qemu;
-  // There is nothing encrypted, and nothing that could be.
+  // No volume is encrypted, or could be.
   CHECK(report({"--key", "all:key:x", "--dry-run", disk}).at("free-space").at("appliance") ==
         false);
   write_noise(folder / "luks", 8 * kMiB);
@@ -487,7 +487,7 @@ TEST_CASE("a damaged image is reported before its metadata are read", "[free]") 
   for (const std::byte byte : header) table = table << 8 | static_cast<uint64_t>(byte);
   support::patch_file(disk, table, std::as_bytes(std::span("\x80\x00\x7f\x00\x00\x00\x00\x00", 8)));
   CHECK_THAT(refused({"-o", folder / "out", disk}), Contains("the image is damaged"));
-  // And of what the appliance says of it, which boots at the same time.
+  // The same for the appliance, which boots at the same time.
   const NoQemu qemu;
   const auto booted = optimize(qemu, {"--trim=appliance", "-o", folder / "out", disk});
   INFO(booted.describe());

@@ -84,7 +84,7 @@ TEST_CASE("a wrong name changes none of the disks", "[optimize]") {
   CHECK_THAT(refused({disk, disk}), Contains("is given twice"));
   CHECK((support::read_file(disk) == old));
 
-  // What virt-sparsify and qemu-img take behind -o, and other commands behind --output.
+  // Arguments of -o in virt-sparsify and qemu-img, and of --output in other commands.
   support::RunOptions here;
   here.directory = folder.path();
   for (const std::string word : {"cluster_size=1M", "qcow2", "raw"}) {
@@ -225,7 +225,7 @@ TEST_CASE("a fragmented image is rewritten even if it does not become smaller", 
   INFO(forecast.dump());
   CHECK(forecast["already-compact"] == false);
   CHECK(forecast["estimate"]["scattered-percent"] > 1);
-  // Who says what is to be gained means room.
+  // A given gain means blocks.
   CHECK_THAT(optimize({"--minimum-gain", "1%", disk}).out, Contains("Already compact"));
   const auto done = optimize({disk});
   INFO(done.describe());

@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// 64 MiB, half of them data in an order of its own, with a part discarded by nobody.
+// 64 MiB, half of it scattered data, with a deleted part that was not discarded.
 std::string make_disk(const TempDirectory& folder, const std::string& name,
                       const std::string& options = "cluster_size=64k") {
   const std::string path = folder / name;
@@ -149,7 +149,7 @@ TEST_CASE("holes in a raw result have the requested size", "[optimize]") {
     REQUIRE(::stat((folder / "out").c_str(), &status) == 0);
     return status.st_blocks * 512;
   };
-  // Holes cost a filesystem some room for its map.
+  // Holes take some space for the map of the filesystem.
   CHECK(blocks_with("64k") < 3 << 20);
   CHECK(blocks_with("1M") >= 4 << 20);
   CHECK_THAT(run_tool({"optimize", "-S", "3k", folder / "disk"}).err,
@@ -237,7 +237,7 @@ TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimi
     CHECK(optimize({"-q", "--drop-snapshots", disk}).ok());
   }
   SECTION("corruption") {
-    // An L2 entry that points behind the end of the file: the first one of the table.
+    // An L2 entry that points past the end of the file: the first one of the table.
     auto bytes = support::read_file(disk);
     const auto be64 = [&](size_t at) {
       uint64_t value = 0;
@@ -307,7 +307,7 @@ TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]
     } else if (softly) {
       CHECK(files_in(folder.path()) == 1);
     }
-    // Life goes on.
+    // The next run works.
     const auto again = optimize({"--force", "--backup", swapped ? ".second" : ".bak", disk});
     INFO(again.describe());
     REQUIRE(again.ok());
@@ -406,7 +406,7 @@ TEST_CASE("a failed swap does not change the disk", "[optimize]") {
       folder / "log");
   std::this_thread::sleep_for(std::chrono::milliseconds(500));
   REQUIRE(child.running());
-  // The name of the backup is taken meanwhile.
+  // Another file gets the name of the backup in the meantime.
   support::write_file(disk + ".bak", "mine");
   const auto old = support::read_file(disk);
   while (child.running()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -446,7 +446,7 @@ TEST_CASE("a run that cannot set the owner of the result fails at the start", "[
   REQUIRE(::chmod(folder.path().c_str(), 0777) == 0);
   const std::string disk = make_disk(folder, "disk");
   REQUIRE(::chmod(disk.c_str(), 0644) == 0);
-  // A program that another user can run, wherever this one lies.
+  // A program that another user can run, wherever this one is stored.
   fs::copy_file(tool_test::virt_compact(), folder / "program");
   REQUIRE(::chmod((folder / "program").c_str(), 0755) == 0);
   const auto outcome = support::run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
@@ -469,7 +469,7 @@ TEST_CASE("a filesystem without hard links has optimized disks, too", "[optimize
   INFO(copied.describe());
   REQUIRE(copied.ok());
   run_ok({"qemu-img", "compare", "-q", disk, folder / "copy"});
-  // What is there is not replaced.
+  // An existing file is not replaced.
   CHECK_FALSE(tool_test::run_script(run + "copy -q \"$1\" \"$2\"", {disk, folder / "copy"}).ok());
   CHECK(files_in(folder.path()) == 2);
   const auto done = tool_test::run_script(run + "optimize --no-trim -q \"$1\"", {disk});
@@ -480,7 +480,7 @@ TEST_CASE("a filesystem without hard links has optimized disks, too", "[optimize
     run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
     CHECK(files_in(folder.path()) == 3);
   } else {
-    // Without an exchange, too, there is no moment at which the one or the other has the name.
+    // Even without an atomic exchange, one of the two files has the name at any moment.
     CHECK_FALSE(done.ok());
     CHECK((support::read_file(disk) == old));
     CHECK(files_in(folder.path()) == 2);

@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* kComplaint = "another process has replaced this file";
 
-// A disk and its backup, and a file of somebody else's.
+// A disk and its backup, and a file of another user.
 class Folder {
  public:
   Folder() {

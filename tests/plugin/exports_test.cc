@@ -129,7 +129,7 @@ TEST_CASE("a client that writes to a read-only disk is refused", "[plugin]") {
     CHECK(nbd_get_errno() == EPERM);
     CHECK(nbd_zero(client.get(), 4096, 0, 0) == -1);
     CHECK(nbd_trim(client.get(), 4096, 0, 0) == -1);
-    // The connection goes on, and reading ahead is allowed.
+    // The connection still works, and cache requests are allowed.
     CHECK(nbd_cache(client.get(), 2 << 20, 0, 0) == 0);
     char read = 0;
     CHECK(nbd_pread(client.get(), &read, 1, 0, 0) == 0);

@@ -20,7 +20,7 @@ namespace {
 constexpr uint32_t kHole = NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 
-// A layer of clusters whose kinds a function tells, one map entry each.
+// A layer of clusters whose kinds a function returns, with one map entry for each cluster.
 class Clusters final : public qcow2::Layer {
  public:
   using KindOf = std::function<ExtentKind(uint64_t cluster)>;
@@ -60,7 +60,7 @@ class Clusters final : public qcow2::Layer {
   const KindOf kind_of_;
 };
 
-// Cluster i is of kind kinds[i], and the last kind goes on.
+// Cluster i is of kind kinds[i]; later clusters have the last kind.
 std::shared_ptr<Clusters> clusters(std::vector<ExtentKind> kinds, uint64_t cluster_size = 4096,
                                    uint64_t size = 16 * kGiB) {
   return std::make_shared<Clusters>(cluster_size, size, [kinds](uint64_t i) {

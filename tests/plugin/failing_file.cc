@@ -1,4 +1,4 @@
-// Stands before the C library in a server (LD_PRELOAD): calls that change an image, or read it,
+// Is loaded before the C library in a server (LD_PRELOAD): calls that change an image, or read it,
 // fail when the test says so.  Flushes work: one that has failed is never forgotten, see
 // tests/faults.
 #include "tests/plugin/failing_file.h"

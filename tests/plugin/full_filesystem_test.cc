@@ -1,4 +1,4 @@
-// A filesystem that is full, and has room again.
+// A filesystem that is full, and later has free space again.
 #include <algorithm>
 #include <cerrno>
 #include <chrono>

@@ -77,7 +77,7 @@ void write_and_kill(WritingServer& server, PossibleBytes& model, uint64_t cluste
 }
 
 // Leaks are what a crash may leave.  The counts of an image with lazy refcounts that was left dirty
-// are as they may be until it is mended.
+// may be wrong until it is repaired.
 void check_after_crash(const WrittenImage& image, const TempDirectory& folder) {
   const bool lazy = image.shape.lazy_refcounts;
   auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
@@ -115,7 +115,7 @@ TEST_CASE("a server that is killed loses nothing that was flushed", "[write-kill
         write_and_kill(server, model, image.cluster_size(), random);
       }
       check_after_crash(image, folder);
-      // The same counts for all that read it: QEMU, which may not mend it, and then our server.
+      // All readers see the same: QEMU, which may not repair it, and then our server.
       contents = test::read_by_qemu(folder, image.path);
       REQUIRE(model.complaint(contents) == "");
     }

@@ -58,7 +58,7 @@ TEST_CASE("block status distinguishes data, zeros and holes", "[plugin]") {
                                                  {192 * k, 128 * k, true, true},
                                                  {320 * k, 128 * k, false, false},
                                                  {448 * k, 64 * k, true, true}});
-  // Not more than was asked for, though the kind goes on.
+  // Not more than requested, although the next range has the same kind.
   check_status(client.block_status(10 * k, 20 * k), {{10 * k, 20 * k, false, false}});
   check_status(client.block_status(100 * k, 50 * k, true),
                {{100 * k, 28 * k, false, false}, {128 * k, 22 * k, false, true}});
@@ -88,7 +88,7 @@ TEST_CASE("holes of terabytes are reported in several extents", "[plugin]") {
 
 TEST_CASE("the extents of a whole disk can be listed in any number of requests", "[plugin]") {
   const TempDirectory folder;
-  // Clusters of 512 bytes: one answer does not look at all of them.
+  // Clusters of 512 bytes: one answer does not cover all of them.
   const std::string image = folder / "small-clusters.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, "4G"});
   test::qemu_io(image, {"write -q -P 1 1G 512", "write -q -P 2 4294966784 512"});
@@ -109,7 +109,7 @@ TEST_CASE("the extents of a whole disk can be listed in any number of requests",
 TEST_CASE("many readers of one image get the right bytes", "[plugin]") {
   const TempDirectory folder;
   const std::string raw = folder / "disk.raw";
-  // Text and noise, so that some clusters are compressed and some are not.
+  // Text and random data, so that some clusters are compressed and some are not.
   support::run_ok(
       {"bash", "-c",
        "{ seq 200000; head -c 700k /dev/urandom; seq 300000; } | head -c 3M >'" + raw + "'"});

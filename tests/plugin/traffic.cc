@@ -48,7 +48,7 @@ Traffic::Traffic(const std::string& socket, size_t connections, size_t depth,
 }
 
 Traffic::~Traffic() {
-  // libnbd writes to the buffers of what is in flight until then.
+  // Until then, libnbd writes to the buffers of requests in flight.
   handles_.clear();
 }
 

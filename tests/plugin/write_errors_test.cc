@@ -115,7 +115,7 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
         exchange(traffic, model, image.cluster_size(), random, error);
         failing.work_again();
         INFO(failing.server().log());
-        // There is room again: all is as it was, or as it was to be, and what comes now works.
+        // There is space again: all data is the old or the new one, and later requests succeed.
         exchange(traffic, model, image.cluster_size(), random, 0);
         contents = read_all(traffic);
         REQUIRE(model.complaint(contents) == "");
@@ -132,7 +132,7 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
     INFO(failing.server().log());
     const auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
     INFO(check.describe());
-    // Nothing is lost to a failure, not even room.  A server that is killed has some of it in hand.
+    // A failure loses nothing, not even space.  A killed server may leave leaked clusters.
     if (!killed)
       REQUIRE(check.exit_code == 0);
     else if (!image.shape.lazy_refcounts)

@@ -30,7 +30,7 @@ void WritingServer::stop() {
       std::chrono::steady_clock::now() + std::chrono::seconds(server_ends() ? 60 : 20);
   ::kill(pid(), SIGTERM);
   while (server_.process().running()) {
-    // The plugin's last words: what may hang behind them is nbdkit's exit with a sanitizer in it.
+    // The last message of the plugin.  After it, nbdkit with a sanitizer may hang at its exit.
     if (!server_ends() && log().find("shrank the file by") != std::string::npos) return kill();
     // One that was never written to has none.
     if (!server_ends() && std::chrono::steady_clock::now() > deadline) return kill();

@@ -31,7 +31,7 @@ Shape draw_shape(Random& random) {
   return shape;
 }
 
-// Runs of zeros, of what compresses and of what does not.
+// Runs of zeros, of compressible data and of incompressible data.
 Bytes draw_bytes(Random& random, uint64_t length) {
   Bytes bytes(length);
   const std::span<std::byte> all(bytes);

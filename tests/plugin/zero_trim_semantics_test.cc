@@ -41,7 +41,7 @@ std::string full_image(const TempDirectory& folder, const std::string& options) 
   return image;
 }
 
-// Of what is mapped in [begin, end): the bytes for which `says` is true.
+// Returns the mapped bytes in [begin, end) for which `says` is true.
 template <typename Says>
 uint64_t bytes_that(const std::string& image, uint64_t begin, uint64_t end, Says says) {
   uint64_t bytes = 0;

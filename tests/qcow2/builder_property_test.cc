@@ -203,7 +203,7 @@ class Scenario {
     std::vector<std::byte> stream(cluster_size - 1);
     std::vector<std::byte> content(cluster_size);
     if (readable_) {
-      // A part of it is noise, so that streams have all lengths.
+      // A part of it is incompressible, so that streams have all lengths.
       random_.fill(std::span(content).first(random_.below(cluster_size * 9 / 10)));
       stream.resize(encoder_->encode(content, stream));
       if (stream.empty()) return place_plain(at, 1);

@@ -206,7 +206,7 @@ TEST_CASE("data is asked for in parts where a table or a range ends", "[builder]
     parts.push_back(placed->clusters);
     at += placed->clusters;
   }
-  // Behind the third L2 table, 254 - 1 - 54 - 64 - 64 - 3 = 68 clusters are left before 255.
+  // After the third L2 table, 254 - 1 - 54 - 64 - 64 - 3 = 68 clusters are left before 255.
   CHECK(parts == std::vector<uint64_t>{54, 64, 64, 64, 4, 40});
   REQUIRE_OK((*builder)->finish());
   test::walk(storage.bytes());
@@ -408,7 +408,7 @@ TEST_CASE("a file that QEMU could not count is refused while it is placed", "[bu
   options.cluster_bits = 9;
   options.refcount_order = 6;
   options.size = uint64_t{128} << 30;
-  // The first time finds the last cluster that has room, the second ends with it.
+  // The first stream fits into the last cluster with space, the second one fills it.
   uint64_t room = UINT64_MAX;
   for (const bool finish : {false, true}) {
     WrittenStorage storage;
@@ -472,7 +472,7 @@ TEST_CASE("a dry run counts what is preallocated without a step for each cluster
     const auto builder = Builder::create(storage, options);
     REQUIRE_OK(builder);
     uint64_t at = 0;
-    // Something else stands before and behind.
+    // Other data is before and after it.
     for (; at < first; ++at) REQUIRE_OK((*builder)->place_compressed(ClusterIndex(at), 300));
     const uint64_t end = (options.size >> options.cluster_bits) - first;
     if (dry && at < end) {

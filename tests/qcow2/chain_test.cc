@@ -237,7 +237,7 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
   const auto first = Chain::open(path, writable);
   REQUIRE_OK(first);
   {
-    // Who may write, and does not yet, keeps nobody from reading.
+    // A process that may write, but does not yet, excludes no readers.
     const auto second = Chain::open(path, writable);
     REQUIRE_OK(second);
     REQUIRE_FAILS_WITH(open_writer(*first, {}), "which allows no other writer: shut it down");
@@ -281,13 +281,13 @@ TEST_CASE("an image and its data file are locked together", "[chain]") {
   const auto chain = Chain::open(path, writable);
   REQUIRE_OK(chain);
   {
-    // Somebody reads the data file alone.
+    // Another process reads only the data file.
     OpenOptions raw;
     raw.format = Format::kRaw;
     const auto data = Chain::open(folder / "data", raw);
     REQUIRE_OK(data);
     REQUIRE_FAILS_WITH(open_writer(*chain, {}), folder / "data" + ": is in use by ");
-    // The image itself was given back.
+    // The lock on the image itself was released.
     REQUIRE_OK(Chain::open(path, {}));
   }
 }

@@ -15,7 +15,7 @@ using Bytes = std::vector<std::byte>;
 
 namespace {
 
-// Half of it repeats itself, half is noise.
+// Half of it repeats itself, half is incompressible.
 Bytes sample(size_t size, unsigned seed) {
   std::mt19937 random(seed);
   Bytes bytes(size);
@@ -118,7 +118,7 @@ TEST_CASE("a decoder reads what an encoder has written, at every level", "[codec
   const Kind kind = kKinds[GENERATE(0, 1, 2)];
   const size_t size = GENERATE(512u, 4096u, 65536u, 2u << 20);
   const int content = GENERATE(0, 1, 2);
-  // Zeros stand for what shrinks to next to nothing.
+  // Zeros, as an example of data that compresses very well.
   const Bytes cluster = content == 0   ? sample(size, 1)
                         : content == 1 ? far_sample(size)
                                        : Bytes(size);
@@ -135,7 +135,7 @@ TEST_CASE("a decoder reads what an encoder has written, at every level", "[codec
     REQUIRE(length > 0);
     REQUIRE(length < size);
 
-    // The reader gets whole sectors, with somebody else's bytes at the end.
+    // The reader gets whole sectors, with bytes of another cluster at the end.
     for (size_t i = length; i < stream.size(); ++i) stream[i] = std::byte{0xa5};
     Bytes decoded(size);
     REQUIRE_OK(decoder.decode(kind.type, stream, decoded));
@@ -173,7 +173,7 @@ TEST_CASE("encoding a cluster does not depend on earlier clusters", "[codec]") {
   Bytes a(65535), b(65535), other(65535);
   used->encode(sample(65536, 7), other);
   used->encode(noise(65536, 8), other);
-  // One that stops in the middle, for lack of room.
+  // An encoder that stops in the middle, because the buffer is full.
   CHECK(used->encode(sample(65536, 7), std::span(other).first(100)) == 0);
   const size_t a_length = fresh->encode(sample(65536, 2), a);
   const size_t b_length = used->encode(sample(65536, 2), b);

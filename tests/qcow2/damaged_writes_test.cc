@@ -1,4 +1,4 @@
-// What is written to a damaged image goes on top of no table, and cuts nothing off that is in use.
+// Writes to a damaged image never overwrite a table, and never truncate clusters in use.
 #include <functional>
 
 #include "qcow2/write/disk_writer.h"
@@ -198,7 +198,7 @@ TEST_CASE("a snapshot is deleted by its name first, and applied by its id", "[da
   REQUIRE_OK((*editor)->remove("2"));
   REQUIRE((*editor)->snapshots().size() == 1);
   CHECK((*editor)->snapshots().front().name == "x");
-  // By id, as there is no such name any more.
+  // By id, because the name no longer exists.
   REQUIRE_OK((*editor)->remove("2"));
   CHECK((*editor)->snapshots().empty());
   run_ok({"qemu-img", "snapshot", "-d", "2", path});

@@ -47,14 +47,15 @@ TEST_CASE("holes show the layer behind, and zeros where it has ended", "[disk]")
     uint64_t at;
     ExtentKind kind;
     uint32_t depth;
-  } const expected[] = {{0, ExtentKind::kData, 1},
-                        {512, ExtentKind::kData, 2},
-                        {4096, ExtentKind::kData, 0},
-                        {8192, ExtentKind::kZero, 0},
-                        {12288, ExtentKind::kData, 2},
-                        // The raw file is over, which the image above it tells; then that is.
-                        {12388, ExtentKind::kUnallocated, 1},
-                        {20480, ExtentKind::kUnallocated, 0}};
+  } const expected[] = {
+      {0, ExtentKind::kData, 1},
+      {512, ExtentKind::kData, 2},
+      {4096, ExtentKind::kData, 0},
+      {8192, ExtentKind::kZero, 0},
+      {12288, ExtentKind::kData, 2},
+      // First the raw file ends, which the image above it shows; then that image ends.
+      {12388, ExtentKind::kUnallocated, 1},
+      {20480, ExtentKind::kUnallocated, 0}};
   REQUIRE(extents.size() == std::size(expected));
   uint64_t at = 0;
   for (size_t i = 0; i < extents.size(); ++i) {
@@ -138,7 +139,7 @@ TEST_CASE("a hole of exabytes is mapped with few questions", "[disk]") {
   const Disk disk({hole, std::make_shared<HoleLayer>(uint64_t{1} << 40)});
   std::vector<Extent> extents;
   REQUIRE_OK(disk.map(GuestOffset(0), disk.size(), extents));
-  // The image behind ends, which the one above tells; the rest is that one's.
+  // The backing file ends, which the image above shows; the rest belongs to the image above.
   REQUIRE(extents.size() == 2);
   CHECK(extents[0].length == uint64_t{1} << 40);
   CHECK(extents[1].end() == GuestOffset(INT64_MAX));

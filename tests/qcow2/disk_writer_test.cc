@@ -62,7 +62,7 @@ void write_file(const std::string& path, const Bytes& bytes) {
   REQUIRE(file.good());
 }
 
-// Makes the image and what is behind it in `folder`; returns the disk's bytes.
+// Makes the image and its backing files in `folder`.  Returns the bytes of the disk.
 Bytes create(const support::TempDirectory& folder, const Shape& shape, Random& random) {
   Bytes model(shape.size);
   std::string options = "cluster_size=" + std::to_string(1u << shape.cluster_bits);
@@ -290,7 +290,8 @@ TEST_CASE("a loss of power corrupts nothing, and loses nothing that was flushed"
       }
       write_file(folder / "disk", storage->after_crash(crash_random));
       if (shape.lazy) {
-        // Its counts are as they may be: opening it mends that, and leaves nothing to complain of.
+        // Its refcounts may be wrong.  Opening the image repairs them, and the check finds no
+        // errors.
         auto file = FileStorage::open_writable(folder / "disk");
         REQUIRE_OK(file);
         REQUIRE_OK(open_writer(folder, shape, *file, random)->close());
@@ -310,7 +311,7 @@ TEST_CASE("a loss of power corrupts nothing, and loses nothing that was flushed"
         lost += found[at] != model.bytes[at] && model.touched[at] == 0;
       REQUIRE(lost == 0);
       if (!random.chance(25)) continue;
-      // Life goes on after a crash.
+      // The image can be used after a crash.
       Model after(found);
       auto file = FileStorage::open_writable(folder / "disk");
       REQUIRE_OK(file);
@@ -352,7 +353,7 @@ TEST_CASE("a full disk fails the request and nothing else", "[writer]") {
           (void)writer->zero(at, buffer.size(), true);
         if (random.chance(30)) (void)writer->flush();
       }
-      // There is room again: what comes now works.
+      // There is space again, and later writes succeed.
       storage->fail_after(0);
       random.fill(buffer);
       REQUIRE_OK(writer->write(GuestOffset(0), buffer));

@@ -27,7 +27,7 @@ namespace {
 
 constexpr const char* kAdvice = "let it be";
 
-// One who has opened the file for himself.
+// A process with its own open file description.
 class User {
  public:
   explicit User(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CREAT, 0600)) {

@@ -201,7 +201,7 @@ TEST_CASE("an image that cannot be counted is not changed", "[in-place-rebuild]"
   mark_dirty(image);
   REQUIRE_FAILS_WITH(open_to_write(image), why);
   REQUIRE_FAILS_WITH(open_to_write(image), "repair it with qemu-img check -r all");
-  // Counts may have been written; it says that nobody is to rely on them.
+  // Refcounts may have been written, but the image is marked so that they are not trusted.
   CHECK((word_at(image, 72) & incompatible::kDirty) != 0);
 }
 

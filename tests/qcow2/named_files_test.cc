@@ -97,7 +97,7 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
     REQUIRE_FAILS_WITH(open(top), "--backing=follow");
     CHECK(open(top).error().errnum() == EACCES);
     REQUIRE_OK(open(top, NameRule::kFollow));
-    // Whose image it is counts, not who may write to it.
+    // The owner of the image counts, not the users who may write to it.
     write(top, overlay("base", "raw"), 0, 0666);
     REQUIRE_OK(open(top));
   }

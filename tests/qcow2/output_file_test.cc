@@ -112,7 +112,7 @@ TEST_CASE("a file that appears in the meantime is not overwritten", "[copy]") {
     auto file = OutputFile::create(path, overwrite);
     REQUIRE_OK(file);
     support::write_file(path, "somebody else's");
-    // Even with overwrite: nobody has seen this file when that was asked for.
+    // Even with overwrite, because the file did not exist when the overwrite was requested.
     const auto committed = (*file)->commit();
     REQUIRE_FALSE(committed.has_value());
     CHECK(committed.error().errnum() == EEXIST);

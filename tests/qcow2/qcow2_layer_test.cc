@@ -95,7 +95,7 @@ TEST_CASE("subclusters in every state", "[layer]") {
     CHECK((*extents)[i].guest == GuestOffset(starts[i]));
   }
   CHECK((*extents)[1].preallocated);
-  // What nobody has written has a place, too, where there is a cluster.
+  // Unwritten parts of an allocated cluster have an offset, too.
   CHECK((*extents)[2].preallocated);
   CHECK((*extents)[2].host == HostOffset(image.cluster(5) + 1024));
   CHECK((*extents)[4].preallocated);

@@ -205,11 +205,11 @@ TEST_CASE("a loss of power leaves the snapshots of before or of after the change
       twin.path = after.path = folder / "crashed";
       for (const Bytes& crash : crashes) {
         support::write_file(twin.path, crash);
-        // Whoever opens it next counts anew; QEMU has no mark for that in version 2.
+        // The next open rebuilds the refcounts.  In version 2, QEMU has no mark for that.
         if (!twin.version2) {
           REQUIRE_OK(edit(twin.path)->close());
         } else {
-          // Counts may be too high, and COPIED missing: nothing that harms, or that is not mended.
+          // Refcounts may be too high, and COPIED flags missing.  Both are harmless, and repaired.
           const auto check = support::run({"qemu-img", "check", "-r", "all", twin.path});
           INFO(check.describe());
           REQUIRE(check.exit_code == 0);

@@ -10,7 +10,7 @@ namespace {
 
 int calls = 0;
 
-// Is interrupted twice, fails once, and works from then on: as the kernel tells of a failure.
+// Is interrupted twice, fails once, and then works: the kernel reports a failure only once.
 int sync_once_failing(int /*fd*/) {
   ++calls;
   errno = calls <= 2 ? EINTR : EIO;

@@ -118,7 +118,7 @@ TEST_CASE("snapshot refuses what it cannot do, with a reason", "[snapshot]") {
   CHECK_THAT(refused({"-c", "x", folder / "raw"}), Contains("raw file"));
   CHECK(run_tool({"snapshot", "-l", folder / "raw"}).ok());
 
-  // Somebody has it open.
+  // Another process has the image open.
   const std::string socket = folder / "socket";
   const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, path},
                               folder / "log");

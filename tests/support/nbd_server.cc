@@ -21,7 +21,7 @@ namespace vc::support {
 
 namespace {
 
-// A socket that is connected to the one at `path`; negative: nobody listens there.
+// Returns a socket that is connected to `path`, or a negative number if no process listens there.
 int connect_to(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -68,7 +68,7 @@ std::vector<std::string> nbdkit_command() {
   const std::string library = sanitizer_library();
   if (library.empty()) return {"nbdkit"};
   const char* const options = std::getenv("ASAN_OPTIONS");
-  // What the server itself leaks is nobody's business here.
+  // Leaks of nbdkit itself are ignored.
   return {"env", "LD_PRELOAD=" + library,
           fmt::format("ASAN_OPTIONS={}:detect_leaks=0", options ? options : ""), "nbdkit"};
 }

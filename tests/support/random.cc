@@ -14,7 +14,7 @@ namespace {
 
 uint64_t choose_seed() {
   const char* given = std::getenv("VIRT_COMPACT_SEED");
-  // Few digits: somebody may have to type them.
+  // Few digits, because a user may have to type them.
   const uint64_t seed =
       given ? std::strtoull(given, nullptr, 0) : std::random_device{}() % 1'000'000'000;
   fmt::print("random seed: {} (VIRT_COMPACT_SEED={} repeats this run)\n", seed, seed);

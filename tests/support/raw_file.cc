@@ -105,7 +105,7 @@ std::optional<uint64_t> first_difference(const std::string& a, const std::string
   const uint64_t size = std::min(first.size(), second.size());
   uint64_t at = 0;
   while (at < size) {
-    // Where both have a hole there is nothing to see.
+    // Ranges that are holes in both files are skipped.
     const auto one = first.next_data(at, size);
     const auto other = second.next_data(at, size);
     if (!one && !other) break;

@@ -59,7 +59,7 @@ TEST_CASE("a compressed file is refused by name, whatever it is called", "[compr
                                     Catch::Contains(packed));
       }
       CHECK(run_tool({"check", packed}).exit_code == 63);
-      // Who says that it is a disk has one.
+      // With -f raw, it is a disk.
       CHECK(run_tool({"info", "-f", "raw", packed}).ok());
       CHECK(run_tool({"copy", "-q", "--force", "-f", "raw", "-O", "raw", packed, folder / "same"})
                 .ok());

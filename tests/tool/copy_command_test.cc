@@ -251,7 +251,7 @@ TEST_CASE("a stop signal ends the copy, which leaves nothing", "[copy_command]")
         {tool_test::virt_compact(), "copy", "--connections=1", "--requests=1", "--request-size=1M",
          "--progress=json", server.uri(), folder / "small.qcow2"},
         log);
-    // It is at work once it tells of it.
+    // The copy is running once it reports progress.
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (text_of(log).empty() && std::chrono::steady_clock::now() < deadline)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));

@@ -134,7 +134,7 @@ TEST_CASE("a usual command line of qemu-img convert works", "[copy_places]") {
   same_as_raw(folder, "qcow2", out);
   const auto map = run_ok({"qemu-img", "map", "--output=json", out}).out;
   CHECK_THAT(map, Catch::Contains("\"zero\": true") && Catch::Contains("\"offset\""));
-  // Who writes to it finds its places, and it stays sound.
+  // Writes use the preallocated clusters, and the image stays valid.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 5M 3M", "-c", "write -q -P 6 0 1000", "-c",
           "read -q -P 5 5M 3M", "-c", "read -q -P 6 0 1000", "-c", "read -q -P 0 20M 1M", out});
   CHECK(support::run({"qemu-img", "check", "-q", out}).exit_code == 0);

@@ -1,4 +1,4 @@
-// A block device that is too small for what is to be written keeps what it holds.
+// A block device that is too small for the copy is not changed.
 
 #include <unistd.h>
 

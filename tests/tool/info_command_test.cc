@@ -32,7 +32,7 @@ class Images {
     create("relative.qcow2", {"-b", "v3.qcow2", "-F", "qcow2"});
     create("absolute.qcow2", {"-b", folder_ / "v2.qcow2", "-F", "qcow2"});
     create("no-format.qcow2", {"-u", "-b", "v3.qcow2", "-F", "raw", "1M"});
-    // Its first extension, the backing format, becomes one that nobody knows.
+    // Its first extension, the backing format, becomes an unknown one.
     support::patch_file(folder_ / "no-format.qcow2", 112,
                         std::vector<std::byte>(4, std::byte{0x11}));
     create("missing.qcow2", {"-u", "-b", "../elsewhere/base.raw", "-F", "raw", "1M"});
@@ -80,7 +80,7 @@ class Images {
   std::vector<std::string> names_;
 };
 
-// -U: the corrupt and dirty ones are only looked at, and are not to be mended.
+// -U: corrupt and dirty images are only read, and not repaired.
 json qemu_info(const std::string& path, const std::string& more = "--output=json") {
   return json::parse(support::run_ok({"qemu-img", "info", "-U", "--output=json", more, path}).out);
 }
@@ -280,7 +280,7 @@ TEST_CASE("info shows the use of space and the fragmentation", "[info]") {
   CHECK(info["space"]["compressed"] == 65536);
   CHECK(info["space"]["allocated"] == info["space"]["live"]);
   CHECK(info["space"]["leaked"] == 0);
-  // The second cluster lies before the first.
+  // The second cluster is stored before the first.
   CHECK(info["fragmentation"]["runs"] == 3);
   CHECK(info["fragmentation"]["seeks"] == 0);
   CHECK(info["fragmentation"]["compressed-clusters"] == 1);
@@ -330,7 +330,7 @@ TEST_CASE("the image's own names of features come first", "[info]") {
   support::run_ok(
       {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "1M"});
   CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts"}));
-  // Another compatible bit, which nobody has named.
+  // Another compatible bit without a name.
   support::patch_file(path, 87, std::vector<std::byte>{std::byte{0x81}});
   CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts", "unknown bit 7"}));
   std::ifstream file(path, std::ios::binary);

@@ -29,7 +29,7 @@ using Bytes = std::vector<std::byte>;
 
 constexpr size_t kSize = 3 << 20;
 
-// Noise, zeros that are data for the server (a non-zero byte stands in each 4096), and holes.
+// Random data, zeros that are data for the server (each 4096 bytes have one other byte), and holes.
 Bytes some_disk() {
   Bytes bytes(kSize);
   for (size_t i = 0; i < 1 << 20; ++i) bytes[i] = std::byte(i * 2654435761u >> 13);

@@ -56,7 +56,7 @@ TEST_CASE("JSON lines have the exact figures", "[progress_bar]") {
   CHECK(json["total"] == uint64_t{1} << 62);
   CHECK(json["percent"] == 0.0);
   CHECK(json["rate"] == 5);
-  // Some billions of years are no time to tell.
+  // A remaining time of billions of years is not shown.
   CHECK_FALSE(json.contains("seconds_left"));
   CHECK(json_line(state(25, 100, 10)) ==
         "{\"phase\":\"copy\",\"percent\":25.0,\"done\":25,\"total\":100,\"rate\":10,"

@@ -31,7 +31,7 @@ class FakeTerminal final : public ProgressPainter::Screen {
       }
     }
   }
-  // What is to be seen.
+  // The visible text.
   std::string seen() const { return line.substr(0, line.find_last_not_of(' ') + 1); }
 
   unsigned width = 80;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kTiB = uint64_t{1} << 40;
 
-// A job that is looked at ten times a second.
+// A job whose progress is read ten times a second.
 class Job {
  public:
   explicit Job(double start = 0) : now_(start) { meter.start(now_, 0); }

@@ -1,4 +1,4 @@
-// What virt-compact space tells, of files and servers.
+// The output of virt-compact space for files and servers.
 #include <nlohmann/json.hpp>
 
 #include "tests/catch_text.h"
@@ -101,7 +101,7 @@ TEST_CASE("space shows the same for a server, an overlay, and a confined process
   CHECK(filesystems({"--image-opts", "driver=qcow2,file.filename=" + top}) == expected);
   CHECK(filesystems({"--untrusted", image}) == expected);
   CHECK(filesystems({"[", "nbdkit", "file", raw, "]"}) == expected);
-  // An overlay that was trimmed stores nothing of what is free.
+  // A trimmed overlay stores no free space.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -z 17472k 3008k", folder / "top"});
   CHECK(report({top})["filesystems"][1]["free-stored"] == 0);
   CHECK(report({"-U", top})["approximate"] == true);

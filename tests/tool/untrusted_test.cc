@@ -1,4 +1,4 @@
-// Commands on images that somebody else made.
+// Commands on images from untrusted sources.
 #include <sys/stat.h>
 #include <unistd.h>
 

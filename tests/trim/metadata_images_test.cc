@@ -153,7 +153,7 @@ TEST_CASE("free clusters of an overlay do not read as data of the backing file",
   CHECK(refused.exit_code == 1);
   CHECK_THAT(refused.err, Contains("version 2") && Contains("flatten"));
   CHECK(support::read_file(old) == before);
-  // And what an overlay stands on is not trimmed.
+  // The backing file of an overlay is not trimmed.
   CHECK_THAT(run_tool({"trim", "--metadata", base}).err, Contains("is the backing file of"));
 }
 
@@ -268,7 +268,7 @@ TEST_CASE("a killed trim leaves a valid image with all files", "[trim]") {
     CHECK((check.ok() || check.exit_code == 3));
     CHECK(guest.complaint_of_image(image, false) == "");
     CHECK(freed(trim({"--dry-run", image})) <= freed(trim({"--dry-run", whole})));
-    // And it goes on where it was.
+    // The next run continues.
     trim({image});
     CHECK(freed(trim({image})) == 0);
     CHECK(guest.complaint_of_image(image, false) == "");

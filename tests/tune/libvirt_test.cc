@@ -53,7 +53,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   CHECK(report["applied"] == true);
   CHECK(report["running"] == true);
   CHECK_THAT(report["notes"][0].get<std::string>(), Catch::Contains("shut down and started again"));
-  // What runs is as it was, and so is all else of the definition, the password with it.
+  // The running domain, and all other parts of the definition with the password, are unchanged.
   CHECK_THAT(daemon.virsh({"dumpxml", "web"}), Catch::Contains("cache='writeback'"));
   std::string expected = before;
   const std::string old = "cache='writeback'";

@@ -95,7 +95,7 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
   CHECK(libvirt::find_disk_use(base)->domain == user);
   CHECK(libvirt::find_disk_use(xml)->domain.empty());
   CHECK_FALSE(libvirt::find_disk_use(daemon.folder() + "/none"));
-  // QEMU's locks let anybody read what is behind a disk.
+  // QEMU's locks allow all readers of a backing file.
   fs::create_hard_link(base, daemon.folder() + "/other-name.qcow2");
   for (const char* const name : {"/base.qcow2", "/other-name.qcow2", "/top.qcow2"}) {
     CAPTURE(name);

@@ -183,7 +183,7 @@ TEST_CASE("Windows gets a granularity that suits its ReTrim", "[tuning]") {
   }
   // An IDE disk is trimmed in another way.
   CHECK(tuned(guest(windows, "", "sata")).changes() == 0);
-  // What somebody has set stays, also where there is more of it.
+  // Existing settings are kept, also if there are more of them.
   CHECK(tuned(guest(windows, "<blockio discard_granularity='4096'/>")).changes() == 0);
   CHECK(tuned(guest(windows, "<blockio logical_block_size='4096'/>")).text ==
         guest(windows, "<blockio logical_block_size='4096' discard_granularity='65536'/>"));
