@@ -485,7 +485,7 @@ TEST_CASE("what cannot be trimmed is refused before anything starts", "[essentia
   refused({"[", "nbdkit", "eval", "get_size=echo 16M", "pwrite=cat >/dev/null",
            "pread=head -c $3 /dev/zero", "]"},
           "the server does not support trim");
-  refused({"[", "nbdkit", "-r", "memory", "16M", "]"}, "cannot be written");
+  refused({"[", "nbdkit", "-r", "memory", "16M", "]"}, "the server allows no writes");
   refused({"-f", "qcow2", "nbd://localhost:1/"}, "is not decoded");
   {
     // QEMU has it.
