@@ -27,6 +27,8 @@ constexpr uint64_t kSmallest = 512;
 constexpr uint64_t kLargest = 2 << 20;
 // A server cuts its image at the end, and may move a good part of it for that.
 constexpr std::chrono::minutes kPatience(15);
+// A proxy has nothing of its own to write.  It does not end while its server is silent.
+constexpr std::chrono::seconds kProxyPatience(5);
 
 // The parameters of nbdkit for a disk.
 std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
@@ -69,11 +71,7 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
     uri = server->remote_->uri();
     if (const auto* const started = server->remote_->server())
       uri = "nbd+unix:///?socket=" + started->socket_path();
-    // Asked here, so that an error is about the server of the user's, and not about the proxy.
-    ASSIGN_OR_RETURN(const auto line, NbdLine::open(server->remote_, {}, tuning, server->stop_));
-    RETURN_IF_ERROR(check_limits(line->limits(), access, disk.name));
-    server->granularity_ = line->limits().preferred;
-    // It is gone before the proxy comes: there may be room for one client only.
+    RETURN_IF_ERROR(server->ask_remote(tuning, access));
   } else {
     server->granularity_ = disk.granularity;
   }
@@ -86,6 +84,7 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
     command.push_back(fmt::format("cow-block-size={}", kScratchBlock));
   ASSIGN_OR_RETURN(server->endpoint_,
                    with_context(NbdEndpoint::open({"", command}, server->patient_), disk.name));
+  if (!disk.local) server->endpoint_->server()->set_patience(kProxyPatience);
   const std::string context = "base:allocation";
   auto line = NbdLine::open(server->endpoint_, {context}, tuning, server->stop_);
   if (!line) {
@@ -98,6 +97,19 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
   server->status_ = std::make_unique<nbd::NbdStatus>(context, server->limits_.minimum);
   return server;
+}
+
+// Asks the user's server itself: an error is about that server then, not about the proxy.  Unlike
+// the proxy, our client checks that a reply covers what was asked for.
+Result<void> DiskServer::ask_remote(const nbd::NbdTuning& tuning, Access access) {
+  ASSIGN_OR_RETURN(line_, NbdLine::open(remote_, {}, tuning, stop_));
+  limits_ = line_->limits();
+  RETURN_IF_ERROR(check_limits(limits_, access, disk_.name));
+  granularity_ = limits_.preferred;
+  ASSIGN_OR_RETURN(table_, partition_table());
+  // Disconnects before the proxy connects: the server may accept only one client.
+  line_.reset();
+  return {};
 }
 
 Result<std::optional<DataMap>> DiskServer::data() {
@@ -127,6 +139,7 @@ Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
 }
 
 Result<PartitionTable> DiskServer::partition_table() {
+  if (table_) return *table_;
   return find_partition_table(
       size(), [this](uint64_t at, std::span<std::byte> to) { return read(at, to); });
 }
@@ -138,7 +151,8 @@ Result<void> DiskServer::flush() {
 
 Result<void> DiskServer::close() {
   line_.reset();
-  return with_context(endpoint_->server()->finish(kPatience), disk_.name);
+  return with_context(endpoint_->server()->finish(disk_.local ? kPatience : kProxyPatience),
+                      disk_.name);
 }
 
 }  // namespace vc::appliance

@@ -64,6 +64,7 @@ class DiskServer {
 
  private:
   DiskServer(const GuestDisk& disk, const Cancel& cancel) : disk_(disk), stop_(cancel) {}
+  Result<void> ask_remote(const nbd::NbdTuning& tuning, Access access);
 
   const GuestDisk& disk_;
   // A server that writes is not hurried when the user wants to stop.
@@ -73,6 +74,7 @@ class DiskServer {
   std::shared_ptr<nbd::NbdEndpoint> remote_;  // the command of the user's, if it is one
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
   std::unique_ptr<nbd::NbdLine> line_;
+  std::optional<PartitionTable> table_;  // of a server of the user's
   std::unique_ptr<nbd::NbdStatus> status_;
   nbd::NbdLimits limits_;
   uint64_t granularity_ = 0;

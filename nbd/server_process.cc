@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -29,8 +30,6 @@ using Clock = std::chrono::steady_clock;
 // The first descriptor of systemd's socket activation (sd_listen_fds(3)).
 constexpr int kActivated = 3;
 constexpr std::chrono::milliseconds kLook{5};
-// The time for a server to end: one that writes has caches to flush.
-constexpr std::chrono::seconds kPatience{30};
 constexpr std::chrono::seconds kPatienceWhenStopped{5};
 // The longest time between a server's hang-up and its exit.
 constexpr std::chrono::milliseconds kLastBreath{300};
@@ -214,9 +213,11 @@ Result<void> ServerProcess::finish(std::chrono::seconds patience) {
 
 ServerProcess::~ServerProcess() {
   const auto start = Clock::now();
+  const auto patience = [this] {
+    return stop_.requested() ? std::min(patience_, kPatienceWhenStopped) : patience_;
+  };
   ::kill(-pid_, SIGTERM);
-  while (!ended() && Clock::now() - start < (stop_.requested() ? kPatienceWhenStopped : kPatience))
-    std::this_thread::sleep_for(kLook);
+  while (!ended() && Clock::now() - start < patience()) std::this_thread::sleep_for(kLook);
   ::kill(-pid_, SIGKILL);
   int status = 0;
   (void)retry(::waitpid, pid_, &status, 0);

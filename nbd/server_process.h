@@ -38,6 +38,10 @@ class ServerProcess {
   // of the server end, too.
   ~ServerProcess();
 
+  // Sets the time between the destructor's signals: a server that writes nothing of its own needs
+  // less than the default.
+  void set_patience(std::chrono::seconds patience) { patience_ = patience; }
+
   // Returns the URI; valid in this process only.
   const std::string& uri() const { return uri_; }
   // Returns the socket's path for child processes of the same user.
@@ -59,10 +63,14 @@ class ServerProcess {
   ServerProcess(pid_t pid, int socket, std::string uri, const Stop& stop)
       : pid_(pid), socket_(socket), uri_(std::move(uri)), stop_(stop) {}
 
+  // The time for a server to end: one that writes has caches to flush.
+  static constexpr std::chrono::seconds kPatience{30};
+
   const pid_t pid_;
   const int socket_;  // the nameless socket, for connecting only
   const std::string uri_;
   const Stop& stop_;
+  std::chrono::seconds patience_ = kPatience;
 };
 
 }  // namespace vc::nbd

@@ -235,3 +235,42 @@ TEST_CASE("verification reconnects as many times as --retries allows", "[lying_s
     CHECK(server.disk() == disk());
   }
 }
+
+TEST_CASE("a trim believes no server, waits for none, and claims no success", "[lying_server]") {
+  // Without data no appliance boots: what is asked before that is asked of each server.
+  const auto trim = [](const LyingServer& server) {
+    support::RunOptions how;
+    how.environment = {"LIBGUESTFS_PATH=/nowhere"};
+    return run_tool({"trim", "--timeout=1", server.uri()}, how);
+  };
+  {
+    const LyingServer honest({}, Bytes(kSize));
+    const auto outcome = trim(honest);
+    INFO(outcome.describe());
+    CHECK(outcome.ok());
+    CHECK_THAT(outcome.out, Catch::Contains("nothing to trim"));
+  }
+  Complaints complaints;
+  const auto lies = support::all_lies();
+  // The first two commands read, on our own connection; behind the proxy come a flush and a block
+  // status, and both again at the end, when a server that tells nothing does no harm any more.
+  constexpr unsigned kReads = 2;
+  constexpr size_t kMoments = 8;
+  in_parallel(lies.size() * kMoments, [&](size_t at) {
+    const Lie lie = lies[at / kMoments];
+    const auto honest = static_cast<unsigned>(at % kMoments);
+    LyingServer server({.lie = lie, .honest = honest, .multi_conn = at % 2 == 0}, Bytes(kSize));
+    const auto outcome = trim(server);
+    std::string wrong;
+    if (outcome.signal != 0 || outcome.timed_out || outcome.exit_code < 0)
+      wrong = "crashed or hung";
+    if (outcome.exit_code != 0 && outcome.err.find("virt-compact: error: ") == std::string::npos)
+      wrong = "no error is told";
+    if (outcome.ok() && spoils_reads(lie) && honest < kReads) wrong = "it believed the server";
+    if (server.disk() != Bytes(kSize)) wrong = "the disk has changed";
+    if (!wrong.empty())
+      complaints.add(
+          fmt::format("{} ({}): {}: {}", to_string(lie), honest, wrong, outcome.describe()));
+  });
+  CHECK(complaints.text() == "");
+}
