@@ -237,7 +237,7 @@ TEST_CASE("an error on standard output is an error of the command", "[arguments]
 TEST_CASE("each command has JSON, by either option", "[arguments]") {
   // optimize's --output is where its result goes, and takes these two words, too.
   for (const char* command :
-       {"bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "punch",
+       {"bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "punch", "rebase",
         "rollback", "snapshot", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto options = options_of_help(command);

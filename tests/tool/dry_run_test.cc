@@ -204,3 +204,28 @@ TEST_CASE("punch --dry-run frees nothing", "[dry-run]") {
   CHECK(run_tool({"punch", "-q", "[", "nbdkit", "file", disk, "]"}).ok());
   CHECK(blocks() != before);
 }
+
+TEST_CASE("rollback --dry-run exchanges nothing, and JSON says which it was", "[dry-run]") {
+  const support::TempDirectory folder;
+  const std::string disk = folder / "disk";
+  support::write_file(disk, std::string("new"));
+  support::write_file(disk + ".bak", std::string("old"));
+  const auto before = content_of(folder.path());
+  for (const bool remove : {false, true}) {
+    CAPTURE(remove);
+    Words command{"rollback", "--dry-run", disk};
+    if (remove) command.emplace_back("--remove");
+    const Watch watch(folder.path());
+    const auto outcome = run_tool(command);
+    INFO(outcome.describe());
+    CHECK(outcome.ok());
+    CHECK_THAT(outcome.out, Catch::Contains("would be") && Catch::Contains("Nothing was changed"));
+    command.emplace_back("--json");
+    CHECK(checked_json(command).contains("backup") != remove);
+    CHECK_FALSE(watch.heard());
+  }
+  CHECK(content_of(folder.path()) == before);
+  const json done = json::parse(run_tool({"rollback", "--json", disk}).out);
+  CHECK(done == json({{"disk", disk}, {"backup", disk + ".bak"}, {"dry-run", false}}));
+  CHECK(support::read_file(disk) == before[1].second);
+}
