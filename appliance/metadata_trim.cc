@@ -136,7 +136,7 @@ Result<void> MetadataTrimming::inspect() {
   observer_.step("Reading the metadata of filesystems");
   std::vector<std::shared_ptr<const guest::ByteView>> views;
   for (const auto& file : files_)
-    views.push_back(std::make_shared<guest::ImageView>(file->disk(), views.size()));
+    views.push_back(std::make_shared<guest::ImageView>(file->disk(), views.size(), &cancel_));
   inspection_ = guest::inspect(views);
   if (cancel_.requested()) return fail(Error::cancelled());
   for (const Volume& volume : inspection_.volumes) spaces_.push_back(space_of(volume));

@@ -128,9 +128,8 @@ Result<void> CopyJob::open_source() {
 Result<void> CopyJob::leave_out_free_space() {
   auto unused = options_.unused;
   if (options_.skip_free) {
-    ASSIGN_OR_RETURN(summary_.free_space, find_free_space(*source_));
+    ASSIGN_OR_RETURN(summary_.free_space, find_free_space(*source_, cancel_));
     unused = summary_.free_space->ranges;
-    if (cancel_.requested()) return fail(Error::cancelled());
   }
   if (unused) source_->leave_out(unused);
   return {};

@@ -59,7 +59,8 @@ struct Inspection {
 };
 
 // The disks are those of one guest: a volume group may lie on several.  They are read while this
-// runs, and not afterwards.  `kinds` are the files that are looked for.
+// runs, and not afterwards.  `kinds` are the files that are looked for.  After a cancellation of a
+// view this returns soon, and what it returns is not the truth: the caller must ask.
 Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks,
                    const FileKinds& kinds = {});
 

@@ -36,9 +36,10 @@ Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how, const Ca
   options.format = how.source_format;
   options.trust = how.trust;
   ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
-  const auto found = guest::inspect({std::make_shared<copy::SourceView>(source.get(), 0)});
+  const auto found = guest::inspect({std::make_shared<copy::SourceView>(source.get(), 0, cancel)});
+  if (cancel.requested()) return fail(Error::cancelled());
   if (!is_known(found)) return std::optional<uint64_t>();
-  ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source.get(), found.free_on(0)));
+  ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source.get(), found.free_on(0), cancel));
   return std::optional<uint64_t>(data);
 }
 

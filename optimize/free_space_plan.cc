@@ -36,8 +36,8 @@ bool may_drop(const TrimOptions::Drop& drop, const std::string& type) {
 
 class Planner {
  public:
-  Planner(copy::Source& source, Trimming trimming, const TrimOptions& options)
-      : source_(source), options_(options) {
+  Planner(copy::Source& source, Trimming trimming, const TrimOptions& options, const Cancel& cancel)
+      : source_(source), options_(options), cancel_(cancel) {
     plan_.trimming = trimming;
   }
 
@@ -64,6 +64,7 @@ class Planner {
 
   copy::Source& source_;
   const TrimOptions& options_;
+  const Cancel& cancel_;
   FreeSpacePlan plan_;
   guest::Inspection inspection_;
   std::vector<Space> spaces_;  // one for each volume
@@ -74,7 +75,7 @@ class Planner {
 
 // A disk whose table is doubted is like a volume.
 void Planner::inspect() {
-  const auto view = std::make_shared<copy::SourceView>(source_, 0);
+  const auto view = std::make_shared<copy::SourceView>(source_, 0, cancel_);
   const TrimOptions::Drop& drop = options_.drop;
   inspection_ = guest::inspect({view}, {drop.pagefile, drop.swapfile, drop.hiberfile, drop.swap});
   for (const std::string& doubt : inspection_.doubts) {
@@ -137,9 +138,10 @@ Result<void> Planner::check_suspended() const {
 }
 
 Result<uint64_t> Planner::stored(const guest::Volume& volume) {
-  if (volume.verdict == Verdict::kFree) return copy::data_within(source_, volume.on_disks[0]);
+  if (volume.verdict == Verdict::kFree)
+    return copy::data_within(source_, volume.on_disks[0], cancel_);
   if (volume.place.empty()) return stored_elsewhere();
-  return copy::data_within(source_, volume.place[0]);
+  return copy::data_within(source_, volume.place[0], cancel_);
 }
 
 // In what belongs to no volume whose place is known: thin volumes lie there, among others.
@@ -149,7 +151,8 @@ Result<uint64_t> Planner::stored_elsewhere() {
     for (const auto* const list : {&volume.place, &volume.on_disks})
       if (!list->empty())
         for (const guest::Range& range : list->front().all()) known.add(range.begin, range.end);
-  return copy::data_within(source_, guest::one_range(0, source_.size()).without(known.take()));
+  return copy::data_within(source_, guest::one_range(0, source_.size()).without(known.take()),
+                           cancel_);
 }
 
 void Planner::keep_whole(PlannedVolume& volume, const std::string& more) {
@@ -281,9 +284,10 @@ Result<FreeSpacePlan> Planner::run() {
     return std::move(plan_);
   }
   ASSIGN_OR_RETURN(const uint64_t data,
-                   copy::data_within(source_, guest::one_range(0, source_.size())));
+                   copy::data_within(source_, guest::one_range(0, source_.size()), cancel_));
   plan_.blank = data == 0;
   inspect();
+  if (cancel_.requested()) return fail(Error::cancelled());
   ASSIGN_OR_RETURN(const bool is_known, choose());
   if (!is_known) return std::move(plan_);
   RETURN_IF_ERROR(check_suspended());
@@ -331,11 +335,11 @@ std::string FreeSpacePlan::why_nothing() const {
 }
 
 Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
-                                      const TrimOptions& options) {
+                                      const TrimOptions& options, const Cancel& cancel) {
   switch (trimming) {
     case Trimming::kAuto:
     case Trimming::kMetadata:
-      return Planner(source, trimming, options).run();
+      return Planner(source, trimming, options, cancel).run();
     case Trimming::kAppliance:
     case Trimming::kNone:
       break;

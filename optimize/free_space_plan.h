@@ -72,8 +72,8 @@ struct FreeSpacePlan {
 
 // `source` is read while this runs.  `options` say which filesystems, what is dropped and what is
 // encrypted, as they do to the appliance.  An error when the guest is suspended or hibernated, or
-// if a name is of nothing.
+// if a name is of nothing, and after a cancellation.
 Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
-                                      const appliance::TrimOptions& options);
+                                      const appliance::TrimOptions& options, const Cancel& cancel);
 
 }  // namespace vc::optimize

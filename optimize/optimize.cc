@@ -116,7 +116,7 @@ class Run {
     how.format = report_.format;
     how.trust = options_.copy.trust;
     ASSIGN_OR_RETURN(const auto source, copy::LocalSource::open(disk_.path(), how));
-    auto plan = plan_free_space(*source, options_.trimming_by, options_.trimming);
+    auto plan = plan_free_space(*source, options_.trimming_by, options_.trimming, cancel_);
     if (!plan) {
       report_.plan.failed = plan.error().message();
       return give_up_trimming(plan.error());

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/cancel.h"
 #include "base/result.h"
 #include "copy/source/any_source.h"
 #include "guest/inspection.h"
@@ -17,8 +18,8 @@ struct FreeSpace {
   uint64_t stored = 0;  // bytes of `ranges` that are data according to the source
 };
 
-// Reads the metadata of the filesystems. Returns an error for a stream. Not thread-safe; must not
-// run concurrently with a pipeline on the source.
-Result<FreeSpace> find_free_space(const AnySource& source);
+// Reads the metadata of the filesystems. Returns an error for a stream, and after a cancellation.
+// Not thread-safe; must not run concurrently with a pipeline on the source.
+Result<FreeSpace> find_free_space(const AnySource& source, const Cancel& cancel);
 
 }  // namespace vc::copy

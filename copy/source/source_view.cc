@@ -26,13 +26,14 @@ Result<void> SourceView::fetch(uint64_t at, std::span<std::byte> to) const {
   return {};
 }
 
-Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges) {
+Result<uint64_t> data_within(Source& source, const guest::Ranges& ranges, const Cancel& cancel) {
   uint64_t data = 0;
   std::vector<Extent> extents;
   uint64_t mapped = 0;  // end of the mapped part
   guest::Ranges::Builder in_window;
   const auto& all = ranges.all();
   for (auto range = all.begin(); range != all.end();) {
+    if (cancel.requested()) return fail(Error::cancelled());
     // Maps one window, from the first range that is not counted yet.
     const uint64_t begin = std::max(range->begin, mapped);
     const uint64_t length = std::min(kWindow, source.size() - begin);

@@ -19,6 +19,7 @@ Result<void> ByteView::read(uint64_t at, std::span<std::byte> to) const {
     return fail(Error::corrupt(fmt::format("its metadata point outside of it: {} bytes at {} of {}",
                                            to.size(), at, size())));
   if (to.empty()) return {};
+  if (is_cancelled()) return fail(Error::cancelled());
   return fetch(at, to);
 }
 

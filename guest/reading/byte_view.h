@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/result.h"
 #include "guest/reading/block.h"
 #include "guest/reading/ranges.h"
@@ -19,7 +20,8 @@ class ByteView {
 
   // Bytes.
   virtual uint64_t size() const = 0;
-  // Fills `to` from `at` on.  A range that leaves the view is an error.
+  // Fills `to` from `at` on.  Returns an error for a range that leaves the view, and for every read
+  // after a cancellation.
   Result<void> read(uint64_t at, std::span<std::byte> to) const;
   Result<Block> block(uint64_t at, uint64_t length) const;
   // Adds where ranges of the view lie: to the builder with the number of the disk, of which there
@@ -29,24 +31,31 @@ class ByteView {
  protected:
   // [at, at + to.size ()) is within the view.
   virtual Result<void> fetch(uint64_t at, std::span<std::byte> to) const = 0;
+  virtual bool is_cancelled() const { return false; }
 };
 
 // A whole disk.
 class DiskView : public ByteView {
  public:
-  // `number` counts the disks of a guest, from 0 on.
-  explicit DiskView(size_t number) : number_(number) {}
+  // `number` counts the disks of a guest, from 0 on.  `cancel` must outlive the view; nullptr: it
+  // cannot be cancelled.
+  explicit DiskView(size_t number, const Cancel* cancel = nullptr)
+      : number_(number), cancel_(cancel) {}
 
   void to_disks(const Ranges& ranges, std::vector<Ranges::Builder>& out) const override;
 
  private:
+  bool is_cancelled() const override { return cancel_ != nullptr && cancel_->requested(); }
+
   const size_t number_;
+  const Cancel* const cancel_;
 };
 
 // An image of ours.  The disk must outlive the view.
 class ImageView final : public DiskView {
  public:
-  ImageView(const qcow2::Disk& disk, size_t number) : DiskView(number), disk_(disk) {}
+  ImageView(const qcow2::Disk& disk, size_t number, const Cancel* cancel = nullptr)
+      : DiskView(number, cancel), disk_(disk) {}
 
   uint64_t size() const override { return disk_.size(); }
 

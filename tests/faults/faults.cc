@@ -2,7 +2,9 @@
 //
 //     VIRT_COMPACT_FAULT_FOLDER=PATH     only calls count that are about files in it
 //     VIRT_COMPACT_FAULT=KIND:N:ERRNO    the N-th call of the kind (counted from 1) fails so
-//     VIRT_COMPACT_FAULT_REPORT=FILE     gets a line "KIND N" for each call that was counted, with
+//     VIRT_COMPACT_FAULT_SIGNAL=NUMBER   the process gets this signal instead, and the call
+//     succeeds VIRT_COMPACT_FAULT_REPORT=FILE     gets a line "KIND N" for each call that was
+//     counted, with
 //                                        "failed" behind that which was made to fail
 //
 // The kinds are those of kKinds; "link" is taking names away, too, and "space" is fallocate and
@@ -11,6 +13,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -40,6 +43,7 @@ struct Plan {
   char kind[16] = "";
   unsigned long number = 0;
   int errnum = 0;
+  int signal = 0;
   const char* folder = nullptr;
   int report = -1;
 
@@ -47,6 +51,7 @@ struct Plan {
     folder = std::getenv("VIRT_COMPACT_FAULT_FOLDER");
     if (const char* const text = std::getenv("VIRT_COMPACT_FAULT"))
       if (std::sscanf(text, "%15[a-z]:%lu:%d", kind, &number, &errnum) != 3) std::abort();
+    if (const char* const text = std::getenv("VIRT_COMPACT_FAULT_SIGNAL")) signal = std::atoi(text);
     if (const char* const path = std::getenv("VIRT_COMPACT_FAULT_REPORT"))
       report = static_cast<int>(
           ::syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
@@ -99,6 +104,11 @@ bool fails(const char* kind, bool concerned) {
       std::snprintf(line, sizeof line, "%s %lu%s\n", kind, number, chosen ? " failed" : "");
   if (plan().report >= 0)
     (void)!::syscall(SYS_write, plan().report, line, static_cast<size_t>(length));
+  if (chosen && plan().signal != 0) {
+    ::kill(::getpid(), plan().signal);
+    errno = before;
+    return false;
+  }
   errno = chosen ? plan().errnum : before;
   return chosen;
 }

@@ -3,13 +3,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <set>
 
-#include "tests/catch.h"
+#include "tests/catch_text.h"
 #include "tests/faults/scenarios.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
@@ -33,6 +34,7 @@ std::string variable(const char* name) {
 struct Calls {
   std::map<std::string, unsigned> counted;  // by kind
   bool failed = false;                      // whether the fault has happened
+  unsigned afterwards = 0;                  // calls after it
 };
 
 Calls read_report(const std::string& path) {
@@ -41,6 +43,7 @@ Calls read_report(const std::string& path) {
   std::string line;
   while (std::getline(report, line)) {
     ++calls.counted[line.substr(0, line.find(' '))];
+    if (calls.failed) ++calls.afterwards;
     if (line.ends_with(" failed")) calls.failed = true;
   }
   return calls;
@@ -157,6 +160,47 @@ TEST_CASE("a thread that cannot be created ends the job, not the process", "[fau
     CAPTURE(words.front());
     // A check of so small an image needs no other thread.
     CHECK((failures > 0 || words.front() == "check"));
+  }
+}
+
+TEST_CASE("a signal while metadata are read is obeyed, and leaves nothing", "[faults]") {
+  const TempDirectory where;
+  const std::string folder = where / "work";
+  fs::create_directory(folder);
+  // Two of its blocks for each of many allocation groups are read.
+  constexpr unsigned kGroups = 400;
+  support::run_ok({"truncate", "-s", "100G", folder + "/disk"});
+  support::run_ok({"mkfs.xfs", "-q", "-d", fmt::format("agcount={}", kGroups), folder + "/disk"});
+  const auto made = fs::last_write_time(folder + "/disk");
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"space", "disk"},
+                                             {"trim", "--metadata", "disk"},
+                                             {"optimize", "--trim=metadata", "disk"},
+                                             {"optimize", "--trim=auto", "disk"},
+                                             {"measure", "--skip-free", "disk"},
+                                             {"copy", "--skip-free", "disk", "copy"}}) {
+    const std::string report = where / "report";
+    fs::remove(report);
+    support::RunOptions how;
+    how.directory = folder;
+    how.environment = {"LD_PRELOAD=" + variable("VIRT_COMPACT_FAULTS"),
+                       "VIRT_COMPACT_FAULT_FOLDER=" + folder,
+                       "VIRT_COMPACT_FAULT_REPORT=" + report,
+                       fmt::format("VIRT_COMPACT_FAULT=read:{}:0", kGroups / 2),
+                       fmt::format("VIRT_COMPACT_FAULT_SIGNAL={}", SIGTERM),
+                       "ASAN_OPTIONS=verify_asan_link_order=0"};
+    std::vector<std::string> command{variable("VIRT_COMPACT"), "-q"};
+    command.insert(command.end(), words.begin(), words.end());
+    const auto outcome = support::run(command, how);
+    const Calls calls = read_report(report);
+    INFO(outcome.describe());
+    CAPTURE(calls.counted.at("read"), calls.afterwards);
+    CHECK(outcome.signal == SIGTERM);
+    REQUIRE(calls.failed);
+    CHECK(calls.afterwards < kGroups / 10);
+    CHECK_THAT(outcome.err, Catch::Contains("interrupted"));
+    CHECK(support::list_directory(folder) == std::vector<std::string>{"disk"});
+    CHECK(fs::last_write_time(folder + "/disk") == made);
   }
 }
 

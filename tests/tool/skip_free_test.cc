@@ -57,7 +57,8 @@ class Guest {
   guest::Ranges free() const {
     auto source = copy::LocalSource::open(raw(), {});
     REQUIRE(source);
-    return guest::inspect({std::make_shared<copy::SourceView>(**source, 0)}).free_on(0);
+    const Cancel cancel;
+    return guest::inspect({std::make_shared<copy::SourceView>(**source, 0, cancel)}).free_on(0);
   }
 
   // The disk of an image, by QEMU.

@@ -73,25 +73,25 @@ Result<int> SpaceCommand::run(const Console& console) {
   for (size_t i = 0; i < disks_.size(); ++i) {
     ASSIGN_OR_RETURN(auto source, open(disks_[i], formats[i], stop));
     sources.push_back(std::move(source));
-    views.push_back(std::make_shared<copy::SourceView>(sources.back().get(), views.size()));
+    views.push_back(std::make_shared<copy::SourceView>(sources.back().get(), views.size(), cancel));
   }
   report.inspection = guest::inspect(views);
+  if (stop.requested()) return fail(Error::cancelled());
   for (size_t i = 0; i < sources.size(); ++i) {
     copy::Source& source = sources[i].get();
     const guest::Ranges free = report.inspection.free_on(i);
-    ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source, free));
+    ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source, free, cancel));
     report.disks.push_back({source.name(), source.size(), free.total(), data});
   }
   for (const guest::Volume& volume : report.inspection.volumes) {
     uint64_t sum = 0;
     for (size_t i = 0; i < volume.on_disks.size(); ++i) {
       ASSIGN_OR_RETURN(const uint64_t data,
-                       copy::data_within(sources[i].get(), volume.on_disks[i]));
+                       copy::data_within(sources[i].get(), volume.on_disks[i], cancel));
       sum += data;
     }
     report.free_data.push_back(sum);
   }
-  if (stop.requested()) return fail(Error::cancelled());
   RETURN_IF_ERROR(
       console.print(json_ ? space_report_json(report) : space_report(report, console.palette())));
   return kSuccess;
