@@ -11,6 +11,7 @@
 #include "guest/known_formats.h"
 #include "guest/layout/partition_table.h"
 #include "guest/layout/physical_volume.h"
+#include "guest/reading/striped_view.h"
 
 namespace vc::guest {
 
@@ -19,8 +20,8 @@ namespace {
 using View = std::shared_ptr<const ByteView>;
 using Verdict = Reading::Verdict;
 
-// Pieces of a striped volume: more would be a stripe size that is not used.
-constexpr uint64_t kMostPieces = 4 << 20;
+// Of the text that is kept of all volume groups, bytes: about thirty times as much memory.
+constexpr uint64_t kMostText = 2 << 20;
 
 // As the appliance's kernel counts: sda … sdz, sdaa ….
 std::string disk_name(size_t number) {
@@ -100,6 +101,7 @@ Result<void> check_unit(const View& disk, const PartitionTable& table) {
 struct Member {
   PhysicalVolume volume;
   View view;
+  bool is_of_one_age = true;  // with the first of its group
 };
 
 class Inspector {
@@ -141,6 +143,7 @@ class Inspector {
   const std::vector<View>& disks_;
   const FileKinds kinds_;
   std::map<std::string, std::vector<Member>> groups_;  // by the ID of the group
+  uint64_t text_ = 0;                                  // bytes, of all groups
   std::string unclean_;                                // the first volume that was not unmounted
   std::set<std::string> unmarked_;                     // devices of volumes that are free in parts
   Inspection result_;
@@ -259,7 +262,19 @@ void Inspector::find_files(Volume& volume, const ByteView& view, const Format& f
 Result<void> Inspector::read_member(Volume& volume, const View& view) {
   ASSIGN_OR_RETURN(PhysicalVolume member, PhysicalVolume::read(*view));
   volume.verdict = Verdict::kFree;
-  groups_[member.group_id].push_back({std::move(member), view});
+  std::vector<Member>& members = groups_[member.group_id];
+  Member added{std::move(member), view};
+  if (members.empty()) {
+    text_ += added.volume.text_size;
+  } else {
+    // The first one's text and volumes are enough.
+    added.is_of_one_age = added.volume.text == members.front().volume.text;
+    added.volume.text = {};
+    added.volume.volumes.clear();
+  }
+  // All groups are doubted then, whatever the others hold.
+  if (text_ > kMostText) added.volume.text = {};
+  members.push_back(std::move(added));
   return {};
 }
 
@@ -274,10 +289,11 @@ void Inspector::inspect_group(const std::vector<Member>& members) {
     const bool is_twice = std::count_if(members.begin(), members.end(), [&](const Member& other) {
                             return other.volume.id == member.volume.id;
                           }) > 1;
-    if (!(member.volume.text == first.text) || is_twice || member.volume.was_missing) {
+    if (!member.is_of_one_age || is_twice || member.volume.was_missing || text_ > kMostText) {
       set(group, Verdict::kDoubt,
-          member.volume.was_missing ? "it was changed while one of its disks was missing"
-                                    : "the metadata on its disks have different ages");
+          text_ > kMostText           ? "the metadata of volume groups are too long to be read here"
+          : member.volume.was_missing ? "it was changed while one of its disks was missing"
+                                      : "the metadata on its disks have different ages");
       result_.volumes.push_back(std::move(group));
       return;
     }
@@ -313,7 +329,7 @@ std::vector<MappedView::Piece> Inspector::pieces_of(const LogicalVolume& logical
   const uint64_t extent = members.front().volume.extent_size;
   std::vector<MappedView::Piece> pieces;
   for (const LvmSegment& segment : logical.segments) {
-    std::vector<MappedView::Piece> stripes;  // the part of the segment that each has
+    std::vector<StripedView::Column> columns;
     for (const LvmSegment::Stripe& stripe : segment.stripes) {
       const auto member = std::find_if(members.begin(), members.end(), [&](const Member& it) {
         return it.volume.name == stripe.volume;
@@ -322,17 +338,15 @@ std::vector<MappedView::Piece> Inspector::pieces_of(const LogicalVolume& logical
       if (member == members.end() || stripe.extent > member->volume.extents ||
           count > member->volume.extents - stripe.extent)
         return {};
-      stripes.push_back(
-          {0, count * extent, member->view, member->volume.begin + stripe.extent * extent});
+      columns.push_back({member->view, member->volume.begin + stripe.extent * extent});
     }
-    const uint64_t step = stripes.size() == 1 ? segment.count * extent : segment.stripe_size;
-    const uint64_t begin = segment.begin * extent;
     const uint64_t length = segment.count * extent;
-    if (length / step + pieces.size() > kMostPieces) return {};
-    for (uint64_t i = 0; i * step < length; ++i) {
-      const MappedView::Piece& from = stripes[i % stripes.size()];
-      pieces.push_back({begin + i * step, step, from.view, from.at + i / stripes.size() * step});
+    MappedView::Piece piece{segment.begin * extent, length, columns[0].view, columns[0].at};
+    if (columns.size() > 1) {
+      piece.view = std::make_shared<StripedView>(std::move(columns), segment.stripe_size, length);
+      piece.at = 0;
     }
+    pieces.push_back(std::move(piece));
   }
   return pieces;
 }

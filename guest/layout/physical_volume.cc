@@ -19,8 +19,9 @@ namespace {
 constexpr uint64_t kSector = 512;
 constexpr unsigned kLabelSectors = 4;  // the label is in one of the first
 constexpr uint64_t kMetadataHeader = 512;
-// LVM's own default area has 1 MiB.
-constexpr uint64_t kLongestText = 16 << 20;
+// LVM's own default area has 1 MiB, and holds the text twice.  In memory it is thirty times as
+// long.
+constexpr uint64_t kLongestText = 1 << 20;
 constexpr size_t kMostAreas = 16;
 constexpr std::string_view kMetadataMagic = " LVM2 x[5A%r0N*>";
 
@@ -94,8 +95,10 @@ Result<std::optional<std::string>> read_text(const ByteView& view, const Area& a
   constexpr uint32_t kIgnored = 1;
   if (at == 0 || (it.le32(60) & kIgnored) != 0) return Text();
   if (at < kMetadataHeader || at >= area.length || area.length < kMetadataHeader ||
-      length > area.length - kMetadataHeader || length > kLongestText)
+      length > area.length - kMetadataHeader)
     return damaged();
+  if (length > kLongestText)
+    return doubt("the metadata of its volume group are too long to be read here");
   // The text goes round the end of the area.
   const uint64_t until_end = std::min(length, area.length - at);
   Block bytes(length);
@@ -111,6 +114,7 @@ struct Group {
   std::string name;
   LvmSection section;
   uint64_t sequence = 0;
+  uint64_t text_size = 0;  // bytes
 };
 
 Result<Group> read_group(const ByteView& view, const Label& label) {
@@ -128,7 +132,7 @@ Result<Group> read_group(const ByteView& view, const Label& label) {
     if (newest && *sequence == newest->sequence && !(found->second == newest->section))
       return doubt("its two copies of the metadata of its volume group differ");
     if (!newest || *sequence > newest->sequence)
-      newest = Group{found->first, found->second, *sequence};
+      newest = Group{found->first, found->second, *sequence, text->size()};
   }
   if (!newest) return doubt("it has no metadata of its volume group");
   return std::move(*newest);
@@ -326,6 +330,7 @@ Result<PhysicalVolume> PhysicalVolume::read(const ByteView& view) {
   PhysicalVolume volume;
   RETURN_IF_ERROR(Layout(group, volume).read(label.id, view.size()));
   volume.text = std::move(group.section);
+  volume.text_size = group.text_size;
   return volume;
 }
 

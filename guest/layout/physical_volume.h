@@ -43,6 +43,7 @@ struct PhysicalVolume {
   std::string name;  // of this one in the group
   std::string id;
   LvmSection text;           // of the group: the same on all that belong to it
+  uint64_t text_size = 0;    // bytes that it was read from
   bool was_missing = false;  // the group was changed without it
   uint64_t extent_size = 0;  // bytes
   uint64_t begin = 0;        // bytes, where extent 0 is

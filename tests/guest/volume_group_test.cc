@@ -182,3 +182,45 @@ TEST_CASE("a physical volume that was missing in its group is doubted", "[lvm]")
   CHECK(inspection.free_on(0).empty());
   CHECK(inspection.free_on(1).empty());
 }
+
+TEST_CASE("metadata of volume groups that take much memory are not read", "[lvm]") {
+  if (::geteuid() != 0) {
+    WARN("not tried: only root has loop devices");
+    return;
+  }
+  const VolumeGroup group;
+  const TempDirectory folder;
+  std::vector<std::string> paths;
+  // Other groups, with texts of 900 KiB.
+  for (const char name : {'a', 'b', 'c'}) {
+    paths.push_back(folder / std::string(1, name));
+    support::run_ok({"cp", "--sparse=always", group.paths()[0], paths.back()});
+    change_text(paths.back(), [&](std::string& text) {
+      text[text.find("id = \"") + 6] = name;
+      text.insert(0, '#' + std::string((900 << 10) - text.size(), 'x') + '\n');
+    });
+  }
+  CHECK(guest_test::inspect_files({paths[0], paths[1]}).free_on(1).total() == 29 * kExtent);
+  const auto three = guest_test::inspect_files(paths);
+  for (size_t disk = 0; disk < paths.size(); ++disk) CHECK(three.free_on(disk).empty());
+  CHECK_THAT(named(three, "group").why, Catch::Contains("too long to be read here"));
+
+  // One that is too long by itself, in a larger area.
+  constexpr uint64_t kArea = 4096;
+  constexpr uint64_t kSize = 4 * kMiB;
+  const std::string& path = paths[0];
+  support::patch_file(path, kArea + 32, std::as_bytes(std::span(&kSize, 1)));
+  change_text(path, [](std::string& text) { text += std::string(kMiB, 'x'); });
+  auto label = support::RawFile(path).read(512, 512);
+  for (size_t at = 20; at + 16 <= label.size(); ++at) {
+    uint64_t area = 0;
+    std::memcpy(&area, label.data() + at, sizeof area);
+    if (area == kArea) std::memcpy(label.data() + at + 8, &kSize, sizeof kSize);
+  }
+  const uint32_t crc = guest::crc32_lvm(std::span<const std::byte>(label).subspan(20));
+  std::memcpy(label.data() + 16, &crc, sizeof crc);
+  support::patch_file(path, 512, label);
+  const auto one = guest_test::inspect_files({path});
+  REQUIRE(one.volumes.size() == 1);
+  CHECK_THAT(one.volumes[0].why, Catch::Contains("too long to be read here"));
+}
