@@ -16,7 +16,10 @@ namespace {
 constexpr uint64_t kFirstCluster = 2;
 constexpr uint32_t kEndOfChain = 0xFFFFFFF8;
 constexpr uint8_t kBitmapEntry = 0x81;
+constexpr uint8_t kUpCaseEntry = 0x82;
 constexpr uint8_t kLabelEntry = 0x83;
+// Of the up-case table, bytes: two for each character.
+constexpr uint64_t kLargestUpCase = 128 << 10;
 constexpr size_t kEntrySize = 32;
 // A root directory has few entries; a chain of this many clusters is a loop, or one to be doubted.
 constexpr uint64_t kMostRootClusters = 4096;
@@ -43,6 +46,7 @@ class Volume {
   // The clusters of a chain, at most `most` of them.
   Result<std::vector<uint32_t>> chain(uint32_t first, uint64_t most) const;
   Result<void> look_through_root(Reading& reading);
+  Result<std::vector<uint32_t>> up_case_clusters() const;
   Result<Ranges> free_clusters(const std::vector<uint32_t>& of_bitmap) const;
 
   const ByteView* view_;
@@ -59,6 +63,8 @@ class Volume {
   std::vector<uint32_t> root_chain_;
   uint32_t bitmap_ = 0;
   uint64_t bitmap_size_ = 0;
+  uint32_t up_case_ = 0;
+  uint64_t up_case_size_ = 0;
 };
 
 Result<Volume> Volume::open(const ByteView& view) {
@@ -73,7 +79,8 @@ Result<Volume> Volume::open(const ByteView& view) {
     return doubt("its geometry is invalid");
   it.sector_ = uint64_t{1} << sector_bits;
   it.cluster_ = it.sector_ << cluster_bits;
-  if (boot.le64(0x48) > view.size() >> sector_bits) return doubt("it is larger than its partition");
+  const uint64_t sectors = boot.le64(0x48);
+  if (sectors > view.size() >> sector_bits) return doubt("it is larger than its partition");
   RETURN_IF_ERROR(it.check_boot(boot));
   it.active_ = fats == 2 ? boot.le16(0x6A) & 1 : 0;
   it.fat_size_ = boot.le32(0x54) * it.sector_;
@@ -82,7 +89,9 @@ Result<Volume> Volume::open(const ByteView& view) {
   it.clusters_ = boot.le32(0x5C);
   it.root_ = boot.le32(0x60);
   it.serial_ = boot.le32(0x64);
-  if (it.heap_ > view.size() || it.clusters_ > (view.size() - it.heap_) / it.cluster_ ||
+  const uint64_t size = sectors * it.sector_;
+  if (it.heap_ > size || it.clusters_ > (size - it.heap_) / it.cluster_ ||
+      boot.le32(0x50) * it.sector_ + fats * it.fat_size_ > it.heap_ ||
       (it.clusters_ + kFirstCluster) * 4 > it.fat_size_)
     return doubt("its geometry is invalid");
   return it;
@@ -132,6 +141,10 @@ Result<void> Volume::look_through_root(Reading& reading) {
         bitmap_ = entry.le32(20);
         bitmap_size_ = entry.le64(24);
       }
+      if (entry.u8(0) == kUpCaseEntry) {
+        up_case_ = entry.le32(20);
+        up_case_size_ = entry.le64(24);
+      }
       if (entry.u8(0) == kLabelEntry)
         reading.label = utf16_text(entry.part(2, std::min<size_t>(entry.u8(1), 11) * 2));
     }
@@ -153,6 +166,12 @@ Result<Ranges> Volume::free_clusters(const std::vector<uint32_t>& of_bitmap) con
   return free.take();
 }
 
+Result<std::vector<uint32_t>> Volume::up_case_clusters() const {
+  if (up_case_ == 0 || up_case_size_ == 0 || up_case_size_ > kLargestUpCase)
+    return doubt("its up-case table is damaged");
+  return chain(up_case_, divide_up(up_case_size_, cluster_));
+}
+
 Result<Reading> Volume::read() {
   Reading reading;
   RETURN_IF_ERROR(look_through_root(reading));
@@ -162,8 +181,9 @@ Result<Reading> Volume::read() {
                    chain(bitmap_, divide_up(divide_up(clusters_, 8) + cluster_, cluster_)));
   if (of_bitmap.size() * cluster_ * 8 < clusters_)
     return doubt("its allocation bitmap is truncated");
+  ASSIGN_OR_RETURN(const auto of_up_case, up_case_clusters());
   ASSIGN_OR_RETURN(const Ranges free, free_clusters(of_bitmap));
-  for (const std::vector<uint32_t>* list : {&std::as_const(root_chain_), &of_bitmap})
+  for (const std::vector<uint32_t>* list : {&std::as_const(root_chain_), &of_bitmap, &of_up_case})
     for (const uint32_t cluster : *list)
       if (free.meets(cluster - kFirstCluster, cluster - kFirstCluster + 1))
         return doubt("its allocation bitmap marks metadata as free");

@@ -21,6 +21,9 @@ constexpr uint64_t kLeastFat32 = 65525;
 // Values from here on mean something else in an entry.
 constexpr uint64_t kMostFat32 = 0x0FFFFFF5;
 constexpr uint64_t kFirstCluster = 2;
+constexpr uint64_t kEndOfChain = 0x0FFFFFF8;
+// A directory has 2 MiB at most, and a cluster 512 bytes at least.
+constexpr uint64_t kMostRootClusters = 4096;
 // Of one read of a FAT: a multiple of 3 bytes, so that no entry of 12 bits is cut.
 constexpr uint64_t kPiece = 3 << 20;
 
@@ -122,6 +125,21 @@ Result<Ranges> free_in_fat(const ByteView& view, const Geometry& it, unsigned nu
   return free.take();
 }
 
+// The clusters of the root directory of FAT32, numbered from 0.
+Result<Ranges> root_clusters(const ByteView& view, const Geometry& it) {
+  Ranges::Builder clusters;
+  uint64_t count = 0;
+  const uint64_t begin = it.fat + it.active.value_or(0) * it.fat_size;
+  for (uint64_t at = it.root; at < kEndOfChain;) {
+    if (at < kFirstCluster || at - kFirstCluster >= it.clusters || ++count > kMostRootClusters)
+      return doubt("the chain of its root directory is broken");
+    clusters.add(at - kFirstCluster, at - kFirstCluster + 1);
+    ASSIGN_OR_RETURN(const Block entry, view.block(begin + at * 4, 4));
+    at = entry_of(entry.fields(), 0, 32);
+  }
+  return clusters.take();
+}
+
 Result<Reading> read(const ByteView& view) {
   ASSIGN_OR_RETURN(const Block block, view.block(0, 512));
   const Fields boot = block.fields();
@@ -130,14 +148,17 @@ Result<Reading> read(const ByteView& view) {
   const bool is_fat32 = it.bits == 32;
   if ((boot.u8(is_fat32 ? 0x41 : 0x25) & 3) != 0)
     return unclean("it was not shut down cleanly, or has errors");
+  Ranges root;
+  if (is_fat32) {
+    ASSIGN_OR_RETURN(root, root_clusters(view, it));
+  }
   Ranges free = one_range(0, it.clusters);
   for (unsigned number = 0; number < it.fats; ++number) {
     if (it.active && *it.active != number) continue;
     ASSIGN_OR_RETURN(const Ranges in_this, free_in_fat(view, it, number));
+    if (!root.within(in_this).empty()) return doubt("its FAT marks its root directory as free");
     // What one of them calls used, something may read.
     free = free.within(in_this);
-    if (is_fat32 && in_this.meets(it.root - kFirstCluster, it.root - kFirstCluster + 1))
-      return doubt("its FAT marks its root directory as free");
   }
   Reading reading;
   reading.free = free.scaled(it.cluster, it.data);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "guest/filesystem/ntfs_files.h"
+#include "guest/filesystem/ntfs_metadata.h"
 #include "guest/filesystem/ntfs_state.h"
 #include "guest/filesystem/ntfs_volume.h"
 #include "guest/filesystem/shadow_copies.h"
@@ -15,8 +16,6 @@ namespace vc::guest {
 namespace {
 
 constexpr uint64_t kPiece = 1 << 20;
-// The boot sectors and what starts Windows; the header of shadow copies lies there, too.
-constexpr uint64_t kBootArea = 8192;
 
 bool probe(const Fields& head) {
   return head.has(3, "NTFS    ");
@@ -36,12 +35,6 @@ Result<NtfsAttribute> bitmap_of(const NtfsVolume& volume) {
   return bitmap;
 }
 
-bool meets(const Ranges& free, const std::vector<NtfsRun>& runs) {
-  return std::any_of(runs.begin(), runs.end(), [&](const NtfsRun& run) {
-    return run.lcn && free.meets(*run.lcn, *run.lcn + run.length);
-  });
-}
-
 Result<Ranges> free_clusters(const NtfsVolume& volume) {
   ASSIGN_OR_RETURN(const NtfsAttribute bitmap, bitmap_of(volume));
   Ranges::Builder builder;
@@ -51,9 +44,8 @@ Result<Ranges> free_clusters(const NtfsVolume& volume) {
     add_clear_runs(piece.bytes(), bits, first, builder);
   }
   const Ranges free = builder.take();
-  if (meets(free, volume.mft_runs()) || meets(free, bitmap.runs) ||
-      free.meets(0, divide_up(kBootArea, volume.cluster_size())))
-    return doubt("its allocation bitmap marks metadata as free");
+  ASSIGN_OR_RETURN(const Ranges metadata, ntfs_metadata(volume));
+  if (!free.within(metadata).empty()) return doubt("its allocation bitmap marks metadata as free");
   return free;
 }
 

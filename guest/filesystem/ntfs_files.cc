@@ -6,6 +6,7 @@
 #include <string>
 
 #include "guest/filesystem/ntfs_directory.h"
+#include "guest/filesystem/ntfs_metadata.h"
 
 namespace vc::guest {
 
@@ -58,25 +59,6 @@ Result<Ranges> clusters_of(const std::vector<NtfsRun>& runs, const char* name) {
   return clusters;
 }
 
-// Clusters of the volume's own files.
-Result<Ranges> own_clusters(const NtfsVolume& volume) {
-  Ranges::Builder builder;
-  builder.add(0, divide_up(8192, volume.cluster_size()));
-  for (const NtfsRecord number : {NtfsRecord::kMft, NtfsRecord::kMftMirror, NtfsRecord::kLogFile,
-                                  NtfsRecord::kAttributeDefinitions, NtfsRecord::kBitmap}) {
-    ASSIGN_OR_RETURN(const NtfsAttribute data, volume.get(number, NtfsAttributeType::kData));
-    for (const NtfsRun& run : data.runs)
-      if (run.lcn) builder.add(*run.lcn, *run.lcn + run.length);
-  }
-  ASSIGN_OR_RETURN(const Block root, volume.record(NtfsRecord::kRoot));
-  ASSIGN_OR_RETURN(const auto index,
-                   volume.find(root, NtfsAttributeType::kIndexAllocation, "$I30"));
-  if (index)
-    for (const NtfsRun& run : index->runs)
-      if (run.lcn) builder.add(*run.lcn, *run.lcn + run.length);
-  return builder.take();
-}
-
 Result<std::optional<FoundFile>> find_file(const NtfsVolume& volume, const char* name,
                                            Ranges::Builder& taken, uint64_t& taken_bytes) {
   ASSIGN_OR_RETURN(const auto entry, find_in_root(volume, name));
@@ -118,7 +100,7 @@ Result<std::vector<FoundFile>> find_ntfs_files(const NtfsVolume& volume, const R
   if (taken.total() != bytes) return doubt("two of its files share a cluster");
   if (!taken.within(free).empty())
     return doubt("its allocation bitmap marks a cluster of a file as free");
-  ASSIGN_OR_RETURN(const Ranges own, own_clusters(volume));
+  ASSIGN_OR_RETURN(const Ranges own, ntfs_metadata(volume));
   if (!taken.within(own.scaled(volume.cluster_size(), 0)).empty())
     return doubt("a file uses a cluster of the metadata");
   return files;

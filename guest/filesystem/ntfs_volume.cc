@@ -176,6 +176,23 @@ Result<std::optional<Fields>> NtfsVolume::find_within(const Block& record, NtfsA
   return found;
 }
 
+Result<std::vector<NtfsRun>> NtfsVolume::runs_of(const Block& record) const {
+  const Fields it = record.fields();
+  const uint64_t end = std::min<uint64_t>(it.le32(0x18), it.size());
+  std::vector<NtfsRun> runs;
+  for (uint64_t at = it.le16(0x14); at + 8 <= end && it.le32(at) != kEndOfAttributes;) {
+    const uint32_t length = it.le32(at + 4);
+    if (length < 24 || length % 8 != 0 || length > end - at) return damaged_attributes();
+    const Fields attribute = it.part(at, length);
+    at += length;
+    if (attribute.u8(8) == 0) continue;
+    ASSIGN_OR_RETURN(const auto more,
+                     decode_runs(attribute.part(attribute.le16(0x20)), first_cluster(attribute)));
+    runs.insert(runs.end(), more.begin(), more.end());
+  }
+  return runs;
+}
+
 Result<Block> NtfsVolume::read_list(const NtfsAttribute& list) const {
   if (list.is_compressed_or_sparse() || list.size > kLongestList || list.initialized < list.size)
     return damaged_attributes();

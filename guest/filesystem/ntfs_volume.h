@@ -21,6 +21,8 @@ enum class NtfsRecord : uint64_t {
   kAttributeDefinitions = 4,
   kRoot = 5,
   kBitmap = 6,
+  kBadClusters = 8,
+  kUpCase = 10,
 };
 
 enum class NtfsAttributeType : uint32_t {
@@ -62,7 +64,6 @@ class NtfsVolume {
   uint64_t cluster_size() const { return cluster_; }  // bytes
   uint64_t clusters() const { return clusters_; }
   uint64_t serial() const { return serial_; }
-  const std::vector<NtfsRun>& mft_runs() const { return mft_.runs; }
 
   // An error unless the record is in use and whole.
   Result<Block> record(uint64_t number) const;
@@ -74,6 +75,9 @@ class NtfsVolume {
   // The same for a record that must have it.
   Result<NtfsAttribute> get(NtfsRecord number, NtfsAttributeType type,
                             const std::string& name = "") const;
+  // The clusters of all attributes that are in the record, in no order.  Parts of an attribute in
+  // other records are not among them.
+  Result<std::vector<NtfsRun>> runs_of(const Block& record) const;
   // Bytes of an attribute, [at, at + length) of its value.
   Result<Block> read(const NtfsAttribute& attribute, uint64_t at, uint64_t length) const;
   // Puts the bytes back that the ends of the sectors of a record were exchanged for.

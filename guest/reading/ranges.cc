@@ -71,6 +71,13 @@ Ranges Ranges::within(const Ranges& other) const {
   return builder.take();
 }
 
+Ranges Ranges::with(const Ranges& other) const {
+  Builder builder;
+  for (const Ranges* const list : {this, &other})
+    for (const Range& range : list->ranges_) builder.add(range.begin, range.end);
+  return builder.take();
+}
+
 Ranges Ranges::scaled(uint64_t factor, uint64_t offset) const {
   Builder builder;
   for (const Range& range : ranges_)

@@ -50,6 +50,8 @@ class Ranges {
   // What is in this one, and not in `other`; and what is in both.
   Ranges without(const Ranges& other) const;
   Ranges within(const Ranges& other) const;
+  // What is in either.
+  Ranges with(const Ranges& other) const;
   // Multiplies each offset by `factor`, then adds `offset`.  The caller knows that it fits.
   Ranges scaled(uint64_t factor, uint64_t offset) const;
 

@@ -54,12 +54,6 @@ class Volume {
   const std::string path_;
 };
 
-uint32_t be32(const std::vector<std::byte>& bytes, uint64_t at) {
-  uint32_t value = 0;
-  std::memcpy(&value, bytes.data() + at, 4);
-  return __builtin_bswap32(value);
-}
-
 std::string le(uint64_t value, size_t size) {
   std::string bytes(size, '\0');
   std::memcpy(bytes.data(), &value, size);
@@ -179,16 +173,6 @@ TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
   const auto* const text = reinterpret_cast<const char*>(bytes.data());
   volume.put(2048 + 2 * 32, std::string(text + 2048 + 32, 4));
   volume.check_doubt("share a bitmap");
-}
-
-TEST_CASE("a free space tree of XFS that calls an AG header free is a doubt", "[hostile]") {
-  const Volume volume(320 * kMiB, {"mkfs.xfs", "-q", "-f", "-m", "crc=0,finobt=0"});
-  const auto bytes = volume.bytes();
-  const uint64_t block_size = be32(bytes, 4);
-  const uint64_t root = be32(bytes, 512 + 0x10) * block_size;
-  REQUIRE(be32(bytes, root) == 0x41425442);  // ABTB
-  volume.put(root + 16, std::string(4, '\0'));
-  volume.check_doubt("marks metadata as free");
 }
 
 TEST_CASE("of two restart pages of one age both must be clean", "[hostile]") {

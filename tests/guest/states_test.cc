@@ -180,10 +180,10 @@ TEST_CASE("FAT32 whose FATs contradict its boot sector is doubted", "[states]") 
     volume.put(32 * 512, Bytes(2 * fat, '\0'));
     volume.put(32 * 512 + 4, Bytes("\xff\xff\xff\x0f", 4));
     volume.put(32 * 512 + fat + 4, Bytes("\xff\xff\xff\x0f", 4));
-    check(volume, Reading::Verdict::kDoubt, "its FAT is damaged");
+    check(volume, Reading::Verdict::kDoubt, "root directory is broken");
   }
   SECTION("the root directory is free") {
-    volume.put(32 * 512 + 8, Bytes(4, '\0'));
+    volume.put(32 * 512 + fat + 8, Bytes(4, '\0'));
     check(volume, Reading::Verdict::kDoubt, "marks its root directory as free");
   }
   SECTION("the root directory is not within it") {

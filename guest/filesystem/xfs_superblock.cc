@@ -1,0 +1,78 @@
+#include "guest/filesystem/xfs_superblock.h"
+
+#include <fmt/format.h>
+
+#include "guest/reading/checksums.h"
+#include "guest/reading/reading.h"
+
+namespace vc::guest {
+
+namespace {
+
+// What is understood of version 5: file types, sparse inodes, metadata UUID, big timestamps,
+// nrext64, exchange-range and parent pointers.  Not: "needs repair".
+constexpr uint32_t kKnownIncompat = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x40 | 0x80;
+constexpr uint32_t kMetadataUuid = 0x4;
+constexpr uint32_t kKnownRoCompat = 0xF;
+constexpr size_t kSuperChecksum = 0xE0;
+// What an allocation group is at least; its count is limited by this.
+constexpr uint64_t kLeastGroup = 64;  // blocks
+
+Result<void> check_version(const ByteView& view, const Fields& it, XfsSuperblock& super) {
+  const unsigned version = it.be16(0x64) & 0xF;
+  super.is_v5 = version == 5;
+  super.metadata_uuid = it.text(0x20, 16);
+  if (version == 4) {
+    super.has_exact_count = (it.be16(0x64) & 0x2000) != 0 && (it.be32(0xC8) & 2) != 0;
+    return {};
+  }
+  if (version != 5) return doubt(fmt::format("version {} is unknown", version));
+  super.has_exact_count = true;
+  ASSIGN_OR_RETURN(const Block sector, view.block(0, super.sector));
+  if (!is_right_checksum(it.le32(kSuperChecksum), crc32c_without(sector.bytes(), kSuperChecksum)))
+    return doubt("the checksum of its superblock is wrong");
+  const uint32_t ro_compat = it.be32(0xD4);
+  const uint32_t incompat = it.be32(0xD8);
+  if ((incompat & 0x10) != 0) return doubt("it must be repaired first");
+  if ((incompat & ~kKnownIncompat) != 0 || (ro_compat & ~kKnownRoCompat) != 0)
+    return doubt(fmt::format("it has unknown features ({:x}/{:x})", incompat, ro_compat));
+  if ((incompat & kMetadataUuid) != 0) super.metadata_uuid = it.text(0xF8, 16);
+  return {};
+}
+
+}  // namespace
+
+Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& it) {
+  const auto impossible = [] { return doubt("its geometry is invalid"); };
+  XfsSuperblock super;
+  super.block_size = it.be32(0x04);
+  super.blocks = it.be64(0x08);
+  super.group_blocks = it.be32(0x54);
+  super.groups = it.be32(0x58);
+  super.sector = it.be16(0x66);
+  super.free_blocks = it.be64(0x90);
+  const unsigned group_bits = it.u8(0x7C);
+  if (it.u8(0x78) > 16 || super.block_size != uint64_t{1} << it.u8(0x78) ||
+      super.block_size < 512 || !is_power_of_two(super.sector) || super.sector < 512 ||
+      super.sector > 32768 || super.group_blocks < kLeastGroup || super.groups == 0 ||
+      group_bits > 32 || uint64_t{1} << group_bits < super.group_blocks)
+    return impossible();
+  if (super.blocks > view.size() / super.block_size)
+    return doubt("it is larger than its partition");
+  if ((super.groups - 1) * super.group_blocks >= super.blocks ||
+      super.blocks > super.groups * super.group_blocks)
+    return impossible();
+  if (it.u8(0x7E) != 0) return doubt("mkfs has not finished");
+  RETURN_IF_ERROR(check_version(view, it, super));
+  const uint64_t log = it.be64(0x30);
+  if (log == 0) return doubt("its log is on another device");
+  const uint64_t group = log >> group_bits;
+  const uint64_t within = log & ((uint64_t{1} << group_bits) - 1);
+  super.log_blocks = it.be32(0x60);
+  if (group >= super.groups || within + super.log_blocks > super.group_blocks) return impossible();
+  super.log_at = group * super.group_blocks + within;
+  if (super.log_at + super.log_blocks > super.blocks) return impossible();
+  return super;
+}
+
+}  // namespace vc::guest
