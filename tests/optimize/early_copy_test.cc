@@ -156,7 +156,8 @@ TEST_CASE("the appliance changes nothing before the first volume that is left to
     const auto source = open(disk);
     appliance::TrimOptions options;
     options.ignore = std::move(ignored);
-    const auto plan = optimize::plan_free_space(*source, optimize::Trimming::kAuto, options);
+    const auto plan =
+        optimize::plan_free_space(*source, optimize::Trimming::kAuto, options, Cancel());
     REQUIRE_OK(plan);
     return plan->unchanged_until / kMiB;
   };
