@@ -13,7 +13,7 @@
 #include "appliance/drop_files.h"
 #include "appliance/swap_header.h"
 #include "appliance/zero_fill.h"
-#include "guest/filesystem/shadow_copies.h"
+#include "guest/filesystem/ntfs/shadow_copies.h"
 
 namespace vc::appliance {
 

@@ -8,7 +8,7 @@
 #include "guest/filesystem/ext.h"
 #include "guest/filesystem/fat.h"
 #include "guest/filesystem/foreign_signatures.h"
-#include "guest/filesystem/ntfs.h"
+#include "guest/filesystem/ntfs/ntfs.h"
 #include "guest/filesystem/swap.h"
 #include "guest/filesystem/xfs.h"
 #include "guest/layout/physical_volume.h"

@@ -27,7 +27,7 @@
 #include "guest/filesystem/exfat.h"
 #include "guest/filesystem/ext.h"
 #include "guest/filesystem/fat.h"
-#include "guest/filesystem/ntfs.h"
+#include "guest/filesystem/ntfs/ntfs.h"
 #include "guest/filesystem/swap.h"
 #include "guest/filesystem/xfs.h"
 #include "guest/inspection.h"

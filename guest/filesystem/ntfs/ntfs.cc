@@ -1,14 +1,14 @@
-#include "guest/filesystem/ntfs.h"
+#include "guest/filesystem/ntfs/ntfs.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "guest/filesystem/ntfs_files.h"
-#include "guest/filesystem/ntfs_metadata.h"
-#include "guest/filesystem/ntfs_state.h"
-#include "guest/filesystem/ntfs_volume.h"
-#include "guest/filesystem/shadow_copies.h"
+#include "guest/filesystem/ntfs/ntfs_files.h"
+#include "guest/filesystem/ntfs/ntfs_metadata.h"
+#include "guest/filesystem/ntfs/ntfs_state.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
+#include "guest/filesystem/ntfs/shadow_copies.h"
 #include "guest/reading/bitmap_runs.h"
 
 namespace vc::guest {

@@ -1,4 +1,4 @@
-#include "guest/filesystem/ntfs_directory.h"
+#include "guest/filesystem/ntfs/ntfs_directory.h"
 
 #include <algorithm>
 

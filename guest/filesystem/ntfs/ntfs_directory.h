@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
 
 namespace vc::guest {
 

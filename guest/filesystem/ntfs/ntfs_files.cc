@@ -1,12 +1,12 @@
-#include "guest/filesystem/ntfs_files.h"
+#include "guest/filesystem/ntfs/ntfs_files.h"
 
 #include <fmt/format.h>
 
 #include <optional>
 #include <string>
 
-#include "guest/filesystem/ntfs_directory.h"
-#include "guest/filesystem/ntfs_metadata.h"
+#include "guest/filesystem/ntfs/ntfs_directory.h"
+#include "guest/filesystem/ntfs/ntfs_metadata.h"
 
 namespace vc::guest {
 

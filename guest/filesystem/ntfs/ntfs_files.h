@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
 #include "guest/reading/found_file.h"
 
 namespace vc::guest {

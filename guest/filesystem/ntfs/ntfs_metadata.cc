@@ -1,4 +1,4 @@
-#include "guest/filesystem/ntfs_metadata.h"
+#include "guest/filesystem/ntfs/ntfs_metadata.h"
 
 namespace vc::guest {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "base/result.h"
-#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
 #include "guest/reading/ranges.h"
 
 namespace vc::guest {

@@ -1,11 +1,11 @@
-#include "guest/filesystem/ntfs_state.h"
+#include "guest/filesystem/ntfs/ntfs_state.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <optional>
 
-#include "guest/filesystem/ntfs_directory.h"
+#include "guest/filesystem/ntfs/ntfs_directory.h"
 
 namespace vc::guest {
 

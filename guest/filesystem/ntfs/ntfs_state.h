@@ -4,7 +4,7 @@
 #include <string>
 
 #include "base/result.h"
-#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
 
 namespace vc::guest {
 

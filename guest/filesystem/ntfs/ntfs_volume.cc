@@ -1,4 +1,4 @@
-#include "guest/filesystem/ntfs_volume.h"
+#include "guest/filesystem/ntfs/ntfs_volume.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "guest/filesystem/shadow_copies.h"
+#include "guest/filesystem/ntfs/shadow_copies.h"
 
 #include <string_view>
 
