@@ -90,8 +90,7 @@ void CheckTally::report_lost() {
 
 void CheckTally::remember_outside(const Finding& it) {
   const uint64_t limit = image_.file_size + std::max(image_.file_size, kNearEnd);
-  const uint64_t length =
-      it.place == Finding::Place::kL1Table ? image_.geometry.cluster_size() : it.found;
+  const uint64_t length = it.found;
   if (length > limit || it.host.value() > limit - length) return;
   sums_.end_of_outside =
       std::max(sums_.end_of_outside, image_.geometry.clusters_for(it.host.value() + length));

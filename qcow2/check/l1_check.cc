@@ -40,6 +40,10 @@ std::optional<TableReference> L1Check::check(HostOffset entry, uint64_t word,
     it.index = table.l1_index;
     it.table_references = table.times();
     it.repairable = repairable;
+    if (kind == Kind::kReferenceOutside) {
+      it.place = Finding::Place::kL2Table;
+      it.found = geometry_.cluster_size();
+    }
     tally_.report(it);
   };
   if ((word & kReservedInL1Entry) != 0)
@@ -58,13 +62,10 @@ std::optional<TableReference> L1Check::check(HostOffset entry, uint64_t word,
     return table;
   }
   const uint64_t cluster_size = geometry_.cluster_size();
-  if (L2Check::outside(table.at, cluster_size, image_.file_size, cluster_size)) {
+  const bool is_outside = L2Check::outside(table.at, cluster_size, image_.file_size, cluster_size);
+  if (is_outside || table.at.value() + cluster_size > image_.file_size)
     tell(Kind::kReferenceOutside, table.times(), 0, false);
-    return std::nullopt;
-  }
-  if (table.at.value() + cluster_size > image_.file_size)
-    tell(Kind::kReferenceOutside, table.times(), 0, false);
-  tables_.push_back(table);
+  if (!is_outside) tables_.push_back(table);
   return std::nullopt;
 }
 

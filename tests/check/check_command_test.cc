@@ -78,6 +78,26 @@ TEST_CASE("exit codes are qemu-img's", "[command]") {
   CHECK(check({}).exit_code == 1);
 }
 
+TEST_CASE("a table past the end of the file is named as what it is", "[command]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder);
+  ImageEditor editor(path);
+  const uint64_t l1 = editor.get64(ImageEditor::kL1Offset);
+  SECTION("an L2 table") {
+    editor.put64(l1, uint64_t{1} << 63 | uint64_t{1} << 40);
+    editor.save();
+    CHECK_THAT(check({path}).err,
+               Catch::Contains("guest offset 0x0: the L2 table at 0x10000000000 (65536 bytes) is "
+                               "past the end of the file"));
+  }
+  SECTION("the L1 table") {
+    editor.put64(ImageEditor::kL1Offset, uint64_t{1} << 40);
+    editor.save();
+    CHECK_THAT(check({path}).err, Catch::Contains("the L1 table at 0x10000000000 (8 bytes) is "
+                                                  "past the end of the file"));
+  }
+}
+
 TEST_CASE("the JSON has all keys of qemu-img, and more", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);

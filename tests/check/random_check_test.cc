@@ -23,7 +23,7 @@ namespace {
 using Kind = Finding::Kind;
 
 // What we say otherwise than qemu-img, on purpose; damages.cc has the reasons.
-bool differs_on_purpose(const OurAnswer& ours) {
+bool differs_on_purpose(const OurAnswer& ours, uint64_t file_size) {
   for (const Finding& it : ours.findings) {
     switch (it.kind) {
       case Kind::kZeroFlagVersion2:
@@ -40,6 +40,10 @@ bool differs_on_purpose(const OurAnswer& ours) {
       case Kind::kRefcountBlockOutside:
         // qemu-img takes an offset of 2^63 and more for negative, and gives up.
         if (it.host.value() >> 63 != 0) return true;
+        break;
+      case Kind::kReferenceOutside:
+        // qemu-img reads the entries of an L2 table that are past the end as zeros.
+        if (it.place == Finding::Place::kL2Table && it.host.value() < file_size) return true;
         break;
       case Kind::kL1Copied:
         if (it.expected == 0) return true;
@@ -155,7 +159,9 @@ TEST_CASE("the check of damaged images ends, and its figures agree with qemu-img
       const OurAnswer ours = ask_us(path, options);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
       CHECK(elapsed.count() < 30);
-      if (options.deep || differs_on_purpose(ours) || ours.sums.corruptions > 5000) continue;
+      if (options.deep || differs_on_purpose(ours, image.bytes().size()) ||
+          ours.sums.corruptions > 5000)
+        continue;
       const QemuAnswer qemu = ask_qemu(path);
       INFO("qemu-img: " << qemu.says << "\nwe: " << ours.error << ours.says);
       if (!qemu.has_json) {
