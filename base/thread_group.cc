@@ -1,10 +1,9 @@
 #include "base/thread_group.h"
 
-#include <cerrno>
-#include <exception>
-#include <new>
 #include <system_error>
 #include <utility>
+
+#include "base/caught.h"
 
 namespace vc {
 
@@ -17,14 +16,7 @@ void ThreadGroup::fail(Error error) {
 }
 
 void ThreadGroup::run(const Work& work) {
-  Result<void> result;
-  try {
-    result = work();
-  } catch (const std::bad_alloc&) {
-    result = vc::fail(Error::system(ENOMEM, what_));
-  } catch (const std::exception& exception) {
-    result = vc::fail(Error::invalid(what_ + ": " + exception.what()));
-  }
+  auto result = caught(what_, work);
   if (!result && result.error().kind() != Error::Kind::kCancelled) fail(std::move(result).error());
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/caught.h"
 #include "qcow2/read/disk.h"
 #include "qcow2/read/extent.h"
 
@@ -32,7 +33,7 @@ EarlyCopy::~EarlyCopy() {
 }
 
 void EarlyCopy::run() {
-  auto result = copy::copy(how_, progress_, work_);
+  auto result = caught("the early copy", [&] { return copy::copy(how_, progress_, work_); });
   if (!result) work_.request();
   const std::lock_guard lock(mutex_);
   outcome_ = std::move(result);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/caught.h"
+
 namespace vc::optimize {
 
 namespace {
@@ -25,7 +27,7 @@ ParallelCheck::~ParallelCheck() {
 
 void ParallelCheck::run() {
   const auto start = std::chrono::steady_clock::now();
-  auto result = check_();
+  auto result = caught("the check", check_);
   std::unique_lock lock(mutex_);
   elapsed_ = std::chrono::steady_clock::now() - start;
   if (!result) work_cancel_.request();

@@ -2,6 +2,8 @@
 #include "optimize/parallel_check.h"
 
 #include <atomic>
+#include <new>
+#include <stdexcept>
 #include <thread>
 
 #include "tests/catch.h"
@@ -25,6 +27,22 @@ TEST_CASE("work ends when the check beside it fails", "[parallel]") {
   const auto result = check.wait();
   REQUIRE_FALSE(result);
   CHECK(result.error().message() == "bad");
+}
+
+TEST_CASE("a check that throws has failed", "[parallel]") {
+  const Cancel user;
+  const bool is_memory = GENERATE(false, true);
+  ParallelCheck check(
+      [&]() -> Result<void> {
+        if (is_memory) throw std::bad_alloc();
+        throw std::runtime_error("a bad day");
+      },
+      user);
+  wait_for(check.work_cancel());
+  const auto result = check.wait();
+  REQUIRE_FALSE(result);
+  CHECK(result.error().message() ==
+        (is_memory ? "the check: Cannot allocate memory" : "the check: a bad day"));
 }
 
 TEST_CASE("work ends when the user wants to stop, though the check has ended well", "[parallel]") {
