@@ -54,6 +54,19 @@ bool has_name(const Fields& attribute, const std::string& name) {
   return has_text(attribute.part(attribute.le16(10), size_t{attribute.u8(9)} * 2), name);
 }
 
+// All attributes of a record.
+Result<std::vector<Fields>> attributes_of(const Fields& record) {
+  const uint64_t end = std::min<uint64_t>(record.le32(0x18), record.size());
+  std::vector<Fields> all;
+  for (uint64_t at = record.le16(0x14); at + 8 <= end && record.le32(at) != kEndOfAttributes;) {
+    const uint32_t length = record.le32(at + 4);
+    if (length < 24 || length % 8 != 0 || length > end - at) return damaged_attributes();
+    all.push_back(record.part(at, length));
+    at += length;
+  }
+  return all;
+}
+
 // The first cluster of the part of an attribute.
 uint64_t first_cluster(const Fields& attribute) {
   return attribute.u8(8) == 0 ? 0 : attribute.le64(0x10);
@@ -159,32 +172,18 @@ Result<Block> NtfsVolume::record(uint64_t number) const {
 
 Result<std::optional<Fields>> NtfsVolume::find_within(const Block& record, NtfsAttributeType type,
                                                       const std::string& name, uint64_t vcn) const {
-  const Fields it = record.fields();
-  const uint64_t end = std::min<uint64_t>(it.le32(0x18), it.size());
-  std::optional<Fields> found;
-  for (uint64_t at = it.le16(0x14); at + 8 <= end;) {
-    const uint32_t here = it.le32(at);
-    const uint32_t length = it.le32(at + 4);
-    if (here == kEndOfAttributes) break;
-    if (length < 24 || length % 8 != 0 || length > end - at) return damaged_attributes();
-    const Fields attribute = it.part(at, length);
-    if (here == static_cast<uint32_t>(type) && has_name(attribute, name) && !found &&
-        vcn == first_cluster(attribute))
-      found = attribute;
-    at += length;
-  }
-  return found;
+  ASSIGN_OR_RETURN(const auto all, attributes_of(record.fields()));
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Fields& it) {
+    return it.le32(0) == static_cast<uint32_t>(type) && has_name(it, name) &&
+           vcn == first_cluster(it);
+  });
+  return found == all.end() ? std::nullopt : std::optional(*found);
 }
 
 Result<std::vector<NtfsRun>> NtfsVolume::runs_of(const Block& record) const {
-  const Fields it = record.fields();
-  const uint64_t end = std::min<uint64_t>(it.le32(0x18), it.size());
+  ASSIGN_OR_RETURN(const auto all, attributes_of(record.fields()));
   std::vector<NtfsRun> runs;
-  for (uint64_t at = it.le16(0x14); at + 8 <= end && it.le32(at) != kEndOfAttributes;) {
-    const uint32_t length = it.le32(at + 4);
-    if (length < 24 || length % 8 != 0 || length > end - at) return damaged_attributes();
-    const Fields attribute = it.part(at, length);
-    at += length;
+  for (const Fields& attribute : all) {
     if (attribute.u8(8) == 0) continue;
     ASSIGN_OR_RETURN(const auto more,
                      decode_runs(attribute.part(attribute.le16(0x20)), first_cluster(attribute)));
