@@ -47,6 +47,6 @@ class PrivateFiles {
 };
 
 // Returns the hidden name FOLDER/.NAME.ending of FOLDER/NAME.
-std::string hidden_name(const std::string& path, const char* ending);
+std::string name_beside(const std::string& path, const char* ending);
 
 }  // namespace vc::optimize

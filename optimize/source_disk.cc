@@ -74,7 +74,7 @@ Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) const {
 // A dry run leaves alone what a stopped one has left.
 Result<void> SourceDisk::plan_swap() {
   struct stat status {};
-  const std::string left = hidden_name(disk_, ".fresh");
+  const std::string left = name_beside(disk_, ".fresh");
   if (options_.dry_run && ::lstat(left.c_str(), &status) == 0) {
     observer_.warning(left +
                       ": was left by a run that was stopped: the next run that writes removes it");
@@ -92,7 +92,7 @@ Result<void> SourceDisk::plan_swap() {
 
 std::string SourceDisk::destination_name() const {
   if (!options_.output.empty()) return options_.output;
-  return swap_ ? swap_->fresh() : hidden_name(disk_, ".fresh");
+  return swap_ ? swap_->fresh() : name_beside(disk_, ".fresh");
 }
 
 // Whether the result is the disk as it was, but for its size and order.
