@@ -8,6 +8,7 @@
 #include "qcow2/read/qcow2_layer.h"
 #include "qcow2/read/salvage_layer.h"
 #include "tests/catch_text.h"
+#include "tests/check/bad_sectors.h"
 #include "tests/interop/image_editor.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
@@ -49,30 +50,6 @@ Bytes raw_of(const support::TempDirectory& folder, const std::string& path) {
   run_ok({"qemu-img", "convert", "-O", "raw", path, folder / "good"});
   return support::read_file(folder / "good");
 }
-
-// A file of which [begin, end) cannot be read.
-class BadSectors final : public Storage {
- public:
-  BadSectors(Bytes bytes, uint64_t begin, uint64_t end)
-      : memory_("bad", std::move(bytes)), begin_(begin), end_(end) {}
-  const std::string& name() const override { return memory_.name(); }
-  Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
-    if (at.value() < end_ && begin_ < at.value() + to.size())
-      return fail(Error::system(EIO, name()));
-    return memory_.read(at, to);
-  }
-  Result<void> write(HostOffset at, std::span<const std::byte> from) override {
-    return memory_.write(at, from);
-  }
-  Result<void> flush() override { return {}; }
-  Result<uint64_t> size() const override { return memory_.size(); }
-  Result<void> resize(uint64_t size) override { return memory_.resize(size); }
-  Result<Run> run_at(HostOffset, uint64_t limit) const override { return Run{limit, true}; }
-
- private:
-  qcow2::MemoryStorage memory_;
-  const uint64_t begin_, end_;
-};
 
 struct Salvaged {
   std::vector<qcow2::Loss> lost;

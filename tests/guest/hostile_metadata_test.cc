@@ -4,6 +4,7 @@
 #include "guest/reading/checksums.h"
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
+#include "tests/guest/made_volume.h"
 #include "tests/guest/ntfs_log.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -18,41 +19,9 @@ using support::TempDirectory;
 
 namespace {
 
+using Volume = guest_test::MadeVolume;
+
 constexpr uint64_t kMiB = 1 << 20;
-
-class Volume {
- public:
-  Volume(uint64_t size, const std::vector<std::string>& make) : path_(folder_ / "volume") {
-    support::write_file(path_, std::string());
-    support::resize_file(path_, size);
-    auto command = make;
-    command.push_back(path_);
-    support::run_ok(command);
-    REQUIRE(read().verdict == Reading::Verdict::kFree);
-  }
-
-  const std::string& path() const { return path_; }
-  std::vector<std::byte> bytes() const { return support::read_file(path_); }
-  void put(uint64_t at, const std::string& bytes) const {
-    support::patch_file(path_, at, std::as_bytes(std::span(bytes)));
-  }
-  guest::Volume read() const {
-    auto inspection = guest_test::inspect_files({path_});
-    REQUIRE(inspection.volumes.size() == 1);
-    return inspection.volumes.front();
-  }
-  void check_doubt(const std::string& why) const {
-    const auto now = read();
-    INFO(now.why);
-    CHECK(now.verdict == Reading::Verdict::kDoubt);
-    CHECK(now.free == 0);
-    CHECK_THAT(now.why, Catch::Contains(why));
-  }
-
- private:
-  const TempDirectory folder_;
-  const std::string path_;
-};
 
 std::string le(uint64_t value, size_t size) {
   std::string bytes(size, '\0');
@@ -84,7 +53,8 @@ class BtrfsBlocks {
  public:
   static constexpr uint64_t kNode = 16 << 10;
 
-  explicit BtrfsBlocks(const Volume& volume) : volume_(volume), bytes_(volume.bytes()) {
+  explicit BtrfsBlocks(const Volume& volume)
+      : volume_(volume), bytes_(support::read_file(volume.path())) {
     const uint64_t root = le64(kSuper + 0x50);
     uint64_t at = 0;
     while (le64(at + 0x30) != root || std::memcmp(&bytes_[at + 0x20], &bytes_[kSuper + 0x20], 16))
@@ -169,7 +139,7 @@ TEST_CASE("nodes of btrfs that have children in common are a doubt at once", "[h
 TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
   const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2", "-b", "1024", "-O", "none"});
   // The descriptors are in the block after the superblock, 32 bytes each.
-  const auto bytes = volume.bytes();
+  const auto bytes = support::read_file(volume.path());
   const auto* const text = reinterpret_cast<const char*>(bytes.data());
   volume.put(2048 + 2 * 32, std::string(text + 2048 + 32, 4));
   volume.check_doubt("share a bitmap");

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tests/catch_text.h"
-#include "tests/guest/image_file.h"
+#include "tests/guest/made_volume.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -19,35 +19,10 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 
-class Volume {
+class Volume : public guest_test::MadeVolume {
  public:
-  Volume(uint64_t size, const std::vector<std::string>& make) : path_(folder_ / "volume") {
-    support::write_file(path_, std::string());
-    support::resize_file(path_, size);
-    auto command = make;
-    command.push_back(path_);
-    support::run_ok(command);
-    REQUIRE(read().verdict == Reading::Verdict::kFree);
-  }
+  using MadeVolume::MadeVolume;
 
-  guest::Volume read() const {
-    auto inspection = guest_test::inspect_files({path_});
-    REQUIRE(inspection.volumes.size() == 1);
-    return inspection.volumes.front();
-  }
-  void check_doubt(const std::string& why) const {
-    const auto now = read();
-    CHECK(now.verdict == Reading::Verdict::kDoubt);
-    CHECK(now.free == 0);
-    CHECK_THAT(now.why, Catch::Contains(why));
-  }
-  std::string bytes(uint64_t at, uint64_t length) const {
-    const auto read = support::RawFile(path_).read(at, length);
-    return {reinterpret_cast<const char*>(read.data()), read.size()};
-  }
-  void put(uint64_t at, const std::string& bytes) const {
-    support::patch_file(path_, at, std::as_bytes(std::span(bytes)));
-  }
   uint64_t le(uint64_t at, unsigned size) const {
     uint64_t value = 0;
     std::memcpy(&value, bytes(at, size).data(), size);
@@ -70,10 +45,6 @@ class Volume {
   void flip(uint64_t at, uint64_t bit) const {
     put_le(at + bit / 8, le(at + bit / 8, 1) ^ (1U << bit % 8), 1);
   }
-
- private:
-  const TempDirectory folder_;
-  const std::string path_;
 };
 
 // The first cluster of an attribute of an MFT record that mkntfs has made; nothing: it has none, or

@@ -3,6 +3,7 @@
 
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
+#include "tests/guest/made_volume.h"
 #include "tests/guest/ntfs_log.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -15,37 +16,10 @@ using support::TempDirectory;
 
 namespace {
 
+using Volume = guest_test::MadeVolume;
+
 constexpr uint64_t kMiB = 1 << 20;
 using Bytes = std::string;
-
-class Volume {
- public:
-  Volume(uint64_t size, const std::vector<std::string>& make) : path_(folder_ / "volume") {
-    support::write_file(path_, std::string());
-    support::resize_file(path_, size);
-    auto command = make;
-    command.push_back(path_);
-    support::run_ok(command);
-    const auto as_made = read();
-    INFO(as_made.why);
-    REQUIRE(as_made.verdict == Reading::Verdict::kFree);
-    REQUIRE(as_made.free > 0);
-  }
-
-  const std::string& path() const { return path_; }
-  void put(uint64_t at, const Bytes& bytes) const {
-    support::patch_file(path_, at, std::as_bytes(std::span(bytes)));
-  }
-  guest::Volume read() const {
-    auto inspection = guest_test::inspect_files({path_});
-    REQUIRE(inspection.volumes.size() == 1);
-    return inspection.volumes.front();
-  }
-
- private:
-  const TempDirectory folder_;
-  const std::string path_;
-};
 
 void check(const Volume& volume, Reading::Verdict verdict, const std::string& why) {
   const auto now = volume.read();
