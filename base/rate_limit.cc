@@ -40,7 +40,7 @@ RateLimit::RateLimit(uint64_t bytes_per_second, Clock* clock)
 RateLimit::Clock::Time RateLimit::reserve(uint64_t bytes) {
   const duration<double> needed(
       std::min(static_cast<double>(bytes) / static_cast<double>(rate_), kLongest));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto now = clock_.now();
   taken_until_ = std::clamp(taken_until_, now - kKept,
                             now + duration_cast<nanoseconds>(duration<double>(kLongest)));

@@ -3,8 +3,8 @@
 
 #include <chrono>
 #include <cstdint>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/stop.h"
 
 namespace vc {
@@ -40,8 +40,8 @@ class RateLimit {
 
   const uint64_t rate_;  // bytes a second
   Clock& clock_;
-  std::mutex mutex_;
-  Clock::Time taken_until_;  // guarded by mutex_; all bytes up to this time are reserved
+  Mutex mutex_;
+  Clock::Time taken_until_ GUARDED_BY(mutex_);  // all bytes up to this time are reserved
 };
 
 }  // namespace vc

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <atomic>
-#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/mutex.h"
 #include "base/result.h"
 
 namespace vc {
@@ -21,14 +21,14 @@ class Stop {
   }
 
   void fail(Error error) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!error_) error_ = std::move(error);
     failed_.store(true, std::memory_order_relaxed);
   }
 
   // Returns the first error, or the cancellation.  Call after all threads have ended.
   Result<void> result() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (error_) return vc::fail(*error_);
     if (cancel_.requested()) return vc::fail(Error::cancelled());
     return {};
@@ -37,8 +37,8 @@ class Stop {
  private:
   const Cancel& cancel_;
   std::atomic<bool> failed_{false};
-  std::mutex mutex_;
-  std::optional<Error> error_;  // guarded by mutex_
+  Mutex mutex_;
+  std::optional<Error> error_ GUARDED_BY(mutex_);
 };
 
 }  // namespace vc
