@@ -4,7 +4,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <fstream>
@@ -16,7 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLook(50);
+constexpr std::chrono::milliseconds kPollInterval(50);
 // For the call that is under way, and then for unmounting and shutting down.
 constexpr std::chrono::seconds kGrace(4);
 // With KVM an appliance is up in seconds.  Where KVM does not work the guest may spin for ever.
@@ -45,7 +44,7 @@ Watchdog::Watchdog(const Cancel& cancel) : cancel_(cancel), launcher_(::gettid()
 }
 
 void Watchdog::launching(std::string program, bool limited, Caretaker& caretaker) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   program_ = std::move(program);
   launching_ = true;
   limited_ = limited;
@@ -53,25 +52,26 @@ void Watchdog::launching(std::string program, bool limited, Caretaker& caretaker
 }
 
 void Watchdog::launched(pid_t qemu) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   launching_ = false;
   if (qemu > 0) qemu_ = static_cast<int>(::syscall(SYS_pidfd_open, qemu, 0));
 }
 
 void Watchdog::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopped_ = true;
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
+  const MutexLock lock(mutex_);
   if (qemu_ >= 0) ::close(qemu_);
   qemu_ = -1;
 }
 
 void Watchdog::stop_with_qemu() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (qemu_ >= 0) ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
   }
   stop();
@@ -92,15 +92,17 @@ void Watchdog::run() {
 
   Clock::time_point cancelled{};
   Clock::time_point started{};  // a QEMU was seen
-  std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kLook, [this] { return stopped_; })) {
+  MutexLock lock(mutex_);
+  while (!stopped_) {
+    wake_.wait_for(lock, kPollInterval);
+    if (stopped_) break;
     const auto now = Clock::now();
     if (cancel_.requested() && cancelled == Clock::time_point{}) cancelled = now;
     if (caretaker_ && caretaker_->find_socket()) caretaker_ = nullptr;
     if (launching_) {
       const auto children = children_of(launcher_);
-      const bool there = std::any_of(children.begin(), children.end(),
-                                     [this](pid_t it) { return has_name(it, program_); });
+      bool there = false;
+      for (const pid_t child : children) there = there || has_name(child, program_);
       if (!there) started = {};
       if (there && started == Clock::time_point{}) started = now;
       const bool late = limited_ && there && now - started > kLaunchLimit;

@@ -3,13 +3,12 @@
 
 #include <sys/types.h>
 
-#include <condition_variable>
-#include <mutex>
 #include <string>
 #include <thread>
 
 #include "appliance/caretaker.h"
 #include "base/cancel.h"
+#include "base/mutex.h"
 
 namespace vc::appliance {
 
@@ -35,20 +34,20 @@ class Watchdog {
 
  private:
   void run();
-  void kill_children() const;
+  void kill_children() const REQUIRES(mutex_);
 
   const Cancel& cancel_;
   const pid_t launcher_;  // the thread's number
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  // All guarded by mutex_.
-  bool launching_ = false;
-  bool limited_ = false;
-  bool stopped_ = false;
-  Caretaker* caretaker_ = nullptr;  // while it has not seen the socket
-  int qemu_ = -1;  // a descriptor of the process: its number may be somebody else's later
-  std::string program_;
+  Mutex mutex_;
+  ConditionVariable wake_;
+  bool launching_ GUARDED_BY(mutex_) = false;
+  bool limited_ GUARDED_BY(mutex_) = false;
+  bool stopped_ GUARDED_BY(mutex_) = false;
+  Caretaker* caretaker_ GUARDED_BY(mutex_) = nullptr;  // while it has not seen the socket
+  // A descriptor of the process: another process may get its number later.
+  int qemu_ GUARDED_BY(mutex_) = -1;
+  std::string program_ GUARDED_BY(mutex_);
 
   std::thread thread_;
 };

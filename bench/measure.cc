@@ -1,9 +1,9 @@
 #include "bench/measure.h"
-#include "bench/open_device.h"
 
-#include <condition_variable>
-#include <mutex>
 #include <thread>
+
+#include "base/mutex.h"
+#include "bench/open_device.h"
 
 namespace vc::bench {
 
@@ -17,15 +17,17 @@ class Observer {
   Observer(Schedule& schedule, const Stop& stop, uint64_t block,
            const std::function<void(uint64_t)>& progress)
       : thread_([this, &schedule, &stop, block, &progress] {
-          std::unique_lock lock(mutex_);
-          while (!wake_.wait_for(lock, kTick, [this] { return over_; })) {
+          MutexLock lock(mutex_);
+          while (!over_) {
+            wake_.wait_for(lock, kTick);
+            if (over_) break;
             if (stop.requested()) schedule.end();
             if (progress) progress(schedule.issued() * block);
           }
         }) {}
   ~Observer() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       over_ = true;
     }
     wake_.notify_all();
@@ -33,9 +35,9 @@ class Observer {
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool over_ = false;  // guarded by mutex_
+  Mutex mutex_;
+  ConditionVariable wake_;
+  bool over_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

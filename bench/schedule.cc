@@ -63,7 +63,7 @@ bool Schedule::flush_is_due() const {
 }
 
 Schedule::Turn Schedule::take() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (ended_) return {Turn::Kind::kEnd};
   if (flushing_ && load_.drain) return {Turn::Kind::kWait};
   if (flush_is_due()) {
@@ -83,29 +83,29 @@ Schedule::Turn Schedule::take() {
 }
 
 void Schedule::done() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (--in_flight_ == 0) changed_.notify_all();
 }
 
 void Schedule::flushed() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   flushing_ = false;
   changed_.notify_all();
 }
 
 void Schedule::end() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ended_ = true;
   changed_.notify_all();
 }
 
 void Schedule::wait() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (!ended_ && (flushing_ || in_flight_ > 0)) changed_.wait_for(lock, kLongestWait);
 }
 
 uint64_t Schedule::issued() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return issued_;
 }
 

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "bench/load.h"
 
@@ -46,23 +45,22 @@ class Schedule {
   uint64_t issued() const;
 
  private:
-  uint64_t next_place();
-  bool flush_is_due() const;
+  uint64_t next_place() REQUIRES(mutex_);
+  bool flush_is_due() const REQUIRES(mutex_);
 
   const Load load_;
   const uint64_t size_;  // of the disk, or of its used part; bytes
   Clock::time_point begin_;
 
-  mutable std::mutex mutex_;
-  // All guarded by mutex_.
-  std::condition_variable changed_;
-  uint64_t next_;    // next offset of a sequential load, bytes
-  uint64_t random_;  // state of the generator
-  uint64_t issued_ = 0;
-  uint64_t in_flight_ = 0;
-  uint64_t flushed_at_ = 0;  // `issued_` at the last flush
-  bool flushing_ = false;
-  bool ended_ = false;
+  mutable Mutex mutex_;
+  ConditionVariable changed_;
+  uint64_t next_ GUARDED_BY(mutex_);    // next offset of a sequential load, bytes
+  uint64_t random_ GUARDED_BY(mutex_);  // state of the generator
+  uint64_t issued_ GUARDED_BY(mutex_) = 0;
+  uint64_t in_flight_ GUARDED_BY(mutex_) = 0;
+  uint64_t flushed_at_ GUARDED_BY(mutex_) = 0;  // `issued_` at the last flush
+  bool flushing_ GUARDED_BY(mutex_) = false;
+  bool ended_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc::bench

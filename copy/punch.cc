@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <mutex>
 #include <new>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/stop.h"
 #include "base/thread_group.h"
 #include "base/zero_bytes.h"
@@ -69,6 +69,7 @@ class Puncher {
   }
 
   PunchSummary summary() const {
+    const MutexLock lock(mutex_);
     PunchSummary summary;
     summary.disk_size = source_.size();
     summary.unit = geometry_.cluster_size();
@@ -138,7 +139,7 @@ class Puncher {
     for (const qcow2::Extent& extent : chunk.extents)
       if (!extent.reads_as_zero()) data += extent.length;
     const uint64_t skipped = feed_.skipped();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     scanned_ += data;
     zero_ += zero;
     done_ += chunk.end() - chunk.begin();
@@ -155,13 +156,13 @@ class Puncher {
   const bool dry_run_;
   Stop& stop_;
 
-  std::mutex mutex_;
-  // All guarded by mutex_; bytes.
-  Progress& progress_;
-  uint64_t scanned_ = 0;
-  uint64_t zero_ = 0;
-  uint64_t done_ = 0;
-  uint64_t told_ = 0;
+  mutable Mutex mutex_;
+  Progress& progress_ GUARDED_BY(mutex_);
+  // Bytes.
+  uint64_t scanned_ GUARDED_BY(mutex_) = 0;
+  uint64_t zero_ GUARDED_BY(mutex_) = 0;
+  uint64_t done_ GUARDED_BY(mutex_) = 0;
+  uint64_t told_ GUARDED_BY(mutex_) = 0;
 };
 
 // Flushes, so that the deallocation reaches the server's disk.

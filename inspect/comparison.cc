@@ -77,7 +77,6 @@ bool Comparison::is_same(const Extent& a, const Extent& b) const {
   return file && file == b_.file_of(b);
 }
 
-// Caller must hold plan_mutex_. Returns false if no work is left.
 Result<bool> Comparison::plan(Job& job) {
   job.a.clear();
   job.b.clear();
@@ -86,7 +85,7 @@ Result<bool> Comparison::plan(Job& job) {
     ASSIGN_OR_RETURN(const Extent a, a_.extent_at(position_, size_));
     ASSIGN_OR_RETURN(const Extent b, b_.extent_at(position_, size_));
     if (options_.strict && allocation_of(a) != allocation_of(b)) {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       limit_ = std::min(limit_.load(), position_);
       // Earlier differences take precedence.
       summary_.verdict = Verdict::kAllocation;
@@ -117,10 +116,10 @@ Result<bool> Comparison::plan(Job& job) {
 }
 
 Result<bool> Comparison::next(Job& job) {
-  const std::lock_guard plan_lock(plan_mutex_);
+  const MutexLock plan_lock(plan_mutex_);
   {
     // The thread with the oldest job never waits here, so the job gets done.
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (sequence_ >= finished_ + kWindow && !stop_.requested())
       done_.wait_for(lock, std::chrono::milliseconds(50));
   }
@@ -198,7 +197,6 @@ bool Comparison::is_lost(uint64_t at, uint64_t length) const {
   return false;
 }
 
-// Caller must hold mutex_.
 void Comparison::tell(const Range& range) {
   if (open_ && range.start <= open_->end()) {
     open_->length = std::max(open_->end(), range.end()) - open_->start;
@@ -213,7 +211,7 @@ void Comparison::tell(const Range& range) {
 }
 
 void Comparison::finish(const Job& job, std::vector<Range> ranges) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!ranges.empty() && !options_.all) limit_ = std::min(limit_.load(), ranges.front().start);
   for (size_t i = 0; i < job.a.size(); ++i)
     if (!is_same(job.a[i], job.b[i])) summary_.compared += job.a[i].length;
@@ -235,7 +233,7 @@ void Comparison::finish(const Job& job, std::vector<Range> ranges) {
 }
 
 void Comparison::fail_at(uint64_t offset, Stage stage, Error error) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   limit_ = std::min(limit_.load(), offset);
   if (error_ && error_at_ <= offset) return;
   error_ = std::move(error);
@@ -262,8 +260,9 @@ Result<Comparison::Summary> Comparison::run() {
   const auto start = std::chrono::steady_clock::now();
   progress_.begin(Phase::kCompare);
   if (options_.strict && a_.size() != b_.size()) {
-    summary_.verdict = Verdict::kSize;
-    return summary_;
+    Summary summary;
+    summary.verdict = Verdict::kSize;
+    return summary;
   }
   unsigned count = options_.threads != 0
                        ? options_.threads
@@ -279,6 +278,7 @@ Result<Comparison::Summary> Comparison::run() {
     });
   threads.join();
   RETURN_IF_ERROR(stop_.result());
+  const MutexLock lock(mutex_);
   // Reports the error or the difference, whichever comes first on the disk.
   if (error_ &&
       (summary_.verdict == Verdict::kSame || options_.all || error_at_ <= summary_.offset))

@@ -7,14 +7,13 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/progress.h"
 #include "base/result.h"
 #include "base/stop.h"
@@ -67,7 +66,10 @@ class Comparison {
   Result<Summary> run();
 
   // The stage of the error that run() returned.
-  Stage stage() const { return stage_; }
+  Stage stage() const {
+    const MutexLock lock(mutex_);
+    return stage_;
+  }
 
  private:
   struct Job {
@@ -80,12 +82,13 @@ class Comparison {
   struct Buffers;
 
   Result<bool> next(Job& job);
-  Result<bool> plan(Job& job);
+  // Returns false if no work is left.
+  Result<bool> plan(Job& job) REQUIRES(plan_mutex_);
   void work();
   Result<std::vector<Range>> compare(const Job& job, Buffers& buffers);
   void finish(const Job& job, std::vector<Range> ranges);
   void fail_at(uint64_t offset, Stage stage, Error error);
-  void tell(const Range& range);
+  void tell(const Range& range) REQUIRES(mutex_);
   bool is_same(const qcow2::Extent& a, const qcow2::Extent& b) const;
   // Returns true if a part of the range is lost in one of the disks.
   bool is_lost(uint64_t at, uint64_t length) const;
@@ -99,20 +102,20 @@ class Comparison {
   const uint64_t size_;      // of the longer disk, bytes
   const uint64_t job_size_;  // bytes; jobs do not cross multiples of it
 
-  std::mutex plan_mutex_;  // must be locked before mutex_
-  uint64_t position_ = 0;  // guarded by plan_mutex_; everything before is planned or equal
-  uint64_t sequence_ = 0;  // guarded by plan_mutex_
+  Mutex plan_mutex_ ACQUIRED_BEFORE(mutex_);
+  uint64_t position_ GUARDED_BY(plan_mutex_) = 0;  // everything before is planned or equal
+  uint64_t sequence_ GUARDED_BY(plan_mutex_) = 0;
 
-  std::mutex mutex_;
-  std::condition_variable done_;
-  // All guarded by mutex_.
-  uint64_t finished_ = 0;  // all jobs before this number are finished
-  std::map<uint64_t, std::pair<uint64_t, std::vector<Range>>> early_;  // by job number: end, ranges
-  std::optional<Range> open_;                                          // may still grow
-  std::optional<Error> error_;
-  uint64_t error_at_ = 0;
-  Stage stage_ = Stage::kRead;
-  Summary summary_;
+  mutable Mutex mutex_;
+  ConditionVariable done_;
+  uint64_t finished_ GUARDED_BY(mutex_) = 0;  // all jobs before this number are finished
+  // by job number: end, ranges
+  std::map<uint64_t, std::pair<uint64_t, std::vector<Range>>> early_ GUARDED_BY(mutex_);
+  std::optional<Range> open_ GUARDED_BY(mutex_);  // may still grow
+  std::optional<Error> error_ GUARDED_BY(mutex_);
+  uint64_t error_at_ GUARDED_BY(mutex_) = 0;
+  Stage stage_ GUARDED_BY(mutex_) = Stage::kRead;
+  Summary summary_ GUARDED_BY(mutex_);
   // Offset of the first finding. Data past it need not be compared.
   std::atomic<uint64_t> limit_ = UINT64_MAX;
   std::atomic<size_t> lanes_ = 0;  // threads started

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <mutex>
 #include <new>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/thread_group.h"
 #include "copy/room.h"
 #include "copy/sink/stream_storage.h"
@@ -75,7 +75,10 @@ class Sampler {
     RETURN_IF_ERROR(stop_.result());
     return std::move(outcomes_);
   }
-  uint64_t read() const { return read_; }
+  uint64_t read() const {
+    const MutexLock lock(mutex_);
+    return read_;
+  }
 
  private:
   Result<void> work() {
@@ -101,7 +104,7 @@ class Sampler {
                                    ? static_cast<uint32_t>(cluster_size)
                                    : 0);
       }
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       progress_.update(++done_, chosen_.size());
     }
     return {};
@@ -115,7 +118,7 @@ class Sampler {
     chunk.first = first;
     chunk.clusters.assign(geometry.clusters_for(length), copy::Chunk::Cluster());
     chunk.extents.clear();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (GuestOffset at = begin; at < begin + length;) {
       RETURN_IF_ERROR(source_.map(at, (begin + length) - at, chunk.extents));
       at = chunk.extents.back().end();
@@ -137,10 +140,10 @@ class Sampler {
   const std::vector<uint64_t>& chosen_;
   std::vector<Outcomes> outcomes_;  // each is written by one thread
   std::atomic<size_t> next_ = 0;
-  std::mutex mutex_;
-  size_t done_ = 0;     // guarded by mutex_
-  uint64_t read_ = 0;   // guarded by mutex_
-  Progress& progress_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  size_t done_ GUARDED_BY(mutex_) = 0;
+  uint64_t read_ GUARDED_BY(mutex_) = 0;
+  Progress& progress_ GUARDED_BY(mutex_);
   Stop& stop_;
 };
 

@@ -18,7 +18,7 @@ ParallelCheck::ParallelCheck(std::function<Result<void>()> check, const Cancel& 
 
 ParallelCheck::~ParallelCheck() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     work_done_ = true;
   }
   changed_.notify_all();
@@ -28,18 +28,20 @@ ParallelCheck::~ParallelCheck() {
 void ParallelCheck::run() {
   const auto start = std::chrono::steady_clock::now();
   auto result = caught("the check", check_);
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   elapsed_ = std::chrono::steady_clock::now() - start;
   if (!result) work_cancel_.request();
   result_ = std::move(result);
   changed_.notify_all();
-  while (!changed_.wait_for(lock, kPeriod, [this] { return work_done_; }))
+  while (!work_done_) {
     if (cancel_.requested()) work_cancel_.request();
+    changed_.wait_for(lock, kPeriod);
+  }
 }
 
 Result<void> ParallelCheck::wait() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return result_.has_value(); });
+  MutexLock lock(mutex_);
+  while (!result_) changed_.wait(lock);
   return *result_;
 }
 

@@ -2,13 +2,12 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <thread>
 
 #include "base/cancel.h"
+#include "base/mutex.h"
 #include "base/result.h"
 
 namespace vc::optimize {
@@ -29,7 +28,10 @@ class ParallelCheck {
   // Waits for the check, and returns its result.  The work may go on.
   Result<void> wait();
   // How long the check has taken; after wait().
-  std::chrono::duration<double> elapsed() const { return elapsed_; }
+  std::chrono::duration<double> elapsed() const {
+    const MutexLock lock(mutex_);
+    return elapsed_;
+  }
 
  private:
   void run();
@@ -37,11 +39,11 @@ class ParallelCheck {
   const std::function<Result<void>()> check_;
   const Cancel& cancel_;
   Cancel work_cancel_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::optional<Result<void>> result_;       // under mutex_
-  std::chrono::duration<double> elapsed_{};  // set before result_
-  bool work_done_ = false;                   // under mutex_
+  mutable Mutex mutex_;
+  ConditionVariable changed_;
+  std::optional<Result<void>> result_ GUARDED_BY(mutex_);
+  std::chrono::duration<double> elapsed_ GUARDED_BY(mutex_){};
+  bool work_done_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -44,7 +44,7 @@ Result<std::shared_ptr<ServedDisk>> ServedImage::disk(std::string_view export_na
 
 Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or_name) const {
   const Snapshot* const found = qcow2::find_snapshot(chain_.image()->snapshots(), id_or_name);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (found) {
     if (auto disk = snapshots_[found].lock()) return disk;
   }
@@ -57,7 +57,7 @@ Result<std::shared_ptr<ServedDisk>> ServedImage::snapshot(std::string_view id_or
 
 Result<void> ServedImage::start_writing(ServedDisk& disk, std::string& why) {
   if (main_is_snapshot_ || &disk != main_.get()) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (disk.write_path() || read_only_for_good_) return {};
   if (force_share_)
     return fail(Error::invalid(chain_.storage()->name() +

@@ -8,12 +8,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "nbdkit/serving/snapshot_exports.h"
 #include "plugin/served_disk.h"
@@ -72,10 +72,10 @@ class ServedImage {
   std::shared_ptr<ServedDisk> main_;  // shown as export ""
   bool main_is_snapshot_ = false;
   std::vector<nbdkit::Export> exports_;
-  mutable std::mutex mutex_;
-  // Guarded by mutex_. Snapshots that are or were in use.
-  mutable std::map<const qcow2::Snapshot*, std::weak_ptr<ServedDisk>> snapshots_;
-  bool read_only_for_good_ = false;  // guarded by mutex_
+  mutable Mutex mutex_;
+  // Snapshots that are or were in use.
+  mutable std::map<const qcow2::Snapshot*, std::weak_ptr<ServedDisk>> snapshots_ GUARDED_BY(mutex_);
+  bool read_only_for_good_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc::plugin

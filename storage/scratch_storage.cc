@@ -40,13 +40,14 @@ Result<void> ScratchStorage::read_below(uint64_t at, std::span<std::byte> to) co
 }
 
 Result<size_t> ScratchStorage::read(HostOffset at, std::span<std::byte> to) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (at.value() >= size_) return size_t{0};
   to = to.first(std::min<uint64_t>(to.size(), size_ - at.value()));
   RETURN_IF_ERROR(read_below(at.value(), to));
   RETURN_IF_ERROR(
       each_part(at.value(), to.size(),
                 [&](uint64_t page, uint64_t in_page, uint64_t done, uint64_t part) -> Result<void> {
+                  mutex_.assert_held();
                   const auto found = pages_.find(page);
                   if (found != pages_.end())
                     std::copy_n(found->second.begin() + static_cast<ptrdiff_t>(in_page), part,
@@ -71,10 +72,11 @@ Result<ScratchStorage::Page*> ScratchStorage::page_at(uint64_t index) {
 }
 
 Result<void> ScratchStorage::write(HostOffset at, std::span<const std::byte> from) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   RETURN_IF_ERROR(each_part(
       at.value(), from.size(),
       [&](uint64_t index, uint64_t in_page, uint64_t done, uint64_t part) -> Result<void> {
+        mutex_.assert_held();
         ASSIGN_OR_RETURN(Page* const page, page_at(index));
         std::copy_n(from.begin() + static_cast<ptrdiff_t>(done), part,
                     page->begin() + static_cast<ptrdiff_t>(in_page));
@@ -85,12 +87,12 @@ Result<void> ScratchStorage::write(HostOffset at, std::span<const std::byte> fro
 }
 
 Result<uint64_t> ScratchStorage::size() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return size_;
 }
 
 Result<void> ScratchStorage::resize(uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (size < size_) {
     kept_ = std::min(kept_, size);
     pages_.erase(pages_.lower_bound((size + kPage - 1) / kPage), pages_.end());

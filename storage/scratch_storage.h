@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "storage/storage.h"
 
 namespace vc {
@@ -35,15 +35,14 @@ class ScratchStorage final : public Storage {
 
   ScratchStorage(std::shared_ptr<Storage> below, uint64_t size)
       : below_(std::move(below)), size_(size), kept_(size) {}
-  Result<void> read_below(uint64_t at, std::span<std::byte> to) const;
-  Result<Page*> page_at(uint64_t index);
+  Result<void> read_below(uint64_t at, std::span<std::byte> to) const REQUIRES(mutex_);
+  Result<Page*> page_at(uint64_t index) REQUIRES(mutex_);
 
   const std::shared_ptr<Storage> below_;
-  mutable std::mutex mutex_;
-  // mutex_ guards all members below.
-  uint64_t size_;
-  uint64_t kept_;  // bytes of `below_` from here on were truncated
-  std::map<uint64_t, Page> pages_;
+  mutable Mutex mutex_;
+  uint64_t size_ GUARDED_BY(mutex_);
+  uint64_t kept_ GUARDED_BY(mutex_);  // bytes of `below_` from here on were truncated
+  std::map<uint64_t, Page> pages_ GUARDED_BY(mutex_);
 };
 
 }  // namespace vc

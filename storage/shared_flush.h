@@ -6,11 +6,10 @@
 #pragma once
 
 #include <cerrno>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <new>
 
+#include "base/mutex.h"
 #include "base/result.h"
 
 namespace vc {
@@ -21,10 +20,10 @@ class SharedFlush {
   // Returns the result of a `flush ()` that began after this call began.  One flush runs at a time.
   template <typename Flush>
   Result<void> run(Flush flush) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (!next_) next_ = std::make_shared<Round>();
     const std::shared_ptr<Round> mine = next_;
-    flushed_.wait(lock, [&] { return mine->done || !running_; });
+    while (!mine->done && running_) flushed_.wait(lock);
     if (mine->done) return mine->result;
     // Later callers are too late for this flush.
     next_.reset();
@@ -45,15 +44,16 @@ class SharedFlush {
   }
 
  private:
+  // The flush's mutex guards its members.
   struct Round {
     bool done = false;
     Result<void> result;
   };
 
-  std::mutex mutex_;
-  std::condition_variable flushed_;
-  std::shared_ptr<Round> next_;  // guarded by mutex_: the round that has not started
-  bool running_ = false;         // guarded by mutex_
+  Mutex mutex_;
+  ConditionVariable flushed_;
+  std::shared_ptr<Round> next_ GUARDED_BY(mutex_);  // the round that has not started
+  bool running_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc

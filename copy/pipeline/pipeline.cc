@@ -17,7 +17,7 @@ constexpr std::chrono::milliseconds kLook{50};
 
 void Pipeline::Queue::push(Chunk* chunk) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     chunks_.push_back(chunk);
   }
   changed_.notify_one();
@@ -25,14 +25,14 @@ void Pipeline::Queue::push(Chunk* chunk) {
 
 void Pipeline::Queue::finish() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     finished_ = true;
   }
   changed_.notify_all();
 }
 
 Chunk* Pipeline::Queue::pop() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (chunks_.empty()) {
     if (finished_ || stop_.requested()) return nullptr;
     changed_.wait_for(lock, kLook);
@@ -73,7 +73,7 @@ void Pipeline::account(const Chunk& chunk) {
   counts_.found_zero += zero;
   const uint64_t bytes = chunk.end() - chunk.begin();
   const uint64_t skipped = feed_.skipped();
-  const std::lock_guard lock(progress_mutex_);
+  const MutexLock lock(progress_mutex_);
   copied_ += bytes;
   // Skipped ranges are known before earlier chunks are done, and a chunk may later include a part
   // of them. The reported progress never decreases.

@@ -14,11 +14,10 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/progress.h"
 #include "base/rate_limit.h"
 #include "base/stop.h"
@@ -77,10 +76,10 @@ class Pipeline {
 
    private:
     const Stop& stop_;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<Chunk*> chunks_;  // guarded by mutex_
-    bool finished_ = false;      // guarded by mutex_
+    Mutex mutex_;
+    ConditionVariable changed_;
+    std::deque<Chunk*> chunks_ GUARDED_BY(mutex_);
+    bool finished_ GUARDED_BY(mutex_) = false;
   };
 
   Result<void> work_on_local(const LocalSource& source);
@@ -97,10 +96,10 @@ class Pipeline {
   Stop& stop_;
   Counts counts_;
 
-  std::mutex progress_mutex_;
-  Progress& progress_;        // guarded by progress_mutex_
-  uint64_t copied_ = 0;       // guarded by progress_mutex_; guest bytes
-  uint64_t last_update_ = 0;  // guarded by progress_mutex_
+  Mutex progress_mutex_;
+  Progress& progress_ GUARDED_BY(progress_mutex_);
+  uint64_t copied_ GUARDED_BY(progress_mutex_) = 0;  // guest bytes
+  uint64_t last_update_ GUARDED_BY(progress_mutex_) = 0;
 };
 
 }  // namespace vc::copy

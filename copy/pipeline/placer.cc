@@ -4,7 +4,7 @@ namespace vc::copy {
 
 Result<std::vector<Chunk*>> Placer::complete(Chunk* chunk) {
   std::vector<Chunk*> placed;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   early_.emplace(chunk->sequence, chunk);
   for (auto it = early_.begin(); it != early_.end() && it->first == next_;
        it = early_.erase(it), ++next_) {

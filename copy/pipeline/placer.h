@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "copy/pipeline/sink.h"
 #include "copy/source/chunk.h"
@@ -24,10 +24,10 @@ class Placer {
   Result<std::vector<Chunk*>> complete(Chunk* chunk);
 
  private:
-  std::mutex mutex_;
-  Sink& sink_;                        // caller of place() must hold mutex_
-  uint64_t next_ = 0;                 // guarded by mutex_; next sequence number to place
-  std::map<uint64_t, Chunk*> early_;  // guarded by mutex_; finished chunks after next_
+  Mutex mutex_;
+  Sink& sink_ GUARDED_BY(mutex_);
+  uint64_t next_ GUARDED_BY(mutex_) = 0;                 // next sequence number to place
+  std::map<uint64_t, Chunk*> early_ GUARDED_BY(mutex_);  // finished chunks after next_
 };
 
 }  // namespace vc::copy

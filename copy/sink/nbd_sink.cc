@@ -88,6 +88,7 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const nbd::NbdTarget& target, con
         std::make_unique<Lane>(Lane{std::move(line), nbd::NbdStatus(context, limits.minimum)}));
     Lane* const lane = sink->lanes_.back().get();
     lane->line->set_check([it = sink.get(), lane](nbd::NbdLine&) { return it->look_again(*lane); });
+    const MutexLock lock(sink->mutex_);
     sink->free_.push_back(lane);
   };
   add(std::move(first));
@@ -173,7 +174,7 @@ Result<void> NbdSink::finish() {
 }
 
 Result<NbdSink::Lane*> NbdSink::lease() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (free_.empty() || failed_) {
     if (failed_ || stop_.requested()) return fail(Error::cancelled());
     given_back_.wait_for(lock, kLook);
@@ -185,7 +186,7 @@ Result<NbdSink::Lane*> NbdSink::lease() {
 
 void NbdSink::give_back(Lane* lane, bool good) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (good) free_.push_back(lane);
     failed_ |= !good;
   }

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/stop.h"
 #include "copy/pipeline/sink.h"
 #include "copy/sink/unflushed.h"
@@ -89,10 +88,10 @@ class NbdSink final : public Sink {
   Unflushed unflushed_;
   std::atomic<bool> wrote_ = false;  // whether data was written to a server that cannot flush
 
-  std::mutex mutex_;
-  std::condition_variable given_back_;
-  std::vector<Lane*> free_;  // guarded by mutex_
-  bool failed_ = false;      // guarded by mutex_
+  Mutex mutex_;
+  ConditionVariable given_back_;
+  std::vector<Lane*> free_ GUARDED_BY(mutex_);
+  bool failed_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc::copy

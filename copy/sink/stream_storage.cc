@@ -81,7 +81,7 @@ Result<void> StreamStorage::send_waiting() {
 
 Result<void> StreamStorage::write(HostOffset at, std::span<const std::byte> from) {
   if (from.empty()) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (at.value() == 0 && !start_.empty()) {
     const bool same =
         from.size() == start_.size() && std::memcmp(from.data(), start_.data(), from.size()) == 0;
@@ -101,13 +101,13 @@ Result<void> StreamStorage::write(HostOffset at, std::span<const std::byte> from
 
 Result<void> StreamStorage::write_zeroes(HostOffset at, uint64_t length) {
   if (length == 0) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   waiting_.emplace(at.value(), Piece{{}, length});
   return send_waiting();
 }
 
 Result<void> StreamStorage::resize(uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   RETURN_IF_ERROR(send_waiting());
   if (position_ == size && waiting_.empty()) return {};
   return fail(Error::invalid(fmt::format(
@@ -115,7 +115,7 @@ Result<void> StreamStorage::resize(uint64_t size) {
 }
 
 Result<uint64_t> StreamStorage::size() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return position_;
 }
 

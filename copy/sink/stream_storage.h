@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/stop.h"
 #include "storage/storage.h"
 
@@ -40,10 +40,9 @@ class StreamStorage final : public Storage {
     uint64_t length;
   };
 
-  // Caller must hold mutex_.
-  Result<void> send_waiting();
-  Result<void> send(std::span<const std::byte> bytes);
-  Result<void> send_zeros(uint64_t length);
+  Result<void> send_waiting() REQUIRES(mutex_);
+  Result<void> send(std::span<const std::byte> bytes) REQUIRES(mutex_);
+  Result<void> send_zeros(uint64_t length) REQUIRES(mutex_);
 
   const std::string name_;
   const std::vector<std::byte> start_;
@@ -51,9 +50,9 @@ class StreamStorage final : public Storage {
   int fd_;
   bool owned_ = false;
 
-  mutable std::mutex mutex_;
-  uint64_t position_ = 0;              // guarded by mutex_; bytes sent so far
-  std::map<uint64_t, Piece> waiting_;  // guarded by mutex_; by offset, all after position_
+  mutable Mutex mutex_;
+  uint64_t position_ GUARDED_BY(mutex_) = 0;              // bytes sent so far
+  std::map<uint64_t, Piece> waiting_ GUARDED_BY(mutex_);  // by offset, all after position_
 };
 
 // Dry run: discards all data. Keeps the file's length and its first bytes.

@@ -11,12 +11,12 @@ constexpr size_t kMostRecords = 65536;
 }  // namespace
 
 uint64_t Unflushed::epoch() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return epoch_;
 }
 
 bool Unflushed::add(uint64_t epoch, const std::vector<Record>& records) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (epoch != epoch_) return false;
   for (const Record& record : records) {
     if (!record.zero) bytes_ += record.length;
@@ -31,25 +31,25 @@ bool Unflushed::add(uint64_t epoch, const std::vector<Record>& records) {
 }
 
 std::vector<Unflushed::Record> Unflushed::begin_epoch() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++epoch_;
   return records_;
 }
 
 bool Unflushed::claim_flush() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (claimed_ || (bytes_ < kMostBytes && records_.size() < kMostRecords)) return false;
   claimed_ = true;
   return true;
 }
 
 void Unflushed::flushing() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   in_flush_ = records_.size();
 }
 
 void Unflushed::flushed() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   records_.erase(records_.begin(), records_.begin() + static_cast<ptrdiff_t>(in_flush_));
   in_flush_ = 0;
   bytes_ = 0;

@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace vc::copy {
 
@@ -40,13 +41,13 @@ class Unflushed {
   void flushed();
 
  private:
-  mutable std::mutex mutex_;
-  // All guarded by mutex_.
-  uint64_t epoch_ = 0;
-  std::vector<Record> records_;
-  size_t in_flush_ = 0;  // number of leading records that the current flush covers
-  uint64_t bytes_ = 0;   // of data
-  bool claimed_ = false;
+  mutable Mutex mutex_;
+  uint64_t epoch_ GUARDED_BY(mutex_) = 0;
+  std::vector<Record> records_ GUARDED_BY(mutex_);
+  // number of leading records that the current flush covers
+  size_t in_flush_ GUARDED_BY(mutex_) = 0;
+  uint64_t bytes_ GUARDED_BY(mutex_) = 0;  // of data
+  bool claimed_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc::copy

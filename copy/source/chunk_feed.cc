@@ -127,7 +127,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
 }
 
 Result<Chunk*> ChunkFeed::next(Wait wait) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (free_.empty() && !exhausted_ && !stop_.requested()) {
     if (wait == Wait::kNo) return nullptr;
     recycled_.wait_for(lock, kLook);
@@ -149,19 +149,19 @@ Result<Chunk*> ChunkFeed::next(Wait wait) {
 
 void ChunkFeed::recycle(Chunk* chunk) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     free_.push_back(chunk);
   }
   recycled_.notify_one();
 }
 
 bool ChunkFeed::exhausted() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return exhausted_;
 }
 
 uint64_t ChunkFeed::skipped() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return skipped_;
 }
 

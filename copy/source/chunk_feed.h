@@ -2,12 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/rate_limit.h"
 #include "base/result.h"
 #include "base/stop.h"
@@ -64,10 +63,10 @@ class ChunkFeed {
                                    : extent.reads_as_zero();
   }
   uint64_t end() const { return std::min(source_.size(), options_.end); }
-  // Caller must hold mutex_. Returns false at the end of the part.
-  Result<bool> plan(Chunk& chunk);
-  Result<bool> find_data();
-  Result<void> refill();
+  // Returns false at the end of the part.
+  Result<bool> plan(Chunk& chunk) REQUIRES(mutex_);
+  Result<bool> find_data() REQUIRES(mutex_);
+  Result<void> refill() REQUIRES(mutex_);
 
   Source& source_;
   const Options options_;
@@ -75,17 +74,17 @@ class ChunkFeed {
   const uint64_t unit_;  // chunks begin at multiples of this, bytes
   const uint64_t clusters_at_once_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable recycled_;
-  // All guarded by mutex_.
-  std::vector<std::unique_ptr<Chunk>> chunks_;
-  std::vector<Chunk*> free_;
-  std::vector<qcow2::Extent> ahead_;  // known extents after position_, in order
-  size_t ahead_at_ = 0;               // index of the first extent that is not used up
-  GuestOffset position_;              // everything before is planned or skipped
-  uint64_t sequence_ = 0;
-  uint64_t skipped_ = 0;
-  bool exhausted_ = false;
+  mutable Mutex mutex_;
+  ConditionVariable recycled_;
+  std::vector<std::unique_ptr<Chunk>> chunks_ GUARDED_BY(mutex_);
+  std::vector<Chunk*> free_ GUARDED_BY(mutex_);
+  // known extents after position_, in order
+  std::vector<qcow2::Extent> ahead_ GUARDED_BY(mutex_);
+  size_t ahead_at_ GUARDED_BY(mutex_) = 0;   // index of the first extent that is not used up
+  GuestOffset position_ GUARDED_BY(mutex_);  // everything before is planned or skipped
+  uint64_t sequence_ GUARDED_BY(mutex_) = 0;
+  uint64_t skipped_ GUARDED_BY(mutex_) = 0;
+  bool exhausted_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace vc::copy

@@ -114,11 +114,13 @@ uint64_t DiscardGatherer::forget(Range range) {
 }
 
 bool DiscardGatherer::being_sent(Range range) const {
-  for (const Batch* batch : batches_)
+  for (const Batch* batch : batches_) {
+    batch->gatherer_.mutex_.assert_held();  // it is this gatherer
     for (size_t i = batch->at_; i < batch->pieces_.size(); ++i) {
       const Piece& piece = batch->pieces_[i];
       if (range.overlaps({piece.offset, piece.offset + piece.length})) return true;
     }
+  }
   return false;
 }
 
@@ -127,7 +129,7 @@ DiscardGatherer::Writing DiscardGatherer::begin_write(uint64_t offset, uint64_t 
 }
 
 DiscardGatherer::Batch DiscardGatherer::trim(uint64_t offset, uint64_t length) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++statistics_.trims;
   statistics_.trimmed_bytes += length;
   std::vector<Piece> pieces;
@@ -142,12 +144,12 @@ DiscardGatherer::Batch DiscardGatherer::trim(uint64_t offset, uint64_t length) {
 }
 
 DiscardGatherer::Batch DiscardGatherer::flush() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return Batch(*this, {}, fragments_are_of_use());
 }
 
 DiscardGatherer::Statistics DiscardGatherer::statistics() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Statistics now = statistics_;
   now.held = fresh_.count() + settled_.count();
   now.held_bytes = fresh_.bytes() + settled_.bytes();
@@ -156,18 +158,18 @@ DiscardGatherer::Statistics DiscardGatherer::statistics() const {
 
 DiscardGatherer::Writing::Writing(DiscardGatherer& gatherer, uint64_t offset, uint64_t length)
     : gatherer_(gatherer), range_{offset, offset + length} {
-  std::unique_lock lock(gatherer.mutex_);
+  MutexLock lock(gatherer.mutex_);
   // Must precede the wait: trims from now on exclude our bytes.
   gatherer.writings_.push_back(this);
   gatherer.statistics_.overwritten_bytes += gatherer.forget(range_);
   if (!gatherer.being_sent(range_)) return;
   ++gatherer.waiting_;
-  gatherer.sent_.wait(lock, [&] { return !gatherer.being_sent(range_); });
+  while (gatherer.being_sent(range_)) gatherer.sent_.wait(lock);
   --gatherer.waiting_;
 }
 
 DiscardGatherer::Writing::~Writing() {
-  const std::lock_guard lock(gatherer_.mutex_);
+  const MutexLock lock(gatherer_.mutex_);
   auto& writings = gatherer_.writings_;
   *std::find(writings.begin(), writings.end(), this) = writings.back();
   writings.pop_back();
@@ -180,7 +182,7 @@ DiscardGatherer::Batch::Batch(DiscardGatherer& gatherer, std::vector<Piece> piec
 }
 
 DiscardGatherer::Batch::~Batch() {
-  const std::lock_guard lock(gatherer_.mutex_);
+  const MutexLock lock(gatherer_.mutex_);
   auto& batches = gatherer_.batches_;
   *std::find(batches.begin(), batches.end(), this) = batches.back();
   batches.pop_back();
@@ -211,7 +213,7 @@ bool DiscardGatherer::Batch::find_fragment() {
 }
 
 std::optional<DiscardGatherer::Piece> DiscardGatherer::Batch::next() {
-  const std::lock_guard lock(gatherer_.mutex_);
+  const MutexLock lock(gatherer_.mutex_);
   if (at_ < pieces_.size() && given_ == pieces_[at_].length) {
     ++at_;
     given_ = 0;

@@ -21,13 +21,12 @@
 // sends them.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "base/mutex.h"
 #include "nbdkit/core/range_set.h"
 
 namespace vc::nbdkit {
@@ -99,29 +98,29 @@ class DiscardGatherer {
  private:
   uint64_t round_down(uint64_t offset, uint64_t unit) const;
   uint64_t round_up(uint64_t offset, uint64_t unit) const;
-  Range grown(Range range) const;
+  Range grown(Range range) const REQUIRES(mutex_);
   bool fragments_are_of_use() const;
-  std::optional<Piece> fragment(Range range) const;
-  void hold(Range range, std::vector<Piece>& pieces);
-  std::optional<Piece> drop_oldest();
-  bool over_limit() const;
-  uint64_t forget(Range range);
-  bool being_sent(Range range) const;
+  std::optional<Piece> fragment(Range range) const REQUIRES(mutex_);
+  void hold(Range range, std::vector<Piece>& pieces) REQUIRES(mutex_);
+  std::optional<Piece> drop_oldest() REQUIRES(mutex_);
+  bool over_limit() const REQUIRES(mutex_);
+  uint64_t forget(Range range) REQUIRES(mutex_);
+  bool being_sent(Range range) const REQUIRES(mutex_);
 
   const Options options_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable sent_;  // signaled when a piece is sent
+  mutable Mutex mutex_;
+  ConditionVariable sent_;  // signaled when a piece is sent
 
-  // Guarded by mutex_, all below. Invariant: disjoint. A granule that is whole in both together has
-  // been sent.
-  RangeSet fresh_;    // fragments since the last flush
-  RangeSet settled_;  // fragments that a flush has sent (if the layer can use them), and granules
+  // Invariant: disjoint. A granule that is whole in both together has been sent.
+  RangeSet fresh_ GUARDED_BY(mutex_);  // fragments since the last flush
+  // fragments that a flush has sent (if the layer can use them), and granules
+  RangeSet settled_ GUARDED_BY(mutex_);
   // Invariant: once constructed, they overlap nothing that is held or being sent.
-  std::vector<const Writing*> writings_;
-  std::vector<const Batch*> batches_;
-  unsigned waiting_ = 0;  // number of waiting writes
-  Statistics statistics_;
+  std::vector<const Writing*> writings_ GUARDED_BY(mutex_);
+  std::vector<const Batch*> batches_ GUARDED_BY(mutex_);
+  unsigned waiting_ GUARDED_BY(mutex_) = 0;  // number of waiting writes
+  Statistics statistics_ GUARDED_BY(mutex_);
 };
 
 // A write in progress.
@@ -155,16 +154,18 @@ class DiscardGatherer::Batch {
 
  private:
   friend class DiscardGatherer;
-  // Caller must hold the gatherer's mutex_.
-  Batch(DiscardGatherer& gatherer, std::vector<Piece> pieces, bool flush);
+  Batch(DiscardGatherer& gatherer, std::vector<Piece> pieces, bool flush) REQUIRES(gatherer.mutex_);
 
-  bool find_fragment();
+  bool find_fragment() REQUIRES(gatherer_.mutex_);
 
   DiscardGatherer& gatherer_;
-  std::vector<Piece> pieces_;  // those from at_ on are being sent
-  size_t at_ = 0;
-  std::optional<uint64_t> cursor_;  // in a flush: fragments before it have been sent
-  uint64_t given_ = 0;              // bytes already returned at the head of pieces_[at_]
+  // those from at_ on are being sent
+  std::vector<Piece> pieces_ GUARDED_BY(gatherer_.mutex_);
+  size_t at_ GUARDED_BY(gatherer_.mutex_) = 0;
+  // in a flush: fragments before it have been sent
+  std::optional<uint64_t> cursor_ GUARDED_BY(gatherer_.mutex_);
+  // bytes already returned at the head of pieces_[at_]
+  uint64_t given_ GUARDED_BY(gatherer_.mutex_) = 0;
 };
 
 }  // namespace vc::nbdkit

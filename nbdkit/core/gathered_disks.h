@@ -6,11 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "nbdkit/core/discard_gatherer.h"
 
 namespace vc::nbdkit {
@@ -27,7 +28,6 @@ class GatheredDisks {
    private:
     friend class GatheredDisks;
     const std::string name_;
-    unsigned users_ = 1;  // guarded by GatheredDisks::mutex_
   };
 
   // Returns the disk `name` for a new connection. The options of the first connection apply.
@@ -49,7 +49,7 @@ class GatheredDisks {
   using Disks = std::vector<std::shared_ptr<Disk>>;
 
   std::shared_ptr<const Disks> all() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return disks_;
   }
 
@@ -61,10 +61,11 @@ class GatheredDisks {
     return write_to(disks, index + 1, offset, length, work);
   }
 
-  mutable std::mutex mutex_;
-  // Guarded by mutex_. Immutable: replaced, never changed.
-  std::shared_ptr<const Disks> disks_ = std::make_shared<Disks>();
-  DiscardGatherer::Statistics past_;  // guarded by mutex_; totals of closed disks
+  mutable Mutex mutex_;
+  // Immutable: replaced, never changed.
+  std::shared_ptr<const Disks> disks_ GUARDED_BY(mutex_) = std::make_shared<Disks>();
+  std::map<const Disk*, unsigned> users_ GUARDED_BY(mutex_);  // connections to each disk
+  DiscardGatherer::Statistics past_ GUARDED_BY(mutex_);       // totals of closed disks
 };
 
 }  // namespace vc::nbdkit

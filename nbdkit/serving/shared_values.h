@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/result.h"
 
 namespace vc::nbdkit {
@@ -21,7 +21,7 @@ class SharedValues {
   Result<std::shared_ptr<Value>> get(const Key& key, Make make) {
     if (auto found = find(key)) return found;
     ASSIGN_OR_RETURN(std::shared_ptr<Value> made, make());
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::erase_if(values_, [](const auto& it) { return it.second.expired(); });
     std::weak_ptr<Value>& entry = values_[key];
     if (auto other = entry.lock()) return other;
@@ -31,13 +31,13 @@ class SharedValues {
 
  private:
   std::shared_ptr<Value> find(const Key& key) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = values_.find(key);
     return found == values_.end() ? nullptr : found->second.lock();
   }
 
-  std::mutex mutex_;
-  std::map<Key, std::weak_ptr<Value>> values_;  // guarded by mutex_
+  Mutex mutex_;
+  std::map<Key, std::weak_ptr<Value>> values_ GUARDED_BY(mutex_);
 };
 
 }  // namespace vc::nbdkit

@@ -51,7 +51,7 @@ ProgressDisplay::ProgressDisplay(const Manner& manner) {
 }
 
 void ProgressDisplay::begin(Phase phase) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (begun_) ended_.push_back(figures_);
   figures_ = {};
   figures_.phase = phase;
@@ -59,7 +59,7 @@ void ProgressDisplay::begin(Phase phase) {
 }
 
 void ProgressDisplay::update(uint64_t done, uint64_t total) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   figures_.done = done;
   figures_.total = total == kUnknown ? std::nullopt : std::optional(total);
   begun_ = true;
@@ -74,7 +74,7 @@ void ProgressDisplay::paint() {
   Figures figures;
   bool begun = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ended = std::exchange(ended_, {});
     figures = figures_;
     begun = begun_;
@@ -84,8 +84,10 @@ void ProgressDisplay::paint() {
 }
 
 void ProgressDisplay::run() {
-  std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kInterval, [this] { return finished_; })) {
+  MutexLock lock(mutex_);
+  while (!finished_) {
+    wake_.wait_for(lock, kInterval);
+    if (finished_) break;
     lock.unlock();
     paint();
     lock.lock();
@@ -95,7 +97,7 @@ void ProgressDisplay::run() {
 void ProgressDisplay::finish() {
   if (!thread_.joinable()) return;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     finished_ = true;
     if (begun_) ended_.push_back(figures_);
     begun_ = false;

@@ -2,14 +2,13 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/progress.h"
 #include "tool/terminal/console.h"
 #include "tool/terminal/progress_painter.h"
@@ -43,7 +42,6 @@ class ProgressDisplay final : public Progress {
 
   void run();
   void paint();
-  // Caller need not hold mutex_.
   double seconds() const;
 
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
@@ -51,13 +49,13 @@ class ProgressDisplay final : public Progress {
   // used by thread_, and by finish() after thread_ has ended
   std::optional<ProgressPainter> painter_;
 
-  std::mutex mutex_;
-  // All guarded by mutex_.
-  std::condition_variable wake_;
-  Figures figures_;
-  bool begun_ = false;          // the current phase has figures
-  std::vector<Figures> ended_;  // phases that ended and were not painted since
-  bool finished_ = false;
+  Mutex mutex_;
+  ConditionVariable wake_;
+  Figures figures_ GUARDED_BY(mutex_);
+  bool begun_ GUARDED_BY(mutex_) = false;  // the current phase has figures
+  // phases that ended and were not painted since
+  std::vector<Figures> ended_ GUARDED_BY(mutex_);
+  bool finished_ GUARDED_BY(mutex_) = false;
 
   std::thread thread_;
 };

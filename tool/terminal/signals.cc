@@ -10,7 +10,8 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
-#include <mutex>
+
+#include "base/mutex.h"
 
 namespace vc::tool {
 
@@ -27,7 +28,7 @@ std::atomic<int64_t> first_signal_time{0};
 std::array<struct sigaction, kStopSignals.size()> previous_actions;
 // Held by requesting threads, and while the cancel object is destroyed. Signal handlers do not use
 // it.
-std::mutex cancel_mutex;
+Mutex cancel_mutex;
 
 static_assert(std::atomic<Cancel*>::is_always_lock_free);
 static_assert(std::atomic<int64_t>::is_always_lock_free);
@@ -69,12 +70,12 @@ StopSignals::StopSignals(Cancel& cancel) {
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < kStopSignals.size(); ++i)
     ::sigaction(kStopSignals[i], &previous_actions[i], nullptr);
-  const std::lock_guard lock(cancel_mutex);
+  const MutexLock lock(cancel_mutex);
   cancel_on_signal.store(nullptr);
 }
 
 bool cancel_command() {
-  const std::lock_guard lock(cancel_mutex);
+  const MutexLock lock(cancel_mutex);
   Cancel* const cancel = cancel_on_signal.load();
   if (cancel) cancel->request();
   return cancel != nullptr;
