@@ -131,7 +131,7 @@ Result<void> CopyJob::leave_out_free_space() {
     ASSIGN_OR_RETURN(summary_.free_space, find_free_space(*source_, cancel_));
     unused = summary_.free_space->ranges;
   }
-  if (unused) source_->leave_out(unused);
+  if (unused) source_->get().leave_out(unused);
   return {};
 }
 
@@ -286,7 +286,7 @@ Result<std::vector<std::byte>> CopyJob::first_pass() {
   ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(dry, nullptr, how));
   progress_.begin(Phase::kLayout);
   Pipeline pipeline(source_->get(), *sink, progress_, stop_, plan());
-  RETURN_IF_ERROR(pipeline.run(*source_));
+  RETURN_IF_ERROR(pipeline.run());
   RETURN_IF_ERROR(sink->finish());
   progress_.begin(Phase::kCopy);
   return dry.start();
@@ -388,7 +388,7 @@ Result<std::unique_ptr<Destination>> CopyJob::open_destination() {
 
 Result<void> CopyJob::run_part(Sink& sink, const Pipeline::Options& how) {
   Pipeline pipeline(source_->get(), sink, progress_, stop_, how);
-  RETURN_IF_ERROR(pipeline.run(*source_));
+  RETURN_IF_ERROR(pipeline.run());
   summary_.data_clusters += pipeline.counts().data;
   summary_.compressed_clusters += pipeline.counts().compressed;
   summary_.passed_through_clusters += pipeline.counts().passed_through;
@@ -426,7 +426,7 @@ Result<void> CopyJob::go_on_with_late_source() {
   if (rest->size() != source_->get().size())
     return fail(Error::invalid(rest->name() + ": has another size than " + options_.source));
   source_ = AnySource::of(std::move(rest));
-  if (options_.unused) source_->leave_out(options_.unused);
+  if (options_.unused) source_->get().leave_out(options_.unused);
   if (keeps_backing()) RETURN_IF_ERROR(keep_backing_file());
   return {};
 }

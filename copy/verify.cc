@@ -10,9 +10,8 @@
 #include <cerrno>
 #include <span>
 
-#include "base/stop.h"
-
 #include "base/retry.h"
+#include "base/stop.h"
 #include "storage/descriptor.h"
 
 namespace vc::copy {
@@ -28,7 +27,7 @@ constexpr uint64_t kClusterSize = 64 << 10;
 constexpr size_t kShown = 4;
 
 // The first `size` bytes of a source: devices and servers round the size of a disk up, or are
-// larger from the start.
+// larger from the start. For a pipeline.
 class Front final : public Source {
  public:
   Front(Source& whole, uint64_t size)
@@ -43,6 +42,14 @@ class Front final : public Source {
   }
   Result<void> read(GuestOffset at, std::span<std::byte> to) override {
     return whole_.read(at, to);
+  }
+  size_t fetchers() const override { return whole_.fetchers(); }
+  Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
+                     Fetched& fetched) override {
+    return whole_.fetch(index, feed, geometry, fetched);
+  }
+  Result<void> load(Chunk& chunk, ClusterReader& reader) override {
+    return whole_.load(chunk, reader);
   }
 
  private:
@@ -102,10 +109,10 @@ std::string describe(const std::vector<Digests::Range>& ranges) {
   return text;
 }
 
-template <typename AnySource>
-Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
-                                 const Pipeline::Options& options, Progress& progress,
-                                 const Cancel& cancel) {
+}  // namespace
+
+Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline::Options& options,
+                             Progress& progress, const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
   if (copy.size() < source.size())
     return fail(Error::invalid(fmt::format("{}: has {} bytes, and its source had {}", copy.name(),
@@ -124,7 +131,7 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   Digests stored = source.emptied();
   DigestEnd end(plan.worker.geometry, stored);
   Pipeline pipeline(front, end, progress, stop, plan);
-  RETURN_IF_ERROR(with_context(pipeline.run(copy), "verify"));
+  RETURN_IF_ERROR(with_context(pipeline.run(), "verify"));
   progress.update(front.size(), front.size());
 
   const auto ranges = source.differences(stored);
@@ -137,20 +144,6 @@ Result<VerifySummary> verify_any(const Digests& source, AnySource& copy,
   summary.read = std::min(end.read(), source.size());
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
-}
-
-}  // namespace
-
-Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
-                             const Pipeline::Options& options, Progress& progress,
-                             const Cancel& cancel) {
-  return verify_any(source, copy, options, progress, cancel);
-}
-
-Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
-                             const Pipeline::Options& options, Progress& progress,
-                             const Cancel& cancel) {
-  return verify_any(source, copy, options, progress, cancel);
 }
 
 void forget_cached(const std::string& path) {

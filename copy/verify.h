@@ -10,8 +10,7 @@
 #include "base/result.h"
 #include "copy/pipeline/pipeline.h"
 #include "copy/sink/digests.h"
-#include "copy/source/local_source.h"
-#include "copy/source/nbd_source.h"
+#include "copy/source/source.h"
 
 namespace vc::copy {
 
@@ -26,12 +25,8 @@ struct VerifySummary {
 // A larger copy is compared up to the size of the source; a smaller copy is an error. If bytes
 // differ, the error names the ranges, with the resolution of the digests' regions. Overrides
 // clusters and compression of `options`. Reports progress of phase kVerify.
-Result<VerifySummary> verify(const Digests& source, LocalSource& copy,
-                             const Pipeline::Options& options, Progress& progress,
-                             const Cancel& cancel);
-Result<VerifySummary> verify(const Digests& source, NbdSource& copy,
-                             const Pipeline::Options& options, Progress& progress,
-                             const Cancel& cancel);
+Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline::Options& options,
+                             Progress& progress, const Cancel& cancel);
 
 // Drops the page cache of a file or block device, so that the next read comes from the disk. Must
 // be called before `path` is opened for verification, and after a flush, since dirty pages stay.

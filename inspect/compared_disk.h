@@ -2,11 +2,11 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "copy/source/any_source.h"
 #include "qcow2/read/extent.h"
@@ -23,14 +23,12 @@ class ComparedDisk {
   const std::string& name() const { return source_.get().name(); }
   uint64_t size() const { return source_.get().size(); }
   // Returns what a salvage could not read so far. nullptr without a salvage.
-  const qcow2::Losses* losses() const {
-    return source_.local() ? source_.local()->losses() : nullptr;
-  }
-  bool is_server() const { return source_.nbd() != nullptr; }
+  const qcow2::Losses* losses() const { return source_.get().losses(); }
+  bool is_server() const { return lanes() > 0; }
   // Smallest efficient read, bytes: a compressed cluster is decoded as a whole.
   uint64_t unit() const { return source_.get().cluster_size().value_or(1); }
-  // Number of threads that can read concurrently.
-  size_t lanes() const { return source_.nbd() ? source_.nbd()->connections() : SIZE_MAX; }
+  // Number of threads that can read concurrently, each on a connection of its own. 0: any number.
+  size_t lanes() const { return source_.get().fetchers(); }
 
   // Returns the extent that holds `at`, starting at `at`. Past the end of the disk, returns an
   // unallocated extent up to `end`. Offsets must be in ascending order. Not thread-safe.
@@ -45,16 +43,17 @@ class ComparedDisk {
   Result<void> read(const qcow2::Extent& extent, size_t lane, std::span<std::byte> to);
 
   // Returns the file that holds a data extent. nullopt if unknown.
-  std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const;
+  std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const {
+    return source_.get().file_of(extent);
+  }
 
  private:
   explicit ComparedDisk(copy::AnySource source) : source_(std::move(source)) {}
 
   copy::AnySource source_;
-  std::vector<std::optional<FileStorage::Identity>> files_;  // by depth
-  std::vector<std::unique_ptr<std::mutex>> lines_;           // one per connection to the server
-  std::vector<qcow2::Extent> ahead_;                         // known extents, in order
-  size_t ahead_at_ = 0;  // index of the first extent that is not used up
+  std::vector<std::unique_ptr<Mutex>> lines_;  // one per connection to the server
+  std::vector<qcow2::Extent> ahead_;           // known extents, in order
+  size_t ahead_at_ = 0;                        // index of the first extent that is not used up
 };
 
 }  // namespace vc::inspect

@@ -269,7 +269,7 @@ Result<Comparison::Summary> Comparison::run() {
                        : std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
   if (options_.threads == 0)
     for (const ComparedDisk* const disk : {&a_, &b_})
-      if (disk->is_server()) count = std::max(count, static_cast<unsigned>(disk->lanes()));
+      count = std::max(count, static_cast<unsigned>(disk->lanes()));
   ThreadGroup threads(stop_, "compare");
   for (unsigned i = 0; i < count; ++i)
     threads.start([this]() -> Result<void> {

@@ -92,7 +92,7 @@ Result<void> SourceMeasuring::measure_as_qemu(Measurement& measured) {
       ((summary_.data_clusters + summary_.compressed_clusters) * worker_.geometry.cluster_size() +
        geometry.cluster_size() - 1) /
       geometry.cluster_size();
-  if (!source_->stream()) {
+  if (!source_->get().is_stream()) {
     ASSIGN_OR_RETURN(data, qemu_data_clusters(*source_, geometry, stop_));
   }
   measured.qemu = qemu_measure(build, options_.image.preallocation, data);
@@ -118,10 +118,9 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
   const bool qcow2 = format_ == qcow2::Format::kQcow2;
   const bool plain_layout = options_.image.preallocation == copy::Preallocation::kOff &&
                             !keeps_backing() && build_.data_file.empty();
-  if (qcow2 && budget != 0 && plain_layout && !source_->stream()) {
-    ASSIGN_OR_RETURN(const SizeEstimate estimate,
-                     estimate_size(from, source_->local(), build_, worker_, budget, plan().threads,
-                                   progress_, stop_));
+  if (qcow2 && budget != 0 && plain_layout && !from.is_stream()) {
+    ASSIGN_OR_RETURN(const SizeEstimate estimate, estimate_size(from, build_, worker_, budget,
+                                                                plan().threads, progress_, stop_));
     measured.exact = estimate.all_read;
     measured.file_size = estimate.file_size;
     measured.low = estimate.low;
@@ -130,7 +129,7 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
   }
   if (qcow2 && measured.exact) {
     ASSIGN_OR_RETURN(measured.file_size, dry_run());
-  } else if (source_->stream()) {
+  } else if (from.is_stream()) {
     copy::NullSink sink(worker_.geometry);
     RETURN_IF_ERROR(run_pipeline(sink));
   }

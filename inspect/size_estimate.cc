@@ -56,11 +56,9 @@ Result<void> for_each_live_unit(copy::Source& source, const qcow2::Geometry& geo
 
 class Sampler {
  public:
-  Sampler(copy::Source& source, const copy::LocalSource* local,
-          const copy::ClusterWorker::Options& worker, uint64_t per_unit,
+  Sampler(copy::Source& source, const copy::ClusterWorker::Options& worker, uint64_t per_unit,
           const std::vector<uint64_t>& chosen, Progress& progress, Stop& stop)
       : source_(source),
-        local_(local),
         worker_(worker),
         per_unit_(per_unit),
         chosen_(chosen),
@@ -88,8 +86,7 @@ class Sampler {
     chunk.bytes = AlignedBuffer(per_unit_ * cluster_size);
     if (worker_.compression) chunk.packed = AlignedBuffer(per_unit_ * cluster_size);
     for (size_t i = next_++; i < chosen_.size() && !stop_.requested(); i = next_++) {
-      RETURN_IF_ERROR(load(chunk, ClusterIndex(chosen_[i] * per_unit_)));
-      if (local_) RETURN_IF_ERROR(worker.read(*local_, chunk));
+      RETURN_IF_ERROR(load(chunk, ClusterIndex(chosen_[i] * per_unit_), worker));
       // The live clusters must be recorded before encode() changes their kinds.
       std::vector<bool> live;
       for (const copy::Chunk::Cluster& it : chunk.clusters)
@@ -110,7 +107,7 @@ class Sampler {
     return {};
   }
 
-  Result<void> load(copy::Chunk& chunk, ClusterIndex first) {
+  Result<void> load(copy::Chunk& chunk, ClusterIndex first, copy::ClusterWorker& worker) {
     const qcow2::Geometry& geometry = worker_.geometry;
     const GuestOffset begin = geometry.start_of(first);
     const uint64_t length =
@@ -118,23 +115,23 @@ class Sampler {
     chunk.first = first;
     chunk.clusters.assign(geometry.clusters_for(length), copy::Chunk::Cluster());
     chunk.extents.clear();
-    const MutexLock lock(mutex_);
-    for (GuestOffset at = begin; at < begin + length;) {
-      RETURN_IF_ERROR(source_.map(at, (begin + length) - at, chunk.extents));
-      at = chunk.extents.back().end();
+    {
+      const MutexLock lock(mutex_);
+      for (GuestOffset at = begin; at < begin + length;) {
+        RETURN_IF_ERROR(source_.map(at, (begin + length) - at, chunk.extents));
+        at = chunk.extents.back().end();
+      }
+      for (const Extent& extent : chunk.extents)
+        read_ += extent.reads_as_zero() ? 0 : extent.length;
     }
-    for (const Extent& extent : chunk.extents) read_ += extent.reads_as_zero() ? 0 : extent.length;
     prepare(chunk, geometry);
-    if (local_) return {};
-    for (const Extent& extent : chunk.extents)
-      if (!extent.reads_as_zero())
-        RETURN_IF_ERROR(source_.read(
-            extent.guest, chunk.bytes.span().subspan(extent.guest - begin, extent.length)));
-    return {};
+    // Only a source without fetchers can load in several threads.
+    if (source_.fetchers() == 0) return worker.load(source_, chunk);
+    const MutexLock lock(mutex_);
+    return worker.load(source_, chunk);
   }
 
   copy::Source& source_;
-  const copy::LocalSource* const local_;
   const copy::ClusterWorker::Options& worker_;
   const uint64_t per_unit_;
   const std::vector<uint64_t>& chosen_;
@@ -175,8 +172,7 @@ double error_of_mean(const std::vector<double>& values, double most) {
 
 }  // namespace
 
-Result<SizeEstimate> estimate_size(copy::Source& source, const copy::LocalSource* local,
-                                   const qcow2::BuildOptions& build,
+Result<SizeEstimate> estimate_size(copy::Source& source, const qcow2::BuildOptions& build,
                                    const copy::ClusterWorker::Options& worker, uint64_t budget,
                                    unsigned threads, Progress& progress, Stop& stop) {
   const qcow2::Geometry& geometry = worker.geometry;
@@ -216,7 +212,7 @@ Result<SizeEstimate> estimate_size(copy::Source& source, const copy::LocalSource
                                          chosen.push_back(first.value() / per_unit);
                                      }));
   progress.begin(Phase::kMeasure);
-  Sampler sampler(source, local, worker, per_unit, chosen, progress, stop);
+  Sampler sampler(source, worker, per_unit, chosen, progress, stop);
   ASSIGN_OR_RETURN(const auto outcomes, sampler.run(threads));
   result.sampled = sampler.read();
 

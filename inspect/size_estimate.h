@@ -34,9 +34,8 @@ struct SizeEstimate {
   uint64_t sampled = 0;  // bytes read
 };
 
-// `local`: the source, or nullptr if it is not a LocalSource. `budget`: maximum bytes to read.
-Result<SizeEstimate> estimate_size(copy::Source& source, const copy::LocalSource* local,
-                                   const qcow2::BuildOptions& build,
+// `budget`: maximum bytes to read.
+Result<SizeEstimate> estimate_size(copy::Source& source, const qcow2::BuildOptions& build,
                                    const copy::ClusterWorker::Options& worker, uint64_t budget,
                                    unsigned threads, Progress& progress, Stop& stop);
 

@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <optional>
 
-#include "base/aligned_buffer.h"
 #include "base/result.h"
 #include "base/stop.h"
 #include "copy/source/chunk.h"
-#include "copy/source/local_source.h"
+#include "copy/source/cluster_reader.h"
+#include "copy/source/source.h"
 #include "qcow2/format/codec.h"
 #include "qcow2/format/geometry.h"
 
@@ -29,9 +29,8 @@ class ClusterWorker {
 
   static Result<ClusterWorker> create(const Options& options);
 
-  // Reads the chunk's data extents from a local source into `bytes`. Compressed clusters that can
-  // be copied without recompression are read into `packed` instead.
-  Result<void> read(const LocalSource& source, Chunk& chunk);
+  // See Source::load().
+  Result<void> load(Source& source, Chunk& chunk) { return source.load(chunk, reader_); }
 
   // Decides how to store each cluster, and fills `packed`. `bytes` must hold the data that was
   // read. Returns early, with the chunk incomplete, when `stop` is requested: a slow codec needs
@@ -43,15 +42,9 @@ class ClusterWorker {
 
   ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder);
 
-  bool can_pass_through(const LocalSource& source, const qcow2::Extent& extent) const;
-  void mark_compressed(const qcow2::Extent& extent, Chunk& chunk) const;
-  Result<void> pass_through(const LocalSource& source, const qcow2::Extent& extent, Chunk& chunk);
-
   Options options_;
   std::optional<qcow2::Encoder> encoder_;
-  qcow2::Decoder decoder_;
-  AlignedBuffer stream_;   // raw bytes from the source, may include what follows the stream
-  AlignedBuffer scratch_;  // one cluster
+  ClusterReader reader_;
 };
 
 }  // namespace vc::copy

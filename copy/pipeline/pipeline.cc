@@ -11,7 +11,8 @@ using Kind = Chunk::Cluster::Kind;
 
 namespace {
 
-constexpr std::chrono::milliseconds kLook{50};
+// Poll interval of workers that wait for chunks, to check for a stop.
+constexpr std::chrono::milliseconds kPollInterval{50};
 
 }  // namespace
 
@@ -35,7 +36,7 @@ Chunk* Pipeline::Queue::pop() {
   MutexLock lock(mutex_);
   while (chunks_.empty()) {
     if (finished_ || stop_.requested()) return nullptr;
-    changed_.wait_for(lock, kLook);
+    changed_.wait_for(lock, kPollInterval);
   }
   Chunk* const chunk = chunks_.front();
   chunks_.pop_front();
@@ -44,7 +45,8 @@ Chunk* Pipeline::Queue::pop() {
 
 Pipeline::Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop,
                    const Options& options)
-    : size_(source.size() == Source::kUnknownSize ? Progress::kUnknown : source.size()),
+    : source_(source),
+      size_(source.size() == Source::kUnknownSize ? Progress::kUnknown : source.size()),
       options_(options),
       feed_(source,
             {options.worker.geometry, options.chunk_size, options.chunks,
@@ -93,13 +95,13 @@ Result<void> Pipeline::finish(ClusterWorker& worker, Chunk* chunk) {
   return {};
 }
 
-Result<void> Pipeline::work_on_local(const LocalSource& source) {
+Result<void> Pipeline::work_alone() {
   ASSIGN_OR_RETURN(ClusterWorker worker, ClusterWorker::create(options_.worker));
   while (true) {
     ASSIGN_OR_RETURN(Chunk* const chunk, feed_.next(ChunkFeed::Wait::kYes));
     if (!chunk) return {};
     prepare(*chunk, options_.worker.geometry);
-    RETURN_IF_ERROR(worker.read(source, *chunk));
+    RETURN_IF_ERROR(worker.load(source_, *chunk));
     RETURN_IF_ERROR(finish(worker, chunk));
   }
 }
@@ -110,64 +112,22 @@ Result<void> Pipeline::work_on_queue(Queue& queue) {
   return {};
 }
 
-Result<void> Pipeline::read_stream(StreamSource& source, Queue& queue) {
-  for (bool more = true; more;) {
-    ASSIGN_OR_RETURN(Chunk* const chunk, feed_.next(ChunkFeed::Wait::kYes));
-    if (!chunk) return {};
-    prepare(*chunk, options_.worker.geometry);
-    ASSIGN_OR_RETURN(more, source.fill(*chunk, options_.worker.geometry));
-    if (chunk->clusters.empty())
-      feed_.recycle(chunk);
-    else
-      queue.push(chunk);
-  }
-  return {};
-}
-
-Result<void> Pipeline::run(StreamSource& source) {
+Result<void> Pipeline::run() {
+  const auto wake = [this] { feed_.wake(); };
   Queue queue(stop_);
+  const size_t fetchers = source_.fetchers();
   {
-    ThreadGroup workers(stop_, "copy", [this] { feed_.wake(); });
+    ThreadGroup workers(stop_, "copy", wake);
     for (unsigned i = 0; i < options_.threads; ++i)
-      workers.start([&] { return work_on_queue(queue); });
+      workers.start([&] { return fetchers == 0 ? work_alone() : work_on_queue(queue); });
     {
-      ThreadGroup reader(stop_, "copy", [this] { feed_.wake(); });
-      reader.start([&] { return read_stream(source, queue); });
+      ThreadGroup fetching(stop_, "copy", wake);
+      for (size_t i = 0; i < fetchers; ++i)
+        fetching.start([&, i] { return source_.fetch(i, feed_, options_.worker.geometry, queue); });
     }
     queue.finish();
   }
   return stop_.result();
-}
-
-Result<void> Pipeline::run(const LocalSource& source) {
-  {
-    ThreadGroup threads(stop_, "copy", [this] { feed_.wake(); });
-    for (unsigned i = 0; i < options_.threads; ++i)
-      threads.start([&] { return work_on_local(source); });
-  }
-  return stop_.result();
-}
-
-Result<void> Pipeline::run(NbdSource& source) {
-  Queue queue(stop_);
-  {
-    ThreadGroup workers(stop_, "copy", [this] { feed_.wake(); });
-    for (unsigned i = 0; i < options_.threads; ++i)
-      workers.start([&] { return work_on_queue(queue); });
-    {
-      ThreadGroup fetchers(stop_, "copy", [this] { feed_.wake(); });
-      for (size_t i = 0; i < source.connections(); ++i)
-        fetchers.start([&, i] { return source.fetch(i, feed_, options_.worker.geometry, queue); });
-    }
-    queue.finish();
-  }
-  return stop_.result();
-}
-
-Result<void> Pipeline::run(const AnySource& source) {
-  if (source.local() != nullptr) return run(*source.local());
-  if (source.nbd() != nullptr) return run(*source.nbd());
-  return run(*source.stream());
 }
 
 }  // namespace vc::copy

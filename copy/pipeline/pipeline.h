@@ -1,9 +1,10 @@
 // The threads between a source and a destination.
 //
-//     local file:   feed -> [ read, detect zeros, compress -> placer -> write ] x threads
-//     stream:       feed -> [ read ] -> queue, then as below
-//     NBD server:   feed -> [ fetch ] x connections -> queue
+//     local file:   feed -> [ load, detect zeros, compress -> placer -> write ] x threads
+//     others:       feed -> [ fetch ] x fetchers -> queue
 //                        -> [ detect zeros, compress -> placer -> write ] x threads
+//
+// A stream has one fetcher, an NBD server one for each connection.
 //
 // Reading a local file is mostly copying from the page cache: the thread that reads a chunk
 // continues with the chunk while it is in the processor's cache. For a server, separate threads
@@ -24,11 +25,8 @@
 #include "copy/pipeline/cluster_worker.h"
 #include "copy/pipeline/placer.h"
 #include "copy/pipeline/sink.h"
-#include "copy/source/any_source.h"
 #include "copy/source/chunk_feed.h"
-#include "copy/source/local_source.h"
-#include "copy/source/nbd_source.h"
-#include "copy/source/stream_source.h"
+#include "copy/source/source.h"
 
 namespace vc::copy {
 
@@ -55,19 +53,15 @@ class Pipeline {
 
   Pipeline(Source& source, Sink& sink, Progress& progress, Stop& stop, const Options& options);
 
-  // Runs the pipeline to the end. On success, all chunks are written.
-  Result<void> run(const LocalSource& source);
-  Result<void> run(NbdSource& source);
-  // Afterwards, the stream's size is known.
-  Result<void> run(StreamSource& source);
-  // Calls the overload for the actual type of the source.
-  Result<void> run(const AnySource& source);
+  // Runs the pipeline to the end, once. On success, all chunks are written, and the size of a
+  // stream is known.
+  Result<void> run();
 
   const Counts& counts() const { return counts_; }
 
  private:
   // Queue from fetching threads to workers. Bounded by the number of chunks.
-  class Queue final : public NbdSource::Fetched {
+  class Queue final : public Source::Fetched {
    public:
     explicit Queue(const Stop& stop) : stop_(stop) {}
     void push(Chunk* chunk) override;
@@ -82,12 +76,12 @@ class Pipeline {
     bool finished_ GUARDED_BY(mutex_) = false;
   };
 
-  Result<void> work_on_local(const LocalSource& source);
+  Result<void> work_alone();
   Result<void> work_on_queue(Queue& queue);
-  Result<void> read_stream(StreamSource& source, Queue& queue);
   Result<void> finish(ClusterWorker& worker, Chunk* chunk);
   void account(const Chunk& chunk);
 
+  Source& source_;
   const uint64_t size_;  // of the source's disk, bytes; Progress::kUnknown for a stream
   const Options options_;
   ChunkFeed feed_;

@@ -58,9 +58,4 @@ Source& AnySource::get() const {
   return *stream_;
 }
 
-void AnySource::leave_out(const std::shared_ptr<const guest::Ranges>& unused) const {
-  if (local_) local_->leave_out(unused);
-  if (nbd_) nbd_->leave_out(unused);
-}
-
 }  // namespace vc::copy

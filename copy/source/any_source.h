@@ -37,9 +37,6 @@ class AnySource {
   NbdSource* nbd() const { return nbd_.get(); }
   StreamSource* stream() const { return stream_.get(); }
 
-  // See LocalSource and NbdSource. Does nothing for a stream.
-  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) const;
-
  private:
   std::unique_ptr<LocalSource> local_;  // exactly one of the three is set
   std::unique_ptr<NbdSource> nbd_;

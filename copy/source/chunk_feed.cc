@@ -10,7 +10,7 @@ using qcow2::Extent;
 namespace {
 
 // Poll interval of threads that wait for memory, to check for a stop.
-constexpr std::chrono::milliseconds kLook{50};
+constexpr std::chrono::milliseconds kPollInterval{50};
 
 }  // namespace
 
@@ -130,7 +130,7 @@ Result<Chunk*> ChunkFeed::next(Wait wait) {
   MutexLock lock(mutex_);
   while (free_.empty() && !exhausted_ && !stop_.requested()) {
     if (wait == Wait::kNo) return nullptr;
-    recycled_.wait_for(lock, kLook);
+    recycled_.wait_for(lock, kPollInterval);
   }
   if (exhausted_ || stop_.requested()) return nullptr;
   Chunk* const chunk = free_.back();

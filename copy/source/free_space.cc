@@ -8,7 +8,7 @@
 namespace vc::copy {
 
 Result<FreeSpace> find_free_space(const AnySource& source, const Cancel& cancel) {
-  if (source.stream())
+  if (source.get().is_stream())
     return fail(Error::invalid(source.get().name() +
                                ": a pipe cannot be searched for free space: give the path "
                                "of the image"));

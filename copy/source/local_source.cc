@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/retry.h"
+#include "copy/source/cluster_reader.h"
 
 namespace vc::copy {
 
@@ -15,6 +16,18 @@ namespace {
 // Maximum extents per map() call: planning must not take memory in proportion to the image.
 constexpr size_t kExtentsAtOnce = 4096;
 constexpr uint64_t kCacheSize = 8 << 20;  // bytes
+
+// Returns the file that holds the plain and compressed clusters of a layer.
+std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
+                                                   const qcow2::Layer& layer) {
+  if (const Storage* const storage = layer.cluster_storage()) {
+    const auto* const file = dynamic_cast<const FileStorage*>(storage);
+    return file ? std::optional(file->identity()) : std::nullopt;
+  }
+  for (const auto& file : chain.files())
+    if (file->name() == layer.name()) return file->identity();
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -38,7 +51,13 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   }
   std::unique_ptr<LocalSource> source(new LocalSource(path, std::move(chain), std::move(disk)));
   source->losses_ = how.losses;
+  for (const auto& layer : source->disk_.layers())
+    source->files_.push_back(file_of_layer(source->chain_, *layer));
   return source;
+}
+
+Result<void> LocalSource::load(Chunk& chunk, ClusterReader& reader) {
+  return reader.read(disk_, losses_ != nullptr, chunk);
 }
 
 Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {

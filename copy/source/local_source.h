@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "copy/source/overlay_map.h"
 #include "copy/source/source.h"
@@ -29,8 +30,7 @@ class LocalSource final : public Source {
   // clusters of `unit` bytes. See OverlayMap. Returns the format of `base`.
   Result<std::string> keep_backing(const std::string& base, uint64_t unit);
 
-  // Makes the map report unused ranges as zeros. read() still returns their bytes.
-  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) override {
     unused_ = UnusedSpace(unused, 1);
   }
 
@@ -39,9 +39,18 @@ class LocalSource final : public Source {
   std::optional<uint64_t> cluster_size() const override;
   Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override;
   Result<void> read(GuestOffset at, std::span<std::byte> to) override { return disk_.read(at, to); }
-
-  // Returns what a salvage could not read so far. nullptr without a salvage.
-  const qcow2::Losses* losses() const { return losses_.get(); }
+  Result<void> load(Chunk& chunk, ClusterReader& reader) override;
+  Result<void> read_extent(size_t /*index*/, const qcow2::Extent& extent,
+                           std::span<std::byte> to) override {
+    return disk_.read_extent(extent, extent.guest, to);
+  }
+  std::optional<qcow2::Layer::Compression> compression(const qcow2::Extent& extent) const override {
+    return disk_.layers()[extent.depth]->compression();
+  }
+  std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const override {
+    return extent.depth < files_.size() ? files_[extent.depth] : std::nullopt;
+  }
+  const qcow2::Losses* losses() const override { return losses_.get(); }
 
   const qcow2::Chain& chain() const { return chain_; }
   // Returns the files that a copy replaces: all except a backing file that the copy keeps, and the
@@ -57,6 +66,7 @@ class LocalSource final : public Source {
   std::string name_;
   qcow2::Chain chain_;
   qcow2::Disk disk_;
+  std::vector<std::optional<FileStorage::Identity>> files_;  // of each layer; see file_of()
   std::shared_ptr<qcow2::Losses> losses_;
   std::optional<OverlayMap> overlay_;
   std::optional<FileStorage::Identity> kept_;  // the backing file that a copy keeps

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 #include <deque>
 #include <list>
 
+#include "copy/source/chunk_feed.h"
 #include "nbd/limits.h"
 
 namespace vc::copy {
@@ -140,6 +142,15 @@ Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byt
     line.answered();
     done += length;
   }
+  return {};
+}
+
+Result<void> NbdSource::read_extent(size_t index, const Extent& extent, std::span<std::byte> to) {
+  const uint64_t before = extent.guest.value() % alignment_;
+  if (before == 0 && to.size() % alignment_ == 0) return read_on(index, extent.guest, to);
+  AlignedBuffer whole((before + to.size() + alignment_ - 1) / alignment_ * alignment_);
+  RETURN_IF_ERROR(read_on(index, extent.guest - before, whole.span()));
+  std::memcpy(to.data(), whole.data() + before, to.size());
   return {};
 }
 

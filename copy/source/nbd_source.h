@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/stop.h"
-#include "copy/source/chunk_feed.h"
 #include "copy/source/source.h"
 #include "copy/source/unused_space.h"
 #include "nbd/block_status.h"
@@ -39,8 +38,7 @@ class NbdSource final : public Source {
     return open(nbd::NbdTarget{uri, {}}, options, stop);
   }
 
-  // Makes the map report unused ranges as zeros. read() still returns their bytes.
-  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) {
+  void leave_out(const std::shared_ptr<const guest::Ranges>& unused) override {
     unused_ = UnusedSpace(unused, alignment_);
   }
 
@@ -54,21 +52,17 @@ class NbdSource final : public Source {
   // use connection 0.
   Result<void> read_on(size_t index, GuestOffset at, std::span<std::byte> to);
 
-  // Number of connections; each needs a thread that calls fetch().
   size_t connections() const { return lines_.size(); }
+  size_t fetchers() const override { return connections(); }
   // Returns a connection, for other requests by the thread that fetches on it.
   nbd::NbdLine& line(size_t index) { return *lines_[index]; }
 
-  // Passes fetched chunks to the next stage; may block.
-  class Fetched {
-   public:
-    virtual ~Fetched() = default;
-    virtual void push(Chunk* chunk) = 0;
-  };
-  // Reads the data of chunks from the feed over connection `index` until the feed is exhausted, and
-  // passes the chunks on. prepare() is called on each chunk first.
+  // Fetches over connection `index`.
   Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
-                     Fetched& fetched);
+                     Fetched& fetched) override;
+  // Reads over connection `index`. `extent` need not be aligned.
+  Result<void> read_extent(size_t index, const qcow2::Extent& extent,
+                           std::span<std::byte> to) override;
 
  private:
   nbd::NbdLine& status_line() { return status_line_ ? *status_line_ : *lines_.front(); }

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "copy/source/chunk_feed.h"
 #include "qcow2/format/compressed_file.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
@@ -21,7 +22,7 @@ namespace {
 // Poll interval, milliseconds: delay of Ctrl-C while the writer is blocked.
 constexpr int kPatience = 50;
 // Bytes needed to detect an image format.
-constexpr size_t kLook = 512;
+constexpr size_t kProbeSize = 512;
 
 }  // namespace
 
@@ -30,7 +31,7 @@ Result<std::unique_ptr<StreamSource>> StreamSource::open(int fd, std::string nam
   std::unique_ptr<StreamSource> source(new StreamSource(fd, std::move(name), stop));
 
   if (any_content) return source;
-  source->start_.resize(kLook);
+  source->start_.resize(kProbeSize);
   ASSIGN_OR_RETURN(const size_t got, source->read_some(source->start_));
   source->start_.resize(got);
   if (const auto* const it = qcow2::find_compressor(source->start_))
@@ -98,6 +99,21 @@ Result<bool> StreamSource::fill(Chunk& chunk, const qcow2::Geometry& geometry) {
   chunk.extents.resize(1);
   extent.length = sectors;
   return false;
+}
+
+Result<void> StreamSource::fetch(size_t /*index*/, ChunkFeed& feed, const qcow2::Geometry& geometry,
+                                 Fetched& fetched) {
+  for (bool more = true; more;) {
+    ASSIGN_OR_RETURN(Chunk* const chunk, feed.next(ChunkFeed::Wait::kYes));
+    if (!chunk) return {};
+    prepare(*chunk, geometry);
+    ASSIGN_OR_RETURN(more, fill(*chunk, geometry));
+    if (chunk->clusters.empty())
+      feed.recycle(chunk);
+    else
+      fetched.push(chunk);
+  }
+  return {};
 }
 
 }  // namespace vc::copy

@@ -35,17 +35,16 @@ class MemorySink final : public copy::Sink {
   qcow2::Geometry geometry_;
 };
 
-// Copies all of `source` (a LocalSource or NbdSource) into `sink`.
-template <typename AnySource>
-Result<void> run_into(AnySource& source, copy::Sink& sink, Progress& progress, Stop& stop,
-                      unsigned threads = 2) {
+// Copies all of `source` into `sink`.
+inline Result<void> run_into(copy::Source& source, copy::Sink& sink, Progress& progress, Stop& stop,
+                             unsigned threads = 2) {
   copy::Pipeline::Options options;
   options.worker.geometry = sink.geometry();
   options.chunk_size = std::max<uint64_t>(256 << 10, sink.geometry().cluster_size());
   options.chunks = 16;
   options.threads = threads;
   copy::Pipeline pipeline(source, sink, progress, stop, options);
-  RETURN_IF_ERROR(pipeline.run(source));
+  RETURN_IF_ERROR(pipeline.run());
   return sink.finish();
 }
 

@@ -81,7 +81,7 @@ Result<void> copy_with_digests(LocalSource& source, const std::string& to, Diges
   const Cancel cancel;
   Stop stop(cancel);
   Pipeline pipeline(source, digesting, progress, stop, options);
-  RETURN_IF_ERROR(pipeline.run(source));
+  RETURN_IF_ERROR(pipeline.run());
   RETURN_IF_ERROR(digesting.finish());
   return out->commit();
 }
@@ -335,7 +335,7 @@ TEST_CASE("a copy from a pipe of unknown length is verified", "[verify]") {
   DigestSink sink(null, digests, {});
   PhaseWatcher progress;
   Pipeline pipeline(**stream, sink, progress, stop, options);
-  REQUIRE_OK(pipeline.run(**stream));
+  REQUIRE_OK(pipeline.run());
   ::close(fd);
   REQUIRE((*stream)->size() == kDiskSize);
   digests.end_at(kDiskSize);
@@ -375,7 +375,7 @@ TEST_CASE("of a copy with a backing file, only the data on top is verified", "[v
   const Cancel cancel;
   Stop stop(cancel);
   Pipeline pipeline(*source, sink, progress, stop, options);
-  REQUIRE_OK(pipeline.run(*source));
+  REQUIRE_OK(pipeline.run());
 
   const auto verify_overlay = [&](const std::string& name) {
     const auto copy = open(name);

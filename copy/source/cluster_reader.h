@@ -1,0 +1,43 @@
+// Reads the clusters of a chunk from a disk in this process, for one thread.
+#pragma once
+
+#include <optional>
+
+#include "base/aligned_buffer.h"
+#include "base/result.h"
+#include "copy/source/chunk.h"
+#include "qcow2/format/codec.h"
+#include "qcow2/format/geometry.h"
+#include "qcow2/read/disk.h"
+
+namespace vc::copy {
+
+class ClusterReader {
+ public:
+  struct Options {
+    qcow2::Geometry geometry;                           // of the destination
+    std::optional<qcow2::CompressionType> compression;  // of the destination; nullopt: none
+    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+  };
+
+  explicit ClusterReader(const Options& options);
+
+  // Reads the chunk's data extents into `bytes`. Compressed clusters that can be copied without
+  // recompression are read into `packed` instead. With `salvage`, a cluster that cannot be copied
+  // is decoded.
+  Result<void> read(const qcow2::Disk& disk, bool salvage, Chunk& chunk);
+
+ private:
+  using Cluster = Chunk::Cluster;
+
+  bool can_pass_through(const qcow2::Disk& disk, const qcow2::Extent& extent) const;
+  void mark_compressed(const qcow2::Extent& extent, Chunk& chunk) const;
+  Result<void> pass_through(const qcow2::Disk& disk, const qcow2::Extent& extent, Chunk& chunk);
+
+  Options options_;
+  qcow2::Decoder decoder_;
+  AlignedBuffer stream_;   // raw bytes from the source, may include what follows the stream
+  AlignedBuffer scratch_;  // one cluster
+};
+
+}  // namespace vc::copy
