@@ -4,10 +4,11 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace vc {
 
@@ -16,13 +17,13 @@ namespace vc {
 template <typename Work>
 void parallel_for(size_t count, unsigned threads, const Work& work) {
   std::atomic<size_t> next = 0;
-  std::mutex mutex;
-  std::exception_ptr thrown;  // guarded by mutex
+  Mutex mutex;
+  std::exception_ptr thrown;  // guarded by mutex: locals take no attribute
   const auto run = [&] {
     try {
       for (size_t i = next++; i < count; i = next++) work(i);
     } catch (...) {
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       thrown = std::current_exception();
       next = count;
     }

@@ -26,13 +26,13 @@ void ReferenceCounts::Page::add(uint64_t first, uint64_t count, uint64_t times) 
 }
 
 HostCluster ReferenceCounts::end() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return HostCluster(end_);
 }
 
 void ReferenceCounts::add(HostCluster first, uint64_t count, uint64_t times) {
   times = std::min<uint64_t>(times, kMost);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   uint64_t from = std::max(first.value(), begin_);
   while (from < first.value() + count && from < end_) {
     const uint64_t page = from / kPageClusters;

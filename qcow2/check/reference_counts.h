@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "storage/offset.h"
 
 namespace vc::qcow2 {
@@ -34,14 +34,15 @@ class ReferenceCounts {
   // range.  Thread-safe.
   void add(HostCluster first, uint64_t count, uint64_t times);
 
-  // Must not run concurrently with add ().
-  uint32_t get(HostCluster cluster) const;
+  // The functions below take no lock: they must not run concurrently with add ().
+
+  uint32_t get(HostCluster cluster) const NO_THREAD_SAFETY_ANALYSIS;
   // Copies the counts of the clusters from `first`, which must be in one page.  Returns false, and
   // leaves `to` unchanged, if all are 0.
-  bool copy(HostCluster first, std::span<uint32_t> to) const;
+  bool copy(HostCluster first, std::span<uint32_t> to) const NO_THREAD_SAFETY_ANALYSIS;
   // Returns the first page (a multiple of kPageClusters) from `from` on that has counts; kNoEnd if
   // there is none.
-  uint64_t next_page(uint64_t from) const;
+  uint64_t next_page(uint64_t from) const NO_THREAD_SAFETY_ANALYSIS;
 
  private:
   // Stores bytes while all counts fit, and words after that.
@@ -54,9 +55,9 @@ class ReferenceCounts {
 
   const uint64_t begin_;
   const size_t most_pages_;
-  mutable std::mutex mutex_;
-  uint64_t end_ = kNoEnd;           // guarded by mutex_; a multiple of kPageClusters, or kNoEnd
-  std::map<uint64_t, Page> pages_;  // guarded by mutex_; by index of the page
+  mutable Mutex mutex_;
+  uint64_t end_ GUARDED_BY(mutex_) = kNoEnd;           // a multiple of kPageClusters, or kNoEnd
+  std::map<uint64_t, Page> pages_ GUARDED_BY(mutex_);  // by index of the page
 };
 
 }  // namespace vc::qcow2

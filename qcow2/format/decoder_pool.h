@@ -3,10 +3,10 @@
 
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "qcow2/format/codec.h"
 
 namespace vc::qcow2 {
@@ -29,7 +29,7 @@ class DecoderPool {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     ~Lease() {
-      const std::lock_guard lock(pool_.mutex_);
+      const MutexLock lock(pool_.mutex_);
       pool_.idle_.push_back(std::move(context_));
     }
     DecodeContext* operator->() { return context_.get(); }
@@ -41,7 +41,7 @@ class DecoderPool {
 
   Lease take() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (!idle_.empty()) {
         auto context = std::move(idle_.back());
         idle_.pop_back();
@@ -49,16 +49,16 @@ class DecoderPool {
       }
     }
     auto context = std::make_unique<DecodeContext>();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     // Ensures that the return to the pool cannot fail.
     idle_.reserve(++made_);
     return Lease(*this, std::move(context));
   }
 
  private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<DecodeContext>> idle_;  // guarded by mutex_; capacity >= made_
-  size_t made_ = 0;                                   // guarded by mutex_
+  Mutex mutex_;
+  std::vector<std::unique_ptr<DecodeContext>> idle_ GUARDED_BY(mutex_);  // capacity >= made_
+  size_t made_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace vc::qcow2

@@ -45,7 +45,7 @@ const char* describe(LossReason reason) {
 }
 
 void Losses::add(GuestOffset at, uint64_t length, LossReason reason) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t end = at.value() + length;
   for (uint64_t begin = at.value(); begin < end;) {
     auto next = ranges_.upper_bound(begin);
@@ -87,7 +87,7 @@ void Losses::join_near() {
 }
 
 std::vector<Loss> Losses::list(uint64_t size) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Loss> all;
   for (const auto& [begin, loss] : ranges_) {
     if (begin >= size) break;
@@ -102,7 +102,7 @@ std::vector<Loss> Losses::list(uint64_t size) const {
 }
 
 Loss Losses::next(GuestOffset at) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto it = ranges_.upper_bound(at.value());
   if (it != ranges_.begin() && std::prev(it)->second.end() > at) --it;
   return it == ranges_.end() ? Loss{at, 0, LossReason::kUnreadable} : it->second;

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "storage/offset.h"
 
 namespace vc::qcow2 {
@@ -50,11 +50,11 @@ class Losses {
   Loss next(GuestOffset at) const;
 
  private:
-  void join_near();
+  void join_near() REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::map<uint64_t, Loss> ranges_;  // guarded by mutex_; by offset
-  uint64_t gap_ = 0;  // guarded by mutex_; largest gap, in bytes, across which ranges are joined
+  mutable Mutex mutex_;
+  std::map<uint64_t, Loss> ranges_ GUARDED_BY(mutex_);  // by offset
+  uint64_t gap_ GUARDED_BY(mutex_) = 0;  // largest gap, in bytes, across which ranges are joined
 };
 
 }  // namespace vc::qcow2

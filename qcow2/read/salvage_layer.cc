@@ -144,7 +144,7 @@ Result<Extent> Qcow2SalvageLayer::map(GuestOffset at, uint64_t limit) const {
 }
 
 Qcow2SalvageLayer::Answer Qcow2SalvageLayer::look_up(GuestOffset at, uint64_t limit) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t reach = geometry_.l2_reach();
   const uint64_t index = at.value() / reach;
   // Returns the length up to the end of the `count` tables from this one on.

@@ -9,9 +9,9 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "qcow2/read/layer.h"
 #include "qcow2/read/lenient_reader.h"
 #include "qcow2/read/losses.h"
@@ -71,8 +71,8 @@ class Qcow2SalvageLayer final : public SalvageLayer {
     std::optional<LossReason> lost;
   };
   Answer look_up(GuestOffset at, uint64_t limit) const;
-  Answer look_up_entry(HostOffset table, GuestOffset at, uint64_t limit) const;
-  bool is_zero_table(HostOffset table) const;
+  Answer look_up_entry(HostOffset table, GuestOffset at, uint64_t limit) const REQUIRES(mutex_);
+  bool is_zero_table(HostOffset table) const REQUIRES(mutex_);
 
   const std::shared_ptr<Qcow2Layer> qcow2_;
   const Geometry geometry_;
@@ -81,10 +81,10 @@ class Qcow2SalvageLayer final : public SalvageLayer {
   const bool active_;        // else of a snapshot, whose table may be smaller than its disk
   Losses known_;             // losses that a check found in this layer
   bool is_checked_ = false;  // else tables of zeros are lost
-  mutable std::mutex mutex_;
-  mutable LenientReader l1_;                                // guarded by mutex_
-  mutable LenientReader l2_;                                // guarded by mutex_
-  mutable std::pair<uint64_t, bool> zero_table_{0, false};  // guarded by mutex_; the last result
+  mutable Mutex mutex_;
+  mutable LenientReader l1_ GUARDED_BY(mutex_);
+  mutable LenientReader l2_ GUARDED_BY(mutex_);
+  mutable std::pair<uint64_t, bool> zero_table_ GUARDED_BY(mutex_){0, false};  // the last result
 };
 
 }  // namespace vc::qcow2

@@ -1,12 +1,11 @@
 #include "qcow2/read/table_cache.h"
 
 #include <algorithm>
-#include <mutex>
 
 namespace vc::qcow2 {
 
 void TableCache::raise_limit(uint64_t limit) {
-  const std::unique_lock lock(mutex_);
+  const ExclusiveLock lock(mutex_);
   limit_ = std::max(limit_, limit);
 }
 
@@ -14,7 +13,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
                                                                  HostOffset at, uint64_t size) {
   const Key key{&storage, at.value(), size};
   {
-    const std::shared_lock lock(mutex_);
+    const SharedLock lock(mutex_);
     if (const auto found = nodes_.find(key); found != nodes_.end()) {
       Node& node = *found->second;
       // Writing only on a change keeps the cache line shared between processors.
@@ -28,7 +27,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   RETURN_IF_ERROR(read_fully(storage, at, bytes));
   auto slice = std::make_shared<const Slice>(std::move(bytes));
 
-  const std::unique_lock lock(mutex_);
+  const ExclusiveLock lock(mutex_);
   if (const auto found = nodes_.find(key); found != nodes_.end()) return found->second->slice;
   bytes_ += size;
   make_room();
@@ -39,7 +38,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
 
 void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<const Slice> slice) {
   const Key key{&storage, at.value(), slice->size()};
-  const std::unique_lock lock(mutex_);
+  const ExclusiveLock lock(mutex_);
   if (const auto found = nodes_.find(key); found != nodes_.end()) {
     found->second->slice = std::move(slice);
     return;
@@ -50,7 +49,7 @@ void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<cons
 }
 
 void TableCache::drop(const Storage& storage) {
-  const std::unique_lock lock(mutex_);
+  const ExclusiveLock lock(mutex_);
   for (Ring::iterator node = ring_.begin(); node != ring_.end();) {
     if (node->key.storage != &storage) {
       ++node;

@@ -6,11 +6,11 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <shared_mutex>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "storage/offset.h"
 #include "storage/storage.h"
@@ -75,16 +75,15 @@ class TableCache {
   };
   using Ring = std::list<Node>;
 
-  void make_room();  // caller must hold mutex_ exclusively
+  void make_room() REQUIRES(mutex_);
 
-  std::shared_mutex mutex_;
-  uint64_t limit_;                                          // guarded by mutex_
-  Ring ring_;                                               // guarded by mutex_
-  Ring::iterator hand_ = ring_.end();                       // guarded by mutex_
-  std::unordered_map<Key, Ring::iterator, KeyHash> nodes_;  // guarded by mutex_
-  // Guarded by mutex_. Invariant: the sum of the sizes in ring_; at most limit_ between calls (or a
-  // single slice).
-  uint64_t bytes_ = 0;
+  SharedMutex mutex_;
+  uint64_t limit_ GUARDED_BY(mutex_);
+  Ring ring_ GUARDED_BY(mutex_);
+  Ring::iterator hand_ GUARDED_BY(mutex_) = ring_.end();
+  std::unordered_map<Key, Ring::iterator, KeyHash> nodes_ GUARDED_BY(mutex_);
+  // Invariant: the sum of the sizes in ring_; at most limit_ between calls (or a single slice).
+  uint64_t bytes_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace vc::qcow2

@@ -15,7 +15,7 @@ constexpr uint64_t kMostAtOnce = 16 << 20;  // bytes
 
 Result<uint64_t> UndoStorage::size() const {
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (pending_.empty()) return size;
   const auto& last = *pending_.rbegin();
   return std::max<uint64_t>(size, last.first + last.second.size());
@@ -23,7 +23,7 @@ Result<uint64_t> UndoStorage::size() const {
 
 Result<size_t> UndoStorage::read(HostOffset at, std::span<std::byte> to) const {
   ASSIGN_OR_RETURN(const uint64_t end, size());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (at.value() >= end) return size_t{0};
   to = to.first(std::min<uint64_t>(to.size(), end - at.value()));
   std::fill(to.begin(), to.end(), std::byte{0});
@@ -45,7 +45,7 @@ Result<size_t> UndoStorage::read(HostOffset at, std::span<std::byte> to) const {
 
 Result<void> UndoStorage::write(HostOffset at, std::span<const std::byte> from) {
   if (from.empty()) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   uint64_t begin = at.value();
   uint64_t end = begin + from.size();
   std::vector<std::byte> bytes(from.begin(), from.end());
@@ -71,7 +71,7 @@ Result<void> UndoStorage::write(HostOffset at, std::span<const std::byte> from) 
 }
 
 Result<void> UndoStorage::flush() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (pending_.empty()) return has_written_ ? image_->flush() : Result<void>{};
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
   if (auto kept = remember(size); !kept) {
@@ -114,7 +114,7 @@ Result<bool> UndoStorage::keep(const Result<void>& added) {
 }
 
 Result<bool> UndoStorage::deallocate(HostOffset at, uint64_t length) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::byte> before;
   for (uint64_t done = 0; done < length;) {
     const uint64_t part = std::min<uint64_t>(length - done, kMostAtOnce);
@@ -137,7 +137,7 @@ Result<bool> UndoStorage::deallocate(HostOffset at, uint64_t length) {
 }
 
 Result<bool> UndoStorage::truncate(uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   RETURN_IF_ERROR(image_->flush());
   if (!undo_path_.empty()) {
     if (!undo_) {
@@ -155,7 +155,7 @@ Result<bool> UndoStorage::truncate(uint64_t size) {
 }
 
 Result<void> UndoStorage::finish() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!undo_) return {};
   RETURN_IF_ERROR(undo_->finish());
   return undo_->flush();
@@ -166,7 +166,7 @@ Result<void> UndoStorage::resize(uint64_t /*size*/) {
 }
 
 Result<Storage::Run> UndoStorage::run_at(HostOffset at, uint64_t limit) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ASSIGN_OR_RETURN(const uint64_t size, image_->size());
   if (!pending_.empty() || at.value() >= size) return Run{limit, true};
   return image_->run_at(at, limit);

@@ -3,10 +3,10 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "qcow2/repair/undo_file.h"
 #include "storage/storage.h"
 
@@ -43,19 +43,22 @@ class UndoStorage final : public Storage {
   Result<void> finish();
 
   // Returns whether anything was written to the image and can be undone.
-  bool has_written() const { return has_written_; }
+  bool has_written() const {
+    const MutexLock lock(mutex_);
+    return has_written_;
+  }
 
  private:
-  Result<void> remember(uint64_t size);
-  Result<bool> keep(const Result<void>& added);
+  Result<void> remember(uint64_t size) REQUIRES(mutex_);
+  Result<bool> keep(const Result<void>& added) REQUIRES(mutex_);
 
   const std::shared_ptr<Storage> image_;
   const std::string undo_path_;
-  mutable std::mutex mutex_;
-  std::unique_ptr<UndoFile> undo_;
-  bool has_written_ = false;
-  // Guarded by mutex_: pending writes by offset, without overlap.
-  std::map<uint64_t, std::vector<std::byte>> pending_;
+  mutable Mutex mutex_;
+  std::unique_ptr<UndoFile> undo_ GUARDED_BY(mutex_);
+  bool has_written_ GUARDED_BY(mutex_) = false;
+  // Pending writes by offset, without overlap.
+  std::map<uint64_t, std::vector<std::byte>> pending_ GUARDED_BY(mutex_);
 };
 
 }  // namespace vc::qcow2

@@ -13,7 +13,8 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
+
+#include "base/mutex.h"
 
 namespace vc::qcow2 {
 
@@ -35,31 +36,31 @@ class Epochs {
   // Ends the epoch and returns its number.  Clusters unlinked before the call are unused once
   // oldest () is greater.
   uint64_t advance() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return current_++;
   }
 
   // Returns the epoch of the oldest ticket in use, or the current one.
   uint64_t oldest() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return tickets_.empty() ? current_ : tickets_.begin()->first;
   }
 
  private:
   uint64_t enter() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++tickets_[current_];
     return current_;
   }
   void leave(uint64_t epoch) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = tickets_.find(epoch);
     if (--found->second == 0) tickets_.erase(found);
   }
 
-  mutable std::mutex mutex_;
-  uint64_t current_ = 1;                  // guarded by mutex_
-  std::map<uint64_t, uint64_t> tickets_;  // guarded by mutex_; tickets in use by epoch
+  mutable Mutex mutex_;
+  uint64_t current_ GUARDED_BY(mutex_) = 1;
+  std::map<uint64_t, uint64_t> tickets_ GUARDED_BY(mutex_);  // tickets in use by epoch
 };
 
 }  // namespace vc::qcow2

@@ -5,11 +5,11 @@
 // finds it allocated.  Reads, and writes to allocated clusters, need no lock.
 #pragma once
 
-#include <condition_variable>
+#include <algorithm>
 #include <cstdint>
 #include <list>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "storage/offset.h"
 
 namespace vc::qcow2 {
@@ -37,27 +37,28 @@ class GuestLocks {
   // Waits until no thread holds a cluster of [begin, end).  A thread that holds a range must not
   // lock another.
   [[nodiscard]] Guard lock(ClusterIndex begin, ClusterIndex end) {
-    std::unique_lock lock(mutex_);
-    released_.wait(lock, [&] {
-      for (const Guard::Range& held : held_)
-        if (held.begin < end && begin < held.end) return false;
-      return true;
-    });
+    MutexLock lock(mutex_);
+    while (is_held(begin, end)) released_.wait(lock);
     return Guard(*this, held_.insert(held_.end(), {begin, end}));
   }
 
  private:
+  bool is_held(ClusterIndex begin, ClusterIndex end) const REQUIRES(mutex_) {
+    return std::any_of(held_.begin(), held_.end(), [&](const Guard::Range& held) {
+      return held.begin < end && begin < held.end;
+    });
+  }
   void release(std::list<Guard::Range>::iterator range) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       held_.erase(range);
     }
     released_.notify_all();
   }
 
-  std::mutex mutex_;
-  std::condition_variable released_;
-  std::list<Guard::Range> held_;  // guarded by mutex_; as many as there are writing threads
+  Mutex mutex_;
+  ConditionVariable released_;
+  std::list<Guard::Range> held_ GUARDED_BY(mutex_);  // as many as there are writing threads
 };
 
 }  // namespace vc::qcow2
