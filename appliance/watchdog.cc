@@ -15,6 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Poll interval: a signal handler sets `cancel`, and cannot wake the thread.
 constexpr std::chrono::milliseconds kPollInterval(50);
 // For the call that is under way, and then for unmounting and shutting down.
 constexpr std::chrono::seconds kGrace(4);

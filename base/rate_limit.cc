@@ -14,7 +14,7 @@ using std::chrono::nanoseconds;
 // How long unused bytes are kept.
 constexpr std::chrono::milliseconds kKept{100};
 // Poll interval of a waiting caller.  A signal handler may set the stop, but cannot wake a thread.
-constexpr std::chrono::milliseconds kLook{20};
+constexpr std::chrono::milliseconds kPollInterval{20};
 // The longest wait.  Prevents an overflow of the time.
 constexpr double kLongest = 365 * 86400.0;  // seconds
 
@@ -53,7 +53,7 @@ void RateLimit::wait_for(uint64_t bytes, const Stop& stop) {
   while (!stop.requested()) {
     const auto now = clock_.now();
     if (now >= time) return;
-    clock_.sleep_until(std::min<Clock::Time>(time, now + kLook));
+    clock_.sleep_until(std::min<Clock::Time>(time, now + kPollInterval));
   }
 }
 

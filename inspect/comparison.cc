@@ -23,6 +23,8 @@ constexpr uint64_t kJobSize = 256 << 10;
 constexpr uint64_t kServerJobSize = 1 << 20;
 // Maximum finished jobs after an unfinished one: their findings are in memory.
 constexpr uint64_t kWindow = 64;
+// Poll interval of threads that wait for the window, to check for a stop.
+constexpr std::chrono::milliseconds kPollInterval{50};
 constexpr uint64_t kSector = qcow2::Geometry::kSectorSize;
 constexpr unsigned kMostThreads = 16;
 
@@ -121,7 +123,7 @@ Result<bool> Comparison::next(Job& job) {
     // The thread with the oldest job never waits here, so the job gets done.
     MutexLock lock(mutex_);
     while (sequence_ >= finished_ + kWindow && !stop_.requested())
-      done_.wait_for(lock, std::chrono::milliseconds(50));
+      done_.wait_for(lock, kPollInterval);
   }
   const uint64_t from = position_;
   auto planned = plan(job);

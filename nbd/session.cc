@@ -16,7 +16,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kFirstWait{100};
 constexpr milliseconds kLongestWait{5000};
-constexpr milliseconds kLook{20};
+// Poll interval of a wait before a connection attempt, to check for a stop.
+constexpr milliseconds kPollInterval{20};
 
 milliseconds wait_before(unsigned retry) {
   return std::min(kFirstWait * (1 << std::min(retry, 10u)), kLongestWait);
@@ -98,7 +99,7 @@ Result<void> NbdLine::restore(Error why) {
     const auto until = Clock::now() + wait_before(failures_++);
     while (Clock::now() < until) {
       if (stop_.requested()) return fail(Error::cancelled());
-      std::this_thread::sleep_for(kLook);
+      std::this_thread::sleep_for(kPollInterval);
     }
     auto tried = try_again();
     if (tried) return {};

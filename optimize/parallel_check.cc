@@ -9,7 +9,7 @@ namespace vc::optimize {
 namespace {
 
 // How soon the work learns that the user wants to stop: a signal handler wakes no thread.
-constexpr std::chrono::milliseconds kPeriod(20);
+constexpr std::chrono::milliseconds kPollInterval(20);
 
 }  // namespace
 
@@ -35,7 +35,7 @@ void ParallelCheck::run() {
   changed_.notify_all();
   while (!work_done_) {
     if (cancel_.requested()) work_cancel_.request();
-    changed_.wait_for(lock, kPeriod);
+    changed_.wait_for(lock, kPollInterval);
   }
 }
 

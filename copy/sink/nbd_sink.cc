@@ -16,7 +16,8 @@ using Kind = Chunk::Cluster::Kind;
 
 namespace {
 
-constexpr std::chrono::milliseconds kLook{50};
+// Poll interval of threads that wait for a connection, to check for a stop.
+constexpr std::chrono::milliseconds kPollInterval{50};
 
 uint64_t round_up(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -177,7 +178,7 @@ Result<NbdSink::Lane*> NbdSink::lease() {
   MutexLock lock(mutex_);
   while (free_.empty() || failed_) {
     if (failed_ || stop_.requested()) return fail(Error::cancelled());
-    given_back_.wait_for(lock, kLook);
+    given_back_.wait_for(lock, kPollInterval);
   }
   Lane* const lane = free_.back();
   free_.pop_back();

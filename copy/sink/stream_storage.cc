@@ -19,7 +19,7 @@ namespace vc::copy {
 namespace {
 
 // Poll interval, milliseconds: delay of Ctrl-C while the reader is blocked.
-constexpr int kPatience = 50;
+constexpr int kPollInterval = 50;
 
 }  // namespace
 
@@ -49,7 +49,7 @@ Result<void> StreamStorage::send(std::span<const std::byte> bytes) {
       bytes = bytes.subspan(static_cast<size_t>(put));
     } else if (put < 0 && errno == EAGAIN) {
       pollfd writable{fd_, POLLOUT, 0};
-      ::poll(&writable, 1, kPatience);
+      ::poll(&writable, 1, kPollInterval);
     } else if (put < 0 && errno == EPIPE) {
       return fail(Error::protocol(EPIPE, name_ + ": the reader has closed the pipe"));
     } else if (put < 0 && errno != EINTR) {

@@ -20,7 +20,7 @@ using qcow2::Extent;
 namespace {
 
 // Poll interval, milliseconds: delay of Ctrl-C while the writer is blocked.
-constexpr int kPatience = 50;
+constexpr int kPollInterval = 50;
 // Bytes needed to detect an image format.
 constexpr size_t kProbeSize = 512;
 
@@ -51,7 +51,7 @@ Result<size_t> StreamSource::read_some(std::span<std::byte> to) {
   size_t done = 0;
   while (done < to.size()) {
     pollfd readable{fd_, POLLIN, 0};
-    const int ready = ::poll(&readable, 1, kPatience);
+    const int ready = ::poll(&readable, 1, kPollInterval);
     if (stop_.requested()) return fail(Error::cancelled());
     if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
     const ssize_t got = ::read(fd_, to.data() + done, to.size() - done);

@@ -13,7 +13,7 @@ namespace vc::qcow2 {
 namespace {
 
 // Sufficient for the magic of each foreign format.
-constexpr size_t kLook = 512;
+constexpr size_t kProbeSize = 512;
 
 }  // namespace
 
@@ -22,7 +22,7 @@ const char* to_string(Format format) {
 }
 
 Result<Format> probe_format(const Storage& storage) {
-  std::array<std::byte, kLook> start{};
+  std::array<std::byte, kProbeSize> start{};
   ASSIGN_OR_RETURN(const size_t got, storage.read(HostOffset(0), start));
   const std::string& name = storage.name();
   if (got == 0) return fail(Error::invalid(name + ": the file is empty"));
