@@ -15,7 +15,7 @@ using copy::LocalSource;
 namespace {
 
 // Poll interval for a cancellation: a signal handler wakes no thread.
-constexpr std::chrono::milliseconds kPeriod(20);
+constexpr std::chrono::milliseconds kPollInterval(20);
 constexpr size_t kExtentsAtOnce = 1024;
 
 }  // namespace
@@ -35,20 +35,22 @@ EarlyCopy::~EarlyCopy() {
 void EarlyCopy::run() {
   auto result = caught("the early copy", [&] { return copy::copy(how_, progress_, work_); });
   if (!result) work_.request();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   outcome_ = std::move(result);
 }
 
 Result<std::unique_ptr<LocalSource>> EarlyCopy::wait_for_rest() {
   elapsed_ = std::chrono::steady_clock::now() - start_;
-  std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, kPeriod, [this] { return rest_ != nullptr; }))
+  MutexLock lock(mutex_);
+  while (!rest_) {
     if (work_.requested()) return fail(Error::cancelled());
+    changed_.wait_for(lock, kPollInterval);
+  }
   return std::move(rest_);
 }
 
 std::optional<Error> EarlyCopy::failure() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!outcome_ || *outcome_) return std::nullopt;
   return outcome_->error();
 }
@@ -56,11 +58,12 @@ std::optional<Error> EarlyCopy::failure() {
 Result<copy::CopySummary> EarlyCopy::finish(std::unique_ptr<LocalSource> rest) {
   progress_.show();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     rest_ = std::move(rest);
   }
   changed_.notify_all();
   thread_.join();
+  const MutexLock lock(mutex_);
   return std::move(*outcome_);
 }
 

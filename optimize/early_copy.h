@@ -6,14 +6,13 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 
 #include "base/cancel.h"
+#include "base/mutex.h"
 #include "base/progress.h"
 #include "base/result.h"
 #include "copy/copier.h"
@@ -68,11 +67,10 @@ class EarlyCopy {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::chrono::duration<double> elapsed_{};  // written by thread_ before it asks for the rest
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  // All guarded by mutex_.
-  std::unique_ptr<copy::LocalSource> rest_;
-  std::optional<Result<copy::CopySummary>> outcome_;
+  Mutex mutex_;
+  ConditionVariable changed_;
+  std::unique_ptr<copy::LocalSource> rest_ GUARDED_BY(mutex_);
+  std::optional<Result<copy::CopySummary>> outcome_ GUARDED_BY(mutex_);
 
   std::thread thread_;
 };
