@@ -25,12 +25,12 @@ Result<std::unique_ptr<Refcounts>> Refcounts::load(std::shared_ptr<Storage> stor
 }
 
 Result<uint64_t> Refcounts::get(HostCluster cluster) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return table_.count_of(cluster.value());
 }
 
 Result<void> Refcounts::assign(HostCluster cluster, uint64_t count) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ASSIGN_OR_RETURN(RefcountTable::Block* const block,
                    table_.find_block(table_.block_index(cluster.value())));
   const auto error = [&](const char* why) {
@@ -46,7 +46,7 @@ Result<void> Refcounts::assign(HostCluster cluster, uint64_t count) {
 }
 
 uint64_t Refcounts::end_of_blocks() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   uint64_t end = table_.size();
   while (end > 0 && !table_.has_block(end - 1)) --end;
   return end * table_.range();
@@ -101,7 +101,7 @@ Result<void> Refcounts::count_one(const ClusterRun& run) {
 }
 
 Result<Refcounts::Run> Refcounts::allocate(uint64_t wanted) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Run run{};
   bool found = false;
   if (wanted > 1) {
@@ -157,7 +157,7 @@ Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
 }
 
 Result<Refcounts::Run> Refcounts::allocate_table(uint64_t wanted) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Run run{};
   ASSIGN_OR_RETURN(const bool found, find_hole(wanted, run_hint_, kRunScan, run));
   if (!found) {
@@ -187,7 +187,7 @@ Result<Refcounts::Run> Refcounts::take_below(uint64_t limit, uint64_t wanted) {
 }
 
 Result<Refcounts::Run> Refcounts::allocate_below(HostCluster limit, uint64_t wanted) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return take_below(limit.value(), wanted);
 }
 
@@ -204,7 +204,7 @@ Result<void> Refcounts::release_run(const ClusterRun& run) {
 }
 
 Result<uint64_t> Refcounts::count_used(HostCluster end) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   uint64_t used = 0;
   for (uint64_t cluster = 0; cluster < end.value();) {
     const uint64_t index = table_.block_index(cluster);
@@ -217,7 +217,7 @@ Result<uint64_t> Refcounts::count_used(HostCluster end) {
 }
 
 std::vector<ClusterRun> Refcounts::own_clusters() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<ClusterRun> runs{table_.clusters()};
   for (uint64_t index = 0; index < table_.size(); ++index)
     if (table_.has_block(index)) runs.push_back({table_.block_cluster(index), 1});
@@ -225,7 +225,7 @@ std::vector<ClusterRun> Refcounts::own_clusters() {
 }
 
 Result<void> Refcounts::move_table_below(HostCluster limit) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const ClusterRun old = table_.clusters();
   if (old.end() <= limit) return {};
   ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), old.count));
@@ -235,7 +235,7 @@ Result<void> Refcounts::move_table_below(HostCluster limit) {
 }
 
 Result<void> Refcounts::move_blocks_below(HostCluster limit, std::vector<ClusterRun>& old) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (uint64_t index = table_.size(); index-- > 0;) {
     const HostCluster at = table_.block_cluster(index);
     if (!table_.has_block(index) || at < limit) continue;
@@ -253,7 +253,7 @@ Result<void> Refcounts::move_blocks_below(HostCluster limit, std::vector<Cluster
 }
 
 Result<void> Refcounts::release(HostCluster first, uint64_t count, std::vector<ClusterRun>& freed) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (uint64_t cluster = first.value(); cluster < first.value() + count; ++cluster) {
     ASSIGN_OR_RETURN(RefcountTable::Block* const block,
                      table_.find_block(table_.block_index(cluster)));
@@ -275,7 +275,7 @@ Result<void> Refcounts::release(HostCluster first, uint64_t count, std::vector<C
 }
 
 Result<HostCluster> Refcounts::end_of_use() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t range = table_.range();
   for (uint64_t index = table_.block_index(table_.end() - 1) + 1; index-- > 0;) {
     ASSIGN_OR_RETURN(const RefcountTable::Block* const block, table_.find_block(index));
@@ -287,29 +287,29 @@ Result<HostCluster> Refcounts::end_of_use() {
 }
 
 void Refcounts::truncate(HostCluster end) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   table_.truncate(end.value());
   hint_ = std::min(hint_, table_.end());
   run_hint_ = std::min(run_hint_, table_.end());
 }
 
 bool Refcounts::changes_are_due() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return table_.changes_are_due();
 }
 
 Refcounts::Changes Refcounts::take_changes() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return table_.take_changes();
 }
 
 void Refcounts::committed() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   table_.committed();
 }
 
 void Refcounts::commit_failed(const Changes& changes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   table_.commit_failed(changes);
 }
 

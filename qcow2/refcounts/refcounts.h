@@ -9,10 +9,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "qcow2/format/cluster_run.h"
 #include "qcow2/format/geometry.h"
@@ -88,23 +88,22 @@ class Refcounts {
                      const Geometry& geometry)
       : storage_(std::move(storage)), geometry_(geometry), table_(std::move(table)) {}
 
-  // The caller must hold mutex_ for all of these.
-  Result<bool> find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run);
-  Result<Run> append(uint64_t wanted);
-  Result<Run> append_table(uint64_t wanted);
-  Result<Run> take_below(uint64_t limit, uint64_t wanted);
-  Result<void> count_one(const ClusterRun& run);
-  Result<void> release_run(const ClusterRun& run);
+  Result<bool> find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan_limit, Run& run)
+      REQUIRES(mutex_);
+  Result<Run> append(uint64_t wanted) REQUIRES(mutex_);
+  Result<Run> append_table(uint64_t wanted) REQUIRES(mutex_);
+  Result<Run> take_below(uint64_t limit, uint64_t wanted) REQUIRES(mutex_);
+  Result<void> count_one(const ClusterRun& run) REQUIRES(mutex_);
+  Result<void> release_run(const ClusterRun& run) REQUIRES(mutex_);
 
   const std::shared_ptr<Storage> storage_;
   const Geometry geometry_;
 
-  std::mutex mutex_;
-  // mutex_ guards all members below.
-  RefcountTable table_;
+  Mutex mutex_;
+  RefcountTable table_ GUARDED_BY(mutex_);
   // No cluster before hint_ is free; no run of several free clusters was found before run_hint_.
-  uint64_t hint_ = 0;
-  uint64_t run_hint_ = 0;
+  uint64_t hint_ GUARDED_BY(mutex_) = 0;
+  uint64_t run_hint_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace vc::qcow2

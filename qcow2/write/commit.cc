@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/byte_order.h"
+#include "base/mutex.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/refcounts/references.h"
 #include "qcow2/write/disk_writer.h"
@@ -21,7 +22,7 @@ Result<void> DiskWriter::prepare_header() {
         image_->name() +
         ": is damaged, and marked corrupt: repair it first (virt-compact check -r all)"));
   if (header_ready_.load(std::memory_order_acquire)) return {};
-  const std::lock_guard lock(commit_mutex_);
+  const MutexLock lock(commit_mutex_);
   if (header_ready_) return {};
   RETURN_IF_ERROR(write_features(lazy_));
   header_ready_.store(true, std::memory_order_release);
@@ -43,7 +44,7 @@ Result<void> DiskWriter::write_features(bool dirty) {
 
 // From now on all writes fail, and QEMU opens the image read-only.
 Result<void> DiskWriter::mark_corrupt() {
-  const std::lock_guard lock(commit_mutex_);
+  const MutexLock lock(commit_mutex_);
   if (corrupt_.exchange(true) || image_->header().version < 3) return {};
   std::array<std::byte, 8> field{};
   store_be64(field.data(), image_->header().incompatible_features | incompatible::kCorrupt |
@@ -86,7 +87,7 @@ Result<void> DiskWriter::write_changes(const ClusterMap::Changes& map,
 }
 
 Result<void> DiskWriter::commit(bool all) {
-  const std::lock_guard commit_lock(commit_mutex_);
+  const MutexLock commit_lock(commit_mutex_);
   ClusterMap::Changes changes;
   std::vector<uint64_t> l1;
   WritableMap::Frees frees;

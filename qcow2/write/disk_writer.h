@@ -23,11 +23,11 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/cluster_map.h"
@@ -157,9 +157,10 @@ class DiskWriter {
   // `all`: includes lazy refcounts.
   Result<void> commit(bool all);
   Result<void> write_changes(const ClusterMap::Changes& map, const std::vector<uint64_t>& l1,
-                             const Refcounts::Changes& refcounts, bool& tables_durable);
+                             const Refcounts::Changes& refcounts, bool& tables_durable)
+      REQUIRES(commit_mutex_);
   Result<void> flush_files();
-  Result<void> reclaim();
+  Result<void> reclaim() REQUIRES(commit_mutex_);
   Result<bool> is_unused_from(HostCluster end) const;
 
   std::shared_ptr<Image> image_;
@@ -182,13 +183,13 @@ class DiskWriter {
 
   SharedFlush shared_flush_;
 
-  // One commit at a time; guards the members below.
-  std::mutex commit_mutex_;
+  Mutex commit_mutex_;  // one commit at a time
   struct Waiting {
     uint64_t epoch;
     WritableMap::Frees frees;
   };
-  std::deque<Waiting> waiting_;  // committed, but requests may still read them
+  // committed, but requests may still read them
+  std::deque<Waiting> waiting_ GUARDED_BY(commit_mutex_);
 
   mutable std::atomic<uint64_t> allocated_{0};
   mutable std::atomic<uint64_t> zeroed_{0};
