@@ -1,10 +1,10 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/catch_text.h"
+#include "tests/support/command_line.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
-#include "tests/tool/command_line.h"
 
 using namespace vc;
 

@@ -7,14 +7,14 @@
 #include <set>
 
 #include "tests/catch.h"
-#include "tests/check/damages.h"
 #include "tests/drop_in/same_script.h"
 #include "tests/interop/image_maker.h"
+#include "tests/qcow2/check/damages.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
-#include "tests/tool/command_line.h"
 
 using namespace vc;
 
@@ -57,7 +57,7 @@ struct Exception {
 
 const std::vector<Exception> kExceptions = {
     {{"check"},
-     "tests/check/damages.cc says why",
+     "tests/qcow2/check/damages.cc says why",
      {"an unaligned refcount table", "a refcount table of 2^32 - 1 clusters",
       "COPIED and nothing else in an L1 entry", "COPIED and nothing else in a snapshot's L1 entry",
       "a refcount block past the end of any file", "an unaligned L2 table",

@@ -7,8 +7,8 @@
 #include <set>
 #include <sstream>
 
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
-#include "tests/tool/command_line.h"
 
 namespace vc::drop_in {
 

@@ -9,11 +9,11 @@
 #include "tests/catch_text.h"
 #include "tests/guest/image_file.h"
 #include "tests/guest/lived_in_volume.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
-#include "tests/tool/command_line.h"
 
 using namespace vc;
 

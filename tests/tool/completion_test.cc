@@ -1,7 +1,7 @@
 #include "tests/catch_text.h"
+#include "tests/support/command_line.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
-#include "tests/tool/command_line.h"
 
 using namespace vc;
 
