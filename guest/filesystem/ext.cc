@@ -10,7 +10,7 @@
 
 #include "guest/filesystem/ext_inode.h"
 #include "guest/filesystem/ext_superblock.h"
-#include "guest/filesystem/ext_swap_files.h"
+#include "guest/filesystem/swap_files.h"
 #include "guest/reading/bitmap_runs.h"
 #include "guest/reading/checksums.h"
 
@@ -82,11 +82,7 @@ Result<Ranges> Filesystem::free() {
 Result<std::vector<FoundFile>> Filesystem::swap_files(const Ranges& free) {
   metadata_.add(0, super_.superblock_of(0) + 1);
   RETURN_IF_ERROR(read_descriptors());
-  Ranges::Builder blocks;
-  for (const Range& range : free.all())
-    blocks.add(range.begin / super_.block_size, divide_up(range.end, super_.block_size));
-  return find_ext_swap_files(ExtFiles(view_, super_, inode_tables_), super_, blocks.take(),
-                             metadata_.take());
+  return find_swap_files(ExtFiles(view_, super_, inode_tables_), free, metadata_.take());
 }
 
 Result<void> Filesystem::read_descriptors() {

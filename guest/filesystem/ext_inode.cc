@@ -21,10 +21,8 @@ constexpr size_t kMapSize = 60;
 constexpr unsigned kDirectBlocks = 12;
 constexpr size_t kTailSize = 12;  // of a directory's block, with its checksum
 constexpr uint64_t kLargestDirectory = 64 << 20;
-// What a map may have, over all its levels: 4 TiB in pieces of 4 KiB would be more.
-constexpr size_t kMostRuns = 1 << 20;
 constexpr size_t kMostMapBlocks = 1 << 16;
-constexpr unsigned kMostNames = 40;  // of a path
+constexpr uint64_t kRoot = 2;
 
 enum Flag : uint32_t {
   kCompressed = 0x4,
@@ -35,7 +33,7 @@ enum Flag : uint32_t {
 // Fs-verity, an extended attribute as contents, inline data.
 constexpr uint32_t kNotUnderstood = kCompressed | kEncrypted | 0x100000 | 0x200000 | 0x10000000;
 
-Failure damaged(uint32_t number) {
+Failure damaged(uint64_t number) {
   return doubt(fmt::format("its inode {} is damaged", number));
 }
 
@@ -48,7 +46,7 @@ std::array<std::byte, 4> le_bytes(uint32_t value) {
 
 }  // namespace
 
-Result<ExtInode> ExtFiles::inode(uint32_t number) const {
+Result<ExtInode> ExtFiles::inode(uint64_t number) const {
   ExtInode inode;
   inode.number = number;
   if (number == 0 || (number - 1) / super_.inodes_per_group >= inode_tables_.size())
@@ -57,7 +55,7 @@ Result<ExtInode> ExtFiles::inode(uint32_t number) const {
   const uint64_t index = (number - 1) % super_.inodes_per_group;
   ASSIGN_OR_RETURN(
       const Block bytes,
-      view_.block(table * super_.block_size + index * super_.inode_size, super_.inode_size));
+      view().block(table * super_.block_size + index * super_.inode_size, super_.inode_size));
   const Fields it = bytes.fields();
   RETURN_IF_ERROR(check_checksum(number, it, inode));
   const unsigned kind = it.le16(0) >> 12;
@@ -78,33 +76,26 @@ Result<ExtInode> ExtFiles::inode(uint32_t number) const {
   return inode;
 }
 
-Result<void> ExtFiles::check_checksum(uint32_t number, const Fields& it, ExtInode& inode) const {
+Result<void> ExtFiles::check_checksum(uint64_t number, const Fields& it, ExtInode& inode) const {
   if (!super_.has_metadata_checksums()) return {};
   inode.checksum_seed =
-      crc32c(crc32c(super_.checksum_seed, le_bytes(number)), le_bytes(it.le32(0x64)));
+      crc32c(crc32c(super_.checksum_seed, le_bytes(static_cast<uint32_t>(number))),
+             le_bytes(it.le32(0x64)));
   Block zeroed(it);
   std::memset(zeroed.bytes().data() + 0x7C, 0, 2);
   const bool has_high = it.size() > 128 && it.le16(0x80) >= 4;
   if (has_high) std::memset(zeroed.bytes().data() + 0x82, 0, 2);
   const uint32_t crc = crc32c(inode.checksum_seed, zeroed.bytes());
-  if ((crc & 0xFFFF) != it.le16(0x7C) || (has_high && crc >> 16 != it.le16(0x82)))
+  if (!is_right_checksum(it.le16(0x7C), crc & 0xFFFF) ||
+      (has_high && !is_right_checksum(it.le16(0x82), crc >> 16)))
     return doubt(fmt::format("the checksum of its inode {} is wrong", number));
   return {};
 }
 
-Result<void> ExtFiles::add_run(const ExtRun& run, ExtInode& inode) const {
-  const uint64_t expected =
-      inode.runs.empty() ? 0 : inode.runs.back().logical + inode.runs.back().length;
-  if (run.length == 0 || run.logical < expected || run.block < super_.first ||
-      run.block >= super_.blocks || run.length > super_.blocks - run.block)
+Result<void> ExtFiles::add_run(const FileRun& run, ExtInode& inode) const {
+  if (run.block < super_.first || run.block >= super_.blocks ||
+      run.length > super_.blocks - run.block || !inode.add(run))
     return damaged(inode.number);
-  if (!inode.runs.empty() && run.logical == expected &&
-      run.block == inode.runs.back().block + inode.runs.back().length) {
-    inode.runs.back().length += run.length;
-    return {};
-  }
-  if (inode.runs.size() == kMostRuns) return damaged(inode.number);
-  inode.runs.push_back(run);
   return {};
 }
 
@@ -128,11 +119,12 @@ Result<void> ExtFiles::read_extents(const Fields& node, unsigned depth, ExtInode
       RETURN_IF_ERROR(read_extent_block(it.le32(4) | uint64_t{it.le16(8)} << 32, level - 1, inode));
       continue;
     }
-    // Longer ones are allocated, and never written: swap is written there all the same.
+    // Longer ones are allocated, and not written.
     constexpr uint64_t kLongest = 1 << 15;
     const uint64_t length = it.le16(4);
+    const bool is_written = length <= kLongest;
     RETURN_IF_ERROR(add_run({it.le32(0), it.le32(8) | uint64_t{it.le16(6)} << 32,
-                             length > kLongest ? length - kLongest : length},
+                             is_written ? length : length - kLongest, is_written},
                             inode));
   }
   return {};
@@ -140,13 +132,13 @@ Result<void> ExtFiles::read_extents(const Fields& node, unsigned depth, ExtInode
 
 Result<void> ExtFiles::read_extent_block(uint64_t block, unsigned depth, ExtInode& inode) const {
   RETURN_IF_ERROR(add_map_block(block, inode));
-  ASSIGN_OR_RETURN(const Block bytes, view_.block(block * super_.block_size, super_.block_size));
+  ASSIGN_OR_RETURN(const Block bytes, view().block(block * super_.block_size, super_.block_size));
   const Fields node = bytes.fields();
   if (node.le16(6) != depth) return damaged(inode.number);
   if (super_.has_metadata_checksums()) {
     const size_t tail = (node.le16(4) + size_t{1}) * kExtentSize;
     if (tail + 4 > node.size() ||
-        crc32c(inode.checksum_seed, bytes.bytes().first(tail)) != node.le32(tail))
+        !is_right_checksum(node.le32(tail), crc32c(inode.checksum_seed, bytes.bytes().first(tail))))
       return doubt(fmt::format("the checksum of a block of its inode {} is wrong", inode.number));
   }
   return read_extents(node, depth, inode);
@@ -174,7 +166,7 @@ Result<void> ExtFiles::read_indirect(uint64_t block, unsigned level, uint64_t& l
     return {};
   }
   RETURN_IF_ERROR(add_map_block(block, inode));
-  ASSIGN_OR_RETURN(const Block bytes, view_.block(block * super_.block_size, super_.block_size));
+  ASSIGN_OR_RETURN(const Block bytes, view().block(block * super_.block_size, super_.block_size));
   for (uint64_t i = 0; i < count; ++i) {
     const uint32_t next = bytes.fields().le32(4 * i);
     if (level > 1) {
@@ -187,35 +179,16 @@ Result<void> ExtFiles::read_indirect(uint64_t block, unsigned level, uint64_t& l
   return {};
 }
 
-Result<Block> ExtFiles::read(const ExtInode& inode, uint64_t limit) const {
-  Block bytes(std::min(inode.size, limit));
-  const uint64_t unit = super_.block_size;
-  for (const ExtRun& run : inode.runs) {
-    const uint64_t begin = run.logical * unit;
-    if (begin >= bytes.bytes().size()) break;
-    const uint64_t length = std::min(run.length * unit, bytes.bytes().size() - begin);
-    RETURN_IF_ERROR(view_.read(run.block * unit, bytes.bytes().subspan(begin, length)));
-  }
-  return bytes;
-}
-
-Result<std::optional<ExtInode>> ExtFiles::find(std::string_view path) const {
-  ASSIGN_OR_RETURN(ExtInode at, inode(kRoot));
-  unsigned names = 0;
-  while (!path.empty()) {
-    const size_t begin = std::min(path.find_first_not_of('/'), path.size());
-    const size_t end = std::min(path.find('/', begin), path.size());
-    const std::string_view name = path.substr(begin, end - begin);
-    path.remove_prefix(end);
-    if (name.empty()) break;
-    if (at.is_symbolic_link || ++names > kMostNames)
-      return doubt("a symbolic link leads to a swap file");
-    if (!at.is_directory) return std::optional<ExtInode>();
-    ASSIGN_OR_RETURN(const auto number, look_up(at, name));
+Result<std::optional<MappedFile>> ExtFiles::find(std::string_view path) const {
+  ASSIGN_OR_RETURN(ExtInode root, inode(kRoot));
+  const auto child = [this](const ExtInode& directory,
+                            std::string_view name) -> Result<std::optional<ExtInode>> {
+    ASSIGN_OR_RETURN(const auto number, look_up(directory, name));
     if (!number) return std::optional<ExtInode>();
-    ASSIGN_OR_RETURN(at, inode(*number));
-  }
-  return std::optional(std::move(at));
+    return inode(*number);
+  };
+  ASSIGN_OR_RETURN(auto found, follow(std::move(root), path, child));
+  return found ? std::optional<MappedFile>(std::move(*found)) : std::nullopt;
 }
 
 Result<std::optional<uint32_t>> ExtFiles::look_up(const ExtInode& directory,
@@ -223,9 +196,10 @@ Result<std::optional<uint32_t>> ExtFiles::look_up(const ExtInode& directory,
   const uint64_t unit = super_.block_size;
   if (directory.size > kLargestDirectory || directory.size % unit != 0)
     return damaged(directory.number);
-  for (const ExtRun& run : directory.runs)
+  RETURN_IF_ERROR(count_directory(directory.size));
+  for (const FileRun& run : directory.runs)
     for (uint64_t i = 0; i < run.length && (run.logical + i) * unit < directory.size; ++i) {
-      ASSIGN_OR_RETURN(const Block block, view_.block((run.block + i) * unit, unit));
+      ASSIGN_OR_RETURN(const Block block, view().block((run.block + i) * unit, unit));
       const Fields it = block.fields();
       // Blocks of the index hold no entries but the first two, and have another checksum.
       const bool is_index =
@@ -243,7 +217,8 @@ Result<void> ExtFiles::check_entries(const Fields& block, const ExtInode& direct
   const bool has_tail = block.le32(tail) == 0 && block.le16(tail + 4) == kTailSize &&
                         block.u8(tail + 6) == 0 && block.u8(tail + 7) == 0xDE;
   if (super_.has_metadata_checksums() && has_tail &&
-      crc32c(directory.checksum_seed, block.bytes().first(tail)) != block.le32(tail + 8))
+      !is_right_checksum(block.le32(tail + 8),
+                         crc32c(directory.checksum_seed, block.bytes().first(tail))))
     return doubt(fmt::format("the checksum of its directory {} is wrong", directory.number));
   return {};
 }

@@ -27,9 +27,9 @@ class FreeSpace {
         super_(super),
         group_(group),
         begin_(group * super.group_blocks),
-        length_(std::min(super.group_blocks, super.blocks - begin_)) {}
+        length_(super.group_length(group)) {}
 
-  Result<uint64_t> read(Ranges::Builder& out);
+  Result<uint64_t> read(Ranges::Builder& out, Ranges::Builder& own);
 
  private:
   Failure damaged(const char* what) const {
@@ -105,7 +105,7 @@ Result<Ranges> FreeSpace::free_list(const Fields& header) const {
   return list;
 }
 
-Result<uint64_t> FreeSpace::read(Ranges::Builder& out) {
+Result<uint64_t> FreeSpace::read(Ranges::Builder& out, Ranges::Builder& own) {
   ASSIGN_OR_RETURN(const Block sector, read_header());
   const Fields header = sector.fields();
   ASSIGN_OR_RETURN(XfsFreeTree tree, read_tree(header, XfsFreeTree::Order::kByBlock));
@@ -120,18 +120,20 @@ Result<uint64_t> FreeSpace::read(Ranges::Builder& out) {
     metadata = metadata.with(other.blocks);
   }
   ASSIGN_OR_RETURN(const Ranges list, free_list(header));
-  if (!tree.ranges.within(metadata.with(list)).empty())
+  metadata = metadata.with(list);
+  if (!tree.ranges.within(metadata).empty())
     return doubt(
         fmt::format("the free space tree of allocation group {} marks metadata as free", group_));
   for (const Range& range : tree.ranges.all()) out.add(range.begin, range.end);
+  for (const Range& range : metadata.all()) own.add(range.begin, range.end);
   return tree.free + header.be32(0x30) + header.be32(0x3C);
 }
 
 }  // namespace
 
 Result<uint64_t> read_xfs_free_space(const ByteView& view, const XfsSuperblock& super,
-                                     uint64_t group, Ranges::Builder& out) {
-  return FreeSpace(view, super, group).read(out);
+                                     uint64_t group, Ranges::Builder& out, Ranges::Builder& own) {
+  return FreeSpace(view, super, group).read(out, own);
 }
 
 }  // namespace vc::guest

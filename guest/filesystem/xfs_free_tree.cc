@@ -27,7 +27,7 @@ class Walk {
         group_(group),
         is_by_length_(order == XfsFreeTree::Order::kByLength),
         begin_(group * super.group_blocks),
-        length_(std::min(super.group_blocks, super.blocks - begin_)),
+        length_(super.group_length(group)),
         most_(most) {}
 
   Result<XfsFreeTree> run(uint64_t root, uint32_t levels);

@@ -12,18 +12,26 @@ namespace {
 // What is understood of version 5: file types, sparse inodes, metadata UUID, big timestamps,
 // nrext64, exchange-range and parent pointers.  Not: "needs repair".
 constexpr uint32_t kKnownIncompat = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x40 | 0x80;
+constexpr uint32_t kTypes = 0x1;
 constexpr uint32_t kMetadataUuid = 0x4;
 constexpr uint32_t kKnownRoCompat = 0xF;
 constexpr size_t kSuperChecksum = 0xE0;
+// Of version 4.
+constexpr uint16_t kHasMoreFeatures = 0x2000;
+constexpr uint32_t kLazyCount = 0x2;
+constexpr uint32_t kOldTypes = 0x200;
 // What an allocation group is at least; its count is limited by this.
-constexpr uint64_t kLeastGroup = 64;  // blocks
+constexpr uint64_t kLeastGroup = 64;                   // blocks
+constexpr uint64_t kLargestDirectoryBlock = 64 << 10;  // bytes
 
 Result<void> check_version(const ByteView& view, const Fields& it, XfsSuperblock& super) {
   const unsigned version = it.be16(0x64) & 0xF;
   super.is_v5 = version == 5;
   super.metadata_uuid = it.text(0x20, 16);
   if (version == 4) {
-    super.has_exact_count = (it.be16(0x64) & 0x2000) != 0 && (it.be32(0xC8) & 2) != 0;
+    const uint32_t more = (it.be16(0x64) & kHasMoreFeatures) != 0 ? it.be32(0xC8) : 0;
+    super.has_exact_count = (more & kLazyCount) != 0;
+    super.has_types = (more & kOldTypes) != 0;
     return {};
   }
   if (version != 5) return doubt(fmt::format("version {} is unknown", version));
@@ -36,11 +44,30 @@ Result<void> check_version(const ByteView& view, const Fields& it, XfsSuperblock
   if ((incompat & 0x10) != 0) return doubt("it must be repaired first");
   if ((incompat & ~kKnownIncompat) != 0 || (ro_compat & ~kKnownRoCompat) != 0)
     return doubt(fmt::format("it has unknown features ({:x}/{:x})", incompat, ro_compat));
+  super.has_types = (incompat & kTypes) != 0;
   if ((incompat & kMetadataUuid) != 0) super.metadata_uuid = it.text(0xF8, 16);
   return {};
 }
 
+// Inodes fill blocks.
+bool read_inode_geometry(const Fields& it, XfsSuperblock& super) {
+  super.root = it.be64(0x38);
+  super.inode_size = it.be16(0x68);
+  super.inode_bits = it.u8(0x7B);
+  const unsigned directory_bits = it.u8(0xC0);
+  super.directory_block = super.block_size << std::min(directory_bits, 16U);
+  return super.inode_size >= 256 && super.inode_bits <= 8 &&
+         super.inode_size << super.inode_bits == super.block_size && directory_bits <= 16 &&
+         super.directory_block <= kLargestDirectoryBlock;
+}
+
 }  // namespace
+
+uint64_t XfsSuperblock::block_of(uint64_t number) const {
+  const uint64_t group = number >> group_bits;
+  const uint64_t within = number & ((uint64_t{1} << group_bits) - 1);
+  return group < groups && within < group_length(group) ? group * group_blocks + within : blocks;
+}
 
 Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& it) {
   const auto impossible = [] { return doubt("its geometry is invalid"); };
@@ -51,11 +78,12 @@ Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& it
   super.groups = it.be32(0x58);
   super.sector = it.be16(0x66);
   super.free_blocks = it.be64(0x90);
-  const unsigned group_bits = it.u8(0x7C);
+  super.group_bits = it.u8(0x7C);
   if (it.u8(0x78) > 16 || super.block_size != uint64_t{1} << it.u8(0x78) ||
       super.block_size < 512 || !is_power_of_two(super.sector) || super.sector < 512 ||
       super.sector > 32768 || super.group_blocks < kLeastGroup || super.groups == 0 ||
-      group_bits > 32 || uint64_t{1} << group_bits < super.group_blocks)
+      super.group_bits > 32 || uint64_t{1} << super.group_bits < super.group_blocks ||
+      !read_inode_geometry(it, super))
     return impossible();
   if (super.blocks > view.size() / super.block_size)
     return doubt("it is larger than its partition");
@@ -66,12 +94,12 @@ Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& it
   RETURN_IF_ERROR(check_version(view, it, super));
   const uint64_t log = it.be64(0x30);
   if (log == 0) return doubt("its log is on another device");
-  const uint64_t group = log >> group_bits;
-  const uint64_t within = log & ((uint64_t{1} << group_bits) - 1);
   super.log_blocks = it.be32(0x60);
-  if (group >= super.groups || within + super.log_blocks > super.group_blocks) return impossible();
-  super.log_at = group * super.group_blocks + within;
-  if (super.log_at + super.log_blocks > super.blocks) return impossible();
+  super.log_at = super.block_of(log);
+  if (super.log_at == super.blocks) return impossible();
+  const uint64_t group = super.log_at / super.group_blocks;
+  if (super.log_at % super.group_blocks + super.log_blocks > super.group_length(group))
+    return impossible();
   return super;
 }
 

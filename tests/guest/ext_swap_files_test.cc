@@ -1,11 +1,9 @@
 // Swap files of ext2, ext3 and ext4: where their contents lie, and when that must not be believed.
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "guest/filesystem/swap_files.h"
 #include "tests/catch_text.h"
-#include "tests/guest/image_file.h"
+#include "tests/guest/droppable_files.h"
 #include "tests/guest/lived_in_volume.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -14,9 +12,13 @@
 
 using namespace vc;
 
-using guest::Reading;
+using guest_test::check_no_files;
+using guest_test::contents_of;
 using guest_test::Kind;
 using guest_test::LivedInVolume;
+using guest_test::read_with_files;
+using guest_test::write_noise;
+using guest_test::write_swap_file;
 using support::TempDirectory;
 
 namespace {
@@ -25,30 +27,8 @@ constexpr uint64_t kMiB = 1 << 20;
 constexpr size_t kHeader = 64 << 10;
 constexpr guest::FileKinds kSwap{false, false, false, true};
 
-guest::Volume read(const std::string& path, const guest::FileKinds& kinds = kSwap) {
-  const guest_test::ImageFile file(path, 0);
-  auto inspection = guest::inspect({file.view()}, kinds);
-  REQUIRE(inspection.volumes.size() == 1);
-  INFO(inspection.volumes.front().why);
-  CHECK(inspection.volumes.front().verdict == Reading::Verdict::kFree);
-  return std::move(inspection.volumes.front());
-}
-
 std::string debugfs(const std::string& volume, const std::string& command) {
   return support::run_ok({"debugfs", "-w", "-R", command, volume}).out;
-}
-
-void write_noise(const std::string& path, uint64_t size) {
-  support::Random random(size);
-  std::vector<std::byte> bytes(size);
-  random.fill(bytes);
-  support::write_file(path, bytes);
-}
-
-// Random data with the header of swap space.
-void make_swap(const std::string& path, uint64_t size) {
-  write_noise(path, size);
-  support::run_ok({"mkswap", "-q", path});
 }
 
 std::vector<std::byte> dump(const std::string& volume, const std::string& path) {
@@ -68,8 +48,8 @@ void may_hold_anything(const Kind& kind) {
   const LivedInVolume lived_in(kind, random);
   const std::string& volume = lived_in.path();
   const TempDirectory scratch;
-  make_swap(scratch / "swap", 20 * kMiB);
-  make_swap(scratch / "small", 2 * kMiB);
+  write_swap_file(scratch / "swap", 20 * kMiB);
+  write_swap_file(scratch / "small", 2 * kMiB);
   write_noise(scratch / "noise", kMiB);
   support::write_file(scratch / "fstab",
                       std::string("# a comment\n/dev/sda2 none swap sw 0 0\n"
@@ -82,24 +62,21 @@ void may_hold_anything(const Kind& kind) {
   debugfs(volume, "mkdir data");
   debugfs(volume, "write " + scratch / "small" + " data/extra");
 
-  const auto found = read(volume);
+  const auto found = read_with_files(volume, kSwap);
   INFO(found.no_files);
   REQUIRE(found.files.size() == 2);
   CHECK(found.files[0].path == "/data/extra");
   CHECK(found.files[1].path == "/swapfile");
   CHECK(found.files[1].size == 20 * kMiB);
   CHECK(found.files[1].on_disks.at(0).total() == 20 * kMiB - kHeader);
-  guest::Ranges::Builder all;
-  for (const auto& file : found.files)
-    for (const auto& range : file.on_disks.at(0).all()) all.add(range.begin, range.end);
-  const std::string copy = lived_in.copy_with_garbage(all.take());
+  const std::string copy = lived_in.copy_with_garbage(contents_of(found));
   CHECK(lived_in.complaint(copy) == "");
   auto expected = support::read_file(scratch / "swap");
   std::fill(expected.begin() + kHeader, expected.end(), std::byte{0xA5});
   CHECK((dump(copy, "swapfile") == expected));
   CHECK((dump(copy, "swap.img") == support::read_file(scratch / "noise")));
   CHECK((dump(copy, "etc/fstab") == support::read_file(scratch / "fstab")));
-  CHECK(read(volume, {true, true, true, false}).files.empty());
+  CHECK(read_with_files(volume, {true, true, true, false}).files.empty());
 }
 
 Kind ext(const std::string& name, const std::vector<std::string>& options) {
@@ -116,9 +93,9 @@ class SwapFile {
     command.insert(command.end(), options.begin(), options.end());
     command.insert(command.end(), {path_, "32M"});
     support::run_ok(command);
-    make_swap(folder_ / "swap", 2 * kMiB);
+    write_swap_file(folder_ / "swap", 2 * kMiB);
     debugfs(path_, "write " + folder_ / "swap" + " swapfile");
-    const auto volume = read(path_);
+    const auto volume = read_with_files(path_, kSwap);
     INFO(volume.no_files);
     REQUIRE(volume.files.size() == 1);
   }
@@ -127,11 +104,7 @@ class SwapFile {
   uint64_t block(unsigned number) const {
     return std::stoull(debugfs(path_, fmt::format("bmap swapfile {}", number)));
   }
-  void is_doubted(const std::string& why) const {
-    const auto volume = read(path_);
-    CHECK(volume.files.empty());
-    CHECK_THAT(volume.no_files, Catch::Contains(why));
-  }
+  void is_doubted(const std::string& why) const { check_no_files(path_, kSwap, why); }
 
  private:
   const TempDirectory folder_;
@@ -207,8 +180,31 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
     point(0x7FFFFFFF);
     file.is_doubted("is damaged");
     point(original);
-    CHECK(read(file.path()).files.size() == 1);
+    CHECK(read_with_files(file.path(), kSwap).files.size() == 1);
   }
+}
+
+TEST_CASE("blocks of ext4 that were never written are no header of swap", "[ext][swap]") {
+  const SwapFile file({"-t", "ext4", "-b", "4096"});
+  const TempDirectory scratch;
+  support::write_file(scratch / "empty", std::string());
+  debugfs(file.path(), "write " + scratch / "empty" + " swap.img");
+  debugfs(file.path(), "fallocate swap.img 0 511");
+  debugfs(file.path(), "sif swap.img size 2097152");
+  const uint64_t at = std::stoull(debugfs(file.path(), "bmap swap.img 0")) * 4096;
+  // What another swap file has left there.
+  write_swap_file(scratch / "swap", 2 * kMiB);
+  support::patch_file(file.path(), at, support::RawFile(scratch / "swap").read(0, kHeader));
+  const auto found = read_with_files(file.path(), kSwap);
+  INFO(found.no_files);
+  REQUIRE(found.files.size() == 1);
+  CHECK(found.files[0].path == "/swapfile");
+}
+
+TEST_CASE("of an fstab no more swap files are looked for than Linux uses", "[swap]") {
+  std::string fstab;
+  for (unsigned i = 0; i < 5000; ++i) fstab += fmt::format("/swap{} none swap\n", i);
+  CHECK(guest::swap_file_paths(fstab).size() == 4 + 32);
 }
 
 TEST_CASE("fstab names swap files among other things", "[swap]") {

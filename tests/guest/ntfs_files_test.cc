@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "tests/catch_text.h"
-#include "tests/guest/image_file.h"
+#include "tests/guest/droppable_files.h"
 #include "tests/guest/lived_in_volume.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -14,9 +14,12 @@
 
 using namespace vc;
 
-using guest::Reading;
+using guest_test::check_no_files;
+using guest_test::contents_of;
 using guest_test::Kind;
 using guest_test::LivedInVolume;
+using guest_test::read_with_files;
+using guest_test::write_noise;
 using support::TempDirectory;
 
 namespace {
@@ -25,26 +28,14 @@ constexpr uint64_t kMiB = 1 << 20;
 constexpr size_t kRecord = 1024;
 constexpr guest::FileKinds kAll{true, true, true, true};
 
-guest::Volume read(const std::string& path, const guest::FileKinds& kinds = kAll) {
-  const guest_test::ImageFile file(path, 0);
-  auto inspection = guest::inspect({file.view()}, kinds);
-  REQUIRE(inspection.volumes.size() == 1);
-  INFO(inspection.volumes.front().why);
-  CHECK(inspection.volumes.front().verdict == Reading::Verdict::kFree);
-  return std::move(inspection.volumes.front());
-}
-
 void add_file(const std::string& volume, const std::string& name, uint64_t size) {
   const TempDirectory scratch;
-  support::Random random(size);
-  std::vector<std::byte> bytes(size);
-  random.fill(bytes);
-  support::write_file(scratch / "file", bytes);
+  write_noise(scratch / "file", size);
   support::run_ok({"ntfscp", "-q", volume, scratch / "file", name});
 }
 
 uint64_t largest_hole(const std::string& path) {
-  const guest::Volume volume = read(path);
+  const guest::Volume volume = read_with_files(path, kAll);
   uint64_t largest = 0;
   for (const guest::Range& it : volume.on_disks.at(0).all())
     largest = std::max(largest, it.length());
@@ -64,7 +55,7 @@ class PageFile {
     support::run_ok({"mkntfs", "-q", "-Q", "-F", path_});
     add_file(path_, "pagefile.sys", 4 * kMiB);
     find_record();
-    const auto volume = read(path_);
+    const auto volume = read_with_files(path_, kAll);
     INFO(volume.no_files);
     REQUIRE(volume.files.size() == 1);
     CHECK(volume.files[0].path == "/pagefile.sys");
@@ -89,11 +80,7 @@ class PageFile {
   void put(uint64_t where, std::string bytes) const {
     support::patch_file(path_, where, std::as_bytes(std::span(bytes)));
   }
-  void is_doubted(const std::string& why) const {
-    const auto volume = read(path_);
-    CHECK(volume.files.empty());
-    CHECK_THAT(volume.no_files, Catch::Contains(why));
-  }
+  void is_doubted(const std::string& why) const { check_no_files(path_, kAll, why); }
 
  private:
   void find_record() {
@@ -133,7 +120,7 @@ TEST_CASE("files that Windows creates again can be overwritten, and no other fil
   add_file(lived_in.path(), "pagefile.sys", size);
   const std::string other = contents(lived_in.path(), "not-a-pagefile.sys");
 
-  const auto volume = read(lived_in.path());
+  const auto volume = read_with_files(lived_in.path(), kAll);
   INFO(volume.no_files);
   REQUIRE(volume.files.size() == 2);
   CHECK(volume.files[0].path == "/pagefile.sys");
@@ -141,11 +128,7 @@ TEST_CASE("files that Windows creates again can be overwritten, and no other fil
   CHECK(volume.files[0].on_disks.at(0).all().size() > 1);
   CHECK(volume.files[1].path == "/swapfile.sys");
   CHECK(volume.files[1].size == 3 * kMiB + 5);
-  guest::Ranges::Builder all;
-  for (const auto& file : volume.files)
-    for (const auto& range : file.on_disks.at(0).all()) all.add(range.begin, range.end);
-
-  const std::string copy = lived_in.copy_with_garbage(all.take());
+  const std::string copy = lived_in.copy_with_garbage(contents_of(volume));
   CHECK(lived_in.complaint(copy) == "");
   CHECK(contents(copy, "not-a-pagefile.sys") == other);
   // All of their contents, and nothing but that.
@@ -153,8 +136,8 @@ TEST_CASE("files that Windows creates again can be overwritten, and no other fil
   CHECK((contents(copy, "SWAPFILE.SYS") == std::string(3 * kMiB + 5, '\xA5')));
 
   // Only what is asked for.
-  CHECK(read(lived_in.path(), {}).files.empty());
-  CHECK(read(lived_in.path(), {false, true, true, true}).files.size() == 1);
+  CHECK(read_with_files(lived_in.path(), {}).files.empty());
+  CHECK(read_with_files(lived_in.path(), {false, true, true, true}).files.size() == 1);
 }
 
 TEST_CASE("a page file that is stored in an unusual way is not dropped", "[ntfs]") {

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "tests/catch_text.h"
+#include "tests/guest/droppable_files.h"
 #include "tests/guest/image_file.h"
 #include "tests/guest/lived_in_volume.h"
 #include "tests/support/process.h"
@@ -16,6 +17,7 @@
 using namespace vc;
 
 using guest::Reading;
+using guest_test::noise;
 using support::run_ok;
 using support::TempDirectory;
 
@@ -56,12 +58,6 @@ class Mounted {
  private:
   const TempDirectory folder_;
 };
-
-std::string noise(size_t size) {
-  std::vector<std::byte> bytes(size);
-  support::Random(size).fill(bytes);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 // What is free, and the page file, the hibernation file and the table of files lie in many pieces.
 class Fragmented {

@@ -456,9 +456,27 @@ TEST_CASE("contents of swap files become zeros without a boot", "[free]") {
   CHECK(fs::file_size(folder / "out") + 15 * kMiB < fs::file_size(disk));
 }
 
+TEST_CASE("contents of swap files of XFS become zeros without a boot", "[free]") {
+  const TempDirectory folder;
+  write_noise(folder / "swap", 16 * kMiB);
+  run_ok({"mkswap", "-q", folder / "swap"});
+  support::write_file(folder / "protofile",
+                      "/boot\n0 0\nd--755 0 0\nswapfile ---600 0 0 " + folder / "swap" + "\n$\n");
+  run_ok({"sh", "-c", "truncate -s 320M \"$1\" && mkfs.xfs -q -p \"$2\" \"$1\"", "sh",
+          folder / "raw", folder / "protofile"});
+  const std::string disk = qcow2_of(folder, folder / "raw");
+  const json done = report({"--drop", "swap", "-o", folder / "out", disk});
+  REQUIRE(done.at("free-space").at("dropped").size() == 1);
+  CHECK(done.at("free-space").at("dropped").at(0).at("path") == "/swapfile");
+  CHECK(done.at("free-space").at("not-dropped").empty());
+  run_ok({"qemu-img", "convert", "-O", "raw", folder / "out", folder / "out.raw"});
+  run_ok({"xfs_repair", "-n", "-f", folder / "out.raw"});
+  CHECK(fs::file_size(folder / "out") + 15 * kMiB < fs::file_size(disk));
+}
+
 TEST_CASE("files that only the appliance can drop are reported", "[free]") {
   const TempDirectory folder;
-  run_ok({"sh", "-c", "truncate -s 320M \"$1\" && mkfs.xfs -q \"$1\"", "sh", folder / "raw"});
+  run_ok({"sh", "-c", "truncate -s 128M \"$1\" && mkfs.btrfs -q \"$1\"", "sh", folder / "raw"});
   const std::string disk = qcow2_of(folder, folder / "raw");
   const NoQemu qemu;
   const auto outcome = optimize(qemu, {"--drop", "swap", "-o", folder / "out", disk});
@@ -470,7 +488,7 @@ TEST_CASE("files that only the appliance can drop are reported", "[free]") {
   REQUIRE(done.at("free-space").at("not-dropped").size() == 1);
   CHECK_THAT(std::string(done.at("free-space").at("not-dropped").at(0)),
              Contains("/dev/sda: --drop has no effect here"));
-  // Nothing of an XFS is dropped for Windows.
+  // Nothing of a btrfs is dropped for Windows.
   CHECK(report({"--drop", "pagefile", "-o", folder / "other", disk})
             .at("free-space")
             .at("not-dropped")
