@@ -14,7 +14,7 @@ namespace vc::bench {
 
 namespace {
 
-// Number of requests that are checked for data, out of at most kLookedAt requests.
+// hole_share() draws at most kLookedAt requests of a load, and checks about kSamples of them.
 constexpr uint64_t kSamples = 1000;
 constexpr uint64_t kLookedAt = 1000000;
 

@@ -66,7 +66,7 @@ Result<Measurement> measure(const MeasureOptions& options, const Cancel& cancel)
   result.format = device->format();
   result.size = device->size();
   result.block = options.load.block;
-  // Must precede the dropping of the cache, since it reads tables.
+  // Reads tables, which would refill the cache: do it before the cache is dropped.
   ASSIGN_OR_RETURN(result.holes, device->hole_share(options.load));
   const std::vector<std::string> files = device->files();
   if (options.drop_cache) {

@@ -76,7 +76,7 @@ class NbdDevice::Worker {
       --in_flight_;
       slot.flush ? schedule_.flushed() : schedule_.done();
       if (slot.reply.errnum() != 0) {
-        // Continues to wait for the other replies, so that the server can send them.
+        // After an error, still waits for the other replies, so that the server can send them.
         const char* const what = slot.flush ? "flush" : load_.write ? "write" : "read";
         if (!error_)
           error_ =

@@ -28,7 +28,7 @@ class LibvirtDomain {
     bool running = false;
     // The domain disappears when it stops, and has no definition to change.
     bool transient = false;
-    // The next start restores the saved state, with the old settings.
+    // The next start restores the saved state, and with it the old settings.
     bool has_saved_state = false;
   };
   Result<State> state() const;

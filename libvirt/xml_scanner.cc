@@ -264,7 +264,8 @@ Result<Stretch> XmlScanner::read_name() {
 }
 
 Result<void> XmlScanner::check_references(Stretch stretch) const {
-  // Searches a slice: searching the whole document for each text would take quadratic time.
+  // Limits the search to a slice: searching the whole document for each text would take quadratic
+  // time.
   const std::string_view text = slice(stretch);
   for (size_t at = text.find('&'); at != std::string_view::npos; at = text.find('&', at + 1)) {
     const size_t end = text.find(';', at);

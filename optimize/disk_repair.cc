@@ -24,7 +24,7 @@ Result<void> repair_disk(const OptimizeOptions& options, const std::string& disk
     ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));
     FirstFinding findings(cancel, checker.header().geometry().cluster_size());
     ASSIGN_OR_RETURN(const auto sums, checker.run(findings));
-    // Leaks are left behind in any case.
+    // Leaks need no repair: the copy leaves them behind.
     if (sums.corruptions + sums.check_errors == 0) return {};
   }
   const std::string undo = disk + ".undo";

@@ -1,4 +1,4 @@
-// The repair of a damaged disk before it is optimized.
+// Repairs a damaged disk before it is optimized.
 #pragma once
 
 #include <string>
@@ -11,9 +11,9 @@
 
 namespace vc::optimize {
 
-// Repairs the image `disk` if it has more damage than leaks, which are left behind in any case.
-// What it overwrites is kept in DISK.undo.  Locks the disk for writing, so it must be called before
-// the chain of the disk is opened.
+// Repairs the image `disk` if it has damage other than leaks. Leaks need no repair: the copy leaves
+// them behind. Saves the overwritten bytes in DISK.undo. Locks the disk for writing, so call it
+// before the chain of the disk is opened.
 Result<void> repair_disk(const OptimizeOptions& options, const std::string& disk, StepLog& steps,
                          appliance::Observer& observer, const Cancel& cancel);
 

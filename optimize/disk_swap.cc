@@ -28,7 +28,7 @@ Result<std::string> without_links(const std::string& path) {
   return std::string(real.get());
 }
 
-// A folder whose names are flushed whenever one changes.
+// Renames a file, and flushes the folder.
 Result<void> rename_and_flush(const Directory& folder, const std::string& from,
                               const std::string& to, unsigned flags) {
   RETURN_IF_ERROR(folder.rename(from, to, flags));
@@ -45,7 +45,7 @@ Failure not_ours(const std::string& path) {
       path + ": another process has replaced this file: inspect it before you continue"));
 }
 
-// Bytes of the disk in the file; nothing: it cannot be read.
+// Returns the virtual size of the disk in the file, bytes. nullopt if the file cannot be read.
 std::optional<uint64_t> disk_size(const Directory& folder, const std::string& name) {
   const auto file = FileStorage::open_readonly_in(folder, name);
   if (!file) return std::nullopt;
@@ -55,11 +55,11 @@ std::optional<uint64_t> disk_size(const Directory& folder, const std::string& na
   return length ? std::optional(*length) : std::nullopt;
 }
 
-// Tries whether a file in `folder` can have the owner that `status` says, rather than to learn it
-// when all is done.
+// Returns an error if a new file in `folder` cannot get the owner in `status`. Checked early, so
+// that no long copy is made in vain.
 Result<void> can_be_given_to(const Directory& folder, const struct stat& status) {
   const auto file = folder.open_unnamed(0600);
-  // Then it is tried later.
+  // Without unnamed files, carry_over() finds out later.
   if (!file || retry(::fchown, file->get(), status.st_uid, status.st_gid) == 0) return {};
   return fail(
       Error::system(errno, fmt::format("{}: cannot create a file with the owner of the disk, "
@@ -67,7 +67,7 @@ Result<void> can_be_given_to(const Directory& folder, const struct stat& status)
                                        folder.path(), status.st_uid, status.st_gid)));
 }
 
-// Whether `errnum` is how a filesystem says that it has no such thing.
+// Returns true if `errnum` means that the filesystem does not support the operation.
 bool cannot(int errnum) {
   return errnum == EPERM || errnum == EOPNOTSUPP || errnum == ENOSYS || errnum == EINVAL ||
          errnum == EMLINK;
@@ -86,8 +86,8 @@ Result<void> DiskSwap::lock() {
   if (retry(::fstat, old_.get(), &status) != 0) return fail(Error::system(errno, disk()));
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(disk() + ": is not a regular file, so it cannot be replaced"));
-  // NFS makes of it a lock that wants a writable file, and some filesystems have none: there our
-  // other locks must do.
+  // NFS turns flock into a lock that needs a writable file, and some filesystems have no flock. The
+  // locks of the image must suffice there.
   if (retry(::flock, old_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
     return fail(Error::system(
         EBUSY, disk() + ": another virt-compact is replacing it: wait until it has ended"));
@@ -111,18 +111,18 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
         "{}: exists already: if it is the backup of an earlier run, and the guest works, remove it "
         "(virt-compact rollback restores it), or choose another suffix (--backup)",
         swap.backup())));
-  // After that: a leftover may have been one of them.
+  // Counts the names after the leftovers are gone, since a leftover may be one of these names.
   struct stat status {};
   if (retry(::fstat, swap.old_.get(), &status) != 0) return fail(Error::system(errno, path));
   swap.other_names_ = static_cast<unsigned>(status.st_nlink - 1);
   return swap;
 }
 
-// A run that was killed is one of these:
+// Recovers from a run that was killed. There are three cases:
 //
-//     before step 1      .DISK.fresh is a copy that nobody needs
-//     between the steps  DISK.bak is DISK: the link is of no use yet
-//     (exchanged)        .DISK.fresh is the old disk, which is older than DISK: it becomes DISK.bak
+//     before step 1      .DISK.fresh is a useless copy: it is removed
+//     between the steps  DISK.bak is DISK: the second name is removed
+//     (exchanged)        .DISK.fresh is the old disk, older than DISK: it becomes DISK.bak
 Result<void> DiskSwap::settle_leftovers() {
   if (!backup_.empty() && folder_.holds(backup_, FileIdentity::of(old_.get()))) {
     RETURN_IF_ERROR(remove_and_flush(folder_, backup_));
@@ -134,8 +134,9 @@ Result<void> DiskSwap::settle_leftovers() {
   return fresh ? settle_fresh(*fresh) : Result<void>{};
 }
 
-// An exchange leaves the new file with the later birth under the disk's name.  Where that cannot be
-// told for sure, nothing is thrown away.
+// Returns true if the leftover is older than the disk: an exchange leaves the new file, which was
+// created later, under the disk's name. Returns an error if the order is not certain, so that no
+// file is lost.
 Result<bool> DiskSwap::is_older_than_disk() const {
   struct statx fresh {};
   struct statx old {};
@@ -152,7 +153,7 @@ Result<bool> DiskSwap::is_older_than_disk() const {
 }
 
 Result<void> DiskSwap::settle_fresh(const struct stat& status) {
-  // It may be a copy of the disk, or may have been it.
+  // The leftover is a copy of the disk, or is the old disk. Both have the disk's size.
   const auto size = disk_size(folder_, fresh_);
   if (!S_ISREG(status.st_mode) || !size || size != disk_size(folder_, disk_))
     return fail(Error::invalid(
@@ -237,7 +238,7 @@ Result<void> DiskSwap::run() {
   }
 }
 
-// What is where, for a message.
+// Returns which file has which name now, for a message.
 std::string DiskSwap::state() const {
   const auto old = FileIdentity::of(old_.get());
   if (folder_.holds(disk_, old)) return disk() + " is the old disk";
@@ -261,7 +262,7 @@ void DiskSwap::give_up() {
 
 namespace {
 
-// The disk and its backup while they change places.
+// Exchanges the disk and its backup.
 class Exchange {
  public:
   Exchange(Directory folder, std::string disk, const std::string& suffix)
@@ -272,7 +273,7 @@ class Exchange {
     if (dry_run) return Rollback{path(disk_), remove ? "" : path(backup_)};
     RETURN_IF_ERROR(exchange());
     if (remove) {
-      // What is removed is what was the disk, and nothing else.
+      // Removes only the file that was the disk.
       if (!folder_.holds(backup_, was_disk_->identity())) return not_ours(path(backup_));
       RETURN_IF_ERROR(took_effect(remove_and_flush(folder_, backup_),
                                   fmt::format("{} is the old disk again", path(disk_))));
@@ -293,14 +294,14 @@ class Exchange {
     if (was_disk_->identity() == was_backup_->identity())
       return fail(Error::invalid(fmt::format("{}: is the same file as {}: there was no swap",
                                              path(backup_), path(disk_))));
-    // Nobody writes to either of them, nor begins to, until they have changed places.
+    // Locks both files until they have changed places.
     constexpr const char* kAdvice = "shut down the guest that uses it";
     RETURN_IF_ERROR(was_disk_->lock(ImageClaim::writing(), kAdvice));
     return was_backup_->lock(ImageClaim::writing(), kAdvice);
   }
 
-  // A rollback that fails has not happened: one that is tried again after an error would take back
-  // what has.
+  // Undoes the exchange on an error. Otherwise a user who tries again would exchange the files
+  // back.
   Result<void> exchange() {
     if (!folder_.holds(disk_, was_disk_->identity())) return not_ours(path(disk_));
     if (!folder_.holds(backup_, was_backup_->identity())) return not_ours(path(backup_));
@@ -327,13 +328,13 @@ class Exchange {
                     path(disk_), path(backup_)));
   }
 
-  // Where names cannot be exchanged: what was the disk gets a third one.
+  // For filesystems that cannot exchange names: first gives the current disk a third name.
   Result<void> replace() {
     const std::string kept = disk_ + ".rolled-back";
     RETURN_IF_ERROR(with_context(folder_.link(was_disk_->descriptor(), kept),
                                  "keep the disk under another name"));
     if (auto renamed = folder_.flush()) {
-      // Unlike an exchange, this rename cannot be taken back: the file under `disk_` is gone.
+      // Unlike an exchange, this rename cannot be undone: it removes the file under `disk_`.
       if (!folder_.holds(disk_, was_disk_->identity())) return not_ours(path(disk_));
       if (!folder_.holds(backup_, was_backup_->identity())) {
         (void)folder_.remove(kept);
@@ -357,7 +358,7 @@ class Exchange {
   }
 
   Directory folder_;
-  // Names in it.
+  // Names in `folder_`.
   std::string disk_;
   std::string backup_;
   std::shared_ptr<FileStorage> was_disk_;

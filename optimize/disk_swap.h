@@ -1,17 +1,17 @@
-// A fresh image takes the place of a disk, and the old one is kept beside it.
+// Replaces a disk with a fresh image, and keeps the old one as a backup.
 //
-//     DISK          the disk; what takes its place later
-//     DISK.bak      the backup; the suffix is the user's choice
-//     .DISK.fresh   the fresh image until then: whole, and on the disk
+//     DISK          the disk
+//     DISK.bak      the backup; the user chooses the suffix
+//     .DISK.fresh   the fresh image before the swap: complete and flushed
 //
-// The steps, each of them atomic, with the folder flushed behind each:
+// There are two atomic steps. The folder is flushed after each step.
 //
-//     1. DISK.bak becomes one more name of the old file (a hard link)
+//     1. DISK.bak becomes a second name (hard link) of the old file
 //     2. .DISK.fresh is renamed to DISK
 //
-// so that DISK is the old file or the new one at any moment, and never neither.  Where a filesystem
-// has no hard links, 1. exchanges DISK and .DISK.fresh, and 2. renames .DISK.fresh, which is the
-// old file now, to DISK.bak.
+// At any moment, DISK exists, and is either the old file or the new one. On a filesystem without
+// hard links, step 1 exchanges DISK and .DISK.fresh, and step 2 renames .DISK.fresh, which is then
+// the old file, to DISK.bak.
 #pragma once
 
 #include <optional>
@@ -27,36 +27,37 @@ namespace vc::optimize {
 // Not thread-safe.
 class DiskSwap {
  public:
-  // `path` is a regular file, or a symbolic link to one: then that file is meant, and the backup
-  // lies beside it.  `suffix` of the backup; nothing: no backup is kept.  It is an error when
-  // something of the backup's name is there, when the folder cannot be written, and when somebody
-  // else swaps this disk.
+  // Prepares a swap. `path` is a regular file or a symbolic link to one. The swap affects the file
+  // that the link leads to, and puts the backup into the folder of that file. `suffix` of the
+  // backup; nullopt: keep no backup. Returns an error if the backup's name exists, if the folder is
+  // not writable, or if another process swaps this disk.
   //
-  // What an earlier run left half-done is brought to an end, which never touches DISK itself, and
-  // told in remarks ().
+  // Completes or undoes a swap that an earlier run left incomplete, and reports it in remarks().
+  // This never changes DISK itself.
   static Result<DiskSwap> plan(const std::string& path, std::optional<std::string> suffix);
 
   std::string disk() const { return folder_.path_to(disk_); }    // without symbolic links
-  std::string fresh() const { return folder_.path_to(fresh_); }  // where to put the fresh image
-  // Empty: none.
+  std::string fresh() const { return folder_.path_to(fresh_); }  // path for the fresh image
+  // Empty: no backup is kept.
   std::string backup() const { return backup_.empty() ? backup_ : folder_.path_to(backup_); }
   // Lines for the user.
   const std::vector<std::string>& remarks() const { return remarks_; }
-  // Names of the file besides DISK, which would keep the old one.
+  // Number of the file's other hard links. They keep the old content.
   unsigned other_names() const { return other_names_; }
 
-  // Takes the fresh image, whose name is fresh (), as the file that it was written as: what has got
-  // that name since is not touched.  Gives it the owner, mode, ACLs, extended attributes and with
-  // them the SELinux label of the disk, and flushes it.  An error if its owner or its ACLs cannot
-  // be had; other attributes that the system does not let us set are told in remarks ().
+  // Takes over the fresh image. `fresh` is its open file, since another file may have the name
+  // fresh() by now. Copies owner, mode, ACLs and extended attributes (with the SELinux label) of
+  // the disk, and flushes the file. Returns an error if the owner or the ACLs cannot be set. Other
+  // attributes that cannot be set are reported in remarks().
   Result<void> carry_over(Descriptor fresh);
 
-  // The next step, after carry_over (); true: it was the last one.
+  // Takes the next step, after carry_over(). Returns true after the last step.
   Result<bool> step();
-  // All of them.  On an error gives up, and says which file is the disk now.
+  // Takes all steps. After an error, calls give_up(); the error names the file that is the disk
+  // now.
   Result<void> run();
-  // After a step that failed: takes away what was done, and the fresh image, as long as the disk is
-  // the old one.  What is left after an exchange the next run puts right.
+  // After a failed step: undoes the steps and removes the fresh image, if DISK still is the old
+  // file. Otherwise the next run completes the swap.
   void give_up();
 
  private:
@@ -71,28 +72,27 @@ class DiskSwap {
   std::string state() const;
 
   Directory folder_;
-  // Names in it.
+  // Names in `folder_`.
   std::string disk_;
   std::string fresh_;
   std::string backup_;
   std::vector<std::string> remarks_;
   unsigned other_names_ = 0;
-  Descriptor old_;  // the old file, locked with flock against others like us
+  Descriptor old_;  // the old file, locked with flock against other runs
   Descriptor fresh_file_;
-  unsigned steps_ = 0;      // done
+  unsigned steps_ = 0;      // steps taken
   bool exchanged_ = false;  // .DISK.fresh is the old file
 };
 
 struct Rollback {
   std::string disk;    // without symbolic links
-  std::string backup;  // where what was DISK is kept now; empty: it was removed
+  std::string backup;  // present name of the replaced disk; empty: it was removed
 };
 
-// Puts the backup of a disk in its place again.  What was there is not lost: the two change places,
-// in one step (or, where the filesystem cannot do that, what was there gets the name
-// DISK.rolled-back first); with `remove` it is removed afterwards.  It is an error when either of
-// them is in use.  An error leaves all as it was, or says what is where.
-// With `dry_run` both are looked at, and stay.
+// Exchanges a disk and its backup, in one step. On a filesystem that cannot exchange names, first
+// gives the current disk the name DISK.rolled-back. With `remove`, then removes the file that was
+// the disk. Returns an error if either file is in use. After an error all is as before, or the
+// error says which file has which name. With `dry_run`, only checks both files.
 Result<Rollback> roll_back(const std::string& path, const std::string& suffix, bool remove,
                            bool dry_run = false);
 

@@ -1,7 +1,7 @@
-// A copy that starts while the appliance still trims the guest.
+// Starts a copy while the appliance still trims the guest.
 //
-// The appliance changes an overlay of the disk.  What comes on the disk before all that it may
-// change is copied from the disk meanwhile, and the rest from the overlay.
+// The appliance changes an overlay of the disk. All data before the first offset that it may change
+// is copied from the disk meanwhile. The rest is copied from the overlay afterwards.
 #pragma once
 
 #include <atomic>
@@ -22,23 +22,23 @@ namespace vc::optimize {
 
 class EarlyCopy {
  public:
-  // Starts to copy the first `end` bytes of the source that `how` names, an image file, to a file.
-  // Tells `progress` only within finish().  Stops when `work` is requested, and requests it when
-  // the copy fails.  `progress` and `work` must outlive the object.
+  // Starts to copy the first `end` bytes of the source in `how`, an image file, to a file. Reports
+  // to `progress` only within finish(). Stops when `work` is requested, and requests `work` when
+  // the copy fails. `progress` and `work` must outlive the object.
   EarlyCopy(copy::CopyOptions how, uint64_t end, Progress& progress, Cancel& work);
   EarlyCopy(const EarlyCopy&) = delete;
   EarlyCopy& operator=(const EarlyCopy&) = delete;
   // Without finish(): requests `work`, and leaves no file.
   ~EarlyCopy();
 
-  // Returns the error of a copy that has failed.  nullopt: it has not failed so far.
+  // Returns the error of a failed copy. nullopt if the copy has not failed so far.
   std::optional<Error> failure();
-  // Copies the rest from `rest`, which has the same bytes as the source before `end`.  May be
+  // Copies the rest from `rest`, whose first `end` bytes must equal those of the source. May be
   // called once.
   Result<copy::CopySummary> finish(std::unique_ptr<copy::LocalSource> rest);
-  // Returns whether an overlay of the source leaves all before `end` to it.
+  // Returns true if the overlay leaves the first `end` bytes of the source unchanged.
   Result<bool> is_unchanged(const copy::LocalSource& overlay) const;
-  // How long it took to copy what is before `end`; after finish().
+  // Returns the time that the first `end` bytes took. Valid after finish().
   std::chrono::duration<double> elapsed() const { return elapsed_; }
 
  private:

@@ -13,10 +13,10 @@ namespace vc::optimize {
 
 namespace {
 
-// Of the source that is read for the estimate, bytes.
+// Data to read for the estimate, bytes.
 constexpr uint64_t kBudget = 64 << 20;
-// Tables and counts are a smaller part of any image: at most 1/32, of clusters of 512 bytes with
-// 64 bits for each count.
+// Upper limit of metadata, as a part of the disk: 1/16. Tables and refcounts take at most 1/32,
+// with clusters of 512 bytes and 64-bit refcounts.
 constexpr uint64_t kMetadataPart = 16;
 constexpr uint64_t kFixedMetadata = 8 << 20;
 
@@ -28,7 +28,7 @@ bool is_known(const guest::Inspection& found) {
          std::none_of(found.volumes.begin(), found.volumes.end(), is_doubtful);
 }
 
-// Bytes of data that trimming may free; nothing: not known.
+// Returns the bytes of data that trimming may free. nullopt if unknown.
 Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how, const Cancel& cancel) {
   const Stop stop(cancel);
   copy::AnySource::Options options;
@@ -50,7 +50,7 @@ Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, b
   EarlyRoom room;
   ASSIGN_OR_RETURN(room.free, copy::free_bytes_for(how.destination));
   room.untrimmed = size + size / kMetadataPart + kFixedMetadata;
-  // The data goes elsewhere.
+  // With a data file, the data goes to another place.
   room.fits = room.untrimmed <= room.free || !how.image.data_file.empty();
   if (room.fits) return room;
   ASSIGN_OR_RETURN(const auto measured, measure_result(how, kBudget, progress, cancel));

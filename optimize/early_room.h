@@ -1,4 +1,4 @@
-// Whether the result will have its space, before the guest is trimmed.
+// Checks before the guest is trimmed whether the result fits.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,19 @@
 
 namespace vc::optimize {
 
-// Bytes.
+// All sizes are in bytes.
 struct EarlyRoom {
-  uint64_t free = 0;       // in the filesystem of the destination
-  uint64_t untrimmed = 0;  // that the result takes if nothing is trimmed
-  bool fits = false;       // even then
-  // That it takes at least, after all is trimmed that the metadata of the guest's filesystems call
-  // free.  Nothing: not known, or it fits in any case.
+  uint64_t free = 0;       // free space in the filesystem of the destination
+  uint64_t untrimmed = 0;  // size of the result if nothing is trimmed
+  bool fits = false;       // the result fits even untrimmed
+  // Smallest possible size of the result: without all that the guest's filesystems do not use,
+  // according to their metadata. nullopt if unknown, or if the result fits in any case.
   std::optional<uint64_t> least;
 };
 
-// Compares what `how` will write, of a disk of `size` bytes, with what is free in the filesystem of
-// its destination.  `boots`: an appliance will trim more than `how` leaves out.  Reads the source
-// only if a disk without zeros would not fit, and then metadata and samples of the data.
+// Compares the size of the result of `how`, for a disk of `size` bytes, with the free space at its
+// destination. `boots`: an appliance will trim more than `how` leaves out. Reads the source only if
+// a disk without zeros would not fit. Then it reads metadata and samples of the data.
 Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
                                   Progress& progress, const Cancel& cancel);
 

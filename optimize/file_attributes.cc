@@ -54,7 +54,8 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
       retry(::fchown, to, wanted.st_uid, wanted.st_gid) != 0)
     return fail(Error::system(
         errno, fmt::format("set the owner {}:{} of the disk", wanted.st_uid, wanted.st_gid)));
-  // After the owner, who may take bits away; before ACLs, which are behind those of the group.
+  // After fchown, which may clear mode bits. Before the ACLs, whose mask is the group bits of the
+  // mode.
   if (retry(::fchmod, to, wanted.st_mode & 07777) != 0)
     return fail(Error::system(errno, "set the mode of the disk"));
 
@@ -67,7 +68,7 @@ Result<std::vector<std::string>> copy_attributes(int from, int to) {
     if (name == kAccessList) return fail(Error::system(errno, "set the ACL of the disk"));
     lost.push_back(name);
   }
-  // What it got from its folder, and the disk has not.
+  // Removes attributes that the file inherited from its folder, and that the disk does not have.
   for (const std::string& name : others) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     if (retry(::fremovexattr, to, name.c_str()) != 0 && name == kAccessList)

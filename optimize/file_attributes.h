@@ -1,5 +1,5 @@
-// Who may do what with a file: owner, mode, and extended attributes, which ACLs and SELinux labels
-// are.
+// Copies access rights of a file: owner, mode, and extended attributes (with ACLs and SELinux
+// labels).
 #pragma once
 
 #include <string>
@@ -9,8 +9,9 @@
 
 namespace vc::optimize {
 
-// Makes those of the open file `to` what those of `from` are.  An error if the owner, the mode or
-// an ACL cannot be set; the names of other attributes that cannot are returned.
+// Copies owner, mode and extended attributes from the open file `from` to the open file `to`.
+// Returns an error if the owner, the mode or an ACL cannot be set. Returns the names of other
+// attributes that cannot be set.
 Result<std::vector<std::string>> copy_attributes(int from, int to);
 
 }  // namespace vc::optimize

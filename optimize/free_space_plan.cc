@@ -28,7 +28,7 @@ bool has_swap_files(const std::string& type) {
   return !is_of_windows(type) && type != "swap" && type != "free space";
 }
 
-// Whether what is to be dropped may be in a volume of the type, or is a volume of it.
+// Returns true if `drop` may affect a volume of this type.
 bool may_drop(const TrimOptions::Drop& drop, const std::string& type) {
   if (type == "ntfs") return drop.pagefile || drop.swapfile || drop.hiberfile;
   return drop.swap && has_swap_files(type);
@@ -45,12 +45,12 @@ class Planner {
 
  private:
   void inspect();
-  // Marks what the user does not want.  Nothing to decide is left if the result is false.
+  // Marks the volumes that the user excludes. Returns false if there is nothing left to decide.
   Result<bool> choose();
   Result<void> check_suspended() const;
   Result<void> decide();
   Result<void> decide(size_t number);
-  // A reason to boot by itself, or only if there is enough data.
+  // Notes a reason to boot: always, or only if the volume has enough data.
   void needs_appliance(PlannedVolume& volume, std::string why);
   void may_need_appliance(PlannedVolume& volume, std::string why);
   bool takes(const guest::Volume& volume) const;
@@ -70,10 +70,10 @@ class Planner {
   std::vector<Space> spaces_;  // one for each volume
   guest::Ranges::Builder unused_;
   bool must_boot_ = false;
-  std::vector<size_t> doubtful_;  // numbers of volumes
+  std::vector<size_t> doubtful_;  // indexes of volumes
 };
 
-// A disk whose table is doubted is like a volume.
+// Lists a disk with a doubtful partition table as a volume.
 void Planner::inspect() {
   const auto view = std::make_shared<copy::SourceView>(source_, 0, cancel_);
   const TrimOptions::Drop& drop = options_.drop;
@@ -99,7 +99,7 @@ void Planner::inspect() {
   }
 }
 
-// Whether the appliance could do something with a volume that is left alone here.
+// Returns true if the appliance can trim a volume that this planner leaves alone.
 bool Planner::takes(const guest::Volume& volume) const {
   if (appliance::is_encrypted(volume.type)) return !options_.passphrases.empty();
   return volume.type == "ntfs" && options_.drop.shadows;
@@ -109,13 +109,13 @@ Result<bool> Planner::choose() {
   const auto chosen = appliance::choose(options_, spaces_);
   if (chosen) return true;
   if (!is_auto()) return fail(chosen.error());
-  // It may be of something that only the appliance can name.
+  // The user may have named something that only the appliance can find.
   plan_.boots = true;
   plan_.why = chosen.error().message();
   return false;
 }
 
-// As appliance::check_shut_down has it.
+// Uses the same rules as appliance::check_shut_down.
 Result<void> Planner::check_suspended() const {
   const bool windows_has_others = std::any_of(
       spaces_.begin(), spaces_.end(),
@@ -144,7 +144,8 @@ Result<uint64_t> Planner::stored(const guest::Volume& volume) {
   return copy::data_within(source_, volume.place[0], cancel_);
 }
 
-// In what belongs to no volume whose place is known: thin volumes lie there, among others.
+// Returns the data outside of the volumes with known position, bytes. Thin volumes are there, among
+// others.
 Result<uint64_t> Planner::stored_elsewhere() {
   guest::Ranges::Builder known;
   for (const guest::Volume& volume : inspection_.volumes)
@@ -228,7 +229,7 @@ Result<void> Planner::decide(size_t number) {
   return {};
 }
 
-// Of a key that fits no device, the device may be in what is not read.
+// A passphrase that fits no known device may be for a device inside of an unread volume: boot.
 Result<void> Planner::decide() {
   for (size_t i = 0; i < inspection_.volumes.size(); ++i) RETURN_IF_ERROR(decide(i));
   const bool has_encrypted = std::any_of(spaces_.begin(), spaces_.end(), [](const Space& space) {
@@ -265,7 +266,8 @@ void Planner::decide_boot() {
     plan_.why = "the space that it could free is not worth a boot";
 }
 
-// The appliance decides by itself about volumes that are neither known nor left to the user's wish.
+// The appliance itself decides about volumes that are neither known nor excluded by the user. So
+// nothing changes before the first of them.
 uint64_t Planner::unchanged_until() const {
   uint64_t until = source_.size();
   for (size_t i = 0; i < plan_.volumes.size(); ++i) {

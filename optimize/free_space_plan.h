@@ -1,4 +1,4 @@
-// What a guest does not use of its disk, and who says so: the metadata of its filesystems, or the
+// Decides which data of a disk the guest does not use, by the metadata of its filesystems or by the
 // appliance.
 #pragma once
 
@@ -17,62 +17,62 @@
 namespace vc::optimize {
 
 enum class Trimming {
-  kAuto,       // the metadata; and the appliance where they do not tell, if that is worth a boot
-  kMetadata,   // the metadata alone: nothing is booted
-  kAppliance,  // the appliance alone
-  kNone,       // all is copied
+  kAuto,       // metadata; the appliance for the rest, if worth a boot
+  kMetadata,   // only metadata: never boots the appliance
+  kAppliance,  // only the appliance
+  kNone,       // copies all data
 };
 
 const char* to_string(Trimming trimming);
 
 struct PlannedVolume {
   enum class Way {
-    kMetadata,   // what is free is known, and is not copied
-    kAppliance,  // it is trimmed in the appliance
-    kWhole,      // all of it is copied
+    kMetadata,   // the free space is known, and is not copied
+    kAppliance,  // the appliance trims the volume
+    kWhole,      // all of the volume is copied
   };
 
-  std::string device;  // as libguestfs names it; of a volume group: its name
-  std::string type;    // as blkid names it; empty: not known
+  std::string device;  // name in libguestfs; for a volume group: its name
+  std::string type;    // type as blkid names it; empty: unknown
   std::string label;
   std::string uuid;
   uint64_t size = 0;  // bytes
   Way way = Way::kWhole;
-  std::string why;               // of the last two
-  bool by_wish = false;          // the user does not want it to be trimmed
-  std::optional<uint64_t> free;  // bytes; of kMetadata
-  uint64_t stored = 0;           // bytes of data in the image: of what is free, or of the volume
+  std::string why;               // reason for kAppliance or kWhole
+  bool by_wish = false;          // the user excludes the volume
+  std::optional<uint64_t> free;  // bytes; only with kMetadata
+  uint64_t stored = 0;  // data in the image, bytes: in the free space, or in the whole volume
 };
 
 struct FreeSpacePlan {
-  // The boot costs more than it brings while the volumes that need it have less data, bytes.
+  // A boot is not worth its time if the volumes that need it have less data than this, bytes.
   static constexpr uint64_t kWorthABoot = 64 << 20;
 
-  Trimming trimming = Trimming::kAuto;  // as asked for
+  Trimming trimming = Trimming::kAuto;  // as requested
   bool boots = false;
-  std::string why;     // it boots, or does not
-  bool blank = false;  // the disk has no data: there is nothing to look for
-  // Offset on the disk before which the appliance changes nothing, bytes.  0: not known.
+  std::string why;     // reason to boot or not to boot
+  bool blank = false;  // the disk has no data, so there is nothing to plan
+  // Offset on the disk before which the appliance changes nothing, bytes. 0: unknown.
   uint64_t unchanged_until = 0;
-  std::string failed;  // why there is no plan, and all is copied; empty: there is one
+  std::string failed;  // why there is no plan, so that all is copied; empty: there is a plan
   std::vector<PlannedVolume> volumes;
-  // What reads as zeros in the copy; nullptr: nothing.
+  // Ranges that read as zeros in the copy. nullptr: none.
   std::shared_ptr<const guest::Ranges> unused;
-  // Files whose contents are among that.
+  // Files with content in these ranges.
   std::vector<appliance::DroppedFile> dropped;
-  // What was to be dropped and is not, one line each.
+  // Files that could not be dropped, one line each.
   std::vector<std::string> not_dropped;
 
   // For TrimOptions::known.
   std::vector<std::string> known_devices() const;
-  // Why all data is copied, though the user has not chosen to leave all alone; empty: some is not,
-  // or there is no data.
+  // Returns why all data is copied, although the user has not requested that. Empty if some data is
+  // not copied, or if there is no data.
   std::string why_nothing() const;
 };
 
-// `source` is read while this runs.  `options` say which filesystems, what is dropped and what is
-// encrypted, as they do to the appliance.  An error when the guest is suspended or hibernated, or
-// if a name is of nothing, and after a cancellation.
+// Makes a plan. Reads `source`. `options` chooses filesystems, dropped files and passphrases, as
+// for the appliance. Returns an error if the guest is suspended or hibernated, if a name in
+// `options` does not exist, and after a cancellation.
 Result<FreeSpacePlan> plan_free_space(copy::Source& source, Trimming trimming,
                                       const appliance::TrimOptions& options, const Cancel& cancel);
 

@@ -8,9 +8,9 @@ using qcow2::Format;
 
 namespace {
 
-// Of the source that is read for the estimate, bytes.
+// Data to read for the estimate, bytes.
 constexpr uint64_t kBudget = 256 << 20;
-// As long as fewer steps lead far away, in percent, an image is in order.
+// An image is in order if fewer steps than this lead far away, in percent.
 constexpr double kScattered = 1;
 
 double percent_of(uint64_t part, uint64_t whole) {
@@ -36,7 +36,8 @@ double Gain::percent() const {
 
 bool Gain::is_worth(const GainLimit& limit) const {
   if (!limit.said && scattered >= kScattered) return true;
-  // Holes cost nothing, until somebody sends the file elsewhere.
+  // Holes take no space on disk, but count when the file is copied elsewhere: a gain in length is a
+  // gain.
   if (!limit.said && length > expected && percent_of(length - expected, length) >= limit.percent)
     return true;
   return limit.bytes ? saved() >= *limit.bytes : percent() >= limit.percent;
@@ -47,7 +48,7 @@ Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64
   inspect::MeasureOptions options;
   options.copy = how;
   options.budget = budget;
-  // Of a raw disk only what is no zeros takes room, as in an image that is not compressed.
+  // A raw result stores only data that is not zeros, as an uncompressed image does.
   if (how.format == Format::kRaw) {
     options.copy.format = Format::kQcow2;
     options.copy.image = {};

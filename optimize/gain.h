@@ -1,4 +1,4 @@
-// Whether writing a disk afresh is worth it.
+// Estimates whether it is worthwhile to rewrite a disk.
 #pragma once
 
 #include <cstdint>
@@ -13,39 +13,39 @@
 
 namespace vc::optimize {
 
-// The least that a run must gain for the disk to be replaced.
+// Minimum gain for which a disk is replaced.
 struct GainLimit {
-  std::optional<uint64_t> bytes;  // of blocks; nothing: a part of the disk
-  double percent = 1;             // of its blocks
-  // The user said so: then the order of the image does not count.
+  std::optional<uint64_t> bytes;  // bytes of blocks; nullopt: use `percent`
+  double percent = 1;             // of the disk's blocks
+  // The user set the limit: then the order of the image does not count.
   bool said = false;
 };
 
 struct Gain {
-  uint64_t before = 0;    // what the disk takes now, bytes of blocks
-  uint64_t length = 0;    // of its file, bytes; 0: raw, which stays as long as it is
-  uint64_t expected = 0;  // what a fresh one would take, bytes: estimated from samples
-  uint64_t low = 0;       // between these, with a confidence of 99 %
+  uint64_t before = 0;    // size of the disk now, bytes of blocks
+  uint64_t length = 0;    // length of its file, bytes; 0: raw, whose length never changes
+  uint64_t expected = 0;  // estimated size of a fresh image, bytes
+  uint64_t low = 0;       // limits of `expected`, with 99 % confidence
   uint64_t high = 0;
-  // Of the steps from one cluster to the guest's next, how many lead far away in the file, in
-  // percent.  0: raw.
+  // Share of the steps from one guest cluster to the next that lead far away in the file, in
+  // percent. 0: raw.
   double scattered = 0;
 
   uint64_t saved() const { return before > expected ? before - expected : 0; }
-  // Of `before`.
+  // Returns the gain in percent of `before`.
   double percent() const;
   bool is_worth(const GainLimit& limit) const;
 };
 
-// What a copy by `how` will take.  Reads up to `budget` bytes of the source, all of it where a
-// backing file is kept, and writes nothing.
+// Estimates the result of the copy `how`. Reads up to `budget` bytes of the source, but the whole
+// source if the result keeps a backing file. Writes nothing.
 Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,
                                             Progress& progress, const Cancel& cancel);
 
-// Of a copy that has not been made.  `disk` is the image as it is, `before` and `length` the bytes
-// that its file takes in blocks, and from end to end; `how` reads it as it would be copied, with
-// what was trimmed as zeros. Reads up to 256 MiB of the source, all of it where a backing file is
-// kept, and writes nothing.
+// Estimates the gain of a copy. `disk` is the present image; `before` is the size of its blocks,
+// and `length` of its file, both in bytes. `how` must read the disk as the copy will, with trimmed
+// ranges as zeros. Reads up to 256 MiB of the source, but the whole source if the result keeps a
+// backing file. Writes nothing.
 Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
                            uint64_t length, Progress& progress, const Cancel& cancel);
 

@@ -1,4 +1,4 @@
-// What a disk takes, and whether its image is sound.
+// Measures the size of a disk, and checks its image.
 #pragma once
 
 #include <cstdint>
@@ -11,21 +11,21 @@
 
 namespace vc::optimize {
 
-// What a disk takes.  Clusters are of its own size, none if it is raw.
+// Size of a disk. Clusters have the image's own cluster size; a raw disk has none.
 struct DiskFigures {
-  uint64_t length = 0;   // bytes, of the file
-  uint64_t on_disk = 0;  // bytes of blocks
+  uint64_t length = 0;   // length of the file, bytes
+  uint64_t on_disk = 0;  // blocks, bytes
   uint64_t clusters = 0;
   uint64_t allocated = 0;
   uint64_t compressed = 0;
-  uint64_t fragmented = 0;  // that do not follow the one before them, as QEMU counts
+  uint64_t fragmented = 0;  // clusters that do not follow the previous one, as QEMU counts
   uint64_t leaks = 0;
 };
 
-// Keeps the text of the first corruption.
+// Keeps the text of the first corruption that a check finds.
 class FirstFinding final : public qcow2::CheckObserver {
  public:
-  // `cancel` outlives it.
+  // `cancel` must outlive the object.
   FirstFinding(const Cancel& cancel, uint64_t cluster_size)
       : cancel_(cancel), cluster_size_(cluster_size) {}
 
@@ -34,7 +34,7 @@ class FirstFinding final : public qcow2::CheckObserver {
       first_ = qcow2::describe(finding, cluster_size_);
   }
   bool cancelled() override { return cancel_.requested(); }
-  // Empty: there was none.
+  // Empty: no corruption found.
   const std::string& first() const { return first_; }
 
  private:
@@ -43,10 +43,10 @@ class FirstFinding final : public qcow2::CheckObserver {
   std::string first_;
 };
 
-// Sets length and blocks.  An error for what is no regular file.
+// Sets length and blocks. Returns an error if `path` is not a regular file.
 Result<void> measure(const std::string& path, DiskFigures& figures);
 
-// Sets all figures.  An error if there is corruption; leaks are counted.
+// Sets all figures. Returns an error if the image is corrupt; leaks are only counted.
 Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
                          const Cancel& cancel);
 

@@ -27,7 +27,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Of a copy that starts before the guest is trimmed, bytes.
+// Limits of a copy that starts before the guest is trimmed, bytes.
 constexpr uint64_t kLargestCluster = 2 << 20;
 constexpr uint64_t kWorthAnEarlyCopy = 64 << 20;
 
@@ -50,7 +50,7 @@ class Run {
     TrimOverlay overlay(options_, disk_, report_, steps_, observer_);
     RETURN_IF_ERROR(overlay.clear());
     if (auto prepared = prepare_trimming(); !prepared) {
-      // What is damaged may be the reason.
+      // Damage to the image may be the cause: prefer the error of the check.
       if (prepared.error().kind() != Error::Kind::kCancelled) RETURN_IF_ERROR(check_source());
       return fail(std::move(prepared).error());
     }
@@ -70,19 +70,19 @@ class Run {
     const std::string destination = disk_.destination_name();
     auto copied = copy(source, destination);
     if (!copied) {
-      // One with a backing file has its name before it is verified; that of an output may be of
-      // something else, which was there.
+      // A result with a backing file gets its name before verification. An output is kept: its name
+      // may belong to a file that existed before.
       if (disk_.swap()) retry(::unlink, destination.c_str());
       return fail(std::move(copied).error());
     }
-    // From here on it is there, under a name.
+    // Owns the result, which has a name now.
     TemporaryFile fresh(destination, report_.copied.file ? report_.copied.file->get() : -1);
     overlay.remove();
-    // Somebody who takes no locks, or does not ask libvirt.
+    // Finds changes by programs that neither take locks nor are known to libvirt.
     RETURN_IF_ERROR(disk_.check_unchanged());
     RETURN_IF_ERROR(check_result(destination));
     if (disk_.swap()) RETURN_IF_ERROR(prepare_swap());
-    // Amid a swap that name may be the old disk's: it knows.
+    // During the swap, the name may belong to the old disk. DiskSwap removes the file if necessary.
     fresh.keep();
     if (disk_.swap()) RETURN_IF_ERROR(put_in_place());
     steps_.end();
@@ -92,7 +92,8 @@ class Run {
 
  private:
   bool is_trimmed() const { return options_.trimming_by != Trimming::kNone; }
-  // What a guest cannot be trimmed for; an error unless it is then copied as it is.
+  // Warns that the guest is not trimmed. Returns an error unless the user wants the disk to be
+  // copied nevertheless.
   Result<void> give_up_trimming(const Error& error) {
     if (!options_.keep_going || error.kind() == Error::Kind::kCancelled) return fail(error);
     observer_.warning(
@@ -100,7 +101,7 @@ class Run {
     return {};
   }
 
-  // Under the locks of `chain_`.
+  // Needs the locks of the disk.
   Result<void> prepare_trimming() {
     report_.plan.trimming = options_.trimming_by;
     if (!is_trimmed()) return {};
@@ -126,8 +127,8 @@ class Run {
     return {};
   }
 
-  // Returns what is to be copied: the overlay, or the disk if it cannot be trimmed.  The appliance
-  // boots while the image is checked, and while what it does not change is copied.
+  // Returns the file to copy: the overlay, or the disk if it cannot be trimmed. While the appliance
+  // boots, the image is checked, and the data that the appliance does not change is copied.
   Result<std::string> check_and_trim(TrimOverlay& overlay) {
     if (report_.format != qcow2::Format::kRaw) observer_.step("Checking the image");
     check_.emplace(
@@ -143,7 +144,7 @@ class Run {
     RETURN_IF_ERROR(check_->wait());
     if (report_.format != qcow2::Format::kRaw)
       report_.steps.insert(report_.steps.end() - 1, {"check", check_->elapsed()});
-    // The reason why the appliance was stopped.
+    // A failed copy stops the appliance, so its error is the cause.
     if (early_copy_)
       if (auto error = early_copy_->failure()) return fail(std::move(*error));
     if (!overlay.is_made()) return fail(std::move(made).error());
@@ -175,7 +176,8 @@ class Run {
     return check_image(disk_.path(), report_.format, report_.before, cancel_);
   }
 
-  // The copy checks it again, when it is known what was trimmed.
+  // Returns an error if the result cannot fit. The copy checks again when the trimmed size is
+  // known.
   Result<void> look_for_room() {
     const copy::CopyOptions how = disk_.copy_options(disk_.path(), disk_.destination_name());
     ASSIGN_OR_RETURN(const EarlyRoom room, find_early_room(how, report_.virtual_size,
@@ -203,7 +205,7 @@ class Run {
     return {};
   }
 
-  // Whether a result of so many bytes is too little a gain for the disk to be written afresh.
+  // Returns true if a result of `bytes` gains too little to replace the disk.
   bool is_left_if(uint64_t bytes) const {
     if (!options_.limit || !disk_.is_same_disk()) return false;
     Gain gain;
@@ -212,8 +214,8 @@ class Run {
     return !gain.is_worth(*options_.limit);
   }
 
-  // Starts to copy what the appliance does not change.  In the place of the disk nothing is written
-  // before it is known what the guest does not use.
+  // Starts to copy the data that the appliance does not change. Only for an output: nothing is
+  // written beside the disk before its unused data is known.
   void copy_early() {
     if (disk_.swap() || report_.plan.unchanged_until == 0 || options_.dry_run || !fits_untrimmed_)
       return;
@@ -225,7 +227,7 @@ class Run {
                         check_->work_cancel());
   }
 
-  // Returns whether the early copy has become the whole one.
+  // Returns true if the early copy has been completed to a whole copy.
   Result<bool> finish_early_copy(const copy::CopyOptions& how) {
     ASSIGN_OR_RETURN(auto rest, copy::LocalSource::open(
                                     how.source, {how.source_format, "", false, how.trust, false}));
@@ -264,7 +266,7 @@ class Run {
   }
 
   Result<void> prepare_swap() {
-    // From here on it is not stopped any more: what is left takes no time.
+    // A signal is ignored from here on: the rest takes almost no time.
     if (cancel_.requested()) return fail(Error::cancelled());
     steps_.begin("swap",
                  disk_.swap()->backup().empty()
@@ -293,7 +295,7 @@ class Run {
   StepLog steps_{report_, observer_};
   SourceDisk disk_;
   bool fits_untrimmed_ = false;
-  std::optional<ParallelCheck> check_;  // outlives the copy that stops when it fails
+  std::optional<ParallelCheck> check_;  // must outlive early_copy_, which can stop it
   std::optional<EarlyCopy> early_copy_;
 };
 

@@ -1,13 +1,12 @@
-// The whole procedure: a bloated disk becomes a small, ordered and healthy one.
+// The whole procedure: makes a bloated disk small, ordered and healthy.
 //
-//     look at it -> find what the guest does not use -> check it -> copy -> verify, and check ->
-//     swap
+//     inspect -> find unused data -> check -> copy -> verify and check -> swap
 //
-// The disk itself is never written.  The metadata of the guest's filesystems tell what is not used:
-// that is zeros in the copy.  Where they cannot be believed, and it is worth a boot, filesystems
-// are trimmed in the appliance, in a throw-away overlay with granules of 4 KiB, which holds next to
-// nothing: what is trimmed is entries in its tables.  What is copied is the overlay then.  The disk
-// is locked for reading until all is done, so that no other program writes to it.
+// Never writes to the disk itself. The metadata of the guest's filesystems tell which data is not
+// used; this data reads as zeros in the copy. Where the metadata cannot be trusted, and a boot is
+// worthwhile, the appliance trims the filesystems in a temporary overlay, which is then copied.
+// The overlay has subclusters of 4 KiB, and stays small: a trim only sets entries in its tables.
+// The disk stays locked for reading, so that no other program writes to it.
 #pragma once
 
 #include "appliance/observer.h"
@@ -19,11 +18,11 @@
 
 namespace vc::optimize {
 
-// On an error, when `cancel` is requested, and after a kill the disk is as it was; after a kill
-// between the last two steps it is the new one, and the old one is beside it (disk_swap.h).  What
-// a killed run left is found by the next, and told.
+// After an error, a cancellation or a kill, the disk is unchanged. After a kill between the last
+// two steps, the disk is the new one, and the old one is beside it (disk_swap.h). The next run
+// finds what a killed run left, and reports it.
 //
-// To be called by a thread that stays until it returns.
+// Call this from a thread that lives until the function returns.
 Result<OptimizeReport> optimize(const OptimizeOptions& options, appliance::Observer& observer,
                                 Progress& progress, const Cancel& cancel);
 

@@ -1,4 +1,4 @@
-// What a user asks of the whole procedure.
+// The user's options for the whole procedure.
 #pragma once
 
 #include <optional>
@@ -15,35 +15,36 @@ namespace vc::optimize {
 
 struct OptimizeOptions {
   std::string disk;                     // a regular file
-  std::optional<qcow2::Format> format;  // nothing: its content decides
-  std::vector<std::string> others;      // more images that may have the disk for a backing file
-  // Empty: the result takes the place of the disk, which is kept as `backup_suffix` says.
+  std::optional<qcow2::Format> format;  // nullopt: probe its content
+  std::vector<std::string> others;      // more images that may have the disk as backing file
+  // Empty: the result replaces the disk, which is kept as `backup_suffix` says.
   std::string output;
-  std::optional<qcow2::Format> output_format;         // of an output; nothing: that of the disk
-  bool overwrite = false;                             // an output that is there
-  std::optional<std::string> backup_suffix = ".bak";  // nothing: no backup
+  std::optional<qcow2::Format> output_format;         // of an output; nullopt: format of the disk
+  bool overwrite = false;                             // overwrite an existing output
+  std::optional<std::string> backup_suffix = ".bak";  // nullopt: keep no backup
   Trimming trimming_by = Trimming::kAuto;
-  appliance::TrimOptions trimming;  // its disks, overlay and known devices are set here
-  // Folder of the overlay that the guest is trimmed in; empty: that of the disk, or of an output.
+  appliance::TrimOptions trimming;  // optimize() itself sets its disks, overlay and known devices
+  // Folder of the overlay in which the guest is trimmed. Empty: folder of the output or of the
+  // disk.
   std::string overlay_folder;
-  // Nothing is written but that overlay, which goes again, and nothing is replaced: the report says
-  // what a run would gain.
+  // Writes nothing but the temporary overlay, and replaces nothing. The report says what a run
+  // would gain.
   bool dry_run = false;
-  // A disk that gains less is left as it is.  Nothing: it is written afresh in any case.  Not for
-  // an output, a disk that becomes another (a backing file goes into it, snapshots are dropped), or
-  // one that is to have another layout.
+  // A disk that would gain less stays unchanged. nullopt: always rewrite it. Ignored for an output,
+  // for a result that differs from the disk (flattened, snapshots dropped), and for a new layout.
   std::optional<GainLimit> limit;
-  // What is compressed in the disk stays so, in its codec, unless `copy` compresses all.
+  // Data that is compressed in the disk stays compressed, with the same codec, unless `copy`
+  // compresses all data.
   bool keep_compression = false;
-  // A guest that cannot be trimmed is copied as it is.
+  // Copy a guest that cannot be trimmed as it is.
   bool keep_going = false;
-  // A damaged image is mended first, the only thing that writes to the disk; what it overwrites is
-  // in DISK.undo.  Without this it is an error.
+  // Repair a damaged image first. Nothing else writes to the disk. DISK.undo keeps the overwritten
+  // bytes. Without this, a damaged image is an error.
   bool repair = false;
-  // Snapshots inside of the image are lost: without this they are an error.
+  // Drop internal snapshots. Without this, they are an error.
   bool drop_snapshots = false;
-  // What the result is like; its source, its destination and verify are set here.  What is not said
-  // is as the disk has it, but for a backing file, of which what it has goes into the result.
+  // Options of the result. optimize() itself sets source, destination and verify. Unset options
+  // take the disk's values, except for a backing file: its data goes into the result.
   copy::CopyOptions copy;
 };
 

@@ -1,4 +1,4 @@
-// Files that a run makes beside the disk.
+// Temporary files and names beside the disk.
 #pragma once
 
 #include <sys/stat.h>
@@ -11,11 +11,11 @@
 
 namespace vc::optimize {
 
-// A file that this process has made.  The destructor removes it, but no other file that has its
-// name by then.
+// A file that this process has created. The destructor removes it, unless its name belongs to
+// another file by then.
 class TemporaryFile {
  public:
-  // `file` is open for as long as the object lives.
+  // `file` must stay open during the lifetime of the object.
   TemporaryFile(std::string path, int file)
       : path_(std::move(path)), file_(FileIdentity::of(file)) {}
   TemporaryFile(const TemporaryFile&) = delete;
@@ -34,7 +34,7 @@ class TemporaryFile {
   const std::optional<FileIdentity> file_;
 };
 
-// While the object lives, new files can be read by their owner only.
+// While the object lives, only their owner can read new files.
 class PrivateFiles {
  public:
   PrivateFiles() : old_(::umask(077)) {}

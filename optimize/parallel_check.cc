@@ -8,7 +8,7 @@ namespace vc::optimize {
 
 namespace {
 
-// How soon the work learns that the user wants to stop: a signal handler wakes no thread.
+// Poll interval for a cancellation: a signal handler wakes no thread.
 constexpr std::chrono::milliseconds kPollInterval(20);
 
 }  // namespace

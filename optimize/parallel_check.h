@@ -1,4 +1,4 @@
-// A check in a thread of its own, beside work that ends early when the check fails.
+// Runs a check in a thread of its own, and stops other work when the check fails.
 #pragma once
 
 #include <chrono>
@@ -14,20 +14,20 @@ namespace vc::optimize {
 
 class ParallelCheck {
  public:
-  // Starts `check`, which returns early with an error when `cancel` is requested.  `cancel`
-  // outlives the object.
+  // Starts `check`, which must return early with an error when `cancel` is requested. `cancel` must
+  // outlive the object.
   ParallelCheck(std::function<Result<void>()> check, const Cancel& cancel);
   ParallelCheck(const ParallelCheck&) = delete;
   ParallelCheck& operator=(const ParallelCheck&) = delete;
   // Waits for the check.
   ~ParallelCheck();
 
-  // For the work beside it: requested when the user's is, or the check has failed.  The work may
-  // request it as well, and must end before the object does.
+  // Cancel object for the work: requested when the check fails, or when the user cancels. The work
+  // may request it as well. The work must end before this object does.
   Cancel& work_cancel() { return work_cancel_; }
-  // Waits for the check, and returns its result.  The work may go on.
+  // Waits for the check, and returns its result. The work may continue.
   Result<void> wait();
-  // How long the check has taken; after wait().
+  // Returns the time that the check took. Valid after wait().
   std::chrono::duration<double> elapsed() const {
     const MutexLock lock(mutex_);
     return elapsed_;

@@ -1,4 +1,4 @@
-// A plan in words.
+// Describes a plan in words.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace vc::optimize {
 
-// Tells `observer` what is done with each volume of `disk`, and whether the appliance is booted.
+// Tells `observer` the plan for each volume of `disk`, and whether the appliance boots.
 void tell_plan(const FreeSpacePlan& plan, const std::string& disk, appliance::Observer& observer);
 
 }  // namespace vc::optimize

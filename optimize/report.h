@@ -1,4 +1,4 @@
-// What the whole procedure did.
+// Results of the whole procedure.
 #pragma once
 
 #include <chrono>
@@ -22,18 +22,18 @@ struct OptimizeReport {
     std::chrono::duration<double> elapsed{};
   };
 
-  std::string result;                            // where it is, or would be
-  std::string backup;                            // empty: none
+  std::string result;                            // path of the result, also after a dry run
+  std::string backup;                            // empty: no backup
   qcow2::Format format = qcow2::Format::kQcow2;  // of the disk
   qcow2::Format result_format = qcow2::Format::kQcow2;
   uint64_t virtual_size = 0;  // bytes
   DiskFigures before;
   DiskFigures after;
   FreeSpacePlan plan;
-  std::optional<appliance::TrimReport> trimmed;  // if the appliance was booted
-  std::optional<Gain> gain;                      // if it was asked for
+  std::optional<appliance::TrimReport> trimmed;  // nullopt: the appliance was not booted
+  std::optional<Gain> gain;                      // nullopt: not requested
   bool dry_run = false;
-  // It gains less than the limit: nothing was changed.
+  // The gain is below the limit: nothing was changed.
   bool compact = false;
   copy::CopySummary copied;
   std::vector<Step> steps;

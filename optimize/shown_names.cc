@@ -21,7 +21,7 @@ ShownNames::ShownNames(const std::string& given) {
   const std::string resolved = real.get();
   const size_t real_name = resolved.rfind('/') + 1;
   const size_t given_name = given.rfind('/') + 1;  // 0: no slash
-  // Through a symbolic link it is another file that is written about.
+  // A symbolic link has another file name: keep the resolved path in messages.
   if (resolved.substr(real_name) != given.substr(given_name)) return;
   given_ = given.substr(0, given_name);
   if (real_name > 1 && given_ != resolved.substr(0, real_name))

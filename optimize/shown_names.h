@@ -1,4 +1,4 @@
-// Names of files in messages, as the user gave them.
+// Shows file names in messages as the user gave them.
 #pragma once
 
 #include <string>
@@ -8,26 +8,27 @@
 
 namespace vc::optimize {
 
-// The work is done with absolute names without symbolic links.  A user who gave a relative name
-// reads that one, and names beside it relative to the same folder.
+// The procedure uses absolute paths without symbolic links. If the user gave a relative path,
+// messages show this path, and paths beside it relative to the same folder.
 class ShownNames {
  public:
-  // `given`: the name of a disk.  If it cannot be resolved, nothing is replaced.
+  // `given`: the user's path of the disk. If it cannot be resolved, nothing is replaced.
   explicit ShownNames(const std::string& given);
 
-  // `text` with the disk's folder as the user called it, wherever a name in it begins.
+  // Returns `text` with the disk's folder replaced by the user's spelling, wherever a path in
+  // `text` begins with it.
   std::string operator()(const std::string& text) const;
   Error operator()(const Error& error) const;
 
  private:
   std::string real_;   // "/srv/vm/"; empty: nothing to replace
-  std::string given_;  // "vm/", or nothing at all
+  std::string given_;  // "vm/", or empty
 };
 
-// Passes on what it is told, with names as the user gave them.
+// Passes everything on, with names as the user gave them.
 class ShowingObserver final : public appliance::Observer {
  public:
-  // Both outlive it.
+  // Both must outlive the object.
   ShowingObserver(appliance::Observer& observer, const ShownNames& shown)
       : observer_(observer), shown_(shown) {}
 

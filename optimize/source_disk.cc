@@ -35,7 +35,7 @@ Result<void> SourceDisk::open() {
   qcow2::OpenOptions how;
   how.format = options_.format;
   how.trust = options_.copy.trust;
-  // By the name that was given: what the image calls its backing file is relative to it.
+  // By the given name: QEMU resolves the backing file's name relative to it.
   ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
   chain_ = std::move(chain);
   RETURN_IF_ERROR(check_links());
@@ -53,7 +53,7 @@ Result<void> SourceDisk::open() {
     RETURN_IF_ERROR(check_snapshots(*image));
     RETURN_IF_ERROR(warn_of_losses(*image));
   }
-  // Options that contradict each other, or what the disk is, before anything takes time.
+  // Rejects conflicting options early, before a step that takes time.
   return copy::check(copy_options(disk_, destination_name()), cancel_);
 }
 
@@ -71,7 +71,7 @@ Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) const {
   return {};
 }
 
-// A dry run leaves alone what a stopped one has left.
+// A dry run keeps the leftovers of a stopped run.
 Result<void> SourceDisk::plan_swap() {
   struct stat status {};
   const std::string left = name_beside(disk_, ".fresh");
@@ -95,7 +95,7 @@ std::string SourceDisk::destination_name() const {
   return swap_ ? swap_->fresh() : name_beside(disk_, ".fresh");
 }
 
-// Whether the result is the disk as it was, but for its size and order.
+// Returns true if the result differs from the disk only in size and order.
 bool SourceDisk::is_same_disk() const {
   if (!options_.output.empty()) return false;
   const auto& image = chain_->image();
@@ -103,7 +103,8 @@ bool SourceDisk::is_same_disk() const {
                     image->header().backing_file == options_.copy.image.backing_file);
 }
 
-// What it leads to is overwritten otherwise, or removed when something fails.
+// Rejects an output that is a link or a special file: its target would be overwritten, or removed
+// after an error.
 Result<void> SourceDisk::check_output() const {
   const std::string& output = options_.output;
   ASSIGN_OR_RETURN(const bool uri, nbd::is_nbd_uri(output));
@@ -118,8 +119,8 @@ Result<void> SourceDisk::check_output() const {
   return {};
 }
 
-// An image names its backing file from the folder that it was found in: through a symbolic link
-// that may be another one than the file's own.
+// Rejects a symbolic link that changes the backing file: an image resolves its backing file's name
+// relative to the folder of the name by which it was opened.
 Result<void> SourceDisk::check_links() {
   ASSIGN_OR_RETURN(unchanged_, Unchanged::since_now(*chain_));
   if (options_.disk == disk_) return {};
@@ -139,14 +140,14 @@ Result<void> SourceDisk::check_links() {
                   direct ? std::string() : fmt::format(" ({})", direct.error().message()))));
 }
 
-// A machine that runs on an overlay does not write to the disk behind it, but lets nobody else.
+// A machine that runs on an overlay only reads its backing file, but locks it against writers.
 Result<void> SourceDisk::check_readers() const {
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(disk_));
   return file->lock(ImageClaim::writing(), "shut down the guest that uses it");
 }
 
-// What an overlay lacks it reads from the disk; a guest's filesystem that was trimmed, and whose
-// journal was replayed, is another one.
+// An overlay reads missing data from the disk. A trim, or a replayed journal, would change this
+// data.
 Result<void> SourceDisk::check_overlays() const {
   if (!swap_) return {};
   const auto overlay = qcow2::find_overlay(options_.disk, options_.others);
@@ -157,7 +158,7 @@ Result<void> SourceDisk::check_overlays() const {
                   disk_, *overlay)));
 }
 
-// What no copy has.
+// Warns of contents that no copy keeps.
 Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
   const auto bitmaps = qcow2::read_bitmap_directory(*chain_->storage(), image.header());
   if (bitmaps && !bitmaps->bitmaps.empty())
@@ -172,8 +173,8 @@ Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
   return {};
 }
 
-// Where locks do not tell: the disk is behind that of a machine, or storage is shared without
-// them.
+// Asks libvirt about cases that locks miss: indirect backing files, and shared storage without
+// locks.
 Result<void> SourceDisk::check_libvirt() const {
   ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
   for (const std::string& remark : remarks) observer_.warning(remark);
@@ -196,7 +197,7 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
   how.verify = true;
   how.unused = report_.plan.unused;
   how.keep_compression = options_.keep_compression;
-  // The overlay's are of no interest.
+  // Takes the layout of the disk, not of the overlay.
   if (const auto& image = chain_->image()) {
     const qcow2::Header& header = image->header();
     auto& wanted = how.image;

@@ -1,4 +1,4 @@
-// The disk that a run is about: opened, locked, and checked for all that rules a run out.
+// The disk of a run: opened, locked, and checked for conditions that forbid a run.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@
 
 namespace vc::optimize {
 
-// Keeps the locks of the disk and of its backing files.
+// Holds the locks of the disk and of its backing files.
 class SourceDisk {
  public:
   // All arguments must outlive the object.
@@ -27,29 +27,28 @@ class SourceDisk {
              appliance::Observer& observer, const Cancel& cancel)
       : options_(options), report_(report), steps_(steps), observer_(observer), cancel_(cancel) {}
 
-  // Opens the disk, and sets the figures of the report that tell what it is.  Repairs it before, if
-  // the options ask for that.  Returns an error for what cannot be optimized, and for options that
-  // contradict each other, before anything takes time.  May be called once; the functions below
-  // need it.
+  // Opens the disk, and sets its figures in the report. Before that, repairs it if requested.
+  // Returns an error, before anything takes time, if the disk cannot be optimized or if options
+  // conflict. May be called once; the functions below need it.
   Result<void> open();
 
   // Returns the path without symbolic links.
   const std::string& path() const { return disk_; }
   const qcow2::Chain& chain() const { return *chain_; }
-  // Returns an error if one of the files was changed or replaced since open ().
+  // Returns an error if one of the files was changed or replaced since open().
   Result<void> check_unchanged() const { return unchanged_->check(); }
-  // The swap that puts the result in the place of the disk; nullopt with an output.
+  // The swap that puts the result in the place of the disk. nullopt with an output.
   std::optional<DiskSwap>& swap() { return swap_; }
-  // Passes the remarks of the swap that are new to the observer.
+  // Passes new remarks of the swap to the observer.
   void tell_remarks();
 
-  // Returns an error if the disk is the backing file of another, which a trim would change.
+  // Returns an error if another image has the disk as backing file: a trim would change that image.
   Result<void> check_overlays() const;
   // Returns the path of the result while it is written.
   std::string destination_name() const;
-  // Returns whether the result is the same disk, but for its size and order.
+  // Returns true if the result differs from the disk only in size and order.
   bool is_same_disk() const;
-  // Returns how `source`, the disk or an overlay of it, is copied to `destination`.
+  // Returns the options to copy `source`, the disk or an overlay of it, to `destination`.
   copy::CopyOptions copy_options(const std::string& source, const std::string& destination) const;
 
  private:
@@ -67,10 +66,10 @@ class SourceDisk {
   appliance::Observer& observer_;
   const Cancel& cancel_;
   std::string disk_;                    // without symbolic links
-  std::optional<qcow2::Chain> chain_;   // keeps its locks
-  std::optional<Unchanged> unchanged_;  // the files of chain_
+  std::optional<qcow2::Chain> chain_;   // holds the locks
+  std::optional<Unchanged> unchanged_;  // state of the files of chain_
   std::optional<DiskSwap> swap_;
-  size_t told_ = 0;  // remarks of swap_
+  size_t told_ = 0;  // number of swap_'s remarks that the observer knows
 };
 
 }  // namespace vc::optimize

@@ -1,4 +1,4 @@
-// The steps of a run, as they begin and end.
+// Records the steps of a run.
 #pragma once
 
 #include <chrono>
@@ -9,14 +9,14 @@
 
 namespace vc::optimize {
 
-// Keeps the steps in a report.  Not thread-safe.
+// Stores the steps in a report. Not thread-safe.
 class StepLog {
  public:
   // Both must outlive the object.
   StepLog(OptimizeReport& report, appliance::Observer& observer)
       : report_(report), observer_(observer) {}
 
-  // Ends the current step, begins one called `name`, and tells the observer `line`.
+  // Ends the current step, begins the step `name`, and tells the observer `line`.
   void begin(const std::string& name, const std::string& line) {
     end();
     report_.steps.push_back({name, {}});

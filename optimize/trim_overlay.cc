@@ -15,7 +15,7 @@ namespace vc::optimize {
 
 namespace {
 
-// Of the overlay: subclusters of 4 KiB, the block of most filesystems.
+// Cluster size of the overlay. Its subclusters have 4 KiB, the block size of most filesystems.
 constexpr unsigned kOverlayClusterBits = 17;
 
 std::string overlay_name(const OptimizeOptions& options, const std::string& disk) {
@@ -39,7 +39,7 @@ std::string TrimOverlay::name() const {
   return path_of_descriptor(file_.get(), ::getpid());
 }
 
-// What a killed run left.
+// Removes the overlay of a killed run.
 Result<void> TrimOverlay::clear() {
   ASSIGN_OR_RETURN(const Directory folder, Directory::open(Directory::parent_of(path_)));
   const std::string name = Directory::name_of(path_);

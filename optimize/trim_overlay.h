@@ -1,4 +1,4 @@
-// The overlay of a disk that the guest is trimmed in.
+// The overlay of a disk, in which the guest is trimmed.
 #pragma once
 
 #include <optional>
@@ -23,12 +23,12 @@ class TrimOverlay {
   TrimOverlay(const OptimizeOptions& options, const SourceDisk& disk, OptimizeReport& report,
               StepLog& steps, appliance::Observer& observer);
 
-  // Removes the overlay that a killed run left.  An error if another file has its name.
+  // Removes the overlay that a killed run left. Returns an error if another file has its name.
   Result<void> clear();
   // Creates the overlay.
   Result<void> make();
   bool is_made() const { return own_.has_value(); }
-  // Returns a name that stays the name of this file, whoever may write to its folder.
+  // Returns a name that always leads to this file, even if another process changes its folder.
   std::string name() const;
   // Trims the guest in the overlay.
   Result<void> trim(const Cancel& cancel);

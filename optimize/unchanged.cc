@@ -15,7 +15,7 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-// A block device has no time that says when it was written to.
+// A block device has no modification time, so its content cannot be compared.
 bool same_content(const struct stat& a, const struct stat& b) {
   if (!S_ISREG(a.st_mode)) return true;
   return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec &&

@@ -1,4 +1,4 @@
-// Whether files are still what they were.
+// Detects changed files.
 #pragma once
 
 #include <sys/stat.h>
@@ -12,18 +12,17 @@
 
 namespace vc::optimize {
 
-// What locks do not tell: a file that somebody writes to who takes none, on storage that has none,
-// or that another file has taken the place of.
+// Finds changes that locks do not prevent: by a writer that takes no locks, on storage without
+// locks, or by replacing the file.
 class Unchanged {
  public:
-  // Remembers all files of `chain`, under the names that it has opened them by.
+  // Remembers all files of `chain`, under the names by which they were opened.
   static Result<Unchanged> since_now(const qcow2::Chain& chain);
 
-  // An error that names the first one that is another file by now, or of another length, or that
-  // was written to.
+  // Returns an error that names the first file that was replaced, resized or written to.
   Result<void> check() const;
 
-  // Whether both remember the same files, in the same order, by whatever names.
+  // Returns true if both remember the same files in the same order, whatever their names.
   bool same_files(const Unchanged& other) const;
 
  private:

@@ -1,8 +1,8 @@
-# Completion of virt-compact for bash.  Commands and options come from the help of the command
-# itself, so that they are those of the version that is installed.
+# Bash completion of virt-compact. Commands and options come from the installed command's own help,
+# so they match its version.
 
-# Offers those of the words behind the second argument that begin with the second, each behind the
-# first.
+# Offers those of the words after the second argument that begin with the second argument. Prepends
+# the first argument to each.
 _virt_compact_offer()
 {
   local prefix=$1 begin=$2 it
@@ -12,14 +12,14 @@ _virt_compact_offer()
   done
 }
 
-# The last part of a comma list: what bash replaces is `word`, the list so far is `list`.
+# Offers the last element of a comma list. bash replaces `word`; `list` is the whole list so far.
 _virt_compact_list()
 {
   local part=${list##*,}
   _virt_compact_offer "${word%"$part"}" "$part" "$@"
 }
 
-# KEY=VALUE,… as behind -o.
+# Offers KEY=VALUE,… as after -o.
 _virt_compact_creation()
 {
   local part=${list##*,} value
@@ -46,14 +46,14 @@ _virt_compact_creation()
   _virt_compact_offer "${word%"$value"}" "$value" "$@"
 }
 
-# Names of the snapshots of the disk that the line names.
+# Offers the snapshot names of the disk on the command line.
 _virt_compact_snapshots()
 {
   local it names
   for it in "${COMP_WORDS[@]:2}"; do
     it=${it#[\"\']} it=${it%[\"\']}
     [ -f "$it" ] || continue
-    # Names with anything that JSON escapes are left to whoever types them.
+    # Skips names with characters that JSON escapes.
     mapfile -t names < <("$program" snapshot -U -l --output=json "$it" 2>/dev/null |
       sed -n 's/^ *"name": "\([^"\\]*\)",*$/\1/p' | while read -r i; do printf '%q\n' "$i"; done)
     _virt_compact_offer "" "$word" "${names[@]}"
@@ -61,7 +61,7 @@ _virt_compact_snapshots()
   done
 }
 
-# Names of domains, if there is a libvirt to ask.
+# Offers domain names, if libvirt can be queried.
 _virt_compact_domains()
 {
   local names
@@ -70,7 +70,7 @@ _virt_compact_domains()
   _virt_compact_offer "" "$word" "${names[@]}"
 }
 
-# Hidden files only for who begins with a dot.
+# Offers hidden files only if the word begins with a dot.
 _virt_compact_files()
 {
   local it files
@@ -89,7 +89,7 @@ _virt_compact()
 {
   local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before= name= list= i
   COMPREPLY=()
-  # "--color=al" comes as three words when "=" breaks words, and "-o a=b,c=d" as six.
+  # If "=" breaks words, "--color=al" is three words, and "-o a=b,c=d" is six.
   [ "$word" = "=" ] && word=
   i=$COMP_CWORD
   list=${COMP_WORDS[i]}
@@ -109,7 +109,7 @@ _virt_compact()
     esac
   done
 
-  # What means something else from one command to the next.
+  # Options with a different meaning in different commands.
   case $name:$before in
     check:-r | check:--repair) _virt_compact_offer "" "$word" leaks all; return ;;
     copy:-o | copy:--options | measure:-o | measure:--options | optimize:--options)

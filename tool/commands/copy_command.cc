@@ -258,7 +258,7 @@ Result<void> CopyCommand::begin(const Console& console) {
   const std::string& destination = options_.destination;
   ConfinementPlan plan{{options_.source}, {}, {}};
   if (destination == "-") {
-    // Builds the image twice rather than use a folder that others share.
+    // Builds the image twice, rather than use a folder that other users share.
     if (!options_.spool) options_.spool.emplace();
     if (!options_.spool->empty()) plan.folders.push_back(*options_.spool);
   } else if (destination != "null:") {
@@ -282,14 +282,15 @@ Result<int> CopyCommand::run(const Console& console) {
   const auto format = options_.format.value_or(qcow2::Format::kQcow2);
   if (const auto contradiction = name_contradiction(options_.destination, format))
     console.warning(*contradiction);
-  // A saved guest holds no lock, and needs what the metadata call free. Before the confinement.
+  // A saved guest holds no lock, and still needs ranges that its filesystem metadata call free.
+  // Must precede the confinement.
   if (options_.skip_free) RETURN_IF_ERROR(check_disk_use(options_.source, console));
   RETURN_IF_ERROR(begin(console));
   warn_of_left_out(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
 
-  // Errors of the source are left to the copy.
+  // The copy itself reports errors of the source.
   const bool is_file = options_.source_command.empty() && options_.source != "-";
   inspect::InfoOptions look;
   look.format = options_.source_format;

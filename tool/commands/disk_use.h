@@ -1,4 +1,4 @@
-// Whether a domain of libvirt needs a disk as it is.
+// Checks whether a libvirt domain needs a disk unchanged.
 #pragma once
 
 #include <string>
@@ -8,13 +8,13 @@
 
 namespace vc::tool {
 
-// Returns an error with advice if a domain that runs, or whose memory is saved, has the file as a
-// disk or behind one. Prints warnings about libvirts that cannot be queried. Returns no error
-// if no such file exists.
+// Returns an error with advice if a running or saved domain uses the file, as a disk or as a
+// backing file. Prints a warning for each libvirt that cannot be queried. A missing file is no
+// error.
 Result<void> check_disk_use(const std::string& disk, const Console& console);
 
-// The same for figures of a disk: prints a warning instead, and returns whether they are
-// approximate.
+// Same check for commands that only read: prints a warning instead. Returns true if the command's
+// figures are approximate.
 Result<bool> warn_of_disk_use(const std::string& disk, const Console& console);
 
 }  // namespace vc::tool

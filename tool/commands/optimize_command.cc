@@ -23,7 +23,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-// Lines for the steps, and a bar while a copy is under way.
+// Prints lines for the steps, and shows a bar while a copy runs.
 class Display final : public appliance::Observer, public Progress {
  public:
   Display(const Console& console, bool output_taken)
@@ -63,7 +63,7 @@ class Display final : public appliance::Observer, public Progress {
   std::unique_ptr<ProgressDisplay> bar_;
 };
 
-// SIZE or PERCENT%.
+// Parses SIZE or PERCENT%.
 Result<optimize::GainLimit> parse_gain(const std::string& text) {
   optimize::GainLimit limit;
   limit.said = true;
@@ -159,7 +159,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_sparsify_options(app);
 }
 
-// "--output=json" is the report's format, as of every other command.
+// "--output=json" sets the report's format, as with every other command.
 void OptimizeCommand::add_output(CLI::App& app) {
   app.add_option_function<std::vector<std::string>>(
          "-o,--output",
@@ -211,7 +211,7 @@ void OptimizeCommand::check() const {
     throw UsageError("--backup and --no-backup exclude each other");
 }
 
-// "--no-trim" is older.
+// "--no-trim" is the older name of --trim=none.
 void OptimizeCommand::add_trim(CLI::App& app) {
   add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
                     "find free space by: auto, metadata, appliance, none");
@@ -258,7 +258,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
         "itself");
   options_.copy.trust = trust_.trust();
   options_.keep_compression = !layout_.say_compression();
-  // Who wants another layout gets it.
+  // The default limit does not apply if the user wants a new layout.
   if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;
   options_.others = disks_;
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);

@@ -59,7 +59,7 @@ Result<int> PunchCommand::run(const Console& console) {
   const auto summary = copy::punch(options_, progress, cancel);
   progress.finish();
   if (!summary) {
-    // Deallocated blocks stay deallocated; nothing else has changed.
+    // After a cancellation, deallocated blocks stay deallocated; nothing else has changed.
     if (summary.error().kind() == Error::Kind::kCancelled)
       return fail(Error::cancelled().with_context(target->name() + ": incomplete"));
     return fail(summary.error());

@@ -65,9 +65,8 @@ void TrimCommand::check() const {
     refuse("--timeout", "DISK must be a file, and files have no timeout");
 }
 
-// Of a file: neither a machine nor an image on top of it may need it as it is.  What an overlay
-// lacks it reads from the disk; a guest's filesystem that was trimmed, and whose journal was
-// replayed, is another one.
+// For a file: returns an error if a machine or an overlay uses it. An overlay reads missing data
+// from the disk. A trim, or a replayed journal, would change this data.
 Result<void> TrimCommand::check_use(const std::string& disk, const Console& console) const {
   struct stat status {};
   if (retry(::stat, disk.c_str(), &status) != 0) return {};
@@ -97,7 +96,7 @@ Result<int> TrimCommand::run(const Console& console) {
                                 : appliance::trim(options_, lines, cancel);
   lines.finish();
   if (!report) {
-    // What was given back stays so; what the guest keeps has not changed.
+    // After a cancellation, deallocated blocks stay deallocated; the guest's data has not changed.
     if (report.error().kind() == Error::Kind::kCancelled)
       return fail(Error::cancelled().with_context("trimming is incomplete"));
     return fail(report.error());
@@ -107,7 +106,7 @@ Result<int> TrimCommand::run(const Console& console) {
   } else if (!console.manner().quiet) {
     RETURN_IF_ERROR(console.print("\n" + trim_report(*report, console.palette())));
   }
-  // For whoever reads neither the report nor warnings.
+  // Shown even with -q, which hides the report and the warnings.
   if (const std::string why = report->why_nothing(); !why.empty())
     console.error(fmt::format("nothing was trimmed: {}", why));
   return report->complete() ? kSuccess : kFailure;

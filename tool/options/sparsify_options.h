@@ -1,4 +1,4 @@
-// virt-sparsify's options, for scripts that were written for it.
+// virt-sparsify's options, for scripts written for it.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -8,14 +8,15 @@
 
 namespace vc::tool {
 
-// An option that no help lists, and that is an error: `why` says what to use instead.
+// Adds an option that is always an error and that no help lists. `why` names the option to use
+// instead.
 void add_refused_option(CLI::App& app, const std::string& name, bool takes_value,
                         const std::string& why);
 
-// --zero, which destroys what a guest has, on any command.
+// Adds --zero, which is always an error: it would destroy the guest's data.
 void refuse_zero_option(CLI::App& app);
 
-// --tmp DIR, of which there is "prebuilt:FILE" in virt-sparsify.
+// Parses the value of --tmp. Returns an error for virt-sparsify's "prebuilt:FILE".
 Result<std::string> parse_temporary_folder(const std::string& text);
 
 }  // namespace vc::tool

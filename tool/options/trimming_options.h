@@ -1,4 +1,4 @@
-// What is trimmed of a guest, and how: the options of trim, and of all that trims.
+// Options that choose what is trimmed of a guest, and how: for all commands that trim.
 #pragma once
 
 #include "appliance/trim.h"
@@ -6,7 +6,7 @@
 
 namespace vc::tool {
 
-// --key, --filesystems, --ignore and --drop.  They bind to `options`, which must outlive `app`.
+// Adds --key, --filesystems, --ignore and --drop. They bind to `options`, which must outlive `app`.
 void add_trimming_options(CLI::App& app, appliance::TrimOptions& options);
 
 }  // namespace vc::tool

@@ -13,7 +13,7 @@ struct CheckReport {
   qcow2::Geometry geometry;
   bool deep = false;
   qcow2::CheckSums sums;  // after a repair: what remains
-  bool dry_run = false;   // the fixes are predicted; sums are of the unchanged image
+  bool dry_run = false;   // the repairs are predicted; sums are of the unchanged image
   uint64_t leaks_fixed = 0;
   uint64_t corruptions_fixed = 0;
   bool has_written = false;

@@ -96,7 +96,8 @@ const MeasuredField& advised_field(const std::vector<MeasuredField>& fields) {
   const MeasuredField* best = nullptr;
   for (const MeasuredField& it : fields) {
     if (static_cast<double>(it.measured.file_size) > least * (1 + kHardly)) continue;
-    // Uncompressed clusters are cheap to read at any size. Ties go to the smaller file.
+    // Prefers the smallest clusters, but only with compression: uncompressed clusters are cheap to
+    // read at any size. Among equals, prefers the smaller file.
     const auto rank = [](const MeasuredField& field) {
       return std::pair(field.codec ? field.cluster_bits : 0, field.measured.file_size);
     };

@@ -47,10 +47,11 @@ double percent_of(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
-// A smaller difference is no news, if it is also less than one per cent: as copy has it.
+// A smaller difference is not reported if it is also below one per cent, as in the report of a
+// copy.
 constexpr uint64_t kNoticeable = 16 << 20;
 
-// "Saved 671 MiB (68.2%) on the disk".
+// Formats "Saved 671 MiB (68.2%) on the disk".
 std::string headline(const OptimizeReport& report) {
   const uint64_t before = report.before.on_disk;
   const uint64_t after = report.after.on_disk;
@@ -82,7 +83,7 @@ std::string time_line(const OptimizeReport& report) {
   return text;
 }
 
-// Of a run that has changed nothing.
+// Formats the report of a run that changed nothing.
 std::string unchanged_report(const std::string& disk, const OptimizeReport& report,
                              const Palette& palette) {
   const optimize::Gain& gain = *report.gain;
@@ -160,7 +161,7 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
         row("clusters", fmt::format("{}", before.allocated), fmt::format("{}", after.allocated));
     text += row("compressed", fmt::format("{}", before.compressed),
                 fmt::format("{}", after.compressed));
-    // Of compressed clusters QEMU's measure says nothing: each of them counts.
+    // QEMU's figure for fragmentation counts every compressed cluster, so it is useless for them.
     if (before.compressed + after.compressed == 0)
       text += row("fragmented", fragmented(before), fragmented(after));
     if (before.leaks > 0)

@@ -1,4 +1,4 @@
-// What an optimization tells at its end.
+// The report at the end of an optimization.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,12 +9,12 @@
 
 namespace vc::tool {
 
-// For a person: what was saved, a table of before and after, and where the time went.  Ends with a
-// newline.
+// Returns the report as text: the savings, a table of before and after, and the time of each step.
+// Ends with a newline.
 std::string optimize_report(const std::string& disk, const optimize::OptimizeReport& report,
                             const Palette& palette);
 
-// For a program.  Sizes in bytes.
+// Returns the report as JSON, sizes in bytes.
 nlohmann::ordered_json optimize_report_json(const std::string& disk,
                                             const optimize::OptimizeReport& report);
 

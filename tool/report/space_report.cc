@@ -64,7 +64,7 @@ std::string kept_whole(const guest::Inspection& inspection) {
 
 namespace {
 
-// Of a volume group only what is free is listed.
+// For a volume group, only the free space is listed.
 uint64_t used(const Volume& volume) {
   return volume.size - std::min(volume.free, volume.size);
 }

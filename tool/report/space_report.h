@@ -1,4 +1,4 @@
-// What `virt-compact space` prints.
+// The output of `virt-compact space`.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +21,18 @@ struct SpaceReport {
   };
   std::vector<Disk> disks;
   guest::Inspection inspection;
-  std::vector<uint64_t> free_data;  // of each volume, in their order
+  std::vector<uint64_t> free_data;  // same for each volume, in their order
   bool approximate = false;         // a guest may be running
 };
 
-// Why nothing of a volume is called free; empty if it is believed.
+// Returns why none of the volume is reported as free. Empty if its metadata can be trusted.
 std::string why_not_free(const guest::Volume& volume);
-// A line for each volume that is kept whole, and each disk that cannot be read.
+// Returns a line for each volume that is kept whole, and for each disk that cannot be read.
 std::string kept_whole(const guest::Inspection& inspection);
-// What an inspection says of a volume, sizes in bytes.
+// Returns the results of an inspection of a volume as JSON, sizes in bytes.
 nlohmann::ordered_json volume_json(const guest::Volume& volume);
 
-// The same of all volumes, with what is free and stored of the disk.
+// Same for all volumes, with the free and the stored bytes of the disk.
 nlohmann::ordered_json free_space_json(const copy::FreeSpace& space);
 
 std::string space_report(const SpaceReport& report, const Palette& palette);

@@ -40,7 +40,7 @@ const char* to_string(Outcome outcome) {
   return "failed";
 }
 
-// The last column: what is not plain from the others.
+// Returns the last column: whatever the others do not show.
 std::string remark(const TrimmedSpace& space, bool dry_run) {
   switch (space.outcome) {
     case Outcome::kZeroFilled:

@@ -1,4 +1,4 @@
-// What trimming tells at its end.
+// The report at the end of a trim.
 #pragma once
 
 #include <string>
@@ -8,13 +8,14 @@
 
 namespace vc::tool {
 
-// For a person: a table of filesystems, and what became of the files.  Ends with a newline.
+// Returns the report as text: a table of filesystems, and the result for each dropped file. Ends
+// with a newline.
 std::string trim_report(const appliance::TrimReport& report, const Palette& palette);
 
-// "boot 30.1, search 7.0": the seconds of each step.
+// Returns the seconds of each step: "boot 30.1, search 7.0".
 std::string steps_text(const appliance::TrimReport& report);
 
-// For a program: one JSON object, sizes in bytes.  Ends with a newline.
+// Returns the report as one JSON object, sizes in bytes. Ends with a newline.
 std::string trim_report_json(const appliance::TrimReport& report);
 
 }  // namespace vc::tool

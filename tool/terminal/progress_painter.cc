@@ -67,7 +67,7 @@ void ProgressPainter::draw_bar(const ProgressState& state) {
   const unsigned columns = std::max(screen_.columns(), 1u) - 1;
   std::string line = bar_line(state, columns);
   const size_t drawn = line.size();
-  // Overwrites the rest of the previous line, as far as the terminal is still as wide.
+  // Overwrites the rest of the previous line, but never more than the terminal is wide.
   line.resize(std::max<size_t>(drawn, std::min<size_t>(drawn_columns_, columns)), ' ');
   drawn_columns_ = drawn;
   // Leaves the cursor at the start, so that the next bar overwrites the ^C that a terminal echoes.
