@@ -20,10 +20,10 @@ namespace {
 using View = std::shared_ptr<const ByteView>;
 using Verdict = Reading::Verdict;
 
-// Of the text that is kept of all volume groups, bytes: about thirty times as much memory.
+// Most text of volume groups to keep, bytes. It takes about thirty times as much memory.
 constexpr uint64_t kMostText = 2 << 20;
 
-// As the appliance's kernel counts: sda … sdz, sdaa ….
+// Names disks as the appliance's kernel does: sda … sdz, sdaa ….
 std::string disk_name(size_t number) {
   std::string letters;
   for (size_t n = number + 1; n > 0; n = (n - 1) / 26)
@@ -38,10 +38,10 @@ void set(Volume& volume, Verdict verdict, std::string why) {
 
 struct Whereabouts {
   bool is_whole_disk = false;
-  std::string other_owner;  // by its partition's type
+  std::string other_owner;  // according to its partition's type
 };
 
-// Of whom nothing can be done with what they have.
+// Returns true, and sets the verdict, if one of the formats must be left alone.
 bool is_left_alone(Volume& volume, const std::vector<Recognized>& all) {
   for (const Recognized& it : all) {
     if (it.left_alone.empty()) continue;
@@ -52,9 +52,10 @@ bool is_left_alone(Volume& volume, const std::vector<Recognized>& all) {
   return false;
 }
 
-// Of a disk with a table: sets a verdict other than kFree, or returns an error, if something that
-// has the whole disk may be newer than the table.  Filesystems are not: making one clears the
-// table, but making a table leaves the filesystem's superblock.  mkswap(8) keeps the first sectors.
+// Checks a disk that has a partition table for a newer owner of the whole disk. Sets a verdict
+// other than kFree, or returns an error, if there is one. A filesystem is not a newer owner: mkfs
+// removes the table, but making a table leaves the filesystem's superblock. mkswap(8) is one: it
+// keeps the first sectors.
 Result<void> check_owner(Volume& volume, const View& disk) {
   volume.verdict = Verdict::kFree;
   ASSIGN_OR_RETURN(const auto all, recognize(*disk));
@@ -71,8 +72,9 @@ Result<void> check_owner(Volume& volume, const View& disk) {
   return {};
 }
 
-// A partition or a logical volume may be the disk of another guest, whose table is newer than what
-// else is there: who makes one writes the first sector alone.
+// Returns an error if a partition or a logical volume has a partition table: it may be the disk of
+// another guest. The table may be newer than other formats in it, since making a table writes only
+// the first sector.
 Result<void> check_inside(const ByteView& view, const Whereabouts& where) {
   if (!where.other_owner.empty()) return doubt(where.other_owner);
   if (where.is_whole_disk) return {};
@@ -81,8 +83,9 @@ Result<void> check_inside(const ByteView& view, const Whereabouts& where) {
   return {};
 }
 
-// An MBR counts in sectors, whose size no image tells.  Something that is known, where a disk with
-// sectors of 4096 bytes would have it, is a reason not to believe in 512.
+// Returns an error if the sector size of an MBR is doubtful. An MBR counts sectors, and no image
+// tells their size. If a known format is where a disk with 4096-byte sectors would have it, then
+// 512 is doubtful.
 Result<void> check_unit(const View& disk, const PartitionTable& table) {
   constexpr uint64_t kTimes = 4096 / 512;
   if (table.kind != PartitionTable::Kind::kMbr) return {};
@@ -101,7 +104,7 @@ Result<void> check_unit(const View& disk, const PartitionTable& table) {
 struct Member {
   PhysicalVolume volume;
   View view;
-  bool is_of_one_age = true;  // with the first of its group
+  bool is_of_one_age = true;  // same metadata as the first of its group
 };
 
 class Inspector {
@@ -120,32 +123,33 @@ class Inspector {
   void inspect_disk(size_t number);
   void inspect_partition(const std::string& disk_name, const View& disk,
                          const Partition& partition);
-  // Whether something other than the table has the whole disk; appends what that is.
+  // Returns true if another format than the table owns the whole disk, and appends it as a volume.
   bool is_owned(const std::string& name, const View& disk);
-  // Appends the volume that `view` holds, if it holds anything.
+  // Appends the volume in `view`, if there is one.
   void inspect_volume(std::string device, const View& view, const Whereabouts& where = {});
   Volume volume_of(std::string device, const View& view) const;
   Result<void> read_volume(Volume& volume, const View& view, const Whereabouts& where);
   Result<void> read_format(Volume& volume, const ByteView& view, const Format& format);
   void find_files(Volume& volume, const ByteView& view, const Format& format, const Ranges& free);
-  // Doubts the volumes in which a guest leaves no mark, because it has left one in `unclean_`.
+  // Doubts volumes that look the same mounted and unmounted, because another volume (`unclean_`) of
+  // the guest is mounted.
   void keep_unmarked();
   Result<void> read_member(Volume& volume, const View& view);
   void inspect_group(const std::vector<Member>& members);
   void inspect_logical(const LogicalVolume& logical, const std::vector<Member>& members);
-  // Empty if a part of it lies on a disk that is not here.
+  // Returns nothing if a part of the volume is on a missing disk.
   std::vector<MappedView::Piece> pieces_of(const LogicalVolume& logical,
                                            const std::vector<Member>& members) const;
   void add_free(Volume& volume, const ByteView& view, const Ranges& free) const;
-  // A range list for each disk.
+  // Returns a range list for each disk.
   std::vector<Ranges> on_disks(const ByteView& view, const Ranges& ranges) const;
 
   const std::vector<View>& disks_;
   const FileKinds kinds_;
-  std::map<std::string, std::vector<Member>> groups_;  // by the ID of the group
-  uint64_t text_ = 0;                                  // bytes, of all groups
+  std::map<std::string, std::vector<Member>> groups_;  // by the group's ID
+  uint64_t text_ = 0;                                  // bytes of text, of all groups
   std::string unclean_;                                // the first volume that was not unmounted
-  std::set<std::string> unmarked_;                     // devices of volumes that are free in parts
+  std::set<std::string> unmarked_;                     // devices of volumes with an unmarked state
   Inspection result_;
 };
 
@@ -154,7 +158,7 @@ void Inspector::inspect_disk(size_t number) {
   const std::string name = disk_name(number);
   const auto table = read_partition_table(*disk);
   if (!table) {
-    // A saved session, or another owner, counts whatever the table is worth.
+    // A saved session or another owner counts even if the table is invalid.
     if (!is_owned(name, disk)) result_.doubts.push_back(name + ": " + table.error().message());
     return;
   }
@@ -267,12 +271,12 @@ Result<void> Inspector::read_member(Volume& volume, const View& view) {
   if (members.empty()) {
     text_ += added.volume.text_size;
   } else {
-    // The first one's text and volumes are enough.
+    // The text and the volumes of the first member suffice.
     added.is_of_one_age = added.volume.text == members.front().volume.text;
     added.volume.text = {};
     added.volume.volumes.clear();
   }
-  // All groups are doubted then, whatever the others hold.
+  // Too much text: doubts all groups.
   if (text_ > kMostText) added.volume.text = {};
   members.push_back(std::move(added));
   return {};
@@ -309,7 +313,7 @@ void Inspector::inspect_group(const std::vector<Member>& members) {
 }
 
 void Inspector::inspect_logical(const LogicalVolume& logical, const std::vector<Member>& members) {
-  // A part of another volume that is left alone with it.
+  // It is a part of another volume, which is left alone.
   if (logical.is_hidden) return;
   Volume volume;
   volume.device = fmt::format("/dev/{}/{}", members.front().volume.group, logical.name);
@@ -406,10 +410,10 @@ size_t count_ranges(const Inspection& inspection) {
 Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
   try {
     Inspection found = Inspector(disks, kinds).run();
-    // The sum of all volumes fits a builder, too.
+    // All volumes together must also fit a builder.
     if (count_ranges(found) <= Ranges::Builder::kMost) return found;
   } catch (const TooManyRanges&) {
-    // What was found is dropped below.
+    // The result so far is dropped below.
   }
   Inspection nothing;
   nothing.doubts.emplace_back("its free space has too many pieces");

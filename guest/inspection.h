@@ -1,7 +1,7 @@
-// What is on the disks of a guest, and which of it is free, from metadata alone.
+// Finds the volumes on the disks of a guest, and their free space, from metadata alone.
 //
-// Nothing is mounted, written or started.  What is called free may read as zeros from then on; what
-// is not surely free is kept.
+// Mounts, writes and starts nothing. Free space may read as zeros afterwards. All data that is not
+// certainly free is kept.
 #pragma once
 
 #include <cstdint>
@@ -16,51 +16,51 @@
 
 namespace vc::guest {
 
-// Why a volume in which nothing is recognized is doubted.
+// The doubt about a volume in which no format is recognized.
 inline constexpr const char* kUnknownContent = "its content is unknown";
 
 struct VolumeFile {
   std::string path;
   uint64_t size = 0;  // bytes
-  // Where its contents lie that may read as zeros: a range list for each disk, in their order.
+  // The droppable contents: a range list for each disk, in the order of the disks.
   std::vector<Ranges> on_disks;
 };
 
 struct Volume {
-  std::string device;  // as Linux calls it in libguestfs's appliance: /dev/sda1, /dev/vg/lv; a
-                       // volume group by its name
-  std::string type;    // as libblkid calls it; empty: not known
+  std::string device;  // Linux's name in libguestfs's appliance (/dev/sda1,
+                       // /dev/vg/lv), or the volume group's name
+  std::string type;    // libblkid's name; empty: unknown
   std::string label;
   std::string uuid;
-  uint64_t size = 0;  // bytes; of a volume group what is free in it
+  uint64_t size = 0;  // bytes; of a volume group: its free space
   Reading::Verdict verdict = Reading::Verdict::kDoubt;
-  std::string why;    // for all verdicts but kFree
+  std::string why;    // for all verdicts except kFree
   uint64_t free = 0;  // bytes
-  // Where that is: a range list for each disk, in their order.
+  // The free space: a range list for each disk, in the order of the disks.
   std::vector<Ranges> on_disks;
-  // Where the volume itself lies, in the same form; empty if that is not known, and of the free
-  // space of a volume group.
+  // The place of the volume itself, in the same form. Empty if unknown, and for the free space of a
+  // volume group.
   std::vector<Ranges> place;
-  // Of a volume that is kFree, files of the kinds that were asked for.
+  // Files of the requested kinds; only for a volume that is kFree.
   std::vector<VolumeFile> files;
-  std::string no_files;  // why none is told of, though there may be some; empty: all are
+  std::string no_files;  // why `files` may be incomplete; empty: it is complete
 };
 
 struct Inspection {
   std::vector<Volume> volumes;
-  // Why a disk's partitions could not be read, one line each.
+  // Reasons why the partitions of a disk could not be read, one line each.
   std::vector<std::string> doubts;
 
-  // The first volume that says that the guest is suspended; nullptr: none does.  Its session has
-  // metadata of all volumes in memory: what is free on any of them cannot be said.
+  // Returns the first volume that holds a suspended session; nullptr if there is none. The session
+  // has metadata of all volumes in memory, so the free space of all volumes is unknown.
   const Volume* suspended() const;
-  // All that is free on the disk of that number; nothing if the guest is suspended.
+  // Returns all free space on disk number `disk`. Empty if the guest is suspended.
   Ranges free_on(size_t disk) const;
 };
 
-// The disks are those of one guest: a volume group may lie on several.  They are read while this
-// runs, and not afterwards.  `kinds` are the files that are looked for.  After a cancellation of a
-// view this returns soon, and what it returns is not the truth: the caller must ask.
+// Inspects the disks, which must belong to one guest: a volume group may cover several of them.
+// Reads the disks only during the call. `kinds`: files to find. After a cancellation of a view,
+// returns soon, with an incomplete result: the caller must check for it.
 Inspection inspect(const std::vector<std::shared_ptr<const ByteView>>& disks,
                    const FileKinds& kinds = {});
 

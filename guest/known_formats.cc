@@ -25,7 +25,7 @@ Result<std::vector<Recognized>> recognize(const ByteView& view) {
   ASSIGN_OR_RETURN(const Block block, view.block(0, std::min(view.size(), kHeadSize)));
   const Fields head = block.fields();
   std::vector<Recognized> all;
-  // It wins over whatever else is there: the guest's disks must not change.
+  // A saved session takes precedence over every other format: the guest's disks must not change.
   if (has_saved_session(head)) {
     all.push_back({kSwap.type, &kSwap, "", true});
     return all;

@@ -1,4 +1,4 @@
-// The formats that a volume may have.
+// Recognizes the formats of a volume.
 #pragma once
 
 #include <string>
@@ -10,14 +10,14 @@
 namespace vc::guest {
 
 struct Recognized {
-  std::string type;                // as libblkid calls it
-  const Format* format = nullptr;  // its reader; nullptr: there is none, or LVM has it
-  std::string left_alone;          // why nothing can be done with it; empty: the appliance may know
-  bool has_session = false;        // a session is saved in it; nothing else is told then
+  std::string type;                // libblkid's name
+  const Format* format = nullptr;  // its reader; nullptr: none, or LVM
+  std::string left_alone;          // reason to leave it alone; empty: the appliance may support it
+  bool has_session = false;        // holds a saved session; then it is the only result
 };
 
-// All that a whole disk, a partition or a logical volume looks like; one with more than one is
-// ambiguous.  Swap space alone if a session is saved in it.
+// Returns all formats that a whole disk, partition or logical volume may have. Several formats make
+// it ambiguous. Returns only swap space if a session is saved in it.
 Result<std::vector<Recognized>> recognize(const ByteView& view);
 
 // The type of a physical volume of LVM2.

@@ -18,10 +18,10 @@ constexpr uint64_t kSuperAt = 64 << 10;
 constexpr uint64_t kSuperSize = 4096;
 constexpr std::array<uint64_t, 3> kSupers{64 << 10, 64 << 20, uint64_t{256} << 30};
 constexpr uint64_t kSuperRoom = 64 << 10;
-// Boot loaders may have it.
+// btrfs allocates nothing in the first MiB, but a boot loader may be there.
 constexpr uint64_t kFirstBytes = 1 << 20;
 constexpr uint64_t kWritten = 1;  // a flag of the superblock
-// Not: RAID56, RAID1C34, extent tree v2, zoned; of the others each was tried.
+// Every supported feature was tested. Unsupported: RAID56, RAID1C34, extent tree v2, zoned.
 constexpr uint64_t kKnownIncompat = 0x1077F;
 constexpr uint64_t kMetadataUuid = 0x400;
 constexpr uint64_t kKnownRoCompat = 0xF;
@@ -42,7 +42,7 @@ bool probe(const Fields& head) {
 
 struct BlockGroup {
   uint64_t length;  // bytes
-  uint64_t used;    // bytes, it says
+  uint64_t used;    // bytes in use, according to the filesystem
   uint64_t found = 0;
 };
 
@@ -59,7 +59,7 @@ class Filesystem {
         chunks_(super.le64(0xC9), device_size_),
         trees_(
             view, chunks_, static_cast<BtrfsChecksum>(super.le16(0xC4)), super.le32(0x94),
-            // Nodes are part of the bytes in use.
+            // Upper limit of nodes: they are part of the bytes in use.
             std::min(super.le64(0x78), view.size()) / std::max<uint64_t>(super.le32(0x94), 1),
             std::string(super.text((super.le64(0xBC) & kMetadataUuid) != 0 ? 0x23B : 0x20, 16))) {}
 
@@ -81,8 +81,8 @@ class Filesystem {
   std::optional<BtrfsRoot> extent_root_;
   std::optional<BtrfsRoot> group_root_;
   std::map<uint64_t, BlockGroup> groups_;  // by logical address
-  std::vector<Range> extents_;             // logical
-  Ranges::Builder used_;                   // of the device
+  std::vector<Range> extents_;             // logical addresses
+  Ranges::Builder used_;                   // addresses on the device
 };
 
 Result<void> Filesystem::check_super() const {
@@ -95,7 +95,7 @@ Result<void> Filesystem::check_super() const {
   const uint64_t ro_compat = super_.le64(0xB4);
   if ((incompat & ~kKnownIncompat) != 0 || (ro_compat & ~kKnownRoCompat) != 0)
     return doubt(fmt::format("it has unknown features ({:x}/{:x})", incompat, ro_compat));
-  // Its blocks, and what they refer to, are in no other tree.
+  // The log's blocks, and the blocks that it refers to, are in no other tree.
   if (super_.le64(0x60) != 0) return unclean("its log must be replayed");
   if (super_.le64(0x88) != 1) return doubt(fmt::format("it has {} devices", super_.le64(0x88)));
   if (!is_power_of_two(node_size()) || node_size() < 4096 || node_size() > 64 << 10 ||
@@ -107,7 +107,7 @@ Result<void> Filesystem::check_super() const {
 
 Result<void> Filesystem::read_chunks() {
   RETURN_IF_ERROR(chunks_.add_system_chunks(super_.part(0x32B, super_.le32(0xA0))));
-  // A chunk that is added while they are read may be where the next block is.
+  // Adds each chunk at once: the next block may be in it.
   return trees_.walk({super_.le64(0x58), super_.u8(0xC7), super_.le64(0xA4)}, kChunkTree,
                      [&](const BtrfsTrees::Item& item) -> Result<void> {
                        if (item.type != kChunkItem) return {};
@@ -155,7 +155,7 @@ Result<void> Filesystem::read_extents() {
   return {};
 }
 
-// Extents that were joined may lie in several block groups.
+// A joined extent may cover several block groups.
 Result<void> Filesystem::add_extent(uint64_t logical, uint64_t length) {
   while (length > 0) {
     auto group = groups_.upper_bound(logical);
@@ -208,7 +208,7 @@ Result<Reading> Filesystem::read(const ByteView& view) {
   RETURN_IF_ERROR(it.check_sums());
   Reading reading;
   ASSIGN_OR_RETURN(reading.free, it.free());
-  // A mounted one is consistent after each of its commits.
+  // A mounted btrfs is consistent after each commit, so it never looks unclean.
   reading.is_unmarked = true;
   reading.uuid = uuid_text(super.fields().part(0x20, 16));
   reading.label = padded_text(super.fields().part(0x12B, 256));

@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint8_t kChunkItem = 228;
 constexpr size_t kKeySize = 17;
-// Data, system and metadata, one copy or two.
+// Flags for data, system and metadata, with one copy or two.
 constexpr uint64_t kDup = 0x20;
 constexpr uint64_t kKnownTypes = 0x1 | 0x2 | 0x4 | kDup;
 

@@ -27,7 +27,7 @@ BtrfsKey key_of(const Fields& it) {
   return {it.le64(0), it.u8(8), it.le64(9)};
 }
 
-// Whether the keys of a node ascend, and the first is the one that its parent has.
+// Returns true if the keys of a node ascend, and its first key equals the one in its parent.
 bool has_sound_keys(const BtrfsRoot& root, const Fields& node, size_t size) {
   const uint64_t count = node.le32(0x60);
   // Only the root of a tree may be empty.
@@ -68,8 +68,7 @@ Result<void> BtrfsTrees::visit_leaf(const Fields& node, const Visit& visit) {
   const uint64_t count = node.le32(0x60);
   if (count > (node_size_ - kHeaderSize) / kItemSize) return damaged(node.le64(0x30));
   if (count == 0) return {};
-  // Each path ends at a leaf: when these ascend, no block is there twice, whatever nodes above
-  // them have in common.
+  // Every path ends at a leaf. So if the keys of the leaves ascend, no block is visited twice.
   if (last_ && key_of(node.part(kHeaderSize)) <= *last_) return damaged(node.le64(0x30));
   last_ = key_of(node.part(kHeaderSize + kItemSize * (count - 1)));
   for (uint64_t i = 0; i < count; ++i) {

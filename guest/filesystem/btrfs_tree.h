@@ -13,10 +13,11 @@
 
 namespace vc::guest {
 
-// How blocks are protected: a field of the superblock.
+// Checksum algorithms: a field of the superblock.
 enum class BtrfsChecksum : uint16_t { kCrc32c = 0, kXxhash64 = 1 };
 
-// Whether the checksum at the start of a block is right; what it covers begins at byte 32.
+// Returns true if the checksum at the start of a block is right. It covers the block from byte 32
+// on.
 bool has_btrfs_checksum(BtrfsChecksum kind, const Fields& block);
 
 struct BtrfsKey {
@@ -30,7 +31,7 @@ struct BtrfsRoot {
   uint64_t logical = 0;
   uint8_t level = 0;
   uint64_t generation = 0;
-  std::optional<BtrfsKey> first = {};  // key of a child, as its parent has it
+  std::optional<BtrfsKey> first = {};  // first key, as the parent has it
 };
 
 class BtrfsTrees {
@@ -43,8 +44,8 @@ class BtrfsTrees {
   };
   using Visit = std::function<Result<void>(const Item& item)>;
 
-  // What is passed must outlive this.  `uuid` is 16 bytes, that blocks carry.  All trees together
-  // have at most `most_nodes` nodes.
+  // All arguments must outlive the object. `uuid`: the 16 bytes that each block carries. A limit
+  // for all trees together: at most `most_nodes` nodes are read.
   BtrfsTrees(const ByteView& view, const BtrfsChunks& chunks, BtrfsChecksum checksum,
              uint64_t node_size, uint64_t most_nodes, std::string uuid)
       : view_(view),
@@ -68,8 +69,8 @@ class BtrfsTrees {
   const uint64_t node_size_;  // bytes
   const uint64_t most_nodes_;
   const std::string uuid_;
-  uint64_t nodes_ = 0;            // that were read, of all trees
-  std::optional<BtrfsKey> last_;  // of the leaves of this walk
+  uint64_t nodes_ = 0;            // nodes read, of all trees
+  std::optional<BtrfsKey> last_;  // key of the last leaf of this walk
 };
 
 }  // namespace vc::guest

@@ -18,10 +18,10 @@ constexpr uint32_t kEndOfChain = 0xFFFFFFF8;
 constexpr uint8_t kBitmapEntry = 0x81;
 constexpr uint8_t kUpCaseEntry = 0x82;
 constexpr uint8_t kLabelEntry = 0x83;
-// Of the up-case table, bytes: two for each character.
+// Largest up-case table, bytes: two for each character.
 constexpr uint64_t kLargestUpCase = 128 << 10;
 constexpr size_t kEntrySize = 32;
-// A root directory has few entries; a chain of this many clusters is a loop, or one to be doubted.
+// A root directory has few entries. A longer chain of clusters is probably a loop.
 constexpr uint64_t kMostRootClusters = 4096;
 constexpr unsigned kBootSectors = 11;
 constexpr uint64_t kPiece = 1 << 20;
@@ -43,7 +43,7 @@ class Volume {
   Result<uint32_t> next(uint32_t cluster) const;
   uint64_t place(uint64_t cluster) const { return heap_ + (cluster - kFirstCluster) * cluster_; }
   bool is_cluster(uint64_t n) const { return n >= kFirstCluster && n < clusters_ + kFirstCluster; }
-  // The clusters of a chain, at most `most` of them.
+  // Returns the clusters of a chain, at most `most` of them.
   Result<std::vector<uint32_t>> chain(uint32_t first, uint64_t most) const;
   Result<void> look_through_root(Reading& reading);
   Result<std::vector<uint32_t>> up_case_clusters() const;
@@ -52,9 +52,9 @@ class Volume {
   const ByteView* view_;
   uint64_t sector_ = 0;   // bytes
   uint64_t cluster_ = 0;  // bytes
-  uint64_t fat_ = 0;      // bytes, where the active FAT begins
+  uint64_t fat_ = 0;      // start of the active FAT, bytes
   uint64_t fat_size_ = 0;
-  uint64_t heap_ = 0;  // bytes, where cluster 2 begins
+  uint64_t heap_ = 0;  // start of cluster 2, bytes
   uint64_t clusters_ = 0;
   uint32_t root_ = 0;
   unsigned active_ = 0;
@@ -97,7 +97,8 @@ Result<Volume> Volume::open(const ByteView& view) {
   return it;
 }
 
-// The sum is over eleven sectors, but for the fields that change while it is mounted.
+// The checksum covers eleven sectors, except for the fields that change while the volume is
+// mounted.
 Result<void> Volume::check_boot(const Fields& boot) const {
   ASSIGN_OR_RETURN(const Block block, view_->block(0, (kBootSectors + 1) * sector_));
   const Fields region = block.fields();

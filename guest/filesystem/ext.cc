@@ -19,7 +19,7 @@ namespace vc::guest {
 namespace {
 
 constexpr uint16_t kBlockUninit = 2;
-// Blocks that are read at once when they are neighbours, as flex_bg puts bitmaps.
+// Most neighbouring blocks to read at once: flex_bg puts bitmaps side by side.
 constexpr uint64_t kMostNeighbours = 256;
 
 bool probe(const Fields& head) {
@@ -27,19 +27,19 @@ bool probe(const Fields& head) {
 }
 
 struct Group {
-  uint64_t block_bitmap = 0;  // a block
+  uint64_t block_bitmap = 0;  // a block number
   uint64_t free = 0;          // clusters
   uint32_t checksum = 0;      // of the block bitmap
-  bool is_uninit = false;     // its bitmap was never written
+  bool is_uninit = false;     // the bitmap was never written
 };
 
 class Filesystem {
  public:
   Filesystem(const ByteView& view, ExtSuperblock super) : view_(view), super_(std::move(super)) {}
 
-  // Bytes.
+  // Returns the free bytes.
   Result<Ranges> free();
-  // `free` is that, in bytes.
+  // `free`: the result of free(), in bytes.
   Result<std::vector<FoundFile>> swap_files(const Ranges& free);
 
  private:
@@ -56,16 +56,16 @@ class Filesystem {
   const ByteView& view_;
   const ExtSuperblock super_;
   std::vector<Group> groups_;
-  std::vector<uint64_t> inode_tables_;  // the first block of each
+  std::vector<uint64_t> inode_tables_;  // first block of each table
   Ranges::Builder metadata_;            // blocks
   Ranges::Builder structures_;          // blocks of bitmaps and inode tables
-  uint64_t structure_blocks_ = 0;       // their number, each group's own
+  uint64_t structure_blocks_ = 0;       // number of blocks of bitmaps and inode tables
   Ranges::Builder free_;                // blocks
   uint64_t free_clusters_ = 0;
 };
 
 Result<Ranges> Filesystem::free() {
-  // The boot block lies in no group.
+  // The boot block belongs to no group.
   metadata_.add(0, super_.superblock_of(0) + 1);
   RETURN_IF_ERROR(read_descriptors());
   if (structures_.take().total() != structure_blocks_)
@@ -200,14 +200,14 @@ Result<void> Filesystem::take_bitmap(uint64_t number, std::span<const std::byte>
   return {};
 }
 
-// All of the group but metadata, of whichever group they are.
+// Takes the whole group as free, except for metadata of any group.
 Result<void> Filesystem::take_uninit(uint64_t number, const Ranges& metadata) {
   const uint64_t begin = super_.group_begin(number);
   const uint64_t ratio = super_.blocks_per_cluster;
   const Ranges all = one_range(begin, begin + super_.group_length(number));
   uint64_t clear = 0;
   for (const Range& range : all.without(metadata).all()) {
-    // Only whole clusters: one that is cut by the end of the filesystem counts as whole.
+    // Takes only whole clusters. A cluster that the end of the filesystem cuts counts as whole.
     const uint64_t first = divide_up(range.begin - begin, ratio);
     const uint64_t last = range.end == super_.blocks ? divide_up(range.end - begin, ratio)
                                                      : (range.end - begin) / ratio;

@@ -19,7 +19,7 @@ constexpr size_t kExtentSize = 12;
 constexpr size_t kMapAt = 0x28;
 constexpr size_t kMapSize = 60;
 constexpr unsigned kDirectBlocks = 12;
-constexpr size_t kTailSize = 12;  // of a directory's block, with its checksum
+constexpr size_t kTailSize = 12;  // end of a directory block, with its checksum
 constexpr uint64_t kLargestDirectory = 64 << 20;
 constexpr size_t kMostMapBlocks = 1 << 16;
 constexpr uint64_t kRoot = 2;
@@ -30,7 +30,7 @@ enum Flag : uint32_t {
   kIndexed = 0x1000,
   kExtents = 0x80000,
 };
-// Fs-verity, an extended attribute as contents, inline data.
+// Unsupported flags: also fs-verity, extended attributes as contents, and inline data.
 constexpr uint32_t kNotUnderstood = kCompressed | kEncrypted | 0x100000 | 0x200000 | 0x10000000;
 
 Failure damaged(uint64_t number) {
@@ -106,7 +106,7 @@ Result<void> ExtFiles::add_map_block(uint64_t block, ExtInode& inode) const {
   return {};
 }
 
-// `depth`: that the node may have at most.
+// `depth`: most levels that the node may have.
 Result<void> ExtFiles::read_extents(const Fields& node, unsigned depth, ExtInode& inode) const {
   const size_t count = node.le16(2);
   const unsigned level = node.le16(6);
@@ -119,7 +119,7 @@ Result<void> ExtFiles::read_extents(const Fields& node, unsigned depth, ExtInode
       RETURN_IF_ERROR(read_extent_block(it.le32(4) | uint64_t{it.le16(8)} << 32, level - 1, inode));
       continue;
     }
-    // Longer ones are allocated, and not written.
+    // A larger length marks an extent that is allocated but not written.
     constexpr uint64_t kLongest = 1 << 15;
     const uint64_t length = it.le16(4);
     const bool is_written = length <= kLongest;
@@ -155,7 +155,7 @@ Result<void> ExtFiles::read_block_map(const Fields& map, ExtInode& inode) const 
   return {};
 }
 
-// A block of `level` 1 has the numbers of blocks of the file; 0 is a hole.
+// Reads a block of block numbers. At `level` 1, they are blocks of the file; 0 is a hole.
 Result<void> ExtFiles::read_indirect(uint64_t block, unsigned level, uint64_t& logical,
                                      ExtInode& inode) const {
   const uint64_t count = super_.block_size / 4;
@@ -201,7 +201,7 @@ Result<std::optional<uint32_t>> ExtFiles::look_up(const ExtInode& directory,
     for (uint64_t i = 0; i < run.length && (run.logical + i) * unit < directory.size; ++i) {
       ASSIGN_OR_RETURN(const Block block, view().block((run.block + i) * unit, unit));
       const Fields it = block.fields();
-      // Blocks of the index hold no entries but the first two, and have another checksum.
+      // A block of the index holds only the first two entries, and another checksum.
       const bool is_index =
           directory.is_indexed && (run.logical + i == 0 || (it.le32(0) == 0 && it.le16(4) == unit));
       if (!is_index) RETURN_IF_ERROR(check_entries(it, directory));
@@ -211,7 +211,7 @@ Result<std::optional<uint32_t>> ExtFiles::look_up(const ExtInode& directory,
   return std::optional<uint32_t>();
 }
 
-// The last entry is not one, but has a checksum.
+// The last entry of a block is not a file: it holds the checksum.
 Result<void> ExtFiles::check_entries(const Fields& block, const ExtInode& directory) const {
   const size_t tail = block.size() - kTailSize;
   const bool has_tail = block.le32(tail) == 0 && block.le16(tail + 4) == kTailSize &&
@@ -227,7 +227,7 @@ Result<std::optional<uint32_t>> ExtFiles::look_up_in(const Fields& block, const 
                                                      std::string_view name) const {
   for (size_t at = 0; at + 8 <= block.size();) {
     size_t length = block.le16(at + 4);
-    // In blocks of 64 KiB.
+    // Both values mean 64 KiB.
     if (length == 0 || length == 0xFFFF) length = 64 << 10;
     if (length < 8 || length % 4 != 0 || length > block.size() - at)
       return damaged(directory.number);

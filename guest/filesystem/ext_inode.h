@@ -1,4 +1,4 @@
-// Inodes of ext2, ext3 and ext4, and where the contents of files lie.
+// Reads inodes of ext2, ext3 and ext4, and finds the contents of files.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,13 @@
 namespace vc::guest {
 
 struct ExtInode : MappedFile {
-  bool is_indexed = false;     // a directory with an index beside its entries
-  uint32_t checksum_seed = 0;  // of its blocks of metadata
+  bool is_indexed = false;     // a directory with an index
+  uint32_t checksum_seed = 0;  // for the checksums of its metadata blocks
 };
 
 class ExtFiles final : public GuestFiles {
  public:
-  // All outlive it.  `inode_tables`: the first block of each group's.
+  // All arguments must outlive the object. `inode_tables`: the first block of each group's table.
   ExtFiles(const ByteView& view, const ExtSuperblock& super,
            const std::vector<uint64_t>& inode_tables)
       : GuestFiles(view, super.block_size), super_(super), inode_tables_(inode_tables) {}
@@ -29,7 +29,7 @@ class ExtFiles final : public GuestFiles {
   Result<std::optional<MappedFile>> find(std::string_view path) const override;
 
  private:
-  // An error if the inode is damaged, or keeps its contents in a way that is not understood.
+  // Returns an error if the inode is damaged, or if its layout is not supported.
   Result<ExtInode> inode(uint64_t number) const;
   Result<void> check_checksum(uint64_t number, const Fields& it, ExtInode& inode) const;
   Result<void> read_extents(const Fields& node, unsigned depth, ExtInode& inode) const;

@@ -10,8 +10,8 @@ namespace vc::guest {
 
 namespace {
 
-// What is understood.  Not: compression, a journal that must be replayed or that is elsewhere, and
-// data in directories; of ro_compat not: snapshots, replicas, shared blocks.
+// Supported features. Unsupported: compression, journals that must be replayed, external journals,
+// and data in directories; of ro_compat: snapshots, replicas, and shared blocks.
 constexpr uint32_t kKnownCompat = 0x1E3F;
 constexpr uint32_t kKnownIncompat = 0x3E7D2;
 constexpr uint32_t kKnownRoCompat = 0x1B77F;
@@ -19,7 +19,7 @@ constexpr uint32_t kRecover = 0x4;
 constexpr uint32_t kJournalDevice = 0x8;
 
 constexpr uint16_t kMagic = 0xEF53;
-// 128 TiB of them with blocks of 4 KiB; what is kept of each is in memory.
+// With blocks of 4 KiB, these are 128 TiB. Limits the memory for group data.
 constexpr uint64_t kMostGroups = 1 << 20;
 constexpr uint64_t kMountProtectionMagic = 0x004D4D50;
 constexpr uint32_t kMountProtectionClean = 0xFF4D4D50;
@@ -56,7 +56,7 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
   }
   has_journal = (compat & 4) != 0;
   if ((incompat & kJournalDevice) != 0) return doubt("it is the journal of another filesystem");
-  // The state below says "clean" all the same.
+  // The state below may nevertheless be "clean".
   if ((incompat & kRecover) != 0) return unclean("its journal must be replayed");
   if ((compat & ~kKnownCompat) != 0 || (incompat & ~kKnownIncompat) != 0 ||
       (ro_compat & ~kKnownRoCompat) != 0)
@@ -124,7 +124,7 @@ Result<void> ExtSuperblock::check_mount_protection(const Fields& it, const ByteV
 }
 
 const char* ExtSuperblock::type() const {
-  // As libblkid tells them: extents and the like make an ext4.
+  // Follows libblkid: features such as extents make the filesystem an ext4.
   if ((incompat & ~0x16u) != 0 || (ro_compat & ~0x7u) != 0) return "ext4";
   return has_journal ? "ext3" : "ext2";
 }

@@ -10,35 +10,35 @@ namespace vc::guest {
 
 namespace {
 
-// A volume of BitLocker To Go: the FAT is a disguise.
+// A BitLocker To Go volume, whose FAT is only a disguise.
 constexpr std::string_view kBitLockerToGo{
     "\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01", 16};
 constexpr size_t kBitLockerGuid = 0x1A8;
 
-// By the number of clusters, as every driver tells them.
+// All drivers derive the FAT type from the number of clusters.
 constexpr uint64_t kLeastFat16 = 4085;
 constexpr uint64_t kLeastFat32 = 65525;
-// Values from here on mean something else in an entry.
+// Larger entries are special values.
 constexpr uint64_t kMostFat32 = 0x0FFFFFF5;
 constexpr uint64_t kFirstCluster = 2;
 constexpr uint64_t kEndOfChain = 0x0FFFFFF8;
-// A directory has 2 MiB at most, and a cluster 512 bytes at least.
+// A directory has at most 2 MiB, and a cluster at least 512 bytes.
 constexpr uint64_t kMostRootClusters = 4096;
-// Of one read of a FAT: a multiple of 3 bytes, so that no entry of 12 bits is cut.
+// Bytes of one read of a FAT. A multiple of 3, so that no 12-bit entry is split.
 constexpr uint64_t kPiece = 3 << 20;
 
 struct Geometry {
   uint64_t sector;    // bytes
   uint64_t cluster;   // bytes
-  uint64_t clusters;  // of data
-  uint64_t data;      // bytes, where cluster 2 begins
-  uint64_t fat;       // bytes, where the first FAT begins
+  uint64_t clusters;  // number of data clusters
+  uint64_t data;      // start of cluster 2, bytes
+  uint64_t fat;       // start of the first FAT, bytes
   uint64_t fat_size;  // bytes
   unsigned fats;
-  unsigned bits;                   // of an entry: 12, 16 or 32
-  uint8_t media;                   // what the first entry of each FAT repeats
-  uint64_t root;                   // of FAT32: the first cluster of the root directory
-  std::optional<unsigned> active;  // the only FAT that counts
+  unsigned bits;                   // per entry: 12, 16 or 32
+  uint8_t media;                   // media byte, which the first entry of each FAT repeats
+  uint64_t root;                   // FAT32: first cluster of the root directory
+  std::optional<unsigned> active;  // nullopt: all FATs are in use
 };
 
 bool probe(const Fields& head) {
@@ -67,7 +67,7 @@ Result<Geometry> geometry_of(const Fields& boot, uint64_t size) {
   if (sectors > size / it.sector) return doubt("it is larger than its partition");
   if (sectors * it.sector <= it.data) return doubt("its geometry is invalid");
   it.clusters = (sectors * it.sector - it.data) / it.cluster;
-  // Like Linux and EDK2: mkfs.fat makes FAT32 with few clusters.
+  // Follows Linux and EDK2, since mkfs.fat makes FAT32 with few clusters.
   it.bits = is_fat32 ? 32 : it.clusters < kLeastFat16 ? 12 : 16;
   if (!is_fat32 && it.clusters >= kLeastFat32) return doubt("it has too many clusters for FAT16");
   if (it.clusters > kMostFat32) return doubt("it has too many clusters for FAT32");
@@ -92,8 +92,8 @@ uint32_t entry_of(const Fields& fat, uint64_t index, unsigned bits) {
   return (index % 2 == 0 ? pair : pair >> 4) & 0xFFF;
 }
 
-// The first entry repeats the media byte.  The second has bits for "shut down" and "no errors",
-// which are set when all is well.
+// Checks that the first entry repeats the media byte. The second entry has bits for "shut down
+// cleanly" and "no errors", which must be set.
 Result<void> check_start(const Fields& fat, const Geometry& it) {
   const unsigned bits = it.bits;
   if (fat.u8(0) != it.media) return doubt("its FAT is damaged");
@@ -104,7 +104,7 @@ Result<void> check_start(const Fields& fat, const Geometry& it) {
   return {};
 }
 
-// Adds the clusters that one FAT calls free, numbered from 0.
+// Returns the free clusters of one FAT, numbered from 0.
 Result<Ranges> free_in_fat(const ByteView& view, const Geometry& it, unsigned number) {
   Ranges::Builder free;
   const uint64_t begin = it.fat + number * it.fat_size;
@@ -125,7 +125,7 @@ Result<Ranges> free_in_fat(const ByteView& view, const Geometry& it, unsigned nu
   return free.take();
 }
 
-// The clusters of the root directory of FAT32, numbered from 0.
+// Returns the clusters of the root directory of FAT32, numbered from 0.
 Result<Ranges> root_clusters(const ByteView& view, const Geometry& it) {
   Ranges::Builder clusters;
   uint64_t count = 0;
@@ -157,7 +157,7 @@ Result<Reading> read(const ByteView& view) {
     if (it.active && *it.active != number) continue;
     ASSIGN_OR_RETURN(const Ranges in_this, free_in_fat(view, it, number));
     if (!root.within(in_this).empty()) return doubt("its FAT marks its root directory as free");
-    // What one of them calls used, something may read.
+    // A cluster is free only if all FATs mark it as free.
     free = free.within(in_this);
   }
   Reading reading;

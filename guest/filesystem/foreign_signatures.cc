@@ -21,7 +21,7 @@ constexpr uint64_t kHead = 2 * kZfsLabel;
 
 struct Signature {
   ForeignSignature owner;
-  uint64_t at;  // bytes, from the start or from the end
+  uint64_t at;  // offset from the start or from the end, bytes
   std::string_view bytes;
 };
 
@@ -43,7 +43,7 @@ constexpr ForeignSignature kReiser{"reiserfs", ""};
 constexpr ForeignSignature kHfs{"hfsplus", ""};
 constexpr ForeignSignature kNilfs{"nilfs2", ""};
 
-// Places and values are those that libblkid and the formats' own headers document.
+// Places and values as documented by libblkid and by the headers of the formats.
 constexpr std::array kAtStart{
     Signature{kLuks, 0, "LUKS\xba\xbe"sv},
     // The second header of LUKS2, at the places where cryptsetup looks for it.
@@ -103,7 +103,7 @@ constexpr std::array kAtEnd{
     Signature{{"nvidia_raid_member", "it is a part of a RAID"}, 2 * kSector, "NVIDIA"sv},
 };
 
-// Those parts of a device that have signatures.
+// The parts of a device that can hold signatures.
 class Ends {
  public:
   static Result<Ends> read(const ByteView& device) {
@@ -116,13 +116,13 @@ class Ends {
   }
 
   uint64_t size() const { return size_; }
-  // What was read from `at` on; nothing if it was not.
+  // Returns the bytes from offset `at` on. Empty if they were not read.
   Fields from(uint64_t at) const {
     for (const auto& [begin, block] : parts_)
       if (at >= begin && at - begin < block.bytes().size()) return block.fields().part(at - begin);
     return {};
   }
-  // The same, of a place that is counted from the end.
+  // Same for an offset that is counted back from the end.
   Fields from_end(uint64_t at) const { return at > size_ ? Fields() : from(size_ - at); }
 
  private:
@@ -139,8 +139,8 @@ class Ends {
   std::vector<std::pair<uint64_t, Block>> parts_;
 };
 
-// Superblocks of versions 0.90 and 1.0 (linux/raid/md_p.h).  One of version 1 tells where on its
-// device it is: the end of a disk may be that of its last partition.
+// Finds superblocks of versions 0.90 and 1.0 (linux/raid/md_p.h). A superblock of version 1 tells
+// its own position, since the end of a disk may belong to the last partition.
 bool ends_with_raid(const Ends& ends) {
   constexpr uint64_t kUnit = 64 << 10;
   constexpr uint32_t kMagic = 0xA92B4EFC;
@@ -154,7 +154,7 @@ bool ends_with_raid(const Ends& ends) {
   return false;
 }
 
-// Of the labels L0 to L3: an uberblock, or the names and values that describe the pool.
+// Checks the labels L0 to L3 for an uberblock, or for the names and values that describe the pool.
 bool has_zfs(const Ends& ends) {
   constexpr uint64_t kUberblock = 0x00BAB10C;
   const uint64_t end = ends.size() / kZfsLabel * kZfsLabel;
@@ -185,7 +185,7 @@ bool has_ufs(const Ends& ends) {
   return false;
 }
 
-// The magic alone is too short beside an ext superblock at the same place.
+// Checks more than the magic, which is too short: an ext superblock may be at the same place.
 bool has_nilfs(const Ends& ends) {
   const auto is_superblock = [](const Fields& it) {
     return it.le32(0) == 2 && it.le16(6) == 0x3434;
@@ -195,7 +195,7 @@ bool has_nilfs(const Ends& ends) {
          (second >= 4096 && is_superblock(ends.from(second - 4096)));
 }
 
-// ISO 9660 and UDF: descriptors from sector 16 on, of 2048 bytes.
+// Finds descriptors of ISO 9660 and UDF, from sector 16 on. The sectors have 2048 bytes.
 bool has_optical(const Ends& ends) {
   for (uint64_t at = 32 * kKiB; at < 64 * kKiB; at += 2 * kKiB)
     for (const std::string_view id : {"CD001"sv, "BEA01"sv, "NSR02"sv, "NSR03"sv})

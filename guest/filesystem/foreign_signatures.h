@@ -1,6 +1,6 @@
-// Signatures of what nothing here reads: filesystems of others, and everything that has a device as
-// a part of something larger.  Beside one of them no format of ours is believed: it may be what an
-// earlier owner of the device left.
+// Finds signatures of formats that no reader here supports: foreign filesystems, and formats in
+// which a device is a part of something larger. If there is one, no supported format is trusted:
+// its data may be left over from an earlier use of the device.
 #pragma once
 
 #include <vector>
@@ -11,11 +11,11 @@
 namespace vc::guest {
 
 struct ForeignSignature {
-  const char* type;        // as libblkid calls it, where it knows it
-  const char* left_alone;  // why nothing can be done with it; empty: the appliance may know
+  const char* type;        // libblkid's name for it, if there is one
+  const char* left_alone;  // reason to leave the device alone; empty: the appliance may support it
 };
 
-// All that the start and the end of a whole disk, a partition or a logical volume have.
+// Returns all signatures at the start and at the end of a whole disk, partition or logical volume.
 Result<std::vector<ForeignSignature>> foreign_signatures(const ByteView& device);
 
 }  // namespace vc::guest

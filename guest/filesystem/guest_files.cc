@@ -6,9 +6,9 @@ namespace vc::guest {
 
 namespace {
 
-// What a map may have: 4 TiB in pieces of 4 KiB would be more.
+// Most extents of one file: enough for 4 TiB in pieces of 4 MiB.
 constexpr size_t kMostRuns = 1 << 20;
-// Of all directories on the way to all files.
+// Most directory data to read, for the paths of all files.
 constexpr uint64_t kMostSearched = 256 << 20;  // bytes
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Files of a filesystem that keeps contents in blocks of the volume.
+// Reads files of a filesystem that stores contents in blocks of the volume.
 #pragma once
 
 #include <algorithm>
@@ -15,12 +15,12 @@
 
 namespace vc::guest {
 
-// Blocks of a file that follow each other on the volume.
+// Consecutive blocks of a file that are consecutive on the volume.
 struct FileRun {
-  uint64_t logical;        // the first one's number in the file
-  uint64_t block;          // on the volume
+  uint64_t logical;        // number of the first block in the file
+  uint64_t block;          // number of the first block on the volume
   uint64_t length;         // blocks
-  bool is_written = true;  // otherwise they are allocated, and read as zeros
+  bool is_written = true;  // false: allocated blocks that read as zeros
 };
 
 struct MappedFile {
@@ -29,40 +29,40 @@ struct MappedFile {
   bool is_directory = false;
   bool is_file = false;
   bool is_symbolic_link = false;
-  bool may_share = false;            // blocks with other files
-  std::vector<FileRun> runs;         // by `logical`; what is missing is a hole
-  std::vector<uint64_t> map_blocks;  // blocks of the map itself
+  bool may_share = false;            // may share blocks with other files
+  std::vector<FileRun> runs;         // ordered by `logical`; gaps are holes
+  std::vector<uint64_t> map_blocks;  // blocks that store the map itself
 
-  // Appends a run.  Returns false if it does not follow the others, or if there are too many.
+  // Appends a run. Returns false if it overlaps an earlier run, or if there are too many runs.
   bool add(const FileRun& run);
-  // The run with a block of the file; nullptr: a hole.
+  // Returns the run that contains a block of the file. nullptr for a hole.
   const FileRun* run_of(uint64_t logical) const;
 };
 
 class GuestFiles {
  public:
-  // The view outlives it.
+  // `view` must outlive the object.
   GuestFiles(const ByteView& view, uint64_t block_size) : view_(view), block_size_(block_size) {}
   virtual ~GuestFiles() = default;
 
   uint64_t block_size() const { return block_size_; }  // bytes
-  // The file with an absolute path.  Returns nullopt if there is none; a symbolic link on the way
-  // is an error, one at its end is returned.
+  // Finds the file with an absolute path. Returns nullopt if there is none. A symbolic link is an
+  // error, except at the end of the path: then the link is returned.
   virtual Result<std::optional<MappedFile>> find(std::string_view path) const = 0;
-  // Bytes of a file from `at` on, `length` at most; holes are zeros.
+  // Returns up to `length` bytes of a file, from `at` on. Holes read as zeros.
   Result<Block> read(const MappedFile& file, uint64_t at, uint64_t length) const;
 
  protected:
   const ByteView& view() const { return view_; }
-  // Must be called before `bytes` of a directory are searched.  An error if they are too many, with
-  // those that were searched before.
+  // Must be called before `bytes` of a directory are searched. Returns an error if all searches
+  // together exceed a limit.
   Result<void> count_directory(uint64_t bytes) const;
-  // Goes from the root along `path`.  `child` returns the file of a directory that has a name.
+  // Follows `path` from the root. `child` returns the file with a given name in a directory.
   template <typename Inode, typename Child>
   static Result<std::optional<Inode>> follow(Inode root, std::string_view path, const Child& child);
 
  private:
-  static constexpr unsigned kMostNames = 40;  // of a path
+  static constexpr unsigned kMostNames = 40;  // in a path
 
   const ByteView& view_;
   const uint64_t block_size_;

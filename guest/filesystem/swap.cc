@@ -11,12 +11,12 @@ namespace {
 
 using namespace std::string_view_literals;
 
-// The signature ends the first page, whose size is the machine's.
+// The signature is at the end of the first page. The page size depends on the machine.
 constexpr std::array<uint64_t, 5> kPageSizes{4096, 8192, 16384, 32768, 65536};
 constexpr uint64_t kSignatureLength = 10;
 constexpr std::string_view kVersion1 = "SWAPSPACE2"sv;
 constexpr std::array kPlain{kVersion1, "SWAP-SPACE"sv};
-// Of the kernel's, TuxOnIce's and uswsusp's saved sessions.
+// Signatures of sessions saved by the kernel, by TuxOnIce and by uswsusp.
 constexpr std::array kSaved{"S1SUSPEND\0"sv, "S2SUSPEND\0"sv, "ULSUSPEND\0"sv, "LINHIB0001"sv};
 constexpr std::string_view kTuxOnIce{"\xed\xc3\x02\xe9\x98\x56\x5e\x0c", 8};
 
@@ -40,7 +40,7 @@ struct Header {
   uint32_t number(size_t at) const { return is_big_endian ? bytes.be32(at) : bytes.le32(at); }
 };
 
-// Page sizes at whose end the signature is.
+// Returns the page sizes that have the signature at their end.
 std::vector<uint64_t> pages_of(const Fields& head) {
   std::vector<uint64_t> pages;
   for (const uint64_t page : kPageSizes)
@@ -68,7 +68,7 @@ bool has_saved_session(const Fields& head) {
   return is_any(head, kSaved) || head.has(0, kTuxOnIce);
 }
 
-// Any data may stand beside ten bytes that a former owner has left: the whole header must be one.
+// Checks the whole header: a signature of ten bytes may be left over from an earlier use.
 Result<uint64_t> swap_end(const Fields& head, uint64_t size) {
   constexpr size_t kHeader = 1024;
   constexpr size_t kPadding = 44;

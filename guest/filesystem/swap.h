@@ -5,18 +5,20 @@
 
 namespace vc::guest {
 
-// What begins swap space and must stay: the page with the signature, of the largest page there is.
+// Bytes at the start of swap space that must be kept: the largest possible page, with the
+// signature.
 inline constexpr uint64_t kSwapKept = 64 << 10;  // bytes
 
 extern const Format kSwap;
 
 inline constexpr const char* kHasSession = "a session is saved in it";
 
-// Whether `head`, the first kSwapKept bytes of swap space, says that a session is saved in it.
+// Returns true if a session is saved in swap space. `head`: its first kSwapKept bytes.
 bool has_saved_session(const Fields& head);
 
-// Returns where the pages end that swap space of `size` bytes has by its header, in bytes.  An
-// error if the header is not one of version 1, or tells of more than there is.
+// Returns the end of the pages that the header of swap space declares, in bytes. `size`: of the
+// swap space, bytes. Returns an error if the header is not of version 1, or declares more than
+// `size`.
 Result<uint64_t> swap_end(const Fields& head, uint64_t size);
 
 }  // namespace vc::guest

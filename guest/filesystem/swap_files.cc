@@ -12,7 +12,7 @@ namespace vc::guest {
 
 namespace {
 
-// Linux uses 32 at most.
+// Linux uses at most 32.
 constexpr unsigned kMostSwapFiles = 32;
 
 Result<std::string> fstab_of(const GuestFiles& files) {
@@ -24,7 +24,7 @@ Result<std::string> fstab_of(const GuestFiles& files) {
   return std::string(text.fields().text(0, text.bytes().size()));
 }
 
-// Blocks of the volume that the file has from byte `begin` of it on.
+// Returns the blocks of the volume that hold the file from byte `begin` on.
 Result<Ranges> blocks_from(const MappedFile& file, uint64_t begin, uint64_t block_size,
                            const std::string& path) {
   const uint64_t first = divide_up(begin, block_size);
@@ -41,7 +41,7 @@ Result<Ranges> blocks_from(const MappedFile& file, uint64_t begin, uint64_t bloc
   return blocks;
 }
 
-// Nothing if it is no swap file.  The contents are in blocks.
+// Returns nullopt if it is not a swap file. The contents are in blocks.
 Result<std::optional<FoundFile>> swap_file(const GuestFiles& files, const std::string& path,
                                            Ranges::Builder& own) {
   ASSIGN_OR_RETURN(const auto mapped, files.find(path));

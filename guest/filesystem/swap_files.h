@@ -1,4 +1,4 @@
-// Swap files of Linux.
+// Finds swap files of Linux.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,18 @@
 
 namespace vc::guest {
 
-// An /etc/fstab that is longer names none.
+// A longer /etc/fstab is ignored.
 inline constexpr uint64_t kLargestFstab = 1 << 20;  // bytes
 
-// Paths of files that may be swap files of the guest: those that an /etc/fstab with the text
-// `fstab` names, and where installers put them.  Each once.  No more of an fstab than Linux uses.
+// Returns the paths of possible swap files, without duplicates: those in `fstab`, the text of an
+// /etc/fstab, and those where installers put them. Returns at most as many from the text as Linux
+// supports.
 std::vector<std::string> swap_file_paths(std::string_view fstab);
 
-// Finds the swap files of a filesystem that is clean: those that its /etc/fstab names, if it is a
-// root, and in the usual places.  Their contents are what lies behind their header.  `free` is in
-// bytes of the volume, `metadata` in blocks.  An error if one of the files is not surely a swap
-// file's alone, or has a saved session.
+// Finds the swap files of a clean filesystem: those in its /etc/fstab, if it is a root filesystem,
+// and those at the usual places. Their contents are all but the header. `free` is in bytes of the
+// volume, `metadata` in blocks. Returns an error if a file may share its blocks, or holds a saved
+// session.
 Result<std::vector<FoundFile>> find_swap_files(const GuestFiles& files, const Ranges& free,
                                                const Ranges& metadata);
 

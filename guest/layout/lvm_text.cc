@@ -23,7 +23,7 @@ class LvmParser {
  public:
   explicit LvmParser(std::string_view text) : text_(text) {}
 
-  // What is in a section, up to the brace that ends it, or to the end of the text.
+  // Parses the content of a section, up to its closing brace or to the end of the text.
   Result<void> body(unsigned depth, LvmSection& section) {
     if (depth > kDeepest) return damaged();
     while (true) {
@@ -60,7 +60,7 @@ class LvmParser {
     }
   }
 
-  // Sets token_: empty at the end.  What stood in quotes has kept the first of them.
+  // Reads the next token; empty at the end. A quoted token keeps its opening quote.
   Result<void> advance() {
     skip_blanks();
     token_.clear();
@@ -89,7 +89,7 @@ class LvmParser {
     return {};
   }
 
-  // Of the token.
+  // Returns the token's value.
   LvmSection::Scalar scalar() const {
     if (token_.starts_with('"')) return token_.substr(1);
     int64_t number = 0;

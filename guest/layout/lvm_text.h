@@ -1,4 +1,4 @@
-// The text that LVM2 keeps of a volume group: nested sections of names with values.
+// Parses LVM2's description of a volume group: nested sections of names with values.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,12 @@ namespace vc::guest {
 class LvmSection {
  public:
   using Scalar = std::variant<int64_t, std::string>;
-  using Value = std::vector<Scalar>;  // one, or those of a list
+  using Value = std::vector<Scalar>;  // one value, or a list
 
-  // An error if the text is no such text, or is nested too deeply.
+  // Returns an error if the text is invalid or nested too deeply.
   static Result<LvmSection> parse(std::string_view text);
 
-  // Nothing, or nullptr, if there is none of that name and kind.
+  // Return nullopt or nullptr if there is no value of that name and type.
   std::optional<uint64_t> number(const std::string& name) const;
   std::optional<std::string> text(const std::string& name) const;
   const Value* list(const std::string& name) const;

@@ -33,7 +33,7 @@ constexpr std::array kLeftAlone{
     KnownType{"21686148-6449-6e6f-744e-656564454649", "it holds a boot loader"},
 };
 
-// Types of others: a second witness, where a signature of ours is what they have left.
+// Partition types of other systems. A signature that we know may be left over in such a partition.
 constexpr const char* kBsd = "its type is one of BSD";
 constexpr const char* kRaid = "its type is that of a RAID member";
 constexpr const char* kVmware = "its type is one of VMware";
@@ -85,7 +85,7 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
   const Fields header = block.fields();
   const uint64_t length = header.le32(12);
   if (length < 92 || length > sector) return doubt("its GPT is damaged");
-  // The checksum is over the header with zeros in its own place.
+  // The checksum covers the header with zeros in the checksum field.
   Block zeroed(header.part(0, length));
   std::fill_n(zeroed.bytes().begin() + 16, 4, std::byte{0});
   if (!is_right_checksum(header.le32(16), crc32(zeroed.bytes())))
@@ -107,7 +107,7 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
     const uint64_t last = entry.le64(40);
     if (first > last || last >= disk.size() / sector)
       return doubt(fmt::format("entry {} of its GPT is outside of the disk", i + 1));
-    // The first and the last sector that the header gives to partitions.
+    // First and last sector for partitions, according to the header.
     if (first < header.le64(40) || last > header.le64(48))
       return doubt(fmt::format("entry {} of its GPT is outside of the usable sectors", i + 1));
     const std::string type = guid_text(entry.part(0, 16));
@@ -117,11 +117,11 @@ Result<std::vector<Partition>> read_gpt(const ByteView& disk, uint64_t sector) {
   return partitions;
 }
 
-// One of the four entries of an MBR, or of an EBR.
+// An entry of an MBR or EBR.
 struct MbrEntry {
   uint8_t status;
   uint8_t type;
-  uint64_t first;  // in sectors
+  uint64_t first;  // sectors
   uint64_t count;
 
   MbrEntry(const Fields& sector, size_t index) {
@@ -145,8 +145,8 @@ Result<void> add(const ByteView& disk, unsigned number, uint64_t base, const Mbr
   return {};
 }
 
-// Each logical partition has a sector of its own, with where it is and where the next such one is.
-// Adds those sectors to `chain`.
+// Reads the logical partitions. Each has a sector of its own (EBR) that describes it and leads to
+// the next one. Adds these sectors to `chain`.
 Result<void> read_logical(const ByteView& disk, uint64_t extended, std::vector<Partition>& out,
                           std::vector<uint64_t>& chain) {
   std::set<uint64_t> seen;
@@ -215,8 +215,8 @@ bool looks_like_mbr(const Fields& sector) {
   return is_used;
 }
 
-// As Linux has it (block/partitions/efi.c): a GPT counts only if the MBR says so.  An MBR with
-// other entries, too, must tell of the same partitions.
+// Same rule as Linux (block/partitions/efi.c): a GPT is valid only with a protective MBR. Other
+// entries of the MBR must match partitions of the GPT.
 Result<void> check_protective(const Fields& start, const PartitionTable& table) {
   bool is_protective = false;
   for (size_t i = 0; i < 4; ++i) {

@@ -1,4 +1,4 @@
-// The partitions of a disk: a GPT (UEFI specification), or an MBR with logical partitions.
+// Reads the partitions of a disk: a GPT (UEFI specification), or an MBR with logical partitions.
 #pragma once
 
 #include <cstdint>
@@ -11,25 +11,24 @@
 namespace vc::guest {
 
 struct Partition {
-  unsigned number;         // as Linux counts: the first is 1, the first logical one 5
+  unsigned number;         // Linux's number: from 1; logical: from 5
   uint64_t begin;          // bytes
   uint64_t length;         // bytes
-  std::string left_alone;  // why nothing may be done with it, by its type; empty: something may
-  std::string other = {};  // who has it by its type, so that no format of ours is believed in it
+  std::string left_alone;  // reason to leave it alone, by its type; empty: none
+  std::string other = {};  // owner by its type: no supported format is trusted then; empty: none
 };
 
 struct PartitionTable {
   enum class Kind { kNone, kMbr, kGpt } kind = Kind::kNone;
-  uint32_t sector = 512;              // bytes: what places are counted in
-  std::vector<Partition> partitions;  // by their number
+  uint32_t sector = 512;              // unit of the table, bytes
+  std::vector<Partition> partitions;  // ordered by number
 };
 
-// Whether `start`, the first kTableHead bytes of a device, has a table of any kind.
+// Returns true if `start`, the first kTableHead bytes of a device, has a table of any kind.
 bool has_partition_table(const Fields& start);
 inline constexpr uint64_t kTableHead = 4096 + 512;
 
-// An error when there is a table that is damaged, that contradicts itself, or that may be a
-// remnant.
+// Returns an error if a table is damaged, contradicts itself, or may be a remnant.
 Result<PartitionTable> read_partition_table(const ByteView& disk);
 
 }  // namespace vc::guest

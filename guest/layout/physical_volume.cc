@@ -17,15 +17,15 @@ namespace vc::guest {
 namespace {
 
 constexpr uint64_t kSector = 512;
-constexpr unsigned kLabelSectors = 4;  // the label is in one of the first
+constexpr unsigned kLabelSectors = 4;  // one of the first sectors has the label
 constexpr uint64_t kMetadataHeader = 512;
-// LVM's own default area has 1 MiB, and holds the text twice.  In memory it is thirty times as
-// long.
+// Limits the text. LVM's default metadata area has 1 MiB, and holds the text twice. In memory, the
+// text takes thirty times as much.
 constexpr uint64_t kLongestText = 1 << 20;
 constexpr size_t kMostAreas = 16;
 constexpr std::string_view kMetadataMagic = " LVM2 x[5A%r0N*>";
 
-// Of these the physical extents belong to other, hidden volumes.
+// Segment types whose extents belong to other, hidden volumes.
 constexpr std::array<std::string_view, 20> kOnOthers{
     "thin",  "thin-pool", "cache",      "cache-pool", "raid0",    "raid0_meta", "raid1",
     "raid4", "raid5",     "raid5_ls",   "raid6",      "raid6_zr", "raid10",     "mirror",
@@ -39,7 +39,7 @@ bool is_label(const Fields& sector) {
   return sector.has(0, "LABELONE") && sector.has(24, "LVM2 001");
 }
 
-// A UUID as in the text, which has dashes.
+// Removes the dashes that a UUID has in the text.
 std::string without_dashes(std::string id) {
   id.erase(std::remove(id.begin(), id.end(), '-'), id.end());
   return id;
@@ -66,7 +66,7 @@ Result<Label> read_label(const ByteView& view) {
     if (header > kSector - 40) return doubt("its LVM label is damaged");
     Label label;
     label.id = it.text(header, 32);
-    // Two lists, of data and of metadata, each with an empty entry at its end.
+    // Reads two lists, of data areas and of metadata areas. Each ends with an empty entry.
     unsigned ended = 0;
     for (size_t at = header + 40; at + 16 <= kSector && ended < 2; at += 16) {
       const Area area{it.le64(at), it.le64(at + 8)};
@@ -81,7 +81,7 @@ Result<Label> read_label(const ByteView& view) {
   return doubt("it has no LVM label");
 }
 
-// Nothing if the area holds no text.
+// Returns nullopt if the area holds no text.
 Result<std::optional<std::string>> read_text(const ByteView& view, const Area& area) {
   using Text = std::optional<std::string>;
   ASSIGN_OR_RETURN(const Block block, view.block(area.at, kMetadataHeader));
@@ -99,7 +99,7 @@ Result<std::optional<std::string>> read_text(const ByteView& view, const Area& a
     return damaged();
   if (length > kLongestText)
     return doubt("the metadata of its volume group are too long to be read here");
-  // The text goes round the end of the area.
+  // The text may wrap around at the end of the area.
   const uint64_t until_end = std::min(length, area.length - at);
   Block bytes(length);
   RETURN_IF_ERROR(view.read(area.at + at, bytes.bytes().first(until_end)));
@@ -154,17 +154,17 @@ class Layout {
   Result<LogicalVolume> read_volume(const std::string& name, const LvmSection& section);
   Result<std::optional<LvmSegment>> read_segment(const LvmSection& section);
   Result<LvmSegment> read_striped(const LvmSection& section);
-  // Whether a segment lies on a physical volume itself, as while pvmove is at work.
+  // Returns true if a segment lies directly on a physical volume, as during a pvmove.
   bool names_physical_volume(const LvmSection& section) const;
   void take(const LvmSegment& segment);
   Result<void> count_free();
 
   const Group& group_;
   PhysicalVolume& out_;
-  std::set<std::string> in_snapshots_;  // origins, and what their snapshots write to
+  std::set<std::string> in_snapshots_;  // origins, and volumes that snapshots write to
   Ranges::Builder used_;                // extents of this physical volume
   uint64_t used_count_ = 0;
-  // Of the volume that is being read:
+  // State of the volume that is being read:
   std::string why_;
   bool is_known_ = true;
 };
@@ -204,7 +204,7 @@ Result<void> Layout::find_this(const std::string& id, uint64_t size) {
     out_.id = *other;
     out_.begin = *begin * kSector;
     out_.extents = *count;
-    // Older versions of LVM have it among the status.
+    // Older versions of LVM store it in the status.
     out_.was_missing =
         has_flag(section, "flags", "MISSING") || has_flag(section, "status", "MISSING");
   }
@@ -241,7 +241,7 @@ Result<LogicalVolume> Layout::read_volume(const std::string& name, const LvmSect
   return volume;
 }
 
-// Nothing if what it lies on belongs to other volumes; `why_` tells.
+// Returns nullopt if its extents belong to other volumes; then `why_` is set.
 Result<std::optional<LvmSegment>> Layout::read_segment(const LvmSection& section) {
   using Segment = std::optional<LvmSegment>;
   const auto type = section.text("type");

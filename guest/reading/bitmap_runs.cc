@@ -16,7 +16,7 @@ uint64_t word_at(std::span<const std::byte> bitmap, uint64_t bit) {
   return word;
 }
 
-// The first bit from `at` on that is `value`, or `count`.
+// Returns the first bit from `at` on that equals `value`; `count` if there is none.
 uint64_t find(std::span<const std::byte> bitmap, uint64_t at, uint64_t count, bool value) {
   while (at < count) {
     const uint64_t start = at / 64 * 64;

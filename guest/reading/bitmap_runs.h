@@ -1,4 +1,4 @@
-// Runs of equal bits in a bitmap whose first bit is the lowest of its first byte.
+// Finds runs of equal bits in a bitmap. Bit 0 is the lowest bit of the first byte.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace vc::guest {
 
-// Adds the runs of zero bits among the first `count` bits of `bitmap`, as ranges of `base` + the
-// number of the bit.  `bitmap` has at least `count` bits.  Returns how many bits are zero.
+// Adds the runs of zero bits among the first `count` bits of `bitmap`, as ranges from `base` on.
+// `bitmap` must have at least `count` bits. Returns the number of zero bits.
 uint64_t add_clear_runs(std::span<const std::byte> bitmap, uint64_t count, uint64_t base,
                         Ranges::Builder& out);
 

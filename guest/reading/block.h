@@ -1,4 +1,4 @@
-// Bytes that were read from a volume, with the numbers in them.
+// Bytes of a volume, and access to numbers in them.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace vc::guest {
 
-// A part of a block.  A number that would lie past its end is 0: no reader may depend on that, but
-// none can be made to read what is not its own.
+// A part of a block. A number past its end reads as 0: no reader may rely on that, but no reader
+// can access other memory.
 class Fields {
  public:
   Fields() = default;
@@ -31,7 +31,7 @@ class Fields {
   uint32_t be32(size_t at) const { return __builtin_bswap32(le32(at)); }
   uint64_t be64(size_t at) const { return __builtin_bswap64(le64(at)); }
 
-  // [at, at + length), or less where the block ends.
+  // Returns [at, at + length), truncated at the end of the block.
   Fields part(size_t at, size_t length = SIZE_MAX) const {
     if (at >= size()) return {};
     return Fields(bytes_.subspan(at, std::min(length, size() - at)));
@@ -65,7 +65,7 @@ class Fields {
   std::span<const std::byte> bytes_;
 };
 
-// The same, with the bytes.
+// Same, and owns the bytes.
 class Block {
  public:
   explicit Block(size_t size) : bytes_(size) {}

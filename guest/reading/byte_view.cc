@@ -9,7 +9,7 @@ namespace vc::guest {
 
 namespace {
 
-// No reader needs more in one piece.  A number of a hostile volume asks for more.
+// Longest read. No reader needs more; a hostile volume may ask for more.
 constexpr uint64_t kMostAtOnce = 64 << 20;
 
 }  // namespace

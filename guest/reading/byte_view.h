@@ -1,4 +1,4 @@
-// The bytes of a disk, or of a volume that lies on it.
+// Access to the bytes of a disk, or of a volume on it.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,18 @@ class ByteView {
  public:
   virtual ~ByteView() = default;
 
-  // Bytes.
+  // Returns the size, bytes.
   virtual uint64_t size() const = 0;
-  // Fills `to` from `at` on.  Returns an error for a range that leaves the view, and for every read
-  // after a cancellation.
+  // Fills `to` from offset `at`. Returns an error for a range outside of the view, and for all
+  // reads after a cancellation.
   Result<void> read(uint64_t at, std::span<std::byte> to) const;
   Result<Block> block(uint64_t at, uint64_t length) const;
-  // Adds where ranges of the view lie: to the builder with the number of the disk, of which there
-  // are enough.  Ranges that leave the view are cut.
+  // Adds the places of `ranges` on the guest's disks: to the builder with the disk's number. `out`
+  // must have a builder for each disk. Truncates ranges at the end of the view.
   virtual void to_disks(const Ranges& ranges, std::vector<Ranges::Builder>& out) const = 0;
 
  protected:
-  // [at, at + to.size ()) is within the view.
+  // [at, at + to.size()) is within the view.
   virtual Result<void> fetch(uint64_t at, std::span<std::byte> to) const = 0;
   virtual bool is_cancelled() const { return false; }
 };
@@ -37,8 +37,8 @@ class ByteView {
 // A whole disk.
 class DiskView : public ByteView {
  public:
-  // `number` counts the disks of a guest, from 0 on.  `cancel` must outlive the view; nullptr: it
-  // cannot be cancelled.
+  // `number`: of the disk among those of a guest, from 0. `cancel` must outlive the view; nullptr:
+  // no cancellation.
   explicit DiskView(size_t number, const Cancel* cancel = nullptr)
       : number_(number), cancel_(cancel) {}
 
@@ -51,7 +51,7 @@ class DiskView : public ByteView {
   const Cancel* const cancel_;
 };
 
-// An image of ours.  The disk must outlive the view.
+// A disk that the engine reads. It must outlive the view.
 class ImageView final : public DiskView {
  public:
   ImageView(const qcow2::Disk& disk, size_t number, const Cancel* cancel = nullptr)
@@ -65,8 +65,8 @@ class ImageView final : public DiskView {
   const qcow2::Disk& disk_;
 };
 
-// A volume made of pieces of other views, one after the other: a partition is one piece, a logical
-// volume may have many.
+// A volume that consists of pieces of other views: a partition is one piece, a logical volume may
+// have many.
 class MappedView final : public ByteView {
  public:
   struct Piece {
@@ -76,7 +76,7 @@ class MappedView final : public ByteView {
     uint64_t at;  // bytes, in `view`
   };
 
-  // The pieces cover [0, end of the last) without a gap, each within its view.
+  // The pieces must cover [0, end of the last piece) without gaps, each within its view.
   explicit MappedView(std::vector<Piece> pieces) : pieces_(std::move(pieces)) {}
 
   uint64_t size() const override;
@@ -84,13 +84,13 @@ class MappedView final : public ByteView {
 
  private:
   Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
-  // The piece that `at` lies in, or nothing past the end.
+  // Returns the piece that contains `at`; the end iterator past the last piece.
   std::vector<Piece>::const_iterator piece_at(uint64_t at) const;
 
   const std::vector<Piece> pieces_;
 };
 
-// [begin, begin + length) of `view`; the range is within it.
+// Returns [begin, begin + length) of `view` as a view. The range must be within `view`.
 std::shared_ptr<const ByteView> window(std::shared_ptr<const ByteView> view, uint64_t begin,
                                        uint64_t length);
 

@@ -10,7 +10,7 @@ namespace vc::guest {
 
 namespace {
 
-// What one call takes: its length is an int.
+// Most bytes of one call: the length is an int.
 constexpr size_t kMostAtOnce = 1 << 30;
 constexpr uint32_t kLvmSeed = 0xF597A6CF;
 
@@ -23,7 +23,7 @@ const Bytef* zlib_bytes(std::span<const std::byte> bytes) {
 uint32_t crc32c(uint32_t seed, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t length = std::min(bytes.size(), kMostAtOnce);
-    // ISA-L takes a pointer that is not const, and only reads.
+    // ISA-L takes a non-const pointer, but only reads.
     auto* const from =
         const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(bytes.data()));
     seed = crc32_iscsi(from, static_cast<int>(length), seed);
@@ -53,7 +53,7 @@ uint32_t crc32(std::span<const std::byte> bytes) {
 }
 
 uint32_t crc32_lvm(std::span<const std::byte> bytes) {
-  // zlib inverts at both ends.
+  // zlib inverts the checksum at both ends.
   return ~static_cast<uint32_t>(::crc32_z(~kLvmSeed & 0xFFFFFFFF, zlib_bytes(bytes), bytes.size()));
 }
 

@@ -1,4 +1,4 @@
-// Files that a guest makes again, or whose contents it does not need: found in metadata.
+// Files that a guest creates anew, or whose contents it does not need.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace vc::guest {
 
-// Which files are looked for.
+// Kinds of files to find.
 struct FileKinds {
   bool pagefile = false;   // of Windows: pagefile.sys
   bool swapfile = false;   // of Windows: swapfile.sys

@@ -1,4 +1,4 @@
-// A volume that lies in stripes on others.
+// A volume that is striped over other views.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,14 @@ namespace vc::guest {
 
 class StripedView final : public ByteView {
  public:
-  // What one of the others has of the volume: [at, at + size () / number of columns) of `view`.
+  // The part of the volume on one view: [at, at + size() / number of columns) of `view`.
   struct Column {
     std::shared_ptr<const ByteView> view;
     uint64_t at;  // bytes
   };
 
-  // Stripe `i` of `stripe` bytes is in column i modulo their number.  `size`, bytes, is a multiple
-  // of a stripe of each column, and each column is within its view.
+  // Stripe number `i`, of `stripe` bytes, is in column `i` modulo the number of columns. `size`, in
+  // bytes, must be a multiple of a stripe in each column. Each column must be within its view.
   StripedView(std::vector<Column> columns, uint64_t stripe, uint64_t size)
       : columns_(std::move(columns)), stripe_(stripe), size_(size) {}
 
@@ -31,7 +31,7 @@ class StripedView final : public ByteView {
 
  private:
   Result<void> fetch(uint64_t at, std::span<std::byte> to) const override;
-  // How many bytes of [0, end) are in a column.
+  // Returns how many bytes of [0, end) are in a column.
   uint64_t in_column(size_t column, uint64_t end) const;
 
   const std::vector<Column> columns_;

@@ -21,7 +21,7 @@ bool probe(const Fields& head) {
   return head.has(3, "NTFS    ");
 }
 
-// Of NTFS as Windows implements it.
+// Limit of Windows's implementation.
 constexpr uint64_t kMostClusters = UINT32_MAX;
 
 Result<NtfsAttribute> bitmap_of(const NtfsVolume& volume) {
@@ -51,7 +51,8 @@ Result<Ranges> free_clusters(const NtfsVolume& volume) {
 
 Result<Reading> read(const ByteView& view) {
   ASSIGN_OR_RETURN(const NtfsVolume volume, NtfsVolume::open(view));
-  // The session may be that of a volume that is not clean, and of others of its guest.
+  // First, since a volume with a saved session may be unclean, too. The session may have metadata of
+  // other volumes in memory.
   ASSIGN_OR_RETURN(const bool is_hibernated, is_ntfs_hibernated(volume));
   if (is_hibernated) return suspended("Windows is hibernated, or was shut down with fast startup");
   ASSIGN_OR_RETURN(const NtfsState state, check_ntfs_clean(volume));

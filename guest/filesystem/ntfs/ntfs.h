@@ -1,4 +1,4 @@
-// NTFS, as Windows 2000 and later make it (the layouts: libntfs-3g's documentation of the format).
+// NTFS of Windows 2000 and later (layouts: libntfs-3g's documentation of the format).
 #pragma once
 
 #include "guest/reading/reading.h"

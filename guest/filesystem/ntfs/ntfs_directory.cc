@@ -8,9 +8,9 @@ namespace {
 
 using Entry = Result<std::optional<NtfsEntry>>;
 
-constexpr uint64_t kLargestRoot = 64 << 20;  // bytes of its index
+constexpr uint64_t kLargestRoot = 64 << 20;  // index of the directory, bytes
 
-// In the entries [at, end) of `index`.
+// Searches the entries [at, end) of `index`.
 Entry find_in_entries(const Fields& index, uint64_t at, uint64_t end, std::string_view name) {
   end = std::min<uint64_t>(end, index.size());
   while (at + 16 <= end) {
@@ -25,7 +25,7 @@ Entry find_in_entries(const Fields& index, uint64_t at, uint64_t end, std::strin
   return std::optional<NtfsEntry>();
 }
 
-// Where the entries of an index node are, from its header at `at` on.
+// Searches an index node, whose header is at `at`.
 Entry find_in_node(const Fields& node, size_t at, std::string_view name) {
   return find_in_entries(node, at + node.le32(at), at + uint64_t{node.le32(at + 4)}, name);
 }

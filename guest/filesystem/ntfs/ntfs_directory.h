@@ -1,4 +1,4 @@
-// The root directory of an NTFS volume.
+// Reads the root directory of an NTFS volume.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace vc::guest {
 
-// What a directory says of a file.
+// A directory's entry for a file.
 struct NtfsEntry {
   uint64_t record;    // number in the master file table
-  uint16_t sequence;  // of the record, when the entry was made
+  uint16_t sequence;  // sequence number of the record when the entry was made
 };
 
-// Looks for a file of the root directory.  `name` is in lower case; case does not count.  Returns
-// nullopt if there is none.
+// Finds a file in the root directory, ignoring case. `name` must be in lower case. Returns nullopt
+// if there is no such file.
 Result<std::optional<NtfsEntry>> find_in_root(const NtfsVolume& volume, std::string_view name);
 
 }  // namespace vc::guest

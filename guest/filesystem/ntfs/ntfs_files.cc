@@ -12,11 +12,11 @@ namespace vc::guest {
 
 namespace {
 
-// Records before this one are the volume's own.
+// Lower records are the volume's own metadata.
 constexpr uint64_t kFirstFile = 24;
 constexpr uint16_t kDirectory = 2;
 constexpr uint16_t kEncrypted = 0x4000;
-// Of the standard information: sparse, reparse point, compressed, encrypted.
+// Attribute flags of standard information: sparse, reparse point, compressed, encrypted.
 constexpr uint32_t kSpecial = 0x200 | 0x400 | 0x800 | 0x4000;
 constexpr uint64_t kRecordMask = 0xFFFFFFFFFFFF;
 
@@ -24,7 +24,7 @@ Failure unclear(const char* name, const char* why) {
   return doubt(fmt::format("its {} {}", name, why));
 }
 
-// An error unless the record is that of the file that the directory means.
+// Returns an error unless the record belongs to the file of the directory entry.
 Result<void> check_record(const NtfsVolume& volume, const Block& record, const NtfsEntry& entry,
                           const char* name) {
   const Fields it = record.fields();
@@ -45,7 +45,7 @@ Result<void> check_record(const NtfsVolume& volume, const Block& record, const N
   return {};
 }
 
-// The clusters of `runs`; an error if one is there twice.
+// Returns the clusters of `runs`. Returns an error if a cluster occurs twice.
 Result<Ranges> clusters_of(const std::vector<NtfsRun>& runs, const char* name) {
   Ranges::Builder builder;
   uint64_t count = 0;

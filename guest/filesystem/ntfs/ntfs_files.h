@@ -1,4 +1,4 @@
-// Files of NTFS that Windows makes again when it starts.
+// Finds the files of an NTFS volume that Windows creates anew when it starts.
 #pragma once
 
 #include <vector>
@@ -9,10 +9,10 @@
 
 namespace vc::guest {
 
-// Finds them in the root directory of a volume that was shut down cleanly.  The contents are whole
-// clusters that belong to the file alone as far as its record, the bitmap (`free`, in bytes) and
-// the records of the volume's own metadata tell.  An error if one of them is stored in a way that
-// is not understood: none may be dropped then.
+// Finds them in the root directory of a volume that was shut down cleanly. Their contents are whole
+// clusters that belong to the file alone, according to its record, to the bitmap (`free`, in
+// bytes), and to the records of the volume's own metadata. Returns an error if one file has an
+// unsupported layout: then none may be dropped.
 Result<std::vector<FoundFile>> find_ntfs_files(const NtfsVolume& volume, const Ranges& free,
                                                const FileKinds& kinds);
 

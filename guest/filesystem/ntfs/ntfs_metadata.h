@@ -1,4 +1,4 @@
-// The clusters of an NTFS volume's own files.
+// Finds the clusters of an NTFS volume's own files.
 #pragma once
 
 #include "base/result.h"

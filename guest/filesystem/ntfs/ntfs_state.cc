@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint16_t kDirty = 0x1;
 constexpr uint16_t kChkdskUnderWay = 0x4000;
-// Restart pages are the first two pages of the log, of whichever size they are.
+// Restart pages are the first two pages of the log. The page size varies.
 constexpr uint64_t kRestartArea = 64 << 10;
 constexpr size_t kLeastPage = 512;
 constexpr const char* kRestartPage = "RSTR";
@@ -27,7 +27,7 @@ struct RestartPage {
   bool is_clean;
 };
 
-// Nothing if there is no page at `at`.
+// Returns nullopt if there is no page at `at`.
 Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) {
   const Fields rest = log.part(at);
   const char* const magic = rest.has(0, kCheckedPage) ? kCheckedPage : kRestartPage;
@@ -38,11 +38,11 @@ Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) 
       (at != 0 && at != size) || area % 8 != 0 || area + 48 > kLeastPage - 2)
     return doubt("its log is damaged");
   Block whole(rest.part(0, size));
-  // Pages that chkdsk has written may have none.
+  // A page written by chkdsk may have no fixups.
   if (magic == kRestartPage || rest.le16(6) != 0)
     RETURN_IF_ERROR(NtfsVolume::undo_fixups(whole, magic));
   const Fields page = whole.fields();
-  // 2.0: Windows 8 and later, while the volume is mounted, or with fast startup.
+  // Version 2.0 means that Windows 8 or later has the volume mounted, or uses fast startup.
   if (page.le16(0x1C) != 1 || page.le16(0x1A) != 1)
     return unclean(fmt::format(
         "its log has version {}.{}: Windows was not shut down, or was shut down with fast startup",
@@ -51,13 +51,13 @@ Result<std::optional<RestartPage>> restart_page(const Fields& log, uint64_t at) 
                                           (page.le16(area + 14) & kCleanlyStopped) != 0};
 }
 
-// Returns whether the log has no page.
+// Returns true if the log has no page.
 Result<bool> check_log(const NtfsVolume& volume) {
   ASSIGN_OR_RETURN(const NtfsAttribute log,
                    volume.get(NtfsRecord::kLogFile, NtfsAttributeType::kData));
   if (log.is_resident) return doubt("its log is damaged");
   ASSIGN_OR_RETURN(const Block block, volume.read(log, 0, std::min(log.size, kRestartArea)));
-  // As drivers of Linux leave it.
+  // Drivers of Linux leave the log like this.
   if (block.fields().size() > 0 && block.fields().all(0xFF)) return true;
   std::optional<RestartPage> newest;
   for (uint64_t at = 0; at < kRestartArea; at = std::max<uint64_t>(at * 2, kLeastPage)) {
@@ -91,7 +91,7 @@ Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume) {
   return state;
 }
 
-// As libntfs-3g decides: a session that was resumed begins with "wake", or is zeros.
+// Same rule as libntfs-3g: the file of a resumed session begins with "wake", or with zeros.
 Result<bool> is_ntfs_hibernated(const NtfsVolume& volume) {
   ASSIGN_OR_RETURN(const auto entry, find_in_root(volume, "hiberfil.sys"));
   if (!entry) return false;

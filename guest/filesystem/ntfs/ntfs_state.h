@@ -1,4 +1,4 @@
-// Whether what an NTFS volume says of itself is the truth.
+// Checks whether the metadata of an NTFS volume can be trusted.
 #pragma once
 
 #include <string>
@@ -10,15 +10,15 @@ namespace vc::guest {
 
 struct NtfsState {
   std::string label;
-  // A driver of Linux has emptied the log.  ntfs-3g does so when it mounts the volume, and leaves
-  // no other mark in it.
+  // A Linux driver has emptied the log. ntfs-3g does so when it mounts the volume, and leaves no
+  // other mark.
   bool has_empty_log = false;
 };
 
-// An error unless Windows, or a driver of Linux, has shut the volume down.
+// Returns an error unless Windows or a Linux driver has shut the volume down.
 Result<NtfsState> check_ntfs_clean(const NtfsVolume& volume);
 
-// Whether Windows has saved its session on the volume, and would go on with it.
+// Returns true if Windows has saved its session on the volume and would resume it.
 Result<bool> is_ntfs_hibernated(const NtfsVolume& volume);
 
 }  // namespace vc::guest

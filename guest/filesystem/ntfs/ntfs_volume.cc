@@ -10,14 +10,14 @@ namespace vc::guest {
 
 namespace {
 
-// Fixups are one for each 512 bytes, whatever the sector is.
+// One fixup for each 512 bytes, for any sector size.
 constexpr size_t kFixupUnit = 512;
 constexpr uint64_t kLargestCluster = 2 << 20;
-// Callers read files of metadata in pieces.
+// Limits one read; callers read metadata files in pieces.
 constexpr uint64_t kLongestRead = 1 << 20;
 constexpr uint32_t kEndOfAttributes = 0xFFFFFFFF;
 
-// A size in clusters, or as a negative power of two in bytes.
+// Decodes a size: in clusters, or as a negative power of two in bytes.
 uint64_t size_of(int8_t code, uint64_t cluster) {
   if (code > 0) return static_cast<uint64_t>(code) * cluster;
   return code > -32 ? uint64_t{1} << -code : 0;
@@ -31,12 +31,12 @@ int64_t signed_number(const Fields& bytes, size_t at, unsigned length) {
   return static_cast<int64_t>(value);
 }
 
-// Of the record: its sequence number, and a reference to the first record of its file.
+// Fields of a record: its sequence number, and the reference to the first record of its file.
 constexpr size_t kSequence = 0x10;
 constexpr size_t kFirstRecord = 0x20;
-// That Windows makes, bytes.
+// Longest attribute list that Windows makes, bytes.
 constexpr uint64_t kLongestList = 256 << 10;
-// More than a file has whose list is that long, in records of 1 KiB.
+// More runs than a file with the longest list can have, with records of 1 KiB.
 constexpr size_t kMostRuns = 1 << 20;
 
 Failure damaged_attributes() {
@@ -54,7 +54,7 @@ bool has_name(const Fields& attribute, const std::string& name) {
   return has_text(attribute.part(attribute.le16(10), size_t{attribute.u8(9)} * 2), name);
 }
 
-// All attributes of a record.
+// Returns all attributes of a record.
 Result<std::vector<Fields>> attributes_of(const Fields& record) {
   const uint64_t end = std::min<uint64_t>(record.le32(0x18), record.size());
   std::vector<Fields> all;
@@ -67,7 +67,7 @@ Result<std::vector<Fields>> attributes_of(const Fields& record) {
   return all;
 }
 
-// The first cluster of the part of an attribute.
+// Returns the first cluster (VCN) of a part of an attribute.
 uint64_t first_cluster(const Fields& attribute) {
   return attribute.u8(8) == 0 ? 0 : attribute.le64(0x10);
 }
@@ -76,7 +76,7 @@ uint64_t end_of(const std::vector<NtfsRun>& runs) {
   return runs.empty() ? 0 : runs.back().vcn + runs.back().length;
 }
 
-// Of a list of attributes.
+// An entry of an attribute list.
 struct ListEntry {
   uint32_t type;
   Fields name;
@@ -108,8 +108,8 @@ Result<NtfsVolume> NtfsVolume::open(const ByteView& view) {
   ASSIGN_OR_RETURN(const Block boot, view.block(0, 512));
   NtfsVolume volume(view);
   RETURN_IF_ERROR(volume.read_boot(boot.fields()));
-  // The table's own record, which begins it, tells where the rest of the table is: first where the
-  // records are that tell more, if there are any.
+  // Record 0 describes the master file table itself. Its first part leads to the records that
+  // describe the other parts, if there are any.
   ASSIGN_OR_RETURN(const Block own, volume.record(NtfsRecord::kMft));
   ASSIGN_OR_RETURN(const auto start, volume.find_within(own, NtfsAttributeType::kData, ""));
   if (!start) return doubt("its master file table is damaged");
@@ -211,14 +211,14 @@ Result<std::optional<NtfsAttribute>> NtfsVolume::find(const Block& record, NtfsA
   return decode(*found).map([](NtfsAttribute it) { return std::optional(std::move(it)); });
 }
 
-// The list has an entry for each attribute, and for each part of one whose runs are in several
-// records, in the order of their clusters.
+// The list has an entry for each attribute. An attribute whose runs are in several records has an
+// entry for each part, in the order of clusters.
 Result<std::optional<NtfsAttribute>> NtfsVolume::find_in_list(const Block& record,
                                                               const Block& list,
                                                               NtfsAttributeType type,
                                                               const std::string& name) const {
   ASSIGN_OR_RETURN(const auto entries, decode_list(list.fields()));
-  // The first record of a file has its standard information.
+  // Standard information is always in the first record of a file.
   const auto own = std::find_if(entries.begin(), entries.end(), [](const ListEntry& it) {
     return it.type == static_cast<uint32_t>(NtfsAttributeType::kStandardInformation);
   });
@@ -227,7 +227,7 @@ Result<std::optional<NtfsAttribute>> NtfsVolume::find_in_list(const Block& recor
   std::optional<NtfsAttribute> found;
   for (const ListEntry& entry : entries) {
     if (entry.type != static_cast<uint32_t>(type) || !has_text(entry.name, name)) continue;
-    // Several resident attributes may have one type and name: the first counts.
+    // Several resident attributes may have the same type and name: the first one counts.
     if (found && found->is_resident) break;
     const uint64_t vcn = found ? end_of(found->runs) : 0;
     if (entry.vcn != vcn) return damaged_attributes();
@@ -275,7 +275,7 @@ Result<NtfsAttribute> NtfsVolume::decode(const Fields& it, uint64_t vcn) const {
     result.initialized = result.size;
     return result;
   }
-  // Of later parts these are not set.
+  // Later parts have no sizes.
   if (vcn == 0) {
     result.size = it.le64(0x30);
     result.initialized = it.le64(0x38);
@@ -284,8 +284,8 @@ Result<NtfsAttribute> NtfsVolume::decode(const Fields& it, uint64_t vcn) const {
   return result;
 }
 
-// Each run is a byte with the lengths of two numbers, then these: how many clusters, and how far
-// from the last run's place; without the second it is a hole.
+// A run is a byte with the lengths of two numbers, followed by these numbers: the clusters of the
+// run, and its distance from the last run's place. Without the second number, the run is a hole.
 Result<std::vector<NtfsRun>> NtfsVolume::decode_runs(const Fields& bytes, uint64_t vcn) const {
   const auto damaged = [] { return doubt("a list of clusters is damaged"); };
   std::vector<NtfsRun> runs;

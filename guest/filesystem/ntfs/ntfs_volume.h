@@ -1,4 +1,4 @@
-// The records of an NTFS volume, and the attributes in them.
+// Reads the records of an NTFS volume, and their attributes.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace vc::guest {
 
-// Records that every volume has.
+// Records that exist on every volume.
 enum class NtfsRecord : uint64_t {
   kMft = 0,
   kMftMirror = 1,
@@ -37,27 +37,27 @@ enum class NtfsAttributeType : uint32_t {
   kBitmap = 0xB0,
 };
 
-// Clusters of an attribute.
+// Consecutive clusters of an attribute.
 struct NtfsRun {
   uint64_t vcn;                 // number in the attribute
-  std::optional<uint64_t> lcn;  // number on the volume; nothing: a hole
+  std::optional<uint64_t> lcn;  // number on the volume; nullopt: a hole
   uint64_t length;
 };
 
 struct NtfsAttribute {
   bool is_resident = true;
   uint16_t flags = 0;
-  Block value{0};             // resident
-  std::vector<NtfsRun> runs;  // not resident
+  Block value{0};             // only if resident
+  std::vector<NtfsRun> runs;  // only if not resident
   uint64_t size = 0;          // bytes
-  uint64_t initialized = 0;   // bytes that are not zeros by definition
+  uint64_t initialized = 0;   // bytes; the rest reads as zeros
 
   bool is_compressed_or_sparse() const { return (flags & 0x80FF) != 0; }
 };
 
 class NtfsVolume {
  public:
-  // `view` outlives the volume.
+  // `view` must outlive the volume.
   static Result<NtfsVolume> open(const ByteView& view);
 
   const ByteView& view() const { return *view_; }
@@ -65,29 +65,29 @@ class NtfsVolume {
   uint64_t clusters() const { return clusters_; }
   uint64_t serial() const { return serial_; }
 
-  // An error unless the record is in use and whole.
+  // Returns a record. Returns an error unless the record is in use and intact.
   Result<Block> record(uint64_t number) const;
   Result<Block> record(NtfsRecord number) const { return record(static_cast<uint64_t>(number)); }
-  // The attribute of a record by type and name.  `record` is the first one of its file: the
-  // attributes may be spread over others.
+  // Finds an attribute by type and name. `record` must be the first record of its file. Follows
+  // attribute lists to other records.
   Result<std::optional<NtfsAttribute>> find(const Block& record, NtfsAttributeType type,
                                             const std::string& name = "") const;
-  // The same for a record that must have it.
+  // Same for a record that must have the attribute.
   Result<NtfsAttribute> get(NtfsRecord number, NtfsAttributeType type,
                             const std::string& name = "") const;
-  // The clusters of all attributes that are in the record, in no order.  Parts of an attribute in
-  // other records are not among them.
+  // Returns the clusters of all attributes in the record, in no order. Omits parts of attributes in
+  // other records.
   Result<std::vector<NtfsRun>> runs_of(const Block& record) const;
-  // Bytes of an attribute, [at, at + length) of its value.
+  // Returns the bytes [at, at + length) of an attribute's value.
   Result<Block> read(const NtfsAttribute& attribute, uint64_t at, uint64_t length) const;
-  // Puts the bytes back that the ends of the sectors of a record were exchanged for.
+  // Restores the last bytes of each sector of a record, which fixups replace.
   static Result<void> undo_fixups(Block& record, std::string_view magic);
 
  private:
   explicit NtfsVolume(const ByteView& view) : view_(&view) {}
 
   Result<void> read_boot(const Fields& boot);
-  // In this record alone: attributes of which `vcn` is the first cluster.
+  // Finds the attribute part that begins at cluster `vcn`, in this record alone.
   Result<std::optional<Fields>> find_within(const Block& record, NtfsAttributeType type,
                                             const std::string& name, uint64_t vcn = 0) const;
   Result<std::optional<NtfsAttribute>> find_in_list(const Block& record, const Block& list,
@@ -102,7 +102,7 @@ class NtfsVolume {
   uint64_t clusters_ = 0;
   uint64_t record_size_ = 0;  // bytes
   uint64_t serial_ = 0;
-  NtfsAttribute mft_;  // contents of the table of files
+  NtfsAttribute mft_;  // contents of the master file table
 };
 
 }  // namespace vc::guest

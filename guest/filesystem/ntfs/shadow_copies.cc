@@ -14,7 +14,7 @@ constexpr uint64_t kHeaderAt = 0x1E00;
 constexpr uint64_t kHeaderSize = 512;
 constexpr uint64_t kCatalogBlock = 16 << 10;
 constexpr size_t kEntrySize = 128;
-// Windows keeps up to 64 copies of a volume, an entry of two kinds each.
+// Windows keeps up to 64 copies of a volume. Each has two entries, of different types.
 constexpr unsigned kMostBlocks = 64;
 
 enum RecordType : uint32_t { kHeader = 1, kCatalog = 2 };
@@ -29,7 +29,7 @@ Result<ShadowCopies> find_shadow_copies(const ByteView& view) {
   const Fields header = block.fields();
   if (!header.has(0, kGuid)) return ShadowCopies::kNeverHad;
   if (header.le32(0x14) != kHeader) return damaged();
-  // The GUIDs of the volume, and of the one that keeps its copies.
+  // GUIDs of the volume, and of the volume that stores its copies.
   if (header.text(0x40, 16) != header.text(0x50, 16)) return ShadowCopies::kElsewhere;
   uint64_t at = header.le64(0x30);
   for (unsigned blocks = 0; at != 0; ++blocks) {

@@ -1,5 +1,5 @@
-// Shadow copies of Windows (volume snapshots), which need the blocks that the volume has freed.
-// The layout: libvshadow's documentation of the Volume Shadow Snapshot format.
+// Finds Windows's shadow copies (volume snapshots), which need blocks that the volume has freed.
+// Layout: libvshadow's documentation of the Volume Shadow Snapshot format.
 #pragma once
 
 #include "base/result.h"
@@ -8,13 +8,13 @@
 namespace vc::guest {
 
 enum class ShadowCopies {
-  kNeverHad,   // nothing is said of them
-  kNone,       // of this volume there are none; it may keep those of others, in files
-  kHere,       // of this volume, kept on it
-  kElsewhere,  // of this volume, kept on another one
+  kNeverHad,   // the volume has no record of them
+  kNone,       // no copies of this volume; it may store those of other volumes, in files
+  kHere,       // copies of this volume, stored on it
+  kElsewhere,  // copies of this volume, stored on another one
 };
 
-// An error when what the volume says of shadow copies is damaged.
+// Returns an error if the records of shadow copies are damaged.
 Result<ShadowCopies> find_shadow_copies(const ByteView& view);
 
 }  // namespace vc::guest
