@@ -51,8 +51,8 @@ Result<Ranges> free_clusters(const NtfsVolume& volume) {
 
 Result<Reading> read(const ByteView& view) {
   ASSIGN_OR_RETURN(const NtfsVolume volume, NtfsVolume::open(view));
-  // First, since a volume with a saved session may be unclean, too. The session may have metadata of
-  // other volumes in memory.
+  // First, since a volume with a saved session may be unclean, too. The session may have metadata
+  // of other volumes in memory.
   ASSIGN_OR_RETURN(const bool is_hibernated, is_ntfs_hibernated(volume));
   if (is_hibernated) return suspended("Windows is hibernated, or was shut down with fast startup");
   ASSIGN_OR_RETURN(const NtfsState state, check_ntfs_clean(volume));
