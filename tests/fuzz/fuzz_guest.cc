@@ -96,7 +96,7 @@ void check_ranges(const guest::Ranges& ranges, uint64_t size) {
 }
 
 #ifdef FUZZ_GUEST
-// What is dropped of a file is its own, and each byte is dropped once.
+// The contents of a droppable file belong to it alone, and each byte to one file.
 void check_files(const guest::ByteView& view, const guest::Ranges& free) {
   const guest::FileKinds all{.pagefile = true, .swapfile = true, .hiberfile = true, .swap = true};
   if (guest::FUZZ_GUEST.find == nullptr) return;
@@ -164,7 +164,7 @@ void run(const std::shared_ptr<const guest::ByteView>& view) {
 }
 #endif
 
-// A file that remembers which of its sectors were read, and were not zeros.
+// A file that records which of its sectors were read and were not zeros.
 class RecordedFile final : public guest::DiskView {
  public:
   explicit RecordedFile(const char* path) : DiskView(0) {
