@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is checked, repaired, and put back as it was.  The
-// first byte says how.
+// libFuzzer target: takes any bytes as an image, checks and repairs it, and undoes the repair. The
+// first byte selects the options.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_check CORPUS

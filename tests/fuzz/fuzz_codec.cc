@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as a compressed cluster, and any cluster through the encoder and
-// back.
+// libFuzzer target: decodes any bytes as a compressed cluster. Encodes any cluster, and decodes the
+// result.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is copied.  A copy that succeeds passes the engine's
-// own check, and compares as the same.  The first byte says how it is copied.
+// libFuzzer target: takes any bytes as an image, and copies it. A successful copy must pass the
+// engine's own check, and must equal the source. The first byte selects the options.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_copy -rss_limit_mb=1024 CORPUS

@@ -1,4 +1,4 @@
-// libFuzzer target: any bytes as an image, mapped and read in part.
+// libFuzzer target: takes any bytes as an image, maps it, and reads a part of it.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_image CORPUS

@@ -1,6 +1,6 @@
-// libFuzzer target: any bytes as what an NBD server sends.  With a first byte that is even they are
-// all of it; with one that is odd a connection is agreed on, and they say how each request is
-// answered.
+// libFuzzer target: takes any bytes as the output of an NBD server. If the first byte is even, the
+// bytes are the whole output. If it is odd, the handshake is valid, and the bytes determine the
+// answers to requests.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_nbd -rss_limit_mb=512 CORPUS

@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is written to, or whose snapshots are changed.  The
-// first byte says what.
+// libFuzzer target: takes any bytes as an image, and writes to it or changes its snapshots. The
+// first byte selects the operation.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_writer CORPUS

@@ -1,4 +1,4 @@
-// libFuzzer target: any bytes as a domain definition, which is scanned, read, and tuned.
+// libFuzzer target: takes any bytes as a domain definition. Scans, reads and tunes it.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_xml CORPUS
