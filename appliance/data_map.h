@@ -1,4 +1,4 @@
-// Maps which ranges of a disk hold data.
+// Which parts of a disk take room.
 #pragma once
 
 #include <cstdint>
@@ -6,24 +6,24 @@
 
 namespace vc::appliance {
 
-// Ranges of a disk: disjoint, in order, not touching each other.
+// Disjoint stretches of a disk, in order, none touching the next.
 class DataMap {
  public:
   struct Stretch {
     uint64_t begin;  // bytes
-    uint64_t end;    // bytes, exclusive; greater than `begin`
+    uint64_t end;    // bytes; greater than `begin`
     friend bool operator==(const Stretch&, const Stretch&) = default;
   };
 
-  // Adds a range. It must not begin before the end of the previous range.
+  // At or behind the end of what was added before.
   void add(uint64_t begin, uint64_t end);
 
   const std::vector<Stretch>& stretches() const { return stretches_; }
   uint64_t bytes() const;
 
-  // Returns the map with each range extended to multiples of `granularity` (bytes, a power of two).
+  // Each stretch made larger to multiples of `granularity` (bytes, a power of two).
   DataMap widened(uint64_t granularity) const;
-  // Returns the ranges of this map that are not in `other`.
+  // What is in this one, and not in `other`.
   DataMap without(const DataMap& other) const;
 
  private:

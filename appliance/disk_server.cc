@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "appliance/proxy_parameters.h"
+#include "base/rounding.h"
 #include "copy/source/any_source.h"
 #include "nbd/nbdkit_hint.h"
 
@@ -20,23 +21,22 @@ using nbd::NbdTarget;
 
 namespace {
 
-// Granularity of the scratch file, bytes: the block size of most filesystems.
+// Of the scratch file: a block of most filesystems.
 constexpr uint64_t kScratchBlock = 4096;
-// Limits of the granularity, bytes. The smallest one is used if the server reports none.
+// What nobody says more of is given back in these, bytes.
 constexpr uint64_t kSmallest = 512;
 constexpr uint64_t kLargest = 2 << 20;
-// Time for a server to end: it truncates its image at the end, which may move much data.
+// A server cuts its image at the end, and may move a good part of it for that.
 constexpr std::chrono::minutes kPatience(15);
-// Time for a proxy to end: it writes no data of its own. While its server is silent, it does not
-// end by itself.
+// A proxy has nothing of its own to write.  It does not end while its server is silent.
 constexpr std::chrono::seconds kProxyPatience(5);
 
-// Returns nbdkit's parameters for a disk.
+// The parameters of nbdkit for a disk.
 std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
                                     const std::string& uri) {
   if (!disk.local) return proxy_parameters(uri);
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
-  // Prefers the plugin in this program's build tree to the installed one.
+  // That of the tree that this program was built in, or that which nbdkit finds.
   std::vector<std::string> words{nbd::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
   const qcow2::NamePolicy& names = disk.given.names;
   words.push_back(std::string("backing=") + to_string(names.backing));
@@ -62,7 +62,7 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const Cancel& cancel) {
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
-  // Our own servers get no timeout: they always answer, but may take long.
+  // A server of ours, with a file, answers when it is done.
   const nbd::NbdTuning tuning{.retries = 0,
                               .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
   std::string uri;
@@ -100,8 +100,8 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   return server;
 }
 
-// Queries the user's server directly, so that errors are about this server and not about the proxy.
-// Unlike the proxy, our client checks that a reply covers the requested range.
+// Asks the user's server itself: an error is about that server then, not about the proxy.  Unlike
+// the proxy, our client checks that a reply covers what was asked for.
 Result<void> DiskServer::ask_remote(const nbd::NbdTuning& tuning, Access access) {
   ASSIGN_OR_RETURN(line_, NbdLine::open(remote_, {}, tuning, stop_));
   limits_ = line_->limits();
@@ -128,11 +128,11 @@ Result<std::optional<DataMap>> DiskServer::data() {
   return std::optional(std::move(map));
 }
 
-// The server may accept only whole blocks.
+// A server may want whole blocks.
 Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
   const uint64_t block = std::max<uint64_t>(limits_.minimum, 1);
-  const uint64_t begin = at / block * block;
-  const uint64_t end = std::min((at + to.size() + block - 1) / block * block, size());
+  const uint64_t begin = round_down(at, block);
+  const uint64_t end = std::min(round_up(at + to.size(), block), size());
   std::vector<std::byte> bytes(end - begin);
   RETURN_IF_ERROR(with_context(line_->connection().read_now(bytes, begin), disk_.name));
   std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at - begin), to.size(), to.begin());

@@ -1,4 +1,5 @@
 #include "appliance/watchdog.h"
+#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 #include <sys/syscall.h>
@@ -15,8 +16,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Poll interval: a signal handler sets `cancel`, and cannot wake the thread.
-constexpr std::chrono::milliseconds kPollInterval(50);
 // For the call that is under way, and then for unmounting and shutting down.
 constexpr std::chrono::seconds kGrace(4);
 // With KVM an appliance is up in seconds.  Where KVM does not work the guest may spin for ever.

@@ -7,6 +7,8 @@
 #include <new>
 #include <span>
 
+#include "base/rounding.h"
+
 namespace vc {
 
 class AlignedBuffer {
@@ -16,8 +18,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // Allocates `size` bytes.  Does not initialize them.
   explicit AlignedBuffer(size_t size)
-      : bytes_(static_cast<std::byte*>(
-            std::aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment))),
+      : bytes_(static_cast<std::byte*>(std::aligned_alloc(kAlignment, round_up(size, kAlignment)))),
         size_(size) {
     if (!bytes_ && size > 0) throw std::bad_alloc();
   }

@@ -1,4 +1,5 @@
 #include "base/rate_limit.h"
+#include "base/poll_interval.h"
 
 #include <algorithm>
 #include <thread>
@@ -13,8 +14,6 @@ using std::chrono::nanoseconds;
 
 // How long unused bytes are kept.
 constexpr std::chrono::milliseconds kKept{100};
-// Poll interval of a waiting caller.  A signal handler may set the stop, but cannot wake a thread.
-constexpr std::chrono::milliseconds kPollInterval{20};
 // The longest wait.  Prevents an overflow of the time.
 constexpr double kLongest = 365 * 86400.0;  // seconds
 

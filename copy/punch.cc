@@ -26,8 +26,8 @@ namespace {
 constexpr uint64_t kSmallestUnit = uint64_t{1} << Geometry::kMinClusterBits;
 constexpr uint64_t kLargestUnit = uint64_t{1} << Geometry::kMaxClusterBits;
 // Bytes per chunk: whole clusters of any image on the server.
-constexpr uint64_t kChunkSize = 4 << 20;
-constexpr uint64_t kMemory = 80 << 20;
+constexpr uint64_t kPunchChunkSize = 4 << 20;
+constexpr uint64_t kPunchMemory = 80 << 20;
 
 Result<void> check_can_punch(const nbd::NbdLimits& limits, const std::string& name) {
   if (limits.read_only)
@@ -51,7 +51,8 @@ class Puncher {
       : geometry_(static_cast<unsigned>(std::countr_zero(unit)), false),
         source_(source),
         writer_(limits, {options.nbd, true}),
-        feed_(source, {.geometry = geometry_, .chunk_size = kChunkSize, .chunks = chunks(options)},
+        feed_(source,
+              {.geometry = geometry_, .chunk_size = kPunchChunkSize, .chunks = chunks(options)},
               stop),
         dry_run_(options.dry_run),
         stop_(stop),
@@ -99,8 +100,8 @@ class Puncher {
   };
 
   size_t chunks(const PunchOptions& options) const {
-    const uint64_t ahead = options.nbd.requests * options.nbd.request_size / kChunkSize + 2;
-    return std::clamp<uint64_t>(source_.connections() * ahead, 2, kMemory / kChunkSize);
+    const uint64_t ahead = options.nbd.requests * options.nbd.request_size / kPunchChunkSize + 2;
+    return std::clamp<uint64_t>(source_.connections() * ahead, 2, kPunchMemory / kPunchChunkSize);
   }
 
   void work(size_t index) {

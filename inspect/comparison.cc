@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "base/aligned_buffer.h"
+#include "base/poll_interval.h"
+#include "base/rounding.h"
 #include "base/thread_group.h"
 #include "base/zero_bytes.h"
 #include "qcow2/format/geometry.h"
@@ -23,8 +25,6 @@ constexpr uint64_t kJobSize = 256 << 10;
 constexpr uint64_t kServerJobSize = 1 << 20;
 // Maximum finished jobs after an unfinished one: their findings are in memory.
 constexpr uint64_t kWindow = 64;
-// Poll interval of threads that wait for the window, to check for a stop.
-constexpr std::chrono::milliseconds kPollInterval{50};
 constexpr uint64_t kSector = qcow2::Geometry::kSectorSize;
 constexpr unsigned kMostThreads = 16;
 
@@ -179,7 +179,7 @@ Result<std::vector<Comparison::Range>> Comparison::compare(const Job& job, Buffe
       const uint64_t length = std::min(a.length - at, kSector - (start + at) % kSector);
       if (!equal(at, length) && !is_lost(start + at, length)) {
         // Reports whole sectors, although pieces may end inside one.
-        const uint64_t sector = (start + at) / kSector * kSector;
+        const uint64_t sector = round_down(start + at, kSector);
         const uint64_t end = std::min(sector + kSector, size_);
         if (ranges.empty() || ranges.back().end() <= sector) add(ranges, sector, end);
         if (!options_.all) return ranges;

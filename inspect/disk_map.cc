@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 #include "qcow2/read/qcow2_layer.h"
@@ -37,7 +38,7 @@ Result<bool> counted(const qcow2::Image& image, uint64_t threshold) {
   const uint64_t reach = qcow2::refcounts_per_block(header.cluster_bits, header.refcount_order);
   const uint64_t blocks =
       std::min((uint64_t{header.refcount_table_clusters} << header.cluster_bits) / 8,
-               (clusters + reach - 1) / reach);
+               divide_up(clusters, reach));
   std::vector<std::byte> table(blocks * 8);
   ASSIGN_OR_RETURN(const size_t got, file.read(header.refcount_table, table));
   std::vector<std::byte> block(geometry.cluster_size());

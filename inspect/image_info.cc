@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "qcow2/format/json_name.h"
 #include "storage/file_storage.h"
 
@@ -13,8 +14,7 @@ namespace {
 
 // Rounds up to whole sectors, as QEMU does for the size of a disk.
 uint64_t round_up_to_sectors(uint64_t size) {
-  return (size + qcow2::Geometry::kSectorSize - 1) / qcow2::Geometry::kSectorSize *
-         qcow2::Geometry::kSectorSize;
+  return round_up(size, qcow2::Geometry::kSectorSize);
 }
 
 // Returns names that are not files, such as nbd://…, unchanged, as qemu-img does.

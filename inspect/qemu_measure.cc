@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "inspect/disk_map.h"
 #include "qcow2/format/bitmap_directory.h"
 
@@ -13,10 +14,6 @@ namespace {
 constexpr uint64_t kDirectoryEntry = 24;
 constexpr uint64_t kEntry = 8;  // bytes of an L1, refcount table or plain L2 entry
 
-uint64_t round_up(uint64_t value, uint64_t to) {
-  return (value + to - 1) / to * to;
-}
-
 // Returns the clusters of refcount blocks and refcount table, for `clusters` other clusters and
 // themselves.
 uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned refcount_order) {
@@ -24,8 +21,8 @@ uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, unsigned re
   const uint64_t per_table_cluster = cluster_size / kEntry;
   uint64_t own = 0;
   while (true) {
-    const uint64_t blocks = (clusters + own + per_block - 1) / per_block;
-    const uint64_t next = blocks + (blocks + per_table_cluster - 1) / per_table_cluster;
+    const uint64_t blocks = divide_up(clusters + own, per_block);
+    const uint64_t next = blocks + divide_up(blocks, per_table_cluster);
     if (next == own) return own;
     own = next;
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/rounding.h"
 #include "base/thread_group.h"
 #include "copy/room.h"
 #include "copy/sink/stream_storage.h"
@@ -150,7 +151,7 @@ uint64_t cost_of(const Outcomes& unit, uint64_t cluster_size) {
   uint64_t packed = 0;
   for (const uint32_t bytes : unit) {
     if (bytes == cluster_size) {
-      clusters += 1 + (packed + cluster_size - 1) / cluster_size;
+      clusters += 1 + divide_up(packed, cluster_size);
       packed = 0;
     } else {
       packed += bytes;

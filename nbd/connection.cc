@@ -1,4 +1,5 @@
 #include "nbd/connection.h"
+#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -13,10 +14,8 @@ namespace vc::nbd {
 
 namespace {
 
-// The longest single wait, in milliseconds: the delay of Ctrl-C with a silent server.
-constexpr int kPollInterval = 50;
 // The longest time that counts for one wait: the process may have been stopped in between.
-constexpr std::chrono::milliseconds kLongestWait{10 * kPollInterval};
+constexpr std::chrono::milliseconds kLongestWait{500};
 
 // The factor of the timeout for requests that may make a server write much.
 constexpr int kSlowFactor = 10;
@@ -92,7 +91,7 @@ Result<void> NbdConnection::connect(const std::vector<std::string>& contexts) {
     if (stop_.requested()) return fail(Error::cancelled());
     if (timeout_.count() != 0 && Clock::now() - start > timeout_)
       return fail(timeout_error("the server has not completed the handshake"));
-    if (nbd_poll(nbd, kPollInterval) < 0) return fail(last_error());
+    if (nbd_poll(nbd, static_cast<int>(kPollInterval.count())) < 0) return fail(last_error());
   }
   // Closed without an error: the server hung up.
   if (nbd_aio_is_ready(nbd) != 1 && nbd_aio_is_processing(nbd) != 1) return fail(closed_error());
@@ -177,7 +176,8 @@ Result<void> NbdConnection::block_status(uint64_t length, uint64_t at,
 Result<void> NbdConnection::poll() {
   const int before = nbd_aio_in_flight(handle_.get());
   const auto start = Clock::now();
-  if (nbd_poll(handle_.get(), kPollInterval) < 0) return fail(last_error());
+  if (nbd_poll(handle_.get(), static_cast<int>(kPollInterval.count())) < 0)
+    return fail(last_error());
   if (nbd_aio_in_flight(handle_.get()) < before)
     silence_ = {};
   else

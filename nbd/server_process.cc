@@ -30,7 +30,7 @@ using Clock = std::chrono::steady_clock;
 // The first descriptor of systemd's socket activation (sd_listen_fds(3)).
 constexpr int kActivated = 3;
 // Poll interval of waits for a process, which no event ends.
-constexpr std::chrono::milliseconds kPollInterval{5};
+constexpr std::chrono::milliseconds kProcessPollInterval{5};
 constexpr std::chrono::seconds kPatienceWhenStopped{5};
 // The longest time between a server's hang-up and its exit.
 constexpr std::chrono::milliseconds kLastBreath{300};
@@ -187,7 +187,7 @@ std::optional<std::string> ServerProcess::ending() {
   const auto deadline = Clock::now() + kLastBreath;
   while (true) {
     if (auto how = ended(); how || Clock::now() >= deadline) return how;
-    std::this_thread::sleep_for(kPollInterval);
+    std::this_thread::sleep_for(kProcessPollInterval);
   }
 }
 
@@ -203,7 +203,7 @@ Result<void> ServerProcess::finish(std::chrono::seconds patience) {
     if (Clock::now() - start > patience)
       return fail(
           Error::system(ETIMEDOUT, fmt::format("the server does not end (process {})", pid_)));
-    std::this_thread::sleep_for(kPollInterval);
+    std::this_thread::sleep_for(kProcessPollInterval);
   }
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
@@ -218,7 +218,8 @@ ServerProcess::~ServerProcess() {
     return stop_.requested() ? std::min(patience_, kPatienceWhenStopped) : patience_;
   };
   ::kill(-pid_, SIGTERM);
-  while (!ended() && Clock::now() - start < patience()) std::this_thread::sleep_for(kPollInterval);
+  while (!ended() && Clock::now() - start < patience())
+    std::this_thread::sleep_for(kProcessPollInterval);
   ::kill(-pid_, SIGKILL);
   int status = 0;
   (void)retry(::waitpid, pid_, &status, 0);

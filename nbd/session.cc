@@ -1,4 +1,5 @@
 #include "nbd/session.h"
+#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 
@@ -14,13 +15,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kFirstWait{100};
-constexpr milliseconds kLongestWait{5000};
-// Poll interval of a wait before a connection attempt, to check for a stop.
-constexpr milliseconds kPollInterval{20};
+constexpr milliseconds kFirstDelay{100};
+constexpr milliseconds kLongestDelay{5000};
 
 milliseconds wait_before(unsigned retry) {
-  return std::min(kFirstWait * (1 << std::min(retry, 10u)), kLongestWait);
+  return std::min(kFirstDelay * (1 << std::min(retry, 10u)), kLongestDelay);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "nbd/writer.h"
+#include "base/rounding.h"
 
 #include <fmt/format.h>
 
@@ -15,14 +16,14 @@ namespace {
 
 // The protocol has 32-bit lengths; some servers support only 31 bits.
 constexpr uint64_t kLargestZero = uint64_t{1} << 30;
-// Size for a second try if a server rejects kLargestZero: servers must accept data of this size.
+// The next try if that is rejected: the size that servers must accept for data.
 constexpr uint64_t kSmallZero = 32 << 20;
 
 // Cluster sizes to try for images behind servers that announce none: the most common one, and the
 // largest of QCOW2.
 constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
 
-// Returns true if the server does not support the request, rather than fails to do it.
+// Returns whether the server rejects the kind of request, rather than fails to do it.
 bool is_refusal(int errnum) {
   // ENOTSUP has the same value on Linux.
   return errnum == EINVAL || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
@@ -46,7 +47,7 @@ class NbdWriter::Sender {
   struct Request {
     Piece piece;
     bool zero;            // sent as a zero request
-    uint64_t generation;  // number of the connection when sent
+    uint64_t generation;  // of the session, when sent
     NbdReply reply = {};
   };
 
@@ -102,7 +103,7 @@ class NbdWriter::Sender {
         to_do_.push_front(it->piece);
       } else if (it->reply.done()) {
         RETURN_IF_ERROR(refused(*it));
-        // The restored connection sends this piece again, with the others.
+        // After a restore of the connection this piece must be sent again with the others.
         if (it->generation != line_.generation()) continue;
       } else {
         ++it;
@@ -132,11 +133,12 @@ class NbdWriter::Sender {
     return {};
   }
 
-  // Reduces the request to whole clusters: an image can zero a part of a cluster only by writing.
+  // An image with clusters can zero only whole ones without writing: zeros the aligned middle
+  // alone.
   void narrow(const Piece& piece) {
     for (const uint64_t unit : kClusters) {
-      const uint64_t begin = (piece.at + unit - 1) / unit * unit;
-      const uint64_t end = (piece.at + piece.length) / unit * unit;
+      const uint64_t begin = round_up(piece.at, unit);
+      const uint64_t end = round_down(piece.at + piece.length, unit);
       if (begin < end && end - begin == piece.length) continue;
       if (begin < end) to_do_.push_front({begin, end - begin, nullptr});
       writer_.declined_ += piece.length - (begin < end ? end - begin : 0);

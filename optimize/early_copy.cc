@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/caught.h"
+#include "base/poll_interval.h"
 #include "qcow2/read/disk.h"
 #include "qcow2/read/extent.h"
 
@@ -14,8 +15,6 @@ using copy::LocalSource;
 
 namespace {
 
-// Poll interval for a cancellation: a signal handler wakes no thread.
-constexpr std::chrono::milliseconds kPollInterval(20);
 constexpr size_t kExtentsAtOnce = 1024;
 
 }  // namespace

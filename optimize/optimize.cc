@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/retry.h"
+#include "base/rounding.h"
 #include "copy/source/local_source.h"
 #include "optimize/early_copy.h"
 #include "optimize/early_room.h"
@@ -220,7 +221,7 @@ class Run {
     if (disk_.swap() || report_.plan.unchanged_until == 0 || options_.dry_run || !fits_untrimmed_)
       return;
     const uint64_t unit = std::max(kLargestCluster, options_.copy.sparse_size);
-    const uint64_t end = report_.plan.unchanged_until / unit * unit;
+    const uint64_t end = round_down(report_.plan.unchanged_until, unit);
     if (end < kWorthAnEarlyCopy) return;
     observer_.step("Copying what the appliance does not change");
     early_copy_.emplace(disk_.copy_options(disk_.path(), disk_.destination_name()), end, progress_,

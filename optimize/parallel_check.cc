@@ -3,15 +3,9 @@
 #include <utility>
 
 #include "base/caught.h"
+#include "base/poll_interval.h"
 
 namespace vc::optimize {
-
-namespace {
-
-// Poll interval for a cancellation: a signal handler wakes no thread.
-constexpr std::chrono::milliseconds kPollInterval(20);
-
-}  // namespace
 
 ParallelCheck::ParallelCheck(std::function<Result<void>()> check, const Cancel& cancel)
     : check_(std::move(check)), cancel_(cancel), thread_([this] { run(); }) {}

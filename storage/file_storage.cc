@@ -11,6 +11,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/retry.h"
+#include "base/rounding.h"
 #include "storage/user_rights.h"
 
 namespace vc {
@@ -126,7 +127,7 @@ Result<size_t> FileStorage::read_direct(HostOffset at, std::span<std::byte> to) 
     const uint64_t position = at.value() + done;
     const size_t before = position % kBlock;
     const size_t wanted = std::min(to.size() - done, blocks.size() - before);
-    const size_t length = (before + wanted + kBlock - 1) / kBlock * kBlock;
+    const size_t length = round_up(before + wanted, kBlock);
     ASSIGN_OR_RETURN(const size_t got,
                      read_from(direct_fd_.get(), position - before, blocks.span().first(length)));
     const size_t useful = std::min(wanted, got > before ? got - before : 0);

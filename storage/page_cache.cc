@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/retry.h"
+#include "base/rounding.h"
 #include "storage/descriptor.h"
 
 namespace vc {
@@ -28,7 +29,7 @@ std::optional<uint64_t> cached_in(int fd, uint64_t at, uint64_t length) {
   const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   void* const mapped = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(at));
   if (mapped == MAP_FAILED) return std::nullopt;
-  std::vector<unsigned char> present((length + page - 1) / page);
+  std::vector<unsigned char> present(divide_up(length, page));
   const int got = ::mincore(mapped, length, present.data());
   ::munmap(mapped, length);
   if (got != 0) return std::nullopt;
@@ -48,7 +49,7 @@ std::optional<CachedPages> cached_pages(const std::string& path) {
   if (status.st_uid != ::geteuid() && ::access(path.c_str(), W_OK) != 0) return std::nullopt;
   CachedPages pages;
   pages.length = static_cast<uint64_t>(status.st_size);
-  const uint64_t windows = (pages.length + kWindow - 1) / kWindow;
+  const uint64_t windows = divide_up(pages.length, kWindow);
   const uint64_t looked_at = std::min(windows, kWindows);
   pages.sampled = looked_at < windows;
   uint64_t seen = 0;

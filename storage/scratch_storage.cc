@@ -1,4 +1,5 @@
 #include "storage/scratch_storage.h"
+#include "base/rounding.h"
 
 #include <fmt/format.h>
 
@@ -95,7 +96,7 @@ Result<void> ScratchStorage::resize(uint64_t size) {
   const MutexLock lock(mutex_);
   if (size < size_) {
     kept_ = std::min(kept_, size);
-    pages_.erase(pages_.lower_bound((size + kPage - 1) / kPage), pages_.end());
+    pages_.erase(pages_.lower_bound(divide_up(size, kPage)), pages_.end());
     const auto last = pages_.find(size / kPage);
     if (last != pages_.end())
       std::fill(last->second.begin() + static_cast<ptrdiff_t>(size % kPage), last->second.end(),

@@ -7,14 +7,6 @@
 
 namespace vc::copy {
 
-namespace {
-
-std::span<std::byte> cluster_bytes(Chunk& chunk, size_t index, uint64_t cluster_size) {
-  return chunk.bytes.span().subspan(index * cluster_size, cluster_size);
-}
-
-}  // namespace
-
 ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder)
     : options_(options),
       encoder_(std::move(encoder)),
@@ -40,7 +32,7 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
     if (cluster.kind == Cluster::Kind::kCompressed) {
       std::memmove(to, chunk.packed.data() + index * cluster_size, cluster.packed_length);
     } else {
-      const auto bytes = cluster_bytes(chunk, index, cluster_size);
+      const auto bytes = chunk.cluster_bytes(index, cluster_size);
       if (is_zero(bytes)) {
         cluster.kind = Cluster::Kind::kZero;
         continue;

@@ -3,18 +3,12 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/poll_interval.h"
 #include "base/thread_group.h"
 
 namespace vc::copy {
 
 using Kind = Chunk::Cluster::Kind;
-
-namespace {
-
-// Poll interval of workers that wait for chunks, to check for a stop.
-constexpr std::chrono::milliseconds kPollInterval{50};
-
-}  // namespace
 
 void Pipeline::Queue::push(Chunk* chunk) {
   {

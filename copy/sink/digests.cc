@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/rounding.h"
 #include "base/zero_bytes.h"
 
 namespace vc::copy {
@@ -15,10 +16,6 @@ constexpr uint64_t kLargestPiece = 64 << 10;
 constexpr uint64_t kSmallestRegion = 1 << 20;
 constexpr uint64_t kRegionOfUnknown = 64 << 20;
 constexpr uint64_t kMostRegions = 1 << 18;
-
-uint64_t divide_up(uint64_t size, uint64_t by) {
-  return size / by + (size % by != 0);
-}
 
 uint64_t region_size_for(uint64_t size) {
   if (size == Digests::kUnknown) return kRegionOfUnknown;

@@ -9,19 +9,14 @@
 #include <chrono>
 
 #include "base/aligned_buffer.h"
+#include "base/poll_interval.h"
+#include "base/rounding.h"
 
 namespace vc::copy {
 
 using Kind = Chunk::Cluster::Kind;
 
 namespace {
-
-// Poll interval of threads that wait for a connection, to check for a stop.
-constexpr std::chrono::milliseconds kPollInterval{50};
-
-uint64_t round_up(uint64_t value, uint64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
 
 unsigned cluster_bits(uint64_t granularity, uint64_t minimum) {
   return static_cast<unsigned>(std::countr_zero(std::max(granularity, minimum)));
@@ -211,7 +206,7 @@ Result<std::vector<nbd::NbdWriter::Piece>> NbdSink::without_known_zeros(
       for (const nbd::NbdStatus::Stretch& it : stretches) {
         at = it.at + it.length;
         if (it.known && (it.flags & nbd::kStatusZero) != 0) continue;
-        const uint64_t from = it.at / limits_.minimum * limits_.minimum;
+        const uint64_t from = round_down(it.at, limits_.minimum);
         left.push_back({from, std::min(round_up(at, limits_.minimum), end) - from, nullptr});
       }
     }

@@ -12,16 +12,10 @@
 #include <cstring>
 #include <utility>
 
+#include "base/poll_interval.h"
 #include "base/retry.h"
 
 namespace vc::copy {
-
-namespace {
-
-// Poll interval, milliseconds: delay of Ctrl-C while the reader is blocked.
-constexpr int kPollInterval = 50;
-
-}  // namespace
 
 StreamStorage::StreamStorage(int fd, std::string name, std::vector<std::byte> start,
                              const Stop& stop)
@@ -49,7 +43,7 @@ Result<void> StreamStorage::send(std::span<const std::byte> bytes) {
       bytes = bytes.subspan(static_cast<size_t>(put));
     } else if (put < 0 && errno == EAGAIN) {
       pollfd writable{fd_, POLLOUT, 0};
-      ::poll(&writable, 1, kPollInterval);
+      ::poll(&writable, 1, static_cast<int>(kPollInterval.count()));
     } else if (put < 0 && errno == EPIPE) {
       return fail(Error::protocol(EPIPE, name_ + ": the reader has closed the pipe"));
     } else if (put < 0 && errno != EINTR) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -43,6 +44,10 @@ struct Chunk {
 
   GuestOffset begin() const { return extents.front().guest; }
   GuestOffset end() const { return extents.back().end(); }
+  // Returns the part of `bytes` for cluster `index` of the chunk.
+  std::span<std::byte> cluster_bytes(size_t index, uint64_t cluster_size) {
+    return bytes.span().subspan(index * cluster_size, cluster_size);
+  }
 };
 
 // Zeroes the parts of `chunk.bytes` that share a cluster with data but are not data, and marks the

@@ -1,4 +1,6 @@
 #include "copy/source/chunk_feed.h"
+#include "base/poll_interval.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <chrono>
@@ -6,13 +8,6 @@
 namespace vc::copy {
 
 using qcow2::Extent;
-
-namespace {
-
-// Poll interval of threads that wait for memory, to check for a stop.
-constexpr std::chrono::milliseconds kPollInterval{50};
-
-}  // namespace
 
 ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
     : source_(source),
@@ -64,7 +59,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
   if (!found) return false;
 
   // The first cluster of the data may begin in a skipped range. That part reads as zeros.
-  const GuestOffset begin(position_.value() / unit_ * unit_);
+  const GuestOffset begin(round_down(position_.value(), unit_));
   if (begin < position_) {
     Extent zeros;
     zeros.guest = begin;
@@ -96,7 +91,7 @@ Result<bool> ChunkFeed::plan(Chunk& chunk) {
   }
 
   // The chunk has whole units: the rest of the last unit belongs to the next chunk.
-  const GuestOffset unit_end(std::min(end(), (data_end.value() + unit_ - 1) / unit_ * unit_));
+  const GuestOffset unit_end(std::min(end(), round_up(data_end.value(), unit_)));
   while (chunk.extents.back().guest >= unit_end) {
     skipped_ += chunk.extents.back().length;
     chunk.extents.pop_back();

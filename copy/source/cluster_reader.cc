@@ -21,10 +21,6 @@ size_t may_be_zeros(uint64_t cluster_size) {
   return 64 + cluster_size / 512;
 }
 
-std::span<std::byte> cluster_bytes(Chunk& chunk, size_t index, uint64_t cluster_size) {
-  return chunk.bytes.span().subspan(index * cluster_size, cluster_size);
-}
-
 }  // namespace
 
 ClusterReader::ClusterReader(const Options& options)
@@ -73,10 +69,10 @@ Result<void> ClusterReader::pass_through(const qcow2::Disk& disk, const Extent& 
   const size_t index = (extent.guest - options_.geometry.start_of(chunk.first)) / cluster_size;
   Cluster& cluster = chunk.clusters[index];
   if (*length < may_be_zeros(cluster_size) || *length >= cluster_size) {
-    auto decoded = decoder_.decode(type, stream, cluster_bytes(chunk, index, cluster_size));
+    auto decoded = decoder_.decode(type, stream, chunk.cluster_bytes(index, cluster_size));
     if (!decoded) return fail(std::move(decoded).error().with_context(where()));
     if (*length >= cluster_size) return {};
-    if (is_zero(cluster_bytes(chunk, index, cluster_size))) return {};
+    if (is_zero(chunk.cluster_bytes(index, cluster_size))) return {};
   }
   // Each cluster's stream has a place of its own in `packed`; ClusterWorker::encode() packs the
   // streams.

@@ -9,6 +9,7 @@
 #include <deque>
 #include <list>
 
+#include "base/rounding.h"
 #include "copy/source/chunk_feed.h"
 #include "nbd/limits.h"
 
@@ -20,7 +21,7 @@ using qcow2::ExtentKind;
 namespace {
 
 // Maximum extents per map() call.
-constexpr size_t kExtentsAtOnce = 1 << 14;
+constexpr size_t kStatusExtentsAtOnce = 1 << 14;
 
 // A chunk that is being read.
 struct Fetching {
@@ -97,7 +98,7 @@ Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>
     const bool zero = it.known && (it.flags & nbd::kStatusZero) != 0;
     append(out, it.at, it.at + it.length, zero ? ExtentKind::kZero : ExtentKind::kData);
   }
-  unused_.split(out, first, first + kExtentsAtOnce);
+  unused_.split(out, first, first + kStatusExtentsAtOnce);
   return {};
 }
 
@@ -116,13 +117,13 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
             EIO,
             fmt::format("{}: the server does not report the dirty bitmap at {:#x}", name_, it.at)));
       if ((it.flags & nbd::kStatusDirty) == 0) continue;
-      const uint64_t from = std::max(it.at / unit * unit, covered);
-      const uint64_t to = std::min((asked + unit - 1) / unit * unit, end);
+      const uint64_t from = std::max(round_down(it.at, unit), covered);
+      const uint64_t to = std::min(round_up(asked, unit), end);
       append(out, covered, from, ExtentKind::kUnallocated);
       append(out, from, to, ExtentKind::kData);
       covered = std::max(covered, to);
     }
-    const uint64_t clean = asked == end ? end : asked / unit * unit;
+    const uint64_t clean = asked == end ? end : round_down(asked, unit);
     append(out, covered, clean, ExtentKind::kUnallocated);
     covered = std::max(covered, clean);
   }
@@ -148,7 +149,7 @@ Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byt
 Result<void> NbdSource::read_extent(size_t index, const Extent& extent, std::span<std::byte> to) {
   const uint64_t before = extent.guest.value() % alignment_;
   if (before == 0 && to.size() % alignment_ == 0) return read_on(index, extent.guest, to);
-  AlignedBuffer whole((before + to.size() + alignment_ - 1) / alignment_ * alignment_);
+  AlignedBuffer whole(round_up(before + to.size(), alignment_));
   RETURN_IF_ERROR(read_on(index, extent.guest - before, whole.span()));
   std::memcpy(to.data(), whole.data() + before, to.size());
   return {};
@@ -168,9 +169,8 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
     for (const Extent& extent : chunk->extents) {
       if (extent.reads_as_zero()) continue;
       // The server's extents may be unaligned.
-      GuestOffset at(extent.guest.value() / alignment_ * alignment_);
-      const GuestOffset end(
-          std::min(size_, (extent.end().value() + alignment_ - 1) / alignment_ * alignment_));
+      GuestOffset at(round_down(extent.guest.value(), alignment_));
+      const GuestOffset end(std::min(size_, round_up(extent.end().value(), alignment_)));
       while (at < end) {
         const uint64_t length = std::min(end - at, max_request_);
         waiting.push_back({it, at.value(), chunk->bytes.span().subspan(at - begin, length)});

@@ -1,4 +1,5 @@
 #include "copy/source/source_view.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <cstring>
@@ -17,8 +18,8 @@ constexpr uint64_t kWindow = 256 << 20;
 // Reads whole blocks, since a server may reject other requests.
 Result<void> SourceView::fetch(uint64_t at, std::span<std::byte> to) const {
   const uint64_t unit = source_.alignment();
-  const uint64_t begin = at / unit * unit;
-  const uint64_t end = std::min((at + to.size() + unit - 1) / unit * unit, source_.size());
+  const uint64_t begin = round_down(at, unit);
+  const uint64_t end = std::min(round_up(at + to.size(), unit), source_.size());
   if (begin == at && end == at + to.size()) return source_.read(GuestOffset(at), to);
   std::vector<std::byte> whole(end - begin);
   RETURN_IF_ERROR(source_.read(GuestOffset(begin), whole));

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/poll_interval.h"
+#include "base/rounding.h"
 #include "copy/source/chunk_feed.h"
 #include "qcow2/format/compressed_file.h"
 #include "qcow2/format/geometry.h"
@@ -19,8 +21,6 @@ using qcow2::Extent;
 
 namespace {
 
-// Poll interval, milliseconds: delay of Ctrl-C while the writer is blocked.
-constexpr int kPollInterval = 50;
 // Bytes needed to detect an image format.
 constexpr size_t kProbeSize = 512;
 
@@ -51,7 +51,7 @@ Result<size_t> StreamSource::read_some(std::span<std::byte> to) {
   size_t done = 0;
   while (done < to.size()) {
     pollfd readable{fd_, POLLIN, 0};
-    const int ready = ::poll(&readable, 1, kPollInterval);
+    const int ready = ::poll(&readable, 1, static_cast<int>(kPollInterval.count()));
     if (stop_.requested()) return fail(Error::cancelled());
     if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
     const ssize_t got = ::read(fd_, to.data() + done, to.size() - done);
@@ -89,7 +89,7 @@ Result<bool> StreamSource::fill(Chunk& chunk, const qcow2::Geometry& geometry) {
   if (length == wanted) return true;
 
   constexpr uint64_t kSector = qcow2::Geometry::kSectorSize;
-  const uint64_t sectors = (length + kSector - 1) / kSector * kSector;
+  const uint64_t sectors = round_up(length, kSector);
   size_ = chunk.begin().value() + sectors;
   chunk.clusters.resize(geometry.clusters_for(sectors));
   // Zeroes the rest of the last cluster.

@@ -1,4 +1,5 @@
 #include "copy/source/unused_space.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 
@@ -42,8 +43,8 @@ std::vector<Range>::const_iterator UnusedSpace::range_after(uint64_t at) const {
 }
 
 Range UnusedSpace::part_of(const Range& range, uint64_t begin, uint64_t end) const {
-  const uint64_t from = std::max((range.begin + alignment_ - 1) / alignment_ * alignment_, begin);
-  const uint64_t to = std::min(range.end / alignment_ * alignment_, end);
+  const uint64_t from = std::max(round_up(range.begin, alignment_), begin);
+  const uint64_t to = std::min(round_down(range.end, alignment_), end);
   const bool whole = from == begin && to == end;
   return whole || (from < to && to - from >= kShortest) ? Range{from, to} : Range{end, end};
 }

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "base/rounding.h"
 #include "guest/filesystem/btrfs_chunks.h"
 #include "guest/filesystem/btrfs_tree.h"
 
@@ -195,7 +196,7 @@ Result<void> Filesystem::check_sums() const {
 Result<Ranges> Filesystem::free() {
   used_.add(0, kFirstBytes);
   for (const uint64_t at : kSupers) used_.add(at, at + kSuperRoom);
-  return one_range(0, device_size_ / sector_ * sector_).without(used_.take());
+  return one_range(0, round_down(device_size_, sector_)).without(used_.take());
 }
 
 Result<Reading> Filesystem::read(const ByteView& view) {

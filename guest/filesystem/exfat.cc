@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/rounding.h"
 #include "guest/reading/bitmap_runs.h"
 #include "guest/reading/checksums.h"
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/rounding.h"
 #include "guest/filesystem/ext_inode.h"
 #include "guest/filesystem/ext_superblock.h"
 #include "guest/filesystem/swap_files.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "guest/reading/checksums.h"
 
 namespace vc::guest {

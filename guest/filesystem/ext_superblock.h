@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/rounding.h"
 #include "guest/reading/byte_view.h"
 #include "guest/reading/reading.h"
 

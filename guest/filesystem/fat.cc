@@ -1,4 +1,5 @@
 #include "guest/filesystem/fat.h"
+#include "base/rounding.h"
 
 #include <fmt/format.h>
 

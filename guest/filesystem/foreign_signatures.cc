@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/rounding.h"
 #include "guest/reading/block.h"
 
 namespace vc::guest {
@@ -110,7 +111,7 @@ class Ends {
     Ends ends(device.size());
     RETURN_IF_ERROR(ends.add(device, 0, kHead));
     for (const uint64_t at : {kMiB, 2 * kMiB}) RETURN_IF_ERROR(ends.add(device, at, kSector));
-    const uint64_t labels = ends.size_ / kZfsLabel * kZfsLabel;
+    const uint64_t labels = round_down(ends.size_, kZfsLabel);
     RETURN_IF_ERROR(ends.add(device, labels - std::min(labels, 2 * kZfsLabel), kHead + kZfsLabel));
     return ends;
   }
@@ -146,7 +147,7 @@ bool ends_with_raid(const Ends& ends) {
   constexpr uint32_t kMagic = 0xA92B4EFC;
   if (ends.size() < 2 * kUnit) return false;
   const uint64_t at_v1 = (ends.size() / kSector - 16) / 8 * 8 * kSector;
-  for (const uint64_t at : {ends.size() / kUnit * kUnit - kUnit, at_v1}) {
+  for (const uint64_t at : {round_down(ends.size(), kUnit) - kUnit, at_v1}) {
     const Fields it = ends.from(at);
     if (it.be32(0) == kMagic) return true;
     if (it.le32(0) == kMagic && (it.le32(4) != 1 || it.le64(144) == at / kSector)) return true;
@@ -157,7 +158,7 @@ bool ends_with_raid(const Ends& ends) {
 // Checks the labels L0 to L3 for an uberblock, or for the names and values that describe the pool.
 bool has_zfs(const Ends& ends) {
   constexpr uint64_t kUberblock = 0x00BAB10C;
-  const uint64_t end = ends.size() / kZfsLabel * kZfsLabel;
+  const uint64_t end = round_down(ends.size(), kZfsLabel);
   if (end < kHead) return false;
   for (const uint64_t at : {uint64_t{0}, kZfsLabel, end - 2 * kZfsLabel, end - kZfsLabel}) {
     const Fields label = ends.from(at).part(0, kZfsLabel);
@@ -169,7 +170,8 @@ bool has_zfs(const Ends& ends) {
 }
 
 bool has_drbd(const Ends& ends) {
-  const Fields it = ends.from(ends.size() / 4096 * 4096 - std::min<uint64_t>(ends.size(), 4096));
+  const Fields it =
+      ends.from(round_down(ends.size(), 4096) - std::min<uint64_t>(ends.size(), 4096));
   const uint32_t magic = it.be32(60);
   return magic == 0x83740267 || (magic >= 0x8374026A && magic <= 0x8374026D);
 }
@@ -190,7 +192,7 @@ bool has_nilfs(const Ends& ends) {
   const auto is_superblock = [](const Fields& it) {
     return it.le32(0) == 2 && it.le16(6) == 0x3434;
   };
-  const uint64_t second = ends.size() / 4096 * 4096;
+  const uint64_t second = round_down(ends.size(), 4096);
   return is_superblock(ends.from(kKiB)) ||
          (second >= 4096 && is_superblock(ends.from(second - 4096)));
 }

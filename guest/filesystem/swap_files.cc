@@ -6,6 +6,7 @@
 #include <optional>
 #include <sstream>
 
+#include "base/rounding.h"
 #include "guest/filesystem/swap.h"
 
 namespace vc::guest {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/rounding.h"
 #include "guest/filesystem/xfs_free_tree.h"
 #include "guest/reading/checksums.h"
 #include "guest/reading/reading.h"

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/rounding.h"
 #include "guest/reading/reading.h"
 
 namespace vc::guest {

@@ -1,4 +1,5 @@
 #include "guest/reading/bitmap_runs.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <bit>
@@ -19,7 +20,7 @@ uint64_t word_at(std::span<const std::byte> bitmap, uint64_t bit) {
 // Returns the first bit from `at` on that equals `value`; `count` if there is none.
 uint64_t find(std::span<const std::byte> bitmap, uint64_t at, uint64_t count, bool value) {
   while (at < count) {
-    const uint64_t start = at / 64 * 64;
+    const uint64_t start = round_down(at, 64);
     const uint64_t word = word_at(bitmap, start);
     const uint64_t hits = (value ? word : ~word) & (~uint64_t{0} << (at - start));
     if (hits != 0) return std::min<uint64_t>(start + std::countr_zero(hits), count);

@@ -75,8 +75,4 @@ std::string utf16_text(const Fields& bytes);
 inline bool is_power_of_two(uint64_t n) {
   return n != 0 && (n & (n - 1)) == 0;
 }
-inline uint64_t divide_up(uint64_t n, uint64_t by) {
-  return n / by + (n % by != 0 ? 1 : 0);
-}
-
 }  // namespace vc::guest

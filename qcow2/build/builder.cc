@@ -8,6 +8,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/build/cluster_layout.h"
 #include "qcow2/build/fresh_header.h"
 #include "qcow2/build/tail_layout.h"
@@ -20,10 +21,6 @@ namespace {
 
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
-
-constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
-  return n / by + (n % by != 0);
-}
 
 // QEMU requires an L1 table even for an empty disk.
 uint64_t l1_entries_for(const Geometry& geometry, uint64_t size) {

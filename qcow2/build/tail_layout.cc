@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "qcow2/format/header.h"
 
 namespace vc::qcow2 {
@@ -10,10 +11,6 @@ namespace {
 
 // The end of the host offsets that bits 9 to 55 of an entry can store.
 constexpr uint64_t kHostOffsetEnd = uint64_t{1} << 56;
-
-constexpr uint64_t divide_up(uint64_t n, uint64_t by) {
-  return n / by + (n % by != 0);
-}
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "base/rounding.h"
 #include "storage/padded_read.h"
 
 namespace vc::qcow2 {
@@ -27,8 +28,7 @@ DeepCheck::Answer DeepCheck::check(const CompressedReference& cluster) {
   // Reads as many sectors as any descriptor can name, in case this one names too few.  Bytes past
   // the end of the file are not read as zeros, except for the rest of a sector.
   const CompressedDescriptor widest{descriptor.offset, uint64_t{1} << (bits - 8)};
-  const uint64_t file_end =
-      (file_size_ + Geometry::kSectorSize - 1) / Geometry::kSectorSize * Geometry::kSectorSize;
+  const uint64_t file_end = round_up(file_size_, Geometry::kSectorSize);
   const uint64_t there =
       std::min(widest.readable_bytes(), file_end - std::min(file_end, descriptor.offset.value()));
   const uint64_t claimed = std::min(descriptor.readable_bytes(), there);

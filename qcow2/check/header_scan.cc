@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/header_fields.h"
 #include "storage/padded_read.h"
 
@@ -15,7 +16,8 @@ namespace {
 
 using Kind = Finding::Kind;
 
-// QEMU stores the name of a format in 16 bytes, with a NUL.
+// Where the fields stand.
+// QEMU keeps the name of a format in 16 bytes with a NUL.
 constexpr uint64_t kMostFormatName = 15;
 constexpr uint64_t kBitmapsBytes = 24;
 constexpr uint64_t kLuksBytes = 16;
@@ -49,8 +51,7 @@ class ExtensionScan {
   ExtensionScan(const Header& header, const std::function<void(const Finding&)>& found)
       : header_(header), found_(found) {}
 
-  // `cluster`: the first cluster of the file. Header::read has checked that all extensions except
-  // the last one fit.
+  // `cluster`: the first of the file.  Header::read has checked that all but the end fit.
   void run(std::span<const std::byte> cluster) {
     const uint64_t name = load_be64(&cluster[header_field::kBackingName]);
     const uint64_t end = name != 0 ? std::min<uint64_t>(name, cluster.size()) : cluster.size();
@@ -59,7 +60,7 @@ class ExtensionScan {
       const uint64_t length = load_be32(&cluster[at + 4]);
       look_at(type, length, at, end - at - 8);
       if (type == HeaderExtension::kEnd) break;
-      at += 8 + (length + 7) / 8 * 8;
+      at += 8 + round_up(length, 8);
     }
   }
 
@@ -72,7 +73,7 @@ class ExtensionScan {
       it.expected = expected;
       found_(it);
     };
-    // The scan of bitmaps reports faults of their extension.
+    // The bitmaps' own scan tells of theirs.
     const bool told = type == HeaderExtension::kBitmaps && header_.version >= 3 &&
                       (header_.autoclear_features & autoclear::kBitmaps) != 0;
     const auto right = right_length(type, length, left);

@@ -16,7 +16,7 @@ constexpr uint64_t kWordsPerSector = Geometry::kSectorSize / 8;
 // The most zeroed parts, and runs of leaks, to keep.
 constexpr size_t kMostKept = 1 << 16;
 constexpr size_t kMostTold = 1 << 12;
-constexpr uint64_t kPiece = 1 << 20;  // bytes of a table per read
+constexpr uint64_t kBytesAtOnce = 1 << 20;  // bytes of a table per read
 // Bytes of tables to read in excess of the length of the file, since tables may overlap.
 constexpr uint64_t kMostTableBytes = 64 << 20;
 // Bytes of leaked clusters to search for tables; the rest may contain one.
@@ -69,8 +69,8 @@ void LostReferences::add_zero_words(ZeroedTable part, HostOffset at,
 
 void LostReferences::add_l1(HostOffset at, uint64_t entries, uint32_t snapshot) {
   std::vector<uint64_t> words;
-  for (uint64_t first = 0; first < entries; first += kPiece / 8) {
-    words.assign(std::min(kPiece / 8, entries - first), 0);
+  for (uint64_t first = 0; first < entries; first += kBytesAtOnce / 8) {
+    words.assign(std::min(kBytesAtOnce / 8, entries - first), 0);
     const HostOffset from = at + first * 8;
     const uint64_t length = words.size() * 8;
     if (from.value() >= file_size_ || (table_bytes_ += length) > file_size_ + kMostTableBytes)
@@ -88,9 +88,9 @@ void LostReferences::add_l1(HostOffset at, uint64_t entries, uint32_t snapshot) 
 
 void LostReferences::add_bitmap(HostOffset at, uint64_t bytes, uint64_t bitmap) {
   std::vector<std::byte> piece;
-  for (uint64_t done = 0; done < bytes; done += kPiece) {
+  for (uint64_t done = 0; done < bytes; done += kBytesAtOnce) {
     const HostOffset from = at + done;
-    piece.resize(std::min(kPiece, bytes - done));
+    piece.resize(std::min(kBytesAtOnce, bytes - done));
     if (from.value() >= file_size_ || (table_bytes_ += piece.size()) > file_size_ + kMostTableBytes)
       return;
     if (is_hole(*storage_, file_size_, from, piece.size())) continue;

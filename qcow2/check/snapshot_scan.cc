@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "base/zero_bytes.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/snapshot_fields.h"
@@ -62,7 +63,7 @@ Result<SnapshotScan> SnapshotScan::read(const Storage& storage, const Header& he
   }
 
   for (uint32_t i = 0; i < header.snapshot_count; ++i) {
-    scan.bytes = (scan.bytes + 7) / 8 * 8;
+    scan.bytes = round_up(scan.bytes, 8);
     const HostOffset at = begin + scan.bytes;
     std::array<std::byte, field::kFixedBytes> fixed{};
     RETURN_IF_ERROR(with_context(read_padded(storage, at, fixed), "snapshot table"));

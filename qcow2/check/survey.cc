@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/check/cluster_set.h"
 #include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/l2_entry.h"
@@ -227,7 +228,7 @@ class Surveyor {
     // Ignores subclusters past the end of the disk; a shrunk disk still has them.
     const uint64_t rest = header_.size - geometry_.start_of(cluster).value();
     if (geometry_.extended_l2() && rest < size) {
-      const auto within = static_cast<uint32_t>((uint64_t{1} << ((rest + unit - 1) / unit)) - 1);
+      const auto within = static_cast<uint32_t>((uint64_t{1} << divide_up(rest, unit)) - 1);
       zero &= within;
       data &= within;
     }

@@ -7,8 +7,6 @@ namespace vc::qcow2 {
 
 namespace {
 
-constexpr uint64_t kSector = Geometry::kSectorSize;
-
 // Returns the cluster of an uncompressed entry; 0 if it has none.
 uint64_t cluster_of(const L2Entry& entry, const Geometry& geometry) {
   return entry.compressed() ? 0 : geometry.host_cluster_of(entry.host()).value();
@@ -30,12 +28,13 @@ void find_zeroed_parts(const TableReference& table, std::span<const std::byte> b
   }
   const uint64_t entry_size = geometry.l2_entry_size();
   const bool extended = geometry.extended_l2();
-  for (uint64_t begin = 0; begin < bytes.size(); begin += kSector) {
+  for (uint64_t begin = 0; begin < bytes.size(); begin += Geometry::kSectorSize) {
     uint64_t end = begin;
-    while (end < bytes.size() && is_zero(bytes.subspan(end, kSector))) end += kSector;
+    while (end < bytes.size() && is_zero(bytes.subspan(end, Geometry::kSectorSize)))
+      end += Geometry::kSectorSize;
     if (end == begin) continue;
     const uint64_t first = begin / entry_size, stop = end / entry_size;
-    begin = end - kSector;
+    begin = end - Geometry::kSectorSize;
     // A hole that continues inside a sector is the guest's own.
     const auto entry = [&](uint64_t i) { return load_l2_entry(bytes, i, extended); };
     const bool at_start = first == 0, at_end = stop == whole.entries;

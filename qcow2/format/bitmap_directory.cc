@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 
 namespace vc::qcow2 {
 
@@ -95,7 +96,7 @@ class Parser {
     bitmap.granularity_bits = std::to_integer<unsigned>(entry[17]);
     const uint64_t name_bytes = load_be16(entry + 18);
     const uint64_t extra_bytes = load_be32(entry + 20);
-    length = (kEntryLength + extra_bytes + name_bytes + 7) / 8 * 8;
+    length = round_up(kEntryLength + extra_bytes + name_bytes, 8);
     if (length > bytes.size() || name_bytes == 0 || name_bytes > kMostNameBytes ||
         bitmap.table_entries == 0 || bitmap.table_entries > kMostTableEntries ||
         bitmap.table.value() == 0 ||

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/rounding.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 
@@ -26,9 +27,7 @@ struct BuildOptions {
   bool data_file_raw = false;  // the image declares that the data file contains the raw disk
 
   Geometry geometry() const { return Geometry(cluster_bits, extended_l2); }
-  uint64_t rounded_size() const {
-    return (size + Geometry::kSectorSize - 1) / Geometry::kSectorSize * Geometry::kSectorSize;
-  }
+  uint64_t rounded_size() const { return round_up(size, Geometry::kSectorSize); }
 };
 
 // Returns an error for the user if the options contradict each other or the disk is too large for

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/header.h"
 #include "qcow2/format/header_fields.h"
 
@@ -14,7 +15,7 @@ namespace vc::qcow2 {
 namespace {
 
 constexpr size_t pad8(size_t size) {
-  return (size + 7) / 8 * 8;
+  return round_up(size, 8);
 }
 
 size_t extension_bytes(const HeaderExtension& extension) {

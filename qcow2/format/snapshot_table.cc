@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/snapshot_fields.h"
 
 namespace vc::qcow2 {
@@ -160,7 +161,7 @@ uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
   uint64_t bytes = 0;
   for (const Snapshot& it : snapshots)
     bytes =
-        (bytes + 7) / 8 * 8 + field::kFixedBytes + it.extra_bytes + it.id.size() + it.name.size();
+        round_up(bytes, 8) + field::kFixedBytes + it.extra_bytes + it.id.size() + it.name.size();
   return bytes;
 }
 

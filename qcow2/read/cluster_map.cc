@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 
 namespace vc::qcow2 {
 
@@ -47,7 +48,7 @@ Result<ClusterMap::L1Entry> ClusterMap::next_table(uint64_t index, uint64_t end)
     if (writable_) {
       entry = l1_[i];
     } else {
-      const uint64_t first = i / kEntries * kEntries;
+      const uint64_t first = round_down(i, kEntries);
       if (!slice || i == first) {
         const uint64_t bytes = std::min(kEntries, l1_size_ - first) * 8;
         auto read = cache_->get(*storage_, l1_table_ + first * 8, bytes);

@@ -10,7 +10,7 @@ namespace {
 
 // The chain is resolved in windows of this many bytes.  Otherwise, a hole of terabytes in the top
 // would be searched again for each small extent of the image below.
-constexpr uint64_t kWindow = uint64_t{1} << 30;
+constexpr uint64_t kMapWindow = uint64_t{1} << 30;
 // After a window with at most this many pieces, the window size doubles, so that an empty disk of
 // exabytes is mapped quickly, not in billions of windows.
 constexpr unsigned kFewPieces = 4;
@@ -36,8 +36,8 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
     const Layer& layer = *layers[depth];
     Extent extent;
     if (at.value() >= layer.size()) {
-      // A backing file may be smaller than the overlay. Past its end, ranges are unallocated and
-      // belong to the layer above, as in QEMU.
+      // A backing file may be smaller than the overlay: unallocated from there on.  As in QEMU, the
+      // extent belongs to the layer above.
       extent.guest = at;
       extent.length = ends.back() - at;
       extent.depth = static_cast<uint32_t>(depth - 1);
@@ -68,7 +68,7 @@ Result<void> Disk::map(GuestOffset at, uint64_t length, std::vector<Extent>& out
                        size_t max_extents) const {
   const GuestOffset end = at + length;
   const size_t first = out.size();
-  uint64_t window = kWindow;
+  uint64_t window = kMapWindow;
   while (at < end) {
     const GuestOffset stop = at + std::min(end - at, window);
     uint64_t pieces = 0;
@@ -81,7 +81,7 @@ Result<void> Disk::map(GuestOffset at, uint64_t length, std::vector<Extent>& out
                        return true;
                      }));
     if (!go_on) return {};
-    window = pieces > kFewPieces ? kWindow : std::min(window * 2, uint64_t{1} << 62);
+    window = pieces > kFewPieces ? kMapWindow : std::min(window * 2, uint64_t{1} << 62);
     at = stop;
   }
   return {};

@@ -1,4 +1,5 @@
 #include "qcow2/read/file_holes.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <utility>
@@ -16,9 +17,7 @@ Result<FileHoles::Run> FileHoles::run_at(const Storage& storage, Known& known, u
   ASSIGN_OR_RETURN(const auto run, storage.run_at(HostOffset(at), size - at));
   if (run.data) known = {at, at + run.length};
   // The file may end inside its last cluster.  A cluster past that is missing.
-  const uint64_t stop = at + run.length < size
-                            ? at + run.length
-                            : (size + cluster_size - 1) / cluster_size * cluster_size;
+  const uint64_t stop = at + run.length < size ? at + run.length : round_up(size, cluster_size);
   return Run{std::min(limit, stop - at), run.data};
 }
 

@@ -30,9 +30,9 @@ uint32_t bitmaps_in(const Header& header) {
 }
 
 // Walks one L1 table and its L2 tables.
-class TableWalk {
+class BoundedWalk {
  public:
-  TableWalk(const Image& image, const ImageLimits& limits, uint64_t file_size)
+  BoundedWalk(const Image& image, const ImageLimits& limits, uint64_t file_size)
       : image_(image),
         geometry_(image.geometry()),
         most_(std::max(ImageLimits::kFreeData, saturated(limits.ratio, file_size))),
@@ -113,7 +113,7 @@ Result<void> check_header_limits(const Header& header, const ImageLimits& limits
 
 Result<void> check_table_limits(const Image& image, const ImageLimits& limits) {
   ASSIGN_OR_RETURN(const uint64_t file_size, image.storage().size());
-  TableWalk walk(image, limits, file_size);
+  BoundedWalk walk(image, limits, file_size);
   const Header& header = image.header();
   RETURN_IF_ERROR(walk.run(header.l1_table, header.l1_entries, header.size));
   for (const Snapshot& it : image.snapshots()) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 
 namespace vc::qcow2 {
 
@@ -131,7 +132,7 @@ Result<Extent> Qcow2Layer::map(GuestOffset at, uint64_t limit) const {
   const bool extended = geometry.extended_l2();
   const uint64_t unit = geometry.subcluster_size();
   const unsigned units = extended ? Geometry::kSubclusters : 1;
-  GuestOffset position(at.value() / unit * unit);
+  GuestOffset position(round_down(at.value(), unit));
   auto subcluster = static_cast<unsigned>(geometry.offset_in_cluster(position.value()) / unit);
   bool first = true;
   for (; index < slice_entries && position < end; ++index) {
@@ -184,7 +185,7 @@ Result<void> Qcow2Layer::read_data(const Extent& extent, GuestOffset at,
   const Geometry& geometry = image_->geometry();
   const uint64_t cluster_size = geometry.cluster_size();
   ASSIGN_OR_RETURN(const uint64_t file_size, image_->data_storage().size());
-  const uint64_t readable_end = (file_size + cluster_size - 1) / cluster_size * cluster_size;
+  const uint64_t readable_end = round_up(file_size, cluster_size);
   if (host.value() + to.size() > readable_end) {
     // The first cluster that is completely missing.
     const uint64_t lost = std::max(readable_end, host.value());

@@ -11,7 +11,7 @@ namespace vc::qcow2 {
 
 namespace {
 
-constexpr uint64_t kPiece = 4 << 10;  // bytes
+constexpr uint64_t kPageSize = 4 << 10;  // bytes
 
 Extent extent_at(GuestOffset at, uint64_t length, ExtentKind kind) {
   Extent extent;
@@ -66,7 +66,7 @@ void SalvageLayer::read_pieces(const Extent& extent, GuestOffset at,
   for (uint64_t done = 0; done < to.size();) {
     // Pieces end at page boundaries of the file.
     const uint64_t host = (extent.host + (at + done - extent.guest)).value();
-    const uint64_t length = std::min(to.size() - done, kPiece - host % kPiece);
+    const uint64_t length = std::min(to.size() - done, kPageSize - host % kPageSize);
     const auto piece = to.subspan(done, length);
     if (auto read = inner_->read(extent, at + done, piece)) {
       tell_missing_tail(extent, at + done, length);

@@ -18,7 +18,7 @@ namespace vc::qcow2 {
 namespace {
 
 // Clusters per window: 64 MiB of counters.  A longer file is walked several times.
-constexpr uint64_t kWindow = 16 << 20;
+constexpr uint64_t kCounterWindow = 16 << 20;
 // The most windows per image: 32 TiB of file with 64 KiB clusters.
 constexpr uint64_t kMostWindows = 32;
 
@@ -71,12 +71,12 @@ class InPlaceRebuild {
   Result<void> count(const References& references, const Done& done) {
     ASSIGN_OR_RETURN(const uint64_t size, storage_.size());
     const uint64_t end = std::max(geometry_.clusters_for(size), refcounts_.end_of_blocks());
-    if (end > kMostWindows * kWindow)
+    if (end > kMostWindows * kCounterWindow)
       return fail(Error::unsupported(
           fmt::format("the file has {} clusters, too many to be counted here", end)));
-    for (uint64_t begin = 0; begin < end; begin += kWindow) {
-      RETURN_IF_ERROR(count_window(references, begin, std::min(end, begin + kWindow)));
-      RETURN_IF_ERROR(done(begin, std::min(end, begin + kWindow)));
+    for (uint64_t begin = 0; begin < end; begin += kCounterWindow) {
+      RETURN_IF_ERROR(count_window(references, begin, std::min(end, begin + kCounterWindow)));
+      RETURN_IF_ERROR(done(begin, std::min(end, begin + kCounterWindow)));
     }
     return {};
   }

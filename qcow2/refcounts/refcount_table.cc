@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/refcount_block.h"
 
 namespace vc::qcow2 {
@@ -15,8 +16,6 @@ namespace {
 // The most clean blocks to keep in memory, in bytes.
 constexpr uint64_t kCleanBlocksLimit = 8 << 20;
 constexpr uint64_t kTableOffsetMask = ~uint64_t{511};
-// The unit in which blocks are written: a torn sector would lose its neighbours.
-constexpr uint64_t kSector = 512;
 
 }  // namespace
 
@@ -109,8 +108,8 @@ Result<RefcountTable::Block*> RefcountTable::require_block(uint64_t index) {
   ASSIGN_OR_RETURN(found, find_block(index));
   if (found) return found;
 
-  // The block is in the first cluster of its own range, and counts itself. Without the block, all
-  // other refcounts of the range are 0.
+  // The block is in the first cluster of its own range, and counts itself: without the block all
+  // other counts there are 0.
   const uint64_t cluster = index << block_bits_;
   Block& made = add_block(index, cluster);
   set_count(made, cluster, 1);
@@ -204,7 +203,7 @@ bool RefcountTable::changes_are_due() const {
   if (moved_ || !changed_entries_.empty()) return true;
   const uint64_t many = kCleanBlocksLimit >> geometry_.cluster_bits();
   if (blocks_.size() <= many) return false;
-  // Clean blocks are not changes: they stay until others need the space.
+  // Clean blocks are no changes: they stay until others need the space.
   const auto changed = std::count_if(blocks_.begin(), blocks_.end(),
                                      [](const auto& it) { return it.second.dirty(); });
   return static_cast<uint64_t>(changed) > many;
@@ -214,9 +213,10 @@ RefcountChanges RefcountTable::take_changes() {
   RefcountChanges changes;
   for (auto& [index, block] : blocks_) {
     if (!block.dirty()) continue;
-    const uint64_t begin = block.dirty_begin_ / kSector * kSector;
-    const uint64_t end = std::min<uint64_t>((block.dirty_end_ + kSector - 1) / kSector * kSector,
-                                            block.bytes_.size());
+    // Whole sectors are written: a torn sector would lose its neighbours.
+    const uint64_t begin = round_down(block.dirty_begin_, Geometry::kSectorSize);
+    const uint64_t end =
+        std::min<uint64_t>(round_up(block.dirty_end_, Geometry::kSectorSize), block.bytes_.size());
     changes.blocks.push_back({block.at_ + begin,
                               {block.bytes_.begin() + static_cast<ptrdiff_t>(begin),
                                block.bytes_.begin() + static_cast<ptrdiff_t>(end)}});

@@ -52,7 +52,7 @@ struct Record {
 };
 
 // The position of a record in the undo file.
-struct Place {
+struct RecordPlace {
   uint64_t in_file;
   uint64_t at;
   uint32_t length;
@@ -113,9 +113,9 @@ Result<bool> has_end(const Storage& undo) {
 }
 
 // Returns the positions of the records.
-Result<std::vector<Place>> find_records(const Storage& undo) {
+Result<std::vector<RecordPlace>> find_records(const Storage& undo) {
   ASSIGN_OR_RETURN(const bool whole, has_end(undo));
-  std::vector<Place> places;
+  std::vector<RecordPlace> places;
   uint64_t position = kHeaderBytes;
   while (true) {
     ASSIGN_OR_RETURN(const auto entry, read_entry(undo, position));
@@ -158,13 +158,13 @@ void mark_known(const Record& record, HostOffset at, std::span<const std::byte> 
 
 // Returns whether each byte in a record's range matches some record: records may overlap, and any
 // of them may have been the last one written.
-Result<bool> is_known(const Storage& undo, const std::vector<Place>& places, const Record& record,
-                      std::span<const std::byte> now) {
+Result<bool> is_known(const Storage& undo, const std::vector<RecordPlace>& places,
+                      const Record& record, std::span<const std::byte> now) {
   if (std::equal(now.begin(), now.end(), record.before.begin()) ||
       std::equal(now.begin(), now.end(), record.after.begin()))
     return true;
   std::vector<bool> known(now.size());
-  for (const Place& it : places) {
+  for (const RecordPlace& it : places) {
     if (it.at >= record.at.value() + now.size() || it.at + it.length <= record.at.value()) continue;
     ASSIGN_OR_RETURN(const auto other, read_record(undo, it.in_file));
     mark_known(other, record.at, now, known);
@@ -174,7 +174,7 @@ Result<bool> is_known(const Storage& undo, const std::vector<Place>& places, con
 
 // Returns the checksum of the image's start as it is, or as it would be after the undo.
 Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Storage& undo,
-                               const std::vector<Place>& places) {
+                               const std::vector<RecordPlace>& places) {
   ASSIGN_OR_RETURN(auto sample,
                    read_image(image, HostOffset(0), std::min(length, UndoFile::kSampleBytes)));
   for (size_t i = places.size(); i-- > 0;) {
@@ -189,7 +189,7 @@ Result<uint32_t> sum_of_sample(const Storage& image, uint64_t length, const Stor
 
 // Returns an error unless the image is as the repair left it.
 Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
-                         const Storage& undo, const std::vector<Place>& places) {
+                         const Storage& undo, const std::vector<RecordPlace>& places) {
   const auto other = [&](const std::string& what) {
     return fail(
         Error::invalid(fmt::format("{}: {} is not as the repair of {} has left it: it was written "
@@ -198,14 +198,14 @@ Result<void> check_image(const Storage& image, uint64_t length, uint32_t sample,
   };
   ASSIGN_OR_RETURN(const uint64_t size, image.size());
   uint64_t longest = length, shortest = length;
-  for (const Place& it : places) {
+  for (const RecordPlace& it : places) {
     longest = std::max(longest, it.at + it.length);
     if (it.cut) shortest = std::min(shortest, it.at);
   }
   if (size < shortest || size > longest) return other(fmt::format("its length, {} bytes,", size));
   ASSIGN_OR_RETURN(const uint32_t sum, sum_of_sample(image, length, undo, places));
   if (sum != sample) return other("its start");
-  for (const Place& it : places) {
+  for (const RecordPlace& it : places) {
     ASSIGN_OR_RETURN(const auto record, read_record(undo, it.in_file));
     ASSIGN_OR_RETURN(const auto now, read_image(image, record.at, record.before.size()));
     ASSIGN_OR_RETURN(const bool known, is_known(undo, places, record, now));

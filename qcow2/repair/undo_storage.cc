@@ -9,7 +9,7 @@ namespace vc::qcow2 {
 
 namespace {
 
-constexpr uint64_t kMostAtOnce = 16 << 20;  // bytes
+constexpr uint64_t kMostBytesAtOnce = 16 << 20;  // bytes
 
 }  // namespace
 
@@ -117,7 +117,7 @@ Result<bool> UndoStorage::deallocate(HostOffset at, uint64_t length) {
   const MutexLock lock(mutex_);
   std::vector<std::byte> before;
   for (uint64_t done = 0; done < length;) {
-    const uint64_t part = std::min<uint64_t>(length - done, kMostAtOnce);
+    const uint64_t part = std::min<uint64_t>(length - done, kMostBytesAtOnce);
     before.resize(part);
     RETURN_IF_ERROR(image_->read(at + done, before));
     if (!undo_path_.empty() && !is_zero(before)) {

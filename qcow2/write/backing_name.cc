@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/header.h"
 #include "qcow2/format/header_fields.h"
 
@@ -14,10 +15,8 @@ namespace vc::qcow2 {
 
 namespace {
 
-constexpr size_t kSector = 512;
-
 Result<void> write_sector(Storage& storage, std::vector<std::byte> sector) {
-  sector.resize(kSector);
+  sector.resize(Geometry::kSectorSize);
   RETURN_IF_ERROR(storage.flush());
   RETURN_IF_ERROR(storage.write(HostOffset(0), sector));
   return storage.flush();
@@ -43,7 +42,7 @@ Result<uint64_t> end_of_header(const Storage& storage, Header header) {
   ASSIGN_OR_RETURN(const auto extensions, header.encode());
   const uint64_t name_end = load_be64(&start[header_field::kBackingName]) +
                             load_be32(&start[header_field::kBackingNameLength]);
-  return std::max<uint64_t>({kSector, extensions.size(), name_end});
+  return std::max<uint64_t>({Geometry::kSectorSize, extensions.size(), name_end});
 }
 
 }  // namespace
@@ -54,8 +53,8 @@ Result<void> drop_backing_name(Storage& storage) {
   header.backing_file.clear();
   erase_extension(header, HeaderExtension::kBackingFormat);
   ASSIGN_OR_RETURN(std::vector<std::byte> sector, header.encode());
-  if (sector.size() > kSector) {
-    sector.assign(kSector, std::byte{0});
+  if (sector.size() > Geometry::kSectorSize) {
+    sector.assign(Geometry::kSectorSize, std::byte{0});
     RETURN_IF_ERROR(read_fully(storage, HostOffset(0), sector));
     std::fill_n(sector.begin() + header_field::kBackingName, header_field::kBackingNameFields,
                 std::byte{0});
@@ -74,22 +73,22 @@ Result<void> set_backing_name(Storage& storage, const std::string& name,
   header.backing_file.clear();
   set_format(header, format);
   ASSIGN_OR_RETURN(std::vector<std::byte> sector, header.encode());
-  if (sector.size() > kSector) {
+  if (sector.size() > Geometry::kSectorSize) {
     erase_extension(header, HeaderExtension::kFeatureNames);
     ASSIGN_OR_RETURN(sector, header.encode());
   }
-  if (sector.size() > kSector)
+  if (sector.size() > Geometry::kSectorSize)
     return fail(Error::unsupported(
         fmt::format("the header has {} bytes of extensions: it cannot be changed in one write",
                     sector.size())));
   const uint64_t end = sector.size();
-  const bool inside = end + name.size() <= kSector;
-  const uint64_t at = inside ? end : (used + 7) / 8 * 8;
+  const bool inside = end + name.size() <= Geometry::kSectorSize;
+  const uint64_t at = inside ? end : round_up(used, 8);
   if (at + name.size() > cluster_size)
     return fail(Error::unsupported(
         fmt::format("the first cluster, of {} bytes, has no space for a name of {}", cluster_size,
                     name.size())));
-  sector.resize(kSector);
+  sector.resize(Geometry::kSectorSize);
   const auto bytes = std::as_bytes(std::span(name));
   if (inside)
     std::copy(bytes.begin(), bytes.end(), sector.begin() + static_cast<ptrdiff_t>(at));

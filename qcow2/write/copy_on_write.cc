@@ -1,6 +1,7 @@
 // Writes of a DiskWriter that need a new mapping: the rest of a cluster is copied to its new place.
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
@@ -8,7 +9,7 @@ namespace vc::qcow2 {
 namespace {
 
 // Bytes to copy at once.
-constexpr uint64_t kPiece = 1 << 20;
+constexpr uint64_t kCopySize = 1 << 20;
 
 }  // namespace
 
@@ -21,7 +22,7 @@ Result<void> DiskWriter::copy_old(GuestOffset begin, GuestOffset end, HostOffset
   if (begin < stop) {
     ASSIGN_OR_RETURN(const bool zero, reads_as_zero(begin, stop - begin));
     if (!zero) {
-      std::vector<std::byte> buffer(std::min<uint64_t>(stop - begin, kPiece));
+      std::vector<std::byte> buffer(std::min<uint64_t>(stop - begin, kCopySize));
       for (GuestOffset at = begin; at < stop; at += buffer.size()) {
         buffer.resize(std::min<uint64_t>(buffer.size(), stop - at));
         RETURN_IF_ERROR(disk_->read(at, buffer));
@@ -75,7 +76,7 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
     ASSIGN_OR_RETURN(old, mapping_->entries(first, end));
   }
   // Stops at the first cluster (or, in the first cluster, subcluster) that can be written in place:
-  // another request may be writing to it without a lock.
+  // another request may do so now, without a lock.
   const auto stays = [&](L2Entry entry) {
     return extended() ? mapping_->owns_host(entry) && entry.allocated_mask() != 0
                       : mapping_->in_place(entry, 0);
@@ -103,9 +104,10 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
   // Copies the rest around the new bytes: up to the bounds of their subclusters, or of the whole
   // cluster if its content is elsewhere.
   const auto moves = [&](L2Entry entry) { return place.allocated && mapping_->has_data(entry); };
-  const GuestOffset copy_begin = moves(old.front()) ? begin : GuestOffset(at.value() / unit * unit);
+  const GuestOffset copy_begin =
+      moves(old.front()) ? begin : GuestOffset(round_down(at.value(), unit));
   const GuestOffset copy_end =
-      moves(old.back()) ? placed_end : GuestOffset((write_end.value() + unit - 1) / unit * unit);
+      moves(old.back()) ? placed_end : GuestOffset(round_up(write_end.value(), unit));
   auto written = copy_old(copy_begin, at, place.host + (copy_begin - begin), place.fresh);
   if (written) written = data_->write(place.host + (at - begin), from.first(write_end - at));
   if (written)

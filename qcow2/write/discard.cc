@@ -1,6 +1,7 @@
 // Discards ranges of a DiskWriter: the whole clusters and subclusters in them.
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
@@ -26,8 +27,8 @@ Result<void> DiskWriter::discard(GuestOffset at, uint64_t length) {
 // Discards the whole subclusters in a part of a cluster.
 Result<void> DiskWriter::discard_part(GuestOffset at, GuestOffset end) {
   const uint64_t unit = geometry_.subcluster_size();
-  const GuestOffset first((at.value() + unit - 1) / unit * unit);
-  if (end.value() != size()) end = GuestOffset(end.value() / unit * unit);
+  const GuestOffset first(round_up(at.value(), unit));
+  if (end.value() != size()) end = GuestOffset(round_down(end.value(), unit));
   if (first >= end) return {};
   ASSIGN_OR_RETURN(const bool zero, reads_as_zero(first, end - first));
   if (zero) return {};

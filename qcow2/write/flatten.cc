@@ -22,7 +22,7 @@ using qcow2::ExtentKind;
 namespace {
 
 constexpr size_t kExtentsAtOnce = 4096;
-constexpr uint64_t kPiece = 2 << 20;  // bytes per read; a multiple of any cluster size
+constexpr uint64_t kReadSize = 2 << 20;  // bytes per read; a multiple of any cluster size
 
 // The share of tables and counts in the data written.
 constexpr uint64_t kMetadataPart = 1000;
@@ -38,7 +38,7 @@ class Flattening {
         cluster_size_(cluster_size),
         progress_(progress),
         cancel_(cancel),
-        buffer_(kPiece) {}
+        buffer_(kReadSize) {}
 
   // Returns an error if the data to be written does not fit.
   Result<void> check_free_space() {
@@ -109,7 +109,7 @@ class Flattening {
           if (cancel_.requested()) return fail(Error::cancelled());
           // Pieces end at cluster boundaries.
           const uint64_t end =
-              std::min(extent.end().value(), (begin.value() / kPiece + 1) * kPiece);
+              std::min(extent.end().value(), (begin.value() / kReadSize + 1) * kReadSize);
           RETURN_IF_ERROR(visit(begin, end - begin.value()));
           begin = GuestOffset(end);
         }

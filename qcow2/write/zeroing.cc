@@ -2,6 +2,7 @@
 // zeros.
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "qcow2/write/disk_writer.h"
 
 namespace vc::qcow2 {
@@ -11,15 +12,15 @@ namespace {
 // The bitmap of a cluster whose subclusters all read as zeros.
 constexpr uint64_t kAllZero = 0xffffffff00000000;
 // Bytes of zeros to write at once.
-constexpr uint64_t kPiece = 1 << 20;
+constexpr uint64_t kZerosAtOnce = 1 << 20;
 
 }  // namespace
 
 Result<void> DiskWriter::write_zeros(GuestOffset at, uint64_t length) {
-  const std::vector<std::byte> zeros(std::min(length, kPiece));
-  for (uint64_t done = 0; done < length; done += kPiece)
+  const std::vector<std::byte> zeros(std::min(length, kZerosAtOnce));
+  for (uint64_t done = 0; done < length; done += kZerosAtOnce)
     RETURN_IF_ERROR(
-        write_range(at + done, std::span(zeros).first(std::min(length - done, kPiece))));
+        write_range(at + done, std::span(zeros).first(std::min(length - done, kZerosAtOnce))));
   return {};
 }
 
@@ -80,7 +81,7 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
         const uint64_t begin = at - geometry_.start_of(cluster);
         const uint64_t mask =
             subcluster_mask(static_cast<unsigned>(begin / unit),
-                            static_cast<unsigned>((begin + length + unit - 1) / unit));
+                            static_cast<unsigned>(divide_up(begin + length, unit)));
         entry.bitmap = (entry.bitmap | (mask << 32)) & ~mask;
         // No data of the cluster is left.
         const bool gone = unmap && entry.bitmap == kAllZero && entry.host().value() != 0;
@@ -110,9 +111,9 @@ Result<void> DiskWriter::zero_part(GuestOffset at, uint64_t length, bool unmap) 
   if (zero) return {};
   if (extended() && !has_data_file()) {
     const uint64_t unit = geometry_.subcluster_size();
-    const GuestOffset first((at.value() + unit - 1) / unit * unit);
+    const GuestOffset first(round_up(at.value(), unit));
     GuestOffset end = at + length;
-    if (end.value() != size()) end = GuestOffset(end.value() / unit * unit);
+    if (end.value() != size()) end = GuestOffset(round_down(end.value(), unit));
     bool compressed = false;
     {
       const auto lock = map_->lock_shared();
@@ -158,13 +159,12 @@ Result<bool> DiskWriter::zero_is_slow(GuestOffset at, uint64_t length) const {
   const GuestOffset end = at + length;
   const uint64_t cluster_size = geometry_.cluster_size();
   const auto rounded_up = [](GuestOffset offset, uint64_t unit) {
-    return GuestOffset((offset.value() + unit - 1) / unit * unit);
+    return GuestOffset(round_up(offset.value(), unit));
   };
   const GuestOffset first = std::min(rounded_up(at, cluster_size), end);
   const GuestOffset last =
-      end.value() == size()
-          ? end
-          : std::max(first, GuestOffset(end.value() / cluster_size * cluster_size));
+      end.value() == size() ? end
+                            : std::max(first, GuestOffset(round_down(end.value(), cluster_size)));
   ASSIGN_OR_RETURN(const bool head, part_is_slow(at, first));
   if (head) return true;
   return part_is_slow(last, end);
@@ -183,9 +183,9 @@ Result<bool> DiskWriter::part_is_slow(GuestOffset at, GuestOffset end) const {
     if (entry.front().compressed()) return true;
   }
   const uint64_t unit = geometry_.subcluster_size();
-  const GuestOffset first(std::min((at.value() + unit - 1) / unit * unit, end.value()));
+  const GuestOffset first(std::min(round_up(at.value(), unit), end.value()));
   const GuestOffset last =
-      end.value() == size() ? end : std::max(first, GuestOffset(end.value() / unit * unit));
+      end.value() == size() ? end : std::max(first, GuestOffset(round_down(end.value(), unit)));
   ASSIGN_OR_RETURN(const bool head, reads_as_zero(at, first - at));
   if (!head) return true;
   ASSIGN_OR_RETURN(const bool tail, reads_as_zero(last, end - last));

@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Enough for an emulated appliance on a busy machine.
+// An emulated appliance, on a machine that has other things to do.
 constexpr std::chrono::minutes kPatience(15);
 constexpr std::chrono::seconds kPatienceWithTheEnd(60);
 constexpr std::chrono::milliseconds kLook(10);

@@ -27,7 +27,7 @@ std::vector<Space> some_spaces() {
   return spaces;
 }
 
-// Returns for each space whether it is chosen.
+// Which of them something is done with.
 std::vector<bool> chosen(const std::vector<std::string>& filesystems,
                          const std::vector<std::string>& ignore) {
   TrimOptions options;

@@ -15,7 +15,7 @@ using Kind = bench::Schedule::Turn::Kind;
 
 namespace {
 
-// Returns the offsets that clients get, one after the other.
+// The places that one client after the other is sent to.
 std::vector<uint64_t> places(const Load& load, uint64_t size) {
   Schedule schedule(load, size);
   std::vector<uint64_t> all;

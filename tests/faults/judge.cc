@@ -11,14 +11,14 @@ namespace vc::faults {
 
 namespace {
 
-// Returns the names that may be in the folder.
+// Names that may be in the folder.
 std::vector<std::string> allowed_names(const Scenario& scenario, const std::string& prepared) {
   std::vector<std::string> names = support::list_directory(prepared);
   names.insert(names.end(), scenario.may_appear.begin(), scenario.may_appear.end());
   return names;
 }
 
-// Returns the names that must not be there.
+// Those that should not.
 std::vector<std::string> left_behind(const Scenario& scenario, const std::string& folder,
                                      const std::string& prepared) {
   const auto allowed = allowed_names(scenario, prepared);
@@ -50,9 +50,9 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   const bool served = scenario.command.front() == "nbdkit";
   CHECK(outcome.signal == 0);
   CHECK_FALSE(outcome.timed_out);
-  // An interrupted call is repeated.
+  // An interrupted call is made again.
   if (!failed || fault.errnum == EINTR) CHECK(outcome.ok());
-  // A failed flush is reported to the client, or in the log after the client's last request.
+  // What is not on the disk is told, to the client or, after the last of its requests, in the log.
   if (failed && fault.kind == "sync" && fault.errnum != EINTR) CHECK((!outcome.ok() || told));
   judge_files(scenario, folder, prepared);
   const bool effect = scenario.has_taken_effect(folder);
@@ -62,12 +62,11 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   }
   CHECK(told);
   if (served) return;
-  // Other exit codes are those of `check` for its findings.
+  // Others are those of check, for what it has found.
   auto names = allowed_names(scenario, prepared);
   names.push_back(folder);
   if (outcome.exit_code == 1) CHECK(has_one_of(outcome.err, names));
-  // After an error, a user assumes that nothing has changed, and tries again. So the error must say
-  // if the command took effect.
+  // After a failure, a user assumes that nothing has happened, and tries again.
   if (effect) CHECK(has_one_of(outcome.err, scenario.states));
   support::RunOptions how;
   how.directory = folder;

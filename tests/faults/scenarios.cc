@@ -30,7 +30,7 @@ Words tool(Words arguments) {
   return arguments;
 }
 
-// Writes to the disk of an image with commands of qemu-io.
+// Writes to the disk in an image, with commands of qemu-io.
 void write(const std::string& path, const Words& writes, const std::string& format = "qcow2") {
   Words command{"qemu-io", "-t", "unsafe", "-f", format};
   for (const std::string& it : writes) {
@@ -52,7 +52,7 @@ void create(const std::string& path, const Words& options = {}) {
 const Words kOldWrites{"-P 1 0 64k", "-P 2 384k 64k", "-P 0 512k 64k"};
 const Words kNewWrites{"-P 3 64k 128k", "-P 4 400k 20k"};
 
-// Makes a disk in FOLDER/NAME.qcow2.
+// A disk, in FOLDER/NAME.qcow2.
 void make_disk(const std::string& folder, const std::string& name, bool changed = false) {
   const std::string path = folder + "/" + name + ".qcow2";
   create(path);
@@ -60,7 +60,7 @@ void make_disk(const std::string& folder, const std::string& name, bool changed 
   if (changed) write(path, kNewWrites);
 }
 
-// Makes raw files with the same content, for comparison.
+// The same as raw files, to compare with.
 void make_references(const std::string& folder) {
   const std::string old = folder + "/old.raw";
   run_ok({"truncate", "-s", "1M", old});
@@ -69,7 +69,7 @@ void make_references(const std::string& folder) {
   write(folder + "/new.raw", kNewWrites, "raw");
 }
 
-// Runs a command in `folder`, since QEMU resolves a data file relative to its working directory.
+// QEMU looks for a data file in the folder that it runs in.
 support::Outcome run_in(const std::string& folder, const Words& command) {
   support::RunOptions how;
   how.directory = folder;
@@ -80,8 +80,8 @@ bool holds(const std::string& folder, const std::string& image, const std::strin
   return run_in(folder, {"qemu-img", "compare", "-q", "-F", "raw", image, reference}).ok();
 }
 
-// Returns qemu-img's complaint about an image, except about leaked clusters. A dirty image is
-// allowed, since every program repairs it when opening it.
+// What qemu-img has to say of an image, but for clusters that are lost.  An image that is marked
+// dirty is one that every program repairs as it opens it.
 std::string complaint_of(const std::string& folder, const std::string& image) {
   const auto check = run_in(folder, {"qemu-img", "check", "-q", image});
   if (check.ok() || check.exit_code == 3) return "";
@@ -93,7 +93,7 @@ std::string complaint_of(const std::string& folder, const std::string& image) {
   return repaired.ok() ? "" : repaired.describe();
 }
 
-// Returns a check that the image holds the old disk or the new one.
+// Of an image that holds the old disk or the new one.
 std::function<std::string(const std::string&)> old_or_new(const std::string& image) {
   return [image](const std::string& folder) -> std::string {
     if (!holds(folder, image, "old.raw") && !holds(folder, image, "new.raw"))
@@ -110,7 +110,7 @@ std::function<bool(const std::string&)> is_there(const std::string& image) {
   return [image](const std::string& folder) { return fs::exists(folder + "/" + image); };
 }
 
-// Returns a check that the image does not exist, or holds the new disk.
+// Of one that is not there, or holds the new disk.
 std::function<std::string(const std::string&)> nothing_or_new(const std::string& image) {
   return [image](const std::string& folder) -> std::string {
     if (!fs::exists(folder + "/" + image)) return "";
@@ -124,7 +124,7 @@ bool has_snapshot(const std::string& folder, const std::string& name) {
   return list.out.find(" " + name + " ") != std::string::npos;
 }
 
-// Makes disk.qcow2 with the old disk, and with the new disk as snapshot "kept".
+// disk.qcow2 with the snapshot "kept" of the new disk, and the old one as it is now.
 void make_snapshots(const std::string& folder) {
   make_references(folder);
   const std::string disk = folder + "/disk.qcow2";
@@ -216,8 +216,7 @@ Scenario checking() {
           [](const std::string& folder) {
             make_references(folder);
             make_disk(folder, "disk", true);
-            // Patches the refcount of the first data cluster. The refcount block is the third
-            // cluster.
+            // The count of the first data cluster: the refcount block is the third cluster.
             support::patch_file(folder + "/disk.qcow2", 0x20000 + 2 * 5,
                                 std::array<std::byte, 2>{});
           },
@@ -229,7 +228,7 @@ Scenario checking() {
           },
           {},
           {"disk.qcow2.undo", "second.undo"},
-          // The repair can be undone or continued.
+          // It can be taken back, or gone on with.
           {"partly repaired", "could not be checked completely"},
           tool({"check", "-q", "-r", "all", "--undo", "second.undo", "disk.qcow2"})};
 }
@@ -284,7 +283,7 @@ Scenario flattening() {
   return it;
 }
 
-// An image and its data file are useless without each other.
+// The image is of no use without its data file, nor that without the image.
 Scenario copying_to_data_file() {
   Scenario it = copying("copy -o data_file", {"-o", "data_file=data.raw"}, "result.qcow2");
   it.may_appear.emplace_back("data.raw");
@@ -310,7 +309,7 @@ Scenario replacing() {
           {"disk.qcow2"}};
 }
 
-// A client that writes, trims and zeroes, and then flushes.
+// A client that writes, trims and zeroes, and asks for it to be on the disk.
 Scenario serving(const std::string& name, const std::string& flag, const std::string& last) {
   std::string client = "qemu-io -f raw -t none";
   for (const std::string& it : kNewWrites)
@@ -329,7 +328,7 @@ Scenario serving(const std::string& name, const std::string& flag, const std::st
       [](const std::string& folder) { return complaint_of(folder, "disk.qcow2"); }};
 }
 
-// The written data is arbitrary: only the state of the image counts.
+// What it writes is anything: only that the image is sound counts.
 Scenario benching() {
   return {"bench -w",
           tool({"bench", "-q", "-w", "--yes", "-c", "20", "-d", "1", "disk.qcow2"}),
@@ -342,7 +341,7 @@ Scenario benching() {
           {"error"}};
 }
 
-// The disk's content never changes.
+// The disk reads the same at any moment.
 Scenario punching() {
   return {
       "punch",
@@ -359,7 +358,7 @@ Scenario punching() {
       {"error"}};
 }
 
-// Makes a filesystem with files, some of which were deleted.
+// A filesystem of a guest, with files of which some were removed.
 void make_guest(const std::string& folder) {
   const std::string raw = folder + "/old.raw";
   support::write_file(raw, std::string(2 << 20, 'x'));
@@ -376,7 +375,7 @@ Scenario trimming() {
           tool({"trim", "--metadata", "-q", "disk.qcow2"}),
           "disk.qcow2",
           make_guest,
-          // Clusters may be leaked, and the file may be longer than necessary.
+          // Clusters may be lost, and the file longer than it must be.
           [](const std::string& folder) {
             return run_in(folder, tool({"trim", "--metadata", "--dry-run", "--json", "disk.qcow2"}))
                        .out.find("\"freed\": 0,") != std::string::npos;
@@ -418,7 +417,7 @@ std::vector<Scenario> scenarios() {
       tuning(),
       benching(),
   };
-  // A sanitizer's library must be loaded before all others.
+  // With a sanitizer, the server needs its library in front of all others.
   if (support::nbdkit_command().size() > 1) return all;
   all.push_back(serving("plugin, flush", "", "flush"));
   all.push_back(serving("plugin, FUA", "-f", "read -q 0 512"));

@@ -1,4 +1,4 @@
-// Images that must be refused, and the expected error messages.
+// Images that cannot be read, or must not be read, and the expected error messages.
 #pragma once
 
 #include <optional>
@@ -16,9 +16,9 @@ struct BadImage {
   std::string says;
   // The file that the message must name; empty: the image itself.
   std::string names_file;
-  // qemu-img convert refuses the image, too.
+  // Whether qemu-img convert refuses the image, too.
   bool qemu_refuses = true;
-  // False if QEMU would never end.
+  // False for images on which QEMU never ends.
   bool ask_qemu = true;
   // The format to open the image with; nullopt if it is detected.
   std::optional<qcow2::Format> format;

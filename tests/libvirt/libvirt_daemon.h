@@ -9,16 +9,16 @@
 
 namespace vc::tune_test {
 
-// A session daemon with its sockets, settings and states in a temporary folder. If the test runs as
-// root, the daemon runs as user nobody. As root, it would use the system's folders.
+// A session daemon with its sockets, settings and states in a temporary folder.  If the test runs
+// as root, the daemon runs as user nobody, because it would use the system's folders otherwise.
 class LibvirtDaemon {
  public:
   // Throws std::runtime_error with the daemon's output if it does not start.
   LibvirtDaemon();
 
-  // Returns the URI of the daemon.
+  // The URI to connect to.
   std::string uri() const;
-  // Returns a folder that the daemon's domains may use.
+  // A folder that the daemon's domains may use.
   std::string folder() const { return folder_.path(); }
   // Runs `virsh -c URI …`, which must succeed, and returns its output.
   std::string virsh(std::vector<std::string> words) const;

@@ -1,4 +1,4 @@
-// Tests a check that runs concurrently with other work.
+// A check beside other work.
 #include "optimize/parallel_check.h"
 
 #include <atomic>

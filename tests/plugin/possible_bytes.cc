@@ -8,13 +8,13 @@ namespace vc::test {
 
 void PossibleBytes::apply(const Request& request) {
   for (uint64_t at = request.at; at < request.at + request.length; ++at) {
-    // After a trim, bytes are zero or unchanged.
+    // A trim leaves what there is, or not.
     if (request.kind == Request::Kind::kTrim) {
       trimmed_[at] = std::max(trimmed_[at], request.begun);
       continue;
     }
     if (version_[at] > request.begun) continue;
-    // Older values are impossible now.
+    // What is older is gone.
     sure_[at] = byte_of(request, at - request.at);
     version_[at] = request.begun;
   }

@@ -18,7 +18,7 @@ namespace {
   throw std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
 }
 
-// Size of the pieces that are compared, bytes.
+// Of the pieces that files are compared in.
 constexpr uint64_t kPiece = 1 << 20;
 
 void write_all(const std::string& path, int flags, uint64_t at, std::span<const std::byte> bytes) {

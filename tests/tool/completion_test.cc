@@ -7,7 +7,7 @@ using namespace vc;
 
 namespace {
 
-// Returns what bash offers for the last of `words`, one per line.
+// What bash offers for the last of `words`, one a line.
 std::string complete(const std::vector<std::string>& words, const std::string& folder = "/",
                      const std::string& setting = "") {
   std::vector<std::string> arguments = {folder,

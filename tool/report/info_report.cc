@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/printable.h"
+#include "base/rounding.h"
 #include "tool/text/feature_names.h"
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
@@ -243,7 +244,7 @@ ordered_json file_json(const inspect::ImageInfo& info) {
   const uint64_t sector = qcow2::Geometry::kSectorSize;
   ordered_json json;
   json["children"] = ordered_json::array();
-  json["virtual-size"] = (*info.file_length + sector - 1) / sector * sector;
+  json["virtual-size"] = round_up(*info.file_length, sector);
   json["filename"] = info.filename;
   json["format"] = info.block_device ? "host_device" : "file";
   if (info.disk_size) json["actual-size"] = *info.disk_size;

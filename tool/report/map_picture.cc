@@ -1,4 +1,5 @@
 #include "tool/report/map_picture.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 
@@ -81,7 +82,7 @@ void MapPicture::add(const Extent& extent) {
 void MapPicture::add(HostCluster first, uint64_t count, qcow2::HostUse use) {
   const uint64_t size = subject_.cluster_size;
   // In units of clusters, to avoid overflow.
-  const uint64_t clusters = (subject_.file_size + size - 1) / size;
+  const uint64_t clusters = divide_up(subject_.file_size, size);
   for_bins(first.value(), count, kRows, clusters,
            [&](uint64_t bin, uint64_t part) { uses_[bin][static_cast<size_t>(use)] += part; });
 }

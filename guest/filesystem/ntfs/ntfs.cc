@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "guest/filesystem/ntfs/ntfs_files.h"
 #include "guest/filesystem/ntfs/ntfs_metadata.h"
 #include "guest/filesystem/ntfs/ntfs_state.h"

@@ -1,4 +1,5 @@
 #include "guest/filesystem/ntfs/ntfs_directory.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 

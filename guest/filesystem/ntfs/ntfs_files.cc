@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/rounding.h"
 #include "guest/filesystem/ntfs/ntfs_directory.h"
 #include "guest/filesystem/ntfs/ntfs_metadata.h"
 

@@ -1,4 +1,5 @@
 #include "guest/filesystem/ntfs/ntfs_volume.h"
+#include "base/rounding.h"
 
 #include <fmt/format.h>
 

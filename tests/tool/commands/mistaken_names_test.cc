@@ -1,4 +1,4 @@
-// Words that look like options, in the place of an output file.
+// Words in the place of a file that is made.
 #include <filesystem>
 
 #include "tests/catch_text.h"
