@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -49,6 +50,12 @@ LibvirtDaemon::LibvirtDaemon() {
   const auto log = support::read_file(folder_ / "log");
   throw std::runtime_error("libvirtd did not come up: " +
                            std::string(reinterpret_cast<const char*>(log.data()), log.size()));
+}
+
+LibvirtDaemon::~LibvirtDaemon() {
+  std::istringstream names(support::run({"virsh", "-q", "-c", uri(), "list", "--name"}).out);
+  for (std::string name; std::getline(names, name);)
+    if (!name.empty()) support::run({"virsh", "-q", "-c", uri(), "destroy", name});
 }
 
 std::string LibvirtDaemon::uri() const {

@@ -15,6 +15,10 @@ class LibvirtDaemon {
  public:
   // Throws std::runtime_error with the daemon's output if it does not start.
   LibvirtDaemon();
+  // Ends the domains that still run: they would outlive the daemon.
+  ~LibvirtDaemon();
+  LibvirtDaemon(const LibvirtDaemon&) = delete;
+  LibvirtDaemon& operator=(const LibvirtDaemon&) = delete;
 
   // The URI to connect to.
   std::string uri() const;
