@@ -11,7 +11,7 @@ namespace vc::appliance {
 
 namespace {
 
-// Whether anybody but us has said that the processor is to be emulated.
+// Returns true if the user's settings request emulation of the processor.
 bool told_to_emulate(guestfs_h* handle) {
   char* const setting = guestfs_get_backend_setting(handle, "force_tcg");
   const bool told = setting && std::string_view(setting) == "1";
@@ -28,12 +28,12 @@ std::string program_name(const char* path) {
   return std::string(name.substr(name.rfind('/') + 1));
 }
 
-// Nobody wants to read what the appliance's kernel and libguestfs say.
+// Drops the output of the appliance's kernel and of libguestfs.
 void drop(guestfs_h* /*handle*/, void* /*opaque*/, uint64_t /*event*/, int /*event_handle*/,
           int /*flags*/, const char* /*text*/, size_t /*length*/, const uint64_t* /*array*/,
           size_t /*array_length*/) {}
 
-// An error that another way of launching would not mend.
+// Returns true for an error that emulation would not avoid.
 bool is_no_fault_of_kvm(const Error& error) {
   const std::string& message = error.message();
   return message.find("supermin") != std::string::npos ||
@@ -51,7 +51,7 @@ Result<void> Appliance::add(const Drive& drive, size_t index) const {
                              GUESTFS_ADD_DRIVE_OPTS_FORMAT, "raw", GUESTFS_ADD_DRIVE_OPTS_PROTOCOL,
                              "nbd", GUESTFS_ADD_DRIVE_OPTS_SERVER, servers,
                              GUESTFS_ADD_DRIVE_OPTS_BLOCKSIZE, static_cast<int>(drive.sector_size),
-                             // For a disk that is not written it is an error.
+                             // Not for a read-only disk: libguestfs would return an error.
                              drive.read_only ? -1 : GUESTFS_ADD_DRIVE_OPTS_DISCARD, "enable", -1),
       what()));
   if (drive.read_only) return {};
@@ -73,7 +73,7 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
         g, drop, GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0,
         nullptr);
   const auto& self = *appliance;
-  // libvirt's, where that is the default, runs QEMU as somebody who cannot open our sockets.
+  // The libvirt backend, if it is the default, runs QEMU as a user who cannot open our sockets.
   if (!std::getenv("LIBGUESTFS_BACKEND") && !std::getenv("LIBGUESTFS_ATTACH_METHOD"))
     RETURN_IF_ERROR(self.check(guestfs_set_backend(g, "direct"), "libguestfs"));
   if (emulate)
@@ -82,8 +82,8 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
   RETURN_IF_ERROR(
       self.check(guestfs_set_tmpdir(g, appliance->caretaker_->folder().c_str()), "libguestfs"));
   RETURN_IF_ERROR(self.check(guestfs_set_pgroup(g, 1), "libguestfs"));
-  // Without this nothing is trimmed in a partition that begins at sector 63.  QEMU wants whole
-  // sectors, and takes one value for all disks.
+  // Sets the smallest possible discard granularity. A larger one would prevent trims in a partition
+  // that begins at sector 63. QEMU requires whole sectors, and accepts one value for all disks.
   uint64_t granularity = 512;
   for (const Drive& it : drives) granularity = std::max(granularity, it.sector_size);
   RETURN_IF_ERROR(
@@ -126,7 +126,7 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
                                   "set LIBGUESTFS_DEBUG=1 in the environment"));
 }
 
-// QEMU that is asked to end waits for its server, which may be the reason for all this.
+// Kills QEMU. Asked to end, QEMU would wait for its server, which may never answer.
 Appliance::~Appliance() {
   watchdog_.stop_with_qemu();
 }

@@ -1,5 +1,5 @@
-// The libguestfs appliance: a small Linux in QEMU that has a guest's disks, and drivers for what is
-// on them.
+// The libguestfs appliance: a small Linux in QEMU, with access to a guest's disks and drivers for
+// their contents.
 #pragma once
 
 #include <guestfs.h>
@@ -18,56 +18,57 @@
 
 namespace vc::appliance {
 
-// Used by one thread, which lives as long as it does.
+// Must be used by one thread, which must live as long as the object.
 //
-// When `cancel` is requested a launch is broken off at once, and a call of libguestfs that is under
-// way gets some seconds to end; then QEMU is killed, which the guest's filesystems see as a power
-// cut.  Ctrl-C of a terminal does not reach QEMU.
+// When `cancel` is requested, a launch is stopped at once. A running call of libguestfs gets some
+// seconds to finish. Then QEMU is killed, which looks like a power cut to the guest's filesystems.
+// Ctrl-C in a terminal does not reach QEMU.
 class Appliance {
  public:
-  // A disk behind NBD.
+  // A disk on an NBD server.
   struct Drive {
-    // The path of a Unix socket, on which the default export is the disk.  QEMU opens it by this
-    // name, so a name in /proc/self would not do.
+    // Path of the server's Unix socket. The default export is the disk. QEMU itself opens the path,
+    // so it must not be in /proc/self.
     std::string socket;
     bool read_only = false;
     uint64_t sector_size = 512;  // bytes: 512 or 4096
   };
 
-  // Boots with the drives as /dev/sda, /dev/sdb …, on which trimming works down to sectors, and of
-  // which zeros that are written become holes.
+  // Boots with the drives as /dev/sda, /dev/sdb … Sectors can be trimmed, and zeros that the guest
+  // writes become holes.
   //
-  // KVM is tried where there is a /dev/kvm; if QEMU does not come up with it, or there is none, the
-  // observer is told so, and the processor is emulated.  LIBGUESTFS_BACKEND,
-  // LIBGUESTFS_BACKEND_SETTINGS and all other variables of libguestfs count.
+  // Uses KVM if /dev/kvm exists. If there is none, or if QEMU does not start with KVM, emulates the
+  // processor and tells the observer. Obeys LIBGUESTFS_BACKEND, LIBGUESTFS_BACKEND_SETTINGS and all
+  // other variables of libguestfs.
   static Result<std::unique_ptr<Appliance>> launch(const std::vector<Drive>& drives,
                                                    Observer& observer, const Cancel& cancel);
 
   Appliance(const Appliance&) = delete;
   Appliance& operator=(const Appliance&) = delete;
-  // Kills QEMU if it was not shut down.  Nothing is left behind but libguestfs's cache, also when
-  // this process is killed, within seconds.
+  // Kills QEMU if it was not shut down. Leaves nothing behind except libguestfs's cache. That holds
+  // even if this process is killed: the cleanup takes some seconds.
   ~Appliance();
 
-  // For the functions of guestfs(3).  What they return goes through one of those below, which make
-  // errors of ours of libguestfs's: "<what>: <its words>"; or "cancelled", if that is why.
+  // Returns the handle for functions of guestfs(3). Pass their results to one of the functions
+  // below, which convert libguestfs's errors: "<what>: <libguestfs's message>", or "cancelled"
+  // after a cancellation.
   guestfs_h* handle() const { return handle_.get(); }
   Result<void> check(int returned, std::string_view what) const;
-  // Takes the string over.
+  // Takes ownership of the string.
   Result<std::string> text(char* returned, std::string_view what) const;
-  // Takes the list over.
+  // Takes ownership of the list.
   Result<std::vector<std::string>> list(char** returned, std::string_view what) const;
-  // Of the last call, which failed.
+  // Returns the error of the last call, which must have failed.
   Error last_error(std::string_view what) const;
 
-  // An error when somebody wants us to stop.
+  // Returns an error if the user has cancelled.
   Result<void> cancelled() const;
 
-  // Whether the processor is emulated, which is slow.
+  // Returns true if the processor is emulated, which is slow.
   bool emulated() const { return emulated_; }
 
-  // Unmounts everything, and ends QEMU.  That it returns well does not mean that what was written
-  // is on a disk: ask the server to flush, and believe that.
+  // Unmounts everything and ends QEMU. Success does not mean that data is on stable storage: flush
+  // the server.
   Result<void> shut_down();
 
  private:
@@ -85,7 +86,7 @@ class Appliance {
   const bool emulated_;
   std::unique_ptr<Caretaker> caretaker_;
   std::unique_ptr<guestfs_h, Close> handle_;
-  // After the handle: it stops looking for QEMU before libguestfs ends it.
+  // Declared after the handle: stops watching QEMU before libguestfs ends QEMU.
   Watchdog watchdog_;
 };
 

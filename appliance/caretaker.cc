@@ -22,13 +22,13 @@ namespace vc::appliance {
 
 namespace {
 
-// What libguestfs calls the socket at which its daemon answers.
+// libguestfs's name of the socket for its daemon.
 constexpr std::string_view kSocket = "/guestfsd.sock";
 
 constexpr const char* kScript =
     "while IFS= read -r folder; do set -- \"$@\" \"$folder\"; done; rm -rf -- \"$@\"";
 
-// In the child: only what is async-signal-safe.
+// Runs in the child. Must be async-signal-safe.
 [[noreturn]] void become_caretaker(int names, int null) {
   ::setsid();
   sigset_t none;
@@ -39,7 +39,7 @@ constexpr const char* kScript =
   ::_exit(127);
 }
 
-// The name that a descriptor is bound to; empty: it is no such thing.
+// Returns the path to which a socket is bound. Empty for anything else.
 std::string socket_name(int fd) {
   sockaddr_un address{};
   socklen_t length = sizeof address;
@@ -59,7 +59,7 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
   if (!::mkdtemp(folder.data())) return fail(Error::system(errno, folder));
   std::unique_ptr<Caretaker> caretaker(new Caretaker(folder));
   std::array<int, 2> ends{-1, -1};
-  // Not a pipe: to write to one that nobody reads from is deadly.
+  // A socket pair, since a write to a pipe without a reader raises a fatal signal.
   if (retry(::chmod, folder.c_str(), 0755) != 0 ||
       ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return fail(Error::system(errno, folder));
@@ -86,7 +86,7 @@ Caretaker::~Caretaker() {
 }
 
 void Caretaker::tell(const std::string& folder) {
-  // A name with a newline would be two others.
+  // A name with a newline would be read as two names.
   if (folder.find('\n') != std::string::npos) return;
   const std::string line = folder + "\n";
   (void)retry(::send, names_, line.data(), line.size(), MSG_NOSIGNAL);

@@ -1,5 +1,5 @@
-// Takes away what libguestfs has in temporary folders, also when this process is killed: libguestfs
-// does so only when it is closed.
+// Removes libguestfs's temporary folders, even if this process is killed. libguestfs itself removes
+// them only when it is closed.
 #pragma once
 
 #include <sys/types.h>
@@ -12,23 +12,24 @@
 
 namespace vc::appliance {
 
-// A process of its own that knows the folders and waits, at the other end of a socket, until this
-// one is gone; then it removes them, and ends.  In a session of its own, so that what the terminal
-// sends to us does not reach it.
+// A separate cleanup process. It receives the names of the folders through a socket, waits until
+// this process has closed the other end, removes the folders, and exits. It has a session of its
+// own, so that signals of the terminal do not reach it.
 class Caretaker {
  public:
-  // An error if the folder cannot be made or the process cannot be started.
+  // Returns an error if the folder cannot be created or the process cannot be started.
   static Result<std::unique_ptr<Caretaker>> start();
   Caretaker(const Caretaker&) = delete;
   Caretaker& operator=(const Caretaker&) = delete;
-  // Ends the process, and removes folder ().
+  // Ends the process, and removes folder().
   ~Caretaker();
 
-  // Empty, and for libguestfs's temporary files; whoever QEMU runs as may look into it.
+  // An empty folder for libguestfs's temporary files. The user that QEMU runs as can read it.
   const std::string& folder() const { return folder_; }
 
-  // libguestfs has its socket elsewhere.  Looks for it among the descriptors of this process, and
-  // tells its folder to the caretaker.  False: there is none yet.  To be called by one thread.
+  // Searches the descriptors of this process for libguestfs's socket, which is in another folder,
+  // and tells this folder to the cleanup process. Returns false if there is no socket yet. Must be
+  // called by one thread.
   bool find_socket();
 
  private:
@@ -37,7 +38,7 @@ class Caretaker {
 
   const std::string folder_;
   pid_t pid_ = -1;
-  int names_ = -1;  // owned; where to write names to, a line each
+  int names_ = -1;  // owned; receives the folders, one a line
 };
 
 }  // namespace vc::appliance

@@ -1,4 +1,4 @@
-// Which parts of a disk take room.
+// Maps which ranges of a disk hold data.
 #pragma once
 
 #include <cstdint>
@@ -6,24 +6,24 @@
 
 namespace vc::appliance {
 
-// Disjoint stretches of a disk, in order, none touching the next.
+// Ranges of a disk: disjoint, in order, not touching each other.
 class DataMap {
  public:
   struct Stretch {
     uint64_t begin;  // bytes
-    uint64_t end;    // bytes; greater than `begin`
+    uint64_t end;    // bytes, exclusive; greater than `begin`
     friend bool operator==(const Stretch&, const Stretch&) = default;
   };
 
-  // At or behind the end of what was added before.
+  // Adds a range. It must not begin before the end of the previous range.
   void add(uint64_t begin, uint64_t end);
 
   const std::vector<Stretch>& stretches() const { return stretches_; }
   uint64_t bytes() const;
 
-  // Each stretch made larger to multiples of `granularity` (bytes, a power of two).
+  // Returns the map with each range extended to multiples of `granularity` (bytes, a power of two).
   DataMap widened(uint64_t granularity) const;
-  // What is in this one, and not in `other`.
+  // Returns the ranges of this map that are not in `other`.
   DataMap without(const DataMap& other) const;
 
  private:

@@ -10,7 +10,7 @@ namespace vc::appliance {
 
 namespace {
 
-// libguestfs's messages are no longer than 4 MiB.
+// Bytes per read: libguestfs's messages have at most 4 MiB.
 constexpr size_t kPiece = 2 << 20;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A block device of the appliance, for the readers of its metadata.
+// Gives the readers of metadata access to a block device in the appliance.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace vc::appliance {
 
 class DeviceView final : public guest::ByteView {
  public:
-  // The appliance must outlive the view.  `size` is in bytes.
+  // The appliance must outlive the view. `size`: bytes.
   DeviceView(const Appliance& appliance, std::string device, uint64_t size)
       : it_(appliance), device_(std::move(device)), size_(size) {}
 
   uint64_t size() const override { return size_; }
-  // Of where the device lies on the guest's disks the appliance says nothing.
+  // Adds nothing: the place of the device on the guest's disks is unknown.
   void to_disks(const guest::Ranges& /*ranges*/,
                 std::vector<guest::Ranges::Builder>& /*out*/) const override {}
 

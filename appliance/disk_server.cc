@@ -21,22 +21,23 @@ using nbd::NbdTarget;
 
 namespace {
 
-// Of the scratch file: a block of most filesystems.
+// Granularity of the scratch file, bytes: the block size of most filesystems.
 constexpr uint64_t kScratchBlock = 4096;
-// What nobody says more of is given back in these, bytes.
+// Limits of the granularity, bytes. The smallest one is used if the server reports none.
 constexpr uint64_t kSmallest = 512;
 constexpr uint64_t kLargest = 2 << 20;
-// A server cuts its image at the end, and may move a good part of it for that.
+// Time for a server to end: it truncates its image at the end, which may move much data.
 constexpr std::chrono::minutes kPatience(15);
-// A proxy has nothing of its own to write.  It does not end while its server is silent.
+// Time for a proxy to end: it writes no data of its own. While its server is silent, it does not
+// end by itself.
 constexpr std::chrono::seconds kProxyPatience(5);
 
-// The parameters of nbdkit for a disk.
+// Returns nbdkit's parameters for a disk.
 std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
                                     const std::string& uri) {
   if (!disk.local) return proxy_parameters(uri);
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
-  // That of the tree that this program was built in, or that which nbdkit finds.
+  // Prefers the plugin in this program's build tree to the installed one.
   std::vector<std::string> words{nbd::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
   const qcow2::NamePolicy& names = disk.given.names;
   words.push_back(std::string("backing=") + to_string(names.backing));
@@ -62,7 +63,7 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const Cancel& cancel) {
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
-  // A server of ours, with a file, answers when it is done.
+  // Our own servers get no timeout: they always answer, but may take long.
   const nbd::NbdTuning tuning{.retries = 0,
                               .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
   std::string uri;
@@ -100,8 +101,8 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   return server;
 }
 
-// Asks the user's server itself: an error is about that server then, not about the proxy.  Unlike
-// the proxy, our client checks that a reply covers what was asked for.
+// Queries the user's server directly, so that errors are about this server and not about the proxy.
+// Unlike the proxy, our client checks that a reply covers the requested range.
 Result<void> DiskServer::ask_remote(const nbd::NbdTuning& tuning, Access access) {
   ASSIGN_OR_RETURN(line_, NbdLine::open(remote_, {}, tuning, stop_));
   limits_ = line_->limits();
@@ -128,7 +129,7 @@ Result<std::optional<DataMap>> DiskServer::data() {
   return std::optional(std::move(map));
 }
 
-// A server may want whole blocks.
+// The server may accept only whole blocks.
 Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
   const uint64_t block = std::max<uint64_t>(limits_.minimum, 1);
   const uint64_t begin = round_down(at, block);

@@ -1,4 +1,4 @@
-// A guest's disk, served for an appliance.
+// Serves a disk of a guest for an appliance.
 #pragma once
 
 #include <cstddef>
@@ -22,44 +22,46 @@
 
 namespace vc::appliance {
 
-// nbdkit with our plugin for a QCOW2 image, with nbdkit's file plugin for a raw one; and for a
-// server of the user's a proxy, which takes any number of connections and is at a Unix socket,
-// wherever that server is, and whatever TLS it wants.
+// Runs nbdkit: with our plugin for a QCOW2 image, with nbdkit's file plugin for a raw file, and
+// with
+// nbdkit's nbd plugin as a proxy for a server of the user. The proxy accepts any number of
+// connections on a Unix socket, even if the user's server needs TLS or is on another machine.
 //
-// Used by the thread that started it.
+// Must be used by the thread that started it.
 class DiskServer {
  public:
   enum class Access {
-    kTrim,     // trims are gathered, and zeros that are written become holes
-    kWrite,    // what is written is written
-    kScratch,  // what is written is kept in a temporary file without a name, and forgotten
+    kTrim,     // gathers trims; written zeros become holes
+    kWrite,    // stores writes unchanged
+    kScratch,  // stores writes in a temporary file without a name
   };
 
-  // `disk` and `cancel` outlive it.  That the disk cannot be written or trimmed is an error, unless
-  // that is of no matter for the access.
+  // Starts the server. `disk` and `cancel` must outlive it. Returns an error if the disk does not
+  // permit the writes or trims that `access` needs.
   static Result<std::unique_ptr<DiskServer>> start(const GuestDisk& disk, Access access,
                                                    const Cancel& cancel);
 
   DiskServer(const DiskServer&) = delete;
   DiskServer& operator=(const DiskServer&) = delete;
 
-  // For Appliance::Drive.
+  // Returns the path for Appliance::Drive.
   std::string socket() const { return endpoint_->server()->socket_path(); }
   uint64_t size() const { return limits_.size; }
-  // What is given back at once, bytes.
+  // Returns the smallest unit that the server can deallocate, bytes.
   uint64_t granularity() const { return granularity_; }
 
-  // What the server calls data, or does not call anything; nothing if it calls nothing ever.
+  // Returns the ranges with data. Includes ranges of unknown status. nullopt if the server never
+  // reports a status.
   Result<std::optional<DataMap>> data();
 
-  // Reads the bytes from `at` on, all of them within the disk.
+  // Reads bytes from offset `at`. The range must be within the disk.
   Result<void> read(uint64_t at, std::span<std::byte> to);
   Result<PartitionTable> partition_table();
 
-  // What was written is on disk.
+  // Flushes written data to stable storage.
   Result<void> flush();
 
-  // Ends the server, which has a QCOW2 image to put in order.  After this nothing may be called.
+  // Ends the server, which then completes a QCOW2 image. No other call may follow.
   Result<void> close();
 
  private:
@@ -67,14 +69,14 @@ class DiskServer {
   Result<void> ask_remote(const nbd::NbdTuning& tuning, Access access);
 
   const GuestDisk& disk_;
-  // A server that writes is not hurried when the user wants to stop.
+  // Never requested: a writing server must not be interrupted.
   const Cancel never_;
   Stop patient_{never_};
   Stop stop_;
-  std::shared_ptr<nbd::NbdEndpoint> remote_;  // the command of the user's, if it is one
+  std::shared_ptr<nbd::NbdEndpoint> remote_;  // the user's command, if the disk is one
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
   std::unique_ptr<nbd::NbdLine> line_;
-  std::optional<PartitionTable> table_;  // of a server of the user's
+  std::optional<PartitionTable> table_;  // of a disk on the user's server
   std::unique_ptr<nbd::NbdStatus> status_;
   nbd::NbdLimits limits_;
   uint64_t granularity_ = 0;

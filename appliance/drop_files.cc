@@ -16,7 +16,7 @@ namespace vc::appliance {
 
 namespace {
 
-// Of what is written at once; libguestfs's messages are no longer than 4 MiB.
+// Bytes per write: libguestfs's messages have at most 4 MiB.
 constexpr uint64_t kPiece = 2 << 20;
 
 std::string lower(std::string text) {
@@ -25,7 +25,7 @@ std::string lower(std::string text) {
   return text;
 }
 
-// Behind the GUID of one, its own.
+// GUID in the names of all shadow copy files. The GUID of the copy itself precedes it.
 constexpr std::string_view kShadowCopy = "{3808876b-c176-4e48-b7ae-04046e6cc752}";
 
 Result<void> remove_file(const Appliance& it, const Space& space, const std::string& path,
@@ -55,7 +55,7 @@ Result<void> drop_windows_files(const Appliance& it, const TrimOptions::Drop& dr
   return {};
 }
 
-// Empty if there is none.
+// Returns an empty string if there is none.
 std::string fstab_text(const Appliance& it) {
   guestfs_h* const g = it.handle();
   const int64_t size = guestfs_filesize(g, "/etc/fstab");
@@ -68,7 +68,7 @@ std::string fstab_text(const Appliance& it) {
   return text ? std::string(text.get(), length) : std::string();
 }
 
-// The start of a file that is swap space; empty: it is none.
+// Returns the start of a swap file. Empty if the file is not one.
 std::string swap_header(const Appliance& it, const std::string& path) {
   guestfs_h* const g = it.handle();
   if (guestfs_is_file(g, path.c_str()) != 1) return {};
@@ -128,7 +128,8 @@ Result<std::vector<std::string>> shadow_copies(const Appliance& it, const Space&
       const std::string known = lower(file);
       if (!known.starts_with("{") || !known.ends_with(kShadowCopy)) continue;
       found.push_back(folder + "/" + file);
-      // Their catalogue has this GUID alone, and stays when they are deleted.
+      // Counts only names with two GUIDs: the catalogue has one, and remains after its copies are
+      // deleted.
       any = any || known.size() > kShadowCopy.size();
     }
   }

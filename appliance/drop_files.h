@@ -1,4 +1,4 @@
-// Files that a guest makes again when it boots.
+// Drops files that a guest creates anew when it boots.
 #pragma once
 
 #include <string>
@@ -12,16 +12,15 @@
 
 namespace vc::appliance {
 
-// Of the filesystem that is mounted at "/": removes Windows's page file, swap file and hibernation
-// file, which it makes anew; and fills Linux's swap files with zeros, which become holes of the
-// image but none of the file, since Linux takes no swap file with holes.  Their header stays.
-//
-// Windows's shadow copies are files, too.
+// Drops files of the filesystem that is mounted at "/". Removes Windows's page file, swap file and
+// hibernation file, and its shadow copies, if requested. Overwrites Linux's swap files with zeros,
+// except for their headers. The zeros become holes of the image, but not of the file: Linux accepts
+// no swap file with holes.
 Result<void> drop_files(const Appliance& appliance, const TrimOptions::Drop& drop,
                         const Space& space, std::vector<DroppedFile>& dropped);
 
-// The files that keep the shadow copies of the NTFS that is mounted at "/", if there are any.  What
-// they do not hold they read from its clusters, used or not by now.
+// Returns the files with the shadow copies of the NTFS volume that is mounted at "/". Shadow copies
+// read all other data from the volume's clusters, even from free ones.
 Result<std::vector<std::string>> shadow_copies(const Appliance& appliance, const Space& space);
 
 }  // namespace vc::appliance

@@ -21,12 +21,12 @@ using qcow2::ExtentKind;
 namespace {
 
 constexpr size_t kExtentsAtOnce = 4096;
-// What filesystems of the host can deallocate, bytes.
+// Smallest unit that filesystems of the host can deallocate, bytes.
 constexpr uint64_t kHostBlock = 4096;
-// Changed L2 tables in memory before they are written.
+// Most changed L2 tables in memory before they are written, bytes.
 constexpr uint64_t kMostTables = 16 << 20;
 constexpr uint64_t kEntrySize = 8;
-// Discarded at once, so that it can be cancelled; a multiple of any cluster.
+// Bytes per discard, so that a cancellation takes effect soon. A multiple of any cluster size.
 constexpr uint64_t kPiece = 1 << 30;
 
 }  // namespace
@@ -78,7 +78,7 @@ Result<guest::Ranges> FileDisk::data() const {
 guest::Ranges FileDisk::in_whole_units(const guest::Ranges& ranges) const {
   guest::Ranges::Builder builder;
   for (const guest::Range& range : ranges.all()) {
-    // The last one may be a short one.
+    // The last unit of the disk may be shorter.
     const uint64_t end = range.end == disk().size() ? range.end : round_down(range.end, unit_);
     builder.add(round_up(range.begin, unit_), end);
   }
@@ -90,7 +90,8 @@ void FileDisk::add(const Extent& extent, const guest::Range& within, guest::Rang
   if (extent.reads_as_zero() && (!extent.preallocated || keeps_places_)) return;
   const uint64_t begin = extent.guest.value();
   const uint64_t end = extent.end().value();
-  // The cluster's place is given back only when all of its subclusters are zeros.
+  // Extends the range to whole clusters: a cluster is deallocated only if all of its subclusters
+  // are zeros.
   const uint64_t cluster_begin = round_down(begin, cluster_);
   const uint64_t cluster_end = std::min(round_up(end, cluster_), disk().size());
   if (extent.kind == ExtentKind::kCompressed && extent.depth == 0 &&
@@ -112,7 +113,7 @@ Result<FileDisk::Plan> FileDisk::plan(const guest::Ranges& free) const {
       at = extents.back().end().value();
     }
   }
-  // A block of a raw file that was never written may be allocated all the same.
+  // All free blocks, since a block of a raw file may be allocated although it was never written.
   if (raw_) return Plan{in_whole_units(free), data.take()};
   return Plan{all.take(), data.take()};
 }
@@ -134,7 +135,7 @@ Result<void> FileDisk::discard(const guest::Ranges& ranges, const Cancel& cancel
   for (const guest::Range& range : ranges.all()) {
     for (uint64_t at = range.begin; at < range.end;) {
       if (cancel.requested()) return fail(Error::cancelled());
-      // Pieces end where clusters do.
+      // Pieces end at cluster boundaries.
       const uint64_t end = std::min(range.end, (at / kPiece + 1) * kPiece);
       RETURN_IF_ERROR(raw_ ? punch(at, end - at) : writer_->discard(GuestOffset(at), end - at));
       uncommitted += end - at;
@@ -151,7 +152,7 @@ Result<void> FileDisk::discard(const guest::Ranges& ranges, const Cancel& cancel
 Result<void> FileDisk::close() {
   if (raw_) return raw_->flush();
   RETURN_IF_ERROR(writer_->close());
-  // Another program may have freed clusters and left their data.
+  // Another program may have freed clusters without deallocating their data.
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t deallocated,
                    with_context(qcow2::deallocate_if_sound(chain_->storage()),
                                 "free clusters cannot be deallocated"));

@@ -1,4 +1,4 @@
-// A guest's disk in a file that is trimmed in this process, without a server.
+// Trims a guest's disk in a file in this process, without a server.
 #pragma once
 
 #include <cstdint>
@@ -17,29 +17,29 @@ namespace vc::appliance {
 
 class FileDisk {
  public:
-  // Opens a local disk that `look_at` has described.  With `writing` the image is locked for
-  // writing until the object is gone; `disk` must stay, since it holds the lock of a raw file.
-  // Returns an error for an image whose clusters cannot read as zeros.
+  // Opens a local disk that look_at() has described. With `writing`, locks the image for writing
+  // while the object lives. `disk` must outlive the object, since `disk` holds the lock of a raw
+  // file. Returns an error for an image whose clusters cannot read as zeros.
   static Result<std::unique_ptr<FileDisk>> open(const GuestDisk& disk, bool writing);
 
   const qcow2::Disk& disk() const { return writer_ ? writer_->disk() : *disk_; }
 
-  // Returns the bytes that the disk stores.
+  // Returns the ranges with stored data.
   Result<guest::Ranges> data() const;
 
   struct Plan {
-    guest::Ranges discarded;  // what `discard` is to be called with: it takes space in the file
-    guest::Ranges data;       // bytes of that which are data now
+    guest::Ranges discarded;  // ranges for discard(): they take space in the file
+    guest::Ranges data;       // parts of them that hold data now
   };
-  // Returns what of `free` can be given back: whole clusters or subclusters of an image, and of
-  // compressed clusters only those that are free as a whole.
+  // Returns what can be deallocated of `free`: whole clusters or subclusters, and compressed
+  // clusters only as a whole.
   Result<Plan> plan(const guest::Ranges& free) const;
 
-  // Makes all ranges read as zeros and deallocates them.  What is done when it is cancelled or
-  // fails stays done.  `disk` must have been opened for writing.
+  // Zeroes and deallocates all ranges. After a cancellation or an error, completed ranges stay
+  // deallocated. Needs a disk that was opened for writing.
   Result<void> discard(const guest::Ranges& ranges, const Cancel& cancel);
 
-  // Commits what was discarded and shortens the file.  Nothing may be called after it.
+  // Commits the discards and shrinks the file. No other call may follow.
   Result<void> close();
 
  private:
@@ -52,13 +52,13 @@ class FileDisk {
   Result<void> punch(uint64_t at, uint64_t length) const;
 
   const std::string name_;
-  std::optional<qcow2::Chain> chain_;          // of an image
-  std::shared_ptr<FileStorage> raw_;           // of a raw file
-  std::unique_ptr<qcow2::DiskWriter> writer_;  // of an image that is written
-  std::optional<qcow2::Disk> disk_;            // if there is no writer
-  uint64_t unit_ = 0;                          // that can be deallocated, bytes
-  uint64_t cluster_ = 0;                       // bytes; of a raw file the same as unit_
-  bool keeps_places_ = false;  // a zeroed cluster keeps its place, in an external data file
+  std::optional<qcow2::Chain> chain_;          // set for an image
+  std::shared_ptr<FileStorage> raw_;           // set for a raw file
+  std::unique_ptr<qcow2::DiskWriter> writer_;  // set for an image opened for writing
+  std::optional<qcow2::Disk> disk_;            // set if there is no writer
+  uint64_t unit_ = 0;                          // smallest deallocation, bytes
+  uint64_t cluster_ = 0;                       // bytes; same as unit_ for a raw file
+  bool keeps_places_ = false;  // external data file: a zeroed cluster stays allocated
 };
 
 }  // namespace vc::appliance

@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kShutDown = "shut it down first";
 
-// A writer's lock that is taken and given back at once: the server is to take it.
+// Takes a writer's lock and releases it at once: the server will take its own.
 Result<void> check_unused(const std::string& path) {
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(path));
   return file->lock(ImageClaim::writing(), kShutDown);

@@ -1,4 +1,4 @@
-// What a user calls a disk, and what can be told of it before anything starts.
+// The user's name of a disk, and its properties before a server starts.
 #pragma once
 
 #include <chrono>
@@ -17,43 +17,42 @@
 namespace vc::appliance {
 
 struct DiskName {
-  std::string name;                     // a path or an NBD URI; unless there is a command
-  std::vector<std::string> command;     // "[ COMMAND ARGS… ]": a server to start
-  std::optional<qcow2::Format> format;  // of a file; without it the content decides
-  std::string shown{};                  // what messages call it; empty: its name
-  qcow2::NamePolicy names = {};         // which files it may name; kLeaveOut is not for a guest
-  std::chrono::seconds timeout = nbd::NbdTuning().timeout;  // of a server; 0: none
+  std::string name;                     // a path or an NBD URI; unused with a command
+  std::vector<std::string> command;     // "[ COMMAND ARGS… ]": server to start
+  std::optional<qcow2::Format> format;  // files only; nullopt: probe the content
+  std::string shown{};                  // name for messages; empty: `name`
+  qcow2::NamePolicy names = {};         // permitted file names; kLeaveOut is invalid for a guest
+  std::chrono::seconds timeout = nbd::NbdTuning().timeout;  // servers only; 0: no timeout
 };
 
 struct GuestDisk {
   std::string name;  // for messages
   DiskName given;
-  // Only of a file (or a block device):
+  // Only for a file or a block device:
   bool local = false;
   qcow2::Format format = qcow2::Format::kRaw;
-  std::string data_file;       // external, of the image; empty: none
-  std::string backing;         // the name in the image; empty: none
-  size_t snapshots = 0;        // internal ones
-  uint64_t granularity = 512;  // what can be given back at once, bytes
-  // Holds a raw file's lock, which its server does not know of; nullptr else.
+  std::string data_file;       // external data file of the image; empty: none
+  std::string backing;         // backing file name in the image; empty: none
+  size_t snapshots = 0;        // number of internal snapshots
+  uint64_t granularity = 512;  // smallest deallocation, bytes
+  // Holds the lock of a raw file, since its server takes none. nullptr for other disks.
   std::shared_ptr<FileStorage> lock;
 };
 
-// What the disk's files take.
+// Sizes of a disk's files.
 struct FileFigures {
-  uint64_t length = 0;   // bytes, of image and external data file together
-  uint64_t on_disk = 0;  // bytes of blocks
+  uint64_t length = 0;   // image and external data file together, bytes
+  uint64_t on_disk = 0;  // blocks, bytes
 };
 
-// Nothing for what is no regular file.
+// Returns nullopt if the disk is not a regular file.
 std::optional<FileFigures> file_figures(const GuestDisk& disk);
 
-// An error when it cannot be opened (for writing, if `writing`), or somebody else uses it.  What a
-// server has to say comes later.
+// Opens a disk and reads its properties. Returns an error if the disk cannot be opened (for
+// writing, with `writing`), or if another program uses it. Does not query servers.
 Result<GuestDisk> look_at(const DiskName& name, bool writing);
 
-// Tells of internal snapshots and of a backing file, which keep what is trimmed from being given
-// back.
+// Warns about internal snapshots and a backing file: they keep trimmed data allocated.
 void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer);
 
 }  // namespace vc::appliance

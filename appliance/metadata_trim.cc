@@ -42,14 +42,14 @@ Space space_of(const Volume& volume) {
   return space;
 }
 
-// Whether the user can do something for it to be trimmed the next time.
+// Returns true if the user can do something to make the volume trimmable.
 bool wants_advice(const Volume& volume) {
   if (volume.verdict == Verdict::kDoubt) return volume.why != guest::kUnknownContent;
   const bool is_logical = volume.device.rfind('/') > std::string_view("/dev").size();
   return volume.verdict == Verdict::kLeftAlone && (volume.type == "ntfs" || is_logical);
 }
 
-// Says what an error amid the writing has left.
+// Adds the state that an error during the trim leaves.
 Error with_state(Error error) {
   if (error.kind() == Error::Kind::kCancelled) return error;
   return std::move(error).with_context(
@@ -88,8 +88,8 @@ class MetadataTrimming {
   std::vector<GuestDisk> disks_;
   std::vector<std::unique_ptr<FileDisk>> files_;
   guest::Inspection inspection_;
-  std::vector<Space> spaces_;          // a volume each
-  std::vector<FileDisk::Plan> plans_;  // a disk each
+  std::vector<Space> spaces_;          // one per volume
+  std::vector<FileDisk::Plan> plans_;  // one per disk
 };
 
 Result<void> MetadataTrimming::look_at_disks() {
@@ -242,7 +242,7 @@ Result<TrimReport> MetadataTrimming::run() {
     report_.disks[i].data_after = *report_.disks[i].data_before - plans_[i].data.total();
   if (writes()) {
     auto done = discard();
-    // After an error, too: what was discarded is given back.
+    // After an error, too, so that completed discards take effect.
     auto closed = close();
     if (done) done = std::move(closed);
     if (!done) return fail(with_state(std::move(done).error()));

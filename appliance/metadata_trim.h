@@ -1,4 +1,4 @@
-// Gives back what a guest does not use of its disks, without booting anything.
+// Trims a guest's disks without booting an appliance.
 #pragma once
 
 #include "appliance/observer.h"
@@ -9,17 +9,19 @@
 
 namespace vc::appliance {
 
-// Reads the metadata of the guest's filesystems, and discards in its images what they call free:
-// what of it makes whole clusters reads as zeros afterwards, and the files become shorter.  The
-// images are locked from before the metadata are read until the end.  A filesystem whose metadata
-// are not surely right is left as it is, and its entry in the report says why.
+// Reads the metadata of the guest's filesystems, and discards their free space in the images. Whole
+// clusters of it read as zeros afterwards, and the files shrink. Locks the images before it reads
+// the metadata, until the end. Leaves a filesystem with doubtful metadata unchanged; its entry in
+// the report says why.
 //
-// Of the options `passphrases`, `sector_size`, `drop` and `overlay` must have their defaults: they
-// are for an appliance.
+// In `options`, `passphrases`, `sector_size`, `drop` and `overlay` must have their defaults: only
+// an
+// appliance supports them.
 //
-// Returns an error when a disk is in use or is not a file, when a guest is suspended to disk, and
-// when a name is of nothing: nothing has changed then.  After an error that comes later, or a
-// request to cancel, the images are sound and the guest's files are as they were.
+// Returns an error if a disk is in use or is not a file, if a guest is suspended to disk, or if a
+// name in `options` does not exist. Then nothing has changed. After a later error or a
+// cancellation,
+// the images are valid and the guest's files are unchanged.
 Result<TrimReport> trim_by_metadata(const TrimOptions& options, Observer& observer,
                                     const Cancel& cancel);
 

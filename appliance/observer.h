@@ -1,4 +1,4 @@
-// Who is told what happens in an appliance.
+// Receives the events of an appliance.
 #pragma once
 
 #include <cstdint>
@@ -6,16 +6,16 @@
 
 namespace vc::appliance {
 
-// Called by the thread that does the work.
+// All functions are called by the thread that does the work.
 class Observer {
  public:
   virtual ~Observer() = default;
 
-  // A step begins: a line for a person, "Trimming /dev/sda1".
+  // Called when a step begins. `what`: a line for the user, such as "Trimming /dev/sda1".
   virtual void step(const std::string& what) = 0;
-  // Something that the user should know, and that is no error.
+  // Called for a condition that the user should know and that is not an error.
   virtual void warning(const std::string& what) = 0;
-  // How far all of it is, bytes of filesystems; `done` never falls.
+  // Called with the total progress, in bytes of filesystems. `done` never decreases.
   virtual void progress(uint64_t /*done*/, uint64_t /*total*/) {}
 };
 

@@ -14,13 +14,13 @@ namespace vc::appliance {
 namespace {
 
 constexpr std::array<uint64_t, 2> kSectorSizes{512, 4096};
-// A table of partitions that is larger is not believed; bytes.
+// Largest partition table that is accepted, bytes.
 constexpr uint64_t kLargestTable = 1 << 20;
 constexpr uint8_t kProtective = 0xee;
-// Where signatures of filesystems may be, from the start of a partition; bytes.
+// Bytes at the start of a partition that hold filesystem signatures.
 constexpr uint64_t kSignatures = 4096;
 
-// Little-endian, as both tables are.
+// Decodes a little-endian number: both kinds of tables use this order.
 template <typename T>
 T number(std::span<const std::byte> bytes, size_t at) {
   T value = 0;
@@ -39,11 +39,11 @@ uint32_t checksum(std::span<const std::byte> bytes) {
       ::crc32(0, reinterpret_cast<const Bytef*>(bytes.data()), static_cast<uInt>(bytes.size())));
 }
 
-// A header of a GPT, and its table.
+// A GPT header and its table.
 struct Gpt {
-  bool there = false;   // it has the signature
-  std::string problem;  // why it is not good; empty: it is
-  uint64_t other = 0;   // the sector of the other header
+  bool there = false;   // has the signature
+  std::string problem;  // why it is invalid; empty: valid
+  uint64_t other = 0;   // sector of the other header
 
   bool good() const { return there && problem.empty(); }
 };
@@ -54,7 +54,7 @@ class Finder {
 
   Result<PartitionTable> run() {
     PartitionTable table;
-    // Smaller ones have no room for partitions.
+    // A smaller disk has no space for partitions.
     if (size_ < 4 * kSectorSizes.back()) return table;
     RETURN_IF_ERROR(read_(0, mbr_));
     std::array<Gpt, 2> primary;
@@ -97,7 +97,7 @@ class Finder {
       if (entry(i).type == type) return true;
     return false;
   }
-  // What begins a filesystem has that signature, too.
+  // The signature alone is not enough, since boot sectors of filesystems have it, too.
   bool has_partitions() const {
     bool any = false;
     for (size_t i = 0; i < 4; ++i) {
@@ -145,18 +145,19 @@ class Finder {
     return gpt;
   }
 
-  // At least one of them is good.
+  // At least one of `primary` must be valid.
   Result<PartitionTable> choose(const std::array<Gpt, 2>& primary) const {
     PartitionTable table;
     table.kind = PartitionTable::Kind::kGpt;
     size_t chosen = primary[0].good() ? 0 : 1;
-    // An image that was made for both, or one that was written over the other.  The length in the
-    // protective MBR is of one kind of sectors; and the backup lies at the end.
+    // Both are valid if the image was made for both sector sizes, or if one table was written after
+    // the other. The protective MBR has the length in sectors of one size, and the backup is at the
+    // end of the disk.
     if (primary[0].good() && primary[1].good() && !fits(primary[0], 512) && fits(primary[1], 4096))
       chosen = 1;
     table.sector_size = kSectorSizes[chosen];
     if (has_partition(kProtective)) return table;
-    // Linux goes by the MBR then.
+    // Linux uses the MBR in this case.
     if (has_partitions()) {
       table.kind = PartitionTable::Kind::kMbr;
       ASSIGN_OR_RETURN(table.sector_size, sector_size_of_mbr());
@@ -198,7 +199,7 @@ class Finder {
     return kSectorSizes.front();
   }
 
-  // Of those that a guest is likely to begin with.
+  // Checks the filesystems that are likely on a guest's first partition.
   Result<bool> has_filesystem(uint64_t at) const {
     if (at > size_ || size_ - at < kSignatures) return false;
     std::array<std::byte, kSignatures> bytes;

@@ -1,4 +1,4 @@
-// Which partition table a disk has, and of what sectors.
+// Finds the type of a disk's partition table, and the size of its sectors.
 #pragma once
 
 #include <cstddef>
@@ -13,29 +13,31 @@ namespace vc::appliance {
 
 struct PartitionTable {
   enum class Kind {
-    kNone,        // none, or none that is known
-    kMbr,         // of DOS
-    kGpt,         // Linux takes it as it is
+    kNone,        // none, or an unknown one
+    kMbr,         // DOS
+    kGpt,         // valid for Linux
     kDamagedGpt,  // Linux sees no partitions
   };
 
   Kind kind = Kind::kNone;
-  uint64_t sector_size = 512;  // bytes: 512 or 4096
-  std::string problem;         // of kDamagedGpt: what is wrong, and what to do
+  uint64_t sector_size = 512;  // 512 or 4096 bytes
+  std::string problem;         // kDamagedGpt: the damage, with advice
 };
 
 const char* to_string(PartitionTable::Kind kind);
 
-// Reads the bytes from `at` on, all of them within the disk.
+// Reads bytes from offset `at`. The range must be within the disk.
 using ReadDisk = std::function<Result<void>(uint64_t at, std::span<std::byte> to)>;
 
-// Of a disk of `size` bytes.  Nothing in the disk says how large its sectors are: a GPT has its
-// header in the second of them, whose checksums tell which it is.  Of an MBR the first partition
-// decides, which begins with a filesystem.  An error is one of `read`.
+// Finds the table of a disk of `size` bytes. No field holds the sector size. The header of a GPT is
+// in
+// sector 1, and its checksum shows which sector size is right. With an MBR, the first partition
+// must begin with a filesystem at the right sector size. All errors come from `read`.
 //
-// See the UEFI specification, "GUID Partition Table (GPT) Disk Layout", and Linux's
-// block/partitions/efi.c, whose rules are followed: without a protective MBR a GPT does not count,
-// nor does a backup whose primary is damaged.
+// Follows Linux's rules (block/partitions/efi.c): a GPT without a protective MBR does not count,
+// and
+// neither does the backup of a damaged primary table. See also the UEFI specification, "GUID
+// Partition Table (GPT) Disk Layout".
 Result<PartitionTable> find_partition_table(uint64_t size, const ReadDisk& read);
 
 }  // namespace vc::appliance

@@ -11,12 +11,12 @@ namespace vc::appliance {
 
 namespace {
 
-// The name of what is inside, which must be free: /dev/mapper/NAME.
+// Returns an unused name for an opened device: /dev/mapper/NAME.
 std::string mapping_name(size_t index) {
   return fmt::format("crypt{}", index);
 }
 
-// For a shell, whatever is in it.
+// Quotes any text for a shell.
 std::string shell_word(std::string_view text) {
   std::string result = "'";
   for (const char c : text) {
@@ -28,10 +28,10 @@ std::string shell_word(std::string_view text) {
   return result + "'";
 }
 
-// libguestfs opens devices so that discards stop there, and has no option for it.
+// Sets the option for discards, which libguestfs omits when it opens a device.
 Result<void> allow_discards(const Appliance& it, const std::string& mapping,
                             const Passphrase& passphrase) {
-  // Where the key is kept by the kernel none is asked for, and none is read.
+  // If the kernel keeps the key, the command neither asks for a passphrase nor reads one.
   const std::string command =
       fmt::format("printf %s {} | cryptsetup refresh --allow-discards --key-file - {} 2>&1",
                   shell_word(passphrase.text), shell_word(mapping));
@@ -56,14 +56,14 @@ bool fits(const Passphrase& passphrase, const Encrypted& device) {
          passphrase.selector == device.uuid;
 }
 
-// An answer that may well be missing.
+// Returns the text, and frees it. nullptr becomes an empty string.
 std::string take(char* text) {
   std::string result = text ? text : "";
   std::free(text);
   return result;
 }
 
-// False: the key is not that of the device.
+// Returns false if the passphrase does not fit the device.
 Result<bool> try_to_open(const Appliance& it, const Encrypted& device, const Passphrase& passphrase,
                          size_t index, Observer& observer) {
   const std::string mapping = mapping_name(index);
@@ -128,7 +128,7 @@ Result<std::vector<Encrypted>> encrypted_devices(const Appliance& it) {
     for (const std::string& device : devices) {
       Encrypted encrypted;
       encrypted.device = device;
-      // An error is that of a device with a partition table, among others.
+      // Errors are ignored: a device with a partition table causes one, for example.
       encrypted.type = take(guestfs_vfs_type(g, device.c_str()));
       if (!is_encrypted(encrypted.type)) continue;
       encrypted.uuid = take(guestfs_vfs_uuid(g, device.c_str()));
@@ -147,8 +147,8 @@ Result<std::vector<std::string>> open_encrypted(const Appliance& it,
   guestfs_h* const g = it.handle();
   std::vector<bool> used(passphrases.size());
   std::vector<std::string> seen;
-  // What is encrypted may be on a logical volume that comes to light in what was encrypted: once
-  // more, until nothing new comes.
+  // A logical volume inside of an encrypted device may be encrypted, too. Repeats until no new
+  // device appears.
   for (bool found = true; found;) {
     found = false;
     ASSIGN_OR_RETURN(const auto devices, encrypted_devices(it));

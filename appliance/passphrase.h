@@ -1,4 +1,4 @@
-// How encrypted disks are opened: the --key of the virt-* tools (guestfish(1)).
+// Opens encrypted disks, with the --key option of the virt-* tools (guestfish(1)).
 #pragma once
 
 #include <string>
@@ -12,32 +12,32 @@
 namespace vc::appliance {
 
 struct Passphrase {
-  std::string selector;  // a device, a UUID of LUKS, or "all"
-  std::string text;      // unless `clevis`
-  bool clevis = false;   // a server of the network's knows it
+  std::string selector;  // a device, the UUID of a LUKS device, or "all"
+  std::string text;      // unused with `clevis`
+  bool clevis = false;   // a network server provides the key
 };
 
-// "SELECTOR:key:TEXT", "SELECTOR:file:PATH" (whose first line counts), "SELECTOR:clevis".  No error
-// shows a passphrase.
+// Parses "SELECTOR:key:TEXT", "SELECTOR:file:PATH" (first line of the file), or "SELECTOR:clevis".
+// No error text contains a passphrase.
 Result<Passphrase> parse_passphrase(std::string_view text);
 
-// Opens each encrypted device that a passphrase fits, so that trimming reaches through it, and
-// activates the logical volumes in it.  Tells the observer of those that did not open.  Returns the
-// devices that were opened.
+// Opens each encrypted device for which there is a passphrase, so that trims reach the disk, and
+// activates the logical volumes in it. Tells the observer about devices that could not be opened.
+// Returns the opened devices.
 Result<std::vector<std::string>> open_encrypted(const Appliance& appliance,
                                                 const std::vector<Passphrase>& passphrases,
                                                 Observer& observer);
 
 struct Encrypted {
   std::string device;
-  std::string type;  // as blkid names it
+  std::string type;  // type as blkid names it
   std::string uuid;  // empty: none
 };
 
-// Disks, partitions and logical volumes that are encrypted, opened or not.
+// Returns all encrypted disks, partitions and logical volumes, opened or not.
 Result<std::vector<Encrypted>> encrypted_devices(const Appliance& appliance);
 
-// Whether blkid's name for what is on a device is one of an encrypted one.
+// Returns true if blkid's `type` is one of an encrypted device.
 bool is_encrypted(std::string_view type);
 
 }  // namespace vc::appliance

@@ -19,9 +19,9 @@ namespace vc::appliance {
 
 namespace {
 
-constexpr int64_t kReadOnly = 1;  // of statvfs's flags
+constexpr int64_t kReadOnly = 1;  // flag of statvfs
 
-// Filesystems that nobody writes to once they are made.
+// Returns true for filesystems that are always read-only.
 bool is_read_only_by_nature(const std::string& type) {
   return type == "iso9660" || type == "squashfs" || type == "erofs" || type == "cramfs";
 }
@@ -97,15 +97,15 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
   auto trimmed = trim_mounted(space, filled, result);
   auto synced = it_.check(guestfs_sync(g), "sync");
   auto unmounted = it_.check(guestfs_umount_all(g), "unmounting");
-  // What was lost before that is known last.
+  // The sync and the unmount report data that could not be written before.
   if (trimmed && !synced) trimmed = std::move(synced);
   if (trimmed && !unmounted) trimmed = std::move(unmounted);
   return trimmed;
 }
 
-// Windows keeps what a shadow copy needs where it was, whether a file has it still or not.  The
-// volume's own header tells: files of a copy may be those of another volume, and the files of its
-// own copies may be on another volume.  Nothing is written.
+// Windows keeps freed blocks that a shadow copy needs. The header of the volume shows whether there
+// are copies: files are no proof, since a volume can store the copies of another one. Writes
+// nothing.
 Result<bool> SpaceTrimmer::has_shadow_copies(const Space& space) {
   const DeviceView view(it_, space.device, space.size);
   ASSIGN_OR_RETURN(const auto found, with_context(guest::find_shadow_copies(view), space.device));
@@ -115,7 +115,7 @@ Result<bool> SpaceTrimmer::has_shadow_copies(const Space& space) {
 
 Result<bool> SpaceTrimmer::has_shadow_copy_files(const Space& space) {
   guestfs_h* const g = it_.handle();
-  // What cannot be mounted is told when it is to be written to.
+  // If it cannot be mounted, the later mount for writing reports the error.
   if (guestfs_mount_ro(g, space.device.c_str(), "/") != 0) return false;
   auto found = shadow_copies(it_, space);
   RETURN_IF_ERROR(it_.check(guestfs_umount_all(g), "unmounting"));
@@ -132,7 +132,7 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
     if (!answer) return fail(it_.last_error("statvfs"));
     const std::unique_ptr<struct guestfs_statvfs, decltype(&guestfs_free_statvfs)> it(
         answer, guestfs_free_statvfs);
-    // What hibernated Windows leaves is mounted so without a word, and is trimmed all the same.
+    // A volume of hibernated Windows is silently mounted read-only, and fstrim would still trim it.
     if ((it->flag & kReadOnly) != 0)
       return fail(Error::protocol(
           EROFS, "it can be mounted only for reading: check the filesystem in the guest"));
@@ -143,7 +143,7 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
   result.touched = true;
   RETURN_IF_ERROR(drop_files(it_, options_.drop, space, dropped_));
 
-  // Twice, with a sync in between: some free late what they have let go.
+  // Trims twice, with a sync in between: some filesystems free space late.
   for (int round = 0; round < 2; ++round) {
     RETURN_IF_ERROR(it_.cancelled());
     if (guestfs_fstrim(g, "/", -1) == 0) {
@@ -155,7 +155,7 @@ Result<void> SpaceTrimmer::trim_mounted(const Space& space,
     if (round > 0 || (errnum != ENOTSUP && errnum != ENOTTY && errnum != ENOSYS))
       return fail(it_.last_error("fstrim"));
     if (is_encrypted_mapping(space.device)) {
-      // What is written there as zeros is none on the disk.
+      // Filling with zeros is useless: encrypted zeros are not zeros on the disk.
       result.why = "the encryption layer does not pass discards on";
       return {};
     }

@@ -1,4 +1,4 @@
-// Gives back one filesystem, swap partition or volume group's free space at a time.
+// Trims one filesystem, swap partition, or free space of a volume group at a time.
 #pragma once
 
 #include <functional>
@@ -14,13 +14,13 @@ namespace vc::appliance {
 
 class SpaceTrimmer {
  public:
-  // All outlive it.  `filled` is told of bytes that have been filled with zeros.
+  // All arguments must outlive the object. `filled` is called with the bytes filled with zeros.
   SpaceTrimmer(const Appliance& appliance, const TrimOptions& options,
                std::vector<DroppedFile>& dropped)
       : it_(appliance), options_(options), dropped_(dropped) {}
 
-  // What became of it, but for what was freed.  What goes wrong is in the answer: an error is
-  // returned when the user wants to stop, or nothing works any more.
+  // Trims a space. Returns the outcome, without the freed bytes. Reports failures in the outcome.
+  // Returns an error only after a cancellation, or if the appliance does not work any more.
   Result<TrimmedSpace> trim(const Space& space, const std::function<void(uint64_t)>& filled);
 
  private:

@@ -13,12 +13,12 @@ namespace vc::appliance {
 
 namespace {
 
-// What ntfs-3g.probe(8) exits with.
+// Exit codes of ntfs-3g.probe(8).
 constexpr int kClean = 0;
 constexpr int kHibernated = 14;
 constexpr int kUnclean = 15;
 
-// An answer that may well be missing.
+// Returns the text, and frees it. nullptr becomes an empty string.
 std::string take(char* text) {
   std::string result = text ? text : "";
   std::free(text);
@@ -37,7 +37,7 @@ Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
   guestfs_h* const g = it.handle();
   ASSIGN_OR_RETURN(const auto list, it.list(guestfs_list_filesystems(g), "filesystems"));
   for (size_t i = 0; i + 1 < list.size(); i += 2) {
-    // Subvolumes of btrfs: they are listed beside their device, and are one filesystem.
+    // Skips subvolumes of btrfs, which are listed beside their device: they are one filesystem.
     if (list[i].starts_with("btrfsvol:")) continue;
     Space space;
     space.device = list[i];
@@ -54,7 +54,7 @@ Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
       space.label = take(guestfs_vfs_label(g, device));
       space.uuid = take(guestfs_vfs_uuid(g, device));
     }
-    // One of several devices.
+    // Another device of a filesystem that is listed already.
     if (std::any_of(spaces.begin(), spaces.end(), known)) continue;
     const int64_t size = guestfs_blockdev_getsize64(g, device);
     RETURN_IF_ERROR(it.check(size < 0 ? -1 : 0, space.device));
@@ -65,15 +65,15 @@ Result<void> list_filesystems(const Appliance& it, std::vector<Space>& spaces) {
   return {};
 }
 
-// Of classic snapshots of LVM: what is written to the volume that one was made of goes into the
-// room that the snapshot has, and when that is full the snapshot is lost.  To replay a journal is
-// to write.  Thin ones (attribute V) share their room, and are trimmed like any volume.
+// Excludes volumes with classic LVM snapshots. A write to the origin (even a journal replay) copies
+// data to the snapshot's space, and a full snapshot is lost. Thin snapshots (attribute V) share
+// their space, and are trimmed like any other volume.
 Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces) {
   guestfs_h* const g = it.handle();
   const std::unique_ptr<guestfs_lvm_lv_list, decltype(&guestfs_free_lvm_lv_list)> volumes(
       guestfs_lvs_full(g), guestfs_free_lvm_lv_list);
   if (!volumes) return fail(it.last_error("logical volumes"));
-  // UUIDs, in LVM's own words without dashes.
+  // UUIDs without dashes, as LVM reports them.
   std::set<std::string> involved;
   for (uint32_t i = 0; i < volumes->len; ++i) {
     const guestfs_lvm_lv& volume = volumes->val[i];
@@ -86,7 +86,7 @@ Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces)
     const int is_volume = guestfs_is_lv(g, device);
     RETURN_IF_ERROR(it.check(is_volume, space.device));
     if (is_volume == 0) {
-      // What an opened, encrypted device stands on is not told: it may be such a volume.  A btrfs
+      // The volume below an opened encrypted device is unknown, and may be one of these. A btrfs
       // may have other devices.
       space.must_stay = space.type == "btrfs" || space.device.starts_with("/dev/mapper/") ||
                         space.device.starts_with("/dev/dm-");
@@ -103,7 +103,7 @@ Result<void> find_lvm_snapshots(const Appliance& it, std::vector<Space>& spaces)
   return {};
 }
 
-// They are not among the filesystems.
+// Adds encrypted devices, which are not in the list of filesystems.
 Result<void> list_encrypted(const Appliance& it, const std::vector<std::string>& opened,
                             std::vector<Space>& spaces) {
   guestfs_h* const g = it.handle();
@@ -125,7 +125,7 @@ Result<void> list_encrypted(const Appliance& it, const std::vector<std::string>&
 
 Result<void> list_volume_groups(const Appliance& it, std::vector<Space>& spaces) {
   guestfs_h* const g = it.handle();
-  // What a run left that was killed.
+  // Removes what a killed run left.
   ASSIGN_OR_RETURN(const auto volumes, it.list(guestfs_lvs(g), "logical volumes"));
   for (const std::string& volume : volumes)
     if (volume.ends_with(std::string("/") + kFreeSpaceVolume))
@@ -156,7 +156,7 @@ bool means(const std::string& name, const Space& space) {
   if (name.starts_with("UUID=")) return !space.uuid.empty() && name.substr(5) == space.uuid;
   if (name.starts_with("LABEL=")) return !space.label.empty() && name.substr(6) == space.label;
   if (name == space.device || "/dev/" + name == space.device) return true;
-  // As inspection of btrfs shows them.
+  // Name of a subvolume in libguestfs's inspection.
   return name.starts_with("btrfsvol:" + space.device);
 }
 
@@ -253,14 +253,14 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
   });
   for (Space& space : spaces) {
     if (space.kind == Space::Kind::kSuspended) {
-      // Whether it is chosen or not: it is the session of those that are.
+      // Even for a space that is not chosen: the session may use the chosen ones.
       if (drop.swap && !space.must_stay) {
         space.left_alone.clear();
         continue;
       }
       return fail(suspended(space.device));
     }
-    // The session on one that is not chosen is that of all that Windows mounts.
+    // Even for a volume that is not chosen: Windows's session uses all volumes that Windows mounts.
     if (space.type == "ntfs" && (space.left_alone.empty() || windows_has_others))
       RETURN_IF_ERROR(check_ntfs(it, drop, space));
   }

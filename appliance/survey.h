@@ -1,4 +1,4 @@
-// What is on a guest's disks, and what of it may be touched.
+// Finds the filesystems on a guest's disks, and decides which may be changed.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct Space {
   enum class Kind {
     kFilesystem,
     kSwap,
-    kSuspended,  // swap that holds the session of a Linux guest
+    kSuspended,  // swap with the saved session of a Linux guest
     kVolumeGroup,
-    kOther,  // nothing that we could do anything with
+    kOther,  // neither a known filesystem nor swap
   };
 
   Kind kind = Kind::kOther;
@@ -26,32 +26,33 @@ struct Space {
   std::string type;
   std::string label;
   std::string uuid;
-  uint64_t size = 0;          // bytes; of a volume group what is free in it
-  std::string mount_options;  // for it to be writable
-  std::string left_alone;     // why nothing is done with it; empty: something is
-  bool by_wish = false;       // that is so since the user wants it
-  bool must_stay = false;     // whatever the user wants; left_alone says what to do
+  uint64_t size = 0;          // bytes; of a volume group: its free space
+  std::string mount_options;  // needed to mount it for writing
+  std::string left_alone;     // reason to skip it; empty: it is not skipped
+  bool by_wish = false;       // the user excludes it
+  bool must_stay = false;     // skipped whatever the user chooses; left_alone has advice
 };
 
-// The free space of volume groups is only told of where there is some.  `opened`: encrypted devices
-// that are open, of which what is in them is listed.
+// Lists everything on the disks. Lists the free space of a volume group only if there is some.
+// `opened`: opened encrypted devices, whose contents are listed instead.
 Result<std::vector<Space>> survey(const Appliance& appliance,
                                   const std::vector<std::string>& opened);
 
-// Marks what the user does not want, and what is known without trimming.  An error for a name of
-// the user's that is nothing's.
+// Marks the spaces that the user excludes, and those that need no trim. Returns an error if a name
+// in `options` does not exist.
 Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces);
 
-// An error when what is chosen belongs to a guest that is suspended, or that was not shut down
-// cleanly so that it is not known what is free: with what to do.
+// Returns an error with advice if a chosen space belongs to a suspended guest, or was not shut down
+// cleanly, so that its free space is unknown.
 Result<void> check_shut_down(const Appliance& appliance, const TrimOptions::Drop& drop,
                              std::vector<Space>& spaces);
 
-// The errors of such guests, which lie on `device`: Windows's and Linux's.
+// Return the errors for hibernated Windows and suspended Linux guests, whose session is on
+// `device`.
 Error hibernated(const std::string& device);
 Error suspended(const std::string& device);
 
-// An LV of ours, which no run leaves behind but one that was killed.
+// Name of our temporary logical volume. Only a killed run leaves one.
 inline constexpr const char* kFreeSpaceVolume = "virt-compact-free-space";
 
 }  // namespace vc::appliance

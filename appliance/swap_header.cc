@@ -10,12 +10,12 @@ namespace {
 
 constexpr std::array<size_t, 5> kPageSizes{4096, 8192, 16384, 32768, 65536};
 constexpr std::string_view kSwap = "SWAPSPACE2";
-// A saved session has its own signature in place of that (Linux, kernel/power/swap.c; uswsusp and
-// TuxOnIce have theirs).
+// Signatures that replace the usual one while a session is saved (Linux's kernel/power/swap.c,
+// uswsusp and TuxOnIce).
 constexpr std::array<std::string_view, 4> kSessions{"S1SUSPEND", "S2SUSPEND", "ULSUSPEND",
                                                     "LINHIB0001"};
 
-// Where the signature is: at the end of the page.
+// Returns the offset of the signature, which is at the end of the page.
 std::optional<size_t> find_signature(std::string_view start) {
   for (const size_t page : kPageSizes) {
     if (start.size() < page) break;

@@ -7,13 +7,13 @@
 namespace vc::appliance {
 
 struct SwapHeader {
-  // The largest page that any processor of Linux has: so much is kept, bytes.
+  // Bytes to keep: the largest page size that Linux supports.
   static constexpr size_t kKept = 64 << 10;
 
-  // Whether `start`, the first kKept bytes or all that there are, begin as swap space does, in use
-  // for swapping or with a saved session.
+  // Returns true if `start` is the start of swap space, with or without a saved session. `start`:
+  // the first kKept bytes, or all bytes if there are fewer.
   static bool is_in(const std::string& start);
-  // The same bytes, without a saved session.
+  // Returns the same bytes without the saved session.
   static std::string without_session(std::string start);
 };
 

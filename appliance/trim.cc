@@ -16,7 +16,7 @@ namespace vc::appliance {
 
 namespace {
 
-// From the servers to the report.
+// One trim, from the start of the servers to the report.
 class Trimming {
  public:
   Trimming(const TrimOptions& options, Observer& observer, const Cancel& cancel)
@@ -31,15 +31,15 @@ class Trimming {
   Result<void> trim_spaces(const std::vector<Space>& spaces);
   Result<void> finish();
   void doubt_servers();
-  // Ends the step before it.
+  // Ends the previous step, and begins the next.
   void begin(const char* name);
   void end_step();
-  // What the servers call data now; of each disk, if its server tells.
+  // The data on each disk, as its server reports it. nullopt if the server reports none.
   using Maps = std::vector<std::optional<DataMap>>;
   Result<Maps> maps();
-  // Bytes; both maps of the disk are known.
+  // Returns bytes. Both maps of the disk must be known.
   uint64_t freed(size_t disk, const Maps& before, const Maps& after) const;
-  // Of all disks, if all maps are known.
+  // Returns the sum of all disks. nullopt if any map is unknown.
   std::optional<uint64_t> freed(const Maps& before, const Maps& after) const;
 
   using Clock = std::chrono::steady_clock;
@@ -50,10 +50,10 @@ class Trimming {
   Clock::time_point step_start_;
   TrimReport report_;
   std::vector<GuestDisk> disks_;
-  // The appliance goes before them.
+  // Declared before the appliance, which must end before them.
   std::vector<std::unique_ptr<DiskServer>> servers_;
   Maps first_maps_;
-  Maps maps_;  // as they are now
+  Maps maps_;  // current state
   std::unique_ptr<Appliance> appliance_;
 };
 
@@ -105,7 +105,7 @@ Result<void> Trimming::start_servers() {
 Result<Trimming::Maps> Trimming::maps() {
   Maps all;
   for (const auto& server : servers_) {
-    // Trims that were too small to be of use may go now.
+    // The flush also sends held small trims.
     if (!options_.dry_run) RETURN_IF_ERROR(server->flush());
     ASSIGN_OR_RETURN(auto map, server->data());
     all.push_back(std::move(map));
@@ -114,7 +114,7 @@ Result<Trimming::Maps> Trimming::maps() {
 }
 
 uint64_t Trimming::freed(size_t disk, const Maps& before, const Maps& after) const {
-  // The scratch file of a dry run has finer granules than the disk.
+  // A dry run's scratch file has smaller granules than the disk.
   if (options_.dry_run)
     return before[disk]->without(after[disk]->widened(servers_[disk]->granularity())).bytes();
   const uint64_t then = before[disk]->bytes();
@@ -164,7 +164,7 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
     }));
     ASSIGN_OR_RETURN(auto now, maps());
     result.freed = freed(maps_, now);
-    // It was not really done: at most what is free.
+    // A dry run does not fill free space: returns the upper limit.
     if (options_.dry_run && result.outcome == TrimmedSpace::Outcome::kZeroFilled)
       result.freed = result.used ? std::optional(space.size - std::min(space.size, *result.used))
                                  : std::nullopt;
@@ -215,7 +215,7 @@ Result<void> Trimming::finish() {
     RETURN_IF_ERROR(appliance_->shut_down());
     appliance_.reset();
   }
-  // What libguestfs said of success is not to be relied on: the server's word is.
+  // Asks the servers for the final state: libguestfs's success is no proof.
   ASSIGN_OR_RETURN(const auto last, maps());
   for (size_t i = 0; i < last.size(); ++i) {
     if (!first_maps_[i] || !last[i]) continue;
@@ -226,7 +226,7 @@ Result<void> Trimming::finish() {
   return {};
 }
 
-// Servers say that they can trim, and may be told not to (qemu-nbd).
+// Warns about servers that announce trims and ignore them (qemu-nbd can be set up so).
 void Trimming::doubt_servers() {
   const bool trimmed =
       std::any_of(report_.spaces.begin(), report_.spaces.end(), [](const TrimmedSpace& it) {
@@ -250,7 +250,7 @@ Result<TrimReport> Trimming::run() {
   if (done) {
     done = finish();
   } else if (appliance_) {
-    // Filesystems are unmounted, if that goes quickly; it does not when the disk is gone.
+    // Tries to unmount the filesystems. That is impossible if the disk is gone.
     (void)appliance_->shut_down();
     appliance_.reset();
   }

@@ -1,4 +1,4 @@
-// Gives back what a guest does not use of its disks.
+// Trims a guest's disks in an appliance.
 #pragma once
 
 #include "appliance/observer.h"
@@ -9,25 +9,24 @@
 
 namespace vc::appliance {
 
-// Boots an appliance on the disks, and in it trims every filesystem that can be mounted, twice, and
-// then syncs; where there is no trimming fills its free space with zeros, which become holes;
-// discards swap partitions but for their header, and the free space of volume groups.  What is in
-// no partition stays as it is.
+// Boots an appliance on the disks. Trims every filesystem that can be mounted, twice, and syncs.
+// Fills
+// the free space of filesystems that cannot trim with zeros, which become holes. Discards swap
+// partitions except for their headers, and the free space of volume groups. Leaves space outside of
+// partitions unchanged.
 //
-// The sectors are as large as each disk's partition table says.  Of a disk whose table is damaged
-// nothing is trimmed, which a warning says; if there is no other, or no disk has data, there is no
-// appliance.
+// Takes the sector size from each disk's partition table. Skips disks with a damaged table, with a
+// warning. Boots nothing if no disk is left, or if no disk has data.
 //
-// An error when nothing can be done: a disk is in use or cannot be trimmed; a Windows disk is
-// hibernated or was not shut down cleanly, or a Linux guest is suspended to disk; a name is of
-// nothing.  Then nothing has been trimmed.  What goes wrong with a single filesystem later is in
-// the report.  An error that comes later is one of the disk as a whole, such as what the server
-// says when it is asked to flush.
+// Returns an error if nothing can be done: a disk is in use or cannot be trimmed; a Windows disk is
+// hibernated or was not shut down cleanly; a Linux guest is suspended to disk; a name in `options`
+// does not exist. Then nothing has been trimmed. A later failure of a single filesystem is in the
+// report. A later error concerns a disk as a whole, such as a failed flush of its server.
 //
-// When `cancel` is requested the filesystems are unmounted if they can be within seconds; images
-// are whole in any case.  Locks, servers and processes are gone on return.
+// When `cancel` is requested, unmounts the filesystems if that takes only seconds. The images are
+// valid in any case. On return, all locks, servers and processes are gone.
 //
-// To be called by a thread that stays until it returns.
+// Call this from a thread that lives until the function returns.
 Result<TrimReport> trim(const TrimOptions& options, Observer& observer, const Cancel& cancel);
 
 }  // namespace vc::appliance

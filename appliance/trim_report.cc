@@ -18,7 +18,7 @@ std::string TrimReport::why_nothing() const {
   });
   if (failed != spaces.end())
     return from_metadata ? failed->device + ": " + failed->why : "trimming has failed";
-  // What is advised is more to the point than that there is more which is not known.
+  // Prefers advice to a reason without advice.
   for (const TrimmedSpace& it : spaces)
     if (it.advice) return it.device + ": " + it.why;
   for (const TrimmedSpace& it : spaces)

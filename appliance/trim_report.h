@@ -1,4 +1,4 @@
-// What trimming a guest's disks has come to.
+// The result of a trim.
 #pragma once
 
 #include <chrono>
@@ -16,51 +16,52 @@ namespace vc::appliance {
 struct TrimmedSpace {
   enum class Outcome {
     kTrimmed,
-    kZeroFilled,  // it cannot trim: its free space was filled with zeros, which became holes
-    kDiscarded,   // as a whole: swap, and free space of a volume group
-    kLeftAlone,   // by its nature, or as the user wanted
+    kZeroFilled,  // cannot trim: its free space was filled with zeros
+    kDiscarded,   // discarded as a whole: swap, free space of a volume group
+    kLeftAlone,   // skipped by its type, or by the user's choice
     kFailed,
   };
 
-  std::string device;  // as libguestfs names it; of a volume group: its name
-  std::string type;    // as blkid names it; "free space" of a volume group
+  std::string device;  // name in libguestfs; for a volume group: its name
+  std::string type;    // type as blkid names it; "free space" of a volume group
   std::string label;
   std::string uuid;
   uint64_t size = 0;             // bytes
-  std::optional<uint64_t> used;  // bytes; as the filesystem says
-  // Bytes that the disks take less; or would, in a dry run.  Nothing if their server does not tell.
+  std::optional<uint64_t> used;  // bytes, according to the filesystem
+  // Bytes that the disks store less than before, or would after a dry run. nullopt if their server
+  // does not report it.
   std::optional<uint64_t> freed;
   Outcome outcome = Outcome::kLeftAlone;
-  std::string why;       // of the last two
-  bool by_wish = false;  // the user does not want it
-  bool advice = false;   // `why` tells what somebody should do about it
-  // Something may have been written: what failed then may not be as the guest left it.
+  std::string why;       // reason for the last two outcomes
+  bool by_wish = false;  // the user excludes it
+  bool advice = false;   // `why` has advice for the user
+  // The space may have been changed, even if the trim failed.
   bool touched = false;
   std::chrono::duration<double> elapsed{};
 };
 
-// A file that the guest makes again.
+// A file that the guest creates anew.
 struct DroppedFile {
   std::string device;
   std::string path;
-  uint64_t bytes = 0;  // its length
+  uint64_t bytes = 0;  // length of the file
 };
 
 struct TrimmedDisk {
   std::string name;
   uint64_t size = 0;  // bytes
   PartitionTable table;
-  // What the server called data, bytes.
+  // Bytes of data, as the server reports them.
   std::optional<uint64_t> data_before;
   std::optional<uint64_t> data_after;
-  // Of its files, after the server has put all in order.  None of what is no file; in a dry run
-  // both are the same.
+  // Sizes of its files, the latter after the server has ended. nullopt if the disk is not a file.
+  // Both are equal in a dry run.
   std::optional<FileFigures> before;
   std::optional<FileFigures> after;
 };
 
 struct TrimReport {
-  // Of the work, in order.
+  // Steps of the work, in order.
   struct Step {
     std::string name;
     std::chrono::duration<double> elapsed{};
@@ -70,16 +71,17 @@ struct TrimReport {
   std::vector<DroppedFile> dropped;
   std::vector<TrimmedDisk> disks;
   bool dry_run = false;
-  bool emulated = false;       // the appliance's processor
-  bool from_metadata = false;  // without an appliance
-  bool blank = false;          // no disk has any data: there was nothing to look for
+  bool emulated = false;       // the appliance's processor was emulated
+  bool from_metadata = false;  // no appliance was used
+  bool blank = false;          // no disk has data: nothing to do
   std::vector<Step> steps;
   std::chrono::duration<double> elapsed{};
 
-  // Why nothing was trimmed, though the user has not chosen to leave all alone; empty: something
-  // was, or there is no data.
+  // Returns why nothing was trimmed, although the user did not exclude everything. Empty if
+  // something was trimmed, or if there is no data.
   std::string why_nothing() const;
-  // Whether nothing has failed, every partition table could be read, and something was found.
+  // Returns true if nothing failed, every partition table could be read, and there was something to
+  // trim.
   bool complete() const {
     for (const TrimmedDisk& it : disks)
       if (it.table.kind == PartitionTable::Kind::kDamagedGpt) return false;

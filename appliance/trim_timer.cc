@@ -19,10 +19,10 @@ using State = TimerReport::State;
 constexpr const char* kUnit = "fstrim.timer";
 constexpr const char* kWants = "/etc/systemd/system/timers.target.wants";
 
-// Where distributions keep the unit.
+// Folders with the unit, by distribution.
 constexpr std::array<const char*, 2> kFolders{"/usr/lib/systemd/system", "/lib/systemd/system"};
 
-// "key, value, key, value …".
+// Converts "key, value, key, value …".
 std::map<std::string, std::string> pairs_of(const std::vector<std::string>& words) {
   std::map<std::string, std::string> pairs;
   for (size_t i = 0; i + 1 < words.size(); i += 2) pairs[words[i]] = words[i + 1];
@@ -42,7 +42,7 @@ class Timer {
     for (const std::string& root : roots) {
       TimerReport report;
       report.root = root;
-      // What cannot be told is no error: some systems have no name.
+      // Errors are ignored: some systems have no name.
       const auto product =
           appliance_.text(guestfs_inspect_get_product_name(guest(), root.c_str()), root);
       if (product && *product != "unknown") report.product = *product;
@@ -62,8 +62,8 @@ class Timer {
  private:
   guestfs_h* guest() const { return appliance_.handle(); }
 
-  // A Linux that is suspended goes on with what it knows of its filesystems: whoever changes them
-  // meanwhile destroys them.
+  // A suspended Linux guest keeps filesystem metadata in memory. A change to its disks would
+  // destroy its filesystems.
   Result<void> check_awake() const {
     ASSIGN_OR_RETURN(const auto words,
                      appliance_.list(guestfs_list_filesystems(guest()), "list filesystems"));
@@ -77,11 +77,11 @@ class Timer {
   Result<void> mount(const std::string& root) const {
     ASSIGN_OR_RETURN(const auto words,
                      appliance_.list(guestfs_inspect_get_mountpoints(guest(), root.c_str()), root));
-    // The map is in the order of the paths: "/" before "/usr".
+    // The map is sorted by path: "/" comes before "/usr".
     for (const auto& [path, device] : pairs_of(words)) {
       const auto mounted =
           appliance_.check(guestfs_mount(guest(), device.c_str(), path.c_str()), "mount " + device);
-      // What is not the root may be missing, as in the guest itself ("nofail").
+      // Other filesystems than the root may be missing, as in the guest itself ("nofail").
       if (!mounted && path == "/") return mounted;
     }
     return {};
@@ -141,7 +141,7 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
   for (const DiskName& name : disks) {
     ASSIGN_OR_RETURN(auto disk, look_at(name, apply));
     guest_disks.push_back(std::move(disk));
-    // What mounting writes (a journal is gone through) is forgotten when nothing is to be written.
+    // Without `apply`, the scratch file takes the writes of mounting (such as a journal replay).
     ASSIGN_OR_RETURN(auto server, DiskServer::start(guest_disks.back(),
                                                     apply ? DiskServer::Access::kWrite
                                                           : DiskServer::Access::kScratch,

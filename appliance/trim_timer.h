@@ -1,4 +1,4 @@
-// Makes a Linux guest trim its filesystems by itself, once a week.
+// Enables the weekly trim in a Linux guest.
 #pragma once
 
 #include <string>
@@ -14,25 +14,25 @@ namespace vc::appliance {
 // An operating system on the disks.
 struct TimerReport {
   enum class State {
-    kWasEnabled,  // fstrim.timer is enabled already
-    kEnabled,     // it is now; or would be, if nothing is to be written
-    kMasked,      // somebody has forbidden it: it stays so
-    kMissing,     // there is no fstrim.timer that could be enabled
-    kWindows,     // has another way
+    kWasEnabled,  // fstrim.timer was enabled already
+    kEnabled,     // enabled now, or would be with `apply`
+    kMasked,      // the administrator has masked it: unchanged
+    kMissing,     // there is no fstrim.timer
+    kWindows,     // Windows has its own schedule
     kUnknown,     // neither Linux nor Windows
   };
 
   std::string root;     // "/dev/sda1"
-  std::string product;  // "Debian GNU/Linux 12 (bookworm)"; empty: cannot be told
+  std::string product;  // "Debian GNU/Linux 12 (bookworm)"; empty: unknown
   State state = State::kUnknown;
 };
 
-// Boots an appliance on the disks of one guest and enables fstrim.timer in every Linux that is
-// there, by the link that `systemctl enable` makes.  Without `apply` nothing is written: it only
-// tells.
+// Boots an appliance on the disks of one guest, and enables fstrim.timer in every Linux on them,
+// with
+// the link that `systemctl enable` makes. Without `apply`, changes nothing and only reports.
 //
-// An error when a disk is in use, when there is no operating system on it, or when a Linux is
-// suspended to disk.  To be called by a thread that stays until it returns.
+// Returns an error if a disk is in use, has no operating system, or holds a suspended Linux guest.
+// Call this from a thread that lives until the function returns.
 Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
                                                    Observer& observer, const Cancel& cancel);
 

@@ -13,7 +13,7 @@ constexpr int kFileSize = 64 << 20;
 constexpr int kSmallestFile = 64 << 10;
 constexpr const char* kName = "/virt-compact-zeros-";
 
-// Those of a run that was killed, too.
+// Also removes the files of a killed run.
 Result<void> remove_files(const Appliance& it) {
   guestfs_h* const g = it.handle();
   ASSIGN_OR_RETURN(const auto names,
@@ -31,7 +31,7 @@ Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>&
   Result<void> result;
   uint64_t filled = 0;
   unsigned number = 0;
-  // A file that does not fit stays as long as it got, and ever smaller ones fill the rest.
+  // When a file does not fit, keeps what was written of it, and fills the rest with smaller files.
   for (int size = kFileSize; size >= kSmallestFile;) {
     const std::string name = fmt::format("{}{}", kName, number++);
     const int done = guestfs_fill(g, 0, size, name.c_str());

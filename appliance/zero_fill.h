@@ -1,4 +1,4 @@
-// Free space of a filesystem that cannot trim.
+// Fills the free space of a filesystem that cannot trim.
 #pragma once
 
 #include <functional>
@@ -8,11 +8,13 @@
 
 namespace vc::appliance {
 
-// Fills the free space of what is mounted at "/" with files of zeros, and removes them again.  The
-// zeros become holes on their way to the disk (Appliance::launch), so nothing grows.  The files are
-// small: no filesystem has a limit that they meet, and between two of them it can be stopped.
+// Fills the free space of the filesystem at "/" with files of zeros, and removes the files. The
+// zeros
+// become holes on their way to the disk (Appliance::launch), so the disk does not grow. The files
+// are
+// small, so that they meet no size limit, and a cancellation takes effect after the current file.
 //
-// `wrote` is told how many bytes have been filled.
+// `wrote` is called with the total of filled bytes.
 Result<void> zero_fill(const Appliance& appliance, const std::function<void(uint64_t)>& wrote);
 
 }  // namespace vc::appliance

@@ -30,9 +30,9 @@ using Kind = nbdkit::DiscardGatherer::Piece::Kind;
 
 // Default if the layer below reports no preferred size: QCOW2's default cluster size.
 constexpr uint64_t kDefaultGranularity = 64 << 10;
-// Minimum that filesystems deallocate.
+// Smallest unit that filesystems can deallocate.
 constexpr uint64_t kSmallestFragment = 4096;
-// About 150 MiB per disk.
+// A larger limit would need more than about 150 MiB per disk.
 constexpr uint32_t kMaxLimit = 1 << 20;
 
 uint64_t granularity = 0;  // bytes; 0: from the layer below

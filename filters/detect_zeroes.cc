@@ -24,7 +24,7 @@ namespace {
 using nbdkit::guarded;
 using nbdkit::ZeroRuns;
 
-// Bounds of the default granularity, which follows the layer's preferred size.
+// Limits of the default granularity, which is the layer's preferred size.
 constexpr uint64_t kDefaultGranularity = 4096;
 constexpr uint64_t kMaxDefaultGranularity = 2 << 20;
 

@@ -50,7 +50,7 @@ bool ComparedDisk::can_read_together(const Extent& extent, const Extent& next) c
 Result<void> ComparedDisk::read(const Extent& extent, size_t lane, std::span<std::byte> to) {
   if (lines_.empty()) return source_.get().read_extent(0, extent, to);
   const size_t line = lane % lines_.size();
-  // Threads of the other disk may be more.
+  // The other disk may permit more threads: several of them share a connection here.
   const MutexLock lock(*lines_[line]);
   return source_.get().read_extent(line, extent, to);
 }

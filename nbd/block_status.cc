@@ -9,15 +9,15 @@ namespace {
 // The protocol has 32-bit lengths; some servers support only 31 bits.
 constexpr uint64_t kLargestWindow = uint64_t{2} << 30;
 constexpr uint64_t kSmallestWindow = 1 << 20;
-// The most stretches to store of one answer; the rest is requested again.
+// Most stretches of one answer to store. The rest is requested again.
 constexpr size_t kMostStretches = 16384;
-// After this many rejected smallest requests in a row, the server is not asked any more.
+// After this many rejections of the smallest request in a row, the server is not asked any more.
 constexpr unsigned kMostRefused = 16;
 
 // The number of answers before the window grows again.
 constexpr unsigned kGoodBeforeMore = 16;
 
-// Stores the server's answer for [at, end), which may be too long or too short.
+// Stores the server's answer for [at, end), which may be longer or shorter than the range.
 struct Reader {
   const std::string& context;
   std::vector<NbdStatus::Stretch>& out;

@@ -10,8 +10,8 @@
 
 namespace vc::nbd {
 
-// Queries over a session that was opened with the context.  Servers may answer in parts, reject
-// long requests, or reject all requests; an answer may be longer than is reasonable to store.
+// Asks over a session that was opened with the context. A server may answer in parts, reject long
+// requests, or reject all requests. It may also send more than is reasonable to store.
 class NbdStatus {
  public:
   struct Stretch {
@@ -21,14 +21,14 @@ class NbdStatus {
     uint32_t flags = 0;   // status flags in the answer
   };
 
-  // For `context`, and a disk with a minimum block size of `alignment` bytes (a power of two).
+  // Asks for `context`. `alignment`: minimum block size of the disk, bytes, a power of two.
   NbdStatus(std::string context, uint64_t alignment);
 
-  // Returns whether the server offers the context.  If not, all ranges are unknown.
+  // Returns true if the server offers the context. Otherwise all ranges are unknown.
   bool offered(NbdLine& line) const { return line.connection().has_context(context_); }
 
-  // Appends to `out`, in order and without gaps, the status of [at, at + length) or of a first part
-  // of it: at least one stretch, at most about ten thousand.  Reconnects when the connection is
+  // Appends the status of [at, at + length), or of a first part of it, to `out`: in order, without
+  // gaps, at least one stretch, and at most about ten thousand. Reconnects when the connection is
   // lost.
   Result<void> ask(NbdLine& line, uint64_t at, uint64_t length, std::vector<Stretch>& out);
 

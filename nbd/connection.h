@@ -28,9 +28,9 @@ class NbdConnection {
  public:
   using Timeout = std::chrono::seconds;
 
-  // Connects, and negotiates structured replies and the metadata contexts.  An error (ETIMEDOUT) if
-  // that takes longer than `timeout` (0: no timeout).  `endpoint` and `stop` must outlive the
-  // connection.
+  // Connects, and negotiates structured replies and the metadata contexts. Returns an error
+  // (ETIMEDOUT) if that takes longer than `timeout` (0: no timeout). `endpoint` and `stop` must
+  // outlive the connection.
   static Result<std::unique_ptr<NbdConnection>> open(const NbdEndpoint& endpoint,
                                                      const std::vector<std::string>& contexts,
                                                      Timeout timeout, const Stop& stop);
@@ -43,8 +43,8 @@ class NbdConnection {
   const NbdLimits& limits() const { return limits_; }
   bool has_context(const std::string& name) const;
 
-  // Send a request.  `reply` and the bytes must not move until the reply is done or the connection
-  // is closed.  On an error nothing was sent, and no answer will come.
+  // Send a request. `reply` and the bytes must not move until the reply is done or the connection
+  // is closed. After an error, nothing was sent, and no answer will come.
   Result<void> read(std::span<std::byte> to, uint64_t at, NbdReply& reply);
   Result<void> write(std::span<const std::byte> from, uint64_t at, NbdReply& reply,
                      bool fua = false);
@@ -53,24 +53,24 @@ class NbdConnection {
   Result<void> block_status(uint64_t length, uint64_t at, nbd_extent_callback on_extent,
                             NbdReply& reply);
 
-  // Returns whether no more answers will come: the server hung up, violated the protocol or timed
+  // Returns true if no more answers will come: the server hung up, violated the protocol or timed
   // out, or the connection was closed.
   bool lost() const;
 
-  // Sends and receives for a short time; completes the replies of received answers.  An error when
-  // the connection is lost; ETIMEDOUT if a timeout is the cause.
+  // Sends and receives for a short time, and completes the replies of received answers. Returns an
+  // error if the connection is lost; ETIMEDOUT if a timeout is the cause.
   Result<void> work();
 
-  // Calls work() until `reply` is done.  Returns the reply's error, if any, as "<name>: <what>: …".
-  // On other errors drains the connection: `reply` is no longer used after the return.
+  // Calls work() until `reply` is done. Returns the reply's error, if any, as "<name>: <what>: …".
+  // After any other error, drains the connection: `reply` is not used after the return.
   Result<void> wait(NbdReply& reply, const std::string& what);
 
-  // Send one request and wait for its answer.
+  // Send one request, and wait for its answer.
   Result<void> read_now(std::span<std::byte> to, uint64_t at);
   Result<void> flush_now();
 
-  // Waits some seconds for all outstanding answers, even if `stop` is requested.  If some are
-  // missing then, closes the connection.
+  // Waits some seconds for all outstanding answers, even if `stop` is requested. If some are still
+  // missing, closes the connection.
   void drain();
 
   // Disconnects from the server if no request is outstanding, without waiting for an answer.

@@ -12,8 +12,8 @@
 
 namespace vc::nbd {
 
-// Shared by all connections to one target.  Ends the server that was started for it together with
-// the last connection.  Thread-safe.
+// Shared by all connections to one target. Ends a server that it started, together with the last
+// connection. Thread-safe.
 class NbdEndpoint {
  public:
   // Starts the server, if `target` is a command.  See ServerProcess::start for the calling thread
@@ -28,8 +28,8 @@ class NbdEndpoint {
   // Returns the server that was started; nullptr if `target` is a URI.
   ServerProcess* server() const { return server_.get(); }
 
-  // Explains `error` of a connection that failed or was lost.  If the server that this object
-  // started has ended, returns an error that says so and how, and sets `final`: a new connection is
+  // Explains `error` of a connection that failed or was lost. If the server that this object
+  // started has ended, returns an error that says how, and sets `final`: a new connection is
   // impossible.
   Error explain(Error error, bool& final) const;
 
@@ -38,7 +38,7 @@ class NbdEndpoint {
 
   const std::string name_;
   std::string uri_;
-  std::vector<std::string> command_;  // of the server, if there is one to start
+  std::vector<std::string> command_;  // of the server to start, if there is one
   std::unique_ptr<ServerProcess> server_;
 };
 

@@ -24,8 +24,8 @@ struct NbdLimits {
   uint64_t preferred = 4096;  // bytes, a power of two, at least `minimum`
   uint64_t maximum = 0;       // of a request that carries data, bytes
   bool read_only = false;
-  // Without it a server may accept one client only and let a second one wait forever, and a flush
-  // on one connection does not affect the others.
+  // Without multi_conn, a server may accept only one client and let a second one wait forever. A
+  // flush on one connection then does not affect the others.
   bool multi_conn = false;
   bool can_flush = false;
   bool can_trim = false;
@@ -33,12 +33,12 @@ struct NbdLimits {
   bool can_fast_zero = false;
   bool can_fua = false;
 
-  // Reads the limits of a handle that has just connected to `name`.  An error if the server's
-  // values are invalid.
+  // Reads the limits of a handle that has just connected to `name`. Returns an error if the
+  // server's values are invalid.
   static Result<NbdLimits> of(nbd_handle* handle, const std::string& name);
 
-  // Returns the size of data requests for a wanted size of `wanted` bytes (a power of two): a power
-  // of two.
+  // Returns the size of data requests, a power of two. `wanted`: wanted size, bytes, a power of
+  // two.
   uint64_t request(uint64_t wanted) const;
 };
 

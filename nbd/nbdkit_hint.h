@@ -7,11 +7,11 @@
 
 namespace vc::nbd {
 
-// Returns the qcow2 plugin in the build tree of this program; nullopt if it is not there.
+// Returns the qcow2 plugin in this program's build tree. nullopt if it is not there.
 std::optional<std::string> built_plugin();
 
-// Returns a sentence for the user if `command` starts nbdkit with a plugin or a filter that is
-// missing in nbdkit's folders; it names the file and the remedy.  Otherwise returns an empty
+// Returns a sentence for the user if `command` starts nbdkit with a plugin or filter that nbdkit's
+// folders lack. The sentence names the missing file and the remedy. Otherwise returns an empty
 // string.
 std::string nbdkit_hint(const std::vector<std::string>& command);
 

@@ -7,8 +7,8 @@ namespace vc::nbd {
 
 namespace {
 
-// The most out-of-order chunks to store: bounds the memory whatever the server sends.  Known
-// servers send chunks in order.
+// Most out-of-order chunks to store. Limits the memory, whatever the server sends. Known servers
+// send chunks in order.
 constexpr size_t kMostAhead = 1024;
 
 }  // namespace

@@ -12,11 +12,11 @@
 
 namespace vc::nbd {
 
-// libnbd holds pointers to the object from the sending of the request until done () or the end of
-// the connection: the object must not move in between.
+// libnbd holds pointers to the object from the sending of the request until done() or the end of
+// the connection. The object must not move in between.
 //
 // A server may split the answer to a read into chunks, in any order. libnbd accepts chunks that
-// leave gaps or overlap; this class reports them as an error (EPROTO).
+// leave gaps or overlap. This class reports them as an error (EPROTO).
 class NbdReply {
  public:
   NbdReply() = default;
@@ -29,16 +29,16 @@ class NbdReply {
   void expect(uint64_t at, uint64_t length);
 
   bool done() const { return done_; }
-  // Returns the errno of the answer, 0 for success.  Valid once done ().
+  // Returns the errno of the answer; 0 for success. Valid once done().
   int errnum() const { return errnum_; }
   std::chrono::steady_clock::time_point when() const { return when_; }
-  // Returns the error "<what>: <why>". errnum () must not be 0.
+  // Returns the error "<what>: <why>". errnum() must not be 0.
   Error error(const std::string& what) const;
 
   nbd_completion_callback on_completion();
   nbd_chunk_callback on_chunk();
 
-  // The actions of the callbacks.
+  // Called by libnbd's callbacks.
   void complete(int errnum);
   // Records a chunk of a read: bytes [at, at + length) of the disk.
   void add(uint64_t at, uint64_t length);

@@ -19,13 +19,13 @@ namespace vc::nbd {
 // Must be used by one thread at a time.
 class NbdLine {
  public:
-  // Connects.  Of `tuning`, uses the retries and the timeout.  Tries the first connection only
-  // once, since the name may be mistyped.
+  // Connects. Uses the retries and the timeout of `tuning`. Tries the first connection only once,
+  // since the name may be mistyped.
   static Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
                                                std::vector<std::string> contexts,
                                                const NbdTuning& tuning, const Stop& stop);
 
-  // Returns the connection, which always exists.  If it is lost and not restored, all its requests
+  // Returns the connection, which always exists. If it is lost and not restored, all its requests
   // return errors.
   NbdConnection& connection() { return *connection_; }
   // Returns the limits of the server's disk when the session was opened.
@@ -33,12 +33,12 @@ class NbdLine {
   const std::string& name() const { return endpoint_->name(); }
   const std::shared_ptr<NbdEndpoint>& endpoint() const { return endpoint_; }
 
-  // Returns the number of the connection; it grows when the connection is replaced.  Requests sent
+  // Returns the number of the connection. It grows when the connection is replaced. Requests sent
   // under an earlier number get no answer, and their callbacks are not called any more.
   uint64_t generation() const { return generation_; }
 
-  // Returns whether an error of a command means that the server goes away, rather than that it
-  // rejects the request.
+  // Returns true if an error of a request means that the server goes away. Otherwise the server
+  // only rejects the request.
   bool is_loss(const Error& error);
 
   // Resets the count of failed attempts, after an answer.
@@ -48,17 +48,17 @@ class NbdLine {
 
   bool connected() const { return !connection_->lost(); }
 
-  // Replaces a connection that is lost by `why`: drains and closes it, waits, and connects again.
-  // An error if no retries are left, if the server that this program started has ended, or if the
-  // server has a different disk now; all later calls then fail, too.
+  // Replaces a connection that is lost because of `why`: drains and closes it, waits, and connects
+  // again. Returns an error if no retries are left, if the server that this program started has
+  // ended, or if the server now has a different disk. All later calls then fail, too.
   Result<void> restore(Error why);
 
-  // Sets the check that restore () runs on each new connection. restore () fails with the check's
-  // error, except if the new connection is lost, too.
+  // Sets the check that restore() runs on each new connection. restore() fails with the check's
+  // error, unless the new connection is lost, too.
   using Check = std::function<Result<void>(NbdLine& line)>;
   void set_check(Check check) { check_ = std::move(check); }
 
-  // Returns whether restore () has failed.
+  // Returns true if restore() has failed.
   bool given_up() const { return given_up_; }
 
  private:

@@ -7,9 +7,9 @@
 
 namespace vc::nbd {
 
-// Returns whether `name` is an NBD URI.  Other URIs, and names with a protocol that qemu-img
-// accepts, are an error with advice.  All other names are paths ("./nbd:x" for a path that looks
-// like a protocol).
+// Returns true if `name` is an NBD URI. Returns an error with advice for other URIs, and for names
+// with a protocol that qemu-img accepts. All other names are paths (write "./nbd:x" for a path that
+// looks like a protocol).
 Result<bool> is_nbd_uri(const std::string& name);
 
 // Adds the export `name` to an NBD URI that names no export yet.

@@ -16,14 +16,14 @@ namespace {
 
 // The protocol has 32-bit lengths; some servers support only 31 bits.
 constexpr uint64_t kLargestZero = uint64_t{1} << 30;
-// The next try if that is rejected: the size that servers must accept for data.
+// Size for a second try if a server rejects kLargestZero: servers must accept data of this size.
 constexpr uint64_t kSmallZero = 32 << 20;
 
 // Cluster sizes to try for images behind servers that announce none: the most common one, and the
 // largest of QCOW2.
 constexpr std::array<uint64_t, 2> kClusters{64 << 10, 2 << 20};
 
-// Returns whether the server rejects the kind of request, rather than fails to do it.
+// Returns true if the server does not support the request, rather than fails to do it.
 bool is_refusal(int errnum) {
   // ENOTSUP has the same value on Linux.
   return errnum == EINVAL || errnum == EOPNOTSUPP || errnum == EOVERFLOW;
@@ -47,7 +47,7 @@ class NbdWriter::Sender {
   struct Request {
     Piece piece;
     bool zero;            // sent as a zero request
-    uint64_t generation;  // of the session, when sent
+    uint64_t generation;  // number of the connection when sent
     NbdReply reply = {};
   };
 
@@ -103,7 +103,7 @@ class NbdWriter::Sender {
         to_do_.push_front(it->piece);
       } else if (it->reply.done()) {
         RETURN_IF_ERROR(refused(*it));
-        // After a restore of the connection this piece must be sent again with the others.
+        // The restored connection sends this piece again, with the others.
         if (it->generation != line_.generation()) continue;
       } else {
         ++it;
@@ -133,8 +133,7 @@ class NbdWriter::Sender {
     return {};
   }
 
-  // An image with clusters can zero only whole ones without writing: zeros the aligned middle
-  // alone.
+  // Reduces the request to whole clusters: an image can zero a part of a cluster only by writing.
   void narrow(const Piece& piece) {
     for (const uint64_t unit : kClusters) {
       const uint64_t begin = round_up(piece.at, unit);

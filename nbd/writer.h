@@ -18,11 +18,11 @@ namespace vc::nbd {
 // session is used by one thread.
 class NbdWriter {
  public:
-  // Of `tuning`, uses the requests and their size.
+  // Uses the number of requests and their size of `tuning`.
   struct Options {
     NbdTuning tuning = {};
-    // Zeros must be cheap for the server, or are not requested: uses FAST_ZERO where it is offered;
-    // a rejection is an error.  Otherwise writes zeros where the server cannot zero.
+    // Zeros only where the server can do it fast: uses FAST_ZERO where it is offered; a rejection
+    // is an error. Otherwise writes zeros as data where the server cannot zero.
     bool only_cheap_zeros = false;
   };
 
@@ -35,18 +35,18 @@ class NbdWriter {
 
   NbdWriter(const NbdLimits& limits, const Options& options);
 
-  // Writes `pieces`.  On success the server has acknowledged everything; if it went away in
-  // between, some of it only before that (see NbdLine::set_check).
+  // Writes `pieces`. On success, the server has acknowledged all of them. If the connection was
+  // restored meanwhile, a part was acknowledged only before that (see NbdLine::set_check).
   Result<void> send(NbdLine& line, std::span<const Piece> pieces);
 
-  // Zeroes [0, end) if the server can do it at once.  Returns false if it cannot; some of the range
+  // Zeroes [0, end) if the server can do it fast. Returns false if it cannot; a part of the range
   // may be zeroed then.
   Result<bool> zero_fast(NbdLine& line, uint64_t end);
 
-  // Returns whether the server can zero without data.
+  // Returns true if the server can zero without data.
   bool can_zero() const { return can_zero_; }
 
-  // With only_cheap_zeros: returns the bytes of zeros that were not written.
+  // With only_cheap_zeros: returns the bytes that were not zeroed.
   uint64_t declined() const { return declined_; }
 
  private:

@@ -72,7 +72,7 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   settled_.remove(range);
   const Range run = grown(range);
   const uint64_t granularity = options_.granularity;
-  // The granules of the run that the range overlaps.
+  // The whole granules of the run that the range overlaps.
   const Range whole{
       round_up(std::max(run.begin, round_down(range.begin, granularity)), granularity),
       round_down(std::min(run.end, round_up(range.end, granularity)), granularity)};

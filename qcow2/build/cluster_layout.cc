@@ -52,7 +52,7 @@ Result<void> ClusterLayout::write_cluster(uint64_t cluster, const AlignedBuffer&
   return out_.write(geometry_.start_of(HostCluster(cluster)), bytes.span());
 }
 
-// The reserved cluster is next: the counts of all clusters before it are final.
+// Only the reserved cluster is left: the refcounts of all clusters before it are final.
 Result<void> ClusterLayout::close_range() {
   RETURN_IF_ERROR(end_left());
   const uint64_t cluster = reserved();
@@ -100,8 +100,8 @@ uint64_t ClusterLayout::take_more(uint64_t most) {
 
 Result<uint64_t> ClusterLayout::place_stream(uint64_t length) {
   const uint64_t cluster_size = geometry_.cluster_size();
-  // Continues after the previous stream, if the count of that cluster can grow by one and the next
-  // cluster is free for a crossing stream.
+  // Continues after the previous stream, if the refcount of that cluster can grow by one, and if
+  // the next cluster is free for a crossing stream.
   bool crosses = false;
   if (pack_ != 0) {
     crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
@@ -143,8 +143,8 @@ Result<TailLayout> ClusterLayout::write_tail(std::span<const std::byte> l1) {
   assert(tail.table_clusters() * cluster_size <= Limits::kRefcountTableBytes);
   RETURN_IF_ERROR(out_.write(geometry_.start_of(HostCluster(tail.l1)), l1));
 
-  // Completes the open range, whose counts so far are in refcounts_; then the ranges that contain
-  // only the tail.
+  // Completes the open range, whose refcounts so far are in refcounts_. Then writes the ranges that
+  // contain only the tail.
   uint64_t at = next_;
   for (uint64_t cluster = tail.blocks; cluster < tail.end; ++cluster) {
     const uint64_t range_end = std::min((range_ + 1) * per_block_, tail.end);

@@ -45,7 +45,7 @@ void CheckTally::report(Finding it, bool any_pass) {
   if (it.kind == Kind::kUnreadable) sums_.unreadable = true;
   if (it.kind == Kind::kReferenceOutside) remember_outside(it);
   if (it.kind == Kind::kOverlap) {
-    // If the counts disagree, the sums already include the damage.
+    // If the refcounts disagree, the sums already include the damage.
     const auto recorded = recorded_->get(image_.geometry.host_cluster_of(it.host));
     if (!recorded || !*recorded || **recorded < 2) it.severity = Severity::kNote;
   }

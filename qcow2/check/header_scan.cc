@@ -16,8 +16,7 @@ namespace {
 
 using Kind = Finding::Kind;
 
-// Where the fields stand.
-// QEMU keeps the name of a format in 16 bytes with a NUL.
+// QEMU stores the name of a format in 16 bytes, with a NUL.
 constexpr uint64_t kMostFormatName = 15;
 constexpr uint64_t kBitmapsBytes = 24;
 constexpr uint64_t kLuksBytes = 16;
@@ -51,7 +50,8 @@ class ExtensionScan {
   ExtensionScan(const Header& header, const std::function<void(const Finding&)>& found)
       : header_(header), found_(found) {}
 
-  // `cluster`: the first of the file.  Header::read has checked that all but the end fit.
+  // `cluster`: the first cluster of the file. Header::read has checked that all extensions except
+  // the last one fit.
   void run(std::span<const std::byte> cluster) {
     const uint64_t name = load_be64(&cluster[header_field::kBackingName]);
     const uint64_t end = name != 0 ? std::min<uint64_t>(name, cluster.size()) : cluster.size();
@@ -73,7 +73,7 @@ class ExtensionScan {
       it.expected = expected;
       found_(it);
     };
-    // The bitmaps' own scan tells of theirs.
+    // The scan of bitmaps reports faults of their extension.
     const bool told = type == HeaderExtension::kBitmaps && header_.version >= 3 &&
                       (header_.autoclear_features & autoclear::kBitmaps) != 0;
     const auto right = right_length(type, length, left);

@@ -36,8 +36,8 @@ Result<bool> resolve(const Layers& layers, GuestOffset at, GuestOffset end, Visi
     const Layer& layer = *layers[depth];
     Extent extent;
     if (at.value() >= layer.size()) {
-      // A backing file may be smaller than the overlay: unallocated from there on.  As in QEMU, the
-      // extent belongs to the layer above.
+      // A backing file may be smaller than the overlay. Past its end, ranges are unallocated and
+      // belong to the layer above, as in QEMU.
       extent.guest = at;
       extent.length = ends.back() - at;
       extent.depth = static_cast<uint32_t>(depth - 1);

@@ -31,7 +31,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   if (const auto found = nodes_.find(key); found != nodes_.end()) return found->second->slice;
   bytes_ += size;
   make_room();
-  // Directly behind the hand, which reaches it last.
+  // Inserts the slice directly after the hand, which reaches it last.
   nodes_.emplace(key, ring_.emplace(hand_, key, slice));
   return slice;
 }

@@ -108,8 +108,8 @@ Result<RefcountTable::Block*> RefcountTable::require_block(uint64_t index) {
   ASSIGN_OR_RETURN(found, find_block(index));
   if (found) return found;
 
-  // The block is in the first cluster of its own range, and counts itself: without the block all
-  // other counts there are 0.
+  // The block is in the first cluster of its own range, and counts itself. Without the block, all
+  // other refcounts of the range are 0.
   const uint64_t cluster = index << block_bits_;
   Block& made = add_block(index, cluster);
   set_count(made, cluster, 1);
@@ -203,7 +203,7 @@ bool RefcountTable::changes_are_due() const {
   if (moved_ || !changed_entries_.empty()) return true;
   const uint64_t many = kCleanBlocksLimit >> geometry_.cluster_bits();
   if (blocks_.size() <= many) return false;
-  // Clean blocks are no changes: they stay until others need the space.
+  // Clean blocks are not changes: they stay until others need the space.
   const auto changed = std::count_if(blocks_.begin(), blocks_.end(),
                                      [](const auto& it) { return it.second.dirty(); });
   return static_cast<uint64_t>(changed) > many;

@@ -72,7 +72,7 @@ Result<bool> Refcounts::find_hole(uint64_t wanted, uint64_t& hint, uint64_t scan
 }
 
 Result<Refcounts::Run> Refcounts::append(uint64_t wanted) {
-  // A cluster past the end of the file may be counted, after a crash between the two changes.
+  // After a crash between the two changes, a cluster past the end of the file may have a refcount.
   uint64_t first = table_.end();
   while (true) {
     RETURN_IF_ERROR(table_.require_block(table_.block_index(first)));
@@ -145,7 +145,7 @@ Result<Refcounts::Run> Refcounts::append_table(uint64_t wanted) {
       if (count != 0) break;
     }
     if (free < stop) {
-      // Counted, but past the end of the file, after a crash between the two changes.
+      // Has a refcount, but is past the end of the file, after a crash between the two changes.
       start = free + 1;
       continue;
     }
@@ -178,7 +178,7 @@ Result<Refcounts::Run> Refcounts::take_below(uint64_t limit, uint64_t wanted) {
   for (; hint_ < limit && run.count < wanted; ++hint_, ++run.count) {
     ASSIGN_OR_RETURN(RefcountTable::Block* const block,
                      table_.find_block(table_.block_index(hint_)));
-    // An uncounted range would first need a block, at its start.
+    // A range without a block would first need one, at its start.
     if (!block) break;
     if (block->get(table_.index_in_block(hint_)) != 0) break;
     table_.set_count(*block, hint_, 1);

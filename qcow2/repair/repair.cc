@@ -101,8 +101,8 @@ class Collector final : public CheckObserver {
   }
 
   std::vector<Finding> leaks, too_low, entries, copied, data_on_blocks, shared_blocks;
-  bool descriptors = false;  // some have a wrong length
-  bool snapshots = false;    // the table has missing or excess data
+  bool descriptors = false;  // a descriptor has a wrong length
+  bool snapshots = false;    // the snapshot table has missing or excess data
 
  private:
   static void keep(std::vector<Finding>& list, const Finding& finding) {
@@ -219,7 +219,7 @@ class Repair {
       ASSIGN_OR_RETURN(const bool any, write_entries(checker, copied));
       if (any) return true;
     }
-    // The place of the new table is surely free only if no count is too low.
+    // The place of the new table is certainly free only if no refcount is too low.
     if (!found.snapshots || !too_low.empty() || outcome_.after.needs_rebuild ||
         std::exchange(snapshots_done_, true))
       return false;
@@ -266,8 +266,8 @@ class Repair {
     return any;
   }
 
-  // Drops findings about clusters without a block: a new block would be put into a cluster that
-  // only the counts declare free.
+  // Drops findings about clusters without a block. A new block would go into a cluster that may be
+  // in use despite its refcount.
   Result<void> drop_those_without_block(const Header& header, std::vector<Finding>& findings) {
     const Geometry geometry = header.geometry();
     const uint64_t per_block = refcounts_per_block(header.cluster_bits, header.refcount_order);

@@ -97,7 +97,7 @@ Result<void> DiskWriter::commit(bool all) {
     for (const uint64_t index : changes.l1_indices) l1.push_back(map_->l1_entry(index));
     frees = mapping_->take_unlinked();
   }
-  // Taken after the mapping, so that all its clusters are counted.
+  // Taken after the mapping, so that the refcounts include all of its clusters.
   Refcounts::Changes refcounts;
   if (all || !lazy_ || refcounts_->changes_are_due()) refcounts = refcounts_->take_changes();
 
@@ -130,8 +130,8 @@ Result<void> DiskWriter::reclaim() {
       for (uint64_t i = 0; i < freed.count; ++i) ++references[freed.first.value() + i];
     waiting_.pop_front();
   }
-  // Punches the holes while the clusters are still counted: after that, another request may write
-  // to them.
+  // Punches the holes before the refcounts fall to 0: after that, another request may write to the
+  // clusters.
   HostCluster begin;
   uint64_t count = 0;
   const auto punch = [&] {
@@ -159,7 +159,7 @@ Result<void> DiskWriter::flush() {
   return shared_flush_.run([this] { return commit(false); });
 }
 
-// Returns whether no table refers to a cluster from `end` on, counted or not.
+// Returns true if no table refers to a cluster from `end` on, whatever its refcount.
 Result<bool> DiskWriter::is_unused_from(HostCluster end) const {
   ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
   ASSIGN_OR_RETURN(const auto image,
@@ -190,7 +190,7 @@ Result<void> DiskWriter::close() {
   if (size < wanted) {
     RETURN_IF_ERROR(storage_->resize(wanted));
   } else if (size > wanted && options_.discard) {
-    // In a damaged image, uncounted clusters may be in use.
+    // In a damaged image, clusters without a refcount may be in use.
     const auto unused = is_unused_from(end);
     if (unused && *unused) {
       RETURN_IF_ERROR(storage_->resize(wanted));

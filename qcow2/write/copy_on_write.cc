@@ -76,7 +76,7 @@ Result<uint64_t> DiskWriter::write_allocating(GuestOffset at, std::span<const st
     ASSIGN_OR_RETURN(old, mapping_->entries(first, end));
   }
   // Stops at the first cluster (or, in the first cluster, subcluster) that can be written in place:
-  // another request may do so now, without a lock.
+  // another request may be writing to it without a lock.
   const auto stays = [&](L2Entry entry) {
     return extended() ? mapping_->owns_host(entry) && entry.allocated_mask() != 0
                       : mapping_->in_place(entry, 0);

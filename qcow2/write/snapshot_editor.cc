@@ -22,7 +22,7 @@ namespace {
 
 constexpr uint64_t kCacheSize = 1 << 20;  // bytes
 constexpr size_t kLongestName = 255;      // bytes: the part of a name that QEMU shows
-// The number of passes over the L2 tables.
+// Number of passes over the L2 tables, for progress reports.
 constexpr unsigned kPassesOfCreate = 4;
 constexpr unsigned kPassesOfRemove = 3;
 constexpr unsigned kPassesOfApply = 5;
@@ -134,7 +134,7 @@ Result<void> SnapshotEditor::raise_run(HostCluster first, uint64_t count, uint64
     ASSIGN_OR_RETURN(const uint64_t now, refcounts_->get(first + i));
     RETURN_IF_ERROR(refcounts_->assign(first + i, now + times));
   }
-  // Higher counts may be written at any time.
+  // Higher refcounts may be written at any time.
   if (!refcounts_->changes_are_due()) return {};
   return write_refcounts(*storage_, *refcounts_);
 }
@@ -149,7 +149,7 @@ Result<void> SnapshotEditor::raise(const References& references) {
   return write_refcounts(*storage_, *refcounts_);
 }
 
-// Clears COPIED in the active tables: nothing belongs to the disk alone any more.
+// Clears COPIED in the active tables, since the snapshot now shares all clusters.
 Result<void> SnapshotEditor::clear_copied() {
   const Header& header = image_->header();
   const Geometry& geometry = image_->geometry();
@@ -178,7 +178,7 @@ Result<void> SnapshotEditor::clear_copied() {
   return storage_->flush();
 }
 
-// Writes `bytes` to new clusters, which are counted and flushed.
+// Writes `bytes` to new clusters, whose refcounts are set, and flushes them.
 Result<HostOffset> SnapshotEditor::write_table(const std::vector<std::byte>& bytes) {
   if (bytes.empty()) return HostOffset(0);
   const Geometry& geometry = image_->geometry();
@@ -220,15 +220,15 @@ Result<void> SnapshotEditor::drop_table(HostOffset at, uint64_t bytes) {
   return write_refcounts(*storage_, *refcounts_);
 }
 
-// Updates counts and COPIED to match the current tables.
+// Updates refcounts and COPIED to match the current tables.
 Result<void> SnapshotEditor::rebuild_counts() {
   RETURN_IF_ERROR(reload());
   RETURN_IF_ERROR(rebuild_in_place(storage_, *image_, table_done_));
   return reload();
 }
 
-// Undoes the counts of a failed operation.  If that fails, too, the image is as consistent as after
-// a crash.  If the header shows that the operation took effect anyway, the error says `state`.
+// Undoes the refcounts of a failed operation. If that fails, too, the image is as consistent as
+// after a crash. If the header shows that the operation took effect anyway, the error says `state`.
 Result<void> SnapshotEditor::undo(Result<void> result, const std::function<bool()>& happened,
                                   const std::string& state) {
   if (result) return result;

@@ -48,7 +48,7 @@ class Bench:
         self.folder = folder
         self.runs = options.runs or (2 if options.quick else 3)
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
-        self.own_disk = None  # filesystem and size of the disk that is there besides
+        self.own_disk = None  # filesystem and size of the present own disk
         self.results = []
         self.size = 0  # the size of the disk to copy, once the disk exists
 

@@ -14,13 +14,13 @@ class Row:
     peer: str
     goal: float  # ours / peer, in wall time
     check: bool = True  # both make a QCOW2 image in {out}, which must have no errors
-    equal: bool = True  # and must be equal to `source`
+    equal: bool = True  # and must have the content of `source`
     largest: float = 0  # ours / peer, in the space that both take on the disk; 0: no goal
     peak: bool = True  # one more run of each measures memory
     prepare: str = ""  # runs once, before the first run; may make {extra}
     before: str = ""  # runs before every run, not timed: makes {out} if it is changed in place
     source: str = "{disk}"  # the disk that the copy must be equal to
-    filesystem: str = ""  # of the row's own disk; empty: the row uses the shared disk
+    filesystem: str = ""  # filesystem of the row's own disk; empty: the shared disk
     gib: tuple = (6, 1)  # size of that disk, without and with --quick; 0: not with --quick
     once: bool = False  # runs once unless --runs is given
 

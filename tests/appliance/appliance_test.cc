@@ -41,7 +41,7 @@ TEST_CASE("the appliance boots, writes to a served disk, and ends") {
   Listening observer;
   auto server = DiskServer::start(disk, DiskServer::Access::kTrim, cancel);
   REQUIRE(server);
-  // With KVM if it works, and otherwise as if emulation was not requested.
+  // Uses KVM if it works. Otherwise emulates the processor, although emulation was not requested.
   const char* const settings = std::getenv("LIBGUESTFS_BACKEND_SETTINGS");
   const std::string emulation = settings ? settings : "";
   ::unsetenv("LIBGUESTFS_BACKEND_SETTINGS");
@@ -65,7 +65,7 @@ TEST_CASE("the appliance boots, writes to a served disk, and ends") {
   REQUIRE(*data);
   CHECK((*data)->stretches() == std::vector<appliance::DataMap::Stretch>{{1 << 20, 2 << 20}});
 
-  // Zeros that are written become a hole, and what is discarded one, too.
+  // Written zeros become a hole, and so do discarded ranges.
   {
     const Appliance& it = **booted;
     const std::string zeros(512 << 10, '\0');

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kMiB = 1 << 20;
 constexpr int64_t kSector = 512;
-// What is deleted again, of each filesystem.
+// Files to delete again, in each filesystem.
 constexpr int kGarbageFiles = 3;
 constexpr int64_t kGarbage = 6 * kMiB;
 constexpr int64_t kKept = 700'000;
@@ -35,18 +35,18 @@ std::string noise(uint64_t seed, int64_t length) {
 
 class Maker {
  public:
-  // `noise`: a device of kNoise bytes of it, which is faster to copy from than to send it all.
+  // `noise`: a device with kNoise random bytes. Copying from it is faster than sending all data.
   Maker(Booted& guest, const char* noise, Checksums& kept)
       : it_(guest), g_(guest.handle()), noise_(noise), kept_(kept) {}
 
-  // In the appliance, where disks do not have the names that libguestfs gives them: its kernel
-  // finds them in any order.
+  // Runs a command in the appliance. Disks may have other names there: the kernel finds them in any
+  // order.
   void shell(const std::string& command) {
     const char* const words[] = {command.c_str(), nullptr};
     it_.text(guestfs_debug(g_, "sh", const_cast<char* const*>(words)));
   }
 
-  // What a shell there calls the disk that is the `index`-th here.
+  // Returns the name of disk number `index` in the appliance's shell.
   static std::string disk_there(int index) {
     return fmt::format("/dev/$(ls /sys/bus/scsi/devices/*:0:{}:0/block)", index);
   }
@@ -55,21 +55,21 @@ class Maker {
     int64_t at;      // sectors
     int64_t length;  // sectors
   };
-  // One by one takes libguestfs a second for each.
+  // Makes all partitions with one command: libguestfs needs a second for each call.
   void partition_gpt(int index, const std::vector<Part>& parts) {
     std::string script = "label: gpt\\n";
     for (const Part& it : parts) script += fmt::format("start={}, size={}\\n", it.at, it.length);
     shell(fmt::format("printf '{}' | sfdisk -q {} && udevadm settle", script, disk_there(index)));
   }
-  // Wherever they begin.
+  // Partitions may begin at any sector.
   void partition_mbr(const char* disk, const std::vector<Part>& parts) {
     it_.check(guestfs_part_init(g_, disk, "mbr"));
     for (const Part& it : parts)
       it_.check(guestfs_part_add(g_, disk, "p", it.at, it.at + it.length - 1));
   }
 
-  // With as little work for the passphrase as can be.  In octal, since nothing on the way to the
-  // shell leaves quotes alone.
+  // Uses the cheapest key derivation. The passphrase is in octal, since its quotes would not reach
+  // the shell.
   void encrypt(int index, int partition) {
     std::string octal;
     for (const char* it = kPassphrase; *it != '\0'; ++it)
@@ -80,7 +80,7 @@ class Maker {
                     octal, disk_there(index), partition));
   }
 
-  // Files that stay among files that go.
+  // Makes files that stay among files that are deleted.
   void use(
       const std::string& device, const std::string& folder = "/",
       const std::function<void()>& more = [] {}) {
@@ -114,7 +114,7 @@ class Maker {
     kept_[device + ":" + path] = it_.text(guestfs_checksum(g_, "sha256", path.c_str()));
   }
 
-  // Signatures of what no partition has.
+  // Makes other formats, without a partition for them.
   void fill_device(const char* device, int64_t from, int64_t length) {
     it_.check(
         guestfs_copy_device_to_device(g_, noise_, device, GUESTFS_COPY_DEVICE_TO_DEVICE_SRCOFFSET,
@@ -123,7 +123,7 @@ class Maker {
   }
 
  private:
-  // Where to read the noise: no two files are the same.
+  // Returns an offset in the noise. No two files have the same content.
   int64_t next_noise(int64_t length) {
     return ++files_ * kNoiseStep % (kNoise - length) / kSector * kSector;
   }
@@ -137,7 +137,7 @@ class Maker {
 
 void make_linux(Booted& it, Maker& maker, Guests& guests) {
   guestfs_h* const g = it.handle();
-  // XFS wants 300 MiB from some version on, btrfs 109 MiB.
+  // Newer mkfs tools need 300 MiB for XFS, and 109 MiB for btrfs.
   const int64_t sizes[] = {96, 320, 256, 64, 64, 128};
   int64_t at = 1;
   std::vector<Maker::Part> parts;
@@ -191,7 +191,7 @@ void make_windows(Booted& it, Maker& maker) {
     maker.write("/pagefile.sys", 12 * kMiB);
     maker.write("/swapfile.sys", 4 * kMiB);
     maker.write("/hiberfil.sys", 8 * kMiB);
-    // Of a Windows that was woken up again.
+    // The file of a Windows that has resumed its session.
     maker.put("/hiberfil.sys", std::string(4096, '\0'), 0);
   });
   it.check(guestfs_mkfs(g, "ext4", "/dev/sdb2"));

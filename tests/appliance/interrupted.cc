@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// An emulated appliance, on a machine that has other things to do.
+// Enough for an emulated appliance on a busy machine.
 constexpr std::chrono::minutes kPatience(15);
 constexpr std::chrono::seconds kPatienceWithTheEnd(60);
 constexpr std::chrono::milliseconds kLook(10);

@@ -13,9 +13,9 @@ struct Moment {
   int signal;
 };
 
-// Runs `command`, sends the signal at that moment, and returns when the program has ended.  The
-// program's output is appended to the file `log`, which must not contain `step` yet.  Throws
-// std::runtime_error if the moment does not come, or the program does not end.
+// Runs `command`, sends the signal at that moment, and returns when the program has ended. Appends
+// the program's output to the file `log`, which must not contain `step` yet. Throws
+// std::runtime_error if the moment does not come, or if the program does not end.
 void interrupt(const std::vector<std::string>& command, const std::string& log,
                const Moment& moment);
 

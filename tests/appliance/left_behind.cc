@@ -37,7 +37,7 @@ void for_each_process(Visit visit) {
   }
 }
 
-// A folder with a socket of libguestfs on which no process listens any more.
+// Returns true for a folder with a socket of libguestfs on which no process listens.
 bool is_dead(const fs::path& folder) {
   const std::string socket = folder / "guestfsd.sock";
   std::error_code error;
@@ -45,7 +45,7 @@ bool is_dead(const fs::path& folder) {
          contents("/proc/net/unix").find(socket) == std::string::npos;
 }
 
-// Processes that have this test's mark in their environment, with their command line.
+// Returns the command lines of processes with this test's mark in their environment.
 std::set<std::string> processes() {
   std::set<std::string> found;
   const std::string mark = std::string("VIRT_COMPACT_TEST_RUN=") + std::to_string(::getpid());
@@ -71,7 +71,7 @@ std::string difference(const std::set<std::string>& before, const std::set<std::
 LeftBehind::LeftBehind() {
   if (const char* const temporary = std::getenv("TMPDIR")) temporary_ = temporary;
   ::setenv("TMPDIR", folder_.path().c_str(), 1);
-  // Otherwise the appliance would be built there again.
+  // Otherwise each test folder would get an appliance of its own.
   ::setenv("LIBGUESTFS_CACHEDIR", "/var/tmp", 0);
   ::setenv("VIRT_COMPACT_TEST_RUN", std::to_string(::getpid()).c_str(), 1);
   files_ = files();
@@ -89,9 +89,9 @@ std::set<std::string> LeftBehind::files() const {
   std::set<std::string> names;
   std::error_code error;
   for (const auto& it : fs::directory_iterator(folder_.path(), error))
-    // The test has folders of its own.
+    // Skips the folders of tests.
     if (!it.path().filename().string().starts_with("virt-compact-test-")) names.insert(it.path());
-  // Where libguestfs has its socket when it is root's, whatever TMPDIR says.
+  // libguestfs puts root's socket into /tmp, whatever TMPDIR says.
   for (const auto& it : fs::directory_iterator("/tmp", error))
     if (it.path().filename().string().starts_with("libguestfs") && is_dead(it.path()))
       names.insert(it.path());
@@ -103,7 +103,7 @@ std::string LeftBehind::complaint() const {
     return difference(files_, files()) + difference(processes_, processes());
   };
   std::string text = look();
-  // libguestfs has a process that checks from time to time whether QEMU must end.
+  // libguestfs's helper process checks only now and then whether QEMU must end.
   for (int i = 0; i < 300 && !text.empty(); ++i, text = look())
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   return text;

@@ -1,4 +1,4 @@
-// The whole procedure on the disks of guests, as a user does it.
+// Runs the whole procedure on disks of guests, as a user does.
 #include <signal.h>
 
 #include <algorithm>
@@ -38,9 +38,9 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 // The unit of trimming.
 constexpr uint64_t kGranule = 4096;
-// Mounting writes: journals are replayed, superblocks stamped, trees of btrfs committed.
+// A mount writes: it replays journals, updates superblocks, and commits trees of btrfs.
 constexpr uint64_t kMountsWrite = 6 * kMiB;
-// What a small guest has deleted.
+// Deleted data in a small guest.
 constexpr uint64_t kGarbage = 32 * kMiB;
 
 std::string tool() {
@@ -53,7 +53,7 @@ bool is_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte it) { return it == std::byte{0}; });
 }
 
-// Bytes of granules in which `after` has something else than `before` that is not zeros.
+// Returns the bytes of granules that differ in `after`, and that are not zeros there.
 uint64_t rewritten(const std::string& before, const std::string& after) {
   const support::RawFile old(before);
   const support::RawFile fresh(after);
@@ -81,7 +81,7 @@ Outcome optimize(std::vector<std::string> arguments) {
   return support::run(arguments, patient);
 }
 
-// A disk that is one filesystem, and needs no appliance to be made.
+// A disk that is one filesystem, made without an appliance.
 class SmallGuest {
  public:
   explicit SmallGuest(const TempDirectory& folder) : folder_(folder) {
@@ -100,7 +100,7 @@ class SmallGuest {
 
   std::string disk() const { return folder_ / "disk.qcow2"; }
   std::string original() const { return folder_ / "original.qcow2"; }
-  // Nothing else is in the folder then.
+  // Restores the folder to the disk alone.
   void restore() const {
     for (const std::string& name : support::list_directory(folder_.path()))
       if (name != "original.qcow2") fs::remove(folder_ / name);
@@ -108,7 +108,7 @@ class SmallGuest {
   }
   bool is_as_it_was() const { return support::read_file(disk()) == support::read_file(original()); }
 
-  // What an image that is sound and has the guest's file has to say: nothing.
+  // Returns what is wrong with an image of the guest: errors, or a changed file. Empty: nothing.
   std::string complaint(const std::string& image) const {
     const TempDirectory scratch;
     const std::string raw = scratch / "raw";
@@ -137,9 +137,9 @@ void stop_at(const std::vector<test::Moment>& moments) {
     const test::LeftBehind before;
     const TempDirectory logs;
     test::interrupt({tool(), "optimize", "--trim=appliance", guest.disk()}, logs / "log", moment);
-    // Processes, and temporary files.
+    // No processes and no temporary files are left.
     CHECK(before.complaint() == "");
-    // The disk as it was, or the new one.
+    // The disk is the old one or the new one.
     const bool swapped = !guest.is_as_it_was();
     if (swapped) {
       CHECK(support::read_file(guest.disk() + ".bak") == support::read_file(guest.original()));
@@ -149,7 +149,7 @@ void stop_at(const std::vector<test::Moment>& moments) {
     const bool left = names.front().starts_with(".");
     if (moment.signal != SIGKILL) CHECK_FALSE(left);
 
-    // The next run works.
+    // The next run succeeds.
     const auto again = optimize({"--no-trim", "--force", "--backup", ".again", guest.disk()});
     INFO(again.describe());
     REQUIRE(again.ok());
@@ -163,7 +163,7 @@ void stop_at(const std::vector<test::Moment>& moments) {
 
 TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not stop the others",
           "[essential]") {
-  // Before there is a LeftBehind, whose folder goes with it.
+  // First, since the folder of LeftBehind is removed with it.
   const test::Guests& guests = shared_guests();
   const test::LeftBehind before;
   const TempDirectory folder;
@@ -194,7 +194,7 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
        {std::tuple(linux_disk, guests.linux_disk, 100 * kMiB),
         std::tuple(windows_disk, guests.windows_disk, 60 * kMiB)}) {
     CAPTURE(disk);
-    // The old disk was never written to.
+    // The old disk was not written to.
     CHECK(support::read_file(disk + ".bak") == support::read_file(original));
     CHECK(support::run({"qemu-img", "check", "-q", disk}).ok());
     CHECK(fs::file_size(disk) + saved < fs::file_size(disk + ".bak"));
@@ -209,7 +209,7 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
   run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
   CHECK(rewritten(folder / "before.raw", folder / "after.raw") <= kMountsWrite);
   {
-    // The partition table, and the data after the last partition.
+    // Compares the partition table, and the data after the last partition.
     const support::RawFile old(folder / "before.raw");
     const support::RawFile fresh(folder / "after.raw");
     CHECK(old.read(0, kMiB) == fresh.read(0, kMiB));
@@ -255,7 +255,7 @@ TEST_CASE(
           "sh", raw});
   make(folder / "clean", kGarbage, "100M");
   make(folder / "dirty", 80 * kMiB, "200M");
-  // The journal must be replayed.
+  // Marks the journal as not replayed.
   const std::byte flags = support::RawFile(folder / "dirty").read(1024 + 0x60, 1)[0] | std::byte{4};
   support::patch_file(folder / "dirty", 1024 + 0x60, std::span(&flags, 1));
   put(folder / "clean", "1");
@@ -276,7 +276,7 @@ TEST_CASE(
   CHECK(spaces.at(0).at("outcome") == "left-alone");
   CHECK(spaces.at(0).at("why") == "its free space is known from its metadata");
   CHECK(spaces.at(1).at("outcome") == "trimmed");
-  // At the same time as the check.
+  // These steps run concurrently with the check.
   const auto has_step = [&](const char* name) {
     const json& steps = report.at("steps");
     return std::any_of(steps.begin(), steps.end(),
@@ -284,7 +284,7 @@ TEST_CASE(
   };
   CHECK(has_step("check"));
   CHECK(has_step("trim"));
-  // The first filesystem, which the appliance does not change.
+  // The appliance does not change the first filesystem.
   CHECK(has_step("early copy"));
   CHECK(support::read_file(folder / "disk") == old);
 

@@ -1,4 +1,4 @@
-// Partition tables as fdisk writes them, and what became of them.
+// Partition tables made by fdisk, some of them damaged afterwards.
 #include "appliance/partition_table.h"
 
 #include <string>
@@ -27,7 +27,7 @@ class Disk {
     support::resize_file(path_, kSize);
   }
 
-  // `words`: what is typed.
+  // `words`: the input of fdisk.
   void fdisk(uint64_t sector_size, const std::string& words) const {
     support::RunOptions options;
     options.input = words;
@@ -106,11 +106,11 @@ TEST_CASE("the consistent one of two partition tables is used", "[table]") {
 TEST_CASE("a disk without a partition table has none", "[table]") {
   const Disk disk;
   CHECK(disk.table().kind == Kind::kNone);
-  // What begins a filesystem looks like an MBR without partitions.
+  // A boot sector of a filesystem looks like an MBR without partitions.
   support::run_ok({"mke2fs", "-q", "-t", "ext4", disk.path(), "16M"});
   disk.patch(510, "\x55\xaa");
   CHECK(disk.table().kind == Kind::kNone);
-  // A backup of former times is no table.
+  // An old backup table alone does not count.
   disk.gpt(512);
   disk.clear(0, 1 << 20);
   CHECK(disk.table().kind == Kind::kNone);

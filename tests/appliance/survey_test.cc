@@ -27,7 +27,7 @@ std::vector<Space> some_spaces() {
   return spaces;
 }
 
-// Which of them something is done with.
+// Returns for each space whether it is chosen.
 std::vector<bool> chosen(const std::vector<std::string>& filesystems,
                          const std::vector<std::string>& ignore) {
   TrimOptions options;

@@ -1,4 +1,4 @@
-// Trimming the disks of guests, as a user does it.
+// Trims disks of guests, as a user does.
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -35,9 +35,9 @@ using test::shared_guests;
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
-// Of 18 MiB that were deleted, at least so much comes back whatever the filesystem's habits.
+// Of 18 MiB of deleted data, every filesystem frees at least this much.
 constexpr uint64_t kGarbage = 14 * kMiB;
-// An emulated appliance, on a machine that has other things to do.
+// Enough for an emulated appliance on a busy machine.
 constexpr std::chrono::minutes kPatience(15);
 
 std::string tool() {
@@ -69,7 +69,7 @@ uint64_t blocks(const std::string& path) {
   return static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
-// Allocated clusters; and nothing is wrong with the image.
+// Returns the number of allocated clusters. The image must have no errors.
 uint64_t clusters(const std::string& image) {
   return json::parse(support::run_ok({"qemu-img", "check", "--output=json", image}).out)
       .at("allocated-clusters");
@@ -124,11 +124,11 @@ TEST_CASE("a trim frees what the guest does not use, and nothing else") {
   }
   CHECK(spaces["/dev/sda5"].at("freed") >= kGarbage);
   CHECK(spaces["vg"].at("freed") >= 20 * kMiB);
-  // btrfs's subvolumes are one filesystem, and the encrypted device is what is in it.
+  // btrfs's subvolumes count as one filesystem. The encrypted device is listed by its content.
   CHECK(report.at("filesystems").size() == 11);
   CHECK(report.at("dropped").size() == 4);
 
-  // 24 MiB of Windows's files, and 4 of Linux's swap.
+  // Windows's files have 24 MiB, and Linux's swap has 4 MiB.
   CHECK(spaces["/dev/sdb1"].at("freed") >= kGarbage + 22 * kMiB);
   CHECK(spaces["/dev/sdb2"].at("freed") >= kGarbage + 3 * kMiB);
 
@@ -144,7 +144,7 @@ TEST_CASE("a trim frees what the guest does not use, and nothing else") {
   clusters(windows_disk);
 
   support::run_ok({"qemu-img", "convert", "-O", "raw", linux_disk, folder / "after.raw"});
-  // The partition table, and the data after the last partition.
+  // Compares the partition table, and the data after the last partition.
   const support::RawFile raw_before(folder / "before.raw");
   const support::RawFile raw_after(folder / "after.raw");
   CHECK(raw_before.read(0, kMiB) == raw_after.read(0, kMiB));
@@ -163,7 +163,7 @@ TEST_CASE("a trim frees what the guest does not use, and nothing else") {
   CHECK(test::read_checksums({linux_disk, windows_disk}, kept) == kept);
   CHECK(before.complaint() == "");
 
-  // A client that no one here wrote frees no more.
+  // libguestfs's own client frees no more.
   support::RunOptions patient;
   patient.timeout = kPatience;
   patient.environment = {"LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg"};
@@ -187,7 +187,7 @@ TEST_CASE("a dry run predicts the real run, and writes nothing") {
   auto spaces = by_device(json::parse(done.out));
   CHECK(spaces["/dev/sda1"].at("freed") >= kGarbage + 11 * kMiB);
   CHECK(spaces["/dev/sda2"].at("outcome") == "left-alone");
-  // No key was given.
+  // There is no key for it.
   CHECK(spaces["/dev/sda3"].at("outcome") == "left-alone");
   CHECK_THAT(std::string(spaces["/dev/sda3"].at("why")), Catch::Contains("--key"));
   CHECK(before.complaint() == "");
@@ -224,7 +224,8 @@ TEST_CASE("hibernated or unclean Windows is refused, and not changed") {
   CHECK(before.complaint() == "");
 }
 
-// The header of shadow copies that a volume has, with its GUID and that of the one that keeps them.
+// Returns the header of a volume's shadow copies, with the GUIDs of the volume and of the volume
+// that stores the copies.
 static std::string shadow_copy_header(char volume, char storage) {
   std::string header(512, '\0');
   header.replace(0, 16,
@@ -280,8 +281,7 @@ TEST_CASE("data that snapshots and shadow copies need is not trimmed", "[essenti
       it.check(guestfs_write_append(g, "/garbage", garbage.data(), garbage.size()));
     it.check(guestfs_rm(g, "/garbage"));
     it.check(guestfs_umount_all(g));
-    // Another volume stores the shadow copies of sda3, which no file on sda3 shows.  sda4 stores
-    // them.
+    // sda4 stores the shadow copies of sda3. No file on sda3 shows that.
     it.check(guestfs_mkfs(g, "ntfs", "/dev/sda3"));
     it.check(guestfs_mkfs(g, "ntfs", "/dev/sda4"));
     it.check(guestfs_mount(g, "/dev/sda4", "/"));
@@ -332,7 +332,7 @@ TEST_CASE("the disk of a server is trimmed, and a filesystem without trim is fil
           "[essential]") {
   const LeftBehind before;
   const TempDirectory folder;
-  // What was there before the filesystem is free space now.
+  // Data from before the filesystem is free space now.
   std::vector<std::byte> noise(32 * kMiB);
   support::Random(5).fill(noise);
   support::write_file(folder / "old.raw", noise);
@@ -357,7 +357,7 @@ TEST_CASE("the disk of a server is trimmed, and a filesystem without trim is fil
 
 namespace {
 
-// A raw disk that was full once, with a GPT and a filesystem of 60 MiB that holds nothing.
+// Makes a raw disk full of data, then a GPT and an empty filesystem of 60 MiB on it.
 void make_used_disk(const std::string& path, uint64_t sector_size) {
   std::vector<std::byte> noise(64 * kMiB);
   support::Random(sector_size).fill(noise);
@@ -421,7 +421,7 @@ TEST_CASE("a damaged partition table is reported without booting the appliance",
   const TempDirectory folder;
   const std::string raw = folder / "raw";
   make_used_disk(raw, GENERATE(512, 4096));
-  // A name in the list, in sectors of either size.
+  // Sets a name in the table, at its place with either sector size.
   for (const uint64_t at : {512 * 2 + 60, 4096 * 2 + 60}) {
     auto byte = support::RawFile(raw).read(at, 1);
     byte[0] ^= std::byte{1};
@@ -438,7 +438,7 @@ TEST_CASE("a damaged partition table is reported without booting the appliance",
                               Catch::Contains("error: nothing was trimmed"));
   CHECK_THAT(trimmed.out, !Catch::Contains("Booting") && Catch::Contains("Nothing was trimmed"));
 
-  // Something else can be done for it, whoever looks for what is free.
+  // The warning depends only on the disk, not on the method.
   for (const std::string how : {"auto", "appliance"}) {
     const std::string own = folder / (how + ".qcow2");
     support::run_ok({"cp", disk, own});
@@ -488,7 +488,7 @@ TEST_CASE("what cannot be trimmed is refused before anything starts", "[essentia
   refused({"[", "nbdkit", "-r", "memory", "16M", "]"}, "the server allows no writes");
   refused({"-f", "qcow2", "nbd://localhost:1/"}, "is not decoded");
   {
-    // QEMU has it.
+    // QEMU has the disk open.
     const support::Child writer({"qemu-io", "-f", "qcow2", "-c", "sleep 20000", disk},
                                 folder / "log");
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
@@ -497,7 +497,7 @@ TEST_CASE("what cannot be trimmed is refused before anything starts", "[essentia
 }
 
 TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else", "[stopped]") {
-  // Before there is a LeftBehind, whose folder goes with it.
+  // First, since the folder of LeftBehind is removed with it.
   (void)shared_guests();
   const TempDirectory folder;
   const std::string disk = copy_of(shared_guests().linux_disk, folder);

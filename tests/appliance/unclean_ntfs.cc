@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kSector = 512;
-constexpr size_t kRecord = 1024;  // of the MFT
+constexpr size_t kRecord = 1024;  // bytes of an MFT record
 constexpr uint32_t kDataAttribute = 0x80;
 
 uint64_t number(const std::string& bytes, size_t at, size_t width) {
@@ -23,12 +23,12 @@ void put(std::string& bytes, size_t at, uint64_t value, size_t width) {
   for (size_t i = 0; i < width; ++i, value >>= 8) bytes.at(at + i) = static_cast<char>(value);
 }
 
-// A restart page with one client that has the log open (the layout is that of Linux's and
-// ntfs-3g's headers).
+// Returns a restart page with one client that has the log open (layout: headers of Linux and
+// ntfs-3g).
 std::string restart_page(uint64_t log_size) {
-  constexpr size_t kArea = 64;            // of the page
-  constexpr size_t kClient = kArea + 64;  // of the page
-  constexpr size_t kSequence = 30;        // of the page
+  constexpr size_t kArea = 64;            // offset in the page
+  constexpr size_t kClient = kArea + 64;  // offset in the page
+  constexpr size_t kSequence = 30;        // offset in the page
   std::string page(kPage, '\0');
   page.replace(0, 4, "RSTR");
   put(page, 4, kSequence, 2);
@@ -39,7 +39,7 @@ std::string restart_page(uint64_t log_size) {
   put(page, 26, 1, 2);
   put(page, 28, 1, 2);
   put(page, kArea + 8, 1, 2);        // clients
-  put(page, kArea + 10, 0xffff, 2);  // none is free
+  put(page, kArea + 10, 0xffff, 2);  // no free client
   put(page, kArea + 16, 67 - static_cast<uint64_t>(std::bit_width(log_size)), 4);
   put(page, kArea + 20, kClient - kArea + 160, 2);
   put(page, kArea + 22, kClient - kArea, 2);
@@ -50,7 +50,7 @@ std::string restart_page(uint64_t log_size) {
   put(page, kClient + 18, 0xffff, 2);
   put(page, kClient + 28, 8, 4);
   for (size_t i = 0; i < 4; ++i) page[kClient + 32 + 2 * i] = "NTFS"[i];
-  // Each sector ends with a number; what stood there is kept in front.
+  // Each sector ends with a number. The array in front keeps the bytes that it replaces.
   put(page, kSequence, 1, 2);
   for (size_t i = 0; i < kPage / kSector; ++i) {
     const size_t end = (i + 1) * kSector - 2;
@@ -65,7 +65,7 @@ std::string restart_page(uint64_t log_size) {
 LogPages unclean_log(const ReadPartition& read) {
   const std::string boot = read(0, kSector);
   const uint64_t cluster = number(boot, 11, 2) * number(boot, 13, 1);
-  // The log is file 2.
+  // The log is file number 2.
   const std::string record = read(number(boot, 0x30, 8) * cluster + 2 * kRecord, kRecord);
   size_t attribute = number(record, 20, 2);
   while (number(record, attribute, 4) != kDataAttribute)

@@ -44,7 +44,7 @@ TEST_CASE("reads keep to the requested rate", "[rate_limit]") {
     limit.take(256 << 10, stop);
     CHECK(clock.seconds() == Approx(0.25 * i));
   }
-  // However they are divided.
+  // The same time, however the amount is divided.
   for (int i = 0; i < 1024; ++i) limit.take(1 << 10, stop);
   CHECK(clock.seconds() == Approx(26));
   limit.take(3 << 20, stop);
@@ -58,11 +58,11 @@ TEST_CASE("unused time of the rate limit is not made up for", "[rate_limit]") {
   const Stop stop(cancel);
   clock.time += 1h;
   const double start = clock.seconds();
-  limit.take(100, stop);  // a tenth of a second's are there
+  limit.take(100, stop);  // the tokens of a tenth of a second are there
   CHECK(clock.seconds() == Approx(start));
   limit.take(100, stop);
   CHECK(clock.seconds() == Approx(start + 0.1));
-  // A short wait is.
+  // A short wait is not lost.
   clock.time += 50ms;
   limit.take(100, stop);
   CHECK(clock.seconds() == Approx(start + 0.2));
@@ -86,7 +86,7 @@ TEST_CASE("rates and sizes at the edge of the numbers", "[rate_limit]") {
   for (int i = 0; i < 1000; ++i) most.take(1 << 20, stop);
   CHECK(fast.seconds() < 0.001);
 
-  // Many waits of many years, until one is cancelled.
+  // Waits for many years, until it is cancelled.
   FakeClock slow;
   slow.on_sleep = [&] {
     if (slow.sleeps % 100 == 0) cancel.request();
@@ -135,6 +135,6 @@ TEST_CASE("several threads together keep to the rate", "[rate_limit]") {
       for (int turn = 0; turn < 50; ++turn) limit.take(kBytes, stop);
     });
   for (std::thread& thread : threads) thread.join();
-  // 200 turns of a millisecond, of which none may have been saved before the start.
+  // 200 waits of a millisecond. No time before the start counts.
   CHECK(std::chrono::steady_clock::now() - start >= 199ms);
 }

@@ -10,7 +10,7 @@ namespace {
 
 int calls = 0;
 
-// Is interrupted twice, fails once, and then works: the kernel reports a failure only once.
+// Is interrupted twice, fails once, and then succeeds: the kernel reports a failure only once.
 int sync_once_failing(int /*fd*/) {
   ++calls;
   errno = calls <= 2 ? EINTR : EIO;
@@ -29,7 +29,7 @@ TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
   SyncMemory memory;
   CHECK(memory.run(sync_once_failing, 0) == EIO);
   CHECK(calls == 3);
-  // The kernel would say that all is well.
+  // The kernel would report success.
   CHECK(memory.run(sync_once_failing, 0) == EIO);
   CHECK(sync_once_failing(0) == 0);
 }

@@ -7,7 +7,7 @@
 using namespace vc;
 
 TEST_CASE("a single set bit anywhere is found", "[zero]") {
-  // Odd start and length: all the loops of the scan, and their ends.
+  // An odd start and length, so that all loops of the scan and their ends are tested.
   std::vector<std::byte> buffer(3 * 256 + 37 + 1);
   for (size_t length : {0u, 1u, 7u, 8u, 9u, 255u, 256u, 257u, 805u}) {
     const std::span<std::byte> bytes = std::span(buffer).subspan(1, length);

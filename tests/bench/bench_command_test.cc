@@ -141,7 +141,7 @@ TEST_CASE("bench can bypass or drop the page cache", "[bench]") {
     const json cold = bench_json({"-c", "100", "-s", "64k", "--drop-cache", disks / name});
     CHECK(cold["page-cache-before"]["bytes"] < cold["page-cache-before"]["file-length"]);
     CHECK(cold["page-cache-after"]["bytes"] > cold["page-cache-before"]["bytes"]);
-    // Odd sizes at odd places go through aligned memory.
+    // Unaligned sizes and offsets go through an aligned buffer.
     const json direct =
         bench_json({"-c", "300", "-s", "3001", "-n", "-t", "none", "--drop-cache", disks / name});
     CHECK(direct["page-cache-after"]["bytes"] < 1 << 20);

@@ -10,7 +10,7 @@ using Verdict = bench::Comparison::Verdict;
 
 namespace {
 
-// Rounds in which A and B took these seconds for the same work.
+// Returns rounds in which A and B took these seconds for the same work.
 Comparison rounds_of(const std::vector<std::pair<double, double>>& seconds) {
   Comparison comparison;
   for (const auto& [a, b] : seconds) {
@@ -36,7 +36,7 @@ TEST_CASE("the summary of rounds has a median", "[comparison]") {
 TEST_CASE("a verdict states only what the rounds show", "[comparison]") {
   CHECK(rounds_of({{2, 1}, {2.2, 1.1}}).verdict() == Verdict::kBFaster);
   CHECK(rounds_of({{1, 2}, {1.1, 2.2}}).verdict() == Verdict::kAFaster);
-  // Every round for B, though its slowest is slower than the fastest of A.
+  // B wins every round, but its slowest round is slower than A's fastest.
   CHECK(rounds_of({{2, 1.9}, {3, 2.5}, {2.1, 2}}).verdict() == Verdict::kBLikely);
   CHECK(rounds_of({{1.9, 2}, {2.5, 3}}).verdict() == Verdict::kALikely);
   CHECK(rounds_of({{2, 1}, {1, 2}}).verdict() == Verdict::kUnclear);

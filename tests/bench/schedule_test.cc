@@ -15,7 +15,7 @@ using Kind = bench::Schedule::Turn::Kind;
 
 namespace {
 
-// The places that one client after the other is sent to.
+// Returns the offsets that clients get, one after the other.
 std::vector<uint64_t> places(const Load& load, uint64_t size) {
   Schedule schedule(load, size);
   std::vector<uint64_t> all;

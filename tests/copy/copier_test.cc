@@ -1,4 +1,4 @@
-// Whole copies of local images.
+// Copies of whole local images.
 
 #include "copy/copier.h"
 
@@ -33,7 +33,7 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-// Not a multiple of a cluster of any size.
+// Not a multiple of any cluster size.
 constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 
 }  // namespace
@@ -44,7 +44,7 @@ TEST_CASE("a copy is valid, equal and the same for any number of threads", "[cop
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", seed, kDiskSize);
   run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "src"});
-  // Something stored that is zeros.
+  // Stored zeros.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 0 1M 1M", folder / "src"});
   run_ok({"qemu-io", "-f", "raw", "-c", "write -P 0 1M 1M", folder / "raw"});
 
@@ -80,7 +80,7 @@ TEST_CASE("a copy is valid, equal and the same for any number of threads", "[cop
         REQUIRE(summary->source.has_value());
         CHECK(summary->source->length == static_cast<uint64_t>(status.st_size));
         CHECK(summary->source->blocks == static_cast<uint64_t>(status.st_blocks) * 512);
-        // The zeros that were written into the source, where whole clusters fit.
+        // The zeros written into the source are found in whole clusters.
         CHECK(summary->found_zero_clusters + 1 >= uint64_t{1 << 20} >> cluster_bits);
         CHECK(summary->passed_through_clusters == 0);
       }
@@ -136,7 +136,7 @@ TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
   test::make_lived_in_raw(folder / "raw", seed, kDiskSize);
   run_ok({"qemu-img", "convert", "-c", "-o", "compression_type=zstd", "-f", "raw", "-O", "qcow2",
           folder / "raw", folder / "base"});
-  // On top of it some plain data, a compressed cluster of our own, and one that holds zeros.
+  // Adds plain data, a compressed cluster of our own, and a compressed cluster of zeros.
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", "-F", "qcow2",
           "-b", "base", folder / "src"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 1 64k 4k", "-c", "write -c -P 2 256k 64k", "-c",
@@ -153,7 +153,7 @@ TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
   CHECK(summary->passed_through_clusters > 0);
   CHECK(summary->found_zero_clusters > 0);
 
-  // What we have made ourselves goes across whole, and comes out the same.
+  // Our own streams are copied unchanged, with the same result.
   options.source = folder / "out";
   options.destination = folder / "again";
   const auto again = run_copy(options);
@@ -162,7 +162,7 @@ TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
   CHECK(again->passed_through_clusters + 1 >= again->compressed_clusters);
   CHECK(read_file(folder / "again") == read_file(folder / "out"));
 
-  // Not with clusters of another size, and not to plain ones.
+  // Streams are not copied unchanged to another cluster size or to an uncompressed image.
   options.image.cluster_bits = 15;
   const auto other_size = run_copy(options);
   REQUIRE_OK(other_size);
@@ -267,10 +267,10 @@ TEST_CASE("the rest of a copy comes from a source that is known late", "[copy]")
   };
   overlay(src, base, "write -q -P 5 1M 2M");
   overlay(late, src, "write -q -P 6 2M 1M");
-  // That the first part is read from the source itself.
+  // Shows that the first part is read from the source itself.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 6 1M 64k", late});
 
-  // What is expected: the rest of `late`, and before it the source.
+  // Expected: the start of the source, and the rest of `late`.
   const std::string expected = folder / "expected";
   run_ok({"qemu-img", "convert", "-f", "qcow2", "-O", "raw", late, expected});
   run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 1M 64k", expected});
@@ -422,7 +422,7 @@ TEST_CASE("impossible requests are refused with a message", "[copy]") {
 
 namespace {
 
-// A filesystem of a few bytes, as long as it lives.  Only root can have one.
+// A small filesystem that exists while the object lives. Needs root.
 class SmallFilesystem {
  public:
   SmallFilesystem(const std::string& at, const std::string& size) : at_(at) {
@@ -481,7 +481,7 @@ TEST_CASE("a copy needs enough space to start, and leaves nothing if space runs 
     REQUIRE_OK(run_copy(options));
   }
   SECTION("room that goes to somebody else half-way") {
-    // There is enough space at first, and half-way another process takes it.
+    // There is enough space at first. Another process takes it during the copy.
     support::write_file(folder / "little", std::span(noise).first(3 << 20));
     options.source = folder / "little";
     test::Watcher watcher;

@@ -26,7 +26,7 @@ std::vector<std::byte> lived_in_bytes(uint64_t seed, size_t size) {
         for (auto& byte : part) byte = static_cast<std::byte>('a' + random.below(4));
         break;
       case 2:
-        // A little of something in much of nothing.
+        // A few bytes of data among zeros.
         part[random.below(length)] = std::byte{1};
         break;
       default:

@@ -14,7 +14,7 @@ namespace vc::test {
 // Returns the bytes of a disk of `size` bytes: unaligned ranges of zeros, of compressible bytes,
 // and of incompressible bytes.
 std::vector<std::byte> lived_in_bytes(uint64_t seed, size_t size);
-// The same in a raw file, with holes where a 4 KiB block is zeros.
+// Writes the same bytes to a raw file. Blocks of 4 KiB of zeros are holes.
 void make_lived_in_raw(const std::string& path, uint64_t seed, size_t size);
 
 // Records the progress of a copy, which must not decrease, and must not exceed the total.
@@ -29,7 +29,7 @@ class Watcher final : public Progress {
   size_t updates = 0;
 };
 
-// Options for a copy from `source` to `destination`.
+// Returns options for a copy from `source` to `destination`.
 copy::CopyOptions from_to(const std::string& source, const std::string& destination);
 // Copies, and checks that progress ends at its total unless there is an error.
 Result<copy::CopySummary> run_copy(const copy::CopyOptions& options);

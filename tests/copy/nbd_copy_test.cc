@@ -1,4 +1,4 @@
-// Copies from NBD servers of all sorts, good and bad.
+// Copies from all kinds of NBD servers, working and broken.
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -59,13 +59,13 @@ TEST_CASE("a copy over NBD is the local copy, whatever the server and the order"
 
   const std::vector<Names> servers{
       {"file", folder / "raw"},
-      // No structured replies, so no block status: all is data.
+      // Without structured replies there is no block status: everything is data.
       {"--no-sr", "file", folder / "raw"},
-      // One client at a time.
+      // Accepts one client at a time.
       {"--filter=multi-conn", "file", folder / "raw", "multi-conn-mode=disable"},
       // Answers late and out of order.
       {"--filter=delay", "--filter=noextents", "file", folder / "raw", "rdelay=3ms"},
-      // Wants whole blocks, and no more than a few at once.
+      // Accepts only whole blocks, and only a few of them per request.
       {"--filter=blocksize-policy", "--filter=truncate", "file", folder / "raw", "round-up=64K",
        "blocksize-minimum=64K", "blocksize-preferred=64K", "blocksize-maximum=128K",
        "blocksize-error-policy=error"},
@@ -121,7 +121,7 @@ TEST_CASE("nothing of a huge empty disk is read over NBD", "[copy]") {
 }
 
 TEST_CASE("a hole that is not reported as zeros is read", "[copy]") {
-  // What nbdkit's sh plugin says of extents is what the client hears.
+  // nbdkit's sh plugin reports the given extents unchanged.
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(1 << 20, std::byte{'x'}));
   support::write_file(folder / "server",
@@ -244,7 +244,7 @@ TEST_CASE("the user can cancel while a server hangs", "[copy]") {
     cancelled_in_time(server.uri());
   }
   SECTION("in the greeting") {
-    // A process listens, and never answers.
+    // A process listens but never answers.
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     const std::string path = folder / "mute";
@@ -261,7 +261,7 @@ TEST_CASE("the user can cancel while a server hangs", "[copy]") {
 TEST_CASE("invalid options for a server are refused", "[copy]") {
   const TempDirectory folder;
   const NbdServer server = NbdServer::nbdkit({"memory", "1M"});
-  // It takes any name for an export, so one that is in the URI must be there.
+  // The server accepts any export name. So the test fails unless the name in the URI is kept.
   CopyOptions options = from_to("nbd://127.0.0.1/disk", folder / "out");
   options.snapshot = "x";
   REQUIRE_FAILS_WITH(run_copy(options), "the URI names an export");

@@ -1,4 +1,4 @@
-// Servers that want to be talked to in secret.
+// Copies from and to servers with TLS.
 
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -49,12 +49,12 @@ sockaddr_in local_address(int port) {
   return address;
 }
 
-// nbdkit on 127.0.0.1, with certificates: whose they are is looked at only where a server has a
-// name, which a Unix socket has not.
+// Runs nbdkit on 127.0.0.1, with certificates. A client compares names only if the server has one,
+// and a Unix socket has none.
 class TcpServer {
  public:
   TcpServer(const std::string& certificates, const std::string& file, const std::string& log) {
-    // A port that is free now, and most likely a moment later.
+    // Finds a free port, which is most likely still free a moment later.
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address = local_address(0);
     socklen_t length = sizeof address;
@@ -120,7 +120,7 @@ TEST_CASE("keys that both sides know", "[copy]") {
   REQUIRE_FALSE(wrong.has_value());
   INFO(wrong.error().message());
   CHECK(wrong.error().message().find(uri(source, "wrong")) == 0);
-  // In the clear the server does not talk at all.
+  // The server refuses unencrypted connections.
   REQUIRE_FAILS_WITH(copy_over(source.uri(), uri(destination, "keys")), source.uri());
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("certificates", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
   support::write_file(folder / "to", std::vector<std::byte>(kDiskSize, std::byte{9}));
-  // An authority, a server named localhost, and another authority that has signed nothing.
+  // Makes an authority, a server named localhost, and a second authority that has signed nothing.
   const auto openssl = [&](std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "openssl");
     support::RunOptions options;
@@ -156,7 +156,7 @@ TEST_CASE("certificates", "[copy]") {
   CHECK(support::read_file(folder / "to") == support::read_file(folder / "raw"));
   REQUIRE_FAILS_WITH(copy_over(uri(source, "stranger"), uri(destination, "client")),
                      uri(source, "stranger"));
-  // Another name than the certificate's.
+  // A name that is not in the certificate.
   const auto other_name =
       fmt::format("nbds://127.0.0.1:{}/?tls-certificates={}", source.port(), folder / "client");
   REQUIRE_FAILS_WITH(copy_over(other_name, uri(destination, "client")), other_name);

@@ -1,4 +1,4 @@
-// Compaction in place: what is freed, what stays, and what is refused.
+// Compaction in place: which ranges are deallocated, which are kept, and which disks are refused.
 
 #include "copy/punch.h"
 
@@ -28,7 +28,7 @@ using Words = std::vector<std::string>;
 
 constexpr size_t kDiskSize = (16 << 20) + 7 * 4096;
 
-// A file with all its blocks, zeros or not.
+// Makes a file with all blocks allocated, including zeros.
 std::vector<std::byte> make_full_raw(const std::string& path, uint64_t seed) {
   auto bytes = test::lived_in_bytes(seed, kDiskSize);
   support::write_file(path, bytes);
@@ -96,9 +96,9 @@ TEST_CASE("zeros are freed, and nothing changes", "[copy]") {
     CHECK(summary->scanned == kDiskSize);
     CHECK(summary->zero == zero);
     CHECK(summary->punched == zero);
-    // A file in pieces has blocks of its own for the map.
+    // The map of a fragmented file takes some blocks itself.
     CHECK(before - blocks_of(disk) >= zero - (256 << 10));
-    // Free ranges are not read again.
+    // Deallocated ranges are not read again.
     const auto again = punch(options);
     REQUIRE_OK(again);
     if (arguments[0] == "file") {
@@ -112,7 +112,7 @@ TEST_CASE("zeros are freed, and nothing changes", "[copy]") {
 TEST_CASE("a QCOW2 behind QEMU's server loses its clusters of zeros", "[copy]") {
   const TempDirectory folder;
   const auto bytes = make_full_raw(folder / "raw", 3);
-  // All of it allocated.
+  // Everything is allocated.
   for (const char* shared : {"--shared=1", "--shared=0"})
     for (const uint64_t unit : {uint64_t{0}, uint64_t{4096}, uint64_t{64} << 10}) {
       INFO(shared << ", " << unit);
@@ -126,7 +126,7 @@ TEST_CASE("a QCOW2 behind QEMU's server loses its clusters of zeros", "[copy]") 
       const auto summary = punch(options);
       REQUIRE_OK(summary);
       CHECK(summary->zero >= zero_bytes(bytes, 64 << 10));
-      // Runs that do not fill a cluster would have had to be written: those stay.
+      // Runs of zeros that do not fill a cluster are kept, since zeroing them would be a write.
       CHECK(summary->punched >= zero_bytes(bytes, 64 << 10) - (64 << 10));
       CHECK(summary->punched <= summary->zero);
       CHECK(before - blocks_of(folder / "disk") >= zero_bytes(bytes, 64 << 10) - (128 << 10));

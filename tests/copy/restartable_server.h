@@ -29,7 +29,7 @@ class RestartableServer {
   // Returns when the server listens.  Throws std::runtime_error with the server's output if it does
   // not.
   void start();
-  // The same with another command.
+  // Same, with another command.
   void start(std::vector<std::string> command);
 
  private:
@@ -42,7 +42,7 @@ class RestartableServer {
   std::vector<std::string> command_;
   std::unique_ptr<support::Child> child_;
 
-  // A child dies with the thread that started it, so one thread starts all of them and keeps
+  // A child ends with the thread that started it. So one thread starts all children and keeps
   // running.
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -1,4 +1,4 @@
-// Copies that are read again.
+// Verification of copies.
 
 #include "copy/verify.h"
 
@@ -40,7 +40,7 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 
-// Watches one phase after the other.
+// Records the phases in their order.
 class PhaseWatcher final : public Progress {
  public:
   void begin(Phase phase) override { verifying = phase == Phase::kVerify; }
@@ -67,7 +67,7 @@ Pipeline::Options plan(unsigned cluster_bits, std::optional<CompressionType> com
   return options;
 }
 
-// A copy that takes digests, without what is around it in the front door.
+// Copies with digests, without the other steps of a copy.
 Result<void> copy_with_digests(LocalSource& source, const std::string& to, Digests& digests,
                                const Pipeline::Options& options) {
   qcow2::BuildOptions build;
@@ -86,7 +86,7 @@ Result<void> copy_with_digests(LocalSource& source, const std::string& to, Diges
   return out->commit();
 }
 
-// The digests of a disk whose copy goes to `to`.
+// Returns the digests of a disk after its copy to `to`.
 std::unique_ptr<Digests> copied(const std::string& from, const std::string& to,
                                 const Pipeline::Options& options) {
   auto source = LocalSource::open(from, {});
@@ -130,7 +130,7 @@ void make_qcow2(const std::string& raw, const std::string& to,
   run_ok(command);
 }
 
-// Of a file's pages, how many are in memory.
+// Returns how many pages of a file are in the page cache.
 size_t pages_in_memory(const std::string& path, size_t size) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   REQUIRE(fd >= 0);
@@ -168,7 +168,7 @@ TEST_CASE("correct copies of every kind are verified", "[verify]") {
         CHECK(summary->size == kDiskSize);
         CHECK(summary->read > 0);
         CHECK(summary->read <= kDiskSize);
-        // What was never QCOW2 has the same bytes.
+        // A raw copy is verified, too.
         REQUIRE_OK(verify_file(*digests, folder / "raw", qcow2::Format::kRaw));
       }
 }
@@ -183,7 +183,7 @@ TEST_CASE("a copy on a server is read back from the server", "[verify]") {
   REQUIRE_OK(verify_nbd(*digests, qemu.uri()));
   const auto plain = NbdServer::nbdkit({"--no-sr", "file", folder / "raw"});
   REQUIRE_OK(verify_nbd(*digests, plain.uri()));
-  // Blocks larger than the disk's end is aligned to.
+  // A server whose blocks are larger than the alignment of the disk's end.
   const auto blocky =
       NbdServer::nbdkit({"--filter=blocksize-policy", "--filter=truncate", "file", folder / "raw",
                          "blocksize-minimum=4k", "blocksize-error-policy=error", "round-up=4k"});
@@ -191,7 +191,7 @@ TEST_CASE("a copy on a server is read back from the server", "[verify]") {
   REQUIRE_OK(summary);
   CHECK(summary->size == kDiskSize);
 
-  // One byte, on the way.
+  // Changes one byte during the copy.
   support::patch_file(folder / "raw", 3 * kMiB + 5, std::vector<std::byte>(1, std::byte{0x9b}));
   REQUIRE_FAILS_WITH(verify_nbd(*digests, plain.uri()),
                      "differs from its source: do not use it; guest bytes 0x300000 to 0x3fffff");
@@ -264,7 +264,7 @@ TEST_CASE("a larger copy is compared to the end of the source, a smaller one is 
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
   const auto digests = copied(folder / "raw", folder / "copy", plan(16));
   support::resize_file(folder / "raw", kDiskSize + 3 * kMiB);
-  // Not of the source, though in its last cluster.
+  // Changes data past the end of the source, in its last cluster.
   support::patch_file(folder / "raw", kDiskSize, std::vector<std::byte>(kMiB, std::byte{7}));
   const auto summary = verify_file(*digests, folder / "raw", qcow2::Format::kRaw);
   REQUIRE_OK(summary);
@@ -295,7 +295,7 @@ TEST_CASE("a compressed cluster that is passed through must be valid", "[verify]
   make_qcow2(folder / "raw", folder / "src", {"-c", "-o", "compression_type=zstd"});
   auto source = LocalSource::open(folder / "src", {});
   REQUIRE_OK(source);
-  // In the middle of the first stream's only block; the frame's header stays.
+  // Changes the middle of the first stream's only block. The frame's header stays.
   std::vector<qcow2::Extent> extents;
   REQUIRE_OK((*source)->map(GuestOffset(0), 64 << 10, extents));
   REQUIRE(extents.front().kind == qcow2::ExtentKind::kCompressed);
@@ -303,7 +303,7 @@ TEST_CASE("a compressed cluster that is passed through must be valid", "[verify]
   const auto before = support::read_file(folder / "src");
   const uint64_t stream = extents.front().host.value();
   bool refused = false;
-  // Not every byte of a stream matters to its decoder, but some do.
+  // Tries several bytes: some bytes of a stream do not matter to its decoder.
   for (uint64_t at = stream + 5; at < stream + 16 && !refused; ++at) {
     support::write_file(folder / "src", before);
     support::patch_file(folder / "src", at, std::vector<std::byte>(1, ~before[at]));

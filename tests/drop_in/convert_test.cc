@@ -1,5 +1,5 @@
-// Command lines of qemu-img convert, with virt-compact copy in its place: the same exit code, and a
-// result that qemu-img calls identical.
+// Runs command lines of qemu-img convert with virt-compact copy instead. Expects the same exit
+// code, and a result that qemu-img calls identical.
 
 #include <fmt/format.h>
 
@@ -94,7 +94,7 @@ TEST_CASE("command lines of qemu-img convert work on copy", "[convert]") {
     CHECK(first_word_of(ours) == it.format);
     CHECK(
         support::run({"qemu-img", "compare", "-f", it.format, "-F", it.format, theirs, ours}).ok());
-    // -S 0: nothing is left out.
+    // With -S 0, everything is allocated.
     if (it.options.back() == "0")
       CHECK(support::run_ok({"stat", "-c", "%b", ours}).out ==
             support::run_ok({"stat", "-c", "%b", theirs}).out);
@@ -123,7 +123,7 @@ TEST_CASE("copy refuses what it does not support, with advice", "[convert]") {
   CHECK(told.ok());
   CHECK_THAT(told.err, Catch::Contains("-C: copies are not offloaded") &&
                            Catch::Contains("change it with qemu-img resize"));
-  // -n into a server's disk; DST by its options.
+  // Tests -n with a server's disk, and a destination given by options.
   const auto served = tool_test::run_tool(
       {"copy", "-n", "--target-is-zero", "-O", "raw", disk, "[", "nbdkit", "memory", "1M", "]"});
   INFO(served.describe());

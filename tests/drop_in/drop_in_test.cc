@@ -1,5 +1,5 @@
-// A script that was written for qemu-img runs with virt-compact in its place: the same commands,
-// the same exit codes, each key of the JSON with the same value, and each line of the text.
+// Runs commands of scripts for qemu-img with virt-compact instead. Expects the same exit codes, the
+// same values in JSON, and the same lines of text.
 
 #include <fmt/format.h>
 
@@ -30,7 +30,7 @@ Words operator+(Words a, const Words& b) {
   return a;
 }
 
-// What a script may ask of an image, with the image's name to follow.
+// Read-only commands on an image, whose name is appended.
 const std::vector<Words> kQuestions = {
     {"check", "--output=json"},
     {"check"},
@@ -48,7 +48,7 @@ const std::vector<Words> kQuestions = {
     {"snapshot", "-l"},
 };
 
-// What is different on purpose, and why.
+// An intended difference, with its reason.
 struct Exception {
   std::set<std::string> commands;  // their first words
   const char* why;
@@ -119,12 +119,12 @@ const std::vector<Exception> kExceptions = {
     {{"snapshot"}, "names are in the clear; qemu-img wants the key", {"AES"}},
 };
 
-// Which of them were seen, as "command: damage".
+// The exceptions that occurred, as "command: damage".
 using Seen = std::set<std::string>;
 
 bool is_explained(const Words& command, const std::string& damage, const Difference& difference,
                   Seen& seen) {
-  // qemu-img gives up at compressed clusters when it writes a map for people.
+  // For text output, qemu-img fails at compressed clusters.
   const bool text = std::find(command.begin(), command.end(), "--output=json") == command.end();
   if (command.front() == "map" && text && difference.what == "exit code") return true;
   seen.insert(command.front() + ": " + damage);
@@ -135,8 +135,8 @@ bool is_explained(const Words& command, const std::string& damage, const Differe
 
 std::string unexplained(const Words& command, const std::string& damage, Seen& seen) {
   std::string text;
-  // Blocks that a file has and nobody has written are holes until they were read once, and are in
-  // the page cache: then ext4 calls them data.  So it is asked again before anything is said.
+  // Allocated blocks that were never written are holes for ext4, until a read puts them into the
+  // page cache: then they are data. So a difference counts only if it is found several times.
   for (int attempt = 0; attempt < 3; ++attempt) {
     text.clear();
     for (const Difference& it : drop_in::differences(command))
@@ -170,7 +170,7 @@ TEST_CASE("scripts get the results of qemu-img for random images", "[random]") {
       INFO(support::shell_line(command));
       CHECK(unexplained(command, "", seen) == "");
     }
-    // Changes, each on a copy of its own.
+    // Changes, each made to a separate copy.
     if (image.disks.size() < 2) continue;
     const std::string name = image.disks.back().snapshot;
     for (const std::string action : {"-d", "-a", "-c"}) {
@@ -203,7 +203,7 @@ TEST_CASE("scripts get the results of qemu-img for damaged images, except for li
       CHECK(unexplained(command, damage.name, seen) == "");
     }
   }
-  // What is the same by now is no exception.
+  // An exception that did not occur is out of date.
   for (const Exception& it : kExceptions)
     for (const std::string& damage : it.where)
       CHECK(std::any_of(it.commands.begin(), it.commands.end(), [&](const std::string& command) {
@@ -223,7 +223,7 @@ TEST_CASE("options of qemu-img are accepted in all their spellings", "[options]"
   support::run_ok({"qemu-io", "-c", "write -q -P 2 2M 1M", top});
   support::run_ok({"qemu-img", "snapshot", "-c", "first", top});
   support::write_file(raw, std::string(1000000, 'x'));
-  // Of a disk that ends inside of a sector qemu-img map tells to the end of that, as zeros.
+  // If a disk ends inside of a sector, qemu-img map reports the rest of the sector as zeros.
   const std::string even = folder / "even.raw";
   support::write_file(even, std::string(1 << 20, 'x'));
   const std::string options =
@@ -308,7 +308,7 @@ TEST_CASE("options of qemu-img are accepted in all their spellings", "[options]"
     INFO(support::shell_line(command));
     CHECK(drop_in::describe(differences(command)) == "");
   }
-  // Where a word is missing qemu-img ends with 1, which a script takes for disks that differ.
+  // After a usage error, qemu-img exits with 1, which a script takes for a difference.
   CHECK(support::run({"qemu-img", "compare", top}).exit_code == 1);
   CHECK(tool_test::run_tool({"compare", top}).exit_code == 2);
   // Progress of qemu-img is mixed with its output.

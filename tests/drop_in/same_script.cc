@@ -16,8 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-// Of a subcluster that nobody has, in a cluster that somebody has, qemu-img map gives the place
-// that it would have, and does not join it with its neighbours.  There is nothing at that place.
+// Joins the entries of a map. For an unallocated subcluster in an allocated cluster, qemu-img map
+// reports the offset that the subcluster would have, and does not join it with its neighbours.
 json joined_map(const json& entries) {
   json joined = json::array();
   for (json entry : entries) {
@@ -64,7 +64,7 @@ std::vector<std::string> lines(const std::string& text) {
   return all;
 }
 
-// Sentences that say the same in words of our own; scripts look for the counts before them.
+// Returns true for sentences whose words differ here. Scripts look for the counts before them.
 bool is_commentary(const std::string& line) {
   return line == "Data may be corrupted, or further writes to the image may corrupt it." ||
          line == "This means waste of disk space, but no harm to data.";

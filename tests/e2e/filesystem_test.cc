@@ -1,5 +1,5 @@
-// Filesystems of the kernel on a served disk: made, filled, emptied, trimmed, and found as they
-// were left, in an image that is no larger than what is in them.
+// Makes kernel filesystems on a served disk, fills, empties and trims them. Checks that their files
+// are intact, and that the image is not larger than their contents.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -39,7 +39,7 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kDisk = 512 * kMiB;
 constexpr unsigned kFiles = 900;
-// Of them, in the order in which they were made, these stay.
+// Files below this number are deleted, later ones are kept.
 constexpr unsigned kFirstKept = 300;
 constexpr unsigned kLastKept = 450;
 
@@ -63,8 +63,8 @@ void make(const std::string& type, const std::string& device) {
 
 struct Figures {
   uint64_t length = 0;    // of the image, bytes
-  uint64_t on_disk = 0;   // what it takes of the filesystem that it is in
-  uint64_t clusters = 0;  // bytes in clusters that are allocated
+  uint64_t on_disk = 0;   // blocks of the image, bytes
+  uint64_t clusters = 0;  // allocated clusters, bytes
 };
 
 Figures measure(const std::string& image, uint64_t cluster_size) {
@@ -77,15 +77,15 @@ Figures measure(const std::string& image, uint64_t cluster_size) {
 }
 
 struct Story {
-  uint64_t live = 0;  // bytes that the filesystem has in use in the end
-  Figures full;       // with all the files
-  Figures deleted;    // most of them deleted, with the trims that the filesystem sends by itself
+  uint64_t live = 0;  // used by the filesystem at the end, bytes
+  Figures full;       // with all files
+  Figures deleted;    // after most were deleted, with the filesystem's own trims
   Figures trimmed;    // after fstrim
-  uint64_t held = 0;  // bytes in clusters that hold what it has in use and is not zero, in the end
+  uint64_t held = 0;  // clusters that hold used bytes other than zero, at the end
 };
 
-// The bytes in clusters that hold a byte in use that is not zero, by the metadata of the filesystem
-// on this disk.
+// Returns the bytes of clusters that hold used bytes other than zero, according to the metadata of
+// the filesystem on this disk.
 uint64_t bytes_held(const std::string& raw, uint64_t cluster_size) {
   const auto inspection = guest_test::inspect_files({raw});
   REQUIRE(inspection.volumes.size() == 1);
@@ -103,8 +103,7 @@ uint64_t bytes_held(const std::string& raw, uint64_t cluster_size) {
   return clusters.size() * cluster_size;
 }
 
-// The kernel trims what was freed when it finds the time, and drops what is left when the
-// filesystem goes.
+// Waits, since the kernel trims freed space with a delay, and drops pending trims at an unmount.
 void wait_for_trims(const Mount& mount, const std::string& image) {
   const auto blocks = [&] {
     support::run_ok({"sync", "-f", mount.path()});
@@ -117,7 +116,7 @@ void wait_for_trims(const Mount& mount, const std::string& image) {
   }
 }
 
-// A server for as long as `work` takes, with the disk as a device.
+// Runs `work` with a server, and with its disk as a block device.
 template <typename Work>
 void with_device(const std::vector<std::string>& parameters, Work work) {
   WritingServer server(parameters);
@@ -152,7 +151,7 @@ Story tell(const std::string& type, uint64_t cluster_size, bool coalesce, uint64
       if (file < kFirstKept || file > kLastKept) order.push_back(file);
     Random random(seed);
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-    // In small parts, with time for their trims: what is freed at one time is scattered.
+    // Deletes few files at a time, so that each trim covers scattered space.
     for (size_t i = 0; i < order.size(); ++i) {
       std::filesystem::remove(mount / name_of(order[i]));
       if (i % 25 != 24 || type == "ntfs") continue;
@@ -170,7 +169,7 @@ Story tell(const std::string& type, uint64_t cluster_size, bool coalesce, uint64
   });
   story.trimmed = measure(image, cluster_size);
 
-  // All that stayed is there, to be read from an image that is not written.
+  // All kept files can be read from the image, served read-only.
   WritingServer server({image}, {"-r"});
   const std::string raw = folder / "raw";
   support::run_ok({"nbdcopy", server.uri(), raw});
@@ -204,7 +203,7 @@ void tell_all(const std::string& type) {
     return;
   }
   const uint64_t seed = support::base_seed();
-  uint64_t small_trims[2] = {0, 0};  // what they leave of large clusters, bytes
+  uint64_t small_trims[2] = {0, 0};  // space left after small trims, with large clusters, bytes
   for (const uint64_t cluster : {64 << 10, 1 << 20, 2 << 20}) {
     Story stories[2];
     for (const bool coalesce : {false, true}) {
@@ -220,23 +219,22 @@ void tell_all(const std::string& type) {
           "  full    {}\n  deleted {}\n  trimmed {}\n",
           type, cluster >> 10, coalesce, story.live / kMiB, story.held / kMiB, line(story.full),
           line(story.deleted), line(story.trimmed));
-      // Tables, and what was not worth moving.
+      // Allows for tables, and for clusters that were not worth moving.
       CHECK(story.trimmed.length <=
             story.trimmed.clusters + 8 * cluster + story.trimmed.length / 16);
       if (cluster < kMiB) {
-        // Includes the journal and other live tables that are not data of files.
+        // `live` includes the journal and other tables.
         CHECK(story.trimmed.length < story.live + 40 * kMiB);
         CHECK(story.trimmed.length < story.full.length / 2);
       }
-      // Clusters stay, too, in which all that is in use has become zeros: often a block that XFS
-      // holds for the trees of its free space (8 in an allocation group were seen), freed and
-      // trimmed before.
+      // Some kept clusters contain only zeros. Often they are blocks that XFS reserves for its free
+      // space trees (up to 8 per allocation group), and that were trimmed before.
       CHECK(story.trimmed.clusters <= story.held + kMiB + 8 * cluster);
     }
     if (cluster >= kMiB)
       for (const int coalesce : {0, 1}) small_trims[coalesce] += stories[coalesce].deleted.clusters;
   }
-  // NTFS sends no trims by itself.
+  // NTFS sends no trims itself.
   if (type != "ntfs") CHECK(small_trims[1] < small_trims[0]);
 }
 

@@ -26,7 +26,7 @@ bool wait_until(Done done) {
   return true;
 }
 
-// Whether a filesystem begins here.
+// Returns true if `path` is a mount point.
 bool is_mounted(const std::string& path, const std::string& parent) {
   struct stat own {};
   struct stat around {};
@@ -39,7 +39,7 @@ bool is_mounted(const std::string& path, const std::string& parent) {
 std::string why_no_filesystem(const std::string& type) {
   if (::geteuid() != 0) return "only root has loop devices";
   if (::access("/dev/fuse", R_OK | W_OK) != 0) return "no /dev/fuse";
-  // ntfs-3g is FUSE.
+  // ntfs-3g uses FUSE.
   if (type != "ntfs") {
     const auto known = [&] {
       std::ifstream list("/proc/filesystems");
@@ -85,7 +85,7 @@ BlockDevice::~BlockDevice() {
 
 Mount::Mount(const std::string& type, const std::string& device, const std::string& options) {
   std::vector<std::string> command{"mount", "-t", type};
-  // The kernel's own driver does not write everywhere.
+  // The kernel's own driver cannot write on all systems.
   if (type == "ntfs") command = {"ntfs-3g"};
   if (!options.empty()) command.insert(command.end(), {"-o", options});
   command.insert(command.end(), {device, folder_.path()});

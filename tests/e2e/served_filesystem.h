@@ -1,4 +1,4 @@
-// A served disk as a block device of the kernel, and a filesystem on it.
+// Provides a served disk as a block device of the kernel, and a filesystem on it.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,12 @@
 
 namespace vc::test {
 
-// Returns the reason why this process cannot use loop devices, FUSE, or this type of filesystem, or
-// an empty string.
+// Returns the reason why this process cannot use loop devices, FUSE, or this type of filesystem.
+// Empty if it can.
 std::string why_no_filesystem(const std::string& type);
 
-// An export as a block device: nbdfuse is the client, and shows it as a file through FUSE,
-// on which there is a loop device.  (The kernel has a client of its own, but few machines
-// that build software have it loaded.)
+// Provides an export as a block device: nbdfuse shows it as a file, and a loop device uses this
+// file. (The kernel's own NBD client is not loaded on most build machines.)
 class BlockDevice {
  public:
   explicit BlockDevice(const std::string& socket);
@@ -32,7 +31,7 @@ class BlockDevice {
   std::unique_ptr<support::Child> daemon_;
 };
 
-// A filesystem that is mounted as long as the object lives.
+// A filesystem that is mounted while the object lives.
 class Mount {
  public:
   // `type`: ext4, xfs or ntfs.  `options`: the argument of mount -o.
@@ -43,7 +42,7 @@ class Mount {
 
   std::string operator/(const std::string& name) const { return folder_ / name; }
   const std::string& path() const { return folder_.path(); }
-  // The used size of the filesystem, in bytes.
+  // Returns the used size of the filesystem, bytes.
   uint64_t live() const;
 
  private:

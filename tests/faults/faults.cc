@@ -1,14 +1,13 @@
 // Is loaded before the C library (LD_PRELOAD), and makes one call fail.
 //
-//     VIRT_COMPACT_FAULT_FOLDER=PATH     only calls count that are about files in it
-//     VIRT_COMPACT_FAULT=KIND:N:ERRNO    the N-th call of the kind (counted from 1) fails so
-//     VIRT_COMPACT_FAULT_SIGNAL=NUMBER   the process gets this signal instead, and the call
-//     succeeds VIRT_COMPACT_FAULT_REPORT=FILE     gets a line "KIND N" for each call that was
-//     counted, with
-//                                        "failed" behind that which was made to fail
+//     VIRT_COMPACT_FAULT_FOLDER=PATH     counts only calls that concern files in this folder
+//     VIRT_COMPACT_FAULT=KIND:N:ERRNO    the N-th call of this kind (from 1) fails with this errno
+//     VIRT_COMPACT_FAULT_SIGNAL=NUMBER   instead, the call succeeds and the process gets the signal
+//     VIRT_COMPACT_FAULT_REPORT=FILE     gets a line "KIND N" for each counted call, followed by
+//                                        "failed" for the failed call
 //
-// The kinds are those of kKinds; "link" is taking names away, too, and "space" is fallocate and
-// ftruncate.  Threads are counted only if one of them is to fail.
+// kKinds lists the kinds. "link" includes the removal of names; "space" is fallocate and ftruncate.
+// The creation of threads is counted only if one of them must fail.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -68,7 +67,7 @@ bool is_in_folder(const char* path) {
   return folder && std::strncmp(path, folder, std::strlen(folder)) == 0;
 }
 
-// Returns the target of a link in /proc.
+// Returns true if a link in /proc leads into the folder.
 bool leads_into_folder(const char* link) {
   char path[PATH_MAX] = "";
   return ::readlink(link, path, sizeof path - 1) > 0 && is_in_folder(path);
@@ -87,7 +86,7 @@ bool concerns(int folder, const char* path) {
   return concerns(folder);
 }
 
-// Counts a call; whether it is to fail, with errno set.
+// Counts a call. Returns true, and sets errno, if the call must fail.
 bool fails(const char* kind, bool concerned) {
   static std::atomic<unsigned long> counted[std::size(kKinds)];
   const int before = errno;
@@ -119,8 +118,7 @@ mode_t mode_of(int flags, va_list list) {
 
 }  // namespace
 
-// The names are those by which all of the program calls them: open64 for open, by the C library's
-// headers.
+// The names to which the C library's headers map the calls of the program: open64 for open.
 EXPORTED int open(const char* path, int flags, ...) {
   va_list list;
   va_start(list, flags);
@@ -141,7 +139,8 @@ EXPORTED int openat(int folder, const char* path, int flags, ...) {
   return real(folder, path, flags, mode);
 }
 
-// What _FORTIFY_SOURCE makes of calls without a mode whose flags the compiler cannot see.
+// Replaces calls without a mode when _FORTIFY_SOURCE is used and the compiler does not know their
+// flags.
 EXPORTED int __open64_2(const char* path, int flags) {
   return open(path, flags);
 }

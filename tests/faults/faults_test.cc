@@ -1,4 +1,4 @@
-// Every call below a command that writes is made to fail, one in each run: see faults.cc.
+// Makes every call of each writing command fail, one per run: see faults.cc.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -33,8 +33,8 @@ std::string variable(const char* name) {
 
 struct Calls {
   std::map<std::string, unsigned> counted;  // by kind
-  bool failed = false;                      // whether the fault has happened
-  unsigned afterwards = 0;                  // calls after it
+  bool failed = false;                      // the fault has happened
+  unsigned afterwards = 0;                  // calls after the fault
 };
 
 Calls read_report(const std::string& path) {
@@ -49,7 +49,7 @@ Calls read_report(const std::string& path) {
   return calls;
 }
 
-// Runs the scenario in a fresh copy of its folder, and has it judged.
+// Runs the scenario in a fresh copy of its folder, and judges the result.
 Calls run_once(const Scenario& scenario, const std::string& prepared, const Fault& fault) {
   const TempDirectory where;
   const std::string folder = where / "work";
@@ -70,8 +70,8 @@ Calls run_once(const Scenario& scenario, const std::string& prepared, const Faul
   return calls;
 }
 
-// Which of `count` calls are made to fail: all, or some that are far apart, and the last ones,
-// where things have taken effect.
+// Returns which of `count` calls fail: all, or some calls that are far apart and the last ones,
+// after the command has taken effect.
 std::set<unsigned> chosen(unsigned count, bool all) {
   std::set<unsigned> numbers;
   const unsigned step = all ? 1 : std::max(1U, count / 2);
@@ -87,14 +87,14 @@ void run_all(const Scenario& scenario, bool all) {
   scenario.prepare(prepared);
   INFO(scenario.name);
   const Calls calls = run_once(scenario, prepared, {});
-  // Or the library was not loaded.
+  // Otherwise the library was not loaded.
   REQUIRE(calls.counted.contains("open"));
   std::string line = scenario.name + ":";
   for (const auto& [kind, count] : calls.counted) {
     unsigned failed = 0;
     std::vector<int> errnums{kind == "sync" || kind == "read" ? EIO : ENOSPC};
     if (kind == "open" || kind == "link" || kind == "rename") errnums = {EACCES};
-    if (kind == "lock") errnums.clear();  // a filesystem without locks is no error
+    if (kind == "lock") errnums.clear();  // locks may fail: filesystems without locks are supported
     if (all && (kind == "sync" || kind == "space" || kind == "write")) errnums = {EIO, ENOSPC};
     errnums.push_back(EINTR);
     for (const int errnum : errnums) {
@@ -158,7 +158,7 @@ TEST_CASE("a thread that cannot be created ends the job, not the process", "[fau
       REQUIRE(number < 100);
     }
     CAPTURE(words.front());
-    // A check of so small an image needs no other thread.
+    // A check of such a small image needs no second thread.
     CHECK((failures > 0 || words.front() == "check"));
   }
 }
@@ -167,7 +167,7 @@ TEST_CASE("a signal while metadata are read is obeyed, and leaves nothing", "[fa
   const TempDirectory where;
   const std::string folder = where / "work";
   fs::create_directory(folder);
-  // Two of its blocks for each of many allocation groups are read.
+  // Two blocks are read for each of many allocation groups.
   constexpr unsigned kGroups = 400;
   support::run_ok({"truncate", "-s", "100G", folder + "/disk"});
   support::run_ok({"mkfs.xfs", "-q", "-d", fmt::format("agcount={}", kGroups), folder + "/disk"});
@@ -227,8 +227,8 @@ TEST_CASE("after a failed flush, all later flushes fail", "[faults]") {
        "echo flushed; done"},
       how);
   INFO(outcome.describe());
-  // The kernel says of the next flush that all is well; neither a client that comes later nor the
-  // end of the server may.
+  // The kernel reports success for the next flush. Neither a later client nor the end of the server
+  // may report success.
   CHECK(outcome.out.find("flushed") == std::string::npos);
   CHECK(outcome.err.find("nbdkit: error: ") != std::string::npos);
 }

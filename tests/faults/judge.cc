@@ -11,14 +11,14 @@ namespace vc::faults {
 
 namespace {
 
-// Names that may be in the folder.
+// Returns the names that may be in the folder.
 std::vector<std::string> allowed_names(const Scenario& scenario, const std::string& prepared) {
   std::vector<std::string> names = support::list_directory(prepared);
   names.insert(names.end(), scenario.may_appear.begin(), scenario.may_appear.end());
   return names;
 }
 
-// Those that should not.
+// Returns the names that must not be there.
 std::vector<std::string> left_behind(const Scenario& scenario, const std::string& folder,
                                      const std::string& prepared) {
   const auto allowed = allowed_names(scenario, prepared);
@@ -50,9 +50,9 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   const bool served = scenario.command.front() == "nbdkit";
   CHECK(outcome.signal == 0);
   CHECK_FALSE(outcome.timed_out);
-  // An interrupted call is made again.
+  // An interrupted call is repeated.
   if (!failed || fault.errnum == EINTR) CHECK(outcome.ok());
-  // What is not on the disk is told, to the client or, after the last of its requests, in the log.
+  // A failed flush is reported to the client, or in the log after the client's last request.
   if (failed && fault.kind == "sync" && fault.errnum != EINTR) CHECK((!outcome.ok() || told));
   judge_files(scenario, folder, prepared);
   const bool effect = scenario.has_taken_effect(folder);
@@ -62,11 +62,12 @@ void judge(const Scenario& scenario, const support::Outcome& outcome, const std:
   }
   CHECK(told);
   if (served) return;
-  // Others are those of check, for what it has found.
+  // Other exit codes are those of `check` for its findings.
   auto names = allowed_names(scenario, prepared);
   names.push_back(folder);
   if (outcome.exit_code == 1) CHECK(has_one_of(outcome.err, names));
-  // After a failure, a user assumes that nothing has happened, and tries again.
+  // After an error, a user assumes that nothing has changed, and tries again. So the error must say
+  // if the command took effect.
   if (effect) CHECK(has_one_of(outcome.err, scenario.states));
   support::RunOptions how;
   how.directory = folder;

@@ -30,7 +30,7 @@ Words tool(Words arguments) {
   return arguments;
 }
 
-// Writes to the disk in an image, with commands of qemu-io.
+// Writes to the disk of an image with commands of qemu-io.
 void write(const std::string& path, const Words& writes, const std::string& format = "qcow2") {
   Words command{"qemu-io", "-t", "unsafe", "-f", format};
   for (const std::string& it : writes) {
@@ -52,7 +52,7 @@ void create(const std::string& path, const Words& options = {}) {
 const Words kOldWrites{"-P 1 0 64k", "-P 2 384k 64k", "-P 0 512k 64k"};
 const Words kNewWrites{"-P 3 64k 128k", "-P 4 400k 20k"};
 
-// A disk, in FOLDER/NAME.qcow2.
+// Makes a disk in FOLDER/NAME.qcow2.
 void make_disk(const std::string& folder, const std::string& name, bool changed = false) {
   const std::string path = folder + "/" + name + ".qcow2";
   create(path);
@@ -60,7 +60,7 @@ void make_disk(const std::string& folder, const std::string& name, bool changed 
   if (changed) write(path, kNewWrites);
 }
 
-// The same as raw files, to compare with.
+// Makes raw files with the same content, for comparison.
 void make_references(const std::string& folder) {
   const std::string old = folder + "/old.raw";
   run_ok({"truncate", "-s", "1M", old});
@@ -69,7 +69,7 @@ void make_references(const std::string& folder) {
   write(folder + "/new.raw", kNewWrites, "raw");
 }
 
-// QEMU looks for a data file in the folder that it runs in.
+// Runs a command in `folder`, since QEMU resolves a data file relative to its working directory.
 support::Outcome run_in(const std::string& folder, const Words& command) {
   support::RunOptions how;
   how.directory = folder;
@@ -80,8 +80,8 @@ bool holds(const std::string& folder, const std::string& image, const std::strin
   return run_in(folder, {"qemu-img", "compare", "-q", "-F", "raw", image, reference}).ok();
 }
 
-// What qemu-img has to say of an image, but for clusters that are lost.  An image that is marked
-// dirty is one that every program repairs as it opens it.
+// Returns qemu-img's complaint about an image, except about leaked clusters. A dirty image is
+// allowed, since every program repairs it when opening it.
 std::string complaint_of(const std::string& folder, const std::string& image) {
   const auto check = run_in(folder, {"qemu-img", "check", "-q", image});
   if (check.ok() || check.exit_code == 3) return "";
@@ -93,7 +93,7 @@ std::string complaint_of(const std::string& folder, const std::string& image) {
   return repaired.ok() ? "" : repaired.describe();
 }
 
-// Of an image that holds the old disk or the new one.
+// Returns a check that the image holds the old disk or the new one.
 std::function<std::string(const std::string&)> old_or_new(const std::string& image) {
   return [image](const std::string& folder) -> std::string {
     if (!holds(folder, image, "old.raw") && !holds(folder, image, "new.raw"))
@@ -110,7 +110,7 @@ std::function<bool(const std::string&)> is_there(const std::string& image) {
   return [image](const std::string& folder) { return fs::exists(folder + "/" + image); };
 }
 
-// Of one that is not there, or holds the new disk.
+// Returns a check that the image does not exist, or holds the new disk.
 std::function<std::string(const std::string&)> nothing_or_new(const std::string& image) {
   return [image](const std::string& folder) -> std::string {
     if (!fs::exists(folder + "/" + image)) return "";
@@ -124,7 +124,7 @@ bool has_snapshot(const std::string& folder, const std::string& name) {
   return list.out.find(" " + name + " ") != std::string::npos;
 }
 
-// disk.qcow2 with the snapshot "kept" of the new disk, and the old one as it is now.
+// Makes disk.qcow2 with the old disk, and with the new disk as snapshot "kept".
 void make_snapshots(const std::string& folder) {
   make_references(folder);
   const std::string disk = folder + "/disk.qcow2";
@@ -216,7 +216,8 @@ Scenario checking() {
           [](const std::string& folder) {
             make_references(folder);
             make_disk(folder, "disk", true);
-            // The count of the first data cluster: the refcount block is the third cluster.
+            // Patches the refcount of the first data cluster. The refcount block is the third
+            // cluster.
             support::patch_file(folder + "/disk.qcow2", 0x20000 + 2 * 5,
                                 std::array<std::byte, 2>{});
           },
@@ -228,7 +229,7 @@ Scenario checking() {
           },
           {},
           {"disk.qcow2.undo", "second.undo"},
-          // It can be taken back, or gone on with.
+          // The repair can be undone or continued.
           {"partly repaired", "could not be checked completely"},
           tool({"check", "-q", "-r", "all", "--undo", "second.undo", "disk.qcow2"})};
 }
@@ -283,7 +284,7 @@ Scenario flattening() {
   return it;
 }
 
-// The image is of no use without its data file, nor that without the image.
+// An image and its data file are useless without each other.
 Scenario copying_to_data_file() {
   Scenario it = copying("copy -o data_file", {"-o", "data_file=data.raw"}, "result.qcow2");
   it.may_appear.emplace_back("data.raw");
@@ -309,7 +310,7 @@ Scenario replacing() {
           {"disk.qcow2"}};
 }
 
-// A client that writes, trims and zeroes, and asks for it to be on the disk.
+// A client that writes, trims and zeroes, and then flushes.
 Scenario serving(const std::string& name, const std::string& flag, const std::string& last) {
   std::string client = "qemu-io -f raw -t none";
   for (const std::string& it : kNewWrites)
@@ -328,7 +329,7 @@ Scenario serving(const std::string& name, const std::string& flag, const std::st
       [](const std::string& folder) { return complaint_of(folder, "disk.qcow2"); }};
 }
 
-// What it writes is anything: only that the image is sound counts.
+// The written data is arbitrary: only the state of the image counts.
 Scenario benching() {
   return {"bench -w",
           tool({"bench", "-q", "-w", "--yes", "-c", "20", "-d", "1", "disk.qcow2"}),
@@ -341,7 +342,7 @@ Scenario benching() {
           {"error"}};
 }
 
-// The disk reads the same at any moment.
+// The disk's content never changes.
 Scenario punching() {
   return {
       "punch",
@@ -358,7 +359,7 @@ Scenario punching() {
       {"error"}};
 }
 
-// A filesystem of a guest, with files of which some were removed.
+// Makes a filesystem with files, some of which were deleted.
 void make_guest(const std::string& folder) {
   const std::string raw = folder + "/old.raw";
   support::write_file(raw, std::string(2 << 20, 'x'));
@@ -375,7 +376,7 @@ Scenario trimming() {
           tool({"trim", "--metadata", "-q", "disk.qcow2"}),
           "disk.qcow2",
           make_guest,
-          // Clusters may be lost, and the file longer than it must be.
+          // Clusters may be leaked, and the file may be longer than necessary.
           [](const std::string& folder) {
             return run_in(folder, tool({"trim", "--metadata", "--dry-run", "--json", "disk.qcow2"}))
                        .out.find("\"freed\": 0,") != std::string::npos;
@@ -417,7 +418,7 @@ std::vector<Scenario> scenarios() {
       tuning(),
       benching(),
   };
-  // With a sanitizer, the server needs its library in front of all others.
+  // A sanitizer's library must be loaded before all others.
   if (support::nbdkit_command().size() > 1) return all;
   all.push_back(serving("plugin, flush", "", "flush"));
   all.push_back(serving("plugin, FUA", "-f", "read -q 0 512"));

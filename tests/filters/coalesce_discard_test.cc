@@ -1,4 +1,4 @@
-// The filter in a real server, and what comes out beneath it.
+// Runs the filter in a real server, and checks the requests below it.
 #include <algorithm>
 #include <chrono>
 #include <string>
@@ -24,14 +24,14 @@ namespace {
 constexpr char kName[] = "coalesce-discard";
 constexpr char k16[] = "coalesce-discard-granularity=16k";
 
-// For --run, before its commands.
+// Start of the commands for --run.
 constexpr char kQemuIo[] = "qemu-io -f raw -d unmap nbd+unix:///?socket=$unixsocket ";
 
 std::vector<std::byte> bytes(size_t length, uint8_t value = 0xaa) {
   return std::vector<std::byte>(length, std::byte{value});
 }
 
-// What comes out within some seconds, until it is `count` requests.
+// Waits some seconds for `count` requests below the filter, and returns them.
 Requests wait_for(FilteredServer& server, size_t count) {
   Requests all;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
@@ -97,7 +97,7 @@ TEST_CASE("fragments are sent before a flush, and at the end", "[coalesce-discar
     CHECK(server.requests().empty());
   }
   CHECK(wait_for(server, 1) == Requests{"trim 40960+4096"});
-  // Ranges of a disk without clients are forgotten.
+  // The gatherer forgets the ranges of a disk without clients.
   WritingClient client(server.socket());
   client.trim(0, 100);
   client.trim(9100, 7284);
@@ -112,7 +112,7 @@ TEST_CASE("the end of the server closes all connections", "[coalesce-discard]") 
   }
   const support::TempDirectory folder;
   const std::string log = folder / "log";
-  // The client goes without a word.
+  // The client disconnects without a flush.
   support::run_ok({"nbdkit", "-f", "-U", "-", "--filter=" + test::filter(kName), "--filter=log",
                    "memory", "1M", k16, "logfile=" + log, "--run",
                    std::string(kQemuIo) + "-c 'discard 4k 8k' -c abort || true"});
@@ -144,12 +144,12 @@ TEST_CASE("more fragments than the limit are not held", "[coalesce-discard]") {
   CHECK(server.requests() == Requests{"trim 0+4096"});
   client.trim(5000, 11384);
   client.trim(21384, 11384);
-  // The first block would be whole, but that its beginning had to go.
+  // The first block would be complete, but its start was written.
   CHECK(server.requests() == Requests{"trim 16384+16384"});
 }
 
 TEST_CASE("trims of other names are not joined, writes count for all", "[coalesce-discard]") {
-  // The memory plugin has one disk, whatever the name.
+  // The memory plugin has one disk for all export names.
   FilteredServer server(kName, {"memory", "1M", k16});
   WritingClient one(server.socket(), "one");
   WritingClient two(server.socket(), "two");
@@ -184,7 +184,7 @@ TEST_CASE("a trim leaves out what is being written", "[coalesce-discard]") {
   WritingClient two(server.socket());
   std::thread write([&] { one.write(20000, bytes(100)); });
   CHECK(wait_for(server, 1) == Requests{"write 20000+100"});
-  // Neither now, nor when the write is done.
+  // Not sent, neither now nor after the write.
   two.trim(0, 4 * 16384);
   two.flush();
   const auto before = server.requests();
@@ -212,7 +212,7 @@ TEST_CASE("an error fails the trim that caused it, and fragments cause no errors
   CHECK_THROWS_WITH(client.trim(10000, 6384), Contains("Input/output error"));
   CHECK(server.requests() == Requests{"trim 0+8192", "trim 20480+8192", "flush", "trim 0+16384"});
   support::run_ok({"rm", trigger});
-  // What failed is forgotten.
+  // A failed trim is forgotten.
   client.trim(10000, 6384);
   CHECK(server.requests().empty());
   client.trim(0, 10000);
@@ -275,15 +275,15 @@ TEST_CASE("statistics of trims are logged at the end on request", "[coalesce-dis
 
 namespace {
 
-// A client that trims and writes at random its own stripes of the disk, every kClients-th, and
-// looks after them.  Throws when a byte that it wrote is not there.
+// A client that trims and writes random parts of its own stripes (one in kClients), and reads them.
+// Throws if a written byte is lost.
 constexpr unsigned kClients = 4;
-constexpr unsigned kRequests = 200;  // of each client: fewer might not make a granule
-constexpr uint64_t kStripe = 3000;   // no multiple of a block
+constexpr unsigned kRequests = 200;  // per client; with fewer, granules might stay incomplete
+constexpr uint64_t kStripe = 3000;   // not a multiple of a block
 constexpr uint64_t kDisk = 256 << 10;
 
 void look_after_stripes(WritingClient& client, unsigned self, Random random) {
-  std::vector<uint8_t> model(kDisk);  // 0: nothing that is known
+  std::vector<uint8_t> model(kDisk);  // 0: unknown
   for (unsigned i = 0; i < kRequests; ++i) {
     const uint64_t stripe = random.below(kDisk / kStripe / kClients) * kClients + self;
     const uint64_t at = stripe * kStripe;
@@ -308,7 +308,7 @@ void look_after_stripes(WritingClient& client, unsigned self, Random random) {
   }
 }
 
-// Half of the clients ask for `name`, the other half for `other`.
+// Half of the clients use the export `name`, the other half uses `other`.
 void check_clients(FilteredServer& server, const std::string& name, const std::string& other) {
   const uint64_t seed = support::base_seed();
   std::vector<std::string> errors(kClients);

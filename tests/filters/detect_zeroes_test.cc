@@ -1,4 +1,4 @@
-// The filter in a real server, and what comes out beneath it.
+// Runs the filter in a real server, and checks the requests below it.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -25,7 +25,8 @@ constexpr char kName[] = "detect-zeroes";
 // nbdkit's memory plugin prefers larger blocks from 1.40 on.
 constexpr char k4[] = "detect-zeroes-granularity=4k";
 
-// Bytes by the letter: "aa00b" with a block of 4096 is 8192 bytes of 'a', 8192 zeros, 4096 of 'b'.
+// Returns bytes for letters: "aa00b" with a block of 4096 is 8192 bytes of 'a', 8192 zeros, 4096 of
+// 'b'.
 std::vector<std::byte> blocks(const std::string& letters, size_t block = 4096) {
   std::vector<std::byte> bytes;
   for (const char it : letters)
@@ -78,11 +79,11 @@ TEST_CASE("the granularity is that of the layer below, or the given one", "[dete
   };
   CHECK(requests({"blocksize-preferred=16384"}) ==
         Requests{"write 0+16384", "zero 16384+49152 trim", "write 65536+16384"});
-  // No granule is all zeros.
+  // No granule contains only zeros.
   CHECK(requests({"blocksize-preferred=65536"}) == Requests{"write 0+81920"});
   CHECK(requests({"blocksize-preferred=65536", "detect-zeroes-granularity=32k"}) ==
         Requests{"write 0+32768", "zero 32768+32768 trim", "write 65536+16384"});
-  // Nothing less than what the layer takes.
+  // Requests are not smaller than the layer's minimum.
   CHECK(requests({"blocksize-preferred=65536", "blocksize-minimum=16384",
                   "detect-zeroes-granularity=512"}) ==
         Requests{"write 0+16384", "zero 16384+49152 trim", "write 65536+16384"});
@@ -186,7 +187,7 @@ TEST_CASE("a disk is the same with the filter and without it", "[detect-zeroes]"
         Random random(seed + t);
         const uint64_t count = support::iterations(150);
         for (uint64_t i = 0; i < count; ++i) {
-          // Each has a part of the disk of its own.
+          // Each client has its own part of the disk.
           const uint64_t part = kSize / kClients;
           const uint64_t offset = random.below(part);
           const uint64_t length = 1 + random.below(part - offset);
@@ -215,7 +216,7 @@ TEST_CASE("a disk is the same with the filter and without it", "[detect-zeroes]"
   WritingClient one(with.socket());
   WritingClient two(without.socket());
   CHECK((one.read(0, kSize) == two.read(0, kSize)));
-  // It did something.
+  // The filter had an effect.
   const auto requests = with.requests();
   CHECK(std::any_of(requests.begin(), requests.end(),
                     [](const std::string& it) { return it.ends_with(" trim"); }));

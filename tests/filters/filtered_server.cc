@@ -24,12 +24,12 @@ std::string lower(std::string word) {
   return word;
 }
 
-// A line of the log filter: "… Write id=7 offset=0x1000 count=0x200 fua=0 ..." for a beginning,
-// "… ...Write id=7 return=0" for an end.
+// A line of the log filter: "… Write id=7 offset=0x1000 count=0x200 fua=0 ..." when a request
+// begins, "… ...Write id=7 return=0" when it ends.
 struct Line {
   bool end = false;
   std::string id;
-  std::string request;  // of a beginning
+  std::string request;  // set at the beginning
 };
 
 std::optional<Line> parse(const std::string& line) {

@@ -1,4 +1,4 @@
-// nbdkit with one of our filters on top, and nbdkit's log filter directly below it.
+// Runs nbdkit with one of our filters on top, and nbdkit's log filter directly below it.
 #pragma once
 
 #include <string>
@@ -31,7 +31,7 @@ class FilteredServer {
   // Returns the writes, zeros, trims and flushes below the filter since the last call, in the order
   // in which they began: "write 0+4096", "zero 4096+8192 trim fua", "trim …", "flush".
   std::vector<std::string> requests();
-  // The same, with the ends of requests as "… done".
+  // Same, with the ends of requests as "… done".
   std::vector<std::string> events();
 
  private:

@@ -1,4 +1,4 @@
-// Reads through a layer that keeps book, and takes no read that nbdkit would not take.
+// Reads through a layer that records the reads, and checks that nbdkit would accept each of them.
 #include "filters/next_storage.h"
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 
 using namespace vc;
 
-// nbdkit's own list of extents, as far as the filter uses it; in a server it is nbdkit's.
+// Stands for nbdkit's list of extents, as far as the filter uses it. In a server, nbdkit provides
+// it.
 struct nbdkit_extents {
   std::vector<nbdkit_extent> list;
 };
@@ -41,7 +42,7 @@ struct Layer {
   NextStorage::Shape shape;
   int error = 0;
   std::vector<std::pair<uint64_t, uint64_t>> reads;  // offset and length
-  bool wrong = false;                                // a read broke the layer's rules
+  bool wrong = false;                                // a read violated the layer's rules
 };
 
 int layer_pread(nbdkit_next* next, void* buffer, uint32_t count, uint64_t offset, uint32_t flags,
@@ -85,7 +86,7 @@ TEST_CASE("holes are reported as by the layer", "[next-storage]") {
   const NextStorage::Through through(&layer.ops);
   static int can = 1;
   layer.ops.can_extents = [](nbdkit_next*) { return can; };
-  // 64 KiB of zeros in two pieces, data, and no word of the rest.
+  // Reports 64 KiB of zeros in two pieces, then data, and nothing about the rest.
   layer.ops.extents = [](nbdkit_next*, uint32_t count, uint64_t offset, uint32_t,
                          nbdkit_extents* to, int* err) {
     if (offset >= 512 << 10) {
@@ -110,7 +111,7 @@ TEST_CASE("holes are reported as by the layer", "[next-storage]") {
   CHECK(run(16 << 10, 1 << 20) == std::pair(false, uint64_t{48 << 10}));
   CHECK(run(64 << 10, 1 << 20) == std::pair(true, uint64_t{32 << 10}));
   CHECK(run(96 << 10, 4096) == std::pair(true, uint64_t{4096}));
-  // An odd place, one past the end, and a layer that does not say.
+  // An unaligned offset, one past the end, and a layer without extents.
   CHECK(run(100, 4096) == std::pair(true, uint64_t{4096}));
   CHECK(run(2 << 20, 4096) == std::pair(true, uint64_t{4096}));
   CHECK_FALSE(storage.run_at(HostOffset(512 << 10), 4096));
@@ -149,7 +150,7 @@ TEST_CASE("reads are aligned as the layer requires", "[next-storage]") {
     got.resize(want);
     REQUIRE((got == part(layer, std::min(at, size), want)));
     REQUIRE_FALSE(layer.wrong);
-    // A bounce for each end, no more.
+    // At most one partial block at each end.
     const uint64_t longest = maximum != 0 ? maximum : 64 << 20;
     CHECK(layer.reads.size() <= 2 + want / longest + 1);
   }

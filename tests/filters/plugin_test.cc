@@ -1,4 +1,4 @@
-// The filters on top of our own plugin: what they are good for.
+// Runs the filters on top of our own plugin, and shows their benefit.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -30,13 +30,14 @@ std::string make_image(const TempDirectory& folder, const std::string& cluster_s
   return image;
 }
 
-// How many clusters of guest data it has, by qemu-img, which must find no fault with it.
+// Returns the number of guest data clusters, according to qemu-img, which must find no errors.
 uint64_t clusters_of(const std::string& image) {
   const auto outcome = support::run_ok({"qemu-img", "check", "--output=json", image});
   return nlohmann::json::parse(outcome.out).at("allocated-clusters");
 }
 
-// What a file system's trims of all but a few blocks leave of a full disk, in clusters.
+// Fills a disk, trims all but a few blocks as a filesystem would, and returns the clusters that are
+// left.
 uint64_t trim_most(const std::string& filter, const std::vector<std::string>& parameters) {
   const TempDirectory folder;
   const std::string image = make_image(folder, "1M");
@@ -50,7 +51,7 @@ uint64_t trim_most(const std::string& filter, const std::vector<std::string>& pa
     Random random(1);
     for (uint64_t at = 0; at < kSize;) {
       const uint64_t length = std::min(kSize - at, 4096 * random.between(1, 120));
-      // A file in the first and in the last part of the disk.
+      // Keeps a file in the first and in the last part of the disk.
       if (at == 0 || at + length == kSize)
         client.flush();
       else
@@ -65,9 +66,9 @@ uint64_t trim_most(const std::string& filter, const std::vector<std::string>& pa
 }  // namespace
 
 TEST_CASE("small trims free large clusters when they are joined", "[filters-plugin]") {
-  // The first and the last stay.
+  // The first and the last cluster stay.
   CHECK(trim_most("coalesce-discard", {}) == 2);
-  // None of the trims is as long as a cluster.
+  // No trim is as long as a cluster.
   CHECK(trim_most("", {}) == kSize / kMiB);
 }
 
@@ -76,7 +77,7 @@ TEST_CASE("zeros in writes take no clusters", "[filters-plugin]") {
   const TempDirectory folder;
   Random random(seed);
   std::vector<std::byte> disk(kSize);
-  // One cluster of 64 KiB of eight has a byte in it.
+  // Of eight clusters of 64 KiB, one has a byte of data.
   constexpr uint64_t kCluster = 64 << 10;
   uint64_t filled = 0;
   for (uint64_t at = 0; at < kSize; at += kCluster)

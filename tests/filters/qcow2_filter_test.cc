@@ -1,4 +1,4 @@
-// The qcow2 filter shows what QEMU reads, whatever serves the image beneath it.
+// Checks that the qcow2 filter shows what QEMU reads, with different layers below.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -40,14 +40,14 @@ using Words = std::vector<std::string>;
 
 const std::string kBackingRefused = "cannot open through the layer below";
 
-// `beneath`: filters under ours, the plugin, and parameters of all of them.
+// `beneath`: filters below ours, the plugin, and the parameters of all.
 NbdServer serve(const Words& beneath) {
   Words words{"--filter=" + test::filter("qcow2")};
   words.insert(words.end(), beneath.begin(), beneath.end());
   return NbdServer::nbdkit(words);
 }
 
-// What a client that opens the export is told.
+// Returns the error that a client of the export gets.
 std::string refusal(const NbdServer& server, const std::string& name) {
   try {
     const NbdClient client(server.socket(), name);
@@ -57,7 +57,7 @@ std::string refusal(const NbdServer& server, const std::string& name) {
   return {};
 }
 
-// An image with two snapshots, and the bytes of all three disks as QEMU reads them.
+// An image with two snapshots, and the bytes of its three disks as QEMU reads them.
 struct Sample {
   explicit Sample(const std::string& folder, const std::string& name = "disk")
       : path(fmt::format("{}/{}", folder, name)),
@@ -92,7 +92,7 @@ std::vector<std::byte> read_all(const NbdServer& server, const std::string& name
   return client.read(0, client.size());
 }
 
-// How often the layer beneath was asked for the image's first bytes.
+// Returns how often the layer below received a read of the image's header.
 unsigned header_reads(const std::string& log) {
   const auto bytes = support::read_file(log);
   const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -103,7 +103,7 @@ unsigned header_reads(const std::string& log) {
   return count;
 }
 
-// Reads pieces of the disk over a connection of its own.
+// Reads pieces of the disk over a separate connection.
 void read_pieces(const NbdServer& server, const std::string& raw, uint64_t seed, unsigned count,
                  std::string& complaint) {
   try {
@@ -122,7 +122,7 @@ void read_pieces(const NbdServer& server, const std::string& raw, uint64_t seed,
   }
 }
 
-// Reads from several connections at once; empty: all was as it should be.
+// Reads from several connections at once. Returns an empty string if all bytes are right.
 std::string read_at_once(const NbdServer& server, const std::string& raw, unsigned count) {
   constexpr unsigned kConnections = 6;
   std::vector<std::string> complaints(kConnections);
@@ -154,7 +154,7 @@ TEST_CASE("preallocated clusters that are holes below are zeros above", "[qcow2-
   const uint64_t data = data_bytes(serve({"file", image}));
   CHECK(data >= 1 << 20);
   CHECK(data <= 2 << 20);
-  // A layer without extents may be all data.
+  // Without extents, everything may be data.
   CHECK(data_bytes(serve({"--filter=noextents", "file", image})) == uint64_t{1} << 30);
 }
 
@@ -173,7 +173,7 @@ TEST_CASE("random images, over file and curl", "[qcow2-filter]") {
     const bool remote = random.chance(40);
     INFO((remote ? "over curl" : "over file"));
     Words beneath{"file", made.path};
-    // nbdkit 1.32's curl plugin does not say that its connections see the same.
+    // nbdkit 1.32's curl plugin does not announce that its connections are consistent.
     if (remote)
       beneath = {"--filter=multi-conn", "curl", "url=http://localhost/disk.qcow2",
                  "unix-socket-path=" + web.socket(), "multi-conn-mode=unsafe"};
@@ -223,7 +223,7 @@ TEST_CASE("corner cases", "[qcow2-filter]") {
 TEST_CASE("bad images are errors with a reason, and the server goes on", "[qcow2-filter]") {
   const TempDirectory folder;
   for (const interop::BadImage& bad : interop::make_bad_images(folder.path())) {
-    // Folders, sockets and such are the layer's own matter.
+    // Ignores folders, sockets and the like, which the layer itself handles.
     std::error_code cannot;
     if (!fs::is_regular_file(bad.path, cannot)) continue;
     INFO(bad.name);
@@ -241,7 +241,7 @@ TEST_CASE("bad images are errors with a reason, and the server goes on", "[qcow2
     const bool refused = server.log().find(kBackingRefused) != std::string::npos;
     const bool other_format = !bad.format && bad.says.find("only qcow2 and raw") == 0;
     if (!refused && !other_format) CHECK_THAT(server.log(), Contains(bad.says));
-    // The next client is told the same.
+    // The next client gets the same answer.
     CHECK_NOTHROW(NbdClient::list(server.socket()));
     CHECK(server.process().running());
   }
@@ -304,7 +304,7 @@ TEST_CASE("a layer that is not parallel gets one request at a time", "[qcow2-fil
 TEST_CASE("a layer with large blocks is read in whole blocks", "[qcow2-filter]") {
   const TempDirectory folder;
   const Sample sample(folder.path());
-  // A shorter request, or one between blocks, would be an error.
+  // Shorter or unaligned requests would be errors.
   const NbdServer server =
       serve({"--filter=blocksize-policy", "file", sample.path, "blocksize-minimum=4096",
              "blocksize-preferred=4096", "blocksize-maximum=64K", "blocksize-error-policy=error"});
@@ -320,7 +320,7 @@ TEST_CASE("snapshots are exports", "[qcow2-filter]") {
   CHECK(NbdClient::list(server.socket()) == Words{"", "snapshot:first", "snapshot:second"});
   CHECK((read_all(server, "") == support::read_file(sample.now)));
   CHECK((read_all(server, "snapshot:first") == support::read_file(sample.first)));
-  // By its id.
+  // Selects a snapshot by its ID.
   CHECK((read_all(server, "snapshot:2") == support::read_file(sample.second)));
   CHECK(refusal(server, "snapshot:third") != "");
   CHECK_THAT(server.log(), Contains("there is no snapshot 'third'"));
@@ -335,7 +335,8 @@ TEST_CASE("export names of the layer are passed on", "[qcow2-filter]") {
   fs::create_directory(folder / "images");
   const Sample a(folder.path(), "a");
   fs::copy(a.path, folder / "images/a");
-  // With only one, too: nbdkit's file plugin does not survive being asked more while it lists.
+  // Also with only one file: nbdkit's file plugin crashes if it gets other calls while it lists
+  // exports.
   NbdServer server = serve({"file", "dir=" + (folder / "images")});
   CHECK(NbdClient::list(server.socket()) == Words{"a"});
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "images/b", "1M"});
@@ -369,7 +370,7 @@ TEST_CASE("an image that was replaced is opened again", "[qcow2-filter]") {
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", sample.path, "2M"});
   REQUIRE(fs::file_size(sample.path) != length);
   CHECK(NbdClient(server.socket(), "").size() == 2 << 20);
-  // The file that is gone is still open there.
+  // The removed file is still open here.
   CHECK((old.read(0, old.size()) == support::read_file(sample.now)));
 }
 
@@ -397,7 +398,7 @@ TEST_CASE("the filter allows no writes", "[qcow2-filter]") {
   const auto written =
       support::run({"qemu-io", "-f", "raw", "-c", "write 0 64k", server.uri()}, {});
   CHECK_FALSE(written.ok());
-  // A cache request changes nothing, either.
+  // A cache request does not change anything, either.
   support::run_ok({"qemu-io", "-r", "-f", "raw", "-c", "read -P 3 2M 1M", server.uri()});
   CHECK((support::read_file(sample.path) == before));
 }
@@ -424,7 +425,7 @@ TEST_CASE("an image in an image", "[qcow2-filter]") {
   const Sample sample(folder.path());
   const std::string outer = folder / "outer";
   support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", sample.path, outer});
-  // The same length as its content: only the offsets distinguish the two.
+  // Both files have the same length: only the offsets differ.
   const auto length = fs::file_size(sample.path);
   REQUIRE(fs::file_size(outer) < length);
   support::resize_file(outer, length);
@@ -444,7 +445,7 @@ TEST_CASE("parameters of the filter", "[qcow2-filter]") {
   CHECK_THAT(refused("qcow2-cache-size=1K"), Contains("at least 64K"));
   CHECK_THAT(refused("qcow2-cache-size=much"), Contains("qcow2-cache-size") || Contains("much"));
   CHECK(test::try_filter("qcow2", {"null", "qcow2-cache-size=64K"}).ok());
-  // All others are for the layers below.
+  // All other parameters are for the layers below.
   CHECK(test::try_filter("qcow2", {"null", "size=1M"}).ok());
   CHECK_FALSE(test::try_filter("qcow2", {"null", "nonsense=1"}).ok());
 }

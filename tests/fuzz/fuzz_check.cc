@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is checked, repaired, and put back as it was.  The
-// first byte says how.
+// libFuzzer target: takes any bytes as an image, checks and repairs it, and undoes the repair. The
+// first byte selects the options.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_check CORPUS
@@ -19,7 +19,7 @@ using namespace vc;
 
 namespace {
 
-// Ends what a hostile image makes long.
+// Stops a check that a hostile image makes long.
 class Impatient final : public qcow2::CheckObserver {
  public:
   void found(const qcow2::Finding& finding) override {
@@ -54,7 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((data[0] & 8) != 0) options.check.count_memory = 1;
   options.undo_path = undo;
   Impatient observer;
-  // Whether it went well is no matter: what it has written can be taken back.
+  // The result does not matter: all writes can be undone.
   const auto done = qcow2::repair(storage, options, observer);
   if (done && done->has_written != std::filesystem::exists(undo)) __builtin_trap();
   if (std::filesystem::exists(undo)) {

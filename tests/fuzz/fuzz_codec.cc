@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as a compressed cluster, and any cluster through the encoder and
-// back.
+// libFuzzer target: decodes any bytes as a compressed cluster. Encodes any cluster, and decodes the
+// result.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +20,7 @@ void decode(qcow2::CompressionType type, std::span<const std::byte> stream, size
   if (decoded != measured.has_value()) __builtin_trap();
   if (!decoded) return;
   if (*measured > stream.size() || cluster != scratch) __builtin_trap();
-  // The length that was measured is all that is needed.
+  // The decoder needs only the measured length.
   if (!decoder.decode(type, stream.first(*measured), scratch) || cluster != scratch)
     __builtin_trap();
   const auto length = qcow2::stream_length(type, stream, decoder, scratch);

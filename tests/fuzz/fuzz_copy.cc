@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is copied.  A copy that succeeds passes the engine's
-// own check, and compares as the same.  The first byte says how it is copied.
+// libFuzzer target: takes any bytes as an image, and copies it. A successful copy must pass the
+// engine's own check, and must equal the source. The first byte selects the options.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_copy -rss_limit_mb=1024 CORPUS
@@ -37,7 +37,7 @@ class Ignoring final : public qcow2::CheckObserver {
   void found(const qcow2::Finding& /*finding*/) override {}
 };
 
-// A file without a name that has these bytes.
+// A file without a name, with these bytes.
 class Nameless {
  public:
   Nameless(const uint8_t* data, size_t size) : fd_(::memfd_create("fuzz", MFD_CLOEXEC)) {
@@ -52,7 +52,7 @@ class Nameless {
   const int fd_;
 };
 
-// Whether it is one that reads no other file, and is small enough to be read whole.
+// Returns true if the image reads no other file, and is small enough to be read completely.
 bool is_fit(const std::string& path) {
   const auto file = FileStorage::open_readonly(path);
   if (!file) return false;
@@ -74,7 +74,7 @@ void check_is_sound(const std::string& path) {
   if (!sums || sums->corruptions + sums->check_errors + sums->leaks > 0) __builtin_trap();
 }
 
-// Whether a comparison that comes to an end says so.
+// Returns true if a completed comparison finds both equal.
 bool is_same(const std::string& a, const std::string& b) {
   const Cancel cancel;
   Stop stop(cancel);
@@ -102,7 +102,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   const Nameless image(data + 1, size - 1);
   if (!is_fit(image.path())) return 0;
-  // Against itself under another name, too: what both have in one file is not read.
+  // Compares with the same file under another name, too: data that both disks have in one file is
+  // not read.
   const Nameless twin(data + 1, size - 1);
   if (!is_same(image.path(), twin.path())) __builtin_trap();
 
@@ -122,7 +123,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (!is_same(image.path(), options.destination)) __builtin_trap();
     std::filesystem::remove(options.destination);
   } else if (!std::filesystem::is_empty(folder)) {
-    __builtin_trap();  // something is left
+    __builtin_trap();  // a file is left
   }
   return 0;
 }

@@ -1,16 +1,16 @@
-// libFuzzer target: any bytes as a guest's volume (FUZZ_GUEST says of which format) or, without a
-// format, as a disk.  What is called free must be a part of it, and nothing that is doubted may be
-// called free.  The files that may be dropped must not be free, and have no byte together.
-// This build does not check checksums.
+// libFuzzer target: takes any bytes as a guest's volume of the format FUZZ_GUEST or, without a
+// format, as a disk. Free space must be within the volume, and a doubtful volume must have none.
+// Droppable files must neither be free nor share a byte. This build accepts every checksum.
 //
 // An input is a sparse volume: its size in MiB (2 bytes), then records of a sector number (4
-// bytes), a count of sectors (1 byte) and so many sectors of 512 bytes; all else is zeros.
+// bytes), a number of sectors (1 byte) and as many sectors of 512 bytes. All else is zeros.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     tests/fuzz/guest_seeds build-fuzz/tests/fuzz CORPUS
 //     build-fuzz/tests/fuzz/fuzz_guest_ext CORPUS/ext
 //
-// fuzz_guest_ext --seed FILE SEED writes what the reader reads of FILE as an input.
+// fuzz_guest_ext --seed FILE SEED writes to SEED, as an input, the sectors of FILE that the reader
+// reads.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -96,7 +96,7 @@ void check_ranges(const guest::Ranges& ranges, uint64_t size) {
 }
 
 #ifdef FUZZ_GUEST
-// What is dropped of a file is its own, and each byte is dropped once.
+// The contents of a droppable file belong to it alone, and each byte to one file.
 void check_files(const guest::ByteView& view, const guest::Ranges& free) {
   const guest::FileKinds all{.pagefile = true, .swapfile = true, .hiberfile = true, .swap = true};
   if (guest::FUZZ_GUEST.find == nullptr) return;
@@ -164,7 +164,7 @@ void run(const std::shared_ptr<const guest::ByteView>& view) {
 }
 #endif
 
-// A file that remembers which of its sectors were read, and were not zeros.
+// A file that records which of its sectors were read and were not zeros.
 class RecordedFile final : public guest::DiskView {
  public:
   explicit RecordedFile(const char* path) : DiskView(0) {

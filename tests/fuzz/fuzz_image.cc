@@ -1,4 +1,4 @@
-// libFuzzer target: any bytes as an image, mapped and read in part.
+// libFuzzer target: takes any bytes as an image, maps it, and reads a part of it.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_image CORPUS
@@ -25,7 +25,7 @@ constexpr uint64_t kPiece = 8192;
 
 void look_at(const qcow2::Disk& disk) {
   if (disk.size() == 0) return;
-  // From the start, and once more from the middle, where the end of a table may be in the way.
+  // From the start, and from the middle, where a table may end.
   for (const uint64_t begin : {uint64_t{0}, disk.size() / 2}) {
     std::vector<qcow2::Extent> extents;
     if (!disk.map(GuestOffset(begin), disk.size() - begin, extents, kExtents)) continue;
@@ -35,7 +35,7 @@ void look_at(const qcow2::Disk& disk) {
       if (extent.guest.value() != at || extent.length == 0) __builtin_trap();
       at += extent.length;
       piece.resize(std::min(extent.length, kPiece));
-      // What went wrong is no matter, as long as it is said in the result.
+      // The result does not matter, as long as errors are returned.
       static_cast<void>(disk.read_extent(extent, extent.guest, piece).has_value());
     }
     if (at > disk.size()) __builtin_trap();
@@ -50,10 +50,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       std::make_shared<qcow2::MemoryStorage>("fuzz", std::vector<std::byte>(bytes, bytes + size));
   auto header = qcow2::Header::read(*storage);
   if (!header) return 0;
-  // What was accepted can be written again, or is said not to fit.
+  // An accepted header can be encoded again, or is reported as too large.
   static_cast<void>(header->encode().has_value());
 
-  // A data file is a storage of its own; here it is the same.
+  // The data file is normally a separate storage. Here it is the same one.
   std::shared_ptr<Storage> data_file;
   if (header->has_data_file()) data_file = storage;
   auto image = qcow2::Image::open(storage, std::move(*header), data_file,

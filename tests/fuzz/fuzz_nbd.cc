@@ -1,6 +1,6 @@
-// libFuzzer target: any bytes as what an NBD server sends.  With a first byte that is even they are
-// all of it; with one that is odd a connection is agreed on, and they say how each request is
-// answered.
+// libFuzzer target: takes any bytes as the output of an NBD server. If the first byte is even, the
+// bytes are the whole output. If it is odd, the handshake is valid, and the bytes determine the
+// answers to requests.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_nbd -rss_limit_mb=512 CORPUS
@@ -30,9 +30,9 @@ using namespace vc;
 
 namespace {
 
-// Of the disk that an odd first byte agrees on.
+// Size of the disk in the negotiation of an odd first byte.
 constexpr uint64_t kSize = 1 << 20;
-// What a server that offers more is not asked for.
+// A larger disk is not read.
 constexpr uint64_t kMostSize = 64 << 20;
 constexpr std::byte kData{0xab};
 
@@ -41,7 +41,7 @@ class Silent final : public Progress {
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
 };
 
-// What no answer has left out.
+// A sink that checks that all data arrives.
 class Checking final : public copy::Sink {
  public:
   explicit Checking(bool only_data) : only_data_(only_data) {}
@@ -78,14 +78,14 @@ class Server {
   }
 
   std::string uri() const { return "nbd+unix:///?socket=" + path_; }
-  // Of the next connections.
+  // Sets the bytes for the next connections.
   void set(const uint8_t* data, size_t size) {
     const std::lock_guard lock(mutex_);
     next_.assign(data, data + size);
   }
 
  private:
-  // One client after the other: the disk does not allow several connections.
+  // Serves one client after the other: the disk does not permit several connections.
   void serve() {
     while (true) {
       fd_ = ::accept4(listening_, nullptr, nullptr, SOCK_CLOEXEC);
@@ -151,7 +151,7 @@ class Server {
     send(reply);
   }
 
-  // Chunks and block status are agreed on.
+  // Negotiates structured replies and block status.
   void greet() {
     std::vector<uint8_t> some;
     add(some, 0x4e42444d41474943, 8);
@@ -186,7 +186,7 @@ class Server {
     return value;
   }
 
-  // The cookie is right but for a few; the rest is as the bytes say.
+  // Most cookies are right. The bytes determine everything else.
   void answer(const std::vector<uint8_t>& request) {
     const uint64_t offset = number(request, 16, 8);
     const uint64_t length = number(request, 24, 4);
@@ -253,7 +253,7 @@ class Server {
   int fd_ = -1;
   std::string path_;
   std::vector<uint8_t> bytes_;  // of this connection
-  size_t at_ = 0;               // of them, what is used next
+  size_t at_ = 0;               // index of the next byte to use
   std::mutex mutex_;
   std::vector<uint8_t> next_;  // guarded by mutex_
 };
@@ -281,7 +281,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   how.chunk_size = 256 << 10;
   how.chunks = 4;
   copy::Pipeline pipeline(**source, sink, progress, stop, how);
-  // Whether it went well is no matter, as long as it is said in the result.
+  // The result does not matter, as long as errors are returned.
   static_cast<void>(pipeline.run().has_value());
   return 0;
 }

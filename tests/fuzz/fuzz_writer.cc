@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as an image that is written to, or whose snapshots are changed.  The
-// first byte says what.
+// libFuzzer target: takes any bytes as an image, and writes to it or changes its snapshots. The
+// first byte selects the operation.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_writer CORPUS
@@ -18,8 +18,8 @@ using namespace vc;
 
 namespace {
 
-// What was written reads so, whatever else the image says: of one cluster, since several may be in
-// one place.
+// Checks that written data is read back, whatever else the image contains. Compares only one
+// cluster, since several may be at the same offset.
 void write_and_read(qcow2::DiskWriter& disk, uint64_t at, uint64_t length, uint8_t pattern) {
   if (disk.size() == 0) return;
   at = std::min(at, disk.size() - 1);

@@ -1,4 +1,4 @@
-// libFuzzer target: any bytes as a domain definition, which is scanned, read, and tuned.
+// libFuzzer target: takes any bytes as a domain definition. Scans, reads and tunes it.
 //
 //     meson setup build-fuzz -Dfuzzers=true   (with CXX=clang++-19)
 //     build-fuzz/tests/fuzz/fuzz_xml CORPUS
@@ -55,7 +55,7 @@ class Rest final : public libvirt::XmlScanner::Handler {
 std::string rest_of(std::string_view text) {
   Rest rest(text);
   libvirt::XmlScanner scanner(text, "fuzz");
-  // What could be tuned is well-formed, and stays so.
+  // A definition that could be tuned is well-formed, and stays so.
   if (!scanner.scan(rest)) __builtin_trap();
   return rest.finish();
 }
@@ -75,7 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!domain || once->disks.size() != domain->disks.size()) __builtin_trap();
   if (once->changes() == 0 && once->text != text) __builtin_trap();
   if (rest_of(text) != rest_of(once->text)) __builtin_trap();
-  // What comes out is not changed by another go.
+  // A second tuning changes nothing.
   const auto twice = libvirt::tune(once->text, "fuzz", settings);
   if (!twice || twice->text != once->text || twice->changes() != 0) __builtin_trap();
   return 0;

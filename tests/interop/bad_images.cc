@@ -59,7 +59,7 @@ class BadImages {
     images_.push_back(std::move(image));
     return images_.back();
   }
-  // A good image, changed.
+  // Adds a valid image with a change.
   BadImage& edited(const std::string& name, const std::string& says, const Edit& edit) {
     return edited_from(good_v3_, name, says, edit);
   }
@@ -98,7 +98,7 @@ void BadImages::make_good(const std::string& path, const std::string& options) {
 }
 
 void BadImages::special_files() {
-  // QEMU takes an empty file as an empty raw disk.
+  // QEMU accepts an empty file as an empty raw disk.
   BadImage& empty = add("an empty file", "empty");
   support::write_file(empty.path, std::string());
   empty.qemu_refuses = false;
@@ -147,11 +147,11 @@ void BadImages::truncated() {
       it.bytes().resize(length);
     }).qemu_refuses = qemu_refuses;
   };
-  // QEMU takes this for a raw disk.
+  // QEMU takes this file for a raw disk.
   cut(4, "truncated", false);
   for (const uint64_t length : {8, 71, 72, 100, 103}) cut(length, "truncated", true);
-  // The header is there, the rest is not.  For QEMU, all that lies behind the end of the file is
-  // zeros: it calls the disk empty.
+  // The header is there, the rest is missing. QEMU reads zeros past the end of the file, so it
+  // takes the disk for empty.
   for (const uint64_t length : {uint64_t{112}, uint64_t{600}, kCluster, l1})
     cut(length, "L1 table", false);
   cut(l1 + 4, "L1 table", false);
@@ -160,7 +160,7 @@ void BadImages::truncated() {
   cut(data, "truncated", true);
   cut(data + kCluster, "truncated", true);
   cut(data + 2 * kCluster, "truncated", true);
-  // All that is missing is the compressed stream, which QEMU does want.
+  // Only the compressed stream is missing, which QEMU needs.
   cut(data + 3 * kCluster, "truncated", true);
 }
 
@@ -187,7 +187,7 @@ void BadImages::header_fields() {
   field64(Editor::kSize, UINT64_MAX, "L1 table");
   for (const uint32_t entries : {0u, (4u << 20) + 1, UINT32_MAX})
     field32(Editor::kL1Size, entries, "L1 table");
-  // As large as is allowed, and not there.
+  // The largest permitted size, but the table is missing.
   field32(Editor::kL1Size, 4u << 20, "L1 table").qemu_refuses = false;
   field64(Editor::kL1Offset, uint64_t{1} << 50, "L1 table").qemu_refuses = false;
   for (const uint64_t at : {uint64_t{0x30200}, uint64_t{1} << 63, UINT64_MAX, UINT64_MAX << 16})
@@ -243,8 +243,8 @@ void BadImages::extensions() {
 
 void BadImages::encryption() {
   BadImage& luks = add("LUKS", "LUKS");
-  // qemu-img measures the time of its key derivation, and gives up when the machine is too busy;
-  // the default takes it seconds.
+  // qemu-img measures the time of its key derivation, and fails on a busy machine. The default time
+  // is seconds.
   for (unsigned milliseconds = 10;; milliseconds *= 2) {
     const auto made = support::run(
         {"qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o",
@@ -277,7 +277,7 @@ void BadImages::tables() {
   l2(qcow2::kEntryCopied | uint64_t{1} << 45, "truncated", false);
   l2(qcow2::kEntryCopied | uint64_t{1} << 55, "truncated", false);
   l2(0x00fffffffffffe00, "start of a cluster", true);
-  // Compressed: past the end, at a place that is not a stream, and at the largest offset.
+  // Compressed clusters: past the end, at bytes that are not a stream, and at the largest offset.
   l2(qcow2::kEntryCompressed | uint64_t{1} << 40, "compressed", true);
   l2(qcow2::kEntryCompressed | 0x30000, "compressed", true);
   l2(qcow2::kEntryCompressed | ((uint64_t{1} << 62) - 1), "compressed", true);
@@ -332,7 +332,7 @@ void BadImages::snapshots() {
 
 void BadImages::backing_files() {
   namespace fs = std::filesystem;
-  // Made with the name unchecked (-u): qemu-img create would look for the file.
+  // Made with -u, since qemu-img create would look for the backing file.
   const auto with_backing = [&](const std::string& name, const std::string& backing,
                                 const std::string& format, const std::string& says) -> BadImage& {
     BadImage& image = add(name, says);
@@ -370,7 +370,7 @@ void BadImages::backing_files() {
   const std::string second = folder_ + "/second-of-loop.qcow2";
   run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "second-of-loop.qcow2", "-F",
           "qcow2", first.path, "4M"});
-  // By another name for the same file.
+  // Another name of the same file.
   fs::create_symlink(first.path, folder_ + "/alias-of-first.qcow2");
   run_ok({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "alias-of-first.qcow2", "-F",
           "qcow2", second, "4M"});

@@ -1,4 +1,4 @@
-// Images that cannot be read, or must not be read, and the expected error messages.
+// Images that must be refused, and the expected error messages.
 #pragma once
 
 #include <optional>
@@ -16,9 +16,9 @@ struct BadImage {
   std::string says;
   // The file that the message must name; empty: the image itself.
   std::string names_file;
-  // Whether qemu-img convert refuses the image, too.
+  // qemu-img convert refuses the image, too.
   bool qemu_refuses = true;
-  // False for images on which QEMU never ends.
+  // False if QEMU would never end.
   bool ask_qemu = true;
   // The format to open the image with; nullopt if it is detected.
   std::optional<qcow2::Format> format;

@@ -1,5 +1,5 @@
-// Bad input ends in an error that names the file and says what is wrong: never in a signal, never
-// in a wait without end, never in much memory, and never in a half-made file.
+// Bad input causes an error that names the file and the reason. It never causes a signal, an
+// endless wait, much memory, or an incomplete file.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -25,7 +25,7 @@ using support::TempDirectory;
 
 namespace {
 
-// Opens the image, and reads all of its disk and of its snapshots.
+// Opens the image, and reads its disk and its snapshots completely.
 Result<void> read_all(const BadImage& bad) {
   qcow2::OpenOptions options;
   options.format = bad.format;
@@ -48,7 +48,7 @@ std::string file_name(const std::string& path) {
   return std::filesystem::path(path).filename().string();
 }
 
-// What a message about `bad` lacks; empty: nothing.
+// Returns what a message about `bad` lacks. Empty: nothing.
 std::string message_complaint(const BadImage& bad, const std::string& message) {
   const std::string file = bad.names_file.empty() ? file_name(bad.path) : bad.names_file;
   if (message.find(file) == std::string::npos) return "it does not name " + file;
@@ -117,7 +117,7 @@ std::string tool() {
   return path;
 }
 
-// Sanitizers have memory and time of their own.
+// Sanitizers need more memory and time.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
 #elif defined(__has_feature)
@@ -126,9 +126,9 @@ constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(th
 constexpr bool kSanitized = false;
 #endif
 
-constexpr uint64_t kMemory = 128 << 20;  // bytes that an error may take
+constexpr uint64_t kMemory = 128 << 20;  // most memory for an error, bytes
 
-// What is wrong with the end of a command that had to fail; empty: nothing.
+// Returns what is wrong with the result of a command that must fail. Empty: nothing.
 std::string failure_complaint(const support::Outcome& outcome) {
   if (outcome.timed_out) return "it does not end";
   if (outcome.signal != 0) return "it ended by a signal";
@@ -164,11 +164,11 @@ TEST_CASE("the command ends with one line about a bad image", "[bad-input]") {
       CHECK(support::list_directory(target.path()).empty());
     }
 
-    // What is wrong inside may be nothing to it, but then it succeeds.
+    // `info` may ignore the damage, but then it succeeds.
     const auto info = support::run({tool(), "info", bad.path}, briefly());
     INFO("info: " << info.describe());
     auto judged = info;
-    // Before the error it may warn of figures that are not whole.
+    // Warnings about incomplete figures may precede the error.
     while (judged.err.starts_with("virt-compact: warning: "))
       judged.err.erase(0, judged.err.find('\n') + 1);
     if (!info.ok()) CHECK(failure_complaint(judged) == "");
@@ -190,7 +190,7 @@ TEST_CASE("the command fails without permission to read the image", "[bad-input]
   fs::create_directory(folder / "closed");
   fs::permissions(folder / "closed", fs::perms::owner_read | fs::perms::owner_exec |
                                          fs::perms::others_read | fs::perms::others_exec);
-  // Nobody else might get at it where it was built.
+  // Copies the command, since user nobody may have no access to the build folder.
   const std::string command = folder / "virt-compact";
   fs::copy_file(tool(), command);
   std::vector<std::string> as_nobody;
@@ -217,7 +217,7 @@ TEST_CASE("the command fails without permission to read the image", "[bad-input]
 
 TEST_CASE("a copy fails if its server dies during the copy", "[bad-input]") {
   const TempDirectory target;
-  // Far too slow to be over before: rates are in bits.
+  // The copy cannot end before the test does: rates are in bits.
   NbdServer server = NbdServer::nbdkit({"--filter=rate", "random", "size=256M", "rate=80M"});
   std::jthread killer([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(800));

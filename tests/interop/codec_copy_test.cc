@@ -27,7 +27,7 @@ class Silent final : public Progress {
   void update(uint64_t /*done*/, uint64_t /*total*/) override {}
 };
 
-// Parts: a program (this one), random data, zeros, both alternating, and repeated random data.
+// Writes a program (this one), random data, zeros, both alternating, and repeated random data.
 void write_disk(const std::string& path) {
   std::vector<char> program(kPart);
   std::ifstream("/proc/self/exe", std::ios::binary).read(program.data(), kPart);
@@ -79,7 +79,7 @@ TEST_CASE("images of every codec and level", "[copier]") {
     options.destination = folder / "one";
     const copy::CopySummary summary = copy_or_fail(options);
     CHECK(summary.compressed_clusters > 0);
-    // At 1 MiB no cluster is only random data, and the tables are larger than the disk.
+    // At 1 MiB, no cluster has only random data, and the tables are larger than the disk.
     if (cluster_bits < 20) {
       CHECK(summary.data_clusters > 0);
       CHECK(static_cast<int64_t>(std::filesystem::file_size(options.destination)) < length);

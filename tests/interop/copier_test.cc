@@ -1,4 +1,5 @@
-// Copies of images of every kind: sound and equal for QEMU, the same bytes however they were made.
+// Copies of images of every kind. Each is valid and equal for QEMU, and independent of the number
+// of threads.
 #include "copy/copier.h"
 
 #include <fmt/format.h>
@@ -26,7 +27,7 @@ using support::TempDirectory;
 
 namespace {
 
-// Sees to it that progress never falls, and ends at the end.
+// Checks that progress never decreases, and that it ends at its total.
 class CheckedProgress final : public Progress {
  public:
   void update(uint64_t done, uint64_t total) override {
@@ -62,8 +63,8 @@ std::string describe(const CopyOptions& options) {
       options.threads, options.nbd.connections, options.nbd.requests, options.nbd.request_size);
 }
 
-// The greatest disk for a cluster size is far from what the L1 limit allows, so that its L1 table
-// stays small; some disks are too large for small clusters.
+// Keeps disks small, so that the L1 table is far below its limit. Some disks are too large for
+// small clusters.
 unsigned draw_cluster_bits(Random& random, uint64_t size) {
   unsigned least = 9;
   while ((size >> (2 * least - 3)) > 4096) ++least;
@@ -94,7 +95,7 @@ void check_copy(const CopyOptions& options, const std::string& raw) {
         (size + summary.cluster_size - 1) / summary.cluster_size);
 }
 
-// The same copy with other numbers of threads has the same bytes.
+// Checks that the copy is the same with other numbers of threads.
 void check_determinism(CopyOptions options, Random& random) {
   const std::string first = options.destination;
   for (const unsigned threads : {1u, 2u, 8u}) {
@@ -141,18 +142,18 @@ void check_copies(const std::string& source, const std::string& snapshot,
   if (random.chance(50)) options.compression.reset();
   if (random.chance(50)) options.compression = CompressionType::kZstd;
   run("other clusters");
-  // Nothing but the copies is there.
+  // The folder contains only the copies.
   CHECK(support::list_directory(folder.path()) ==
         std::vector<std::string>{"other clusters", "plain", "zlib", "zstd"});
 
-  // The same disk from a server, with the same result as from the file.
+  // The same disk from a server gives the same result.
   const NbdServer server = NbdServer::qemu_nbd({"-f", "qcow2", as_image});
   options.source = server.uri();
   options.snapshot.clear();
   run("from qemu-nbd");
   const auto differ =
       support::first_difference(folder / "from qemu-nbd", folder / "other clusters");
-  // What is compressed is compressed by us in both, unless the source's own streams went across.
+  // We compress the clusters in both copies, unless the source's own streams are copied unchanged.
   if (!options.compression) CHECK_FALSE(differ);
   if (random.chance(50)) check_determinism(options, random);
 }
@@ -213,7 +214,7 @@ TEST_CASE("raw files of any length are copied", "[copier]") {
     options.overwrite = true;
     copy_or_fail(options);
     CHECK(check_complaint(options.destination) == "");
-    // QEMU, too, rounds such a disk up to sectors, with zeros.
+    // QEMU rounds the disk up to whole sectors, too.
     CHECK(virtual_size(options.destination) == (size + 511) / 512 * 512);
     CHECK(compare_complaint(options.destination, "qcow2", raw) == "");
   }

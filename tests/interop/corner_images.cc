@@ -48,7 +48,7 @@ class Corners {
     images_.push_back({name, fmt::format("{}/corner{}.qcow2", folder_, images_.size())});
     return images_.back().path;
   }
-  // A new image of 4 MiB with something in it.
+  // Makes an image of 4 MiB with some content.
   std::string create(const std::string& name, const std::string& options = "compat=1.1") {
     const std::string path = add(name);
     run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "4M"});
@@ -79,13 +79,13 @@ class Corners {
   std::vector<CornerImage> images_;
 };
 
-// Streams that cross from one host cluster to the next, the last of which ends with the file, in
-// the middle of a sector.
+// Makes streams that cross host cluster boundaries. The last one ends with the file, inside a
+// sector.
 void Corners::stream_past_end(const std::string& type) {
   const std::string raw = folder_ + "/source.raw";
   std::vector<std::byte> bytes(kMiB);
   support::Random random(7);
-  // Half of each 512 bytes compresses.
+  // Half of each 512 bytes is compressible.
   random.fill(bytes);
   for (size_t at = 0; at < bytes.size(); ++at)
     if (at % 512 < 256) bytes[at] = std::byte{42};
@@ -132,7 +132,7 @@ void Corners::long_header() {
   image.save();
 }
 
-// As version 3 was when there was no compression type yet.
+// Makes a header of early version 3, which has no compression type.
 void Corners::short_header() {
   Editor image(create("a header of 104 bytes"));
   image.put_extensions(104, image.extensions());
@@ -177,7 +177,7 @@ void Corners::subclusters() {
     const uint64_t entry = image.get64(at);
     if ((entry & qcow2::kEntryCompressed) != 0) continue;
     uint64_t states = random.next();
-    // At times all subclusters are the same.
+    // Sometimes all subclusters have the same state.
     if (random.chance(10)) states = random.chance(50) ? 0 : UINT64_MAX;
     uint64_t allocated = states & UINT32_MAX & random.next();
     if (entry == 0) allocated = 0;
@@ -204,7 +204,7 @@ void Corners::backing_without_format() {
   }
 }
 
-// In version 2 the extra data, and with it the disk's size, may be absent.
+// In version 2, extra data with the disk's size may be missing.
 void Corners::snapshot_without_size() {
   const std::string path = create("a snapshot that does not say its size", "compat=0.10");
   run_ok({"qemu-img", "snapshot", "-q", "-c", "old", path});
@@ -222,7 +222,7 @@ void Corners::snapshot_without_size() {
   image.save();
 }
 
-// A file that ends inside its last data cluster: what is missing reads as zeros.
+// Makes a file that ends inside its last data cluster. The missing part reads as zeros.
 void Corners::data_past_end() {
   const std::string path = add("the file ends inside the last data cluster");
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "4M"});

@@ -1,4 +1,4 @@
-// Valid images that no tool writes, or only by chance.  QEMU reads all of them.
+// Valid images that tools write rarely or never. QEMU reads all of them.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 namespace vc::interop {
 
 struct CornerImage {
-  std::string name;  // what is special
+  std::string name;  // what is special about it
   std::string path;
 };
 

@@ -1,4 +1,5 @@
-// Good images with random damage to their metadata: the engine gives what QEMU gives, or an error.
+// Valid images with random damage to their metadata: the engine reads what QEMU reads, or returns
+// an error.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,10 +22,11 @@ using support::Random;
 
 namespace {
 
-// Disks that damage made larger than this are not read to their end.
+// Larger disks, which may result from damage, are read only in part.
 constexpr uint64_t kLargestDisk = 64 << 20;
 
-// The ranges of metadata: the header's cluster, the L1 table, all L2 tables, the snapshot table.
+// Returns the ranges of metadata: the header's cluster, the L1 table, all L2 tables, the snapshot
+// table.
 std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(const ImageEditor& image,
                                                            uint64_t file_size) {
   std::vector<std::pair<uint64_t, uint64_t>> ranges{{0, 112}, {0, 512}};
@@ -36,7 +38,7 @@ std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(const ImageEditor& im
   add(l1, entries * 8);
   for (uint64_t i = 0; i < entries; ++i) {
     const uint64_t table = image.get64(l1 + i * 8) & qcow2::kEntryOffsetMask;
-    // The disk uses the start of a table.
+    // The disk uses only the start of a table.
     if (table != 0) add(table, std::min<uint64_t>(image.cluster_size(), 2048));
   }
   if (image.get32(ImageEditor::kSnapshotCount) > 0)
@@ -65,7 +67,7 @@ std::string damage(ImageEditor& image, Random& random) {
   return story;
 }
 
-// Reads all, or of a disk that became huge the beginning of each extent, and not too many.
+// Reads everything. If damage has made the disk huge, reads the start of some extents.
 Result<void> read_some(const qcow2::Disk& disk, std::vector<std::byte>& all) {
   if (disk.size() == 0) return {};
   if (disk.size() <= kLargestDisk) {
@@ -120,8 +122,8 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
       if (!support::run({"qemu-img", "convert", "-O", "raw", path, raw}).ok()) continue;
       ++read;
       const auto truth = support::read_file(raw);
-      // QEMU leaves out the last sector of an image when it is there in part only, and fills that
-      // of a raw disk up, as which a file without the magic number goes.
+      // QEMU omits an incomplete last sector of an image, but completes the last sector of a raw
+      // disk. It takes a file without the magic number for a raw disk.
       const size_t common = std::min(bytes.size(), truth.size());
       REQUIRE(std::max(bytes.size(), truth.size()) - common < 512);
       const auto differ = std::mismatch(truth.begin(), truth.begin() + common, bytes.begin());

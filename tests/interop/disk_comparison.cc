@@ -18,7 +18,7 @@ using support::RawFile;
 
 namespace {
 
-// Bytes of the largest piece that is read at once.
+// Largest piece of one read, bytes.
 constexpr uint64_t kPiece = 1 << 20;
 
 const char* name_of(ExtentKind kind) {
@@ -65,7 +65,7 @@ std::string read_piece(const Disk& disk, const RawFile& truth, uint64_t at, uint
   return differ_complaint(got, truth.read(at, length), at);
 }
 
-// Random pieces, most of them where there is data.
+// Reads random pieces, most of them where there is data.
 std::string read_random_pieces(const Disk& disk, const RawFile& truth, unsigned count,
                                Random& random) {
   for (unsigned i = 0; i < count; ++i) {
@@ -117,7 +117,7 @@ std::string extent_complaint(const Disk& disk, const std::vector<Extent>& extent
 
 std::string read_complaint(const Disk& disk, const RawFile& truth, unsigned threads, bool huge,
                            Random& random) {
-  // Cut into pieces of random lengths, to be read in a random order.
+  // Pieces of random lengths, read in random order.
   std::vector<std::pair<uint64_t, uint64_t>> pieces;
   for (uint64_t at = 0; !huge && at < disk.size();) {
     const uint64_t length = std::min(random.between(1, kPiece), disk.size() - at);
@@ -127,7 +127,7 @@ std::string read_complaint(const Disk& disk, const RawFile& truth, unsigned thre
   for (size_t i = pieces.size(); i > 1; --i) std::swap(pieces[i - 1], pieces[random.below(i)]);
 
   std::mutex mutex;
-  std::string complaint;  // the first; guarded by mutex
+  std::string complaint;  // the first one; guarded by mutex
   size_t next = 0;        // guarded by mutex
   const auto work = [&](uint64_t seed) {
     Random own(seed);
@@ -153,7 +153,7 @@ std::string read_complaint(const Disk& disk, const RawFile& truth, unsigned thre
 std::string partial_map_complaint(const Disk& disk, const std::vector<Extent>& whole,
                                   Random& random) {
   for (unsigned i = 0; i < 10; ++i) {
-    // Around a border of an extent, where it matters.
+    // Around the border of an extent.
     const Extent& chosen = random.pick(whole);
     uint64_t at = chosen.guest.value() + random.below(chosen.length);
     if (random.chance(50))
@@ -172,7 +172,7 @@ std::string partial_map_complaint(const Disk& disk, const std::vector<Extent>& w
       if (extent.guest.value() != reached || extent.length == 0 || extent.end().value() > end)
         return fmt::format("map of [{}, +{}): {} is out of place", at, length, describe(extent));
       reached = extent.end().value();
-      // Every stretch of `whole` that it meets must say the same.
+      // Each extent of `whole` in this range must agree.
       auto it = std::upper_bound(whole.begin(), whole.end(), extent.guest,
                                  [](GuestOffset a, const Extent& b) { return a < b.guest; });
       for (--it; it != whole.end() && it->guest < extent.end(); ++it) {
@@ -205,13 +205,13 @@ bool agree(const Disk& disk, const Extent& extent, const MapEntry& entry, uint64
   const bool raw = disk.layers()[extent.depth]->format() == std::string_view("raw");
   switch (extent.kind) {
     case ExtentKind::kData:
-      // QEMU adds "zero" where the file below has a hole.
+      // QEMU sets "zero" if the file below has a hole.
       return entry.present && entry.data && at_host();
     case ExtentKind::kCompressed:
       return entry.present && entry.data && !entry.zero && !entry.offset;
     case ExtentKind::kZero:
       if (!entry.zero || entry.data || !entry.present) return false;
-      // A hole of a raw file has an offset for QEMU, and is no reserved cluster for us.
+      // QEMU reports an offset for a hole of a raw file. It is not a preallocated cluster for us.
       return raw || (extent.preallocated ? at_host() : !entry.offset);
     case ExtentKind::kUnallocated:
       return entry.zero && !entry.data && !entry.present &&

@@ -1,4 +1,4 @@
-// The engine reads what QEMU reads, from images of every kind that QEMU writes.
+// The engine reads the same as QEMU from all kinds of images that QEMU writes.
 #include <array>
 
 #include "qcow2/read/chain.h"
@@ -19,8 +19,8 @@ using support::TempDirectory;
 
 namespace {
 
-// What the images of a run had in them.  A maker that stopped to make a kind would make the tests
-// pass for nothing.
+// Counts the features of the images of a run. Without this, the tests would still pass if the maker
+// stopped making some kind.
 struct Census {
   std::array<uint64_t, 4> kinds{};  // of extents, by ExtentKind
   uint64_t preallocated_zeros = 0;
@@ -74,8 +74,7 @@ TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
       if (disk.size() != made.size) ++census.other_size;
     }
   }
-  // So many images have some of everything, as good as surely; of fifty, one kind or other may be
-  // missing by chance.
+  // So many images certainly have every feature. Fifty images may lack one by chance.
   if (count >= 300) {
     for (const uint64_t kind : census.kinds) CHECK(kind > 0);
     CHECK(census.preallocated_zeros > 0);

@@ -21,7 +21,7 @@ using support::RawFile;
 
 namespace {
 
-// What is wrong with extents that should cover [begin, end).
+// Returns what is wrong with extents that should cover [begin, end).
 std::string status_complaint(const std::vector<NbdClient::Status>& extents, uint64_t begin,
                              uint64_t end, const RawFile& truth) {
   uint64_t at = begin;
@@ -36,7 +36,7 @@ std::string status_complaint(const std::vector<NbdClient::Status>& extents, uint
   return at == end ? "" : fmt::format("block status ends at {}, not at {}", at, end);
 }
 
-// The server reports exactly the map of the engine.
+// Checks that the server reports exactly the engine's map.
 std::string same_status_complaint(const std::vector<NbdClient::Status>& extents,
                                   const std::vector<qcow2::Extent>& map) {
   auto it = map.begin();

@@ -1,4 +1,4 @@
-// A QCOW2 file as bytes, for changes that no tool makes.
+// Changes bytes of a QCOW2 file, for contents that no tool makes.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace vc::interop {
 
 class ImageEditor {
  public:
-  // Reads the whole file.  save () writes it.
+  // Reads the whole file. save() writes it.
   explicit ImageEditor(const std::string& path);
 
   void save() const { save_as(path_); }
@@ -26,7 +26,7 @@ class ImageEditor {
   void put(uint64_t at, std::span<const std::byte> value);
   void put(uint64_t at, const std::string& value);
 
-  // Offsets of header fields (QCOW2 text, "Header").
+  // Offsets of header fields (QCOW2 specification, "Header").
   static constexpr uint64_t kVersion = 4;
   static constexpr uint64_t kBackingOffset = 8;
   static constexpr uint64_t kBackingLength = 16;
@@ -47,8 +47,7 @@ class ImageEditor {
   static constexpr uint64_t kCompressionType = 104;
 
   uint64_t cluster_size() const { return uint64_t{1} << get32(kClusterBits); }
-  // Returns the file offset of the L1 entry, or of the L2 entry, of a guest offset.  The L2 table
-  // must exist.
+  // Returns the file offset of the L1 or L2 entry for a guest offset. The L2 table must exist.
   uint64_t l1_entry_at(uint64_t guest) const;
   uint64_t l2_entry_at(uint64_t guest) const;
 
@@ -57,8 +56,8 @@ class ImageEditor {
     std::vector<std::byte> data;
   };
   std::vector<Extension> extensions() const;
-  // Rewrites the end of the header: the length, the extensions and the end mark.  The image must
-  // have no backing file name, because it is stored after them.
+  // Rewrites the end of the header: the length, the extensions and the end mark. The image must
+  // have no backing file name, since the name would follow the extensions.
   void put_extensions(uint32_t header_length, const std::vector<Extension>& extensions);
 
  private:

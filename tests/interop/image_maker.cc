@@ -21,11 +21,11 @@ constexpr uint64_t kMiB = 1 << 20;
 // Bytes of one write.  Larger ones are slow to make and show nothing new.
 constexpr uint64_t kLongestWrite = 512 << 10;
 
-// How large the disks of one chain are.
+// Size of the disks of one chain.
 enum class Scale { kTiny, kSmall, kHuge };
 
 uint64_t draw_size(Random& random, Scale scale, unsigned cluster_bits) {
-  // One L2 table a cluster: with small clusters a disk soon has thousands of them.
+  // One L2 table maps this much. With small clusters, a disk soon has thousands of tables.
   const uint64_t reach = uint64_t{1} << (2 * cluster_bits - 3);
   uint64_t size = 0;
   switch (scale) {
@@ -59,14 +59,14 @@ Shape draw_shape(Random& random, Scale scale) {
   return shape;
 }
 
-// QEMU cannot read the image that it has just made.
+// Thrown if QEMU cannot read the image that it has just made.
 class NoTruth : public std::runtime_error {
  public:
   explicit NoTruth(const std::string& recipe)
       : std::runtime_error("QEMU cannot read what it made:\n" + recipe) {}
 };
 
-// Runs commands for one image and writes them down.
+// Runs commands for one image, and records them.
 class Maker {
  public:
   Maker(Random& random, std::string folder) : random_(random), folder_(std::move(folder)) {}
@@ -75,7 +75,7 @@ class Maker {
 
  private:
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
-  // A command that must work, and one that may be refused.
+  // Run a command: the first must succeed, the second may fail.
   void must(const std::vector<std::string>& command);
   bool may(const std::vector<std::string>& command);
   void read_truth(const std::string& image, const std::string& raw);
@@ -95,10 +95,10 @@ class Maker {
   const std::string folder_;
   std::string recipe_;
   Scale scale_ = Scale::kSmall;
-  Shape shape_;        // of the layer that is made now
-  uint64_t size_ = 0;  // of it, bytes
+  Shape shape_;        // of the layer in progress
+  uint64_t size_ = 0;  // of the layer in progress, bytes
   std::vector<std::string> patterns_;
-  bool backing_has_backing_ = false;  // of the layer that was made last
+  bool backing_has_backing_ = false;  // of the previous layer
   std::vector<std::string> snapshots_;
   bool sound_ = true;
 };
@@ -123,14 +123,14 @@ void Maker::read_truth(const std::string& image, const std::string& raw) {
   if (!may({"qemu-img", "convert", "-O", "raw", image, raw})) throw NoTruth(recipe_);
 }
 
-// Files that qemu-io fills its writes from, over and over.
+// Makes files from which qemu-io fills its writes repeatedly.
 void Maker::make_patterns() {
   std::filesystem::create_directory(file("patterns"));
   for (unsigned number = 0; number < 4; ++number) {
     std::vector<std::byte> bytes(random_.between(1, 48) * 1024 + random_.below(512));
     random_.fill(bytes);
     switch (number) {
-      case 0:  // nothing to compress
+      case 0:  // incompressible
         break;
       case 1:  // like text
         for (std::byte& byte : bytes)
@@ -140,7 +140,7 @@ void Maker::make_patterns() {
         for (size_t at = 1; at < bytes.size(); ++at)
           if (!random_.chance(3)) bytes[at] = bytes[at - 1];
         break;
-      default:  // zeros with something in them here and there
+      default:  // zeros with some data
         for (size_t at = 0; at < bytes.size();) {
           const size_t run = std::min<size_t>(bytes.size() - at, random_.between(1, 8192));
           if (random_.chance(60)) std::fill_n(bytes.begin() + at, run, std::byte{0});
@@ -155,7 +155,7 @@ void Maker::make_patterns() {
 std::string Maker::draw_operation(uint64_t size) {
   const uint64_t cluster = shape_.cluster_size();
   const bool compressed = shape_.data_file == Shape::DataFile::kNone && random_.chance(25);
-  // Where it begins: clusters, subclusters and sectors matter, and the end of the disk.
+  // Start of the request: near clusters, subclusters, sectors, or the end of the disk.
   uint64_t at = random_.below(size);
   if (random_.chance(15)) at = size - std::min(size, random_.between(1, 3) * cluster);
   if (scale_ == Scale::kHuge && random_.chance(40)) at = random_.below(std::min(size, 8 * kMiB));
@@ -195,9 +195,8 @@ void Maker::write_some(const std::string& path, const std::string& format) {
   const uint64_t count = random_.between(1, 12);
   for (uint64_t i = 0; i < count; ++i) command.insert(command.end(), {"-c", draw_operation(size_)});
   command.push_back(path);
-  // It fails when a compressed write meets an allocated cluster; what then stands in the image is
-  // still what QEMU reads from it.  One that fails for want of a refcount may leave a cluster that
-  // is free and in use.
+  // A compressed write to an allocated cluster fails. Then QEMU's view of the image is still the
+  // truth. If it fails because a refcount would overflow, a cluster may be both free and in use.
   if (!may(command) && format == "qcow2" && !may({"qemu-img", "check", "-q", "-f", format, path}))
     sound_ = false;
 }
@@ -205,13 +204,13 @@ void Maker::write_some(const std::string& path, const std::string& format) {
 void Maker::make_raw(const std::string& path) {
   shape_ = Shape{};
   size_ = draw_size(random_, scale_, 16);
-  // A raw file need not be whole sectors, though QEMU rounds such a disk up.
+  // A raw file may have incomplete sectors, although QEMU rounds the disk up.
   must({"qemu-img", "create", "-q", "-f", "raw", path, std::to_string(size_)});
-  shape_.data_file = Shape::DataFile::kPlain;  // no compressed writes
+  shape_.data_file = Shape::DataFile::kPlain;  // does not permit compressed writes
   write_some(path, "raw");
 }
 
-// How a new image in `folder` should call `backing`: relative, absolute or through a link.
+// Returns a name of `backing` for a new image in `folder`: relative, absolute, or through a link.
 std::string Maker::backing_name(const std::string& backing, const std::string& folder) {
   namespace fs = std::filesystem;
   if (random_.chance(20)) return backing;
@@ -221,8 +220,8 @@ std::string Maker::backing_name(const std::string& backing, const std::string& f
     const std::string target = fs::relative(backing, folder).string();
     recipe_ += support::shell_line({"ln", "-s", target, link}) + "\n";
     fs::create_symlink(target, link);
-    // QEMU looks for what is behind it from the link's own folder: only a file without a backing
-    // file of its own is found for sure.
+    // QEMU resolves the next backing file relative to the link's folder. Only a file without a
+    // backing file can always be opened through a link.
     if (!backing_has_backing_) return fs::path(link).filename().string();
   }
   return fs::relative(backing, folder).string();
@@ -233,12 +232,12 @@ std::string Maker::make_layer(unsigned level, const std::string& backing, bool b
   std::string folder = file(fmt::format("level{}", level));
   if (random_.chance(40) && level > 0) folder += "/sub folder";
   fs::create_directories(folder);
-  // Another name for that folder, to open the image by.
+  // Opens the image through another name of its folder.
   if (random_.chance(20)) {
     const std::string link = file(fmt::format("link{}", level));
     recipe_ += support::shell_line({"ln", "-s", folder, link}) + "\n";
     fs::create_directory_symlink(folder, link);
-    // "../" has another meaning behind a link: only absolute names lead to the files below.
+    // After a link, "../" has another meaning: names of backing files must be absolute.
     if (backing.empty()) folder = link;
   }
   const std::string path = folder + "/disk.qcow2";
@@ -252,11 +251,11 @@ std::string Maker::make_layer(unsigned level, const std::string& backing, bool b
     shape_.preallocation = "metadata";
   std::string options = shape_.options();
   if (shape_.v3() && random_.chance(12)) {
-    // QEMU reads all of a raw data file, holes too.
+    // QEMU reads raw data files completely, including holes.
     const bool raw = backing.empty() && scale_ != Scale::kHuge && random_.chance(50);
     shape_.data_file = raw ? Shape::DataFile::kRaw : Shape::DataFile::kPlain;
     shape_.preallocation = "off";
-    // QEMU looks for a relative name in the current folder, whatever the image's: absolute it is.
+    // The name is absolute, since QEMU resolves a relative one in its working directory.
     options = shape_.options() +
               fmt::format(",data_file={}/data{}", random_.chance(50) ? folder : folder_, level);
     if (raw) options += ",data_file_raw=on";
@@ -274,7 +273,7 @@ std::string Maker::make_layer(unsigned level, const std::string& backing, bool b
   return path;
 }
 
-// Writes, snapshots and new sizes, as a disk meets them in its life.
+// Applies writes, snapshots and resizes, like the use of a real disk.
 void Maker::live(const std::string& path) {
   const uint64_t rounds = random_.between(1, 4);
   for (uint64_t round = 0; round < rounds; ++round) {
@@ -283,7 +282,7 @@ void Maker::live(const std::string& path) {
         random_.chance(35)) {
       const std::string name =
           random_.chance(20) ? fmt::format("état {}", round) : fmt::format("s{}", round);
-      // If the refcounts are too narrow, it fails half-way, and leaves them wrong.
+      // If the refcounts are too narrow, the command fails and leaves wrong refcounts.
       if (may({"qemu-img", "snapshot", "-q", "-c", name, path}))
         snapshots_.push_back(name);
       else
@@ -297,7 +296,7 @@ void Maker::live(const std::string& path) {
   }
 }
 
-// Rewrites the image with qemu-img convert, which packs compressed clusters in its own way.
+// Rewrites the image with qemu-img convert, which packs compressed clusters differently.
 void Maker::recompress(const std::string& path) {
   const std::string target = path + ".new";
   Shape shape = draw_shape(random_, scale_);
@@ -309,7 +308,7 @@ void Maker::recompress(const std::string& path) {
   shape_ = shape;
 }
 
-// Ends a writing qemu-io by SIGKILL, so that the dirty bit stays.
+// Kills a writing qemu-io, so that the dirty bit stays set.
 void Maker::leave_dirty(const std::string& path) {
   may({"qemu-io", "-f", "qcow2", "-c", draw_operation(size_), "-c", "write -q -P 77 0 512", "-c",
        "flush", "-c", "sigraise 9", path});
@@ -317,7 +316,7 @@ void Maker::leave_dirty(const std::string& path) {
 }
 
 MadeDisk Maker::snapshot_disk(const std::string& path, const std::string& name) {
-  // Beside the image, where relative names mean the same.
+  // In the image's folder, so that relative names stay valid.
   MadeDisk disk;
   disk.snapshot = name;
   disk.image = fmt::format("{}.at-{}", path, snapshots_.size() + random_.below(1'000'000'000));
@@ -381,8 +380,8 @@ std::string Shape::options() const {
 }
 
 MadeImage make_image(Random& random, const std::string& folder) {
-  // QEMU itself cannot read a few of the images that it made: compressed writes, snapshots and
-  // shrinking do not always go together.  There is no truth for them, so another takes their place.
+  // QEMU cannot read some images that it made, with combinations of compressed writes, snapshots
+  // and shrinking. Such an image is replaced with another one.
   for (unsigned attempt = 0;; ++attempt) {
     const std::string own = fmt::format("{}/{}", folder, attempt);
     std::filesystem::create_directory(own);

@@ -11,7 +11,7 @@ namespace vc::interop {
 
 // A disk that an image holds, and its bytes as QEMU reads them.
 struct MadeDisk {
-  std::string snapshot;  // the internal snapshot's name; empty: the disk as it is now
+  std::string snapshot;  // name of the internal snapshot; empty: current disk
   std::string raw;       // path of a raw file with its bytes
   // Path of an image whose current disk this is: the image itself, or a copy with the snapshot
   // applied to it.  qemu-img map and qemu-nbd can show a snapshot only in this way.
@@ -20,19 +20,19 @@ struct MadeDisk {
 
 struct MadeImage {
   std::string path;
-  std::vector<MadeDisk> disks;  // the current one first
+  std::vector<MadeDisk> disks;  // the current disk first
   uint64_t cluster_size = 0;    // of the top image, bytes
   uint64_t size = 0;            // of the current disk, bytes
-  bool sound = true;            // false: left with wrong refcounts, dirty or by a failed snapshot
-  bool huge = false;            // far larger than what is written: do not read all of it
-  std::string recipe;           // the commands that made it, one a line
+  bool sound = true;            // false: has wrong refcounts, or is dirty
+  bool huge = false;            // far larger than its data: must not be read completely
+  std::string recipe;           // the commands that made it, one per line
 };
 
-// Makes an image and its backing files in `folder`, which must be empty.  Throws std::runtime_error
+// Makes an image and its backing files in `folder`, which must be empty. Throws std::runtime_error
 // if one of QEMU's tools fails unexpectedly.
 MadeImage make_image(support::Random& random, const std::string& folder);
 
-// The properties of an image of the chain.  They are random, and tests can set them.
+// Properties of an image of the chain. They are random, but tests can set them.
 struct Shape {
   std::string compat = "1.1";
   unsigned cluster_bits = 16;

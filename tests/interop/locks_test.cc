@@ -1,4 +1,5 @@
-// QEMU's locks, tested with QEMU: which process is refused, which is not, and the messages.
+// QEMU's locks, tested with QEMU: which processes are refused, which are permitted, and the
+// messages.
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,7 +58,7 @@ bool exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0;
 }
 
-// QEMU with an image open, to write to or to read alone, until the object goes.
+// QEMU with an image open, for writing or read-only, while the object lives.
 class Qemu {
  public:
   Qemu(const TempDirectory& folder, const std::string& image, bool writes)
@@ -65,7 +66,7 @@ class Qemu {
     support::wait_for_greeting(socket_);
   }
 
-  // As our messages name it.
+  // Name in our messages.
   std::string name() const { return fmt::format("qemu-nbd (pid {})", child_.pid()); }
 
  private:
@@ -81,7 +82,7 @@ class Qemu {
   Child child_;
 };
 
-// A chain of two images: "base" and "top".
+// Makes a chain of two images, "base" and "top".
 void make_images(const TempDirectory& folder) {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 7 0 1M", folder / "base"});
@@ -130,13 +131,13 @@ TEST_CASE("the command refuses an image that QEMU writes to", "[locks]") {
     CHECK(outcome.err == refused);
     CHECK(outcome.out.empty());
   }
-  // And what is on top of it.
+  // The overlay is refused, too.
   const auto behind = tool({"copy", folder / "top", copied});
   CHECK(behind.exit_code == 1);
   CHECK(behind.err == "virt-compact: error: " + folder / "top" +
                           ": backing file: " + in_use(image, qemu.name(), "--force-share"));
   CHECK_FALSE(exists(copied));
-  // Of itself the top says what it is.
+  // The overlay's own information is available.
   CHECK(tool({"info", folder / "top"}).ok());
 
   CHECK(run({"qemu-img", "info", "-U", image}).ok());
@@ -169,7 +170,7 @@ TEST_CASE("a file that QEMU writes to is not replaced", "[locks]") {
   };
   {
     const Qemu qemu(folder, destination, true);
-    // Force is for reading.
+    // --force applies only to reading.
     for (const char* option : {"--force", "-U"}) {
       const auto outcome = tool({"copy", "--force", option, folder / "top", destination});
       CHECK(outcome.exit_code == 1);
@@ -204,7 +205,7 @@ TEST_CASE("the server refuses an image that QEMU writes to", "[locks]") {
   }
   const NbdServer reader = NbdServer::nbdkit({"-r", plugin(), folder / "top", "force-share=true"});
   CHECK(NbdClient(reader.socket(), "").read(0, 512) == std::vector<std::byte>(512, std::byte{7}));
-  // Sharing is for reading.
+  // force-share applies only to reading.
   const NbdServer writer = NbdServer::nbdkit({plugin(), folder / "top", "force-share=true"});
   CHECK_THROWS(NbdClient(writer.socket(), ""));
   CHECK_THAT(writer.log(), Contains("force-share=true is only for reading: start nbdkit with -r"));
@@ -219,7 +220,7 @@ TEST_CASE("a server that only reads excludes writers of QEMU, but no readers", "
       CHECK(qemu_can_read(folder / name));
       CHECK_FALSE(qemu_can_write(folder / name));
     }
-    // Other readers, of ours as well.
+    // Our own readers are permitted, too.
     CHECK(tool({"info", folder / "top"}).ok());
     const NbdServer second = NbdServer::nbdkit({"-r", plugin(), folder / "top"});
     CHECK(NbdClient(second.socket(), "").read_only());
@@ -250,7 +251,7 @@ TEST_CASE("a server that writes excludes all other processes", "[locks]") {
     CHECK(refused.err == "virt-compact: error: " +
                              in_use(image, fmt::format("nbdkit (pid {})", server.process().pid()),
                                     "--force-share"));
-    // Its backing file is only read.
+    // The backing file is only read.
     CHECK(qemu_can_read(folder / "base"));
     if (image == folder / "top") CHECK_FALSE(qemu_can_write(folder / "base"));
     if (image == folder / "split") CHECK_FALSE(tool({"info", "-f", "raw", folder / "data"}).ok());
@@ -288,7 +289,7 @@ TEST_CASE("a server in the background keeps its locks until it ends", "[locks]")
   const std::string image = folder / "base";
   const std::string socket = folder / "socket";
   for (const char* signal : {"TERM", "KILL"}) {
-    // It forks, and the first process is gone when this returns.
+    // nbdkit forks: the first process has ended when this returns.
     run_ok({"nbdkit", "-U", socket, "-P", folder / "pid", plugin(), image});
     wait_until("the PID file", [&] { return exists(folder / "pid"); });
     std::string pid;
@@ -310,7 +311,7 @@ TEST_CASE("a process that is not visible is not named", "[locks]") {
   make_images(folder);
   const Qemu qemu(folder, folder / "base", true);
   run_ok({"chmod", "755", folder.path()});
-  // Root becomes nobody; an ordinary user sees his own processes, and there is nothing to test.
+  // Runs as nobody. An ordinary user can see only his own processes, so there is nothing to test.
   if (::geteuid() != 0) {
     WARN("skipped: wants to be root");
     return;

@@ -18,10 +18,10 @@ void must(int result) {
   if (result == -1) fail();
 }
 
-// What one request gathers.
+// The extents of one request.
 struct Gathered {
   std::vector<NbdClient::Status> extents;
-  uint64_t at;  // where the next one begins
+  uint64_t at;  // start of the next one
 };
 
 int gather(void* data, const char* context, uint64_t /*offset*/, uint32_t* entries, size_t count,
@@ -78,7 +78,7 @@ void NbdClient::cache(uint64_t at, uint64_t length) const {
 
 std::vector<NbdClient::Status> NbdClient::block_status(uint64_t at, uint64_t length,
                                                        bool one) const {
-  // A request has 32 bits for its length.
+  // Lengths of requests have 32 bits.
   constexpr uint64_t kLongest = uint64_t{1} << 31;
   std::vector<Status> all;
   const uint64_t end = at + length;

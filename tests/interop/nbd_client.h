@@ -15,7 +15,7 @@ class NbdClient {
  public:
   NbdClient(const std::string& socket, const std::string& export_name);
 
-  // Bytes.
+  // Returns the size, bytes.
   uint64_t size() const;
   bool read_only() const;
   bool can_multi_conn() const;
@@ -28,8 +28,8 @@ class NbdClient {
     bool hole = false;
     bool zero = false;
   };
-  // Returns the extents of [at, at + length), in as many requests as necessary.  Also throws if an
-  // answer is empty or too long.  With `one`, each request asks for a single extent.
+  // Returns the extents of [at, at + length), with as many requests as necessary. Also throws if an
+  // answer is empty or too long. With `one`, each request asks for a single extent.
   std::vector<Status> block_status(uint64_t at, uint64_t length, bool one = false) const;
 
   // Returns the exports that the server lists.

@@ -1,4 +1,4 @@
-// The plugin serves the disk that qemu-nbd serves, of images of every kind.
+// The plugin serves the same disk as qemu-nbd, for images of every kind.
 #include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
@@ -23,14 +23,14 @@ using support::TempDirectory;
 
 namespace {
 
-// Path of the plugin under test.
+// Returns the path of the plugin under test.
 std::string plugin() {
   const char* path = std::getenv("VIRT_COMPACT_PLUGIN");
   if (!path) throw std::runtime_error("VIRT_COMPACT_PLUGIN does not say where the plugin is");
   return path;
 }
 
-// Bytes that are not said to be zero.
+// Returns the bytes that the server does not report as zeros.
 uint64_t data_bytes(const NbdServer& server) {
   const NbdClient client(server.socket(), "");
   uint64_t bytes = 0;
@@ -66,7 +66,7 @@ TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
 
     std::vector<std::string> arguments{"-r", plugin(), "file=" + made.path};
     if (random.chance(30)) arguments.push_back("cache-size=64K");
-    // A name that says itself what it is, as users write it.
+    // Without "file=", as users write it.
     if (random.chance(20)) arguments = {"-r", plugin(), made.path};
     const NbdServer server = NbdServer::nbdkit(arguments);
     const auto names = NbdClient::list(server.socket());
@@ -83,7 +83,7 @@ TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
     }
     CHECK(names.size() == made.disks.size());
 
-    // One snapshot alone, by the parameter.
+    // Serves one snapshot with the parameter.
     const MadeDisk& last = made.disks.back();
     if (last.snapshot.empty()) continue;
     const NbdServer alone =

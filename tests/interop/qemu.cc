@@ -54,7 +54,7 @@ void convert_to_raw(const std::string& image, const std::string& raw) {
 
 std::string check_complaint(const std::string& image) {
   const auto check = run({"qemu-img", "check", "-f", "qcow2", "--output=json", image});
-  // The fields are left out of the JSON when they are 0.
+  // QEMU omits these fields if they are 0.
   for (const char* name : {"corruptions", "leaks"})
     if (!field(check.out, name).empty()) return "qemu-img check: " + check.describe();
   if (check.exit_code != 0 || field(check.out, "check-errors") != "0")
@@ -69,7 +69,7 @@ std::string compare_complaint(const std::string& image, const std::string& image
 }
 
 uint64_t virtual_size(const std::string& image) {
-  // QEMU 8 and later first describe the file below, which has its own size.
+  // In QEMU 8 and later, the file below comes first, with a size of its own.
   const auto info = run_ok({"qemu-img", "info", "-U", "--output=json", image}).out;
   return nlohmann::json::parse(info).at("virtual-size");
 }

@@ -28,13 +28,13 @@ void convert_to_raw(const std::string& image, const std::string& raw);
 
 // The checks below return a description of the problem, or an empty string.
 
-// `qemu-img check` finds neither errors nor leaks.
+// Checks that `qemu-img check` finds neither errors nor leaks.
 std::string check_complaint(const std::string& image);
-// `qemu-img compare` finds both disks identical; one may be longer, by zeros.
+// Checks that `qemu-img compare` finds both disks identical. One may be longer, with zeros.
 std::string compare_complaint(const std::string& image, const std::string& image_format,
                               const std::string& raw);
 
-// The virtual size, bytes.
+// Returns the virtual size, bytes.
 uint64_t virtual_size(const std::string& image);
 
 }  // namespace vc::interop

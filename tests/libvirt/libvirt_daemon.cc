@@ -23,7 +23,7 @@ LibvirtDaemon::LibvirtDaemon() {
     support::run_ok({"mkdir", folder_ / name});
   support::write_file(folder_ / "conf",
                       "unix_sock_dir = \"" + folder_ / "run" + "\"\nauth_unix_rw = \"none\"\n");
-  // libvirt 11 would lift the limit, which takes more rights than the daemon has.
+  // libvirt 11 would raise the limit, for which the daemon lacks the privilege.
   support::run_ok({"mkdir", folder_ / "config/libvirt"});
   support::write_file(folder_ / "config/libvirt/qemu.conf", std::string("max_core = 0\n"));
   if (::chmod(folder_.path().c_str(), 0755) != 0) throw std::runtime_error("chmod");

@@ -9,8 +9,8 @@
 
 namespace vc::tune_test {
 
-// A session daemon with its sockets, settings and states in a temporary folder.  If the test runs
-// as root, the daemon runs as user nobody, because it would use the system's folders otherwise.
+// A session daemon with its sockets, settings and states in a temporary folder. If the test runs as
+// root, the daemon runs as user nobody. As root, it would use the system's folders.
 class LibvirtDaemon {
  public:
   // Throws std::runtime_error with the daemon's output if it does not start.
@@ -20,9 +20,9 @@ class LibvirtDaemon {
   LibvirtDaemon(const LibvirtDaemon&) = delete;
   LibvirtDaemon& operator=(const LibvirtDaemon&) = delete;
 
-  // The URI to connect to.
+  // Returns the URI of the daemon.
   std::string uri() const;
-  // A folder that the daemon's domains may use.
+  // Returns a folder that the daemon's domains may use.
   std::string folder() const { return folder_.path(); }
   // Runs `virsh -c URI …`, which must succeed, and returns its output.
   std::string virsh(std::vector<std::string> words) const;

@@ -1,4 +1,4 @@
-// Whose disk a file is, and that optimize leaves it alone then.
+// Which domain uses a disk. optimize refuses a disk in use.
 #include "libvirt/running_domains.h"
 
 #include <unistd.h>
@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// XDG_RUNTIME_DIR is another while it lives.
+// Sets XDG_RUNTIME_DIR while the object lives.
 class RuntimeFolder {
  public:
   explicit RuntimeFolder(const std::string& path) {
@@ -67,9 +67,9 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
   const tune_test::LibvirtDaemon daemon;
   const TempDirectory runtime;
   const RuntimeFolder session(runtime.path());
-  // Where libvirt looks for the session's daemon.
+  // libvirt looks for the session's daemon here.
   fs::create_symlink(daemon.folder() + "/run", runtime / "libvirt");
-  // The daemon's user must be able to follow it.
+  // The daemon's user must be able to follow the link.
   fs::permissions(runtime.path(), fs::perms(0755));
 
   const std::string base = daemon.folder() + "/base.qcow2";
@@ -86,7 +86,7 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
                           top + "'/><target dev='vda' bus='virtio'/></disk></devices></domain>");
   daemon.hand_over();
   daemon.virsh({"define", xml});
-  // One that is not running has no disks.
+  // A domain that does not run uses no disks.
   CHECK(libvirt::find_disk_use(top)->domain.empty());
 
   daemon.virsh({"start", "web"});
@@ -107,7 +107,7 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
     CHECK_FALSE(fs::exists(daemon.folder() + name + ".bak"));
   }
 
-  // What is saved would go on with what it knows of its disk.
+  // A saved domain relies on the content of its disk.
   daemon.virsh({"managedsave", "web"});
   CHECK(libvirt::find_disk_use(top)->domain == user);
   CHECK(libvirt::find_disk_use(top)->saved);
@@ -126,7 +126,7 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
     CHECK_THAT(refused.err, Catch::Contains("is a disk of " + user + ", which has a saved state"));
   }
   CHECK_FALSE(fs::exists(daemon.folder() + "/copy.qcow2"));
-  // Figures are only told.
+  // Commands that only read print a warning.
   const std::string approximate =
       top + ": is a disk of the saved " + user + ": what is free is approximate";
   for (const std::vector<std::string>& command :
@@ -137,7 +137,7 @@ TEST_CASE("optimize refuses a disk of a running domain, under any name", "[libvi
     CHECK_THAT(told.err, Catch::Contains(approximate));
   }
   CHECK_THAT(run_tool({"space", "--json", top}).out, Catch::Contains("\"approximate\": true"));
-  // The whole disk has what the guest needs.
+  // The guest needs the whole disk, so a full copy needs no warning.
   CHECK(run_tool({"copy", "-q", top, daemon.folder() + "/whole.qcow2"}).ok());
   daemon.virsh({"managedsave-remove", "web"});
   const std::string copy = daemon.folder() + "/copy.qcow2";

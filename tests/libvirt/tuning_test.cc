@@ -66,7 +66,7 @@ TEST_CASE("disks that are not QCOW2 are not changed, with a reason", "[tuning]")
     REQUIRE(tuning.disks.size() == 1);
     CHECK(tuning.disks[0].skipped == why);
   }
-  // Nor are these disks of the domain.
+  // None of these is a disk of the domain.
   for (const std::string& text :
        {"<domain><disk>" + driver + "</disk></domain>",
         in_domain("<x><disk>" + driver + "</disk></x>"),
@@ -107,7 +107,7 @@ TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
         "io='native' needs cache='none' or 'directsync', not 'writeback'");
   settings.cache.reset();
   CHECK(libvirt::check(settings));
-  // It depends on what is there.
+  // Whether settings conflict depends on existing attributes.
   CHECK(libvirt::tune(disk("<driver type='qcow2' cache='unsafe'/>"), "x", settings)
             .error()
             .message() ==
@@ -143,7 +143,7 @@ TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
 
 namespace {
 
-// A definition of a guest, with `about` it, and a QCOW2 disk that is as it should be.
+// Returns a definition of a guest: with `about`, and with a QCOW2 disk whose settings are right.
 std::string guest(const std::string& about, const std::string& rest,
                   const std::string& bus = "scsi") {
   return "<domain>" + about + "<devices>\n  <disk>\n    <driver type='qcow2' " + kWanted + "/>\n" +
@@ -152,7 +152,7 @@ std::string guest(const std::string& about, const std::string& rest,
 
 constexpr const char* kBlockio = "    <blockio discard_granularity='65536'/>\n";
 
-// Where it is put: before the <driver>.
+// Adds the <blockio> before the <driver>.
 std::string with_blockio(const std::string& text) {
   std::string result = text;
   return result.insert(result.find("    <driver"), kBlockio);
@@ -181,9 +181,9 @@ TEST_CASE("Windows gets a granularity that suits its ReTrim", "[tuning]") {
     CHECK(tuning.disks[0].changes[0].attribute == "discard_granularity");
     CHECK(tuned(tuning.text).changes() == 0);
   }
-  // An IDE disk is trimmed in another way.
+  // An IDE disk does not use this granularity.
   CHECK(tuned(guest(windows, "", "sata")).changes() == 0);
-  // Existing settings are kept, also if there are more of them.
+  // Existing settings are kept, and so are other attributes.
   CHECK(tuned(guest(windows, "<blockio discard_granularity='4096'/>")).changes() == 0);
   CHECK(tuned(guest(windows, "<blockio logical_block_size='4096'/>")).text ==
         guest(windows, "<blockio logical_block_size='4096' discard_granularity='65536'/>"));
@@ -219,7 +219,7 @@ TEST_CASE("other guests get a granularity only on request", "[tuning]") {
 
 namespace {
 
-// A definition with everything around the disks that could go wrong, and what it should become.
+// A definition with misleading text around the disks, and the expected result.
 struct Made {
   std::string before;
   std::string after;

@@ -27,7 +27,7 @@ TEST_CASE("patch can apply the diff", "[diff]") {
     CAPTURE(seed + i);
     std::string before, after;
     for (uint64_t line = random.between(1, 60); line > 0; --line) {
-      // Some lines are there many times, on which a search can go astray.
+      // Repeated lines may mislead the search.
       std::string text = random.chance(30) ? "same\n" : std::to_string(random.below(50)) + "\n";
       if (line == 1 && random.chance(30)) text.pop_back();
       before += text;

@@ -14,7 +14,7 @@ using libvirt::XmlScanner;
 
 namespace {
 
-// Writes down what it is told.
+// Records all calls.
 class Notes final : public XmlScanner::Handler {
  public:
   explicit Notes(std::string_view text) : text_(text) {}
@@ -40,7 +40,7 @@ class Notes final : public XmlScanner::Handler {
   std::string_view text_;
 };
 
-// What the handler was told, or the error.
+// Returns the recorded calls, or the error.
 std::string scan(std::string_view text) {
   Notes notes(text);
   const auto done = XmlScanner(text, "x").scan(notes);
@@ -122,7 +122,7 @@ TEST_CASE("XML that is made to be large is refused without delay", "[xml]") {
   CHECK_THAT(scan("<a " + repeated("b='' ", 1000) + "/>"), Catch::Contains("more than 256"));
   CHECK_THAT(scan(std::string(XmlScanner::kMaxSize + 1, ' ')),
              Catch::Contains("more than 16777216"));
-  // A search to the end from each place would be quadratic.
+  // A search to the end from each position would take quadratic time.
   CHECK_THAT(scan("<a>" + repeated("<b/>x", 500000) + "&amp;"), Catch::Contains("ends inside of"));
   CHECK_THAT(scan("<a>" + repeated("&amp;", 1000000)), Catch::Contains("ends inside of"));
   CHECK_THAT(scan("<a>" + repeated("<!-- -->", 1000000)), Catch::Contains("ends inside of"));
@@ -164,7 +164,7 @@ TEST_CASE("random damage is judged as libxml2 judges it, or more strictly", "[xm
   REQUIRE(command.size() > 3);
   const auto outcome = support::run(command);
   INFO(outcome.describe());
-  // Of namespaces the scanner knows nothing, and of names beyond ASCII it believes everything.
+  // The scanner ignores namespaces, and accepts any name with characters outside of ASCII.
   std::string errors;
   std::istringstream lines(outcome.err);
   for (std::string line; std::getline(lines, line);)

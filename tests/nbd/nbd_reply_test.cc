@@ -1,4 +1,4 @@
-// Whether the chunks of an answer are what was asked for.
+// Whether the chunks of an answer match the request.
 
 #include "nbd/reply.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 using Chunks = std::vector<std::pair<uint64_t, uint64_t>>;
 
-// Of a read of [1000, 2000) that the server calls a success.
+// Returns the errno of a successful read of [1000, 2000) with these chunks.
 int errnum_of(const Chunks& chunks) {
   NbdReply reply;
   reply.expect(1000, 1000);

@@ -34,12 +34,12 @@ void put(const std::string& path, const std::string& text) {
   support::write_file(path, text);
 }
 
-// What is under the name of the fresh image, as the file that it is.
+// Opens the file that has the name of the fresh image.
 Descriptor fresh_file(const DiskSwap& swap) {
   return Descriptor(::open(swap.fresh().c_str(), O_RDWR | O_CLOEXEC));
 }
 
-// Swaps with the fresh content "new", as far as `steps`, in a process that ends right there.
+// Swaps with the fresh content "new" up to `steps`, in a process that ends right then.
 void swap_and_die(const std::string& disk, std::optional<std::string> suffix, unsigned steps) {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
@@ -221,7 +221,7 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
   REQUIRE(::chmod(disk.c_str(), 0666) == 0);
   const bool root = ::geteuid() == 0;
   if (root) REQUIRE(::chown(disk.c_str(), 12345, 12345) == 0);
-  // At which moment: before anything is carried over, before each step.
+  // The moment: before the attributes are copied, or before each step.
   const unsigned moment = GENERATE(0U, 1U, 2U);
   const bool file = GENERATE(false, true);
   CAPTURE(moment, file);
@@ -249,7 +249,7 @@ TEST_CASE("a link that gets the name of the fresh image is not followed", "[swap
     REQUIRE_FAILS_WITH(swapped, kComplaint);
     CHECK_THAT(swapped.error().message(), Catch::Contains("is the old disk"));
   }
-  // It is not ours to remove.
+  // This file is not ours, so it stays.
   CHECK(fs::symlink_status(swap->fresh()).type() != fs::file_type::not_found);
   CHECK(content(disk) == "old");
   struct stat status {};

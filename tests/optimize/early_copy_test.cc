@@ -1,4 +1,4 @@
-// A copy that starts before the rest of its source is known.
+// Tests a copy that starts before the rest of its source is known.
 #include "optimize/early_copy.h"
 
 #include <atomic>
@@ -31,7 +31,7 @@ class Updates final : public Progress {
   std::atomic<unsigned> count{0};
 };
 
-// A disk, and an overlay of it.
+// A disk with an overlay.
 class Disk {
  public:
   Disk() {
@@ -63,7 +63,7 @@ std::unique_ptr<LocalSource> open(const std::string& path) {
   return std::move(*source);
 }
 
-// Until the copy waits for the rest.
+// Waits long enough for the copy to reach the missing rest.
 void wait_for_a_while() {
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
 }
@@ -145,7 +145,7 @@ TEST_CASE("the appliance changes nothing before the first volume that is left to
             "seek=" + std::to_string(mebibytes)});
   };
   put("mke2fs -q -F -t ext4 \"$1\" 20M", 1);
-  // Its journal must be replayed, and it has data that are worth a boot.
+  // The journal must be replayed, and the data is worth a boot.
   put("mke2fs -q -F -t ext4 -O ^metadata_csum \"$1\" 100M && "
       "head -c 80M /dev/urandom | dd of=\"$1\" bs=1M seek=20 conv=notrunc status=none && "
       "printf '\\106' | dd of=\"$1\" bs=1 seek=1120 conv=notrunc status=none",

@@ -1,4 +1,4 @@
-// A result without space is told of before an appliance boots.
+// Missing space for the result is reported before an appliance boots.
 #include <filesystem>
 
 #include "tests/catch.h"
@@ -25,7 +25,7 @@ void write_noise(const std::string& path, size_t size) {
   support::write_file(path, bytes);
 }
 
-// 256 MiB, of which a filesystem says that 24 MiB are in use; 40 MiB more hold what was there once.
+// 256 MiB: the filesystem uses 24 MiB, and 40 MiB more hold deleted data.
 std::string make_guest(const TempDirectory& folder) {
   const std::string raw = folder / "disk.raw";
   std::filesystem::create_directory(folder / "files");
@@ -45,7 +45,7 @@ bool has_namespaces() {
   return false;
 }
 
-// With the result in a filesystem of `size`, as mount has it, and no appliance to boot.
+// Runs optimize with the result on a filesystem of `size` (for mount), and without an appliance.
 support::Outcome optimize(const TempDirectory& folder, const std::string& size,
                           const std::string& options) {
   const std::string script = "mkdir -p \"$1/small\" && mount -t tmpfs -o size=" + size +

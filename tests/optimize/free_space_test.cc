@@ -1,4 +1,4 @@
-// optimize with what the metadata of the guest's filesystems say, and no appliance.
+// Tests optimize with the metadata of the guest's filesystems, and without an appliance.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -31,7 +31,7 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 using Words = std::vector<std::string>;
 
-// Instead of QEMU: leaves a file when an appliance is to boot.
+// Replaces QEMU. Creates a file when an appliance would boot.
 class NoQemu {
  public:
   NoQemu() {
@@ -57,7 +57,7 @@ support::Outcome optimize(const NoQemu& qemu, Words arguments) {
   return tool_test::run_tool(std::move(arguments), qemu.options());
 }
 
-// The report on the only disk, of a run that has not booted anything.
+// Returns the report on the only disk. The run must not boot anything.
 json report(Words arguments) {
   const NoQemu qemu;
   arguments.insert(arguments.begin(), "--json");
@@ -93,7 +93,8 @@ bool is_zero(const std::vector<std::byte>& bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte it) { return it == std::byte{0}; });
 }
 
-// What is wrong with a raw copy of `before` that has zeros in `unused`, and all else as it was.
+// Compares raw disks: `after` must have zeros in `unused`, and the bytes of `before` elsewhere.
+// Returns the problem.
 std::string difference(const std::string& before, const std::string& after,
                        const guest::Ranges& unused) {
   const support::RawFile old(before);
@@ -108,7 +109,7 @@ std::string difference(const std::string& before, const std::string& after,
     }
   for (const auto& range : unused.all())
     for (uint64_t at = range.begin; at < range.end; at += kMiB) {
-      // Shorter ones are copied.
+      // Shorter ranges may be copied.
       if (range.length() < 4096) continue;
       if (!is_zero(fresh.read(at, std::min(kMiB, range.end - at))))
         return fmt::format("what is not used, from {:#x} on", at);
@@ -128,7 +129,7 @@ void leaves_out_what_is_free(const Kind& kind) {
   const auto free = guest_test::inspect_files({lived_in.path()}).free_on(0);
   REQUIRE(free.total() > 0);
   const TempDirectory folder;
-  // All that is free is stored.
+  // All free space is stored in the image.
   const std::string disk = qcow2_of(folder, lived_in.copy_with_garbage(free));
   const json done = report({"--trim=metadata", "-o", folder / "out", disk});
   const json& volume = filesystem(done, "/dev/sda");
@@ -155,7 +156,7 @@ Kind ntfs() {
   return {"NTFS", 120 * kMiB, {"mkntfs", "-q", "-Q", "-F"}, {"ntfsfix", "-n"}, "ntfs"};
 }
 
-// A file of `size` random bytes.
+// Writes a file with `size` random bytes.
 void write_noise(const std::string& path, uint64_t size) {
   support::Random random(5);
   std::vector<std::byte> bytes(size);
@@ -163,7 +164,7 @@ void write_noise(const std::string& path, uint64_t size) {
   support::write_file(path, bytes);
 }
 
-// An ext4 with a file of random data, and another one that was deleted.
+// Makes an ext4 with a file of random data and a deleted one.
 void make_ext4(const std::string& path, uint64_t size, uint64_t kept, uint64_t gone,
                const Words& options = {}) {
   const TempDirectory scratch;
@@ -177,14 +178,14 @@ void make_ext4(const std::string& path, uint64_t size, uint64_t kept, uint64_t g
   run_ok({"debugfs", "-w", "-R", "rm gone", path});
 }
 
-// Sets the flag that says that the journal must be replayed.
+// Marks the journal as not replayed.
 void make_dirty(const std::string& ext4, uint64_t at = 0) {
   const auto incompat = support::RawFile(ext4).read(at + 1024 + 0x60, 1)[0];
   const std::byte dirty = incompat | std::byte{4};
   support::patch_file(ext4, at + 1024 + 0x60, std::span(&dirty, 1));
 }
 
-// 1 ext4 labelled "root", 2 ext4 that must be replayed, 3 swap, 4 nothing that is known.
+// Partitions: 1 ext4 labelled "root", 2 ext4 with an unreplayed journal, 3 swap, 4 unknown content.
 class Partitioned {
  public:
   explicit Partitioned(uint64_t kept_in_dirty) {
@@ -243,7 +244,7 @@ TEST_CASE("a disk with much stored free space is not compact, and one without is
   CHECK(fs::file_size(disk) < 8 * kMiB);
   const json again = report({"--backup", ".again", disk});
   CHECK(again.at("already-compact") == true);
-  // In clusters that hold something else, too.
+  // Clusters that also hold used data stay allocated.
   CHECK(filesystem(again, "/dev/sda").at("stored") < kMiB);
 }
 
@@ -270,7 +271,7 @@ TEST_CASE("free space does not read as data of a kept backing file", "[free]") {
   const auto free = guest_test::inspect_files({folder / "raw"}).free_on(0);
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", folder / "raw",
           folder / "disk"});
-  // In the place of the deleted file.
+  // This range was in the deleted file.
   const auto largest =
       *std::max_element(free.all().begin(), free.all().end(),
                         [](const auto& a, const auto& b) { return a.length() < b.length(); });
@@ -299,7 +300,7 @@ TEST_CASE("volumes that are unknown, excluded, or not worth a boot are copied co
   CHECK(done.at("steps").at(1).at("name") == "free space");
 
   run_ok({"qemu-img", "convert", "-O", "raw", guest.folder() / "out", guest.folder() / "out.raw"});
-  // Of the first filesystem alone.
+  // Only the first filesystem counts.
   const auto inspection = guest_test::inspect_files({guest.raw()});
   CHECK(difference(guest.raw(), guest.folder() / "out.raw",
                    inspection.volumes.at(0).on_disks.at(0)) == "");
@@ -334,14 +335,14 @@ TEST_CASE("the appliance boots if metadata are not trusted and there is enough d
                               Contains("/dev/sda4: is copied completely"));
   CHECK_THAT(outcome.err, Contains("the libguestfs appliance does not start"));
   CHECK(support::list_directory(guest.folder().path()) == Words{"disk", "raw"});
-  // Never with this, and with --keep-going what is known is left out all the same.
+  // --trim=metadata never boots. With --keep-going, known free space is still omitted.
   const json whole = report({"--trim=metadata", "-o", guest.folder() / "out", guest.disk()});
   CHECK(filesystem(whole, "/dev/sda2").at("way") == "whole");
   const auto kept =
       optimize(qemu, {"--json", "--keep-going", "-o", guest.folder() / "kept", guest.disk()});
   INFO(kept.describe());
   REQUIRE(kept.ok());
-  // What comes before the volume in doubt is copied while the appliance would boot.
+  // The data before the doubtful volume is copied while the appliance would boot.
   CHECK_THAT(kept.out, Contains("\"early copy\""));
   CHECK_THAT(kept.err, Contains("the guest is not trimmed"));
   run_ok({"qemu-img", "compare", "-q", guest.folder() / "out", guest.folder() / "kept"});
@@ -354,7 +355,7 @@ TEST_CASE("keys, and files that only the appliance can drop, need a boot", "[fre
     CHECK(is_zero(support::RawFile(folder / "raw").read(at, 1)));
   const std::string disk = qcow2_of(folder, folder / "raw");
   const NoQemu qemu;
-  // No volume is encrypted, or could be.
+  // No volume is or may be encrypted.
   CHECK(report({"--key", "all:key:x", "--dry-run", disk}).at("free-space").at("appliance") ==
         false);
   write_noise(folder / "luks", 8 * kMiB);
@@ -383,7 +384,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     CHECK_THAT(refused({"--ignore", "/dev/sda", disk}), Contains("the guest is suspended to disk"));
     CHECK_THAT(refused({"--trim=metadata", "--drop", "swap", disk}),
                Contains("only the appliance can discard"));
-    // As the user wants it.
+    // The user's choice is kept.
     const json kept = report({"--keep-going", "-o", folder / "out", disk}).at("free-space");
     CHECK(kept.at("filesystems").empty());
     CHECK_THAT(std::string(kept.at("nothing")), Contains("the guest is suspended to disk"));
@@ -396,7 +397,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     run_ok({"ntfscp", "-q", folder / "raw", folder / "hiberfil", "hiberfil.sys"});
     const std::string disk = qcow2_of(folder, folder / "raw");
     CHECK_THAT(refused({disk}), Contains("/dev/sda: Windows is hibernated"));
-    // It is not that of another one.
+    // The session does not belong to another volume.
     CHECK(filesystem(report({"--ignore", "/dev/sda", "-o", folder / "out", disk}), "/dev/sda")
               .at("why") == "excluded by --filesystems or --ignore");
   }
@@ -409,7 +410,7 @@ TEST_CASE("files that Windows makes again become zeros without a boot", "[free]"
   write_noise(folder / "kept", 3 * kMiB + 17);
   for (const char* const name : {"pagefile.sys", "swapfile.sys"})
     run_ok({"ntfscp", "-q", folder / "raw", folder / "noise", name});
-  // One that says that it is not in use.
+  // The same disk with a file header that shows no use.
   support::patch_file(folder / "noise", 0, std::vector<std::byte>(4096));
   run_ok({"ntfscp", "-q", folder / "raw", folder / "noise", "hiberfil.sys"});
   run_ok({"ntfscp", "-q", folder / "raw", folder / "kept", "kept"});
@@ -488,7 +489,7 @@ TEST_CASE("files that only the appliance can drop are reported", "[free]") {
   REQUIRE(done.at("free-space").at("not-dropped").size() == 1);
   CHECK_THAT(std::string(done.at("free-space").at("not-dropped").at(0)),
              Contains("/dev/sda: --drop has no effect here"));
-  // Nothing of a btrfs is dropped for Windows.
+  // Windows's files are not dropped from a btrfs.
   CHECK(report({"--drop", "pagefile", "-o", folder / "other", disk})
             .at("free-space")
             .at("not-dropped")
@@ -499,13 +500,13 @@ TEST_CASE("a damaged image is reported before its metadata are read", "[free]") 
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   const std::string disk = qcow2_of(folder, folder / "raw");
-  // The first entry of the L1 table leads past the end.
+  // The first L1 entry points past the end of the file.
   const auto header = support::RawFile(disk).read(40, 8);
   uint64_t table = 0;
   for (const std::byte byte : header) table = table << 8 | static_cast<uint64_t>(byte);
   support::patch_file(disk, table, std::as_bytes(std::span("\x80\x00\x7f\x00\x00\x00\x00\x00", 8)));
   CHECK_THAT(refused({"-o", folder / "out", disk}), Contains("the image is damaged"));
-  // The same for the appliance, which boots at the same time.
+  // Same with the appliance, which boots concurrently.
   const NoQemu qemu;
   const auto booted = optimize(qemu, {"--trim=appliance", "-o", folder / "out", disk});
   INFO(booted.describe());

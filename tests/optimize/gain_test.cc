@@ -1,4 +1,4 @@
-// What optimize does before it does anything, and when it does nothing.
+// Tests how optimize decides that a disk is compact, and stops early.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// 64 MiB, half of them data, of which a quarter is stored zeros.
+// A disk of 64 MiB, half of it data. A quarter of the data is stored zeros.
 std::string make_disk(const TempDirectory& folder, const std::string& name) {
   const std::string path = folder / name;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "64M"});
@@ -55,7 +55,7 @@ std::string refused(const std::vector<std::string>& arguments) {
   return outcome.err;
 }
 
-// The report on the only disk.
+// Returns the report on the only disk.
 json report(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "--json");
   const auto outcome = optimize(arguments);
@@ -84,7 +84,7 @@ TEST_CASE("a wrong name changes none of the disks", "[optimize]") {
   CHECK_THAT(refused({disk, disk}), Contains("is given twice"));
   CHECK((support::read_file(disk) == old));
 
-  // Arguments of -o in virt-sparsify and qemu-img, and of --output in other commands.
+  // -o has another meaning in virt-sparsify and qemu-img, and --output in other commands.
   support::RunOptions here;
   here.directory = folder.path();
   for (const std::string word : {"cluster_size=1M", "qcow2", "raw"}) {
@@ -140,7 +140,7 @@ TEST_CASE("compressed data stays compressed, and other data uncompressed", "[opt
   const std::string disk = folder / "disk";
   run_ok({"qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=" + type,
           make_disk(folder, "plain"), disk});
-  // The guest has written since: plain clusters, of which some were compressed.
+  // The guest has written plain clusters meanwhile, partly over compressed ones.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 99 2M 128k", "-c", "write -q -P 7 41M 1M",
           disk});
   const json before = check_of(disk);
@@ -161,7 +161,8 @@ TEST_CASE("compressed data stays compressed, and other data uncompressed", "[opt
   REQUIRE(optimize({"-q", "-c", "-o", folder / "all", disk}).ok());
   const json all = check_of(folder / "all");
   CHECK(all["compressed-clusters"] == all["allocated-clusters"]);
-  // In other clusters: what was compressed in part is.  Version 2 has no Zstandard.
+  // With another cluster size, clusters that were compressed in part stay compressed. Version 2 has
+  // no Zstandard.
   REQUIRE(optimize({"-q", "--options", "compat=0.10,cluster_size=128k", "-o", folder / "old", disk})
               .ok());
   run_ok({"qemu-img", "compare", "-q", disk, folder / "old"});
@@ -186,7 +187,7 @@ TEST_CASE("a disk that is already compact is not changed", "[optimize]") {
   CHECK((support::read_file(disk) == old));
   CHECK(files_in(folder.path()) == 1);
 
-  // 1 of 24 MiB.
+  // Frees 1 of 24 MiB.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 0 2M 1M", disk});
   CHECK_THAT(optimize({"--minimum-gain", "10%", disk}).out, Contains("Already compact"));
   CHECK_THAT(optimize({"--minimum-gain", "2M", disk}).out, Contains("Already compact"));
@@ -225,7 +226,7 @@ TEST_CASE("a fragmented image is rewritten even if it does not become smaller", 
   INFO(forecast.dump());
   CHECK(forecast["already-compact"] == false);
   CHECK(forecast["estimate"]["scattered-percent"] > 1);
-  // A given gain means blocks.
+  // An explicit limit applies to blocks.
   CHECK_THAT(optimize({"--minimum-gain", "1%", disk}).out, Contains("Already compact"));
   const auto done = optimize({disk});
   INFO(done.describe());
@@ -250,7 +251,7 @@ TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimiz
   const uint64_t expected = plain["estimate"]["expected"];
   const json packed = report({"--dry-run", "-c", "-o", folder / "out", disk});
   CHECK(packed["estimate"]["expected"] < expected / 4);
-  // After a run that was stopped, and where one would be refused.
+  // After a stopped run, and in a state in which a run would be refused.
   fs::copy_file(disk, folder / ".disk.fresh");
   CHECK_THAT(optimize({"--dry-run", disk}).err, Contains("was left by a run that was stopped"));
   CHECK(fs::exists(folder / ".disk.fresh"));
@@ -260,7 +261,7 @@ TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimiz
   fs::remove(disk + ".bak");
   CHECK((support::read_file(disk) == old));
   CHECK(files_in(folder.path()) == 1);
-  // It was right.
+  // The estimate was right.
   REQUIRE(optimize({"-q", disk}).ok());
   CHECK(fs::file_size(disk) == expected);
 }
@@ -268,7 +269,7 @@ TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimiz
 TEST_CASE("contradicting options are refused at the start", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
-  // With an appliance, which is not booted.
+  // The appliance would be used, but is not booted.
   const auto at_once = [&](std::vector<std::string> arguments, const std::string& why) {
     arguments.insert(arguments.begin(), "optimize");
     arguments.push_back(disk);
@@ -318,7 +319,7 @@ TEST_CASE("names are printed as they were given", "[optimize]") {
   const auto back = run({"rollback", "disk"});
   INFO(back.describe());
   CHECK(back.out == "disk is the old disk again; the replaced disk is now disk.bak\n");
-  // Through a link it is another file that is meant.
+  // The link leads to another file.
   fs::create_symlink("disk", folder / "link");
   fs::remove(folder / "disk.bak");
   CHECK_THAT(run({"optimize", "--no-trim", "--force", "link"}).out,

@@ -1,5 +1,5 @@
-// Stands before the C library in the command (LD_PRELOAD): a filesystem without hard links, and
-// without files that have no name.  With VIRT_COMPACT_NO_FLAGS it cannot rename but in the old way.
+// Is loaded before the C library (LD_PRELOAD). Simulates a filesystem without hard links and
+// without unnamed files. With VIRT_COMPACT_NO_FLAGS, renames accept no flags either.
 #include <dlfcn.h>
 #include <fcntl.h>
 
@@ -42,7 +42,7 @@ EXPORTED int linkat(int /*from*/, const char* /*name*/, int /*to*/, const char* 
   return -1;
 }
 
-// As all of the command calls them: open64 and openat64, by the C library's headers.
+// The names to which the C library's headers map the calls: open64 and openat64.
 EXPORTED int open(const char* path, int flags, ...) {
   va_list list;
   va_start(list, flags);
@@ -59,7 +59,8 @@ EXPORTED int openat(int folder, const char* path, int flags, ...) {
   return has_no_name(flags) ? -1 : next<OpenAt>("openat64")(folder, path, flags, mode);
 }
 
-// What _FORTIFY_SOURCE makes of calls without a mode whose flags the compiler cannot see.
+// Replaces calls without a mode when _FORTIFY_SOURCE is used and the compiler does not know their
+// flags.
 EXPORTED int __open64_2(const char* path, int flags) {
   return open(path, flags);
 }

@@ -1,4 +1,4 @@
-// virt-compact optimize without an appliance; with one: tests/appliance.
+// Tests virt-compact optimize without an appliance. tests/appliance tests it with one.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// 64 MiB, half of it scattered data, with a deleted part that was not discarded.
+// Makes a disk of 64 MiB, half of it scattered data, with a deleted part that was not discarded.
 std::string make_disk(const TempDirectory& folder, const std::string& name,
                       const std::string& options = "cluster_size=64k") {
   const std::string path = folder / name;
@@ -79,7 +79,7 @@ TEST_CASE("a disk is made smaller, and the old one is kept", "[optimize]") {
   CHECK(done["result"] == disk);
   CHECK(done["backup"] == disk + ".bak");
   CHECK(done["after"]["actual-size"] < done["before"]["actual-size"]);
-  // A quarter of it was zeros.
+  // A quarter of the data is zeros.
   CHECK(done["before"]["allocated-clusters"] == 8192);
   CHECK(done["after"]["allocated-clusters"] == 6144);
   CHECK(done["before"]["actual-size"] == static_cast<uint64_t>([&] {
@@ -98,7 +98,7 @@ TEST_CASE("a disk is made smaller, and the old one is kept", "[optimize]") {
   CHECK(info["format-specific"]["data"]["refcount-bits"] == 32);
   CHECK(files_in(folder.path()) == 2);
 
-  // Not over a backup that is there.
+  // An existing backup is not overwritten.
   CHECK_THAT(refused({disk}), Contains("disk.bak: exists already"));
   CHECK(run_tool({"rollback", "-q", disk}).ok());
   CHECK((support::read_file(disk) == old));
@@ -132,7 +132,7 @@ TEST_CASE("a raw disk stays raw", "[optimize]") {
 TEST_CASE("holes in a raw result have the requested size", "[optimize]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "disk", "16M"});
-  // Every second 64 KiB are zeros.
+  // Writes zeros to every second 64 KiB.
   std::vector<std::string> command{"qemu-io", "-f", "raw"};
   for (int i = 0; i < 64; ++i) {
     command.emplace_back("-c");
@@ -149,7 +149,7 @@ TEST_CASE("holes in a raw result have the requested size", "[optimize]") {
     REQUIRE(::stat((folder / "out").c_str(), &status) == 0);
     return status.st_blocks * 512;
   };
-  // Holes take some space for the map of the filesystem.
+  // The filesystem's map of holes takes some space.
   CHECK(blocks_with("64k") < 3 << 20);
   CHECK(blocks_with("1M") >= 4 << 20);
   CHECK_THAT(run_tool({"optimize", "-S", "3k", folder / "disk"}).err,
@@ -196,11 +196,11 @@ TEST_CASE("a backing file can be kept behind a disk", "[optimize]") {
   const auto info = nlohmann::json::parse(run_ok({"qemu-img", "info", "--output=json", disk}).out);
   CHECK(info["backing-filename"] == "base");
   CHECK(info["backing-filename-format"] == "qcow2");
-  // What is in the base stays there.
+  // The base file's data stays in the base file.
   CHECK(fs::file_size(disk) < 4 << 20);
   CHECK(files_in(folder.path()) == 3);
 
-  // Of nothing that is not there anything is left.
+  // A missing file causes no leftovers.
   const std::string other = make_disk(folder, "other");
   CHECK_THAT(refused({"--backup", ".2", "-B", "other", disk}), Contains("other"));
   CHECK(files_in(folder.path()) == 4);
@@ -237,7 +237,7 @@ TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimi
     CHECK(optimize({"-q", "--drop-snapshots", disk}).ok());
   }
   SECTION("corruption") {
-    // An L2 entry that points past the end of the file: the first one of the table.
+    // Makes the first L2 entry point past the end of the file.
     auto bytes = support::read_file(disk);
     const auto be64 = [&](size_t at) {
       uint64_t value = 0;
@@ -307,7 +307,7 @@ TEST_CASE("a run that is killed leaves the old disk or the new one", "[optimize]
     } else if (softly) {
       CHECK(files_in(folder.path()) == 1);
     }
-    // The next run works.
+    // The next run succeeds.
     const auto again = optimize({"--force", "--backup", swapped ? ".second" : ".bak", disk});
     INFO(again.describe());
     REQUIRE(again.ok());
@@ -351,7 +351,7 @@ TEST_CASE("a symbolic link must lead to the same backing files", "[optimize]") {
   const auto old = support::read_file(disk);
   CHECK_THAT(refused({folder / "a/disk"}), Contains("has other backing files"));
   CHECK((support::read_file(disk) == old));
-  // One without such a name, and the file itself.
+  // An overlay without such a name, and the file itself.
   fs::create_symlink("b", folder / "c");
   REQUIRE(optimize({"-q", folder / "c/disk"}).ok());
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 187 0 1M", disk});
@@ -406,7 +406,7 @@ TEST_CASE("a failed swap does not change the disk", "[optimize]") {
       folder / "log");
   std::this_thread::sleep_for(std::chrono::milliseconds(500));
   REQUIRE(child.running());
-  // Another file gets the name of the backup in the meantime.
+  // Another file gets the backup's name meanwhile.
   support::write_file(disk + ".bak", "mine");
   const auto old = support::read_file(disk);
   while (child.running()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -446,7 +446,7 @@ TEST_CASE("a run that cannot set the owner of the result fails at the start", "[
   REQUIRE(::chmod(folder.path().c_str(), 0777) == 0);
   const std::string disk = make_disk(folder, "disk");
   REQUIRE(::chmod(disk.c_str(), 0644) == 0);
-  // A program that another user can run, wherever this one is stored.
+  // Copies the command to a place where another user can run it.
   fs::copy_file(tool_test::virt_compact(), folder / "program");
   REQUIRE(::chmod((folder / "program").c_str(), 0755) == 0);
   const auto outcome = support::run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
@@ -514,7 +514,7 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   SECTION("that lie there, or are in the same call") {
     std::vector<std::string> command{"optimize", "-q", base};
     if (!beside) {
-      // Which itself is refused.
+      // The overlay itself is refused.
       run_ok({"qemu-img", "snapshot", "-c", "s", top});
       command.push_back(top);
     }
@@ -540,7 +540,7 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   }
   CHECK((support::read_file(base) == old));
   CHECK_FALSE(fs::exists(base + ".bak"));
-  // Nothing changes for them without.
+  // Without a trim, the overlays do not change.
   REQUIRE(optimize({"-q", base}).ok());
 }
 
@@ -557,7 +557,7 @@ TEST_CASE("root gives away none of its files in a folder of another user", "[opt
   REQUIRE(::chmod(victim.c_str(), 0600) == 0);
   REQUIRE(::chown(disk.c_str(), 12345, 12345) == 0);
   REQUIRE(::chown(folder.path().c_str(), 12345, 12345) == 0);
-  // As that user would: a link in the place of the result, as soon as it has its name.
+  // Acts as the other user: puts a link in the place of the result as soon as it has its name.
   std::atomic<bool> done = false;
   std::thread planter([&] {
     std::error_code ignored;
@@ -577,8 +577,8 @@ TEST_CASE("root gives away none of its files in a folder of another user", "[opt
   CHECK(status.st_uid == 0);
   CHECK((status.st_mode & 07777) == 0600);
   CHECK(support::read_file(victim).size() == 6);
-  // A link that is planted between the last look at the name and the rename gets the disk's name:
-  // that is an error, and the disk is the backup.
+  // If the link is planted between the last check of the name and the rename, the link gets the
+  // disk's name. That is an error, and the disk is the backup.
   const bool planted_last = fs::is_symlink(fs::symlink_status(disk));
   if (planted_last) CHECK_FALSE(outcome.ok());
   run_ok({"qemu-img", "check", "-q", planted_last ? disk + ".bak" : disk});

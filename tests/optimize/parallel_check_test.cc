@@ -1,4 +1,4 @@
-// A check beside other work.
+// Tests a check that runs concurrently with other work.
 #include "optimize/parallel_check.h"
 
 #include <atomic>

@@ -1,13 +1,13 @@
-// Stands before the C library in the command (LD_PRELOAD), as another process that changes the same
-// folder: at one moment, and once, a file gets another name.
+// Is loaded before the C library in the command (LD_PRELOAD). Acts as another process that changes
+// the same folder: at one moment, and once, gives a file another name.
 //
 //     VIRT_COMPACT_PLANT_FROM=PATH  the file
-//     VIRT_COMPACT_PLANT_TO=PATH    the name that it gets
+//     VIRT_COMPACT_PLANT_TO=PATH    its new name
 //     VIRT_COMPACT_MOMENT=MOMENT    opening, opened: before and after the call that opens the name
 //                                   VIRT_COMPACT_OPENED of a folder
 //                                   resolving: before symbolic links are followed
-//                                   linked: after a file has got a name
-//                                   renamed: after a name has changed
+//                                   linked: after a hard link was made
+//                                   renamed: after a rename
 //                                   exchanging, exchanged: before and after two names change places
 //                                   flushed: after a folder was flushed
 //     VIRT_COMPACT_NO_EXCHANGE=1    the filesystem cannot exchange two names
@@ -68,7 +68,8 @@ EXPORTED int openat(int folder, const char* path, int flags, ...) {
   return fd;
 }
 
-// What _FORTIFY_SOURCE makes of calls without a mode whose flags the compiler cannot see.
+// Replaces calls without a mode when _FORTIFY_SOURCE is used and the compiler does not know their
+// flags.
 EXPORTED int __openat64_2(int folder, const char* path, int flags) {
   return openat(folder, path, flags);
 }

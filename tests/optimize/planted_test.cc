@@ -1,4 +1,4 @@
-// Commands in a folder that another process changes at the worst moment: see planted.cc.
+// Runs commands in a folder that another process changes at the worst moment: see planted.cc.
 #include <filesystem>
 
 #include "tests/catch.h"
@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* kComplaint = "another process has replaced this file";
 
-// A disk and its backup, and a file of another user.
+// A folder with a disk, its backup, and a file of another user.
 class Folder {
  public:
   Folder() {
@@ -27,8 +27,8 @@ class Folder {
     put("planted", "somebody else's");
   }
 
-  // `virt-compact COMMAND`, a line of a shell that runs in the folder.  At `moment` the file
-  // "planted" gets the name `name`.  `more` are other variables, or other libraries.
+  // Runs `virt-compact COMMAND`, a shell line, in the folder. At `moment`, the file "planted" gets
+  // the name `name`. `more`: other variables or libraries.
   support::Outcome run(const std::string& command, const std::string& moment,
                        const std::string& name, const std::string& more = "") const {
     return tool_test::run_script(
@@ -84,7 +84,7 @@ TEST_CASE("a rollback renames no file that has taken the name of the disk or the
   const auto outcome = folder.roll_back("opened", name, exchanges);
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
-  // Not that it was undone.
+  // The error must not claim that the change was undone.
   CHECK_THAT(outcome.err,
              Contains(name + ": " + kComplaint) && !Contains("the rollback was not done"));
   CHECK(folder.content(name) == "somebody else's");
@@ -115,7 +115,7 @@ TEST_CASE("without an atomic exchange, a rollback checks the files again before 
   CHECK_THAT(outcome.err, Contains(name + ": " + kComplaint));
   CHECK(folder.content(name) == "somebody else's");
   CHECK(folder.content("disk") == (name == "disk" ? "somebody else's" : "the disk now"));
-  // What was the disk has a name in any case.
+  // The replaced disk has a name in any case.
   CHECK(folder.content("disk.rolled-back") == (name == "disk" ? "the disk now" : ""));
 }
 
@@ -170,7 +170,7 @@ TEST_CASE("a copy follows the link that it has inspected, and no other", "[plant
 
 namespace {
 
-// A disk that can be made smaller.
+// Makes a disk that can become smaller.
 void make_image(const Folder& folder) {
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "8M"});
   support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 1M", "-c",
@@ -204,7 +204,7 @@ TEST_CASE("without hard links optimize looks at both files before and after the 
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.err, Contains(kComplaint));
-  // An exchange moves it to the other name.
+  // An exchange gives it the other name.
   const bool moved = moment == "exchanging";
   CHECK((folder.content((name == "disk") != moved ? "disk" : ".disk.fresh") == "somebody else's"));
 }

@@ -1,4 +1,4 @@
-// What optimize and rollback leave of a disk, whenever they are stopped.
+// Stops optimize and rollback at any moment, and checks the disk.
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -30,7 +30,7 @@ namespace {
 
 constexpr unsigned kDiskMiB = 48;
 
-// A disk whose clusters lie out of order, some of them zeros: optimizing changes all of it.
+// Makes a disk with scattered clusters, some of them zeros. Optimizing changes all of it.
 void make_disk(const std::string& path, uint64_t seed, unsigned mebibytes = kDiskMiB) {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, fmt::format("{}M", mebibytes)});
   Random random(seed);
@@ -50,7 +50,8 @@ Outcome optimize(std::vector<std::string> arguments) {
   return run_tool(arguments);
 }
 
-// What an image that is sound and holds the same disk as `reference` has to say: nothing.
+// Returns what is wrong with an image that should hold the same disk as `reference`. Empty:
+// nothing.
 std::string complaint(const std::string& image, const std::string& reference) {
   const auto check = support::run({"qemu-img", "check", "-f", "qcow2", image});
   if (!check.ok()) return check.describe();
@@ -59,14 +60,14 @@ std::string complaint(const std::string& image, const std::string& reference) {
   return compare.ok() ? "" : compare.describe();
 }
 
-// All that is in a folder, without hidden names.
+// Returns the names in a folder, without hidden ones.
 std::vector<std::string> visible(const TempDirectory& folder) {
   auto names = support::list_directory(folder.path());
   std::erase_if(names, [](const std::string& name) { return name.starts_with("."); });
   return names;
 }
 
-// Runs the command and sends `signal` after `delay`.  Whether it came in time.
+// Runs the command, and sends `signal` after `delay`. Returns true if the signal came in time.
 bool stop_after(const std::vector<std::string>& arguments, int signal,
                 std::chrono::microseconds delay, const std::string& log) {
   std::vector<std::string> command{tool_test::virt_compact()};
@@ -89,7 +90,7 @@ TEST_CASE("leaked clusters are not copied", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   make_disk(disk, 4);
-  // As far as a fresh cluster at the end that has a count and no reference.
+  // May leave a fresh cluster at the end, with a refcount but without a reference.
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q 0 64k", disk});
   const auto bytes = support::read_file(disk);
   uint64_t l1 = 0;
@@ -113,7 +114,7 @@ TEST_CASE("a run that is stopped at any moment leaves the disk, and the next run
   const std::string original = originals / "original";
   make_disk(original, seed);
 
-  // How long it takes, to stop it before that.
+  // Measures the duration, to stop the command earlier.
   std::chrono::duration<double> whole{};
   {
     const TempDirectory folder;
@@ -143,10 +144,10 @@ TEST_CASE("a run that is stopped at any moment leaves the disk, and the next run
     if (is_original) {
       CHECK(support::read_file(disk) == support::read_file(original));
     } else if (backup) {
-      // The swap has been.
+      // The swap has taken place.
       CHECK(support::read_file(disk + ".bak") == support::read_file(original));
     }
-    // Asked to stop it takes all of its own away.
+    // After a request to stop, the command removes all of its files.
     if (signal != SIGKILL)
       CHECK(support::list_directory(folder.path()).size() == (is_original || !backup ? 1 : 2));
 

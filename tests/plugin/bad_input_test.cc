@@ -1,4 +1,4 @@
-// What cannot be served is told before the server starts: in one line, with an exit code.
+// An invalid configuration is reported before the server starts: in one line, with an exit code.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -114,7 +114,7 @@ TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
       {"create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "qcow2", folder / "top"});
   SECTION("denied") {
     check_refused({folder / "top", "backing=deny"}, "which is not allowed");
-    // And the base alone is fine.
+    // The base alone can be served.
     CHECK(test::try_to_serve({folder / "base", "backing=deny"}).ok());
   }
   SECTION("a denied data file") {
@@ -147,7 +147,7 @@ TEST_CASE("names are relative to where the user is, and to the image as the user
   CHECK(test::try_to_serve({"images/top"}, folder.path()).ok());
   CHECK(test::try_to_serve({"file=top"}, folder / "images").ok());
   CHECK(test::try_to_serve({"../images/top"}, folder / "links").ok());
-  // QEMU, too, looks beside the link.
+  // QEMU resolves the name relative to the link, too.
   check_refused({folder / "links/top"}, "links/base: No such file or directory");
 }
 

@@ -1,4 +1,4 @@
-// Memory of a server does not grow with the exports that clients have open.
+// The memory of a server does not grow with the exports that clients have open.
 #include <algorithm>
 #include <array>
 #include <fstream>
@@ -20,13 +20,13 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 constexpr unsigned kSnapshots = 60;
-// Of a disk of 128 GiB in clusters of 512 bytes.
+// Bytes that an L2 table maps, with clusters of 512 bytes. The disk has 128 GiB.
 constexpr uint64_t kReach = 32 << 10;
 constexpr uint64_t kEntries = 4 << 20;
 constexpr uint64_t kL1Bytes = kEntries * 8;
 constexpr uint64_t kEntriesRead = kEntries / 32;
 
-// Big-endian fields, one after the other.
+// Writes consecutive big-endian fields.
 class Fields {
  public:
   Fields& u64(uint64_t value) { return add(value, 8); }
@@ -55,13 +55,13 @@ uint64_t load(const std::string& path, uint64_t at) {
   return load_be64(bytes.data());
 }
 
-// Where snapshot `i` has its only data.
+// Returns the L1 entry of the only data of snapshot `i`.
 uint64_t entry_of(unsigned i) {
   return 3'000'000 + i;
 }
 
-// Each snapshot has an L1 table of 32 MiB, most of it a hole of the file; so has the disk.  QEMU
-// takes half a minute for one of them.
+// Each snapshot, and the disk, has an L1 table of 32 MiB, which is mostly a hole of the file. QEMU
+// would take half a minute to make each.
 std::string make_image(const support::TempDirectory& folder) {
   const std::string path = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "1M"});
@@ -89,7 +89,7 @@ std::string make_image(const support::TempDirectory& folder) {
   return path;
 }
 
-// Bytes of resident memory, at most at one time.
+// Returns the peak of resident memory, bytes.
 uint64_t peak_memory(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/status");
   for (std::string line; std::getline(status, line);)
@@ -107,14 +107,14 @@ TEST_CASE("60 exports with L1 tables of 32 MiB are served in little memory", "[p
     CAPTURE(i);
     clients.emplace_back(server.socket(), "snapshot:s" + std::to_string(i + 1));
     REQUIRE(clients.back().size() == kEntries * kReach);
-    // A good part of the table is read.
+    // Reads a large part of the table.
     const uint64_t begin = entry_of(i) / kEntriesRead * kEntriesRead * kReach;
     const auto status = clients.back().block_status(begin, kEntriesRead * kReach);
     const auto data = std::count_if(status.begin(), status.end(),
                                     [](const NbdClient::Status& it) { return !it.hole; });
     CHECK(data == 1);
   }
-  // All of them are open, and each reads its own.
+  // All exports are open, and each reads its own data.
   for (unsigned i = 0; i < kSnapshots; ++i) {
     CAPTURE(i);
     CHECK(clients[i].read(entry_of(i) * kReach, 1).front() == std::byte{0x77});

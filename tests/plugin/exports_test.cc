@@ -1,4 +1,4 @@
-// What clients see before they read: exports, sizes, flags.
+// Tests what clients see before they read: exports, sizes, flags.
 #include <fmt/format.h>
 #include <libnbd.h>
 
@@ -21,7 +21,8 @@ using support::TempDirectory;
 
 namespace {
 
-// A disk of 4 MiB with a snapshot of 2 MiB, "early" (id 1), and one of now, whose name is "1".
+// A disk of 4 MiB with a snapshot of 2 MiB, "early" (ID 1), and a snapshot of the current disk with
+// the name "1".
 std::string disk_with_snapshots(const TempDirectory& folder) {
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "2M"});
@@ -44,8 +45,8 @@ TEST_CASE("each snapshot is an export with its own size", "[plugin]") {
   const TempDirectory folder;
   const auto server = test::serve({disk_with_snapshots(folder)});
   auto names = NbdClient::list(server.socket());
-  // The second snapshot's name is the first one's id, which is looked at first: so it goes by its
-  // id.
+  // The second snapshot's name equals the first one's ID, which takes precedence. So the export
+  // uses its ID.
   CHECK(names == std::vector<std::string>{"", "snapshot:early", "snapshot:2"});
 
   const NbdClient now(server.socket(), "");
@@ -65,10 +66,10 @@ TEST_CASE("other export names are refused with a message", "[plugin]") {
   CHECK_THAT(server.log(), Contains("there is no snapshot 'none'"));
   CHECK_THROWS(NbdClient(server.socket(), "other"));
   CHECK_THAT(server.log(), Contains("there is no export 'other'"));
-  // A client cannot write lines of its own into the log.
+  // A client cannot add lines to the log.
   CHECK_THROWS(NbdClient(server.socket(), "no\nnbdkit: error: made up"));
   CHECK_THAT(server.log(), Contains("there is no export 'no\\x0anbdkit: error: made up'"));
-  // The server is fine.
+  // The server still works.
   CHECK(first_byte(NbdClient(server.socket(), "")) == 0x33);
 }
 
@@ -115,14 +116,14 @@ TEST_CASE("a client that writes to a read-only disk is refused", "[plugin]") {
   const TempDirectory folder;
   const std::string image = disk_with_snapshots(folder);
   const auto before = support::run_ok({"sha256sum", image}).out;
-  // Without -r: a snapshot is never written.
+  // Without -r, since a snapshot is never writable.
   const auto server = test::serve({image});
   {
     const std::unique_ptr<nbd_handle, void (*)(nbd_handle*)> client(nbd_create(), nbd_close);
     REQUIRE(client);
     REQUIRE(nbd_set_export_name(client.get(), "snapshot:early") == 0);
     REQUIRE(nbd_connect_unix(client.get(), server.socket().c_str()) == 0);
-    // Without this libnbd would not even send what the server said it refuses.
+    // Otherwise libnbd itself would refuse to send what the server does not announce.
     REQUIRE(nbd_set_strict_mode(client.get(), 0) == 0);
     const char byte = 'x';
     CHECK(nbd_pwrite(client.get(), &byte, 1, 0, 0) == -1);

@@ -1,6 +1,6 @@
-// Is loaded before the C library in a server (LD_PRELOAD): calls that change an image, or read it,
-// fail when the test says so.  Flushes work: one that has failed is never forgotten, see
-// tests/faults.
+// Is loaded before the C library in a server (LD_PRELOAD). Calls that change or read an image fail
+// when the test requests it. Flushes succeed: tests/faults tests failed flushes, which have
+// permanent effects.
 #include "tests/plugin/failing_file.h"
 
 #include <dlfcn.h>
@@ -40,7 +40,7 @@ bool is_image(int fd) {
 
 enum class Fate { kWorks, kInPart, kFails };
 
-// The first call to fail does half of its work when a disk is full.
+// If the disk is full, the first failing call does half of its work.
 Fate fate(int fd, bool reads) {
   static test::Faults* const faults = map_faults();
   const int saved = errno;
@@ -64,7 +64,7 @@ Function* next(const char* name) {
 
 }  // namespace
 
-// The C library's names for the parameters are not for us.
+// The C library's names of parameters are reserved for it.
 // NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 EXPORTED ssize_t pwrite64(int fd, const void* from, size_t size, off64_t at) {
   static const auto real = next<ssize_t(int, const void*, size_t, off64_t)>("pwrite64");

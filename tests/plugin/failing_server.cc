@@ -21,7 +21,7 @@ FailingServer::FailingServer(const std::vector<std::string>& parameters) {
 
   const char* const library = std::getenv("VIRT_COMPACT_FAILING_FILE");
   if (!library) throw std::runtime_error("VIRT_COMPACT_FAILING_FILE is not set");
-  // For what is started now, and nothing else.
+  // Set only for the server that starts now.
   ::setenv("VIRT_COMPACT_FAULTS", path.c_str(), 1);
   ::setenv("LD_PRELOAD", library, 1);
   server_ = std::make_unique<WritingServer>(parameters);

@@ -1,4 +1,4 @@
-// A filesystem that is full, and later has free space again.
+// Tests a filesystem that is full, and has free space later.
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -41,7 +41,7 @@ TEST_CASE("a full filesystem is an error of the request, and later requests succ
   const TempDirectory folder;
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "64M"});
-  // A filesystem of 4 MiB that only the server sees; the image comes out of it in the end.
+  // A filesystem of 4 MiB that only the server sees. The image is copied out of it at the end.
   const std::string script =
       "mkdir full && mount -t tmpfs -o size=4m none full && cp disk.qcow2 full && "
       "nbdkit -f -U socket -P pid \"$1\" full/disk.qcow2 && "

@@ -1,4 +1,4 @@
-// The server is killed at any moment: what was flushed is there, and the image is sound.
+// Kills the server at any moment. Flushed data must be there, and the image must be valid.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,7 +29,7 @@ using test::WrittenImage;
 
 namespace {
 
-// A request has ended, well or with an error, or will never end.
+// Records a request that has ended, with or without an error, or that will never end.
 void add(PossibleBytes& model, const Request& request) {
   const bool ended = request.error == 0 && request.ended != 0;
   if (request.kind == Request::Kind::kFlush) {
@@ -41,7 +41,7 @@ void add(PossibleBytes& model, const Request& request) {
   }
 }
 
-// Requests on several connections until the server is killed amid them.
+// Sends requests on several connections until the server is killed.
 void write_and_kill(WritingServer& server, PossibleBytes& model, uint64_t cluster_size,
                     Random& random) {
   static const std::vector<Request::Kind> kKinds{
@@ -67,7 +67,7 @@ void write_and_kill(WritingServer& server, PossibleBytes& model, uint64_t cluste
   }
   if (random.chance(50)) std::this_thread::sleep_for(std::chrono::microseconds(random.below(3000)));
   server.kill();
-  // Answers that were on their way count: what they promise was done.
+  // Replies that were under way count: their requests were completed.
   while (!traffic.empty())
     for (Request& done : traffic.wait()) {
       if (done.error != 0) done.ended = 0;
@@ -76,14 +76,14 @@ void write_and_kill(WritingServer& server, PossibleBytes& model, uint64_t cluste
     }
 }
 
-// Leaks are what a crash may leave.  The counts of an image with lazy refcounts that was left dirty
-// may be wrong until it is repaired.
+// A crash may leave leaks. A dirty image with lazy refcounts may have wrong refcounts until it is
+// repaired.
 void check_after_crash(const WrittenImage& image, const TempDirectory& folder) {
   const bool lazy = image.shape.lazy_refcounts;
   auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
   INFO(check.describe());
   if (!lazy) REQUIRE((check.exit_code == 0 || check.exit_code == 3));
-  // On a copy: the server shall find it as it was left.
+  // Checks a copy, so that the server finds the image unchanged.
   const std::string copy = folder / "copy.qcow2";
   support::run_ok({"cp", "--sparse=always", image.path, copy});
   const auto mended =
@@ -115,7 +115,7 @@ TEST_CASE("a server that is killed loses nothing that was flushed", "[write-kill
         write_and_kill(server, model, image.cluster_size(), random);
       }
       check_after_crash(image, folder);
-      // All readers see the same: QEMU, which may not repair it, and then our server.
+      // QEMU, which must not repair it, and our server must read the same.
       contents = test::read_by_qemu(folder, image.path);
       REQUIRE(model.complaint(contents) == "");
     }
@@ -127,7 +127,7 @@ TEST_CASE("a server that is killed loses nothing that was flushed", "[write-kill
     server.stop();
     INFO(server.log());
     REQUIRE((test::read_by_qemu(folder, image.path) == contents));
-    // The server uses up what leaks there are, or leaves them.
+    // The server reuses leaked clusters, or leaves them.
     const auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
     INFO(check.describe());
     REQUIRE((check.exit_code == 0 || check.exit_code == 3));

@@ -8,13 +8,13 @@ namespace vc::test {
 
 void PossibleBytes::apply(const Request& request) {
   for (uint64_t at = request.at; at < request.at + request.length; ++at) {
-    // A trim leaves what there is, or not.
+    // After a trim, bytes are zero or unchanged.
     if (request.kind == Request::Kind::kTrim) {
       trimmed_[at] = std::max(trimmed_[at], request.begun);
       continue;
     }
     if (version_[at] > request.begun) continue;
-    // What is older is gone.
+    // Older values are impossible now.
     sure_[at] = byte_of(request, at - request.at);
     version_[at] = request.begun;
   }

@@ -16,19 +16,20 @@ class PossibleBytes {
   explicit PossibleBytes(std::vector<std::byte> bytes)
       : sure_(std::move(bytes)), trimmed_(sure_.size()), version_(sure_.size()) {}
 
-  // A write, zero or trim that may have been done completely, partly, or not.
+  // Adds a write, zero or trim that may have been done completely, partly, or not at all.
   void maybe(const Request& request) { changes_.push_back(request); }
-  // A request that was done, and is permanent.
+  // Adds a request that was done and is permanent.
   void surely(const Request& request) {
     changes_.push_back(request);
     settle([&](const Request& it) { return it.begun == request.begun; });
   }
-  // A flush makes all requests permanent that ended before it began.
+  // Adds a flush. It makes all requests permanent that ended before the flush began.
   void flushed(const Request& flush) {
     settle([&](const Request& it) { return it.ended != 0 && it.ended < flush.begun; });
   }
 
-  // The whole disk has this content permanently, except that a trim may still become zeros.
+  // Sets the content of the whole disk, which is permanent, except that a trim may still zero parts
+  // of it.
   void observed(std::vector<std::byte> found);
 
   // Returns the first impossible byte of the disk in words, or an empty string.

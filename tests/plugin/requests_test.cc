@@ -1,4 +1,4 @@
-// Reading and block status over the wire.
+// Tests reads and block status over NBD.
 #include <atomic>
 #include <random>
 #include <thread>
@@ -17,7 +17,8 @@ using support::TempDirectory;
 
 namespace {
 
-// Data, compressed, zero with and without a place, and a hole, of 64 KiB each.
+// Makes a disk with 64 KiB each of: data, compressed data, zeros with and without an allocated
+// cluster, and a hole.
 std::string disk_of_all_kinds(const TempDirectory& folder) {
   const std::string image = folder / "kinds.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "512k"});
@@ -88,7 +89,7 @@ TEST_CASE("holes of terabytes are reported in several extents", "[plugin]") {
 
 TEST_CASE("the extents of a whole disk can be listed in any number of requests", "[plugin]") {
   const TempDirectory folder;
-  // Clusters of 512 bytes: one answer does not cover all of them.
+  // With clusters of 512 bytes, one answer does not cover all of them.
   const std::string image = folder / "small-clusters.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, "4G"});
   test::qemu_io(image, {"write -q -P 1 1G 512", "write -q -P 2 4294966784 512"});
@@ -109,7 +110,7 @@ TEST_CASE("the extents of a whole disk can be listed in any number of requests",
 TEST_CASE("many readers of one image get the right bytes", "[plugin]") {
   const TempDirectory folder;
   const std::string raw = folder / "disk.raw";
-  // Text and random data, so that some clusters are compressed and some are not.
+  // Text and random data: some clusters are compressible and some are not.
   support::run_ok(
       {"bash", "-c",
        "{ seq 200000; head -c 700k /dev/urandom; seq 300000; } | head -c 3M >'" + raw + "'"});
@@ -145,7 +146,7 @@ TEST_CASE("damage met while reading is an error for that request only", "[plugin
   const std::string image = folder / "cut.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
   test::qemu_io(image, {"write -q -P 1 0 64k", "write -q -P 2 512k 64k"});
-  // The second cluster is the last of the file.
+  // The second cluster is the last one of the file.
   support::run_ok({"truncate", "-s", "-64K", image});
   const auto server = test::serve({image});
   const NbdClient client(server.socket(), "");

@@ -1,4 +1,4 @@
-// Which disks an image offers, and under which names.
+// Tests the exports of an image, and their names.
 #include "plugin/served_image.h"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ using support::TempDirectory;
 
 namespace {
 
-// An image of 1 MiB with snapshots of these names, whose ids are 1, 2, …
+// Makes an image of 1 MiB with snapshots of these names, and with the IDs 1, 2, …
 std::string image_with(const TempDirectory& folder, const std::vector<std::string>& snapshots) {
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "1M"});
@@ -38,7 +38,7 @@ Result<std::unique_ptr<ServedImage>> open(const std::string& image,
 
 TEST_CASE("each listed export is the one of its description", "[served-image]") {
   const TempDirectory folder;
-  // The second's name is the first's id, and the last two share a name.
+  // The second snapshot's name is the first one's ID, and the last two share a name.
   const auto image = open(image_with(folder, {"first", "1", "twin", "twin"}));
   REQUIRE_OK(image);
   CHECK(names(**image) == std::vector<std::string>{"", "snapshot:first", "snapshot:2",
@@ -90,7 +90,7 @@ TEST_CASE("readers of one snapshot share it", "[served-image]") {
   const auto other = (*image)->disk("snapshot:second");
   REQUIRE_OK(other);
   CHECK(other->get() != by_id->get());
-  // The image does not hold on to it.
+  // The image holds no reference to it.
   CHECK(by_name->use_count() == 2);
 }
 

@@ -11,7 +11,7 @@ namespace vc::test {
 
 namespace {
 
-// libnbd's own NBD_NULL_COMPLETION is C99, and no C++.
+// libnbd's NBD_NULL_COMPLETION is valid C99, but not C++.
 constexpr nbd_completion_callback kNoCompletion{nullptr, nullptr, nullptr};
 
 constexpr int kPatience = 60000;  // milliseconds
@@ -143,7 +143,7 @@ std::vector<Request> Traffic::wait() {
     }
     const int ready = ::poll(fds.data(), fds.size(), kPatience);
     if (ready == 0) throw std::runtime_error("no answer from the server for a minute");
-    // A connection that dies ends all of its requests with an error, which is collected.
+    // A lost connection fails all of its requests. Their errors are collected here.
     for (size_t i = 0; i < fds.size(); ++i) {
       nbd_handle* const handle = handles_[i].get();
       const unsigned direction = nbd_aio_get_direction(handle);
@@ -190,7 +190,7 @@ std::optional<Request> draw_request(support::Random& random, const Traffic& traf
       std::fill(request.bytes.begin(), request.bytes.end(),
                 static_cast<std::byte>(random.between(1, 255)));
     } else if (what == 8) {
-      // Zeros with a little at one end.
+      // Zeros with some data at one end.
       random.fill(std::span(request.bytes).first(request.length / 4));
     }
   }

@@ -1,4 +1,4 @@
-// A disk beneath the image that is full, or broken: the requests fail, and nothing else.
+// The disk below the image is full or broken. Requests fail, but nothing else does.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -36,7 +36,8 @@ bool slow(const Request& done) {
   return (done.flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0 && done.error == ENOTSUP;
 }
 
-// Some requests on two connections.  `error`: what those that fail may say; 0: none may fail.
+// Exchanges some requests on two connections. `error`: permitted error of failed requests; 0: no
+// request may fail.
 void exchange(Traffic& traffic, PossibleBytes& model, uint64_t cluster_size, Random& random,
               int error) {
   static const std::vector<Request::Kind> kKinds{
@@ -115,7 +116,7 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
         exchange(traffic, model, image.cluster_size(), random, error);
         failing.work_again();
         INFO(failing.server().log());
-        // There is space again: all data is the old or the new one, and later requests succeed.
+        // There is free space again. All data is old or new, and later requests succeed.
         exchange(traffic, model, image.cluster_size(), random, 0);
         contents = read_all(traffic);
         REQUIRE(model.complaint(contents) == "");
@@ -132,12 +133,12 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
     INFO(failing.server().log());
     const auto check = support::run({"qemu-img", "check", "-f", "qcow2", image.path});
     INFO(check.describe());
-    // A failure loses nothing, not even space.  A killed server may leave leaked clusters.
+    // A failure leaks no clusters, unless the server was killed.
     if (!killed)
       REQUIRE(check.exit_code == 0);
     else if (!image.shape.lazy_refcounts)
       REQUIRE((check.exit_code == 0 || check.exit_code == 3));
-    // All was flushed.
+    // All data was flushed.
     REQUIRE(model.complaint(test::read_by_qemu(folder, image.path)) == "");
   }
   CHECK(failed > 0);
@@ -145,7 +146,7 @@ TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-erro
 
 namespace {
 
-// A client that reads and is told why it may not write.
+// Checks a client that can read, and that gets the reason why it cannot write.
 void check_read_only(WritingServer& server, const std::string& why,
                      const std::string& export_name = "") {
   const interop::NbdClient client(server.socket(), export_name);
@@ -170,7 +171,7 @@ TEST_CASE("an image that cannot be written is served read-only, and the reason i
   SECTION("-r") {
     WritingServer server({image}, {"-r"});
     check_read_only(server, "");
-    // It holds no lock against readers, and none that a second reader would meet.
+    // It holds no lock that a reader would meet.
     WritingServer second({image}, {"-r"});
     check_read_only(second, "");
   }
@@ -193,7 +194,7 @@ TEST_CASE("an image that cannot be written is served read-only, and the reason i
     CHECK((support::read_file(image) == before));
   }
   SECTION("a file that is read-only") {
-    // To root it is that only without the capability to override it.
+    // For root, a file is read-only only without the capability to override it.
     support::run_ok({"chmod", "444", image});
     const auto outcome = support::run({"setpriv", "--bounding-set=-dac_override", "nbdkit", "-U",
                                        "-", test::plugin(), image, "--run", "nbdinfo \"$uri\""});

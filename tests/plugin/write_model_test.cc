@@ -1,4 +1,4 @@
-// The plugin in a real server against an array in memory.
+// Compares the plugin in a real server with an array in memory.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,8 +28,8 @@ using test::WrittenImage;
 
 namespace {
 
-// What the disk holds.  A byte that was trimmed is what it was, or zero; once it has been seen as
-// zero, it stays that.
+// The expected content. A trimmed byte is unchanged or zero. Once it was read as zero, it stays
+// zero.
 class Model {
  public:
   explicit Model(Bytes bytes) : bytes_(std::move(bytes)), trimmed_(bytes_.size()) {}
@@ -45,7 +45,7 @@ class Model {
     std::fill_n(trimmed_.begin() + static_cast<ptrdiff_t>(at), length, char{1});
   }
 
-  // What is wrong with bytes that were read; empty: nothing.
+  // Returns what is wrong with bytes that were read. Empty: nothing.
   std::string look(uint64_t at, std::span<const std::byte> found) {
     if (std::memcmp(found.data(), bytes_.data() + at, found.size()) == 0) return {};
     for (size_t i = 0; i < found.size(); ++i) {
@@ -64,7 +64,7 @@ class Model {
   std::vector<char> trimmed_;
 };
 
-// Parameters that do not change what a client sees.
+// Draws parameters that do not change what a client sees.
 std::vector<std::string> draw_parameters(Random& random, const std::string& image) {
   std::vector<std::string> parameters{image};
   if (random.chance(20)) parameters.emplace_back("discard=ignore");
@@ -139,7 +139,7 @@ Bytes read_all(const interop::NbdClient& client) {
   return all;
 }
 
-// What the server says of the disk and of its snapshots while it has changes in memory.
+// Reads the disk and its snapshots through the server, while changes are in memory.
 void look_through_server(const std::string& socket, Model& model,
                          const std::map<std::string, Bytes>& snapshots) {
   const interop::NbdClient client(socket, "");
@@ -168,7 +168,7 @@ void judge(const TempDirectory& folder, const WrittenImage& image, Model& model,
   }
 }
 
-// What only QEMU can do to an image: a snapshot, a compressed cluster.
+// Makes changes that only QEMU can make: a snapshot, a compressed cluster.
 void let_qemu_work(const WrittenImage& image, uint64_t round, Model& model,
                    std::map<std::string, Bytes>& snapshots, Random& random) {
   if (image.can_have_snapshots && random.chance(50)) {
@@ -182,7 +182,7 @@ void let_qemu_work(const WrittenImage& image, uint64_t round, Model& model,
   const uint64_t cluster = image.cluster_size();
   if (image.size < cluster || !image.can_compress) return;
   const uint64_t at = random.below(image.size / cluster) * cluster;
-  // QEMU refuses it for a cluster that is allocated already.
+  // QEMU refuses it if the cluster is allocated already.
   const auto done = support::run({"qemu-io", "-f", "qcow2", "-c",
                                   fmt::format("write -q -c -P 77 {} {}", at, cluster), image.path});
   if (done.ok()) model.write(at, Bytes(cluster, std::byte{77}));

@@ -56,7 +56,7 @@ TEST_CASE("zeros inside of writes get no clusters", "[write-path]") {
     options.detect_zeroes = mode;
     const auto path = open(image, options);
     const bool found = mode != DetectZeroes::kOff;
-    // A fresh stretch each time; an L2 table comes with the first.
+    // A new range each time. The first one allocates an L2 table.
     const uint64_t at = static_cast<uint64_t>(mode) * 2048 * k;
     REQUIRE_OK(path->write(GuestOffset(at), bytes));
     CHECK(path->writer().statistics().allocated == (found ? 1 : 17));
@@ -99,7 +99,7 @@ TEST_CASE("a cluster is freed when several trims cover it", "[write-path]") {
     REQUIRE_OK(path->write(GuestOffset(0), filled(256 * k, 9)));
     for (uint64_t at = 0; at < 160 * k; at += 20 * k)
       REQUIRE_OK(path->trim(GuestOffset(at), 20 * k));
-    // What was written since stays, and with it its cluster.
+    // Data written later stays, and so does its cluster.
     REQUIRE_OK(path->trim(GuestOffset(192 * k), 32 * k));
     REQUIRE_OK(path->write(GuestOffset(200 * k), filled(k, 3)));
     REQUIRE_OK(path->trim(GuestOffset(224 * k), 32 * k));
@@ -126,7 +126,7 @@ TEST_CASE("zero-fragments=true zeros trims that fill no cluster", "[write-path]"
   CHECK(reads_as(*path, 10 * k, 20 * k, 0));
   CHECK(reads_as(*path, 30 * k, 34 * k, 9));
   REQUIRE_OK(path->close());
-  path.reset();  // it has the image for itself
+  path.reset();  // so that QEMU can lock the image
   test::qemu_img({"check", "-q", image});
 }
 

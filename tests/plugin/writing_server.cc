@@ -30,9 +30,9 @@ void WritingServer::stop() {
       std::chrono::steady_clock::now() + std::chrono::seconds(server_ends() ? 60 : 20);
   ::kill(pid(), SIGTERM);
   while (server_.process().running()) {
-    // The last message of the plugin.  After it, nbdkit with a sanitizer may hang at its exit.
+    // This is the plugin's last message. After it, nbdkit with a sanitizer may hang at its exit.
     if (!server_ends() && log().find("shrank the file by") != std::string::npos) return kill();
-    // One that was never written to has none.
+    // A server that never wrote prints no such message.
     if (!server_ends() && std::chrono::steady_clock::now() > deadline) return kill();
     if (std::chrono::steady_clock::now() > deadline)
       throw std::runtime_error("the server does not end: " + log());

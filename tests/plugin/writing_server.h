@@ -10,7 +10,7 @@ namespace vc::test {
 
 class WritingServer {
  public:
-  // The plugin's parameters, the image first, and options of nbdkit's.
+  // `parameters`: the plugin's parameters, the image first, followed by options of nbdkit.
   explicit WritingServer(const std::vector<std::string>& parameters,
                          const std::vector<std::string>& options = {});
 
@@ -19,7 +19,7 @@ class WritingServer {
   int pid() { return server_.process().pid(); }
   std::string uri() const { return server_.uri(); }
 
-  // Sends SIGTERM, and returns when the image is complete.  Throws std::runtime_error after a
+  // Sends SIGTERM, and returns when the image is complete. Throws std::runtime_error after a
   // minute.
   void stop();
   void kill() { server_.process().kill(); }

@@ -31,7 +31,7 @@ Shape draw_shape(Random& random) {
   return shape;
 }
 
-// Runs of zeros, of compressible data and of incompressible data.
+// Returns runs of zeros, of compressible data, and of incompressible data.
 Bytes draw_bytes(Random& random, uint64_t length) {
   Bytes bytes(length);
   const std::span<std::byte> all(bytes);
@@ -54,7 +54,7 @@ WrittenImage make_written_image(Random& random, const support::TempDirectory& fo
   image.path = folder / "disk.qcow2";
   const unsigned unit = std::max(image.shape.cluster_bits, 12u);
   image.size = random.between(1, unit == 12 ? 400 : unit > 18 ? 8 : 40) << unit;
-  // To a sector: qemu-img knows nothing finer.
+  // In sectors, the smallest unit of qemu-img.
   if (random.chance(50)) image.size -= random.below(uint64_t{1} << (unit - 9)) * 512;
 
   std::string options = image.shape.options();

@@ -1,4 +1,4 @@
-// Small images of every kind that can be written, and the bytes of their disks.
+// Small images of every writable kind, and the bytes of their disks.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +17,10 @@ using Bytes = std::vector<std::byte>;
 struct WrittenImage {
   interop::Shape shape;
   std::string path;
-  std::string kind;   // all of this in a line, for messages
+  std::string kind;   // the properties in one line, for messages
   uint64_t size = 0;  // of the disk, bytes
   bool backed = false;
-  // Features that QEMU can use: both need wide refcounts, and no external data file.
+  // QEMU supports snapshots of it: they need wide refcounts, and no external data file.
   bool can_have_snapshots = false;
   bool can_compress = false;
   Bytes contents;  // of the disk

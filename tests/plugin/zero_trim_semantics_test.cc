@@ -1,4 +1,4 @@
-// What zeroing and trimming do to the image, and what a flush and a fresh image are worth.
+// Tests the effects of zeroing and trimming on the image, and the guarantees of a flush.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -33,7 +33,7 @@ using Bytes = std::vector<std::byte>;
 constexpr uint64_t k = 1024;
 constexpr uint64_t kMiB = 1 << 20;
 
-// A disk of 8 MiB full of ones.
+// Makes a disk of 8 MiB full of ones.
 std::string full_image(const TempDirectory& folder, const std::string& options) {
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", "-o", options, image, "8M"});
@@ -82,7 +82,7 @@ TEST_CASE("only NO_HOLE keeps zeroed clusters allocated", "[write-semantics]") {
     CHECK(is_all(client.read(2 * kMiB, 32 * k), 1));
     CHECK(is_all(client.read(2 * kMiB + 32 * k, kMiB), 0));
     CHECK(is_all(client.read(3 * kMiB + 32 * k, 32 * k), 1));
-    // Where nothing is, nothing comes to be.
+    // Zeroing an unallocated range allocates nothing.
     client.zero(kMiB, 64 * k, LIBNBD_CMD_FLAG_NO_HOLE);
   }
   server.stop();
@@ -117,7 +117,8 @@ TEST_CASE("a fast zero request is refused when it would be slow, and only then",
       for (int request = 0; request < 300; ++request) {
         uint64_t begin = random.below(model.size());
         uint64_t end = random.between(begin + 1, std::min(begin + 300 * k, model.size()));
-        // Data only comes in whole units here: so a part of one that is zero is a zero to the map.
+        // Data is only written in whole units here, so the map shows a zeroed part of a unit as
+        // zeros.
         if (random.chance(50)) begin = begin / unit * unit;
         if (random.chance(50)) end = (end + unit - 1) / unit * unit;
         const uint64_t inner = (begin + unit - 1) / unit * unit;
@@ -198,7 +199,7 @@ TEST_CASE("trims of any size free the clusters that they cover, and the file shr
     const auto length = std::filesystem::file_size(image);
     WritingServer server({image});
     std::vector<NbdClient::Status> status;
-    std::vector<char> trimmed(8 * kMiB);  // to the byte
+    std::vector<char> trimmed(8 * kMiB);  // by byte
     uint64_t freed = 0;
     {
       WritingClient client(server.socket());
@@ -227,9 +228,9 @@ TEST_CASE("trims of any size free the clusters that they cover, and the file shr
     server.stop();
     CHECK(interop::check_complaint(image) == "");
     CHECK(holes(image, 0, trimmed.size()) == freed);
-    // What is live, and a little for tables, and for what was not worth moving.
+    // Live data, some tables, and data that was not worth moving.
     CHECK(std::filesystem::file_size(image) <= length - freed + length / 16 + cluster);
-    // The map is the same when all is in the file.
+    // The map is the same after everything was written to the file.
     WritingServer again({image});
     const auto now = NbdClient(again.socket(), "").block_status(0, trimmed.size());
     REQUIRE(now.size() == status.size());
@@ -253,7 +254,7 @@ TEST_CASE("a flush on one connection is one for all", "[write-semantics]") {
     WritingClient writes(server.socket());
     WritingClient flushes(server.socket());
     writes.write(round * 100 * k, Bytes(200 * k, static_cast<std::byte>(round)));
-    // And each sees at once what the other wrote.
+    // Each client immediately sees the other client's writes.
     CHECK(is_all(flushes.read(round * 100 * k, 200 * k), round));
     flushes.flush();
     server.kill();
@@ -285,7 +286,7 @@ TEST_CASE("a new image has the requested size", "[write-semantics]") {
   const std::string image = folder / "disk.qcow2";
   for (const uint64_t size : {uint64_t{512}, 3 * kMiB + 512, uint64_t{1} << 40}) {
     for (const uint64_t cluster : {512, 4096, 65536, 2 << 20}) {
-      // More would not fit into an L1 table.
+      // A larger size would exceed the L1 table's limit.
       if (size > kMiB * kMiB / 8 && cluster < 4096) continue;
       CAPTURE(size, cluster);
       std::filesystem::remove(image);
@@ -335,7 +336,7 @@ TEST_CASE("a new image replaces no file, and exists only when it is complete",
   CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"disk.qcow2"});
 }
 
-// What another program left with its data when it freed it.
+// Another program freed these clusters and left their data.
 TEST_CASE("a trim also deallocates clusters that were free before", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = full_image(folder, "cluster_size=64k");

@@ -1,4 +1,4 @@
-// A small image in memory that is made byte by byte, for content that no tool writes.
+// A small image in memory, made byte by byte, for contents that no tool writes.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 
 namespace vc::test {
 
-// The layout, in clusters: 0 header, 1 refcount table, 2 refcount block (zeros, because readers do
-// not use it), 3 L1 table, 4 the L2 table of the first L1 entry, 5 … free for data.
+// Layout, in clusters: 0 header, 1 refcount table, 2 refcount block (zeros, because readers do not
+// use it), 3 L1 table, 4 L2 table of the first L1 entry, 5 … free for data.
 class TinyImage {
  public:
   explicit TinyImage(unsigned cluster_bits = 16, uint64_t size = 1 << 20, uint32_t version = 3)
@@ -53,7 +53,7 @@ class TinyImage {
   void fill(uint64_t at, uint64_t length, uint8_t value) {
     for (uint64_t i = 0; i < length; ++i) put8(at + i, value);
   }
-  // Writes a header extension at `at`.  Returns the offset of the next one.
+  // Writes a header extension at `at`. Returns the offset of the next one.
   uint64_t put_extension(uint64_t at, uint32_t type, std::string_view data) {
     put32(at, type);
     put32(at + 4, static_cast<uint32_t>(data.size()));

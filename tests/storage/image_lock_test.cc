@@ -45,7 +45,7 @@ class User {
   ImageLock lock_;
 };
 
-// The bytes that others find locked.
+// Returns the bytes of the file that other processes find locked.
 std::set<int> locked_bytes(const std::string& path) {
   const User looker(path);
   std::set<int> locked;
@@ -91,7 +91,7 @@ TEST_CASE("readers share an image, and a writer is alone", "[image_lock]") {
   SECTION("two readers") {
     REQUIRE(one.take(ImageClaim::reading()));
     REQUIRE(two.take(ImageClaim::reading()));
-    // Neither can go on to write, and that leaves both as they were.
+    // Neither can become a writer, and both keep their locks.
     for (User* it : {&one, &two}) {
       const auto refused = it->take(ImageClaim::writing());
       REQUIRE_FALSE(refused);
@@ -115,7 +115,7 @@ TEST_CASE("readers share an image, and a writer is alone", "[image_lock]") {
       CHECK(locked_bytes(folder / "disk") == std::set{100, 101, 103, 201, 203});
     }
     CHECK(two.take(ImageClaim::force_share()));
-    // And the writer need not mind.
+    // The writer is not affected.
     CHECK(one.take(ImageClaim::writing()));
   }
   SECTION("a file that gets replaced") {
@@ -178,8 +178,8 @@ TEST_CASE("a lock of another kind keeps readers out as well", "[image_lock]") {
   CHECK(refused.error().message() == "disk: is locked by " + myself() + ": let it be");
 }
 
-// How ImageLock::take ends, in a process of its own, where the kernel answers `errnum` to whoever
-// wants a lock, as filesystems do that have none.
+// Returns the result of ImageLock::take in a separate process whose kernel answers `errnum` to lock
+// requests, as on filesystems without locks.
 std::string take_where_locks_fail(const std::string& path, int errnum) {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);

@@ -173,7 +173,7 @@ TEST_CASE("writes in pieces of any size and alignment are read back", "[copy]") 
   auto file = OutputFile::create(folder / "out", false);
   REQUIRE_OK(file);
   for (size_t at = 0; at < kSize;) {
-    // Whole pages from aligned memory, or a few bytes that put all that follows out of step.
+    // Whole pages from aligned memory, or a few bytes that make all later writes unaligned.
     size_t length = random.chance(70) ? kPage * random.between(1, 40) : random.between(1, 9000);
     if (at % kPage != 0 && random.chance(50)) length = kPage - at % kPage;
     length = std::min(length, kSize - at);
@@ -214,7 +214,7 @@ TEST_CASE("only the file that a dead run has left is removed", "[copy]") {
   const std::string alive = folder / ".out.virt-compact-1-0";
   const std::string foreign = folder / ".out.virt-compact-2-0";
   for (const std::string& path : {dead, alive, foreign}) support::write_file(path, "half");
-  // Neither of another file, nor of our making.
+  // Leaves alone files that belong to another name, or that this program has not made.
   support::write_file(folder / ".outer.virt-compact-1-0", "");
   support::write_file(folder / ".out.virt-compact-1", "");
   REQUIRE(::symlink("nowhere", (folder / ".out.virt-compact-3-0").c_str()) == 0);
@@ -264,7 +264,7 @@ TEST_CASE("a hidden name is given up when another file has it", "[copy]") {
   REQUIRE_OK(file);
   REQUIRE(::rename((folder / "other").c_str(), (folder / "out").c_str()) == 0);
   REQUIRE_FAILS_WITH((*file)->commit(), "another process has created a file here");
-  // The file has a hidden name now, which goes with the object, unless it is another file's.
+  // The file now has a hidden name, which is removed with the object unless another file has it.
   const auto names = list_directory(folder.path());
   REQUIRE(names.size() == 2);
   const std::string hidden = names[0];

@@ -19,7 +19,7 @@ TEST_CASE("cached pages of a file are counted, and can be dropped", "[page-cache
   REQUIRE(drop_pages(path));
   const auto dropped = cached_pages(path);
   REQUIRE(dropped);
-  // A filesystem that lives in memory keeps what it has.
+  // A filesystem in memory cannot drop its pages.
   const auto kind = support::run_ok({"stat", "-f", "-c", "%T", path}).out;
   if (kind == "tmpfs\n" || kind == "ramfs\n")
     WARN("this filesystem is in memory: nothing can be dropped");

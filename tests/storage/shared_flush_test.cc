@@ -36,7 +36,7 @@ TEST_CASE("a flush covers what was written before it was asked for", "[shared-fl
     });
   for (std::thread& thread : threads) thread.join();
   CHECK(wrong == 0);
-  // That is what it is for.
+  // Several callers share a flush.
   CHECK(flushes < kThreads * kRounds);
 }
 

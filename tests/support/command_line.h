@@ -8,25 +8,25 @@
 
 namespace vc::tool_test {
 
-// The path of the command: VIRT_COMPACT in the environment, which the build sets.  Throws
+// Returns the path of the command: VIRT_COMPACT in the environment, which the build sets. Throws
 // std::runtime_error without it.
 std::string virt_compact();
 
 // Returns the checkout, for tests of files in it: VIRT_COMPACT_SOURCE_ROOT.
 std::string source_root();
 
-// `virt-compact <arguments>`.
+// Runs `virt-compact <arguments>`.
 support::Outcome run_tool(std::vector<std::string> arguments,
                           const support::RunOptions& options = {});
 
-// The command behind a shell: for redirections and signals.  In `script` it is "$VIRT_COMPACT", and
-// `arguments` are "$1" and on.
+// Runs the command from a shell script, for redirections and signals. In `script`, it is
+// "$VIRT_COMPACT", and `arguments` are "$1" and so on.
 support::Outcome run_script(const std::string& script,
                             const std::vector<std::string>& arguments = {});
 
-// Returns the output of qemu-img in the form of QEMU 7.2, which virt-compact uses.  Lines about
-// files below an image, which QEMU 8 and later print, are left out.  QEMU 10 has other headings and
-// clocks in lists of snapshots.  The widths of columns are not changed.
+// Returns the output of qemu-img in the form of QEMU 7.2, which virt-compact uses. Drops lines
+// about files below an image, which QEMU 8 and later print. QEMU 10 has other headings and clocks
+// in lists of snapshots. Keeps the widths of columns.
 std::string in_our_words(const std::string& qemu_img_output);
 
 }  // namespace vc::tool_test

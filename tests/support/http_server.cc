@@ -96,7 +96,7 @@ bool HttpServer::answer(int fd, const std::string& request) {
     header = "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n";
     return send_all(fd, header.data(), header.size());
   }
-  // Asking for more than there is, is no error (RFC 9110, 14.1.2).
+  // A range past the end is no error (RFC 9110, 14.1.2).
   last = std::min<unsigned long long>(last, bytes_.size() - 1);
   header = fmt::format(
       "HTTP/1.1 206 Partial Content\r\nAccept-Ranges: bytes\r\n"

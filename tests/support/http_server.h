@@ -1,4 +1,4 @@
-// A web server that serves one file, and any range of it.
+// A web server for one file, with support for ranges.
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,7 @@
 namespace vc::support {
 
 // HTTP/1.1 with ranges, which Python's http.server does not support, on a Unix socket in a
-// temporary folder.  Each path leads to the file.
+// temporary folder. Every path leads to the file.
 class HttpServer {
  public:
   explicit HttpServer(const std::string& file);
@@ -23,7 +23,7 @@ class HttpServer {
   ~HttpServer();
 
   const std::string& socket() const { return socket_; }
-  // Returns the ranges of the file that were requested.
+  // Returns the number of requested ranges.
   uint64_t ranges() const { return ranges_; }
 
  private:

@@ -17,7 +17,7 @@ namespace vc::support {
 
 namespace {
 
-// Numbers of the protocol (its text, proto.md).
+// Numbers of the NBD protocol (proto.md).
 constexpr uint64_t kGreeting = 0x4e42444d41474943;
 constexpr uint64_t kHaveOptions = 0x49484156454F5054;
 constexpr uint64_t kOptionReply = 0x3e889045565a9;
@@ -28,7 +28,7 @@ enum Option : uint32_t { kOptGo = 7, kOptStructured = 8, kOptSetContext = 10 };
 enum OptionReply : uint32_t { kAck = 1, kInfo = 3, kContext = 4, kUnsupported = 0x80000001 };
 enum Command : uint16_t { kRead = 0, kWrite, kDisconnect, kFlush, kTrim, kZero = 6, kStatus };
 enum ChunkType : uint16_t { kEmpty = 0, kData = 1, kHole = 2, kBlocks = 5, kError = 0x8001 };
-// Has flags, flush, FUA, trim, zeros; and several connections.
+// Has flags; supports flush, FUA, trim, zeros and several connections.
 constexpr uint16_t kFlags = 1 | 4 | 8 | 32 | 64;
 constexpr uint16_t kMultiConn = 256;
 constexpr uint32_t kContextId = 7;
@@ -129,7 +129,7 @@ const char* to_string(Lie lie) {
   return kNames.at(static_cast<size_t>(lie));
 }
 
-// One connection, in a thread of its own.
+// One connection, with a thread of its own.
 class LyingServer::Client {
  public:
   Client(LyingServer& server, int fd) : server_(server), fd_(fd) {}
@@ -156,7 +156,7 @@ class LyingServer::Client {
     if (server_.stop_) throw Gone();
   }
 
-  // Until the server, or the client, ends.
+  // Sends nothing more until the server or the client ends.
   [[noreturn]] void fall_silent() {
     std::array<std::byte, 65536> some{};
     while (!server_.stop_) {
@@ -201,7 +201,7 @@ class LyingServer::Client {
              .data(payload.bytes()));
   }
 
-  // Whether commands follow.
+  // Returns true if commands follow.
   bool greet() {
     if (lie() == Lie::kLeaveAtOnce) return false;
     if (lie() == Lie::kSilentAtOnce) fall_silent();
@@ -294,7 +294,7 @@ class LyingServer::Client {
 
   static Packet error(const Asked& asked) { return chunk(asked, kError, Packet().u32(5).u16(0)); }
 
-  // Data where there are bytes, holes of whole 4096 bytes elsewhere.
+  // Reports data where there are nonzero bytes, and holes of whole 4096 bytes elsewhere.
   Packet status(uint64_t at, uint64_t length) const {
     Packet entries;
     entries.u32(kContextId);
@@ -323,7 +323,7 @@ class LyingServer::Client {
 
   void answer(const Asked& asked, const std::vector<std::byte>& payload) {
     if (asked.type == kRead && server_.options_.structured) {
-      // In two chunks, the later first.
+      // Sends two chunks, the later one first.
       const uint64_t half = asked.length / 2;
       if (half > 0) send(data(asked, asked.at + half, asked.length - half, false));
       send(data(asked, asked.at, half > 0 ? half : asked.length));
@@ -340,7 +340,7 @@ class LyingServer::Client {
     send(simple);
   }
 
-  // What the honest answer would be, without its last bytes.
+  // Returns the right answer without its last bytes.
   std::vector<std::byte> cut(const Asked& asked, size_t length) const {
     auto whole = asked.type == kRead ? data(asked, asked.at, asked.length).bytes()
                                      : chunk(asked, kEmpty, Packet()).bytes();

@@ -16,7 +16,7 @@ namespace vc::support {
 
 enum class Lie {
   kNone,
-  // During the handshake.
+  // Lies during the handshake.
   kLeaveAtOnce,
   kSilentAtOnce,
   kGarbageGreeting,
@@ -29,7 +29,7 @@ enum class Lie {
   kSizeTooLarge,     // 2^63 bytes
   kMinimumTooLarge,  // blocks of 3000 bytes
   kMaximumTooSmall,  // requests of 16 bytes
-  // At every command.
+  // Lies at every command.
   kLeaveAtCommand,
   kSilentAtCommand,
   kLeaveInHeader,
@@ -42,7 +42,7 @@ enum class Lie {
   kErrorOfHugeLength,
   kHugeLength,  // a chunk of 4 GiB
   kEndlessChunks,
-  // At reads.
+  // Lies at reads.
   kLeaveInPayload,
   kSilentInPayload,
   kSimpleReply,  // although structured replies were negotiated
@@ -56,7 +56,7 @@ enum class Lie {
   kEveryOtherByte,
   kZeroLength,  // a hole of no bytes, and nothing else
   kDataThenError,
-  // At block status.
+  // Lies at block status.
   kStatusEmpty,
   kStatusZeroLength,
   kStatusTooMany,
@@ -72,14 +72,14 @@ enum class Lie {
 std::vector<Lie> all_lies();
 const char* to_string(Lie lie);
 
-// Listens on a Unix socket in a temporary folder.  Each connection has a thread.
+// Listens on a Unix socket in a temporary folder. Each connection has a thread.
 class LyingServer {
  public:
   struct Options {
     Lie lie = Lie::kNone;
-    // The number of commands of this kind, over all connections, that get a right answer first.
+    // Number of commands of this kind, over all connections, that get a right answer first.
     unsigned honest = 0;
-    // The number of wrong answers, after which all answers are right.
+    // Number of wrong answers. Later answers are right.
     unsigned most_lies = UINT_MAX;
     bool multi_conn = true;
     bool structured = true;  // needed for wrong chunks

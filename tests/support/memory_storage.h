@@ -21,7 +21,7 @@ class MemoryStorage final : public Storage {
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
-  // A copy of all bytes.
+  // Returns a copy of all bytes.
   std::vector<std::byte> bytes() const;
 
  private:

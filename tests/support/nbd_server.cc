@@ -49,8 +49,8 @@ std::string percent_encode(const std::string& text) {
   return encoded;
 }
 
-// The sanitizer's library that this test program runs with; empty: none.  A server must load the
-// same before it loads a plugin that was built with it.
+// Returns the sanitizer's library of this test program; empty: none. A server must load it before
+// it loads a plugin that was built with it.
 std::string sanitizer_library() {
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
@@ -68,7 +68,7 @@ std::vector<std::string> nbdkit_command() {
   const std::string library = sanitizer_library();
   if (library.empty()) return {"nbdkit"};
   const char* const options = std::getenv("ASAN_OPTIONS");
-  // Leaks of nbdkit itself are ignored.
+  // Ignores leaks of nbdkit itself.
   return {"env", "LD_PRELOAD=" + library,
           fmt::format("ASAN_OPTIONS={}:detect_leaks=0", options ? options : ""), "nbdkit"};
 }
@@ -93,14 +93,14 @@ NbdServer::NbdServer(Kind kind, const std::vector<std::string>& arguments)
     : folder_(std::make_unique<TempDirectory>()), socket_(*folder_ / "socket") {
   std::vector<std::string> command;
   if (kind == Kind::kNbdkit) {
-    // Only for a plugin of ours: with ThreadSanitizer's library in it nbdkit does not end by
-    // itself, and what its sh plugin runs crashes.
+    // Only for our plugins: with ThreadSanitizer's library, nbdkit does not end by itself, and
+    // programs that its sh plugin runs crash.
     const bool ours = std::any_of(arguments.begin(), arguments.end(),
                                   [](const std::string& word) { return word.ends_with(".so"); });
     command = ours ? nbdkit_command() : std::vector<std::string>{"nbdkit"};
     command.insert(command.end(), {"--foreground", "--exit-with-parent", "--unix", socket_});
   } else {
-    // Persistent, for as many clients as come.
+    // Serves any number of clients.
     command = {"qemu-nbd", "--read-only", "--persistent", "--shared=0", "--socket=" + socket_};
   }
   command.insert(command.end(), arguments.begin(), arguments.end());

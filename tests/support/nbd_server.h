@@ -1,4 +1,4 @@
-// An NBD server for as long as the object lives.
+// An NBD server that runs while the object lives.
 #pragma once
 
 #include <memory>
@@ -10,23 +10,23 @@
 
 namespace vc::support {
 
-// Returns the command for nbdkit, to be followed by its arguments.  A plugin that was built with a
-// sanitizer, like this program, needs the sanitizer's library in the server.
+// Returns the command for nbdkit, to be followed by its arguments. If the plugin was built with a
+// sanitizer, like this program, the command loads the sanitizer's library.
 std::vector<std::string> nbdkit_command();
 
-// Waits until the server behind a Unix socket answers a connection.  Then it has opened its disk,
-// unlike when the socket appears.  Throws std::runtime_error after a minute.
+// Waits until the server behind a Unix socket answers a connection. Then it has opened its disk,
+// which is not certain when the socket appears. Throws std::runtime_error after a minute.
 void wait_for_greeting(const std::string& socket);
 
 // Listens on a Unix socket in a temporary folder.
 class NbdServer {
  public:
-  // `nbdkit <arguments>`, the plugin and its parameters.  Throws std::runtime_error with the
-  // output of the server if it does not start.
+  // Starts `nbdkit <arguments>`: the plugin and its parameters. Throws std::runtime_error with the
+  // server's output if it does not start.
   static NbdServer nbdkit(const std::vector<std::string>& arguments) {
     return NbdServer(Kind::kNbdkit, arguments);
   }
-  // `qemu-nbd -r <arguments>`, read-only.
+  // Starts `qemu-nbd -r <arguments>`, read-only.
   static NbdServer qemu_nbd(const std::vector<std::string>& arguments) {
     return NbdServer(Kind::kQemuNbd, arguments);
   }

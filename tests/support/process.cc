@@ -29,7 +29,7 @@ constexpr int kCannotExecute = 127;
   throw std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
 }
 
-// A descriptor that closes itself.
+// A descriptor that is closed by its destructor.
 class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
@@ -56,8 +56,8 @@ struct Pipe {
   }
 };
 
-// The words of a command and its environment as exec wants them.  Made before the fork: between it
-// and the exec a child of a threaded process may do next to nothing.
+// The words of a command and its environment, in the form for exec. Made before the fork: between
+// fork and exec, the child of a threaded process may only call async-signal-safe functions.
 class Words {
  public:
   explicit Words(std::vector<std::string> words) : words_(std::move(words)) {
@@ -92,9 +92,9 @@ pid_t start(const std::vector<std::string>& command, const RunOptions& options, 
   if (pid > 0) return pid;
 
   ::setpgid(0, 0);
-  // Nothing that a test started outlives it, even when the test is killed.
+  // A started program ends with the test, even if the test is killed.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // An image maker ends qemu-io by signals on purpose.
+  // No core dumps: some tests end qemu-io with signals.
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   if (options.address_space_limit != 0) {
@@ -107,7 +107,7 @@ pid_t start(const std::vector<std::string>& command, const RunOptions& options, 
   ::_exit(kCannotExecute);
 }
 
-// Moves what there is from `from` into `to`; false at the end.
+// Moves available data from `from` to `to`. Returns false at the end.
 bool drain(int from, std::string& to) {
   std::array<char, 16384> buffer{};
   const ssize_t got = ::read(from, buffer.data(), buffer.size());
@@ -151,7 +151,7 @@ Outcome run(const std::vector<std::string>& command, const RunOptions& options) 
   err.writer.reset();
 
   Outcome outcome;
-  // A program that does not want its input must not end us.
+  // A program that closes its input must not raise a signal here.
   struct sigaction ignore {};
   struct sigaction before {};
   ignore.sa_handler = SIG_IGN;
@@ -173,7 +173,7 @@ Outcome run(const std::vector<std::string>& command, const RunOptions& options) 
     if (wait[0].revents != 0 && !drain(out.reader.get(), outcome.out)) out.reader.reset();
     if (wait[1].revents != 0 && !drain(err.reader.get(), outcome.err)) err.reader.reset();
     if (wait[2].revents != 0) {
-      // A pipe that is writable takes PIPE_BUF bytes without waiting.
+      // A writable pipe takes PIPE_BUF bytes without waiting.
       const size_t size = std::min<size_t>(options.input.size() - written, PIPE_BUF);
       const ssize_t put = ::write(in.writer.get(), options.input.data() + written, size);
       if (put > 0) written += static_cast<size_t>(put);
@@ -183,7 +183,7 @@ Outcome run(const std::vector<std::string>& command, const RunOptions& options) 
   ::sigaction(SIGPIPE, &before, nullptr);
   if (outcome.timed_out) ::kill(-pid, SIGKILL);
 
-  // Its outputs are closed, but it may go on for a while, or for ever.
+  // The program has closed its outputs, but may still run.
   int status = 0;
   rusage usage{};
   while (true) {
@@ -222,8 +222,8 @@ Child::Child(const std::vector<std::string>& command, const std::string& log) {
 Child::~Child() {
   if (!running()) return;
   ::kill(pid_, SIGTERM);
-  // Not long: nothing of what a test started is worth saving, and nbdkit with AddressSanitizer
-  // loaded into it now and then hangs in the destructors of a library.
+  // A short wait: started programs have no data worth saving, and nbdkit with AddressSanitizer
+  // sometimes hangs in a library's destructors.
   const auto deadline = Clock::now() + std::chrono::seconds(2);
   while (running() && Clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));

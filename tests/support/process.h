@@ -11,8 +11,8 @@
 namespace vc::support {
 
 struct Outcome {
-  int exit_code = -1;  // -1: it did not exit by itself
-  int signal = 0;      // that ended it; 0: none
+  int exit_code = -1;  // -1: ended by a signal
+  int signal = 0;      // signal that ended it; 0: none
   bool timed_out = false;
   std::string out;
   std::string err;
@@ -20,41 +20,41 @@ struct Outcome {
   std::chrono::duration<double> elapsed{};
 
   bool ok() const { return exit_code == 0; }
-  // All of the above, for the message of a failed assertion.
+  // Returns all of the above, for the message of a failed assertion.
   std::string describe() const;
 };
 
 struct RunOptions {
   std::chrono::milliseconds timeout = std::chrono::seconds(120);
-  std::string input;                     // for its standard input, which then ends
-  std::string directory;                 // to run in; empty: ours
-  std::vector<std::string> environment;  // "NAME=VALUE", on top of ours
+  std::string input;                     // sent to its standard input, which is then closed
+  std::string directory;                 // working directory; empty: that of the test
+  std::vector<std::string> environment;  // "NAME=VALUE", in addition to the test's own
   uint64_t address_space_limit = 0;      // bytes; 0: none
 };
 
-// Runs `command`, whose first word is looked up in PATH, until it ends.  A program that is still
-// running at the timeout is killed, with its process group.  Throws std::runtime_error if it cannot
-// be started, so that a missing tool is a failure.
+// Runs `command`, whose first word is looked up in PATH, until it ends. Kills it with its process
+// group at the timeout. Throws std::runtime_error if it cannot be started, so that a missing tool
+// is a failure.
 Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});
 
-// The same for a program that must succeed.  Throws std::runtime_error with its output.
+// Same for a program that must succeed. Throws std::runtime_error with its output.
 Outcome run_ok(const std::vector<std::string>& command, const RunOptions& options = {});
 
 // Returns the words of a command for a message, quoted for a shell.
 std::string shell_line(const std::vector<std::string>& command);
 
-// A program that runs until the object is destroyed.  It gets SIGTERM, and then SIGKILL if
+// A program that runs until the object is destroyed. It then gets SIGTERM, and SIGKILL if
 // necessary.
 class Child {
  public:
-  // Both its outputs go to the file `log`.
+  // Both outputs go to the file `log`.
   Child(const std::vector<std::string>& command, const std::string& log);
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
   ~Child();
 
   pid_t pid() const { return pid_; }
-  // Returns whether it is still running.
+  // Returns true if it is still running.
   bool running();
   // Sends SIGKILL, and waits.
   void kill();

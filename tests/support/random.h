@@ -8,8 +8,8 @@
 
 namespace vc::support {
 
-// SplitMix64: S. Vigna's public-domain generator.  The distributions of <random> differ
-// between libraries; these do not.
+// SplitMix64: S. Vigna's public-domain generator. The distributions of <random> differ between
+// libraries; these do not.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -21,9 +21,9 @@ class Random {
     return z ^ (z >> 31);
   }
 
-  // 0 … n - 1; n at least 1.  The bias does not matter for tests.
+  // Returns 0 … n - 1. `n` must be at least 1. The bias does not matter for tests.
   uint64_t below(uint64_t n) { return next() % n; }
-  // Both ends included.
+  // Returns low … high, both included.
   uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
   bool chance(unsigned percent) { return below(100) < percent; }
 
@@ -38,8 +38,8 @@ class Random {
   uint64_t state_;
 };
 
-// The seed of this run: VIRT_COMPACT_SEED, or a new one for each process.  Image number i of a test
-// is made from seed + i, so that a failure names a seed whose first image is the failing one.
+// Returns the seed of this run: VIRT_COMPACT_SEED, or a new one for each process. Image number i of
+// a test is made from seed + i. So a failure names a seed whose first image is the failing one.
 uint64_t base_seed();
 
 // Returns how many random images a test makes: VIRT_COMPACT_ITERATIONS, or else `otherwise`, but at

@@ -18,7 +18,7 @@ namespace {
   throw std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
 }
 
-// Of the pieces that files are compared in.
+// Size of the pieces that are compared, bytes.
 constexpr uint64_t kPiece = 1 << 20;
 
 void write_all(const std::string& path, int flags, uint64_t at, std::span<const std::byte> bytes) {

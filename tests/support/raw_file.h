@@ -18,13 +18,13 @@ class RawFile {
   RawFile& operator=(const RawFile&) = delete;
   ~RawFile();
 
-  // Bytes.
+  // Returns the size, bytes.
   uint64_t size() const { return size_; }
   // The range must lie within the file.  Thread-safe.
   void read(uint64_t at, std::span<std::byte> to) const;
   std::vector<std::byte> read(uint64_t at, uint64_t length) const;
 
-  // Returns the first range at or after `at` that is not a hole; it begins at `end` at the latest.
+  // Returns the first range at or after `at` that is not a hole. It begins at `end` at the latest.
   struct Run {
     uint64_t begin;
     uint64_t end;
@@ -40,8 +40,8 @@ class RawFile {
   uint64_t size_;
 };
 
-// Returns the first offset where two files differ: the size of the shorter file if the longer one
-// begins with it.
+// Returns the first offset where two files differ. If the longer file begins with the shorter one,
+// returns the size of the shorter one.
 std::optional<uint64_t> first_difference(const std::string& a, const std::string& b);
 
 std::vector<std::byte> read_file(const std::string& path);

@@ -8,8 +8,8 @@ namespace vc::support {
 
 class TempDirectory {
  public:
-  // Under TMPDIR, or /tmp.  With VIRT_COMPACT_KEEP in the environment, it is kept, and its
-  // path is printed.
+  // Creates the folder in TMPDIR, or in /tmp. With VIRT_COMPACT_KEEP in the environment, keeps it
+  // and prints its path.
   TempDirectory();
   TempDirectory(const TempDirectory&) = delete;
   TempDirectory& operator=(const TempDirectory&) = delete;
@@ -22,7 +22,7 @@ class TempDirectory {
   std::string path_;
 };
 
-// The names in a folder, sorted.
+// Returns the names in a folder, sorted.
 std::vector<std::string> list_directory(const std::string& path);
 
 }  // namespace vc::support

@@ -7,7 +7,7 @@ using namespace vc;
 
 namespace {
 
-// What bash offers for the last of `words`, one a line.
+// Returns what bash offers for the last of `words`, one per line.
 std::string complete(const std::vector<std::string>& words, const std::string& folder = "/",
                      const std::string& setting = "") {
   std::vector<std::string> arguments = {folder,

@@ -29,7 +29,7 @@ std::unique_ptr<copy::Qcow2Sink> make_sink(Storage& out) {
   return std::move(*sink);
 }
 
-// Chunks of every kind of cluster, the same ones for the same seed.
+// Returns chunks with every kind of cluster. The same seed gives the same chunks.
 std::vector<Chunk> make_chunks(uint64_t seed) {
   support::Random random(seed);
   const std::vector<Kind> kinds{Kind::kHole, Kind::kZero, Kind::kData, Kind::kData,
@@ -49,7 +49,7 @@ std::vector<Chunk> make_chunks(uint64_t seed) {
 }
 
 struct Outcome {
-  std::vector<uint64_t> hosts;  // of each cluster that has a place, in guest order
+  std::vector<uint64_t> hosts;  // of each placed cluster, in guest order
   std::vector<std::byte> metadata;
 };
 
@@ -65,7 +65,7 @@ Outcome place(uint64_t seed, const std::vector<size_t>& order) {
     auto placed = placer.complete(&chunks[index]);
     REQUIRE_OK(placed);
     here[index] = true;
-    // Just those which have come, and all before them too, and no one twice.
+    // Exactly those chunks that have arrived with all of their predecessors, each once.
     for (const Chunk* chunk : *placed) REQUIRE(chunk->sequence == next++);
     REQUIRE((next == kChunks || !here[next]));
   }

@@ -23,12 +23,12 @@ Digests::Range range(uint64_t begin, uint64_t end) {
   return {GuestOffset(begin), GuestOffset(end)};
 }
 
-// All of a disk at once.
+// Adds a whole disk at once.
 void add_whole(Digests& digests, const std::vector<std::byte>& disk) {
   digests.add(GuestOffset(0), disk);
 }
 
-// The disk in portions of random lengths, in random order; those of zeros are sometimes left out.
+// Adds a disk in pieces of random lengths, in random order. Sometimes omits pieces of zeros.
 void add_in_portions(Digests& digests, const std::vector<std::byte>& disk, uint64_t granule,
                      support::Random& random) {
   std::vector<std::pair<size_t, size_t>> portions;
@@ -125,7 +125,7 @@ TEST_CASE("regions that differ side by side are one range", "[digests]") {
   const std::vector<std::byte> data(512, std::byte{5});
   Digests digests(8 * kMiB + 1, 512);
   for (const uint64_t region : {1, 2, 5, 7}) digests.add(GuestOffset(region * kMiB + 512), data);
-  digests.add(GuestOffset(8 * kMiB), data);  // one byte of it is of the disk
+  digests.add(GuestOffset(8 * kMiB), data);  // only its first byte is within the disk
   CHECK(Digests(8 * kMiB + 1, 512).differences(digests) ==
         Ranges{range(kMiB, 3 * kMiB), range(5 * kMiB, 6 * kMiB), range(7 * kMiB, 8 * kMiB + 1)});
 }
@@ -204,7 +204,7 @@ TEST_CASE("zeros count if they hide data", "[digests]") {
   read.add(GuestOffset(3 * kMiB), zeros);
   CHECK(told.differences(read).empty());
   CHECK(told.differences(nothing) == Ranges{range(0, kMiB), range(3 * kMiB, size)});
-  // Where they hide nothing they do not.
+  // Omitted data that is not zeros makes the digests differ.
   Digests implied(size, 4096);
   implied.add_zeros(GuestOffset(0), 65536);
   CHECK(implied.differences(implied.emptied()).empty());

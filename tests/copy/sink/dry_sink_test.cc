@@ -1,4 +1,4 @@
-// A layout that is only measured.
+// Dry runs of a layout.
 #include <algorithm>
 
 #include "copy/sink/qcow2_sink.h"
@@ -9,7 +9,7 @@ using namespace vc;
 
 namespace {
 
-// What is written of an image of 64 MiB whose clusters are preallocated.
+// Returns the writes of an image of 64 MiB with preallocated metadata.
 std::vector<std::byte> preallocated(bool dry) {
   copy::Qcow2Sink::Options options;
   options.build.size = 64 << 20;
@@ -23,7 +23,7 @@ std::vector<std::byte> preallocated(bool dry) {
   return out.bytes();
 }
 
-// The L2 tables' entries and the refcounts; header and L1 table are in any layout.
+// Counts L2 entries and refcounts. Every layout has a header and an L1 table.
 size_t words_in_use(const std::vector<std::byte>& bytes) {
   size_t count = 0;
   for (size_t at = 0; at + 8 <= bytes.size(); at += 8)
@@ -35,7 +35,8 @@ size_t words_in_use(const std::vector<std::byte>& bytes) {
 
 }  // namespace
 
-// Not the time is measured but the work: an entry for each cluster is a step for each cluster.
+// Measures the amount of work instead of time: an entry for each cluster is a step for each
+// cluster.
 TEST_CASE("a layout that is only measured has no entry for each preallocated cluster",
           "[dry_sink]") {
   constexpr size_t kClusters = (64 << 20) / 4096;

@@ -1,4 +1,4 @@
-// Copies into NBD servers of all sorts.
+// Copies into all kinds of NBD servers.
 
 #include "copy/sink/nbd_sink.h"
 
@@ -53,7 +53,7 @@ Result<void> copy_to(const NbdTarget& target, const std::string& from,
   return copy_to(target, from, options, watcher);
 }
 
-// `nbdkit`, started for one copy.
+// Returns the target of an nbdkit that is started for one copy.
 NbdTarget nbdkit(Words arguments) {
   arguments.insert(arguments.begin(), "nbdkit");
   return NbdTarget{"", std::move(arguments)};
@@ -79,13 +79,13 @@ TEST_CASE("the disk is written correctly to servers with any capabilities", "[co
       {"--filter=noparallel", "file", to, "serialize=connections"},
       {"--filter=delay", "file", to, "wdelay=2ms"},
       {"--filter=noextents", "file", to},
-      // Zeros must be written; only where the server does not say that there are some.
+      // Zeros must be written as data, but only where the server does not report zeros.
       {"--filter=nozero", "file", to},
       {"--filter=nozero", "--filter=noextents", "file", to},
       {"--filter=nozero", "file", to, "zeromode=emulate"},
       {"--filter=nozero", "file", to, "zeromode=plugin", "fastzeromode=none"},
       {"--filter=nozero", "file", to, "zeromode=plugin", "fastzeromode=slow"},
-      // It says that it can, and then it cannot.
+      // The server announces zero requests, but fails them.
       {"--filter=error", "file", to, "error-zero=EINVAL", "error-zero-rate=100%"},
       {"--filter=fua", "file", to, "fuamode=force"},
   };
@@ -117,7 +117,7 @@ TEST_CASE("writes to a server respect its block sizes", "[copy]") {
                                "blocksize-maximum=32K", "blocksize-error-policy=error"}),
                        folder / "raw", {.granularity = 512}));
     auto written = read_file(to);
-    // The last block is the disk's, and zeros.
+    // The last block belongs to the disk, and is zeros.
     CHECK(std::all_of(written.begin() + kDiskSize, written.end(),
                       [](std::byte b) { return b == std::byte{0}; }));
     written.resize(kDiskSize);
@@ -168,19 +168,19 @@ TEST_CASE("a destination that reads as zeros is not zeroed", "[copy]") {
     return nbdkit({"--filter=error", filter, "file", folder / "to", "error-zero=EIO",
                    "error-zero-rate=100%"});
   };
-  // The server says so.
+  // The server reports that it reads as zeros.
   renew();
   REQUIRE_OK(copy_to(no_zeros("--filter=nofilter"), folder / "raw"));
   CHECK(read_file(folder / "to") == read_file(folder / "raw"));
-  // The user says so.
+  // The user states that it reads as zeros.
   renew();
   REQUIRE_OK(
       copy_to(no_zeros("--filter=noextents"), folder / "raw", {.destination_is_zero = true}));
   CHECK(read_file(folder / "to") == read_file(folder / "raw"));
-  // No other process does.
+  // Neither reports that.
   renew();
   REQUIRE_FAILS_WITH(copy_to(no_zeros("--filter=noextents"), folder / "raw"), "Input/output error");
-  // It is not.
+  // The statement is wrong.
   fill(folder / "to", kDiskSize);
   REQUIRE_FAILS_WITH(copy_to(no_zeros("--filter=nofilter"), folder / "raw"), "Input/output error");
 }
@@ -202,7 +202,7 @@ TEST_CASE("a terabyte of zeros takes few requests", "[copy]") {
   support::resize_file(folder / "raw", uint64_t{1} << 40);
   support::patch_file(folder / "raw", uint64_t{700} << 30,
                       std::vector<std::byte>(100, std::byte{1}));
-  // Zeroed at once, gap by gap, and not at all, since the server says that they are there.
+  // Zeroed at once; zeroed gap by gap; not zeroed, since the server reports zeros.
   for (const Words& mode :
        {Words{}, Words{"zeromode=plugin", "fastzeromode=none"}, Words{"zeromode=none"}}) {
     Words arguments{"--filter=noextents", "--filter=nozero", "memory", "1T"};
@@ -261,7 +261,7 @@ Words slow(const std::string& plugin, const std::string& argument) {
           plugin,   argument, "wdelay=4ms"};
 }
 
-// Kills the server, and starts it again, when the copy is a third and two thirds done.
+// Kills and restarts the server after one third and after two thirds of the copy.
 struct Restarts {
   Restarts(test::Watcher& watcher, RestartableServer& server, unsigned most) {
     watcher.on_update = [this, &watcher, &server, most](uint64_t done) {
@@ -283,7 +283,7 @@ TEST_CASE("a destination that dies and restarts with its data is continued", "[c
   fill(to, kLargeDisk);
   Words command = slow("file", to);
   NbdSink::Options options;
-  options.tuning.retries = 20;  // on a busy machine a server takes its time to come back
+  options.tuning.retries = 20;  // a server on a busy machine may come back late
   options.tuning.request_size = 64 << 10;
   SECTION("several connections") {}
   SECTION("one connection") {
@@ -307,7 +307,7 @@ TEST_CASE("a destination may die at any moment", "[copy]") {
   const TempDirectory folder;
   const std::string to = folder / "to";
   for (uint64_t i = 0; i < support::iterations(2); ++i) {
-    // QEMU keeps where things are in its memory, up to a flush: killed, it forgets some of it.
+    // Until a flush, QEMU keeps mappings only in memory, and a kill loses some of them.
     const bool qcow2 = random.chance(50);
     test::make_lived_in_raw(folder / "raw", seed + i, kLargeDisk);
     Words command = slow("file", to);
@@ -342,7 +342,7 @@ TEST_CASE("a destination may die at any moment", "[copy]") {
     over = true;
     fate.join();
     if (!copied) {
-      // Told, and only where something can have been lost.
+      // An error is allowed only if data may have been lost.
       INFO(copied.error().message());
       CHECK(qcow2);
       CHECK(copied.error().message().find("has lost data that was written") != std::string::npos);
@@ -393,7 +393,7 @@ TEST_CASE("a server without flush must not disconnect", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 10, 4 << 20);
   fill(folder / "to", 4 << 20);
-  // Plain dd; without can_flush.
+  // A server without can_flush, which writes with plain dd.
   RestartableServer server({"nbdkit", "-f", "--exit-with-parent", "--unix", "SOCKET", "eval",
                             "get_size=stat -c %s \"" + (folder / "to") + "\"", "can_write=exit 0",
                             "pread=dd if=\"" + (folder / "to") +

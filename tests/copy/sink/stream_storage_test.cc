@@ -23,7 +23,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-// A pipe that is read to its end by a thread.
+// A pipe that a thread reads to its end.
 class Reader {
  public:
   Reader() {
@@ -68,7 +68,7 @@ TEST_CASE("a stream is in order, in whatever order it is written", "[stream_stor
   Reader reader;
   {
     StreamStorage stream(reader.fd(), "pipe", start, stop);
-    // Pieces after the start, shuffled; some of them are zeros.
+    // Shuffled pieces after the start. Some of them are zeros.
     struct Piece {
       uint64_t at;
       uint64_t length;
@@ -116,7 +116,7 @@ TEST_CASE("a stalled reader of the pipe does not block the copy for ever", "[str
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     cancel.request();
   });
-  // More than a pipe holds, without a reader.
+  // Writes more than fits into a pipe, without a reader.
   const auto written = stream.write(HostOffset(0), filled(4 << 20, 1));
   later.join();
   REQUIRE_FALSE(written.has_value());

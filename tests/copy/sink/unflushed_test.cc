@@ -1,4 +1,4 @@
-// What counts as written when servers die.
+// Which writes count as done when a server dies.
 
 #include "copy/sink/unflushed.h"
 
@@ -14,7 +14,7 @@ TEST_CASE("writes that are not flushed are remembered", "[copy]") {
   CHECK(unflushed.add(0, {{0, 10, false, 1}, {10, 10, true, 0}}));
   CHECK(unflushed.add(0, {{20, 10, true, 0}, {30, 5, false, 2}}));
   auto records = unflushed.begin_epoch();
-  // The two stretches of zeros are one.
+  // The two adjacent ranges of zeros are joined.
   REQUIRE(records.size() == 3);
   CHECK(records[0].digest == 1);
   CHECK(records[1].at == 10);
@@ -23,7 +23,7 @@ TEST_CASE("writes that are not flushed are remembered", "[copy]") {
 
   unflushed.flushing();
   CHECK(unflushed.add(unflushed.epoch(), {{35, 5, false, 3}}));
-  // Until the server has said that it is safe, nothing is.
+  // Nothing is safe until the server has acknowledged a flush.
   CHECK(unflushed.begin_epoch().size() == 4);
   unflushed.flushed();
   records = unflushed.begin_epoch();
@@ -59,7 +59,7 @@ TEST_CASE("the amount of unflushed data is limited", "[copy]") {
   CHECK_FALSE(unflushed.claim_flush());
   CHECK(unflushed.add(0, {{most - 1, 1, false, 1}}));
   CHECK(unflushed.claim_flush());
-  // One is enough.
+  // One flush is enough.
   CHECK_FALSE(unflushed.claim_flush());
   unflushed.flushing();
   unflushed.flushed();

@@ -21,17 +21,17 @@ constexpr uint64_t kGiB = uint64_t{1} << 30;
 
 struct Fed {
   size_t chunks = 0;
-  uint64_t bytes = 0;  // of the disk, in chunks
+  uint64_t bytes = 0;  // in chunks, of the disk
 };
 
-// Whether [from, to) reads as zeros, all of it, or as data.
+// Returns true if all of [from, to) reads as zeros; with `zeros` false, if all of it is data.
 bool all_zeros(const PatternSource& source, GuestOffset from, GuestOffset to, bool zeros = true) {
   for (uint64_t at = from.value(); at < to.value(); at = source.stretch_at(at).end().value())
     if (source.stretch_at(at).reads_as_zero() != zeros) return false;
   return true;
 }
 
-// What is wrong with a chunk that follows what ends at `done`; nullptr: nothing.
+// Returns what is wrong with a chunk that should begin at `done`. nullptr: nothing.
 const char* complaint(const PatternSource& source, const Geometry& geometry, uint64_t chunk_size,
                       GuestOffset done, const Chunk& chunk) {
   if (chunk.extents.empty()) return "it has no extents";
@@ -61,8 +61,8 @@ const char* complaint(const PatternSource& source, const Geometry& geometry, uin
   return any_data ? nullptr : "it has no data";
 }
 
-// Takes all chunks, and checks that together with what was passed over they are the disk, or its
-// part [begin, end), in order.
+// Takes all chunks. Checks that they and the skipped ranges form the disk, or its part [begin,
+// end), in order.
 Fed drain(PatternSource& source, ChunkFeed& feed, const Geometry& geometry, uint64_t chunk_size,
           uint64_t begin = 0, uint64_t end = copy::Source::kUnknownSize) {
   Fed fed;

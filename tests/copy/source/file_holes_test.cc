@@ -48,7 +48,7 @@ TEST_CASE("clusters that were never written are zeros", "[file_holes]") {
     const uint64_t at = extent.guest.value();
     CHECK((at == uint64_t{1} << 30 || at == uint64_t{3} << 30));
   }
-  // All that was written, and no more of the rest than the filesystem's blocks.
+  // All written data, and at most the rest of its filesystem blocks.
   CHECK(data >= (128 << 10) + 4096);
   CHECK(data <= (128 << 10) + (64 << 10));
 

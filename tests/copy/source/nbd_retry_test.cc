@@ -1,4 +1,4 @@
-// Servers that go away in the middle of a copy, and come back, or do not.
+// Servers that disappear during a copy, some of which come back.
 
 #include <atomic>
 #include <chrono>
@@ -31,7 +31,7 @@ Words slow_file(const std::string& path) {
           "file",   path, "rdelay=4ms"};
 }
 
-// Calls `then` when the copy has come to each of `parts` equal parts of the disk.
+// Calls `then` each time that the copy has completed one of `parts` equal parts of the disk.
 class Milestones {
  public:
   Milestones(test::Watcher& watcher, unsigned parts, std::function<void()> then) {
@@ -71,7 +71,7 @@ TEST_CASE("a server that is killed and restarted does not change the result", "[
   const Cancel cancel;
   Stop stop(cancel);
   NbdSource::Options options;
-  options.tuning.retries = 20;  // on a busy machine a server takes its time to come back
+  options.tuning.retries = 20;  // a server on a busy machine may come back late
   options.tuning.connections = connections;
   options.tuning.request_size = 64 << 10;
   auto source = NbdSource::open(server.uri(), options, stop);
@@ -168,7 +168,7 @@ TEST_CASE("a server that does not return is an error", "[copy]") {
     INFO(failed.error().message());
     CHECK(failed.error().message().find(server.uri()) == 0);
     CHECK((failed.error().message().find("gave up") == std::string::npos) == (retries == 0));
-    // 0.1 + 0.2 + 0.4 seconds.
+    // The waits are 0.1 + 0.2 + 0.4 seconds.
     if (retries == 3) CHECK(waited >= milliseconds(700));
     CHECK(waited < milliseconds(30'000));
   }

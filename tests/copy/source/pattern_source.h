@@ -1,4 +1,4 @@
-// A source whose map is given by the test, and whose bytes depend only on their offset.
+// A source whose map is set by the test. Its bytes depend only on their offset.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// How extents are split where the guest does not use them.
+// How extents are split at ranges that the guest does not use.
 #include "copy/source/unused_space.h"
 
 #include <algorithm>
@@ -33,7 +33,7 @@ Extent extent(uint64_t begin, uint64_t end, ExtentKind kind) {
   return it;
 }
 
-// Whether the extents cover [begin, …) without a gap.
+// Returns true if the extents cover [begin, …) without a gap.
 bool in_a_row(const std::vector<Extent>& extents, uint64_t begin) {
   for (const Extent& it : extents) {
     if (it.guest.value() != begin || it.length == 0) return false;
@@ -57,7 +57,7 @@ TEST_CASE("unused parts of data become zeros", "[unused]") {
   CHECK(extents[2].kind == ExtentKind::kZero);
   CHECK(extents[2].guest == GuestOffset(20 * kK));
   CHECK_FALSE(extents[2].preallocated);
-  // 1 KiB is not worth an extent.
+  // 1 KiB is too short for an extent of its own.
   CHECK(extents[3].kind == ExtentKind::kData);
   CHECK(extents[3].end() == GuestOffset(48 * kK));
 }
@@ -139,7 +139,7 @@ TEST_CASE("random splits agree with a model of bytes", "[unused]") {
       CHECK(is.kind == ExtentKind::kZero);
       CHECK(free[at / kUnit]);
     }
-    // All that is long enough is found, where the extents were not cut short.
+    // Finds every unused range that is long enough, unless the list of extents was truncated.
     if (after.size() == most) continue;
     for (uint64_t at = before[first].guest.value() / kUnit; at + 1 < kUnits; ++at)
       if (free[at] && free[at + 1] &&

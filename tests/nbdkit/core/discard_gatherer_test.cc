@@ -25,7 +25,8 @@ DiscardGatherer::Options options(uint64_t size = 16 * kGranule) {
   return {.size = size, .granularity = kGranule, .smallest = kSmallest};
 }
 
-// What it gives out: "G1024+2048", a trim of granules, "t", one of a fragment, or "z", zeroing one.
+// Formats a batch: "G1024+2048" for a trim of granules, "t" for one of a fragment, "z" for a
+// fragment that is zeroed.
 std::string text(DiscardGatherer::Batch&& batch) {
   std::string text;
   while (const auto piece = batch.next())
@@ -52,11 +53,11 @@ TEST_CASE("fragments are joined into granules", "[gatherer]") {
   CHECK(text(gatherer.trim(600, 424)).empty());
   CHECK(text(gatherer.trim(500, 100)) == "G0+1024");
   CHECK(gatherer.statistics().joined_bytes == 924);
-  // A piece in the middle completes a granule on both sides.
+  // A trim in the middle completes granules on both sides.
   CHECK(text(gatherer.trim(2048, 1000)).empty());
   CHECK(text(gatherer.trim(4000, 1120)) == "G4096+1024");
   CHECK(text(gatherer.trim(3000, 1000)) == "G2048+2048");
-  // Across a boundary, the rest stays.
+  // The part past a granule boundary stays held.
   CHECK(text(gatherer.trim(6144, 1000)).empty());
   CHECK(text(gatherer.trim(7144, 100)) == "G6144+1024");
 }
@@ -104,7 +105,7 @@ TEST_CASE("a flush sends fragments once, and they are still held", "[gatherer]")
   CHECK(text(gatherer.trim(2048, 300)).empty());
   CHECK(text(gatherer.flush()) == "t256+256 t2048+256");
   CHECK(text(gatherer.flush()).empty());
-  // The rest of a unit whose first part was no use.
+  // The rest of a unit. Its first part alone was too small to be sent.
   CHECK(text(gatherer.trim(600, 168)).empty());
   CHECK(text(gatherer.flush()) == "t512+256");
   CHECK(text(gatherer.trim(768, 256)).empty());
@@ -143,7 +144,7 @@ TEST_CASE("past the limit, the oldest fragments are dropped", "[gatherer]") {
   CHECK(text(gatherer.trim(300, 10)).empty());  // no longer the oldest
   CHECK(text(gatherer.trim(2048, 300)) == "t1024+256");
   CHECK(gatherer.statistics().dropped_bytes == 300);
-  // What a flush has given out goes first, and needs not be given out again.
+  // Fragments that a flush has sent are dropped first, and are not sent again.
   CHECK(text(gatherer.flush()) == "t0+256 t2048+256");
   CHECK(text(gatherer.trim(5000, 600)).empty());
   CHECK(gatherer.statistics().dropped_bytes == 610);
@@ -178,12 +179,12 @@ TEST_CASE("a write waits for a trim of its bytes that is on its way", "[gatherer
     began.set_value();
     const auto writing = gatherer.begin_write(piece->offset + piece->length - 1, 10);
   });
-  // Other requests continue in the meantime.
+  // Requests to other ranges do not wait.
   { const auto writing = gatherer.begin_write(piece->offset + piece->length, 10); }
   { const auto writing = gatherer.begin_write(8 * kGranule, kGranule); }
   began.get_future().wait();
   CHECK(write.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
-  // A trim leaves out even those that wait.
+  // A trim excludes bytes of waiting writes, too.
   CHECK(text(gatherer.trim(3 * kGranule, kGranule)) == "G3072+1024");
   CHECK_FALSE(batch.next());
   write.get();
@@ -208,17 +209,16 @@ TEST_CASE("an error ends a batch, and its pieces are dropped", "[gatherer]") {
     auto batch = gatherer.trim(0, 3 * kGranule);
     CHECK(batch.next()->offset == 0);
   }
-  // The fragments beside what was written are left.
+  // Fragments beside the written bytes stay held.
   CHECK(gatherer.statistics().held_bytes == kGranule - 1);
-  // No request waits for a piece that was not sent.
+  // A write does not wait for a piece that was never sent.
   const auto writing = gatherer.begin_write(0, 3 * kGranule);
   CHECK(gatherer.statistics().held == 0);
 }
 
 namespace {
 
-// What a client may know of each byte: trimmed since it was last written, and whether the layer
-// below has been told.
+// The expected state of each byte: trimmed since its last write, and the trim was sent below.
 struct Model {
   std::vector<bool> trimmed;
   std::vector<bool> told;
@@ -241,7 +241,7 @@ void follow(Model& model, DiscardGatherer::Batch&& batch, const DiscardGatherer:
   }
 }
 
-// All units that were trimmed have been sent.
+// Checks that all trimmed units were sent.
 void check_told(const Model& model, uint64_t unit) {
   for (uint64_t begin = 0; begin < model.trimmed.size(); begin += unit) {
     const uint64_t end = std::min<uint64_t>(begin + unit, model.trimmed.size());
@@ -282,7 +282,7 @@ TEST_CASE("random trims and writes agree with a model", "[gatherer]") {
           model.trimmed[at] = true;
         }
         follow(model, gatherer.trim(begin, length), with);
-        // A limit makes it forget that half of a granule was trimmed.
+        // With a limit, it may forget that half of a granule was trimmed.
         if (!limited) check_told(model, with.granularity);
       } else if (choice < 90) {
         const auto writing = gatherer.begin_write(begin, length / 4);

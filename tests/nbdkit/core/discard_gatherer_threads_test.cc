@@ -1,4 +1,4 @@
-// The gatherer between clients in many threads and a layer that takes its time.
+// Tests the gatherer with clients in many threads and a slow layer.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -22,10 +22,10 @@ namespace {
 constexpr uint64_t kSize = 24 << 10;
 constexpr uint64_t kGranule = 512;
 constexpr unsigned kThreads = 6;
-// Thread t owns each kThreads-th stripe of the disk, so that each granule has parts of all threads.
+// Thread t owns each kThreads-th stripe of the disk, so each granule has parts of all threads.
 constexpr uint64_t kStripe = 128;
 
-// A disk that notices when a write and a trim of the same byte are under way at once.
+// A disk that detects concurrent writes and trims of the same byte.
 class SlowDisk {
  public:
   void write(uint64_t offset, uint64_t length, uint8_t value, Random& random) {
@@ -73,7 +73,7 @@ class SlowDisk {
 void send(DiscardGatherer::Batch&& batch, SlowDisk& disk, Random& random) {
   while (const auto piece = batch.next()) {
     disk.trim(piece->offset, piece->length, random);
-    // A layer that fails.
+    // The layer fails sometimes.
     if (random.chance(2)) break;
   }
 }
@@ -83,7 +83,7 @@ struct Outcome {
   std::atomic<uint64_t> most_held = 0;
 };
 
-// A client that knows what it wrote last to each byte of its stripes; 0: trimmed since.
+// A client that knows its last write to each byte of its stripes. 0: trimmed since.
 void run_client(DiscardGatherer& gatherer, SlowDisk& disk, unsigned self, uint64_t seed,
                 bool everywhere, Outcome& outcome) {
   Random random(seed + self);
@@ -94,8 +94,8 @@ void run_client(DiscardGatherer& gatherer, SlowDisk& disk, unsigned self, uint64
     const auto choice = random.below(100);
     if (choice < 60) {
       const auto writing = [&] {
-        // Stands for all clients that share the bytes: their order is nobody's business then, only
-        // that nothing meets.
+        // With `everywhere`, clients share bytes. Their order is undefined, but a write and a trim
+        // must not overlap.
         return everywhere ? random.below(kSize - 2 * kGranule) : begin;
       }();
       const uint64_t length = everywhere ? 1 + random.below(2 * kGranule) : kStripe;

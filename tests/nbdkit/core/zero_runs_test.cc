@@ -27,7 +27,7 @@ std::vector<ZeroRuns::Run> runs_of(const std::vector<std::byte>& data, uint64_t 
   return runs;
 }
 
-// "z100+50 d150+7": a run of zeros and one of data.
+// Formats runs: "z100+50 d150+7" is a run of zeros and one of data.
 std::string text(const std::vector<ZeroRuns::Run>& runs) {
   std::string text;
   for (const auto& it : runs)
@@ -36,7 +36,7 @@ std::string text(const std::vector<ZeroRuns::Run>& runs) {
   return text;
 }
 
-// A request at `offset` with bytes that are not zero in the ranges given, in disk offsets.
+// Returns the runs of a request at `offset` that is nonzero in the given ranges, in disk offsets.
 std::string runs_with_data(uint64_t offset, uint64_t length,
                            const std::vector<std::pair<uint64_t, uint64_t>>& data) {
   std::vector<std::byte> bytes(length);
@@ -61,9 +61,9 @@ TEST_CASE("a request of zeros alone is a zero run at any place and length", "[ze
 
 TEST_CASE("whole granules of the disk are found inside a request", "[zero runs]") {
   CHECK(runs_with_data(0, 4096, {{0, 1}, {4095, 4096}}) == "d0+1024 z1024+2048 d3072+1024");
-  // A granule's worth of zeros that is not aligned.
+  // Zeros as long as a granule, but unaligned.
   CHECK(runs_with_data(0, 3072, {{0, 500}, {1524 + 100, 3072}}) == "d0+3072");
-  // Aligned in the buffer, not on the disk.
+  // Aligned in the buffer, but not on the disk.
   CHECK(runs_with_data(100, 3072, {{100, 1124}, {2148, 3172}}) == "d100+3072");
   CHECK(runs_with_data(100, 3072, {{100, 1024}, {2048, 3172}}) == "d100+924 z1024+1024 d2048+1124");
   CHECK(runs_with_data(0, 4096, {{0, 1}, {2048, 2049}}) ==
@@ -75,12 +75,13 @@ TEST_CASE("a part of a granule counts at the edges of a request", "[zero runs]")
   CHECK(runs_with_data(0, 3000, {{0, 1}}) == "d0+1024 z1024+1976");
   CHECK(runs_with_data(1024, 1500, {{1024, 1025}}) == "d1024+1024 z2048+476");
   CHECK(runs_with_data(500, 1500, {{1999, 2000}}) == "z500+524 d1024+976");
-  // Not the rest of a granule with data in it.
+  // A zero part of a granule that also has data does not count.
   CHECK(runs_with_data(500, 400, {{500, 501}}) == "d500+400");
 }
 
 TEST_CASE("zeros in many places do not make many requests", "[zero runs]") {
-  // Zeros and data by turns, a granule each, then a long run of zeros, and some more of the former.
+  // Alternates granules of zeros and data, then adds a long run of zeros, and again alternating
+  // granules.
   const uint64_t alternating = 1000 * kGranule;
   std::vector<std::byte> data(2 * alternating + 2 * kLong);
   for (uint64_t at = 0; at < data.size(); at += 2 * kGranule)
@@ -126,11 +127,11 @@ TEST_CASE("random requests are split into data and zeros", "[zero runs]") {
       REQUIRE(run.length > 0);
       at += run.length;
       if (n > 0) REQUIRE(run.zero != runs[n - 1].zero);
-      // Cut at granules only.
+      // Runs end only at granule boundaries.
       if (at != end) REQUIRE(at % granularity == 0);
       if (run.zero) REQUIRE(zero(run.offset, at));
       if (run.zero) continue;
-      // No zero granule was missed.
+      // Checks that no zero granule was missed.
       for (uint64_t begin = run.offset, next = 0; begin < at; begin = next) {
         next = std::min(at, (begin / granularity + 1) * granularity);
         REQUIRE_FALSE(zero(begin, next));

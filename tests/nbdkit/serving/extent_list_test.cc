@@ -1,4 +1,4 @@
-// The map in NBD's terms, on disks of which each map entry is known.
+// Tests NBD extents of disks whose map entries are known.
 #include "nbdkit/serving/extent_list.h"
 
 #define NBDKIT_API_VERSION 2
@@ -49,7 +49,7 @@ class Clusters final : public qcow2::Layer {
     return size_t{0};
   }
 
-  mutable uint64_t looks = 0;  // how many entries were asked for
+  mutable uint64_t looks = 0;  // number of requested entries
   uint64_t broken_at = UINT64_MAX;
   bool preallocated = false;
 
@@ -100,7 +100,7 @@ TEST_CASE("extents end where the request ends", "[extents]") {
   check(list_extents(disk, 100, 1, false), {{100, 1, 0}});
   check(list_extents(disk, 4095, 2, false), {{4095, 2, 0}});
   check(list_extents(disk, 8191, 2, false), {{8191, 1, 0}, {8192, 1, kHole}});
-  // A request has 32 bits for its length, and an extent of more ends an old nbdkit.
+  // Lengths of requests have 32 bits. A longer extent crashes old versions of nbdkit.
   const uint64_t longest = 4 * kGiB - 1;
   check(list_extents(disk, 8192, longest, false), {{8192, longest, kHole}});
 }
@@ -138,7 +138,7 @@ TEST_CASE("the work for one request is bounded", "[extents]") {
   const auto list = list_extents(qcow2::Disk(chain), 1000, 4 * kGiB - 1000, false);
   REQUIRE_OK(list);
   CHECK(layer->looks <= 2 << 20);
-  // It is an answer all the same, and not one of crumbs.
+  // The answer still has extents, and they are not tiny.
   REQUIRE_FALSE(list->empty());
   CHECK(list->front().offset == 1000);
   CHECK(list->back().offset + list->back().length - 1000 >= 1 << 20);

@@ -1,5 +1,5 @@
-// Random images from the builder, which a walk of our own and QEMU must find sound, and read as
-// they were meant.
+// Random images of the builder. An independent walk and QEMU must find them valid and read the
+// expected content.
 
 #include <algorithm>
 #include <map>
@@ -38,14 +38,14 @@ BuildOptions random_options(Random& random) {
     if (random.chance(50)) options.compression_type = CompressionType::kZstd;
   }
   const Geometry geometry(options.cluster_bits, options.extended_l2);
-  // Of a few clusters, or of several L2 tables.
+  // Either a few clusters, or several L2 tables.
   options.size = random.below(uint64_t{40} << options.cluster_bits);
   if (random.chance(60)) options.size += random.below(geometry.l2_reach() * 40);
   options.size = std::min(options.size, uint64_t{1} << 42);
   return options;
 }
 
-// One image: what the builder is asked for, and what must come out of it.
+// One image: the requests to the builder, and the expected result.
 class Scenario {
  public:
   Scenario(uint64_t seed, bool readable)
@@ -102,7 +102,7 @@ class Scenario {
     CHECK_THAT(checked.out, !Catch::Contains("corruptions"));
   }
 
-  // After check_with_qemu ().
+  // Must be called after check_with_qemu().
   void check_content() const {
     const std::string expected = folder_ / "expected.raw";
     support::write_file(expected, backing_);
@@ -133,7 +133,7 @@ class Scenario {
   void place_all() {
     const Geometry& geometry = builder_->geometry();
     const uint64_t all = disk_clusters();
-    // Small clusters: enough to pass several refcount blocks.  Large ones: few, for time's sake.
+    // Small clusters: enough to need several refcount blocks. Large ones: few, to save time.
     uint64_t left = options_.cluster_bits <= 12   ? random_.between(0, 3000)
                     : options_.cluster_bits <= 16 ? random_.between(0, 100)
                                                   : random_.between(0, 10);
@@ -160,7 +160,7 @@ class Scenario {
     }
   }
 
-  // What a disk that ends within its last cluster has of it.
+  // Truncates the content if the disk ends inside its last cluster.
   void expect(uint64_t cluster, std::vector<std::byte> content) {
     const uint64_t at = cluster << options_.cluster_bits;
     const uint64_t size = (options_.size + 511) / 512 * 512;
@@ -203,7 +203,7 @@ class Scenario {
     std::vector<std::byte> stream(cluster_size - 1);
     std::vector<std::byte> content(cluster_size);
     if (readable_) {
-      // A part of it is incompressible, so that streams have all lengths.
+      // A part is incompressible, so that streams have all lengths.
       random_.fill(std::span(content).first(random_.below(cluster_size * 9 / 10)));
       stream.resize(encoder_->encode(content, stream));
       if (stream.empty()) return place_plain(at, 1);
@@ -219,8 +219,8 @@ class Scenario {
     expect(at, std::move(content));
   }
 
-  // Of a stream that nobody decodes: tiny ones test the caps of narrow counts, and those that end
-  // with their cluster or sector what comes next.
+  // Returns the length of a stream that is never decoded. Tiny ones test the limits of narrow
+  // refcounts. Ones that end with their cluster or sector test the next placement.
   uint64_t random_length() {
     const uint64_t cluster_size = builder_->geometry().cluster_size();
     const uint64_t rest = cluster_size - stream_end_ % cluster_size;
@@ -241,7 +241,7 @@ class Scenario {
   }
 
   void check_streams_apart() const {
-    // Guest order but for streams that fill gaps.
+    // In guest order, except for streams that fill gaps.
     std::map<uint64_t, uint64_t> lengths;
     for (const auto& [cluster, placed] : placed_) {
       if (placed.kind == Kind::kZero) continue;
@@ -263,7 +263,7 @@ class Scenario {
     const uint64_t most_tables = std::min<uint64_t>(image.header.l1_entries, image.host_clusters);
     CAPTURE(bound, file_clusters, image.host_clusters, image.l2_tables, most_tables);
     if (zeros_ == 0) REQUIRE(file_clusters <= bound);
-    // What it reckons with in vain is L2 tables and their counts, and little else.
+    // The estimate is too high only by L2 tables and their refcounts, and by little else.
     const uint64_t vain = most_tables - std::min(image.l2_tables, most_tables);
     const uint64_t per_block = refcounts_per_block(options_.cluster_bits, options_.refcount_order);
     REQUIRE(bound <= file_clusters + vain + vain / (per_block - 1) + 4);

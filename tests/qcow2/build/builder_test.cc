@@ -21,7 +21,7 @@ using namespace qcow2;
 
 namespace {
 
-// Notes how it is written to.  Keeps nothing but the header, so that files may be huge.
+// Records the writes. Stores only the header, so that files may be huge.
 class WrittenStorage final : public Storage {
  public:
   struct Write {
@@ -30,7 +30,7 @@ class WrittenStorage final : public Storage {
     bool aligned_memory;
   };
 
-  // `fail_at`: the number of the write that fails, from 0 on.
+  // `fail_at`: index of the write that fails.
   explicit WrittenStorage(uint64_t fail_at = UINT64_MAX) : fail_at_(fail_at) {}
 
   const std::string& name() const override { return name_; }
@@ -83,7 +83,7 @@ BuildOptions small_options() {
   return options;
 }
 
-// A few of everything, over several L2 tables and refcount blocks.  Ends at the first error.
+// Places some of everything, with several L2 tables and refcount blocks. Stops at the first error.
 Result<void> place_and_finish(Builder& builder) {
   for (uint64_t i = 0; i < 600; i += 6) {
     RETURN_IF_ERROR(builder.place_data(ClusterIndex(i), 1));
@@ -109,7 +109,7 @@ TEST_CASE("an empty disk, and one of no bytes", "[builder]") {
   CHECK(image.clusters.empty());
   CHECK(image.l2_tables == 0);
   CHECK(image.header.size == (options.size + 511) / 512 * 512);
-  // The header, the L1 table, the refcount table and its block.
+  // The header, the L1 table, the refcount table and a refcount block.
   CHECK(storage.bytes().size() >> options.cluster_bits == 4);
   check_with_qemu(storage);
 }
@@ -144,7 +144,7 @@ TEST_CASE("streams are packed to the byte", "[builder]") {
   const auto filling = (*builder)->place_compressed(ClusterIndex(2), 2 * 4096 - 6001);
   const auto after = (*builder)->place_compressed(ClusterIndex(3), 1);
   const auto data = (*builder)->place_data(ClusterIndex(4), 1);
-  // What fits goes to the gap in front of the data, what does not to a cluster of its own.
+  // A stream that fits goes to the gap before the data. A longer one gets a cluster of its own.
   const auto left = (*builder)->place_compressed(ClusterIndex(5), 4000);
   const auto fresh = (*builder)->place_compressed(ClusterIndex(6), 100);
   const auto behind = (*builder)->place_compressed(ClusterIndex(7), 100);
@@ -165,7 +165,7 @@ TEST_CASE("a stream does not reach into the place of a refcount block", "[builde
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
-  options.refcount_order = 6;  // 64 clusters a block: the first goes to 63
+  options.refcount_order = 6;  // 64 refcounts per block: the first block is cluster 63
   MemoryStorage storage("built");
   auto builder = Builder::create(storage, options);
   REQUIRE_OK(builder);
@@ -197,7 +197,7 @@ TEST_CASE("data is asked for in parts where a table or a range ends", "[builder]
   MemoryStorage storage("built");
   auto builder = Builder::create(storage, options);
   REQUIRE_OK(builder);
-  // 64 entries a table; a refcount block counts 256 clusters.
+  // A table has 64 entries; a refcount block covers 256 clusters.
   uint64_t at = 10;
   std::vector<uint64_t> parts;
   while (at < 300) {
@@ -377,7 +377,7 @@ TEST_CASE("invalid build options are refused", "[builder]") {
     REQUIRE_FAILS_WITH((*builder)->place_zero(ClusterIndex(15), 0), "outside of the disk");
     REQUIRE_FAILS_WITH((*builder)->place_compressed(ClusterIndex(4), 0), " 0 bytes");
     REQUIRE_FAILS_WITH((*builder)->place_compressed(ClusterIndex(4), 65536), "65536 bytes");
-    // None of them has done anything.
+    // None of the failed calls had an effect.
     REQUIRE_OK((*builder)->place_zero(ClusterIndex(15), 1));
     REQUIRE_OK((*builder)->finish());
     CHECK(test::walk(storage.bytes()).clusters.size() == 2);
@@ -408,7 +408,7 @@ TEST_CASE("a file that QEMU could not count is refused while it is placed", "[bu
   options.cluster_bits = 9;
   options.refcount_order = 6;
   options.size = uint64_t{128} << 30;
-  // The first stream fits into the last cluster with space, the second one fills it.
+  // The first stream fits into the last cluster with free space. The second one fills this cluster.
   uint64_t room = UINT64_MAX;
   for (const bool finish : {false, true}) {
     WrittenStorage storage;
@@ -433,13 +433,13 @@ TEST_CASE("a file that QEMU could not count is refused while it is placed", "[bu
     const auto header = Header::read(MemoryStorage("header", storage.header()));
     REQUIRE_OK(header);
     CHECK(header->refcount_table_clusters * 512 <= Limits::kRefcountTableBytes);
-    // 2^20 blocks of 64 clusters: all but a few of them.
+    // Nearly all of 2^20 blocks of 64 clusters.
     CHECK(*storage.size() / 512 > (uint64_t{1} << 20) * 64 - 500);
   }
 }
 
 TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]") {
-  // With clusters of 2 MiB a descriptor has 49 bits for the offset.
+  // With clusters of 2 MiB, a descriptor has 49 bits for the offset.
   BuildOptions options;
   options.cluster_bits = 21;
   options.size = uint64_t{1} << 50;
@@ -447,10 +447,10 @@ TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]"
   storage.forget_writes();
   auto builder = Builder::create(storage, options);
   REQUIRE_OK(builder);
-  // The last cluster that it can say is a refcount block's, the one before it a stream's.
+  // The last cluster that it can address is a refcount block's, the one before is a stream's.
   const uint64_t last_cluster = (uint64_t{1} << (49 - 21)) - 2;
   uint64_t at = 0;
-  uint64_t end = 1;  // of the file, so far
+  uint64_t end = 1;  // current end of the file
   while (end < last_cluster) {
     const auto placed = (*builder)->place_data(ClusterIndex(at), (last_cluster - end + 1) / 2);
     REQUIRE_OK(placed);
@@ -472,7 +472,7 @@ TEST_CASE("a dry run counts what is preallocated without a step for each cluster
     const auto builder = Builder::create(storage, options);
     REQUIRE_OK(builder);
     uint64_t at = 0;
-    // Other data is before and after it.
+    // There is other data before and after it.
     for (; at < first; ++at) REQUIRE_OK((*builder)->place_compressed(ClusterIndex(at), 300));
     const uint64_t end = (options.size >> options.cluster_bits) - first;
     if (dry && at < end) {
@@ -518,7 +518,7 @@ TEST_CASE("preallocated clusters read as zeros, whatever the file held before", 
     options.cluster_bits = 16;
     options.extended_l2 = true;
   }
-  // A device that held something else.
+  // A device with old content.
   auto storage =
       std::make_shared<MemoryStorage>("device", std::vector<std::byte>(4 << 20, std::byte{0xee}));
   auto builder = Builder::create(*storage, options, Builder::Gaps::kUnknown);

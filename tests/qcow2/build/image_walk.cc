@@ -17,7 +17,7 @@ constexpr uint64_t bit(unsigned n) {
   return uint64_t{1} << n;
 }
 
-// Bit by bit, to share nothing with the code that wrote it.
+// Reads bit by bit, to share no code with the writer.
 uint64_t count_at(std::span<const std::byte> block, uint64_t index, unsigned bits) {
   uint64_t count = 0;
   if (bits < 8) {
@@ -162,9 +162,9 @@ class Walk {
   std::span<const std::byte> file_;
   uint64_t cluster_size_;
   WalkedImage image_;
-  std::vector<uint64_t> references_;  // to each cluster of the file
-  std::vector<bool> shared_;          // that it is of compressed data
-  std::vector<bool> data_;            // that it is of guest data
+  std::vector<uint64_t> references_;  // per cluster of the file
+  std::vector<bool> shared_;          // holds compressed data
+  std::vector<bool> data_;            // holds guest data
 };
 
 }  // namespace

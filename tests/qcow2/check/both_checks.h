@@ -1,4 +1,4 @@
-// One image, checked by qemu-img and by virt-compact.
+// Checks one image with qemu-img and with virt-compact.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct QemuAnswer {
   int exit_code = -1;
   bool has_json = false;
   Figures figures;
-  std::string says;  // all of its output
+  std::string says;  // its whole output
 };
 
 QemuAnswer ask_qemu(const std::string& image);
@@ -26,17 +26,16 @@ struct OurAnswer {
   int exit_code = -1;  // 1 also if the image could not be opened
   std::string error;   // set if there are no figures
   Figures figures;
-  std::vector<qcow2::Finding> findings;  // the first ones
+  std::vector<qcow2::Finding> findings;  // the first findings
   qcow2::CheckSums sums;
-  std::string says;  // the findings in words
+  std::string says;  // the findings as text
 
   bool has(qcow2::Finding::Kind kind) const;
 };
 
 OurAnswer ask_us(const std::string& image, const qcow2::CheckOptions& options = {});
 
-// Returns the figures that differ, one per line, or an empty string.  Both results must have
-// figures.
+// Returns the figures that differ, one per line; empty if none do. Both results must have figures.
 std::string differences(const QemuAnswer& qemu, const OurAnswer& ours);
 
 }  // namespace vc::checks

@@ -70,7 +70,7 @@ class Damages {
 
   static uint64_t reftable(const Editor& it) { return it.get64(Editor::kRefcountTableOffset); }
   static uint64_t refblock(const Editor& it) { return it.get64(reftable(it)); }
-  // Of the count of a cluster, 16 bits wide.
+  // Returns the offset of a cluster's refcount, which has 16 bits.
   static uint64_t count_at(const Editor& it, uint64_t cluster) {
     return refblock(it) + cluster * 2;
   }
@@ -174,7 +174,7 @@ void Damages::tables() {
       [](Editor& it) { it.put64(l1(it), kCopied | l1(it)); });
   add("the refcount block as an L2 table", Kind::kOverlap,
       [](Editor& it) { it.put64(l1(it), kCopied | refblock(it)); });
-  // An entry without a place, for QEMU, too.
+  // QEMU takes such an entry for unallocated, too.
   add("COPIED and nothing else in an L2 entry", Kind::kLeak, [](Editor& it) {
     it.put64(l2(it), kCopied);
   }).our_code = 3;
@@ -213,7 +213,7 @@ void Damages::tables() {
   add("half of an L2 table is cut off", Kind::kReferenceOutside, [](Editor& it) {
     it.bytes().resize(4 * kCluster + kCluster / 2);
   }).differs = "qemu-img reads the missing entries as zeros";
-  // The bytes that are missing read as zeros; compressed data begin where the cluster ends.
+  // The missing bytes read as zeros. Compressed data begins where the cluster ends.
   add("half of the last data cluster is cut off", Kind::kStreamTruncated, [](Editor& it) {
     it.bytes().resize(7 * kCluster + kCluster / 2);
   }).differs = "qemu-img looks no closer than a cluster; reading it is an error";

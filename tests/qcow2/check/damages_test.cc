@@ -1,4 +1,4 @@
-// The list of damaged images: our figures are qemu-img's, or it is written down why not.
+// Checks the list of damaged images: our figures equal qemu-img's, or the list gives the reason.
 #include "tests/qcow2/check/damages.h"
 
 #include "tests/catch.h"

@@ -1,4 +1,4 @@
-// What only decoding finds.
+// Damage that only decoding finds.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -37,7 +37,7 @@ const Finding* find(const OurAnswer& answer, Kind kind) {
   return found == answer.findings.end() ? nullptr : &*found;
 }
 
-// Compressed clusters of random data and zeros, several in each cluster of the file.
+// Makes compressed clusters of random data and zeros, several in each cluster of the file.
 class Images {
  public:
   explicit Images(const std::string& type) {
@@ -55,8 +55,8 @@ class Images {
   static CompressedDescriptor descriptor(const ImageEditor& it, unsigned cluster) {
     return CompressedDescriptor::decode(it.get64(it.l2_entry_at(cluster * kCluster)), 16);
   }
-  // A compressed cluster that ends in the last sectors of a cluster of the file, so that a longer
-  // descriptor reaches into the next one.
+  // Returns a compressed cluster that ends in the last sectors of a cluster of the file. A longer
+  // descriptor would reach into the next cluster.
   static unsigned near_an_end(const ImageEditor& it) {
     for (unsigned i = 0; i + 1 < kClusters; ++i) {
       const auto descriptor = Images::descriptor(it, i);
@@ -94,7 +94,7 @@ TEST_CASE("only decoding finds a damaged stream", "[deep]") {
     const Images images(type);
     ImageEditor editor = images.editor();
     const auto stream = Images::descriptor(editor, 5);
-    // After the first bytes, which are zstd's magic number.
+    // Damages the stream after its first bytes, which are zstd's magic number.
     for (uint64_t at = 0; at < 64; at += 8) editor.put64(stream.offset.value() + at, UINT64_MAX);
     editor.save();
     CHECK(ask_us(images.path()).exit_code == 0);
@@ -161,7 +161,7 @@ TEST_CASE("a stream that is truncated by the end of the file", "[deep]") {
   const auto last = Images::descriptor(editor, kClusters - 1);
   editor.bytes().resize(last.offset.value() + 1000);
   editor.save();
-  // By less than a cluster: qemu-img has nothing against it.
+  // Less than a cluster too long: qemu-img accepts it.
   CHECK(ask_us(images.path()).exit_code == 2);
   const OurAnswer answer = deep(images.path());
   INFO(answer.says);

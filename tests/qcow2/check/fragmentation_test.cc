@@ -29,7 +29,7 @@ Fragmentation::Figures measure(const std::vector<Piece>& pieces) {
   return fragmentation.figures();
 }
 
-// What a descriptor that begins at `at` may read, if its stream has `bytes`.
+// Returns the piece that a descriptor at `at` may read, if its stream has `bytes`.
 Piece stream(uint64_t at, uint64_t bytes) {
   return {at, (at + bytes + 511) / 512 * 512 - at, true};
 }

@@ -1,4 +1,5 @@
-// Random images, as they are and with random damage: qemu-img's figures, and an end in any case.
+// Checks random images, intact and with random damage: the figures equal qemu-img's, and the check
+// ends.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ namespace {
 
 using Kind = Finding::Kind;
 
-// What we say otherwise than qemu-img, on purpose; damages.cc has the reasons.
+// Returns true if our result differs from qemu-img's on purpose. damages.cc has the reasons.
 bool differs_on_purpose(const OurAnswer& ours, uint64_t file_size) {
   for (const Finding& it : ours.findings) {
     switch (it.kind) {
@@ -38,7 +39,7 @@ bool differs_on_purpose(const OurAnswer& ours, uint64_t file_size) {
         if (it.severity == Finding::Severity::kCorruption) return true;
         break;
       case Kind::kRefcountBlockOutside:
-        // qemu-img takes an offset of 2^63 and more for negative, and gives up.
+        // qemu-img takes an offset of 2^63 or more for negative, and stops.
         if (it.host.value() >> 63 != 0) return true;
         break;
       case Kind::kReferenceOutside:
@@ -49,7 +50,7 @@ bool differs_on_purpose(const OurAnswer& ours, uint64_t file_size) {
         if (it.expected == 0) return true;
         break;
       case Kind::kL1Reserved:
-        // With no offset left, qemu-img takes the header for an L2 table.
+        // Without an offset, qemu-img takes the header for an L2 table.
         if ((it.expected & qcow2::kEntryOffsetMask) == 0) return true;
         break;
       default:
@@ -59,7 +60,8 @@ bool differs_on_purpose(const OurAnswer& ours, uint64_t file_size) {
   return false;
 }
 
-// The ranges of metadata: header, L1 table, L2 tables, snapshot table, refcount table and blocks.
+// Returns the ranges of metadata: header, L1 table, L2 tables, snapshot table, refcount table and
+// blocks.
 std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(ImageEditor& image) {
   const uint64_t size = image.bytes().size();
   std::vector<std::pair<uint64_t, uint64_t>> ranges{{0, 112}, {0, 512}};
@@ -70,7 +72,7 @@ std::vector<std::pair<uint64_t, uint64_t>> metadata_ranges(ImageEditor& image) {
     add(table, entries * 8);
     for (uint64_t i = 0; i < entries && table + i * 8 + 8 <= size; ++i) {
       const uint64_t at = image.get64(table + i * 8) & qcow2::kEntryOffsetMask;
-      // The used part of a table or block is at its start.
+      // Only the start of a table or block is in use.
       if (at != 0) add(at, std::min<uint64_t>(image.cluster_size(), 1024));
     }
   };
@@ -118,7 +120,7 @@ TEST_CASE("random images get the figures of qemu-img", "[random]") {
     const QemuAnswer qemu = ask_qemu(made.path);
     qcow2::CheckOptions options;
     options.threads = 1 + static_cast<unsigned>(seed % 3);
-    // Some in many passes.
+    // Some checks need many passes.
     if (random.chance(30)) options.count_memory = 1;
     const OurAnswer ours = ask_us(made.path, options);
     INFO("qemu-img: " << qemu.says << "\nwe: " << ours.error << ours.says);
@@ -127,7 +129,7 @@ TEST_CASE("random images get the figures of qemu-img", "[random]") {
     CHECK(ours.exit_code == qemu.exit_code);
     CHECK(differences(qemu, ours) == "");
 
-    // What QEMU wrote can be decoded, and its descriptors are exact.
+    // Everything that QEMU wrote can be decoded, and its descriptors are exact.
     options.deep = true;
     const OurAnswer deep = ask_us(made.path, options);
     INFO("deep: " << deep.error << deep.says);
@@ -165,10 +167,10 @@ TEST_CASE("the check of damaged images ends, and its figures agree with qemu-img
       const QemuAnswer qemu = ask_qemu(path);
       INFO("qemu-img: " << qemu.says << "\nwe: " << ours.error << ours.says);
       if (!qemu.has_json) {
-        // What it cannot open, for a reason that we have not looked for here.
+        // qemu-img cannot open it, for a reason that this test does not cover.
         continue;
       }
-      // It opens more headers than we do, and finds the faults later.
+      // qemu-img opens more headers than we do, and finds the errors later.
       if (!ours.error.empty()) continue;
       ++compared;
       CHECK(ours.exit_code == qemu.exit_code);

@@ -11,11 +11,11 @@ using qcow2::Fragmentation;
 
 namespace {
 
-// Returns whether `b` follows `a` without an avoidable gap.
+// Returns true if `b` follows `a` without an avoidable gap.
 bool follows(const Piece& a, const Piece& b, uint64_t cluster_size) {
   if (!a.compressed) return b.at == a.end();
   if (!b.compressed) return b.at / cluster_size == (a.end() + cluster_size - 1) / cluster_size;
-  // The stream of `a` ends at any byte of its last sector.
+  // The stream of `a` may end at any byte of its last sector.
   return b.at == a.end() || (b.at > a.at && b.at / 512 == a.end() / 512 - 1);
 }
 

@@ -19,7 +19,7 @@ struct Piece {
 // `cluster_size`: bytes.
 qcow2::Fragmentation::Figures model(const std::vector<Piece>& pieces, uint64_t cluster_size);
 
-// Catch2's CHECK for each figure.
+// Checks each figure with Catch2's CHECK.
 void check_equal(const qcow2::Fragmentation::Figures& got,
                  const qcow2::Fragmentation::Figures& expected);
 

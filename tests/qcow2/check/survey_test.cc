@@ -44,7 +44,7 @@ Survey survey_of(const std::string& path, const qcow2::SurveyOptions& options = 
   return *result;
 }
 
-// What the top of a chain has of its disk, by the engine's map.
+// Returns the parts of the disk that the top image holds, by the engine's map.
 std::vector<map_test::Piece> pieces_of(const Chain& chain) {
   std::vector<map_test::Piece> pieces;
   const qcow2::Layer& top = *chain.disk().layers().front();
@@ -64,9 +64,9 @@ uint64_t sum(const Survey& survey) {
   return survey.live() + survey.of(HostUse::kLeaked) + survey.of(HostUse::kFree);
 }
 
-// Whether a plain cluster holds compressed data, too.  QEMU 7.2 goes on packing into a cluster
-// whose compressed data have all been freed, and which it has given to somebody else since; its
-// check finds nothing wrong with that.
+// Returns true if a plain cluster also holds compressed data. QEMU 7.2 keeps packing into a cluster
+// after all of its compressed data was freed and the cluster was reused. Its check finds no error
+// then.
 bool packed_over(const std::vector<map_test::Piece>& pieces, uint64_t cluster_size) {
   std::set<uint64_t> plain;
   for (const auto& it : pieces) {
@@ -105,7 +105,7 @@ TEST_CASE("a survey agrees with the tables of images of every kind", "[survey]")
     REQUIRE(file_size);
     CHECK(sum(survey) == chain.image()->geometry().clusters_for(*file_size));
 
-    // A disk whose last cluster is there in part reads less of it.
+    // If the last cluster is incomplete, fewer bytes are read.
     auto pieces = pieces_of(chain);
     const uint64_t size = chain.disk().size();
     const uint64_t unit = chain.image()->geometry().subcluster_size();
@@ -115,7 +115,7 @@ TEST_CASE("a survey agrees with the tables of images of every kind", "[survey]")
     map_test::check_equal(survey.order, map_test::model(pieces, image.cluster_size));
 
     const auto references = qcow2::References::find(*chain.image());
-    if (!references) continue;  // left unsound
+    if (!references) continue;  // a failed command has left wrong refcounts
     std::set<uint64_t> live;
     const auto visited = references->visit([&](HostCluster first, uint64_t count, uint64_t) {
       for (uint64_t n = 0; n < count; ++n) live.insert(first.value() + n);

@@ -15,7 +15,7 @@ using Bytes = std::vector<std::byte>;
 
 namespace {
 
-// Half of it repeats itself, half is incompressible.
+// Half of it repeats, half is incompressible.
 Bytes sample(size_t size, unsigned seed) {
   std::mt19937 random(seed);
   Bytes bytes(size);
@@ -44,7 +44,7 @@ Bytes zstd(const Bytes& from, int level = 3) {
   return to;
 }
 
-// As QEMU writes them: streamed, so that the frame does not say how much it holds.
+// Compresses like QEMU: streamed, so that the frame does not contain the size.
 Bytes zstd_streamed(const Bytes& from) {
   ZSTD_CCtx* context = ZSTD_createCCtx();
   Bytes to(ZSTD_compressBound(from.size()) + 64);
@@ -65,8 +65,8 @@ Bytes noise(size_t size, unsigned seed) {
   return bytes;
 }
 
-// Inflates as a reader does that has a window of 4 KiB and no more: the output leaves it in small
-// pieces, so that nothing else can be referred to.
+// Decompresses like a reader with a window of only 4 KiB: takes the output in small pieces, so that
+// a longer reference fails.
 bool inflates_in_4k(const Bytes& stream, const Bytes& expected) {
   z_stream z{};
   REQUIRE(inflateInit2(&z, -12) == Z_OK);
@@ -85,7 +85,7 @@ bool inflates_in_4k(const Bytes& stream, const Bytes& expected) {
   return status == Z_STREAM_END && made == expected;
 }
 
-// Repeats itself at distances from a few bytes to 32 KiB.
+// Repeats at distances from a few bytes to 32 KiB.
 Bytes far_sample(size_t size) {
   std::mt19937 random(11);
   Bytes bytes = noise(size, 12);
@@ -125,7 +125,7 @@ TEST_CASE("a decoder reads what an encoder has written, at every level", "[codec
   const CodecLevels levels = codec_levels(kind.type, kind.window);
   Decoder decoder;
   for (int level = 0; level <= levels.highest; ++level) {
-    // Those take their time.
+    // High levels are slow.
     if (size > 65536 && level > 6) break;
     INFO(to_string(kind.type) << " level " << level << " of " << size);
     auto encoder = Encoder::create(kind.type, level, kind.window);
@@ -161,7 +161,7 @@ TEST_CASE("streams with a window of 4 KiB can be decoded with a window of 4 KiB"
     INFO("level " << level << " of " << size);
     CHECK(inflates_in_4k(encoded(level, DeflateWindow::k4KiB), cluster));
   }
-  // Or the reader would prove nothing.
+  // Without this, the reader would prove nothing.
   if (size > 4096) CHECK_FALSE(inflates_in_4k(encoded(0, DeflateWindow::k32KiB), cluster));
 }
 
@@ -173,7 +173,7 @@ TEST_CASE("encoding a cluster does not depend on earlier clusters", "[codec]") {
   Bytes a(65535), b(65535), other(65535);
   used->encode(sample(65536, 7), other);
   used->encode(noise(65536, 8), other);
-  // An encoder that stops in the middle, because the buffer is full.
+  // The encoder stops in the middle, because the buffer is full.
   CHECK(used->encode(sample(65536, 7), std::span(other).first(100)) == 0);
   const size_t a_length = fresh->encode(sample(65536, 2), a);
   const size_t b_length = used->encode(sample(65536, 2), b);
@@ -200,7 +200,7 @@ TEST_CASE("incompressible data is told from data that only looks like it", "[cod
   CHECK(probe.is_noise(random, scratch));
   CHECK_FALSE(probe.is_noise(sample(size, 6), scratch));
   CHECK_FALSE(probe.is_noise(Bytes(size), scratch));
-  // Its bytes are as even as can be, but it says everything twice.
+  // All byte values are equally frequent, but the content repeats.
   Bytes twice = random;
   std::copy(twice.begin(), twice.begin() + static_cast<std::ptrdiff_t>(size / 2),
             twice.begin() + static_cast<std::ptrdiff_t>(size / 2));

@@ -11,7 +11,7 @@ using test::TinyImage;
 TEST_CASE("a header is read field by field", "[header]") {
   TinyImage image(12, 123 << 12);
   image.put64(80, compatible::kLazyRefcounts);
-  image.put64(88, 1ULL << 40);  // an autoclear feature nobody knows
+  image.put64(88, 1ULL << 40);  // an unknown autoclear feature
   const auto header = image.header();
   REQUIRE_OK(header);
   CHECK(header->version == 3);
@@ -29,7 +29,7 @@ TEST_CASE("a header is read field by field", "[header]") {
 
 TEST_CASE("version 2 has no feature bits and 16-bit refcounts", "[header]") {
   TinyImage image(16, 1 << 20, 2);
-  // Where version 3 keeps features, version 2 has extensions.
+  // In version 2, extensions are where version 3 has features.
   image.put_extension(72, HeaderExtension::kBackingFormat, "raw");
   image.put64(8, 1024);
   image.put32(16, 4);
@@ -208,7 +208,7 @@ TEST_CASE("unknown incompatible features are named by the image's own table", "[
   std::string table(2 * 48, '\0');
   table[1] = 7;  // type 0 (incompatible), bit 7
   table.replace(2, 12, "time travel\n");
-  table[48] = 1;  // compatible: another kind
+  table[48] = 1;  // compatible: another type
   table[49] = 63;
   table.replace(50, 5, "wrong");
   image.put_extension(112, HeaderExtension::kFeatureNames, table);

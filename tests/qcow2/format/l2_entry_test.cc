@@ -40,6 +40,6 @@ TEST_CASE("a standard entry", "[l2_entry]") {
   CHECK_FALSE(entry.compressed());
   CHECK(entry.zero_flag());
   CHECK(entry.host() == HostOffset(0x50000));
-  // Reserved bits are no part of the offset.
+  // Reserved bits do not belong to the offset.
   CHECK(L2Entry{0x3f000000000501ff, 0}.host() == HostOffset(0x50000));
 }

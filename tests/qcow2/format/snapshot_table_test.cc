@@ -10,7 +10,7 @@ using test::TinyImage;
 
 namespace {
 
-// Writes an entry at `at` and returns where the next one begins.
+// Writes an entry at `at`. Returns the offset of the next one.
 uint64_t put_snapshot(TinyImage& image, uint64_t at, std::string_view id, std::string_view name,
                       uint32_t extra, uint64_t l1_table) {
   image.put64(at, l1_table);
@@ -53,7 +53,7 @@ TEST_CASE("snapshots of every age are read", "[snapshot]") {
   const Snapshot& old = (*snapshots)[0];
   CHECK(old.id == "1");
   CHECK(old.name == "before update");
-  CHECK(old.disk_size == 1 << 20);  // the image's
+  CHECK(old.disk_size == 1 << 20);  // size of the image's disk
   CHECK(old.vm_state_size == 77);
   CHECK(old.date_seconds == 1700000000);
   CHECK(old.vm_clock_nanoseconds == 5000);
@@ -65,7 +65,7 @@ TEST_CASE("snapshots of every age are read", "[snapshot]") {
   CHECK((*snapshots)[2].instruction_count == 42);
   CHECK((*snapshots)[2].unknown_extra.size() == 8);
 
-  // By id first, then by name, as qemu-img does.
+  // By ID first, then by name, as qemu-img does.
   CHECK(find_snapshot(*snapshots, "1") == &(*snapshots)[0]);
   CHECK(find_snapshot(*snapshots, "before update") == &(*snapshots)[0]);
   CHECK(find_snapshot(*snapshots, "17") == &(*snapshots)[2]);

@@ -81,7 +81,7 @@ TEST_CASE("relative names follow the path that the image was opened by", "[chain
   write(folder / "sub/base", base(0x22).bytes);
   write(folder / "sub/top", overlay("base", "qcow2").bytes);
   CHECK(first_byte(folder / "sub/top") == std::byte{0x22});
-  // Through a symbolic link the link's folder counts, not its target's.
+  // A relative name is resolved in the link's folder, not in its target's.
   std::filesystem::create_symlink("sub/top", folder / "link");
   CHECK(first_byte(folder / "link") == std::byte{0x11});
 }
@@ -100,7 +100,7 @@ TEST_CASE("formats are what the header says, or what the content shows", "[chain
   const test::ScratchFolder folder;
   write(folder / "base", base(0x11).bytes);
   SECTION("said") {
-    // A QCOW2 file taken as raw is just bytes.
+    // A QCOW2 file opened as raw is just bytes.
     write(folder / "top", overlay("base", "raw").bytes);
     CHECK(first_byte(folder / "top") == std::byte{'Q'});
   }
@@ -197,7 +197,7 @@ TEST_CASE("the error for a broken chain names the file", "[chain]") {
 TEST_CASE("a snapshot is a disk of its own size", "[chain]") {
   const test::ScratchFolder folder;
   TinyImage image = base(0x11);
-  // One snapshot: its entry is in cluster 7, its L1 table in cluster 6; it shares the L2 table.
+  // One snapshot: its entry is in cluster 7, its L1 table in cluster 6. It shares the L2 table.
   const uint64_t entry = image.cluster(7);
   image.put32(60, 1);
   image.put64(64, entry);
@@ -237,7 +237,7 @@ TEST_CASE("a chain is locked as it is used", "[chain]") {
   const auto first = Chain::open(path, writable);
   REQUIRE_OK(first);
   {
-    // A process that may write, but does not yet, excludes no readers.
+    // A process that may write later, but does not write yet, does not exclude readers.
     const auto second = Chain::open(path, writable);
     REQUIRE_OK(second);
     REQUIRE_FAILS_WITH(open_writer(*first, {}), "which allows no other writer: shut it down");

@@ -47,15 +47,14 @@ TEST_CASE("holes show the layer behind, and zeros where it has ended", "[disk]")
     uint64_t at;
     ExtentKind kind;
     uint32_t depth;
-  } const expected[] = {
-      {0, ExtentKind::kData, 1},
-      {512, ExtentKind::kData, 2},
-      {4096, ExtentKind::kData, 0},
-      {8192, ExtentKind::kZero, 0},
-      {12288, ExtentKind::kData, 2},
-      // First the raw file ends, which the image above it shows; then that image ends.
-      {12388, ExtentKind::kUnallocated, 1},
-      {20480, ExtentKind::kUnallocated, 0}};
+  } const expected[] = {{0, ExtentKind::kData, 1},
+                        {512, ExtentKind::kData, 2},
+                        {4096, ExtentKind::kData, 0},
+                        {8192, ExtentKind::kZero, 0},
+                        {12288, ExtentKind::kData, 2},
+                        // First the raw file ends, then the image above it ends.
+                        {12388, ExtentKind::kUnallocated, 1},
+                        {20480, ExtentKind::kUnallocated, 0}};
   REQUIRE(extents.size() == std::size(expected));
   uint64_t at = 0;
   for (size_t i = 0; i < extents.size(); ++i) {
@@ -91,7 +90,7 @@ TEST_CASE("map stops when it has enough, and covers the start", "[disk]") {
   REQUIRE(extents.size() == 2);
   CHECK(extents[0].guest == GuestOffset(100));
   CHECK(extents[1].end() == GuestOffset(8192));
-  // What was there before stays, and does not count.
+  // Existing elements stay, and do not count.
   REQUIRE_OK(disk.map(GuestOffset(8192), 4096, extents, 1));
   REQUIRE(extents.size() == 3);
 }
@@ -107,7 +106,7 @@ TEST_CASE("a deep chain does not cause a deep recursion", "[disk]") {
 
 namespace {
 
-// A disk without a byte in it, of any size.
+// A layer of any size without data.
 class HoleLayer final : public Layer {
  public:
   explicit HoleLayer(uint64_t size) : size_(size) {}
@@ -139,7 +138,7 @@ TEST_CASE("a hole of exabytes is mapped with few questions", "[disk]") {
   const Disk disk({hole, std::make_shared<HoleLayer>(uint64_t{1} << 40)});
   std::vector<Extent> extents;
   REQUIRE_OK(disk.map(GuestOffset(0), disk.size(), extents));
-  // The backing file ends, which the image above shows; the rest belongs to the image above.
+  // After the end of the backing file, extents belong to the image above it.
   REQUIRE(extents.size() == 2);
   CHECK(extents[0].length == uint64_t{1} << 40);
   CHECK(extents[1].end() == GuestOffset(INT64_MAX));

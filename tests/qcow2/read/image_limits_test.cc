@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kCopied = uint64_t{1} << 63;
 
-// 2 MiB clusters: one L2 table maps 512 GiB.
+// With 2 MiB clusters, one L2 table maps 512 GiB.
 TinyImage large(uint64_t size) {
   return TinyImage(21, size);
 }
@@ -31,17 +31,17 @@ Result<void> check(const TinyImage& image, const ImageLimits& limits = {}) {
 TEST_CASE("the amount of data that an image may map is limited", "[limits]") {
   TinyImage image = large(uint64_t{512} << 30);
   for (uint64_t i = 0; i < 2048; ++i) image.set_l2(i, image.cluster(5) | kCopied);
-  // 4 GiB, out of a file of 16 MiB.
+  // 4 GiB of disk in a file of 16 MiB.
   REQUIRE_OK(check(image));
   ImageLimits limits;
   limits.ratio = 255;
   REQUIRE_FAILS_WITH(check(image, limits), "map more than 4278190080 bytes of data");
   for (uint64_t i = 2048; i < 4096; ++i) image.set_l2(i, image.cluster(5) | kCopied);
   REQUIRE_FAILS_WITH(check(image), "limit for untrusted images");
-  // What reads as zeros costs nothing.
+  // Zeros do not count.
   for (uint64_t i = 0; i < 4096; ++i) image.set_l2(i, image.cluster(5) | kCopied | kEntryZero);
   REQUIRE_OK(check(image));
-  // Small images map what they like.
+  // A small image may map any size.
   limits.ratio = 1;
   for (uint64_t i = 0; i < 4096; ++i) image.set_l2(i, i < 512 ? image.cluster(5) | kCopied : 0);
   REQUIRE_OK(check(image, limits));

@@ -24,7 +24,7 @@ using test::TinyImage;
 
 namespace {
 
-// In no user database, and with no group.
+// A user ID without an account or a group.
 constexpr uid_t kStranger = 1234567;
 constexpr uid_t kOther = 1234568;
 
@@ -65,7 +65,7 @@ Result<Chain> open(const std::string& path, NameRule rule = NameRule::kOwner,
   return Chain::open(path, options);
 }
 
-// Whether other users can be tried out; says so if not.
+// Returns true if the test can act as other users. Otherwise prints that it cannot.
 bool is_root() {
   if (::geteuid() == 0) return true;
   WARN("skipped: needs root");
@@ -114,7 +114,7 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
     REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
   SECTION("of a group that he is in as far as the file's own group says") {
-    // Which proves nothing: it may come from a folder.
+    // The group proves nothing: it may come from the folder.
     write(folder / "base", kRaw, 0, 0640);
     REQUIRE(::chown((folder / "base").c_str(), 0, kStranger) == 0);
     REQUIRE_FAILS_WITH(open(top), "has no right to read it");
@@ -136,7 +136,7 @@ TEST_CASE("all owners of a chain must have the right to open its last file", "[n
   write(folder / "base", kRaw, 0, 0600);
   REQUIRE_OK(open(folder / "middle"));
   REQUIRE_FAILS_WITH(open(folder / "top"), "uid 1234567 owns");
-  // One of two strangers is not enough.
+  // One of two owners is not enough.
   write(folder / "middle", overlay("base", "raw"), kOther, 0644);
   write(folder / "base", kRaw, kOther, 0600);
   REQUIRE_OK(open(folder / "middle"));
@@ -154,7 +154,7 @@ TEST_CASE("a data file is opened, and written, as the owner of the image could",
   REQUIRE_FAILS_WITH(open(image), "has no right to read it");
   REQUIRE_FAILS_WITH(open(image), "--data-file=follow");
   REQUIRE_OK(open(image, NameRule::kFollow));
-  // What he can only read is not written for him.
+  // Write access needs the owner's permission to write.
   write(folder / "data", kRaw, 0, 0644);
   {
     const auto chain = open(image, NameRule::kOwner, true);

@@ -25,8 +25,8 @@ TEST_CASE("standard clusters are mapped and read", "[layer]") {
   image.set_l2(0, image.cluster(5) | kEntryCopied);
   image.set_l2(1, image.cluster(6));               // shared, and contiguous
   image.set_l2(2, kEntryZero);                     // plain zero
-  image.set_l2(3, image.cluster(5) | kEntryZero);  // zero with a cluster behind it
-  image.set_l2(10, image.cluster(7));              // the last one, in part only
+  image.set_l2(3, image.cluster(5) | kEntryZero);  // zero with an allocated cluster
+  image.set_l2(10, image.cluster(7));              // the last cluster, incomplete
   image.fill(image.cluster(5), 4096, 0x55);
   image.fill(image.cluster(6), 4096, 0x66);
   image.fill(image.cluster(7), 4096, 0x77);
@@ -54,7 +54,7 @@ TEST_CASE("standard clusters are mapped and read", "[layer]") {
   CHECK(test::all_are(*test::read(*disk, 4096, 4096), 0x66));
   CHECK(test::all_are(*test::read(*disk, 2 * 4096, 8 * 4096), 0));
   CHECK(test::all_are(*test::read(*disk, 10 * 4096, 100), 0x77));
-  // Across kinds, at odd offsets.
+  // A read across kinds, at unaligned offsets.
   const auto mixed = test::read(*disk, 8191, 2);
   REQUIRE_OK(mixed);
   CHECK((*mixed)[0] == std::byte{0x66});
@@ -78,7 +78,7 @@ TEST_CASE("subclusters in every state", "[layer]") {
   image.set_incompatible(incompatible::kExtendedL2);
   // Subclusters of 512 bytes: 0 data, 1 zero, 2 nothing, 3 and 4 data.
   image.set_extended_l2(0, image.cluster(5), 0x0000'0002'0000'0019);
-  image.set_extended_l2(1, 0, 0x8000'0000'0000'0000);  // no cluster, the last one zero
+  image.set_extended_l2(1, 0, 0x8000'0000'0000'0000);  // no cluster, the last subcluster is zero
   image.fill(image.cluster(5), 1 << 14, 0x55);
   const auto disk = image.disk();
   REQUIRE_OK(disk);
@@ -125,7 +125,7 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
   image.put8(104, 1);
   std::vector<std::byte> cluster(4096);
   for (size_t i = 0; i < cluster.size(); ++i) cluster[i] = std::byte(i / 16);
-  // A stream that begins at an odd offset.
+  // A stream at an unaligned offset.
   const uint64_t at = image.cluster(5) + 301;
   const size_t length = ZSTD_compress(&image.bytes[at], 4096, cluster.data(), cluster.size(), 3);
   const auto descriptor = CompressedDescriptor::covering(HostOffset(at), length);
@@ -187,7 +187,7 @@ TEST_CASE("an L2 table past the end of the file is an error, not a hole", "[laye
   REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
                      table + "lies past the end of the file at 0x8000: the image is truncated");
   CHECK_FALSE(map_all(*image.disk()).has_value());
-  // In part, too: QEMU would take the rest for zeros.
+  // An incomplete table is an error, too. QEMU would take the rest for zeros.
   image.put64(image.cluster(3), image.cluster(7) | kEntryCopied);
   image.bytes.resize(image.cluster(8) - 512);
   REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
@@ -196,7 +196,7 @@ TEST_CASE("an L2 table past the end of the file is an error, not a hole", "[laye
 
 namespace {
 
-// Counts the bytes that are read.
+// Counts the bytes read.
 class CountingStorage final : public Storage {
  public:
   explicit CountingStorage(std::vector<std::byte> bytes) : inner_("counted", std::move(bytes)) {}
@@ -225,7 +225,7 @@ class CountingStorage final : public Storage {
 }  // namespace
 
 TEST_CASE("of a long L1 table only slices are read, and kept in the cache", "[layer]") {
-  // 1 Mi entries, of which the first and the last point to a table.
+  // 1 Mi entries. The first and the last one point to a table.
   constexpr uint32_t kEntries = 1 << 20;
   TinyImage image(12, uint64_t{kEntries} * 512 * 4096);
   image.bytes.resize(image.cluster(8) + kEntries * 8);
@@ -248,7 +248,7 @@ TEST_CASE("of a long L1 table only slices are read, and kept in the cache", "[la
   for (const uint64_t at : {uint64_t{511} * 4096, last})
     CHECK(test::all_are(*test::read(disk, at, 4096), 0x55));
   CHECK(storage->bytes_read < 64 << 10);
-  // A hole of all of it is found, slice by slice.
+  // Finds one hole between them, reading slice by slice.
   std::vector<Extent> extents;
   REQUIRE_OK(disk.map(GuestOffset(0), disk.size(), extents));
   REQUIRE(extents.size() == 4);
@@ -261,7 +261,7 @@ TEST_CASE("an external data file is where the data is", "[layer]") {
   TinyImage image(12, 4 * 4096);
   image.set_incompatible(incompatible::kDataFile);
   image.set_l2(0, kEntryCopied);  // cluster 0 of the data file
-  image.set_l2(1, 0);             // nowhere
+  image.set_l2(1, 0);             // unallocated
   image.set_l2(2, 0x2000 | kEntryCopied);
   const auto data =
       std::make_shared<MemoryStorage>("data", std::vector<std::byte>(3 * 4096, std::byte{0x44}));
@@ -292,7 +292,7 @@ TEST_CASE("invalid entries are errors that name the place", "[layer]") {
     image.set_l2(1, image.cluster(8));
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096 + 7, 1),
                        "guest offset 0x1007 maps to 0x8007");
-    // Clusters before it are fine.
+    // Clusters before it can be read.
     REQUIRE_OK(test::read(*image.disk(), 0, 4096));
   }
   SECTION("the file ends inside a run of data") {
@@ -331,7 +331,7 @@ TEST_CASE("invalid entries are errors that name the place", "[layer]") {
 
 TEST_CASE("a hole of many L1 entries is one extent", "[layer]") {
   TinyImage image(9, 0, 3);
-  // 512-byte clusters: an L2 table reaches 32 KiB, and one cluster of L1 has 64 entries.
+  // With 512-byte clusters, an L2 table maps 32 KiB, and one cluster of L1 has 64 entries.
   image.put64(24, 64 * 32768);
   image.put32(36, 64);
   image.set_l2(0, image.cluster(5));

@@ -12,7 +12,7 @@ using namespace qcow2;
 
 namespace {
 
-// Counts how often it is read.
+// Counts the reads.
 class CountingStorage final : public Storage {
  public:
   const std::string& name() const override { return name_; }
@@ -48,7 +48,7 @@ TEST_CASE("a slice is read once, and the least recently used slice is evicted", 
   get(2);
   get(1);
   CHECK(storage.reads == 2);
-  get(3);  // throws 2 out
+  get(3);  // evicts 2
   get(1);
   CHECK(storage.reads == 3);
   get(2);
@@ -71,7 +71,7 @@ TEST_CASE("a cache smaller than a slice still works", "[cache]") {
   const auto second = cache.get(storage, HostOffset(8192), 4096);
   REQUIRE_OK(first);
   REQUIRE_OK(second);
-  // What a caller holds stays whole, though the cache has let it go.
+  // An evicted slice stays valid while a caller holds it.
   CHECK((*first)->front() == std::byte{1});
 }
 

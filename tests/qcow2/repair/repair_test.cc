@@ -1,4 +1,4 @@
-// Repairs: what qemu-img finds afterwards, and that they can be taken back.
+// Tests repairs: qemu-img's findings afterwards, and undoing them.
 #include <atomic>
 #include <filesystem>
 #include <functional>
@@ -23,7 +23,7 @@ using qcow2::RepairOptions;
 
 namespace {
 
-// Says nothing, and never stops.
+// Ignores all findings, and never stops.
 class Silent final : public qcow2::CheckObserver {
  public:
   void found(const qcow2::Finding&) override {}
@@ -60,8 +60,8 @@ std::string make_image(const support::TempDirectory& folder, const std::string& 
   return path;
 }
 
-// Where qemu-img gives up the snapshots or bitmaps whose tables are damaged, we leave that to the
-// user.
+// Returns true for damage in tables of snapshots or bitmaps. qemu-img drops them; we leave the
+// decision to the user.
 bool is_for_the_user(qcow2::Finding::Kind kind) {
   using Kind = qcow2::Finding::Kind;
   switch (kind) {
@@ -104,7 +104,7 @@ TEST_CASE("a repair leaves no more errors than qemu-img's, and can be undone", "
     const QemuAnswer after_us = ask_qemu(ours);
     const QemuAnswer after_qemu = ask_qemu(theirs);
     INFO("after us: " << after_us.says << "\nafter qemu-img: " << after_qemu.says);
-    // QEMU also repairs entries that overlap other structures, and so overwrites these.
+    // QEMU repairs entries that overlap other structures by overwriting these structures.
     const bool left =
         repaired.out.find("Entries of tables that overlap another structure were not changed") !=
         std::string::npos;
@@ -118,7 +118,7 @@ TEST_CASE("a repair leaves no more errors than qemu-img's, and can be undone", "
       CHECK(undone.ok());
     }
     CHECK((support::read_file(ours) == support::read_file(damage.path)));
-    // Again makes no difference.
+    // A second undo changes nothing.
     if (fs::exists(ours + ".undo")) CHECK(check({"--apply-undo", ours + ".undo", ours}).ok());
     fs::remove(ours);
     fs::remove(theirs);
@@ -144,7 +144,7 @@ TEST_CASE("refcounts are rebuilt without a refcount table", "[repair]") {
   const uint64_t table = be64(bytes, 48);
   const auto how = GENERATE(0, 1, 2);
   if (how == 0) {
-    // No table at all.
+    // Removes the refcount table.
     std::fill_n(bytes.begin() + 48, 12, std::byte{0});
   } else if (how == 1) {
     std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(table), 8, std::byte{0});
@@ -158,7 +158,7 @@ TEST_CASE("refcounts are rebuilt without a refcount table", "[repair]") {
   CHECK(repaired.ok());
   support::run_ok({"qemu-img", "check", "-q", path});
   support::run_ok({"qemu-img", "compare", "-q", path, folder / "good"});
-  // And it can be written to.
+  // The repaired image can be written to.
   support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 0 6M", path});
   support::run_ok({"qemu-img", "check", "-q", path});
 }
@@ -174,7 +174,7 @@ TEST_CASE("a loss of power during a repair makes nothing worse", "[repair]") {
     support::Random random(seed);
     auto bytes = good;
     const uint64_t block = be64(bytes, be64(bytes, 48));
-    // Counts that are anything, or none.
+    // Random refcounts, or none.
     if (random.chance(30)) {
       std::fill_n(bytes.begin() + 48, 12, std::byte{0});
     } else {
@@ -192,16 +192,16 @@ TEST_CASE("a loss of power during a repair makes nothing worse", "[repair]") {
     const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, false, undo}, silent);
     REQUIRE_OK(done);
     CHECK(done->after.corruptions == 0);
-    // Leaks may look like the data of a part of a table that is zeros.
+    // The data of a table that is partly zeros may look like leaks.
     CHECK((done->after.leaks == 0 || done->after.references_lost));
     if (!done->has_written) continue;
     REQUIRE(!crashes.empty());
     for (const auto& crash : crashes) {
       support::write_file(folder / "crashed", crash);
-      // QEMU opens none that has no refcounts.
+      // QEMU opens no image without a refcount table.
       if (be64(crash, 48) != 0)
         support::run_ok({"qemu-img", "compare", "-q", "-U", folder / "crashed", path});
-      // Another repair continues, and the undo file restores what it has.
+      // Another repair continues, and the undo file restores the original bytes.
       auto again = std::make_shared<qcow2::MemoryStorage>("crashed", crash);
       const std::string second = folder / "second";
       fs::remove(second);
@@ -224,8 +224,8 @@ TEST_CASE("-r leaks repairs only leaks", "[repair]") {
   const uint64_t block = be64(bytes, be64(bytes, 48));
   const uint64_t clusters = bytes.size() / 65536;
   bytes.resize(bytes.size() + 65536);
-  bytes[block + 2 * clusters + 1] = std::byte{1};  // nobody refers to the last one
-  bytes[block + 1] = std::byte{2};                 // the header's
+  bytes[block + 2 * clusters + 1] = std::byte{1};  // unreferenced
+  bytes[block + 1] = std::byte{2};                 // of the header
   support::write_file(path, bytes);
   const auto repaired = check({"-r", "leaks", "--output=json", path});
   INFO(repaired.describe());
@@ -251,7 +251,7 @@ TEST_CASE("an undo file applies only to its own image", "[repair]") {
   CHECK((support::read_file(folder / "other") == other));
   const auto no_undo = check({"--apply-undo", path, path});
   CHECK_THAT(no_undo.err, Catch::Contains("is not an undo file"));
-  // A truncated undo file was never used past its end.
+  // Bytes past the end of the truncated undo file were never needed.
   auto undo = support::read_file(path + ".undo");
   undo.resize(undo.size() - 1);
   support::write_file(folder / "cut", undo);
@@ -323,7 +323,7 @@ TEST_CASE("a repair that could not begin leaves no undo file", "[repair]") {
 
 namespace {
 
-// Some sectors of which cannot be read.
+// A storage with unreadable sectors.
 class FaultyStorage final : public Storage {
  public:
   FaultyStorage(std::vector<std::byte> bytes, uint64_t bad) : memory_("faulty", bytes), bad_(bad) {}
@@ -374,7 +374,7 @@ TEST_CASE("clusters behind an unreadable table are not freed", "[repair]") {
   }
 }
 
-// Each of these hides references, or makes data look like a table.
+// Each of these damages hides references, or makes data look like a table.
 TEST_CASE("a repair changes nothing where data may be hidden", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
@@ -412,7 +412,7 @@ TEST_CASE("a repair changes nothing where data may be hidden", "[repair]") {
          it[block + 2 * (data / 65536) + 1] = std::byte{0};
        }},
   };
-  // All that is in use, by what the good image says; the rest may be written or freed.
+  // All clusters in use according to the intact image. Other clusters may be written or freed.
   std::vector<uint64_t> used;
   for (uint64_t cluster = 0; cluster < good.size() / 65536; ++cluster)
     if (good[block + 2 * cluster + 1] != std::byte{0}) used.push_back(cluster);
@@ -434,7 +434,7 @@ TEST_CASE("a repair changes nothing where data may be hidden", "[repair]") {
       continue;
     }
     const auto now = storage->bytes();
-    // Counts are those of the block that the refcount table has now.
+    // The refcounts of the block that the refcount table now points to.
     const uint64_t counts = be64(now, be64(now, 48));
     for (const uint64_t cluster : used) {
       CAPTURE(cluster);
@@ -444,7 +444,7 @@ TEST_CASE("a repair changes nothing where data may be hidden", "[repair]") {
                            bytes[block + 2 * cluster + 1] == std::byte{0};
       CHECK(counted);
     }
-    // The guest's data are what they were, in the snapshot too.
+    // The guest's data is unchanged, also in the snapshot.
     const uint64_t l2_entries = 8 * 1024 * 1024 / 65536;
     for (uint64_t i = 0; i < l2_entries; ++i) {
       const uint64_t entry = be64(good, l2 + 8 * i);
@@ -464,11 +464,11 @@ void put32(std::vector<std::byte>& bytes, uint64_t at, uint32_t value) {
   for (uint64_t i = 0; i < 4; ++i) bytes[at + i] = std::byte(value >> (24 - 8 * i) & 0xff);
 }
 
-// Gives the only row of the table of snapshots so many bytes of extra data.
+// Sets the size of extra data in the only entry of the snapshot table.
 void set_extra(std::vector<std::byte>& bytes, uint64_t size) {
   const auto row = bytes.begin() + static_cast<ptrdiff_t>(be64(bytes, 64));
   const auto extra = static_cast<ptrdiff_t>(std::to_integer<unsigned>(row[39]));
-  // "1" and "s".
+  // ID "1" and name "s".
   std::vector<std::byte> made(row,
                               row + 40 + std::min<ptrdiff_t>(extra, static_cast<ptrdiff_t>(size)));
   made.resize(40 + size, std::byte{0x55});
@@ -508,7 +508,7 @@ TEST_CASE("snapshots with missing or extra fields are repaired without a loss", 
 
 namespace {
 
-// Reads of one place fail from the n-th on.
+// Reads at one place fail from the n-th on.
 class FailingLater final : public Storage {
  public:
   FailingLater(std::vector<std::byte> bytes, uint64_t bad, int good_reads)
@@ -546,7 +546,7 @@ TEST_CASE("a refcount block that overlaps data is moved without a loss", "[repai
   auto bytes = support::read_file(path);
   const uint64_t block = be64(bytes, be64(bytes, 48));
   const uint64_t l2 = be64(bytes, be64(bytes, 40)) & 0x00fffffffffffe00;
-  // The entry of guest offset 0x200000, which nothing was written to.
+  // The entry of guest offset 0x200000, which was never written.
   put64(bytes, l2 + 8 * 32, block | uint64_t{1} << 63);
   support::write_file(path, bytes);
   const std::vector<std::byte> content(bytes.begin() + static_cast<ptrdiff_t>(block),
@@ -558,12 +558,12 @@ TEST_CASE("a refcount block that overlaps data is moved without a loss", "[repai
   support::run_ok({"qemu-img", "convert", "-O", "raw", path, folder / "raw"});
   const auto raw = support::read_file(folder / "raw");
   CHECK(std::equal(content.begin(), content.end(), raw.begin() + (2 << 20)));
-  // It can be written without harm to the counts.
+  // Writing to it does not damage the refcounts.
   support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 2M 64k", path});
   support::run_ok({"qemu-img", "check", "-q", path});
 }
 
-// A table that the first check has read, and the counting after it has not, is not left out.
+// A table that the check could read, but the rebuild cannot, must not be skipped.
 TEST_CASE("a table that becomes unreadable ends a repair", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
@@ -583,7 +583,7 @@ TEST_CASE("a table that becomes unreadable ends a repair", "[repair]") {
     const auto done = qcow2::repair(storage, {RepairOptions::What::kAll, {}, false, ""}, silent);
     succeeded = done && done->after.check_errors == 0;
     support::write_file(folder / "after", storage->bytes());
-    // Whatever was done, no count of a cluster in use is too low.
+    // In any case, no cluster in use has a refcount that is too low.
     const auto after = ask_us(folder / "after");
     INFO(after.says);
     if (be64(storage->bytes(), 48) != 0) CHECK(!after.has(qcow2::Finding::Kind::kRefcountTooLow));

@@ -1,4 +1,4 @@
-// The undo file and whatever else has its name.
+// Tests the undo file, and other files with its name.
 #include "qcow2/repair/undo_file.h"
 
 #include <filesystem>

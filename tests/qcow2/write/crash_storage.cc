@@ -53,7 +53,7 @@ Result<void> CrashStorage::resize(uint64_t size) {
   return {};
 }
 
-// Punched holes read as zeros, here at once: whoever still needs what was there has lost it.
+// Punches a hole at once. Data that is still needed there is lost.
 void CrashStorage::discard(HostOffset at, uint64_t length) {
   const std::lock_guard lock(mutex_);
   if (at.value() >= bytes_.size()) return;
@@ -73,7 +73,7 @@ std::vector<std::byte> CrashStorage::after_crash(std::mt19937_64& random) const 
 
 std::vector<std::byte> CrashStorage::crashed(std::mt19937_64& random) const {
   std::vector<std::byte> bytes = safe_;
-  // How much gets through differs from crash to crash, from nearly nothing to nearly all.
+  // The share of completed writes varies between crashes, from almost none to almost all.
   const uint64_t luck = random() % 11;
   for (const Write& write : pending_) {
     const bool torn = random() % 4 == 0;

@@ -11,8 +11,8 @@
 
 namespace vc::test {
 
-// Storage in memory that records every write since the last flush.  After a loss of power, a disk
-// may have done any part of these writes.
+// Storage in memory that records all writes since the last flush. After a loss of power, a disk may
+// have done any part of them.
 class CrashStorage final : public Storage {
  public:
   explicit CrashStorage(std::vector<std::byte> bytes) : safe_(bytes), bytes_(std::move(bytes)) {}
@@ -26,15 +26,15 @@ class CrashStorage final : public Storage {
   void discard(HostOffset at, uint64_t length) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
 
-  // Returns the file as it may be after a loss of power now: with all flushed data, and of each
-  // later write all, none, or some of its sectors.
+  // Returns a possible file after a loss of power now: all flushed data, and of each later write
+  // all, none, or some of its sectors.
   std::vector<std::byte> after_crash(std::mt19937_64& random) const;
 
-  // Beginning with the n-th write from now, all writes fail with ENOSPC.  0: none fails.
+  // Makes all writes fail with ENOSPC, beginning with the n-th from now. 0: none fails.
   void fail_after(uint64_t writes);
 
-  // From now on, each flush first appends some possible states after a loss of power, because a
-  // flush is the most critical moment.
+  // From now on, each flush first appends some possible states after a loss of power. A flush is
+  // the most critical moment.
   void crash_at_flushes(std::vector<std::vector<std::byte>>& crashes, uint64_t seed);
 
  private:

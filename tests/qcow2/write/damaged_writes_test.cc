@@ -32,7 +32,7 @@ void put64(Bytes& bytes, uint64_t at, uint64_t value) {
   for (uint64_t i = 0; i < 8; ++i) bytes[at + i] = std::byte(value >> (56 - 8 * i) & 0xff);
 }
 
-// 8 MiB, of which 2 MiB are data; with a snapshot.
+// A disk of 8 MiB with 2 MiB of data and a snapshot.
 struct Twin {
   Bytes bytes;
   uint64_t l1, l2, reftable, block, snapshots;
@@ -74,7 +74,7 @@ TEST_CASE("guest data never overwrites a table", "[damaged-writes]") {
       {"the snapshot table", twin.snapshots},
       {"the L1 table of a snapshot", get64(twin.bytes, twin.snapshots)}};
   for (const auto& [name, at] : tables) {
-    if (at == 0) continue;  // an entry of 0 is none
+    if (at == 0) continue;  // unallocated
     INFO(name);
     Bytes bytes = twin.bytes;
     put64(bytes, twin.l2 + 8 * 3, at | kCopied);
@@ -82,7 +82,7 @@ TEST_CASE("guest data never overwrites a table", "[damaged-writes]") {
     const auto disk = open(storage);
     REQUIRE_OK(disk);
     REQUIRE_FAILS_WITH((*disk)->write(GuestOffset(3 * kCluster + 512), kSector), name);
-    // The next one is told of it, and it is as QEMU marks it.
+    // The next writer gets the error, and the image has QEMU's mark.
     REQUIRE_FAILS_WITH((*disk)->write(GuestOffset(0), kSector), "marked corrupt");
     put64(bytes, 72, get64(bytes, 72) | 2);
     CHECK((storage->bytes() == bytes));
@@ -117,13 +117,13 @@ TEST_CASE("a discard never frees a table", "[damaged-writes]") {
   REQUIRE_OK((*disk)->flush());
   const Bytes now = storage->bytes();
   CHECK(get64(now, twin.l2 + 8 * 3) != get64(bytes, twin.l2 + 8 * 3));
-  // Its own count, and that of the header, in the block that was not punched.
+  // The block's own refcount, and the header's, in the block that was not punched.
   CHECK(now[twin.block + 2 * (twin.block / kCluster) + 1] == std::byte{1});
   CHECK(now[twin.block + 1] == std::byte{1});
 }
 
 TEST_CASE("the overlap check knows tables that are added and removed", "[damaged-writes]") {
-  // Each write of a new region makes an L2 table; the shared ones move when they are changed first.
+  // The first write to a region allocates an L2 table. Shared tables are copied before they change.
   const Twin twin("cluster_size=512");
   const auto storage = std::make_shared<MemoryStorage>("image", twin.bytes);
   auto disk = open(storage);
@@ -148,7 +148,7 @@ TEST_CASE("the overlap check knows tables that are added and removed", "[damaged
 
 TEST_CASE("clusters without a refcount are not truncated", "[damaged-writes]") {
   Twin twin;
-  // The data of the guest's last clusters are the last of the file, and not counted.
+  // The guest's last clusters are the last ones of the file, and have no refcount.
   const uint64_t clusters = twin.bytes.size() / kCluster;
   for (uint64_t cluster = clusters - 4; cluster < clusters; ++cluster) {
     twin.bytes[twin.block + 2 * cluster] = twin.bytes[twin.block + 2 * cluster + 1] = std::byte{0};
@@ -163,7 +163,7 @@ TEST_CASE("clusters without a refcount are not truncated", "[damaged-writes]") {
 
 TEST_CASE("snapshots are changed only if the refcounts are wide enough", "[damaged-writes]") {
   const Twin twin;
-  // A cluster of data of the snapshot, which is counted once too few, or not at all.
+  // A data cluster of the snapshot, with a refcount that is one too low, or zero.
   const uint64_t shared = (get64(twin.bytes, twin.l2 + 8 * 20) & kOffset) / kCluster;
   for (const unsigned count : {0u, 1u}) {
     CAPTURE(count);
@@ -198,7 +198,7 @@ TEST_CASE("a snapshot is deleted by its name first, and applied by its id", "[da
   REQUIRE_OK((*editor)->remove("2"));
   REQUIRE((*editor)->snapshots().size() == 1);
   CHECK((*editor)->snapshots().front().name == "x");
-  // By id, because the name no longer exists.
+  // By ID, because the name no longer exists.
   REQUIRE_OK((*editor)->remove("2"));
   CHECK((*editor)->snapshots().empty());
   run_ok({"qemu-img", "snapshot", "-d", "2", path});
@@ -217,7 +217,7 @@ TEST_CASE("a change of snapshots clears unknown autoclear bits", "[damaged-write
 
 TEST_CASE("a table with many references is read once, or not at all", "[damaged-writes]") {
   Twin twin;
-  // The snapshot's L1 table is the disk's.
+  // The snapshot's L1 table is the disk's own.
   put64(twin.bytes, twin.snapshots, twin.l1);
   const auto storage = std::make_shared<MemoryStorage>("image", twin.bytes);
   const auto editor = SnapshotEditor::open(storage);
@@ -230,7 +230,7 @@ TEST_CASE("an image whose snapshot table is partly uncounted is refused", "[dama
   const support::TempDirectory folder;
   const std::string path = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "1M"});
-  // Three entries of more than 200 bytes: the table of snapshots has two clusters.
+  // Three entries of more than 200 bytes: the snapshot table takes two clusters.
   for (const char letter : {'a', 'b', 'c'})
     run_ok({"qemu-img", "snapshot", "-c", std::string(200, letter), path});
   Bytes bytes = support::read_file(path);

@@ -1,4 +1,4 @@
-// A disk that is written, against an array in memory; and against the loss of power.
+// Compares a written disk with an array in memory, also after a loss of power.
 #include "qcow2/write/disk_writer.h"
 
 #include <algorithm>
@@ -62,7 +62,7 @@ void write_file(const std::string& path, const Bytes& bytes) {
   REQUIRE(file.good());
 }
 
-// Makes the image and its backing files in `folder`.  Returns the bytes of the disk.
+// Makes the image and its backing files in `folder`. Returns the bytes of the disk.
 Bytes create(const support::TempDirectory& folder, const Shape& shape, Random& random) {
   Bytes model(shape.size);
   std::string options = "cluster_size=" + std::to_string(1u << shape.cluster_bits);
@@ -113,7 +113,7 @@ std::unique_ptr<DiskWriter> open_writer(const support::TempDirectory& folder, co
   return std::move(*writer);
 }
 
-// What threads may not do with Catch2: the first complaint of any of them.
+// Records the first complaint of any thread, since threads cannot use Catch2.
 class Complaints {
  public:
   void add(std::string text) {
@@ -130,7 +130,8 @@ class Complaints {
   std::string first_;
 };
 
-// The bytes of the disk, and which of them were changed since they were last known to be safe.
+// The bytes of the disk. Marks those that changed after they were last known to be on stable
+// storage.
 struct Model {
   explicit Model(Bytes initial) : bytes(std::move(initial)), touched(bytes.size()) {}
 
@@ -141,11 +142,11 @@ struct Model {
   void clear(uint64_t at, uint64_t length) { put(at, Bytes(length)); }
 
   Bytes bytes;
-  std::vector<char> touched;  // no vector<bool>: threads change neighbours
+  std::vector<char> touched;  // not vector<bool>: threads change neighbours
 };
 
-// Random requests on the stretches of the disk that belong to thread `own` of `threads`: 1536 bytes
-// each in turn, so that all of them meet in every cluster.
+// Sends random requests to the parts of the disk that belong to thread `own` of `threads`: every
+// `threads`-th piece of 1536 bytes. So every cluster has parts of several threads.
 void work(DiskWriter& writer, const Shape& shape, Model& model, unsigned own, unsigned threads,
           int requests, Random random, Complaints& complaints) {
   constexpr uint64_t kStretch = 1536;
@@ -165,7 +166,7 @@ void work(DiskWriter& writer, const Shape& shape, Model& model, unsigned own, un
         model.clear(at, length);
         break;
       case 1: {
-        // With others at work in the same clusters there would be no telling what must be left.
+        // With other threads in the same clusters, the expected result would be unknown.
         if (threads > 1) break;
         complaints.check(writer.discard(GuestOffset(at), length));
         const uint64_t cluster = uint64_t{1} << shape.cluster_bits;
@@ -175,7 +176,7 @@ void work(DiskWriter& writer, const Shape& shape, Model& model, unsigned own, un
         if (first < end && !(shape.version2 && shape.backing_size > 0))
           model.clear(first, end - first);
         if (!shape.extended_l2) break;
-        // Parts of clusters are zeros now, or what they were.
+        // Parts of clusters are zeros or unchanged.
         buffer.resize(length);
         complaints.check(writer.read(GuestOffset(at), buffer));
         for (uint64_t k = 0; k < length; ++k)
@@ -203,8 +204,7 @@ void work(DiskWriter& writer, const Shape& shape, Model& model, unsigned own, un
   }
 }
 
-// Takes a snapshot, or writes a compressed cluster, now and then: things that must be copied before
-// they change.
+// Sometimes takes a snapshot or writes a compressed cluster, so that later writes must copy data.
 void let_qemu_work(const support::TempDirectory& folder, const Shape& shape, int round,
                    Bytes& model, Random& random) {
   if (shape.data_file) return;
@@ -214,14 +214,14 @@ void let_qemu_work(const support::TempDirectory& folder, const Shape& shape, int
   const uint64_t cluster = uint64_t{1} << shape.cluster_bits;
   if (shape.size < cluster || !random.chance(60)) return;
   const uint64_t at = random.below(shape.size / cluster) * cluster;
-  // QEMU refuses it for a cluster that is allocated already.
+  // QEMU refuses it if the cluster is allocated already.
   const auto done = support::run(
       {"qemu-io", "-f", "qcow2", "-c",
        "write -q -c -P 77 " + std::to_string(at) + " " + std::to_string(cluster), image});
   if (done.ok()) std::memset(model.data() + at, 77, cluster);
 }
 
-// No error and no leak, and the bytes of the model.
+// Checks for errors, leaks, and the bytes of the model.
 void judge(const support::TempDirectory& folder, const Bytes& model) {
   const auto check = support::run({"qemu-img", "check", "-f", "qcow2", folder / "disk"});
   INFO(check.describe());
@@ -290,7 +290,7 @@ TEST_CASE("a loss of power corrupts nothing, and loses nothing that was flushed"
       }
       write_file(folder / "disk", storage->after_crash(crash_random));
       if (shape.lazy) {
-        // Its refcounts may be wrong.  Opening the image repairs them, and the check finds no
+        // The refcounts may be wrong. Opening the image repairs them, and the check finds no
         // errors.
         auto file = FileStorage::open_writable(folder / "disk");
         REQUIRE_OK(file);
@@ -298,7 +298,7 @@ TEST_CASE("a loss of power corrupts nothing, and loses nothing that was flushed"
       }
       const auto check = support::run({"qemu-img", "check", "-q", "-f", "qcow2", folder / "disk"});
       INFO(check.describe());
-      // 3: leaks, which are allowed.
+      // Exit code 3 means leaks, which are allowed.
       REQUIRE((check.exit_code == 0 || (check.exit_code == 3 && !shape.lazy)));
       OpenOptions options;
       options.format = Format::kQcow2;
@@ -346,14 +346,14 @@ TEST_CASE("a full disk fails the request and nothing else", "[writer]") {
       for (int request = 0; request < 6; ++request) {
         random.fill(buffer);
         const GuestOffset at(random.below(shape.size - buffer.size() + 1));
-        // Whether they succeed depends on where the disk is full.
+        // Whether they succeed depends on the point at which the disk is full.
         if (random.chance(70))
           (void)writer->write(at, buffer);
         else
           (void)writer->zero(at, buffer.size(), true);
         if (random.chance(30)) (void)writer->flush();
       }
-      // There is space again, and later writes succeed.
+      // There is free space again, and later writes succeed.
       storage->fail_after(0);
       random.fill(buffer);
       REQUIRE_OK(writer->write(GuestOffset(0), buffer));
@@ -410,7 +410,7 @@ TEST_CASE("the file shrinks when its end is discarded", "[writer]") {
 
 namespace {
 
-// Writes all over the disk and discards most of it again, in pieces.
+// Writes the whole disk, and discards most of it in pieces.
 void fill_and_trim(DiskWriter& writer, const Shape& shape, Bytes& model, Random& random) {
   Bytes buffer;
   const uint64_t cluster = uint64_t{1} << shape.cluster_bits;
@@ -430,7 +430,7 @@ void fill_and_trim(DiskWriter& writer, const Shape& shape, Bytes& model, Random&
   }
 }
 
-// An image that the builder made, full of data: its L1 table and its refcount table are at its end.
+// Builds an image full of data. Its L1 table and its refcount table are at its end.
 Bytes build(const support::TempDirectory& folder, const Shape& shape, Random& random) {
   MemoryStorage storage("disk");
   BuildOptions options;
@@ -557,7 +557,7 @@ TEST_CASE("a cluster is freed when all of its subclusters are discarded", "[writ
   std::fill_n(model.begin(), 128 << 10, std::byte{5});
   REQUIRE_OK(writer->write(GuestOffset(0), std::span(model).first(128 << 10)));
   REQUIRE_OK(writer->flush());
-  // Half of the first cluster, to the bytes that make whole subclusters; then the other half.
+  // Discards half of the first cluster, rounded to whole subclusters, then the other half.
   REQUIRE_OK(writer->discard(GuestOffset(100), 32668));
   std::fill_n(model.begin() + 2048, 30720, std::byte{0});
   Bytes found(shape.size);

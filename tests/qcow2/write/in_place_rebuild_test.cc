@@ -1,4 +1,4 @@
-// Images that are marked dirty, by QEMU and by hand.
+// Tests images that are marked dirty, by QEMU and by hand.
 #include "qcow2/refcounts/in_place_rebuild.h"
 #include "qcow2/write/chain_writer.h"
 
@@ -72,7 +72,7 @@ uint64_t word_at(const std::string& image, uint64_t at) {
   return load_be64(support::read_file(image).data() + at);
 }
 
-// Data, compressed clusters and a snapshot, so that there are counts of all kinds.
+// Makes data, compressed clusters and a snapshot, so that there are all kinds of refcounts.
 std::string image_with_all(const TempDirectory& folder, const std::string& options) {
   const std::string image = folder / "disk";
   support::run_ok(
@@ -100,7 +100,7 @@ TEST_CASE("an image that QEMU has left dirty is repaired", "[in-place-rebuild]")
     const std::string cluster = std::to_string(1u << random.between(10, 16));
     const std::string image =
         image_with_all(folder, "lazy_refcounts=on,cluster_size=" + (i == 0 ? "65536" : cluster));
-    // It ends without having written its counts.
+    // qemu-io ends before it has written its refcounts.
     std::vector<std::string> command{"qemu-io", "-f", "qcow2"};
     for (int write = 0; write < 20; ++write) {
       const uint64_t at = random.below(kSize / 512) * 512;
@@ -145,7 +145,7 @@ TEST_CASE("COPIED flags follow the refcounts", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = image_with_all(folder, "cluster_size=64k");
   const Bytes before = content_of(image);
-  // A cluster that the snapshot shares would be written in place, and one that is not copied.
+  // A shared cluster would be written in place, and an unshared one would be copied.
   const uint64_t l1 = word_at(image, 40);
   const uint64_t l2 = word_at(image, l1) & kEntryOffsetMask;
   const auto flip = [&](uint64_t at) {
@@ -194,14 +194,14 @@ TEST_CASE("an image that cannot be counted is not changed", "[in-place-rebuild]"
     why = "is past the end of the file";
   }
   SECTION("tables on top of each other") {
-    // The snapshot's L1 table becomes the active one.
+    // Makes the snapshot's L1 table the active one.
     put(word_at(image, 64), l1);
     why = "overlap";
   }
   mark_dirty(image);
   REQUIRE_FAILS_WITH(open_to_write(image), why);
   REQUIRE_FAILS_WITH(open_to_write(image), "repair it with qemu-img check -r all");
-  // Refcounts may have been written, but the image is marked so that they are not trusted.
+  // Refcounts may have been written, but the image is still marked dirty.
   CHECK((word_at(image, 72) & incompatible::kDirty) != 0);
 }
 

@@ -22,7 +22,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-// An image made by QEMU, and what its disk and its snapshots (by name) hold.
+// An image made by QEMU, with the contents of its disk and its snapshots (by name).
 struct Twin {
   std::string path;
   bool version2 = false;
@@ -76,7 +76,7 @@ void let_qemu_write(Twin& twin, Random& random, unsigned requests) {
   run_ok(command);
 }
 
-// Clusters may leak where the power was lost.
+// `leaks`: permits leaks, as after a loss of power.
 void check_twin(const Twin& twin, bool leaks = false) {
   const auto check = support::run({"qemu-img", "check", "-f", "qcow2", twin.path});
   INFO(check.describe());
@@ -104,7 +104,7 @@ std::unique_ptr<SnapshotEditor> edit(const std::string& path) {
   return std::move(*editor);
 }
 
-// One operation, drawn at random.
+// A random operation.
 struct Operation {
   enum class Kind { kCreate, kRemove, kApply } kind = Kind::kCreate;
   std::string name;
@@ -156,7 +156,7 @@ TEST_CASE("snapshots come and go, ours and QEMU's", "[snapshots]") {
     for (unsigned step = 0; step < 10; ++step) {
       CAPTURE(step);
       if (random.chance(70)) let_qemu_write(twin, random, 6);
-      // Sizes differ from snapshot to snapshot; version 2 cannot be resized with snapshots.
+      // Snapshots differ in size. Version 2 cannot be resized with snapshots.
       if (!twin.version2 && random.chance(20)) {
         twin.disk.resize(twin.disk.size() + random.between(1, 3000) * 512);
         run_ok({"qemu-img", "resize", "-q", "-f", "qcow2", twin.path,
@@ -205,11 +205,12 @@ TEST_CASE("a loss of power leaves the snapshots of before or of after the change
       twin.path = after.path = folder / "crashed";
       for (const Bytes& crash : crashes) {
         support::write_file(twin.path, crash);
-        // The next open rebuilds the refcounts.  In version 2, QEMU has no mark for that.
+        // The next open rebuilds the refcounts. In version 2, QEMU has no mark for that.
         if (!twin.version2) {
           REQUIRE_OK(edit(twin.path)->close());
         } else {
-          // Refcounts may be too high, and COPIED flags missing.  Both are harmless, and repaired.
+          // Refcounts may be too high, and COPIED flags missing. Both are harmless and can be
+          // repaired.
           const auto check = support::run({"qemu-img", "check", "-r", "all", twin.path});
           INFO(check.describe());
           REQUIRE(check.exit_code == 0);
@@ -273,12 +274,12 @@ TEST_CASE("many compressed clusters in one place do not overflow its count", "[s
   const std::string path = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "raw", "1M"});
   run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 1 0 1M", folder / "raw"});
-  // 16 compressed clusters of next to nothing share one of the file; its count has 4 bits.
+  // 16 tiny compressed clusters share a host cluster, whose refcount has 4 bits.
   run_ok({"qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "-o",
           "cluster_size=128k,refcount_bits=4", folder / "raw", path});
   REQUIRE_OK(edit(path)->close());
   REQUIRE_FAILS_WITH(edit(path)->create("too many", {}), "refcount");
-  // What was counted by then is counted no more.
+  // The failed operation has undone its refcounts.
   run_ok({"qemu-img", "check", "-q", path});
 }
 

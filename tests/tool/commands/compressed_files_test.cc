@@ -1,5 +1,5 @@
-// What is compressed, or named as what it is not, is taken for a disk by nobody who has not said
-// so.
+// A compressed file, or one with the suffix of another format, is not taken for a disk unless the
+// user sets the format.
 
 #include "tests/catch_text.h"
 #include "tests/support/command_line.h"
@@ -17,7 +17,7 @@ using Words = std::vector<std::string>;
 
 struct Compressor {
   const char* name;
-  const char* command;  // from standard input to standard output
+  const char* command;  // converts standard input to standard output
 };
 const std::vector<Compressor> kCompressors = {
     {"xz", "xz -c"}, {"gzip", "gzip -c"}, {"zstd", "zstd -q -c"}, {"bzip2", "bzip2 -c"}};
@@ -59,7 +59,7 @@ TEST_CASE("a compressed file is refused by name, whatever it is called", "[compr
                                     Catch::Contains(packed));
       }
       CHECK(run_tool({"check", packed}).exit_code == 63);
-      // With -f raw, it is a disk.
+      // With -f raw, it is accepted as a disk.
       CHECK(run_tool({"info", "-f", "raw", packed}).ok());
       CHECK(run_tool({"copy", "-q", "--force", "-f", "raw", "-O", "raw", packed, folder / "same"})
                 .ok());
@@ -71,7 +71,7 @@ TEST_CASE("a compressed file is refused by name, whatever it is called", "[compr
     CHECK(piped.exit_code == 1);
     CHECK_THAT(piped.err, Catch::Contains(std::string("compressed with ") + how.name));
   }
-  // A backing file whose format is not given is probed, too.
+  // A backing file without a recorded format is probed, too.
   const std::string over = folder / "over.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk.img", "-F", "raw", over});
   CHECK(run_tool({"info", over}).ok());

@@ -21,7 +21,7 @@ using tool_test::run_tool;
 
 namespace {
 
-// A disk of 4 MiB: one MiB of data, one of stored zeros, the rest never written.
+// Makes a disk of 4 MiB: one MiB of data, one of stored zeros, and the rest never written.
 void make_disk(const std::string& path) {
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "4M"});
   support::run_ok(
@@ -34,7 +34,7 @@ support::NbdServer slow_server() {
       {"-r", "--filter=delay", "--filter=noextents", "pattern", "64M", "rdelay=200ms"});
 }
 
-// Waits for a program's end and leaves it to be reaped; returns the signal that ended it, or 0.
+// Waits until a program ends, and leaves it for its parent. Returns the signal that ended it, or 0.
 int ending_signal(pid_t pid) {
   siginfo_t info{};
   while (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0)
@@ -205,7 +205,7 @@ TEST_CASE("progress goes to standard error in the form that is asked for", "[cop
     CHECK(outcome.out.empty());
     return outcome.err;
   };
-  // No terminal: nothing by itself.
+  // Without a terminal, nothing is shown by default.
   CHECK(progress("--progress=none").empty());
   CHECK(progress("--force").empty());
   CHECK_THAT(progress("-p"), Catch::EndsWith("    (100.00/100%)\r\n"));
@@ -221,13 +221,13 @@ TEST_CASE("progress goes to standard error in the form that is asked for", "[cop
 TEST_CASE("a terminal shows a bar, which is removed at the end", "[copy_command]") {
   const support::TempDirectory folder;
   const auto server = slow_server();
-  // script(1) runs it on a pseudo-terminal, whose width is set in there.
+  // script(1) runs the command on a pseudo-terminal, whose width is set there.
   const auto outcome = run_script(
       "script -qec \"stty cols 60; timeout -s INT 5 '$VIRT_COMPACT' copy --connections=1 "
       "--requests=1 --request-size=1M '$1' '$2'\" /dev/null",
       {server.uri(), folder / "small.qcow2"});
   INFO(outcome.describe());
-  // Drawn from the line's beginning, to which the cursor returns: 59 columns.
+  // The bar starts at the beginning of the line, to which the cursor returns. It has 59 columns.
   const size_t bar = outcome.out.find("% [");
   REQUIRE(bar != std::string::npos);
   const size_t begin = outcome.out.rfind('\r', bar);
@@ -242,7 +242,7 @@ TEST_CASE("a stop signal ends the copy, which leaves nothing", "[copy_command]")
   const support::TempDirectory logs;
   const auto server = slow_server();
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    // One that this program was started with ignored (nohup) stays ignored.
+    // A signal that was ignored at the start (nohup) stays ignored.
     struct sigaction now {};
     if (::sigaction(signal, nullptr, &now) == 0 && now.sa_handler == SIG_IGN) continue;
     CAPTURE(signal);
@@ -251,7 +251,7 @@ TEST_CASE("a stop signal ends the copy, which leaves nothing", "[copy_command]")
         {tool_test::virt_compact(), "copy", "--connections=1", "--requests=1", "--request-size=1M",
          "--progress=json", server.uri(), folder / "small.qcow2"},
         log);
-    // The copy is running once it reports progress.
+    // Once it reports progress, the copy is running.
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (text_of(log).empty() && std::chrono::steady_clock::now() < deadline)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));

@@ -1,4 +1,4 @@
-// Every kind of source against every kind of destination, as a user types them.
+// Every kind of source with every kind of destination, as a user types them.
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -20,8 +20,8 @@ using tool_test::run_tool;
 
 namespace {
 
-// 24 MiB with data, stored zeros, compressed clusters, a hole and data at the very end; and the
-// same as a raw file.
+// Makes a disk of 24 MiB with data, stored zeros, compressed clusters, a hole, and data at its end.
+// Makes a raw file with the same content.
 void make_disk(const TempDirectory& folder) {
   const std::string disk = folder / "disk.qcow2";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "24M"});
@@ -44,10 +44,10 @@ void same_as_raw(const TempDirectory& folder, const std::string& format, const s
 
 struct Case {
   const char* name;
-  const char* words;  // of the shell
+  const char* words;  // in the shell
 };
 
-// In a folder with disk.qcow2, disk.raw and, for servers, a file to write to.
+// Run in a folder with disk.qcow2, disk.raw and, for servers, a file to write to.
 const std::vector<Case> kSources = {
     {"an image", "disk.qcow2"},
     {"a raw file", "-f raw disk.raw"},
@@ -86,7 +86,7 @@ TEST_CASE("every source goes to every destination", "[copy_places]") {
     same_as_raw(folder, "raw", folder / "served.raw");
     copy("", "null:");
 
-    // What comes out of a pipe is what would be in the file.
+    // The output through a pipe equals the file.
     copy("", "- | cat > streamed.qcow2");
     CHECK_FALSE(support::first_difference(folder / "out.qcow2", folder / "streamed.qcow2"));
     copy("-c", "- | cat > streamed.qcow2");
@@ -166,7 +166,7 @@ TEST_CASE("creation options are in the image", "[copy_places]") {
     const auto blocks = std::stoull(run_ok({"stat", "-c", "%b", out}).out);
     CHECK(blocks * 512 >= (24 << 20));
   }
-  // Without options the source's own are kept.
+  // Without options, the source's settings are kept.
   run_ok({"qemu-img", "convert", "-O", "qcow2", "-o",
           "cluster_size=16k,extended_l2=on,refcount_bits=64,lazy_refcounts=on", folder / "disk.raw",
           folder / "special.qcow2"});
@@ -217,7 +217,7 @@ TEST_CASE("-B keeps a backing file, and copies only the data on top of it", "[co
   const TempDirectory folder;
   make_disk(folder);
   const std::string top = folder / "top.qcow2";
-  // Smaller clusters than the copy has, so that some are made of both.
+  // Clusters smaller than the copy's, so that some clusters of the copy combine both images.
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", "disk.qcow2",
           "-F", "qcow2", top});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 1M 8k", "-c", "write -q -z 2M 260k", "-c",
@@ -249,7 +249,7 @@ TEST_CASE("a dirty bitmap brings an earlier copy up to date", "[copy_places]") {
   const auto done = run_script(script);
   INFO(done.describe());
   CHECK(done.exit_code == 0);
-  // Only what changed was written.
+  // Only changed data was written.
   CHECK_THAT(done.out, Catch::Contains("\"data\": 5,"));
 }
 
@@ -318,7 +318,7 @@ TEST_CASE("an external data file never replaces a file that is in use", "[copy]"
   CHECK((support::read_file(folder / "base") == base));
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 7 0 1M", folder / "top"});
 
-  // Its own it may replace.
+  // It may replace its own destination.
   const std::vector<std::string> good{
       "copy",         "-q",           "--force", "-o", "data_file=" + (folder / "data"),
       folder / "top", folder / "copy"};

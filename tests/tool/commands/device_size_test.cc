@@ -16,7 +16,7 @@ namespace {
 
 using tool_test::run_tool;
 
-// A loop device over a file; no device where the system has none for us.
+// A loop device for a file. No device if the system permits none.
 class LoopDevice {
  public:
   explicit LoopDevice(const std::string& file) {
@@ -43,7 +43,7 @@ TEST_CASE("a device that is too small is not overwritten", "[device]") {
   const std::string disk = folder / "disk.qcow2";
   const std::string backing = folder / "device";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"});
-  // Random bytes, which get no smaller; and zeros that are stored.
+  // Random bytes, which are incompressible, and stored zeros.
   const std::string noise = folder / "noise";
   tool_test::run_script("head -c 2M /dev/urandom > \"$1\"", {noise});
   support::run_ok(
@@ -81,7 +81,7 @@ TEST_CASE("a device that is too small is not overwritten", "[device]") {
   INFO(data.describe());
   CHECK_THAT(data.err, Catch::Contains("too few for a disk of 67108864"));
   CHECK(content() == untouched);
-  // All clusters of the source would not fit; what is left without zeros does.
+  // All clusters of the source would not fit, but the data without zeros does.
   const auto fits = run_tool({"copy", "--verify", "-O", "qcow2", disk, device.path()});
   INFO(fits.describe());
   CHECK(fits.ok());

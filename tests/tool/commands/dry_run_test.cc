@@ -1,4 +1,4 @@
-// With --dry-run a command says what it would do, and no file is even opened for writing.
+// With --dry-run, a command reports what it would do, and opens no file for writing.
 
 #include <sys/inotify.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ using nlohmann::json;
 using tool_test::run_tool;
 using Words = std::vector<std::string>;
 
-// Hears of every file in a folder that is made, written, opened for writing, renamed or removed.
+// Records every file in a folder that is created, written, opened for writing, renamed or removed.
 class Watch {
  public:
   explicit Watch(const std::string& folder) : fd_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
@@ -43,7 +43,7 @@ class Watch {
   int fd_;
 };
 
-// Each file's name and content.
+// Returns each file's name and content.
 std::vector<std::pair<std::string, std::vector<std::byte>>> content_of(const std::string& folder) {
   std::vector<std::pair<std::string, std::vector<std::byte>>> all;
   for (const auto& it : std::filesystem::directory_iterator(folder))
@@ -52,7 +52,7 @@ std::vector<std::pair<std::string, std::vector<std::byte>>> content_of(const std
   return all;
 }
 
-// An overlay with two snapshots, an image that leaks, and a raw disk.
+// Makes an overlay with two snapshots, an image with a leak, and a raw disk.
 void make_images(const support::TempDirectory& folder) {
   const std::string top = folder / "top.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base.qcow2", "8M"});
@@ -64,7 +64,7 @@ void make_images(const support::TempDirectory& folder) {
   support::run_ok({"qemu-img", "snapshot", "-c", "first", top});
   support::run_ok({"qemu-io", "-c", "write -q -P 3 0 1M", top});
   support::run_ok({"qemu-img", "snapshot", "-c", "second", top});
-  // An L2 entry is lost: one cluster leaks.
+  // Removes an L2 entry, so that a cluster leaks.
   support::run_ok({"cp", folder / "base.qcow2", folder / "leaks.qcow2"});
   tool_test::run_script(
       "printf '\\0\\0\\0\\0\\0\\0\\0\\0' | dd of=\"$1\" bs=1 seek=262152 conv=notrunc 2>/dev/null",
@@ -116,7 +116,7 @@ TEST_CASE("a dry run opens nothing for writing", "[dry-run]") {
     CHECK_THAT(outcome.out, Catch::Contains("Nothing was written.\n"));
     CHECK(content_of(folder.path()) == before);
   }
-  // The watch does hear.
+  // Shows that the watch works.
   const Watch watch(folder.path());
   CHECK(run_tool({"check", "-r", "leaks", leaks}).ok());
   CHECK(watch.heard());

@@ -1,5 +1,6 @@
-// Names of files, snapshots and bitmaps hold what a terminal would obey, or would show in another
-// order, or what is no UTF-8: nothing that the command or the plugin says passes it on.
+// Names of files, snapshots and bitmaps with control characters, with characters that change the
+// direction of text, and with bytes that are not UTF-8. No output of the command or the plugin
+// contains them unescaped.
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -31,7 +32,7 @@ bool is_ascii(const std::string& text) {
                      [](char it) { return static_cast<unsigned char>(it) < 0x80; });
 }
 
-// An overlay with a backing file, a snapshot and a bitmap, all with such names.
+// Makes an overlay with a backing file, a snapshot and a bitmap, all with such names.
 std::string make_overlay(const support::TempDirectory& folder) {
   const std::string base = folder / (kHostile + ".base");
   const std::string top = folder / (kHostile + ".qcow2");

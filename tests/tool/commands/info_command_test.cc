@@ -17,7 +17,7 @@ using tool_test::run_tool;
 
 namespace {
 
-// Makes one image of each kind in a folder and removes it with the object.
+// Makes one image of each kind in a folder, which is removed with the object.
 class Images {
  public:
   Images() {
@@ -32,7 +32,7 @@ class Images {
     create("relative.qcow2", {"-b", "v3.qcow2", "-F", "qcow2"});
     create("absolute.qcow2", {"-b", folder_ / "v2.qcow2", "-F", "qcow2"});
     create("no-format.qcow2", {"-u", "-b", "v3.qcow2", "-F", "raw", "1M"});
-    // Its first extension, the backing format, becomes an unknown one.
+    // Changes its first extension, the backing format, to an unknown type.
     support::patch_file(folder_ / "no-format.qcow2", 112,
                         std::vector<std::byte>(4, std::byte{0x11}));
     create("missing.qcow2", {"-u", "-b", "../elsewhere/base.raw", "-F", "raw", "1M"});
@@ -80,7 +80,7 @@ class Images {
   std::vector<std::string> names_;
 };
 
-// -U: corrupt and dirty images are only read, and not repaired.
+// -U, so that corrupt and dirty images are only read, not repaired.
 json qemu_info(const std::string& path, const std::string& more = "--output=json") {
   return json::parse(support::run_ok({"qemu-img", "info", "-U", "--output=json", more, path}).out);
 }
@@ -93,7 +93,7 @@ json our_info(const std::string& path, const std::string& more = "--output=json"
   return json::parse(outcome.out);
 }
 
-// What is in `expected` is in `got`, which may have more keys.
+// Checks that `got` contains everything in `expected`. It may have more keys.
 void check_superset(const json& expected, const json& got, const std::string& where) {
   CAPTURE(where);
   if (expected.is_object()) {
@@ -126,11 +126,11 @@ TEST_CASE("the JSON of info has the values of qemu-img", "[info]") {
     CAPTURE(name);
     json expected = qemu_info(images.path(name));
     const json got = our_info(images.path(name));
-    // From QEMU 8.0 on; files that an image refers to are not opened here.
+    // Only in QEMU 8.0 and later. Files that an image refers to are not opened here.
     if (expected.contains("children") && expected["children"].size() != 1)
       expected.erase("children");
     check_superset(expected, got, "");
-    // And little that qemu-img does not say.
+    // Few keys are not in qemu-img's output.
     auto more = keys(got);
     for (const auto& key : keys(expected)) more.erase(key);
     more.erase("children");
@@ -152,7 +152,7 @@ TEST_CASE("the text of info has the values of qemu-img", "[info]") {
     REQUIRE(outcome.ok());
     std::istringstream expected(tool_test::in_our_words(
         support::run_ok({"qemu-img", "info", "-U", images.path(name)}).out));
-    bool in_snapshots = false;  // which we lay out in our own way
+    bool in_snapshots = false;  // formatted in our own way
     for (std::string line; std::getline(expected, line);) {
       if (in_snapshots) in_snapshots = line != "Format specific information:";
       if (!in_snapshots) CHECK_THAT("\n" + outcome.out, Catch::Contains("\n" + line + "\n"));
@@ -166,7 +166,7 @@ TEST_CASE("info describes the file below the image, as QEMU 8 does", "[info]") {
   const std::string path = folder / "disk.raw";
   support::write_file(path, std::string(1000, 'x'));
   const json info = json::parse(run_tool({"info", "--output=json", path}).out);
-  // The form of QEMU 8.0: github.com/vagrant-libvirt/vagrant-libvirt/issues/1746 shows it.
+  // The form of QEMU 8.0, shown in github.com/vagrant-libvirt/vagrant-libvirt/issues/1746.
   const json expected = {{"children", json::array()},
                          {"virtual-size", 1024},
                          {"filename", path},
@@ -250,7 +250,7 @@ TEST_CASE("info follows the backing chain", "[info]") {
   const auto human = run_tool({"info", "--backing-chain", top});
   CHECK_THAT(human.out, Catch::Contains("\n\nimage: " + folder / "middle.qcow2" + "\n") &&
                             Catch::Contains("\n\nimage: " + folder / "base.raw" + "\n"));
-  // What is there is told, also where the chain breaks off.
+  // Reports the available images even if the chain is broken.
   support::run_ok({"rm", folder / "base.raw"});
   const auto broken = run_tool({"info", "--backing-chain", "--output=json", top});
   CHECK(broken.exit_code == 1);
@@ -330,7 +330,7 @@ TEST_CASE("the image's own names of features come first", "[info]") {
   support::run_ok(
       {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "1M"});
   CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts"}));
-  // Another compatible bit without a name.
+  // Sets another compatible bit that has no name.
   support::patch_file(path, 87, std::vector<std::byte>{std::byte{0x81}});
   CHECK(our_info(path)["features"]["compatible"] == json({"lazy refcounts", "unknown bit 7"}));
   std::ifstream file(path, std::ios::binary);

@@ -1,5 +1,5 @@
-// Every command that speaks NBD, with servers that leave, fall silent or lie at each phase: an
-// error, in time, or the right result; never a crash, and never harm to a disk.
+// Runs every NBD command with servers that disconnect, stop answering or lie, in each phase. The
+// result is a timely error or the right result: no crash, and no damaged disk.
 
 #include "tests/support/lying_server.h"
 
@@ -29,7 +29,8 @@ using Bytes = std::vector<std::byte>;
 
 constexpr size_t kSize = 3 << 20;
 
-// Random data, zeros that are data for the server (each 4096 bytes have one other byte), and holes.
+// Random data, zeros that the server reports as data (each 4096 bytes have one other byte), and
+// holes.
 Bytes some_disk() {
   Bytes bytes(kSize);
   for (size_t i = 0; i < 1 << 20; ++i) bytes[i] = std::byte(i * 2654435761u >> 13);
@@ -40,7 +41,7 @@ Bytes some_disk() {
 struct Client {
   const char* name;
   bool writes;
-  // Runs the command; what is wrong with what it did, empty: nothing.
+  // Runs the command. Returns what is wrong with its behaviour; empty: nothing.
   std::function<std::string(LyingServer& server, const support::TempDirectory& folder)> run;
 };
 
@@ -57,9 +58,9 @@ std::string ended_well(const Outcome& outcome, const LyingServer& server) {
   return {};
 }
 
-// Whether a client that needs the data must end with an error.
+// Returns true if a client that needs the data must fail.
 bool spoils_reads(Lie lie) {
-  // libnbd ignores block sizes that make no sense, and bench does not ask for contexts.
+  // libnbd ignores invalid block sizes, and bench requests no contexts.
   static const std::set<Lie> kHarmless{Lie::kMinimumTooLarge, Lie::kMaximumTooSmall,
                                        Lie::kEndlessOptions, Lie::kSimpleReply};
   return (lie <= Lie::kDataThenError || lie == Lie::kStatusForRead) && !kHarmless.contains(lie);
@@ -129,7 +130,7 @@ std::vector<Client> clients() {
   };
 }
 
-// What is wrong, a line each.
+// Collects complaints, one per line.
 class Complaints {
  public:
   void add(const std::string& line) {
@@ -143,7 +144,7 @@ class Complaints {
   std::string text_;
 };
 
-// Runs `job (0)` … `job (count - 1)`: servers that are silent are mostly waited for.
+// Runs `job(0)` … `job(count - 1)` concurrently, since silent servers need long waits.
 void in_parallel(size_t count, const std::function<void(size_t)>& job) {
   std::atomic<size_t> next{0};
   std::vector<std::thread> threads;
@@ -178,7 +179,7 @@ TEST_CASE("no server can crash, hang or deceive a command", "[lying_server]") {
   for (const Lie lie : lies)
     for (const Client& client : all) {
       cases.push_back({lie, &client, 0});
-      // Those that write have most to lose.
+      // Writing clients get more cases.
       if (lie >= Lie::kLeaveAtCommand && client.writes) cases.push_back({lie, &client, 3});
     }
   Complaints complaints;
@@ -225,7 +226,7 @@ TEST_CASE("verification reconnects as many times as --retries allows", "[lying_s
   const support::TempDirectory folder;
   support::write_file(folder / "source", disk());
   for (const bool retries : {false, true}) {
-    // Only verifying reads.
+    // Only reads of the verification get a wrong answer.
     LyingServer server({.lie = Lie::kLeaveInPayload, .most_lies = 1}, Bytes(kSize));
     const auto outcome = run_tool({"copy", "-q", "-f", "raw", "--verify", folder / "source",
                                    server.uri(), retries ? "--retries=3" : "--retries=0"});
@@ -237,7 +238,7 @@ TEST_CASE("verification reconnects as many times as --retries allows", "[lying_s
 }
 
 TEST_CASE("a trim believes no server, waits for none, and claims no success", "[lying_server]") {
-  // Without data no appliance boots: what is asked before that is asked of each server.
+  // Without data no appliance boots. Each server is only asked the questions before that.
   const auto trim = [](const LyingServer& server) {
     support::RunOptions how;
     how.environment = {"LIBGUESTFS_PATH=/nowhere"};
@@ -252,8 +253,8 @@ TEST_CASE("a trim believes no server, waits for none, and claims no success", "[
   }
   Complaints complaints;
   const auto lies = support::all_lies();
-  // The first two commands read, on our own connection; behind the proxy come a flush and a block
-  // status, and both again at the end, when a server that tells nothing does no harm any more.
+  // The first two commands are reads on our own connection. The proxy then sends a flush and a
+  // block status, and both again at the end. By then, a server that reports nothing does no harm.
   constexpr unsigned kReads = 2;
   constexpr size_t kMoments = 8;
   in_parallel(lies.size() * kMoments, [&](size_t at) {

@@ -1,4 +1,4 @@
-// Words in the place of a file that is made.
+// Words that look like options, in the place of an output file.
 #include <filesystem>
 
 #include "tests/catch_text.h"

@@ -1,4 +1,5 @@
-// nbdkit 1.32 aborts when a client disconnects while answers are outstanding: ours wait for them.
+// nbdkit 1.32 aborts when a client disconnects while answers are outstanding, so our clients wait
+// for them.
 
 #include <fmt/format.h>
 
@@ -33,7 +34,7 @@ void make_raw(const std::string& path) {
   support::write_file(path, bytes);
 }
 
-// A QCOW2 of the same whose cluster in the middle has an offset that cannot be.
+// Makes a QCOW2 image of the same data. A cluster in its middle has an invalid offset.
 void make_damaged(const std::string& raw, const std::string& path) {
   support::run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path});
   auto bytes = support::read_file(path);
@@ -43,7 +44,7 @@ void make_damaged(const std::string& raw, const std::string& path) {
   support::write_file(path, bytes);
 }
 
-// Whether it has outlived the client, and serves others.
+// Checks that the server has survived the client, and serves others.
 void check_alive(NbdServer& server) {
   INFO(server.log());
   CHECK(run_tool({"info", "-q", server.uri()}).ok());

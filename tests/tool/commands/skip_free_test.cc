@@ -1,4 +1,4 @@
-// Copies that leave out what the guest does not use.
+// Tests copies that omit the guest's free space.
 #include <algorithm>
 #include <fstream>
 #include <memory>
@@ -26,10 +26,10 @@ using Bytes = std::vector<std::byte>;
 using Words = std::vector<std::string>;
 
 constexpr uint64_t kDisk = 24 << 20;
-constexpr uint64_t kStart = 1 << 20;  // of the filesystem
+constexpr uint64_t kStart = 1 << 20;  // of the filesystem, bytes
 constexpr uint64_t kBlock = 4096;
 
-// A disk of data with an ext4 filesystem in a partition, which has files in a few of its blocks.
+// A disk full of data, with an ext4 filesystem in a partition. Its files use a few blocks.
 class Guest {
  public:
   explicit Guest(const std::string& features = "") {
@@ -61,14 +61,14 @@ class Guest {
     return guest::inspect({std::make_shared<copy::SourceView>(**source, 0, cancel)}).free_on(0);
   }
 
-  // The disk of an image, by QEMU.
+  // Returns the disk of an image, as QEMU reads it.
   Bytes disk_of(const std::string& image) const {
     const std::string out = folder_ / "out.raw";
     run_ok({"qemu-img", "convert", "-O", "raw", image, out});
     return support::read_file(out);
   }
 
-  // What is not well with the filesystem of a disk; empty: nothing.
+  // Returns what is wrong with the filesystem of a disk. Empty: nothing.
   std::string complaint(const Bytes& disk) const {
     const std::string part = folder_ / "part";
     support::write_file(part, Bytes(disk.begin() + kStart, disk.end()));
@@ -83,7 +83,7 @@ class Guest {
   const TempDirectory folder_;
 };
 
-// How many free blocks of `disk` are zeros; all other bytes must be those of `source`.
+// Returns how many free blocks of `disk` are zeros. All other bytes must be those of `source`.
 uint64_t zero_blocks(const Bytes& source, const Bytes& disk, const guest::Ranges& free) {
   REQUIRE(disk.size() == source.size());
   uint64_t zeros = 0;
@@ -128,7 +128,7 @@ TEST_CASE("a copy without free space has zeros there, and all other data", "[ski
     const json told = copied(words);
     const Bytes disk = guest.disk_of(guest / "copy");
     if (from.front() == "-B") {
-      // What only the backing file has stays there.
+      // Data that only the backing file has stays there.
       CHECK(zero_blocks(guest.disk_of(guest / "top"), disk, free) < free.total() / kBlock / 2);
       continue;
     }
@@ -150,7 +150,7 @@ TEST_CASE("compressed clusters are left out only as a whole", "[skip_free]") {
   const Bytes disk = guest.disk_of(guest / "copy");
   CHECK(zero_blocks(source, disk, free) * kBlock > free.total() / 2);
   CHECK(guest.complaint(disk) == "");
-  // Streams of the source are good for the copy still.
+  // Streams of the source are still copied unchanged.
   CHECK(told["clusters"]["passed-through"] > 0);
 }
 
@@ -174,14 +174,14 @@ TEST_CASE("free blocks of a server are not read", "[skip_free]") {
     of_free += free.within(guest::one_range(begin, begin + length)).total();
   }
   CHECK(read > 0);
-  // The readers of metadata take larger pieces than they need.
+  // The readers of metadata read larger pieces than they need.
   CHECK(of_free < 1 << 20);
 }
 
 TEST_CASE("a filesystem that is not trusted is copied completely", "[skip_free]") {
   const Guest guest;
   Bytes source = guest.bytes();
-  // EXT4_FEATURE_INCOMPAT_RECOVER, as a machine leaves it that lost its power.
+  // EXT4_FEATURE_INCOMPAT_RECOVER, as after a power failure.
   source[kStart + 1024 + 0x60] |= std::byte{4};
   support::write_file(guest.raw(), source);
   const auto outcome =

@@ -22,7 +22,7 @@ constexpr uint64_t kDisk = 24 << 20;
 constexpr uint64_t kExt4 = 16 << 20;
 constexpr uint64_t kStart = 1 << 20;
 
-// A disk of data, with an ext4 filesystem, a swap partition and a partition of data on it.
+// Makes a disk of data, with an ext4 filesystem, a swap partition and a partition of data.
 std::string make_disk(const TempDirectory& folder) {
   const std::string raw = folder / "raw", script = folder / "script";
   support::write_file(raw, std::string(kDisk, 'x'));
@@ -45,7 +45,7 @@ json report(Words words) {
   return json::parse(outcome.out);
 }
 
-// Without the figure that depends on how the image stores zeros.
+// Removes the figure that depends on how the image stores zeros.
 json filesystems(const Words& words) {
   json told = report(words)["filesystems"];
   for (json& it : told) it.erase("free-stored");
@@ -70,8 +70,8 @@ TEST_CASE("space shows what is free and how much of it is stored", "[space]") {
   const uint64_t free = ext4["free"];
   CHECK(free > kExt4 / 2);
   CHECK(ext4["used"] == kExt4 - free);
-  // The disk was full of data before it had a filesystem; mke2fs may have written zeros to a
-  // cluster that is free in the end.
+  // The disk was full of data before it had a filesystem. mke2fs may have written zeros to a
+  // cluster that is free now.
   const uint64_t stored = ext4["free-stored"];
   CHECK(stored <= free);
   CHECK(stored + (128 << 10) >= free);

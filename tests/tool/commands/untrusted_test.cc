@@ -25,15 +25,15 @@ void create(const Words& arguments) {
   run_ok(command);
 }
 
-// A sanitizer's search for leaks at the end wants what is forbidden by then.
+// At exit, a sanitizer's leak search needs calls that are forbidden by then.
 support::Outcome run_confined(const Words& arguments) {
   support::RunOptions options;
   options.environment = {"ASAN_OPTIONS=detect_leaks=0"};
   return run_tool(arguments, options);
 }
 
-// Small, and says that 16 TiB of data are all over the disk: 32 L2 tables of one place, each entry
-// of which maps the same cluster.
+// A small image that claims 16 TiB of data: each entry of 32 shared L2 tables maps the same
+// cluster.
 void make_endless(const std::string& path) {
   create({"-o", "cluster_size=2M", path, "16T"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 2M", path});
@@ -127,7 +127,7 @@ TEST_CASE("an overlay whose backing file is lost can be read", "[untrusted]") {
   support::write_file(folder / "raw", expected);
   CHECK(run_tool({"compare", "-q", "-f", "qcow2", "-F", "raw", out, folder / "raw"}).ok());
   CHECK(run_tool({"compare", "-q", "--backing=none", top, folder / "raw"}).ok());
-  // What is missing is not written into it.
+  // A missing backing file is not replaced by writes.
   CHECK_THAT(run_tool({"bench", "-c", "1", "-w", "--yes", "--backing=none", top}).err,
              Contains("can only be read"));
   CHECK_THAT(run_tool({"flatten", "--in-place", "--backing=none", top}).err,
@@ -225,7 +225,7 @@ TEST_CASE("an image that maps too much is refused, or ends at the time limit", "
     CHECK(refused.exit_code != 0);
     CHECK_THAT(refused.err, Contains("used by several L1 entries"));
   }
-  // A disk that takes long though no limit of its size is met.
+  // A disk that takes long, although no limit of its size is exceeded.
   const std::string slow = folder / "slow";
   create({slow, "1G"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 64M", slow});

@@ -1,4 +1,4 @@
-// Copies that are read again, and copies that may not read too fast, as a user sees them.
+// Copies with verification, and copies with a rate limit, as a user sees them.
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -22,7 +22,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// A disk of 8 MiB with one MiB of data.
+// Makes a disk of 8 MiB with one MiB of data.
 void make_disk(const std::string& path) {
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "8M"});
   support::run_ok({"qemu-io", "-c", "write -P 7 5M 1M", "-f", "qcow2", path});
@@ -63,7 +63,7 @@ TEST_CASE("a server that loses data is detected", "[verified_copy]") {
       {"eval", "get_size=echo 8M", "pread=head -c $3 /dev/zero", "pwrite=cat >/dev/null",
        "can_write=exit 0", "can_zero=exit 0", "zero=exit 0", "can_flush=exit 0", "flush=exit 0"});
   const std::vector<std::string> command{"copy", "-q", folder / "disk.qcow2", server.uri()};
-  // All has gone well, as far as anybody was told.
+  // No error was reported to the copy.
   const auto blind = run_tool(command);
   INFO(blind.describe());
   REQUIRE(blind.ok());
@@ -84,7 +84,7 @@ TEST_CASE("a limited rate is kept", "[verified_copy]") {
       run_tool({"copy", "-q", "--rate-limit=1M", folder / "disk.qcow2", folder / "small.qcow2"});
   INFO(outcome.describe());
   REQUIRE(outcome.ok());
-  // A tenth of a second's bytes may have been there from the start.
+  // The bytes of a tenth of a second may be sent at once.
   CHECK(outcome.elapsed >= 900ms);
   // Seven of its eight MiB are not read.
   CHECK(outcome.elapsed < 7s);

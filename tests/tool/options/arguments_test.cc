@@ -28,7 +28,7 @@ void find_options(const std::string& text, std::set<std::string>& to) {
     to.insert((*it)[2]);
 }
 
-// The options that the help of `command` explains: what its indented lines begin with.
+// Returns the options that the help of `command` explains: the starts of its indented lines.
 std::set<std::string> options_of_help(const std::string& command) {
   std::set<std::string> options;
   for (const std::string& line : lines_of(run_tool({command, "--help-all"}).out))
@@ -37,7 +37,7 @@ std::set<std::string> options_of_help(const std::string& command) {
   return options;
 }
 
-// Those that have an item in its manual page.
+// Returns the options that have an item in its manual page.
 std::set<std::string> options_of_manual(const std::string& command) {
   std::ifstream page(tool_test::source_root() + "/man/virt-compact-" + command + ".pod");
   REQUIRE(page);
@@ -53,7 +53,7 @@ TEST_CASE("errors in the arguments are named", "[arguments]") {
   struct Mistake {
     std::vector<std::string> arguments;
     std::string message;
-    std::string help;  // that is pointed to
+    std::string help;  // owns the text
   };
   const std::vector<Mistake> mistakes = {
       {{}, "no command given", "virt-compact"},
@@ -180,7 +180,7 @@ TEST_CASE("every help fits a screen", "[arguments]") {
     CHECK(outcome.ok());
     CHECK(outcome.err.empty());
     const auto lines = lines_of(outcome.out);
-    CHECK(lines.size() <= 23);  // and the prompt
+    CHECK(lines.size() <= 23);  // with a line left for the prompt
     CHECK(std::all_of(lines.begin(), lines.end(),
                       [](const std::string& line) { return line.size() < 80; }));
     CHECK_THAT(outcome.out, Catch::StartsWith("Usage: virt-compact "));
@@ -227,15 +227,15 @@ TEST_CASE("an error on standard output is an error of the command", "[arguments]
   outcome = run_script("\"$VIRT_COMPACT\" --help >/dev/full");
   CHECK(outcome.exit_code == 1);
   CHECK(outcome.err == error + "No space left on device\n");
-  // The reader is gone before the command starts.
+  // The reader has ended before the command starts.
   outcome = run_script("{ sleep 0.3; \"$VIRT_COMPACT\" --help; echo $? >&2; } | true");
   CHECK(outcome.err == error + "Broken pipe\n1\n");
-  // Nowhere to complain: still no crash.
+  // Without standard error: still no crash.
   CHECK(run_script("\"$VIRT_COMPACT\" --help >&- 2>&- <&-").exit_code == 1);
 }
 
 TEST_CASE("each command has JSON, by either option", "[arguments]") {
-  // optimize's --output is where its result goes, and takes these two words, too.
+  // optimize's --output names the result, and also accepts these two words.
   for (const char* command :
        {"bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "punch", "rebase",
         "rollback", "snapshot", "space", "trim", "tune"}) {

@@ -30,7 +30,7 @@ constexpr int kWorked = 0;
 constexpr int kLacking = 253;
 constexpr int kNotConfined = 254;
 
-// What `what` returns (0, or an errno) in a process that is confined by `plan`.
+// Returns the result of `what` (0, or an errno) in a process confined by `plan`.
 int in_confinement(const ConfinementPlan& plan, const std::function<int()>& what) {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
@@ -110,7 +110,7 @@ TEST_CASE("a confined process cannot start programs, open sockets or gain rights
           char letter = 'x';
           return result(::ioctl(0, TIOCSTI, &letter));
         }) == EPERM);
-  // Threads are needed, and confined, too.
+  // Threads can be started, and are confined, too.
   CHECK(confined([] {
           int errnum = kNotConfined;
           std::thread([&] { errnum = try_open("/etc/passwd", O_RDONLY); }).join();

@@ -21,11 +21,11 @@ using tool_test::run_tool;
 
 namespace {
 
-// A picture of a hundred gigabytes has no more in it than this.
+// A picture of a disk of any size has at most this size.
 constexpr size_t kMostBytes = 1 << 20;
 constexpr size_t kMostElements = 250;
 
-// Well-formed, as a parser of XML sees it.
+// Checks that an XML parser accepts it.
 void check_well_formed(const std::string& svg) {
   const support::TempDirectory folder;
   support::write_file(folder / "picture.svg", svg);
@@ -71,7 +71,7 @@ TEST_CASE("data in order is a diagonal in the picture", "[svg]") {
   check_well_formed(svg);
   const auto begin = svg.find("<path class=\"data");
   REQUIRE(begin != std::string::npos);
-  // A row of the diagonal each, from the corner at the bottom left to the one at the top right.
+  // One row of the diagonal each, from the bottom left corner to the top right one.
   const std::string paths = svg.substr(begin, svg.find("<rect class=\"frame\"") - begin);
   CHECK(count(paths, "M92 683h") == 1);
   CHECK(count(paths, "M989 116h3") + count(paths, "M986 116h6") == 1);
@@ -140,7 +140,7 @@ TEST_CASE("--svg and --output go together, and not with a part of the disk", "[s
   check_well_formed(support::run_ok({"cat", picture}).out);
   CHECK(run_tool({"map", "-s", "4k", "--svg", picture, path}).exit_code == 1);
   CHECK(run_tool({"map", "--svg", folder / "no/such/folder.svg", path}).exit_code == 1);
-  // The image is not drawn over.
+  // The picture does not replace the image.
   CHECK(run_tool({"map", "--svg", path, path}).exit_code == 1);
   CHECK(run_tool({"info", path}).ok());
 }

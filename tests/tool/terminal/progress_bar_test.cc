@@ -45,7 +45,7 @@ TEST_CASE("100 % is shown only when the job is complete", "[progress_bar]") {
   CHECK(percent_line(state(total, total)) == "    (100.00/100%)");
   CHECK(percent_line(state(0, 0)) == "    (100.00/100%)");
   CHECK(percent_line(state(1234, 10000)) == "    (12.34/100%)");
-  // More than there should be is no more than all.
+  // More than the total is shown as 100 %.
   CHECK(percent_line(state(total + 1, total)) == "    (100.00/100%)");
 }
 

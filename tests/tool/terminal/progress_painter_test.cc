@@ -31,7 +31,7 @@ class FakeTerminal final : public ProgressPainter::Screen {
       }
     }
   }
-  // The visible text.
+  // Returns the visible text.
   std::string seen() const { return line.substr(0, line.find_last_not_of(' ') + 1); }
 
   unsigned width = 80;
@@ -72,7 +72,7 @@ TEST_CASE("the bar is drawn in place, and removed at the end", "[progress_painte
   CHECK(terminal.widest == 79);
   CHECK(terminal.written.find('\n') == std::string::npos);
 
-  // The window gets smaller: no line may be wider.
+  // The window becomes smaller: no line may be wider.
   terminal.width = 40;
   terminal.widest = 0;
   painter.paint(2.1, figures(21 << 20, 1000 << 20));
@@ -128,7 +128,7 @@ TEST_CASE("figures come at each per cent, and at the end", "[progress_painter]")
   painter.clear();
   CHECK_THAT(terminal.written, Catch::EndsWith("(100.00/100%)\r\n"));
 
-  // The whole is told once only.
+  // The complete figure is shown only once.
   painter.paint(101, figures(10000, 10000, Phase::kVerify));
   painter.end_phase(102, figures(10000, 10000, Phase::kVerify));
   CHECK_THAT(terminal.written,
@@ -157,7 +157,7 @@ TEST_CASE("JSON progress has a few objects a second, and the last one says 100 %
   CHECK(all.back()["seconds_left"].get<int>() == Approx(10).margin(1));
 
   terminal.written.clear();
-  painter.paint(10.15, figures(2000, 2000));  // at once, though the last was just before
+  painter.paint(10.15, figures(2000, 2000));  // at once, although the last was just before
   CHECK(objects(terminal.written).size() == 1);
   painter.paint(20, figures(2000, 2000));
   painter.end_phase(21, figures(2000, 2000));

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kTiB = uint64_t{1} << 40;
 
-// A job whose progress is read ten times a second.
+// A job with ten progress reports per second.
 class Job {
  public:
   explicit Job(double start = 0) : now_(start) { meter.start(now_, 0); }
@@ -54,7 +54,7 @@ TEST_CASE("the rate is that of the last seconds", "[rate_meter]") {
   CHECK(*job.meter.bytes_per_second() == Approx(1000).epsilon(0.1));
   job.run(6, 1500);
   CHECK(*job.meter.bytes_per_second() == Approx(1500).epsilon(0.01));
-  // It stops: the rate falls, slowly, to nothing.
+  // After a stop, the rate falls slowly to zero.
   job.run(2, 0);
   CHECK(*job.meter.bytes_per_second() == Approx(1200).epsilon(0.1));
   job.run(12, 0);

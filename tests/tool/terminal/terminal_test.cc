@@ -10,7 +10,7 @@ using namespace tool;
 
 namespace {
 
-// A pseudo-terminal, for as long as the object lives.
+// A pseudo-terminal that exists while the object lives.
 class PseudoTerminal {
  public:
   PseudoTerminal() {
@@ -61,7 +61,7 @@ TEST_CASE("only terminals get colours by default", "[terminal]") {
 }
 
 TEST_CASE("an unknown width counts as 80 columns", "[terminal]") {
-  const PseudoTerminal terminal;  // whose size nobody has set
+  const PseudoTerminal terminal;  // without a set size
   CHECK(terminal_columns(terminal.fd()) == 80);
 }
 

@@ -13,7 +13,7 @@
 
 namespace vc::checks {
 
-// A file of which [begin, end) cannot be read.
+// A file in which [begin, end) cannot be read.
 class BadSectors final : public Storage {
  public:
   BadSectors(std::vector<std::byte> bytes, uint64_t begin, uint64_t end)
@@ -33,7 +33,7 @@ class BadSectors final : public Storage {
   Result<uint64_t> size() const override { return memory_.size(); }
   Result<void> resize(uint64_t size) override { return memory_.resize(size); }
   Result<Run> run_at(HostOffset, uint64_t limit) const override { return Run{limit, true}; }
-  mutable uint64_t failed = 0;  // reads
+  mutable uint64_t failed = 0;  // failed reads
 
  private:
   qcow2::MemoryStorage memory_;

@@ -1,4 +1,4 @@
-// virt-compact check as a script sees it.
+// Tests virt-compact check as a script uses it.
 #include <unistd.h>
 
 #include <cstdlib>
@@ -32,7 +32,7 @@ std::string make_image(const support::TempDirectory& folder) {
   return path;
 }
 
-// The count of a data cluster becomes 2: a leak, and COPIED is wrong.
+// Sets the refcount of a data cluster to 2, so that there is a leak and COPIED is wrong.
 void leak(const std::string& path) {
   ImageEditor editor(path);
   const uint64_t block = editor.get64(editor.get64(ImageEditor::kRefcountTableOffset));
@@ -111,7 +111,7 @@ TEST_CASE("the JSON has all keys of qemu-img, and more", "[command]") {
       REQUIRE(mine.contains(key));
       CHECK(mine[key] == value);
     }
-    // What qemu-img leaves out, for it is 0, is not there.
+    // Keys that qemu-img omits if they are 0 are omitted here, too.
     for (const char* key : {"leaks", "corruptions", "compressed-clusters", "leaks-fixed"})
       CHECK(mine.contains(key) == theirs.contains(key));
     CHECK(mine["findings"].size() == (good ? 0 : 2));

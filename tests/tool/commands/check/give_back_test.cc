@@ -35,8 +35,8 @@ uint64_t blocks(const std::string& path) {
 
 constexpr uint64_t kCluster = 64 << 10;
 
-// 4 MiB of data with 64 leaked clusters before and as many after it, all with data.
-// `freed`: they are not counted either.
+// Makes 4 MiB of data, with 64 leaked clusters of data before and after it. `freed`: the leaked
+// clusters have no refcounts.
 std::string make_image(const support::TempDirectory& folder, bool freed = false) {
   const std::string path = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "64M"});
@@ -87,7 +87,7 @@ TEST_CASE("a repair also deallocates clusters that were free before", "[give_bac
   CHECK_THAT(check({"-r", "leaks", path}).out, Catch::Contains("8 MiB of free clusters"));
   CHECK(before - blocks(path) >= 128 * kCluster);
   run_ok({"qemu-img", "check", "-q", path});
-  // There is nothing to repair, and so no undo file.
+  // Nothing to repair, so there is no undo file.
   fs::remove(path + ".undo");
   CHECK(check({"-q", "-r", "all", path}).ok());
   CHECK_FALSE(fs::exists(path + ".undo"));
@@ -105,7 +105,7 @@ TEST_CASE("--undo none makes no undo file", "[give_back]") {
   run_ok({"qemu-img", "check", "-q", path});
 }
 
-// Leaks that may be data stay as they are.
+// Leaked clusters that may be data are kept.
 TEST_CASE("nothing is deallocated while references are lost", "[give_back]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);

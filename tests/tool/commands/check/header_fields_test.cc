@@ -1,5 +1,5 @@
-// Every field of the header, with values that are at the edge of something: what QEMU does not open
-// is no good image to us, and what QEMU finds good is good to us.
+// Sets every field of the header to boundary values. An image that QEMU does not open is not valid
+// for us, and an image that QEMU finds valid is valid for us.
 #include <fmt/format.h>
 
 #include <functional>
@@ -56,7 +56,7 @@ const std::vector<Field> kFieldsV3{
     {"padding", Editor::kCompressionType + 1, 4},
 };
 
-// The types and lengths of all extensions, and of the end.
+// Returns the types and lengths of all extensions, and of the end mark.
 std::vector<Field> extension_fields(const Editor& image) {
   std::vector<Field> fields;
   uint64_t at = image.get32(Editor::kVersion) == 2 ? 72 : image.get32(Editor::kHeaderLength);
@@ -79,7 +79,8 @@ void put(Editor& image, const Field& field, uint64_t value) {
   image.bytes().at(field.at) = static_cast<std::byte>(value);
 }
 
-// Limits of fields and of types, places of other structures, and what is next to the right value.
+// Returns limits of fields and types, offsets of other structures, and neighbours of the right
+// value.
 std::set<uint64_t> values(const Field& field, uint64_t now) {
   std::set<uint64_t> all{0, UINT64_MAX};
   if (field.flags) {
@@ -102,11 +103,11 @@ std::set<uint64_t> values(const Field& field, uint64_t now) {
   return fit;
 }
 
-// Where we do not say what QEMU says, and why.
+// An intended difference from QEMU, with its reason.
 struct Difference {
   const char* why;
-  const char* qemu_says;  // a part of it; empty: it opens the image
-  const char* we_say;     // a part of it; empty: all is good
+  const char* qemu_says;  // a part of the message; empty: it opens the image
+  const char* we_say;     // a part of the message; empty: no error
 };
 const std::vector<Difference> kDifferences{
     {"metadata is in the clear: it is checked without the key", "encrypt.key-secret", ""},
@@ -180,7 +181,7 @@ TEST_CASE("each value of a header field is accepted if QEMU accepts it", "[heade
   const std::vector<Field> snapshots{kFields.at(11), kFields.at(12)};
   struct Case {
     Editor image;
-    std::vector<Field> fields;  // of those that all versions have
+    std::vector<Field> fields;  // the fields of all versions
   };
   std::vector<Case> cases;
   cases.push_back({make(folder, {"-o", "compat=1.1"}), kFields});
@@ -199,7 +200,7 @@ TEST_CASE("each value of a header field is accepted if QEMU accepts it", "[heade
         comparison.compare(image, field, value);
   }
   CHECK(comparison.compared() > 1500);
-  // What is no difference any more is not listed.
+  // A difference that did not occur must not be listed.
   for (const Difference& it : kDifferences) {
     INFO(it.why << ": " << it.qemu_says << " / " << it.we_say);
     CHECK(comparison.used().count(&it) == 1);

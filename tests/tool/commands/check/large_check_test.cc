@@ -1,4 +1,4 @@
-// Memory and time where an image is large, or wants to be.
+// Tests memory and time for images that are large, or claim to be.
 #include <cstdlib>
 
 #include "qcow2/format/l2_entry.h"
@@ -17,11 +17,11 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kCluster = 64 << 10;
-// From one reference to the next, so that each is in another page of counters.
+// Distance of the references: each is in another page of counters.
 constexpr uint64_t kStep = uint64_t{917504} * 4096;
 constexpr uint64_t kCopied = qcow2::kEntryCopied;
 
-// Memory cannot be compared with QEMU's tools under a sanitizer.
+// With a sanitizer, memory cannot be compared with QEMU's tools.
 constexpr bool kSanitized =
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     true;
@@ -77,7 +77,7 @@ TEST_CASE("65536 snapshots with L1 tables on top of each other", "[large]") {
   const uint64_t snapshots = 4 * kMiB;
   const uint64_t l1 = 16 * kMiB;
   for (uint64_t i = 0; i < 65536; ++i) {
-    // 40 bytes, and 16 of extra data.
+    // 40 bytes, and 16 bytes of extra data.
     editor.put64(snapshots + i * 56, l1 + i % 64 * kCluster);
     editor.put32(snapshots + i * 56 + 8, 4 << 20);
     editor.put32(snapshots + i * 56 + 36, 16);
@@ -99,7 +99,7 @@ TEST_CASE("references all over a file of 4 TiB", "[large]") {
   const uint64_t l1 = editor.get64(ImageEditor::kL1Offset);
   const uint64_t entries = editor.get32(ImageEditor::kL1Size);
   const uint64_t tables = 16 * kMiB;
-  // Each in another page of counters: more pages than there is memory for.
+  // Each reference is in another page of counters, and there are more pages than memory.
   uint64_t host = 0;
   for (uint64_t i = 0; i < entries; ++i) {
     editor.put64(l1 + i * 8, kCopied | (tables + i * 4096));
@@ -110,8 +110,7 @@ TEST_CASE("references all over a file of 4 TiB", "[large]") {
   }
   editor.save();
   support::resize_file(path, uint64_t{1} << 42);
-  // 1.4 GiB were seen: as much as counters that are read and written all over may take, and no more
-  // for a longer file.
+  // 1.4 GiB were seen: the limit of counters that are used everywhere. A longer file needs no more.
   const auto done = check(path, 2048 * kMiB);
   CHECK(done.exit_code > 0);
 }

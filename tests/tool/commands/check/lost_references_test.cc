@@ -1,4 +1,4 @@
-// Tables that were overwritten with zeros: what they referred to looks like leaks, and is data.
+// Tables that were overwritten with zeros: the data that they referred to looks like leaks.
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -25,7 +25,7 @@ support::Outcome check(const std::vector<std::string>& arguments) {
   return support::run(command);
 }
 
-// Data in the first 12 MiB of 16.
+// Makes data in the first 12 of 16 MiB.
 std::string make_image(const support::TempDirectory& folder, const std::string& options) {
   const std::string path = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "16M"});
@@ -37,7 +37,7 @@ void zero(ImageEditor& image, uint64_t at, uint64_t length) {
   std::fill_n(image.bytes().begin() + static_cast<ptrdiff_t>(at), length, std::byte{0});
 }
 
-// Nothing is freed but with --lossy, and it is said why.
+// Nothing is freed without --lossy, and the reason is shown.
 void expect_left(const std::string& path, const std::string& place) {
   const auto damaged = support::read_file(path);
   const auto told = check({"--output=json", path});
@@ -143,7 +143,7 @@ TEST_CASE("a zeroed table of a bitmap keeps its data", "[lost]") {
   expect_left(path, "bitmap table");
 }
 
-// The data of a zeroed table have no refcounts either, so they look like free clusters.
+// The data of a zeroed table has no refcounts either, so it looks like free clusters.
 TEST_CASE("refcounts are not rebuilt while a table is all zeros", "[lost]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");
@@ -160,7 +160,7 @@ TEST_CASE("refcounts are not rebuilt while a table is all zeros", "[lost]") {
   run_ok({"qemu-img", "check", "-q", path});
 }
 
-// Leaks of a crash, beside holes of every shape, are freed as ever.
+// Leaks of a crash are still freed beside holes of any shape.
 TEST_CASE("leaks beside a sparse disk are freed", "[lost]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image";

@@ -1,5 +1,5 @@
-// Salvage of disks whose L1 table is long, and damaged in a part: what the table has elsewhere is
-// read, and what the engine reads without a salvage is the same.
+// Salvages disks with a long L1 table that is damaged in part. The intact part is read, and agrees
+// with a normal read.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -24,7 +24,7 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kSize = 64 * kMiB;
-// Of an L2 table with clusters of 512 bytes.
+// Bytes that an L2 table maps, with clusters of 512 bytes.
 constexpr uint64_t kReach = 32 << 10;
 // The L1 table has four slices of 4 KiB.
 constexpr uint64_t kEntries = kSize / kReach;
@@ -33,7 +33,7 @@ constexpr uint64_t kEntriesInSector = kSector / 8;
 
 using Bytes = std::vector<std::byte>;
 
-// Data in each MiB.
+// Makes data in each MiB.
 std::string make_image(const support::TempDirectory& folder) {
   const std::string path = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", path, "64M"});
@@ -80,8 +80,8 @@ Salvaged salvage(const std::shared_ptr<Storage>& storage) {
   return salvaged;
 }
 
-// Requires that [begin, end) is lost for `reason`, that it is zeros, and that the rest is as it
-// was.
+// Requires that [begin, end) is lost for `reason` and reads as zeros, and that all other data is
+// intact.
 void check_lost(const Salvaged& salvaged, const Bytes& good, uint64_t begin, uint64_t end,
                 qcow2::LossReason reason) {
   REQUIRE(salvaged.lost.size() == 1);
@@ -92,8 +92,8 @@ void check_lost(const Salvaged& salvaged, const Bytes& good, uint64_t begin, uin
   CHECK((salvaged.bytes == wanted));
 }
 
-// Reads the disk through the cache of L1 tables, in pieces of `kReach`.  Requires that what can be
-// read is as it was.  Returns how many pieces cannot be.
+// Reads the disk through the cache of L1 tables, in pieces of `kReach`. Requires that readable data
+// is intact. Returns the number of unreadable pieces.
 uint64_t count_errors(const std::shared_ptr<Storage>& storage, const Bytes& good) {
   const auto header = qcow2::Header::read(*storage, qcow2::Header::Purpose::kSalvage);
   REQUIRE_OK(header);
@@ -119,7 +119,7 @@ TEST_CASE("an unreadable sector of a long L1 table costs what its entries map", 
   const std::string path = make_image(folder);
   const auto good = raw_of(folder, path);
   const ImageEditor image(path);
-  // Within, at the start and at the end of a slice.
+  // Inside, at the start and at the end of a slice.
   const uint64_t sector = GENERATE(0, 8, 13, 31);
   CAPTURE(sector);
   const uint64_t begin = image.get64(ImageEditor::kL1Offset) + sector * kSector;
@@ -128,7 +128,7 @@ TEST_CASE("an unreadable sector of a long L1 table costs what its entries map", 
   const uint64_t first = sector * kEntriesInSector * kReach;
   check_lost(salvage(storage), good, first, first + kEntriesInSector * kReach,
              qcow2::LossReason::kTable);
-  // Without a salvage a slice is read or not.
+  // Without a salvage, a slice is either readable or not.
   CHECK(count_errors(storage, good) == kEntries / 4);
 }
 
@@ -152,7 +152,7 @@ TEST_CASE("a long L1 table that the end of the file cuts off is read as far as i
   const auto good = raw_of(folder, path);
   ImageEditor image(path);
   const uint64_t old = image.get64(ImageEditor::kL1Offset);
-  // The table moves to the end of the file, and 1000 of its entries are left.
+  // Moves the table to the end of the file, and truncates it to 1000 entries.
   const uint64_t cut = (image.bytes().size() + kSector - 1) / kSector * kSector;
   image.put64(ImageEditor::kL1Offset, cut);
   image.bytes().resize(cut + 1000 * 8);
@@ -161,7 +161,7 @@ TEST_CASE("a long L1 table that the end of the file cuts off is read as far as i
   check_lost(salvage(std::make_shared<qcow2::MemoryStorage>("cut", image.bytes())), good,
              1000 * kReach, kSize, qcow2::LossReason::kTable);
 
-  // The command says the same.
+  // The command reports the same.
   image.save_as(folder / "cut");
   const std::string tool = std::getenv("VIRT_COMPACT");
   const auto plain = support::run({tool, "copy", folder / "cut", folder / "copy"});

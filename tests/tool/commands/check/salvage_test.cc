@@ -1,4 +1,4 @@
-// Disks that are copied out of damaged images: what is not in the list of losses is as it was.
+// Copies disks out of damaged images. All data outside of the list of losses is intact.
 #include <cstdlib>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -32,7 +32,7 @@ support::Outcome copy(std::vector<std::string> arguments) {
   return support::run(command);
 }
 
-// Plain and compressed data, holes, a snapshot and a bitmap, in clusters of 4 KiB.
+// Makes plain and compressed data, holes, a snapshot and a bitmap, in clusters of 4 KiB.
 std::string make_image(const support::TempDirectory& folder, const std::string& options) {
   const std::string path = folder / "image";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "16M"});
@@ -51,7 +51,7 @@ struct Salvaged {
   }
 };
 
-// Salvages the image and compares it with what it held.
+// Salvages the image, and compares it with its original content.
 Salvaged salvage(const support::TempDirectory& folder, const std::string& path,
                  const std::vector<std::byte>& good, std::vector<std::string> how = {}) {
   const std::string copied = folder / "salvaged";
@@ -112,7 +112,7 @@ namespace {
 struct Damage {
   const char* name;
   const char* reason;
-  uint64_t most;  // that is lost, in clusters; 0: any
+  uint64_t most;  // most clusters that may be lost; 0: any number
   bool told;      // a copy without the option is an error
   std::function<void(ImageEditor&, support::Random&)> make;
 };
@@ -143,7 +143,7 @@ const std::vector<Damage>& damages() {
        }},
       {"compressed data of anything", "stream-damaged", 16, true,
        [](ImageEditor& it, support::Random&) {
-         // A block of a kind that is none.
+         // A block of an invalid type.
          it.bytes()[it.get64(it.l2_entry_at(8 * kMiB)) & 0xffffffff] = std::byte{0xff};
        }},
       {"a compressed descriptor past the end", "stream-damaged", 1, true,
@@ -259,7 +259,7 @@ TEST_CASE("a salvage of a chain asks each image for its own part", "[salvage]") 
   image.save();
   const auto done = salvage(folder, path, good);
   CHECK(done.exit_code == 4);
-  // 2 MiB are the reach of a table; what the overlay has of them is there.
+  // A table maps 2 MiB. The overlay's own data in this range is intact.
   CHECK(done.lost == 2 * kMiB - (512 << 10));
 }
 
@@ -316,7 +316,7 @@ TEST_CASE("a comparison skips lost ranges", "[salvage]") {
   CHECK(json["identical"] == true);
   CHECK(json["lost-in-a"][0]["length"] == 4096);
   CHECK(json["lost-in-b"].empty());
-  // Elsewhere, a difference is one.
+  // Elsewhere, a difference is reported.
   image.put64(image.l2_entry_at(2 * kMiB), 0);
   image.save();
   CHECK(compare({"--salvage"}).exit_code == 1);
@@ -373,7 +373,7 @@ TEST_CASE("a list of losses is short and complete", "[salvage]") {
     REQUIRE(list[at].at.value() <= i * 8192);
     REQUIRE(list[at].end().value() >= i * 8192 + 512);
   }
-  // One byte is lost once, and its first reason stays.
+  // Each byte counts once, with its first reason.
   qcow2::Losses two;
   two.add(GuestOffset(100), 100, qcow2::LossReason::kEntry);
   two.add(GuestOffset(50), 300, qcow2::LossReason::kStream);

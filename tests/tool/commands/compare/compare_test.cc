@@ -1,4 +1,4 @@
-// virt-compact compare, with qemu-img compare as the judge.
+// Compares virt-compact compare with qemu-img compare.
 
 #include <fmt/format.h>
 
@@ -38,7 +38,7 @@ Outcome qemus(std::vector<std::string> arguments) {
   return support::run(arguments);
 }
 
-// The same words on standard output, and the same exit code.
+// Requires the same standard output and exit code.
 void check_as_qemu(const std::vector<std::string>& arguments) {
   const Outcome mine = ours(arguments);
   const Outcome judge = qemus(arguments);
@@ -76,7 +76,7 @@ Ranges differences_of(const nlohmann::json& report) {
   return ranges;
 }
 
-// Writes random bytes, zeros among them, in a few places.
+// Writes random bytes, including zeros, in a few places.
 void damage(Random& random, const std::string& raw) {
   const uint64_t size = std::filesystem::file_size(raw);
   for (uint64_t i = random.between(1, 6); i > 0; --i) {
@@ -153,12 +153,12 @@ TEST_CASE("strict mode compares what is allocated", "[compare]") {
   check_as_qemu({"-s", a, b});
   support::run_ok({"qemu-io", "-c", "write -P 0 5M 64k", a});
   check_as_qemu({a, b});
-  // QEMU 7.2 finds fault at 3M already, where nothing differs: in b that stretch reaches to the end
-  // of the disk, which is one of the flags that it compares.
+  // QEMU 7.2 reports a difference at 3M, where the disks are equal: it also compares a flag for the
+  // end of the disk.
   const Outcome strict = ours({"-s", a, b});
   CHECK(strict.exit_code == 1);
   CHECK(strict.out == "Strict mode: Offset 5242880 block status mismatch!\n");
-  // What is wrong before that place comes first.
+  // An earlier difference is reported first.
   support::run_ok({"qemu-io", "-c", "write -P 6 2M 64k", a});
   check_as_qemu({"-s", a, b});
 }
@@ -187,10 +187,10 @@ TEST_CASE("errors have qemu-img's exit codes", "[compare]") {
   CHECK(unread.exit_code == 4);
   CHECK(qemus({plain, packed}).exit_code == 4);
   CHECK_THAT(unread.err, Catch::Contains(packed));
-  // The report is whole all the same.
+  // The report is complete nevertheless.
   const auto report = nlohmann::json::parse(ours({"--json", plain, packed}).out);
   CHECK_THAT(report["error"].get<std::string>(), Catch::Contains(packed));
-  // What differs before the damage is found.
+  // A difference before the damage is found.
   support::run_ok({"qemu-io", "-c", "write -P 5 0 64k", plain});
   CHECK(ours({plain, packed}).exit_code == 1);
   support::run_ok({"qemu-io", "-c", "write -z 0 64k", plain});
@@ -203,7 +203,7 @@ TEST_CASE("errors have qemu-img's exit codes", "[compare]") {
   CHECK(unmapped.exit_code == 3);
 }
 
-// A run of bytes that compresses well, and that shows where it was cut.
+// Writes bytes that compress well, and that show where they were cut.
 void put_lines(std::vector<std::byte>& bytes, uint64_t at, uint64_t length) {
   const std::string line = "the same line again and again ";
   for (uint64_t i = 0; i < length; ++i)
@@ -215,7 +215,7 @@ TEST_CASE("neighbouring clusters may have the same compressed stream", "[compare
   const std::string raw = folder / "a.raw";
   const std::string image = folder / "a.qcow2";
   const std::string small = folder / "small.qcow2";
-  // Small clusters: many in a job.  The largest: one is the whole job.
+  // With small clusters, a job has many. With the largest, a job has only one.
   for (const uint64_t cluster : {uint64_t{512}, uint64_t{64} << 10, uint64_t{2} << 20}) {
     std::vector<std::byte> bytes(8 << 20);
     put_lines(bytes, 0, cluster);
@@ -235,7 +235,7 @@ TEST_CASE("neighbouring clusters may have the same compressed stream", "[compare
     check_as_qemu({raw, image});
     check_as_qemu({image, image});
     CHECK(ours({image, raw}).exit_code == 0);
-    // The other disk cuts the clusters into pieces.
+    // The other disk divides the clusters into pieces.
     support::run_ok({"qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
                      "cluster_size=512", raw, small});
     check_as_qemu({image, small});

@@ -1,4 +1,4 @@
-// virt-compact flatten, beside QEMU.
+// Compares virt-compact flatten with QEMU.
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -39,7 +39,7 @@ void write_at_random(const std::string& path, const std::string& format, uint64_
     if (random.chance(20)) {
       command.push_back("write -q -z " + range);
     } else {
-      // Zeros that are stored, too.
+      // Includes stored zeros.
       const unsigned value = random.chance(25) ? 0 : static_cast<unsigned>(random.between(1, 255));
       command.push_back("write -q -P " + std::to_string(value) + " " + range);
     }
@@ -48,11 +48,11 @@ void write_at_random(const std::string& path, const std::string& format, uint64_
   run_ok(command);
 }
 
-// A chain of `depth` overlays over "base"; returns the path of the top.
+// Makes a chain of `depth` overlays over "base". Returns the path of the top.
 std::string make_chain(const TempDirectory& folder, Random& random, uint64_t size) {
   const bool raw = random.chance(40);
   std::string below = "base", format = raw ? "raw" : "qcow2";
-  // Shorter than what is on top of it, or longer.
+  // Shorter or longer than the overlay.
   const uint64_t base_size = random.between(1, size / 512 * 3 / 2) * 512;
   run_ok({"qemu-img", "create", "-q", "-f", format, folder / below, std::to_string(base_size)});
   write_at_random(folder / below, format, base_size, random, 12);
@@ -164,7 +164,7 @@ TEST_CASE("the name of the backing file goes in one write", "[flatten]") {
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base", "1M"});
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", folder / "top"});
   auto bytes = support::read_file(folder / "top");
-  // One that reaches beyond the first sector.
+  // A header that is longer than a sector.
   const bool long_header = GENERATE(false, true);
   if (long_header) {
     auto header = qcow2::Header::read(qcow2::MemoryStorage("top", bytes));
@@ -207,7 +207,7 @@ TEST_CASE("compressed data of a chain stays compressed in a fresh image", "[flat
   support::run_ok({tool_test::virt_compact(), "flatten", "-q", folder / "top", folder / "flat"});
   support::run_ok({"qemu-img", "compare", "-q", folder / "top", folder / "flat"});
   const auto checked = support::run_ok({"qemu-img", "check", folder / "flat"});
-  // 28 of 32 clusters.
+  // 28 of 32 clusters are compressed.
   CHECK_THAT(checked.out, Catch::Contains("87.50% compressed clusters"));
 }
 

@@ -1,4 +1,4 @@
-// virt-compact rebase -u, beside QEMU.
+// Compares virt-compact rebase -u with QEMU.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// An overlay of "base", both with data of their own.
+// Makes an overlay of "base", both with data.
 std::string make_overlay(const TempDirectory& folder, const std::string& options = "") {
   const std::string base = folder / "base", top = folder / "top";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"});
@@ -58,7 +58,7 @@ TEST_CASE("rebase -u follows a backing file that was moved", "[rebase]") {
   const std::string top = make_overlay(folder, options);
   const std::string before = folder / "before", after = folder / "after";
   run_ok({"qemu-img", "convert", "-O", "raw", top, before});
-  // Short, and longer than a sector, and back.
+  // A short name, one longer than a sector, and a short one again.
   std::vector<std::string> names{"moved"};
   if (options != "cluster_size=512")
     names.push_back(std::string(200, 'd') + "/" + std::string(200, 'e') + "/" +
@@ -80,11 +80,11 @@ TEST_CASE("rebase -u follows a backing file that was moved", "[rebase]") {
     CHECK((support::read_file(after) == support::read_file(before)));
     old = name;
   }
-  // The format is found out.
+  // The format is detected.
   fs::rename(folder / old, folder / "last");
   CHECK(run_tool({"rebase", "-q", "-u", "-b", "last", top}).ok());
   CHECK(info_of(top)["backing-filename-format"] == "qcow2");
-  // And none at all.
+  // Removes the backing file.
   const auto done = run_tool({"rebase", "-u", "--json", "-b", "", top});
   CAPTURE(done.describe());
   REQUIRE(done.ok());

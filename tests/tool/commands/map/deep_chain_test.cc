@@ -12,7 +12,7 @@
 
 using namespace vc;
 
-// Each image has an L1 table of 32 MiB: with all of them in memory this took 1 GB.
+// Each image has an L1 table of 32 MiB. All of them together would take 1 GB.
 TEST_CASE("a chain of 30 images with large tables is copied in little memory", "[deep_chain]") {
   const support::TempDirectory folder;
   const auto path_of = [&](int i) { return folder / ("image" + std::to_string(10 + i)); };
@@ -26,7 +26,7 @@ TEST_CASE("a chain of 30 images with large tables is copied in little memory", "
     const std::string base = "image" + std::to_string(10 + i - 1);
     support::patch_file(path_of(i), name, std::as_bytes(std::span(base)));
   }
-  // The first one has no backing file.
+  // The first image has no backing file.
   support::patch_file(path_of(0), interop::ImageEditor::kBackingOffset, std::vector<std::byte>(12));
   support::run_ok({"qemu-io", "-c", "write -q -P 1 100G 1M", path_of(0)});
   const std::string top = path_of(kImages - 1);

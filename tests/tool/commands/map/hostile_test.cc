@@ -20,8 +20,8 @@ using tool_test::run_tool;
 
 namespace {
 
-// Runs `command` of the tool with 20 seconds and 600 MB of address space.  A sanitizer wants all of
-// the latter.
+// Runs `command` of the tool with limits of 20 seconds and 600 MB of address space. With a
+// sanitizer, there is no memory limit.
 support::Outcome run_limited(const std::vector<std::string>& command) {
 #if defined(__SANITIZE_ADDRESS__)
   const std::string limit;
@@ -31,7 +31,7 @@ support::Outcome run_limited(const std::vector<std::string>& command) {
   return run_script(limit + "exec timeout 20 \"$VIRT_COMPACT\" \"$@\"", command);
 }
 
-// It ends by itself, well or with an error in a line that names a file.
+// Checks that it ends by itself: with success, or with an error in one line that names a file.
 void check_ends(const std::vector<std::string>& command) {
   const auto outcome = run_limited(command);
   INFO(fmt::format("{}", fmt::join(command, " ")));
@@ -89,7 +89,7 @@ TEST_CASE("check survives random damage of the metadata", "[hostile]") {
     interop::ImageEditor editor(path);
     const uint64_t size = editor.bytes().size();
     for (unsigned n = 0; n < 40; ++n) {
-      // Words of the tables, which are mostly full of bytes that are not zero; seldom the header.
+      // Damages tables, mostly where they are not zero, and seldom the header.
       const uint64_t at =
           random.chance(20) ? random.below(104) & ~uint64_t{7} : random.below(size / 8) * 8;
       if (at < 24) continue;
@@ -112,7 +112,7 @@ TEST_CASE("a small file cannot cause much work", "[hostile]") {
   interop::ImageEditor editor(path);
   const uint64_t l1 = editor.get64(interop::ImageEditor::kL1Offset);
   const uint64_t entries = editor.get32(interop::ImageEditor::kL1Size);
-  // Every L1 entry has the same table: a petabyte of data, in 2 MiB.
+  // Every L1 entry has the same table: a petabyte of data in 2 MiB.
   for (uint64_t i = 0; i < entries; ++i) editor.put64(l1 + i * 8, editor.get64(l1));
   editor.save();
   const auto info = run_limited({"info", "--output=json", path});
@@ -120,13 +120,13 @@ TEST_CASE("a small file cannot cause much work", "[hostile]") {
   REQUIRE(info.ok());
   CHECK(json::parse(info.out)["damage"]["count"] == entries - 1);
 
-  // A file that is said to be 8 EiB long, all of it a hole.
+  // A file with a length of 8 EiB, which is one hole.
   const std::string sparse = folder / "sparse.qcow2";
   support::run_ok(
       {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", sparse, "1M"});
   support::run_ok({"truncate", "-s", "4T", sparse});
   const auto missing = run_limited({"info", "--output=json", sparse});
-  // All that qemu-img says of it is there.
+  // Everything that qemu-img reports is there.
   CHECK(missing.exit_code == 0);
   CHECK_THAT(missing.err, Catch::Contains("warning: ") && Catch::Contains("too many to count"));
   CHECK(json::parse(missing.out)["missing"].size() == 1);

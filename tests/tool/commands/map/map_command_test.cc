@@ -37,8 +37,8 @@ json our_map(const std::vector<std::string>& rest) {
   return json::parse(outcome.out);
 }
 
-// Every entry of QEMU's, key by key, and no more of them; ours have "compressed" as QEMU's have
-// from 8.2 on.
+// Compares each entry with QEMU's, key by key. "compressed" is in QEMU's since 8.2, and always in
+// ours.
 void check_same_map(const json& expected, const json& got) {
   REQUIRE(got.size() == expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
@@ -76,7 +76,7 @@ TEST_CASE("map agrees with qemu-img on images of every kind", "[map]") {
     check_same_map(qemu_map({"-s", start, "-l", length, image.path}),
                    our_map({"-s", start, "-l", length, image.path}));
 
-    // The table for people, line by line, where QEMU has one.
+    // Compares the text table line by line, where QEMU has one.
     const auto table = support::run({"qemu-img", "map", image.path});
     if (table.ok()) CHECK(run_tool({"map", image.path}).out == table.out);
   }
@@ -90,7 +90,7 @@ TEST_CASE("map shows the offset of unallocated subclusters", "[map]") {
     const support::TempDirectory folder;
     const std::string base = folder / "base.qcow2";
     const std::string top = folder / "top.qcow2";
-    // The base may be shorter: what the top says of the rest is all there is.
+    // The base may be shorter. Then the top determines the rest.
     support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", base,
                      std::to_string(random.between(1, 4) << 20)});
     support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "-b", base,

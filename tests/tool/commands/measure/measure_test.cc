@@ -45,7 +45,7 @@ json qemu_measure(const Words& words) {
   return json::parse(support::run_ok(Words{"qemu-img", "measure", "--output=json"} + words).out);
 }
 
-// The length of the file that a copy with these options makes.
+// Returns the length of the file that a copy with these options makes.
 uint64_t copied(const Words& words, const std::string& source) {
   const TempDirectory folder;
   support::run_ok(Words{tool_test::virt_compact(), "copy", "-q"} + words +
@@ -60,7 +60,7 @@ void check_exact(const Words& words, const std::string& source) {
   CHECK(measured["file-size"] == copied(words, source));
 }
 
-// A disk of `mib` MiB, each piece of 64 KiB made by `make (bytes, number)`.
+// Makes a disk of `mib` MiB. `make(bytes, number)` fills each piece of 64 KiB.
 template <typename Make>
 void write_disk(const std::string& path, uint64_t mib, Make make) {
   std::vector<std::byte> bytes(mib << 20);
@@ -68,7 +68,7 @@ void write_disk(const std::string& path, uint64_t mib, Make make) {
   support::write_file(path, bytes);
 }
 
-// Bytes of few values: what takes `bits` of 8.
+// Fills with bytes of few values, which compress to `bits` of 8.
 void fill_with_text(Random& random, std::span<std::byte> bytes, unsigned bits) {
   random.fill(bytes);
   for (std::byte& it : bytes) it &= std::byte((1u << bits) - 1);
@@ -127,8 +127,8 @@ TEST_CASE("qemu-img's keys have qemu-img's values", "[measure]") {
     INFO(options);
     json mine = measure({"-O", "qcow2", "-o", options, image.path});
     json judge = qemu_measure({"-O", "qcow2", "-o", options, image.path});
-    // Blocks that a file has and nobody has written are holes until they were read once, and are in
-    // the page cache: then ext4 calls them data.  The first of ours has read them all.
+    // Allocated blocks that were never written are holes for ext4, until a read puts them into the
+    // page cache: then they are data. Our first run has read all of them.
     for (int again = 0; again < 2 && mine["required"] != judge["required"]; ++again) {
       mine = measure({"-O", "qcow2", "-o", options, image.path});
       judge = qemu_measure({"-O", "qcow2", "-o", options, image.path});
@@ -137,7 +137,7 @@ TEST_CASE("qemu-img's keys have qemu-img's values", "[measure]") {
     CHECK(mine.contains("bitmaps") == judge.contains("bitmaps"));
     if (judge.contains("bitmaps")) CHECK(mine["bitmaps"] == judge["bitmaps"]);
     CHECK(mine["required"] == judge["required"]);
-    // Clusters that are preallocated only in the metadata are holes, which QEMU does not count.
+    // QEMU does not count clusters with preallocated metadata only, since they are holes.
     const bool sparse = options.find("=metadata") != std::string::npos;
     CHECK(mine["file-size"] <= mine[sparse ? "fully-allocated" : "required"]);
     const json raw = measure({"-O", "raw", image.path});
@@ -153,7 +153,7 @@ TEST_CASE("qemu-img's keys have qemu-img's values", "[measure]") {
       const json judge = qemu_measure({"-O", "qcow2", "-o", options, "--size", size});
       CHECK(mine["required"] == judge["required"]);
       CHECK(mine["fully-allocated"] == judge["fully-allocated"]);
-      // We give a disk of no bytes an L1 table, which QEMU does not count.
+      // Our empty disk has an L1 table, which QEMU does not count.
       if (size != "0") CHECK(mine["file-size"] <= mine["required"]);
     }
 }
@@ -165,7 +165,7 @@ TEST_CASE("preallocated disks of any size are computed", "[measure]") {
     const json judge = qemu_measure({"-O", "qcow2", "-o", options, "--size", size});
     CHECK(mine["required"] == judge["required"]);
     CHECK(mine["fully-allocated"] == judge["fully-allocated"]);
-    // Both have a place for each cluster.  What else is there differs by what rounding takes.
+    // Both have a place for each cluster. The rest may differ by rounding.
     const double ours = mine["file-size"];
     const double theirs = judge["fully-allocated"];
     CHECK(ours > theirs * 0.999 - 1e6);
@@ -178,7 +178,7 @@ TEST_CASE("preallocated disks of any size are computed", "[measure]") {
   check("63T", "cluster_size=2M,extended_l2=on,preallocation=metadata");
   check("63T", "cluster_size=64k,refcount_bits=64,preallocation=metadata");
 
-  // A file without data is no work, either.
+  // A file without data needs no work.
   const TempDirectory folder;
   const std::string raw = folder / "empty.raw";
   std::ofstream(raw).close();
@@ -215,7 +215,7 @@ TEST_CASE("bitmaps are measured as QEMU does", "[measure]") {
         old.contains("bitmaps"));
   CHECK(!old.contains("bitmaps"));
 
-  // A directory with a wrong length is an error, and does not use memory.
+  // A directory with a wrong length is an error, and takes no memory.
   interop::ImageEditor editor(image);
   auto extensions = editor.extensions();
   for (auto& it : extensions)
@@ -243,13 +243,13 @@ TEST_CASE("the bounds of an estimate hold for data of many kinds", "[measure]") 
       CHECK(part["file-size-low"] <= all["file-size"]);
       CHECK(part["file-size-high"] >= all["file-size"]);
       CHECK(part["file-size-low"] <= part["file-size"]);
-      // With 256 units of small clusters they say something, too.
+      // 256 units of small clusters are enough for an estimate.
       if (words[1] == "--cluster-size=4k")
         CHECK(part["file-size-high"].get<uint64_t>() - part["file-size-low"].get<uint64_t>() <
               16 << 20);
       CHECK(part["file-size"] <= part["file-size-high"]);
       CHECK(part["sampled-bytes"] <= 9 << 20);
-      // The same each time.
+      // The result is the same each time.
       CHECK(measure(words + Words{"--sample-size=8M", disk}) == part);
     }
   };

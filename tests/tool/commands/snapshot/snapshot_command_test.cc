@@ -1,4 +1,4 @@
-// virt-compact snapshot, beside qemu-img snapshot.
+// Compares virt-compact snapshot with qemu-img snapshot.
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -44,7 +44,7 @@ std::string refused(const std::vector<std::string>& arguments) {
   return outcome.err;
 }
 
-// The words of a text, without its columns.
+// Returns the words of a text, without its columns.
 std::vector<std::string> words(const std::string& text) {
   std::istringstream stream(text);
   return {std::istream_iterator<std::string>(stream), {}};
@@ -69,7 +69,7 @@ TEST_CASE("a script for qemu-img goes on working", "[snapshot]") {
   const auto theirs = run_ok({"qemu-img", "snapshot", "-l", path}).out;
   const auto ours = run_tool({"snapshot", "-l", path}).out;
   CHECK(run_tool({"snapshot", path}).out == ours);
-  // QEMU 10 has other columns.
+  // QEMU 10 has different columns.
   if (theirs.find("VM_SIZE") == std::string::npos) CHECK(ours == theirs);
   CHECK(words(ours) == words(tool_test::in_our_words(theirs)));
 
@@ -89,7 +89,7 @@ TEST_CASE("a script for qemu-img goes on working", "[snapshot]") {
   CHECK(run_tool({"snapshot", "-l", path}).out.empty());
   run_ok({"qemu-img", "check", "-q", path});
   CHECK(reads(path, "1 0 4M"));
-  // Both contents took 8 MiB.
+  // Both contents together took 8 MiB.
   CHECK(std::filesystem::file_size(path) < 5 << 20);
 }
 

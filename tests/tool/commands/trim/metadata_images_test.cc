@@ -1,4 +1,4 @@
-// virt-compact trim --metadata on images of every kind, and what it refuses.
+// Tests virt-compact trim --metadata on all kinds of images, and its refusals.
 #include <filesystem>
 #include <functional>
 
@@ -25,7 +25,7 @@ using trim_test::trim;
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
-// Of the ext4: a third at least, of swap nearly all.
+// At least a third of the ext4, and nearly all of the swap.
 constexpr uint64_t kLeast = 8 * kMiB;
 
 std::string convert(const SmallGuest& guest, const std::string& image,
@@ -144,7 +144,7 @@ TEST_CASE("free clusters of an overlay do not read as data of the backing file",
   CHECK_FALSE(support::RawFile(raw).first_nonzero(SmallGuest::kSwapAt + (64 << 10), kMiB / 2));
   CHECK(freed(trim({top})) == 0);
 
-  // Version 2 cannot say "zeros".
+  // Version 2 has no zero clusters.
   const std::string old = folder / "old";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-b", base, "-F", "qcow2",
           old});
@@ -223,7 +223,7 @@ TEST_CASE("a disk in use is not trimmed, and a damaged partition table is report
     CHECK_THAT(outcome.err, Contains("in use"));
     CHECK(trim({"--dry-run", image})["dry-run"] == true);
   }
-  // Two partitions that overlap.
+  // Makes two partitions overlap.
   support::patch_file(guest.raw(), 446 + 16 + 8, std::as_bytes(std::span("\0\x10\0\0", 4)));
   const std::string damaged = convert(guest, folder / "damaged");
   const auto outcome = run_tool({"trim", "--metadata", damaged});
@@ -264,7 +264,7 @@ TEST_CASE("a killed trim leaves a valid image with all files", "[trim]") {
     if (!outcome.ok()) ++killed;
     const auto check = run({"qemu-img", "check", image});
     CAPTURE(check.describe());
-    // Clusters that are lost are what a crash may leave.
+    // A crash may leave leaked clusters.
     CHECK((check.ok() || check.exit_code == 3));
     CHECK(guest.complaint_of_image(image, false) == "");
     CHECK(freed(trim({"--dry-run", image})) <= freed(trim({"--dry-run", whole})));

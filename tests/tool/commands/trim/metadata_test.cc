@@ -1,4 +1,4 @@
-// virt-compact trim --metadata on filesystems that were lived in.
+// Tests virt-compact trim --metadata on used filesystems.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -41,7 +41,7 @@ uint64_t length_of(const std::string& path) {
   return support::RawFile(path).size();
 }
 
-// Of a raw disk: what is free reads as zeros, in whole clusters.
+// Checks a raw disk: free space reads as zeros, in whole clusters.
 void check_zeros(const std::string& raw, const guest::Ranges& free) {
   const support::RawFile file(raw);
   for (const guest::Range& range : free.all()) {
@@ -74,7 +74,7 @@ void trim_volume(const Kind& kind) {
   CHECK(report["complete"] == true);
   CHECK(report["filesystems"][0]["outcome"] == "trimmed");
   CHECK(report["filesystems"][0]["used"] == told["used"]);
-  // All but the ends of ranges that are in the middle of a cluster.
+  // Everything except the ends of ranges that are inside of a cluster.
   const uint64_t freed = trim_test::freed(report);
   CHECK(freed == foretold);
   CHECK(freed > kind.size / 20);
@@ -126,7 +126,7 @@ TEST_CASE("a trim by metadata covers logical volumes on two disks", "[trim][lvm]
   }
   const VolumeGroup group;
   const TempDirectory folder;
-  // Data in all of both disks, but what LVM has written.
+  // Fills both disks with data, except for LVM's own metadata.
   const std::vector<std::byte> data(kMiB, std::byte{0x5A});
   for (const std::string& path : group.paths())
     for (uint64_t at = kMiB; at < 200 * kMiB; at += kMiB) support::patch_file(path, at, data);

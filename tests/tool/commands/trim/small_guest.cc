@@ -18,7 +18,7 @@ constexpr uint64_t kExt4At = 1 * kMiB;
 constexpr uint64_t kExt4Size = 16 * kMiB;
 constexpr const char* kFiles = "/usr/share/common-licenses";
 
-// Bytes that compress to about a half.
+// Returns bytes that compress to about a half.
 std::string letters(uint64_t length) {
   support::Random random(1);
   std::string text(length, 'x');

@@ -1,4 +1,4 @@
-// A small disk of a guest.  Every byte of it was written, and its filesystems use only a part.
+// A small disk of a guest. Every byte was written, and its filesystems use only a part.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace vc::trim_test {
 
-// An MBR with ext4 at 1 MiB (16 MiB), swap (3 MiB) and a partition with unknown content, on a raw
-// disk of 24 MiB.  Every byte of the disk was written.
+// A raw disk of 24 MiB with an MBR, ext4 at 1 MiB (16 MiB), swap (3 MiB) and a partition with
+// unknown content. Every byte of the disk was written.
 class SmallGuest {
  public:
   static constexpr uint64_t kSize = 24 << 20;
@@ -23,7 +23,7 @@ class SmallGuest {
   const std::string& raw() const { return raw_; }
   // Returns the problem of the guest's files on a raw disk, or an empty string.
   std::string complaint(const std::string& raw) const;
-  // The same for a QCOW2 image; `check` also checks the metadata of the image.
+  // Same for a QCOW2 image. `check` also checks the metadata of the image.
   std::string complaint_of_image(const std::string& image, bool check = true) const;
 
  private:

@@ -1,4 +1,4 @@
-// A guest's timer, in a real appliance: without KVM this takes its time.
+// Sets a guest's timer in a real appliance. Without KVM, this takes a while.
 #include <nlohmann/json.hpp>
 
 #include "tests/catch_text.h"
@@ -19,7 +19,7 @@ void make_folder(const std::string& path) {
   support::run_ok({"mkdir", "-p", path});
 }
 
-// What debugfs says of a path in the filesystem of an image.
+// Returns debugfs's information about a path in the filesystem of an image.
 std::string stat_in(const std::string& raw, const std::string& path) {
   return support::run_ok({"debugfs", "-R", "stat /" + path, raw}).out;
 }

@@ -62,7 +62,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   CHECK(definition() == expected);
   CHECK_THAT(definition(), Catch::Contains("s3cret") && Catch::Contains("debug-threads=on"));
 
-  // QEMU starts with it, if the filesystem can.
+  // QEMU starts with it, if the filesystem supports it.
   daemon.virsh({"destroy", "web"});
   if (applied.err.find("O_DIRECT") == std::string::npos) {
     daemon.virsh({"start", "web"});
@@ -73,7 +73,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
   CHECK(again.ok());
   CHECK_THAT(again.out, Catch::StartsWith("vda " + image + ": has the right settings\n"));
 
-  // By its UUID, and what is gone when it stops.
+  // Finds a domain by its UUID, and a transient one.
   std::string uuid = daemon.virsh({"domuuid", "web"});
   uuid.resize(uuid.find_first_of("\n"));
   CHECK(run_tool({"tune", "-c", daemon.uri(), uuid}).ok());

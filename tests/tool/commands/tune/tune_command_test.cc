@@ -194,7 +194,7 @@ TEST_CASE("tune refuses invalid arguments", "[tune]") {
 TEST_CASE("disks may be named in the syntax of QEMU", "[tune]") {
   const support::TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "1M"});
-  // It is found, and only then an appliance is wanted.
+  // The disk is found. Only then is an appliance needed.
   const auto outcome = tool_test::run_script(
       "LIBGUESTFS_PATH=/nowhere \"$VIRT_COMPACT\" tune --guest \"file:$1\"", {folder / "disk"});
   INFO(outcome.describe());
