@@ -230,8 +230,7 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
   }
 }
 
-TEST_CASE(
-    "the appliance trims only volumes whose metadata are not trusted, and the result is as small") {
+TEST_CASE("the appliance trims only volumes with doubtful metadata, and the result is as small") {
   const TempDirectory folder;
   const std::string raw = folder / "raw";
   const auto put = [&](const std::string& from, const char* seek) {
@@ -351,7 +350,7 @@ TEST_CASE("OUT is the trimmed disk, and DISK is not changed") {
   CHECK(before.complaint() == "");
 }
 
-TEST_CASE("stopped while the guest is trimmed, the disk is whole, and nothing stays behind",
+TEST_CASE("a run that is stopped during the trim keeps the disk, and leaves no files",
           "[essential][stopped]") {
   stop_at({{"Booting", milliseconds(1500), SIGKILL},
            {"Trimming /dev/sda", milliseconds(20), SIGKILL},
@@ -359,7 +358,8 @@ TEST_CASE("stopped while the guest is trimmed, the disk is whole, and nothing st
            {"Copying", milliseconds(0), SIGKILL}});
 }
 
-TEST_CASE("stopped at any other moment, the disk is whole, and nothing stays behind", "[stopped]") {
+TEST_CASE("a run that is stopped at any other moment keeps the disk, and leaves no files",
+          "[stopped]") {
   stop_at({{"Opening", milliseconds(0), SIGKILL},
            {"Creating", milliseconds(0), SIGKILL},
            {"Booting", milliseconds(20), SIGKILL},

@@ -70,19 +70,19 @@ TEST_CASE("the sector size is taken from the partition table", "[table]") {
   const uint64_t sector_size = GENERATE(512, 4096);
   CAPTURE(sector_size);
   const Disk disk;
-  SECTION("of GPT") {
+  SECTION("a GPT") {
     disk.gpt(sector_size);
     CHECK(disk.table().kind == Kind::kGpt);
     CHECK(disk.table().sector_size == sector_size);
     CHECK(disk.table().problem.empty());
   }
-  SECTION("of GPT without its backup, as on a disk that has grown") {
+  SECTION("a GPT without its backup, as on a disk that has grown") {
     disk.gpt(sector_size);
     disk.clear(kSize - sector_size, sector_size);
     CHECK(disk.table().kind == Kind::kGpt);
     CHECK(disk.table().sector_size == sector_size);
   }
-  SECTION("of an MBR with a filesystem") {
+  SECTION("an MBR with a filesystem") {
     disk.fdisk(sector_size, "o\nn\np\n1\n2560\n\nw\n");
     CHECK(disk.table().kind == Kind::kMbr);
     CHECK(disk.table().sector_size == 512);
@@ -122,24 +122,24 @@ TEST_CASE("a damaged GPT is reported, with the state of its parts", "[table]") {
   const Disk disk;
   disk.gpt(sector_size);
   std::string what;
-  SECTION("its header") {
+  SECTION("in its header") {
     disk.spoil(sector_size + 60);
     what = "checksum is wrong; the backup at the end of the disk is valid";
   }
-  SECTION("its list") {
+  SECTION("in its entries") {
     disk.spoil(2 * sector_size + 20);
     what = "list of partitions whose checksum is wrong; the backup";
   }
-  SECTION("header and backup") {
+  SECTION("in the header and the backup") {
     disk.spoil(sector_size + 60);
     disk.spoil(kSize - sector_size + 60);
     what = "checksum is wrong: let the guest";
   }
-  SECTION("no header") {
+  SECTION("without a header") {
     disk.clear(sector_size, sector_size);
     what = "no header at the start of the disk; the backup at the end of the disk is valid";
   }
-  SECTION("no protective MBR") {
+  SECTION("without a protective MBR") {
     disk.clear(0, 512);
     what = "no protective MBR";
   }
@@ -149,7 +149,7 @@ TEST_CASE("a damaged GPT is reported, with the state of its parts", "[table]") {
   CHECK_THAT(table.problem, Contains(what) && Contains(std::to_string(sector_size) + " bytes"));
 }
 
-TEST_CASE("whatever a table says, nothing outside of the disk is read", "[table]") {
+TEST_CASE("no table causes a read outside of the disk", "[table]") {
   const uint64_t seed = support::base_seed();
   const Disk disk;
   for (uint64_t i = 0; i < support::iterations(200); ++i) {

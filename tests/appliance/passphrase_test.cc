@@ -8,7 +8,7 @@ using namespace vc;
 
 using appliance::parse_passphrase;
 
-TEST_CASE("keys are given as the virt-* tools take them") {
+TEST_CASE("keys have the syntax of the virt-* tools") {
   const auto plain = parse_passphrase("/dev/sda2:key:a:b c");
   REQUIRE(plain);
   CHECK(plain->selector == "/dev/sda2");

@@ -373,7 +373,7 @@ void make_used_disk(const std::string& path, uint64_t sector_size) {
 
 }  // namespace
 
-TEST_CASE("a disk with sectors of 4096 bytes is trimmed, beside one of 512", "[essential]") {
+TEST_CASE("disks with sectors of 4096 and of 512 bytes are trimmed together", "[essential]") {
   const LeftBehind before;
   const TempDirectory folder;
   const std::string large = folder / "large.raw";
@@ -470,7 +470,7 @@ TEST_CASE("the appliance does not inspect a disk without data", "[essential]") {
   CHECK_THAT(done.out, !Catch::Contains("Booting") && Catch::Contains("nothing to trim"));
 }
 
-TEST_CASE("what cannot be trimmed is refused before anything starts", "[essential]") {
+TEST_CASE("a disk that cannot be trimmed is refused before anything starts", "[essential]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"});
@@ -496,7 +496,7 @@ TEST_CASE("what cannot be trimmed is refused before anything starts", "[essentia
   }
 }
 
-TEST_CASE("Ctrl-C at any moment leaves a sound image, and nothing else", "[stopped]") {
+TEST_CASE("Ctrl-C at any moment leaves a valid image, and nothing else", "[stopped]") {
   // First, since the folder of LeftBehind is removed with it.
   (void)shared_guests();
   const TempDirectory folder;

@@ -51,7 +51,7 @@ TEST_CASE("reads keep to the requested rate", "[rate_limit]") {
   CHECK(clock.seconds() == Approx(29));
 }
 
-TEST_CASE("unused time of the rate limit is not made up for", "[rate_limit]") {
+TEST_CASE("unused time of the rate limit is not used later", "[rate_limit]") {
   FakeClock clock;
   RateLimit limit(1000, &clock);
   const Cancel cancel;
@@ -78,7 +78,7 @@ TEST_CASE("without a limit the clock is not read", "[rate_limit]") {
   CHECK(clock.sleeps == 0);
 }
 
-TEST_CASE("rates and sizes at the edge of the numbers", "[rate_limit]") {
+TEST_CASE("extreme rates and sizes cause no overflow", "[rate_limit]") {
   Cancel cancel;
   const Stop stop(cancel);
   FakeClock fast;

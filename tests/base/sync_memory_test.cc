@@ -24,7 +24,7 @@ int sync_interrupted(int /*fd*/) {
 
 }  // namespace
 
-TEST_CASE("a flush that has failed is not forgotten", "[sync]") {
+TEST_CASE("the error of a failed flush is kept", "[sync]") {
   calls = 0;
   SyncMemory memory;
   CHECK(memory.run(sync_once_failing, 0) == EIO);

@@ -33,7 +33,7 @@ TEST_CASE("the summary of rounds has a median", "[comparison]") {
   CHECK(Spread::of({4, 1, 2, 3}).max == 4);
 }
 
-TEST_CASE("a verdict states only what the rounds show", "[comparison]") {
+TEST_CASE("a verdict claims only what the rounds show", "[comparison]") {
   CHECK(rounds_of({{2, 1}, {2.2, 1.1}}).verdict() == Verdict::kBFaster);
   CHECK(rounds_of({{1, 2}, {1.1, 2.2}}).verdict() == Verdict::kAFaster);
   // B wins every round, but its slowest round is slower than A's fastest.

@@ -72,7 +72,7 @@ TEST_CASE("requests that do not fit the disk are refused", "[schedule]") {
   CHECK_FALSE(Schedule::check(load, 4096));
 }
 
-TEST_CASE("a flush waits for the writes before it, and holds those behind it", "[schedule]") {
+TEST_CASE("a flush waits for earlier writes, and delays later ones", "[schedule]") {
   Load load;
   load.write = true;
   load.count = 5;

@@ -87,7 +87,7 @@ TEST_CASE("a copy is valid, equal and the same for any number of threads", "[cop
     }
 }
 
-TEST_CASE("raw disks of odd sizes are rounded up to sectors, and end in zeros", "[copy]") {
+TEST_CASE("raw disks of any size are rounded up to sectors with zeros", "[copy]") {
   const TempDirectory folder;
   for (const size_t size : {1u, 511u, 512u, 1000u, 65536u, 65537u, 1048576u + 1u}) {
     INFO("size: " << size);
@@ -107,7 +107,7 @@ TEST_CASE("raw disks of odd sizes are rounded up to sectors, and end in zeros", 
   }
 }
 
-TEST_CASE("a disk without a single byte is copied", "[copy]") {
+TEST_CASE("a disk of 0 bytes is copied", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "src", "0"});
   const auto summary = run_copy(from_to(folder / "src", folder / "out"));
@@ -237,8 +237,7 @@ TEST_CASE("no file of the source is overwritten, under any name", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"base", "data", "hard", "soft", "src"});
 }
 
-TEST_CASE("an existing destination is replaced only when asked for, and by a whole copy",
-          "[copy]") {
+TEST_CASE("an existing destination is replaced only on request, and by a complete copy", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(100'000, std::byte{1}));
   support::write_file(folder / "out", "precious");
@@ -254,7 +253,7 @@ TEST_CASE("an existing destination is replaced only when asked for, and by a who
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
 }
 
-TEST_CASE("the rest of a copy comes from a source that is known late", "[copy]") {
+TEST_CASE("the rest of a copy is read from a source that is known late", "[copy]") {
   const TempDirectory folder;
   const std::string base = folder / "base";
   const std::string src = folder / "src";
@@ -296,7 +295,7 @@ TEST_CASE("the rest of a copy comes from a source that is known late", "[copy]")
       }
 }
 
-TEST_CASE("what is not used is left out of both parts of a copy", "[copy]") {
+TEST_CASE("unused space is omitted in both parts of a copy", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "src", std::vector<std::byte>(4 << 20, std::byte{7}));
   CopyOptions options = from_to(folder / "src", folder / "out");
@@ -369,14 +368,14 @@ TEST_CASE("a slow codec does not keep a cancelled copy waiting", "[copy]") {
   CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(10));
 }
 
-TEST_CASE("a damaged source is an error that names it, and leaves nothing", "[copy]") {
+TEST_CASE("a damaged source causes an error that names it, and leaves nothing", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
-  SECTION("cut off") {
+  SECTION("truncated") {
     run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "src"});
     support::resize_file(folder / "src", 2 << 20);
   }
-  SECTION("a compressed cluster that is noise") {
+  SECTION("a compressed cluster with random bytes") {
     run_ok({"qemu-img", "convert", "-c", "-o", "compression_type=zstd", "-f", "raw", "-O", "qcow2",
             folder / "raw", folder / "src"});
     std::vector<std::byte> noise(256 << 10);
@@ -468,19 +467,19 @@ TEST_CASE("a copy needs enough space to start, and leaves nothing if space runs 
     options.source = folder / "zeros";
     REQUIRE_OK(run_copy(options));
   }
-  SECTION("what compresses well enough, fits") {
+  SECTION("compressible data fits") {
     support::write_file(folder / "text", std::vector<std::byte>(12 << 20, std::byte{'x'}));
     options.source = folder / "text";
     options.compression = CompressionType::kZstd;
     REQUIRE_OK(run_copy(options));
     run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "small/out"});
   }
-  SECTION("what is zeros without saying so, fits") {
+  SECTION("stored zeros fit") {
     support::write_file(folder / "zeros", std::vector<std::byte>(12 << 20));
     options.source = folder / "zeros";
     REQUIRE_OK(run_copy(options));
   }
-  SECTION("room that goes to somebody else half-way") {
+  SECTION("free space that another process takes during the copy") {
     // There is enough space at first. Another process takes it during the copy.
     support::write_file(folder / "little", std::span(noise).first(3 << 20));
     options.source = folder / "little";

@@ -39,7 +39,7 @@ constexpr size_t kDiskSize = (6 << 20) + 37 * 512;
 
 }  // namespace
 
-TEST_CASE("a copy over NBD is the local copy, whatever the server and the order", "[copy]") {
+TEST_CASE("a copy over NBD equals the local copy, for any server and order of answers", "[copy]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   const TempDirectory folder;
@@ -96,7 +96,7 @@ TEST_CASE("a copy over NBD is the local copy, whatever the server and the order"
   }
 }
 
-TEST_CASE("qemu-nbd serves, even if to one client only", "[copy]") {
+TEST_CASE("qemu-nbd can be a source, even for one client only", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "src"});
@@ -120,7 +120,7 @@ TEST_CASE("nothing of a huge empty disk is read over NBD", "[copy]") {
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
 }
 
-TEST_CASE("a hole that is not reported as zeros is read", "[copy]") {
+TEST_CASE("a hole that the server does not report as zeros is read", "[copy]") {
   // nbdkit's sh plugin reports the given extents unchanged.
   const TempDirectory folder;
   support::write_file(folder / "raw", std::vector<std::byte>(1 << 20, std::byte{'x'}));
@@ -161,7 +161,7 @@ TEST_CASE("a server without block status is read completely", "[copy]") {
   }
 }
 
-TEST_CASE("a read error is an error that names the server", "[copy]") {
+TEST_CASE("a read error names the server", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 3, kDiskSize);
   const NbdServer server = NbdServer::nbdkit(
@@ -174,7 +174,7 @@ TEST_CASE("a read error is an error that names the server", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"raw"});
 }
 
-TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
+TEST_CASE("a server that dies during the copy causes an error that names it", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 4, 64 << 20);
   for (const bool several : {false, true}) {
@@ -201,7 +201,7 @@ TEST_CASE("a server that dies half-way is an error that names it", "[copy]") {
   }
 }
 
-TEST_CASE("no server, no copy", "[copy]") {
+TEST_CASE("without a server, there is no copy", "[copy]") {
   const TempDirectory folder;
   const std::string uri = "nbd+unix:///?socket=" + (folder / "socket");
   const auto failed = run_copy(from_to(uri, folder / "out"));

@@ -90,7 +90,7 @@ class TcpServer {
 
 }  // namespace
 
-TEST_CASE("keys that both sides know", "[copy]") {
+TEST_CASE("pre-shared keys", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   const std::string key(64, 'a');

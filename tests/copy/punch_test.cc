@@ -136,7 +136,7 @@ TEST_CASE("a QCOW2 behind QEMU's server loses its clusters of zeros", "[copy]") 
     }
 }
 
-TEST_CASE("a server that cannot free is an error before anything is read", "[copy]") {
+TEST_CASE("a server that cannot deallocate causes an error before anything is read", "[copy]") {
   const TempDirectory folder;
   const auto bytes = make_full_raw(folder / "disk", 4);
   const std::string disk = folder / "disk";

@@ -216,19 +216,19 @@ TEST_CASE("each kind of damage is found, with its place", "[verify]") {
           copy + ": differs from its source: do not use it; guest bytes " + where);
     CHECK(summary.error().errnum() == EIO);
   };
-  SECTION("one byte is another") {
+  SECTION("a changed byte") {
     expect("write -P 3 1179647 1", "0x100000 to 0x1fffff");
   }
-  SECTION("data is lost") {
+  SECTION("lost data") {
     expect("write -z 4M 64k", "0x400000 to 0x4fffff");
   }
-  SECTION("data of one place stands in another") {
+  SECTION("data at a wrong offset") {
     expect("write -P 1 4M 64k", "0x400000 to 0x4fffff");
   }
-  SECTION("there is data where zeros were") {
+  SECTION("data instead of zeros") {
     expect("write -P 1 8388607 1", "0x700000 to 0x7fffff");
   }
-  SECTION("in many places") {
+  SECTION("damage in many places") {
     expect("write -P 9 0 3M", "0x0 to 0x2fffff");
     expect("write -P 9 7M 1M", "0x0 to 0x2fffff, 0x700000 to 0x7fffff");
   }
@@ -246,7 +246,7 @@ TEST_CASE("long lists of damage are shortened", "[verify]") {
                      "0x600000 to 0x6fffff and 2 more ranges");
 }
 
-TEST_CASE("a copy that cannot be read is an error of its own", "[verify]") {
+TEST_CASE("a copy that cannot be read causes a separate error", "[verify]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 1, kDiskSize);
   const auto digests = copied(folder / "raw", folder / "copy", plan(16, CompressionType::kZstd));
@@ -345,7 +345,7 @@ TEST_CASE("a copy from a pipe of unknown length is verified", "[verify]") {
                      fmt::format("guest bytes 0x0 to {:#x}", kDiskSize - 1));
 }
 
-TEST_CASE("of a copy with a backing file, only the data on top is verified", "[verify]") {
+TEST_CASE("verification of a copy with a backing file reads only the copy's own data", "[verify]") {
   const TempDirectory folder;
   const auto make = [&](const std::string& name, const std::vector<std::string>& commands) {
     run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "raw",

@@ -57,7 +57,7 @@ TEST_CASE("trims of several connections make whole blocks", "[coalesce-discard]"
   CHECK(server.requests() == Requests{"trim 32768+32768"});
 }
 
-TEST_CASE("the size of a block is what the layer below prefers", "[coalesce-discard]") {
+TEST_CASE("the granularity is the preferred size of the layer below", "[coalesce-discard]") {
   FilteredServer server(kName,
                         {"--filter=blocksize-policy", "memory", "1M", "blocksize-preferred=32768"});
   WritingClient client(server.socket());
@@ -136,7 +136,7 @@ TEST_CASE("fragments are zeroed on request", "[coalesce-discard]") {
   CHECK(server.requests() == Requests{"trim 0+16384", "zero 16384+4616 trim", "flush"});
 }
 
-TEST_CASE("more fragments than the limit are not held", "[coalesce-discard]") {
+TEST_CASE("fragments past the limit are not held", "[coalesce-discard]") {
   FilteredServer server(kName, {"memory", "1M", k16, "coalesce-discard-limit=1"});
   WritingClient client(server.socket());
   client.trim(0, 5000);
@@ -148,7 +148,8 @@ TEST_CASE("more fragments than the limit are not held", "[coalesce-discard]") {
   CHECK(server.requests() == Requests{"trim 16384+16384"});
 }
 
-TEST_CASE("trims of other names are not joined, writes count for all", "[coalesce-discard]") {
+TEST_CASE("trims are joined per export name, but writes count for all names",
+          "[coalesce-discard]") {
   // The memory plugin has one disk for all export names.
   FilteredServer server(kName, {"memory", "1M", k16});
   WritingClient one(server.socket(), "one");

@@ -156,7 +156,7 @@ TEST_CASE("reads are aligned as the layer requires", "[next-storage]") {
   }
 }
 
-TEST_CASE("an error of the layer keeps its errno, and says where", "[next-storage]") {
+TEST_CASE("an error of the layer keeps its errno, and names the offset", "[next-storage]") {
   Layer layer = make_layer(1000);
   layer.error = ESHUTDOWN;
   const NextStorage storage("it", layer.shape);
@@ -187,7 +187,7 @@ TEST_CASE("each thread reads through its latest connection", "[next-storage]") {
   CHECK(outer.reads == std::vector<std::pair<uint64_t, uint64_t>>{{2, 1}});
 }
 
-TEST_CASE("the storage allows no changes", "[next-storage]") {
+TEST_CASE("the storage is read-only", "[next-storage]") {
   Layer layer = make_layer(100);
   NextStorage storage("it", layer.shape);
   const NextStorage::Through through(&layer.ops);

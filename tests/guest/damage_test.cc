@@ -133,7 +133,7 @@ TEST_CASE("damaged metadata of other filesystems lead to no crash", "[damage]") 
   damage(8 * kMiB, {"mkswap", "-q"}, false);
 }
 
-TEST_CASE("damaged metadata never exchange the content of files", "[damage]") {
+TEST_CASE("damaged metadata never lead to the content of another file", "[damage]") {
   const TempDirectory folder;
   const std::string volume = folder / "volume";
   const std::vector<std::byte> data(4 * kMiB, std::byte{1});

@@ -128,7 +128,7 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
     support::patch_file(file.path(), end - 10, std::as_bytes(std::span("S1SUSPEND\0", 10)));
     file.is_doubted("holds a saved session");
   }
-  SECTION("a checksum that is wrong") {
+  SECTION("a wrong checksum") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
     // In its time of change.
     const std::string text = debugfs(file.path(), "imap swapfile");
@@ -158,7 +158,7 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
     debugfs(file.path(), "ln swapfile swap.img");
     file.is_doubted("share a block");
   }
-  SECTION("blocks of something else") {
+  SECTION("blocks of another structure") {
     const SwapFile file({"-t", "ext2", "-b", "4096", "-O", "none"});
     // Its map: the first block after the 12 that the inode names.
     const auto text = debugfs(file.path(), "stat swapfile");
@@ -184,7 +184,7 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
   }
 }
 
-TEST_CASE("blocks of ext4 that were never written are no header of swap", "[ext][swap]") {
+TEST_CASE("unwritten blocks of ext4 are not taken for a swap header", "[ext][swap]") {
   const SwapFile file({"-t", "ext4", "-b", "4096"});
   const TempDirectory scratch;
   support::write_file(scratch / "empty", std::string());
@@ -201,13 +201,13 @@ TEST_CASE("blocks of ext4 that were never written are no header of swap", "[ext]
   CHECK(found.files[0].path == "/swapfile");
 }
 
-TEST_CASE("of an fstab no more swap files are looked for than Linux uses", "[swap]") {
+TEST_CASE("the search for swap files of an fstab stops at Linux's limit", "[swap]") {
   std::string fstab;
   for (unsigned i = 0; i < 5000; ++i) fstab += fmt::format("/swap{} none swap\n", i);
   CHECK(guest::swap_file_paths(fstab).size() == 4 + 32);
 }
 
-TEST_CASE("fstab names swap files among other things", "[swap]") {
+TEST_CASE("swap files are found among other entries of an fstab", "[swap]") {
   const auto paths = guest::swap_file_paths(
       "UUID=1 / ext4 defaults 0 1\n  /a none swap sw\n/swapfile none swap sw 0 0\n/b /b ext4\n"
       "/dev/sda3 none swap\nLABEL=x none swap\n#/c none swap\n/d none");

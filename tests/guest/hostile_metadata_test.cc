@@ -108,7 +108,7 @@ class BtrfsBlocks {
 
 }  // namespace
 
-TEST_CASE("nodes of btrfs that have children in common are a doubt at once", "[hostile]") {
+TEST_CASE("a btrfs whose nodes share children is doubted at once", "[hostile]") {
   const Volume volume(256 * kMiB, {"mkfs.btrfs", "-q", "-f", "-m", "single"});
   const BtrfsBlocks blocks(volume);
   constexpr uint32_t kCount = 20;
@@ -136,7 +136,7 @@ TEST_CASE("nodes of btrfs that have children in common are a doubt at once", "[h
   CHECK(disk->reads() < (kHighest + 1) * kCount);
 }
 
-TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
+TEST_CASE("an ext4 whose block groups share a bitmap is doubted", "[hostile]") {
   const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext2", "-b", "1024", "-O", "none"});
   // The descriptors are in the block after the superblock, 32 bytes each.
   const auto bytes = support::read_file(volume.path());
@@ -145,7 +145,7 @@ TEST_CASE("block groups that share a bitmap are a doubt", "[hostile]") {
   volume.check_doubt("share a bitmap");
 }
 
-TEST_CASE("of two restart pages of one age both must be clean", "[hostile]") {
+TEST_CASE("two restart pages of the same age must both be clean", "[hostile]") {
   const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
   const uint64_t log = guest_test::ntfs_log(volume.path());
   volume.put(log, restart_page(5, true));
@@ -157,7 +157,7 @@ TEST_CASE("of two restart pages of one age both must be clean", "[hostile]") {
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 
-TEST_CASE("a restart page of which a sector is missing is a doubt", "[hostile]") {
+TEST_CASE("an NTFS with an incomplete restart page is doubted", "[hostile]") {
   const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
   const uint64_t log = guest_test::ntfs_log(volume.path());
   volume.put(log, restart_page(5, true));

@@ -167,7 +167,7 @@ guest::Volume read_changed(const Fragmented& volume, uint64_t at) {
 
 }  // namespace
 
-TEST_CASE("what is free is known though records are in many pieces", "[truth][ntfs]") {
+TEST_CASE("free space is found with attributes in several records", "[truth][ntfs]") {
   const Fragmented* const made = fragmented();
   if (!made) return;
   CHECK(made->further_records(0).size() > 0);
@@ -195,7 +195,7 @@ TEST_CASE("what is free is known though records are in many pieces", "[truth][nt
   CHECK(contents(copy, "file0") == noise(kCluster));
 }
 
-TEST_CASE("a session is seen though its file is in many pieces", "[truth][ntfs]") {
+TEST_CASE("a saved session is detected in a fragmented file", "[truth][ntfs]") {
   const Fragmented* const made = fragmented();
   if (!made) return;
   const guest::Volume volume = read_changed(*made, made->place_of(kResumed));
@@ -221,7 +221,7 @@ TEST_CASE("records that do not belong together are doubted", "[truth][ntfs]") {
     }
 }
 
-TEST_CASE("damaged records of files in many pieces lead to no crash", "[truth][ntfs]") {
+TEST_CASE("damaged records of fragmented files lead to no crash", "[truth][ntfs]") {
   const Fragmented* const made = fragmented();
   if (!made) return;
   const uint64_t seed = support::base_seed();

@@ -83,7 +83,7 @@ std::pair<uint64_t, uint64_t> longest_record(const Volume& xfs) {
 
 }  // namespace
 
-TEST_CASE("NTFS whose bitmap calls a file of its own free is doubted", "[own]") {
+TEST_CASE("an NTFS whose bitmap marks its own metadata as free is doubted", "[own]") {
   const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
   const uint64_t bitmap = ntfs_cluster(volume, 6, 0x80).value() * 4096;
   unsigned count = 0;
@@ -142,11 +142,11 @@ TEST_CASE("exFAT whose metadata contradict each other is doubted", "[own]") {
     if (volume.le(at, 1) == 0x82) up_case = at;
   }
   REQUIRE(up_case != 0);
-  SECTION("the up-case table is free") {
+  SECTION("the up-case table is marked as free") {
     volume.flip(bitmap, volume.le(up_case + 20, 4) - 2);
     volume.check_doubt("marks metadata as free");
   }
-  SECTION("the up-case table is not there") {
+  SECTION("the up-case table is missing") {
     volume.put_le(up_case, 0x02, 1);
     volume.check_doubt("up-case table is damaged");
   }
@@ -160,11 +160,11 @@ TEST_CASE("exFAT whose metadata contradict each other is doubted", "[own]") {
         sum = (sum << 31 | sum >> 1) + static_cast<uint8_t>(boot[i]);
     for (uint64_t i = 0; i < sector; i += 4) volume.put_le(11 * sector + i, sum, 4);
   };
-  SECTION("it is shorter than its clusters") {
+  SECTION("the up-case table is shorter than its clusters") {
     put_checked(0x48, volume.le(0x48, 8) - 4096, 8);
     volume.check_doubt("geometry is invalid");
   }
-  SECTION("the FAT goes into the clusters") {
+  SECTION("the FAT extends into the clusters") {
     put_checked(0x54, volume.le(0x58, 4), 4);
     volume.check_doubt("geometry is invalid");
   }
@@ -183,13 +183,13 @@ TEST_CASE("XFS whose free list has a free block is doubted", "[own]") {
     xfs.put_be(entry, xfs.be(entry + 4, 4), 4);
     xfs.check_doubt("the free list of allocation group 0 is damaged");
   }
-  SECTION("a count that is another") {
+  SECTION("a wrong count") {
     xfs.put_be(sector + 0x2C, xfs.be(sector + 0x2C, 4) + 1, 4);
     xfs.check_doubt("the free list of allocation group 0 is damaged");
   }
 }
 
-TEST_CASE("XFS of which one free space tree says another thing is doubted", "[own]") {
+TEST_CASE("an XFS whose free space trees disagree is doubted", "[own]") {
   const Volume xfs = old_xfs();
   const auto [by_block, by_length] = longest_record(xfs);
   const uint64_t start = xfs.be(by_block, 4);
@@ -203,7 +203,7 @@ TEST_CASE("XFS of which one free space tree says another thing is doubted", "[ow
   xfs.check_doubt("marks metadata as free");
 }
 
-TEST_CASE("a free space tree of XFS with more blocks than are counted is doubted", "[own]") {
+TEST_CASE("an XFS whose free space tree has more blocks than its count is doubted", "[own]") {
   const Volume xfs = old_xfs();
   const uint64_t block = xfs.be(4, 4);
   const uint64_t root = xfs.be(512 + 0x10, 4);

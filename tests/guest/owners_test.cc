@@ -142,7 +142,7 @@ TEST_CASE("a RAID superblock for another offset is ignored", "[owners]") {
   check(path, Reading::Verdict::kLeftAlone, "RAID");
 }
 
-TEST_CASE("a partition that is a disk with a table of its own is doubted", "[owners]") {
+TEST_CASE("a partition with a partition table of its own is doubted", "[owners]") {
   const TempDirectory folder;
   const std::string path = disk_of(folder, "gpt", "L");
   CHECK(free_of(path) == kPartition - 64 * kKiB);
@@ -157,13 +157,13 @@ TEST_CASE("a partition that is a disk with a table of its own is doubted", "[own
   SECTION("GPT") {
     put(path, kBegin + 512, "EFI PART");
   }
-  SECTION("GPT, 4096 bytes in a sector") {
+  SECTION("GPT, sectors of 4096 bytes") {
     put(path, kBegin + 4096, "EFI PART");
   }
   check(path, Reading::Verdict::kDoubt, "partition table of its own");
 }
 
-TEST_CASE("a disk with an owner as a whole is not read by its partition table", "[owners]") {
+TEST_CASE("the partitions of a disk with another owner are not read", "[owners]") {
   const TempDirectory folder;
   const std::string path = disk_of(folder, "dos", "82");
   CHECK(free_of(path) == kPartition - 64 * kKiB);
@@ -186,8 +186,7 @@ TEST_CASE("a disk with an owner as a whole is not read by its partition table", 
   }
 }
 
-TEST_CASE("a session that is saved on a whole disk counts beside a table that is damaged",
-          "[owners]") {
+TEST_CASE("a session saved on a whole disk counts despite a damaged partition table", "[owners]") {
   const TempDirectory folder;
   const std::string path = disk_of(folder, "gpt", "L");
   put(path, 512 + 72, "x");
@@ -212,7 +211,7 @@ TEST_CASE("a partition with the type of another owner is doubted", "[owners]") {
   }
 }
 
-TEST_CASE("swap space is free as far as its header goes", "[owners]") {
+TEST_CASE("swap space is free up to the end that its header states", "[owners]") {
   const TempDirectory folder;
   const std::string path = folder / "swap";
   make_file(path, kSize);
@@ -245,7 +244,7 @@ TEST_CASE("a swap signature without its header is doubted", "[owners]") {
   }
 }
 
-TEST_CASE("a saved session wins over all else on its volume", "[owners]") {
+TEST_CASE("a saved session takes precedence over all other formats", "[owners]") {
   const TempDirectory folder;
   const std::string path = swap_file(folder);
   put(path, 4096 - 10, "S1SUSPEND\0"s);

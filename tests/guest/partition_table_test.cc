@@ -80,7 +80,7 @@ TEST_CASE("a GPT that is damaged is doubted, and nothing of its disk is free", "
   SECTION("in its entries") {
     put(path, 1024 + 32, "x");
   }
-  SECTION("as a whole: it has a protective MBR, but no GPT") {
+  SECTION("completely: a protective MBR without a GPT") {
     put(path, 512, std::string(512, '\0'));
   }
   const auto inspection = guest_test::inspect_files({path});
@@ -209,29 +209,29 @@ TEST_CASE("a hybrid MBR must have the same partitions as the GPT", "[partitions]
   CHECK_THAT(doubt_of(path), Catch::Contains("that its GPT does not have"));
 }
 
-TEST_CASE("a GPT for each size of a sector is a doubt", "[partitions]") {
+TEST_CASE("a disk with a GPT for each sector size is doubted", "[partitions]") {
   const TempDirectory folder;
   const std::string path = partitioned(folder, kGpt);
   put(path, 4096, "EFI PART");
   CHECK_THAT(doubt_of(path), Catch::Contains("two GPTs"));
 }
 
-TEST_CASE("a GPT's partition outside of the usable sectors is a doubt", "[partitions]") {
+TEST_CASE("a GPT with a partition outside of the usable sectors is doubted", "[partitions]") {
   const TempDirectory folder;
   const std::string path = partitioned(folder, kGpt);
   put_gpt_checksums(path);
   CHECK(guest_test::inspect_files({path}).doubts.empty());
-  SECTION("before the first") {
+  SECTION("before the first usable sector") {
     put(path, 512 + 40, std::string("\x01\x08\0\0\0\0\0\0", 8));
   }
-  SECTION("after the last") {
+  SECTION("after the last usable sector") {
     put(path, 512 + 48, std::string("\xfe\xff\0\0\0\0\0\0", 8));
   }
   put_gpt_checksums(path);
   CHECK_THAT(doubt_of(path), Catch::Contains("outside of the usable sectors"));
 }
 
-TEST_CASE("a table of logical partitions within a partition is a doubt", "[partitions]") {
+TEST_CASE("a table of logical partitions inside of a partition is doubted", "[partitions]") {
   const TempDirectory folder;
   const std::string path = partitioned(folder,
                                        "label: dos\n"
@@ -243,7 +243,7 @@ TEST_CASE("a table of logical partitions within a partition is a doubt", "[parti
   CHECK_THAT(doubt_of(path), Catch::Contains("inside of partition 1"));
 }
 
-TEST_CASE("an MBR that may count in sectors of 4096 bytes is a doubt", "[partitions]") {
+TEST_CASE("an MBR that may count in sectors of 4096 bytes is doubted", "[partitions]") {
   const TempDirectory folder;
   const std::string path = partitioned(folder, "label: dos\nstart=256, size=8192, type=83\n");
   CHECK(guest_test::inspect_files({path}).doubts.empty());

@@ -80,7 +80,7 @@ Bytes shadow_catalog(char entry_type) {
 
 }  // namespace
 
-TEST_CASE("ext4 whose journal must be replayed is doubted, whatever its state says", "[states]") {
+TEST_CASE("an ext4 whose journal must be replayed is doubted, whatever its state", "[states]") {
   const Volume volume = old_ext4();
   const auto incompat = support::RawFile(volume.path()).read(1024 + 0x60, 1)[0];
   volume.put(1024 + 0x60, Bytes(1, static_cast<char>(incompat | std::byte{4})));
@@ -111,7 +111,7 @@ TEST_CASE("ext4 that has errors, or is in use, or has other features is doubted"
   }
 }
 
-TEST_CASE("a wrong checksum is a doubt", "[states]") {
+TEST_CASE("a wrong checksum causes a doubt", "[states]") {
   const Volume ext(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
   ext.put(1024 + 0x78, "label");
   check(ext, Reading::Verdict::kDoubt, "checksum of its superblock");
@@ -123,13 +123,13 @@ TEST_CASE("a wrong checksum is a doubt", "[states]") {
   check(btrfs, Reading::Verdict::kDoubt, "checksum of its superblock");
 }
 
-TEST_CASE("FAT that was not shut down, or is the disguise of BitLocker, is not read", "[states]") {
+TEST_CASE("a FAT that was not shut down, or that hides BitLocker, is not read", "[states]") {
   const Volume volume(64 * kMiB, {"mkfs.fat", "-F", "32"});
-  SECTION("not shut down, says the FAT") {
+  SECTION("not shut down according to the FAT") {
     volume.put(32 * 512 + 7, Bytes("\x07", 1));
     check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
   }
-  SECTION("not shut down, says the boot sector") {
+  SECTION("not shut down according to the boot sector") {
     volume.put(0x41, Bytes("\x01", 1));
     check(volume, Reading::Verdict::kDoubt, "not shut down cleanly");
   }
@@ -150,17 +150,17 @@ TEST_CASE("FAT32 whose FATs contradict its boot sector is doubted", "[states]") 
     volume.put(32 * 512, Bytes("\xf0", 1));
     check(volume, Reading::Verdict::kDoubt, "its FAT is damaged");
   }
-  SECTION("both FATs are cleared") {
+  SECTION("two cleared FATs") {
     volume.put(32 * 512, Bytes(2 * fat, '\0'));
     volume.put(32 * 512 + 4, Bytes("\xff\xff\xff\x0f", 4));
     volume.put(32 * 512 + fat + 4, Bytes("\xff\xff\xff\x0f", 4));
     check(volume, Reading::Verdict::kDoubt, "root directory is broken");
   }
-  SECTION("the root directory is free") {
+  SECTION("a free root directory") {
     volume.put(32 * 512 + fat + 8, Bytes(4, '\0'));
     check(volume, Reading::Verdict::kDoubt, "marks its root directory as free");
   }
-  SECTION("the root directory is not within it") {
+  SECTION("a root directory outside of the volume") {
     volume.put(44, Bytes("\xff\xff\xff\x0f", 4));
     check(volume, Reading::Verdict::kDoubt, "outside of it");
   }
@@ -197,7 +197,7 @@ TEST_CASE("NTFS is left alone while Windows has shadow copies of it", "[states]"
     volume.put(catalog, shadow_catalog(1));
     check(volume, Reading::Verdict::kLeftAlone, "on another volume");
   }
-  SECTION("in a catalog that is damaged") {
+  SECTION("with a damaged catalog") {
     volume.put(0x1E00, shadow_record(1, catalog, 'a', 'a'));
     check(volume, Reading::Verdict::kDoubt, "shadow copies are damaged");
   }
@@ -214,13 +214,13 @@ TEST_CASE("NTFS that only keeps another volume's shadow copies, or has had some,
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 
-TEST_CASE("a session that is saved in swap keeps the guest's disks as they are", "[states]") {
+TEST_CASE("a session saved in swap keeps all disks of the guest unchanged", "[states]") {
   const Volume volume(64 * kMiB, {"mkswap", "-q"});
   volume.put(4096 - 10, Bytes("S1SUSPEND\0", 10));
   check(volume, Reading::Verdict::kSuspended, "a session is saved");
 }
 
-TEST_CASE("a volume that looks like two things is doubted", "[states]") {
+TEST_CASE("a volume with two formats is doubted", "[states]") {
   const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4"});
   volume.put(4096 - 10, "SWAPSPACE2");
   check(volume, Reading::Verdict::kDoubt, "looks like");

@@ -183,7 +183,7 @@ TEST_CASE("a physical volume that was missing in its group is doubted", "[lvm]")
   CHECK(inspection.free_on(1).empty());
 }
 
-TEST_CASE("metadata of volume groups that take much memory are not read", "[lvm]") {
+TEST_CASE("volume groups whose metadata take too much memory are doubted", "[lvm]") {
   if (::geteuid() != 0) {
     WARN("not tried: only root has loop devices");
     return;

@@ -94,7 +94,7 @@ TEST_CASE("QEMU refuses the same images, except for known differences", "[bad-in
   }
 }
 
-TEST_CASE("an image with a backing file can be refused for that", "[bad-input]") {
+TEST_CASE("an image can be refused because of its backing file", "[bad-input]") {
   const TempDirectory folder;
   const std::string base = folder / "base.raw";
   const std::string top = folder / "top.qcow2";
@@ -148,7 +148,7 @@ support::RunOptions briefly() {
 
 }  // namespace
 
-TEST_CASE("the command ends with one line about a bad image", "[bad-input]") {
+TEST_CASE("the command reports a bad image in one line", "[bad-input]") {
   const TempDirectory folder;
   const TempDirectory target;
   for (const BadImage& bad : make_bad_images(folder.path())) {

@@ -306,7 +306,7 @@ TEST_CASE("a server in the background keeps its locks until it ends", "[locks]")
   }
 }
 
-TEST_CASE("a process that is not visible is not named", "[locks]") {
+TEST_CASE("a lock's owner that is not visible is not named", "[locks]") {
   const TempDirectory folder;
   make_images(folder);
   const Qemu qemu(folder, folder / "base", true);

@@ -80,7 +80,7 @@ TEST_CASE("disks that are not QCOW2 are not changed, with a reason", "[tuning]")
   CHECK_FALSE(libvirt::tune("<domain xmlns='elsewhere'/>", "x", {}));
 }
 
-TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
+TEST_CASE("other settings, or none, can be requested", "[tuning]") {
   Settings settings;
   settings.cache = "directsync";
   settings.io.reset();
@@ -100,7 +100,7 @@ TEST_CASE("other settings, and none, can be asked for", "[tuning]") {
         "x: there is no disk with target 'vdc'");
 }
 
-TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
+TEST_CASE("combinations with which QEMU does not start are refused", "[tuning]") {
   Settings settings;
   settings.cache = "writeback";
   CHECK(libvirt::check(settings).error().message() ==
@@ -120,7 +120,7 @@ TEST_CASE("pairs that QEMU does not start with are refused", "[tuning]") {
         "discard='maybe' is not a value that libvirt accepts");
 }
 
-TEST_CASE("disks on buses that are bad at trimming get advice", "[tuning]") {
+TEST_CASE("disks on buses without good trim support get advice", "[tuning]") {
   const auto advice = [](const std::string& target, const std::string& controller = "") {
     const auto tuning =
         tuned(in_domain(controller + "<disk><driver type='qcow2'/>" + target + "</disk>"));

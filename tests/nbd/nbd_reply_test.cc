@@ -27,7 +27,7 @@ int errnum_of(const Chunks& chunks) {
 
 }  // namespace
 
-TEST_CASE("an answer whose chunks cover the request once is good") {
+TEST_CASE("an answer whose chunks cover the request once is accepted") {
   CHECK(errnum_of({{1000, 1000}}) == 0);
   CHECK(errnum_of({{1000, 1}, {1001, 999}}) == 0);
   CHECK(errnum_of({{1999, 1}, {1500, 499}, {1000, 250}, {1250, 250}}) == 0);
@@ -47,7 +47,7 @@ TEST_CASE("an answer with gaps, overlaps or unrequested bytes is an error") {
   CHECK(errnum_of({{1000, UINT64_MAX}}) == EPROTO);
 }
 
-TEST_CASE("an answer in too many pieces that do not join takes no memory") {
+TEST_CASE("an answer with too many separate chunks takes no memory") {
   NbdReply reply;
   reply.expect(0, 1 << 20);
   for (uint64_t at = 1; at < 1 << 20; at += 2) reply.add(at, 1);
@@ -56,7 +56,7 @@ TEST_CASE("an answer in too many pieces that do not join takes no memory") {
   CHECK(reply.error("read").message().find("read: the server's answer") == 0);
 }
 
-TEST_CASE("an error of the server is returned") {
+TEST_CASE("the errno of the server is returned") {
   NbdReply reply;
   reply.expect(0, 100);
   reply.complete(ENOSPC);

@@ -156,7 +156,7 @@ TEST_CASE("owner, mode, ACL and attributes are copied to the new disk", "[swap]"
     CHECK(::getxattr(disk.c_str(), "system.posix_acl_access", value, sizeof value) == sizeof list);
 }
 
-TEST_CASE("what cannot be swapped is refused", "[swap]") {
+TEST_CASE("a disk that cannot be swapped is refused", "[swap]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   REQUIRE_FAILS_WITH(DiskSwap::plan(disk, ".bak"), "No such file");

@@ -70,7 +70,7 @@ void wait_for_a_while() {
 
 }  // namespace
 
-TEST_CASE("the rest of an early copy is that of the overlay", "[early]") {
+TEST_CASE("the rest of an early copy is read from the overlay", "[early]") {
   const Disk disk;
   Cancel work;
   Updates updates;
@@ -103,7 +103,7 @@ TEST_CASE("an early copy that is not finished leaves no file", "[early]") {
   CHECK(updates.count == 0);
 }
 
-TEST_CASE("the work beside an early copy ends when that fails, and the reason is kept", "[early]") {
+TEST_CASE("a failed early copy stops the other work, and its error is kept", "[early]") {
   const Disk disk;
   Cancel work;
   Updates updates;
@@ -129,7 +129,7 @@ TEST_CASE("an early copy stops with the work", "[early]") {
   CHECK_FALSE(disk.has_out());
 }
 
-TEST_CASE("the appliance changes nothing before the first volume that is left to it", "[early]") {
+TEST_CASE("the appliance changes nothing before the first volume that it trims", "[early]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk";
   support::write_file(disk, std::string());
@@ -167,7 +167,7 @@ TEST_CASE("the appliance changes nothing before the first volume that is left to
   CHECK(until({"/dev/sda9"}) == 0);
 }
 
-TEST_CASE("an overlay that was changed before the rest is found out", "[early]") {
+TEST_CASE("a change of the overlay before the rest is detected", "[early]") {
   for (const auto& [what, is_unchanged] :
        {std::pair("2M 64k", true), std::pair("2047k 1k", false), std::pair("0 512", false)}) {
     CAPTURE(what);

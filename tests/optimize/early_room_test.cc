@@ -68,32 +68,32 @@ TEST_CASE("a result without space is an error before an appliance boots", "[opti
                               Contains("small has 12.0 MiB free") && Contains("--output"));
   CHECK_THAT(outcome.err, !Contains("appliance"));
 
-  SECTION("of which a dry run tells") {
+  SECTION("a dry run reports it, too") {
     const auto dry = optimize(folder, "12m", "--dry-run");
     INFO(dry.describe());
     CHECK_THAT(dry.err,
                Contains("there is not enough space for the result") && Contains("appliance"));
   }
-  SECTION("unless trimming may free enough") {
+  SECTION("no error if the trim may free enough") {
     const auto perhaps = optimize(folder, "40m", "");
     INFO(perhaps.describe());
     CHECK_THAT(perhaps.err,
                Contains("fits only if trimming frees enough: without trimming, it takes") &&
                    Contains("appliance"));
   }
-  SECTION("or the user drops more than that") {
+  SECTION("no error if the user drops more data") {
     const auto dropped = optimize(folder, "12m", "--drop pagefile");
     INFO(dropped.describe());
     CHECK_THAT(dropped.err, Contains("fits only if") && Contains("appliance"));
   }
-  SECTION("and nothing is said where it fits") {
+  SECTION("no warning if the result fits") {
     const auto fits = optimize(folder, "100m", "");
     INFO(fits.describe());
     CHECK_THAT(fits.err, !Contains("fits") && !Contains("space") && Contains("appliance"));
   }
 }
 
-TEST_CASE("the size of an unknown guest is found by trying", "[optimize]") {
+TEST_CASE("with an unknown guest, only the appliance finds the size", "[optimize]") {
   if (!has_namespaces()) return;
   const TempDirectory folder;
   write_noise(folder / "noise", 40 * kMiB);

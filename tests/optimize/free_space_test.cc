@@ -232,7 +232,7 @@ TEST_CASE("free space is not copied, and the files are unchanged", "[free]") {
   leaves_out_what_is_free(ntfs());
 }
 
-TEST_CASE("a disk with much stored free space is not compact, and one without is", "[free]") {
+TEST_CASE("a disk is compact only if it stores little free space", "[free]") {
   const TempDirectory folder;
   make_ext4(folder / "raw", 64 * kMiB, 4 * kMiB, 30 * kMiB);
   const std::string disk = qcow2_of(folder, folder / "raw");
@@ -248,8 +248,7 @@ TEST_CASE("a disk with much stored free space is not compact, and one without is
   CHECK(filesystem(again, "/dev/sda").at("stored") < kMiB);
 }
 
-TEST_CASE("a disk without data is no reason for a warning, and one without filesystems is",
-          "[free]") {
+TEST_CASE("a disk without filesystems causes a warning, unless it has no data", "[free]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "disk", "64M"});
   const NoQemu qemu;
@@ -403,7 +402,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
   }
 }
 
-TEST_CASE("files that Windows makes again become zeros without a boot", "[free]") {
+TEST_CASE("files that Windows creates anew become zeros without a boot", "[free]") {
   const TempDirectory folder;
   run_ok({"sh", "-c", "truncate -s 96M \"$1\" && mkntfs -q -Q -F \"$1\"", "sh", folder / "raw"});
   write_noise(folder / "noise", 8 * kMiB);

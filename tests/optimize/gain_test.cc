@@ -193,16 +193,16 @@ TEST_CASE("a disk that is already compact is not changed", "[optimize]") {
   CHECK_THAT(optimize({"--minimum-gain", "2M", disk}).out, Contains("Already compact"));
   CHECK(files_in(folder.path()) == 1);
   CHECK_THAT(refused({"--minimum-gain", "1M", "--force", disk}), Contains("--minimum-gain"));
-  SECTION("by default it is worth it") {
+  SECTION("by default, the gain suffices") {
     CHECK_THAT(optimize({disk}).out, Contains("Saved"));
   }
-  SECTION("in percent") {
+  SECTION("a limit in percent") {
     CHECK_THAT(optimize({"--minimum-gain", "3%", disk}).out, Contains("Saved"));
   }
-  SECTION("in bytes") {
+  SECTION("a limit in bytes") {
     CHECK_THAT(optimize({"--minimum-gain", "512k", disk}).out, Contains("Saved"));
   }
-  SECTION("in any case, or for another layout") {
+  SECTION("no limit, or another layout") {
     CHECK(optimize({"-q", "--force", disk}).ok());
     CHECK(optimize({"-q", "--backup", ".2", "--minimum-gain", "0", disk}).ok());
     CHECK(optimize({"-q", "--backup", ".3", "--cluster-size", "4k", disk}).ok());
@@ -292,7 +292,7 @@ TEST_CASE("contradicting options are refused at the start", "[optimize]") {
   at_once({"--sector-size", "1k"}, "neither 512 nor 4096");
 }
 
-TEST_CASE("names are printed as they were given", "[optimize]") {
+TEST_CASE("names are printed as the user gave them", "[optimize]") {
   const TempDirectory folder;
   (void)make_disk(folder, "disk");
   support::RunOptions here;

@@ -178,7 +178,7 @@ TEST_CASE("OUT may be of another format", "[optimize]") {
   CHECK_THAT(alone.err, Contains("needs --output"));
 }
 
-TEST_CASE("a backing file can be kept behind a disk", "[optimize]") {
+TEST_CASE("a backing file can be kept", "[optimize]") {
   const TempDirectory folder;
   const std::string base = make_disk(folder, "base");
   const std::string disk = folder / "disk";
@@ -251,7 +251,7 @@ TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimi
     CHECK((support::read_file(disk) == bytes));
     CHECK(files_in(folder.path()) == 1);
   }
-  SECTION("corruption that can be mended") {
+  SECTION("corruption that can be repaired") {
     auto bytes = support::read_file(disk);
     const auto be64 = [&](size_t at) {
       uint64_t value = 0;
@@ -271,7 +271,7 @@ TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimi
     run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
     CHECK(fs::exists(disk + ".undo"));
   }
-  SECTION("somebody uses it") {
+  SECTION("a disk in use") {
     const std::string socket = folder / "socket";
     const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, disk},
                                 folder / "log");
@@ -381,11 +381,11 @@ TEST_CASE("changes of a process without a lock are not overwritten", "[optimize]
   CHECK(files_in(folder.path()) == 2);
 }
 
-TEST_CASE("a file with the name of a leftover is kept if it is none", "[optimize]") {
+TEST_CASE("a file with the name of a leftover is kept if it is something else", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const char* const name = GENERATE(".disk.overlay", ".disk.fresh");
-  SECTION("some file") {
+  SECTION("a file that is not an image") {
     support::write_file(folder / name, "mine");
     CHECK_THAT(refused({disk}), Contains("was not made by this command"));
     CHECK(fs::file_size(folder / name) == 4);
@@ -457,7 +457,7 @@ TEST_CASE("a run that cannot set the owner of the result fails at the start", "[
   CHECK(files_in(folder.path()) == 2);
 }
 
-TEST_CASE("a filesystem without hard links has optimized disks, too", "[optimize]") {
+TEST_CASE("disks on a filesystem without hard links are optimized, too", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");
   const auto old = support::read_file(disk);
@@ -511,7 +511,7 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b",
           beside ? std::string("base") : std::string("link"), top});
   const auto old = support::read_file(base);
-  SECTION("that lie there, or are in the same call") {
+  SECTION("in the same folder, or in the same call") {
     std::vector<std::string> command{"optimize", "-q", base};
     if (!beside) {
       // The overlay itself is refused.
@@ -528,7 +528,7 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
       CHECK_THAT(trimmed.err, Contains("is the backing file of"));
     }
   }
-  SECTION("that are in use") {
+  SECTION("in use") {
     const std::string socket = folder / "socket";
     const support::Child server({"qemu-nbd", "-f", "qcow2", "-t", "-k", socket, top},
                                 folder / "log");
@@ -544,7 +544,8 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   REQUIRE(optimize({"-q", base}).ok());
 }
 
-TEST_CASE("root gives away none of its files in a folder of another user", "[optimize]") {
+TEST_CASE("in another user's folder, root does not change the owner of its own files",
+          "[optimize]") {
   if (::geteuid() != 0) {
     WARN("skipped: it takes root to give files away");
     return;

@@ -29,7 +29,7 @@ TEST_CASE("work ends when the check beside it fails", "[parallel]") {
   CHECK(result.error().message() == "bad");
 }
 
-TEST_CASE("a check that throws has failed", "[parallel]") {
+TEST_CASE("an exception of the check is a failure", "[parallel]") {
   const Cancel user;
   const bool is_memory = GENERATE(false, true);
   ParallelCheck check(
@@ -45,7 +45,7 @@ TEST_CASE("a check that throws has failed", "[parallel]") {
         (is_memory ? "the check: Cannot allocate memory" : "the check: a bad day"));
 }
 
-TEST_CASE("work ends when the user wants to stop, though the check has ended well", "[parallel]") {
+TEST_CASE("after a successful check, the user can still stop the work", "[parallel]") {
   Cancel user;
   ParallelCheck check([]() -> Result<void> { return {}; }, user);
   CHECK_FALSE(check.work_cancel().requested());
@@ -54,7 +54,7 @@ TEST_CASE("work ends when the user wants to stop, though the check has ended wel
   CHECK(check.wait());
 }
 
-TEST_CASE("a check that takes longer than the work is waited for", "[parallel]") {
+TEST_CASE("the work's end waits for the check", "[parallel]") {
   const Cancel user;
   std::atomic<bool> work_done{false};
   ParallelCheck check(

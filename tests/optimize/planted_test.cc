@@ -129,7 +129,7 @@ TEST_CASE("rollback --remove removes only the replaced disk", "[planted]") {
   CHECK(folder.content("disk.bak") == "somebody else's");
 }
 
-TEST_CASE("a copy says that what it has made is lost to another file", "[planted]") {
+TEST_CASE("a copy reports that another file has taken the name of its result", "[planted]") {
   const bool replaces = GENERATE(false, true);
   CAPTURE(replaces);
   const Folder folder;
@@ -180,7 +180,7 @@ void make_image(const Folder& folder) {
 
 }  // namespace
 
-TEST_CASE("optimize says that the disk is another file, right after the swap", "[planted]") {
+TEST_CASE("optimize reports that the disk is another file right after the swap", "[planted]") {
   const Folder folder;
   make_image(folder);
   const auto old = folder.content("disk");
@@ -192,7 +192,7 @@ TEST_CASE("optimize says that the disk is another file, right after the swap", "
   CHECK((folder.content("disk.bak") == old));
 }
 
-TEST_CASE("without hard links optimize looks at both files before and after the exchange",
+TEST_CASE("without hard links, optimize checks both files before and after the exchange",
           "[planted]") {
   const std::string moment = GENERATE("exchanging", "exchanged");
   const std::string name = GENERATE("disk", ".disk.fresh");

@@ -58,7 +58,7 @@ TEST_CASE("files that are not images are refused", "[plugin]") {
                                                 "and so on";
     check_refused({folder / "disk.qcow2"}, "compressed with xz: decompress it first (xz -dk ");
   }
-  SECTION("a header that is cut off") {
+  SECTION("a truncated header") {
     test::qemu_img({"create", "-q", "-f", "qcow2", folder / "disk", "1M"});
     support::run_ok({"truncate", "-s", "90", folder / "disk"});
     check_refused({folder / "disk"}, "the header is truncated");
@@ -131,7 +131,7 @@ TEST_CASE("chains that cannot be followed are refused", "[plugin]") {
   }
 }
 
-TEST_CASE("names are relative to where the user is, and to the image as the user names it",
+TEST_CASE("names are relative to the current folder, and to the image as the user names it",
           "[plugin]") {
   if (!test::server_ends()) {
     WARN("skipped: nbdkit does not end with a sanitizer's library in it");

@@ -36,7 +36,7 @@ Result<std::unique_ptr<ServedImage>> open(const std::string& image,
 
 }  // namespace
 
-TEST_CASE("each listed export is the one of its description", "[served-image]") {
+TEST_CASE("each listed export opens the disk that its description describes", "[served-image]") {
   const TempDirectory folder;
   // The second snapshot's name is the first one's ID, and the last two share a name.
   const auto image = open(image_with(folder, {"first", "1", "twin", "twin"}));

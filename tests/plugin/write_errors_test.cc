@@ -86,7 +86,7 @@ Bytes read_all(Traffic& traffic) {
 
 }  // namespace
 
-TEST_CASE("a disk that fails fails the requests, and nothing else", "[write-errors]") {
+TEST_CASE("errors of the disk affect only the failed requests", "[write-errors]") {
   if (!test::server_ends()) {
     WARN("skipped: the library that fails calls and that of a sanitizer do not go together");
     return;

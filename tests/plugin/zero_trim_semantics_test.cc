@@ -244,7 +244,7 @@ TEST_CASE("trims of any size free the clusters that they cover, and the file shr
   }
 }
 
-TEST_CASE("a flush on one connection is one for all", "[write-semantics]") {
+TEST_CASE("a flush on one connection covers all connections", "[write-semantics]") {
   const TempDirectory folder;
   const std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "8M"});

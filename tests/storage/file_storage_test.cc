@@ -42,13 +42,13 @@ TEST_CASE("a file is read up to its end", "[file]") {
 
 TEST_CASE("files that are not disk images are refused without waiting", "[file]") {
   const test::ScratchFolder folder;
-  SECTION("nothing") {
+  SECTION("a missing file") {
     REQUIRE_FAILS_WITH(FileStorage::open_readonly(folder / "none"), "No such file or directory");
   }
   SECTION("a directory") {
     REQUIRE_FAILS_WITH(FileStorage::open_readonly(folder.path()), "is a directory");
   }
-  SECTION("a FIFO, which would block until somebody writes") {
+  SECTION("a FIFO, which would block until another process writes") {
     REQUIRE(mkfifo((folder / "fifo").c_str(), 0600) == 0);
     REQUIRE_FAILS_WITH(FileStorage::open_readonly(folder / "fifo"), "is a FIFO");
   }

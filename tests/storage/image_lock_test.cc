@@ -118,18 +118,18 @@ TEST_CASE("readers share an image, and a writer is alone", "[image_lock]") {
     // The writer is not affected.
     CHECK(one.take(ImageClaim::writing()));
   }
-  SECTION("a file that gets replaced") {
+  SECTION("a file that is replaced") {
     REQUIRE(one.take(ImageClaim::replacing()));
     CHECK(two.take(ImageClaim::reading()));
     CHECK_FALSE(two.take(ImageClaim::writing()));
   }
-  SECTION("a lonely user who forbids reading") {
+  SECTION("a single user that forbids reading") {
     REQUIRE(one.take({ImageClaim::kWrite, ImageClaim::kConsistentRead}));
     const auto refused = two.take(ImageClaim::force_share());
     REQUIRE_FALSE(refused);
     CHECK_THAT(refused.error().message(), Contains("which allows no other reader"));
   }
-  SECTION("one who changes the length alone") {
+  SECTION("a user that only changes the length") {
     REQUIRE(one.take({ImageClaim::kResize, 0}));
     const auto refused = two.take(ImageClaim::reading());
     REQUIRE_FALSE(refused);
@@ -137,7 +137,7 @@ TEST_CASE("readers share an image, and a writer is alone", "[image_lock]") {
   }
 }
 
-TEST_CASE("locks outlive a fork, as long as the child does", "[image_lock]") {
+TEST_CASE("locks survive a fork while the child lives", "[image_lock]") {
   const test::ScratchFolder folder;
   pid_t child = 0;
   {
@@ -166,10 +166,10 @@ TEST_CASE("a lock of another kind keeps readers out as well", "[image_lock]") {
   struct flock whole {};
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
-  SECTION("that goes with the open file") {
+  SECTION("of the open file") {
     REQUIRE(::fcntl(other.fd(), F_OFD_SETLK, &whole) == 0);
   }
-  SECTION("that goes with a process") {
+  SECTION("of the process") {
     REQUIRE(::fcntl(other.fd(), F_SETLK, &whole) == 0);
   }
   User user(folder / "disk");
@@ -215,7 +215,7 @@ std::string take_where_locks_fail(const std::string& path, int errnum) {
   return text;
 }
 
-TEST_CASE("files on a filesystem without locks are used without", "[image_lock]") {
+TEST_CASE("files on a filesystem without locks are used without locks", "[image_lock]") {
   const test::ScratchFolder folder;
   for (const int errnum : {EINVAL, ENOLCK, EOPNOTSUPP, ENOSYS})
     CHECK(take_where_locks_fail(folder / "disk", errnum) == "taken");

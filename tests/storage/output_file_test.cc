@@ -121,7 +121,8 @@ TEST_CASE("a file that appears in the meantime is not overwritten", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"a", "b"});
 }
 
-TEST_CASE("a replaced file passes on its permissions, and stays whole until then", "[copy]") {
+TEST_CASE("the new file gets the permissions of the replaced file, which is unchanged until then",
+          "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "out", "old");
   REQUIRE(::chmod((folder / "out").c_str(), 0604) == 0);
@@ -137,7 +138,7 @@ TEST_CASE("a replaced file passes on its permissions, and stays whole until then
   CHECK(list_directory(folder.path()) == Names{"out"});
 }
 
-TEST_CASE("through a symbolic link the file behind it is replaced", "[copy]") {
+TEST_CASE("a symbolic link's target is replaced", "[copy]") {
   const TempDirectory folder;
   REQUIRE(::mkdir((folder / "there").c_str(), 0700) == 0);
   support::write_file(folder / "there/file", "old");
@@ -196,7 +197,7 @@ TEST_CASE("writes in pieces of any size and alignment are read back", "[copy]") 
   CHECK(std::equal(bytes.begin(), bytes.end(), buffer.data()));
 }
 
-TEST_CASE("more pieces than the system takes at once are written", "[copy]") {
+TEST_CASE("more pieces than the system accepts at once are written", "[copy]") {
   const TempDirectory folder;
   const std::string text(5000, 'x');
   std::vector<iovec> pieces;
@@ -256,7 +257,7 @@ TEST_CASE("only the file that was there at the start is replaced", "[copy]") {
   CHECK(list_directory(folder.path()) == Names{"out"});
 }
 
-TEST_CASE("a hidden name is given up when another file has it", "[copy]") {
+TEST_CASE("a hidden name that belongs to another file is not removed", "[copy]") {
   const TempDirectory folder;
   support::write_file(folder / "out", "old");
   support::write_file(folder / "other", "somebody else's");
@@ -275,7 +276,7 @@ TEST_CASE("a hidden name is given up when another file has it", "[copy]") {
   CHECK(text_of(folder / hidden) == "somebody else's, too");
 }
 
-TEST_CASE("what is taken back is the file that was made, and no other", "[copy]") {
+TEST_CASE("taking back a file removes no other file", "[copy]") {
   const TempDirectory folder;
   const bool other = GENERATE(false, true);
   auto file = OutputFile::create(folder / "out", false);
@@ -289,7 +290,7 @@ TEST_CASE("what is taken back is the file that was made, and no other", "[copy]"
   CHECK(list_directory(folder.path()) == (other ? Names{"out"} : Names{}));
 }
 
-TEST_CASE("a folder that is moved in the meantime still gets the file", "[copy]") {
+TEST_CASE("a folder that is moved meanwhile still gets the file", "[copy]") {
   const TempDirectory folder;
   REQUIRE(::mkdir((folder / "a").c_str(), 0700) == 0);
   auto file = OutputFile::create(folder / "a/out", false);
@@ -301,7 +302,7 @@ TEST_CASE("a folder that is moved in the meantime still gets the file", "[copy]"
   CHECK(list_directory(folder / "b") == Names{"out"});
 }
 
-TEST_CASE("a link of another user in a folder that all may write is not followed", "[copy]") {
+TEST_CASE("a link of another user in a folder that all users may write is not followed", "[copy]") {
   if (::geteuid() != 0) {
     WARN("skipped: links of two users need root");
     return;

@@ -30,7 +30,7 @@ TEST_CASE("cached pages of a file are counted, and can be dropped", "[page-cache
   CHECK_FALSE(drop_pages(folder / "nowhere"));
 }
 
-TEST_CASE("of a long file only some windows are sampled", "[page-cache]") {
+TEST_CASE("a long file is checked in samples", "[page-cache]") {
   const support::TempDirectory folder;
   const std::string path = folder / "file";
   support::write_file(path, std::string(1 << 20, 'x'));

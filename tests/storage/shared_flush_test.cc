@@ -8,7 +8,7 @@
 
 using namespace vc;
 
-TEST_CASE("a flush covers what was written before it was asked for", "[shared-flush][threads]") {
+TEST_CASE("a flush covers all writes before its request", "[shared-flush][threads]") {
   SharedFlush shared;
   std::atomic<uint64_t> written{0};
   std::atomic<uint64_t> safe{0};

@@ -64,7 +64,7 @@ TEST_CASE("digests do not depend on order and sizes of pieces", "[digests]") {
   }
 }
 
-TEST_CASE("one bit anywhere is found, and where", "[digests]") {
+TEST_CASE("a difference of one bit is found, with its place", "[digests]") {
   const uint64_t seed = support::base_seed();
   support::Random random(seed);
   INFO(fmt::format("VIRT_COMPACT_SEED={}", seed));
@@ -86,25 +86,25 @@ TEST_CASE("one bit anywhere is found, and where", "[digests]") {
   }
 }
 
-TEST_CASE("the same bytes at another place are a difference", "[digests]") {
+TEST_CASE("the same bytes at another offset differ", "[digests]") {
   std::vector<std::byte> disk(4 * kMiB);
   std::memset(disk.data() + 4096, 1, 4096);
   std::memset(disk.data() + 8192, 2, 4096);
   Digests before(disk.size(), 4096);
   add_whole(before, disk);
-  SECTION("swapped in a region") {
+  SECTION("swapped within a region") {
     std::swap_ranges(disk.begin() + 4096, disk.begin() + 8192, disk.begin() + 8192);
     Digests after(disk.size(), 4096);
     add_whole(after, disk);
     CHECK(before.differences(after) == Ranges{range(0, kMiB)});
   }
-  SECTION("moved to another") {
+  SECTION("moved to another region") {
     std::swap_ranges(disk.begin() + 4096, disk.begin() + 8192, disk.begin() + 3 * kMiB);
     Digests after(disk.size(), 4096);
     add_whole(after, disk);
     CHECK(before.differences(after) == Ranges{range(0, kMiB), range(3 * kMiB, 4 * kMiB)});
   }
-  SECTION("twice") {
+  SECTION("stored twice") {
     std::copy(disk.begin() + 4096, disk.begin() + 8192, disk.begin() + 12288);
     Digests after(disk.size(), 4096);
     add_whole(after, disk);

@@ -125,7 +125,7 @@ TEST_CASE("writes to a server respect its block sizes", "[copy]") {
   }
 }
 
-TEST_CASE("QEMU's server is written to", "[copy]") {
+TEST_CASE("qemu-nbd can be a destination", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 2, kDiskSize);
   const std::string to = folder / "to";
@@ -215,7 +215,7 @@ TEST_CASE("a terabyte of zeros takes few requests", "[copy]") {
   }
 }
 
-TEST_CASE("a server that cannot be written to is an error before anything starts", "[copy]") {
+TEST_CASE("a read-only server causes an error before anything starts", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 5, 1 << 20);
   fill(folder / "to", 1 << 20);
@@ -227,7 +227,7 @@ TEST_CASE("a server that cannot be written to is an error before anything starts
   CHECK(untouched == std::vector<std::byte>(1 << 20, std::byte{0xa5}));
 }
 
-TEST_CASE("a write error is an error that names the server", "[copy]") {
+TEST_CASE("a write error names the server", "[copy]") {
   const TempDirectory folder;
   test::make_lived_in_raw(folder / "raw", 6, kDiskSize);
   for (const auto& [error, text] :
@@ -289,7 +289,7 @@ TEST_CASE("a destination that dies and restarts with its data is continued", "[c
   SECTION("one connection") {
     options.tuning.connections = 1;
   }
-  SECTION("without zeros") {
+  SECTION("without zero requests") {
     command.insert(command.begin() + 5, "--filter=nozero");
   }
   RestartableServer server(command);

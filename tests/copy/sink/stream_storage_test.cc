@@ -58,7 +58,7 @@ Bytes filled(size_t length, unsigned value) {
 
 }  // namespace
 
-TEST_CASE("a stream is in order, in whatever order it is written", "[stream_storage]") {
+TEST_CASE("a stream is in order for any order of writes", "[stream_storage]") {
   const Cancel cancel;
   const Stop stop(cancel);
   support::Random random(support::base_seed());
@@ -106,7 +106,7 @@ TEST_CASE("a stream with a wrong beginning or a gap is an error", "[stream_stora
   REQUIRE_FAILS_WITH(stream.write(HostOffset(0), filled(512, 2)), "the source has changed");
 }
 
-TEST_CASE("a stalled reader of the pipe does not block the copy for ever", "[stream_storage]") {
+TEST_CASE("a copy whose reader is stalled can be stopped", "[stream_storage]") {
   Cancel cancel;
   const Stop stop(cancel);
   std::array<int, 2> ends{};

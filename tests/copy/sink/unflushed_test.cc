@@ -31,7 +31,7 @@ TEST_CASE("writes that are not flushed are remembered", "[copy]") {
   CHECK(records[0].digest == 3);
 }
 
-TEST_CASE("zeros after a flush began are not a part of it", "[copy]") {
+TEST_CASE("a flush does not cover zeros that are requested after its start", "[copy]") {
   Unflushed unflushed;
   CHECK(unflushed.add(0, {{0, 10, true, 0}}));
   unflushed.flushing();

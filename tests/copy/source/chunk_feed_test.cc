@@ -166,7 +166,7 @@ TEST_CASE("an empty disk has no chunks", "[copy]") {
   CHECK(feed.exhausted());
 }
 
-TEST_CASE("without memory there is no chunk until one comes back", "[copy]") {
+TEST_CASE("without free memory, the next chunk waits until another is recycled", "[copy]") {
   PatternSource source({{4 << 20, ExtentKind::kData}});
   const Cancel cancel;
   const Stop stop(cancel);

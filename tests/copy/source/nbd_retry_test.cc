@@ -56,10 +56,10 @@ TEST_CASE("a server that is killed and restarted does not change the result", "[
   Words command = slow_file(folder / "raw");
   unsigned connections = 4;
   SECTION("several connections") {}
-  SECTION("one connection, which asks for the status, too") {
+  SECTION("one connection, which also requests block status") {
     connections = 1;
   }
-  SECTION("one, since the server says so") {
+  SECTION("one connection, since the server permits no more") {
     command.insert(command.begin() + 5, "--filter=multi-conn");
     command.push_back("multi-conn-mode=disable");
   }

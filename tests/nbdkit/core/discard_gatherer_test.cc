@@ -78,7 +78,7 @@ TEST_CASE("a write removes its range from the held trims", "[gatherer]") {
   CHECK(text(gatherer.trim(500, 1)) == "G0+1024");
 }
 
-TEST_CASE("a granule is complete again when what was written to it is trimmed", "[gatherer]") {
+TEST_CASE("a granule is complete again when the bytes written to it are trimmed", "[gatherer]") {
   DiscardGatherer gatherer(options());
   CHECK(text(gatherer.trim(0, 3 * kGranule)) == "G0+3072");
   { const auto writing = gatherer.begin_write(1200, 600); }
@@ -87,7 +87,7 @@ TEST_CASE("a granule is complete again when what was written to it is trimmed", 
   CHECK(gatherer.statistics().held_bytes == 3072);
 }
 
-TEST_CASE("a trim leaves out ranges that are being written", "[gatherer]") {
+TEST_CASE("a trim excludes ranges that are being written", "[gatherer]") {
   DiscardGatherer gatherer(options());
   {
     const auto one = gatherer.begin_write(1500, 10);
@@ -166,7 +166,7 @@ TEST_CASE("long trims are split into requests of the largest size", "[gatherer]"
         "G0+2147483648 G2147483648+2147483648 G4294967296+1073741824");
 }
 
-TEST_CASE("a write waits for a trim of its bytes that is on its way", "[gatherer]") {
+TEST_CASE("a write waits for a trim of its bytes that is being sent", "[gatherer]") {
   DiscardGatherer gatherer(options());
   const bool flush = GENERATE(false, true);
   if (flush) CHECK(text(gatherer.trim(100, 800)).empty());
@@ -190,7 +190,7 @@ TEST_CASE("a write waits for a trim of its bytes that is on its way", "[gatherer
   write.get();
 }
 
-TEST_CASE("a write waits for the piece with its bytes only", "[gatherer]") {
+TEST_CASE("a write waits only for the piece with its bytes", "[gatherer]") {
   DiscardGatherer gatherer(options());
   const auto between = gatherer.begin_write(1500, 1);
   auto batch = gatherer.trim(0, 3 * kGranule);

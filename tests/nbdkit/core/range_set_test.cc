@@ -23,7 +23,7 @@ TEST_CASE("the oldest range is the one that has not grown for the longest time",
   CHECK(set.empty());
 }
 
-TEST_CASE("random ranges are put in and taken out", "[range set]") {
+TEST_CASE("random additions and removals agree with a model", "[range set]") {
   const uint64_t seed = support::base_seed();
   const uint64_t count = support::iterations(300);
   constexpr uint64_t kSize = 200;

@@ -105,7 +105,7 @@ TEST_CASE("extents end where the request ends", "[extents]") {
   check(list_extents(disk, 8192, longest, false), {{8192, longest, kHole}});
 }
 
-TEST_CASE("one extent is the whole of the first", "[extents]") {
+TEST_CASE("with one, the list has exactly the first extent", "[extents]") {
   using enum ExtentKind;
   const auto layer = clusters({kData, kCompressed, kData, kUnallocated, kData, kZero});
   check(list_extents(qcow2::Disk({layer}), 10, kGiB, true), {{10, 3 * 4096 - 10, 0}});
@@ -118,7 +118,7 @@ TEST_CASE("the work for one request is bounded", "[extents]") {
   using enum ExtentKind;
   std::shared_ptr<Clusters> layer;
   std::vector<std::shared_ptr<qcow2::Layer>> chain;
-  SECTION("a cluster of each kind in turn") {
+  SECTION("clusters of alternating kinds") {
     layer = std::make_shared<Clusters>(
         512, 4 * kGiB, [](uint64_t i) { return i % 2 == 0 ? kData : kUnallocated; });
     chain = {layer};

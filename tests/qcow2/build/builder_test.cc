@@ -96,7 +96,7 @@ Result<void> place_and_finish(Builder& builder) {
 
 }  // namespace
 
-TEST_CASE("an empty disk, and one of no bytes", "[builder]") {
+TEST_CASE("an empty disk, and a disk of 0 bytes", "[builder]") {
   BuildOptions options;
   options.version = GENERATE(2u, 3u);
   options.cluster_bits = GENERATE(9u, 16u, 21u);
@@ -161,7 +161,7 @@ TEST_CASE("streams are packed to the byte", "[builder]") {
   test::walk(storage.bytes());
 }
 
-TEST_CASE("a stream does not reach into the place of a refcount block", "[builder]") {
+TEST_CASE("a stream does not overlap the place of a refcount block", "[builder]") {
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
@@ -175,12 +175,12 @@ TEST_CASE("a stream does not reach into the place of a refcount block", "[builde
   const auto last = (*builder)->place_compressed(ClusterIndex(61), 300);
   REQUIRE_OK(last);
   CHECK(last->value() == 62 * 512);
-  SECTION("it begins behind it") {
+  SECTION("it begins after the block") {
     const auto next = (*builder)->place_compressed(ClusterIndex(62), 213);
     REQUIRE_OK(next);
     CHECK(next->value() == 64 * 512);
   }
-  SECTION("one that ends right before it fits") {
+  SECTION("a stream that ends right before the block fits") {
     const auto next = (*builder)->place_compressed(ClusterIndex(62), 212);
     REQUIRE_OK(next);
     CHECK(next->value() == 62 * 512 + 300);
@@ -190,7 +190,7 @@ TEST_CASE("a stream does not reach into the place of a refcount block", "[builde
   check_with_qemu(storage);
 }
 
-TEST_CASE("data is asked for in parts where a table or a range ends", "[builder]") {
+TEST_CASE("data is placed in parts at the end of a table or range", "[builder]") {
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
@@ -240,7 +240,7 @@ TEST_CASE("metadata is written in whole clusters, once, and the header last", "[
   CHECK(*written.rbegin() + cluster_size <= *storage.size());
 }
 
-TEST_CASE("an error of the storage is returned, and no header is written", "[builder]") {
+TEST_CASE("after an error of the storage, no header is written", "[builder]") {
   BuildOptions options;
   options.size = 1 << 20;
   options.cluster_bits = 9;
@@ -312,11 +312,11 @@ TEST_CASE("invalid build options are refused", "[builder]") {
   MemoryStorage storage("built");
   BuildOptions options;
   options.size = 1 << 20;
-  SECTION("versions that are none") {
+  SECTION("invalid versions") {
     options.version = GENERATE(0u, 1u, 4u);
     REQUIRE_FAILS_WITH(Builder::create(storage, options), "2 or 3");
   }
-  SECTION("what version 2 does not have") {
+  SECTION("features that version 2 lacks") {
     options.version = 2;
     switch (GENERATE(0, 1, 2, 3)) {
       case 0:
@@ -341,7 +341,7 @@ TEST_CASE("invalid build options are refused", "[builder]") {
     REQUIRE_OK(builder);
     REQUIRE_FAILS_WITH((*builder)->place_zero(ClusterIndex(0), 1), "compat=0.10");
   }
-  SECTION("cluster sizes that are none") {
+  SECTION("invalid cluster sizes") {
     options.cluster_bits = GENERATE(0u, 8u, 22u);
     REQUIRE_FAILS_WITH(Builder::create(storage, options), "512 bytes to 2 MiB");
   }
@@ -403,7 +403,7 @@ TEST_CASE("the largest disk that an L1 table can map", "[builder]") {
   REQUIRE_FAILS_WITH(Builder::create(storage, options), "too large");
 }
 
-TEST_CASE("a file that QEMU could not count is refused while it is placed", "[builder]") {
+TEST_CASE("a file that is too large for QEMU's refcount table is refused", "[builder]") {
   BuildOptions options;
   options.cluster_bits = 9;
   options.refcount_order = 6;
@@ -438,7 +438,7 @@ TEST_CASE("a file that QEMU could not count is refused while it is placed", "[bu
   }
 }
 
-TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]") {
+TEST_CASE("a stream past the reach of its descriptor is refused", "[builder]") {
   // With clusters of 2 MiB, a descriptor has 49 bits for the offset.
   BuildOptions options;
   options.cluster_bits = 21;
@@ -466,7 +466,7 @@ TEST_CASE("a stream that its descriptor cannot point at is refused", "[builder]"
                      "written.qcow2: compressed data at 0x2000000000000");
 }
 
-TEST_CASE("a dry run counts what is preallocated without a step for each cluster", "[builder]") {
+TEST_CASE("a dry run counts preallocated clusters without a step for each of them", "[builder]") {
   const auto length = [](const BuildOptions& options, bool dry, uint64_t first) {
     MemoryStorage storage("dry");
     const auto builder = Builder::create(storage, options);

@@ -20,7 +20,7 @@ bool is_sound(uint64_t start, uint64_t l1, uint64_t first_range, uint64_t per_bl
 
 }  // namespace
 
-TEST_CASE("a tail counts itself, and is as short as can be", "[tail]") {
+TEST_CASE("a tail counts itself, and is as short as possible", "[tail]") {
   const uint64_t per_block = GENERATE(64u, 128u, 4096u);
   const uint64_t cluster_size = 512;
   const uint64_t l1 = GENERATE(1u, 2u, 63u, 64u, 65u, 1000u);

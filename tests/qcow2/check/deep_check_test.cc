@@ -77,7 +77,7 @@ class Images {
 
 }  // namespace
 
-TEST_CASE("a deep check of a good image finds nothing", "[deep]") {
+TEST_CASE("a deep check of a valid image finds nothing", "[deep]") {
   for (const char* type : {"zlib", "zstd"}) {
     const Images images(type);
     const OurAnswer answer = deep(images.path());
@@ -110,7 +110,7 @@ TEST_CASE("only decoding finds a damaged stream", "[deep]") {
   }
 }
 
-TEST_CASE("a descriptor that is too long is the error, not the refcount of its neighbour",
+TEST_CASE("a descriptor that is too long is reported instead of its neighbour's refcount",
           "[deep]") {
   const Images images("zlib");
   ImageEditor editor = images.editor();
@@ -169,7 +169,7 @@ TEST_CASE("a stream that is truncated by the end of the file", "[deep]") {
   CHECK(answer.has(Kind::kStreamTruncated));
 }
 
-TEST_CASE("a descriptor that is too long, and keeps to its cluster, does no harm", "[deep]") {
+TEST_CASE("a descriptor that is too long within its cluster is only a note", "[deep]") {
   const Images images("zlib");
   ImageEditor editor = images.editor();
   unsigned cluster = 0;

@@ -36,7 +36,7 @@ Piece stream(uint64_t at, uint64_t bytes) {
 
 }  // namespace
 
-TEST_CASE("clusters in the guest's order are one run", "[fragmentation]") {
+TEST_CASE("clusters in guest order are one run", "[fragmentation]") {
   const auto figures = measure({{kCluster, kCluster, false},
                                 {2 * kCluster, 3 * kCluster, false},
                                 {5 * kCluster, kCluster, false}});
@@ -64,14 +64,14 @@ TEST_CASE("compressed clusters that are packed are one run", "[fragmentation]") 
   CHECK(figures.percent(kGeometry) == 0);
 }
 
-TEST_CASE("an L2 table between clusters ends a run, and is no seek", "[fragmentation]") {
+TEST_CASE("an L2 table between clusters ends a run without a seek", "[fragmentation]") {
   const auto figures = measure({{kCluster, kCluster, false}, {3 * kCluster, kCluster, false}});
   CHECK(figures.runs == 2);
   CHECK(figures.seeks == 0);
   CHECK(figures.percent(kGeometry) == 100);
 }
 
-TEST_CASE("going far in either direction is a seek", "[fragmentation]") {
+TEST_CASE("a long step in either direction is a seek", "[fragmentation]") {
   const uint64_t far = kCluster + (1 << 20) + kCluster;
   CHECK(measure({{0, kCluster, false}, {far, kCluster, false}}).seeks == 1);
   CHECK(measure({{0, kCluster, false}, {far - 1, kCluster, false}}).seeks == 1);

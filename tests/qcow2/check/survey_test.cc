@@ -129,7 +129,7 @@ TEST_CASE("a survey agrees with the tables of images of every kind", "[survey]")
   }
 }
 
-TEST_CASE("a survey finds what is leaked", "[survey]") {
+TEST_CASE("a survey finds leaked clusters", "[survey]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1G"});
@@ -159,7 +159,7 @@ TEST_CASE("a survey continues after damage, and reports it", "[survey]") {
       {"qemu-io", "-c", "write 0 1M", "-c", "write 512M 1M", "-c", "write 1G 1M", path});
   interop::ImageEditor editor(path);
 
-  SECTION("an L2 table behind the end") {
+  SECTION("an L2 table past the end of the file") {
     editor.put64(editor.l1_entry_at(512 << 20), uint64_t{1} << 50 | uint64_t{1} << 63);
     editor.save();
     const Survey survey = survey_of(path);
@@ -173,7 +173,7 @@ TEST_CASE("a survey continues after damage, and reports it", "[survey]") {
     editor.save();
     CHECK_THAT(survey_of(path).first_damage, Catch::StartsWith("L1 entry 1: 0x"));
   }
-  SECTION("two clusters in one place") {
+  SECTION("two entries for one host cluster") {
     editor.put64(editor.l2_entry_at(65536), editor.get64(editor.l2_entry_at(0)));
     editor.save();
     const Survey survey = survey_of(path);
@@ -187,7 +187,7 @@ TEST_CASE("a survey continues after damage, and reports it", "[survey]") {
     CHECK(survey.damages == 1);
     CHECK(survey.of(HostUse::kData) == 48);
   }
-  SECTION("a file that is cut off") {
+  SECTION("a truncated file") {
     editor.bytes().resize(editor.get64(editor.l2_entry_at(1 << 30)) & 0xfffffffffffe00);
     editor.save();
     CHECK(survey_of(path).damages == 16);

@@ -192,7 +192,7 @@ TEST_CASE("a cluster that does not become smaller is not compressed", "[codec]")
   }
 }
 
-TEST_CASE("incompressible data is told from data that only looks like it", "[codec]") {
+TEST_CASE("incompressible data is distinguished from similar data", "[codec]") {
   const size_t size = GENERATE(4096u, 65536u, 256u << 10);
   NoiseProbe probe;
   Bytes scratch(size - 1);
@@ -219,7 +219,7 @@ TEST_CASE("incompressible data that repeats at a distance is compressed", "[code
   CHECK(length < size / 2 + size / 16);
 }
 
-TEST_CASE("deflate as other writers make it", "[codec]") {
+TEST_CASE("deflate streams of other writers", "[codec]") {
   Decoder decoder;
   const Bytes cluster = sample(65536, 4);
   Bytes decoded(65536);
@@ -228,22 +228,22 @@ TEST_CASE("deflate as other writers make it", "[codec]") {
     REQUIRE_OK(decoder.decode(CompressionType::kDeflate, stream, decoded));
     CHECK(decoded == cluster);
   }
-  SECTION("a stream that goes on after the cluster is full, as QEMU takes it") {
+  SECTION("a stream that continues after the cluster is full is accepted, as in QEMU") {
     Bytes longer = concatenated(cluster, sample(100, 9));
     REQUIRE_OK(decoder.decode(CompressionType::kDeflate, raw_deflate(longer, 12), decoded));
     CHECK(decoded == cluster);
   }
-  SECTION("one that is too short") {
+  SECTION("a stream that is too short") {
     const Bytes shorter(cluster.begin(), cluster.end() - 1);
     REQUIRE_FAILS_WITH(decoder.decode(CompressionType::kDeflate, raw_deflate(shorter, 12), decoded),
                        "ends after 65535 of 65536");
   }
-  SECTION("one that is cut off") {
+  SECTION("a truncated stream") {
     Bytes stream = raw_deflate(cluster, 12);
     stream.resize(stream.size() / 2);
     CHECK_FALSE(decoder.decode(CompressionType::kDeflate, stream, decoded).has_value());
   }
-  SECTION("a zlib wrapper is no raw deflate") {
+  SECTION("a stream with a zlib wrapper") {
     Bytes stream(compressBound(cluster.size()));
     uLongf length = stream.size();
     REQUIRE(compress(reinterpret_cast<Bytef*>(stream.data()), &length,
@@ -253,7 +253,7 @@ TEST_CASE("deflate as other writers make it", "[codec]") {
   }
 }
 
-TEST_CASE("zstd as other writers make it", "[codec]") {
+TEST_CASE("zstd streams of other writers", "[codec]") {
   Decoder decoder;
   const Bytes cluster = sample(65536, 5);
   const Bytes half(cluster.begin(), cluster.begin() + 32768);
@@ -281,11 +281,11 @@ TEST_CASE("zstd as other writers make it", "[codec]") {
   SECTION("a frame that holds more than a cluster") {
     REQUIRE_FAILS_WITH(decode(zstd(concatenated(cluster, half))), "bad zstd frame");
   }
-  SECTION("one that holds less") {
+  SECTION("a frame that holds less than a cluster") {
     REQUIRE_FAILS_WITH(decode(zstd(half)), "end after 32768 of 65536");
     CHECK_FALSE(stream_length(CompressionType::kZstd, zstd(half), decoder, decoded).has_value());
   }
-  SECTION("one that is cut off") {
+  SECTION("a truncated stream") {
     Bytes stream = zstd(cluster);
     stream.resize(stream.size() - 1);
     REQUIRE_FAILS_WITH(decode(stream), "not a whole zstd frame");
@@ -294,7 +294,7 @@ TEST_CASE("zstd as other writers make it", "[codec]") {
     REQUIRE_FAILS_WITH(decode(Bytes(100, std::byte{0x55})), "not a whole zstd frame");
     REQUIRE_FAILS_WITH(decode(Bytes()), "not a whole zstd frame");
   }
-  SECTION("a decoder is fine after an error") {
+  SECTION("a decoder works after an error") {
     CHECK_FALSE(decode(Bytes(100, std::byte{0x55})).has_value());
     REQUIRE_OK(decode(zstd(cluster, 19)));
     CHECK(decoded == cluster);

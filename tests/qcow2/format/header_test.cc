@@ -81,7 +81,7 @@ TEST_CASE("other formats are recognised", "[header]") {
     image.put32(0x40, 0x7f10dabe);
     REQUIRE_FAILS_WITH(image.header(), "a VDI one");
   }
-  SECTION("cut off") {
+  SECTION("truncated") {
     TinyImage image;
     image.bytes.resize(60);
     REQUIRE_FAILS_WITH(image.header(), "the header is truncated: the file has 60 bytes");
@@ -97,7 +97,7 @@ TEST_CASE("other formats are recognised", "[header]") {
   }
 }
 
-TEST_CASE("fields out of their limits are refused", "[header]") {
+TEST_CASE("fields outside of their limits are refused", "[header]") {
   TinyImage image;
   const auto refused = [&](const char* why) { REQUIRE_FAILS_WITH(image.header(), why); };
   SECTION("cluster_bits") {
@@ -116,7 +116,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put64(24, (1ULL << 29) + 1);
     refused("needs 2");
   }
-  SECTION("disk size that only wrapping could hold") {
+  SECTION("disk size whose L1 size overflows") {
     image.put64(24, UINT64_MAX);
     refused("the L1 table has 1 entries");
   }
@@ -124,7 +124,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put32(36, GENERATE((32u << 20) / 8 + 1, 0xffffffffu));
     refused("the L1 table has");
   }
-  SECTION("L1 table not at a cluster, or past every file") {
+  SECTION("L1 table unaligned, or past the largest file offset") {
     image.put64(40, GENERATE(0x30008ULL, 0x7fffffffffff0000ULL | 8, 0xffffffffffff0000ULL));
     refused("the L1 table at");
   }
@@ -136,7 +136,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put32(56, 0);
     refused("no refcount table");
   }
-  SECTION("refcount table not at a cluster") {
+  SECTION("unaligned refcount table") {
     image.put64(48, 0x10001);
     refused("the refcount table at");
   }
@@ -144,7 +144,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put32(60, GENERATE(65537u, 0xffffffffu));
     refused("snapshots");
   }
-  SECTION("snapshot table not at a cluster") {
+  SECTION("unaligned snapshot table") {
     image.put32(60, 1);
     image.put64(64, 12);
     refused("the snapshot table at");
@@ -154,7 +154,7 @@ TEST_CASE("fields out of their limits are refused", "[header]") {
     image.put32(16, GENERATE(1024u, 0xffffffffu));
     refused("too many");
   }
-  SECTION("backing file name behind the first cluster") {
+  SECTION("backing file name past the first cluster") {
     image.put64(8, 65537);
     image.put32(16, 1);
     refused("past the first cluster");
@@ -189,13 +189,13 @@ TEST_CASE("extensions are bounded", "[header]") {
     image.put32(116, GENERATE(0xffffffffu, 65536u - 119));
     REQUIRE_FAILS_WITH(image.header(), "has a length of");
   }
-  SECTION("longer than up to the backing file name") {
+  SECTION("longer than the space before the backing file name") {
     image.put_extension(112, 0x12345678, "0123456789");
     image.put64(8, 126);
     image.put32(16, 1);
     REQUIRE_FAILS_WITH(image.header(), "has a length of 10, but only 6");
   }
-  SECTION("cut off by the backing file name") {
+  SECTION("truncated by the backing file name") {
     image.put64(8, 116);
     image.put32(16, 1);
     REQUIRE_FAILS_WITH(image.header(), "truncated");

@@ -4,7 +4,8 @@
 
 using namespace qcow2;
 
-TEST_CASE("a compressed descriptor survives encoding at every cluster size", "[l2_entry]") {
+TEST_CASE("a compressed descriptor is decoded as it was encoded, for every cluster size",
+          "[l2_entry]") {
   const unsigned bits = GENERATE(range(9u, 22u));
   const uint64_t cluster = 1ULL << bits;
   const uint64_t top = (1ULL << CompressedDescriptor::offset_bits(bits)) - 1;
@@ -23,7 +24,7 @@ TEST_CASE("a compressed descriptor survives encoding at every cluster size", "[l
   }
 }
 
-TEST_CASE("descriptor fields lie where the format says", "[l2_entry]") {
+TEST_CASE("descriptor fields are where the specification says", "[l2_entry]") {
   // 64 KiB clusters: x = 54.  Three sectors at 0x50123.
   const uint64_t entry = (1ULL << 62) | (2ULL << 54) | 0x50123;
   const auto descriptor = CompressedDescriptor::decode(entry, 16);

@@ -39,7 +39,7 @@ Result<std::vector<Snapshot>> snapshots_of(const TinyImage& image) {
 
 }  // namespace
 
-TEST_CASE("snapshots of every age are read", "[snapshot]") {
+TEST_CASE("snapshot entries of all versions are read", "[snapshot]") {
   TinyImage image(12);
   image.put32(60, 3);
   image.put64(64, image.cluster(5));
@@ -77,11 +77,11 @@ TEST_CASE("a bad snapshot table is refused", "[snapshot]") {
   image.put32(60, 1);
   image.put64(64, image.cluster(5));
   put_snapshot(image, image.cluster(5), "1", "x", 16, image.cluster(3));
-  SECTION("more entries than there are bytes") {
+  SECTION("more entries than bytes") {
     image.put32(60, 65536);
     REQUIRE_FAILS_WITH(snapshots_of(image), "the file ends at");
   }
-  SECTION("behind the end of the file") {
+  SECTION("past the end of the file") {
     image.put64(64, 1ULL << 40);
     REQUIRE_FAILS_WITH(snapshots_of(image), "the file ends at");
   }
@@ -89,15 +89,15 @@ TEST_CASE("a bad snapshot table is refused", "[snapshot]") {
     image.put32(image.cluster(5) + 36, GENERATE(1025u, 0xffffffffu));
     REQUIRE_FAILS_WITH(snapshots_of(image), "extra data");
   }
-  SECTION("an L1 table without bounds") {
+  SECTION("an L1 table that is too large") {
     image.put32(image.cluster(5) + 8, 0xffffffff);
     REQUIRE_FAILS_WITH(snapshots_of(image), "its L1 table has 4294967295 entries");
   }
-  SECTION("an L1 table anywhere") {
+  SECTION("an unaligned L1 table") {
     image.put64(image.cluster(5), GENERATE(4097ULL, 0xfffffffffffff000ULL));
     REQUIRE_FAILS_WITH(snapshots_of(image), "does not begin at a cluster");
   }
-  SECTION("a disk without bounds") {
+  SECTION("a disk that is too large") {
     image.put64(image.cluster(5) + 48, UINT64_MAX);
     REQUIRE_FAILS_WITH(snapshots_of(image), "its disk has");
   }

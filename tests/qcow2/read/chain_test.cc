@@ -96,19 +96,19 @@ TEST_CASE("a chain of 200 images is read, and one of more is refused", "[chain]"
                      "201 has more than 200 images: shorten it first");
 }
 
-TEST_CASE("formats are what the header says, or what the content shows", "[chain]") {
+TEST_CASE("formats come from the header, or from the content", "[chain]") {
   const test::ScratchFolder folder;
   write(folder / "base", base(0x11).bytes);
-  SECTION("said") {
+  SECTION("recorded format") {
     // A QCOW2 file opened as raw is just bytes.
     write(folder / "top", overlay("base", "raw").bytes);
     CHECK(first_byte(folder / "top") == std::byte{'Q'});
   }
-  SECTION("found out") {
+  SECTION("detected format") {
     write(folder / "top", overlay("base").bytes);
     CHECK(first_byte(folder / "top") == std::byte{0x11});
   }
-  SECTION("not ours") {
+  SECTION("unsupported format") {
     write(folder / "top", overlay("base", "vmdk").bytes);
     REQUIRE_FAILS_WITH(first_byte(folder / "top"),
                        "top: backing file 'base': its format is 'vmdk'");
@@ -136,11 +136,11 @@ TEST_CASE("the error for a broken chain names the file", "[chain]") {
     REQUIRE_FAILS_WITH(first_byte(folder / "top"),
                        "top: backing file: " + (folder / "gone") + ": No such file");
   }
-  SECTION("itself") {
+  SECTION("a name of the image itself") {
     write(folder / "top", overlay("top").bytes);
     REQUIRE_FAILS_WITH(first_byte(folder / "top"), "it has no end");
   }
-  SECTION("a loop, by other names") {
+  SECTION("a loop through other names") {
     write(folder / "a", overlay("b").bytes);
     write(folder / "b", overlay("c").bytes);
     REQUIRE(link((folder / "a").c_str(), (folder / "c").c_str()) == 0);
@@ -163,13 +163,13 @@ TEST_CASE("the error for a broken chain names the file", "[chain]") {
     REQUIRE_FAILS_WITH(first_byte(folder / "top", options), "not allowed");
     REQUIRE_OK(first_byte(folder / "base", options));
   }
-  SECTION("a data file that is not named") {
+  SECTION("a data file without a name") {
     TinyImage image(12, 4096);
     image.set_incompatible(incompatible::kDataFile);
     write(folder / "top", image.bytes);
     REQUIRE_FAILS_WITH(first_byte(folder / "top"), "does not name it");
   }
-  SECTION("a data file that is not there") {
+  SECTION("a missing data file") {
     TinyImage image(12, 4096);
     image.set_incompatible(incompatible::kDataFile);
     image.put_extension(112, HeaderExtension::kDataFile, "disk.raw");

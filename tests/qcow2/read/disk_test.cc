@@ -31,7 +31,7 @@ std::shared_ptr<Layer> qcow2_layer(const TinyImage& image) {
 
 }  // namespace
 
-TEST_CASE("holes show the layer behind, and zeros where it has ended", "[disk]") {
+TEST_CASE("holes show the layer below, and zeros past its end", "[disk]") {
   TinyImage top(12, 8 * 4096);
   top.set_l2(1, top.cluster(5));
   top.set_l2(2, kEntryZero);
@@ -133,7 +133,7 @@ class HoleLayer final : public Layer {
 
 }  // namespace
 
-TEST_CASE("a hole of exabytes is mapped with few questions", "[disk]") {
+TEST_CASE("a hole of exabytes is mapped with few calls", "[disk]") {
   const auto hole = std::make_shared<HoleLayer>(INT64_MAX);
   const Disk disk({hole, std::make_shared<HoleLayer>(uint64_t{1} << 40)});
   std::vector<Extent> extents;

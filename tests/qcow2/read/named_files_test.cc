@@ -83,15 +83,15 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
   const OpenFolder folder;
   const std::string top = folder / "top";
   write(top, overlay("base", "raw"), kStranger, 0644);
-  SECTION("everybody's") {
+  SECTION("a file that all users can read") {
     write(folder / "base", kRaw, 0, 0644);
     REQUIRE_OK(open(top));
   }
-  SECTION("his own") {
+  SECTION("a file of the owner") {
     write(folder / "base", kRaw, kStranger, 0600);
     REQUIRE_OK(open(top));
   }
-  SECTION("root's") {
+  SECTION("a file of root") {
     write(folder / "base", kRaw, 0, 0600);
     REQUIRE_FAILS_WITH(open(top), "uid 1234567 owns " + top + ", which names this file");
     REQUIRE_FAILS_WITH(open(top), "--backing=follow");
@@ -101,7 +101,7 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
     write(top, overlay("base", "raw"), 0, 0666);
     REQUIRE_OK(open(top));
   }
-  SECTION("in a folder that he may not search") {
+  SECTION("a file in a folder that the owner cannot search") {
     std::filesystem::create_directory(folder / "private");
     REQUIRE(::chmod((folder / "private").c_str(), 0700) == 0);
     write(folder / "private/base", kRaw, 0, 0644);
@@ -113,13 +113,13 @@ TEST_CASE("a backing file is opened if the owner of the image could", "[names]")
     std::filesystem::create_symlink("secret", folder / "base");
     REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
-  SECTION("of a group that he is in as far as the file's own group says") {
+  SECTION("a file that only the group of the image can read") {
     // The group proves nothing: it may come from the folder.
     write(folder / "base", kRaw, 0, 0640);
     REQUIRE(::chown((folder / "base").c_str(), 0, kStranger) == 0);
     REQUIRE_FAILS_WITH(open(top), "has no right to read it");
   }
-  SECTION("that is not there") {
+  SECTION("a missing file") {
     REQUIRE_FAILS_WITH(open(top), "No such file or directory (virt-compact rebase -u");
   }
   SECTION("denied") {
@@ -145,7 +145,7 @@ TEST_CASE("all owners of a chain must have the right to open its last file", "[n
   REQUIRE_OK(open(folder / "top"));
 }
 
-TEST_CASE("a data file is opened, and written, as the owner of the image could", "[names]") {
+TEST_CASE("a data file is opened and written if the owner of the image could", "[names]") {
   if (!is_root()) return;
   const OpenFolder folder;
   const std::string image = folder / "image";
@@ -181,7 +181,7 @@ TEST_CASE("a backing file that is not opened reads as zeros, and nothing is writ
   REQUIRE_FAILS_WITH(open_writer(*chain, {}), "without its backing file 'gone'");
 }
 
-TEST_CASE("the rights of another user end with the call", "[names]") {
+TEST_CASE("the rights of another user apply only to the call", "[names]") {
   if (!is_root()) return;
   const OpenFolder folder;
   write(folder / "secret", kRaw, 0, 0600);

@@ -61,7 +61,7 @@ TEST_CASE("standard clusters are mapped and read", "[layer]") {
   CHECK((*mixed)[1] == std::byte{0});
 }
 
-TEST_CASE("a map that begins inside a cluster says where its first byte is", "[layer]") {
+TEST_CASE("a map that begins inside a cluster has the offset of its first byte", "[layer]") {
   TinyImage image(12, 4 * 4096);
   image.set_l2(1, image.cluster(5));
   const auto disk = image.disk();
@@ -113,7 +113,7 @@ TEST_CASE("subclusters in every state", "[layer]") {
     image.set_extended_l2(0, 0, 1);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 0, 1), "invalid subcluster bitmap");
   }
-  SECTION("the zero flag of standard entries means nothing here") {
+  SECTION("the zero flag of standard entries has no meaning here") {
     image.set_extended_l2(0, image.cluster(5) | kEntryZero, 1);
     CHECK(test::all_are(*test::read(*image.disk(), 0, 512), 0x55));
   }
@@ -136,7 +136,7 @@ TEST_CASE("compressed clusters are read in whole and in part", "[layer]") {
     REQUIRE_OK(read);
     CHECK(*read == cluster);
   };
-  SECTION("as it is") {
+  SECTION("a valid stream") {
     const auto disk = image.disk();
     whole(*disk);
     const auto part = test::read(*disk, 4096 + 1000, 100);
@@ -224,7 +224,7 @@ class CountingStorage final : public Storage {
 
 }  // namespace
 
-TEST_CASE("of a long L1 table only slices are read, and kept in the cache", "[layer]") {
+TEST_CASE("a long L1 table is read and cached in slices", "[layer]") {
   // 1 Mi entries. The first and the last one point to a table.
   constexpr uint32_t kEntries = 1 << 20;
   TinyImage image(12, uint64_t{kEntries} * 512 * 4096);
@@ -277,18 +277,18 @@ TEST_CASE("an external data file is where the data is", "[layer]") {
   CHECK((*extents)[0].host == HostOffset(0));
 }
 
-TEST_CASE("invalid entries are errors that name the place", "[layer]") {
+TEST_CASE("invalid entries cause errors that name the place", "[layer]") {
   TinyImage image(12, 4 * 4096);
   SECTION("unaligned data") {
     image.set_l2(1, image.cluster(5) + 512);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1),
                        "tiny.qcow2: guest offset 0x1000 maps to 0x5200");
   }
-  SECTION("data at the end of the universe") {
+  SECTION("data at the largest offset") {
     image.set_l2(1, 0xbfffffffffff0000 & ~kEntryCompressed);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096, 1), "past the end of the file");
   }
-  SECTION("data behind the end of the file") {
+  SECTION("data past the end of the file") {
     image.set_l2(1, image.cluster(8));
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 4096 + 7, 1),
                        "guest offset 0x1007 maps to 0x8007");
@@ -312,11 +312,11 @@ TEST_CASE("invalid entries are errors that name the place", "[layer]") {
     image.put64(image.cluster(3), image.cluster(4) + 512);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 0, 1), "L1 entry 0: the L2 table at 0x4200");
   }
-  SECTION("an L2 table behind the end of the file") {
+  SECTION("an L2 table past the end of the file") {
     image.put64(image.cluster(3), 1ULL << 50);
     REQUIRE_FAILS_WITH(test::read(*image.disk(), 0, 1), "L2 table at 0x4000000000000");
   }
-  SECTION("an L1 table that the file does not hold") {
+  SECTION("an L1 table past the end of the file") {
     image.put64(40, image.cluster(8));
     REQUIRE_FAILS_WITH(image.disk(), "the L1 table at 0x8000 ends past the end");
     image.put64(40, image.cluster(1ULL << 40));

@@ -282,17 +282,17 @@ TEST_CASE("an undo file is refused if the image was changed since", "[repair]") 
     support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 6M 1M", path});
     refused(path, path + ".undo", "written since");
   }
-  SECTION("another image, whose counts look alike") {
+  SECTION("another image with similar refcounts") {
     const support::TempDirectory other;
     const std::string image = make_image(other, "cluster_size=64k");
     support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 9 6M 1M", image});
     refused(image, path + ".undo", "another image");
   }
-  SECTION("the image was cut") {
+  SECTION("the image was truncated") {
     support::resize_file(path, bytes.size() - 3 * 65536);
     refused(path, path + ".undo", "its length");
   }
-  SECTION("the undo file holds nothing, or is damaged") {
+  SECTION("the undo file is empty or damaged") {
     auto undo = support::read_file(path + ".undo");
     undo.resize(24);
     support::write_file(folder / "empty", undo);
@@ -355,7 +355,7 @@ void put64(std::vector<std::byte>& bytes, uint64_t at, uint64_t value) {
 
 }  // namespace
 
-TEST_CASE("clusters behind an unreadable table are not freed", "[repair]") {
+TEST_CASE("clusters of an unreadable table are not freed", "[repair]") {
   const support::TempDirectory folder;
   const auto bytes = support::read_file(make_image(folder, "cluster_size=64k"));
   const uint64_t l1 = be64(bytes, 40);

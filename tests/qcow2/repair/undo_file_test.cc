@@ -22,7 +22,7 @@ std::string content(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("an undo file takes no other file's place, and follows no link", "[repair]") {
+TEST_CASE("an undo file replaces no other file, and follows no link", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = folder / "undo";
   const std::string victim = folder / "victim";
@@ -45,17 +45,17 @@ TEST_CASE("an undo file takes no other file's place, and follows no link", "[rep
   }
 }
 
-TEST_CASE("an undo file that is removed is removed under its own name only", "[repair]") {
+TEST_CASE("removing an undo file removes no other file", "[repair]") {
   const support::TempDirectory folder;
   const std::string path = folder / "undo";
   const qcow2::MemoryStorage image("image", std::vector<std::byte>(4096));
   const auto undo = UndoFile::create(path, image);
   REQUIRE_OK(undo);
-  SECTION("it has its name") {
+  SECTION("the name still belongs to it") {
     (*undo)->remove();
     CHECK_FALSE(fs::exists(path));
   }
-  SECTION("another file has it") {
+  SECTION("another file has the name") {
     fs::rename(path, folder / "elsewhere");
     support::write_file(path, std::string("somebody else's"));
     (*undo)->remove();

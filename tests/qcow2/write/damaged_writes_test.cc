@@ -92,7 +92,7 @@ TEST_CASE("guest data never overwrites a table", "[damaged-writes]") {
   }
 }
 
-TEST_CASE("an L1 entry that points to another table is seen before the first write",
+TEST_CASE("an L1 entry that points to another table is detected before the first write",
           "[damaged-writes]") {
   const Twin twin;
   for (const uint64_t at : {twin.l1, twin.reftable, twin.block, twin.snapshots}) {
@@ -225,7 +225,7 @@ TEST_CASE("a table with many references is read once, or not at all", "[damaged-
   REQUIRE_FAILS_WITH((*editor)->remove("s"), "overlap");
 }
 
-TEST_CASE("an image whose snapshot table is partly uncounted is refused", "[damaged-writes]") {
+TEST_CASE("an image whose snapshot table lacks refcounts is refused", "[damaged-writes]") {
   constexpr uint64_t kSmall = 512;
   const support::TempDirectory folder;
   const std::string path = folder / "image";
@@ -245,7 +245,7 @@ TEST_CASE("an image whose snapshot table is partly uncounted is refused", "[dama
   REQUIRE_FAILS_WITH(open(std::make_shared<MemoryStorage>("image", bytes)), "snapshot table at");
 }
 
-TEST_CASE("the overlap check finds what lies in a range", "[overlap-check]") {
+TEST_CASE("the overlap check finds all tables in a range", "[overlap-check]") {
   OverlapCheck check;
   check.add(HostCluster(10), 3, Structure::kL1Table);
   check.add(HostCluster(0), 1, Structure::kHeader);

@@ -90,7 +90,7 @@ std::string image_with_all(const TempDirectory& folder, const std::string& optio
 
 }  // namespace
 
-TEST_CASE("an image that QEMU has left dirty is repaired", "[in-place-rebuild]") {
+TEST_CASE("a dirty image of QEMU is repaired", "[in-place-rebuild]") {
   const uint64_t images = support::iterations(8);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -163,7 +163,7 @@ TEST_CASE("COPIED flags follow the refcounts", "[in-place-rebuild]") {
   CHECK(content_of(image) == before);
 }
 
-TEST_CASE("bitmaps are counted, too", "[in-place-rebuild]") {
+TEST_CASE("clusters of bitmaps get refcounts, too", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = image_with_all(folder, "cluster_size=64k");
   support::run_ok({"qemu-img", "bitmap", "--add", image, "changes"});
@@ -174,7 +174,7 @@ TEST_CASE("bitmaps are counted, too", "[in-place-rebuild]") {
   CHECK_THAT(support::run_ok({"qemu-img", "info", image}).out, Catch::Contains("changes"));
 }
 
-TEST_CASE("an image that cannot be counted is not changed", "[in-place-rebuild]") {
+TEST_CASE("an image whose refcounts cannot be rebuilt is not changed", "[in-place-rebuild]") {
   const TempDirectory folder;
   const std::string image = image_with_all(folder, "cluster_size=64k");
   const uint64_t l1 = word_at(image, 40);
@@ -189,11 +189,11 @@ TEST_CASE("an image that cannot be counted is not changed", "[in-place-rebuild]"
     put(word_at(image, 48), 0);
     why = "no refcount block covers it";
   }
-  SECTION("a cluster behind the end of the file") {
+  SECTION("a cluster past the end of the file") {
     put(l2 + 8 * 40, uint64_t{1} << 40 | kEntryCopied);
     why = "is past the end of the file";
   }
-  SECTION("tables on top of each other") {
+  SECTION("overlapping tables") {
     // Makes the snapshot's L1 table the active one.
     put(word_at(image, 64), l1);
     why = "overlap";

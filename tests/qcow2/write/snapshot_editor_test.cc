@@ -145,7 +145,7 @@ struct Operation {
 
 }  // namespace
 
-TEST_CASE("snapshots come and go, ours and QEMU's", "[snapshots]") {
+TEST_CASE("random operations on snapshots agree with QEMU", "[snapshots]") {
   const uint64_t images = support::iterations(10);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -176,7 +176,7 @@ TEST_CASE("snapshots come and go, ours and QEMU's", "[snapshots]") {
   }
 }
 
-TEST_CASE("a loss of power leaves the snapshots of before or of after the change", "[snapshots]") {
+TEST_CASE("a loss of power leaves the old or the new snapshots", "[snapshots]") {
   const uint64_t images = support::iterations(8);
   for (uint64_t i = 0; i < images; ++i) {
     const uint64_t seed = support::base_seed() + i;
@@ -269,7 +269,8 @@ TEST_CASE("a snapshot that needs wider refcounts is refused before anything chan
   CHECK((support::read_file(path) == before));
 }
 
-TEST_CASE("many compressed clusters in one place do not overflow its count", "[snapshots]") {
+TEST_CASE("many compressed clusters in one host cluster do not overflow its refcount",
+          "[snapshots]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "raw", "1M"});

@@ -184,7 +184,7 @@ TEST_CASE("a snapshot can be copied, and a warning says what is not copied", "[c
             disk + ": its persistent bitmaps were not copied\n");
 }
 
-TEST_CASE("-v says what the source is", "[copy_command]") {
+TEST_CASE("-v describes the source", "[copy_command]") {
   const support::TempDirectory folder;
   support::run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base.raw", "1M"});
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw",
@@ -195,7 +195,7 @@ TEST_CASE("-v says what the source is", "[copy_command]") {
                            folder / "base.raw" + "\n");
 }
 
-TEST_CASE("progress goes to standard error in the form that is asked for", "[copy_command]") {
+TEST_CASE("progress goes to standard error in the requested form", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   const auto progress = [&](const std::string& option) {
@@ -278,7 +278,7 @@ TEST_CASE("a signal that is ignored from the start stays ignored", "[copy_comman
   CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"small.qcow2"});
 }
 
-TEST_CASE("a summary that cannot be printed does not undo the copy", "[copy_command]") {
+TEST_CASE("an error while printing the summary does not undo the copy", "[copy_command]") {
   const support::TempDirectory folder;
   make_disk(folder / "disk.qcow2");
   const auto outcome = run_script("\"$VIRT_COMPACT\" copy \"$1\" \"$2\" >/dev/full",

@@ -140,7 +140,7 @@ TEST_CASE("a usual command line of qemu-img convert works", "[copy_places]") {
   CHECK(support::run({"qemu-img", "check", "-q", out}).exit_code == 0);
 }
 
-TEST_CASE("creation options are in the image", "[copy_places]") {
+TEST_CASE("creation options take effect in the image", "[copy_places]") {
   const TempDirectory folder;
   make_disk(folder);
   const std::string out = folder / "new.qcow2";
@@ -270,7 +270,7 @@ TEST_CASE("punch deallocates zeros, and does not change the content", "[copy_pla
   CHECK(readonly.exit_code == 1);
 }
 
-TEST_CASE("past the end of a shorter image of a chain, the base is not used", "[copy]") {
+TEST_CASE("the base is not visible past the end of a shorter image above it", "[copy]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 119 0 4M", folder / "base"});

@@ -205,7 +205,8 @@ TEST_CASE("punch --dry-run frees nothing", "[dry-run]") {
   CHECK(blocks() != before);
 }
 
-TEST_CASE("rollback --dry-run exchanges nothing, and JSON says which it was", "[dry-run]") {
+TEST_CASE("rollback --dry-run exchanges nothing, and JSON says that it was a dry run",
+          "[dry-run]") {
   const support::TempDirectory folder;
   const std::string disk = folder / "disk";
   support::write_file(disk, std::string("new"));

@@ -20,7 +20,7 @@ TEST_CASE("the edit distance counts letters", "[foreign]") {
   CHECK(edit_distance("kitten", "sitting") == 3);
 }
 
-TEST_CASE("a command of another program leads to a hint", "[foreign]") {
+TEST_CASE("a command of another program causes a hint", "[foreign]") {
   const support::TempDirectory folder;
   support::write_file(folder / "disk", std::string("x"));
   const struct {

@@ -53,7 +53,7 @@ void check_harmless(const Words& command) {
 
 }  // namespace
 
-TEST_CASE("no name reaches the terminal as it is", "[names]") {
+TEST_CASE("no name reaches the terminal unescaped", "[names]") {
   const support::TempDirectory folder;
   const std::string top = make_overlay(folder);
   for (const Words& command : std::vector<Words>{

@@ -191,7 +191,7 @@ TEST_CASE("info lists snapshots in columns", "[info]") {
                  Catch::Contains("\n2         second \\x09 one       0 B 20"));
 }
 
-TEST_CASE("info does not need the files behind an image", "[info]") {
+TEST_CASE("info does not need the files below an image", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
@@ -202,7 +202,7 @@ TEST_CASE("info does not need the files behind an image", "[info]") {
   CHECK(info["format-specific"]["data"]["data-file-raw"] == true);
 }
 
-TEST_CASE("info resolves a backing file from the folder of the image", "[info]") {
+TEST_CASE("info resolves a backing file relative to the folder of the image", "[info]") {
   const Images images;
   support::RunOptions in_root;
   in_root.directory = "/";
@@ -300,7 +300,7 @@ TEST_CASE("info shows the readable properties of a damaged image", "[info]") {
   support::run_ok({"qemu-img", "snapshot", "-c", "one", path});
   const json sound = our_info(path);
 
-  SECTION("its snapshot table is cut off") {
+  SECTION("a truncated snapshot table") {
     support::patch_file(path, 60, std::vector<std::byte>{std::byte{0}, std::byte{0}, std::byte{9}});
     const auto outcome = run_tool({"info", "--output=json", path});
     CHECK(outcome.exit_code == 1);
@@ -310,7 +310,7 @@ TEST_CASE("info shows the readable properties of a damaged image", "[info]") {
     CHECK(info["space"]["data"] == sound["space"]["data"]);
     CHECK(info["missing"].size() == 1);
   }
-  SECTION("an L2 table lies nowhere") {
+  SECTION("an L2 table past the end of the file") {
     const json header = our_info(path);
     std::ifstream file(path, std::ios::binary);
     file.seekg(40);
@@ -324,7 +324,7 @@ TEST_CASE("info shows the readable properties of a damaged image", "[info]") {
   }
 }
 
-TEST_CASE("the image's own names of features come first", "[info]") {
+TEST_CASE("the image's own names of features take precedence", "[info]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok(
@@ -342,7 +342,7 @@ TEST_CASE("the image's own names of features come first", "[info]") {
              Catch::Contains("Features:\n    compatible: Lazy refcounts, unknown bit 7\n"));
 }
 
-TEST_CASE("info shows the size of a disk behind a server", "[info]") {
+TEST_CASE("info shows the size of a server's disk", "[info]") {
   const auto outcome = run_tool({"info", "--output=json", "[", "nbdkit", "memory", "1G", "]"});
   INFO(outcome.describe());
   REQUIRE(outcome.ok());

@@ -141,7 +141,7 @@ TEST_CASE("a copy without free space has zeros there, and all other data", "[ski
   CHECK(guest.complaint(guest.disk_of(guest / "copy")) == "");
 }
 
-TEST_CASE("compressed clusters are left out only as a whole", "[skip_free]") {
+TEST_CASE("compressed clusters are omitted only as a whole", "[skip_free]") {
   const Guest guest;
   const Bytes source = guest.bytes();
   const guest::Ranges free = guest.free();
@@ -218,7 +218,7 @@ TEST_CASE("measure --skip-free predicts the size of the copy", "[skip_free]") {
   CHECK_THAT(run_tool({"measure", "--skip-free", "--size", "1G"}).err, Contains("--skip-free"));
 }
 
-TEST_CASE("--skip-free is refused where it cannot be safe", "[skip_free]") {
+TEST_CASE("--skip-free is refused where it is unsafe", "[skip_free]") {
   for (const Words& words : {Words{"-", "out"}, Words{"-U", "in", "out"},
                              Words{"--salvage", "in", "out"}, Words{"--bitmap=b", "in", "out"}}) {
     Words command{"copy", "--skip-free"};

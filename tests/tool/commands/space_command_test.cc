@@ -54,7 +54,7 @@ json filesystems(const Words& words) {
 
 }  // namespace
 
-TEST_CASE("space shows what is free and how much of it is stored", "[space]") {
+TEST_CASE("space shows the free space, and how much of it is stored", "[space]") {
   const TempDirectory folder;
   const std::string raw = make_disk(folder), image = folder / "image";
   run_ok({"qemu-img", "convert", "-O", "qcow2", raw, image});

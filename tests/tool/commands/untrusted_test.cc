@@ -134,7 +134,7 @@ TEST_CASE("an overlay whose backing file is lost can be read", "[untrusted]") {
              Contains("'none' is not one of: owner, follow, deny"));
 }
 
-TEST_CASE("untrusted images name no files", "[untrusted]") {
+TEST_CASE("untrusted images that name other files are refused", "[untrusted]") {
   const TempDirectory folder;
   create({folder / "base", "1M"});
   const std::string top = folder / "top", split = folder / "split", out = folder / "out";
@@ -175,7 +175,7 @@ TEST_CASE("untrusted images name no files", "[untrusted]") {
              Contains("allows no repair"));
 }
 
-TEST_CASE("good images can be read by a confined process", "[untrusted]") {
+TEST_CASE("valid images can be read by a confined process", "[untrusted]") {
   const TempDirectory folder;
   const std::string image = folder / "image", out = folder / "out", raw = folder / "raw";
   create({image, "20M"});

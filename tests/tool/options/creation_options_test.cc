@@ -6,7 +6,7 @@
 
 using namespace tool;
 
-TEST_CASE("creation options are read as qemu-img reads them", "[creation_options]") {
+TEST_CASE("creation options are parsed as in qemu-img", "[creation_options]") {
   CreationOptions options;
   REQUIRE_OK(add_creation_options("compat=0.10,cluster_size=1M,refcount_bits=64", options));
   REQUIRE_OK(

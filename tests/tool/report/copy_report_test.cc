@@ -40,7 +40,7 @@ std::string report(const CopySummary& it, bool compressed = false) {
 
 }  // namespace
 
-TEST_CASE("the summary shows what was saved", "[copy_report]") {
+TEST_CASE("the summary shows the savings", "[copy_report]") {
   CHECK(
       report(summary()) ==
       "disk.qcow2 -> small.qcow2\nSaved 6 GiB (59.4%) on the disk\n\n              before       "
@@ -50,7 +50,7 @@ TEST_CASE("the summary shows what was saved", "[copy_report]") {
       "250,212  left out; 3,000 of them held stored zeros\n\n  20 GiB disk in 34.2 s, 599 MiB/s\n");
 }
 
-TEST_CASE("a copy that is larger says so, and what would help", "[copy_report]") {
+TEST_CASE("the summary of a larger copy says so, with advice", "[copy_report]") {
   CopySummary it = summary();
   it.source = CopySummary::FileSize{1 << 30, 1 << 30};
   it.destination = CopySummary::FileSize{3 << 29, 3 << 29};
@@ -71,7 +71,7 @@ TEST_CASE("the lengths are compared if the blocks of the source are unknown", "[
   CHECK_THAT(report(it), Catch::Contains("\nSaved 15.9 GiB (79.5%) in length\n"));
 }
 
-TEST_CASE("of an NBD source only the result is known", "[copy_report]") {
+TEST_CASE("for an NBD source, only the result is shown", "[copy_report]") {
   CopySummary it = summary();
   it.source.reset();
   it.compressed_clusters = it.found_zero_clusters = 0;
@@ -82,7 +82,7 @@ TEST_CASE("of an NBD source only the result is known", "[copy_report]") {
                              Catch::Contains("left out\n"));
 }
 
-TEST_CASE("an empty disk has a summary as well", "[copy_report]") {
+TEST_CASE("an empty disk has a summary, too", "[copy_report]") {
   CopySummary it;
   it.cluster_size = 512;
   it.source = CopySummary::FileSize{0, 0};

@@ -17,7 +17,7 @@ TEST_CASE("sizes are shown with three digits and a binary unit", "[size_text]") 
   CHECK(human_size(UINT64_MAX) == "16 EiB");
 }
 
-TEST_CASE("sizes are read with and without units", "[size_text]") {
+TEST_CASE("sizes are parsed with and without units", "[size_text]") {
   const auto [text, bytes] = GENERATE(table<std::string, uint64_t>({
       {"0", 0},
       {"512", 512},
@@ -50,7 +50,7 @@ TEST_CASE("invalid sizes are refused", "[size_text]") {
   REQUIRE_FAILS_WITH(parse_size(text), "'" + text + "' is ");
 }
 
-TEST_CASE("numbers have bounds", "[size_text]") {
+TEST_CASE("numbers outside of their limits are refused", "[size_text]") {
   REQUIRE_OK(parse_number("1", 1, 16));
   CHECK(parse_number("16", 1, 16) == 16u);
   for (const char* text : {"0", "17", "", "x", "1x", "-1", "0x1", "1.0", "99999999999999999999"}) {

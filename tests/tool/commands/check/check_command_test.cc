@@ -78,7 +78,7 @@ TEST_CASE("exit codes are qemu-img's", "[command]") {
   CHECK(check({}).exit_code == 1);
 }
 
-TEST_CASE("a table past the end of the file is named as what it is", "[command]") {
+TEST_CASE("a table past the end of the file is reported with its type", "[command]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   ImageEditor editor(path);
@@ -153,7 +153,7 @@ TEST_CASE("options of qemu-img check are accepted", "[command]") {
   CHECK(check({"-T", "sometimes", path}).exit_code == 1);
 }
 
-TEST_CASE("a backing file and a data file need not be there", "[command]") {
+TEST_CASE("a missing backing file or data file is no error", "[command]") {
   const support::TempDirectory folder;
   const std::string base = make_image(folder);
   const std::string overlay = folder / "overlay.qcow2";

@@ -67,7 +67,7 @@ TEST_CASE("an L1 table that names one L2 table a million times", "[large]") {
   CHECK(done.exit_code == 2);
 }
 
-TEST_CASE("65536 snapshots with L1 tables on top of each other", "[large]") {
+TEST_CASE("65536 snapshots with overlapping L1 tables", "[large]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.qcow2";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});
@@ -90,7 +90,7 @@ TEST_CASE("65536 snapshots with L1 tables on top of each other", "[large]") {
   CHECK(check(path, 320 * kMiB).exit_code == 2);
 }
 
-TEST_CASE("references all over a file of 4 TiB", "[large]") {
+TEST_CASE("references scattered over a file of 4 TiB", "[large]") {
   const support::TempDirectory folder;
   const std::string path = folder / "disk.qcow2";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", path, "4G"});

@@ -114,7 +114,7 @@ uint64_t count_errors(const std::shared_ptr<Storage>& storage, const Bytes& good
 
 }  // namespace
 
-TEST_CASE("an unreadable sector of a long L1 table costs what its entries map", "[salvage]") {
+TEST_CASE("an unreadable sector of a long L1 table loses only what its entries map", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   const auto good = raw_of(folder, path);
@@ -132,7 +132,7 @@ TEST_CASE("an unreadable sector of a long L1 table costs what its entries map", 
   CHECK(count_errors(storage, good) == kEntries / 4);
 }
 
-TEST_CASE("garbage in a long L1 table costs what its entries map", "[salvage]") {
+TEST_CASE("garbage in a long L1 table loses only what its entries map", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);
   const auto good = raw_of(folder, path);
@@ -145,7 +145,7 @@ TEST_CASE("garbage in a long L1 table costs what its entries map", "[salvage]") 
   CHECK(count_errors(storage, good) == 200);
 }
 
-TEST_CASE("a long L1 table that the end of the file cuts off is read as far as it goes",
+TEST_CASE("a long L1 table that is truncated by the end of the file is read up to there",
           "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder);

@@ -159,7 +159,7 @@ TEST_CASE("an overlay whose flattening is killed reads as before, and can be fla
   }
 }
 
-TEST_CASE("the name of the backing file goes in one write", "[flatten]") {
+TEST_CASE("the name of the backing file is removed in one write", "[flatten]") {
   const TempDirectory folder;
   run_ok({"qemu-img", "create", "-q", "-f", "raw", folder / "base", "1M"});
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", folder / "top"});

@@ -128,7 +128,7 @@ TEST_CASE("map of a raw file agrees with qemu-img", "[map]") {
         support::run_ok({"qemu-img", "map", "-s", "11M", path}).out);
 }
 
-TEST_CASE("map sees holes behind preallocated metadata as QEMU does", "[map]") {
+TEST_CASE("map finds holes with preallocated metadata as QEMU does", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   support::run_ok(
@@ -140,7 +140,7 @@ TEST_CASE("map sees holes behind preallocated metadata as QEMU does", "[map]") {
   CHECK(got[0]["data"] == true);
 }
 
-TEST_CASE("map shows compressed clusters to people, too", "[map]") {
+TEST_CASE("map shows compressed clusters in the text table, too", "[map]") {
   const support::TempDirectory folder;
   support::write_file(folder / "disk.raw", std::string(1 << 20, 'x'));
   const std::string path = folder / "image.qcow2";
@@ -169,7 +169,7 @@ TEST_CASE("map works with NBD servers", "[map]") {
   CHECK(json::parse(command.out)[0]["zero"] == true);
 }
 
-TEST_CASE("map fails as qemu-img does, and says where", "[map]") {
+TEST_CASE("map fails as qemu-img does, and names the place", "[map]") {
   const support::TempDirectory folder;
   const std::string path = folder / "image.qcow2";
   CHECK(run_tool({"map", path}).exit_code == 1);

@@ -56,7 +56,7 @@ bool reads(const std::string& path, const std::string& pattern) {
 
 }  // namespace
 
-TEST_CASE("a script for qemu-img goes on working", "[snapshot]") {
+TEST_CASE("a script for qemu-img works unchanged", "[snapshot]") {
   const support::TempDirectory folder;
   const std::string path = new_image(folder);
   CHECK(run_tool({"snapshot", "-l", path}).out.empty());

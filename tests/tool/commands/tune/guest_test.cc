@@ -37,7 +37,7 @@ json tune_guest(const std::vector<std::string>& words) {
 
 }  // namespace
 
-TEST_CASE("fstrim.timer is enabled in a Linux that is shut down", "[guest]") {
+TEST_CASE("fstrim.timer is enabled in a Linux guest that is shut down", "[guest]") {
   const support::TempDirectory folder;
   const std::string tree = folder / "tree";
   for (const char* path : {"/bin", "/etc/systemd/system", "/usr/lib/systemd/system"})

@@ -58,7 +58,7 @@ TEST_CASE("control characters of a definition do not reach the terminal", "[tune
   CHECK_THAT(shown.out, Catch::Contains("web\\xe2\\x80\\xae\\xc2\\x9b2J</name>"));
 }
 
-TEST_CASE("tune shows what it would change, and changes nothing", "[tune]") {
+TEST_CASE("tune shows the changes, and makes none", "[tune]") {
   const support::TempDirectory folder;
   const std::string path = folder / "web.xml";
   support::write_file(path, kDomain);
