@@ -63,6 +63,102 @@ std::optional<uint64_t> ntfs_cluster(const Volume& volume, unsigned number, uint
   }
 }
 
+// A record of the master file table that mkntfs has made, as the reader sees it.
+class NtfsRecordBytes {
+ public:
+  NtfsRecordBytes(const Volume& volume, unsigned number)
+      : volume_(volume),
+        at_(volume.le(0x30, 8) * 4096 + number * uint64_t{kSize}),
+        bytes_(volume.bytes(at_, kSize)) {
+    for (size_t i = 1; i <= 2; ++i) std::memcpy(end(i), &bytes_[fixups() + 2 * i], 2);
+  }
+
+  uint64_t le(size_t at, size_t size) const {
+    uint64_t value = 0;
+    std::memcpy(&value, &bytes_[at], size);
+    return value;
+  }
+  void put(size_t at, uint64_t value, size_t size) { std::memcpy(&bytes_[at], &value, size); }
+  std::vector<std::string> attributes() const {
+    std::vector<std::string> all;
+    for (size_t at = le(0x14, 2); le(at, 4) != 0xFFFFFFFF; at += le(at + 4, 4))
+      all.push_back(bytes_.substr(at, le(at + 4, 4)));
+    return all;
+  }
+  void set_attributes(const std::vector<std::string>& all) {
+    size_t at = le(0x14, 2);
+    for (const std::string& it : all) {
+      bytes_.replace(at, it.size(), it);
+      at += it.size();
+    }
+    put(at, 0xFFFFFFFF, 8);
+    put(0x18, at + 8, 4);
+    REQUIRE(at + 8 <= kSize);
+  }
+  // Writes it to the place of a record.
+  void write(unsigned number) {
+    std::string out = bytes_;
+    for (size_t i = 1; i <= 2; ++i) {
+      out.replace(fixups() + 2 * i, 2, bytes_, 512 * i - 2, 2);
+      out.replace(512 * i - 2, 2, bytes_, fixups(), 2);
+    }
+    volume_.put(volume_.le(0x30, 8) * 4096 + number * uint64_t{kSize}, out);
+  }
+
+ private:
+  static constexpr size_t kSize = 1024;
+
+  size_t fixups() const { return le(4, 2); }
+  char* end(size_t sector) { return &bytes_[512 * sector - 2]; }
+
+  const Volume& volume_;
+  const uint64_t at_;
+  std::string bytes_;
+};
+
+std::string le_text(uint64_t value, size_t size) {
+  return {reinterpret_cast<const char*>(&value), size};
+}
+
+uint64_t le_of(const std::string& text, size_t at, size_t size) {
+  uint64_t value = 0;
+  std::memcpy(&value, text.data() + at, size);
+  return value;
+}
+
+// Moves the attributes of a type from a record to record 16, and lists all of them.
+void move_attributes(const Volume& volume, unsigned number, uint32_t type) {
+  constexpr unsigned kOther = 16;
+  NtfsRecordBytes first(volume, number);
+  NtfsRecordBytes other = first;
+  const uint64_t reference = number | first.le(0x10, 2) << 48;
+  std::vector<std::string> stay, move;
+  std::string entries;
+  for (const std::string& it : first.attributes()) {
+    const bool moves = le_of(it, 0, 4) == type;
+    (moves ? move : stay).push_back(it);
+    const std::string name = it.substr(le_of(it, 10, 2), le_of(it, 9, 1) * 2);
+    const size_t length = (26 + name.size() + 7) / 8 * 8;
+    std::string entry = it.substr(0, 4) + le_text(length, 2) + le_text(name.size() / 2, 1) +
+                        le_text(26, 1) + le_text(0, 8) +
+                        le_text(moves ? kOther | uint64_t{kOther} << 48 : reference, 8) +
+                        le_text(0, 2) + name;
+    entry.resize(length);
+    entries += entry;
+  }
+  REQUIRE_FALSE(move.empty());
+  stay.insert(stay.begin() + 1, le_text(0x20, 4) + le_text(24 + entries.size(), 4) + le_text(0, 2) +
+                                    le_text(24, 2) + le_text(0, 4) + le_text(entries.size(), 4) +
+                                    le_text(24, 4) + entries);
+  first.set_attributes(stay);
+  first.write(number);
+  other.set_attributes(move);
+  other.put(0x10, kOther, 2);
+  other.put(0x16, 1, 2);
+  other.put(0x20, reference, 8);
+  other.write(kOther);
+}
+
 // Version 4 of XFS has no checksums to put right.
 Volume old_xfs() {
   return Volume(320 * kMiB, {"mkfs.xfs", "-q", "-f", "-m", "crc=0,finobt=0"});
@@ -87,9 +183,9 @@ TEST_CASE("an NTFS whose bitmap marks its own metadata as free is doubted", "[ow
   const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
   const uint64_t bitmap = ntfs_cluster(volume, 6, 0x80).value() * 4096;
   unsigned count = 0;
-  for (unsigned number = 0; number <= 10; ++number)
+  for (unsigned number = 0; number <= 11; ++number)
     for (const uint32_t type : {0x80U, 0xA0U, 0xB0U}) {
-      if (number == 8) continue;  // bad clusters
+      if (number == 8) continue;  // a hole as long as the volume
       const auto cluster = ntfs_cluster(volume, number, type);
       if (!cluster) continue;
       CAPTURE(number, type);
@@ -99,6 +195,48 @@ TEST_CASE("an NTFS whose bitmap marks its own metadata as free is doubted", "[ow
       ++count;
     }
   CHECK(count >= 7);
+  CHECK(volume.read().verdict == Reading::Verdict::kFree);
+}
+
+TEST_CASE("NTFS whose own files go on in other records is doubted as well", "[own]") {
+  // The log, the bitmap, the descriptors of security, the table of letters.
+  for (const unsigned number : {2U, 6U, 9U, 10U}) {
+    CAPTURE(number);
+    const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
+    const uint64_t bitmap = ntfs_cluster(volume, 6, 0x80).value() * 4096;
+    const uint64_t cluster = ntfs_cluster(volume, number, 0x80).value();
+    const uint64_t free = volume.read().free;
+    move_attributes(volume, number, 0x80);
+    REQUIRE_FALSE(ntfs_cluster(volume, number, 0x80));
+    const auto moved = volume.read();
+    INFO(moved.why);
+    CHECK(moved.verdict == Reading::Verdict::kFree);
+    CHECK(moved.free == free);
+    volume.flip(bitmap, cluster);
+    volume.check_doubt("marks metadata as free");
+    volume.flip(bitmap, cluster);
+    // A record that belongs to another file.
+    NtfsRecordBytes other(volume, 16);
+    other.put(0x20, 77, 1);
+    other.write(16);
+    volume.check_doubt("the attributes of a record are damaged");
+  }
+}
+
+TEST_CASE("NTFS whose bad clusters are free is doubted", "[own]") {
+  const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
+  const uint64_t bitmap = ntfs_cluster(volume, 6, 0x80).value() * 4096;
+  constexpr uint64_t kBad = 9000;
+  REQUIRE((volume.le(bitmap + kBad / 8, 1) >> kBad % 8 & 1) == 0);
+  NtfsRecordBytes record(volume, 8);
+  auto all = record.attributes();
+  for (std::string& it : all)
+    if (le_of(it, 0, 4) == 0x80 && le_of(it, 8, 1) == 1)
+      it.replace(le_of(it, 0x20, 2), 5, "\x21\x01" + le_text(kBad, 3));
+  record.set_attributes(all);
+  record.write(8);
+  volume.check_doubt("marks metadata as free");
+  volume.flip(bitmap, kBad);
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 namespace vc::guest {
@@ -16,6 +17,7 @@ constexpr size_t kFixupUnit = 512;
 constexpr uint64_t kLargestCluster = 2 << 20;
 // Limits one read; callers read metadata files in pieces.
 constexpr uint64_t kLongestRead = 1 << 20;
+constexpr uint64_t kLongestHole = uint64_t{1} << 40;  // clusters
 constexpr uint32_t kEndOfAttributes = 0xFFFFFFFF;
 
 // Decodes a size: in clusters, or as a negative power of two in bytes.
@@ -77,15 +79,20 @@ uint64_t end_of(const std::vector<NtfsRun>& runs) {
   return runs.empty() ? 0 : runs.back().vcn + runs.back().length;
 }
 
+// A reference to a record, with its sequence number.
+struct NtfsReference {
+  uint64_t value;
+
+  uint64_t record() const { return value & 0xFFFFFFFFFFFF; }
+  uint16_t sequence() const { return static_cast<uint16_t>(value >> 48); }
+};
+
 // An entry of an attribute list.
 struct ListEntry {
   uint32_t type;
   Fields name;
   uint64_t vcn;
   uint64_t reference;
-
-  uint64_t record() const { return reference & 0xFFFFFFFFFFFF; }
-  uint16_t sequence() const { return static_cast<uint16_t>(reference >> 48); }
 };
 
 Result<std::vector<ListEntry>> decode_list(const Fields& list) {
@@ -101,6 +108,17 @@ Result<std::vector<ListEntry>> decode_list(const Fields& list) {
     at += length;
   }
   return entries;
+}
+
+// Returns the reference of `first`, the first record of a file. Standard information is always in
+// that record.
+Result<uint64_t> own_reference(const std::vector<ListEntry>& entries, const Fields& first) {
+  const auto own = std::find_if(entries.begin(), entries.end(), [](const ListEntry& it) {
+    return it.type == static_cast<uint32_t>(NtfsAttributeType::kStandardInformation);
+  });
+  if (own == entries.end() || NtfsReference{own->reference}.sequence() != first.le16(kSequence))
+    return damaged_attributes();
+  return own->reference;
 }
 
 }  // namespace
@@ -181,32 +199,58 @@ Result<std::optional<Fields>> NtfsVolume::find_within(const Block& record, NtfsA
   return found == all.end() ? std::nullopt : std::optional(*found);
 }
 
-Result<std::vector<NtfsRun>> NtfsVolume::runs_of(const Block& record) const {
+Result<void> NtfsVolume::add_runs(const Block& record, std::vector<NtfsRun>& runs) const {
   ASSIGN_OR_RETURN(const auto all, attributes_of(record.fields()));
-  std::vector<NtfsRun> runs;
   for (const Fields& attribute : all) {
     if (attribute.u8(8) == 0) continue;
     ASSIGN_OR_RETURN(const auto more,
                      decode_runs(attribute.part(attribute.le16(0x20)), first_cluster(attribute)));
+    if (runs.size() + more.size() > kMostRuns) return damaged_attributes();
     runs.insert(runs.end(), more.begin(), more.end());
+  }
+  return {};
+}
+
+Result<std::vector<NtfsRun>> NtfsVolume::runs_of(const Block& record) const {
+  std::vector<NtfsRun> runs;
+  RETURN_IF_ERROR(add_runs(record, runs));
+  ASSIGN_OR_RETURN(const auto list, list_of(record));
+  if (!list) return runs;
+  ASSIGN_OR_RETURN(const auto entries, decode_list(list->fields()));
+  ASSIGN_OR_RETURN(const uint64_t own, own_reference(entries, record.fields()));
+  std::set<uint64_t> further;
+  for (const ListEntry& entry : entries)
+    if (entry.reference != own) further.insert(entry.reference);
+  for (const uint64_t reference : further) {
+    ASSIGN_OR_RETURN(const Block part, further_record(reference, own));
+    RETURN_IF_ERROR(add_runs(part, runs));
   }
   return runs;
 }
 
-Result<Block> NtfsVolume::read_list(const NtfsAttribute& list) const {
+Result<std::optional<Block>> NtfsVolume::list_of(const Block& record) const {
+  ASSIGN_OR_RETURN(const auto found, find_within(record, NtfsAttributeType::kAttributeList, ""));
+  if (!found) return std::optional<Block>();
+  ASSIGN_OR_RETURN(const NtfsAttribute list, decode(*found));
   if (list.is_compressed_or_sparse() || list.size > kLongestList || list.initialized < list.size)
     return damaged_attributes();
-  return read(list, 0, list.size);
+  ASSIGN_OR_RETURN(Block content, read(list, 0, list.size));
+  return std::optional(std::move(content));
+}
+
+Result<Block> NtfsVolume::further_record(uint64_t reference, uint64_t first) const {
+  const NtfsReference it{reference};
+  ASSIGN_OR_RETURN(Block record, this->record(it.record()));
+  if (record.fields().le16(kSequence) != it.sequence() ||
+      record.fields().le64(kFirstRecord) != first)
+    return damaged_attributes();
+  return record;
 }
 
 Result<std::optional<NtfsAttribute>> NtfsVolume::find(const Block& record, NtfsAttributeType type,
                                                       const std::string& name) const {
-  ASSIGN_OR_RETURN(const auto has_list, find_within(record, NtfsAttributeType::kAttributeList, ""));
-  if (has_list) {
-    ASSIGN_OR_RETURN(const NtfsAttribute list, decode(*has_list));
-    ASSIGN_OR_RETURN(const Block entries, read_list(list));
-    return find_in_list(record, entries, type, name);
-  }
+  ASSIGN_OR_RETURN(const auto list, list_of(record));
+  if (list) return find_in_list(record, *list, type, name);
   ASSIGN_OR_RETURN(const auto found, find_within(record, type, name));
   if (!found) return std::optional<NtfsAttribute>();
   return decode(*found).map([](NtfsAttribute it) { return std::optional(std::move(it)); });
@@ -219,12 +263,7 @@ Result<std::optional<NtfsAttribute>> NtfsVolume::find_in_list(const Block& recor
                                                               NtfsAttributeType type,
                                                               const std::string& name) const {
   ASSIGN_OR_RETURN(const auto entries, decode_list(list.fields()));
-  // Standard information is always in the first record of a file.
-  const auto own = std::find_if(entries.begin(), entries.end(), [](const ListEntry& it) {
-    return it.type == static_cast<uint32_t>(NtfsAttributeType::kStandardInformation);
-  });
-  if (own == entries.end() || own->sequence() != record.fields().le16(kSequence))
-    return damaged_attributes();
+  ASSIGN_OR_RETURN(const uint64_t own, own_reference(entries, record.fields()));
   std::optional<NtfsAttribute> found;
   for (const ListEntry& entry : entries) {
     if (entry.type != static_cast<uint32_t>(type) || !has_text(entry.name, name)) continue;
@@ -233,11 +272,8 @@ Result<std::optional<NtfsAttribute>> NtfsVolume::find_in_list(const Block& recor
     const uint64_t vcn = found ? end_of(found->runs) : 0;
     if (entry.vcn != vcn) return damaged_attributes();
     Block from = record;
-    if (entry.reference != own->reference) {
-      ASSIGN_OR_RETURN(from, this->record(entry.record()));
-      if (from.fields().le16(kSequence) != entry.sequence() ||
-          from.fields().le64(kFirstRecord) != own->reference)
-        return damaged_attributes();
+    if (entry.reference != own) {
+      ASSIGN_OR_RETURN(from, further_record(entry.reference, own));
     }
     ASSIGN_OR_RETURN(const auto part, find_within(from, type, name, vcn));
     if (!part) return damaged_attributes();
@@ -298,7 +334,8 @@ Result<std::vector<NtfsRun>> NtfsVolume::decode_runs(const Fields& bytes, uint64
         at + 1 + for_length + for_place > bytes.size())
       return damaged();
     const int64_t length = signed_number(bytes, at + 1, for_length);
-    if (length <= 0 || static_cast<uint64_t>(length) > clusters_ ||
+    // A hole may be longer than the volume.
+    if (length <= 0 || static_cast<uint64_t>(length) > (for_place > 0 ? clusters_ : kLongestHole) ||
         vcn + static_cast<uint64_t>(length) < vcn)
       return damaged();
     NtfsRun run{vcn, {}, static_cast<uint64_t>(length)};

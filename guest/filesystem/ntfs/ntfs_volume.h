@@ -21,8 +21,7 @@ enum class NtfsRecord : uint64_t {
   kAttributeDefinitions = 4,
   kRoot = 5,
   kBitmap = 6,
-  kBadClusters = 8,
-  kUpCase = 10,
+  kExtensions = 11,
 };
 
 enum class NtfsAttributeType : uint32_t {
@@ -75,8 +74,8 @@ class NtfsVolume {
   // Same for a record that must have the attribute.
   Result<NtfsAttribute> get(NtfsRecord number, NtfsAttributeType type,
                             const std::string& name = "") const;
-  // Returns the clusters of all attributes in the record, in no order. Omits parts of attributes in
-  // other records.
+  // Returns the clusters of all attributes of a file, in no order. `record` must be its first
+  // record.
   Result<std::vector<NtfsRun>> runs_of(const Block& record) const;
   // Returns the bytes [at, at + length) of an attribute's value.
   Result<Block> read(const NtfsAttribute& attribute, uint64_t at, uint64_t length) const;
@@ -93,7 +92,11 @@ class NtfsVolume {
   Result<std::optional<NtfsAttribute>> find_in_list(const Block& record, const Block& list,
                                                     NtfsAttributeType type,
                                                     const std::string& name) const;
-  Result<Block> read_list(const NtfsAttribute& list) const;
+  // Returns the content of the attribute list of a record, or nullopt if it has none.
+  Result<std::optional<Block>> list_of(const Block& record) const;
+  // Returns a record of the file whose first record has the reference `first`.
+  Result<Block> further_record(uint64_t reference, uint64_t first) const;
+  Result<void> add_runs(const Block& record, std::vector<NtfsRun>& runs) const;
   Result<NtfsAttribute> decode(const Fields& attribute, uint64_t vcn = 0) const;
   Result<std::vector<NtfsRun>> decode_runs(const Fields& bytes, uint64_t vcn) const;
 
