@@ -7,6 +7,7 @@
 
 #include "base/rounding.h"
 #include "guest/reading/block.h"
+#include "guest/reading/reading.h"
 
 namespace vc::guest {
 
@@ -18,7 +19,8 @@ constexpr uint64_t kKiB = 1 << 10;
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kSector = 512;
 constexpr uint64_t kZfsLabel = 256 * kKiB;
-constexpr uint64_t kHead = 2 * kZfsLabel;
+// How much is read at the end: RAID superblocks are the farthest from it.
+constexpr uint64_t kTail = 132 * kKiB;
 
 struct Signature {
   ForeignSignature owner;
@@ -104,24 +106,27 @@ constexpr std::array kAtEnd{
     Signature{{"nvidia_raid_member", "it is a part of a RAID"}, 2 * kSector, "NVIDIA"sv},
 };
 
-// The parts of a device that can hold signatures.
+// The parts of a device that can hold signatures. Those of ZFS are read by has_zfs().
 class Ends {
  public:
   static Result<Ends> read(const ByteView& device) {
     Ends ends(device.size());
-    RETURN_IF_ERROR(ends.add(device, 0, kHead));
-    for (const uint64_t at : {kMiB, 2 * kMiB}) RETURN_IF_ERROR(ends.add(device, at, kSector));
-    const uint64_t labels = round_down(ends.size_, kZfsLabel);
-    RETURN_IF_ERROR(ends.add(device, labels - std::min(labels, 2 * kZfsLabel), kHead + kZfsLabel));
+    RETURN_IF_ERROR(ends.add(device, 0, kHeadSize));
+    for (const uint64_t at : {128 * kKiB, 256 * kKiB, kMiB, 2 * kMiB})
+      RETURN_IF_ERROR(ends.add(device, at, 4 * kKiB));
+    RETURN_IF_ERROR(ends.add(device, ends.size_ - std::min(ends.size_, kTail), kTail));
     return ends;
   }
 
   uint64_t size() const { return size_; }
   // Returns the bytes from offset `at` on. Empty if they were not read.
   Fields from(uint64_t at) const {
-    for (const auto& [begin, block] : parts_)
-      if (at >= begin && at - begin < block.bytes().size()) return block.fields().part(at - begin);
-    return {};
+    Fields longest;
+    for (const auto& [begin, block] : parts_) {
+      const Fields it = at < begin ? Fields() : block.fields().part(at - begin);
+      if (it.size() > longest.size()) longest = it;
+    }
+    return longest;
   }
   // Same for an offset that is counted back from the end.
   Fields from_end(uint64_t at) const { return at > size_ ? Fields() : from(size_ - at); }
@@ -156,15 +161,19 @@ bool ends_with_raid(const Ends& ends) {
 }
 
 // Checks the labels L0 to L3 for an uberblock, or for the names and values that describe the pool.
-bool has_zfs(const Ends& ends) {
+Result<bool> has_zfs(const ByteView& device) {
   constexpr uint64_t kUberblock = 0x00BAB10C;
-  const uint64_t end = round_down(ends.size(), kZfsLabel);
-  if (end < kHead) return false;
+  constexpr uint64_t kNames = 16 * kKiB;
+  constexpr uint64_t kUberblocks = 128 * kKiB;
+  const uint64_t end = round_down(device.size(), kZfsLabel);
+  if (end < 2 * kZfsLabel) return false;
   for (const uint64_t at : {uint64_t{0}, kZfsLabel, end - 2 * kZfsLabel, end - kZfsLabel}) {
-    const Fields label = ends.from(at).part(0, kZfsLabel);
-    if (label.text(16 * kKiB, 112 * kKiB).find("pool_guid") != std::string_view::npos) return true;
-    for (uint64_t block = 128 * kKiB; block < kZfsLabel; block += kKiB)
-      if (label.le64(block) == kUberblock || label.be64(block) == kUberblock) return true;
+    ASSIGN_OR_RETURN(const Block names, device.block(at + kNames, kUberblocks - kNames));
+    if (names.fields().text(0, names.bytes().size()).find("pool_guid") != std::string_view::npos)
+      return true;
+    ASSIGN_OR_RETURN(const Block ring, device.block(at + kUberblocks, kZfsLabel - kUberblocks));
+    for (uint64_t i = 0; i < ring.bytes().size(); i += kKiB)
+      if (ring.fields().le64(i) == kUberblock || ring.fields().be64(i) == kUberblock) return true;
   }
   return false;
 }
@@ -225,10 +234,13 @@ struct Check {
   bool (*has)(const Ends& ends);
 };
 constexpr std::array kChecks{
-    Check{kRaid, ends_with_raid}, Check{kZfs, has_zfs},
-    Check{kDrbd, has_drbd},       Check{kUfs, has_ufs},
-    Check{kNilfs, has_nilfs},     Check{{"udf or iso9660", ""}, has_optical},
-    Check{kBsd, has_bsd_label},   Check{kSun, has_sun_label},
+    Check{kRaid, ends_with_raid},
+    Check{kDrbd, has_drbd},
+    Check{kUfs, has_ufs},
+    Check{kNilfs, has_nilfs},
+    Check{{"udf or iso9660", ""}, has_optical},
+    Check{kBsd, has_bsd_label},
+    Check{kSun, has_sun_label},
 };
 
 }  // namespace
@@ -242,6 +254,8 @@ Result<std::vector<ForeignSignature>> foreign_signatures(const ByteView& device)
     if (ends.from_end(it.at).has(0, it.bytes)) found.push_back(it.owner);
   for (const Check& it : kChecks)
     if (it.has(ends)) found.push_back(it.owner);
+  ASSIGN_OR_RETURN(const bool is_zfs, has_zfs(device));
+  if (is_zfs) found.push_back(kZfs);
   return found;
 }
 

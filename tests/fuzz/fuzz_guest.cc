@@ -17,7 +17,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -95,12 +94,14 @@ void check_ranges(const guest::Ranges& ranges, uint64_t size) {
   }
 }
 
+[[maybe_unused]] constexpr guest::FileKinds kAllFiles{
+    .pagefile = true, .swapfile = true, .hiberfile = true, .swap = true};
+
 #ifdef FUZZ_GUEST
 // The contents of a droppable file belong to it alone, and each byte to one file.
 void check_files(const guest::ByteView& view, const guest::Ranges& free) {
-  const guest::FileKinds all{.pagefile = true, .swapfile = true, .hiberfile = true, .swap = true};
   if (guest::FUZZ_GUEST.find == nullptr) return;
-  const auto files = guest::FUZZ_GUEST.find(view, free, all);
+  const auto files = guest::FUZZ_GUEST.find(view, free, kAllFiles);
   if (!files) {
     require(!files.error().message().empty());
     return;
@@ -137,7 +138,7 @@ void run(const std::shared_ptr<const guest::ByteView>& view) {
 }
 #else
 void check_disk(const std::shared_ptr<const guest::ByteView>& view) {
-  const auto inspection = guest::inspect({view});
+  const auto inspection = guest::inspect({view}, kAllFiles);
   check_ranges(inspection.free_on(0), view->size());
   uint64_t sum = 0;
   for (const guest::Volume& volume : inspection.volumes) {
@@ -149,6 +150,11 @@ void check_disk(const std::shared_ptr<const guest::ByteView>& view) {
       free += ranges.total();
     }
     require(free == volume.free && (is_free || free == 0));
+    require(is_free || volume.files.empty());
+    for (const guest::VolumeFile& file : volume.files) {
+      check_ranges(file.on_disks.at(0), view->size());
+      require(file.on_disks.at(0).within(volume.on_disks.at(0)).empty());
+    }
     sum += free;
   }
   // No byte is free in two volumes.
@@ -167,15 +173,15 @@ void run(const std::shared_ptr<const guest::ByteView>& view) {
 // A file that records which of its sectors were read and were not zeros.
 class RecordedFile final : public guest::DiskView {
  public:
-  explicit RecordedFile(const char* path) : DiskView(0) {
-    std::ifstream file(path, std::ios::binary);
-    bytes_.assign(std::istreambuf_iterator<char>(file), {});
+  explicit RecordedFile(const char* path) : DiskView(0), file_(path, std::ios::binary) {
+    file_.seekg(0, std::ios::end);
+    size_ = static_cast<uint64_t>(file_.tellg()) / kMiB * kMiB;
   }
 
-  uint64_t size() const override { return bytes_.size() / kMiB * kMiB; }
+  uint64_t size() const override { return size_; }
 
   std::string input() const {
-    const uint64_t mebibytes = bytes_.size() / kMiB;
+    const uint64_t mebibytes = size_ / kMiB;
     std::string out{static_cast<char>(mebibytes & 0xFF), static_cast<char>(mebibytes >> 8)};
     for (auto it = read_.begin(); it != read_.end();) {
       const auto first = it;
@@ -187,27 +193,36 @@ class RecordedFile final : public guest::DiskView {
       const auto sector = static_cast<uint32_t>(first->first);
       out.append(reinterpret_cast<const char*>(&sector), sizeof sector);
       out.push_back(static_cast<char>(count));
-      for (uint32_t i = 0; i < count; ++i)
-        out.append(bytes_.data() + (first->first + i) * kSector, kSector);
+      for (auto from = first; from != it; ++from) out += from->second;
     }
     return out;
   }
 
  private:
   Result<void> fetch(uint64_t at, std::span<std::byte> to) const override {
-    std::memcpy(to.data(), bytes_.data() + at, to.size());
-    for (uint64_t i = at / kSector; i * kSector < at + to.size(); ++i) {
-      const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(i * kSector);
-      if (std::any_of(begin, begin + kSector, [](char byte) { return byte != 0; })) read_[i] = true;
-    }
+    const uint64_t first = at / kSector;
+    std::string sectors((at + to.size() - first * kSector + kSector - 1) / kSector * kSector, '\0');
+    file_.seekg(static_cast<std::streamoff>(first * kSector));
+    file_.read(sectors.data(), static_cast<std::streamsize>(sectors.size()));
+    std::memcpy(to.data(), sectors.data() + at % kSector, to.size());
+    const std::string zeros(kSector, '\0');
+    for (uint64_t i = 0; i < sectors.size(); i += kSector)
+      if (sectors.compare(i, kSector, zeros) != 0)
+        read_[first + i / kSector] = sectors.substr(i, kSector);
     return {};
   }
 
-  std::vector<char> bytes_;
-  mutable std::map<uint64_t, bool> read_;
+  mutable std::ifstream file_;
+  uint64_t size_ = 0;
+  mutable std::map<uint64_t, std::string> read_;  // by the number of the sector
 };
 
 }  // namespace
+
+// Blocks of a volume are large, and fresh memory for each is slow.
+extern "C" const char* __asan_default_options() {
+  return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64";
+}
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
   if (*argc != 4 || std::string((*argv)[1]) != "--seed") return 0;
