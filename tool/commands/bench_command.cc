@@ -135,7 +135,7 @@ void BenchCommand::add_file_options(CLI::App& app) {
 
 void BenchCommand::add_options(CLI::App& app) {
   app.add_option("DISK", disk_);
-  app.add_option("OTHER", other_);
+  app.add_option("[OTHER]", other_);
   add_load_options(app);
   add_file_options(app);
   add_parsed_option(

@@ -138,7 +138,7 @@ CLI::Option* TrustOptions::add_options(CLI::App& app, bool reads_only, std::stri
 void TrustOptions::add_untrusted(CLI::App& app) {
   // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("--untrusted{yes}")
-      ->description("treat it as hostile: confined, with limits")
+      ->description("treat the image as hostile: confined, with limits")
       ->type_name("[=strict]")
       ->group(kRareOptions)
       ->each([this](const std::string& word) {
