@@ -153,7 +153,8 @@ void CopyCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "-m,--threads", "N", options_.threads, parse_count(0, kMaxThreads),
                     "number of threads; default: one per processor")
       ->group(kRareOptions);
-  add_switch(app, "-W", out_of_order_, "accepted: writes are always out of order")->group(kRareOptions);
+  add_switch(app, "-W", out_of_order_, "accepted: writes are always out of order")
+      ->group(kRareOptions);
   add_connections_option(app, options_.nbd)->group(kRareOptions);
   add_request_options(app, options_.nbd);
   add_retries_option(app, options_.nbd)->group(kRareOptions);
