@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, and that its command lines can be made."""
+"""Checks the benchmark's arithmetic and its command lines."""
 
 import contextlib
 import io

@@ -106,7 +106,7 @@ WRITES = [
 
 @dataclass
 class Limit:
-    """Our command alone, on a disk of 1 TiB: what it may take at most."""
+    """Limits of time and memory for our command alone, on a disk of 1 TiB."""
     name: str
     filesystem: str
     ours: str = "{vc} space {disk}"

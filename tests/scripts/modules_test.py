@@ -53,7 +53,7 @@ def includes():
 
 
 def matches(folder, rules):
-    """Whether one of the rules, "copy" or "copy/" with all below it, is about the folder."""
+    """Returns True if a rule ("copy", or "copy/" with all folders below it) includes the folder."""
     return any(folder == it.rstrip("/") or (it.endswith("/") and folder.startswith(it))
                for it in rules)
 

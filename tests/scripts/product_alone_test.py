@@ -1,4 +1,4 @@
-"""The product is set up and built without what only the tests need: product_alone_test.py SOURCE."""
+"""Checks that the product builds without the tests' dependencies: product_alone_test.py SOURCE."""
 
 import json
 import os

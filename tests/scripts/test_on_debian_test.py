@@ -1,4 +1,4 @@
-"""What scripts/test-on-debian says and refuses before it makes a root: test_on_debian_test.py SOURCE."""
+"""Checks the messages of scripts/test-on-debian before it makes a root: test_on_debian_test.py SOURCE."""
 
 import os
 import subprocess
