@@ -32,7 +32,7 @@ constexpr int kActivated = 3;
 // Poll interval of waits for a process, which no event ends.
 constexpr std::chrono::milliseconds kProcessPollInterval{5};
 constexpr std::chrono::seconds kPatienceWhenStopped{5};
-// The longest time between a server's hang-up and its exit.
+// Longest time between a server's hang-up and its exit.
 constexpr std::chrono::milliseconds kLastBreath{300};
 
 // A listening socket and a way to connect to it, both without a name.
@@ -70,8 +70,8 @@ Result<void> listen(Listener& listener) {
   return made;
 }
 
-// The environment of an activated server.  The value of LISTEN_PID is known only in the child,
-// which must not allocate: space is reserved for it here.
+// The environment of an activated server. The value of LISTEN_PID is known only in the child, which
+// must not allocate memory. So its space is reserved here.
 class Environment {
  public:
   Environment() {
@@ -138,7 +138,7 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
     return fail(Error::invalid("[ ]: there is no command to start"));
   Listener listener;
   RETURN_IF_ERROR(listen(listener));
-  // Above the descriptor that the child replaces.
+  // A number above the descriptor that the child replaces.
   Descriptor listening(retry(::fcntl, listener.listening.get(), F_DUPFD_CLOEXEC, 10));
   Descriptor null(retry(::open, "/dev/null", O_RDONLY | O_CLOEXEC));
   std::array<int, 2> ends{-1, -1};

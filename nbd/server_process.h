@@ -1,4 +1,4 @@
-// An NBD server that runs as long as the copy.
+// An NBD server that runs during a copy.
 #pragma once
 
 #include <sys/types.h>
@@ -15,34 +15,35 @@
 namespace vc::nbd {
 
 // The server gets a listening Unix socket by systemd's socket activation (descriptor 3, LISTEN_FDS,
-// LISTEN_PID), so that any number of connections are possible.  The socket's name is removed before
-// the server runs: other processes cannot connect, and no file is left behind however this process
+// LISTEN_PID), so any number of connections is possible. The socket's name is removed before the
+// server runs: other processes cannot connect, and no file is left behind however this process
 // ends.
 //
 // The server has a process group of its own: Ctrl-C reaches only this process, which then ends the
-// server.  Its standard input is empty, and its standard output is this process's standard error.
+// server. Its standard input is empty, and its standard output is this process's standard error.
 class ServerProcess {
  public:
-  // Starts `command` (at least one word).  An error if it cannot be executed; whether it serves is
-  // known only on connection.  The calling thread must live as long as the server is needed: the
+  // Starts `command` (at least one word). Returns an error if it cannot be executed. Whether it
+  // serves
+  // NBD is known only on connection. The calling thread must live as long as the server is needed:
+  // the
   // kernel ends the server with the thread.
   //
-  // `stop` must outlive the process.  Once it is requested, the destructor waits for a shorter
-  // time.
+  // `stop` must outlive the process. Once it is requested, the destructor waits for a shorter time.
   static Result<std::unique_ptr<ServerProcess>> start(const std::vector<std::string>& command,
                                                       const Stop& stop);
 
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
-  // Sends SIGTERM, waits some seconds, sends SIGKILL; to the whole process group, so that children
-  // of the server end, too.
+  // Sends SIGTERM, waits some seconds, and sends SIGKILL, to the whole process group, so that
+  // children of the server end, too.
   ~ServerProcess();
 
-  // Sets the time between the destructor's signals: a server that writes nothing of its own needs
-  // less than the default.
+  // Sets the time between the destructor's signals. A server without data to write needs less than
+  // the default.
   void set_patience(std::chrono::seconds patience) { patience_ = patience; }
 
-  // Returns the URI; valid in this process only.
+  // Returns the URI, which is valid only in this process.
   const std::string& uri() const { return uri_; }
   // Returns the socket's path for child processes of the same user.
   std::string socket_path() const;
@@ -55,15 +56,15 @@ class ServerProcess {
   // about to end.
   std::optional<std::string> ending();
 
-  // Asks the server to end, and waits for up to `patience`: for a server with much data to write.
-  // An error if it does not end by itself, or ends with a failure.
+  // Asks the server to end, and waits for up to `patience`, for a server with much data to write.
+  // Returns an error if it does not end by itself, or ends with a failure.
   Result<void> finish(std::chrono::seconds patience);
 
  private:
   ServerProcess(pid_t pid, int socket, std::string uri, const Stop& stop)
       : pid_(pid), socket_(socket), uri_(std::move(uri)), stop_(stop) {}
 
-  // The time for a server to end: one that writes has caches to flush.
+  // Time for a server to end: a writing server has caches to flush.
   static constexpr std::chrono::seconds kPatience{30};
 
   const pid_t pid_;

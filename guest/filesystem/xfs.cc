@@ -18,7 +18,7 @@ bool probe(const Fields& head) {
   return head.has(0, "XFSB");
 }
 
-// Returns how many blocks are free, as the superblock counts them.
+// Returns the number of free blocks, in the terms of the superblock's count.
 Result<uint64_t> read_groups(const ByteView& view, const XfsSuperblock& super,
                              Ranges::Builder& free, Ranges::Builder& own) {
   uint64_t sum = 0;

@@ -17,8 +17,8 @@ Failure damaged() {
   return doubt("a directory of it is damaged");
 }
 
-// What is of entries, [begin, end) of the block.  One that is the only block of its directory ends
-// with an index, of 8 bytes an entry.
+// The entries [begin, end) of a block. The only block of a directory ends with an index of 8 bytes
+// per entry.
 struct Entries {
   size_t begin;
   size_t end;
@@ -64,7 +64,7 @@ Result<std::optional<uint64_t>> find_in_xfs_block(const Fields& block, std::stri
   for (size_t here = entries.begin; here < entries.end;) {
     const bool is_unused = block.be16(here) == kUnused;
     const size_t name_length = block.u8(here + 8);
-    // Number, length of the name, name, perhaps a type, and where it lies itself.
+    // An entry is: inode number, length of the name, name, possibly a type, and its own offset.
     const size_t length = is_unused ? block.be16(here + 2)
                                     : (9 + name_length + (super.has_types ? 1 : 0) + 2 + 7) / 8 * 8;
     if (length == 0 || length % 8 != 0 || length > entries.end - here ||

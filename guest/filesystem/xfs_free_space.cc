@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t kAgfChecksum = 0xD8;
 constexpr size_t kAgflChecksum = 0x20;
-constexpr size_t kAgflHeader = 36;  // of version 5; the others have none
+constexpr size_t kAgflHeader = 36;  // version 5 only
 constexpr uint32_t kMostLevels = 9;
 
 class FreeSpace {
@@ -65,7 +65,7 @@ Result<XfsFreeTree> FreeSpace::read_tree(const Fields& header, XfsFreeTree::Orde
   const size_t at = order == XfsFreeTree::Order::kByBlock ? 0 : 4;
   const uint32_t levels = header.be32(0x1C + at);
   if (levels < 1 || levels > kMostLevels) return damaged("header");
-  // The roots are not counted, and without the count of free blocks neither are the others.
+  // The count does not include the roots. Without an exact count, it does not bound the tree.
   const uint64_t most = super_.has_exact_count ? header.be32(0x3C) + uint64_t{1} : length_;
   return XfsFreeTree::read(view_, super_, group_, order, header.be32(0x10 + at), levels,
                            std::min(most, length_));
@@ -78,7 +78,7 @@ Result<void> FreeSpace::check_counts(const Fields& header, const XfsFreeTree& tr
   return {};
 }
 
-// Blocks that are kept for the trees: a ring of numbers.
+// Returns the blocks reserved for the trees. The list is a ring of block numbers.
 Result<Ranges> FreeSpace::free_list(const Fields& header) const {
   ASSIGN_OR_RETURN(const Block sector,
                    view_.block(begin_ * super_.block_size + 3 * super_.sector, super_.sector));
@@ -111,7 +111,7 @@ Result<uint64_t> FreeSpace::read(Ranges::Builder& out, Ranges::Builder& own) {
   const Fields header = sector.fields();
   ASSIGN_OR_RETURN(XfsFreeTree tree, read_tree(header, XfsFreeTree::Order::kByBlock));
   RETURN_IF_ERROR(check_counts(header, tree));
-  // Superblock, AGF, AGI and AGFL, a sector each.
+  // Superblock, AGF, AGI and AGFL take one sector each.
   Ranges metadata =
       one_range(begin_, begin_ + divide_up(4 * super_.sector, super_.block_size)).with(tree.blocks);
   if (!super_.is_v5) {

@@ -1,4 +1,4 @@
-// The free space of an allocation group of XFS.
+// Reads the free space of an allocation group of XFS.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,11 @@
 
 namespace vc::guest {
 
-// Adds the free blocks of an allocation group, counted in the filesystem, and to `own` those of its
-// headers, of its trees of free space and of its free list.  Returns how many blocks are free, with
-// those that the trees and the free list have.  An error unless the metadata of the group
-// agree: of version 4, which has no checksums, both trees of free space are read.
+// Adds the free blocks of an allocation group, numbered within the filesystem, to `out`. Adds the
+// blocks of its headers, of its free space trees and of its free list to `own`. Returns the
+// number of free blocks, including those of the trees and of the free list. Returns an error unless
+// the metadata of the group agree. For version 4, which has no checksums, reads both free space
+// trees.
 Result<uint64_t> read_xfs_free_space(const ByteView& view, const XfsSuperblock& super,
                                      uint64_t group, Ranges::Builder& out, Ranges::Builder& own);
 

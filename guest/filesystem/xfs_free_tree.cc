@@ -33,7 +33,7 @@ class Walk {
   Result<XfsFreeTree> run(uint64_t root, uint32_t levels);
 
  private:
-  // A block of the tree, and its first key as its parent has it; nothing for the root.
+  // A block of the tree, and its first key according to its parent. The root has no key.
   struct Node {
     uint64_t block;
     std::optional<uint64_t> first;
@@ -47,7 +47,7 @@ class Walk {
     if (is_by_length_) return super_.is_v5 ? "AB3C" : "ABTC";
     return super_.is_v5 ? "AB3B" : "ABTB";
   }
-  // What ascends, of record or key `n`: a block number, or a length before it.
+  // Returns the ascending key of record or key `n`: a block number, or a length and a block number.
   uint64_t key(const Fields& it, size_t n) const {
     const uint64_t block = it.be32(header() + 8 * n);
     return is_by_length_ ? uint64_t{it.be32(header() + 8 * n + 4)} << 32 | block : block;
@@ -63,10 +63,10 @@ class Walk {
   const bool is_by_length_;
   const uint64_t begin_;          // blocks
   const uint64_t length_;         // blocks
-  const uint64_t most_;           // blocks of the tree
-  uint64_t seen_ = 0;             // of them
-  std::optional<uint64_t> last_;  // key of a record
-  uint64_t end_ = 0;              // of the last record, within the group
+  const uint64_t most_;           // most blocks of the tree
+  uint64_t seen_ = 0;             // blocks seen so far
+  std::optional<uint64_t> last_;  // key of the last record
+  uint64_t end_ = 0;              // end of the last record, within the group
   Ranges::Builder ranges_;
   Ranges::Builder blocks_;
   XfsFreeTree tree_;
@@ -83,7 +83,7 @@ Result<XfsFreeTree> Walk::run(uint64_t root, uint32_t levels) {
   return std::move(tree_);
 }
 
-// Returns the nodes of the next level; those of the last level have none.
+// Returns the nodes of the next level. Empty after the last level.
 Result<std::vector<Walk::Node>> Walk::read_level(const std::vector<Node>& nodes, uint32_t level) {
   std::vector<Node> next;
   const uint64_t size = super_.block_size;
@@ -110,8 +110,8 @@ Result<std::vector<Walk::Node>> Walk::read_level(const std::vector<Node>& nodes,
   return next;
 }
 
-// Keys ascend over a whole level, and a block's first key is the one that its parent has: so no
-// block is there twice.
+// Keys ascend over a whole level, and a block's first key equals the key in its parent. So no block
+// is visited twice.
 Result<void> Walk::add_children(const Fields& it, std::vector<Node>& children) const {
   const size_t pointers = header() + (super_.block_size - header()) / 12 * 8;
   for (size_t n = 0; n < it.be16(6); ++n) {

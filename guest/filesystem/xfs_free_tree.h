@@ -1,4 +1,4 @@
-// A free space B+tree of XFS.
+// Reads a free space B+tree of XFS.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +10,17 @@
 
 namespace vc::guest {
 
-// What a tree of an allocation group says, in blocks of the filesystem.
+// The content of a tree of an allocation group, in blocks of the filesystem.
 struct XfsFreeTree {
   enum class Order { kByBlock, kByLength };
 
   Ranges ranges;         // free
-  Ranges blocks;         // of the tree itself
-  uint64_t free = 0;     // how many
-  uint64_t longest = 0;  // of the ranges
+  Ranges blocks;         // blocks of the tree itself
+  uint64_t free = 0;     // number of free blocks
+  uint64_t longest = 0;  // length of the longest range
 
-  // An error unless the records are sound and in order.  `root` counts within the group; the tree
-  // has `most` blocks at most.
+  // Reads a tree. Returns an error unless its records are valid and in order. `root`: block number
+  // within the group. `most`: limit on the blocks of the tree.
   static Result<XfsFreeTree> read(const ByteView& view, const XfsSuperblock& super, uint64_t group,
                                   Order order, uint64_t root, uint32_t levels, uint64_t most);
 };

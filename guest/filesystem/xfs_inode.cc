@@ -20,7 +20,7 @@ constexpr unsigned kMostLevels = 9;
 constexpr size_t kMostMapBlocks = 1 << 16;
 constexpr uint64_t kLargestDirectory = 64 << 20;
 
-// How a file keeps its contents.
+// Where the contents of a file are stored.
 enum Format : uint8_t { kWithin = 1, kExtents = 2, kTree = 3 };
 enum Flag : uint64_t { kRealtime = 1 };
 enum Flag2 : uint64_t { kShared = 2, kManyExtents = 0x10, kMetadata = 0x20 };
@@ -91,12 +91,12 @@ Result<void> XfsFiles::read_contents(const Fields& it, XfsInode& inode) const {
   }
   uint64_t blocks = inode.map_blocks.size() - 1;
   for (const FileRun& run : inode.runs) blocks += run.length;
-  // Attributes may have some, too.
+  // Attributes may use some of the blocks, too.
   if (inode.records != count || blocks > it.be64(64)) return damaged(inode.number);
   return {};
 }
 
-// A bit, and three numbers of 54, 52 and 21 bits.
+// A record is a bit and three numbers of 54, 52 and 21 bits.
 Result<void> XfsFiles::read_records(const Fields& records, size_t count, XfsInode& inode) const {
   for (size_t i = 0; i < count; ++i) {
     const uint64_t high = records.be64(i * kRecord);
@@ -168,7 +168,7 @@ Result<std::optional<MappedFile>> XfsFiles::find(std::string_view path) const {
   return found ? std::optional<MappedFile>(std::move(*found)) : std::nullopt;
 }
 
-// The index, which may lie behind the entries, is not needed.
+// Skips the index, which may follow the entries.
 Result<std::optional<uint64_t>> XfsFiles::look_up(const XfsInode& directory,
                                                   std::string_view name) const {
   if (directory.is_within) return find_in_xfs_inode(directory.within.fields(), name, super_);

@@ -1,4 +1,4 @@
-// Inodes of XFS, and where the contents of files lie.
+// Reads inodes of XFS, and finds the contents of files.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +14,21 @@
 namespace vc::guest {
 
 struct XfsInode : MappedFile {
-  Block within{0};  // contents that are in the inode
+  Block within{0};  // contents in the inode
   bool is_within = false;
-  uint64_t records = 0;  // of its map
+  uint64_t records = 0;  // number of records in its map
 };
 
 class XfsFiles final : public GuestFiles {
  public:
-  // Both outlive it.
+  // Both must outlive the object.
   XfsFiles(const ByteView& view, const XfsSuperblock& super)
       : GuestFiles(view, super.block_size), super_(super) {}
 
   Result<std::optional<MappedFile>> find(std::string_view path) const override;
 
  private:
-  // An error if the inode is damaged, or keeps its contents in a way that is not understood.
+  // Returns an error if the inode is damaged, or if its layout is not supported.
   Result<XfsInode> inode(uint64_t number) const;
   Result<void> check_header(const Fields& it, uint64_t number) const;
   Result<void> read_contents(const Fields& it, XfsInode& inode) const;

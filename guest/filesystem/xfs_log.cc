@@ -15,9 +15,9 @@ namespace {
 
 constexpr uint64_t kSector = 512;
 constexpr uint32_t kRecordMagic = 0xFEEDBABE;
-// A header and the largest record of 256 KiB, with headers of its own, are shorter.
+// Longest record, in sectors: a record of 256 KiB with all of its headers is shorter.
 constexpr uint64_t kLongestRecord = 1100;
-// Bytes of a record that one header covers.
+// Bytes of a record per header.
 constexpr uint32_t kPerHeader = 32768;
 constexpr uint8_t kUnmount = 0x20;
 
@@ -29,12 +29,12 @@ class Log {
   Result<void> check() const;
 
  private:
-  // Sectors from `from` on, around the end.
+  // Returns the sectors from `from` on. Wraps around at the end of the log.
   Result<Block> sectors(uint64_t from, uint64_t count) const;
   Result<uint32_t> cycle(uint64_t sector) const;
-  // Where the next record would go.
+  // Returns the place of the next record.
   Result<uint64_t> head() const;
-  // The last record that begins before `head`.
+  // Returns the last record that begins before `head`.
   Result<uint64_t> last_record(uint64_t head) const;
 
   const ByteView& view_;

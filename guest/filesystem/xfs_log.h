@@ -1,4 +1,4 @@
-// The journal of XFS.
+// Reads the journal of XFS.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace vc::guest {
 
-// An error unless the last record of the log says that the filesystem was unmounted.  `at` is in
-// bytes of the view, `sectors` of 512 bytes.
+// Returns an error unless the last record of the log shows that the filesystem was unmounted. `at`:
+// place of the log, bytes of the view. `sectors`: its length, in units of 512 bytes.
 Result<void> check_xfs_log(const ByteView& view, uint64_t at, uint64_t sectors);
 
 }  // namespace vc::guest

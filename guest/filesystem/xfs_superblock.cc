@@ -9,18 +9,18 @@ namespace vc::guest {
 
 namespace {
 
-// What is understood of version 5: file types, sparse inodes, metadata UUID, big timestamps,
-// nrext64, exchange-range and parent pointers.  Not: "needs repair".
+// Supported features of version 5: file types, sparse inodes, metadata UUID, big timestamps,
+// nrext64, exchange-range and parent pointers. Unsupported: "needs repair".
 constexpr uint32_t kKnownIncompat = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x40 | 0x80;
 constexpr uint32_t kTypes = 0x1;
 constexpr uint32_t kMetadataUuid = 0x4;
 constexpr uint32_t kKnownRoCompat = 0xF;
 constexpr size_t kSuperChecksum = 0xE0;
-// Of version 4.
+// Features of version 4.
 constexpr uint16_t kHasMoreFeatures = 0x2000;
 constexpr uint32_t kLazyCount = 0x2;
 constexpr uint32_t kOldTypes = 0x200;
-// What an allocation group is at least; its count is limited by this.
+// Smallest allocation group. Limits the number of groups.
 constexpr uint64_t kLeastGroup = 64;                   // blocks
 constexpr uint64_t kLargestDirectoryBlock = 64 << 10;  // bytes
 
@@ -49,7 +49,7 @@ Result<void> check_version(const ByteView& view, const Fields& it, XfsSuperblock
   return {};
 }
 
-// Inodes fill blocks.
+// Inodes must fill whole blocks.
 bool read_inode_geometry(const Fields& it, XfsSuperblock& super) {
   super.root = it.be64(0x38);
   super.inode_size = it.be16(0x68);

@@ -1,4 +1,4 @@
-// Damaged metadata never make a used byte free, if the format allows to detect the damage.
+// Damaged metadata never make a used byte free, if the format can detect the damage.
 #include <algorithm>
 #include <filesystem>
 #include <functional>
@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 
-// A disk that remembers what is read of it, and of which some bytes are others.
+// A disk that records its reads, and in which some bytes are replaced.
 class DamagedDisk final : public guest::DiskView {
  public:
   explicit DamagedDisk(const std::string& path) : DiskView(0), file_(path) {}
@@ -55,7 +55,7 @@ void make_volume(const std::string& path, uint64_t size, std::vector<std::string
   support::run_ok(make);
 }
 
-// Calls `check` with what is read of the volume after damage to what was read at first.
+// Calls `check` with a view of the volume after damage to bytes that were read before.
 void damage_reads(const std::shared_ptr<DamagedDisk>& disk, const guest::FileKinds& kinds,
                   const std::function<void(const guest::Inspection&)>& check) {
   const std::vector<Range> reads = disk->reads();
@@ -74,8 +74,9 @@ void damage_reads(const std::shared_ptr<DamagedDisk>& disk, const guest::FileKin
   }
 }
 
-// Damages what is read to find files.  With `tells` nothing of another file may be called one of
-// theirs; without, nothing that is free may be, or metadata, and nothing may crash.
+// Damages the metadata that lead to files. With `tells`, a found file must never contain data of
+// another file. Without it, a found file must contain neither free space nor metadata, and nothing
+// may crash.
 void damage_files(const std::string& path, bool tells) {
   constexpr guest::FileKinds kAll{true, true, true, true};
   const auto disk = std::make_shared<DamagedDisk>(path);
@@ -95,8 +96,8 @@ void damage_files(const std::string& path, bool tells) {
   });
 }
 
-// Damages what the reader reads, again and again.  With `tells` nothing that is used may become
-// free; without, nothing may crash.
+// Damages the bytes that the reader reads, many times. With `tells`, no used byte may become free.
+// Without it, nothing may crash.
 void damage(uint64_t size, const std::vector<std::string>& make, bool tells) {
   const TempDirectory folder;
   const std::string path = folder / "volume";

@@ -1,4 +1,4 @@
-// Swap files of ext2, ext3 and ext4: where their contents lie, and when that must not be believed.
+// Swap files of ext2, ext3 and ext4: the places of their contents, and doubtful ones.
 #include <fmt/format.h>
 
 #include "guest/filesystem/swap_files.h"
@@ -55,7 +55,7 @@ void may_hold_anything(const Kind& kind) {
                       std::string("# a comment\n/dev/sda2 none swap sw 0 0\n"
                                   "/data/extra none swap sw 0 0\n/nothing none swap sw 0 0\n"));
   debugfs(volume, "write " + scratch / "swap" + " swapfile");
-  // Not what its name says.
+  // A file with the name of a swap file, but other content.
   debugfs(volume, "write " + scratch / "noise" + " swap.img");
   debugfs(volume, "mkdir etc");
   debugfs(volume, "write " + scratch / "fstab" + " etc/fstab");
@@ -85,7 +85,7 @@ Kind ext(const std::string& name, const std::vector<std::string>& options) {
   return kind;
 }
 
-// A volume that has a swap file, and nothing else.
+// A volume with only a swap file.
 class SwapFile {
  public:
   explicit SwapFile(const std::vector<std::string>& options) : path_(folder_ / "volume") {
@@ -130,7 +130,7 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
   }
   SECTION("a wrong checksum") {
     const SwapFile file({"-t", "ext4", "-b", "4096"});
-    // In its time of change.
+    // Changes the inode's time of change.
     const std::string text = debugfs(file.path(), "imap swapfile");
     const size_t at_block = text.find("at block ");
     const size_t at_offset = text.find("offset ");
@@ -160,7 +160,7 @@ TEST_CASE("a doubtful swap file is not dropped", "[ext][swap]") {
   }
   SECTION("blocks of another structure") {
     const SwapFile file({"-t", "ext2", "-b", "4096", "-O", "none"});
-    // Its map: the first block after the 12 that the inode names.
+    // The block of the map that follows the 12 block numbers in the inode.
     const auto text = debugfs(file.path(), "stat swapfile");
     const size_t at = text.find("(IND):");
     REQUIRE(at != std::string::npos);
@@ -192,7 +192,7 @@ TEST_CASE("unwritten blocks of ext4 are not taken for a swap header", "[ext][swa
   debugfs(file.path(), "fallocate swap.img 0 511");
   debugfs(file.path(), "sif swap.img size 2097152");
   const uint64_t at = std::stoull(debugfs(file.path(), "bmap swap.img 0")) * 4096;
-  // What another swap file has left there.
+  // Left over from another swap file.
   write_swap_file(scratch / "swap", 2 * kMiB);
   support::patch_file(file.path(), at, support::RawFile(scratch / "swap").read(0, kHeader));
   const auto found = read_with_files(file.path(), kSwap);

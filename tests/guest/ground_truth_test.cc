@@ -1,4 +1,4 @@
-// What is called free may hold anything: it is overwritten, and every file is as it was.
+// Overwrites all free space, and checks that every file is unchanged.
 #include <fmt/format.h>
 
 #include "tests/catch_text.h"
@@ -42,12 +42,12 @@ void tell_truth(const Kind& kind) {
     const std::string copy = lived_in.copy_with_garbage(volume.on_disks.front());
     CHECK(lived_in.complaint(copy) == "");
     CHECK(lived_in.complaint_after_use(copy) == "");
-    // Once more in the same way: the same is free.
+    // A second inspection finds the same free space.
     CHECK(volume_of(lived_in.path()).on_disks == volume.on_disks);
   }
 }
 
-// A filesystem that is in use, as a copy that is taken of it at that moment has it.
+// Checks that a copy of a mounted filesystem is doubted.
 void doubt_mounted(const Kind& kind) {
   if (!guest_test::why_no_volume(kind).empty()) return;
   Random random(support::base_seed());

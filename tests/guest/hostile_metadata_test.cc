@@ -1,4 +1,4 @@
-// Metadata that were made to mislead, or to keep a reader busy.
+// Metadata made to mislead a reader, or to keep it busy.
 #include <cstring>
 
 #include "guest/reading/checksums.h"
@@ -29,7 +29,7 @@ std::string le(uint64_t value, size_t size) {
   return bytes;
 }
 
-// Counts what is read of a file.
+// Counts the bytes read.
 class CountedDisk final : public guest::DiskView {
  public:
   explicit CountedDisk(const std::string& path) : DiskView(0), file_(path) {}
@@ -48,7 +48,7 @@ class CountedDisk final : public guest::DiskView {
   mutable uint64_t reads_ = 0;
 };
 
-// The blocks of a btrfs that a test makes.
+// The blocks of a btrfs that tests make.
 class BtrfsBlocks {
  public:
   static constexpr uint64_t kNode = 16 << 10;
@@ -63,7 +63,7 @@ class BtrfsBlocks {
     logical_ = root - at;
   }
 
-  // The start of the root tree: the chunk continues there, and is empty after the first few blocks.
+  // Start of the root tree. The chunk continues there, and is empty after the first few blocks.
   uint64_t root() const { return root_; }
   // Writes a node of the root tree.
   void put_node(uint64_t at, uint8_t level, const std::string& items, uint32_t count) const {
@@ -75,7 +75,7 @@ class BtrfsBlocks {
     node.replace(0x65, items.size(), items);
     put_summed(at, std::move(node));
   }
-  // As a pointer to a node at `at` has it.
+  // Returns a pointer to a node at `at`.
   std::string pointer(const std::string& key, uint64_t at) const {
     return key + le(logical_ + at, 8) + le(le64(root_ + 0x50), 8);
   }
@@ -83,7 +83,7 @@ class BtrfsBlocks {
     std::string super(reinterpret_cast<const char*>(&bytes_[kSuper]), 4096);
     super.replace(0x50, 8, le(logical_ + at, 8));
     super[0xC6] = static_cast<char>(level);
-    super.replace(0x78, 8, le(bytes_.size(), 8));  // in use: as many nodes as fit
+    super.replace(0x78, 8, le(bytes_.size(), 8));  // bytes in use: permits as many nodes as fit
     put_summed(kSuper, std::move(super));
   }
 
@@ -103,7 +103,7 @@ class BtrfsBlocks {
   const Volume& volume_;
   const std::vector<std::byte> bytes_;
   uint64_t root_ = 0;     // bytes
-  uint64_t logical_ = 0;  // what is added to a place, modulo 2^64
+  uint64_t logical_ = 0;  // difference between logical and physical addresses, modulo 2^64
 };
 
 }  // namespace
@@ -113,8 +113,8 @@ TEST_CASE("a btrfs whose nodes share children is doubted at once", "[hostile]") 
   const BtrfsBlocks blocks(volume);
   constexpr uint32_t kCount = 20;
   constexpr uint8_t kHighest = 7;
-  // Node `i` of a level has the children from `i` on: their keys ascend, and each child begins with
-  // its key.  Paths from the root are many.
+  // Node `i` of a level has the children from `i` on. Keys ascend, and each child begins with its
+  // key. So there are many paths from the root.
   const uint64_t first = blocks.root() + kMiB;
   const auto place = [&](uint8_t level, uint64_t i) {
     return first + (level * kCount + i) * BtrfsBlocks::kNode;
@@ -168,7 +168,7 @@ TEST_CASE("an NTFS with an incomplete restart page is doubted", "[hostile]") {
     volume.check_doubt("was written only in part");
     volume.put(log + page + 3 * 512 - 2, std::string("\x01\x01", 2));
   }
-  // As chkdsk may write it: without an update sequence.
+  // A page as chkdsk writes it: without an update sequence.
   volume.put(log, "CHKD" + le(0, 4));
   volume.put(log + 3 * 512 - 2, std::string("\x07\x07", 2));
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
@@ -177,7 +177,7 @@ TEST_CASE("an NTFS with an incomplete restart page is doubted", "[hostile]") {
 TEST_CASE("the number of collected ranges is limited", "[hostile]") {
   Ranges::Builder builder;
   for (uint64_t i = 0; i < Ranges::Builder::kMost; ++i) builder.add(2 * i, 2 * i + 1);
-  // The last one can still grow.
+  // The last range can still grow.
   builder.add(2 * Ranges::Builder::kMost - 1, 2 * Ranges::Builder::kMost);
   CHECK_THROWS_AS(builder.add(UINT64_MAX - 1, UINT64_MAX), guest::TooManyRanges);
 }

@@ -1,4 +1,4 @@
-// A raw file as a guest's disk.
+// Shows a raw file as a guest's disk.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@ namespace vc::guest_test {
 
 class ImageFile {
  public:
-  // Throws std::runtime_error when it cannot be opened.
+  // Throws std::runtime_error if the file cannot be opened.
   ImageFile(const std::string& path, size_t number)
       : disk_(open(path).disk()), view_(std::make_shared<guest::ImageView>(disk_, number)) {}
   ImageFile(const ImageFile&) = delete;

@@ -19,12 +19,12 @@ using support::Random;
 namespace {
 
 constexpr uint64_t kLargestFile = 4 << 20;
-// A file through mtools takes a process.
+// Limits the number of files: each needs a process of mtools.
 constexpr uint64_t kMostFilled = 100 << 20;
 
 std::vector<std::byte> contents(uint64_t seed, unsigned number, uint64_t volume) {
   Random random(seed * 1000003 + number);
-  // As many small ones as large ones; of a small volume, none that takes much of it.
+  // As many small files as large ones. In a small volume, no file takes a large part.
   const uint64_t limit = uint64_t{1} << random.between(8, 22);
   std::vector<std::byte> bytes(random.between(1, std::min({limit, kLargestFile, volume / 32})));
   random.fill(bytes);
@@ -42,7 +42,7 @@ std::vector<std::string> with(std::vector<std::string> command, const std::strin
 
 }  // namespace
 
-// The files of a volume, through the kernel, FUSE or mtools.
+// Access to the files of a volume, through the kernel, FUSE or mtools.
 class LivedInVolume::Access {
  public:
   Access(const Kind& kind, const std::string& path, bool writable) : path_(path) {
@@ -68,11 +68,11 @@ class LivedInVolume::Access {
     if (!is_mounted_) return;
     if (!support::run({"umount", folder_.path()}).ok())
       support::run({"umount", "-l", folder_.path()});
-    // FUSE's daemon may still have it.
+    // FUSE's daemon may still have the device open.
     for (int i = 0; i < 100 && !support::run({"losetup", "-d", device_}).ok(); ++i) ::usleep(50000);
   }
 
-  // False when there is no space left.
+  // Returns false if there is no space left.
   bool write(unsigned number, const std::vector<std::byte>& bytes) const {
     try {
       support::write_file(file(number), bytes);
@@ -180,7 +180,7 @@ std::string LivedInVolume::complaint(const std::string& copy) const {
 std::string LivedInVolume::complaint_after_use(const std::string& copy) const {
   {
     const Access access(kind_, copy, true);
-    // Numbers that no file of the volume has.
+    // Numbers of files that were never in the volume.
     for (unsigned number = next_; number < next_ + 40; ++number)
       if (!access.write(number, contents(seed_, number, kind_.size))) break;
   }

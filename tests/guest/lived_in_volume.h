@@ -1,4 +1,4 @@
-// A used filesystem on a raw file: it was filled, partly emptied, and filled again.
+// A used filesystem in a raw file: it was filled, partly emptied, and filled again.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,12 @@ struct Kind {
   std::string name;
   uint64_t size;                   // of the volume, bytes
   std::vector<std::string> make;   // the volume's path is added
-  std::vector<std::string> check;  // the same; ends with 0 if all is well
+  std::vector<std::string> check;  // same; exit code 0 if there is no error
   std::string mount;               // for mount(8), ntfs-3g or mount.exfat-fuse; empty: mtools
   std::string mount_options = "";
 };
 
-// Returns the reason why this process cannot mount such a volume, or an empty string.
+// Returns the reason why this process cannot mount such a volume. Empty if it can.
 std::string why_no_volume(const Kind& kind);
 
 class LivedInVolume {
@@ -35,10 +35,10 @@ class LivedInVolume {
 
   // Returns a copy in which all of `ranges` is overwritten.
   std::string copy_with_garbage(const guest::Ranges& ranges) const;
-  // Returns the problem of such a copy (the output of fsck, or the files that differ), or an empty
-  // string.
+  // Returns the problem of such a copy: the output of fsck, or the files that differ. Empty if
+  // there is none.
   std::string complaint(const std::string& copy) const;
-  // The same after it was mounted, filled with other files, and unmounted.
+  // Same after the copy was mounted, filled with other files, and unmounted.
   std::string complaint_after_use(const std::string& copy) const;
   size_t files() const { return files_.size(); }
 
@@ -52,8 +52,8 @@ class LivedInVolume {
   const support::TempDirectory folder_;
   const std::string path_;
   uint64_t seed_;
-  unsigned next_ = 0;            // the number of the next file
-  std::vector<unsigned> files_;  // that exist
+  unsigned next_ = 0;            // number of the next file
+  std::vector<unsigned> files_;  // existing files
 };
 
 }  // namespace vc::guest_test

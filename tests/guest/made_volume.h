@@ -1,4 +1,4 @@
-// A fresh filesystem in a raw file, which a test changes.
+// A fresh filesystem in a raw file, for tests that change it.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ namespace vc::guest_test {
 
 class MadeVolume {
  public:
-  // Runs `make` with the path of a file of `size` bytes behind it.  Requires that the free space of
-  // the result is known.
+  // Runs `make` with the path of a file of `size` bytes appended. The free space of the result must
+  // be known.
   MadeVolume(uint64_t size, const std::vector<std::string>& make) : path_(folder_ / "volume") {
     support::write_file(path_, std::string());
     support::resize_file(path_, size);
@@ -44,7 +44,7 @@ class MadeVolume {
     REQUIRE(inspection.volumes.size() == 1);
     return inspection.volumes.front();
   }
-  // Checks that nothing is called free, for a reason that contains `why`.
+  // Checks that nothing is reported as free, for a reason that contains `why`.
   void check_doubt(const std::string& why) const {
     const auto now = read();
     INFO(now.why);

@@ -1,4 +1,4 @@
-// Files that Windows makes again: where their contents lie, and when that must not be believed.
+// Files that Windows creates anew: the places of their contents, and doubtful ones.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -64,7 +64,7 @@ class PageFile {
   }
 
   const std::string& path() const { return path_; }
-  // In the record, or in its attribute of a type.
+  // Returns the offset of a field in the record, or in its attribute of a type.
   uint64_t at(size_t offset) const { return record_ + offset; }
   uint64_t at(uint32_t type, size_t offset) const {
     const auto record = support::RawFile(path_).read(record_, kRecord);
@@ -115,7 +115,7 @@ TEST_CASE("files that Windows creates again can be overwritten, and no other fil
   const LivedInVolume lived_in(kind, random);
   add_file(lived_in.path(), "SWAPFILE.SYS", 3 * kMiB + 5);
   add_file(lived_in.path(), "not-a-pagefile.sys", kMiB);
-  // It fits into none of the holes that other files have left alone.
+  // Too large for the gaps between other files, so that it is fragmented.
   const uint64_t size = largest_hole(lived_in.path()) + kMiB;
   add_file(lived_in.path(), "pagefile.sys", size);
   const std::string other = contents(lived_in.path(), "not-a-pagefile.sys");
@@ -131,11 +131,11 @@ TEST_CASE("files that Windows creates again can be overwritten, and no other fil
   const std::string copy = lived_in.copy_with_garbage(contents_of(volume));
   CHECK(lived_in.complaint(copy) == "");
   CHECK(contents(copy, "not-a-pagefile.sys") == other);
-  // All of their contents, and nothing but that.
+  // All of their contents, and nothing else.
   CHECK((contents(copy, "pagefile.sys") == std::string(size, '\xA5')));
   CHECK((contents(copy, "SWAPFILE.SYS") == std::string(3 * kMiB + 5, '\xA5')));
 
-  // Only what is asked for.
+  // Finds only the requested kinds.
   CHECK(read_with_files(lived_in.path(), {}).files.empty());
   CHECK(read_with_files(lived_in.path(), {false, true, true, true}).files.size() == 1);
 }
@@ -175,7 +175,8 @@ TEST_CASE("a page file that is stored in an unusual way is not dropped", "[ntfs]
     file.is_doubted("longer than its allocated size");
   }
   SECTION("clusters that are free") {
-    // The first run is one byte of length (two, if it is long) and some of place: beyond the last.
+    // A run has a byte with lengths, one or two bytes of length, and the place. Moves the first run
+    // past the last one.
     const auto runs = support::RawFile(file.path()).read(file.at(0x80, 0x40), 8);
     const auto sizes = static_cast<unsigned>(runs[0]);
     const size_t place = 1 + (sizes & 15);

@@ -1,4 +1,4 @@
-// NTFS whose files are in so many pieces that their attributes are spread over several records.
+// NTFS with files so fragmented that their attributes are in several records.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -32,14 +32,14 @@ constexpr uint64_t kHibernationFileSize = 1 * kMiB;
 constexpr uint64_t kKeptSize = 256 << 10;
 constexpr uint64_t kCluster = 4096;
 constexpr uint64_t kRecord = 1024;
-constexpr uint32_t kFile = 0x454C4946;  // begins a record
+constexpr uint32_t kFile = 0x454C4946;  // magic of a record
 constexpr uint32_t kData = 0x80;
 constexpr guest::FileKinds kAll{true, true, true, true};
 constexpr const char* kPageFile = "pagefile.sys";
-// Begins the file of a session that was resumed.
+// Start of the hibernation file of a resumed session.
 constexpr const char* kResumed = "wake up, said the test";
 
-// Mounted with ntfs-3g.
+// A volume mounted with ntfs-3g.
 class Mounted {
  public:
   explicit Mounted(const std::string& volume) { run_ok({"ntfs-3g", volume, folder_.path()}); }
@@ -47,7 +47,7 @@ class Mounted {
   Mounted& operator=(const Mounted&) = delete;
   ~Mounted() { support::run({"umount", folder_.path()}); }
 
-  // False when there is no space left.
+  // Returns false if there is no space left.
   bool write(const std::string& name, const std::string& bytes) const {
     std::ofstream file(folder_ / name, std::ios::binary);
     file << bytes << std::flush;
@@ -59,7 +59,7 @@ class Mounted {
   const TempDirectory folder_;
 };
 
-// What is free, and the page file, the hibernation file and the table of files lie in many pieces.
+// A volume whose free space, page file, hibernation file and master file table are fragmented.
 class Fragmented {
  public:
   Fragmented() : path_(folder_ / "volume") {
@@ -92,7 +92,8 @@ class Fragmented {
     return folder_ / "copy";
   }
 
-  // Offsets of records that hold a part of the contents of the file with record `first`.
+  // Returns the offsets of records that hold a part of the contents of the file with record
+  // `first`.
   std::vector<uint64_t> further_records(uint32_t first) const {
     const uint64_t size = support::RawFile(path_).size();
     std::vector<uint64_t> found;
@@ -107,7 +108,7 @@ class Fragmented {
     const size_t at = told.find("Inode ");
     return static_cast<uint32_t>(std::stoul(told.substr(at + 6)));
   }
-  // The offset of the contents of a file among the attributes of the record at `record`.  0: none.
+  // Returns the offset of the file's data attribute in the record at `record`. 0: none.
   uint64_t data_of(uint64_t record) const {
     uint64_t at = record + number(record + 0x14, 2);
     while (number(at, 4) < kData) at += number(at + 4, 4);
@@ -157,7 +158,7 @@ std::string contents(const std::string& volume, const std::string& name) {
   return run_ok({"ntfscat", volume, name}).out;
 }
 
-// Exchanges a byte of a copy, and reads that.
+// Changes a byte of a copy, and reads the copy.
 guest::Volume read_changed(const Fragmented& volume, uint64_t at) {
   const std::string copy = volume.copy();
   const std::byte other = support::RawFile(copy).read(at, 1)[0] ^ std::byte{0x11};
@@ -205,7 +206,7 @@ TEST_CASE("a saved session is detected in a fragmented file", "[truth][ntfs]") {
 TEST_CASE("records that do not belong together are doubted", "[truth][ntfs]") {
   const Fragmented* const made = fragmented();
   if (!made) return;
-  // The sequence number of a record, whose part it is, and the first cluster of its part of a file.
+  // Fields: sequence number of the record, reference to the file, and first cluster of the part.
   for (const uint64_t at : made->further_records(made->record_of(kPageFile)))
     for (const uint64_t changed : {at + 0x10, at + 0x20, at + 0x26, made->data_of(at) + 0x10}) {
       CAPTURE(at, changed - at);

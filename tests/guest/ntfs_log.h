@@ -1,4 +1,4 @@
-// Restart pages in the log of an NTFS volume that mkntfs has made.
+// Makes restart pages in the log of an NTFS volume made by mkntfs.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace vc::guest_test {
 
-// Makes a restart page of a volume that was shut down, or is in use.
+// Returns a restart page of a volume that was shut down, or is in use.
 inline std::string restart_page(uint64_t lsn, bool clean) {
   constexpr size_t kSize = 4096;
   constexpr uint16_t kNoClient = 0xFFFF;
@@ -21,7 +21,7 @@ inline std::string restart_page(uint64_t lsn, bool clean) {
     std::memcpy(page.data() + at, &value, size);
   };
   page.replace(0, 4, "RSTR");
-  put(0x04, 0x1E, 2);             // the update sequence: a number, then an entry a sector
+  put(0x04, 0x1E, 2);             // update sequence: a number, then an entry per sector
   put(0x06, kSize / 512 + 1, 2);  // its length
   put(0x10, kSize, 4);
   put(0x14, kSize, 4);
@@ -30,12 +30,12 @@ inline std::string restart_page(uint64_t lsn, bool clean) {
   put(0x1C, 1, 2);
   put(0x30, lsn, 8);
   put(0x3C, clean ? kNoClient : 0, 2);
-  // The update sequence number is at the end of each sector.
+  // Each sector ends with the update sequence number.
   for (size_t at = 0x1E; at <= kSize; at = at == 0x1E ? 510 : at + 512) put(at, 0x0101, 2);
   return page;
 }
 
-// Returns the offset of the log of a fresh volume.  mkntfs fills the log with ones.
+// Returns the offset of the log of a fresh volume. mkntfs fills the log with ones.
 inline uint64_t ntfs_log(const std::string& path) {
   constexpr uint64_t kStep = 4096;
   const support::RawFile file(path);

@@ -1,4 +1,4 @@
-// A volume whose map of free blocks calls its own metadata free.
+// Volumes that mark their own metadata as free.
 #include <cstring>
 #include <optional>
 #include <string>
@@ -47,8 +47,8 @@ class Volume : public guest_test::MadeVolume {
   }
 };
 
-// The first cluster of an attribute of an MFT record that mkntfs has made; nothing: it has none, or
-// it is in the record.
+// Returns the first cluster of an attribute of an MFT record made by mkntfs. nullopt if there is
+// none, or if the attribute is resident.
 std::optional<uint64_t> ntfs_cluster(const Volume& volume, unsigned number, uint32_t type) {
   const uint64_t record = volume.le(0x30, 8) * 4096 + number * uint64_t{1024};
   for (uint64_t at = record + volume.le(record + 0x14, 2);;) {
@@ -63,7 +63,7 @@ std::optional<uint64_t> ntfs_cluster(const Volume& volume, unsigned number, uint
   }
 }
 
-// A record of the master file table that mkntfs has made, as the reader sees it.
+// A record of the master file table made by mkntfs, in the form that the reader sees.
 class NtfsRecordBytes {
  public:
   NtfsRecordBytes(const Volume& volume, unsigned number)
@@ -95,7 +95,7 @@ class NtfsRecordBytes {
     put(0x18, at + 8, 4);
     REQUIRE(at + 8 <= kSize);
   }
-  // Writes it to the place of a record.
+  // Writes it to the place of record `number`.
   void write(unsigned number) {
     std::string out = bytes_;
     for (size_t i = 1; i <= 2; ++i) {
@@ -126,7 +126,7 @@ uint64_t le_of(const std::string& text, size_t at, size_t size) {
   return value;
 }
 
-// Moves the attributes of a type from a record to record 16, and lists all of them.
+// Moves the attributes of a type from a record to record 16, and adds an attribute list.
 void move_attributes(const Volume& volume, unsigned number, uint32_t type) {
   constexpr unsigned kOther = 16;
   NtfsRecordBytes first(volume, number);
@@ -159,12 +159,12 @@ void move_attributes(const Volume& volume, unsigned number, uint32_t type) {
   other.write(kOther);
 }
 
-// Version 4 of XFS has no checksums to put right.
+// Version 4 of XFS has no checksums that would need an update.
 Volume old_xfs() {
   return Volume(320 * kMiB, {"mkfs.xfs", "-q", "-f", "-m", "crc=0,finobt=0"});
 }
 
-// The places of a record of the first allocation group in both of its trees: the longest one.
+// Returns the places of the longest record of the first allocation group, in both of its trees.
 std::pair<uint64_t, uint64_t> longest_record(const Volume& xfs) {
   constexpr uint64_t kAgf = 512;
   const uint64_t block = xfs.be(4, 4);
@@ -199,7 +199,7 @@ TEST_CASE("an NTFS whose bitmap marks its own metadata as free is doubted", "[ow
 }
 
 TEST_CASE("NTFS whose own files go on in other records is doubted as well", "[own]") {
-  // The log, the bitmap, the descriptors of security, the table of letters.
+  // The log, the bitmap, the security descriptors, and the up-case table.
   for (const unsigned number : {2U, 6U, 9U, 10U}) {
     CAPTURE(number);
     const Volume volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
@@ -215,7 +215,7 @@ TEST_CASE("NTFS whose own files go on in other records is doubted as well", "[ow
     volume.flip(bitmap, cluster);
     volume.check_doubt("marks metadata as free");
     volume.flip(bitmap, cluster);
-    // A record that belongs to another file.
+    // A record of another file.
     NtfsRecordBytes other(volume, 16);
     other.put(0x20, 77, 1);
     other.write(16);
@@ -288,7 +288,7 @@ TEST_CASE("exFAT whose metadata contradict each other is doubted", "[own]") {
     volume.put_le(up_case, 0x02, 1);
     volume.check_doubt("up-case table is damaged");
   }
-  // Of two changes the volume's checksum is right.
+  // Writes two values that leave the volume's checksum unchanged.
   const auto put_checked = [&](uint64_t at, uint64_t value, unsigned size) {
     volume.put_le(at, value, size);
     const std::string boot = volume.bytes(0, 11 * sector);
@@ -331,7 +331,7 @@ TEST_CASE("an XFS whose free space trees disagree is doubted", "[own]") {
   const Volume xfs = old_xfs();
   const auto [by_block, by_length] = longest_record(xfs);
   const uint64_t start = xfs.be(by_block, 4);
-  // As many blocks, and as long.
+  // The same number and length of blocks.
   xfs.put_be(by_block, start - 1, 4);
   xfs.check_doubt("the two free space trees of allocation group 0 differ");
   xfs.put_be(by_length, start - 1, 4);
@@ -346,7 +346,7 @@ TEST_CASE("an XFS whose free space tree has more blocks than its count is doubte
   const uint64_t block = xfs.be(4, 4);
   const uint64_t root = xfs.be(512 + 0x10, 4);
   const uint64_t above = xfs.be(512 + 0x0C, 4) - 1;
-  // A root over the old one, with one key.
+  // Adds a new root with one key above the old root.
   std::string node = xfs.bytes(root * block, 16);
   node.replace(4, 4, std::string("\0\1\0\1", 4));
   xfs.put(above * block, node + xfs.bytes(root * block + 16, 8));

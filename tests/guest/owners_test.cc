@@ -1,4 +1,4 @@
-// A signature of ours beside another's: whose the device is cannot be said, and nothing is free.
+// A known signature beside one of another owner: the owner is unknown, so nothing is free.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -40,7 +40,7 @@ std::string swap_file(const TempDirectory& folder, uint64_t size = kSize) {
   return path;
 }
 
-// A disk with one partition, which holds swap.
+// Makes a disk with one partition, which holds swap.
 std::string disk_of(const TempDirectory& folder, const std::string& label,
                     const std::string& type) {
   std::string path = folder / "disk";
@@ -58,7 +58,7 @@ uint64_t free_of(const std::string& path) {
   return guest_test::inspect_files({path}).free_on(0).total();
 }
 
-// Of the only volume.
+// Checks the verdict on the only volume.
 void check(const std::string& path, Reading::Verdict verdict, const std::string& why) {
   const auto inspection = guest_test::inspect_files({path});
   REQUIRE(inspection.volumes.size() == 1);

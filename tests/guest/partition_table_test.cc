@@ -117,7 +117,7 @@ TEST_CASE("logical partitions that lead in a circle are doubted", "[partitions]"
                                        "start=2048, size=100000, type=5\n"
                                        "start=4096, size=8192, type=83\n"
                                        "start=24576, size=8192, type=83\n");
-  // The second EBR, whose place the first tells, goes on with the first.
+  // Makes the second EBR point back to itself, like the first EBR, which points to it.
   const auto first = support::RawFile(path).read(2048 * 512, 512);
   uint32_t offset = 0;
   std::memcpy(&offset, first.data() + 446 + 16 + 8, sizeof offset);
@@ -167,7 +167,7 @@ std::string doubt_of(const std::string& path) {
   return inspection.doubts.empty() ? "" : inspection.doubts.front();
 }
 
-// An MBR's entry without its places in cylinders.
+// Returns an MBR entry without cylinder addresses.
 std::string mbr_entry(uint8_t type, uint32_t first, uint32_t count) {
   std::string entry(16, '\0');
   entry[4] = static_cast<char>(type);

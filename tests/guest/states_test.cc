@@ -1,4 +1,4 @@
-// When a volume that looks well must not be believed, or must not be touched.
+// Valid-looking volumes that must not be trusted, or must not be changed.
 #include <cstring>
 
 #include "tests/catch_text.h"
@@ -29,7 +29,7 @@ void check(const Volume& volume, Reading::Verdict verdict, const std::string& wh
   CHECK_THAT(now.why, Catch::Contains(why));
 }
 
-// Without checksums in its superblock, so that a test can change it.
+// Makes an ext4 without a checksum in its superblock, so that tests can change it.
 Volume old_ext4() {
   return Volume(64 * kMiB, {"mke2fs", "-q", "-F", "-t", "ext4", "-O", "^metadata_csum"});
 }
@@ -38,7 +38,7 @@ Volume new_ntfs() {
   return Volume(64 * kMiB, {"mkntfs", "-q", "-Q", "-F"});
 }
 
-// The place of an MFT record: mkntfs makes the table in one piece.
+// Returns the offset of an MFT record. mkntfs makes the table in one piece.
 uint64_t mft_record(const Volume& volume, unsigned number) {
   const auto boot = support::RawFile(volume.path()).read(0, 512);
   uint64_t cluster = 0;
@@ -46,8 +46,8 @@ uint64_t mft_record(const Volume& volume, unsigned number) {
   return cluster * 4096 + number * uint64_t{1024};
 }
 
-// Sets a flag of $Volume's information, which has 12 bytes, with the flags at 10: found by its
-// version, 3.1.
+// Sets a flag of $Volume's information. Finds the information by its version, 3.1. It has 12 bytes,
+// with the flags at 10.
 void set_ntfs_dirty(const Volume& volume) {
   const uint64_t record = mft_record(volume, 3);
   const auto bytes = support::RawFile(volume.path()).read(record, 1024);
@@ -240,7 +240,7 @@ TEST_CASE("btrfs beside a volume that was not unmounted is doubted", "[states]")
         "/dev/sdb was not unmounted, and it is unknown whether this one was");
   CHECK(found.volumes[0].free == 0);
   CHECK(found.free_on(0).empty());
-  // Damage is another thing.
+  // A damaged volume is not a reason to doubt the btrfs.
   ext4.put(1024 + 0x60, Bytes(1, static_cast<char>(incompat)));
   ext4.put(1024 + 0x3A, Bytes("\x03", 1));
   CHECK(both().free_on(0).total() > 0);
@@ -260,7 +260,7 @@ TEST_CASE("each kind of volume that was not unmounted makes btrfs doubtful", "[s
   SECTION("XFS") {
     const Volume xfs(320 * kMiB, {"mkfs.xfs", "-q", "-f"});
     CHECK_FALSE(is_kept(xfs));
-    // The first record's number of operations.
+    // Number of operations of the first record.
     const auto super = support::RawFile(xfs.path()).read(0, 512);
     const auto be = [&](size_t at, size_t size) {
       uint64_t value = 0;
@@ -304,7 +304,7 @@ TEST_CASE("NTFS whose log is empty, beside a volume that was not unmounted, is d
   };
   CHECK_THAT(find().why, Catch::Contains("/dev/sdb was not unmounted"));
   CHECK(find().free == 0);
-  // Windows leaves a mark while it has the volume.
+  // Windows marks a volume while it is mounted.
   ntfs.put(guest_test::ntfs_log(ntfs.path()), guest_test::restart_page(1, true));
   CHECK(find().verdict == Reading::Verdict::kFree);
 }

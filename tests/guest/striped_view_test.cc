@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kStripe = 512;
 constexpr uint64_t kRows = 20;
 
-// Each byte tells where it is.
+// A disk in which each byte depends on its offset.
 class NumberedDisk final : public guest::DiskView {
  public:
   explicit NumberedDisk(size_t number) : DiskView(number), number_(number) {}

@@ -1,4 +1,4 @@
-// A volume group of LVM2 on two raw files; lvm(8) makes it, without the kernel's help.
+// Makes a volume group of LVM2 on two raw files with lvm(8), without the kernel's device mapper.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace vc::guest_test {
 
-// Two physical volumes of 49 extents: "linear" is extents 0 to 9 of the first, then 10 to 19 of the
-// second; "striped" is extents 10 to 19 of the first and 0 to 9 of the second, in turn.  This
-// needs loop devices, and so root.
+// Two physical volumes of 49 extents. "linear" is extents 0 to 9 of the first volume, then 10 to 19
+// of the second. "striped" alternates between extents 10 to 19 of the first and 0 to 9 of the
+// second. Needs loop devices, and so root.
 class VolumeGroup {
  public:
   static constexpr uint64_t kExtent = 4 << 20;
@@ -30,7 +30,7 @@ class VolumeGroup {
   static std::vector<Piece> linear();
   static std::vector<Piece> striped();
 
-  // Puts a file into a volume, or takes it out of `disks`.
+  // Copies a file into a volume, or copies the volume out of `disks`.
   void put(const std::vector<Piece>& pieces, const std::string& from) const;
   static void take(const std::vector<std::string>& disks, const std::vector<Piece>& pieces,
                    const std::string& to);

@@ -1,4 +1,4 @@
-// LVM2: lvm(8) makes the groups, without the kernel's help.
+// Tests LVM2. lvm(8) makes the groups, without the kernel's device mapper.
 #include <fmt/format.h>
 
 #include <unistd.h>
@@ -25,7 +25,7 @@ constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kExtent = VolumeGroup::kExtent;
 constexpr uint64_t kStripe = VolumeGroup::kStripe;
 
-// Changes the text that a physical volume has of its group.
+// Changes a physical volume's text about its group.
 template <typename Change>
 void change_text(const std::string& path, const Change& change) {
   constexpr uint64_t kArea = 4096;
@@ -88,7 +88,7 @@ TEST_CASE("logical volumes are found, and extents of no volume are free", "[lvm]
     CHECK(volume.size == 80 * kMiB);
     CHECK(volume.free == free);
   }
-  // All that is free holds garbage: both filesystems are as before.
+  // Overwrites all free space: both filesystems are unchanged.
   const std::vector<std::byte> garbage(kStripe, std::byte{0xA5});
   for (size_t disk = 0; disk < 2; ++disk)
     for (const auto& range : inspection.free_on(disk).all())
@@ -114,7 +114,7 @@ TEST_CASE("a volume group with a missing disk is read as far as possible", "[lvm
   const auto inspection = guest_test::inspect_files({group.paths()[1]});
   CHECK(named(inspection, "group").free == 29 * kExtent);
   CHECK(named(inspection, "/dev/group/linear").verdict == Reading::Verdict::kLeftAlone);
-  // A physical volume whose label, or whose text, is damaged is doubted.
+  // A physical volume with a damaged label or a damaged text is doubted.
   const auto label = support::RawFile(group.paths()[1]).read(512, 1)[0];
   support::patch_file(group.paths()[1], 512 + 32, std::as_bytes(std::span("x", 1)));
   CHECK(guest_test::inspect_files({group.paths()[1]}).free_on(0).empty());
@@ -156,7 +156,7 @@ TEST_CASE("two versions of a volume group with the same number are doubted", "[l
   const VolumeGroup group;
   CHECK(named(guest_test::inspect_files(group.paths()), "group").free == 58 * kExtent);
   change_text(group.paths()[1], [](std::string& text) { replace(text, "striped {", "another {"); });
-  // By itself it is as good as before.
+  // Alone, it is as trustworthy as before.
   CHECK(named(guest_test::inspect_files({group.paths()[1]}), "group").free == 29 * kExtent);
   const auto inspection = guest_test::inspect_files(group.paths());
   CHECK_THAT(named(inspection, "group").why, Catch::Contains("have different ages"));
@@ -191,7 +191,7 @@ TEST_CASE("volume groups whose metadata take too much memory are doubted", "[lvm
   const VolumeGroup group;
   const TempDirectory folder;
   std::vector<std::string> paths;
-  // Other groups, with texts of 900 KiB.
+  // Adds other groups, with texts of 900 KiB.
   for (const char name : {'a', 'b', 'c'}) {
     paths.push_back(folder / std::string(1, name));
     support::run_ok({"cp", "--sparse=always", group.paths()[0], paths.back()});
@@ -205,7 +205,7 @@ TEST_CASE("volume groups whose metadata take too much memory are doubted", "[lvm
   for (size_t disk = 0; disk < paths.size(); ++disk) CHECK(three.free_on(disk).empty());
   CHECK_THAT(named(three, "group").why, Catch::Contains("too long to be read here"));
 
-  // One that is too long by itself, in a larger area.
+  // A single text that is too long, in a larger area.
   constexpr uint64_t kArea = 4096;
   constexpr uint64_t kSize = 4 * kMiB;
   const std::string& path = paths[0];

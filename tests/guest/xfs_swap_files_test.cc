@@ -1,4 +1,4 @@
-// Swap files of XFS: where their contents lie, and when that must not be believed.
+// Swap files of XFS: the places of their contents, and doubtful ones.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -61,7 +61,7 @@ void write_at(int fd, const std::string& bytes, uint64_t at) {
     throw std::runtime_error("pwrite");
 }
 
-// Every second piece first: an extent of its own for each.
+// Writes every second piece first, so that each piece becomes an extent of its own.
 void write_in_pieces(const std::string& path, uint64_t size, uint64_t piece) {
   const std::string bytes = noise(size);
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
@@ -73,7 +73,7 @@ void write_in_pieces(const std::string& path, uint64_t size, uint64_t piece) {
   ::close(fd);
 }
 
-// As filefrag(8) counts them.
+// Returns the number of extents, as filefrag(8) counts them.
 size_t extents_of(const std::string& path) {
   const std::string told = run_ok({"filefrag", path}).out;
   return std::stoul(told.substr(told.rfind(": ") + 2));
@@ -90,7 +90,7 @@ std::string text_of(const std::string& path) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// Fills directories of each kind: in the inode, one block, many blocks.
+// Fills directories of each kind: in the inode, with one block, and with many blocks.
 void fill_directory(const std::string& path, unsigned files) {
   fs::create_directory(path);
   for (unsigned i = 0; i < files; ++i)
@@ -110,7 +110,7 @@ void may_hold_anything(const Kind& kind) {
     write_in_pieces(mounted / "swapfile", 6 * kMiB, 4096);
     run_ok({"mkswap", "-q", mounted / "swapfile"});
     extents = extents_of(mounted / "swapfile");
-    // Not what its name says.
+    // A file with the name of a swap file, but other content.
     write_noise(mounted / "swap.img", kMiB);
     fill_directory(mounted / "swap", 20);
     write_swap_file(mounted / "swap/swapfile", 3 * kMiB);
@@ -148,7 +148,7 @@ void may_hold_anything(const Kind& kind) {
   CHECK(read_with_files(lived_in.path(), {true, true, true, false}).files.empty());
 }
 
-// A volume that has a swap file, and nothing else.
+// A volume with only a swap file.
 class SwapFile {
  public:
   SwapFile() : path_(folder_ / "volume") {
@@ -167,12 +167,12 @@ class SwapFile {
   }
 
   const std::string& path() const { return path_; }
-  // Changes a field of its inode, with a right checksum.
+  // Changes a field of the inode, and updates the checksum.
   void write(const std::string& field, const std::string& value) const {
     run_ok({"xfs_db", "-x", "-c", fmt::format("inode {}", inode_), "-c",
             fmt::format("write -d {} {}", field, value), path_});
   }
-  // The same for the first block of its map.
+  // Same for the first block of its map.
   void write_in_map(const std::string& field, const std::string& value) const {
     run_ok({"xfs_db", "-x", "-c", fmt::format("inode {}", inode_), "-c", "addr u3.bmbt.ptrs[1]",
             "-c", fmt::format("write -d {} {}", field, value), path_});
@@ -189,7 +189,7 @@ class SwapFile {
   uint64_t inode_ = 0;
 };
 
-// Version 4, which few kernels mount.  mkfs.xfs copies the files.
+// Version 4, which few kernels can mount, so mkfs.xfs copies the files.
 class OldVolume {
  public:
   explicit OldVolume(const std::vector<std::string>& options) : path_(folder_ / "volume") {
@@ -326,7 +326,7 @@ TEST_CASE("a doubtful swap file of XFS is not dropped", "[truth][xfs][swap]") {
     file.is_doubted("twice");
   }
   SECTION("an extent that is free") {
-    // In the group after the first.
+    // A block in the group after the first one.
     file.write_in_map("recs[20].startblock", "42768");
     file.is_doubted("free");
   }
@@ -338,7 +338,7 @@ TEST_CASE("each byte of an inode of XFS counts, and of its map and directory", "
   const auto bytes = support::read_file(file.path());
   const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   std::set<uint64_t> places;
-  // Inodes of 512 bytes, blocks of the map.
+  // Inodes have 512 bytes, and blocks of the map are multiples of that.
   for (uint64_t at = 0; at < all.size(); at += 512) {
     const bool is_inode = all.substr(at, 3) == std::string_view("IN\x81", 3);
     if (is_inode || all.substr(at, 4) == "BMA3") places.insert(at + (is_inode ? 48 : 200));
@@ -371,7 +371,7 @@ TEST_CASE("blocks of XFS that were never written are no header of swap", "[truth
     const std::string told = run_ok({"xfs_bmap", "-v", "-p", mounted / "swapfile"}).out;
     place = std::stoull(told.substr(told.find("]: ") + 2)) * 512;
   }
-  // What another swap file has left there.
+  // Left over from another swap file.
   write_swap_file(folder / "swap", 2 * kMiB);
   support::patch_file(volume, place, support::RawFile(folder / "swap").read(0, kHeader));
   const auto found = read_with_files(volume, kSwap);

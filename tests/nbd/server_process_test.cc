@@ -1,4 +1,4 @@
-// Servers that are started for a copy, and what is left of them: nothing.
+// Servers that are started for a copy. Nothing of them is left afterwards.
 
 #include "nbd/server_process.h"
 
@@ -32,7 +32,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Words = std::vector<std::string>;
 
-// Returns whether the process exists, and is not a zombie.
+// Returns true if the process exists and is not a zombie.
 bool alive(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -59,7 +59,7 @@ pid_t wait_for_pid(const std::string& file) {
   return 0;
 }
 
-// A folder for temporary files, in which nothing may be left.
+// A folder for temporary files, which must be empty at the end.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -92,9 +92,9 @@ TEST_CASE("a server is started for the copy, and several connections made to it"
   const std::vector<Words> commands{
       {"nbdkit", "--pidfile", pidfile, "file", folder / "raw"},
       {"qemu-nbd", "--pid-file=" + pidfile, "-r", "-f", "raw", "--shared=0", folder / "raw"},
-      // One client only, and it ends with that.
+      // Serves one client, and then ends.
       {"qemu-nbd", "--pid-file=" + pidfile, "-r", "-f", "raw", folder / "raw"},
-      // Wrapped in something that becomes the server.
+      // A wrapper that executes the server.
       {"sh", "-c", "exec nbdkit --pidfile \"$0\" file \"$1\"", pidfile, folder / "raw"}};
   for (const Words& command : commands) {
     INFO(support::shell_line(command));
@@ -138,7 +138,7 @@ TEST_CASE("a command that is not a server is an error", "[copy]") {
   REQUIRE_FAILS_WITH(open({"sh", "-c", "exit 3"}), "exit status 3");
   REQUIRE_FAILS_WITH(open({"sh", "-c", "kill -9 $$"}), "killed by signal 9");
   REQUIRE_FAILS_WITH(open({"nbdkit", "file", folder / "missing"}), "exit status 1");
-  // What nbdkit itself says goes to standard error.
+  // nbdkit's own messages go to standard error.
   REQUIRE_FAILS_WITH(open({"nbdkit", "-f", "-t", "2", "no-such", "x"}),
                      "exit status 1: nbdkit has no plugin 'no-such': there is no /");
   REQUIRE_FAILS_WITH(open({"nbdkit", "--filter=no-such", "memory", "1M"}),
@@ -179,7 +179,7 @@ TEST_CASE("a server that does not end is killed with all of its child processes"
   pid_t grandchild = 0;
   const auto start = Clock::now();
   {
-    // The child ends when it is told to, which ends what it started; or neither does.
+    // The child ends after SIGTERM, and ends its own child, too; or neither ends.
     std::string script = "sleep 1000 & echo $! >\"$0.part\"; mv \"$0.part\" \"$0\"; wait";
     SECTION("it ends, and leaves a process behind") {
       script = "trap 'exit 0' TERM; (trap '' TERM; exec sleep 1000) & " + script.substr(13);
