@@ -53,6 +53,7 @@ class Filesystem {
   Result<void> take_uninit(uint64_t number, const Ranges& metadata);
   Result<void> check_sums(const Ranges& free, const Ranges& metadata) const;
   Result<void> check_count(uint64_t number, uint64_t found) const;
+  Result<void> check_journal(const Ranges& free) const;
 
   const ByteView& view_;
   const ExtSuperblock super_;
@@ -77,6 +78,7 @@ Result<Ranges> Filesystem::free() {
     if (groups_[number].is_uninit) RETURN_IF_ERROR(take_uninit(number, metadata));
   const Ranges free = free_.take();
   RETURN_IF_ERROR(check_sums(free, metadata));
+  RETURN_IF_ERROR(check_journal(free));
   return free.scaled(super_.block_size, 0);
 }
 
@@ -232,6 +234,17 @@ Result<void> Filesystem::check_sums(const Ranges& free, const Ranges& metadata) 
       free.total() != super_.free_blocks)
     return doubt(fmt::format("its superblock says that {} blocks are free, but {} are",
                              super_.free_blocks, free.total()));
+  return {};
+}
+
+Result<void> Filesystem::check_journal(const Ranges& free) const {
+  if (super_.journal == 0) return {};
+  ASSIGN_OR_RETURN(const MappedFile journal,
+                   ExtFiles(view_, super_, inode_tables_).inode(super_.journal));
+  Ranges::Builder blocks;
+  for (const FileRun& run : journal.runs) blocks.add(run.block, run.block + run.length);
+  for (const uint64_t block : journal.map_blocks) blocks.add(block, block + 1);
+  if (!free.within(blocks.take()).empty()) return doubt("its bitmaps mark the journal as free");
   return {};
 }
 

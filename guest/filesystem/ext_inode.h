@@ -28,9 +28,10 @@ class ExtFiles final : public GuestFiles {
 
   Result<std::optional<MappedFile>> find(std::string_view path) const override;
 
- private:
   // Returns an error if the inode is damaged, or if its layout is not supported.
   Result<ExtInode> inode(uint64_t number) const;
+
+ private:
   Result<void> check_checksum(uint64_t number, const Fields& it, ExtInode& inode) const;
   Result<void> read_extents(const Fields& node, unsigned depth, ExtInode& inode) const;
   Result<void> read_extent_block(uint64_t block, unsigned depth, ExtInode& inode) const;

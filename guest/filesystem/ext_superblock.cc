@@ -56,6 +56,7 @@ Result<void> ExtSuperblock::check_features(const Fields& it) {
     ro_compat = it.le32(0x64);
   }
   has_journal = (compat & 4) != 0;
+  if (has_journal) journal = it.le32(0xE0);
   if ((incompat & kJournalDevice) != 0) return doubt("it is the journal of another filesystem");
   // The state below may nevertheless be "clean".
   if ((incompat & kRecover) != 0) return unclean("its journal must be replayed");

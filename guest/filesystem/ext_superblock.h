@@ -39,6 +39,7 @@ struct ExtSuperblock {
   Block uuid{16};
   std::string label;
   bool has_journal = false;
+  uint32_t journal = 0;  // inode; 0: none
 
   // Returns an error if the filesystem is not clean, has an unknown feature, or contradicts itself.
   static Result<ExtSuperblock> read(const ByteView& view);

@@ -240,6 +240,30 @@ TEST_CASE("NTFS whose bad clusters are free is doubted", "[own]") {
   CHECK(volume.read().verdict == Reading::Verdict::kFree);
 }
 
+TEST_CASE("ext3 whose bitmap calls the journal free is doubted", "[own]") {
+  for (const char* const type : {"ext3", "ext4"}) {
+    CAPTURE(type);
+    const Volume volume(64 * kMiB, {"mke2fs", "-q", "-F", "-b", "4096", "-O",
+                                    "^metadata_csum,^uninit_bg", "-t", type});
+    const auto number = [&](const std::string& command) {
+      return std::stoull(support::run_ok({"debugfs", "-R", command, volume.path()}).out);
+    };
+    // There is one group.  Exchanges a block with a free one, so that the counts stay.
+    const uint64_t bitmap = volume.le(4096, 4) * 4096;
+    uint64_t free = 0;
+    while ((volume.le(bitmap + free / 8, 1) >> free % 8 & 1) != 0) ++free;
+    for (const uint64_t block : {number("bmap <8> 0"), number("bmap <8> 900")}) {
+      CAPTURE(block);
+      volume.flip(bitmap, free);
+      volume.flip(bitmap, block);
+      volume.check_doubt("mark the journal as free");
+      volume.flip(bitmap, free);
+      volume.flip(bitmap, block);
+    }
+    CHECK(volume.read().verdict == Reading::Verdict::kFree);
+  }
+}
+
 TEST_CASE("FAT32 whose root directory leads into free clusters is doubted", "[own]") {
   const Volume volume(64 * kMiB, {"mkfs.fat", "-F", "32", "-s", "1"});
   const uint64_t fat = volume.le(14, 2) * 512;
