@@ -72,7 +72,7 @@ void TuneCommand::add_options(CLI::App& app) {
         return std::optional(text);
       },
       "DOMAIN is a name of this connection (qemu:///system)");
-  add_switch(app, "--guest", guest_, "enable fstrim.timer in the Linux guest of these disks");
+  add_switch(app, "--guest", guest_, "enable fstrim.timer in the Linux guest of the disks");
   add_format_option(app, "-f,--format", format_, "with --guest: format of the disks, qcow2 or raw")
       ->group(kRareOptions);
   add_switch(app, "--apply", apply_, "write the changes");

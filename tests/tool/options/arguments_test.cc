@@ -173,8 +173,8 @@ TEST_CASE("--version prints the version", "[arguments]") {
 
 TEST_CASE("every help fits a screen", "[arguments]") {
   for (const char* command :
-       {"", "bench", "check", "compare", "copy", "info", "measure", "optimize", "punch", "rebase",
-        "rollback", "space", "trim", "tune", "help"}) {
+       {"", "bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "optimize",
+        "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
