@@ -65,7 +65,8 @@ Result<XfsFreeTree> FreeSpace::read_tree(const Fields& header, XfsFreeTree::Orde
   const size_t at = order == XfsFreeTree::Order::kByBlock ? 0 : 4;
   const uint32_t levels = header.be32(0x1C + at);
   if (levels < 1 || levels > kMostLevels) return damaged("header");
-  // The count does not include the roots. Without an exact count, it does not bound the tree.
+  // The field counts the blocks of the trees without the roots. It is valid only if the filesystem
+  // counts free blocks exactly.
   const uint64_t most = super_.has_exact_count ? header.be32(0x3C) + uint64_t{1} : length_;
   return XfsFreeTree::read(view_, super_, group_, order, header.be32(0x10 + at), levels,
                            std::min(most, length_));

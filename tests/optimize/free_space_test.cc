@@ -383,7 +383,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     CHECK_THAT(refused({"--ignore", "/dev/sda", disk}), Contains("the guest is suspended to disk"));
     CHECK_THAT(refused({"--trim=metadata", "--drop", "swap", disk}),
                Contains("only the appliance can discard"));
-    // The user's choice is kept.
+    // --keep-going copies the whole disk.
     const json kept = report({"--keep-going", "-o", folder / "out", disk}).at("free-space");
     CHECK(kept.at("filesystems").empty());
     CHECK_THAT(std::string(kept.at("nothing")), Contains("the guest is suspended to disk"));
@@ -396,7 +396,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
     run_ok({"ntfscp", "-q", folder / "raw", folder / "hiberfil", "hiberfil.sys"});
     const std::string disk = qcow2_of(folder, folder / "raw");
     CHECK_THAT(refused({disk}), Contains("/dev/sda: Windows is hibernated"));
-    // The session does not belong to another volume.
+    // Windows's session concerns no other volume here.
     CHECK(filesystem(report({"--ignore", "/dev/sda", "-o", folder / "out", disk}), "/dev/sda")
               .at("why") == "excluded by --filesystems or --ignore");
   }
@@ -409,7 +409,7 @@ TEST_CASE("files that Windows creates anew become zeros without a boot", "[free]
   write_noise(folder / "kept", 3 * kMiB + 17);
   for (const char* const name : {"pagefile.sys", "swapfile.sys"})
     run_ok({"ntfscp", "-q", folder / "raw", folder / "noise", name});
-  // The same disk with a file header that shows no use.
+  // A hibernation file without a saved session.
   support::patch_file(folder / "noise", 0, std::vector<std::byte>(4096));
   run_ok({"ntfscp", "-q", folder / "raw", folder / "noise", "hiberfil.sys"});
   run_ok({"ntfscp", "-q", folder / "raw", folder / "kept", "kept"});

@@ -200,7 +200,7 @@ TEST_CASE("a backing file can be kept", "[optimize]") {
   CHECK(fs::file_size(disk) < 4 << 20);
   CHECK(files_in(folder.path()) == 3);
 
-  // A missing file causes no leftovers.
+  // A refused run leaves no file.
   const std::string other = make_disk(folder, "other");
   CHECK_THAT(refused({"--backup", ".2", "-B", "other", disk}), Contains("other"));
   CHECK(files_in(folder.path()) == 4);
@@ -351,7 +351,7 @@ TEST_CASE("a symbolic link must lead to the same backing files", "[optimize]") {
   const auto old = support::read_file(disk);
   CHECK_THAT(refused({folder / "a/disk"}), Contains("has other backing files"));
   CHECK((support::read_file(disk) == old));
-  // An overlay without such a name, and the file itself.
+  // A link to the folder leads to the same disk and the same backing file.
   fs::create_symlink("b", folder / "c");
   REQUIRE(optimize({"-q", folder / "c/disk"}).ok());
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 187 0 1M", disk});
@@ -514,7 +514,7 @@ TEST_CASE("the backing file of other images is not trimmed", "[optimize]") {
   SECTION("in the same folder, or in the same call") {
     std::vector<std::string> command{"optimize", "-q", base};
     if (!beside) {
-      // The overlay itself is refused.
+      // `top` itself is refused because of its snapshot.
       run_ok({"qemu-img", "snapshot", "-c", "s", top});
       command.push_back(top);
     }

@@ -204,7 +204,7 @@ TEST_CASE("zeros count if they hide data", "[digests]") {
   read.add(GuestOffset(3 * kMiB), zeros);
   CHECK(told.differences(read).empty());
   CHECK(told.differences(nothing) == Ranges{range(0, kMiB), range(3 * kMiB, size)});
-  // Omitted data that is not zeros makes the digests differ.
+  // With implied zeros, they do not count.
   Digests implied(size, 4096);
   implied.add_zeros(GuestOffset(0), 65536);
   CHECK(implied.differences(implied.emptied()).empty());

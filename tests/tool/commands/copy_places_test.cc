@@ -318,7 +318,7 @@ TEST_CASE("an external data file never replaces a file that is in use", "[copy]"
   CHECK((support::read_file(folder / "base") == base));
   run_ok({"qemu-io", "-f", "qcow2", "-c", "read -P 7 0 1M", folder / "top"});
 
-  // It may replace its own destination.
+  // A second copy may replace the image and its data file.
   const std::vector<std::string> good{
       "copy",         "-q",           "--force", "-o", "data_file=" + (folder / "data"),
       folder / "top", folder / "copy"};
