@@ -9,7 +9,7 @@
 
 #include "appliance/proxy_parameters.h"
 #include "base/rounding.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "nbd/nbdkit_hint.h"
 
 namespace vc::appliance {

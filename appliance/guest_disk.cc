@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/retry.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 
 namespace vc::appliance {
 

@@ -2,7 +2,7 @@
 
 #include "bench/file_device.h"
 #include "bench/nbd_device.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 
 namespace vc::bench {
 

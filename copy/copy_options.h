@@ -76,6 +76,9 @@ struct CopyOptions {
   // Applies to all connections to servers: source, destination, verification. Requests have 4 KiB
   // to 32 MiB.
   nbd::NbdTuning nbd;
+
+  bool is_update() const { return !bitmap.empty(); }
+  bool keeps_backing() const { return !image.backing_file.empty(); }
 };
 
 }  // namespace vc::copy

@@ -13,12 +13,11 @@
 #include "qcow2/format/format_probe.h"
 #include "qcow2/read/losses.h"
 #include "storage/descriptor.h"
+#include "storage/file_size.h"
 
 namespace vc::copy {
 
 struct CopySummary {
-  using FileSize = copy::FileSize;
-
   uint64_t virtual_size = 0;  // bytes
   uint64_t cluster_size = 0;  // of the destination, or the block size for zero detection; bytes
   qcow2::Format format = qcow2::Format::kQcow2;

@@ -6,7 +6,8 @@
 #include "base/rounding.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
-#include "qcow2/read/qcow2_layer.h"
+#include "qcow2/read/image.h"
+#include "qcow2/read/layer.h"
 
 namespace vc::inspect {
 
@@ -15,17 +16,9 @@ using qcow2::ExtentKind;
 
 namespace {
 
-// Maximum extents in memory.
-constexpr size_t kExtentsAtOnce = 4096;
-
-const qcow2::Layer* layer_at(const copy::AnySource& source, uint32_t depth) {
-  if (!source.local()) return nullptr;
-  return source.local()->disk().layers().at(depth).get();
-}
-
-const qcow2::Image* image_at(const copy::AnySource& source, uint32_t depth) {
-  const auto* const layer = dynamic_cast<const qcow2::Qcow2Layer*>(layer_at(source, depth));
-  return layer ? layer->image().get() : nullptr;
+const qcow2::Image* image_at(const copy::Source& source, uint32_t depth) {
+  const qcow2::Layer* const layer = source.layer(depth);
+  return layer ? layer->qcow2_image() : nullptr;
 }
 
 // Returns true if at least `threshold` clusters of the file have a nonzero refcount.
@@ -67,18 +60,21 @@ Result<bool> DiskMap::hollow(uint32_t depth) {
   hollow_[depth] = false;
   const qcow2::Image* const image = image_at(source_, depth);
   if (!image || image->header().has_data_file()) return false;
-  const auto* const file = dynamic_cast<const FileStorage*>(&image->storage());
-  if (!file || file->is_block_device()) return false;
-  ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
+  const auto files = source_.files();
+  const auto file = std::find_if(files.begin(), files.end(),
+                                 [&](const auto& it) { return it.get() == &image->storage(); });
+  if (file == files.end() || (*file)->is_block_device()) return false;
+  ASSIGN_OR_RETURN(const uint64_t blocks, (*file)->blocks());
   const uint64_t real = blocks / image->geometry().cluster_size();
   ASSIGN_OR_RETURN(hollow_[depth], counted(*image, std::max(real * 10 / 9, real + 2)));
   return *hollow_[depth];
 }
 
 const std::string& DiskMap::file_of(uint32_t depth) const {
-  if (!source_.local()) return source_.get().name();
-  const qcow2::Image* const image = image_at(source_, depth);
-  return image ? image->data_storage().name() : layer_at(source_, depth)->name();
+  const qcow2::Layer* const layer = source_.layer(depth);
+  if (!layer) return source_.name();
+  const qcow2::Image* const image = layer->qcow2_image();
+  return image ? image->data_storage().name() : layer->name();
 }
 
 Result<void> DiskMap::put(const MapEntry& entry, const OnEntry& on_entry) {
@@ -140,15 +136,8 @@ Result<void> DiskMap::walk(uint64_t start, uint64_t end, const OnExtent& on_exte
   std::vector<Extent> extents;
   for (uint64_t at = start; at < end;) {
     extents.clear();
-    const GuestOffset guest(at);
-    if (source_.local()) {
-      RETURN_IF_ERROR(source_.local()->disk().map(guest, end - at, extents, kExtentsAtOnce));
-    } else {
-      RETURN_IF_ERROR(source_.get().map(guest, end - at, extents));
-    }
-    for (Extent& it : extents) {
-      // The map of a server has no host offsets.
-      if (!source_.local()) it.host = HostOffset(it.guest.value());
+    RETURN_IF_ERROR(source_.map_stored(GuestOffset(at), end - at, extents));
+    for (const Extent& it : extents) {
       if (on_extent) RETURN_IF_ERROR(on_extent(it));
       if (on_entry) RETURN_IF_ERROR(add(it, on_entry));
     }

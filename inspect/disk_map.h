@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "copy/source/any_source.h"
+#include "copy/source/source.h"
 #include "qcow2/read/extent.h"
 
 namespace vc::inspect {
@@ -35,7 +35,7 @@ class DiskMap {
   using OnExtent = std::function<Result<void>(const qcow2::Extent& extent)>;
 
   // `source` must outlive the map and must not be a stream.
-  explicit DiskMap(const copy::AnySource& source) : source_(source) {}
+  explicit DiskMap(copy::Source& source) : source_(source) {}
 
   // Visits [start, end) of the disk in pieces, so memory does not grow with the disk. If metadata
   // was preallocated, holes of the file are looked up, as in QEMU: data in a hole is also `zero`.
@@ -51,7 +51,7 @@ class DiskMap {
   Result<void> put(const MapEntry& entry, const OnEntry& on_entry);
   Result<bool> hollow(uint32_t depth);
 
-  const copy::AnySource& source_;
+  copy::Source& source_;
   std::vector<std::optional<bool>> hollow_;  // by depth: whether the file may have such holes
   std::optional<MapEntry> pending_;
 };

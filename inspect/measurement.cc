@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
-#include "copy/copy_job.h"
+#include "copy/copy_plan.h"
+#include "copy/copy_source.h"
 #include "copy/sink/null_sink.h"
 #include "copy/sink/qcow2_sink.h"
 #include "copy/sink/stream_storage.h"
+#include "copy/transfer.h"
 
 namespace vc::inspect {
 
@@ -70,85 +72,112 @@ Result<Measurement> measure_empty(const copy::CopyOptions& options, uint64_t siz
 }
 
 // A copy that is only measured.
-class SourceMeasuring final : private copy::CopyJob {
+class SourceMeasuring {
  public:
   SourceMeasuring(const MeasureOptions& options, Progress& progress, const Cancel& cancel)
-      : copy::CopyJob(options.copy, progress, cancel) {}
+      : options_(options), progress_(progress), cancel_(cancel), stop_(cancel) {}
 
-  // Reads up to `budget` bytes of the source; 0: all of it.
-  Result<Measurement> measure(uint64_t budget, bool qemu_raw);
+  Result<Measurement> measure();
 
  private:
-  Result<void> measure_as_qemu(Measurement& measured);
+  Result<void> prepare();
+  Result<void> measure_image();
+  Result<void> measure_as_qemu();
+  copy::Source& source() const { return source_->get(); }
+
+  const MeasureOptions& options_;
+  Progress& progress_;
+  const Cancel& cancel_;
+  Stop stop_;
+  std::optional<copy::CopySource> source_;
+  copy::CopyPlan plan_;
+  std::optional<copy::Transfer> transfer_;
+  Measurement measured_;
 };
 
-Result<void> SourceMeasuring::measure_as_qemu(Measurement& measured) {
-  ASSIGN_OR_RETURN(const auto build,
-                   copy::build_options(with_qemu_defaults(options_.image), source_->get(), nullptr,
-                                       options_.compression));
-  const qcow2::Geometry geometry = build.geometry();
-  // For a stream, only the amount of data is known, not its location.
-  uint64_t data =
-      ((summary_.data_clusters + summary_.compressed_clusters) * worker_.geometry.cluster_size() +
-       geometry.cluster_size() - 1) /
-      geometry.cluster_size();
-  if (!source_->get().is_stream()) {
-    ASSIGN_OR_RETURN(data, qemu_data_clusters(*source_, geometry, stop_));
-  }
-  measured.qemu = qemu_measure(build, options_.image.preallocation, data);
-  // Version 2 has no bitmaps.
-  if (!source_->local() || !source_->local()->chain().image() || build.version < 3) return {};
-  const auto& chain = source_->local()->chain();
-  ASSIGN_OR_RETURN(measured.bitmaps, bitmaps_size(*chain.storage(), chain.image()->header(),
-                                                  source_->get().size(), geometry.cluster_size()));
+Result<void> SourceMeasuring::prepare() {
+  const copy::CopyOptions& options = options_.copy;
+  ASSIGN_OR_RETURN(source_, copy::CopySource::open(options, cancel_, stop_));
+  transfer_.emplace(options, *source_, progress_, cancel_, stop_);
+  copy::DestinationType file;
+  file.format = options.format.value_or(qcow2::Format::kQcow2);
+  if (file.format == qcow2::Format::kRaw && options.compression)
+    return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
+  ASSIGN_OR_RETURN(plan_, copy::CopyPlan::create(options, file, source()));
   return {};
 }
 
-Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
+Result<void> SourceMeasuring::measure_as_qemu() {
+  ASSIGN_OR_RETURN(const auto build,
+                   copy::build_options(with_qemu_defaults(options_.copy.image), source(), nullptr,
+                                       options_.copy.compression));
+  const qcow2::Geometry geometry = build.geometry();
+  // For a stream, only the amount of data is known, not its location.
+  const auto& counts = transfer_->counts();
+  uint64_t data = ((counts.data + counts.compressed) * plan_.worker.geometry.cluster_size() +
+                   geometry.cluster_size() - 1) /
+                  geometry.cluster_size();
+  if (!source().is_stream()) {
+    ASSIGN_OR_RETURN(data, qemu_data_clusters(source(), geometry, stop_));
+  }
+  measured_.qemu = qemu_measure(build, options_.copy.image.preallocation, data);
+  const qcow2::Image* const image = source().image();
+  // Version 2 has no bitmaps.
+  if (!image || build.version < 3) return {};
+  ASSIGN_OR_RETURN(measured_.bitmaps, bitmaps_size(image->storage(), image->header(),
+                                                   source().size(), geometry.cluster_size()));
+  return {};
+}
+
+// Measures an image: estimates its size if the budget allows no more, else builds it.
+Result<void> SourceMeasuring::measure_image() {
+  const bool plain_layout = options_.copy.image.preallocation == copy::Preallocation::kOff &&
+                            !options_.copy.keeps_backing() && plan_.build.data_file.empty();
+  if (options_.budget != 0 && plain_layout && !source().is_stream()) {
+    const unsigned threads = transfer_->pipeline_options(plan_).threads;
+    ASSIGN_OR_RETURN(const SizeEstimate estimate,
+                     estimate_size(source(), plan_.build, plan_.worker, options_.budget, threads,
+                                   progress_, stop_));
+    measured_.exact = estimate.all_read;
+    measured_.file_size = estimate.file_size;
+    measured_.low = estimate.low;
+    measured_.high = estimate.high;
+    measured_.sampled = estimate.sampled;
+  }
+  if (measured_.exact) {
+    ASSIGN_OR_RETURN(measured_.file_size, transfer_->dry_run(plan_));
+  }
+  return {};
+}
+
+Result<Measurement> SourceMeasuring::measure() {
   const auto start = std::chrono::steady_clock::now();
-  Measurement measured;
-  RETURN_IF_ERROR(open_source());
-  format_ = options_.format.value_or(qcow2::Format::kQcow2);
-  if (format_ == qcow2::Format::kRaw && options_.compression)
-    return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
-  RETURN_IF_ERROR(decide());
+  RETURN_IF_ERROR(prepare());
   progress_.begin(Phase::kMeasure);
-  copy::Source& from = source_->get();
-  measured.format = format_;
-  const bool qcow2 = format_ == qcow2::Format::kQcow2;
-  const bool plain_layout = options_.image.preallocation == copy::Preallocation::kOff &&
-                            !keeps_backing() && build_.data_file.empty();
-  if (qcow2 && budget != 0 && plain_layout && !from.is_stream()) {
-    ASSIGN_OR_RETURN(const SizeEstimate estimate, estimate_size(from, build_, worker_, budget,
-                                                                plan().threads, progress_, stop_));
-    measured.exact = estimate.all_read;
-    measured.file_size = estimate.file_size;
-    measured.low = estimate.low;
-    measured.high = estimate.high;
-    measured.sampled = estimate.sampled;
+  measured_.format = plan_.destination.format;
+  const bool qcow2 = measured_.format == qcow2::Format::kQcow2;
+  if (qcow2) {
+    RETURN_IF_ERROR(measure_image());
+  } else if (source().is_stream()) {
+    copy::NullSink sink(plan_.worker.geometry);
+    RETURN_IF_ERROR(transfer_->run(sink, plan_));
   }
-  if (qcow2 && measured.exact) {
-    ASSIGN_OR_RETURN(measured.file_size, dry_run());
-  } else if (from.is_stream()) {
-    copy::NullSink sink(worker_.geometry);
-    RETURN_IF_ERROR(run_pipeline(sink));
-  }
-  measured.virtual_size = from.size();
+  measured_.virtual_size = source().size();
   if (!qcow2) {
-    measured.file_size = measured.virtual_size;
+    measured_.file_size = measured_.virtual_size;
   } else {
-    measured.cluster_size = worker_.geometry.cluster_size();
+    measured_.cluster_size = plan_.worker.geometry.cluster_size();
   }
-  if (!qcow2 || qemu_raw) {
-    measured.qemu = qemu_measure_raw(measured.virtual_size);
+  if (!qcow2 || options_.qemu_raw) {
+    measured_.qemu = qemu_measure_raw(measured_.virtual_size);
   } else {
-    RETURN_IF_ERROR(measure_as_qemu(measured));
+    RETURN_IF_ERROR(measure_as_qemu());
   }
-  if (measured.exact) measured.low = measured.high = measured.file_size;
-  progress_.update(measured.virtual_size, measured.virtual_size);
-  measured.free_space = summary_.free_space;
-  measured.elapsed = std::chrono::steady_clock::now() - start;
-  return measured;
+  if (measured_.exact) measured_.low = measured_.high = measured_.file_size;
+  progress_.update(measured_.virtual_size, measured_.virtual_size);
+  measured_.free_space = source_->free_space();
+  measured_.elapsed = std::chrono::steady_clock::now() - start;
+  return measured_;
 }
 
 }  // namespace
@@ -156,7 +185,7 @@ Result<Measurement> SourceMeasuring::measure(uint64_t budget, bool qemu_raw) {
 Result<Measurement> measure(const MeasureOptions& options, Progress& progress,
                             const Cancel& cancel) {
   if (options.size) return measure_empty(options.copy, *options.size, options.qemu_raw);
-  return SourceMeasuring(options, progress, cancel).measure(options.budget, options.qemu_raw);
+  return SourceMeasuring(options, progress, cancel).measure();
 }
 
 }  // namespace vc::inspect

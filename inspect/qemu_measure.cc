@@ -39,7 +39,7 @@ copy::ImageOptions with_qemu_defaults(copy::ImageOptions options) {
   return options;
 }
 
-Result<uint64_t> qemu_data_clusters(const copy::AnySource& source, const qcow2::Geometry& geometry,
+Result<uint64_t> qemu_data_clusters(copy::Source& source, const qcow2::Geometry& geometry,
                                     const Stop& stop) {
   uint64_t count = 0;
   uint64_t next = 0;  // the first cluster not yet counted
@@ -57,7 +57,7 @@ Result<uint64_t> qemu_data_clusters(const copy::AnySource& source, const qcow2::
     next = end;
     return {};
   };
-  RETURN_IF_ERROR(map.walk(0, source.get().size(), on_extent, on_entry));
+  RETURN_IF_ERROR(map.walk(0, source.size(), on_extent, on_entry));
   return count;
 }
 

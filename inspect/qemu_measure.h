@@ -8,7 +8,7 @@
 #include "base/result.h"
 #include "base/stop.h"
 #include "copy/sink/image_options.h"
-#include "copy/source/any_source.h"
+#include "copy/source/source.h"
 #include "qcow2/format/build_options.h"
 #include "qcow2/format/header.h"
 #include "storage/storage.h"
@@ -27,7 +27,7 @@ copy::ImageOptions with_qemu_defaults(copy::ImageOptions options);
 // Returns the number of clusters of an image with `geometry` that hold data of `source` by QEMU's
 // rules: holes of the files count as data, except where metadata was preallocated. `source` must
 // not be a stream.
-Result<uint64_t> qemu_data_clusters(const copy::AnySource& source, const qcow2::Geometry& geometry,
+Result<uint64_t> qemu_data_clusters(copy::Source& source, const qcow2::Geometry& geometry,
                                     const Stop& stop);
 
 // `data_clusters`: data clusters of a disk without a backing file. With a kept backing file, all of

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "copy/place.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "copy/source/source_view.h"
 #include "guest/inspection.h"
 #include "optimize/gain.h"
@@ -31,15 +31,15 @@ bool is_known(const guest::Inspection& found) {
 // Returns the bytes of data that trimming may free. nullopt if unknown.
 Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how, const Cancel& cancel) {
   const Stop stop(cancel);
-  copy::AnySource::Options options;
+  copy::SourceOptions options;
   options.name = how.source;
   options.format = how.source_format;
   options.trust = how.trust;
-  ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
-  const auto found = guest::inspect({std::make_shared<copy::SourceView>(source.get(), 0, cancel)});
+  ASSIGN_OR_RETURN(const auto source, copy::open_source(options, stop));
+  const auto found = guest::inspect({std::make_shared<copy::SourceView>(*source, 0, cancel)});
   if (cancel.requested()) return fail(Error::cancelled());
   if (!is_known(found)) return std::optional<uint64_t>();
-  ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source.get(), found.free_on(0), cancel));
+  ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(*source, found.free_on(0), cancel));
   return std::optional<uint64_t>(data);
 }
 

@@ -8,14 +8,9 @@
 #include "base/result.h"
 #include "copy/pipeline/sink.h"
 #include "storage/descriptor.h"
+#include "storage/file_size.h"
 
 namespace vc::copy {
-
-// The length of a file and its allocated blocks, both in bytes.
-struct FileSize {
-  uint64_t length = 0;
-  uint64_t blocks = 0;
-};
 
 class Destination {
  public:

@@ -6,7 +6,7 @@
 
 #include "base/cancel.h"
 #include "base/result.h"
-#include "copy/source/any_source.h"
+#include "copy/source/source.h"
 #include "guest/inspection.h"
 #include "guest/reading/ranges.h"
 
@@ -20,6 +20,6 @@ struct FreeSpace {
 
 // Reads the metadata of the filesystems. Returns an error for a stream, and after a cancellation.
 // Not thread-safe; must not run concurrently with a pipeline on the source.
-Result<FreeSpace> find_free_space(const AnySource& source, const Cancel& cancel);
+Result<FreeSpace> find_free_space(Source& source, const Cancel& cancel);
 
 }  // namespace vc::copy

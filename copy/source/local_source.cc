@@ -20,12 +20,9 @@ constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 // Returns the file that holds the plain and compressed clusters of a layer.
 std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
                                                    const qcow2::Layer& layer) {
-  if (const Storage* const storage = layer.cluster_storage()) {
-    const auto* const file = dynamic_cast<const FileStorage*>(storage);
-    return file ? std::optional(file->identity()) : std::nullopt;
-  }
+  const Storage* const storage = layer.cluster_storage();
   for (const auto& file : chain.files())
-    if (file->name() == layer.name()) return file->identity();
+    if (storage ? file.get() == storage : file->name() == layer.name()) return file->identity();
   return std::nullopt;
 }
 
@@ -78,13 +75,22 @@ Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t 
       fmt::format("{}: is not a backing file of {}: -B needs a backing file of SRC", base, name_)));
 }
 
-std::vector<std::shared_ptr<FileStorage>> LocalSource::replaced_files() const {
-  const auto& files = chain_.files();
-  // In order from the top, so the files below the kept one follow it.
-  const auto kept = std::find_if(files.begin(), files.end(), [&](const auto& file) {
-    return kept_ && file->identity() == *kept_;
-  });
-  return {files.begin(), kept};
+Result<std::optional<FileSize>> LocalSource::replaced_size() const {
+  FileSize size;
+  for (const auto& file : chain_.files()) {
+    // In order from the top, so the files below the kept one follow it.
+    if (kept_ && file->identity() == *kept_) break;
+    ASSIGN_OR_RETURN(const uint64_t length, file->size());
+    ASSIGN_OR_RETURN(const uint64_t blocks, file->blocks());
+    size.length += length;
+    size.blocks += file->is_block_device() ? length : blocks;
+  }
+  return std::optional(size);
+}
+
+Result<void> LocalSource::map_stored(GuestOffset at, uint64_t length,
+                                     std::vector<qcow2::Extent>& out) {
+  return disk_.map(at, length, out, kExtentsAtOnce);
 }
 
 std::optional<uint64_t> LocalSource::cluster_size() const {

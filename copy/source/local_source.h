@@ -26,10 +26,6 @@ class LocalSource final : public Source {
   };
   static Result<std::unique_ptr<LocalSource>> open(const std::string& path, const Options& options);
 
-  // Changes the map to that of a copy which keeps `base`, a backing file of this source, with
-  // clusters of `unit` bytes. See OverlayMap. Returns the format of `base`.
-  Result<std::string> keep_backing(const std::string& base, uint64_t unit);
-
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) override {
     unused_ = UnusedSpace(unused, 1);
   }
@@ -51,11 +47,20 @@ class LocalSource final : public Source {
     return extent.depth < files_.size() ? files_[extent.depth] : std::nullopt;
   }
   const qcow2::Losses* losses() const override { return losses_.get(); }
+  bool is_cheap_to_reread() const override { return true; }
+
+  std::span<const std::shared_ptr<FileStorage>> files() const override { return chain_.files(); }
+  const qcow2::Image* image() const override { return chain_.image().get(); }
+  const qcow2::Layer* layer(uint32_t depth) const override {
+    return disk_.layers().at(depth).get();
+  }
+  Result<void> map_stored(GuestOffset at, uint64_t length,
+                          std::vector<qcow2::Extent>& out) override;
+  Result<std::optional<FileSize>> replaced_size() const override;
+  // See OverlayMap.
+  Result<std::string> keep_backing(const std::string& base, uint64_t unit) override;
 
   const qcow2::Chain& chain() const { return chain_; }
-  // Returns the files that a copy replaces: all except a backing file that the copy keeps, and the
-  // files below it.
-  std::vector<std::shared_ptr<FileStorage>> replaced_files() const;
   // Thread-safe for reading.
   const qcow2::Disk& disk() const { return disk_; }
 

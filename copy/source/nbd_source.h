@@ -54,6 +54,10 @@ class NbdSource final : public Source {
 
   size_t connections() const { return lines_.size(); }
   size_t fetchers() const override { return connections(); }
+  uint64_t request_size() const override { return options_.tuning.request_size; }
+  uint64_t chunks_in_flight(uint64_t chunk_size) const override {
+    return connections() * (options_.tuning.requests * request_size() / chunk_size + 1);
+  }
   // Returns a connection, for other requests by the thread that fetches on it.
   nbd::NbdLine& line(size_t index) { return *lines_[index]; }
 

@@ -24,4 +24,15 @@ Result<void> Source::read_extent(size_t /*index*/, const Extent& extent, std::sp
   return read(extent.guest, to);
 }
 
+Result<void> Source::map_stored(GuestOffset at, uint64_t length, std::vector<Extent>& out) {
+  const size_t first = out.size();
+  RETURN_IF_ERROR(map(at, length, out));
+  for (size_t i = first; i < out.size(); ++i) out[i].host = HostOffset(out[i].guest.value());
+  return {};
+}
+
+Result<std::string> Source::keep_backing(const std::string& /*base*/, uint64_t /*unit*/) {
+  return fail(Error::invalid("-B: SRC must be an image file, not a server or a pipe"));
+}
+
 }  // namespace vc::copy

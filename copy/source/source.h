@@ -16,8 +16,13 @@
 #include "qcow2/read/extent.h"
 #include "qcow2/read/layer.h"
 #include "qcow2/read/losses.h"
+#include "storage/file_size.h"
 #include "storage/file_storage.h"
 #include "storage/offset.h"
+
+namespace vc::qcow2 {
+class Image;
+}
 
 namespace vc::copy {
 
@@ -89,6 +94,33 @@ class Source {
   }
   // Returns what a salvage could not read so far. nullptr without a salvage.
   virtual const qcow2::Losses* losses() const { return nullptr; }
+
+  // Returns the bytes of one request to a server. 0 if the source is not behind a server.
+  virtual uint64_t request_size() const { return 0; }
+  // Returns the number of chunks of `chunk_size` bytes that the fetchers can hold at the same time.
+  virtual uint64_t chunks_in_flight(uint64_t /*chunk_size*/) const { return 0; }
+  // Returns true if reading the source a second time costs little: no download, no pipe.
+  virtual bool is_cheap_to_reread() const { return false; }
+
+  // The images of the source, with depth 0 at the top. Servers and pipes have none.
+
+  // Returns all open files, from the top down.
+  virtual std::span<const std::shared_ptr<FileStorage>> files() const { return {}; }
+  // Returns the QCOW2 image at the top. nullptr if the source is none.
+  virtual const qcow2::Image* image() const { return nullptr; }
+  // Returns the layer that extents of this depth belong to. nullptr if the source has no images.
+  virtual const qcow2::Layer* layer(uint32_t /*depth*/) const { return nullptr; }
+  // Like map(), but reports what the images store: holes of the files are not zeros, and nothing
+  // is left out. Without images, the host offset of an extent is its guest offset.
+  virtual Result<void> map_stored(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out);
+  // Returns the size of the files that a copy replaces: all except a backing file that the copy
+  // keeps, and the files below it. nullopt if the source has no files.
+  virtual Result<std::optional<FileSize>> replaced_size() const {
+    return std::optional<FileSize>{};
+  }
+  // Changes the map to that of a copy which keeps `base`, a backing file of this source, with
+  // clusters of `unit` bytes. Returns the format of `base`. An error if the source has no images.
+  virtual Result<std::string> keep_backing(const std::string& base, uint64_t unit);
 };
 
 }  // namespace vc::copy

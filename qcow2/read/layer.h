@@ -15,6 +15,8 @@
 
 namespace vc::qcow2 {
 
+class Image;
+
 class Layer {
  public:
   // The compression of this layer's clusters.
@@ -45,6 +47,9 @@ class Layer {
 
   // Returns the storage of kData extents, at their `host`, if `map` does not report holes in it.
   virtual const Storage* cluster_storage() const { return nullptr; }
+
+  // Returns the image of a QCOW2 layer. nullptr for other formats.
+  virtual const Image* qcow2_image() const { return nullptr; }
 
   // Reads the stream of a kCompressed extent; returns fewer bytes at the end of the file.
   virtual Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const = 0;

@@ -31,6 +31,7 @@ class Qcow2Layer final : public Layer {
   Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
   const std::shared_ptr<Image>& image() const { return image_; }
   const Storage* cluster_storage() const override { return &image_->data_storage(); }
+  const Image* qcow2_image() const override { return image_.get(); }
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
 
   // The kind and location of one subcluster (without extended L2: of one cluster).

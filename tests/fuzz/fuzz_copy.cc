@@ -14,6 +14,7 @@
 
 #include "base/progress.h"
 #include "copy/copier.h"
+#include "copy/source/open_source.h"
 #include "inspect/comparison.h"
 #include "qcow2/check/checker.h"
 #include "qcow2/format/header.h"
@@ -78,7 +79,7 @@ void check_is_sound(const std::string& path) {
 bool is_same(const std::string& a, const std::string& b) {
   const Cancel cancel;
   Stop stop(cancel);
-  copy::AnySource::Options options;
+  copy::SourceOptions options;
   options.format = qcow2::Format::kQcow2;
   options.name = a;
   auto first = inspect::ComparedDisk::open(options, stop);

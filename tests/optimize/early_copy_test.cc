@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "copy/source/local_source.h"
 #include "optimize/free_space_plan.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -253,17 +253,17 @@ Result<int> BenchCommand::foretell(const Console& console) const {
   std::string text;
   for (const std::string& name : {disk_, other_}) {
     if (name.empty()) continue;
-    copy::AnySource::Options options;
+    copy::SourceOptions options;
     options.name = plain_path(name);
     options.command = unfold_command(name).value_or(std::vector<std::string>{});
     options.format = format_;
     options.trust = trust_.trust();
     options.nbd.tuning = nbd_;
     options.nbd.tuning.connections = 1;
-    ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
-    json["disks"].push_back({{"name", name}, {"virtual-size", source.get().size()}});
+    ASSIGN_OR_RETURN(const auto source, copy::open_source(options, stop));
+    json["disks"].push_back({{"name", name}, {"virtual-size", source->size()}});
     text += fmt::format("{}: {} disk, would be overwritten by requests of {}, {}\n",
-                        printable(name), human_size(source.get().size()), human_size(load.block),
+                        printable(name), human_size(source->size()), human_size(load.block),
                         load.count ? fmt::format("{} of them", *load.count)
                                    : fmt::format("for {:.0f} s", load.duration->count()));
   }

@@ -156,7 +156,7 @@ void CompareCommand::check() const {
 Result<inspect::ComparedDisk> CompareCommand::open(const std::string& name,
                                                    const std::optional<qcow2::Format>& format,
                                                    const Stop& stop) const {
-  copy::AnySource::Options how;
+  copy::SourceOptions how;
   how.name = name;
   how.format = format;
   how.force_share = force_share_;

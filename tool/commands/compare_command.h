@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "inspect/comparison.h"
 #include "tool/commands/command.h"
 #include "tool/options/qemu_names.h"

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/printable.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "inspect/image_info.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
@@ -46,14 +46,14 @@ static Result<inspect::ImageInfo> remote_info(const std::string& name,
   Cancel cancel;
   const StopSignals signals(cancel);
   const Stop stop(cancel);
-  copy::AnySource::Options options;
+  copy::SourceOptions options;
   options.name = name;
   options.command = command;
   options.nbd.tuning = nbd;
-  ASSIGN_OR_RETURN(const auto source, copy::AnySource::open(options, stop));
+  ASSIGN_OR_RETURN(const auto source, copy::open_source(options, stop));
   inspect::ImageInfo info;
-  info.filename = source.get().name();
-  info.virtual_size = source.get().size();
+  info.filename = source->name();
+  info.virtual_size = source->size();
   return info;
 }
 

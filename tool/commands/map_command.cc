@@ -20,7 +20,6 @@
 
 namespace vc::tool {
 
-using copy::AnySource;
 using inspect::MapEntry;
 using qcow2::Extent;
 
@@ -78,7 +77,7 @@ Result<int> MapCommand::run(const Console& console) {
   Cancel cancel;
   const StopSignals signals(cancel);
   const Stop stop(cancel);
-  AnySource::Options options;
+  copy::SourceOptions options;
   options.name = file_;
   options.command = unfold_command(file_).value_or(std::vector<std::string>{});
   options.format = format_;
@@ -86,10 +85,10 @@ Result<int> MapCommand::run(const Console& console) {
   options.trust = trust_.trust();
   warn_of_left_out(console, options.trust, {file_});
   options.nbd.tuning = nbd_;
-  ASSIGN_OR_RETURN(const auto source, AnySource::open(options, stop));
+  ASSIGN_OR_RETURN(const auto source, copy::open_source(options, stop));
   stop_ = &stop;
-  if (!svg_.empty()) RETURN_IF_ERROR(write_picture(console, source));
-  if (svg_.empty() || has_output_option(*options_of_)) RETURN_IF_ERROR(write_map(console, source));
+  if (!svg_.empty()) RETURN_IF_ERROR(write_picture(console, *source));
+  if (svg_.empty() || has_output_option(*options_of_)) RETURN_IF_ERROR(write_map(console, *source));
   return kSuccess;
 }
 
@@ -100,8 +99,8 @@ Result<void> MapCommand::went_on(ProgressDisplay& progress, uint64_t done, uint6
   return {};
 }
 
-Result<void> MapCommand::write_map(const Console& console, const AnySource& source) {
-  const uint64_t size = source.get().size();
+Result<void> MapCommand::write_map(const Console& console, copy::Source& source) {
+  const uint64_t size = source.size();
   const uint64_t start = std::min(start_, size);
   const uint64_t end = start + std::min(length_.value_or(size), size - start);
   inspect::DiskMap map(source);
@@ -124,22 +123,21 @@ Result<void> MapCommand::write_map(const Console& console, const AnySource& sour
 }
 
 // Returns an error if the picture would replace a file of the source.
-Result<void> MapCommand::check_picture(const AnySource& source) const {
+Result<void> MapCommand::check_picture(const copy::Source& source) const {
   struct stat picture {};
-  if (retry(::stat, svg_.c_str(), &picture) != 0 || !source.local()) return {};
-  for (const auto& file : source.local()->chain().files())
+  if (retry(::stat, svg_.c_str(), &picture) != 0) return {};
+  for (const auto& file : source.files())
     if (file->identity() == FileStorage::Identity{picture.st_dev, picture.st_ino})
       return fail(
           Error::invalid(fmt::format("{}: is a file of the image: draw into another file", svg_)));
   return {};
 }
 
-Result<void> MapCommand::write_picture(const Console& console, const AnySource& source) {
+Result<void> MapCommand::write_picture(const Console& console, copy::Source& source) {
   MapPicture::Subject subject;
-  subject.title = unfold_command(file_) ? source.get().name() : file_;
-  subject.disk_size = source.get().size();
-  const qcow2::Image* const image =
-      source.local() ? source.local()->chain().image().get() : nullptr;
+  subject.title = unfold_command(file_) ? source.name() : file_;
+  subject.disk_size = source.size();
+  const qcow2::Image* const image = source.image();
   if (image) {
     ASSIGN_OR_RETURN(subject.file_size, image->data_storage().size());
     subject.cluster_size = image->geometry().cluster_size();

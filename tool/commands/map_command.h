@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "inspect/disk_map.h"
 #include "qcow2/read/chain.h"
 #include "tool/commands/command.h"
@@ -27,9 +27,9 @@ class MapCommand final : public Command {
 
  private:
   Result<void> begin(const Console& console) const;
-  Result<void> write_map(const Console& console, const copy::AnySource& source);
-  Result<void> check_picture(const copy::AnySource& source) const;
-  Result<void> write_picture(const Console& console, const copy::AnySource& source);
+  Result<void> write_map(const Console& console, copy::Source& source);
+  Result<void> check_picture(const copy::Source& source) const;
+  Result<void> write_picture(const Console& console, copy::Source& source);
 
   Result<void> went_on(ProgressDisplay& progress, uint64_t done, uint64_t total) const;
 

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/nbd_options.h"

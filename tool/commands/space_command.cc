@@ -40,10 +40,10 @@ void SpaceCommand::check() const {
   trust_.check();
 }
 
-Result<copy::AnySource> SpaceCommand::open(const std::string& disk,
-                                           std::optional<qcow2::Format> format,
-                                           const Stop& stop) const {
-  copy::AnySource::Options options;
+Result<std::unique_ptr<copy::Source>> SpaceCommand::open(const std::string& disk,
+                                                         std::optional<qcow2::Format> format,
+                                                         const Stop& stop) const {
+  copy::SourceOptions options;
   options.name = disk;
   options.command = unfold_command(disk).value_or(std::vector<std::string>{});
   options.format = format;
@@ -51,7 +51,7 @@ Result<copy::AnySource> SpaceCommand::open(const std::string& disk,
   options.trust = trust_.trust();
   options.nbd.tuning = nbd_;
   options.nbd.tuning.connections = 1;
-  return copy::AnySource::open(options, stop);
+  return copy::open_source(options, stop);
 }
 
 Result<int> SpaceCommand::run(const Console& console) {
@@ -68,17 +68,17 @@ Result<int> SpaceCommand::run(const Console& console) {
   Cancel cancel;
   const StopSignals signals(cancel);
   const Stop stop(cancel);
-  std::vector<copy::AnySource> sources;
+  std::vector<std::unique_ptr<copy::Source>> sources;
   std::vector<std::shared_ptr<const guest::ByteView>> views;
   for (size_t i = 0; i < disks_.size(); ++i) {
     ASSIGN_OR_RETURN(auto source, open(disks_[i], formats[i], stop));
     sources.push_back(std::move(source));
-    views.push_back(std::make_shared<copy::SourceView>(sources.back().get(), views.size(), cancel));
+    views.push_back(std::make_shared<copy::SourceView>(*sources.back(), views.size(), cancel));
   }
   report.inspection = guest::inspect(views);
   if (stop.requested()) return fail(Error::cancelled());
   for (size_t i = 0; i < sources.size(); ++i) {
-    copy::Source& source = sources[i].get();
+    copy::Source& source = *sources[i];
     const guest::Ranges free = report.inspection.free_on(i);
     ASSIGN_OR_RETURN(const uint64_t data, copy::data_within(source, free, cancel));
     report.disks.push_back({source.name(), source.size(), free.total(), data});
@@ -87,7 +87,7 @@ Result<int> SpaceCommand::run(const Console& console) {
     uint64_t sum = 0;
     for (size_t i = 0; i < volume.on_disks.size(); ++i) {
       ASSIGN_OR_RETURN(const uint64_t data,
-                       copy::data_within(sources[i].get(), volume.on_disks[i], cancel));
+                       copy::data_within(*sources[i], volume.on_disks[i], cancel));
       sum += data;
     }
     report.free_data.push_back(sum);

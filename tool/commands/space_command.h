@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "qcow2/read/chain.h"
 #include "tool/commands/command.h"
 #include "tool/options/qemu_names.h"
@@ -24,8 +24,9 @@ class SpaceCommand final : public Command {
   Result<int> run(const Console& console) override;
 
  private:
-  Result<copy::AnySource> open(const std::string& disk, std::optional<qcow2::Format> format,
-                               const Stop& stop) const;
+  Result<std::unique_ptr<copy::Source>> open(const std::string& disk,
+                                             std::optional<qcow2::Format> format,
+                                             const Stop& stop) const;
 
   QemuNames names_;
   TrustOptions trust_;

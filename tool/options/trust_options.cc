@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "base/printable.h"
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/terminal/signals.h"
 #include "tool/text/size_text.h"

@@ -168,7 +168,7 @@ std::string skipped_line(const CopySummary& summary) {
          kept_whole(summary.free_space->inspection);
 }
 
-ordered_json size_json(const CopySummary::FileSize& size) {
+ordered_json size_json(const FileSize& size) {
   return {{"length", size.length}, {"blocks", size.blocks}};
 }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "copy/source/local_source.h"
+#include "copy/source/nbd_source.h"
 #include "tests/catch_text.h"
 #include "tests/copy/disks.h"
 #include "tests/copy/memory_sink.h"

@@ -23,8 +23,8 @@ CopySummary summary() {
   CopySummary it;
   it.virtual_size = uint64_t{20} << 30;
   it.cluster_size = 64 << 10;
-  it.source = CopySummary::FileSize{10'952'345'600, 10'844'792'832};
-  it.destination = CopySummary::FileSize{4'402'341'000, 4'402'345'984};
+  it.source = FileSize{10'952'345'600, 10'844'792'832};
+  it.destination = FileSize{4'402'341'000, 4'402'345'984};
   it.data_clusters = 65'123;
   it.compressed_clusters = 12'345;
   it.passed_through_clusters = 1'234;
@@ -52,8 +52,8 @@ TEST_CASE("the summary shows the savings", "[copy_report]") {
 
 TEST_CASE("the summary of a larger copy says so, with advice", "[copy_report]") {
   CopySummary it = summary();
-  it.source = CopySummary::FileSize{1 << 30, 1 << 30};
-  it.destination = CopySummary::FileSize{3 << 29, 3 << 29};
+  it.source = FileSize{1 << 30, 1 << 30};
+  it.destination = FileSize{3 << 29, 3 << 29};
   CHECK_THAT(
       report(it),
       Catch::Contains("\nTakes 512 MiB more on the disk than before: -c would compress it\n") &&
@@ -67,7 +67,7 @@ TEST_CASE("the summary of a larger copy says so, with advice", "[copy_report]") 
 
 TEST_CASE("the lengths are compared if the blocks of the source are unknown", "[copy_report]") {
   CopySummary it = summary();
-  it.source = CopySummary::FileSize{uint64_t{20} << 30, 0};
+  it.source = FileSize{uint64_t{20} << 30, 0};
   CHECK_THAT(report(it), Catch::Contains("\nSaved 15.9 GiB (79.5%) in length\n"));
 }
 
@@ -85,8 +85,8 @@ TEST_CASE("for an NBD source, only the result is shown", "[copy_report]") {
 TEST_CASE("an empty disk has a summary, too", "[copy_report]") {
   CopySummary it;
   it.cluster_size = 512;
-  it.source = CopySummary::FileSize{0, 0};
-  it.destination = CopySummary::FileSize{1 << 20, 1 << 12};
+  it.source = FileSize{0, 0};
+  it.destination = FileSize{1 << 20, 1 << 12};
   CHECK_THAT(report(it), Catch::Contains("Takes 1 MiB more in length than before") &&
                              Catch::Contains("  0 B disk in 0.0 s\n"));
 }

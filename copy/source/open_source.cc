@@ -1,7 +1,9 @@
-#include "copy/source/any_source.h"
+#include "copy/source/open_source.h"
 
 #include <unistd.h>
 
+#include "copy/source/local_source.h"
+#include "copy/source/stream_source.h"
 #include "nbd/uri.h"
 
 namespace vc::copy {
@@ -14,8 +16,7 @@ Result<std::optional<nbd::NbdTarget>> nbd_target(const std::string& name,
   return std::optional(nbd::NbdTarget{name, {}, ""});
 }
 
-Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
-  AnySource source;
+Result<std::unique_ptr<Source>> open_source(const SourceOptions& options, const Stop& stop) {
   ASSIGN_OR_RETURN(auto target, nbd_target(options.name, options.command));
   if (options.salvage && (target || options.name == "-"))
     return fail(Error::invalid(
@@ -25,16 +26,16 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
       return fail(Error::invalid(
           "standard input: a QCOW2 image cannot be read from a pipe: give its path"));
     const bool any_content = options.format == qcow2::Format::kRaw;
-    ASSIGN_OR_RETURN(source.stream_,
+    ASSIGN_OR_RETURN(std::unique_ptr<Source> stream,
                      StreamSource::open(STDIN_FILENO, "standard input", any_content, stop));
-    return source;
+    return stream;
   }
   if (!target) {
     ASSIGN_OR_RETURN(
-        source.local_,
+        std::unique_ptr<Source> local,
         LocalSource::open(options.name, {options.format, options.snapshot, options.force_share,
                                          options.trust, options.salvage}));
-    return source;
+    return local;
   }
   if (options.format == qcow2::Format::kQcow2)
     return fail(Error::unsupported(target->name() +
@@ -42,20 +43,8 @@ Result<AnySource> AnySource::open(const Options& options, const Stop& stop) {
                                    "the nbdkit qcow2 plugin, or with --filter=qcow2"));
   // Export names of the nbdkit qcow2 plugin and filter.
   if (!options.snapshot.empty()) target->export_name = "snapshot:" + options.snapshot;
-  ASSIGN_OR_RETURN(source.nbd_, NbdSource::open(*target, options.nbd, stop));
-  return source;
-}
-
-AnySource AnySource::of(std::unique_ptr<LocalSource> local) {
-  AnySource source;
-  source.local_ = std::move(local);
-  return source;
-}
-
-Source& AnySource::get() const {
-  if (local_) return *local_;
-  if (nbd_) return *nbd_;
-  return *stream_;
+  ASSIGN_OR_RETURN(std::unique_ptr<Source> server, NbdSource::open(*target, options.nbd, stop));
+  return server;
 }
 
 }  // namespace vc::copy

@@ -1,0 +1,191 @@
+#include "copy/open_destination.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "copy/room.h"
+#include "copy/sink/file_destination.h"
+#include "copy/sink/nbd_sink.h"
+#include "copy/sink/null_sink.h"
+#include "copy/sink/stream_destination.h"
+#include "copy/sink/update_destination.h"
+#include "copy/source/nbd_source.h"
+
+namespace vc::copy {
+
+using qcow2::Format;
+using Kind = DestinationType::Kind;
+
+namespace {
+
+constexpr const char* kStandardOutput = "standard output";
+
+// A destination without a file.
+template <typename AnySink>
+class PlainDestination final : public Destination {
+ public:
+  explicit PlainDestination(std::unique_ptr<AnySink> sink) : sink_(std::move(sink)) {}
+
+  Sink& sink() override { return *sink_; }
+  Result<void> set_size(uint64_t /*size*/) override { return {}; }
+  Result<void> write_out() override { return sink_->finish(); }
+  Result<void> complete() override { return {}; }
+  Result<std::optional<FileSize>> measure() override { return std::optional<FileSize>{}; }
+
+ private:
+  const std::unique_ptr<AnySink> sink_;
+};
+
+class Opening {
+ public:
+  Opening(const CopyOptions& options, const CopySource& source, CopyPlan& plan, Transfer& transfer,
+          const Stop& stop)
+      : options_(options), source_(source.get()), plan_(plan), transfer_(transfer), stop_(stop) {}
+
+  Result<std::unique_ptr<Destination>> open();
+
+ private:
+  Result<std::unique_ptr<Destination>> open_stream();
+  Result<std::unique_ptr<Destination>> open_spooled();
+  Result<std::unique_ptr<Destination>> open_server();
+  Result<std::unique_ptr<Destination>> open_update();
+  Result<std::unique_ptr<Destination>> create_raw();
+  Result<std::unique_ptr<Destination>> create_image();
+
+  Qcow2Sink::Options sink_options(qcow2::Builder::Gaps gaps) const {
+    return {plan_.build, options_.image.preallocation != Preallocation::kOff, gaps};
+  }
+
+  const CopyOptions& options_;
+  Source& source_;
+  CopyPlan& plan_;
+  Transfer& transfer_;
+  const Stop& stop_;
+};
+
+Result<std::unique_ptr<Destination>> Opening::open_stream() {
+  if (::isatty(STDOUT_FILENO) != 0)
+    return fail(Error::invalid("standard output is a terminal: redirect it to a file or a pipe"));
+  if (!plan_.build.data_file.empty())
+    return fail(
+        Error::invalid("data_file: only an image in a file can have an external data file"));
+  if (plan_.destination.format == Format::kRaw) {
+    std::unique_ptr<Destination> raw = StreamDestination::raw(
+        STDOUT_FILENO, kStandardOutput, source_.size(), plan_.worker.geometry, stop_);
+    return raw;
+  }
+  // Reading a file twice is cheap. Compressing or downloading it twice is not.
+  const bool twice = options_.spool ? options_.spool->empty()
+                                    : source_.is_cheap_to_reread() && !plan_.worker.compression;
+  if (!twice) return open_spooled();
+  if (source_.is_stream())
+    return fail(Error::invalid(
+        "--spool=none: a pipe cannot be read twice: name a folder, as in --spool=/var/tmp"));
+  ASSIGN_OR_RETURN(auto start, transfer_.first_cluster(plan_));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Destination> stream,
+      StreamDestination::qcow2_image(STDOUT_FILENO, kStandardOutput, std::move(start),
+                                     sink_options(qcow2::Builder::Gaps::kZero), stop_));
+  return stream;
+}
+
+Result<std::unique_ptr<Destination>> Opening::open_spooled() {
+  const char* const temporary = std::getenv("TMPDIR");
+  const std::string folder = options_.spool            ? *options_.spool
+                             : temporary && *temporary ? temporary
+                                                       : "/var/tmp";
+  ASSIGN_OR_RETURN(auto spooled,
+                   SpooledDestination::create(STDOUT_FILENO, kStandardOutput, folder,
+                                              sink_options(qcow2::Builder::Gaps::kLeave), stop_));
+  if (!source_.is_stream())
+    RETURN_IF_ERROR(check_room(source_, plan_.build, plan_.worker, spooled->file(), stop_));
+  return std::unique_ptr<Destination>(std::move(spooled));
+}
+
+Result<std::unique_ptr<Destination>> Opening::open_server() {
+  const nbd::NbdTarget& target = *plan_.destination.server;
+  NbdSink::Options how;
+  how.tuning = options_.nbd;
+  how.destination_is_zero = options_.destination_is_zero;
+  how.granularity = plan_.worker.geometry.cluster_size();
+  how.update = options_.is_update();
+  uint64_t all = source_.size();
+  if (source_.is_stream()) {
+    // The whole disk of the server: the part past the end of the stream becomes zeros.
+    NbdSource::Options reading;
+    reading.tuning = options_.nbd;
+    ASSIGN_OR_RETURN(const auto server, NbdSource::open(target, reading, stop_));
+    all = server->size();
+  }
+  ASSIGN_OR_RETURN(auto sink, NbdSink::open(target, how, all, stop_));
+  plan_.worker.geometry = sink->geometry();
+  std::unique_ptr<Destination> server =
+      std::make_unique<PlainDestination<NbdSink>>(std::move(sink));
+  return server;
+}
+
+Result<std::unique_ptr<Destination>> Opening::open_update() {
+  ASSIGN_OR_RETURN(auto update, UpdateDestination::open(options_.destination, source_.size()));
+  plan_.worker.geometry = update->sink().geometry();
+  return std::unique_ptr<Destination>(std::move(update));
+}
+
+Result<std::unique_ptr<Destination>> Opening::create_raw() {
+  ASSIGN_OR_RETURN(auto raw, RawDestination::create(
+                                 options_.destination, options_.overwrite,
+                                 source_.is_stream() ? 0 : source_.size(), plan_.worker.geometry,
+                                 options_.image.preallocation, options_.destination_is_zero));
+  if (const auto* file = raw->target().file(); file && !source_.is_stream())
+    RETURN_IF_ERROR(check_raw_room(source_, plan_.worker, *file, stop_));
+  return std::unique_ptr<Destination>(std::move(raw));
+}
+
+Result<std::unique_ptr<Destination>> Opening::create_image() {
+  ASSIGN_OR_RETURN(auto image, Qcow2Destination::create(options_.destination, options_.overwrite,
+                                                        plan_.build, options_.image.preallocation));
+  const auto* const file = image->target().file();
+  if (file && !source_.is_stream() && plan_.build.data_file.empty())
+    RETURN_IF_ERROR(check_room(source_, plan_.build, plan_.worker, *file, stop_));
+  return std::unique_ptr<Destination>(std::move(image));
+}
+
+Result<std::unique_ptr<Destination>> Opening::open() {
+  switch (plan_.destination.kind) {
+    case Kind::kStream:
+      return open_stream();
+    case Kind::kNull: {
+      std::unique_ptr<Destination> none = std::make_unique<PlainDestination<NullSink>>(
+          std::make_unique<NullSink>(plan_.worker.geometry));
+      return none;
+    }
+    case Kind::kServer:
+      return open_server();
+    case Kind::kFile:
+    case Kind::kDevice:
+      break;
+  }
+  if (options_.is_update()) return open_update();
+  return plan_.destination.format == Format::kRaw ? create_raw() : create_image();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Destination>> open_destination(const CopyOptions& options,
+                                                      const CopySource& source, CopyPlan& plan,
+                                                      Transfer& transfer, const Stop& stop) {
+  return Opening(options, source, plan, transfer, stop).open();
+}
+
+Result<void> try_destination(const CopyOptions& options, const CopyPlan& plan) {
+  // A file that is dropped before it is complete leaves nothing behind.
+  if (plan.destination.format == Format::kRaw)
+    return RawDestination::create(options.destination, options.overwrite, 0, plan.worker.geometry,
+                                  Preallocation::kOff, false)
+        .map([](const auto&) {});
+  return Qcow2Destination::create(options.destination, options.overwrite, plan.build,
+                                  options.image.preallocation)
+      .map([](const auto&) {});
+}
+
+}  // namespace vc::copy
