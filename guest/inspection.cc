@@ -416,7 +416,8 @@ Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
     // The result so far is dropped below.
   }
   Inspection nothing;
-  nothing.doubts.emplace_back("its free space has too many pieces");
+  for (size_t number = 0; number < disks.size(); ++number)
+    nothing.doubts.push_back(disk_name(number) + ": its free space has too many pieces");
   return nothing;
 }
 

@@ -124,10 +124,10 @@ ordered_json free_space_json(const copy::FreeSpace& space) {
 
 std::string space_report(const SpaceReport& report, const Palette& palette) {
   std::string text;
-  if (report.inspection.volumes.empty())
-    text += "No filesystem was found.\n";
-  else
+  if (!report.inspection.volumes.empty())
     text += table(report, palette);
+  else if (report.inspection.doubts.empty())
+    text += "No filesystem was found.\n";
   for (const std::string& doubt : report.inspection.doubts) text += "  " + printable(doubt) + "\n";
   text += '\n';
   for (const auto& disk : report.disks)

@@ -119,3 +119,16 @@ TEST_CASE("space reports what it cannot read", "[space]") {
   CHECK(empty.ok());
   CHECK_THAT(empty.out, Contains("not known") || Contains("No filesystem"));
 }
+
+TEST_CASE("a doubtful partition table does not mean that there is no filesystem", "[space]") {
+  const TempDirectory folder;
+  const std::string raw = folder / "raw";
+  support::write_file(raw, std::string());
+  support::resize_file(raw, kDisk);
+  REQUIRE(tool_test::run_script("echo 'label: gpt' | sfdisk -q \"$1\"", {raw}).ok());
+  support::patch_file(raw, 0, std::vector<std::byte>(512));
+  const auto outcome = run_tool({"space", "-f", "raw", raw});
+  CHECK(outcome.ok());
+  CHECK_THAT(outcome.out, Contains("/dev/sda: "));
+  CHECK_THAT(outcome.out, !Contains("No filesystem"));
+}
