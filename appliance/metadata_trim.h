@@ -15,13 +15,11 @@ namespace vc::appliance {
 // the report says why.
 //
 // In `options`, `passphrases`, `sector_size`, `drop` and `overlay` must have their defaults: only
-// an
-// appliance supports them.
+// an appliance supports them.
 //
 // Returns an error if a disk is in use or is not a file, if a guest is suspended to disk, or if a
 // name in `options` does not exist. Then nothing has changed. After a later error or a
-// cancellation,
-// the images are valid and the guest's files are unchanged.
+// cancellation, the images are valid and the guest's files are unchanged.
 Result<TrimReport> trim_by_metadata(const TrimOptions& options, Observer& observer,
                                     const Cancel& cancel);
 

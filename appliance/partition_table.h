@@ -30,13 +30,11 @@ const char* to_string(PartitionTable::Kind kind);
 using ReadDisk = std::function<Result<void>(uint64_t at, std::span<std::byte> to)>;
 
 // Finds the table of a disk of `size` bytes. No field holds the sector size. The header of a GPT is
-// in
-// sector 1, and its checksum shows which sector size is right. With an MBR, the first partition
+// in sector 1, and its checksum shows which sector size is right. With an MBR, the first partition
 // must begin with a filesystem at the right sector size. All errors come from `read`.
 //
 // Follows Linux's rules (block/partitions/efi.c): a GPT without a protective MBR does not count,
-// and
-// neither does the backup of a damaged primary table. See also the UEFI specification, "GUID
+// and neither does the backup of a damaged primary table. See also the UEFI specification, "GUID
 // Partition Table (GPT) Disk Layout".
 Result<PartitionTable> find_partition_table(uint64_t size, const ReadDisk& read);
 

@@ -10,10 +10,9 @@
 namespace vc::appliance {
 
 // Boots an appliance on the disks. Trims every filesystem that can be mounted, twice, and syncs.
-// Fills
-// the free space of filesystems that cannot trim with zeros, which become holes. Discards swap
-// partitions except for their headers, and the free space of volume groups. Leaves space outside of
-// partitions unchanged.
+// Fills the free space of filesystems that cannot trim with zeros, which become holes. Discards
+// swap partitions except for their headers, and the free space of volume groups. Leaves space
+// outside of partitions unchanged.
 //
 // Takes the sector size from each disk's partition table. Skips disks with a damaged table, with a
 // warning. Boots nothing if no disk is left, or if no disk has data.

@@ -28,8 +28,7 @@ struct TimerReport {
 };
 
 // Boots an appliance on the disks of one guest, and enables fstrim.timer in every Linux on them,
-// with
-// the link that `systemctl enable` makes. Without `apply`, changes nothing and only reports.
+// with the link that `systemctl enable` makes. Without `apply`, changes nothing and only reports.
 //
 // Returns an error if a disk is in use, has no operating system, or holds a suspended Linux guest.
 // Call this from a thread that lives until the function returns.

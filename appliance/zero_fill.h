@@ -9,10 +9,9 @@
 namespace vc::appliance {
 
 // Fills the free space of the filesystem at "/" with files of zeros, and removes the files. The
-// zeros
-// become holes on their way to the disk (Appliance::launch), so the disk does not grow. The files
-// are
-// small, so that they meet no size limit, and a cancellation takes effect after the current file.
+// zeros become holes on their way to the disk (Appliance::launch), so the disk does not grow. The
+// files are small, so that they meet no size limit, and a cancellation takes effect after the
+// current file.
 //
 // `wrote` is called with the total of filled bytes.
 Result<void> zero_fill(const Appliance& appliance, const std::function<void(uint64_t)>& wrote);

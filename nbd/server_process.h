@@ -24,10 +24,8 @@ namespace vc::nbd {
 class ServerProcess {
  public:
   // Starts `command` (at least one word). Returns an error if it cannot be executed. Whether it
-  // serves
-  // NBD is known only on connection. The calling thread must live as long as the server is needed:
-  // the
-  // kernel ends the server with the thread.
+  // serves NBD is known only on connection. The calling thread must live as long as the server is
+  // needed: the kernel ends the server with the thread.
   //
   // `stop` must outlive the process. Once it is requested, the destructor waits for a shorter time.
   static Result<std::unique_ptr<ServerProcess>> start(const std::vector<std::string>& command,

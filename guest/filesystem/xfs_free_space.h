@@ -11,10 +11,9 @@
 namespace vc::guest {
 
 // Adds the free blocks of an allocation group, numbered within the filesystem, to `out`. Adds the
-// blocks of its headers, of its free space trees and of its free list to `own`. Returns the
-// number of free blocks, including those of the trees and of the free list. Returns an error unless
-// the metadata of the group agree. For version 4, which has no checksums, reads both free space
-// trees.
+// blocks of its headers, of its free space trees and of its free list to `own`. Returns the number
+// of free blocks, including those of the trees and of the free list. Returns an error unless the
+// metadata of the group agree. For version 4, which has no checksums, reads both free space trees.
 Result<uint64_t> read_xfs_free_space(const ByteView& view, const XfsSuperblock& super,
                                      uint64_t group, Ranges::Builder& out, Ranges::Builder& own);
 

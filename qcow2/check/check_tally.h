@@ -22,12 +22,12 @@ struct CheckSums {
   uint64_t fragmented_clusters = 0;
   uint64_t compressed_clusters = 0;
   uint64_t image_end_offset = 0;  // end of the last cluster that is counted or referenced; bytes
-  // Single counts cannot be repaired: all refcounts must be rebuilt.
+  // Single refcounts cannot be repaired: all must be rebuilt.
   bool needs_rebuild = false;
   // The reason for that is a table or a block that cannot be used as one.
   bool refcounts_unusable = false;
-  // A structure with references is unreadable, or differs from what was once written there:
-  // clusters that seem unreferenced may be in use, and no count may be lowered.
+  // A structure with references is unreadable, or differs from what was once written there.
+  // Clusters that seem unreferenced may be in use, so no refcount may be lowered.
   bool references_unknown = false;
   // The reason for that is a table of zeros, with leaks that look like its references.
   bool references_lost = false;
@@ -68,7 +68,7 @@ class CheckTally {
   void report(Finding it, bool any_pass = false);
   // Reports that the storage returned an error for a structure.
   void report_unreadable(Finding::Place place, HostOffset at);
-  // Records that a part of the recorded counts cannot be used: all must be rebuilt.
+  // Records that a part of the recorded refcounts cannot be used: all must be rebuilt.
   void refcounts_unusable();
   // Records that structures with references could not be read completely: leaks may be in use.
   void references_incomplete() { incomplete_ = true; }

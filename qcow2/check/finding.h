@@ -13,9 +13,9 @@ namespace vc::qcow2 {
 struct Finding {
   enum class Kind {
     // Counts.  `host` is the first of `times` consecutive clusters.
-    kLeak,              // the count is higher than the references
-    kRefcountTooLow,    // the count is lower than the references
-    kRefcountOverflow,  // more references than the count can represent
+    kLeak,              // the refcount is higher than the references
+    kRefcountTooLow,    // the refcount is lower than the references
+    kRefcountOverflow,  // more references than the refcount can represent
     kRefcountUnknown,   // the refcount block is unusable
     // The refcount table.  `index` is that of the entry.
     kRefcountTableUnusable,  // the header's fields do not lead to a table

@@ -1,4 +1,4 @@
-// The counts in the refcount blocks of an image, correct or not.
+// The refcounts in the refcount blocks of an image, correct or not.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ class RecordedCounts {
  public:
   static constexpr uint64_t kReservedMask = 0x1ff;
 
-  // Reads the refcount table, and from each block the clusters with a count of one.  `storage` must
-  // outlive the object.  An unreadable block counts as zeros and is listed in unreadable ().
+  // Reads the refcount table, and from each block the clusters with a refcount of 1. `storage` must
+  // outlive the object. An unreadable block counts as zeros, and is listed in unreadable().
   static Result<RecordedCounts> load(const Storage& storage, const Header& header,
                                      uint64_t file_size, unsigned threads);
 
@@ -37,9 +37,9 @@ class RecordedCounts {
   // there is none.
   uint64_t next_block(uint64_t from) const;
 
-  // Returns whether the cluster's count is one; nullopt if unknown.  Thread-safe.
+  // Returns true if the cluster's refcount is 1. nullopt if unknown. Thread-safe.
   std::optional<bool> is_one(HostCluster cluster) const;
-  // Reads the count of a cluster from its block.
+  // Reads the refcount of a cluster from its block.
   Result<std::optional<uint64_t>> get(HostCluster cluster) const;
 
   // Reads the block of an entry into `block`, which has the size of a cluster.  Returns false, and
@@ -50,7 +50,7 @@ class RecordedCounts {
   RecordedCounts() = default;
   void load_ones(unsigned threads);
 
-  // A bit for each cluster with a count of one.  Empty: there are none.
+  // A bit for each cluster with a refcount of 1. Empty: there are none.
   struct Ones {
     uint64_t block = 0;  // offset
     std::vector<uint64_t> bits;

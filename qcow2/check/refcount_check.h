@@ -23,10 +23,11 @@ class RefcountCheck {
   // references must have been added to `counts`.
   void refer_blocks(ReferenceCounts& counts);
 
-  // Reports each cluster in the range of `counts` whose recorded count differs from them.
+  // Reports each cluster in the range of `counts` whose recorded refcount differs from its
+  // references.
   Result<void> compare(const ReferenceCounts& counts);
 
-  // Returns the last cluster compared that has a count or a reference; 0 if none has.
+  // Returns the last compared cluster that has a refcount or a reference. 0 if none has.
   uint64_t highest() const { return highest_; }
 
  private:

@@ -103,18 +103,17 @@ struct Header {
   std::optional<std::string> data_file() const;
 
   // Reads and validates the header: all fields are within the limits above, tables are aligned to
-  // clusters and do not wrap, and names are in the first cluster.  Does not check the content of
-  // tables, nor whether they are within the file.  Rejects encryption and unknown incompatible
+  // clusters and do not wrap, and names are in the first cluster. Does not check the content of
+  // tables, nor whether they are within the file. Rejects encryption and unknown incompatible
   // features; names the feature as in the image's feature table.
   //
   // kCheck is for checks: the fields of the refcount table and of the snapshot table may have any
-  // value, and encryption is no error, since metadata is not encrypted. kTell is for reports only:
-  // accepts encryption.
+  // value, and encryption is no error, since metadata is not encrypted. kTell is only for reports,
+  // and accepts encryption.
   //
-  // kSalvage is for reading as much as possible of a damaged image that the user declares to be
-  // QCOW2: like kCheck, but rejects encryption; the magic number and the version may be damaged,
-  // the L1 table may be too short, and invalid content after the first 72 bytes is ignored.
-  // be too short, and what is invalid after the first 72 bytes is left out.
+  // kSalvage reads as much as possible of a damaged image that the user declares to be QCOW2. It is
+  // like kCheck, but rejects encryption. The magic number and the version may be damaged, the L1
+  // table may be too short, and invalid content after the first 72 bytes is ignored.
   enum class Purpose { kUse, kTell, kCheck, kSalvage };
   static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 

@@ -1,7 +1,7 @@
-// Counts in a refcount block (qcow2 specification, "Refcount block").
+// Refcounts in a refcount block (qcow2 specification, "Refcount block").
 //
-// A count has 1 << order bits, order 0..6.  Counts of at least a byte are big-endian; narrower ones
-// fill each byte from its least significant bits.
+// A refcount has 1 << order bits, order 0..6. Refcounts of at least a byte are big-endian. Narrower
+// ones fill each byte from its least significant bits.
 #pragma once
 
 #include <cstddef>

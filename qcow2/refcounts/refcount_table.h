@@ -1,8 +1,8 @@
 // The refcount table of an image, and its blocks in memory.
 //
-// Source: qcow2 specification, "Host cluster management".  The refcount table points to refcount
-// blocks; each counts the references to the clusters of one range of the file.  Memory holds the
-// current counts; the file is behind until the next commit.
+// Source: qcow2 specification, "Host cluster management". The refcount table points to refcount
+// blocks. Each block has the refcounts of the clusters of one range of the file. Memory holds the
+// current refcounts. The file is behind until the next commit.
 #pragma once
 
 #include <cstdint>
@@ -93,7 +93,7 @@ class RefcountTable {
   // Returns the clusters of the table itself, and of a block.
   ClusterRun clusters() const;
   HostCluster block_cluster(uint64_t index) const;
-  // Returns whether a block has no count but for its own cluster, and removes such a block.
+  // Returns true, and removes the block, if it has no refcount except that of its own cluster.
   Result<bool> counts_only_itself(uint64_t index);
   void drop_block(uint64_t index);
   // Move the table and a block to allocated clusters, in the next commit.

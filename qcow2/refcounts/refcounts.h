@@ -1,8 +1,8 @@
 // The refcounts of an image that is being written, and thereby its free clusters.
 //
-// Memory holds the current counts; the file is behind until the next commit (refcount_table.h).  A
-// count in the file is never lower than the references in the file: too high is a leak, too low
-// causes data loss.
+// Memory holds the current refcounts. The file is behind until the next commit (refcount_table.h).
+// A refcount in the file is never lower than the references in the file: a higher one is a leak,
+// but a lower one causes data loss.
 //
 // Thread-safe.
 #pragma once
@@ -47,8 +47,8 @@ class Refcounts {
 
   Result<uint64_t> get(HostCluster cluster);
 
-  // Sets a count, whatever it was.  An error if it cannot be stored: the cluster is past all
-  // blocks, or the count exceeds the width.
+  // Sets a refcount to any value. Returns an error if it cannot be stored: the cluster is past all
+  // blocks, or `count` exceeds the width.
   Result<void> assign(HostCluster cluster, uint64_t count);
   // Returns the end of the blocks: none of them counts this cluster or a later one.
   uint64_t end_of_blocks();
@@ -101,7 +101,7 @@ class Refcounts {
 
   Mutex mutex_;
   RefcountTable table_ GUARDED_BY(mutex_);
-  // No cluster before hint_ is free; no run of several free clusters was found before run_hint_.
+  // No cluster before hint_ is free. No run of several free clusters was found before run_hint_.
   uint64_t hint_ GUARDED_BY(mutex_) = 0;
   uint64_t run_hint_ GUARDED_BY(mutex_) = 0;
 };

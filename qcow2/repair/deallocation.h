@@ -15,8 +15,8 @@ struct Deallocated {
   bool undo_full = false;  // stopped early: no space for the undo file
 };
 
-// Punches holes for unreferenced clusters, and truncates the file after the last used one.  The
-// counts must be correct and on disk, and all references known.  May be interrupted at any time.
+// Punches holes for unreferenced clusters, and truncates the file after the last used one. The
+// refcounts must be correct and on disk, and all references known. May be interrupted at any time.
 Result<Deallocated> deallocate_free_clusters(UndoStorage& storage, Checker& checker,
                                              CheckObserver& observer);
 

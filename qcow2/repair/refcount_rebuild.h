@@ -8,8 +8,8 @@
 namespace vc::qcow2 {
 
 // Writes a new refcount table and new blocks past the end of the file and from cluster `start` on,
-// with counts from all references.  Then points the header to them, which frees the old ones.  An
-// error if a count exceeds the width of the counts.
+// with refcounts from all references. Then makes the header point to them, which frees the old
+// ones. Returns an error if a refcount exceeds its width.
 Result<void> rebuild_refcounts(Storage& storage, Checker& checker, uint64_t start,
                                CheckObserver& observer);
 

@@ -1,16 +1,17 @@
 // Creates, deletes and applies internal snapshots of an image that no other process uses (qcow2
 // specification, "Snapshots").
 //
-// A crash at any time leaves the old image or the new one.  The deciding write is within one sector
+// A crash at any time leaves the old image or the new one. The deciding write is within one sector
 // of the header:
 //
-//   create   raise counts | clear COPIED | new tables | HEADER: the snapshot table
-//   delete   new snapshot table | HEADER: that table | lower counts
-//   apply    raise counts | new L1 table | HEADER: L1 table and size | lower counts
+//   create   raise refcounts | clear COPIED | new tables | HEADER: the snapshot table
+//   delete   new snapshot table | HEADER: that table | lower refcounts
+//   apply    raise refcounts | new L1 table | HEADER: L1 table and size | lower refcounts
 //
-// with a flush at each bar.  So counts are never lower than the references in the file.  Counts
-// that a crash leaves too high, and wrong COPIED flags, harm no data.  In version 3 the image is
-// marked dirty meanwhile, so that the next writer repairs them (in_place_rebuild.h).
+// with a flush at each bar. So refcounts are never lower than the references in the file. After a
+// crash, some refcounts may be too high and some COPIED flags wrong, which harms no data. In
+// version 3, the image is marked dirty meanwhile, so that the next writer repairs them
+// (in_place_rebuild.h).
 #pragma once
 
 #include <cstdint>
