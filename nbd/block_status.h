@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "nbd/session.h"
+#include "nbd/status_reply.h"
 
 namespace vc::nbd {
 
@@ -14,12 +15,7 @@ namespace vc::nbd {
 // requests, or reject all requests. It may also send more than is reasonable to store.
 class NbdStatus {
  public:
-  struct Stretch {
-    uint64_t at = 0;      // offset in the disk, bytes
-    uint64_t length = 0;  // bytes, at least 1
-    bool known = false;   // the server has answered for this range
-    uint32_t flags = 0;   // status flags in the answer
-  };
+  using Stretch = StatusStretch;
 
   // Asks for `context`. `alignment`: minimum block size of the disk, bytes, a power of two.
   NbdStatus(std::string context, uint64_t alignment);

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string_view>
 
@@ -26,7 +28,7 @@ constexpr std::chrono::seconds kDrain{10};
 constexpr std::chrono::seconds kDrainSilence{2};
 
 // Detects a TCP peer that vanishes without closing: sends up to three probes, 5 seconds apart,
-// after 15 seconds of silence.  Has no effect on other sockets.
+// after 15 seconds of silence. Has no effect on other sockets.
 void keep_alive(int fd) {
   const auto set = [fd](int level, int option, int value) {
     ::setsockopt(fd, level, option, &value, sizeof value);
@@ -150,12 +152,21 @@ Result<void> NbdConnection::write(std::span<const std::byte> from, uint64_t at, 
                              fua ? LIBNBD_CMD_FLAG_FUA : 0));
 }
 
-Result<void> NbdConnection::zero(uint64_t length, uint64_t at, NbdReply& reply, bool fast) {
+Result<void> NbdConnection::zero(uint64_t length, uint64_t at, NbdReply& reply, ZeroFlags flags) {
   RETURN_IF_ERROR(check_open());
   reply.reset();
   slow_ = true;
-  return sent(nbd_aio_zero(handle_.get(), length, at, reply.on_completion(),
-                           fast ? LIBNBD_CMD_FLAG_FAST_ZERO : 0));
+  const uint32_t bits = (flags.fast ? LIBNBD_CMD_FLAG_FAST_ZERO : 0u) |
+                        (flags.allocate ? LIBNBD_CMD_FLAG_NO_HOLE : 0u) |
+                        (flags.fua ? LIBNBD_CMD_FLAG_FUA : 0u);
+  return sent(nbd_aio_zero(handle_.get(), length, at, reply.on_completion(), bits));
+}
+
+Result<void> NbdConnection::trim(uint64_t length, uint64_t at, NbdReply& reply, bool fua) {
+  RETURN_IF_ERROR(check_open());
+  reply.reset();
+  return sent(nbd_aio_trim(handle_.get(), length, at, reply.on_completion(),
+                           fua ? LIBNBD_CMD_FLAG_FUA : 0));
 }
 
 Result<void> NbdConnection::flush(NbdReply& reply) {
@@ -166,18 +177,38 @@ Result<void> NbdConnection::flush(NbdReply& reply) {
 }
 
 Result<void> NbdConnection::block_status(uint64_t length, uint64_t at,
-                                         nbd_extent_callback on_extent, NbdReply& reply) {
+                                         nbd_extent_callback on_extent, NbdReply& reply, bool one) {
   RETURN_IF_ERROR(check_open());
   reply.reset();
-  return sent(nbd_aio_block_status(handle_.get(), length, at, on_extent, reply.on_completion(), 0));
+  return sent(nbd_aio_block_status(handle_.get(), length, at, on_extent, reply.on_completion(),
+                                   one ? LIBNBD_CMD_FLAG_REQ_ONE : 0));
+}
+
+// Like nbd_poll (), but also returns when `wake_` becomes readable (nbd_poll2 () exists from libnbd
+// 1.16 on). After a notification the state may be another: only one is given.
+int NbdConnection::poll_events() const {
+  nbd_handle* const nbd = handle_.get();
+  constexpr int kWait = static_cast<int>(kPollInterval.count());
+  if (wake_ < 0) return nbd_poll(nbd, kWait);
+  const unsigned direction = nbd_aio_get_direction(nbd);
+  short events = 0;
+  if ((direction & LIBNBD_AIO_DIRECTION_READ) != 0) events |= POLLIN;
+  if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) events |= POLLOUT;
+  std::array<pollfd, 2> waiting{{{nbd_aio_get_fd(nbd), events, 0}, {wake_, POLLIN, 0}}};
+  // On an error or a signal, `revents` stay 0.
+  (void)::poll(waiting.data(), waiting.size(), kWait);
+  const int happened = waiting[0].revents;
+  const bool readable = (happened & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0;
+  if (readable && (events & POLLIN) != 0) return nbd_aio_notify_read(nbd);
+  if (happened != 0) return nbd_aio_notify_write(nbd);
+  return 0;
 }
 
 // Works for a moment on an open connection, and updates the count of its silence.
 Result<void> NbdConnection::poll() {
   const int before = nbd_aio_in_flight(handle_.get());
   const auto start = Clock::now();
-  if (nbd_poll(handle_.get(), static_cast<int>(kPollInterval.count())) < 0)
-    return fail(last_error());
+  if (poll_events() < 0) return fail(last_error());
   if (nbd_aio_in_flight(handle_.get()) < before)
     silence_ = {};
   else

@@ -19,6 +19,13 @@
 
 namespace vc::nbd {
 
+// The flags of a request that writes zeros.
+struct ZeroFlags {
+  bool fast = false;      // fail if zeroing takes as long as writing
+  bool allocate = false;  // do not make a hole
+  bool fua = false;       // the zeros must be on disk before the answer
+};
+
 // Must be used by one thread at a time.  Never waits long for the server once `stop` is requested.
 // After the connection is closed, by either side, every request is an error.
 //
@@ -48,10 +55,12 @@ class NbdConnection {
   Result<void> read(std::span<std::byte> to, uint64_t at, NbdReply& reply);
   Result<void> write(std::span<const std::byte> from, uint64_t at, NbdReply& reply,
                      bool fua = false);
-  Result<void> zero(uint64_t length, uint64_t at, NbdReply& reply, bool fast);
+  Result<void> zero(uint64_t length, uint64_t at, NbdReply& reply, ZeroFlags flags);
+  Result<void> trim(uint64_t length, uint64_t at, NbdReply& reply, bool fua = false);
   Result<void> flush(NbdReply& reply);
+  // With `one`, the server needs to describe only the first stretch.
   Result<void> block_status(uint64_t length, uint64_t at, nbd_extent_callback on_extent,
-                            NbdReply& reply);
+                            NbdReply& reply, bool one = false);
 
   // Returns true if no more answers will come: the server hung up, violated the protocol or timed
   // out, or the connection was closed.
@@ -60,6 +69,10 @@ class NbdConnection {
   // Sends and receives for a short time, and completes the replies of received answers. Returns an
   // error if the connection is lost; ETIMEDOUT if a timeout is the cause.
   Result<void> work();
+
+  // Sets a descriptor that ends the wait of work() when it becomes readable; -1 for none. The
+  // caller keeps ownership.
+  void wake_by(int fd) { wake_ = fd; }
 
   // Calls work() until `reply` is done. Returns the reply's error, if any, as "<name>: <what>: …".
   // After any other error, drains the connection: `reply` is not used after the return.
@@ -90,6 +103,7 @@ class NbdConnection {
   Result<void> connect(const std::vector<std::string>& contexts);
   Result<void> learn(const std::vector<std::string>& contexts);
   Result<void> poll();
+  int poll_events() const;
   Result<void> check_open();
   Result<void> sent(int64_t cookie) const;
   bool silent_for_too_long() const;
@@ -108,6 +122,7 @@ class NbdConnection {
   // elsewhere or stopped is not the server's fault.
   Clock::duration silence_{0};
   bool slow_ = false;  // the outstanding requests include slow ones
+  int wake_ = -1;
 };
 
 }  // namespace vc::nbd

@@ -53,6 +53,11 @@ void NbdReply::add(uint64_t at, uint64_t length) {
     reached_ = it->second;
 }
 
+// No server can send EPROTO: libnbd sets it for an answer that it cannot accept.
+bool NbdReply::lied() const {
+  return errnum_ == EPROTO;
+}
+
 Error NbdReply::error(const std::string& what) const {
   if (lie_)
     return Error::protocol(

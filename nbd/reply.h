@@ -31,6 +31,8 @@ class NbdReply {
   bool done() const { return done_; }
   // Returns the errno of the answer; 0 for success. Valid once done().
   int errnum() const { return errnum_; }
+  // Returns whether the answer violated the protocol.  Valid once done ().
+  bool lied() const;
   std::chrono::steady_clock::time_point when() const { return when_; }
   // Returns the error "<what>: <why>". errnum() must not be 0.
   Error error(const std::string& what) const;

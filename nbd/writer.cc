@@ -82,7 +82,7 @@ class NbdWriter::Sender {
     NbdConnection& connection = line_.connection();
     const std::byte* const bytes = piece.bytes ? piece.bytes : writer_.zeros_.data();
     auto sent = zero ? connection.zero(piece.length, piece.at, reply,
-                                       writer_.options_.only_cheap_zeros && writer_.fast_)
+                                       {.fast = writer_.options_.only_cheap_zeros && writer_.fast_})
                      : connection.write({bytes, piece.length}, piece.at, reply);
     if (sent) return {};
     to_do_.push_front(piece);
@@ -172,7 +172,7 @@ Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
   for (uint64_t at = 0; at < end;) {
     const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
     NbdReply reply;
-    auto done = line.connection().zero(length, at, reply, true);
+    auto done = line.connection().zero(length, at, reply, {.fast = true});
     if (done) done = line.connection().wait(reply, "zero");
     if (!done) {
       if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
