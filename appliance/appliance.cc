@@ -33,6 +33,18 @@ void drop(guestfs_h* /*handle*/, void* /*opaque*/, uint64_t /*event*/, int /*eve
           int /*flags*/, const char* /*text*/, size_t /*length*/, const uint64_t* /*array*/,
           size_t /*array_length*/) {}
 
+std::vector<const nbd::ProxyNote*> notes_of(const std::vector<Appliance::Drive>& drives) {
+  std::vector<const nbd::ProxyNote*> notes;
+  for (const auto& it : drives)
+    if (it.note) notes.push_back(it.note);
+  return notes;
+}
+
+bool is_server_lost(const std::vector<Appliance::Drive>& drives) {
+  return std::any_of(drives.begin(), drives.end(),
+                     [](const auto& it) { return it.note && it.note->text(); });
+}
+
 // Returns true for an error that emulation would not avoid.
 bool is_no_fault_of_kvm(const Error& error) {
   const std::string& message = error.message();
@@ -66,7 +78,8 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
   if (!handle) return fail(Error::system(errno, "libguestfs"));
   guestfs_h* const g = handle.get();
   guestfs_set_error_handler(g, nullptr, nullptr);
-  std::unique_ptr<Appliance> appliance(new Appliance(cancel, emulate || told_to_emulate(g)));
+  std::unique_ptr<Appliance> appliance(
+      new Appliance(cancel, emulate || told_to_emulate(g), notes_of(drives)));
   appliance->handle_ = std::move(handle);
   if (guestfs_get_verbose(g) == 0 && guestfs_get_trace(g) == 0)
     guestfs_set_event_callback(
@@ -110,7 +123,7 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
     observer.warning(
         "/dev/kvm cannot be used: the appliance's processor is emulated, which takes longer");
   auto appliance = try_launch(drives, cancel, !kvm);
-  const bool again = !appliance && kvm && !cancel.requested() &&
+  const bool again = !appliance && kvm && !cancel.requested() && !is_server_lost(drives) &&
                      !is_no_fault_of_kvm(appliance.error()) &&
                      appliance.error().kind() != Error::Kind::kCancelled;
   if (again) {

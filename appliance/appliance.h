@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "appliance/caretaker.h"
@@ -15,6 +16,7 @@
 #include "appliance/watchdog.h"
 #include "base/cancel.h"
 #include "base/result.h"
+#include "nbd/proxy_note.h"
 
 namespace vc::appliance {
 
@@ -23,6 +25,7 @@ namespace vc::appliance {
 // When `cancel` is requested, a launch is stopped at once. A running call of libguestfs gets some
 // seconds to finish. Then QEMU is killed, which looks like a power cut to the guest's filesystems.
 // Ctrl-C in a terminal does not reach QEMU.
+// When a proxy gives up its server, QEMU is killed at once, and the call fails.
 class Appliance {
  public:
   // A disk on an NBD server.
@@ -32,6 +35,8 @@ class Appliance {
     std::string socket;
     bool read_only = false;
     uint64_t sector_size = 512;  // bytes: 512 or 4096
+    // Note of the proxy at the socket; nullptr if there is none. Must outlive the appliance.
+    const nbd::ProxyNote* note = nullptr;
   };
 
   // Boots with the drives as /dev/sda, /dev/sdb … Sectors can be trimmed, and zeros that the guest
@@ -76,8 +81,8 @@ class Appliance {
     void operator()(guestfs_h* handle) const { guestfs_close(handle); }
   };
 
-  Appliance(const Cancel& cancel, bool emulated)
-      : cancel_(cancel), emulated_(emulated), watchdog_(cancel) {}
+  Appliance(const Cancel& cancel, bool emulated, std::vector<const nbd::ProxyNote*> notes)
+      : cancel_(cancel), emulated_(emulated), watchdog_(cancel, std::move(notes)) {}
   static Result<std::unique_ptr<Appliance>> try_launch(const std::vector<Drive>& drives,
                                                        const Cancel& cancel, bool emulate);
   Result<void> add(const Drive& drive, size_t index) const;

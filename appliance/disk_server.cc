@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 
-#include "appliance/proxy_parameters.h"
 #include "base/rounding.h"
 #include "copy/source/open_source.h"
 #include "nbd/nbdkit_hint.h"
@@ -32,13 +31,21 @@ constexpr std::chrono::minutes kPatience(15);
 // end by itself.
 constexpr std::chrono::seconds kProxyPatience(5);
 
-// Returns nbdkit's parameters for a disk.
-std::vector<std::string> parameters(const GuestDisk& disk, DiskServer::Access access,
-                                    const std::string& uri) {
-  if (!disk.local) return proxy_parameters(uri);
+// Prefers the plugin in this program's build tree to the installed one.
+std::string plugin(const char* name) {
+  return nbd::built_plugin(name).value_or(name);
+}
+
+std::vector<std::string> proxy_parameters(const std::string& uri, std::chrono::seconds timeout,
+                                          const nbd::ProxyNote& note) {
+  return {plugin("checked-nbd"), "uri=" + uri, fmt::format("timeout={}", timeout.count()),
+          "note=" + note.path()};
+}
+
+// Returns nbdkit's parameters for a file.
+std::vector<std::string> file_parameters(const GuestDisk& disk, DiskServer::Access access) {
   if (disk.format == qcow2::Format::kRaw) return {"file", "file=" + disk.given.name};
-  // Prefers the plugin in this program's build tree to the installed one.
-  std::vector<std::string> words{nbd::built_plugin().value_or("qcow2"), "file=" + disk.given.name};
+  std::vector<std::string> words{plugin("qcow2"), "file=" + disk.given.name};
   const qcow2::NamePolicy& names = disk.given.names;
   words.push_back(std::string("backing=") + to_string(names.backing));
   words.push_back(std::string("data-file=") + to_string(names.data_file_rule()));
@@ -63,46 +70,47 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const Cancel& cancel) {
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
-  // Our own servers get no timeout: they always answer, but may take long.
-  const nbd::NbdTuning tuning{.retries = 0,
-                              .timeout = disk.local ? std::chrono::seconds(0) : disk.given.timeout};
-  std::string uri;
+  std::vector<std::string> words;
   if (!disk.local) {
     ASSIGN_OR_RETURN(const auto target, copy::nbd_target(disk.given.name, disk.given.command));
     ASSIGN_OR_RETURN(server->remote_, NbdEndpoint::open(*target, server->patient_));
-    uri = server->remote_->uri();
+    server->remote_uri_ = server->remote_->uri();
     if (const auto* const started = server->remote_->server())
-      uri = "nbd+unix:///?socket=" + started->socket_path();
-    RETURN_IF_ERROR(server->ask_remote(tuning, access));
+      server->remote_uri_ = "nbd+unix:///?socket=" + started->socket_path();
+    RETURN_IF_ERROR(server->ask_remote({.retries = 0, .timeout = disk.given.timeout}, access));
+    ASSIGN_OR_RETURN(server->note_, nbd::ProxyNote::make());
+    words = proxy_parameters(server->remote_uri_, disk.given.timeout, *server->note_);
   } else {
     server->granularity_ = disk.granularity;
+    words = file_parameters(disk, access);
   }
   server->granularity_ = std::clamp(server->granularity_, kSmallest, kLargest);
 
   std::vector<std::string> command{"nbdkit"};
   if (access == Access::kScratch) command.emplace_back("--filter=cow");
-  for (std::string& word : parameters(disk, access, uri)) command.push_back(std::move(word));
+  for (std::string& word : words) command.push_back(std::move(word));
   if (access == Access::kScratch)
     command.push_back(fmt::format("cow-block-size={}", kScratchBlock));
-  ASSIGN_OR_RETURN(server->endpoint_,
-                   with_context(NbdEndpoint::open({"", command}, server->patient_), disk.name));
-  if (!disk.local) server->endpoint_->server()->set_patience(kProxyPatience);
-  const std::string context = "base:allocation";
-  auto line = NbdLine::open(server->endpoint_, {context}, tuning, server->stop_);
-  if (!line) {
-    if (line.error().kind() == Error::Kind::kCancelled) return fail(line.error());
-    bool final = false;
-    return fail(server->endpoint_->explain(std::move(line).error(), final));
-  }
-  server->line_ = std::move(*line);
-  server->limits_ = server->line_->limits();
+  if (auto served = server->serve(command); !served)
+    return fail(server->explained(std::move(served).error()));
   RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
-  server->status_ = std::make_unique<nbd::NbdStatus>(context, server->limits_.minimum);
   return server;
 }
 
+// Our own servers get no timeout: they always answer, but may take long. A proxy answers when the
+// user's server has answered, or when it has given up this server.
+Result<void> DiskServer::serve(const std::vector<std::string>& command) {
+  const std::string context = "base:allocation";
+  ASSIGN_OR_RETURN(endpoint_, with_context(NbdEndpoint::open({"", command}, patient_), disk_.name));
+  if (!disk_.local) endpoint_->server()->set_patience(kProxyPatience);
+  ASSIGN_OR_RETURN(line_, NbdLine::open(endpoint_, {context},
+                                        {.retries = 0, .timeout = std::chrono::seconds(0)}, stop_));
+  limits_ = line_->limits();
+  status_ = std::make_unique<nbd::NbdStatus>(context, limits_.minimum);
+  return {};
+}
+
 // Queries the user's server directly, so that errors are about this server and not about the proxy.
-// Unlike the proxy, our client checks that a reply covers the requested range.
 Result<void> DiskServer::ask_remote(const nbd::NbdTuning& tuning, Access access) {
   ASSIGN_OR_RETURN(line_, NbdLine::open(remote_, {}, tuning, stop_));
   limits_ = line_->limits();
@@ -126,7 +134,28 @@ Result<std::optional<DataMap>> DiskServer::data() {
       at = it.at + it.length;
     }
   }
+  // What a proxy without a server does not know counts as data.
+  if (const auto lost = loss()) return fail(*lost);
   return std::optional(std::move(map));
+}
+
+std::optional<Error> DiskServer::loss() const {
+  auto text = note_ ? note_->text() : std::nullopt;
+  if (!text) return std::nullopt;
+  // The user may have given a command instead of the URI.
+  if (const std::string prefix = remote_uri_ + ": "; text->starts_with(prefix))
+    text->erase(0, prefix.size());
+  return Error::protocol(EIO, fmt::format("{}: {}", disk_.name, *text));
+}
+
+Error DiskServer::explained(Error error) const {
+  if (error.kind() == Error::Kind::kCancelled) return error;
+  return loss().value_or(std::move(error));
+}
+
+Error explained(Error error, const std::vector<std::unique_ptr<DiskServer>>& servers) {
+  for (const auto& server : servers) error = server->explained(std::move(error));
+  return error;
 }
 
 // The server may accept only whole blocks.
@@ -135,7 +164,8 @@ Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
   const uint64_t begin = round_down(at, block);
   const uint64_t end = std::min(round_up(at + to.size(), block), size());
   std::vector<std::byte> bytes(end - begin);
-  RETURN_IF_ERROR(with_context(line_->connection().read_now(bytes, begin), disk_.name));
+  if (auto read = line_->connection().read_now(bytes, begin); !read)
+    return fail(explained(std::move(read).error().with_context(disk_.name)));
   std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at - begin), to.size(), to.begin());
   return {};
 }
@@ -148,7 +178,9 @@ Result<PartitionTable> DiskServer::partition_table() {
 
 Result<void> DiskServer::flush() {
   if (!limits_.can_flush) return {};
-  return with_context(line_->connection().flush_now(), disk_.name);
+  if (auto flushed = line_->connection().flush_now(); !flushed)
+    return fail(explained(std::move(flushed).error().with_context(disk_.name)));
+  return {};
 }
 
 Result<void> DiskServer::close() {

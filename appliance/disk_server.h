@@ -18,14 +18,15 @@
 #include "nbd/block_status.h"
 #include "nbd/endpoint.h"
 #include "nbd/limits.h"
+#include "nbd/proxy_note.h"
 #include "nbd/session.h"
 
 namespace vc::appliance {
 
 // Runs nbdkit: with our plugin for a QCOW2 image, with nbdkit's file plugin for a raw file, and
-// with
-// nbdkit's nbd plugin as a proxy for a server of the user. The proxy accepts any number of
-// connections on a Unix socket, even if the user's server needs TLS or is on another machine.
+// with our plugin checked-nbd as a proxy for a server of the user. The proxy accepts any number of
+// connections on a Unix socket, even if the user's server needs TLS or is on another machine. It
+// checks the server's answers, and gives the server up if they do not come in time.
 //
 // Must be used by the thread that started it.
 class DiskServer {
@@ -46,6 +47,8 @@ class DiskServer {
 
   // Returns the path for Appliance::Drive.
   std::string socket() const { return endpoint_->server()->socket_path(); }
+  // Returns the note of the proxy; nullptr for a file.
+  const nbd::ProxyNote* note() const { return note_ ? &*note_ : nullptr; }
   uint64_t size() const { return limits_.size; }
   // Returns the smallest unit that the server can deallocate, bytes.
   uint64_t granularity() const { return granularity_; }
@@ -58,6 +61,11 @@ class DiskServer {
   Result<void> read(uint64_t at, std::span<std::byte> to);
   Result<PartitionTable> partition_table();
 
+  // Returns why the proxy has given up the server, for good. nullopt if it has not. Thread-safe.
+  std::optional<Error> loss() const;
+  // Returns loss(), if it has a value and `error` is not a cancellation. Otherwise returns `error`.
+  Error explained(Error error) const;
+
   // Flushes written data to stable storage.
   Result<void> flush();
 
@@ -67,6 +75,7 @@ class DiskServer {
  private:
   DiskServer(const GuestDisk& disk, const Cancel& cancel) : disk_(disk), stop_(cancel) {}
   Result<void> ask_remote(const nbd::NbdTuning& tuning, Access access);
+  Result<void> serve(const std::vector<std::string>& command);
 
   const GuestDisk& disk_;
   // Never requested: a writing server must not be interrupted.
@@ -74,6 +83,8 @@ class DiskServer {
   Stop patient_{never_};
   Stop stop_;
   std::shared_ptr<nbd::NbdEndpoint> remote_;  // the user's command, if the disk is one
+  std::string remote_uri_;
+  std::optional<nbd::ProxyNote> note_;  // of the proxy
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
   std::unique_ptr<nbd::NbdLine> line_;
   std::optional<PartitionTable> table_;  // of a disk on the user's server
@@ -81,5 +92,8 @@ class DiskServer {
   nbd::NbdLimits limits_;
   uint64_t granularity_ = 0;
 };
+
+// Calls DiskServer::explained() of all servers.
+Error explained(Error error, const std::vector<std::unique_ptr<DiskServer>>& servers);
 
 }  // namespace vc::appliance

@@ -193,7 +193,8 @@ Result<void> Trimming::work() {
   std::vector<Appliance::Drive> drives;
   drives.reserve(servers_.size());
   for (size_t i = 0; i < servers_.size(); ++i)
-    drives.push_back({servers_[i]->socket(), false, report_.disks[i].table.sector_size});
+    drives.push_back(
+        {servers_[i]->socket(), false, report_.disks[i].table.sector_size, servers_[i]->note()});
   begin("boot");
   observer_.step("Booting the appliance");
   ASSIGN_OR_RETURN(appliance_, Appliance::launch(drives, observer_, cancel_));
@@ -245,21 +246,24 @@ void Trimming::doubt_servers() {
 Result<TrimReport> Trimming::run() {
   const auto start = Clock::now();
   report_.dry_run = options_.dry_run;
-  RETURN_IF_ERROR(start_servers());
+  if (auto started = start_servers(); !started)
+    return fail(explained(std::move(started).error(), servers_));
   auto done = has_something_to_do() ? work() : Result<void>{};
   if (done) {
     done = finish();
   } else if (appliance_) {
     // Tries to unmount the filesystems. That is impossible if the disk is gone.
     (void)appliance_->shut_down();
-    appliance_.reset();
   }
+  // Refers to the servers.
+  appliance_.reset();
   begin("close");
   for (size_t i = 0; i < servers_.size(); ++i) {
     if (done && !options_.dry_run && !options_.overlay) observer_.step("Closing " + disks_[i].name);
     auto closed = servers_[i]->close();
-    servers_[i].reset();
     if (done && !closed) done = std::move(closed);
+    if (!done) done = fail(servers_[i]->explained(std::move(done).error()));
+    servers_[i].reset();
   }
   RETURN_IF_ERROR(done);
   for (size_t i = 0; i < disks_.size(); ++i)

@@ -131,6 +131,21 @@ class Timer {
   const bool apply_;
 };
 
+Result<std::vector<TimerReport>> run_timer(const std::vector<Appliance::Drive>& drives,
+                                           const std::vector<std::unique_ptr<DiskServer>>& servers,
+                                           bool apply, Observer& observer, const Cancel& cancel) {
+  observer.step("Booting the appliance");
+  ASSIGN_OR_RETURN(const auto appliance, Appliance::launch(drives, observer, cancel));
+  observer.step("Looking for operating systems");
+  ASSIGN_OR_RETURN(auto reports, Timer(*appliance, apply).run());
+  RETURN_IF_ERROR(appliance->shut_down());
+  for (const auto& server : servers) {
+    if (apply) RETURN_IF_ERROR(server->flush());
+    RETURN_IF_ERROR(server->close());
+  }
+  return reports;
+}
+
 }  // namespace
 
 Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
@@ -147,18 +162,11 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
                                                           : DiskServer::Access::kScratch,
                                                     cancel));
     ASSIGN_OR_RETURN(const PartitionTable table, server->partition_table());
-    drives.push_back({server->socket(), false, table.sector_size});
+    drives.push_back({server->socket(), false, table.sector_size, server->note()});
     servers.push_back(std::move(server));
   }
-  observer.step("Booting the appliance");
-  ASSIGN_OR_RETURN(const auto appliance, Appliance::launch(drives, observer, cancel));
-  observer.step("Looking for operating systems");
-  ASSIGN_OR_RETURN(auto reports, Timer(*appliance, apply).run());
-  RETURN_IF_ERROR(appliance->shut_down());
-  for (const auto& server : servers) {
-    if (apply) RETURN_IF_ERROR(server->flush());
-    RETURN_IF_ERROR(server->close());
-  }
+  auto reports = run_timer(drives, servers, apply, observer, cancel);
+  if (!reports) return fail(explained(std::move(reports).error(), servers));
   return reports;
 }
 

@@ -5,10 +5,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <fstream>
-#include <vector>
+#include <utility>
 
 namespace vc::appliance {
 
@@ -39,7 +40,8 @@ bool has_name(pid_t process, const std::string& program) {
 
 }  // namespace
 
-Watchdog::Watchdog(const Cancel& cancel) : cancel_(cancel), launcher_(::gettid()) {
+Watchdog::Watchdog(const Cancel& cancel, std::vector<const nbd::ProxyNote*> notes)
+    : cancel_(cancel), notes_(std::move(notes)), launcher_(::gettid()) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -55,6 +57,11 @@ void Watchdog::launched(pid_t qemu) {
   const MutexLock lock(mutex_);
   launching_ = false;
   if (qemu > 0) qemu_ = static_cast<int>(::syscall(SYS_pidfd_open, qemu, 0));
+}
+
+bool Watchdog::server_lost() const {
+  return std::any_of(notes_.begin(), notes_.end(),
+                     [](const nbd::ProxyNote* note) { return note->text().has_value(); });
 }
 
 void Watchdog::stop() {
@@ -97,6 +104,7 @@ void Watchdog::run() {
     wake_.wait_for(lock, kPollInterval);
     if (stopped_) break;
     const auto now = Clock::now();
+    const bool lost = server_lost();
     if (cancel_.requested() && cancelled == Clock::time_point{}) cancelled = now;
     if (caretaker_ && caretaker_->find_socket()) caretaker_ = nullptr;
     if (launching_) {
@@ -106,8 +114,11 @@ void Watchdog::run() {
       if (!there) started = {};
       if (there && started == Clock::time_point{}) started = now;
       const bool late = limited_ && there && now - started > kLaunchLimit;
-      if (there && (late || cancelled != Clock::time_point{})) kill_children();
-    } else if (qemu_ >= 0 && cancelled != Clock::time_point{} && now - cancelled > kGrace) {
+      if (there && (late || lost || cancelled != Clock::time_point{})) kill_children();
+      continue;
+    }
+    const bool over = cancelled != Clock::time_point{} && now - cancelled > kGrace;
+    if (qemu_ >= 0 && (lost || over)) {
       ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
     }
   }

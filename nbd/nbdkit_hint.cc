@@ -33,19 +33,21 @@ std::string missing(std::string_view name, const char* kind, const char* folder)
   const std::string path = fmt::format("{}/nbdkit-{}-{}.so", folder, name, kind);
   if (exists(path)) return {};
   std::string text = fmt::format("nbdkit has no {} '{}': there is no {}", kind, name, path);
-  const auto built = built_plugin();
-  if (name == "qcow2" && std::string_view(kind) == "plugin" && built)
-    return text + fmt::format("; give the path of the built one, {}", *built);
+  const auto built = std::string_view(kind) == "plugin" ? built_plugin(name) : std::nullopt;
+  if (built) return text + fmt::format("; give the path of the built one, {}", *built);
   return text + "; install it, or give its path";
 }
 
 }  // namespace
 
-std::optional<std::string> built_plugin() {
+std::optional<std::string> built_plugin(std::string_view name) {
+  const char* const folder = name == "qcow2" ? "plugin" : name == "checked-nbd" ? "proxy" : nullptr;
+  if (!folder) return std::nullopt;
+  const std::string file = fmt::format("nbdkit-{}-plugin.so", name);
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   for (const char* const up : {"..", "../.."}) {
-    const fs::path built = program.parent_path() / up / "plugin" / "nbdkit-qcow2-plugin.so";
+    const fs::path built = program.parent_path() / up / folder / file;
     if (!error && fs::exists(built, error)) return built.lexically_normal().string();
   }
   return std::nullopt;

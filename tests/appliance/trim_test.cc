@@ -19,6 +19,7 @@
 #include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
 #include "tests/catch.h"
+#include "tests/support/lying_server.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -398,6 +399,36 @@ TEST_CASE("disks with sectors of 4096 and of 512 bytes are trimmed together", "[
     CHECK(blocks(disk) < 20 * kMiB);
     CHECK(support::run({"e2fsck", "-fn", disk + "?offset=" + std::to_string(kMiB)}).ok());
   }
+  CHECK(before.complaint() == "");
+}
+
+TEST_CASE("a server that falls silent or lies while the appliance works ends the trim",
+          "[essential]") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  make_used_disk(folder / "disk.raw", 512);
+  const auto disk = support::read_file(folder / "disk.raw");
+  struct Case {
+    support::Lie lie;
+    unsigned honest;  // commands
+    const char* step;
+    const char* why;
+  };
+  const char* const silent = "the server has not answered within";
+  const auto [lie, honest, step, why] =
+      GENERATE_COPY(Case{support::Lie::kSilentAtCommand, 20, "Booting", silent},
+                    Case{support::Lie::kSilentAtTrim, 0, "Trimming", silent},
+                    Case{support::Lie::kFirstHalf, 20, "Booting", "does not match the request"});
+  // One that accepts several clients would not be silent for all of them.
+  const support::LyingServer server({.lie = lie, .honest = honest, .multi_conn = false}, disk);
+  const auto done = trim({"--timeout=2", server.uri()});
+  INFO(done.describe());
+  CHECK(done.exit_code == 1);
+  CHECK_THAT(done.err, Catch::Contains("virt-compact: error: " + server.uri() + ": ") &&
+                           Catch::Contains(why));
+  if (why == silent) CHECK_THAT(done.err, Catch::Contains("(--timeout)"));
+  CHECK_THAT(done.err, !Catch::Contains("KVM does not work"));
+  CHECK_THAT(done.out, Catch::Contains(step));
   CHECK(before.complaint() == "");
 }
 

@@ -11,6 +11,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <set>
 #include <stdexcept>
 
 namespace vc::support {
@@ -72,9 +73,16 @@ bool is_about_status(Lie lie) {
 
 std::vector<Lie> all_lies() {
   std::vector<Lie> lies;
-  for (int i = 1; i <= static_cast<int>(Lie::kStatusForRead); ++i)
+  for (int i = 1; i <= static_cast<int>(Lie::kSilentAtTrim); ++i)
     lies.push_back(static_cast<Lie>(i));
   return lies;
+}
+
+// libnbd ignores invalid block sizes, and not every client requests contexts.
+bool spoils_reads(Lie lie) {
+  static const std::set<Lie> kHarmless{Lie::kMinimumTooLarge, Lie::kMaximumTooSmall,
+                                       Lie::kEndlessOptions, Lie::kSimpleReply};
+  return (lie <= Lie::kDataThenError || lie == Lie::kStatusForRead) && !kHarmless.contains(lie);
 }
 
 const char* to_string(Lie lie) {
@@ -124,8 +132,9 @@ const char* to_string(Lie lie) {
                               "status twice",
                               "status then error",
                               "status odd length",
-                              "status for read"};
-  static_assert(kNames.size() == static_cast<size_t>(Lie::kStatusForRead) + 1);
+                              "status for read",
+                              "silent at trim"};
+  static_assert(kNames.size() == static_cast<size_t>(Lie::kSilentAtTrim) + 1);
   return kNames.at(static_cast<size_t>(lie));
 }
 
@@ -255,9 +264,10 @@ class LyingServer::Client {
       std::vector<std::byte> payload;
       if (asked.type == kWrite) payload = receive(asked.length);
       if (asked.type == kDisconnect) return;
-      const bool about = is_about_reads(lie())    ? asked.type == kRead
-                         : is_about_status(lie()) ? asked.type == kStatus
-                                                  : lie() >= Lie::kLeaveAtCommand;
+      const bool about = is_about_reads(lie())         ? asked.type == kRead
+                         : is_about_status(lie())      ? asked.type == kStatus
+                         : lie() == Lie::kSilentAtTrim ? asked.type == kTrim
+                                                       : lie() >= Lie::kLeaveAtCommand;
       if (about && server_.commands_++ >= server_.options_.honest &&
           server_.lies_++ < server_.options_.most_lies) {
         answer_with_a_lie(asked, payload);
@@ -355,6 +365,7 @@ class LyingServer::Client {
       case Lie::kLeaveAtCommand:
         throw Gone();
       case Lie::kSilentAtCommand:
+      case Lie::kSilentAtTrim:
         fall_silent();
       case Lie::kLeaveInHeader:
         send(cut(asked, 9));

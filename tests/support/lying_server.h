@@ -66,11 +66,15 @@ enum class Lie {
   kStatusThenError,
   kStatusOddLength,
   kStatusForRead,  // at reads
+  // At trims.
+  kSilentAtTrim,
 };
 
 // All values except kNone.
 std::vector<Lie> all_lies();
 const char* to_string(Lie lie);
+// Returns true if a client that needs the data must fail.
+bool spoils_reads(Lie lie);
 
 // Listens on a Unix socket in a temporary folder. Each connection has a thread.
 class LyingServer {

@@ -5,22 +5,22 @@
 
 #include <fmt/format.h>
 
-#include <atomic>
 #include <functional>
-#include <mutex>
-#include <set>
-#include <thread>
 
 #include "tests/catch_text.h"
 #include "tests/support/command_line.h"
+#include "tests/support/many_cases.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 using namespace vc;
 
+using support::Complaints;
+using support::in_parallel;
 using support::Lie;
 using support::LyingServer;
 using support::Outcome;
+using support::spoils_reads;
 using tool_test::run_tool;
 
 namespace {
@@ -56,14 +56,6 @@ std::string ended_well(const Outcome& outcome, const LyingServer& server) {
   if (outcome.exit_code != 0 && outcome.err.find(server.uri()) == std::string::npos)
     return "the error does not name the server: " + outcome.describe();
   return {};
-}
-
-// Returns true if a client that needs the data must fail.
-bool spoils_reads(Lie lie) {
-  // libnbd ignores invalid block sizes, and bench requests no contexts.
-  static const std::set<Lie> kHarmless{Lie::kMinimumTooLarge, Lie::kMaximumTooSmall,
-                                       Lie::kEndlessOptions, Lie::kSimpleReply};
-  return (lie <= Lie::kDataThenError || lie == Lie::kStatusForRead) && !kHarmless.contains(lie);
 }
 
 std::vector<Client> clients() {
@@ -128,31 +120,6 @@ std::vector<Client> clients() {
          return ended_well(run_tool({"info", "-q", "--timeout=1", server.uri()}), server);
        }},
   };
-}
-
-// Collects complaints, one per line.
-class Complaints {
- public:
-  void add(const std::string& line) {
-    const std::lock_guard lock(mutex_);
-    text_ += line + "\n";
-  }
-  const std::string& text() const { return text_; }
-
- private:
-  std::mutex mutex_;
-  std::string text_;
-};
-
-// Runs `job(0)` … `job(count - 1)` concurrently, since silent servers need long waits.
-void in_parallel(size_t count, const std::function<void(size_t)>& job) {
-  std::atomic<size_t> next{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 24; ++i)
-    threads.emplace_back([&] {
-      for (size_t at = next++; at < count; at = next++) job(at);
-    });
-  for (std::thread& it : threads) it.join();
 }
 
 }  // namespace
