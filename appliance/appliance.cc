@@ -67,9 +67,12 @@ Result<void> Appliance::add(const Drive& drive, size_t index) const {
                              drive.read_only ? -1 : GUESTFS_ADD_DRIVE_OPTS_DISCARD, "enable", -1),
       what()));
   if (drive.read_only) return {};
-  return check(guestfs_config(handle(), "-set",
-                              fmt::format("drive.hd{}.detect-zeroes=unmap", index).c_str()),
-               what());
+  // When there is no space left, QEMU would stop the guest, until somebody tells it to go on.
+  for (const char* const setting : {"detect-zeroes=unmap", "werror=report"})
+    RETURN_IF_ERROR(check(
+        guestfs_config(handle(), "-set", fmt::format("drive.hd{}.{}", index, setting).c_str()),
+        what()));
+  return {};
 }
 
 Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive>& drives,

@@ -432,6 +432,20 @@ TEST_CASE("a server that falls silent or lies while the appliance works ends the
   CHECK(before.complaint() == "");
 }
 
+TEST_CASE("a server without space left is an error, which ends no trim with a wait",
+          "[essential]") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  make_used_disk(folder / "disk.raw", 512);
+  const auto done = trim({"[", "nbdkit", "--filter=error", "file", folder / "disk.raw",
+                          "error=ENOSPC", "error-pwrite-rate=100%", "]"});
+  INFO(done.describe());
+  CHECK(done.exit_code == 1);
+  CHECK_THAT(done.out, Catch::Contains("/dev/sda1") && Catch::Contains("failed: "));
+  CHECK_THAT(done.err, Catch::Contains("error: nothing was trimmed: trimming has failed"));
+  CHECK(before.complaint() == "");
+}
+
 TEST_CASE("a run that trims nothing reports the reason and fails") {
   const TempDirectory folder;
   std::vector<std::byte> noise(8 * kMiB);
