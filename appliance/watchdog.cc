@@ -17,14 +17,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// For the call that is under way, and then for unmounting and shutting down.
+// Time for the running call, and then for unmounting and shutting down.
 constexpr std::chrono::seconds kGrace(4);
-// With KVM an appliance is up in seconds.  Where KVM does not work the guest may spin for ever.
+// With KVM, an appliance boots in seconds. Where KVM does not work, it may hang forever.
 constexpr std::chrono::seconds kLaunchLimit(25);
-// What the kernel keeps of a program's name.
+// Length to which the kernel truncates process names.
 constexpr size_t kNameLength = 15;
 
-// The processes that a thread of ours has started and that are there.
+// Returns the running child processes that a thread of this process has started.
 std::vector<pid_t> children_of(pid_t thread) {
   std::vector<pid_t> children;
   std::ifstream list(fmt::format("/proc/self/task/{}/children", thread));
@@ -84,21 +84,21 @@ void Watchdog::stop_with_qemu() {
   stop();
 }
 
-// They are libguestfs's to wait for, and it does so only when the launch fails: until then their
-// numbers are theirs.
+// libguestfs reaps these processes, and only after a failed launch. Until then, their IDs are not
+// reused.
 void Watchdog::kill_children() const {
   for (const pid_t child : children_of(launcher_))
     if (has_name(child, program_)) ::kill(child, SIGKILL);
 }
 
 void Watchdog::run() {
-  // Signals are for the other threads.
+  // Other threads handle the signals.
   sigset_t all;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
 
   Clock::time_point cancelled{};
-  Clock::time_point started{};  // a QEMU was seen
+  Clock::time_point started{};  // set when a QEMU is seen
   MutexLock lock(mutex_);
   while (!stopped_) {
     wake_.wait_for(lock, kPollInterval);

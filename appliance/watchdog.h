@@ -1,5 +1,5 @@
-// Ends QEMU when the user has had enough, or when a server is gone: libguestfs has no call that
-// breaks off another.
+// Kills QEMU after a cancellation or the loss of a server, since libguestfs has no function that
+// interrupts a call.
 #pragma once
 
 #include <sys/types.h>
@@ -15,7 +15,7 @@
 
 namespace vc::appliance {
 
-// A thread that looks at `cancel`, and at the notes of proxies.
+// A thread that polls `cancel` and the notes of proxies.
 class Watchdog {
  public:
   // Must be made by the thread that will call guestfs_launch(). `cancel` and the notes must
@@ -25,16 +25,17 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
   ~Watchdog() { stop(); }
 
-  // The launch begins: from now on a QEMU (whose program has this name, without folders) that the
-  // thread starts is killed at once when cancelled or when a server is lost, and if `limited` after
-  // half a minute, too. `caretaker`, which outlives the thread, is shown libguestfs's socket.
+  // Begins the watch over a launch: a QEMU started by this thread is killed at once after a
+  // cancellation or the loss of a server, and with `limited`, also after half a minute. `program`:
+  // name of QEMU's program, without folders. Shows libguestfs's socket to `caretaker`, which must
+  // outlive the thread.
   void launching(std::string program, bool limited, Caretaker& caretaker);
-  // The launch is over, and this is the QEMU: it is killed some seconds after cancelling, and at
-  // once when a server is lost.
+  // Ends the launch, and begins the watch over this QEMU: it is killed some seconds after a
+  // cancellation, and at once after the loss of a server.
   void launched(pid_t qemu);
-  // From now on nothing is killed.
+  // Ends the watch. Nothing is killed afterwards.
   void stop();
-  // The same, and QEMU, if it is known, is killed now.
+  // Same, and kills QEMU now, if it is known.
   void stop_with_qemu();
 
  private:
@@ -44,15 +45,16 @@ class Watchdog {
 
   const Cancel& cancel_;
   const std::vector<const nbd::ProxyNote*> notes_;
-  const pid_t launcher_;  // the thread's number
+  const pid_t launcher_;  // ID of the launching thread
 
   Mutex mutex_;
   ConditionVariable wake_;
   bool launching_ GUARDED_BY(mutex_) = false;
   bool limited_ GUARDED_BY(mutex_) = false;
   bool stopped_ GUARDED_BY(mutex_) = false;
-  Caretaker* caretaker_ GUARDED_BY(mutex_) = nullptr;  // while it has not seen the socket
-  // A descriptor of the process: another process may get its number later.
+  Caretaker* caretaker_ GUARDED_BY(mutex_) =
+      nullptr;  // set until the caretaker has seen the socket
+  // A descriptor of the process, since its ID may be reused later.
   int qemu_ GUARDED_BY(mutex_) = -1;
   std::string program_ GUARDED_BY(mutex_);
 
