@@ -1,4 +1,4 @@
-"""Checks that the built ELF files are hardened: hardening_test.py COMMAND MODULE...
+"""Checks that the built ELF files are hardened: hardening_test.py COMMAND PLUGIN FILTER...
 
 VIRT_COMPACT_FORTIFIED is 1 if the build defines _FORTIFY_SOURCE.
 """
@@ -10,8 +10,8 @@ import subprocess
 import sys
 import unittest
 
-COMMAND, *MODULES = sys.argv[1:]
-FILES = [COMMAND, *MODULES]
+COMMAND, PLUGIN, *FILTERS = sys.argv[1:]
+FILES = [COMMAND, PLUGIN, *FILTERS]
 
 # What -fcf-protection and -mbranch-protection put where an indirect jump may lead: endbr64, paciasp.
 # The note that promises it for the whole file is no measure: the linker leaves it out as Debian's
@@ -87,8 +87,10 @@ class Hardening(unittest.TestCase):
 
     @unittest.skipUnless(os.environ["VIRT_COMPACT_FORTIFIED"] == "1", "no _FORTIFY_SOURCE")
     def test_lengths_are_checked_by_the_c_library(self):
-        # Others have no call whose length the compiler cannot prove.
-        self.assertTrue({name for name in imports(COMMAND) if name.endswith("_chk")})
+        # The filters have no call whose length every compiler fails to prove.
+        for path in [COMMAND, PLUGIN]:
+            with self.subTest(os.path.basename(path)):
+                self.assertTrue({name for name in imports(path) if name.endswith("_chk")})
 
     @unittest.skipUnless(platform.machine() in LANDING, "no landing instruction is known")
     def test_indirect_jumps_lead_to_marked_places(self):
