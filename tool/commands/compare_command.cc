@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
+#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -175,6 +176,8 @@ Result<int> CompareCommand::run(const Console& console) {
   auto done = compare(console);
   if (!done && done.error().kind() == Error::Kind::kCancelled)
     return fail(Error::cancelled().with_context("the comparison is incomplete"));
+  if (!done && !salvage_)
+    return fail(advise_salvage(done.error(), "--salvage compares the readable data"));
   return done;
 }
 

@@ -15,6 +15,7 @@
 #include "nbd/uri.h"
 #include "tool/commands/copy_run.h"
 #include "tool/commands/disk_use.h"
+#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -29,8 +30,6 @@ namespace vc::tool {
 
 namespace {
 
-// Exit code of a salvage with losses.
-constexpr int kSalvaged = 4;
 constexpr unsigned kMaxThreads = 256;
 
 auto parse_count(unsigned low, unsigned high) {

@@ -1,5 +1,6 @@
 #include "tool/commands/copy_run.h"
 
+#include "tool/commands/salvaging.h"
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
 
@@ -13,6 +14,7 @@ Result<copy::CopySummary> run_copy(const copy::CopyOptions& options, const Conso
   progress.finish();
   if (!summary && summary.error().kind() == Error::Kind::kCancelled)
     return fail(Error::cancelled().with_context(options.destination + ": not written"));
+  if (!summary && !options.salvage) return fail(advise_salvage(summary.error()));
   return summary;
 }
 

@@ -8,6 +8,7 @@
 #include "copy/copier.h"
 #include "qcow2/write/flatten.h"
 #include "tool/commands/copy_run.h"
+#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
@@ -78,6 +79,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of OVERLAY; default: detected");
   add_switch(app, "-U,--force-share", force_share_,
              "read even if another process writes to OVERLAY");
+  add_switch(app, "--salvage", salvage_, "with DST: flatten the readable data of damaged images");
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
@@ -90,12 +92,13 @@ void FlattenCommand::check() const {
   if (!in_place_ && destination_.empty())
     throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
+  if (in_place_ && salvage_) throw UsageError("--salvage needs DST: a damaged image is only read");
   if (in_place_ && force_) throw UsageError("--force needs DST");
   if (in_place_ && force_share_)
     throw UsageError("--force-share: an image that another process writes to cannot be changed");
 }
 
-Result<void> FlattenCommand::to_destination(const Console& console) const {
+Result<int> FlattenCommand::to_destination(const Console& console) const {
   if (const auto contradiction = name_contradiction(destination_, qcow2::Format::kQcow2))
     console.warning(*contradiction);
   copy::CopyOptions options;
@@ -107,10 +110,17 @@ Result<void> FlattenCommand::to_destination(const Console& console) const {
   options.keep_compression = true;
   options.trust = trust_.trust();
   options.dry_run = dry_run_;
+  options.salvage = salvage_;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
-  if (json_) return console.print(copy_report_json(options, summary));
-  if (console.manner().quiet) return {};
-  return console.print(copy_report(options, summary, console.palette()));
+  const int code = summary.lost.empty() ? kSuccess : kSalvaged;
+  if (json_) {
+    RETURN_IF_ERROR(console.print(copy_report_json(options, summary)));
+    return code;
+  }
+  if (!summary.lost.empty()) console.tell(lost_ranges(options, summary));
+  if (!console.manner().quiet)
+    RETURN_IF_ERROR(console.print(copy_report(options, summary, console.palette())));
+  return code;
 }
 
 Result<void> FlattenCommand::in_place(const Console& console) const {
@@ -121,7 +131,7 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
       dry_run_ ? qcow2::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
                : qcow2::flatten(overlay_, format_, trust_.trust(), progress, cancel);
   progress.finish();
-  if (!summary) return fail(summary.error());
+  if (!summary) return fail(advise_salvage(summary.error()));
   if (json_) return console.print(report_json(overlay_, *summary, dry_run_));
   if (console.manner().quiet) return {};
   return console.print(dry_run_ ? dry_report(overlay_, *summary) : report(overlay_, *summary));
@@ -130,7 +140,8 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
 Result<int> FlattenCommand::run(const Console& console) {
   overlay_ = plain_path(overlay_);
   destination_ = plain_path(destination_);
-  RETURN_IF_ERROR(in_place_ ? in_place(console) : to_destination(console));
+  if (!in_place_) return to_destination(console);
+  RETURN_IF_ERROR(in_place(console));
   return kSuccess;
 }
 

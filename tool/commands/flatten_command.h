@@ -20,7 +20,7 @@ class FlattenCommand final : public Command {
   Result<int> run(const Console& console) override;
 
  private:
-  Result<void> to_destination(const Console& console) const;
+  Result<int> to_destination(const Console& console) const;
   Result<void> in_place(const Console& console) const;
 
   std::string overlay_;
@@ -32,6 +32,7 @@ class FlattenCommand final : public Command {
   bool json_ = false;
   TrustOptions trust_;
   bool dry_run_ = false;
+  bool salvage_ = false;
 };
 
 }  // namespace vc::tool

@@ -57,6 +57,23 @@ ordered_json finding_json(const Finding& it, uint64_t cluster_size) {
   return json;
 }
 
+const char* leaks_text(const qcow2::CheckSums& sums) {
+  if (sums.references_lost)
+    return "They may hold data of the guest, because a table that referred to them seems lost.";
+  if (sums.references_unknown)
+    return "They may hold data of the guest, because not all references could be followed.";
+  return "They take space, but do no harm to data.";
+}
+
+// Says how to get at the data of a damaged image. Empty if the image is not damaged.
+std::string salvage_advice(const CheckReport& report) {
+  const qcow2::CheckSums& sums = report.sums;
+  const bool hidden = sums.references_unknown && sums.leaks > 0;
+  if (sums.corruptions + sums.check_errors + sums.undecodable_clusters == 0 && !hidden) return "";
+  if (report.counts_left || report.entries_left) return "";  // check_repairs() has said it
+  return "virt-compact copy --salvage copies the readable data.\n";
+}
+
 }  // namespace
 
 int check_exit_code(const qcow2::CheckSums& sums) {
@@ -123,17 +140,14 @@ std::string check_summary(const CheckReport& report) {
         "to the image.\n",
         sums.corruptions);
   if (sums.leaks > 0)
-    text +=
-        fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
-                    sums.references_lost
-                        ? "They may hold data of the guest, because a table that referred to them "
-                          "seems lost.\nvirt-compact copy --salvage copies the readable data."
-                        : "They take space, but do no harm to data.");
+    text += fmt::format("\n{} leaked clusters were found on the image.\n{}\n", sums.leaks,
+                        leaks_text(sums));
   if (sums.check_errors > 0)
     text += fmt::format(
         "\n{} internal errors have occurred during the check.\nSome parts of the image could not "
         "be checked.\n",
         sums.check_errors);
+  text += salvage_advice(report);
   if (sums.needs_rebuild) text += "The refcounts must be rebuilt.\n";
   if (report.deep && sums.decoded_clusters + sums.undecodable_clusters > 0)
     text += fmt::format("{} compressed clusters were decoded, {} could not be\n",

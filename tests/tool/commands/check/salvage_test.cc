@@ -323,6 +323,52 @@ TEST_CASE("a comparison skips lost ranges", "[salvage]") {
   CHECK(compare({"--salvage", "-s"}).exit_code == 2);
 }
 
+TEST_CASE("each command advises a salvage of a damaged image", "[salvage]") {
+  const support::TempDirectory folder;
+  const std::string path = make_image(folder, "cluster_size=4k");
+  ImageEditor image(path);
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), std::getenv("VIRT_COMPACT"));
+    return support::run(arguments);
+  };
+  constexpr const char* kAdvice = "virt-compact copy --salvage copies the readable data";
+  CHECK_THAT(run({"check", path}).out, !Catch::Contains("salvage"));
+
+  SECTION("an L2 table past the end of the file") {
+    image.put64(image.get64(ImageEditor::kL1Offset), 0x8000000070000000);
+    image.save();
+    const auto checked = run({"check", path});
+    CHECK_THAT(checked.out, Catch::Contains(kAdvice));
+    // They are the data of that table.
+    CHECK_THAT(checked.out, Catch::Contains("leaked clusters were found on the image.\n"
+                                            "They may hold data of the guest"));
+    const auto planned = run({"check", "-r", "all", "--dry-run", path}).out;
+    CHECK(planned.find(kAdvice) != std::string::npos);
+    CHECK(planned.find(kAdvice) == planned.rfind(kAdvice));
+    CHECK_THAT(copy({path, folder / "x"}).err, Catch::Contains(kAdvice));
+    CHECK_THAT(run({"flatten", path, folder / "x"}).err, Catch::Contains(kAdvice));
+    CHECK_THAT(run({"compare", path, path}).err,
+               Catch::Contains("--salvage compares the readable data"));
+  }
+  SECTION("compressed data that cannot be decoded") {
+    image.bytes()[image.get64(image.l2_entry_at(8 * kMiB)) & 0xffffffff] = std::byte{0xff};
+    image.save();
+    CHECK_THAT(run({"check", path}).out, !Catch::Contains("salvage"));
+    CHECK_THAT(run({"check", "--deep", path}).out, Catch::Contains(kAdvice));
+    CHECK_THAT(copy({path, folder / "x"}).err, Catch::Contains(kAdvice));
+  }
+  SECTION("leaks alone") {
+    run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 1M", path});
+    ImageEditor leaking(path);
+    leaking.put64(leaking.l2_entry_at(0), 0);
+    leaking.save();
+    const auto checked = run({"check", path});
+    CHECK(checked.exit_code == 3);
+    CHECK_THAT(checked.out, Catch::Contains("They take space, but do no harm to data."));
+    CHECK_THAT(checked.out, !Catch::Contains("salvage"));
+  }
+}
+
 TEST_CASE("bad sectors lose only their own data", "[salvage]") {
   const support::TempDirectory folder;
   const std::string path = make_image(folder, "cluster_size=64k");

@@ -8,6 +8,7 @@
 #include "qcow2/format/header.h"
 #include "qcow2/write/backing_name.h"
 #include "tests/catch_text.h"
+#include "tests/interop/image_editor.h"
 #include "tests/qcow2/write/crash_storage.h"
 #include "tests/support/command_line.h"
 #include "tests/support/memory_storage.h"
@@ -209,6 +210,40 @@ TEST_CASE("compressed data of a chain stays compressed in a fresh image", "[flat
   const auto checked = support::run_ok({"qemu-img", "check", folder / "flat"});
   // 28 of 32 clusters are compressed.
   CHECK_THAT(checked.out, Catch::Contains("87.50% compressed clusters"));
+}
+
+TEST_CASE("a damaged chain is flattened as far as it can be read", "[flatten]") {
+  const TempDirectory folder;
+  const std::string base = folder / "base", top = folder / "top", flat = folder / "flat";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", base, "4M"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 2M", base});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", top});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 6 1M 64k", top});
+  convert(top, folder / "reference");
+  interop::ImageEditor image(base);
+  image.put64(image.l2_entry_at(128 << 10), 0x8000000070000000);
+  image.save();
+
+  CHECK_THAT(refused({top, flat}), Contains("copy --salvage copies the readable data"));
+  CHECK_THAT(refused({"--in-place", top}), Contains("copy --salvage copies the readable data"));
+  CHECK_THAT(refused({"--in-place", "--salvage", top}), Contains("--salvage needs DST"));
+  CHECK_THAT(run_ok({"qemu-img", "info", top}).out, Contains("backing file: base"));
+  CHECK_FALSE(fs::exists(flat));
+
+  const auto outcome = run_tool({"flatten", "--salvage", top, flat});
+  INFO(outcome.describe());
+  CHECK(outcome.exit_code == 4);
+  CHECK_THAT(outcome.err, Contains("lost: guest offset 0x20000, 65536 bytes"));
+  CHECK_THAT(outcome.out, Contains("lost: 64 KiB in 1 range"));
+  const auto json = run_tool({"flatten", "--salvage", "--force", "--json", top, flat});
+  CHECK(json.exit_code == 4);
+  CHECK(nlohmann::json::parse(json.out)["lost-bytes"] == 64 << 10);
+  convert(flat, folder / "raw");
+  auto expected = support::read_file(folder / "reference");
+  std::fill_n(expected.begin() + (128 << 10), 64 << 10, std::byte{0});
+  CHECK((support::read_file(folder / "raw") == expected));
+  // Nothing is lost of a sound chain.
+  CHECK(run_tool({"flatten", "--salvage", flat, folder / "again"}).exit_code == 0);
 }
 
 TEST_CASE("an image that cannot be flattened is refused before anything changes", "[flatten]") {
