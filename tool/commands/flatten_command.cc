@@ -79,7 +79,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of OVERLAY; default: detected");
   add_switch(app, "-U,--force-share", force_share_,
              "read even if another process writes to OVERLAY");
-  add_switch(app, "--salvage", salvage_, "with DST: flatten the readable data of damaged images");
+  add_switch(app, "--salvage", salvage_, "with DST: flatten what can be read");
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
