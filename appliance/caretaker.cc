@@ -63,14 +63,12 @@ Result<std::unique_ptr<Caretaker>> Caretaker::start() {
   if (retry(::chmod, folder.c_str(), 0755) != 0 ||
       ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return fail(Error::system(errno, folder));
-  caretaker->names_ = ends[1];
-  const int null = retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
+  const Descriptor child_end(ends[0]);
+  caretaker->names_.reset(ends[1]);
+  const Descriptor null(retry(::open, "/dev/null", O_RDWR | O_CLOEXEC));
   caretaker->pid_ = ::fork();
-  if (caretaker->pid_ == 0) become_caretaker(ends[0], null);
-  const int failed = errno;
-  ::close(ends[0]);
-  ::close(null);
-  if (caretaker->pid_ < 0) return fail(Error::system(failed, "fork"));
+  if (caretaker->pid_ == 0) become_caretaker(child_end.get(), null.get());
+  if (caretaker->pid_ < 0) return fail(Error::system(errno, "fork"));
   caretaker->tell(folder);
   return caretaker;
 }
@@ -80,7 +78,7 @@ Caretaker::~Caretaker() {
     ::kill(pid_, SIGKILL);
     (void)retry(::waitpid, pid_, nullptr, 0);
   }
-  if (names_ >= 0) ::close(names_);
+  names_.reset();
   std::error_code ignored;
   std::filesystem::remove_all(folder_, ignored);
 }
@@ -89,7 +87,7 @@ void Caretaker::tell(const std::string& folder) {
   // A name with a newline would be read as two names.
   if (folder.find('\n') != std::string::npos) return;
   const std::string line = folder + "\n";
-  (void)retry(::send, names_, line.data(), line.size(), MSG_NOSIGNAL);
+  (void)retry(::send, names_.get(), line.data(), line.size(), MSG_NOSIGNAL);
 }
 
 bool Caretaker::find_socket() {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/result.h"
+#include "storage/descriptor.h"
 
 namespace vc::appliance {
 
@@ -38,7 +39,7 @@ class Caretaker {
 
   const std::string folder_;
   pid_t pid_ = -1;
-  int names_ = -1;  // owned; receives the folders, one a line
+  Descriptor names_;  // receives the folders, one a line
 };
 
 }  // namespace vc::appliance

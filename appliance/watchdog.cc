@@ -56,7 +56,7 @@ void Watchdog::launching(std::string program, bool limited, Caretaker& caretaker
 void Watchdog::launched(pid_t qemu) {
   const MutexLock lock(mutex_);
   launching_ = false;
-  if (qemu > 0) qemu_ = static_cast<int>(::syscall(SYS_pidfd_open, qemu, 0));
+  if (qemu > 0) qemu_ = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, qemu, 0)));
 }
 
 bool Watchdog::server_lost() const {
@@ -72,14 +72,13 @@ void Watchdog::stop() {
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
   const MutexLock lock(mutex_);
-  if (qemu_ >= 0) ::close(qemu_);
-  qemu_ = -1;
+  qemu_.reset();
 }
 
 void Watchdog::stop_with_qemu() {
   {
     const MutexLock lock(mutex_);
-    if (qemu_ >= 0) ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
+    if (qemu_) ::syscall(SYS_pidfd_send_signal, qemu_.get(), SIGKILL, nullptr, 0);
   }
   stop();
 }
@@ -118,8 +117,8 @@ void Watchdog::run() {
       continue;
     }
     const bool over = cancelled != Clock::time_point{} && now - cancelled > kGrace;
-    if (qemu_ >= 0 && (lost || over)) {
-      ::syscall(SYS_pidfd_send_signal, qemu_, SIGKILL, nullptr, 0);
+    if (qemu_ && (lost || over)) {
+      ::syscall(SYS_pidfd_send_signal, qemu_.get(), SIGKILL, nullptr, 0);
     }
   }
 }

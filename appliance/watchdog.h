@@ -12,6 +12,7 @@
 #include "base/cancel.h"
 #include "base/mutex.h"
 #include "nbd/proxy_note.h"
+#include "storage/descriptor.h"
 
 namespace vc::appliance {
 
@@ -52,10 +53,10 @@ class Watchdog {
   bool launching_ GUARDED_BY(mutex_) = false;
   bool limited_ GUARDED_BY(mutex_) = false;
   bool stopped_ GUARDED_BY(mutex_) = false;
-  Caretaker* caretaker_ GUARDED_BY(mutex_) =
-      nullptr;  // set until the caretaker has seen the socket
+  // Set until the caretaker has seen the socket.
+  Caretaker* caretaker_ GUARDED_BY(mutex_) = nullptr;
   // A descriptor of the process, since its ID may be reused later.
-  int qemu_ GUARDED_BY(mutex_) = -1;
+  Descriptor qemu_ GUARDED_BY(mutex_);
   std::string program_ GUARDED_BY(mutex_);
 
   std::thread thread_;

@@ -145,8 +145,9 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   if (listening.get() < 0 || null.get() < 0 || ::pipe2(ends.data(), O_CLOEXEC) != 0)
     return fail(Error::system(errno, command.front()));
   Descriptor reader(ends[0]);
-  Descriptor writer(retry(::fcntl, ends[1], F_DUPFD_CLOEXEC, 10));
-  ::close(ends[1]);
+  Descriptor low_writer(ends[1]);
+  Descriptor writer(retry(::fcntl, low_writer.get(), F_DUPFD_CLOEXEC, 10));
+  low_writer.reset();
   if (writer.get() < 0) return fail(Error::system(errno, command.front()));
 
   std::vector<std::string> words = command;
@@ -160,9 +161,9 @@ Result<std::unique_ptr<ServerProcess>> ServerProcess::start(const std::vector<st
   if (pid < 0) return fail(Error::system(errno, "fork"));
   if (pid == 0) become(argv.data(), environment, listening.get(), null.get(), writer.get(), parent);
 
-  const int path = listener.path.release();
-  std::unique_ptr<ServerProcess> server(new ServerProcess(
-      pid, path, fmt::format("nbd+unix:///?socket=/proc/self/fd/{}", path), stop));
+  std::string uri = fmt::format("nbd+unix:///?socket=/proc/self/fd/{}", listener.path.get());
+  std::unique_ptr<ServerProcess> server(
+      new ServerProcess(pid, std::move(listener.path), std::move(uri), stop));
   // An open copy here would keep connections waiting after the server has exited.
   listener.listening.reset();
   listening.reset();
@@ -192,7 +193,7 @@ std::optional<std::string> ServerProcess::ending() {
 }
 
 std::string ServerProcess::socket_path() const {
-  return fmt::format("/proc/{}/fd/{}", ::getpid(), socket_);
+  return fmt::format("/proc/{}/fd/{}", ::getpid(), socket_.get());
 }
 
 Result<void> ServerProcess::finish(std::chrono::seconds patience) {
@@ -223,7 +224,6 @@ ServerProcess::~ServerProcess() {
   ::kill(-pid_, SIGKILL);
   int status = 0;
   (void)retry(::waitpid, pid_, &status, 0);
-  ::close(socket_);
 }
 
 }  // namespace vc::nbd

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "base/stop.h"
+#include "storage/descriptor.h"
 
 namespace vc::nbd {
 
@@ -59,14 +60,14 @@ class ServerProcess {
   Result<void> finish(std::chrono::seconds patience);
 
  private:
-  ServerProcess(pid_t pid, int socket, std::string uri, const Stop& stop)
-      : pid_(pid), socket_(socket), uri_(std::move(uri)), stop_(stop) {}
+  ServerProcess(pid_t pid, Descriptor socket, std::string uri, const Stop& stop)
+      : pid_(pid), socket_(std::move(socket)), uri_(std::move(uri)), stop_(stop) {}
 
   // Time for a server to end: a writing server has caches to flush.
   static constexpr std::chrono::seconds kPatience{30};
 
   const pid_t pid_;
-  const int socket_;  // the nameless socket, for connecting only
+  const Descriptor socket_;  // the nameless socket, for connecting only
   const std::string uri_;
   const Stop& stop_;
   std::chrono::seconds patience_ = kPatience;

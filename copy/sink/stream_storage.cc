@@ -23,15 +23,9 @@ StreamStorage::StreamStorage(int fd, std::string name, std::vector<std::byte> st
   // Reopens a pipe, so that O_NONBLOCK affects only our descriptor: the given one may be shared.
   struct stat status {};
   if (retry(::fstat, fd, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
-  const int own =
-      retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-  if (own < 0) return;
-  fd_ = own;
-  owned_ = true;
-}
-
-StreamStorage::~StreamStorage() {
-  if (owned_) ::close(fd_);
+  own_.reset(retry(::open, fmt::format("/proc/self/fd/{}", fd).c_str(),
+                   O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  if (own_) fd_ = own_.get();
 }
 
 Result<void> StreamStorage::send(std::span<const std::byte> bytes) {

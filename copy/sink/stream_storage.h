@@ -8,6 +8,7 @@
 
 #include "base/mutex.h"
 #include "base/stop.h"
+#include "storage/descriptor.h"
 #include "storage/storage.h"
 
 namespace vc::copy {
@@ -21,7 +22,6 @@ class StreamStorage final : public Storage {
   // equal. `fd` is borrowed; `name` is for messages. `stop` must outlive the storage; it ends the
   // wait for a reader.
   StreamStorage(int fd, std::string name, std::vector<std::byte> start, const Stop& stop);
-  ~StreamStorage() override;
 
   const std::string& name() const override { return name_; }
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
@@ -47,8 +47,8 @@ class StreamStorage final : public Storage {
   const std::string name_;
   const std::vector<std::byte> start_;
   const Stop& stop_;
-  int fd_;
-  bool owned_ = false;
+  int fd_;          // borrowed, or own_
+  Descriptor own_;  // the same pipe, opened again; or none
 
   mutable Mutex mutex_;
   uint64_t position_ GUARDED_BY(mutex_) = 0;              // bytes sent so far
