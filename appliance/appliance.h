@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "appliance/caretaker.h"
+#include "appliance/cleanup_process.h"
 #include "appliance/observer.h"
 #include "appliance/watchdog.h"
 #include "base/cancel.h"

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "appliance/caretaker.h"
+#include "appliance/cleanup_process.h"
 #include "base/cancel.h"
 #include "base/mutex.h"
 #include "nbd/proxy_note.h"

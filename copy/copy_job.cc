@@ -5,11 +5,11 @@
 
 #include "copy/open_destination.h"
 #include "copy/place.h"
-#include "copy/room.h"
 #include "copy/sink/digest_sink.h"
 #include "copy/sink/null_sink.h"
 #include "copy/source/local_source.h"
 #include "copy/source/nbd_source.h"
+#include "copy/space_check.h"
 
 namespace vc::copy {
 

@@ -4,13 +4,13 @@
 
 #include <cstdlib>
 
-#include "copy/room.h"
 #include "copy/sink/file_destination.h"
 #include "copy/sink/nbd_sink.h"
 #include "copy/sink/null_sink.h"
 #include "copy/sink/stream_destination.h"
 #include "copy/sink/update_destination.h"
 #include "copy/source/nbd_source.h"
+#include "copy/space_check.h"
 
 namespace vc::copy {
 

@@ -9,8 +9,8 @@
 #include "base/mutex.h"
 #include "base/rounding.h"
 #include "base/thread_group.h"
-#include "copy/room.h"
 #include "copy/sink/stream_storage.h"
+#include "copy/space_check.h"
 #include "qcow2/build/builder.h"
 
 namespace vc::inspect {

@@ -13,7 +13,7 @@
 #include "base/rounding.h"
 #include "copy/source/local_source.h"
 #include "optimize/early_copy.h"
-#include "optimize/early_room.h"
+#include "optimize/early_space.h"
 #include "optimize/own_files.h"
 #include "optimize/parallel_check.h"
 #include "optimize/plan_lines.h"

@@ -29,7 +29,7 @@
 #include <vector>
 
 #include "qcow2/format/codec.h"
-#include "qcow2/format/noise_probe.h"
+#include "qcow2/format/incompressible_probe.h"
 
 namespace vc::qcow2 {
 

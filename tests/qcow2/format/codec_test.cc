@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "qcow2/format/noise_probe.h"
+#include "qcow2/format/incompressible_probe.h"
 #include "tests/catch_text.h"
 
 using namespace qcow2;

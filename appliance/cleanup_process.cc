@@ -1,4 +1,4 @@
-#include "appliance/caretaker.h"
+#include "appliance/cleanup_process.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-#include "copy/room.h"
+#include "copy/space_check.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "qcow2/format/noise_probe.h"
+#include "qcow2/format/incompressible_probe.h"
 
 #include <zstd.h>
 

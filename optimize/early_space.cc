@@ -1,4 +1,4 @@
-#include "optimize/early_room.h"
+#include "optimize/early_space.h"
 
 #include <algorithm>
 #include <memory>
