@@ -94,9 +94,9 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
     RETURN_IF_ERROR(self.check(guestfs_set_backend(g, "direct"), "libguestfs"));
   if (emulate)
     RETURN_IF_ERROR(self.check(guestfs_set_backend_setting(g, "force_tcg", "1"), "libguestfs"));
-  ASSIGN_OR_RETURN(appliance->caretaker_, Caretaker::start());
+  ASSIGN_OR_RETURN(appliance->cleanup_, CleanupProcess::start());
   RETURN_IF_ERROR(
-      self.check(guestfs_set_tmpdir(g, appliance->caretaker_->folder().c_str()), "libguestfs"));
+      self.check(guestfs_set_tmpdir(g, appliance->cleanup_->folder().c_str()), "libguestfs"));
   RETURN_IF_ERROR(self.check(guestfs_set_pgroup(g, 1), "libguestfs"));
   // Sets the smallest possible discard granularity. A larger one would prevent trims in a partition
   // that begins at sector 63. QEMU requires whole sectors, and accepts one value for all disks.
@@ -110,7 +110,7 @@ Result<std::unique_ptr<Appliance>> Appliance::try_launch(const std::vector<Drive
 
   char* const program = guestfs_get_hv(g);
   appliance->watchdog_.launching(program_name(program), !appliance->emulated(),
-                                 *appliance->caretaker_);
+                                 *appliance->cleanup_);
   std::free(program);
   const int launched = guestfs_launch(g);
   if (launched != 0) return fail(self.last_error("the libguestfs appliance does not start"));

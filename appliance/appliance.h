@@ -89,7 +89,7 @@ class Appliance {
 
   const Cancel& cancel_;
   const bool emulated_;
-  std::unique_ptr<Caretaker> caretaker_;
+  std::unique_ptr<CleanupProcess> cleanup_;
   std::unique_ptr<guestfs_h, Close> handle_;
   // Declared after the handle: stops watching QEMU before libguestfs ends QEMU.
   Watchdog watchdog_;

@@ -29,13 +29,13 @@ constexpr const char* kScript =
     "while IFS= read -r folder; do set -- \"$@\" \"$folder\"; done; rm -rf -- \"$@\"";
 
 // Runs in the child. Must be async-signal-safe.
-[[noreturn]] void become_caretaker(int names, int null) {
+[[noreturn]] void become_cleanup_process(int names, int null) {
   ::setsid();
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   if (::dup2(names, 0) == 0 && ::dup2(null, 1) == 1 && ::dup2(null, 2) == 2)
-    ::execl("/bin/sh", "sh", "-c", kScript, "virt-compact-caretaker", nullptr);
+    ::execl("/bin/sh", "sh", "-c", kScript, "virt-compact-cleanup", nullptr);
   ::_exit(127);
 }
 
@@ -46,34 +46,34 @@ std::string socket_name(int fd) {
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0 ||
       address.sun_family != AF_UNIX || length <= offsetof(sockaddr_un, sun_path))
     return {};
-  const size_t room = std::min<size_t>(length, sizeof address) - offsetof(sockaddr_un, sun_path);
-  return std::string(address.sun_path, ::strnlen(address.sun_path, room));
+  const size_t most = std::min<size_t>(length, sizeof address) - offsetof(sockaddr_un, sun_path);
+  return std::string(address.sun_path, ::strnlen(address.sun_path, most));
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Caretaker>> Caretaker::start() {
+Result<std::unique_ptr<CleanupProcess>> CleanupProcess::start() {
   const char* const parent = std::getenv("TMPDIR");
   std::string folder =
       std::string(parent && *parent ? parent : "/tmp") + "/virt-compact-appliance-XXXXXX";
   if (!::mkdtemp(folder.data())) return fail(Error::system(errno, folder));
-  std::unique_ptr<Caretaker> caretaker(new Caretaker(folder));
+  std::unique_ptr<CleanupProcess> cleanup(new CleanupProcess(folder));
   std::array<int, 2> ends{-1, -1};
   // A socket pair, since a write to a pipe without a reader raises a fatal signal.
   if (retry(::chmod, folder.c_str(), 0755) != 0 ||
       ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return fail(Error::system(errno, folder));
   const Descriptor child_end(ends[0]);
-  caretaker->names_.reset(ends[1]);
+  cleanup->names_.reset(ends[1]);
   const Descriptor null(retry(::open, "/dev/null", O_RDWR | O_CLOEXEC));
-  caretaker->pid_ = ::fork();
-  if (caretaker->pid_ == 0) become_caretaker(child_end.get(), null.get());
-  if (caretaker->pid_ < 0) return fail(Error::system(errno, "fork"));
-  caretaker->tell(folder);
-  return caretaker;
+  cleanup->pid_ = ::fork();
+  if (cleanup->pid_ == 0) become_cleanup_process(child_end.get(), null.get());
+  if (cleanup->pid_ < 0) return fail(Error::system(errno, "fork"));
+  cleanup->tell(folder);
+  return cleanup;
 }
 
-Caretaker::~Caretaker() {
+CleanupProcess::~CleanupProcess() {
   if (pid_ > 0) {
     ::kill(pid_, SIGKILL);
     (void)retry(::waitpid, pid_, nullptr, 0);
@@ -83,14 +83,14 @@ Caretaker::~Caretaker() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-void Caretaker::tell(const std::string& folder) {
+void CleanupProcess::tell(const std::string& folder) {
   // A name with a newline would be read as two names.
   if (folder.find('\n') != std::string::npos) return;
   const std::string line = folder + "\n";
   (void)retry(::send, names_.get(), line.data(), line.size(), MSG_NOSIGNAL);
 }
 
-bool Caretaker::find_socket() {
+bool CleanupProcess::find_socket() {
   std::error_code error;
   for (const auto& it : std::filesystem::directory_iterator("/proc/self/fd", error)) {
     const std::string name = socket_name(std::atoi(it.path().filename().c_str()));

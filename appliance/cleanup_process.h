@@ -16,14 +16,14 @@ namespace vc::appliance {
 // A separate cleanup process. It receives the names of the folders through a socket, waits until
 // this process has closed the other end, removes the folders, and exits. It has a session of its
 // own, so that signals of the terminal do not reach it.
-class Caretaker {
+class CleanupProcess {
  public:
   // Returns an error if the folder cannot be created or the process cannot be started.
-  static Result<std::unique_ptr<Caretaker>> start();
-  Caretaker(const Caretaker&) = delete;
-  Caretaker& operator=(const Caretaker&) = delete;
+  static Result<std::unique_ptr<CleanupProcess>> start();
+  CleanupProcess(const CleanupProcess&) = delete;
+  CleanupProcess& operator=(const CleanupProcess&) = delete;
   // Ends the process, and removes folder().
-  ~Caretaker();
+  ~CleanupProcess();
 
   // An empty folder for libguestfs's temporary files. The user that QEMU runs as can read it.
   const std::string& folder() const { return folder_; }
@@ -34,7 +34,7 @@ class Caretaker {
   bool find_socket();
 
  private:
-  explicit Caretaker(std::string folder) : folder_(std::move(folder)) {}
+  explicit CleanupProcess(std::string folder) : folder_(std::move(folder)) {}
   void tell(const std::string& folder);
 
   const std::string folder_;

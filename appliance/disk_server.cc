@@ -15,7 +15,7 @@ namespace vc::appliance {
 
 using nbd::NbdEndpoint;
 using nbd::NbdLimits;
-using nbd::NbdLine;
+using nbd::NbdSession;
 using nbd::NbdTarget;
 
 namespace {
@@ -103,32 +103,32 @@ Result<void> DiskServer::serve(const std::vector<std::string>& command) {
   const std::string context = "base:allocation";
   ASSIGN_OR_RETURN(endpoint_, with_context(NbdEndpoint::open({"", command}, patient_), disk_.name));
   if (!disk_.local) endpoint_->server()->set_patience(kProxyPatience);
-  ASSIGN_OR_RETURN(line_, NbdLine::open(endpoint_, {context},
+  ASSIGN_OR_RETURN(session_, NbdSession::open(endpoint_, {context},
                                         {.retries = 0, .timeout = std::chrono::seconds(0)}, stop_));
-  limits_ = line_->limits();
+  limits_ = session_->limits();
   status_ = std::make_unique<nbd::NbdStatus>(context, limits_.minimum);
   return {};
 }
 
 // Queries the user's server directly, so that errors are about this server and not about the proxy.
 Result<void> DiskServer::ask_remote(const nbd::NbdTuning& tuning, Access access) {
-  ASSIGN_OR_RETURN(line_, NbdLine::open(remote_, {}, tuning, stop_));
-  limits_ = line_->limits();
+  ASSIGN_OR_RETURN(session_, NbdSession::open(remote_, {}, tuning, stop_));
+  limits_ = session_->limits();
   RETURN_IF_ERROR(check_limits(limits_, access, disk_.name));
   granularity_ = limits_.preferred;
   ASSIGN_OR_RETURN(table_, partition_table());
   // Disconnects before the proxy connects: the server may accept only one client.
-  line_.reset();
+  session_.reset();
   return {};
 }
 
 Result<std::optional<DataMap>> DiskServer::data() {
-  if (!status_->offered(*line_)) return std::optional<DataMap>{};
+  if (!status_->offered(*session_)) return std::optional<DataMap>{};
   DataMap map;
   std::vector<nbd::NbdStatus::Stretch> stretches;
   for (uint64_t at = 0; at < size();) {
     stretches.clear();
-    RETURN_IF_ERROR(status_->ask(*line_, at, size() - at, stretches));
+    RETURN_IF_ERROR(status_->ask(*session_, at, size() - at, stretches));
     for (const auto& it : stretches) {
       if (!it.known || (it.flags & nbd::kStatusHole) == 0) map.add(it.at, it.at + it.length);
       at = it.at + it.length;
@@ -164,7 +164,7 @@ Result<void> DiskServer::read(uint64_t at, std::span<std::byte> to) {
   const uint64_t begin = round_down(at, block);
   const uint64_t end = std::min(round_up(at + to.size(), block), size());
   std::vector<std::byte> bytes(end - begin);
-  if (auto read = line_->connection().read_now(bytes, begin); !read)
+  if (auto read = session_->connection().read_now(bytes, begin); !read)
     return fail(explained(std::move(read).error().with_context(disk_.name)));
   std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at - begin), to.size(), to.begin());
   return {};
@@ -178,13 +178,13 @@ Result<PartitionTable> DiskServer::partition_table() {
 
 Result<void> DiskServer::flush() {
   if (!limits_.can_flush) return {};
-  if (auto flushed = line_->connection().flush_now(); !flushed)
+  if (auto flushed = session_->connection().flush_now(); !flushed)
     return fail(explained(std::move(flushed).error().with_context(disk_.name)));
   return {};
 }
 
 Result<void> DiskServer::close() {
-  line_.reset();
+  session_.reset();
   return with_context(endpoint_->server()->finish(disk_.local ? kPatience : kProxyPatience),
                       disk_.name);
 }

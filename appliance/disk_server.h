@@ -86,7 +86,7 @@ class DiskServer {
   std::string remote_uri_;
   std::optional<nbd::ProxyNote> note_;  // of the proxy
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
-  std::unique_ptr<nbd::NbdLine> line_;
+  std::unique_ptr<nbd::NbdSession> session_;
   std::optional<PartitionTable> table_;  // of a disk on the user's server
   std::unique_ptr<nbd::NbdStatus> status_;
   nbd::NbdLimits limits_;

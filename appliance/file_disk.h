@@ -17,9 +17,9 @@ namespace vc::appliance {
 
 class FileDisk {
  public:
-  // Opens a local disk that look_at() has described. With `writing`, locks the image for writing
-  // while the object lives. `disk` must outlive the object, since `disk` holds the lock of a raw
-  // file. Returns an error for an image whose clusters cannot read as zeros.
+  // Opens a local disk that inspect_disk() has described. With `writing`, locks the image for
+  // writing while the object lives. `disk` must outlive the object, since `disk` holds the lock of
+  // a raw file. Returns an error for an image whose clusters cannot read as zeros.
   static Result<std::unique_ptr<FileDisk>> open(const GuestDisk& disk, bool writing);
 
   const qcow2::Disk& disk() const { return writer_ ? writer_->disk() : *disk_; }

@@ -33,7 +33,7 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk) {
   return figures;
 }
 
-Result<GuestDisk> look_at(const DiskName& name, bool writing) {
+Result<GuestDisk> inspect_disk(const DiskName& name, bool writing) {
   GuestDisk disk;
   disk.given = name;
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));
@@ -78,7 +78,7 @@ Result<GuestDisk> look_at(const DiskName& name, bool writing) {
   return disk;
 }
 
-void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer) {
+void warn_of_kept_data(const GuestDisk& disk, Observer& observer) {
   if (disk.snapshots > 0)
     observer.warning(fmt::format(
         "{}: {} keep data that trimming removes from the disk: deleting snapshots frees this space "

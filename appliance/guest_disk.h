@@ -50,9 +50,9 @@ std::optional<FileFigures> file_figures(const GuestDisk& disk);
 
 // Opens a disk and reads its properties. Returns an error if the disk cannot be opened (for
 // writing, with `writing`), or if another program uses it. Does not query servers.
-Result<GuestDisk> look_at(const DiskName& name, bool writing);
+Result<GuestDisk> inspect_disk(const DiskName& name, bool writing);
 
 // Warns about internal snapshots and a backing file: they keep trimmed data allocated.
-void warn_of_what_is_behind(const GuestDisk& disk, Observer& observer);
+void warn_of_kept_data(const GuestDisk& disk, Observer& observer);
 
 }  // namespace vc::appliance

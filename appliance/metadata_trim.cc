@@ -65,7 +65,7 @@ class MetadataTrimming {
   Result<TrimReport> run();
 
  private:
-  Result<void> look_at_disks();
+  Result<void> inspect_disks();
   Result<void> open_disks();
   Result<TrimmedDisk> describe(size_t number) const;
   Result<void> inspect();
@@ -92,9 +92,9 @@ class MetadataTrimming {
   std::vector<FileDisk::Plan> plans_;  // one per disk
 };
 
-Result<void> MetadataTrimming::look_at_disks() {
+Result<void> MetadataTrimming::inspect_disks() {
   for (const DiskName& name : options_.disks) {
-    ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, writes()));
+    ASSIGN_OR_RETURN(GuestDisk disk, inspect_disk(name, writes()));
     if (!disk.local)
       return fail(Error::invalid(
           disk.name + ": is not a local file: without --metadata, the appliance trims it"));
@@ -121,7 +121,7 @@ Result<TrimmedDisk> MetadataTrimming::describe(size_t number) const {
 Result<void> MetadataTrimming::open_disks() {
   for (const GuestDisk& disk : disks_) {
     observer_.step("Opening " + disk.name);
-    warn_of_what_is_behind(disk, observer_);
+    warn_of_kept_data(disk, observer_);
     ASSIGN_OR_RETURN(auto file, FileDisk::open(disk, writes()));
     files_.push_back(std::move(file));
     ASSIGN_OR_RETURN(auto described, describe(files_.size() - 1));
@@ -234,7 +234,7 @@ Result<TrimReport> MetadataTrimming::run() {
   const auto start = std::chrono::steady_clock::now();
   report_.dry_run = options_.dry_run;
   report_.from_metadata = true;
-  RETURN_IF_ERROR(look_at_disks());
+  RETURN_IF_ERROR(inspect_disks());
   RETURN_IF_ERROR(open_disks());
   if (!report_.blank) RETURN_IF_ERROR(inspect());
   RETURN_IF_ERROR(make_plans());

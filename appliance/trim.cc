@@ -70,13 +70,13 @@ void Trimming::end_step() {
 Result<void> Trimming::start_servers() {
   begin("open");
   for (const DiskName& name : options_.disks) {
-    ASSIGN_OR_RETURN(GuestDisk disk, look_at(name, !options_.dry_run));
+    ASSIGN_OR_RETURN(GuestDisk disk, inspect_disk(name, !options_.dry_run));
     disks_.push_back(std::move(disk));
   }
   for (const GuestDisk& disk : disks_) {
     if (!options_.overlay) {
       observer_.step("Opening " + disk.name);
-      warn_of_what_is_behind(disk, observer_);
+      warn_of_kept_data(disk, observer_);
     }
     const auto access = options_.dry_run ? DiskServer::Access::kScratch : DiskServer::Access::kTrim;
     ASSIGN_OR_RETURN(auto server, DiskServer::start(disk, access, cancel_));

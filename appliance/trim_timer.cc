@@ -154,7 +154,7 @@ Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& 
   std::vector<std::unique_ptr<DiskServer>> servers;
   std::vector<Appliance::Drive> drives;
   for (const DiskName& name : disks) {
-    ASSIGN_OR_RETURN(auto disk, look_at(name, apply));
+    ASSIGN_OR_RETURN(auto disk, inspect_disk(name, apply));
     guest_disks.push_back(std::move(disk));
     // Without `apply`, the scratch file takes the writes of mounting (such as a journal replay).
     ASSIGN_OR_RETURN(auto server, DiskServer::start(guest_disks.back(),

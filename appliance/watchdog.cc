@@ -45,12 +45,12 @@ Watchdog::Watchdog(const Cancel& cancel, std::vector<const nbd::ProxyNote*> note
   thread_ = std::thread([this] { run(); });
 }
 
-void Watchdog::launching(std::string program, bool limited, Caretaker& caretaker) {
+void Watchdog::launching(std::string program, bool limited, CleanupProcess& cleanup) {
   const MutexLock lock(mutex_);
   program_ = std::move(program);
   launching_ = true;
   limited_ = limited;
-  caretaker_ = &caretaker;
+  cleanup_ = &cleanup;
 }
 
 void Watchdog::launched(pid_t qemu) {
@@ -105,7 +105,7 @@ void Watchdog::run() {
     const auto now = Clock::now();
     const bool lost = server_lost();
     if (cancel_.requested() && cancelled == Clock::time_point{}) cancelled = now;
-    if (caretaker_ && caretaker_->find_socket()) caretaker_ = nullptr;
+    if (cleanup_ && cleanup_->find_socket()) cleanup_ = nullptr;
     if (launching_) {
       const auto children = children_of(launcher_);
       bool there = false;

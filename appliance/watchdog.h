@@ -28,9 +28,9 @@ class Watchdog {
 
   // Begins the watch over a launch: a QEMU started by this thread is killed at once after a
   // cancellation or the loss of a server, and with `limited`, also after half a minute. `program`:
-  // name of QEMU's program, without folders. Shows libguestfs's socket to `caretaker`, which must
+  // name of QEMU's program, without folders. Shows libguestfs's socket to `cleanup`, which must
   // outlive the thread.
-  void launching(std::string program, bool limited, Caretaker& caretaker);
+  void launching(std::string program, bool limited, CleanupProcess& cleanup);
   // Ends the launch, and begins the watch over this QEMU: it is killed some seconds after a
   // cancellation, and at once after the loss of a server.
   void launched(pid_t qemu);
@@ -53,8 +53,8 @@ class Watchdog {
   bool launching_ GUARDED_BY(mutex_) = false;
   bool limited_ GUARDED_BY(mutex_) = false;
   bool stopped_ GUARDED_BY(mutex_) = false;
-  // Set until the caretaker has seen the socket.
-  Caretaker* caretaker_ GUARDED_BY(mutex_) = nullptr;
+  // Set until the cleanup process has seen the socket.
+  CleanupProcess* cleanup_ GUARDED_BY(mutex_) = nullptr;
   // A descriptor of the process, since its ID may be reused later.
   Descriptor qemu_ GUARDED_BY(mutex_);
   std::string program_ GUARDED_BY(mutex_);

@@ -14,9 +14,9 @@ namespace vc::bench {
 
 namespace {
 
-// hole_share() draws at most kLookedAt requests of a load, and checks about kSamples of them.
+// hole_share() draws at most kMostChecked requests of a load, and checks about kSamples of them.
 constexpr uint64_t kSamples = 1000;
-constexpr uint64_t kLookedAt = 1000000;
+constexpr uint64_t kMostChecked = 1000000;
 
 uint64_t nanoseconds(Schedule::Clock::duration time) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
@@ -67,14 +67,14 @@ Result<void> FileDevice::open_writers(const DeviceName& name, qcow2::OpenOptions
 
 Result<std::optional<double>> FileDevice::hole_share(const Load& load) const {
   if (!disk_) return std::optional<double>{};
-  Load looked_at = load;
-  looked_at.count = std::min(load.count.value_or(kSamples), kLookedAt);
-  looked_at.duration.reset();
-  const uint64_t apart = std::max<uint64_t>(1, *looked_at.count / kSamples);
-  Schedule places(looked_at, size_);
+  Load checked = load;
+  checked.count = std::min(load.count.value_or(kSamples), kMostChecked);
+  checked.duration.reset();
+  const uint64_t apart = std::max<uint64_t>(1, *checked.count / kSamples);
+  Schedule places(checked, size_);
   uint64_t holes = 0, samples = 0;
   std::vector<qcow2::Extent> extents;
-  for (uint64_t i = 0; i < *looked_at.count; ++i) {
+  for (uint64_t i = 0; i < *checked.count; ++i) {
     const uint64_t at = places.take().at;
     if (i % apart != 0) continue;
     extents.clear();

@@ -99,7 +99,7 @@ Result<std::unique_ptr<Destination>> Opening::open_spooled() {
                    SpooledDestination::create(STDOUT_FILENO, kStandardOutput, folder,
                                               sink_options(qcow2::Builder::Gaps::kLeave), stop_));
   if (!source_.is_stream())
-    RETURN_IF_ERROR(check_room(source_, plan_.build, plan_.worker, spooled->file(), stop_));
+    RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, spooled->file(), stop_));
   return std::unique_ptr<Destination>(std::move(spooled));
 }
 
@@ -137,7 +137,7 @@ Result<std::unique_ptr<Destination>> Opening::create_raw() {
                                  source_.is_stream() ? 0 : source_.size(), plan_.worker.geometry,
                                  options_.image.preallocation, options_.destination_is_zero));
   if (const auto* file = raw->target().file(); file && !source_.is_stream())
-    RETURN_IF_ERROR(check_raw_room(source_, plan_.worker, *file, stop_));
+    RETURN_IF_ERROR(check_raw_space(source_, plan_.worker, *file, stop_));
   return std::unique_ptr<Destination>(std::move(raw));
 }
 
@@ -146,7 +146,7 @@ Result<std::unique_ptr<Destination>> Opening::create_image() {
                                                         plan_.build, options_.image.preallocation));
   const auto* const file = image->target().file();
   if (file && !source_.is_stream() && plan_.build.data_file.empty())
-    RETURN_IF_ERROR(check_room(source_, plan_.build, plan_.worker, *file, stop_));
+    RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, *file, stop_));
   return std::unique_ptr<Destination>(std::move(image));
 }
 

@@ -24,9 +24,9 @@ std::string folder_of(const std::string& path) {
 
 Result<uint64_t> free_bytes_for(const std::string& path) {
   const std::string folder = folder_of(path);
-  struct statvfs room {};
-  if (retry(::statvfs, folder.c_str(), &room) != 0) return fail(Error::system(errno, folder));
-  return uint64_t{room.f_bavail} * room.f_frsize;
+  struct statvfs space {};
+  if (retry(::statvfs, folder.c_str(), &space) != 0) return fail(Error::system(errno, folder));
+  return uint64_t{space.f_bavail} * space.f_frsize;
 }
 
 Result<void> check_file_place(const std::string& path, bool overwrite, uint64_t needed) {

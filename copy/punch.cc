@@ -88,7 +88,7 @@ class Puncher {
     Fetched(Puncher& puncher, size_t index) : puncher_(puncher), index_(index) {}
     void push(Chunk* chunk) override {
       if (puncher_.stop_.requested()) return;
-      if (auto done = puncher_.look_at(*chunk, index_); !done)
+      if (auto done = puncher_.punch_zeros(*chunk, index_); !done)
         puncher_.stop_.fail(std::move(done).error());
       else
         puncher_.feed_.recycle(chunk);
@@ -119,7 +119,7 @@ class Puncher {
     feed_.wake();
   }
 
-  Result<void> look_at(const Chunk& chunk, size_t index) {
+  Result<void> punch_zeros(const Chunk& chunk, size_t index) {
     const uint64_t unit = geometry_.cluster_size();
     std::vector<nbd::NbdWriter::Piece> runs;
     uint64_t zero = 0;
@@ -135,7 +135,7 @@ class Puncher {
       else
         runs.push_back({at, length, nullptr});
     }
-    if (!dry_run_) RETURN_IF_ERROR(writer_.send(source_.line(index), runs));
+    if (!dry_run_) RETURN_IF_ERROR(writer_.send(source_.session(index), runs));
     uint64_t data = 0;
     for (const qcow2::Extent& extent : chunk.extents)
       if (!extent.reads_as_zero()) data += extent.length;
@@ -167,11 +167,11 @@ class Puncher {
 };
 
 // Flushes, so that the deallocation reaches the server's disk.
-Result<void> flush(nbd::NbdLine& line) {
+Result<void> flush(nbd::NbdSession& session) {
   while (true) {
-    auto done = line.connection().flush_now();
-    if (done || !line.is_loss(done.error())) return done;
-    RETURN_IF_ERROR(line.restore(std::move(done).error()));
+    auto done = session.connection().flush_now();
+    if (done || !session.is_loss(done.error())) return done;
+    RETURN_IF_ERROR(session.restore(std::move(done).error()));
   }
 }
 
@@ -183,7 +183,7 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
   NbdSource::Options reading;
   reading.tuning = options.nbd;
   ASSIGN_OR_RETURN(const auto source, NbdSource::open(options.target, reading, stop));
-  const nbd::NbdLimits limits = source->line(0).limits();
+  const nbd::NbdLimits limits = source->session(0).limits();
   RETURN_IF_ERROR(check_can_punch(limits, source->name()));
   uint64_t unit = options.unit;
   if (unit == 0) unit = std::clamp(limits.preferred, kSmallestUnit, kLargestUnit);
@@ -195,7 +195,7 @@ Result<PunchSummary> punch(const PunchOptions& options, Progress& progress, cons
 
   Puncher puncher(*source, limits, options, unit, progress, stop);
   RETURN_IF_ERROR(puncher.run());
-  if (limits.can_flush && !options.dry_run) RETURN_IF_ERROR(flush(source->line(0)));
+  if (limits.can_flush && !options.dry_run) RETURN_IF_ERROR(flush(source->session(0)));
   progress.update(source->size(), source->size());
   PunchSummary summary = puncher.summary();
   summary.elapsed = std::chrono::steady_clock::now() - start;

@@ -112,35 +112,35 @@ namespace {
 // `metadata`: returns the bytes of metadata for a number of clusters.
 Result<void> check(Source& source, const ClusterWorker::Options& worker, const OutputFile& out,
                    const Stop& stop, const std::function<uint64_t(uint64_t)>& metadata) {
-  ASSIGN_OR_RETURN(const uint64_t room, out.room());
+  ASSIGN_OR_RETURN(const uint64_t space, out.free_space());
   // If the whole disk fits, its map is not needed.
   const uint64_t clusters = worker.geometry.clusters_for(source.size());
   const uint64_t all_metadata = metadata(clusters);
-  if (all_metadata <= room && clusters <= (room - all_metadata) >> worker.geometry.cluster_bits())
+  if (all_metadata <= space && clusters <= (space - all_metadata) >> worker.geometry.cluster_bits())
     return {};
 
   ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(source, worker.geometry, stop));
-  if ((live << worker.geometry.cluster_bits()) + metadata(live) <= room) return {};
+  if ((live << worker.geometry.cluster_bits()) + metadata(live) <= space) return {};
 
   ASSIGN_OR_RETURN(const uint64_t bytes, estimate_bytes(source, live, worker, stop));
   const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata(live);
-  if (needed <= room) return {};
+  if (needed <= space) return {};
   return fail(Error::protocol(
       ENOSPC, fmt::format("{}: the copy needs about {}, but the filesystem of {} has only {} free",
-                          out.name(), megabytes(needed), out.folder(), megabytes(room))));
+                          out.name(), megabytes(needed), out.folder(), megabytes(space))));
 }
 
 }  // namespace
 
-Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                        const ClusterWorker::Options& worker, const OutputFile& out,
-                        const Stop& stop) {
+Result<void> check_space(Source& source, const qcow2::BuildOptions& build,
+                         const ClusterWorker::Options& worker, const OutputFile& out,
+                         const Stop& stop) {
   return check(source, worker, out, stop,
                [&](uint64_t clusters) { return qcow2::Builder::metadata_bytes(build, clusters); });
 }
 
-Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
-                            const OutputFile& out, const Stop& stop) {
+Result<void> check_raw_space(Source& source, const ClusterWorker::Options& worker,
+                             const OutputFile& out, const Stop& stop) {
   return check(source, worker, out, stop, [](uint64_t) { return uint64_t{0}; });
 }
 

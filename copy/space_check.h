@@ -17,13 +17,13 @@ namespace vc::copy {
 // Returns an error if the copy will not fit into the destination's filesystem. First checks the
 // upper bound: no zeros, no compression. If that does not fit, samples of the source estimate the
 // share of zeros and the compression ratio.
-Result<void> check_room(Source& source, const qcow2::BuildOptions& build,
-                        const ClusterWorker::Options& worker, const OutputFile& out,
-                        const Stop& stop);
+Result<void> check_space(Source& source, const qcow2::BuildOptions& build,
+                         const ClusterWorker::Options& worker, const OutputFile& out,
+                         const Stop& stop);
 
 // Same for a raw disk, where only non-zero data takes space.
-Result<void> check_raw_room(Source& source, const ClusterWorker::Options& worker,
-                            const OutputFile& out, const Stop& stop);
+Result<void> check_raw_space(Source& source, const ClusterWorker::Options& worker,
+                             const OutputFile& out, const Stop& stop);
 
 // Calls `visit(first, clusters)` for each run of destination clusters that are not all zeros
 // according to the source. Runs are in order, without overlap.

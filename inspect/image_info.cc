@@ -31,7 +31,7 @@ T take(ImageInfo& info, Result<T> result) {
   return T();
 }
 
-void look_into(const FileStorage& file, const InfoOptions& options, ImageInfo& info) {
+void read_details(const FileStorage& file, const InfoOptions& options, ImageInfo& info) {
   const qcow2::Header& header = *info.header;
   info.snapshots = take(info, qcow2::read_snapshot_table(file, header, qcow2::SnapshotUse::kList));
   info.bitmaps = take(info, qcow2::read_bitmap_directory(file, header)).bitmaps;
@@ -82,7 +82,7 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
     RETURN_IF_ERROR(with_context(qcow2::check_untrusted_header(*info.header, options.trust), path));
   info.virtual_size = round_up_to_sectors(info.header->size);
   info.full_backing_filename = full_backing_filename(path, info.header->backing_file);
-  look_into(*file, options, info);
+  read_details(*file, options, info);
   return info;
 }
 

@@ -22,9 +22,9 @@ NbdStatus::NbdStatus(std::string context, uint64_t alignment)
       smallest_(std::max(kSmallestWindow, alignment)),
       window_(std::max(kLargestWindow, alignment)) {}
 
-Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
+Result<void> NbdStatus::ask(NbdSession& session, uint64_t at, uint64_t length,
                             std::vector<Stretch>& out) {
-  if (silent_ || !offered(line)) {
+  if (silent_ || !offered(session)) {
     out.push_back({at, length, false, 0});
     return {};
   }
@@ -33,12 +33,12 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
     const uint64_t window = std::min(length, window_);
     StatusReply answer(context_, at, at + window, out);
     NbdReply reply;
-    auto done = line.connection().block_status(window, at, answer.callback(), reply);
-    if (done) done = line.connection().wait(reply, "block status");
+    auto done = session.connection().block_status(window, at, answer.callback(), reply);
+    if (done) done = session.connection().wait(reply, "block status");
     // Discards the stretches of a failed request.
     if (!done) out.resize(before);
     if (done && answer.reached() > at) {
-      line.answered();
+      session.answered();
       answered_ = true;
       refused_ = 0;
       // Shrinks the window when answers are truncated and would be sent twice; else grows it
@@ -52,13 +52,13 @@ Result<void> NbdStatus::ask(NbdLine& line, uint64_t at, uint64_t length,
     if (!done) {
       Error error = std::move(done).error();
       if (error.kind() == Error::Kind::kCancelled) return fail(std::move(error));
-      if (line.is_loss(error)) {
-        RETURN_IF_ERROR(line.restore(std::move(error)));
+      if (session.is_loss(error)) {
+        RETURN_IF_ERROR(session.restore(std::move(error)));
         continue;
       }
     }
     // The server is alive but rejects the request: a shorter request may work.
-    line.answered();
+    session.answered();
     if (window > smallest_) {
       window_ = smallest_;
       while (window_ * 4 < window) window_ *= 4;

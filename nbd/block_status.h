@@ -21,12 +21,12 @@ class NbdStatus {
   NbdStatus(std::string context, uint64_t alignment);
 
   // Returns true if the server offers the context. Otherwise all ranges are unknown.
-  bool offered(NbdLine& line) const { return line.connection().has_context(context_); }
+  bool offered(NbdSession& session) const { return session.connection().has_context(context_); }
 
   // Appends the status of [at, at + length), or of a first part of it, to `out`: in order, without
   // gaps, at least one stretch, and at most about ten thousand. Reconnects when the connection is
   // lost.
-  Result<void> ask(NbdLine& line, uint64_t at, uint64_t length, std::vector<Stretch>& out);
+  Result<void> ask(NbdSession& session, uint64_t at, uint64_t length, std::vector<Stretch>& out);
 
   const std::string& context() const { return context_; }
 

@@ -24,29 +24,30 @@ milliseconds wait_before(unsigned retry) {
 
 }  // namespace
 
-Result<std::unique_ptr<NbdLine>> NbdLine::open(std::shared_ptr<NbdEndpoint> endpoint,
-                                               std::vector<std::string> contexts,
-                                               const NbdTuning& tuning, const Stop& stop) {
-  std::unique_ptr<NbdLine> line(
-      new NbdLine(std::move(endpoint), std::move(contexts), tuning, stop));
-  auto connection = NbdConnection::open(*line->endpoint_, line->contexts_, line->timeout_, stop);
+Result<std::unique_ptr<NbdSession>> NbdSession::open(std::shared_ptr<NbdEndpoint> endpoint,
+                                                     std::vector<std::string> contexts,
+                                                     const NbdTuning& tuning, const Stop& stop) {
+  std::unique_ptr<NbdSession> session(
+      new NbdSession(std::move(endpoint), std::move(contexts), tuning, stop));
+  auto connection =
+      NbdConnection::open(*session->endpoint_, session->contexts_, session->timeout_, stop);
   if (!connection) {
     bool final = false;
-    return fail(line->endpoint_->explain(std::move(connection).error(), final));
+    return fail(session->endpoint_->explain(std::move(connection).error(), final));
   }
-  line->connection_ = std::move(*connection);
-  line->limits_ = line->connection_->limits();
-  return line;
+  session->connection_ = std::move(*connection);
+  session->limits_ = session->connection_->limits();
+  return session;
 }
 
-bool NbdLine::is_loss(const Error& error) {
+bool NbdSession::is_loss(const Error& error) {
   if (error.kind() != Error::Kind::kSystem) return false;
   // Servers send ESHUTDOWN when they are about to end.  No server sends ENOTCONN: libnbd sets it
   // for outstanding requests, possibly before it reports the connection as dead.
   return connection_->lost() || error.errnum() == ESHUTDOWN || error.errnum() == ENOTCONN;
 }
 
-Result<void> NbdLine::check_same(const NbdLimits& next) const {
+Result<void> NbdSession::check_same(const NbdLimits& next) const {
   if (next.size != limits_.size)
     return fail(Error::protocol(
         EIO,
@@ -61,7 +62,7 @@ Result<void> NbdLine::check_same(const NbdLimits& next) const {
 }
 
 // Makes one attempt.  Sets given_up_ on a final error.
-Result<void> NbdLine::try_again() {
+Result<void> NbdSession::try_again() {
   ASSIGN_OR_RETURN(auto next, NbdConnection::open(*endpoint_, contexts_, timeout_, stop_));
   if (auto same = check_same(next->limits()); !same) {
     // Another attempt would give the same result.
@@ -82,7 +83,7 @@ Result<void> NbdLine::try_again() {
   return checked;
 }
 
-Result<void> NbdLine::restore(Error why) {
+Result<void> NbdSession::restore(Error why) {
   if (given_up_) return fail(std::move(why));
   // A server that accepts one client at a time must see this client disconnect.
   connection_->drain();

@@ -17,13 +17,13 @@
 namespace vc::nbd {
 
 // Must be used by one thread at a time.
-class NbdLine {
+class NbdSession {
  public:
   // Connects. Uses the retries and the timeout of `tuning`. Tries the first connection only once,
   // since the name may be mistyped.
-  static Result<std::unique_ptr<NbdLine>> open(std::shared_ptr<NbdEndpoint> endpoint,
-                                               std::vector<std::string> contexts,
-                                               const NbdTuning& tuning, const Stop& stop);
+  static Result<std::unique_ptr<NbdSession>> open(std::shared_ptr<NbdEndpoint> endpoint,
+                                                  std::vector<std::string> contexts,
+                                                  const NbdTuning& tuning, const Stop& stop);
 
   // Returns the connection, which always exists. If it is lost and not restored, all its requests
   // return errors.
@@ -55,15 +55,15 @@ class NbdLine {
 
   // Sets the check that restore() runs on each new connection. restore() fails with the check's
   // error, unless the new connection is lost, too.
-  using Check = std::function<Result<void>(NbdLine& line)>;
+  using Check = std::function<Result<void>(NbdSession& session)>;
   void set_check(Check check) { check_ = std::move(check); }
 
   // Returns true if restore() has failed.
   bool given_up() const { return given_up_; }
 
  private:
-  NbdLine(std::shared_ptr<NbdEndpoint> endpoint, std::vector<std::string> contexts,
-          const NbdTuning& tuning, const Stop& stop)
+  NbdSession(std::shared_ptr<NbdEndpoint> endpoint, std::vector<std::string> contexts,
+             const NbdTuning& tuning, const Stop& stop)
       : endpoint_(std::move(endpoint)),
         contexts_(std::move(contexts)),
         retries_(tuning.retries),

@@ -34,12 +34,12 @@ bool is_refusal(int errnum) {
 // One call of send ().
 class NbdWriter::Sender {
  public:
-  Sender(NbdWriter& writer, NbdLine& line, std::span<const Piece> pieces)
-      : writer_(writer), line_(line), to_do_(pieces.begin(), pieces.end()) {}
+  Sender(NbdWriter& writer, NbdSession& session, std::span<const Piece> pieces)
+      : writer_(writer), session_(session), to_do_(pieces.begin(), pieces.end()) {}
 
   Result<void> run() {
     auto result = send_all();
-    if (!in_flight_.empty()) line_.connection().drain();
+    if (!in_flight_.empty()) session_.connection().drain();
     return result;
   }
 
@@ -55,7 +55,7 @@ class NbdWriter::Sender {
     while (!to_do_.empty() || !in_flight_.empty()) {
       while (!to_do_.empty() && in_flight_.size() < std::max(writer_.options_.tuning.requests, 1u))
         RETURN_IF_ERROR(issue());
-      if (auto worked = line_.connection().work(); !worked)
+      if (auto worked = session_.connection().work(); !worked)
         RETURN_IF_ERROR(lost(std::move(worked).error()));
       RETURN_IF_ERROR(collect());
     }
@@ -77,9 +77,9 @@ class NbdWriter::Sender {
   Result<void> issue() {
     const bool zero = !to_do_.front().bytes && writer_.can_zero_;
     const Piece piece = next(zero);
-    in_flight_.emplace_back(piece, zero, line_.generation());
+    in_flight_.emplace_back(piece, zero, session_.generation());
     NbdReply& reply = in_flight_.back().reply;
-    NbdConnection& connection = line_.connection();
+    NbdConnection& connection = session_.connection();
     const std::byte* const bytes = piece.bytes ? piece.bytes : writer_.zeros_.data();
     auto sent = zero ? connection.zero(piece.length, piece.at, reply,
                                        {.fast = writer_.options_.only_cheap_zeros && writer_.fast_})
@@ -91,20 +91,20 @@ class NbdWriter::Sender {
   }
 
   Result<void> lost(Error why) {
-    if (!line_.is_loss(why)) return fail(std::move(why));
-    return line_.restore(std::move(why));
+    if (!session_.is_loss(why)) return fail(std::move(why));
+    return session_.restore(std::move(why));
   }
 
   Result<void> collect() {
     for (auto it = in_flight_.begin(); it != in_flight_.end();) {
       if (it->reply.done() && it->reply.errnum() == 0) {
-        line_.answered();
-      } else if (it->generation != line_.generation()) {
+        session_.answered();
+      } else if (it->generation != session_.generation()) {
         to_do_.push_front(it->piece);
       } else if (it->reply.done()) {
         RETURN_IF_ERROR(refused(*it));
         // The restored connection sends this piece again, with the others.
-        if (it->generation != line_.generation()) continue;
+        if (it->generation != session_.generation()) continue;
       } else {
         ++it;
         continue;
@@ -118,8 +118,8 @@ class NbdWriter::Sender {
   Result<void> refused(const Request& request) {
     const Piece& piece = request.piece;
     const Error error = request.reply.error(fmt::format(
-        "{}: {} at {:#x}", line_.name(), piece.bytes ? "write" : "writing zeros", piece.at));
-    if (line_.is_loss(error)) return line_.restore(error);
+        "{}: {} at {:#x}", session_.name(), piece.bytes ? "write" : "writing zeros", piece.at));
+    if (session_.is_loss(error)) return session_.restore(error);
     if (!request.zero || !is_refusal(request.reply.errnum())) return fail(error);
     if (piece.length > writer_.small_zero_) {
       writer_.zero_limit_ = writer_.small_zero_;
@@ -147,7 +147,7 @@ class NbdWriter::Sender {
   }
 
   NbdWriter& writer_;
-  NbdLine& line_;
+  NbdSession& session_;
   std::deque<Piece> to_do_;
   std::list<Request> in_flight_;  // libnbd holds pointers to them until they are done
 };
@@ -163,19 +163,19 @@ NbdWriter::NbdWriter(const NbdLimits& limits, const Options& options)
   std::memset(zeros_.data(), 0, zeros_.size());
 }
 
-Result<void> NbdWriter::send(NbdLine& line, std::span<const Piece> pieces) {
-  return Sender(*this, line, pieces).run();
+Result<void> NbdWriter::send(NbdSession& session, std::span<const Piece> pieces) {
+  return Sender(*this, session, pieces).run();
 }
 
-Result<bool> NbdWriter::zero_fast(NbdLine& line, uint64_t end) {
+Result<bool> NbdWriter::zero_fast(NbdSession& session, uint64_t end) {
   if (!can_zero_ || !fast_) return false;
   for (uint64_t at = 0; at < end;) {
     const uint64_t length = std::min<uint64_t>(end - at, zero_limit_);
     NbdReply reply;
-    auto done = line.connection().zero(length, at, reply, {.fast = true});
-    if (done) done = line.connection().wait(reply, "zero");
+    auto done = session.connection().zero(length, at, reply, {.fast = true});
+    if (done) done = session.connection().wait(reply, "zero");
     if (!done) {
-      if (line.is_loss(done.error()) || !is_refusal(done.error().errnum()))
+      if (session.is_loss(done.error()) || !is_refusal(done.error().errnum()))
         return fail(std::move(done).error());
       if (at > 0 || length <= small_zero_) return false;
       zero_limit_ = small_zero_;

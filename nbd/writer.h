@@ -36,12 +36,12 @@ class NbdWriter {
   NbdWriter(const NbdLimits& limits, const Options& options);
 
   // Writes `pieces`. On success, the server has acknowledged all of them. If the connection was
-  // restored meanwhile, a part was acknowledged only before that (see NbdLine::set_check).
-  Result<void> send(NbdLine& line, std::span<const Piece> pieces);
+  // restored meanwhile, a part was acknowledged only before that (see NbdSession::set_check).
+  Result<void> send(NbdSession& session, std::span<const Piece> pieces);
 
   // Zeroes [0, end) if the server can do it fast. Returns false if it cannot; a part of the range
   // may be zeroed then.
-  Result<bool> zero_fast(NbdLine& line, uint64_t end);
+  Result<bool> zero_fast(NbdSession& session, uint64_t end);
 
   // Returns true if the server can zero without data.
   bool can_zero() const { return can_zero_; }

@@ -105,7 +105,7 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
     swap.backup_ = swap.disk_ + *suffix;
   }
   RETURN_IF_ERROR(swap.lock());
-  RETURN_IF_ERROR(swap.settle_leftovers());
+  RETURN_IF_ERROR(swap.resolve_leftovers());
   if (!swap.backup_.empty() && swap.folder_.status(swap.backup_))
     return fail(Error::invalid(fmt::format(
         "{}: exists already: if it is the backup of an earlier run, and the guest works, remove it "
@@ -123,7 +123,7 @@ Result<DiskSwap> DiskSwap::plan(const std::string& path, std::optional<std::stri
 //     before step 1      .DISK.fresh is a useless copy: it is removed
 //     between the steps  DISK.bak is DISK: the second name is removed
 //     (exchanged)        .DISK.fresh is the old disk, older than DISK: it becomes DISK.bak
-Result<void> DiskSwap::settle_leftovers() {
+Result<void> DiskSwap::resolve_leftovers() {
   if (!backup_.empty() && folder_.holds(backup_, FileIdentity::of(old_.get()))) {
     RETURN_IF_ERROR(remove_and_flush(folder_, backup_));
     remarks_.push_back(fmt::format(
@@ -131,7 +131,7 @@ Result<void> DiskSwap::settle_leftovers() {
         backup()));
   }
   const auto fresh = folder_.status(fresh_);
-  return fresh ? settle_fresh(*fresh) : Result<void>{};
+  return fresh ? resolve_fresh(*fresh) : Result<void>{};
 }
 
 // Returns true if the leftover is older than the disk: an exchange leaves the new file, which was
@@ -152,7 +152,7 @@ Result<bool> DiskSwap::is_older_than_disk() const {
   return born(fresh) < born(old);
 }
 
-Result<void> DiskSwap::settle_fresh(const struct stat& status) {
+Result<void> DiskSwap::resolve_fresh(const struct stat& status) {
   // The leftover is a copy of the disk, or is the old disk. Both have the disk's size.
   const auto size = disk_size(folder_, fresh_);
   if (!S_ISREG(status.st_mode) || !size || size != disk_size(folder_, disk_))

@@ -64,8 +64,8 @@ class DiskSwap {
   DiskSwap(Directory folder, std::string disk)
       : folder_(std::move(folder)), disk_(std::move(disk)), fresh_("." + disk_ + ".fresh") {}
   Result<void> lock();
-  Result<void> settle_leftovers();
-  Result<void> settle_fresh(const struct stat& fresh);
+  Result<void> resolve_leftovers();
+  Result<void> resolve_fresh(const struct stat& fresh);
   Result<bool> is_older_than_disk() const;
   Result<void> keep_old();
   Result<void> put_fresh();

@@ -45,25 +45,25 @@ Result<std::optional<uint64_t>> trimmable(const copy::CopyOptions& how, const Ca
 
 }  // namespace
 
-Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
-                                  Progress& progress, const Cancel& cancel) {
-  EarlyRoom room;
-  ASSIGN_OR_RETURN(room.free, copy::free_bytes_for(how.destination));
-  room.untrimmed = size + size / kMetadataPart + kFixedMetadata;
+Result<EarlySpace> find_early_space(const copy::CopyOptions& how, uint64_t size, bool boots,
+                                    Progress& progress, const Cancel& cancel) {
+  EarlySpace space;
+  ASSIGN_OR_RETURN(space.free, copy::free_bytes_for(how.destination));
+  space.untrimmed = size + size / kMetadataPart + kFixedMetadata;
   // With a data file, the data goes to another place.
-  room.fits = room.untrimmed <= room.free || !how.image.data_file.empty();
-  if (room.fits) return room;
+  space.fits = space.untrimmed <= space.free || !how.image.data_file.empty();
+  if (space.fits) return space;
   ASSIGN_OR_RETURN(const auto measured, measure_result(how, kBudget, progress, cancel));
-  room.untrimmed = measured.file_size;
-  room.fits = measured.high <= room.free;
-  if (room.fits) return room;
+  space.untrimmed = measured.file_size;
+  space.fits = measured.high <= space.free;
+  if (space.fits) return space;
   if (!boots) {
-    room.least = measured.low;
-    return room;
+    space.least = measured.low;
+    return space;
   }
   ASSIGN_OR_RETURN(const auto trimmed, trimmable(how, cancel));
-  if (trimmed) room.least = measured.low - std::min(measured.low, *trimmed);
-  return room;
+  if (trimmed) space.least = measured.low - std::min(measured.low, *trimmed);
+  return space;
 }
 
 }  // namespace vc::optimize

@@ -12,7 +12,7 @@
 namespace vc::optimize {
 
 // All sizes are in bytes.
-struct EarlyRoom {
+struct EarlySpace {
   uint64_t free = 0;       // free space in the filesystem of the destination
   uint64_t untrimmed = 0;  // size of the result if nothing is trimmed
   bool fits = false;       // the result fits even untrimmed
@@ -24,7 +24,7 @@ struct EarlyRoom {
 // Compares the size of the result of `how`, for a disk of `size` bytes, with the free space at its
 // destination. `boots`: an appliance will trim more than `how` leaves out. Reads the source only if
 // a disk without zeros would not fit. Then it reads metadata and samples of the data.
-Result<EarlyRoom> find_early_room(const copy::CopyOptions& how, uint64_t size, bool boots,
-                                  Progress& progress, const Cancel& cancel);
+Result<EarlySpace> find_early_space(const copy::CopyOptions& how, uint64_t size, bool boots,
+                                    Progress& progress, const Cancel& cancel);
 
 }  // namespace vc::optimize

@@ -108,7 +108,7 @@ class Run {
     if (!is_trimmed()) return {};
     RETURN_IF_ERROR(disk_.check_overlays());
     RETURN_IF_ERROR(plan_trimming());
-    return look_for_room();
+    return check_space();
   }
 
   Result<void> plan_trimming() {
@@ -179,28 +179,29 @@ class Run {
 
   // Returns an error if the result cannot fit. The copy checks again when the trimmed size is
   // known.
-  Result<void> look_for_room() {
+  Result<void> check_space() {
     const copy::CopyOptions how = disk_.copy_options(disk_.path(), disk_.destination_name());
-    ASSIGN_OR_RETURN(const EarlyRoom room, find_early_room(how, report_.virtual_size,
-                                                           report_.plan.boots, progress_, cancel_));
-    fits_untrimmed_ = room.fits;
-    if (room.fits) return {};
+    ASSIGN_OR_RETURN(
+        const EarlySpace space,
+        find_early_space(how, report_.virtual_size, report_.plan.boots, progress_, cancel_));
+    fits_untrimmed_ = space.fits;
+    if (space.fits) return {};
     const std::string folder = Directory::parent_of(how.destination);
     const auto& drop = options_.trimming.drop;
     const bool drops = report_.plan.boots && (drop.pagefile || drop.swapfile || drop.hiberfile ||
                                               drop.shadows || drop.swap);
-    if (!room.least || *room.least <= room.free || drops || is_left_if(*room.least)) {
+    if (!space.least || *space.least <= space.free || drops || is_left_if(*space.least)) {
       observer_.warning(
           fmt::format("{}: the result fits only if trimming frees enough: without trimming, it "
                       "takes about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free",
-                      disk_.path(), mebibytes(room.untrimmed), folder, mebibytes(room.free)));
+                      disk_.path(), mebibytes(space.untrimmed), folder, mebibytes(space.free)));
       return {};
     }
     const std::string text = fmt::format(
         "{}: there is not enough space for the result: without the guest's free space, it takes "
         "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: free space there, or "
         "write the result to another filesystem (--output)",
-        disk_.path(), mebibytes(*room.least), folder, mebibytes(room.free));
+        disk_.path(), mebibytes(*space.least), folder, mebibytes(space.free));
     if (!options_.dry_run) return fail(Error::protocol(ENOSPC, text));
     observer_.warning(text);
     return {};

@@ -103,10 +103,10 @@ int Parameters::complete() {
     nbdkit_error("create=true and snapshot=: a new image has no snapshots");
     return -1;
   }
-  return settle_trust();
+  return resolve_trust();
 }
 
-int Parameters::settle_trust() {
+int Parameters::resolve_trust() {
   qcow2::Trust& trust = config_.open.trust;
   trust.names.prefix = "";
   if (!untrusted_) return 0;

@@ -28,7 +28,7 @@ class Parameters {
   int set_file(const char* value);
   int set_backing(const char* value);
   int set_data_file(const char* value);
-  int settle_trust();
+  int resolve_trust();
   int set_discard(const char* value);
   int set_detect_zeroes(const char* value);
   int set_cache_size(const char* value);

@@ -183,8 +183,8 @@ Result<uint64_t> FileStorage::size() const {
 
 Result<void> FileStorage::resize(uint64_t size) {
   if (is_block_device_) {
-    ASSIGN_OR_RETURN(const uint64_t room, this->size());
-    if (size <= room) return {};
+    ASSIGN_OR_RETURN(const uint64_t current, this->size());
+    if (size <= current) return {};
     return system_error(ENOSPC, "extend", size);
   }
   if (retry(::ftruncate, fd_.get(), static_cast<off_t>(size)) != 0)

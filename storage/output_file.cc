@@ -84,7 +84,7 @@ Result<void> OutputFile::find_target(bool overwrite) {
   if (!overwrite)
     return fail(Error::invalid(path_ + ": exists already: use --force to replace it"));
   if (S_ISLNK(status.st_mode)) return follow_link(status);
-  return look_at_replaced(status);
+  return check_replaced(status);
 }
 
 // In a sticky folder that all users may write to, follows a link only if this user or the owner of
@@ -107,10 +107,10 @@ Result<void> OutputFile::follow_link(const struct stat& link) {
   target_ = Directory::name_of(resolved);
   const auto status = folder_.status(target_);
   if (!status) return error(errno, "replace");
-  return look_at_replaced(*status);
+  return check_replaced(*status);
 }
 
-Result<void> OutputFile::look_at_replaced(const struct stat& status) {
+Result<void> OutputFile::check_replaced(const struct stat& status) {
   if (!S_ISREG(status.st_mode))
     return fail(
         Error::invalid(path_ + ": is not a regular file: only a regular file can be replaced"));
@@ -286,7 +286,7 @@ Result<OutputFile::Size> OutputFile::measure() const {
   return Size{static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
 }
 
-Result<uint64_t> OutputFile::room() const {
+Result<uint64_t> OutputFile::free_space() const {
   struct statvfs status {};
   if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "inspect the filesystem of");
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;

@@ -82,7 +82,7 @@ class OutputFile final : public Storage {
   Result<Size> measure() const;
 
   // Returns the bytes that an unprivileged user can still write to the destination's filesystem.
-  Result<uint64_t> room() const;
+  Result<uint64_t> free_space() const;
 
   // Returns the folder of the file.
   const std::string& folder() const { return folder_.path(); }
@@ -92,7 +92,7 @@ class OutputFile final : public Storage {
       : path_(std::move(path)), folder_(std::move(folder)), target_(std::move(target)) {}
   Result<void> find_target(bool overwrite);
   Result<void> follow_link(const struct stat& link);
-  Result<void> look_at_replaced(const struct stat& status);
+  Result<void> check_replaced(const struct stat& status);
   Result<void> open_fresh();
   Result<void> open_unnamed();
   Result<void> hide_content();

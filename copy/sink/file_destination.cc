@@ -181,10 +181,10 @@ Result<std::unique_ptr<RawDestination>> RawDestination::create(const std::string
                                                                bool zeroed) {
   ASSIGN_OR_RETURN(OutputTarget target, OutputTarget::open(path, overwrite));
   if (target.device()) {
-    ASSIGN_OR_RETURN(const uint64_t room, target.device()->size());
-    if (room < size)
+    ASSIGN_OR_RETURN(const uint64_t space, target.device()->size());
+    if (space < size)
       return fail(Error::invalid(
-          fmt::format("{}: the device has {} bytes, too few for a disk of {}", path, room, size)));
+          fmt::format("{}: the device has {} bytes, too few for a disk of {}", path, space, size)));
   }
   const bool fresh = target.file() != nullptr;
   std::unique_ptr<RawDestination> it(new RawDestination(std::move(target), size, preallocation));

@@ -39,7 +39,7 @@ class NbdSink::Lease {
   // Ends the work on the lane. After an error, the lane is not used again.
   Result<void> end(Result<void> result) {
     good_ = result.has_value();
-    if (good_ || !lane_->line->given_up()) return result;
+    if (good_ || !lane_->session->given_up()) return result;
     return fail(
         Error::protocol(result.error().errnum(),
                         result.error().message() +
@@ -67,7 +67,7 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const nbd::NbdTarget& target, con
                                                uint64_t size, const Stop& stop) {
   ASSIGN_OR_RETURN(const auto endpoint, nbd::NbdEndpoint::open(target, stop));
   const std::string context = LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+  ASSIGN_OR_RETURN(auto first, nbd::NbdSession::open(endpoint, {context}, options.tuning, stop));
   const nbd::NbdLimits limits = first->limits();
   if (limits.read_only)
     return fail(Error::protocol(
@@ -79,31 +79,32 @@ Result<std::unique_ptr<NbdSink>> NbdSink::open(const nbd::NbdTarget& target, con
                             target.name(), limits.size, size)));
   std::unique_ptr<NbdSink> sink(new NbdSink(target.name(), options, limits, size, stop));
   if (!sink->zeroed_ && !options.update) RETURN_IF_ERROR(sink->zero_all(*first));
-  const auto add = [&](std::unique_ptr<nbd::NbdLine> line) {
+  const auto add = [&](std::unique_ptr<nbd::NbdSession> session) {
     sink->lanes_.push_back(
-        std::make_unique<Lane>(Lane{std::move(line), nbd::NbdStatus(context, limits.minimum)}));
+        std::make_unique<Lane>(Lane{std::move(session), nbd::NbdStatus(context, limits.minimum)}));
     Lane* const lane = sink->lanes_.back().get();
-    lane->line->set_check([it = sink.get(), lane](nbd::NbdLine&) { return it->look_again(*lane); });
+    lane->session->set_check(
+        [it = sink.get(), lane](nbd::NbdSession&) { return it->check_unflushed(*lane); });
     const MutexLock lock(sink->mutex_);
     sink->free_.push_back(lane);
   };
   add(std::move(first));
   for (unsigned i = 1; limits.multi_conn && i < options.tuning.connections; ++i) {
-    ASSIGN_OR_RETURN(auto next, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+    ASSIGN_OR_RETURN(auto next, nbd::NbdSession::open(endpoint, {context}, options.tuning, stop));
     add(std::move(next));
   }
   return sink;
 }
 
 // If the whole disk reads as zeros, or can be zeroed quickly, gaps need no writes.
-Result<void> NbdSink::zero_all(nbd::NbdLine& line) {
+Result<void> NbdSink::zero_all(nbd::NbdSession& session) {
   const uint64_t end = std::min(round_up(size_, limits_.minimum), limits_.size);
   nbd::NbdStatus status(LIBNBD_CONTEXT_BASE_ALLOCATION, limits_.minimum);
   std::vector<nbd::NbdStatus::Stretch> stretches;
   uint64_t at = 0;
   for (bool zero = true; zero && at < end;) {
     stretches.clear();
-    RETURN_IF_ERROR(status.ask(line, at, end - at, stretches));
+    RETURN_IF_ERROR(status.ask(session, at, end - at, stretches));
     for (const nbd::NbdStatus::Stretch& it : stretches) {
       zero = zero && it.known && (it.flags & nbd::kStatusZero) != 0;
       if (zero) at = it.at + it.length;
@@ -111,11 +112,11 @@ Result<void> NbdSink::zero_all(nbd::NbdLine& line) {
   }
   zeroed_ = at == end;
   if (!zeroed_) {
-    ASSIGN_OR_RETURN(zeroed_, writer_.zero_fast(line, end));
+    ASSIGN_OR_RETURN(zeroed_, writer_.zero_fast(session, end));
   }
   // Flushes, so that the zeros are durable.
   if (!zeroed_ || !limits_.can_flush) return {};
-  return line.connection().flush_now();
+  return session.connection().flush_now();
 }
 
 Result<void> NbdSink::place(Chunk& chunk) {
@@ -202,7 +203,7 @@ Result<std::vector<nbd::NbdWriter::Piece>> NbdSink::without_known_zeros(
     const uint64_t end = piece.at + piece.length;
     for (uint64_t at = piece.at; at < end;) {
       stretches.clear();
-      RETURN_IF_ERROR(lane.status.ask(*lane.line, at, end - at, stretches));
+      RETURN_IF_ERROR(lane.status.ask(*lane.session, at, end - at, stretches));
       for (const nbd::NbdStatus::Stretch& it : stretches) {
         at = it.at + it.length;
         if (it.known && (it.flags & nbd::kStatusZero) != 0) continue;
@@ -232,10 +233,10 @@ Result<void> NbdSink::send_on(Lane& lane, const std::vector<Piece>& pieces) {
   while (true) {
     const uint64_t epoch = unflushed_.epoch();
     if (writer_.can_zero()) {
-      RETURN_IF_ERROR(writer_.send(*lane.line, pieces));
+      RETURN_IF_ERROR(writer_.send(*lane.session, pieces));
     } else {
       ASSIGN_OR_RETURN(const auto needed, without_known_zeros(lane, pieces));
-      RETURN_IF_ERROR(writer_.send(*lane.line, needed));
+      RETURN_IF_ERROR(writer_.send(*lane.session, needed));
     }
     if (unflushed_.add(epoch, records)) break;
   }
@@ -244,22 +245,22 @@ Result<void> NbdSink::send_on(Lane& lane, const std::vector<Piece>& pieces) {
 }
 
 Result<void> NbdSink::flush(Lane& lane) {
-  nbd::NbdLine& line = *lane.line;
+  nbd::NbdSession& session = *lane.session;
   while (true) {
     unflushed_.flushing();
-    auto done = line.connection().flush_now();
+    auto done = session.connection().flush_now();
     if (done) {
-      line.answered();
+      session.answered();
       unflushed_.flushed();
       return {};
     }
-    if (!line.is_loss(done.error())) return done;
-    RETURN_IF_ERROR(line.restore(std::move(done).error()));
+    if (!session.is_loss(done.error())) return done;
+    RETURN_IF_ERROR(session.restore(std::move(done).error()));
   }
 }
 
 // Checks unflushed writes after a reconnect: the server may have lost them.
-Result<void> NbdSink::look_again(Lane& lane) {
+Result<void> NbdSink::check_unflushed(Lane& lane) {
   const std::vector<Unflushed::Record> records = unflushed_.begin_epoch();
   const auto lost = [&](uint64_t at) {
     return fail(Error::protocol(
@@ -269,7 +270,7 @@ Result<void> NbdSink::look_again(Lane& lane) {
     return fail(
         Error::protocol(EIO, name_ + ": the connection was lost, and without flush requests it is "
                                      "unknown what the server has kept"));
-  nbd::NbdLine& line = *lane.line;
+  nbd::NbdSession& session = *lane.session;
   std::vector<Piece> zeros;
   AlignedBuffer bytes;
   const uint64_t most = limits_.request(options_.tuning.request_size);
@@ -281,9 +282,9 @@ Result<void> NbdSink::look_again(Lane& lane) {
     if (bytes.size() < record.length) bytes = AlignedBuffer(record.length);
     for (uint64_t done = 0; done < record.length;) {
       const uint64_t length = std::min(record.length - done, most);
-      auto read = line.connection().read_now({bytes.data() + done, length}, record.at + done);
+      auto read = session.connection().read_now({bytes.data() + done, length}, record.at + done);
       if (!read) {
-        if (line.is_loss(read.error())) return line.restore(std::move(read).error());
+        if (session.is_loss(read.error())) return session.restore(std::move(read).error());
         return read;
       }
       done += length;
@@ -293,7 +294,7 @@ Result<void> NbdSink::look_again(Lane& lane) {
   if (!writer_.can_zero()) {
     ASSIGN_OR_RETURN(zeros, without_known_zeros(lane, zeros));
   }
-  return writer_.send(line, zeros);
+  return writer_.send(session, zeros);
 }
 
 }  // namespace vc::copy

@@ -56,7 +56,7 @@ class NbdSink final : public Sink {
  private:
   // A connection with its cached block status.
   struct Lane {
-    std::unique_ptr<nbd::NbdLine> line;
+    std::unique_ptr<nbd::NbdSession> session;
     nbd::NbdStatus status;
   };
   class Lease;
@@ -65,14 +65,14 @@ class NbdSink final : public Sink {
   NbdSink(std::string name, const Options& options, const nbd::NbdLimits& limits, uint64_t size,
           const Stop& stop);
 
-  Result<void> zero_all(nbd::NbdLine& line);
+  Result<void> zero_all(nbd::NbdSession& session);
   void add_zeros(std::vector<Piece>& pieces, uint64_t begin, uint64_t end) const;
   Result<Lane*> lease();
   void give_back(Lane* lane, bool good);
   Result<void> send(const std::vector<Piece>& pieces);
   Result<std::vector<Piece>> without_known_zeros(Lane& lane, const std::vector<Piece>& pieces);
   Result<void> send_on(Lane& lane, const std::vector<Piece>& pieces);
-  Result<void> look_again(Lane& lane);
+  Result<void> check_unflushed(Lane& lane);
   Result<void> flush(Lane& lane);
 
   const std::string name_;

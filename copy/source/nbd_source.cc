@@ -61,7 +61,7 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const nbd::NbdTarget& target,
   const bool dirty = !options.bitmap.empty();
   const std::string context =
       dirty ? nbd::dirty_bitmap_context(options.bitmap) : LIBNBD_CONTEXT_BASE_ALLOCATION;
-  ASSIGN_OR_RETURN(auto first, nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+  ASSIGN_OR_RETURN(auto first, nbd::NbdSession::open(endpoint, {context}, options.tuning, stop));
   const nbd::NbdLimits limits = first->limits();
   std::unique_ptr<NbdSource> source(
       new NbdSource(target.name(), options, nbd::NbdStatus(context, limits.minimum)));
@@ -73,15 +73,15 @@ Result<std::unique_ptr<NbdSource>> NbdSource::open(const nbd::NbdTarget& target,
   source->max_request_ = limits.request(options.tuning.request_size);
 
   const bool several = limits.multi_conn;
-  source->lines_.push_back(std::move(first));
+  source->sessions_.push_back(std::move(first));
   if (several) {
     for (unsigned i = 1; i < options.tuning.connections; ++i) {
-      ASSIGN_OR_RETURN(auto next, nbd::NbdLine::open(endpoint, {}, options.tuning, stop));
-      source->lines_.push_back(std::move(next));
+      ASSIGN_OR_RETURN(auto next, nbd::NbdSession::open(endpoint, {}, options.tuning, stop));
+      source->sessions_.push_back(std::move(next));
     }
-    if (source->status_.offered(*source->lines_.front())) {
-      ASSIGN_OR_RETURN(source->status_line_,
-                       nbd::NbdLine::open(endpoint, {context}, options.tuning, stop));
+    if (source->status_.offered(*source->sessions_.front())) {
+      ASSIGN_OR_RETURN(source->status_session_,
+                       nbd::NbdSession::open(endpoint, {context}, options.tuning, stop));
     }
   }
   return source;
@@ -92,7 +92,7 @@ Result<void> NbdSource::map(GuestOffset at, uint64_t length, std::vector<Extent>
   if (!options_.bitmap.empty()) return map_dirty(at.value(), at.value() + length, out);
   const size_t first = out.size();
   stretches_.clear();
-  RETURN_IF_ERROR(status_.ask(status_line(), at.value(), length, stretches_));
+  RETURN_IF_ERROR(status_.ask(status_session(), at.value(), length, stretches_));
   for (const nbd::NbdStatus::Stretch& it : stretches_) {
     // A hole without the zero flag may read as anything.
     const bool zero = it.known && (it.flags & nbd::kStatusZero) != 0;
@@ -109,7 +109,7 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
   uint64_t covered = at;  // everything before is reported
   while (covered == at) {
     stretches_.clear();
-    RETURN_IF_ERROR(status_.ask(status_line(), asked, end - asked, stretches_));
+    RETURN_IF_ERROR(status_.ask(status_session(), asked, end - asked, stretches_));
     for (const nbd::NbdStatus::Stretch& it : stretches_) {
       asked = it.at + it.length;
       if (!it.known)
@@ -131,16 +131,16 @@ Result<void> NbdSource::map_dirty(uint64_t at, uint64_t end, std::vector<Extent>
 }
 
 Result<void> NbdSource::read_on(size_t index, GuestOffset at, std::span<std::byte> to) {
-  nbd::NbdLine& line = *lines_[index];
+  nbd::NbdSession& session = *sessions_[index];
   for (size_t done = 0; done < to.size();) {
     const size_t length = std::min<uint64_t>(to.size() - done, max_request_);
-    auto read = line.connection().read_now(to.subspan(done, length), at.value() + done);
+    auto read = session.connection().read_now(to.subspan(done, length), at.value() + done);
     if (!read) {
-      if (!line.is_loss(read.error())) return read;
-      RETURN_IF_ERROR(line.restore(std::move(read).error()));
+      if (!session.is_loss(read.error())) return read;
+      RETURN_IF_ERROR(session.restore(std::move(read).error()));
       continue;
     }
-    line.answered();
+    session.answered();
     done += length;
   }
   return {};
@@ -157,7 +157,7 @@ Result<void> NbdSource::read_extent(size_t index, const Extent& extent, std::spa
 
 Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
                               Fetched& fetched) {
-  nbd::NbdLine& line = *lines_[index];
+  nbd::NbdSession& session = *sessions_[index];
   std::list<Fetching> chunks;
   std::deque<Request> waiting;  // to be sent
   std::list<Sent> in_flight;    // libnbd holds pointers to these until they are done
@@ -181,8 +181,8 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
   };
   // Reconnects if the server closed the connection; unanswered requests are repeated.
   const auto restore = [&](Error why) -> Result<void> {
-    if (!line.is_loss(why)) return fail(std::move(why));
-    return line.restore(std::move(why));
+    if (!session.is_loss(why)) return fail(std::move(why));
+    return session.restore(std::move(why));
   };
 
   Result<void> result;
@@ -206,8 +206,8 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
     }
     while (result && !waiting.empty() && in_flight.size() < options_.tuning.requests) {
       const Request request = waiting.front();
-      in_flight.emplace_back(request, line.generation());
-      auto sent = line.connection().read(request.to, request.at, in_flight.back().reply);
+      in_flight.emplace_back(request, session.generation());
+      auto sent = session.connection().read(request.to, request.at, in_flight.back().reply);
       if (sent) {
         waiting.pop_front();
       } else {
@@ -216,21 +216,21 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       }
     }
     if (result && !in_flight.empty()) {
-      result = line.connection().work();
+      result = session.connection().work();
       if (!result) result = restore(std::move(result).error());
     }
 
     for (auto it = in_flight.begin(); result && it != in_flight.end(); ++it) {
       // An error reply of the current connection.
-      if (!it->reply.done() || it->reply.errnum() == 0 || it->generation != line.generation())
+      if (!it->reply.done() || it->reply.errnum() == 0 || it->generation != session.generation())
         continue;
       result = restore(it->reply.error(fmt::format("{}: read at {:#x}", name_, it->request.at)));
     }
     for (auto it = in_flight.begin(); it != in_flight.end();) {
       if (it->reply.done() && it->reply.errnum() == 0) {
-        line.answered();
+        session.answered();
         --it->request.fetching->left;
-      } else if (it->generation != line.generation()) {
+      } else if (it->generation != session.generation()) {
         waiting.push_front(it->request);
       } else if (!it->reply.done()) {
         ++it;
@@ -243,10 +243,10 @@ Result<void> NbdSource::fetch(size_t index, ChunkFeed& feed, const qcow2::Geomet
       if (whole) fetched.push(it->chunk);
       it = whole ? chunks.erase(it) : std::next(it);
       // The receiver of the chunk may have used the session and lost it.
-      if (result && !line.connected()) result = fail(Error::cancelled());
+      if (result && !session.connected()) result = fail(Error::cancelled());
     }
   }
-  if (!in_flight.empty()) line.connection().drain();
+  if (!in_flight.empty()) session.connection().drain();
   return result;
 }
 

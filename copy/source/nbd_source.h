@@ -52,14 +52,14 @@ class NbdSource final : public Source {
   // use connection 0.
   Result<void> read_on(size_t index, GuestOffset at, std::span<std::byte> to);
 
-  size_t connections() const { return lines_.size(); }
+  size_t connections() const { return sessions_.size(); }
   size_t fetchers() const override { return connections(); }
   uint64_t request_size() const override { return options_.tuning.request_size; }
   uint64_t chunks_in_flight(uint64_t chunk_size) const override {
     return connections() * (options_.tuning.requests * request_size() / chunk_size + 1);
   }
   // Returns a connection, for other requests by the thread that fetches on it.
-  nbd::NbdLine& line(size_t index) { return *lines_[index]; }
+  nbd::NbdSession& session(size_t index) { return *sessions_[index]; }
 
   // Fetches over connection `index`.
   Result<void> fetch(size_t index, ChunkFeed& feed, const qcow2::Geometry& geometry,
@@ -69,7 +69,9 @@ class NbdSource final : public Source {
                            std::span<std::byte> to) override;
 
  private:
-  nbd::NbdLine& status_line() { return status_line_ ? *status_line_ : *lines_.front(); }
+  nbd::NbdSession& status_session() {
+    return status_session_ ? *status_session_ : *sessions_.front();
+  }
   Result<void> map_dirty(uint64_t at, uint64_t end, std::vector<qcow2::Extent>& out);
 
   NbdSource(std::string name, const Options& options, nbd::NbdStatus status)
@@ -85,8 +87,8 @@ class NbdSource final : public Source {
   std::vector<nbd::NbdStatus::Stretch> stretches_;  // of the last map() call, kept to reuse memory
   // Connection for block status. nullptr if there is only one connection, whose fetching thread
   // then also requests block status.
-  std::unique_ptr<nbd::NbdLine> status_line_;
-  std::vector<std::unique_ptr<nbd::NbdLine>> lines_;
+  std::unique_ptr<nbd::NbdSession> status_session_;
+  std::vector<std::unique_ptr<nbd::NbdSession>> sessions_;
 };
 
 }  // namespace vc::copy

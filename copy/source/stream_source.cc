@@ -93,8 +93,8 @@ Result<bool> StreamSource::fill(Chunk& chunk, const qcow2::Geometry& geometry) {
   size_ = chunk.begin().value() + sectors;
   chunk.clusters.resize(geometry.clusters_for(sectors));
   // Zeroes the rest of the last cluster.
-  const uint64_t room = chunk.clusters.size() << geometry.cluster_bits();
-  std::memset(chunk.bytes.data() + length, 0, room - length);
+  const uint64_t allocated = chunk.clusters.size() << geometry.cluster_bits();
+  std::memset(chunk.bytes.data() + length, 0, allocated - length);
   Extent& extent = chunk.extents.front();
   chunk.extents.resize(1);
   extent.length = sectors;

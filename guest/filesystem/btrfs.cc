@@ -18,7 +18,7 @@ namespace {
 constexpr uint64_t kSuperAt = 64 << 10;
 constexpr uint64_t kSuperSize = 4096;
 constexpr std::array<uint64_t, 3> kSupers{64 << 10, 64 << 20, uint64_t{256} << 30};
-constexpr uint64_t kSuperRoom = 64 << 10;
+constexpr uint64_t kSuperSpace = 64 << 10;
 // btrfs allocates nothing in the first MiB, but a boot loader may be there.
 constexpr uint64_t kFirstBytes = 1 << 20;
 constexpr uint64_t kWritten = 1;  // a flag of the superblock
@@ -195,7 +195,7 @@ Result<void> Filesystem::check_sums() const {
 
 Result<Ranges> Filesystem::free() {
   used_.add(0, kFirstBytes);
-  for (const uint64_t at : kSupers) used_.add(at, at + kSuperRoom);
+  for (const uint64_t at : kSupers) used_.add(at, at + kSuperSpace);
   return one_range(0, round_down(device_size_, sector_)).without(used_.take());
 }
 

@@ -46,7 +46,7 @@ class Volume {
   bool is_cluster(uint64_t n) const { return n >= kFirstCluster && n < clusters_ + kFirstCluster; }
   // Returns the clusters of a chain, at most `most` of them.
   Result<std::vector<uint32_t>> chain(uint32_t first, uint64_t most) const;
-  Result<void> look_through_root(Reading& reading);
+  Result<void> read_root(Reading& reading);
   Result<std::vector<uint32_t>> up_case_clusters() const;
   Result<Ranges> free_clusters(const std::vector<uint32_t>& of_bitmap) const;
 
@@ -132,7 +132,7 @@ Result<std::vector<uint32_t>> Volume::chain(uint32_t first, uint64_t most) const
   return clusters;
 }
 
-Result<void> Volume::look_through_root(Reading& reading) {
+Result<void> Volume::read_root(Reading& reading) {
   ASSIGN_OR_RETURN(root_chain_, chain(root_, kMostRootClusters));
   for (const uint32_t cluster : root_chain_) {
     ASSIGN_OR_RETURN(const Block block, view_->block(place(cluster), cluster_));
@@ -176,7 +176,7 @@ Result<std::vector<uint32_t>> Volume::up_case_clusters() const {
 
 Result<Reading> Volume::read() {
   Reading reading;
-  RETURN_IF_ERROR(look_through_root(reading));
+  RETURN_IF_ERROR(read_root(reading));
   if (bitmap_ == 0) return doubt("it has no allocation bitmap");
   if (bitmap_size_ < divide_up(clusters_, 8)) return doubt("its allocation bitmap is too short");
   ASSIGN_OR_RETURN(const auto of_bitmap,

@@ -35,7 +35,7 @@ uint64_t DiscardGatherer::round_up(uint64_t offset, uint64_t unit) const {
 Range DiscardGatherer::grown(Range range) const {
   for (bool more = true; more;) {
     more = false;
-    for (const RangeSet* held : {&fresh_, &settled_}) {
+    for (const RangeSet* held : {&fresh_, &kept_}) {
       if (const auto before = held->ending_at(range.begin)) {
         range.begin = before->begin;
         more = true;
@@ -69,7 +69,7 @@ std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(Range range) con
 // Holds a range that is not being written. Appends the granules that it completes to `pieces`.
 void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   fresh_.remove(range);
-  settled_.remove(range);
+  kept_.remove(range);
   const Range run = grown(range);
   const uint64_t granularity = options_.granularity;
   // The whole granules of the run that the range overlaps.
@@ -84,7 +84,7 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
   const Range asked{std::max(range.begin, whole.begin), std::min(range.end, whole.end)};
   statistics_.joined_bytes += whole.length() - asked.length();
   fresh_.remove(whole);
-  settled_.add(whole);
+  kept_.add(whole);
   fresh_.add({range.begin, asked.begin});
   fresh_.add({asked.end, range.end});
 }
@@ -92,8 +92,8 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
 // Removes a range when there are too many: first ranges that a flush has sent, then the range that
 // has not grown for the longest time. Returns its unsent part that the layer below can use.
 std::optional<DiscardGatherer::Piece> DiscardGatherer::drop_oldest() {
-  const bool seen = !settled_.empty();
-  RangeSet& from = seen ? settled_ : fresh_;
+  const bool seen = !kept_.empty();
+  RangeSet& from = seen ? kept_ : fresh_;
   const Range range = from.oldest();
   const auto piece = seen ? std::nullopt : fragment(range);
   statistics_.dropped_bytes += from.remove(range);
@@ -101,12 +101,12 @@ std::optional<DiscardGatherer::Piece> DiscardGatherer::drop_oldest() {
 }
 
 bool DiscardGatherer::over_limit() const {
-  return fresh_.count() + settled_.count() > options_.limit;
+  return fresh_.count() + kept_.count() > options_.limit;
 }
 
 // Removes a range from the held ones. Returns the number of bytes that were held.
 uint64_t DiscardGatherer::forget(Range range) {
-  const uint64_t bytes = fresh_.remove(range) + settled_.remove(range);
+  const uint64_t bytes = fresh_.remove(range) + kept_.remove(range);
   // The removal may have split a range. If another range must be dropped for it, nothing is sent: a
   // write must not send trims.
   if (over_limit()) drop_oldest();
@@ -151,8 +151,8 @@ DiscardGatherer::Batch DiscardGatherer::flush() {
 DiscardGatherer::Statistics DiscardGatherer::statistics() const {
   const MutexLock lock(mutex_);
   Statistics now = statistics_;
-  now.held = fresh_.count() + settled_.count();
-  now.held_bytes = fresh_.bytes() + settled_.bytes();
+  now.held = fresh_.count() + kept_.count();
+  now.held_bytes = fresh_.bytes() + kept_.bytes();
   return now;
 }
 
@@ -202,7 +202,7 @@ bool DiscardGatherer::Batch::find_fragment() {
     cursor_ = range->end;
     const auto piece = gatherer_.fragment(*range);
     gatherer_.fresh_.remove(*range);
-    gatherer_.settled_.add(*range);
+    gatherer_.kept_.add(*range);
     if (piece) {
       pieces_.assign(1, *piece);
       at_ = 0;

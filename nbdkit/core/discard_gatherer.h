@@ -115,7 +115,7 @@ class DiscardGatherer {
   // Invariant: disjoint. A granule that is whole in both together has been sent.
   RangeSet fresh_ GUARDED_BY(mutex_);  // fragments since the last flush
   // fragments that a flush has sent (if the layer can use them), and granules
-  RangeSet settled_ GUARDED_BY(mutex_);
+  RangeSet kept_ GUARDED_BY(mutex_);
   // Invariant: once constructed, they overlap nothing that is held or being sent.
   std::vector<const Writing*> writings_ GUARDED_BY(mutex_);
   std::vector<const Batch*> batches_ GUARDED_BY(mutex_);

@@ -58,14 +58,14 @@ class ExtensionScan {
     for (uint64_t at = header_.header_length; at + 8 <= end;) {
       const uint32_t type = load_be32(&cluster[at]);
       const uint64_t length = load_be32(&cluster[at + 4]);
-      look_at(type, length, at, end - at - 8);
+      check_extension(type, length, at, end - at - 8);
       if (type == HeaderExtension::kEnd) break;
       at += 8 + round_up(length, 8);
     }
   }
 
  private:
-  void look_at(uint32_t type, uint64_t length, uint64_t at, uint64_t left) {
+  void check_extension(uint32_t type, uint64_t length, uint64_t at, uint64_t left) {
     const auto tell = [&](Kind kind, uint64_t expected) {
       Finding it = in_header(kind, at);
       it.index = type;

@@ -43,7 +43,7 @@ class EncodingMethod {
   virtual size_t encode(std::span<const std::byte> cluster, std::span<std::byte> to) = 0;
 
   // nullopt if the codec itself detects incompressible data quickly.
-  std::optional<NoiseProbe> probe;
+  std::optional<IncompressibleProbe> probe;
   // The longest cluster to probe: for longer ones the codec finds matches that the probe does not.
   size_t longest_probed = std::numeric_limits<size_t>::max();
 };
@@ -195,7 +195,7 @@ Result<Encoder> Encoder::create(CompressionType type, int level, DeflateWindow w
 
 size_t Encoder::encode(std::span<const std::byte> cluster, std::span<std::byte> to) {
   if (method_->probe && cluster.size() <= method_->longest_probed &&
-      method_->probe->is_noise(cluster, to))
+      method_->probe->is_incompressible(cluster, to))
     return 0;
   return method_->encode(cluster, to);
 }

@@ -30,7 +30,7 @@ bool bytes_are_even(std::span<const std::byte> cluster) {
 
 }  // namespace
 
-struct NoiseProbe::State {
+struct IncompressibleProbe::State {
   State() : zstd(ZSTD_createCCtx()) {
     if (!zstd) throw std::bad_alloc();
     ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, 1);
@@ -42,14 +42,15 @@ struct NoiseProbe::State {
   ZSTD_CCtx* zstd;
 };
 
-NoiseProbe::NoiseProbe() : state_(std::make_unique<State>()) {}
-NoiseProbe::~NoiseProbe() = default;
-NoiseProbe::NoiseProbe(NoiseProbe&&) noexcept = default;
-NoiseProbe& NoiseProbe::operator=(NoiseProbe&&) noexcept = default;
+IncompressibleProbe::IncompressibleProbe() : state_(std::make_unique<State>()) {}
+IncompressibleProbe::~IncompressibleProbe() = default;
+IncompressibleProbe::IncompressibleProbe(IncompressibleProbe&&) noexcept = default;
+IncompressibleProbe& IncompressibleProbe::operator=(IncompressibleProbe&&) noexcept = default;
 
 // Evenly distributed bytes may still repeat. zstd's first level skips incompressible data forty
 // times as fast as deflate, and gives up if it gains less than a sixty-fourth.
-bool NoiseProbe::is_noise(std::span<const std::byte> cluster, std::span<std::byte> scratch) {
+bool IncompressibleProbe::is_incompressible(std::span<const std::byte> cluster,
+                                            std::span<std::byte> scratch) {
   if (cluster.size() < kSample || !bytes_are_even(cluster)) return false;
   return ZSTD_isError(ZSTD_compress2(state_->zstd, scratch.data(), scratch.size(), cluster.data(),
                                      cluster.size())) != 0;

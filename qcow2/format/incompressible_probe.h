@@ -8,16 +8,16 @@
 namespace vc::qcow2 {
 
 // Must be used by one thread at a time.  Reuse it.
-class NoiseProbe {
+class IncompressibleProbe {
  public:
-  NoiseProbe();
-  ~NoiseProbe();
-  NoiseProbe(NoiseProbe&&) noexcept;
-  NoiseProbe& operator=(NoiseProbe&&) noexcept;
+  IncompressibleProbe();
+  ~IncompressibleProbe();
+  IncompressibleProbe(IncompressibleProbe&&) noexcept;
+  IncompressibleProbe& operator=(IncompressibleProbe&&) noexcept;
 
   // Returns whether compressing `cluster` is not worthwhile.  Depends on the content only.
   // Overwrites `scratch`, whose size must be that of the longest useful stream.
-  bool is_noise(std::span<const std::byte> cluster, std::span<std::byte> scratch);
+  bool is_incompressible(std::span<const std::byte> cluster, std::span<std::byte> scratch);
 
  private:
   struct State;

@@ -113,11 +113,11 @@ Result<std::shared_ptr<Layer>> Qcow2SalvageLayer::open(std::shared_ptr<Image> im
   auto inner = std::dynamic_pointer_cast<Qcow2Layer>(std::move(layer));
   const std::shared_ptr<Qcow2SalvageLayer> salvage(new Qcow2SalvageLayer(
       std::move(inner), std::move(losses), l1_table, l1_entries, snapshot == Finding::kActive));
-  salvage->look_for_overwritten_tables(snapshot);
+  salvage->find_overwritten_tables(snapshot);
   return std::shared_ptr<Layer>(salvage);
 }
 
-void Qcow2SalvageLayer::look_for_overwritten_tables(uint32_t snapshot) {
+void Qcow2SalvageLayer::find_overwritten_tables(uint32_t snapshot) {
   auto checker = Checker::open(qcow2_->image()->storage(), {});
   if (!checker) return;
   LossFinder finder(known_, snapshot, geometry_.cluster_size());

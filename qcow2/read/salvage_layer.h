@@ -64,7 +64,7 @@ class Qcow2SalvageLayer final : public SalvageLayer {
   Qcow2SalvageLayer(std::shared_ptr<Qcow2Layer> inner, std::shared_ptr<Losses> losses,
                     HostOffset l1_table, uint32_t l1_entries, bool active);
 
-  void look_for_overwritten_tables(uint32_t snapshot);
+  void find_overwritten_tables(uint32_t snapshot);
   // The extent of the tables at `at`, at most `limit` bytes; for a lost range, the reason.
   struct Answer {
     Extent extent;

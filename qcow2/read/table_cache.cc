@@ -30,7 +30,7 @@ Result<std::shared_ptr<const TableCache::Slice>> TableCache::get(const Storage& 
   const ExclusiveLock lock(mutex_);
   if (const auto found = nodes_.find(key); found != nodes_.end()) return found->second->slice;
   bytes_ += size;
-  make_room();
+  evict();
   // Inserts the slice directly after the hand, which reaches it last.
   nodes_.emplace(key, ring_.emplace(hand_, key, slice));
   return slice;
@@ -44,7 +44,7 @@ void TableCache::put(const Storage& storage, HostOffset at, std::shared_ptr<cons
     return;
   }
   bytes_ += slice->size();
-  make_room();
+  evict();
   nodes_.emplace(key, ring_.emplace(hand_, key, std::move(slice)));
 }
 
@@ -62,7 +62,7 @@ void TableCache::drop(const Storage& storage) {
   }
 }
 
-void TableCache::make_room() {
+void TableCache::evict() {
   while (bytes_ > limit_ && !ring_.empty()) {
     if (hand_ == ring_.end()) hand_ = ring_.begin();
     if (hand_->used.exchange(false, std::memory_order_relaxed)) {

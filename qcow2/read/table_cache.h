@@ -75,7 +75,7 @@ class TableCache {
   };
   using Ring = std::list<Node>;
 
-  void make_room() REQUIRES(mutex_);
+  void evict() REQUIRES(mutex_);
 
   SharedMutex mutex_;
   uint64_t limit_ GUARDED_BY(mutex_);

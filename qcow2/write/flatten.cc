@@ -42,9 +42,9 @@ class Flattening {
 
   // Returns an error if the data to be written does not fit.
   Result<void> check_free_space() {
-    struct statvfs room {};
-    if (retry(::statvfs, path_.c_str(), &room) != 0) return fail(Error::system(errno, path_));
-    const uint64_t free = uint64_t{room.f_bavail} * room.f_frsize;
+    struct statvfs status {};
+    if (retry(::statvfs, path_.c_str(), &status) != 0) return fail(Error::system(errno, path_));
+    const uint64_t free = uint64_t{status.f_bavail} * status.f_frsize;
     uint64_t stored = 0;
     RETURN_IF_ERROR(each_inherited([&](GuestOffset, uint64_t length) -> Result<void> {
       // The image may own parts of the first and the last cluster.
@@ -197,9 +197,9 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   summary.virtual_size = writer->size();
 
   Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);
-  if (auto room = work.check_free_space(); !room) {
+  if (auto enough = work.check_free_space(); !enough) {
     (void)writer->close();
-    return fail(room.error());
+    return fail(enough.error());
   }
   auto done = work.run(summary, [&](GuestOffset at, std::span<const std::byte> run) {
     return writer->write(at, run);

@@ -26,7 +26,7 @@ namespace {
 GuestDisk blank_disk(const support::TempDirectory& folder) {
   const std::string path = folder / "disk.qcow2";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", path, "100M"});
-  auto disk = appliance::look_at({path, {}, {}}, true);
+  auto disk = appliance::inspect_disk({path, {}, {}}, true);
   REQUIRE(disk);
   return *disk;
 }

@@ -17,7 +17,7 @@ T value(Result<T> result) {
 Booted::Booted(const std::vector<std::string>& disks) {
   std::vector<appliance::Appliance::Drive> drives;
   for (const std::string& disk : disks) {
-    disks_.push_back(value(appliance::look_at({disk, {}, {}}, true)));
+    disks_.push_back(value(appliance::inspect_disk({disk, {}, {}}, true)));
     servers_.push_back(value(appliance::DiskServer::start(
         disks_.back(), appliance::DiskServer::Access::kWrite, never_)));
     drives.push_back({servers_.back()->socket(), false});

@@ -69,12 +69,12 @@ class Proxy {
     command.insert(command.end(),
                    {plugin, "uri=" + server.uri(), "timeout=1", "note=" + note_.path()});
     endpoint_ = value(nbd::NbdEndpoint::open({"", command}, stop_));
-    auto line = nbd::NbdLine::open(endpoint_, {kContext}, {.retries = 0, .timeout = {}}, stop_);
+    auto line = nbd::NbdSession::open(endpoint_, {kContext}, {.retries = 0, .timeout = {}}, stop_);
     if (line) line_ = std::move(*line);
   }
 
   bool connected() const { return line_ != nullptr; }
-  nbd::NbdLine& line() { return *line_; }
+  nbd::NbdSession& line() { return *line_; }
   nbd::NbdConnection& connection() { return line_->connection(); }
   std::string note() const { return note_.text().value_or(""); }
 
@@ -104,7 +104,7 @@ class Proxy {
   const Stop stop_{never_};
   nbd::ProxyNote note_;
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
-  std::unique_ptr<nbd::NbdLine> line_;
+  std::unique_ptr<nbd::NbdSession> line_;
 };
 
 // What is wrong with what a client saw; empty: nothing.

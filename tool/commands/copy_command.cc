@@ -229,7 +229,7 @@ void CopyCommand::check_skip_free() const {
 }
 
 // Combines the options. Specific options override general ones.
-Result<void> CopyCommand::settle() {
+Result<void> CopyCommand::resolve_options() {
   for (auto [word, command] : {std::pair(&options_.source, &options_.source_command),
                                std::pair(&options_.destination, &options_.destination_command)})
     if (auto words = unfold_command(*word)) {
@@ -239,12 +239,12 @@ Result<void> CopyCommand::settle() {
 
   RETURN_IF_ERROR(names_.resolve(options_.source, options_.source_format));
   RETURN_IF_ERROR(names_.resolve_target(options_.destination, options_.format));
-  RETURN_IF_ERROR(layout_.settle(options_));
+  RETURN_IF_ERROR(layout_.apply_to(options_));
   options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
   if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
     options_.image.preallocation = copy::Preallocation::kFull;
   if (no_create_) RETURN_IF_ERROR(check_is_there(options_));
-  return settle_backing(base_, base_format_, options_.image);
+  return resolve_backing(base_, base_format_, options_.image);
 }
 
 // With --untrusted: confines the process to the files that the copy opens.
@@ -277,7 +277,7 @@ Result<void> CopyCommand::begin(const Console& console) {
 }
 
 Result<int> CopyCommand::run(const Console& console) {
-  RETURN_IF_ERROR(settle());
+  RETURN_IF_ERROR(resolve_options());
   tell_of_qemu_options(console);
   const auto format = options_.format.value_or(qcow2::Format::kQcow2);
   if (const auto contradiction = name_contradiction(options_.destination, format))

@@ -23,7 +23,7 @@ class CopyCommand final : public Command {
   void check_qemu_options() const;
   void check_skip_free() const;
   void tell_of_qemu_options(const Console& console) const;
-  Result<void> settle();
+  Result<void> resolve_options();
   Result<void> begin(const Console& console);
 
   copy::CopyOptions options_;

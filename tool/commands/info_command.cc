@@ -57,8 +57,8 @@ static Result<inspect::ImageInfo> remote_info(const std::string& name,
   return info;
 }
 
-Result<std::vector<inspect::ImageInfo>> InfoCommand::look(const Console& console,
-                                                          std::optional<Error>& error) const {
+Result<std::vector<inspect::ImageInfo>> InfoCommand::read_chain(const Console& console,
+                                                                std::optional<Error>& error) const {
   const auto command = unfold_command(file_).value_or(std::vector<std::string>{});
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(file_, command));
   if (target) {
@@ -84,7 +84,7 @@ Result<int> InfoCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
   RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
   std::optional<Error> error;  // the error at the end of the chain
-  ASSIGN_OR_RETURN(const auto chain, look(console, error));
+  ASSIGN_OR_RETURN(const auto chain, read_chain(console, error));
   if (chain.empty()) return fail(*error);
   if (json_) {
     RETURN_IF_ERROR(

@@ -25,8 +25,8 @@ class InfoCommand final : public Command {
  private:
   std::string file_;
   std::optional<qcow2::Format> format_;
-  Result<std::vector<inspect::ImageInfo>> look(const Console& console,
-                                               std::optional<Error>& error) const;
+  Result<std::vector<inspect::ImageInfo>> read_chain(const Console& console,
+                                                     std::optional<Error>& error) const;
 
   bool backing_chain_ = false;
   QemuNames names_;

@@ -150,7 +150,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
-  RETURN_IF_ERROR(layout_.settle(options_.copy));
+  RETURN_IF_ERROR(layout_.apply_to(options_.copy));
   Cancel cancel;
   const StopSignals signals(cancel);
   auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);

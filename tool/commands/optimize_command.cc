@@ -247,8 +247,8 @@ void OptimizeCommand::check_trimming() const {
 Result<int> OptimizeCommand::run(const Console& console) {
   for (std::string& disk : disks_) disk = plain_path(disk);
   options_.output = plain_path(options_.output);
-  RETURN_IF_ERROR(layout_.settle(options_.copy));
-  RETURN_IF_ERROR(settle_backing(base_, base_format_, options_.copy.image));
+  RETURN_IF_ERROR(layout_.apply_to(options_.copy));
+  RETURN_IF_ERROR(resolve_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
   RETURN_IF_ERROR(check_disks(disks_));

@@ -76,7 +76,7 @@ void RebaseCommand::check() const {
 }
 
 // Opens NEW with its chain, as a reader of FILE would. Returns its format.
-Result<qcow2::Format> RebaseCommand::look_at_new(const FileStorage& file) const {
+Result<qcow2::Format> RebaseCommand::probe_new(const FileStorage& file) const {
   ASSIGN_OR_RETURN(const std::string path, qcow2::resolve_name(file_, *backing_));
   qcow2::OpenOptions options;
   options.format = backing_format_;
@@ -106,7 +106,7 @@ Result<int> RebaseCommand::run(const Console& console) {
   if (!backing_->empty()) {
     auto found = backing_format_.value_or(qcow2::Format::kRaw);
     if (!force_) {
-      ASSIGN_OR_RETURN(found, look_at_new(*file));
+      ASSIGN_OR_RETURN(found, probe_new(*file));
     }
     format = qcow2::to_string(found);
   }

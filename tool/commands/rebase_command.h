@@ -21,7 +21,7 @@ class RebaseCommand final : public Command {
   Result<int> run(const Console& console) override;
 
  private:
-  Result<qcow2::Format> look_at_new(const FileStorage& file) const;
+  Result<qcow2::Format> probe_new(const FileStorage& file) const;
   Result<void> report(const Console& console, const std::string& old_name,
                       const std::string& format) const;
 

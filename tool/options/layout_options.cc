@@ -60,8 +60,8 @@ Result<Compression> parse_compression(const std::string& text) {
   return compression;
 }
 
-Result<void> settle_backing(const std::string& base, const std::string& format,
-                            copy::ImageOptions& image) {
+Result<void> resolve_backing(const std::string& base, const std::string& format,
+                             copy::ImageOptions& image) {
   if (!base.empty()) {
     if (!image.backing_file.empty() && image.backing_file != base)
       return fail(Error::invalid("-B and backing_file name different files"));
@@ -107,7 +107,7 @@ void LayoutOptions::check() const {
     throw UsageError("-c and --compression=none exclude each other");
 }
 
-Result<void> LayoutOptions::settle(copy::CopyOptions& options) const {
+Result<void> LayoutOptions::apply_to(copy::CopyOptions& options) const {
   copy::ImageOptions& image = options.image;
   image = creation_.image;
   Compression compression;

@@ -23,8 +23,8 @@ struct Compression {
 Result<Compression> parse_compression(const std::string& text);
 
 // Merges -B and -F into `image`, where -o may have set the same. Empty: not given.
-Result<void> settle_backing(const std::string& base, const std::string& format,
-                            copy::ImageOptions& image);
+Result<void> resolve_backing(const std::string& base, const std::string& format,
+                             copy::ImageOptions& image);
 
 class LayoutOptions {
  public:
@@ -38,7 +38,7 @@ class LayoutOptions {
   // Throws UsageError if the options conflict.
   void check() const;
   // Applies the options to `options`. Specific options override general ones.
-  Result<void> settle(copy::CopyOptions& options) const;
+  Result<void> apply_to(copy::CopyOptions& options) const;
 
   // Returns true if any of these options was given.
   bool given() const {

@@ -194,18 +194,18 @@ TEST_CASE("a cluster that does not become smaller is not compressed", "[codec]")
 
 TEST_CASE("incompressible data is distinguished from similar data", "[codec]") {
   const size_t size = GENERATE(4096u, 65536u, 256u << 10);
-  NoiseProbe probe;
+  IncompressibleProbe probe;
   Bytes scratch(size - 1);
   const Bytes random = noise(size, 6);
-  CHECK(probe.is_noise(random, scratch));
-  CHECK_FALSE(probe.is_noise(sample(size, 6), scratch));
-  CHECK_FALSE(probe.is_noise(Bytes(size), scratch));
+  CHECK(probe.is_incompressible(random, scratch));
+  CHECK_FALSE(probe.is_incompressible(sample(size, 6), scratch));
+  CHECK_FALSE(probe.is_incompressible(Bytes(size), scratch));
   // All byte values are equally frequent, but the content repeats.
   Bytes twice = random;
   std::copy(twice.begin(), twice.begin() + static_cast<std::ptrdiff_t>(size / 2),
             twice.begin() + static_cast<std::ptrdiff_t>(size / 2));
-  CHECK_FALSE(probe.is_noise(twice, scratch));
-  CHECK(probe.is_noise(random, scratch));
+  CHECK_FALSE(probe.is_incompressible(twice, scratch));
+  CHECK(probe.is_incompressible(random, scratch));
 }
 
 TEST_CASE("incompressible data that repeats at a distance is compressed", "[codec]") {
