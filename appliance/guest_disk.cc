@@ -20,17 +20,16 @@ Result<void> check_unused(const std::string& path) {
 
 }  // namespace
 
-std::optional<FileFigures> file_figures(const GuestDisk& disk) {
+std::optional<FileSize> file_size(const GuestDisk& disk) {
   if (!disk.local) return std::nullopt;
-  FileFigures figures;
+  FileSize sum;
   for (const std::string* path : {&disk.given.name, &disk.data_file}) {
     if (path->empty()) continue;
     struct stat status {};
     if (retry(::stat, path->c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
-    figures.length += static_cast<uint64_t>(status.st_size);
-    figures.on_disk += static_cast<uint64_t>(status.st_blocks) * 512;
+    sum += FileSize::of(status);
   }
-  return figures;
+  return sum;
 }
 
 Result<GuestDisk> inspect_disk(const DiskName& name, bool writing) {

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
+#include "storage/file_size.h"
 
 namespace vc::appliance {
 
@@ -39,14 +40,9 @@ struct GuestDisk {
   std::shared_ptr<FileStorage> lock;
 };
 
-// Sizes of a disk's files.
-struct FileFigures {
-  uint64_t length = 0;   // image and external data file together, bytes
-  uint64_t on_disk = 0;  // blocks, bytes
-};
-
-// Returns nullopt if the disk is not a regular file.
-std::optional<FileFigures> file_figures(const GuestDisk& disk);
+// Returns the size of image and external data file together. nullopt if the disk is not a regular
+// file.
+std::optional<FileSize> file_size(const GuestDisk& disk);
 
 // Opens a disk and reads its properties. Returns an error if the disk cannot be opened (for
 // writing, with `writing`), or if another program uses it. Does not query servers.

@@ -108,7 +108,7 @@ Result<TrimmedDisk> MetadataTrimming::describe(size_t number) const {
   TrimmedDisk result;
   result.name = disks_[number].name;
   result.size = disk.size();
-  result.before = file_figures(disks_[number]);
+  result.before = file_size(disks_[number]);
   ASSIGN_OR_RETURN(result.table,
                    find_partition_table(disk.size(), [&](uint64_t at, std::span<std::byte> to) {
                      return disk.read(GuestOffset(at), to);
@@ -250,7 +250,7 @@ Result<TrimReport> MetadataTrimming::run() {
   report_volumes();
   files_.clear();
   for (size_t i = 0; i < disks_.size(); ++i)
-    report_.disks[i].after = writes() ? file_figures(disks_[i]) : report_.disks[i].before;
+    report_.disks[i].after = writes() ? file_size(disks_[i]) : report_.disks[i].before;
   report_.elapsed = std::chrono::steady_clock::now() - start;
   return std::move(report_);
 }

@@ -83,7 +83,7 @@ Result<void> Trimming::start_servers() {
     TrimmedDisk trimmed;
     trimmed.name = disk.name;
     trimmed.size = server->size();
-    trimmed.before = file_figures(disk);
+    trimmed.before = file_size(disk);
     ASSIGN_OR_RETURN(trimmed.table, server->partition_table());
     if (options_.sector_size && *options_.sector_size != trimmed.table.sector_size) {
       trimmed.table = {};
@@ -267,7 +267,7 @@ Result<TrimReport> Trimming::run() {
   }
   RETURN_IF_ERROR(done);
   for (size_t i = 0; i < disks_.size(); ++i)
-    report_.disks[i].after = options_.dry_run ? report_.disks[i].before : file_figures(disks_[i]);
+    report_.disks[i].after = options_.dry_run ? report_.disks[i].before : file_size(disks_[i]);
   if (!options_.dry_run) doubt_servers();
   end_step();
   report_.elapsed = Clock::now() - start;

@@ -9,6 +9,7 @@
 
 #include "appliance/guest_disk.h"
 #include "appliance/partition_table.h"
+#include "storage/file_size.h"
 
 namespace vc::appliance {
 
@@ -56,8 +57,8 @@ struct TrimmedDisk {
   std::optional<uint64_t> data_after;
   // Sizes of its files, the latter after the server has ended. nullopt if the disk is not a file.
   // Both are equal in a dry run.
-  std::optional<FileFigures> before;
-  std::optional<FileFigures> after;
+  std::optional<FileSize> before;
+  std::optional<FileSize> after;
 };
 
 struct TrimReport {

@@ -15,8 +15,7 @@ Result<void> measure(const std::string& path, DiskFigures& figures) {
   if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path + ": is not a regular file: use virt-compact copy"));
-  figures.length = static_cast<uint64_t>(status.st_size);
-  figures.on_disk = static_cast<uint64_t>(status.st_blocks) * 512;
+  figures.file = FileSize::of(status);
   return {};
 }
 

@@ -8,13 +8,13 @@
 #include "base/result.h"
 #include "qcow2/check/checker.h"
 #include "qcow2/read/chain.h"
+#include "storage/file_size.h"
 
 namespace vc::optimize {
 
 // Size of a disk. Clusters have the image's own cluster size; a raw disk has none.
 struct DiskFigures {
-  uint64_t length = 0;   // length of the file, bytes
-  uint64_t on_disk = 0;  // blocks, bytes
+  FileSize file;
   uint64_t clusters = 0;
   uint64_t allocated = 0;
   uint64_t compressed = 0;

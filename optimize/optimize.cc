@@ -164,7 +164,7 @@ class Run {
     ASSIGN_OR_RETURN(
         report_.gain,
         foretell_gain(disk_.copy_options(source, disk_.destination_name()), disk_.chain(),
-                      report_.before.on_disk, report_.before.length, progress_, cancel_));
+                      report_.before.file.blocks, report_.before.file.length, progress_, cancel_));
     RETURN_IF_ERROR(disk_.check_unchanged());
     report_.compact = may_leave_it && !report_.gain->is_worth(*options_.limit);
     if (report_.compact) report_.after = report_.before;
@@ -211,7 +211,7 @@ class Run {
   bool is_left_if(uint64_t bytes) const {
     if (!options_.limit || !disk_.is_same_disk()) return false;
     Gain gain;
-    gain.before = report_.before.on_disk;
+    gain.before = report_.before.file.blocks;
     gain.expected = bytes;
     return !gain.is_worth(*options_.limit);
   }

@@ -243,7 +243,7 @@ Result<void> OutputFile::flush() {
 }
 
 Result<uint64_t> OutputFile::size() const {
-  ASSIGN_OR_RETURN(const Size size, measure());
+  ASSIGN_OR_RETURN(const FileSize size, measure());
   return size.length;
 }
 
@@ -280,10 +280,10 @@ Result<Storage::Run> OutputFile::run_at(HostOffset /*at*/, uint64_t limit) const
   return Run{limit, true};
 }
 
-Result<OutputFile::Size> OutputFile::measure() const {
+Result<FileSize> OutputFile::measure() const {
   struct stat status {};
   if (retry(::fstat, fd_.get(), &status) != 0) return error(errno, "inspect");
-  return Size{static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
+  return FileSize::of(status);
 }
 
 Result<uint64_t> OutputFile::free_space() const {

@@ -13,6 +13,7 @@
 #include "base/sync_memory.h"
 #include "storage/descriptor.h"
 #include "storage/directory.h"
+#include "storage/file_size.h"
 #include "storage/storage.h"
 
 namespace vc {
@@ -74,12 +75,7 @@ class OutputFile final : public Storage {
   // Removes the name again, unless the file has replaced another one.
   void take_back();
 
-  // The length of the file and the space of its blocks, in bytes.
-  struct Size {
-    uint64_t length;
-    uint64_t blocks;
-  };
-  Result<Size> measure() const;
+  Result<FileSize> measure() const;
 
   // Returns the bytes that an unprivileged user can still write to the destination's filesystem.
   Result<uint64_t> free_space() const;

@@ -59,7 +59,7 @@ Result<Descriptor> OutputTarget::share() const {
 Result<std::optional<FileSize>> OutputTarget::measure() const {
   if (!file_) return std::optional<FileSize>{};
   ASSIGN_OR_RETURN(const auto size, file_->measure());
-  return std::optional<FileSize>(FileSize{size.length, size.blocks});
+  return std::optional(size);
 }
 
 namespace {
@@ -167,10 +167,7 @@ Result<std::optional<FileSize>> Qcow2Destination::measure() {
   ASSIGN_OR_RETURN(auto size, target_.measure());
   if (!size || !data_) return size;
   ASSIGN_OR_RETURN(const auto data, data_->measure());
-  if (data) {
-    size->length += data->length;
-    size->blocks += data->blocks;
-  }
+  if (data) *size += *data;
   return size;
 }
 

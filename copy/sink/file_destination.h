@@ -8,6 +8,7 @@
 #include "copy/sink/image_options.h"
 #include "copy/sink/qcow2_sink.h"
 #include "copy/sink/raw_sink.h"
+#include "storage/file_size.h"
 #include "storage/file_storage.h"
 #include "storage/output_file.h"
 

@@ -146,12 +146,10 @@ class Flattening {
   std::vector<std::byte> buffer_;
 };
 
-Result<void> measure(const std::string& path, uint64_t& length, uint64_t& blocks) {
+Result<FileSize> measure(const std::string& path) {
   struct stat status {};
   if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
-  length = static_cast<uint64_t>(status.st_size);
-  blocks = static_cast<uint64_t>(status.st_blocks) * 512;
-  return {};
+  return FileSize::of(status);
 }
 
 Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chain) {
@@ -192,7 +190,7 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   RETURN_IF_ERROR(check_can_be_flat(path, chain));
   FlattenSummary summary;
   summary.backing_file = chain.image()->header().backing_file;
-  RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
+  ASSIGN_OR_RETURN(summary.before, measure(path));
   ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   summary.virtual_size = writer->size();
 
@@ -213,8 +211,9 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
                                          "unchanged: run the command again to continue"));
   RETURN_IF_ERROR(closed);
   RETURN_IF_ERROR(drop_name(path, *chain.storage()));
-  RETURN_IF_ERROR(took_effect(measure(path, summary.length_after, summary.blocks_after),
-                              path + " holds all data of its disk, and has no backing file"));
+  ASSIGN_OR_RETURN(
+      summary.after,
+      took_effect(measure(path), path + " holds all data of its disk, and has no backing file"));
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }
@@ -231,7 +230,7 @@ Result<FlattenSummary> foretell_flatten(const std::string& path,
   RETURN_IF_ERROR(check_can_be_flat(path, chain));
   FlattenSummary summary;
   summary.backing_file = chain.image()->header().backing_file;
-  RETURN_IF_ERROR(measure(path, summary.length_before, summary.blocks_before));
+  ASSIGN_OR_RETURN(summary.before, measure(path));
   const qcow2::Disk disk = chain.disk();
   summary.virtual_size = disk.size();
   Flattening work(path, disk, chain.image()->geometry().cluster_size(), progress, cancel);

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "qcow2/read/chain.h"
+#include "storage/file_size.h"
 
 namespace vc::qcow2 {
 
@@ -18,8 +19,8 @@ struct FlattenSummary {
   uint64_t virtual_size = 0;  // bytes
   uint64_t written = 0;  // bytes of the disk from the backing chain, written (or to be written)
   uint64_t zeros = 0;    // bytes that the chain stores and that are zeros
-  uint64_t length_before = 0, length_after = 0;  // of the file, bytes
-  uint64_t blocks_before = 0, blocks_after = 0;  // on disk, bytes
+  FileSize before;       // of the file
+  FileSize after;        // unset in a dry run
   std::chrono::duration<double> elapsed{};
 };
 

@@ -43,9 +43,9 @@ std::string report(const std::string& overlay, const qcow2::FlattenSummary& summ
       "  {:<12} {:>9}  before {}\n\n"
       "  {} disk in {:.1f} s\n",
       printable(overlay), printable(summary.backing_file), "from it", human_size(summary.written),
-      human_size(summary.zeros), "on disk", human_size(summary.blocks_after),
-      human_size(summary.blocks_before), "length", human_size(summary.length_after),
-      human_size(summary.length_before), human_size(summary.virtual_size), summary.elapsed.count());
+      human_size(summary.zeros), "on disk", human_size(summary.after.blocks),
+      human_size(summary.before.blocks), "length", human_size(summary.after.length),
+      human_size(summary.before.length), human_size(summary.virtual_size), summary.elapsed.count());
 }
 
 std::string report_json(const std::string& overlay, const qcow2::FlattenSummary& summary,
@@ -56,11 +56,11 @@ std::string report_json(const std::string& overlay, const qcow2::FlattenSummary&
   json["virtual-size"] = summary.virtual_size;
   json["written"] = summary.written;
   json["zeros"] = summary.zeros;
-  json["before"] = {{"length", summary.length_before}, {"actual-size", summary.blocks_before}};
+  json["before"] = {{"length", summary.before.length}, {"actual-size", summary.before.blocks}};
   if (dry_run)
     json["dry-run"] = true;
   else
-    json["after"] = {{"length", summary.length_after}, {"actual-size", summary.blocks_after}};
+    json["after"] = {{"length", summary.after.length}, {"actual-size", summary.after.blocks}};
   json["seconds"] = summary.elapsed.count();
   return json_text(json);
 }

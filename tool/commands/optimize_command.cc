@@ -290,8 +290,8 @@ Result<int> OptimizeCommand::run(const Console& console) {
       ++failed;
       continue;
     }
-    before += report->before.on_disk;
-    after += report->after.on_disk;
+    before += report->before.file.blocks;
+    after += report->after.file.blocks;
     if (json_)
       json["disks"].push_back(optimize_report_json(disk, *report));
     else if (!console.manner().quiet)

@@ -10,6 +10,7 @@
 #include "base/retry.h"
 #include "base/took_effect.h"
 #include "copy/copier.h"
+#include "storage/file_size.h"
 #include "storage/scratch_storage.h"
 #include "tool/commands/copy_run.h"
 #include "tool/options/arguments.h"
@@ -26,15 +27,10 @@ namespace vc::tool {
 
 namespace {
 
-struct FileSize {
-  uint64_t length = 0;  // bytes
-  uint64_t blocks = 0;  // bytes
-};
-
 FileSize measure(const std::string& path) {
   struct stat status {};
   if (retry(::stat, path.c_str(), &status) != 0) return {};
-  return {static_cast<uint64_t>(status.st_size), static_cast<uint64_t>(status.st_blocks) * 512};
+  return FileSize::of(status);
 }
 
 qcow2::SnapshotEditor::Time now() {

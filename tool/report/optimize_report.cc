@@ -28,8 +28,8 @@ std::string fragmented(const DiskFigures& figures) {
 
 ordered_json figures_json(const DiskFigures& figures, bool clusters) {
   ordered_json json;
-  json["length"] = figures.length;
-  json["actual-size"] = figures.on_disk;
+  json["length"] = figures.file.length;
+  json["actual-size"] = figures.file.blocks;
   if (!clusters) return json;
   json["total-clusters"] = figures.clusters;
   json["allocated-clusters"] = figures.allocated;
@@ -53,8 +53,8 @@ constexpr uint64_t kNoticeable = 16 << 20;
 
 // Formats "Saved 671 MiB (68.2%) on the disk".
 std::string headline(const OptimizeReport& report) {
-  const uint64_t before = report.before.on_disk;
-  const uint64_t after = report.after.on_disk;
+  const uint64_t before = report.before.file.blocks;
+  const uint64_t after = report.after.file.blocks;
   const bool smaller = before > after;
   const uint64_t difference = smaller ? before - after : after - before;
   const double percent = percent_of(difference, before);
@@ -154,8 +154,8 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
   std::string text = fmt::format("{} -> {}\n", printable(disk), printable(report.result));
   text += palette.bold(headline(report)) + "\n\n";
   text += row("", "before", "after");
-  text += row("on disk", human_size(before.on_disk), human_size(after.on_disk));
-  text += row("length", human_size(before.length), human_size(after.length));
+  text += row("on disk", human_size(before.file.blocks), human_size(after.file.blocks));
+  text += row("length", human_size(before.file.length), human_size(after.file.length));
   if (report.format == qcow2::Format::kQcow2 && report.result_format == report.format) {
     text +=
         row("clusters", fmt::format("{}", before.allocated), fmt::format("{}", after.allocated));

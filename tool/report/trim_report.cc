@@ -93,8 +93,7 @@ std::string disk_lines(const TrimmedDisk& disk, bool dry_run) {
                         change(*disk.data_before, *disk.data_after));
   if (disk.before && disk.after && !dry_run) {
     text += fmt::format("  {:<10}{}\n", "length", change(disk.before->length, disk.after->length));
-    text +=
-        fmt::format("  {:<10}{}\n", "on disk", change(disk.before->on_disk, disk.after->on_disk));
+    text += fmt::format("  {:<10}{}\n", "on disk", change(disk.before->blocks, disk.after->blocks));
   }
   return text;
 }
@@ -103,9 +102,9 @@ ordered_json number_or_null(const std::optional<uint64_t>& number) {
   return number ? ordered_json(*number) : ordered_json();
 }
 
-ordered_json figures_or_null(const std::optional<appliance::FileFigures>& figures) {
-  if (!figures) return {};
-  return {{"length", figures->length}, {"blocks", figures->on_disk}};
+ordered_json size_or_null(const std::optional<FileSize>& size) {
+  if (!size) return {};
+  return {{"length", size->length}, {"blocks", size->blocks}};
 }
 
 }  // namespace
@@ -170,8 +169,8 @@ std::string trim_report_json(const TrimReport& report) {
     disk["sector-size"] = it.table.sector_size;
     disk["data-before"] = number_or_null(it.data_before);
     disk["data-after"] = number_or_null(it.data_after);
-    disk["before"] = figures_or_null(it.before);
-    disk["after"] = figures_or_null(it.after);
+    disk["before"] = size_or_null(it.before);
+    disk["after"] = size_or_null(it.after);
     json["disks"].push_back(std::move(disk));
   }
   json["emulated"] = report.emulated;
