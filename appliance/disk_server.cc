@@ -103,8 +103,9 @@ Result<void> DiskServer::serve(const std::vector<std::string>& command) {
   const std::string context = "base:allocation";
   ASSIGN_OR_RETURN(endpoint_, with_context(NbdEndpoint::open({"", command}, patient_), disk_.name));
   if (!disk_.local) endpoint_->server()->set_patience(kProxyPatience);
-  ASSIGN_OR_RETURN(session_, NbdSession::open(endpoint_, {context},
-                                        {.retries = 0, .timeout = std::chrono::seconds(0)}, stop_));
+  ASSIGN_OR_RETURN(session_,
+                   NbdSession::open(endpoint_, {context},
+                                    {.retries = 0, .timeout = std::chrono::seconds(0)}, stop_));
   limits_ = session_->limits();
   status_ = std::make_unique<nbd::NbdStatus>(context, limits_.minimum);
   return {};

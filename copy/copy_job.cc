@@ -95,7 +95,7 @@ Result<void> CopyJob::copy() {
   ASSIGN_OR_RETURN(const auto destination,
                    open_destination(options_, *source_, plan_, *transfer_, stop_));
   std::optional<DigestSink> digesting;
-  if (digests_) digesting.emplace(destination->sink(), *digests_, plan_.worker.compression);
+  if (digests_) digesting.emplace(destination->sink(), *digests_, plan_.worker.compression.type);
   RETURN_IF_ERROR(
       transfer_->run(digesting ? static_cast<Sink&>(*digesting) : destination->sink(), plan_));
   const uint64_t size = source().size();

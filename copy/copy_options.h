@@ -11,6 +11,7 @@
 #include "copy/sink/image_options.h"
 #include "guest/reading/ranges.h"
 #include "nbd/tuning.h"
+#include "qcow2/format/codec.h"
 #include "qcow2/read/chain.h"
 
 namespace vc::copy {
@@ -50,9 +51,7 @@ struct CopyOptions {
   // nullopt: all is in `source`.  Only for an image file that is copied to a file.
   std::optional<LateSource> late;
 
-  std::optional<qcow2::CompressionType> compression;           // nullopt: uncompressed clusters
-  int compression_level = 0;                                   // 0: codec's default
-  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+  qcow2::Compression compression;
   // Without `compression`: clusters that are compressed in a source image file stay compressed,
   // with the codec that its header names.
   bool keep_compression = false;

@@ -32,13 +32,12 @@ std::optional<qcow2::CompressionType> kept_compression(const CopyOptions& option
 ClusterWorker::Options worker_options(const CopyOptions& options, Format format,
                                       const qcow2::Image* image) {
   ClusterWorker::Options worker;
-  if (format == Format::kQcow2) worker.compression = options.compression;
+  worker.compression = options.compression;
+  if (format != Format::kQcow2) worker.compression.type.reset();
   if (!worker.compression && options.keep_compression) {
-    worker.compression = kept_compression(options, format, image);
+    worker.compression.type = kept_compression(options, format, image);
     worker.keep_plain = true;
   }
-  worker.level = options.compression_level;
-  worker.window = options.window;
   return worker;
 }
 
@@ -62,7 +61,7 @@ Result<CopyPlan> CopyPlan::create(const CopyOptions& options, const DestinationT
     plan.worker.geometry = Geometry(static_cast<unsigned>(std::countr_zero(hole)), false);
   } else {
     ASSIGN_OR_RETURN(plan.build, with_context(build_options(options.image, source, source.image(),
-                                                            plan.worker.compression),
+                                                            plan.worker.compression.type),
                                               options.destination));
     plan.worker.geometry = plan.build.geometry();
     if (options.keeps_backing()) {

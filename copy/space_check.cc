@@ -76,8 +76,7 @@ Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWork
 
   std::optional<qcow2::Encoder> encoder;
   if (worker.compression) {
-    ASSIGN_OR_RETURN(encoder,
-                     qcow2::Encoder::create(*worker.compression, worker.level, worker.window));
+    ASSIGN_OR_RETURN(encoder, qcow2::Encoder::create(worker.compression));
   }
   AlignedBuffer cluster(cluster_size);
   AlignedBuffer stream(cluster_size);

@@ -120,7 +120,7 @@ Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline
   Pipeline::Options plan = options;
   const uint64_t cluster_size =
       std::max(copy.cluster_size().value_or(kClusterSize), source.piece_size());
-  plan.worker.compression.reset();
+  plan.worker.compression = {};
   plan.worker.geometry =
       qcow2::Geometry(static_cast<unsigned>(std::countr_zero(cluster_size)), false);
   plan.chunk_size = std::max(options.chunk_size, cluster_size);

@@ -51,7 +51,7 @@ Result<Measurement> measure_empty(const copy::CopyOptions& options, uint64_t siz
   } else {
     EmptySource empty(size);
     ASSIGN_OR_RETURN(const auto build,
-                     copy::build_options(options.image, empty, nullptr, options.compression));
+                     copy::build_options(options.image, empty, nullptr, options.compression.type));
     copy::DryStorage out(0);
     copy::DryStorage data(0);
     const bool preallocate = options.image.preallocation != copy::Preallocation::kOff;
@@ -62,8 +62,9 @@ Result<Measurement> measure_empty(const copy::CopyOptions& options, uint64_t siz
     RETURN_IF_ERROR(sink->finish());
     ASSIGN_OR_RETURN(measured.file_size, out.size());
     measured.cluster_size = build.geometry().cluster_size();
-    ASSIGN_OR_RETURN(const auto as_qemu, copy::build_options(with_qemu_defaults(options.image),
-                                                             empty, nullptr, options.compression));
+    ASSIGN_OR_RETURN(const auto as_qemu,
+                     copy::build_options(with_qemu_defaults(options.image), empty, nullptr,
+                                         options.compression.type));
     measured.qemu = qemu_measure(as_qemu, options.image.preallocation, 0);
   }
   if (qemu_raw || measured.format == qcow2::Format::kRaw) measured.qemu = qemu_measure_raw(size);
@@ -110,7 +111,7 @@ Result<void> SourceMeasuring::prepare() {
 Result<void> SourceMeasuring::measure_as_qemu() {
   ASSIGN_OR_RETURN(const auto build,
                    copy::build_options(with_qemu_defaults(options_.copy.image), source(), nullptr,
-                                       options_.copy.compression));
+                                       options_.copy.compression.type));
   const qcow2::Geometry geometry = build.geometry();
   // For a stream, only the amount of data is known, not its location.
   const auto& counts = transfer_->counts();

@@ -10,13 +10,12 @@ namespace vc::copy {
 ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder)
     : options_(options),
       encoder_(std::move(encoder)),
-      reader_({options.geometry, options.compression, options.window}) {}
+      reader_({options.geometry, options.compression}) {}
 
 Result<ClusterWorker> ClusterWorker::create(const Options& options) {
   std::optional<qcow2::Encoder> encoder;
   if (options.compression) {
-    ASSIGN_OR_RETURN(encoder,
-                     qcow2::Encoder::create(*options.compression, options.level, options.window));
+    ASSIGN_OR_RETURN(encoder, qcow2::Encoder::create(options.compression));
   }
   return ClusterWorker(options, std::move(encoder));
 }

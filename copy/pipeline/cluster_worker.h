@@ -19,10 +19,8 @@ namespace vc::copy {
 class ClusterWorker {
  public:
   struct Options {
-    qcow2::Geometry geometry;                                    // of the destination
-    std::optional<qcow2::CompressionType> compression;           // nullopt: uncompressed clusters
-    int level = 0;                                               // 0: codec's default
-    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+    qcow2::Geometry geometry;  // of the destination
+    qcow2::Compression compression;
     // Compresses only clusters that are at least partly compressed in a local source.
     bool keep_plain = false;
   };

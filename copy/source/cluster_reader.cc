@@ -32,12 +32,12 @@ ClusterReader::ClusterReader(const Options& options)
 bool ClusterReader::can_pass_through(const qcow2::Disk& disk, const Extent& extent) const {
   if (!options_.compression || extent.kind != ExtentKind::kCompressed) return false;
   // Streams of the source may need a window of any size.
-  if (options_.window == qcow2::DeflateWindow::k4KiB) return false;
+  if (options_.compression.window == qcow2::DeflateWindow::k4KiB) return false;
   const auto made = disk.layers()[extent.depth]->compression();
   const uint64_t cluster_size = options_.geometry.cluster_size();
   // Excludes a cluster that extends past the end of the disk: its stream may hold data of an
   // earlier, larger disk, which would reappear if the copy were enlarged.
-  return made && made->type == *options_.compression && made->cluster_size == cluster_size &&
+  return made && made->type == *options_.compression.type && made->cluster_size == cluster_size &&
          options_.geometry.offset_in_cluster(extent.guest.value()) == 0 &&
          extent.length == cluster_size;
 }
@@ -62,7 +62,7 @@ Result<void> ClusterReader::pass_through(const qcow2::Disk& disk, const Extent& 
   // The file may end inside the last sector; the missing part reads as zeros.
   std::memset(stream_.data() + got, 0, extent.compressed_length - got);
   const auto stream = std::span<const std::byte>(stream_.span()).first(extent.compressed_length);
-  const auto type = *options_.compression;
+  const auto type = *options_.compression.type;
   auto length = qcow2::stream_length(type, stream, decoder_, scratch_.span());
   if (!length) return fail(std::move(length).error().with_context(where()));
 

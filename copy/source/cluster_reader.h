@@ -15,9 +15,8 @@ namespace vc::copy {
 class ClusterReader {
  public:
   struct Options {
-    qcow2::Geometry geometry;                           // of the destination
-    std::optional<qcow2::CompressionType> compression;  // of the destination; nullopt: none
-    qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;  // zlib only
+    qcow2::Geometry geometry;        // of the destination
+    qcow2::Compression compression;  // of the destination
   };
 
   explicit ClusterReader(const Options& options);

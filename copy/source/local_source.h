@@ -40,7 +40,8 @@ class LocalSource final : public Source {
                            std::span<std::byte> to) override {
     return disk_.read_extent(extent, extent.guest, to);
   }
-  std::optional<qcow2::Layer::Compression> compression(const qcow2::Extent& extent) const override {
+  std::optional<qcow2::Layer::StreamFormat> compression(
+      const qcow2::Extent& extent) const override {
     return disk_.layers()[extent.depth]->compression();
   }
   std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const override {

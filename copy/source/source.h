@@ -84,7 +84,7 @@ class Source {
                                    std::span<std::byte> to);
 
   // Returns how the clusters of a compressed extent are compressed. nullopt if unknown.
-  virtual std::optional<qcow2::Layer::Compression> compression(
+  virtual std::optional<qcow2::Layer::StreamFormat> compression(
       const qcow2::Extent& /*extent*/) const {
     return std::nullopt;
   }

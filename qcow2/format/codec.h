@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/result.h"
@@ -46,6 +47,15 @@ Result<size_t> stream_length(CompressionType type, std::span<const std::byte> st
 // only the memory that QEMU's own streams need. zstd does not have this option.
 enum class DeflateWindow { k32KiB, k4KiB };
 
+// How to compress clusters.
+struct Compression {
+  std::optional<CompressionType> type = {};  // nullopt: not at all
+  int level = 0;                             // 0: the codec's default
+  DeflateWindow window = DeflateWindow::k32KiB;
+
+  explicit operator bool() const { return type.has_value(); }
+};
+
 // The levels of a codec, and its default level.
 struct CodecLevels {
   int lowest;
@@ -60,9 +70,8 @@ class EncodingMethod;
 // costly to create.  Does not allocate after the first cluster.
 class Encoder {
  public:
-  // Level 0 selects the default level.
-  static Result<Encoder> create(CompressionType type, int level,
-                                DeflateWindow window = DeflateWindow::k32KiB);
+  // `how` must have a type. Returns an error for a level or window that the codec does not have.
+  static Result<Encoder> create(const Compression& how);
   ~Encoder();
   Encoder(Encoder&&) noexcept;
   Encoder& operator=(Encoder&&) noexcept;

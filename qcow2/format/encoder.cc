@@ -180,17 +180,18 @@ Encoder::~Encoder() = default;
 Encoder::Encoder(Encoder&&) noexcept = default;
 Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 
-Result<Encoder> Encoder::create(CompressionType type, int level, DeflateWindow window) {
-  const bool narrow = window == DeflateWindow::k4KiB;
+Result<Encoder> Encoder::create(const Compression& how) {
+  const CompressionType type = *how.type;
+  const bool narrow = how.window == DeflateWindow::k4KiB;
   if (type == CompressionType::kZstd && narrow)
     return fail(Error::invalid("a window of 4 KiB needs zlib: zstd has no such option"));
-  const CodecLevels levels = codec_levels(type, window);
-  if (level == 0) level = levels.standard;
+  const CodecLevels levels = codec_levels(type, how.window);
+  const int level = how.level == 0 ? levels.standard : how.level;
   if (level < levels.lowest || level > levels.highest)
     return fail(Error::invalid(fmt::format("{} level {}: must be from {} to {}{}", to_string(type),
                                            level, levels.lowest, levels.highest,
                                            narrow ? " with a window of 4 KiB" : "")));
-  return Encoder(make_method(type, level, window));
+  return Encoder(make_method(type, level, how.window));
 }
 
 size_t Encoder::encode(std::span<const std::byte> cluster, std::span<std::byte> to) {

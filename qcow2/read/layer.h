@@ -20,7 +20,7 @@ class Image;
 class Layer {
  public:
   // The compression of this layer's clusters.
-  struct Compression {
+  struct StreamFormat {
     CompressionType type;
     uint64_t cluster_size;
   };
@@ -33,7 +33,7 @@ class Layer {
   // Returns the size in bytes.
   virtual uint64_t size() const = 0;
   // Returns nullopt for a format without compressed clusters.
-  virtual std::optional<Compression> compression() const = 0;
+  virtual std::optional<StreamFormat> compression() const = 0;
 
   // Returns this layer's extent at `at`, of at most `limit` bytes (limit >= 1, at + limit <= size
   // ()). kUnallocated means that the next lower layer decides.  `depth` is 0.  The extent may be

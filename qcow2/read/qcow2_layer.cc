@@ -22,8 +22,8 @@ Failure Qcow2Layer::corrupt(std::string message) const {
   return fail(Error::corrupt(fmt::format("{}: {}", name(), message)));
 }
 
-std::optional<Layer::Compression> Qcow2Layer::compression() const {
-  return Compression{image_->header().compression_type, image_->geometry().cluster_size()};
+std::optional<Layer::StreamFormat> Qcow2Layer::compression() const {
+  return StreamFormat{image_->header().compression_type, image_->geometry().cluster_size()};
 }
 
 // Source: qcow2 specification, "L2 table entry" and "Extended L2 entries"; QEMU's order of checks.

@@ -26,7 +26,7 @@ class Qcow2Layer final : public Layer {
   const std::string& name() const override { return image_->name(); }
   const char* format() const override { return "qcow2"; }
   uint64_t size() const override { return size_; }
-  std::optional<Compression> compression() const override;
+  std::optional<StreamFormat> compression() const override;
   Result<Extent> map(GuestOffset at, uint64_t limit) const override;
   Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
   const std::shared_ptr<Image>& image() const { return image_; }

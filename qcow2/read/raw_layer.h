@@ -15,7 +15,7 @@ class RawLayer final : public Layer {
   const std::string& name() const override { return storage_->name(); }
   const char* format() const override { return "raw"; }
   uint64_t size() const override { return size_; }
-  std::optional<Compression> compression() const override { return std::nullopt; }
+  std::optional<StreamFormat> compression() const override { return std::nullopt; }
   Result<Extent> map(GuestOffset at, uint64_t limit) const override;
   Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;

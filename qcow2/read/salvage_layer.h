@@ -28,7 +28,7 @@ class SalvageLayer : public Layer {
   const std::string& name() const override { return inner_->name(); }
   const char* format() const override { return inner_->format(); }
   uint64_t size() const override { return inner_->size(); }
-  std::optional<Compression> compression() const override { return inner_->compression(); }
+  std::optional<StreamFormat> compression() const override { return inner_->compression(); }
   Result<Extent> map(GuestOffset at, uint64_t limit) const override {
     return inner_->map(at, limit);
   }

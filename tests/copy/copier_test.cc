@@ -54,7 +54,7 @@ TEST_CASE("a copy is valid, equal and the same for any number of threads", "[cop
       std::vector<std::byte> first;
       for (const unsigned threads : {1u, 2u, 8u}) {
         CopyOptions options = from_to(folder / "src", folder / "out");
-        if (compress) options.compression = CompressionType::kZstd;
+        if (compress) options.compression.type = CompressionType::kZstd;
         options.image.cluster_bits = cluster_bits;
         options.threads = threads;
         options.overwrite = true;
@@ -145,7 +145,7 @@ TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
           "write -P 0 512k 64k", folder / "raw"});
 
   CopyOptions options = from_to(folder / "src", folder / "out");
-  options.compression = CompressionType::kZstd;
+  options.compression.type = CompressionType::kZstd;
   options.overwrite = true;
   const auto summary = run_copy(options);
   REQUIRE_OK(summary);
@@ -169,7 +169,7 @@ TEST_CASE("compressed clusters are passed through unchanged", "[copy]") {
   CHECK(other_size->passed_through_clusters == 0);
   CHECK(test::qemu_complaint(folder / "again", folder / "raw") == "");
   options.image.cluster_bits.reset();
-  options.compression.reset();
+  options.compression.type.reset();
   const auto plain = run_copy(options);
   REQUIRE_OK(plain);
   CHECK(plain->compressed_clusters == 0);
@@ -185,7 +185,7 @@ TEST_CASE("data past the end of the disk is not copied", "[copy]") {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", "-F", "qcow2",
           "-b", "base", folder / "src", "32k"});
   CopyOptions options = from_to(folder / "src", folder / "out");
-  options.compression = CompressionType::kZstd;
+  options.compression.type = CompressionType::kZstd;
   REQUIRE_OK(run_copy(options));
   run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "out"});
   run_ok({"qemu-img", "resize", "-q", "-f", "qcow2", folder / "out", "64k"});
@@ -279,7 +279,7 @@ TEST_CASE("the rest of a copy is read from a source that is known late", "[copy]
         INFO("backing: " << keeps_backing << ", compressed: " << compress << ", " << begin);
         CopyOptions options = from_to(src, folder / "out");
         options.overwrite = true;
-        if (compress) options.compression = CompressionType::kZstd;
+        if (compress) options.compression.type = CompressionType::kZstd;
         if (keeps_backing) options.image.backing_file = base;
         unsigned opened = 0;
         options.late = copy::LateSource{begin, [&] {
@@ -338,8 +338,8 @@ TEST_CASE("a cancelled copy leaves nothing", "[copy]") {
     CopyOptions options = from_to(folder / "raw", folder / "out");
     options.overwrite = true;
     options.threads = threads;
-    options.compression = CompressionType::kZstd;
-    options.compression_level = 19;
+    options.compression.type = CompressionType::kZstd;
+    options.compression.level = 19;
     const auto cancelled = copy::copy(options, watcher, cancel);
     REQUIRE_FALSE(cancelled.has_value());
     CHECK(cancelled.error().kind() == Error::Kind::kCancelled);
@@ -362,8 +362,8 @@ TEST_CASE("a slow codec does not keep a cancelled copy waiting", "[copy]") {
   };
   CopyOptions options = from_to(folder / "raw", folder / "out");
   options.threads = 1;
-  options.compression = CompressionType::kZstd;
-  options.compression_level = 19;
+  options.compression.type = CompressionType::kZstd;
+  options.compression.level = 19;
   REQUIRE_FALSE(copy::copy(options, watcher, cancel).has_value());
   CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(10));
 }
@@ -384,7 +384,7 @@ TEST_CASE("a damaged source causes an error that names it, and leaves nothing", 
   }
   for (const bool compress : {false, true}) {
     CopyOptions options = from_to(folder / "src", folder / "out");
-    if (compress) options.compression = CompressionType::kZstd;
+    if (compress) options.compression.type = CompressionType::kZstd;
     const auto failed = run_copy(options);
     REQUIRE_FALSE(failed.has_value());
     INFO(failed.error().message());
@@ -404,10 +404,10 @@ TEST_CASE("impossible requests are refused with a message", "[copy]") {
   options.image.cluster_bits = 22;
   REQUIRE_FAILS_WITH(run_copy(options), "cluster");
   options.image.cluster_bits.reset();
-  options.compression = CompressionType::kZstd;
-  options.compression_level = 23;
+  options.compression.type = CompressionType::kZstd;
+  options.compression.level = 23;
   REQUIRE_FAILS_WITH(run_copy(options), "level");
-  options.compression_level = 0;
+  options.compression.level = 0;
   options.snapshot = "x";
   REQUIRE_FAILS_WITH(run_copy(options), folder / "raw");
   options.snapshot.clear();
@@ -470,7 +470,7 @@ TEST_CASE("a copy needs enough space to start, and leaves nothing if space runs 
   SECTION("compressible data fits") {
     support::write_file(folder / "text", std::vector<std::byte>(12 << 20, std::byte{'x'}));
     options.source = folder / "text";
-    options.compression = CompressionType::kZstd;
+    options.compression.type = CompressionType::kZstd;
     REQUIRE_OK(run_copy(options));
     run_ok({"qemu-img", "check", "-q", "-f", "qcow2", folder / "small/out"});
   }

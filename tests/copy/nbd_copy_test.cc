@@ -48,7 +48,7 @@ TEST_CASE("a copy over NBD equals the local copy, for any server and order of an
   local.threads = 1;
   SECTION("plain") {}
   SECTION("zstd") {
-    local.compression = CompressionType::kZstd;
+    local.compression.type = CompressionType::kZstd;
   }
   SECTION("small clusters") {
     local.image.cluster_bits = 9;

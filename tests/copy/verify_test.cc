@@ -63,7 +63,7 @@ class PhaseWatcher final : public Progress {
 Pipeline::Options plan(unsigned cluster_bits, std::optional<CompressionType> compression = {}) {
   Pipeline::Options options;
   options.worker.geometry = qcow2::Geometry(cluster_bits, false);
-  options.worker.compression = compression;
+  options.worker.compression.type = compression;
   options.chunk_size = std::max(kMiB, uint64_t{1} << cluster_bits);
   options.chunks = 5;
   options.threads = 3;
@@ -76,10 +76,10 @@ Result<void> copy_with_digests(LocalSource& source, const std::string& to, Diges
   qcow2::BuildOptions build;
   build.size = source.size();
   build.cluster_bits = options.worker.geometry.cluster_bits();
-  build.compression_type = options.worker.compression.value_or(CompressionType::kDeflate);
+  build.compression_type = options.worker.compression.type.value_or(CompressionType::kDeflate);
   ASSIGN_OR_RETURN(const auto out, OutputFile::create(to, true));
   ASSIGN_OR_RETURN(const auto sink, copy::Qcow2Sink::create(*out, nullptr, {.build = build}));
-  DigestSink digesting(*sink, digests, options.worker.compression);
+  DigestSink digesting(*sink, digests, options.worker.compression.type);
   PhaseWatcher progress;
   const Cancel cancel;
   Stop stop(cancel);

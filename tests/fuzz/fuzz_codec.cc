@@ -32,7 +32,7 @@ void round_trip(qcow2::CompressionType type, int level, std::span<const std::byt
   std::vector<std::byte> cluster(cluster_size), stream(cluster_size - 1), back(cluster_size);
   for (size_t at = 0; at < cluster_size && !data.empty(); ++at)
     cluster[at] = data[at % data.size()];
-  auto encoder = qcow2::Encoder::create(type, level);
+  auto encoder = qcow2::Encoder::create({type, level});
   if (!encoder) __builtin_trap();
   const size_t length = encoder->encode(cluster, stream);
   if (length == 0) return;

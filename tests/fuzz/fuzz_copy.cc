@@ -114,8 +114,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.destination = folder + "/copy";
   options.overwrite = true;
   options.threads = 2;
-  if ((data[0] & 1) != 0) options.compression = qcow2::CompressionType::kZstd;
-  if ((data[0] & 2) != 0) options.compression = qcow2::CompressionType::kDeflate;
+  if ((data[0] & 1) != 0) options.compression.type = qcow2::CompressionType::kZstd;
+  if ((data[0] & 2) != 0) options.compression.type = qcow2::CompressionType::kDeflate;
   options.image.cluster_bits = 9 + (data[0] >> 2) % 8;
   const Cancel cancel;
   Silent silent;

@@ -69,12 +69,12 @@ TEST_CASE("images of every codec and level", "[copier]") {
   options.source = raw;
   options.source_format = qcow2::Format::kRaw;
   options.image.cluster_bits = cluster_bits;
-  options.compression = type;
+  options.compression.type = type;
   options.overwrite = true;
   const qcow2::CodecLevels levels = qcow2::codec_levels(type);
   for (int level = 0; level <= levels.highest; ++level) {
     INFO(fmt::format("{} level {}, clusters of {}", to_string(type), level, 1u << cluster_bits));
-    options.compression_level = level;
+    options.compression.level = level;
     options.threads = 1;
     options.destination = folder / "one";
     const copy::CopySummary summary = copy_or_fail(options);

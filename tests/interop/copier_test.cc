@@ -58,7 +58,7 @@ std::string describe(const CopyOptions& options) {
       "copy of {} snapshot '{}': compression {}, cluster_bits {}, {} threads, {} connections, {} "
       "requests of {} bytes",
       options.source, options.snapshot,
-      options.compression ? qcow2::to_string(*options.compression) : "none",
+      options.compression ? qcow2::to_string(*options.compression.type) : "none",
       options.image.cluster_bits ? std::to_string(*options.image.cluster_bits) : "the source's",
       options.threads, options.nbd.connections, options.nbd.requests, options.nbd.request_size);
 }
@@ -127,20 +127,20 @@ void check_copies(const std::string& source, const std::string& snapshot,
   };
   run("plain");
   if (random.chance(40)) check_determinism(options, random);
-  options.compression = CompressionType::kZstd;
-  options.compression_level = random.chance(30) ? static_cast<int>(random.between(1, 6)) : 0;
+  options.compression.type = CompressionType::kZstd;
+  options.compression.level = random.chance(30) ? static_cast<int>(random.between(1, 6)) : 0;
   run("zstd");
   if (random.chance(40)) check_determinism(options, random);
-  options.compression_level = 0;
-  options.compression = CompressionType::kDeflate;
+  options.compression.level = 0;
+  options.compression.type = CompressionType::kDeflate;
   run("zlib");
   if (random.chance(40)) check_determinism(options, random);
   options.image.cluster_bits = draw_cluster_bits(random, size);
   options.image.refcount_order = 4;
   options.image.extended_l2 = false;
   options.image.lazy_refcounts = false;
-  if (random.chance(50)) options.compression.reset();
-  if (random.chance(50)) options.compression = CompressionType::kZstd;
+  if (random.chance(50)) options.compression.type.reset();
+  if (random.chance(50)) options.compression.type = CompressionType::kZstd;
   run("other clusters");
   // The folder contains only the copies.
   CHECK(support::list_directory(folder.path()) ==
@@ -191,7 +191,7 @@ TEST_CASE("copies of corner cases pass the check and are equal", "[copier]") {
       options.source = corner.path;
       options.destination = copies / "copy";
       options.overwrite = true;
-      options.compression = compression;
+      options.compression.type = compression;
       check_copy(options, raw);
     }
   }

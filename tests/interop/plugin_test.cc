@@ -124,7 +124,7 @@ TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
       options.source = server.uri(export_name(disk));
       options.destination = folder / (compressed ? "compressed" : "plain");
       options.nbd.request_size = uint64_t{4096} << random.below(8);
-      if (compressed) options.compression = qcow2::CompressionType::kZstd;
+      if (compressed) options.compression.type = qcow2::CompressionType::kZstd;
       const Cancel cancel;
       const auto summary = copy::copy(options, progress, cancel);
       INFO((summary ? "" : summary.error().message()));

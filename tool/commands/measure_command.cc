@@ -119,9 +119,9 @@ Result<int> MeasureCommand::measure_table(const Console& console, const Cancel& 
     for (const auto& codec : codecs) {
       inspect::MeasureOptions options = options_;
       options.copy.image.cluster_bits = bits;
-      options.copy.compression = codec;
+      options.copy.compression.type = codec;
       options.copy.image.compression_type = codec;
-      if (codec != options_.copy.compression) options.copy.compression_level = 0;
+      if (codec != options_.copy.compression.type) options.copy.compression.level = 0;
       ASSIGN_OR_RETURN(const auto measured, inspect::measure(options, quiet, cancel));
       fields.push_back({bits, codec, measured});
       progress.update(fields.size(), kTableBits.size() * codecs.size());

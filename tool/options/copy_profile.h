@@ -5,7 +5,7 @@
 
 #include "base/result.h"
 #include "copy/sink/image_options.h"
-#include "qcow2/format/header.h"
+#include "qcow2/format/codec.h"
 
 namespace vc::tool {
 
@@ -14,8 +14,7 @@ struct CopyProfile {
   const char* description;  // its settings and its purpose
   unsigned cluster_bits;
   bool extended_l2;
-  std::optional<qcow2::CompressionType> compression;  // nullopt: none
-  int level;                                          // of the codec; 0: codec's default
+  qcow2::Compression compression;
 };
 
 // Finds "sequential", "random" or "archive". Other names are errors.

@@ -22,13 +22,13 @@ Result<std::optional<unsigned>> parse_cluster_bits(const std::string& text) {
 
 }  // namespace
 
-Result<Compression> parse_compression(const std::string& text) {
-  if (text == "none") return Compression{};
+Result<qcow2::Compression> parse_compression(const std::string& text) {
+  if (text == "none") return qcow2::Compression{};
   const size_t comma = text.find(',');
   const std::string codec = text.substr(0, comma);
   const size_t colon = codec.find(':');
   const std::string type = codec.substr(0, colon);
-  Compression compression;
+  qcow2::Compression compression;
   if (type == "zstd")
     compression.type = qcow2::CompressionType::kZstd;
   else if (type == "zlib")
@@ -75,7 +75,7 @@ void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
   add_switch(app, "-c", compress_, "compress (zstd, or compression_type of -o)");
   add_parsed_option(
       app, "--compression", "TYPE", compression_,
-      [](const std::string& value) -> Result<std::optional<Compression>> {
+      [](const std::string& value) -> Result<std::optional<qcow2::Compression>> {
         return parse_compression(value);
       },
       kCompressionHelp);
@@ -110,11 +110,11 @@ void LayoutOptions::check() const {
 Result<void> LayoutOptions::apply_to(copy::CopyOptions& options) const {
   copy::ImageOptions& image = options.image;
   image = creation_.image;
-  Compression compression;
+  qcow2::Compression compression;
   if (profile_) {
     if (!image.cluster_bits) image.cluster_bits = profile_->cluster_bits;
     if (!image.extended_l2) image.extended_l2 = profile_->extended_l2;
-    compression = {profile_->compression, profile_->level};
+    compression = profile_->compression;
   }
   if (cluster_bits_) image.cluster_bits = cluster_bits_;
   // Version 2 supports only zlib.
@@ -143,9 +143,7 @@ Result<void> LayoutOptions::apply_to(copy::CopyOptions& options) const {
     compression.level = *creation_.compression_level;
   }
   image.compression_type = creation_.compression_type;
-  options.compression = compression.type;
-  options.compression_level = compression.level;
-  options.window = compression.window;
+  options.compression = compression;
   return {};
 }
 

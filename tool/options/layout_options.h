@@ -12,15 +12,8 @@
 
 namespace vc::tool {
 
-// The value of --compression.
-struct Compression {
-  std::optional<qcow2::CompressionType> type;  // nullopt: none
-  int level = 0;                               // 0: codec's default
-  qcow2::DeflateWindow window = qcow2::DeflateWindow::k32KiB;
-};
-
 // Parses "none" or TYPE[:LEVEL]; zlib also accepts the suffix ",window=4k" or ",window=32k".
-Result<Compression> parse_compression(const std::string& text);
+Result<qcow2::Compression> parse_compression(const std::string& text);
 
 // Merges -B and -F into `image`, where -o may have set the same. Empty: not given.
 Result<void> resolve_backing(const std::string& base, const std::string& format,
@@ -52,7 +45,7 @@ class LayoutOptions {
  private:
   CreationOptions creation_;
   const CopyProfile* profile_ = nullptr;
-  std::optional<Compression> compression_;
+  std::optional<qcow2::Compression> compression_;
   std::optional<unsigned> cluster_bits_;
   bool compress_ = false;    // -c
   bool list_given_ = false;  // -o

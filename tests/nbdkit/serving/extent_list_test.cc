@@ -30,8 +30,8 @@ class Clusters final : public qcow2::Layer {
   const std::string& name() const override { return name_; }
   const char* format() const override { return "qcow2"; }
   uint64_t size() const override { return size_; }
-  std::optional<Compression> compression() const override {
-    return Compression{qcow2::CompressionType::kZstd, cluster_size_};
+  std::optional<StreamFormat> compression() const override {
+    return StreamFormat{qcow2::CompressionType::kZstd, cluster_size_};
   }
   Result<Extent> map(GuestOffset at, uint64_t limit) const override {
     ++looks;

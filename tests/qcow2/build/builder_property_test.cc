@@ -56,7 +56,7 @@ class Scenario {
         folder_() {
     if (readable_ && random_.chance(50)) make_backing();
     if (readable_) {
-      auto encoder = Encoder::create(options_.compression_type, 1);
+      auto encoder = Encoder::create({options_.compression_type, 1});
       REQUIRE_OK(encoder);
       encoder_ = std::move(*encoder);
     }

@@ -128,7 +128,7 @@ TEST_CASE("a decoder reads what an encoder has written, at every level", "[codec
     // High levels are slow.
     if (size > 65536 && level > 6) break;
     INFO(to_string(kind.type) << " level " << level << " of " << size);
-    auto encoder = Encoder::create(kind.type, level, kind.window);
+    auto encoder = Encoder::create({kind.type, level, kind.window});
     REQUIRE_OK(encoder);
     Bytes stream(size - 1);
     const size_t length = encoder->encode(cluster, stream);
@@ -150,7 +150,7 @@ TEST_CASE("streams with a window of 4 KiB can be decoded with a window of 4 KiB"
   const size_t size = GENERATE(512u, 65536u, 1u << 20);
   const Bytes cluster = far_sample(size);
   const auto encoded = [&](int level, DeflateWindow window) {
-    auto encoder = Encoder::create(CompressionType::kDeflate, level, window);
+    auto encoder = Encoder::create({CompressionType::kDeflate, level, window});
     REQUIRE_OK(encoder);
     Bytes stream(size - 1);
     stream.resize(encoder->encode(cluster, stream));
@@ -168,8 +168,8 @@ TEST_CASE("streams with a window of 4 KiB can be decoded with a window of 4 KiB"
 TEST_CASE("encoding a cluster does not depend on earlier clusters", "[codec]") {
   const Kind kind = kKinds[GENERATE(0, 1, 2)];
   const int level = GENERATE(0, 1, 2, 6);
-  auto fresh = Encoder::create(kind.type, level, kind.window);
-  auto used = Encoder::create(kind.type, level, kind.window);
+  auto fresh = Encoder::create({kind.type, level, kind.window});
+  auto used = Encoder::create({kind.type, level, kind.window});
   Bytes a(65535), b(65535), other(65535);
   used->encode(sample(65536, 7), other);
   used->encode(noise(65536, 8), other);
@@ -186,7 +186,7 @@ TEST_CASE("a cluster that does not become smaller is not compressed", "[codec]")
   const size_t size = GENERATE(512u, 65536u, 1u << 20);
   for (const int level : {0, 1, 5, 9}) {
     INFO(to_string(kind.type) << " level " << level << " of " << size);
-    auto encoder = Encoder::create(kind.type, level, kind.window);
+    auto encoder = Encoder::create({kind.type, level, kind.window});
     Bytes stream(size - 1);
     CHECK(encoder->encode(noise(size, 3), stream) == 0);
   }
@@ -212,7 +212,7 @@ TEST_CASE("incompressible data that repeats at a distance is compressed", "[code
   const size_t size = GENERATE(65536u, 256u << 10, 2u << 20);
   Bytes cluster = noise(size / 2, 7);
   cluster.insert(cluster.end(), cluster.begin(), cluster.end());
-  auto encoder = Encoder::create(CompressionType::kZstd, GENERATE(5, 9));
+  auto encoder = Encoder::create({CompressionType::kZstd, GENERATE(5, 9)});
   Bytes stream(size - 1);
   const size_t length = encoder->encode(cluster, stream);
   CHECK(length > 0);
@@ -302,11 +302,11 @@ TEST_CASE("zstd streams of other writers", "[codec]") {
 }
 
 TEST_CASE("levels out of range are refused", "[codec]") {
-  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, 23), "from 1 to 22");
-  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, -1), "from 1 to 22");
-  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kDeflate, 13), "from 1 to 12");
-  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kDeflate, 10, DeflateWindow::k4KiB),
+  REQUIRE_FAILS_WITH(Encoder::create({CompressionType::kZstd, 23}), "from 1 to 22");
+  REQUIRE_FAILS_WITH(Encoder::create({CompressionType::kZstd, -1}), "from 1 to 22");
+  REQUIRE_FAILS_WITH(Encoder::create({CompressionType::kDeflate, 13}), "from 1 to 12");
+  REQUIRE_FAILS_WITH(Encoder::create({CompressionType::kDeflate, 10, DeflateWindow::k4KiB}),
                      "from 1 to 9 with a window of 4 KiB");
-  REQUIRE_FAILS_WITH(Encoder::create(CompressionType::kZstd, 3, DeflateWindow::k4KiB),
+  REQUIRE_FAILS_WITH(Encoder::create({CompressionType::kZstd, 3, DeflateWindow::k4KiB}),
                      "needs zlib");
 }

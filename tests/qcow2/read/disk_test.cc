@@ -113,7 +113,7 @@ class HoleLayer final : public Layer {
   const std::string& name() const override { return name_; }
   const char* format() const override { return "hole"; }
   uint64_t size() const override { return size_; }
-  std::optional<Compression> compression() const override { return std::nullopt; }
+  std::optional<StreamFormat> compression() const override { return std::nullopt; }
   Result<Extent> map(GuestOffset at, uint64_t limit) const override {
     ++asked;
     Extent extent;

@@ -15,7 +15,7 @@ copy::CopyOptions options(bool compressed = false) {
   copy::CopyOptions it;
   it.source = "disk.qcow2";
   it.destination = "small.qcow2";
-  if (compressed) it.compression = qcow2::CompressionType::kZstd;
+  if (compressed) it.compression.type = qcow2::CompressionType::kZstd;
   return it;
 }
 
