@@ -446,6 +446,28 @@ TEST_CASE("a server without space left is an error, which ends no trim with a wa
   CHECK(before.complaint() == "");
 }
 
+TEST_CASE("optimize has the appliance trim a disk with sectors of 4096 bytes") {
+  const LeftBehind before;
+  const TempDirectory folder;
+  const std::string disk = folder / "large.raw", out = folder / "out.qcow2";
+  make_used_disk(disk, 4096);
+  support::RunOptions patient;
+  patient.timeout = kPatience;
+  const auto done =
+      support::run({tool(), "optimize", "--json", "--trim=appliance", "-o", out, disk}, patient);
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  const json trimmed = json::parse(done.out).at("disks").at(0).at("trim");
+  CHECK_FALSE(trimmed.contains("nothing"));
+  CHECK(trimmed.at("disks").at(0).at("sector-size") == 4096);
+  CHECK(trimmed.at("filesystems").at(0).at("device") == "/dev/sda1");
+  CHECK(trimmed.at("filesystems").at(0).at("outcome") == "trimmed");
+  CHECK(blocks(out) < 20 * kMiB);
+  support::run_ok({"qemu-img", "convert", "-O", "raw", out, folder / "raw"});
+  CHECK(support::run({"e2fsck", "-fn", folder / "raw?offset=" + std::to_string(kMiB)}).ok());
+  CHECK(before.complaint() == "");
+}
+
 TEST_CASE("a run that trims nothing reports the reason and fails") {
   const TempDirectory folder;
   std::vector<std::byte> noise(8 * kMiB);
