@@ -35,14 +35,14 @@ std::string rate(double bytes_per_second) {
 std::string latency_line(const char* name, const bench::Histogram& latency) {
   std::string line = fmt::format("  {:<12} {:>9}", name, short_time(double(latency.min())));
   for (const Percentile& it : kPercentiles)
-    line += fmt::format("{:>10}", short_time(double(latency.percentile(it.percent))));
-  return line + fmt::format("{:>10}\n", short_time(double(latency.max())));
+    line += fmt::format(" {:>9}", short_time(double(latency.percentile(it.percent))));
+  return line + fmt::format(" {:>9}\n", short_time(double(latency.max())));
 }
 
 std::string latency_head() {
   std::string line = fmt::format("  {:<12} {:>9}", "", "min");
-  for (const Percentile& it : kPercentiles) line += fmt::format("{:>10}", it.name);
-  return line + fmt::format("{:>10}\n", "max");
+  for (const Percentile& it : kPercentiles) line += fmt::format(" {:>9}", it.name);
+  return line + fmt::format(" {:>9}\n", "max");
 }
 
 std::string cache_line(const Measurement& result) {
@@ -215,7 +215,7 @@ std::string bench_report(const Comparison& result, const bench::ComparisonOption
   const bench::Spread ratio = result.ratio();
   text += fmt::format("  {:<8} {:>13} {:>13} {:>9.2f}\n", "median", rate(a.median), rate(b.median),
                       ratio.median);
-  text += fmt::format("  {:<8} {:>12.0f}%{:>13.0f}%   {:.2f} - {:.2f}\n\n", "spread",
+  text += fmt::format("  {:<8} {:>12.0f}% {:>12.0f}%   {:.2f} - {:.2f}\n\n", "spread",
                       (a.max - a.min) / a.median * 100, (b.max - b.min) / b.median * 100, ratio.min,
                       ratio.max);
   text += latency_head() + latency_line("latency A", result.tally(&Round::a).latency) +
