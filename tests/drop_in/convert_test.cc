@@ -107,6 +107,7 @@ TEST_CASE("copy refuses what it does not support, with advice", "[convert]") {
   const std::string there = folder / "there.raw";
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"});
   support::write_file(there, std::string(1 << 20, 'x'));
+  const auto before = support::read_file(there);
   const auto copy = [&](const Words& options) {
     return tool_test::run_tool(Words{"copy"} + options + Words{disk, there});
   };
@@ -114,7 +115,7 @@ TEST_CASE("copy refuses what it does not support, with advice", "[convert]") {
   CHECK_THAT(copy({"-n", "-O", "raw", "--force"}).err,
              Catch::Contains("-n writes into an existing DST"));
   CHECK_THAT(copy({"--bitmaps", "-O", "raw"}).err, Catch::Contains("qemu-img convert --bitmaps"));
-  CHECK(support::read_file(there) == support::read_file(there));
+  CHECK(support::read_file(there) == before);
   CHECK_THAT(tool_test::run_tool({"copy", "-n", disk, folder / "new"}).err,
              Catch::Contains("-n needs a DST that exists"));
   const auto told = tool_test::run_tool(
@@ -128,6 +129,15 @@ TEST_CASE("copy refuses what it does not support, with advice", "[convert]") {
       {"copy", "-n", "--target-is-zero", "-O", "raw", disk, "[", "nbdkit", "memory", "1M", "]"});
   INFO(served.describe());
   CHECK(served.ok());
+  // Zeros are not written to a disk that is said to be zero already.
+  const auto into_there = [&](const Words& options) {
+    return tool_test::run_tool(Words{"copy", "-n", "-O", "raw"} + options +
+                               Words{disk, "[", "nbdkit", "file", there, "]"});
+  };
+  CHECK(into_there({"--target-is-zero"}).ok());
+  CHECK(support::read_file(there) == before);
+  CHECK(into_there({}).ok());
+  CHECK(support::read_file(there) == std::vector<std::byte>(1 << 20));
   const auto by_options =
       tool_test::run_tool({"copy", "--target-image-opts", disk,
                            "driver=raw,file.filename=" + (folder / "by,,options")});

@@ -111,8 +111,15 @@ TEST_CASE("options of virt-sparsify are accepted, or refused with advice", "[opt
   REQUIRE(out.ok());
   run_ok({"qemu-img", "compare", "-q", disk, folder / "out"});
   CHECK(fs::file_size(folder / "out") < 1 << 20);
+  REQUIRE(optimize({"--convert", "raw", "-o", folder / "raw", disk}).ok());
+  run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", disk, folder / "raw"});
   CHECK_THAT(refused({"--zero", "/dev/sda1", disk}), Contains("--zero: would destroy"));
   CHECK_THAT(refused({"--tmp", folder / "none", disk}), Contains("is not a folder"));
+  // The overlay is made there, and takes the place of no other file.
+  fs::create_directory(folder / "tmp");
+  support::write_file(folder / "tmp/.disk.overlay", "mine");
+  CHECK_THAT(refused({"--trim=appliance", "--tmp", folder / "tmp", disk}),
+             Contains(folder / "tmp/.disk.overlay: exists, and was not made by this command"));
   CHECK_THAT(refused({"--in-place", "-o", folder / "two", disk}), Contains("--in-place"));
   const auto in_place = optimize({"--in-place", disk});
   INFO(in_place.describe());
@@ -251,6 +258,20 @@ TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimiz
   const uint64_t expected = plain["estimate"]["expected"];
   const json packed = report({"--dry-run", "-c", "-o", folder / "out", disk});
   CHECK(packed["estimate"]["expected"] < expected / 4);
+  // As any other command, with a file for OUT or without.
+  const std::string file = folder / "file";
+  for (const std::vector<std::string>& how : std::vector<std::vector<std::string>>{
+           {"--output=json", "--dry-run", disk},
+           {"-o", file, "--output=json", "--dry-run", disk},
+           {"--output", "json", "--output", file, "--dry-run", disk}}) {
+    const auto outcome = optimize(how);
+    INFO(outcome.describe());
+    REQUIRE(outcome.ok());
+    const json only = json::parse(outcome.out).at("disks").at(0);
+    CHECK(only["dry-run"] == true);
+    CHECK(only["result"] == (how.size() > 3 ? file : disk));
+  }
+  CHECK_THAT(refused({"--json", "--output=human", "--dry-run", disk}), Contains("contradicts"));
   // After a stopped run, and in a state in which a run would be refused.
   fs::copy_file(disk, folder / ".disk.fresh");
   CHECK_THAT(optimize({"--dry-run", disk}).err, Contains("was left by a run that was stopped"));

@@ -9,13 +9,13 @@
 
 #include "base/byte_order.h"
 #include "base/printable.h"
-#include "nbd/uri.h"
 #include "qcow2/format/compressed_file.h"
 #include "qcow2/repair/undo_file.h"
 #include "storage/file_storage.h"
 #include "storage/scratch_storage.h"
 #include "tool/options/arguments.h"
 #include "tool/options/formats.h"
+#include "tool/options/servers.h"
 #include "tool/report/check_log.h"
 #include "tool/report/check_report.h"
 #include "tool/terminal/progress_display.h"
@@ -188,9 +188,9 @@ Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckR
 
 Result<int> CheckCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
-  ASSIGN_OR_RETURN(const bool is_nbd, nbd::is_nbd_uri(file_));
-  if (is_nbd)
-    return fail(Error::unsupported(fmt::format("'{}': only files can be checked", file_)));
+  RETURN_IF_ERROR(refuse_server(file_, "only files can be checked",
+                                "a server shows the disk, not its image: check the file that it "
+                                "serves"));
   if (!apply_undo_.empty()) return take_back(console);
   RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
   ASSIGN_OR_RETURN(const auto file, open());

@@ -14,6 +14,7 @@
 #include "tool/options/mistaken_names.h"
 #include "tool/options/place_names.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/servers.h"
 #include "tool/report/copy_report.h"
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
@@ -140,6 +141,10 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
 Result<int> FlattenCommand::run(const Console& console) {
   overlay_ = plain_path(overlay_);
   destination_ = plain_path(destination_);
+  if (in_place_)
+    RETURN_IF_ERROR(refuse_server(overlay_, "only files can be flattened in place",
+                                  "virt-compact copy writes the disk of a server into an image "
+                                  "that needs no other"));
   if (!in_place_) return to_destination(console);
   RETURN_IF_ERROR(in_place(console));
   return kSuccess;

@@ -165,8 +165,10 @@ void OptimizeCommand::add_output(CLI::App& app) {
          "-o,--output",
          [this](const std::vector<std::string>& values) {
            for (const std::string& value : values) {
-             if (value == "json" || value == "human")
-               json_ = value == "json";
+             if (value == "json")
+               json_ = true;
+             else if (value == "human")
+               human_ = true;
              else
                options_.output = value;
            }
@@ -189,6 +191,7 @@ void OptimizeCommand::add_sparsify_options(CLI::App& app) {
 
 void OptimizeCommand::check() const {
   if (disks_.empty()) throw UsageError("DISK is missing");
+  if (json_ && human_) throw UsageError("--output=human contradicts --json");
   layout_.check();
   if (layout_.size())
     throw UsageError("size=: a disk keeps its size: change it with qemu-img resize");

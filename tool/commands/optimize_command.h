@@ -37,6 +37,7 @@ class OptimizeCommand final : public Command {
   bool in_place_ = false;
   bool no_backup_ = false;
   bool json_ = false;
+  bool human_ = false;  // --output=human was given
   TrustOptions trust_;
 };
 

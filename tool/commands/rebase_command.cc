@@ -10,6 +10,7 @@
 #include "qcow2/write/backing_name.h"
 #include "tool/options/arguments.h"
 #include "tool/options/formats.h"
+#include "tool/options/servers.h"
 #include "tool/text/json_text.h"
 
 namespace vc::tool {
@@ -95,7 +96,11 @@ Result<qcow2::Format> RebaseCommand::probe_new(const FileStorage& file) const {
 
 Result<int> RebaseCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(file_, format_));
-  ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(file_));
+  RETURN_IF_ERROR(refuse_server(file_, "only image files name a backing file",
+                                "a server shows the disk, not its image: name the file that it "
+                                "serves"));
+  ASSIGN_OR_RETURN(const auto file, dry_run_ ? FileStorage::open_readonly(file_)
+                                             : FileStorage::open_writable(file_));
   ASSIGN_OR_RETURN(const auto header, read_header(*file));
   if (!backing_->empty() && (header.autoclear_features & qcow2::autoclear::kDataFileRaw) != 0)
     return fail(Error::invalid(
@@ -139,7 +144,8 @@ Result<void> RebaseCommand::report(const Console& console, const std::string& ol
   };
   return console.print(fmt::format("{}: backing file {}{}{}{}\n", printable(file_), name(*backing_),
                                    format.empty() ? "" : " (" + format + ")",
-                                   dry_run_ ? ", would be; it is " : ", was ", name(old_name)));
+                                   dry_run_ ? ", would be; it is " : ", was ", name(old_name)) +
+                       (dry_run_ ? "Nothing was written.\n" : ""));
 }
 
 }  // namespace vc::tool

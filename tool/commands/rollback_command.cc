@@ -10,6 +10,7 @@
 #include "optimize/shown_names.h"
 #include "tool/options/arguments.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/servers.h"
 #include "tool/text/json_text.h"
 
 namespace vc::tool {
@@ -35,6 +36,8 @@ void RollbackCommand::check() const {
 
 Result<int> RollbackCommand::run(const Console& console) {
   disk_ = plain_path(disk_);
+  RETURN_IF_ERROR(refuse_server(disk_, "only files can be rolled back",
+                                "name the file that virt-compact optimize has replaced"));
   ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);

@@ -17,6 +17,7 @@
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
 #include "tool/options/place_names.h"
+#include "tool/options/servers.h"
 #include "tool/report/copy_report.h"
 #include "tool/terminal/progress_display.h"
 #include "tool/text/json_text.h"
@@ -241,6 +242,9 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
 
 Result<int> SnapshotCommand::run(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(disk_, format_));
+  RETURN_IF_ERROR(refuse_server(disk_, "only image files have internal snapshots",
+                                "the nbdkit qcow2 plugin serves each snapshot as an export, which "
+                                "virt-compact copy reads"));
   destination_ = plain_path(destination_);
   const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
   RETURN_IF_ERROR(!export_.empty() ? export_disk(console)

@@ -10,6 +10,7 @@
 
 #include "tool/options/arguments.h"
 #include "tool/options/creation_options.h"
+#include "tool/options/servers.h"
 
 namespace vc::tool {
 
@@ -57,6 +58,10 @@ void refuse_option_like(const std::string& name, const char* what, const char* l
 Result<void> check_disks(const std::vector<std::string>& disks) {
   std::map<std::pair<dev_t, ino_t>, std::string> seen;
   for (const std::string& disk : disks) {
+    RETURN_IF_ERROR(refuse_server(
+        disk, "only files can be optimized",
+        "virt-compact copy --skip-free writes what its guest uses into a fresh image, virt-compact "
+        "trim deallocates the rest behind the server"));
     struct stat status {};
     if (::stat(disk.c_str(), &status) != 0) {
       const int errnum = errno;

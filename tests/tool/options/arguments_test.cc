@@ -249,4 +249,15 @@ TEST_CASE("each command has JSON, by either option", "[arguments]") {
           std::string::npos);
   }
   CHECK(options_of_help("optimize").count("--json") == 1);
+  CHECK(run_tool({"optimize", "--json", "--output=human", "x"}).err.find("contradicts") !=
+        std::string::npos);
+}
+
+TEST_CASE("each command waits a minute for a server by default", "[arguments]") {
+  for (const char* command :
+       {"bench", "compare", "copy", "info", "map", "measure", "punch", "space", "trim"}) {
+    CAPTURE(command);
+    CHECK_THAT(run_tool({command, "--help-all"}).out,
+               Catch::Contains("wait for an answer; default 60, 0: no limit"));
+  }
 }
