@@ -14,14 +14,14 @@ void DataMap::add(uint64_t begin, uint64_t end) {
 
 uint64_t DataMap::bytes() const {
   uint64_t sum = 0;
-  for (const Stretch& it : stretches_) sum += it.end - it.begin;
+  for (const ByteRange& it : stretches_) sum += it.length();
   return sum;
 }
 
 DataMap DataMap::widened(uint64_t granularity) const {
   const uint64_t mask = granularity - 1;
   DataMap map;
-  for (const Stretch& it : stretches_) map.add(it.begin & ~mask, (it.end + mask) & ~mask);
+  for (const ByteRange& it : stretches_) map.add(it.begin & ~mask, (it.end + mask) & ~mask);
   return map;
 }
 
@@ -29,7 +29,7 @@ DataMap DataMap::without(const DataMap& other) const {
   DataMap map;
   auto hole = other.stretches_.begin();
   const auto end = other.stretches_.end();
-  for (const Stretch& it : stretches_) {
+  for (const ByteRange& it : stretches_) {
     uint64_t at = it.begin;
     while (hole != end && hole->end <= at) ++hole;
     for (auto cut = hole; cut != end && cut->begin < it.end; ++cut) {

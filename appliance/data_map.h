@@ -4,21 +4,17 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/byte_range.h"
+
 namespace vc::appliance {
 
 // Ranges of a disk: disjoint, in order, not touching each other.
 class DataMap {
  public:
-  struct Stretch {
-    uint64_t begin;  // bytes
-    uint64_t end;    // bytes, exclusive; greater than `begin`
-    friend bool operator==(const Stretch&, const Stretch&) = default;
-  };
-
   // Adds a range. It must not begin before the end of the previous range.
   void add(uint64_t begin, uint64_t end);
 
-  const std::vector<Stretch>& stretches() const { return stretches_; }
+  const std::vector<ByteRange>& stretches() const { return stretches_; }
   uint64_t bytes() const;
 
   // Returns the map with each range extended to multiples of `granularity` (bytes, a power of two).
@@ -27,7 +23,7 @@ class DataMap {
   DataMap without(const DataMap& other) const;
 
  private:
-  std::vector<Stretch> stretches_;
+  std::vector<ByteRange> stretches_;
 };
 
 }  // namespace vc::appliance

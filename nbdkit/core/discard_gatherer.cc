@@ -32,7 +32,7 @@ uint64_t DiscardGatherer::round_up(uint64_t offset, uint64_t unit) const {
 }
 
 // Returns the range with all held ranges that touch it, on both sides.
-Range DiscardGatherer::grown(Range range) const {
+ByteRange DiscardGatherer::grown(ByteRange range) const {
   for (bool more = true; more;) {
     more = false;
     for (const RangeSet* held : {&fresh_, &kept_}) {
@@ -54,26 +54,26 @@ bool DiscardGatherer::fragments_are_of_use() const {
 }
 
 // Returns the part of a range of fresh_ that the layer below can use.
-std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(Range range) const {
+std::optional<DiscardGatherer::Piece> DiscardGatherer::fragment(ByteRange range) const {
   if (!fragments_are_of_use()) return std::nullopt;
   if (options_.zero_fragments) return Piece{Kind::kZeroFragment, range.begin, range.length()};
   // A unit may have arrived in parts, with flushes in between.
   const uint64_t unit = options_.smallest;
-  const Range run = grown(range);
-  const Range cut{round_up(std::max(run.begin, round_down(range.begin, unit)), unit),
-                  round_down(std::min(run.end, round_up(range.end, unit)), unit)};
+  const ByteRange run = grown(range);
+  const ByteRange cut{round_up(std::max(run.begin, round_down(range.begin, unit)), unit),
+                      round_down(std::min(run.end, round_up(range.end, unit)), unit)};
   if (cut.empty()) return std::nullopt;
   return Piece{Kind::kTrimFragment, cut.begin, cut.length()};
 }
 
 // Holds a range that is not being written. Appends the granules that it completes to `pieces`.
-void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
+void DiscardGatherer::hold(ByteRange range, std::vector<Piece>& pieces) {
   fresh_.remove(range);
   kept_.remove(range);
-  const Range run = grown(range);
+  const ByteRange run = grown(range);
   const uint64_t granularity = options_.granularity;
   // The whole granules of the run that the range overlaps.
-  const Range whole{
+  const ByteRange whole{
       round_up(std::max(run.begin, round_down(range.begin, granularity)), granularity),
       round_down(std::min(run.end, round_up(range.end, granularity)), granularity)};
   if (whole.empty()) {
@@ -81,7 +81,7 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
     return;
   }
   pieces.push_back({Kind::kGranules, whole.begin, whole.length()});
-  const Range asked{std::max(range.begin, whole.begin), std::min(range.end, whole.end)};
+  const ByteRange asked{std::max(range.begin, whole.begin), std::min(range.end, whole.end)};
   statistics_.joined_bytes += whole.length() - asked.length();
   fresh_.remove(whole);
   kept_.add(whole);
@@ -94,7 +94,7 @@ void DiscardGatherer::hold(Range range, std::vector<Piece>& pieces) {
 std::optional<DiscardGatherer::Piece> DiscardGatherer::drop_oldest() {
   const bool seen = !kept_.empty();
   RangeSet& from = seen ? kept_ : fresh_;
-  const Range range = from.oldest();
+  const ByteRange range = from.oldest();
   const auto piece = seen ? std::nullopt : fragment(range);
   statistics_.dropped_bytes += from.remove(range);
   return piece;
@@ -105,7 +105,7 @@ bool DiscardGatherer::over_limit() const {
 }
 
 // Removes a range from the held ones. Returns the number of bytes that were held.
-uint64_t DiscardGatherer::forget(Range range) {
+uint64_t DiscardGatherer::forget(ByteRange range) {
   const uint64_t bytes = fresh_.remove(range) + kept_.remove(range);
   // The removal may have split a range. If another range must be dropped for it, nothing is sent: a
   // write must not send trims.
@@ -113,7 +113,7 @@ uint64_t DiscardGatherer::forget(Range range) {
   return bytes;
 }
 
-bool DiscardGatherer::being_sent(Range range) const {
+bool DiscardGatherer::being_sent(ByteRange range) const {
   for (const Batch* batch : batches_) {
     batch->gatherer_.mutex_.assert_held();  // it is this gatherer
     for (size_t i = batch->at_; i < batch->pieces_.size(); ++i) {

@@ -98,14 +98,14 @@ class DiscardGatherer {
  private:
   uint64_t round_down(uint64_t offset, uint64_t unit) const;
   uint64_t round_up(uint64_t offset, uint64_t unit) const;
-  Range grown(Range range) const REQUIRES(mutex_);
+  ByteRange grown(ByteRange range) const REQUIRES(mutex_);
   bool fragments_are_of_use() const;
-  std::optional<Piece> fragment(Range range) const REQUIRES(mutex_);
-  void hold(Range range, std::vector<Piece>& pieces) REQUIRES(mutex_);
+  std::optional<Piece> fragment(ByteRange range) const REQUIRES(mutex_);
+  void hold(ByteRange range, std::vector<Piece>& pieces) REQUIRES(mutex_);
   std::optional<Piece> drop_oldest() REQUIRES(mutex_);
   bool over_limit() const REQUIRES(mutex_);
-  uint64_t forget(Range range) REQUIRES(mutex_);
-  bool being_sent(Range range) const REQUIRES(mutex_);
+  uint64_t forget(ByteRange range) REQUIRES(mutex_);
+  bool being_sent(ByteRange range) const REQUIRES(mutex_);
 
   const Options options_;
 
@@ -135,7 +135,7 @@ class DiscardGatherer::Writing {
   friend class DiscardGatherer;
 
   DiscardGatherer& gatherer_;
-  const Range range_;
+  const ByteRange range_;
 };
 
 // Pieces to send now. Until a piece is done, writes to its bytes wait.

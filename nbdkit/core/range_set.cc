@@ -6,7 +6,7 @@
 
 namespace vc::nbdkit {
 
-void RangeSet::insert(Range range) {
+void RangeSet::insert(ByteRange range) {
   const uint64_t age = age_++;
   const auto aged = by_age_.emplace_hint(by_age_.end(), age, range.begin);
   try {
@@ -24,7 +24,7 @@ RangeSet::Ranges::iterator RangeSet::take(Ranges::iterator it) noexcept {
   return ranges_.erase(it);
 }
 
-void RangeSet::add(Range range) {
+void RangeSet::add(ByteRange range) {
   if (range.empty()) return;
   auto it = ranges_.upper_bound(range.begin);
   if (it != ranges_.begin() && std::prev(it)->second.end >= range.begin) --it;
@@ -36,14 +36,14 @@ void RangeSet::add(Range range) {
   insert(range);
 }
 
-uint64_t RangeSet::remove(Range range) noexcept {
+uint64_t RangeSet::remove(ByteRange range) noexcept {
   if (range.empty()) return 0;
   const uint64_t before = bytes_;
   auto it = ranges_.upper_bound(range.begin);
   if (it != ranges_.begin() && std::prev(it)->second.end > range.begin) --it;
   uint64_t lost = 0;
   while (it != ranges_.end() && it->first < range.end) {
-    const Range old{it->first, it->second.end};
+    const ByteRange old{it->first, it->second.end};
     if (old.begin < range.begin) {
       bytes_ -= old.end - range.begin;
       it->second.end = range.begin;
@@ -62,25 +62,25 @@ uint64_t RangeSet::remove(Range range) noexcept {
   return before - bytes_ - lost;
 }
 
-std::optional<Range> RangeSet::ending_at(uint64_t offset) const {
+std::optional<ByteRange> RangeSet::ending_at(uint64_t offset) const {
   const auto it = ranges_.lower_bound(offset);
   if (it == ranges_.begin() || std::prev(it)->second.end != offset) return std::nullopt;
-  return Range{std::prev(it)->first, offset};
+  return ByteRange{std::prev(it)->first, offset};
 }
 
-std::optional<Range> RangeSet::beginning_at(uint64_t offset) const {
+std::optional<ByteRange> RangeSet::beginning_at(uint64_t offset) const {
   const auto it = ranges_.find(offset);
   if (it == ranges_.end()) return std::nullopt;
-  return Range{offset, it->second.end};
+  return ByteRange{offset, it->second.end};
 }
 
-std::optional<Range> RangeSet::first_from(uint64_t offset) const {
+std::optional<ByteRange> RangeSet::first_from(uint64_t offset) const {
   const auto it = ranges_.lower_bound(offset);
   if (it == ranges_.end()) return std::nullopt;
-  return Range{it->first, it->second.end};
+  return ByteRange{it->first, it->second.end};
 }
 
-Range RangeSet::oldest() const {
+ByteRange RangeSet::oldest() const {
   const uint64_t begin = by_age_.begin()->second;
   return {begin, ranges_.at(begin).end};
 }

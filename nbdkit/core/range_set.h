@@ -7,32 +7,25 @@
 #include <map>
 #include <optional>
 
+#include "base/byte_range.h"
+
 namespace vc::nbdkit {
-
-struct Range {
-  uint64_t begin;  // bytes
-  uint64_t end;    // bytes, exclusive
-
-  uint64_t length() const { return end - begin; }
-  bool empty() const { return begin >= end; }
-  bool overlaps(const Range& other) const { return begin < other.end && other.begin < end; }
-};
 
 class RangeSet {
  public:
   // Adds the range and merges it with ranges that it overlaps or touches. Ignores an empty range.
-  void add(Range range);
+  void add(ByteRange range);
   // Removes the range. Returns the number of bytes that were in the set. If a range must be split
   // and memory is exhausted, the second half is removed, too.
-  uint64_t remove(Range range) noexcept;
+  uint64_t remove(ByteRange range) noexcept;
 
   // Returns the range that ends, or begins, at this offset. nullopt if there is none.
-  std::optional<Range> ending_at(uint64_t offset) const;
-  std::optional<Range> beginning_at(uint64_t offset) const;
+  std::optional<ByteRange> ending_at(uint64_t offset) const;
+  std::optional<ByteRange> beginning_at(uint64_t offset) const;
   // Returns the first range that begins at or after this offset.
-  std::optional<Range> first_from(uint64_t offset) const;
+  std::optional<ByteRange> first_from(uint64_t offset) const;
   // Returns the range that add() has not changed for the longest time. The set must not be empty.
-  Range oldest() const;
+  ByteRange oldest() const;
 
   bool empty() const { return ranges_.empty(); }
   size_t count() const { return ranges_.size(); }
@@ -46,7 +39,7 @@ class RangeSet {
   };
   using Ranges = std::map<uint64_t, Rest>;
 
-  void insert(Range range);
+  void insert(ByteRange range);
   Ranges::iterator take(Ranges::iterator it) noexcept;
 
   Ranges ranges_;  // by begin

@@ -63,7 +63,7 @@ TEST_CASE("the appliance boots, writes to a served disk, and ends") {
   const auto data = (*server)->data();
   REQUIRE(data);
   REQUIRE(*data);
-  CHECK((*data)->stretches() == std::vector<appliance::DataMap::Stretch>{{1 << 20, 2 << 20}});
+  CHECK((*data)->stretches() == std::vector<ByteRange>{{1 << 20, 2 << 20}});
 
   // Written zeros become a hole, and so do discarded ranges.
   {

@@ -9,7 +9,7 @@
 using namespace vc;
 
 using appliance::DataMap;
-using Stretches = std::vector<DataMap::Stretch>;
+using Stretches = std::vector<ByteRange>;
 
 namespace {
 

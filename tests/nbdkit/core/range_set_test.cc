@@ -7,7 +7,6 @@
 
 using namespace vc;
 
-using nbdkit::Range;
 using nbdkit::RangeSet;
 using support::Random;
 
@@ -34,7 +33,7 @@ TEST_CASE("random additions and removals agree with a model", "[range set]") {
     std::vector<bool> model(kSize);
     for (int step = 0; step < 100; ++step) {
       const uint64_t begin = random.below(kSize);
-      const Range range{begin, begin + random.below(std::min<uint64_t>(kSize - begin, 20) + 1)};
+      const ByteRange range{begin, begin + random.below(std::min<uint64_t>(kSize - begin, 20) + 1)};
       uint64_t were_in = 0;
       for (uint64_t at = range.begin; at < range.end; ++at) were_in += model[at];
       const bool add = random.chance(50);
