@@ -32,7 +32,7 @@ std::optional<FileSize> file_size(const GuestDisk& disk) {
   return sum;
 }
 
-Result<GuestDisk> inspect_disk(const DiskName& name, bool writing) {
+Result<GuestDisk> inspect_disk(const GuestDiskName& name, bool writing) {
   GuestDisk disk;
   disk.given = name;
   ASSIGN_OR_RETURN(const auto target, copy::nbd_target(name.name, name.command));

@@ -11,24 +11,22 @@
 #include "appliance/observer.h"
 #include "base/cancel.h"
 #include "base/result.h"
+#include "copy/source/disk_name.h"
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
 #include "storage/file_size.h"
 
 namespace vc::appliance {
 
-struct DiskName {
-  std::string name;                     // a path or an NBD URI; unused with a command
-  std::vector<std::string> command;     // "[ COMMAND ARGS… ]": server to start
-  std::optional<qcow2::Format> format;  // files only; nullopt: probe the content
-  std::string shown{};                  // name for messages; empty: `name`
-  qcow2::NamePolicy names = {};         // permitted file names; kLeaveOut is invalid for a guest
+struct GuestDiskName : copy::DiskName {
+  std::string shown{};           // name for messages; empty: `name`
+  qcow2::NamePolicy names = {};  // permitted file names; kLeaveOut is invalid for a guest
   std::chrono::seconds timeout = nbd::NbdTuning().timeout;  // servers only; 0: no timeout
 };
 
 struct GuestDisk {
   std::string name;  // for messages
-  DiskName given;
+  GuestDiskName given;
   // Only for a file or a block device:
   bool local = false;
   qcow2::Format format = qcow2::Format::kRaw;
@@ -46,7 +44,7 @@ std::optional<FileSize> file_size(const GuestDisk& disk);
 
 // Opens a disk and reads its properties. Returns an error if the disk cannot be opened (for
 // writing, with `writing`), or if another program uses it. Does not query servers.
-Result<GuestDisk> inspect_disk(const DiskName& name, bool writing);
+Result<GuestDisk> inspect_disk(const GuestDiskName& name, bool writing);
 
 // Warns about internal snapshots and a backing file: they keep trimmed data allocated.
 void warn_of_kept_data(const GuestDisk& disk, Observer& observer);

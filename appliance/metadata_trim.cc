@@ -93,7 +93,7 @@ class MetadataTrimming {
 };
 
 Result<void> MetadataTrimming::inspect_disks() {
-  for (const DiskName& name : options_.disks) {
+  for (const GuestDiskName& name : options_.disks) {
     ASSIGN_OR_RETURN(GuestDisk disk, inspect_disk(name, writes()));
     if (!disk.local)
       return fail(Error::invalid(

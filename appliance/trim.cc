@@ -69,7 +69,7 @@ void Trimming::end_step() {
 
 Result<void> Trimming::start_servers() {
   begin("open");
-  for (const DiskName& name : options_.disks) {
+  for (const GuestDiskName& name : options_.disks) {
     ASSIGN_OR_RETURN(GuestDisk disk, inspect_disk(name, !options_.dry_run));
     disks_.push_back(std::move(disk));
   }

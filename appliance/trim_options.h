@@ -23,7 +23,7 @@ struct TrimOptions {
     bool any() const { return pagefile || swapfile || hiberfile || shadows || swap; }
   };
 
-  std::vector<DiskName> disks;  // all of one guest, at least one
+  std::vector<GuestDiskName> disks;  // all of one guest, at least one
   // Names of libguestfs ("/dev/sda1", "/dev/vg/lv", or "sda1"), "UUID=…", "LABEL=…", or names of
   // volume groups.
   std::vector<std::string> filesystems;  // only these; empty: all

@@ -148,12 +148,13 @@ Result<std::vector<TimerReport>> run_timer(const std::vector<Appliance::Drive>& 
 
 }  // namespace
 
-Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
-                                                   Observer& observer, const Cancel& cancel) {
+Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<GuestDiskName>& disks,
+                                                   bool apply, Observer& observer,
+                                                   const Cancel& cancel) {
   std::deque<GuestDisk> guest_disks;
   std::vector<std::unique_ptr<DiskServer>> servers;
   std::vector<Appliance::Drive> drives;
-  for (const DiskName& name : disks) {
+  for (const GuestDiskName& name : disks) {
     ASSIGN_OR_RETURN(auto disk, inspect_disk(name, apply));
     guest_disks.push_back(std::move(disk));
     // Without `apply`, the scratch file takes the writes of mounting (such as a journal replay).

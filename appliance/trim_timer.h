@@ -32,7 +32,8 @@ struct TimerReport {
 //
 // Returns an error if a disk is in use, has no operating system, or holds a suspended Linux guest.
 // Call this from a thread that lives until the function returns.
-Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<DiskName>& disks, bool apply,
-                                                   Observer& observer, const Cancel& cancel);
+Result<std::vector<TimerReport>> enable_trim_timer(const std::vector<GuestDiskName>& disks,
+                                                   bool apply, Observer& observer,
+                                                   const Cancel& cancel);
 
 }  // namespace vc::appliance

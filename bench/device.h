@@ -11,16 +11,14 @@
 #include "bench/load.h"
 #include "bench/schedule.h"
 #include "bench/tally.h"
+#include "copy/source/disk_name.h"
 #include "nbd/tuning.h"
 #include "qcow2/read/chain.h"
 
 namespace vc::bench {
 
 // The name of a disk, and how to open it.
-struct DeviceName {
-  std::string name;                      // a path or an NBD URI; unused with a command
-  std::vector<std::string> command;      // "[ COMMAND ARGS… ]": server to start
-  std::optional<qcow2::Format> format;   // files only; nullopt: probe
+struct DeviceName : copy::DiskName {
   bool force_share = false;              // read a file although another process writes to it
   bool direct = false;                   // bypass the page cache for a file
   qcow2::Trust trust = {};               // files only

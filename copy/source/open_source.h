@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/stop.h"
+#include "copy/source/disk_name.h"
 #include "copy/source/nbd_source.h"
 #include "copy/source/source.h"
 #include "nbd/target.h"
@@ -15,10 +16,7 @@
 
 namespace vc::copy {
 
-struct SourceOptions {
-  std::string name;  // a path, an NBD URI, or "-"; unused with a command
-  std::vector<std::string> command;
-  std::optional<qcow2::Format> format;
+struct SourceOptions : DiskName {
   std::string snapshot;
   bool force_share = false;
   qcow2::Trust trust;    // files only

@@ -229,11 +229,11 @@ Result<int> TuneCommand::tune_guest(const Console& console) const {
   Cancel cancel;
   const StopSignals signals(cancel);
   StepLines steps(console, json_);
-  std::vector<appliance::DiskName> disks;
+  std::vector<appliance::GuestDiskName> disks;
   for (const std::string& given : names_) {
     const std::string name = plain_path(given);
     if (apply_) RETURN_IF_ERROR(check_disk_use(name, console));
-    appliance::DiskName disk;
+    appliance::GuestDiskName disk;
     if (const auto command = unfold_command(name))
       disk.command = *command;
     else
