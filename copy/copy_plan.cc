@@ -10,7 +10,6 @@ namespace vc::copy {
 
 using qcow2::Format;
 using qcow2::Geometry;
-using Kind = DestinationType::Kind;
 
 namespace {
 
@@ -41,11 +40,12 @@ ClusterWorker::Options worker_options(const CopyOptions& options, Format format,
   return worker;
 }
 
-unsigned thread_count(const CopyOptions& options, Kind kind, uint64_t most) {
+unsigned thread_count(const CopyOptions& options, DestinationType::Kind kind, uint64_t most) {
   if (options.threads != 0) return options.threads;
   // Threads that write to a server mostly wait for it.
-  const unsigned wanted = std::max(std::thread::hardware_concurrency(),
-                                   kind == Kind::kServer ? options.nbd.connections : 1);
+  const unsigned wanted =
+      std::max(std::thread::hardware_concurrency(),
+               kind == DestinationType::Kind::kServer ? options.nbd.connections : 1);
   return static_cast<unsigned>(std::clamp<uint64_t>(wanted, 1, most));
 }
 
@@ -57,7 +57,7 @@ Result<CopyPlan> CopyPlan::create(const CopyOptions& options, const DestinationT
   plan.destination = destination;
   plan.worker = worker_options(options, destination.format, source.image());
   if (destination.format == Format::kRaw) {
-    const uint64_t hole = hole_size(options, destination.kind == Kind::kServer);
+    const uint64_t hole = hole_size(options, destination.kind == DestinationType::Kind::kServer);
     plan.worker.geometry = Geometry(static_cast<unsigned>(std::countr_zero(hole)), false);
   } else {
     ASSIGN_OR_RETURN(plan.build, with_context(build_options(options.image, source, source.image(),
@@ -97,7 +97,7 @@ Pipeline::Options CopyPlan::pipeline(const CopyOptions& options, const Source& s
 }
 
 Result<std::string> backing_path(const CopyOptions& options, const DestinationType& destination) {
-  const bool is_file = destination.kind == Kind::kFile;
+  const bool is_file = destination.kind == DestinationType::Kind::kFile;
   return with_context(
       qcow2::resolve_name(is_file ? options.destination : "", options.image.backing_file),
       "backing file");

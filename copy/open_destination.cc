@@ -15,7 +15,6 @@
 namespace vc::copy {
 
 using qcow2::Format;
-using Kind = DestinationType::Kind;
 
 namespace {
 
@@ -152,17 +151,17 @@ Result<std::unique_ptr<Destination>> Opening::create_image() {
 
 Result<std::unique_ptr<Destination>> Opening::open() {
   switch (plan_.destination.kind) {
-    case Kind::kStream:
+    case DestinationType::Kind::kStream:
       return open_stream();
-    case Kind::kNull: {
+    case DestinationType::Kind::kNull: {
       std::unique_ptr<Destination> none = std::make_unique<PlainDestination<NullSink>>(
           std::make_unique<NullSink>(plan_.worker.geometry));
       return none;
     }
-    case Kind::kServer:
+    case DestinationType::Kind::kServer:
       return open_server();
-    case Kind::kFile:
-    case Kind::kDevice:
+    case DestinationType::Kind::kFile:
+    case DestinationType::Kind::kDevice:
       break;
   }
   if (options_.is_update()) return open_update();
