@@ -173,6 +173,9 @@ TEST_CASE("compressed data stays compressed, and other data uncompressed", "[opt
   REQUIRE(optimize({"-q", "--options", "compat=0.10,cluster_size=128k", "-o", folder / "old", disk})
               .ok());
   run_ok({"qemu-img", "compare", "-q", disk, folder / "old"});
+  REQUIRE(optimize({"-q", "--options", "compat=0.10", "-o", folder / "older", disk}).ok());
+  CHECK(check_of(folder / "older")["compressed-clusters"] == before["compressed-clusters"]);
+  run_ok({"qemu-img", "compare", "-q", disk, folder / "older"});
   CHECK(check_of(folder / "old")["compressed-clusters"] > 150);
 }
 
