@@ -1,5 +1,4 @@
 #include "appliance/watchdog.h"
-#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 #include <sys/syscall.h>
@@ -10,6 +9,8 @@
 #include <csignal>
 #include <fstream>
 #include <utility>
+
+#include "base/poll_interval.h"
 
 namespace vc::appliance {
 

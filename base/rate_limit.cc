@@ -1,8 +1,9 @@
 #include "base/rate_limit.h"
-#include "base/poll_interval.h"
 
 #include <algorithm>
 #include <thread>
+
+#include "base/poll_interval.h"
 
 namespace vc {
 

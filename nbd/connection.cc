@@ -1,5 +1,4 @@
 #include "nbd/connection.h"
-#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -11,6 +10,8 @@
 #include <array>
 #include <cerrno>
 #include <string_view>
+
+#include "base/poll_interval.h"
 
 namespace vc::nbd {
 

@@ -1,5 +1,4 @@
 #include "nbd/session.h"
-#include "base/poll_interval.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,8 @@
 #include <cerrno>
 #include <chrono>
 #include <thread>
+
+#include "base/poll_interval.h"
 
 namespace vc::nbd {
 

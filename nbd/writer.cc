@@ -1,5 +1,4 @@
 #include "nbd/writer.h"
-#include "base/rounding.h"
 
 #include <fmt/format.h>
 
@@ -9,6 +8,8 @@
 #include <cstring>
 #include <deque>
 #include <list>
+
+#include "base/rounding.h"
 
 namespace vc::nbd {
 

@@ -1,10 +1,11 @@
 #include "storage/scratch_storage.h"
-#include "base/rounding.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
+
+#include "base/rounding.h"
 
 namespace vc {
 

@@ -1,7 +1,8 @@
 #include "copy/source/overlay_map.h"
-#include "base/rounding.h"
 
 #include <algorithm>
+
+#include "base/rounding.h"
 
 namespace vc::copy {
 

@@ -1,8 +1,9 @@
 #include "copy/source/source_view.h"
-#include "base/rounding.h"
 
 #include <algorithm>
 #include <cstring>
+
+#include "base/rounding.h"
 
 namespace vc::copy {
 

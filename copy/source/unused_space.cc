@@ -1,7 +1,8 @@
 #include "copy/source/unused_space.h"
-#include "base/rounding.h"
 
 #include <algorithm>
+
+#include "base/rounding.h"
 
 namespace vc::copy {
 

@@ -1,11 +1,12 @@
 #include "guest/filesystem/fat.h"
-#include "base/rounding.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <optional>
 #include <string_view>
+
+#include "base/rounding.h"
 
 namespace vc::guest {
 

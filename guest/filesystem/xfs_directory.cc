@@ -1,5 +1,6 @@
 #include "guest/filesystem/xfs_directory.h"
 
+#include "base/rounding.h"
 #include "guest/reading/checksums.h"
 #include "guest/reading/reading.h"
 
@@ -66,7 +67,7 @@ Result<std::optional<uint64_t>> find_in_xfs_block(const Fields& block, std::stri
     const size_t name_length = block.u8(here + 8);
     // An entry is: inode number, length of the name, name, possibly a type, and its own offset.
     const size_t length = is_unused ? block.be16(here + 2)
-                                    : (9 + name_length + (super.has_types ? 1 : 0) + 2 + 7) / 8 * 8;
+                                    : round_up(9 + name_length + (super.has_types ? 1 : 0) + 2, 8);
     if (length == 0 || length % 8 != 0 || length > entries.end - here ||
         block.be16(here + length - 2) != here)
       return damaged();

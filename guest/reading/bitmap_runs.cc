@@ -1,9 +1,10 @@
 #include "guest/reading/bitmap_runs.h"
-#include "base/rounding.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
+
+#include "base/rounding.h"
 
 namespace vc::guest {
 

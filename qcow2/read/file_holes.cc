@@ -1,8 +1,9 @@
 #include "qcow2/read/file_holes.h"
-#include "base/rounding.h"
 
 #include <algorithm>
 #include <utility>
+
+#include "base/rounding.h"
 
 namespace vc::qcow2 {
 

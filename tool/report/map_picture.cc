@@ -1,7 +1,8 @@
 #include "tool/report/map_picture.h"
-#include "base/rounding.h"
 
 #include <algorithm>
+
+#include "base/rounding.h"
 
 namespace vc::tool {
 

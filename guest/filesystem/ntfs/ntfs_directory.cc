@@ -1,7 +1,8 @@
 #include "guest/filesystem/ntfs/ntfs_directory.h"
-#include "base/rounding.h"
 
 #include <algorithm>
+
+#include "base/rounding.h"
 
 namespace vc::guest {
 

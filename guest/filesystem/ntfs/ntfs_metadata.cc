@@ -1,4 +1,5 @@
 #include "guest/filesystem/ntfs/ntfs_metadata.h"
+
 #include "base/rounding.h"
 
 namespace vc::guest {

@@ -1,5 +1,4 @@
 #include "guest/filesystem/ntfs/ntfs_volume.h"
-#include "base/rounding.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,8 @@
 #include <cstring>
 #include <set>
 #include <utility>
+
+#include "base/rounding.h"
 
 namespace vc::guest {
 
