@@ -21,6 +21,15 @@ namespace vc::support {
 
 namespace {
 
+// How long a program gets to end.  A short wait: started programs have no data worth saving, and
+// nbdkit with AddressSanitizer sometimes hangs in a library's destructors.  With ThreadSanitizer,
+// nbdkit never ends by itself.
+#ifdef __SANITIZE_THREAD__
+constexpr std::chrono::milliseconds kPatience{100};
+#else
+constexpr std::chrono::milliseconds kPatience{2000};
+#endif
+
 using Clock = std::chrono::steady_clock;
 
 constexpr int kCannotExecute = 127;
@@ -222,9 +231,7 @@ Child::Child(const std::vector<std::string>& command, const std::string& log) {
 Child::~Child() {
   if (!running()) return;
   ::kill(pid_, SIGTERM);
-  // A short wait: started programs have no data worth saving, and nbdkit with AddressSanitizer
-  // sometimes hangs in a library's destructors.
-  const auto deadline = Clock::now() + std::chrono::seconds(2);
+  const auto deadline = Clock::now() + kPatience;
   while (running() && Clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   kill();
