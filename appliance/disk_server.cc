@@ -69,6 +69,12 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const Cancel& cancel) {
+  if (disk.encrypted)
+    return fail(Error::unsupported(
+        disk.name +
+        ": the image is encrypted, and the appliance cannot read it: free space is found "
+        "without the appliance with --metadata (virt-compact trim) or --trim=metadata "
+        "(virt-compact optimize)"));
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
   std::vector<std::string> words;
   if (!disk.local) {

@@ -50,6 +50,7 @@ Result<void> FileDisk::open_image(const GuestDisk& disk, bool writing) {
   qcow2::OpenOptions options;
   options.format = disk.format;
   options.trust.names = disk.given.names;
+  options.trust.keys = disk.given.keys;
   options.writable = writing;
   ASSIGN_OR_RETURN(chain_, qcow2::Chain::open(disk.given.name, options));
   const qcow2::Header& header = chain_->image()->header();

@@ -50,9 +50,16 @@ Result<GuestDisk> inspect_disk(const GuestDiskName& name, bool writing) {
   qcow2::OpenOptions options;
   options.format = name.format;
   options.trust.names = name.names;
+  options.trust.keys = name.keys;
   {
     ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(name.name, options));
     disk.format = chain.format();
+    if (disk.format == qcow2::Format::kLuks)
+      return fail(Error::unsupported(
+          disk.name +
+          ": is encrypted with LUKS: a raw disk of this kind can only be read (-f raw takes "
+          "it as a disk with an encrypted volume of the guest)"));
+    for (const auto& it : chain.encryptions()) disk.encrypted = disk.encrypted || it;
     if (const auto& image = chain.image()) {
       const qcow2::Header& header = image->header();
       disk.backing = header.backing_file;

@@ -22,6 +22,7 @@ struct GuestDiskName : copy::DiskName {
   std::string shown{};           // name for messages; empty: `name`
   qcow2::NamePolicy names = {};  // permitted file names; kLeaveOut is invalid for a guest
   std::chrono::seconds timeout = nbd::NbdTuning().timeout;  // servers only; 0: no timeout
+  std::shared_ptr<const crypto::KeyRing> keys = {};         // of an encrypted image
 };
 
 struct GuestDisk {
@@ -33,6 +34,7 @@ struct GuestDisk {
   std::string data_file;       // external data file of the image; empty: none
   std::string backing;         // backing file name in the image; empty: none
   size_t snapshots = 0;        // number of internal snapshots
+  bool encrypted = false;      // the image, or one of its backing files
   uint64_t granularity = 512;  // smallest deallocation, bytes
   // Holds the lock of a raw file, since its server takes none. nullptr for other disks.
   std::shared_ptr<FileStorage> lock;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "copy/encryption_plan.h"
 #include "copy/open_destination.h"
 #include "copy/place.h"
 #include "copy/sink/digest_sink.h"
@@ -126,8 +127,12 @@ Result<std::unique_ptr<Source>> CopyJob::open_copy(const std::string& path) {
     return server;
   }
   forget_cached(path);
-  const LocalSource::Options own{
-      plan_.destination.format, "", false, {options_.trust.names.for_own_image(), {}}};
+  const LocalSource::Options own{plan_.destination.format,
+                                 "",
+                                 false,
+                                 {options_.trust.names.for_own_image(),
+                                  {},
+                                  keys_of_copy(options_.image.encryption, options_.trust)}};
   // The copy may have no name yet.
   ASSIGN_OR_RETURN(std::unique_ptr<Source> copy,
                    with_context(LocalSource::open(path, own), options_.destination));

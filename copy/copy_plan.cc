@@ -4,6 +4,7 @@
 #include <bit>
 #include <thread>
 
+#include "copy/encryption_plan.h"
 #include "qcow2/read/chain.h"
 
 namespace vc::copy {
@@ -49,6 +50,29 @@ unsigned thread_count(const CopyOptions& options, DestinationType::Kind kind, ui
   return static_cast<unsigned>(std::clamp<uint64_t>(wanted, 1, most));
 }
 
+Container container_of(const CopyOptions& options, const DestinationType& destination) {
+  if (options.is_update() || destination.kind == DestinationType::Kind::kNull)
+    return Container::kNothing;
+  return destination.format == Format::kQcow2 ? Container::kQcow2 : Container::kPlain;
+}
+
+// Decides the encryption, which excludes compression.
+Result<void> choose_encryption(const CopyOptions& options, const Source& source, CopyPlan& plan) {
+  ASSIGN_OR_RETURN(plan.build.encryption, plan_encryption(options.image.encryption, source,
+                                                          container_of(options, plan.destination)));
+  if (!plan.build.encryption) return {};
+  if (options.compression)
+    return fail(Error::invalid(
+        options.destination +
+        ": would be encrypted, and an encrypted image cannot be compressed, as in QEMU: omit the "
+        "compression, or allow unencrypted data with --decrypt"));
+  plan.worker.compression.type.reset();
+  plan.worker.keep_plain = false;
+  if (plan.build.version < 3 && options.image.preallocation != Preallocation::kOff)
+    return fail(Error::invalid("preallocation of an encrypted image needs compat=1.1"));
+  return with_context(qcow2::check(plan.build), options.destination);
+}
+
 }  // namespace
 
 Result<CopyPlan> CopyPlan::create(const CopyOptions& options, const DestinationType& destination,
@@ -71,6 +95,7 @@ Result<CopyPlan> CopyPlan::create(const CopyOptions& options, const DestinationT
       if (plan.build.backing_format.empty()) plan.build.backing_format = format;
     }
   }
+  RETURN_IF_ERROR(choose_encryption(options, source, plan));
   // Reports an invalid level before anything else starts.
   RETURN_IF_ERROR(ClusterWorker::create(plan.worker));
   return plan;

@@ -121,7 +121,8 @@ Result<uint64_t> update_unit(const CopyOptions& options) {
   if (server) return hole_size(options, true);
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(options.destination));
   ASSIGN_OR_RETURN(const auto header,
-                   with_context(qcow2::Header::read(*file), options.destination));
+                   with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kUnlock),
+                                options.destination));
   return header.geometry().cluster_size();
 }
 

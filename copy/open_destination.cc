@@ -125,7 +125,8 @@ Result<std::unique_ptr<Destination>> Opening::open_server() {
 }
 
 Result<std::unique_ptr<Destination>> Opening::open_update() {
-  ASSIGN_OR_RETURN(auto update, UpdateDestination::open(options_.destination, source_.size()));
+  ASSIGN_OR_RETURN(auto update, UpdateDestination::open(options_.destination, source_.size(),
+                                                        options_.trust.keys));
   plan_.worker.geometry = update->sink().geometry();
   return std::unique_ptr<Destination>(std::move(update));
 }

@@ -1,9 +1,11 @@
 #include "inspect/disk_map.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "base/byte_order.h"
 #include "base/rounding.h"
+#include "qcow2/format/format_probe.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 #include "qcow2/read/image.h"
@@ -19,6 +21,14 @@ namespace {
 const qcow2::Image* image_at(const copy::Source& source, uint32_t depth) {
   const qcow2::Layer* const layer = source.layer(depth);
   return layer ? layer->qcow2_image() : nullptr;
+}
+
+bool is_encrypted(const copy::Source& source, uint32_t depth) {
+  const qcow2::Layer* const layer = source.layer(depth);
+  if (!layer) return false;
+  const qcow2::Image* const image = layer->qcow2_image();
+  return image ? image->encryption() != nullptr
+               : std::string_view(layer->format()) == to_string(qcow2::Format::kLuks);
 }
 
 // Returns true if at least `threshold` clusters of the file have a nonzero refcount.
@@ -59,7 +69,8 @@ Result<bool> DiskMap::hollow(uint32_t depth) {
   if (hollow_[depth]) return *hollow_[depth];
   hollow_[depth] = false;
   const qcow2::Image* const image = image_at(source_, depth);
-  if (!image || image->header().has_data_file()) return false;
+  // What was never written to an encrypted image does not read as zeros.
+  if (!image || image->header().has_data_file() || image->encryption()) return false;
   const auto files = source_.files();
   const auto file = std::find_if(files.begin(), files.end(),
                                  [&](const auto& it) { return it.get() == &image->storage(); });
@@ -108,7 +119,8 @@ Result<void> DiskMap::add(const Extent& extent, const OnEntry& on_entry) {
   // All of a raw file or server's disk has an offset.
   const bool raw = !image && entry.present;
   if (raw || extent.kind == ExtentKind::kData || extent.preallocated)
-    entry.offset = image ? extent.host.value() : entry.start;
+    entry.offset = extent.host.value();
+  entry.encrypted = entry.offset && !entry.compressed && is_encrypted(source_, extent.depth);
   if (extent.kind != ExtentKind::kData || !image) return put(entry, on_entry);
 
   ASSIGN_OR_RETURN(const bool look, hollow(extent.depth));

@@ -23,6 +23,7 @@ struct MapEntry {
   bool data = false;
   bool compressed = false;
   std::optional<uint64_t> offset = {};  // offset in the file of that image, or in its data file
+  bool encrypted = false;               // the bytes at `offset` are not those of the disk
   // Size of the streams of compressed clusters, each up to the end of its last sector.
   uint64_t compressed_bytes = 0;
 };

@@ -31,9 +31,21 @@ T take(ImageInfo& info, Result<T> result) {
   return T();
 }
 
+void set_luks(crypto::LuksHeader luks, ImageInfo& info) {
+  luks.bytes = {};
+  info.luks = std::move(luks);
+}
+
 void read_details(const FileStorage& file, const InfoOptions& options, ImageInfo& info) {
   const qcow2::Header& header = *info.header;
   info.snapshots = take(info, qcow2::read_snapshot_table(file, header, qcow2::SnapshotUse::kList));
+  if (header.crypt_method == qcow2::CryptMethod::kLuks) {
+    auto luks = qcow2::read_luks_header(file, header);
+    if (luks)
+      set_luks(std::move(*luks), info);
+    else
+      info.missing.push_back(luks.error().message());
+  }
   info.bitmaps = take(info, qcow2::read_bitmap_directory(file, header)).bitmaps;
   const uint64_t l1_bytes = uint64_t{header.l1_entries} * 8;
   if (l1_bytes > *info.file_length || header.l1_table.value() > *info.file_length - l1_bytes)
@@ -76,6 +88,12 @@ Result<ImageInfo> read_info(const std::shared_ptr<FileStorage>& file, const Info
     info.virtual_size = round_up_to_sectors(*info.file_length);
     return info;
   }
+  if (info.format == qcow2::Format::kLuks) {
+    ASSIGN_OR_RETURN(auto luks, with_context(crypto::LuksHeader::read_disk(*file), path));
+    info.virtual_size = *info.file_length - std::min(*info.file_length, luks.payload);
+    set_luks(std::move(luks), info);
+    return info;
+  }
   ASSIGN_OR_RETURN(info.header,
                    with_context(qcow2::Header::read(*file, qcow2::Header::Purpose::kTell), path));
   if (options.trust.limits)
@@ -93,11 +111,11 @@ Result<std::string> backing_path(const ImageInfo& info, InfoOptions& options) {
   auto name = info.header->backing_format();
   if (auto driver = qcow2::json_driver(info.header->backing_file); !driver.empty()) name = driver;
   if (!name) return path;
-  for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw})
+  for (const auto format : {qcow2::Format::kQcow2, qcow2::Format::kRaw, qcow2::Format::kLuks})
     if (*name == to_string(format)) options.format = format;
   if (!options.format)
     return fail(Error::unsupported(
-        fmt::format("its format is '{}': only qcow2 and raw are supported", *name)));
+        fmt::format("its format is '{}': only qcow2, raw and luks are supported", *name)));
   return path;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "crypto/luks_header.h"
 #include "qcow2/check/survey.h"
 #include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/header.h"
@@ -24,6 +25,8 @@ struct ImageInfo {
   std::optional<uint64_t> file_length;  // bytes
   std::optional<uint64_t> disk_size;    // allocated blocks of this file, bytes
   bool block_device = false;
+  // For a QCOW2 image or raw disk that is encrypted with LUKS, without the key material:
+  std::optional<crypto::LuksHeader> luks;
   // Only for a QCOW2 image:
   std::optional<qcow2::Header> header;
   std::vector<qcow2::Snapshot> snapshots;

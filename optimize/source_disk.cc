@@ -38,6 +38,11 @@ Result<void> SourceDisk::open() {
   // By the given name: QEMU resolves the backing file's name relative to it.
   ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(options_.disk, how));
   chain_ = std::move(chain);
+  if (chain_->format() == qcow2::Format::kLuks)
+    return fail(
+        Error::unsupported(options_.disk +
+                           ": is a raw disk that is encrypted with LUKS, which can only be read: "
+                           "virt-compact copy makes an encrypted QCOW2 image of it"));
   RETURN_IF_ERROR(check_links());
   report_.format = chain_->format();
   report_.result_format = options_.output_format.value_or(report_.format);

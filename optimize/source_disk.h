@@ -34,6 +34,10 @@ class SourceDisk {
 
   // Returns the path without symbolic links.
   const std::string& path() const { return disk_; }
+  // Returns the encryption of the image; nullptr: none.
+  std::shared_ptr<const qcow2::Encryption> encryption() const {
+    return chain_ ? chain_->encryptions().front() : nullptr;
+  }
   const qcow2::Chain& chain() const { return *chain_; }
   // Returns an error if one of the files was changed or replaced since open().
   Result<void> check_unchanged() const { return unchanged_->check(); }

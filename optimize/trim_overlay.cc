@@ -64,6 +64,8 @@ Result<void> TrimOverlay::make() {
   build.extended_l2 = true;
   build.backing_file = disk_.path();
   build.backing_format = qcow2::to_string(report_.format);
+  // What the guest writes stays encrypted.
+  build.encryption = disk_.encryption();
   const PrivateFiles mine;
   ASSIGN_OR_RETURN(file_, qcow2::create_image(path_, build));
   own_.emplace(path_, file_.get());

@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <string_view>
 
 #include "base/printable.h"
@@ -50,7 +51,8 @@ const char* const Parameters::kHelp =
     "zero-fragments=<BOOL>      write zeros to trims that fill no cluster.\ncreate=true            "
     "    Create the image first:\n  size=<SIZE>                (required) the size of its disk,\n  "
     "cluster-size=<SIZE>        its cluster size, 512 to 2M (default: 64K).\ncache-size=<SIZE>     "
-    "     Memory for L1 and L2 tables (default: 32M).";
+    "     Memory for L1 and L2 tables (default: 32M).\npassphrase=<TEXT|+FILE|-|-FD>\n         "
+    "                  Opens an encrypted image; may be given several times.";
 
 int Parameters::set(const char* key, const char* value) {
   const std::string_view name = key;
@@ -66,6 +68,7 @@ int Parameters::set(const char* key, const char* value) {
   if (name == "zero-fragments") return parse_bool(value, config_.write.zero_fragments);
   if (name == "cache-size") return set_cache_size(value);
   if (name == "snapshot") return set_snapshot(value);
+  if (name == "passphrase") return set_passphrase(value);
   if (name == "create") return parse_bool(value, create_);
   if (name == "size") return set_size(value);
   if (name == "cluster-size") return set_cluster_size(value);
@@ -99,6 +102,10 @@ int Parameters::complete() {
     nbdkit_error("create=true and salvage=true: a new image is not damaged");
     return -1;
   }
+  if (create_ && !keys_->empty()) {
+    nbdkit_error("create=true and passphrase=: a new image is not encrypted");
+    return -1;
+  }
   if (create_ && !config_.snapshot.empty()) {
     nbdkit_error("create=true and snapshot=: a new image has no snapshots");
     return -1;
@@ -109,6 +116,7 @@ int Parameters::complete() {
 int Parameters::resolve_trust() {
   qcow2::Trust& trust = config_.open.trust;
   trust.names.prefix = "";
+  trust.keys = keys_;
   if (!untrusted_) return 0;
   if (create_) {
     nbdkit_error("create=true and untrusted=true: a new image is not hostile");
@@ -207,6 +215,16 @@ int Parameters::set_snapshot(const char* value) {
     return -1;
   }
   config_.snapshot = value;
+  return 0;
+}
+
+// nbdkit knows the forms: the passphrase itself, +FILE, - and -FD.
+int Parameters::set_passphrase(const char* value) {
+  char* text = nullptr;
+  if (nbdkit_read_password(value, &text) == -1) return -1;
+  keys_->add(crypto::Secret(std::string_view(text)));
+  ::explicit_bzero(text, std::strlen(text));
+  std::free(text);
   return 0;
 }
 

@@ -33,10 +33,12 @@ class Parameters {
   int set_detect_zeroes(const char* value);
   int set_cache_size(const char* value);
   int set_snapshot(const char* value);
+  int set_passphrase(const char* value);
   int set_size(const char* value);
   int set_cluster_size(const char* value);
 
   Config config_;
+  std::shared_ptr<crypto::KeyRing> keys_ = std::make_shared<crypto::KeyRing>();
   bool backing_given_ = false;
   bool untrusted_ = false;
   bool create_ = false;

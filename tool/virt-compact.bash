@@ -29,7 +29,9 @@ _virt_compact_creation()
     *)
       _virt_compact_offer "${word%"$part"}" "$part" compat= cluster_size= refcount_bits= \
         extended_l2= lazy_refcounts= preallocation= compression_type= compression_level= \
-        backing_file= backing_fmt= data_file= data_file_raw=
+        backing_file= backing_fmt= data_file= data_file_raw= encrypt.format= encrypt.key-secret= \
+        encrypt.cipher-alg= encrypt.cipher-mode= encrypt.ivgen-alg= encrypt.ivgen-hash-alg= \
+        encrypt.hash-alg= encrypt.iter-time=
       return ;;
   esac
   set --
@@ -40,6 +42,12 @@ _virt_compact_creation()
     extended_l2 | lazy_refcounts | data_file_raw) set -- on off ;;
     preallocation) set -- off metadata falloc full ;;
     compression_type) set -- zlib zstd ;;
+    encrypt.format) set -- luks ;;
+    encrypt.cipher-alg)
+      set -- aes-128 aes-192 aes-256 serpent-128 serpent-192 serpent-256 twofish-128 twofish-256 cast5-128 ;;
+    encrypt.cipher-mode) set -- xts cbc ctr ecb ;;
+    encrypt.ivgen-alg) set -- plain64 plain essiv ;;
+    encrypt.hash-alg | encrypt.ivgen-hash-alg) set -- sha256 sha512 sha384 sha224 sha1 ripemd160 md5 ;;
     backing_fmt) set -- qcow2 raw ;;
     backing_file | data_file) local IFS=$'\n'; set -- $(compgen -f -- "$value") ;;
   esac

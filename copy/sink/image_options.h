@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/result.h"
 #include "copy/source/source.h"
+#include "crypto/luks_keys.h"
+#include "crypto/secret.h"
 #include "qcow2/format/build_options.h"
 #include "qcow2/read/image.h"
 
@@ -21,6 +24,14 @@ enum class Preallocation {
 
 const char* to_string(Preallocation preallocation);
 
+// Whether a new image is encrypted.
+struct EncryptionChoice {
+  bool decrypt = false;  // data of an encrypted source is written unencrypted
+  // A new LUKS header with its own key, for `passphrase`.  nullopt: as the source is.
+  std::optional<crypto::LuksOptions> luks;
+  std::shared_ptr<const crypto::Secret> passphrase;
+};
+
 struct ImageOptions {
   std::optional<uint32_t> version;  // 2 or 3
   std::optional<unsigned> cluster_bits;
@@ -34,6 +45,7 @@ struct ImageOptions {
   std::string backing_format;  // empty: the format of the file
   std::string data_file;       // external data file, name as stored in the image; empty: none
   bool data_file_raw = false;
+  EncryptionChoice encryption;
 };
 
 // Returns build options. Unset options (cluster size, extended L2 entries, lazy refcounts, refcount

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "crypto/encrypted_storage.h"
+
 namespace vc::copy {
 
 using Kind = Chunk::Cluster::Kind;
@@ -13,7 +15,11 @@ Result<std::unique_ptr<Qcow2Sink>> Qcow2Sink::create(Storage& out, Storage* data
   ASSIGN_OR_RETURN(
       auto builder,
       with_context(qcow2::Builder::create(out, options.build, options.gaps), out.name()));
-  return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(data ? *data : out, std::move(builder), options));
+  // Without ownership: the caller keeps both.
+  std::shared_ptr<Storage> target(std::shared_ptr<void>(), data ? data : &out);
+  if (const auto& encryption = options.build.encryption)
+    target = std::make_shared<crypto::EncryptedStorage>(std::move(target), encryption->cipher);
+  return std::unique_ptr<Qcow2Sink>(new Qcow2Sink(std::move(target), std::move(builder), options));
 }
 
 Result<void> Qcow2Sink::preallocate(ClusterIndex first, ClusterIndex end) {
@@ -63,7 +69,7 @@ Result<void> Qcow2Sink::write(const Chunk& chunk) {
   HostOffset end;
   const auto flush = [&]() -> Result<void> {
     if (pieces.empty()) return {};
-    auto written = data_.write_vector(begin, pieces);
+    auto written = data_->write_vector(begin, pieces);
     pieces.clear();
     return written;
   };

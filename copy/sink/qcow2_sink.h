@@ -36,12 +36,17 @@ class Qcow2Sink final : public Sink {
   Result<void> shrink_to(uint64_t size);
 
  private:
-  Qcow2Sink(Storage& data, std::unique_ptr<qcow2::Builder> builder, const Options& options)
-      : data_(data), builder_(std::move(builder)), options_(options), size_(options.build.size) {}
+  Qcow2Sink(std::shared_ptr<Storage> data, std::unique_ptr<qcow2::Builder> builder,
+            const Options& options)
+      : data_(std::move(data)),
+        builder_(std::move(builder)),
+        options_(options),
+        size_(options.build.size) {}
 
   Result<void> preallocate(ClusterIndex first, ClusterIndex end);
 
-  Storage& data_;  // storage for guest data
+  const std::shared_ptr<Storage>
+      data_;  // storage for guest data; encrypts it if the image is encrypted
   const std::unique_ptr<qcow2::Builder> builder_;
   const Options options_;
   uint64_t size_;     // of the disk, bytes

@@ -41,11 +41,12 @@ class UpdateDestination::UpdateSink final : public Sink {
   qcow2::DiskWriter& writer_;
 };
 
-Result<std::unique_ptr<UpdateDestination>> UpdateDestination::open(const std::string& path,
-                                                                   uint64_t size) {
+Result<std::unique_ptr<UpdateDestination>> UpdateDestination::open(
+    const std::string& path, uint64_t size, std::shared_ptr<const crypto::KeyRing> keys) {
   qcow2::OpenOptions how;
   how.format = qcow2::Format::kQcow2;
   how.writable = true;
+  how.trust.keys = std::move(keys);
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
   std::unique_ptr<UpdateDestination> it(new UpdateDestination(std::move(chain)));
   ASSIGN_OR_RETURN(it->writer_, qcow2::open_writer(it->chain_, {}));

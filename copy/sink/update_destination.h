@@ -13,7 +13,8 @@ namespace vc::copy {
 class UpdateDestination final : public Destination {
  public:
   // Opens a QCOW2 image with a disk of `size` bytes. No other process may use the image.
-  static Result<std::unique_ptr<UpdateDestination>> open(const std::string& path, uint64_t size);
+  static Result<std::unique_ptr<UpdateDestination>> open(
+      const std::string& path, uint64_t size, std::shared_ptr<const crypto::KeyRing> keys);
 
   Sink& sink() override { return *sink_; }
   Result<void> set_size(uint64_t /*size*/) override { return {}; }

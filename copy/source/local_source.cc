@@ -37,6 +37,7 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   how.trust = options.trust;
   // The map is read once, sequentially.
   how.cache_size = kCacheSize;
+  how.metadata_only = options.metadata_only;
   if (options.salvage) how.losses = std::make_shared<qcow2::Losses>();
   ASSIGN_OR_RETURN(qcow2::Chain chain, qcow2::Chain::open(path, how));
   if (chain.image())
@@ -48,8 +49,11 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   }
   std::unique_ptr<LocalSource> source(new LocalSource(path, std::move(chain), std::move(disk)));
   source->losses_ = how.losses;
-  for (const auto& layer : source->disk_.layers())
-    source->files_.push_back(file_of_layer(source->chain_, *layer));
+  // What an encrypted file holds is not what it reads as.
+  for (size_t i = 0; i < source->disk_.layers().size(); ++i)
+    source->files_.push_back(source->chain_.encryptions()[i]
+                                 ? std::nullopt
+                                 : file_of_layer(source->chain_, *source->disk_.layers()[i]));
   return source;
 }
 
@@ -73,6 +77,19 @@ Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t 
   }
   return fail(Error::invalid(
       fmt::format("{}: is not a backing file of {}: -B needs a backing file of SRC", base, name_)));
+}
+
+std::optional<Source::EncryptedData> LocalSource::encrypted_data() const {
+  const auto& layers = chain_.layers();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const std::string& name = layers[i]->name();
+    const auto is_kept = [&](const auto& file) {
+      return kept_ && file->identity() == *kept_ && file->name() == name;
+    };
+    if (std::any_of(chain_.files().begin(), chain_.files().end(), is_kept)) break;
+    if (chain_.encryptions()[i]) return EncryptedData{name, chain_.encryptions().front()};
+  }
+  return std::nullopt;
 }
 
 Result<std::optional<FileSize>> LocalSource::replaced_size() const {

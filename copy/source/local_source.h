@@ -22,7 +22,8 @@ class LocalSource final : public Source {
     std::string snapshot = {};                 // by ID or name; empty: current disk
     bool force_share = false;                  // even if another process writes to the file
     qcow2::Trust trust = {};
-    bool salvage = false;  // unreadable data becomes zeros; see losses()
+    bool salvage = false;        // unreadable data becomes zeros; see losses()
+    bool metadata_only = false;  // see qcow2::OpenOptions
   };
   static Result<std::unique_ptr<LocalSource>> open(const std::string& path, const Options& options);
 
@@ -58,6 +59,7 @@ class LocalSource final : public Source {
   Result<void> map_stored(GuestOffset at, uint64_t length,
                           std::vector<qcow2::Extent>& out) override;
   Result<std::optional<FileSize>> replaced_size() const override;
+  std::optional<EncryptedData> encrypted_data() const override;
   // See OverlayMap.
   Result<std::string> keep_backing(const std::string& base, uint64_t unit) override;
 

@@ -34,7 +34,7 @@ Result<std::unique_ptr<Source>> open_source(const SourceOptions& options, const 
     ASSIGN_OR_RETURN(
         std::unique_ptr<Source> local,
         LocalSource::open(options.name, {options.format, options.snapshot, options.force_share,
-                                         options.trust, options.salvage}));
+                                         options.trust, options.salvage, options.metadata_only}));
     return local;
   }
   if (options.format == qcow2::Format::kQcow2)

@@ -22,6 +22,7 @@ struct SourceOptions : DiskName {
   qcow2::Trust trust;    // files only
   bool salvage = false;  // see LocalSource; an error for other sources
   NbdSource::Options nbd;
+  bool metadata_only = false;  // see qcow2::OpenOptions
 };
 
 // Opens the file, server or pipe that `options` name. `stop` must outlive the source.

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "copy/source/chunk.h"
 #include "guest/reading/ranges.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/read/extent.h"
 #include "qcow2/read/layer.h"
@@ -118,6 +119,13 @@ class Source {
   virtual Result<std::optional<FileSize>> replaced_size() const {
     return std::optional<FileSize>{};
   }
+  // Encrypted data that a copy of the source reads.
+  struct EncryptedData {
+    std::string file;                              // the first that has some, from the top down
+    std::shared_ptr<const qcow2::Encryption> top;  // of the image at the top; nullptr: none
+  };
+  // Returns nullopt if no file that a copy replaces is encrypted.
+  virtual std::optional<EncryptedData> encrypted_data() const { return std::nullopt; }
   // Changes the map to that of a copy which keeps `base`, a backing file of this source, with
   // clusters of `unit` bytes. Returns the format of `base`. An error if the source has no images.
   virtual Result<std::string> keep_backing(const std::string& base, uint64_t unit);

@@ -31,6 +31,23 @@ uint64_t l1_clusters(const Geometry& geometry, uint64_t entries) {
   return divide_up(entries * 8, geometry.cluster_size());
 }
 
+uint64_t luks_clusters(const BuildOptions& options) {
+  if (!options.encryption) return 0;
+  return divide_up(options.encryption->header.size(), uint64_t{1} << options.cluster_bits);
+}
+
+// Returns whether the LUKS header fits in front of the first refcount block, which must not divide
+// it. There it does not prevent the file from being truncated later.  Small clusters have no such
+// place: the header is then at the end.
+bool luks_is_first(const BuildOptions& options) {
+  return luks_clusters(options) + 2 <=
+         refcounts_per_block(options.cluster_bits, options.refcount_order);
+}
+
+uint64_t luks_clusters_at_end(const BuildOptions& options) {
+  return luks_is_first(options) ? 0 : luks_clusters(options);
+}
+
 // Returns the cluster from which on nothing more is placed.  One call takes at most the clusters of
 // a range, with an L2 table and a refcount block before them, and finish () takes the last L2 table
 // and one more block: there is still space for these and for the tail.
@@ -51,15 +68,17 @@ class Builder::Impl {
         geometry_(options.cluster_bits, options.extended_l2),
         size_(options.rounded_size()),
         l1_entries_(l1_entries_for(geometry_, size_)),
-        limit_(limit(options, l1_clusters(geometry_, l1_entries_))),
+        limit_(limit(options, l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options))),
         clusters_(out, options, gaps == Gaps::kZero),
-        l1_(l1_clusters(geometry_, l1_entries_) * geometry_.cluster_size()),
+        l1_((l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options)) *
+            geometry_.cluster_size()),
         l2_(geometry_.cluster_size()) {
     clear(l1_);
     clear(l2_);
   }
 
   Result<void> make_header();
+  Result<void> write_luks();
   Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
   Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
   Result<void> place_zero(ClusterIndex first, uint64_t clusters);
@@ -74,6 +93,7 @@ class Builder::Impl {
  private:
   static void clear(AlignedBuffer& buffer) { std::memset(buffer.data(), 0, buffer.size()); }
 
+  void set_luks(HostOffset at);
   Result<void> begin(ClusterIndex first, uint64_t clusters);
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
@@ -93,7 +113,7 @@ class Builder::Impl {
   const uint64_t limit_;
 
   ClusterLayout clusters_;
-  AlignedBuffer l1_;  // as in the file
+  AlignedBuffer l1_;  // as in the file, with space for the LUKS header
   AlignedBuffer l2_;  // the table of l1_index_
   uint64_t l1_index_ = 0;
   bool l2_used_ = false;     // l2_ has an entry
@@ -105,6 +125,28 @@ class Builder::Impl {
 Result<void> Builder::Impl::make_header() {
   ASSIGN_OR_RETURN(header_, fresh_header(options_, static_cast<uint32_t>(l1_entries_)));
   return {};
+}
+
+void Builder::Impl::set_luks(HostOffset at) {
+  const EncryptionPointer pointer{at, options_.encryption->header.size()};
+  for (HeaderExtension& it : header_.extensions)
+    if (it.type == HeaderExtension::kLuks) it = pointer.encode();
+}
+
+// Writes the LUKS header of an encrypted image, if it is the first in the file.
+Result<void> Builder::Impl::write_luks() {
+  if (!options_.encryption || !luks_is_first(options_)) return {};
+  const uint64_t clusters = luks_clusters(options_);
+  ASSIGN_OR_RETURN(const uint64_t first, clusters_.take());
+  clusters_.take_more(clusters - 1);
+  for (uint64_t i = 0; i < clusters; ++i) clusters_.count(first + i);
+  const auto& luks = options_.encryption->header;
+  AlignedBuffer bytes(clusters * geometry_.cluster_size());
+  clear(bytes);
+  std::copy(luks.begin(), luks.end(), bytes.data());
+  const HostOffset at = geometry_.start_of(HostCluster(first));
+  set_luks(at);
+  return out_.write(at, bytes.span());
 }
 
 Result<void> Builder::Impl::write_l2() {
@@ -199,8 +241,13 @@ Result<Builder::Placement> Builder::Impl::place_preallocated(ClusterIndex first,
   // Makes them like data that was never written: QEMU then needs no metadata update for the first
   // write.  With the zero flag, that write took 1.5 to 6 times as long (4 KiB writes, clusters of 1
   // MiB and 64 KiB).  The flag is for places that may contain old data; version 2 does not have it.
-  const bool stale = gaps_ == Gaps::kUnknown || !options_.data_file.empty();
+  // What was never written does not read as zeros in an encrypted image.
+  const bool stale =
+      gaps_ == Gaps::kUnknown || !options_.data_file.empty() || options_.encryption != nullptr;
   const bool flag = stale && options_.version >= 3;
+  if (options_.encryption && !flag)
+    return fail(Error::invalid(
+        "preallocation of an encrypted image needs compat=1.1, which has zero clusters"));
   ASSIGN_OR_RETURN(
       const Placement placed,
       place(first, clusters, kEntryCopied | (flag && !options_.extended_l2 ? kEntryZero : 0),
@@ -229,6 +276,8 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
   const uint64_t cluster_size = geometry_.cluster_size();
   if (!options_.data_file.empty())
     return fail(Error::invalid("compressed clusters have no place in an external data file"));
+  if (options_.encryption)
+    return fail(Error::invalid("an encrypted image has no compressed clusters"));
   if (length == 0 || length >= cluster_size)
     return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
   RETURN_IF_ERROR(begin(cluster, 1));
@@ -261,8 +310,16 @@ Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
 Result<void> Builder::Impl::write_tail() {
   const uint64_t cluster_size = geometry_.cluster_size();
   // Writes only the part that the disk needs, which may have been shrunk.
-  const auto l1 = l1_.span().first(l1_clusters(geometry_, l1_entries_) * cluster_size);
+  const uint64_t l1_end = l1_clusters(geometry_, l1_entries_) * cluster_size;
+  const auto l1 = l1_.span().first(l1_end + luks_clusters_at_end(options_) * cluster_size);
+  if (luks_clusters_at_end(options_) > 0) {
+    const auto& luks = options_.encryption->header;
+    std::memset(l1.data() + l1_end, 0, l1.size() - l1_end);
+    std::copy(luks.begin(), luks.end(), l1.begin() + static_cast<ptrdiff_t>(l1_end));
+  }
   ASSIGN_OR_RETURN(const TailLayout tail, clusters_.write_tail(l1));
+  if (luks_clusters_at_end(options_) > 0)
+    set_luks(geometry_.start_of(HostCluster(tail.l1)) + l1_end);
   header_.l1_table = geometry_.start_of(HostCluster(tail.l1));
   header_.refcount_table = geometry_.start_of(HostCluster(tail.table));
   header_.refcount_table_clusters = static_cast<uint32_t>(tail.table_clusters());
@@ -289,6 +346,7 @@ Result<std::unique_ptr<Builder>> Builder::create(Storage& out, const BuildOption
   RETURN_IF_ERROR(check(options));
   auto impl = std::make_unique<Impl>(out, options, gaps);
   RETURN_IF_ERROR(impl->make_header());
+  RETURN_IF_ERROR(impl->write_luks());
   return std::unique_ptr<Builder>(new Builder(std::move(impl)));
 }
 
@@ -333,10 +391,13 @@ uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters)
   const uint64_t cluster_size = geometry.cluster_size();
   const uint64_t l1_entries = l1_entries_for(geometry, options.rounded_size());
   const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
-  // The header, and the L2 tables with at least one entry each.
-  const uint64_t before = 1 + std::min(l1_entries, clusters);
+  // The header, the LUKS header, and the L2 tables with at least one entry each.
+  const uint64_t luks = luks_clusters(options);
+  const uint64_t at_end = luks_clusters_at_end(options);
+  const uint64_t before = 1 + (luks - at_end) + std::min(l1_entries, clusters);
   const uint64_t blocks = divide_up(before + clusters, per_block - 1);
-  const auto tail = TailLayout::plan(before + clusters + blocks, l1_clusters(geometry, l1_entries),
+  const auto tail = TailLayout::plan(before + clusters + blocks,
+                                     l1_clusters(geometry, l1_entries) + luks_clusters(options),
                                      blocks, per_block, cluster_size);
   return (tail.end - clusters) * cluster_size;
 }

@@ -7,9 +7,13 @@
 // The file, in clusters; R is the number of clusters that one refcount block covers:
 //
 //     0           header (written last)
-//     1 …         guest data; each L2 table directly after the data that it maps
+//     1 …         the LUKS header of an encrypted image
+//     … …         guest data; each L2 table directly after the data that it maps
 //     k * R - 1   a refcount block for the R clusters that end with it, k = 1, 2, …
 //     … end       the last L2 table, the L1 table, the refcount table, the last refcount blocks
+//
+// With small clusters, the LUKS header would be divided by a refcount block: it then follows the L1
+// table.
 //
 // A refcount block at the end of its range can be written once, when the range is full.  So memory
 // holds one L2 table, one refcount block, the L1 table and the refcount table, for any image size.

@@ -39,8 +39,8 @@ class ClusterLayout {
 
   Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
 
-  // Writes the L1 table `l1`, which has whole clusters, the refcount table, and the last refcount
-  // blocks.  Nothing may be taken after it.  Returns the places.
+  // Writes `l1` (the L1 table, and what follows it: whole clusters), the refcount table, and the
+  // last refcount blocks.  Nothing may be taken after it.  Returns the places.
   Result<TailLayout> write_tail(std::span<const std::byte> l1);
 
  private:

@@ -22,6 +22,11 @@ Result<Header> fresh_header(const BuildOptions& options, uint32_t l1_entries) {
     header.extensions.push_back({HeaderExtension::kDataFile, {name.begin(), name.end()}});
   }
   if (options.lazy_refcounts) header.compatible_features |= compatible::kLazyRefcounts;
+  if (options.encryption) {
+    header.crypt_method = CryptMethod::kLuks;
+    header.extensions.push_back(
+        EncryptionPointer{HostOffset(0), options.encryption->header.size()}.encode());
+  }
   header.backing_file = options.backing_file;
   if (!options.backing_format.empty()) {
     const auto name = std::as_bytes(std::span(options.backing_format));

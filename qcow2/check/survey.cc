@@ -9,6 +9,7 @@
 #include "base/rounding.h"
 #include "qcow2/check/cluster_set.h"
 #include "qcow2/format/bitmap_directory.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/refcount_block.h"
 
@@ -36,6 +37,7 @@ class Surveyor {
     mark(0, 1, HostUse::kMetadata);
     RETURN_IF_ERROR(mark_refcounts());
     mark(header_.snapshot_table.value(), snapshot_table_bytes(snapshots), HostUse::kMetadata);
+    mark_luks();
     RETURN_IF_ERROR(mark_bitmaps());
     RETURN_IF_ERROR(walk(header_.l1_table, header_.l1_entries, true));
     for (const Snapshot& it : snapshots) RETURN_IF_ERROR(walk(it.l1_table, it.l1_entries, false));
@@ -47,6 +49,15 @@ class Surveyor {
  private:
   void damage(std::string what) {
     if (survey_.damages++ == 0) survey_.first_damage = std::move(what);
+  }
+
+  void mark_luks() {
+    if (header_.crypt_method != CryptMethod::kLuks) return;
+    const auto luks = encryption_pointer(header_);
+    if (luks)
+      mark(luks->at.value(), luks->length, HostUse::kMetadata);
+    else
+      damage(luks.error().message());
   }
 
   void found(HostCluster first, uint64_t count, HostUse use) {

@@ -40,6 +40,10 @@ Result<void> check(const BuildOptions& options) {
     return fail(Error::invalid(
         fmt::format("the backing format '{}' has {} bytes: QEMU reads {} at most",
                     options.backing_format, options.backing_format.size(), kBackingFormatBytes)));
+  if (options.encryption && (options.encryption->is_locked() || !options.encryption->is_luks()))
+    return fail(Error::invalid("only LUKS can encrypt a new image"));
+  if (options.encryption && options.data_file_raw)
+    return fail(Error::invalid("data_file_raw: an encrypted data file is no raw disk"));
   if (options.data_file_raw && options.data_file.empty())
     return fail(Error::invalid("data_file_raw without a data file"));
   if (options.data_file_raw && !options.backing_file.empty())

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/result.h"
 #include "base/rounding.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 
@@ -24,6 +26,9 @@ struct BuildOptions {
   // The name of the external data file, as stored in the image; empty: none.  With a data file,
   // guest data has the same offset there as in the guest, and compression is not possible.
   std::string data_file;
+  // The unlocked encryption of the image; nullptr: none.  Compression is not possible then.  The
+  // caller writes guest data encrypted, through crypto::EncryptedStorage.
+  std::shared_ptr<const Encryption> encryption;
   bool data_file_raw = false;  // the image declares that the data file contains the raw disk
 
   Geometry geometry() const { return Geometry(cluster_bits, extended_l2); }

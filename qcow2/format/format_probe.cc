@@ -5,6 +5,7 @@
 #include <array>
 #include <string>
 
+#include "crypto/luks_header.h"
 #include "qcow2/format/compressed_file.h"
 #include "qcow2/format/header.h"
 
@@ -18,7 +19,15 @@ constexpr size_t kProbeSize = 512;
 }  // namespace
 
 const char* to_string(Format format) {
-  return format == Format::kQcow2 ? "qcow2" : "raw";
+  switch (format) {
+    case Format::kQcow2:
+      return "qcow2";
+    case Format::kLuks:
+      return "luks";
+    case Format::kRaw:
+      break;
+  }
+  return "raw";
 }
 
 Result<Format> probe_format(const Storage& storage) {
@@ -28,9 +37,12 @@ Result<Format> probe_format(const Storage& storage) {
   if (got == 0) return fail(Error::invalid(name + ": the file is empty"));
   const auto bytes = std::span<const std::byte>(start).first(got);
   if (has_magic(bytes)) return Format::kQcow2;
+  if (crypto::is_luks_disk(bytes)) return Format::kLuks;
   if (const char* foreign = foreign_format(bytes))
     return fail(Error::unsupported(
-        fmt::format("{}: looks like a {} image: only qcow2 and raw are supported", name, foreign)));
+        fmt::format("{}: looks like a {} image: only qcow2, raw and LUKS version 1 are supported; "
+                    "with the format raw, its bytes are the disk",
+                    name, foreign)));
   if (const Compressor* const it = find_compressor(bytes))
     return fail(Error::unsupported(
         fmt::format("{}: is compressed with {}: {}; if these bytes are a disk, use -f raw (for a "

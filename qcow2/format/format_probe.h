@@ -6,7 +6,11 @@
 
 namespace vc::qcow2 {
 
-enum class Format { kQcow2, kRaw };
+enum class Format {
+  kQcow2,
+  kRaw,
+  kLuks,  // a raw disk that is encrypted with LUKS; can only be read
+};
 
 const char* to_string(Format format);
 

@@ -117,16 +117,18 @@ Result<void> check_features(const Header& header, Header::Purpose purpose) {
     return fail(Error::unsupported(
         fmt::format("the image needs features that virt-compact does not know: {}",
                     feature_list(unknown, header.find_extension(HeaderExtension::kFeatureNames)))));
-  const bool in_the_clear = purpose == Header::Purpose::kTell || purpose == Header::Purpose::kCheck;
+  const bool accepted = purpose != Header::Purpose::kUse;
   switch (header.crypt_method) {
     case CryptMethod::kNone:
       break;
     case CryptMethod::kAes:
-      if (in_the_clear) break;
-      return fail(Error::unsupported("the image is encrypted with AES, which is not supported"));
+      if (accepted) break;
+      return fail(
+          Error::unsupported("the image is encrypted with AES, which is not supported here"));
     case CryptMethod::kLuks:
-      if (in_the_clear) break;
-      return fail(Error::unsupported("the image is encrypted with LUKS, which is not supported"));
+      if (accepted) break;
+      return fail(
+          Error::unsupported("the image is encrypted with LUKS, which is not supported here"));
     default:
       return fail(Error::unsupported(
           fmt::format("unknown encryption method {}", static_cast<uint32_t>(header.crypt_method))));

@@ -107,14 +107,17 @@ struct Header {
   // tables, nor whether they are within the file. Rejects encryption and unknown incompatible
   // features; names the feature as in the image's feature table.
   //
+  // kUnlock is like kUse, but accepts encryption: for callers that have the keys, or need only
+  // metadata, which is not encrypted.
+  //
   // kCheck is for checks: the fields of the refcount table and of the snapshot table may have any
   // value, and encryption is no error, since metadata is not encrypted. kTell is only for reports,
   // and accepts encryption.
   //
   // kSalvage reads as much as possible of a damaged image that the user declares to be QCOW2. It is
-  // like kCheck, but rejects encryption. The magic number and the version may be damaged, the L1
+  // like kCheck. The magic number and the version may be damaged, the L1
   // table may be too short, and invalid content after the first 72 bytes is ignored.
-  enum class Purpose { kUse, kTell, kCheck, kSalvage };
+  enum class Purpose { kUse, kUnlock, kTell, kCheck, kSalvage };
   static Result<Header> read(const Storage& storage, Purpose purpose = Purpose::kUse);
 
   // Encodes the start of the first cluster: header, extensions, backing file name.  An error if it

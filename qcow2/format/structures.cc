@@ -18,6 +18,8 @@ const char* to_string(Structure structure) {
       return "snapshot table";
     case Structure::kSnapshotL1Table:
       return "L1 table of a snapshot";
+    case Structure::kEncryptionHeader:
+      return "LUKS header";
   }
   return "";
 }
@@ -38,6 +40,8 @@ const char* with_article(Structure structure) {
       return "the snapshot table";
     case Structure::kSnapshotL1Table:
       return "the L1 table of a snapshot";
+    case Structure::kEncryptionHeader:
+      return "the LUKS header";
   }
   return "";
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/header.h"
 #include "qcow2/format/snapshot_table.h"
 #include "storage/offset.h"
@@ -19,6 +20,7 @@ enum class Structure : uint8_t {
   kRefcountBlock,
   kSnapshotTable,
   kSnapshotL1Table,
+  kEncryptionHeader,
 };
 
 // Returns the name for messages: "L2 table".
@@ -27,8 +29,9 @@ const char* to_string(Structure structure);
 const char* with_article(Structure structure);
 
 // Calls `visit (structure, offset, bytes)` for the header (its whole cluster), the refcount table,
-// the L1 table, the snapshot table, and the L1 tables of snapshots.  Omits those without content.
-// Returns the first error of `visit`.
+// the L1 table, the snapshot table, the L1 tables of snapshots, and the LUKS header.  Omits those
+// without content.  Returns the first error of `visit`, or an error if the place of the LUKS header
+// is invalid.
 template <typename Visit>
 Result<void> for_each_structure(const Header& header, const std::vector<Snapshot>& snapshots,
                                 const Visit& visit) {
@@ -43,6 +46,10 @@ Result<void> for_each_structure(const Header& header, const std::vector<Snapshot
       present(Structure::kSnapshotTable, header.snapshot_table, snapshot_table_bytes(snapshots)));
   for (const Snapshot& it : snapshots)
     RETURN_IF_ERROR(present(Structure::kSnapshotL1Table, it.l1_table, uint64_t{it.l1_entries} * 8));
+  if (header.crypt_method == CryptMethod::kLuks) {
+    ASSIGN_OR_RETURN(const EncryptionPointer luks, encryption_pointer(header));
+    RETURN_IF_ERROR(present(Structure::kEncryptionHeader, luks.at, luks.length));
+  }
   return {};
 }
 

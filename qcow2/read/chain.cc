@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "crypto/encrypted_storage.h"
+#include "crypto/locked_storage.h"
 #include "qcow2/check/finding.h"
 #include "qcow2/format/json_name.h"
 #include "qcow2/read/qcow2_layer.h"
@@ -24,8 +26,9 @@ bool has_protocol(const std::string& name) {
 Result<Format> parse_format(const std::string& name) {
   if (name == "qcow2") return Format::kQcow2;
   if (name == "raw") return Format::kRaw;
+  if (name == "luks") return Format::kLuks;
   return fail(Error::unsupported(
-      fmt::format("its format is '{}': only qcow2 and raw are supported", name)));
+      fmt::format("its format is '{}': only qcow2, raw and luks are supported", name)));
 }
 
 // A file of the chain that is not open yet.
@@ -41,6 +44,8 @@ struct Opened {
   std::shared_ptr<FileStorage> data_file;  // nullptr: none
   std::shared_ptr<Image> image;            // nullptr: raw
   std::shared_ptr<Layer> layer;
+  std::shared_ptr<const Encryption> encryption;  // nullptr: none
+  Format format = Format::kRaw;
   std::optional<Error> read_only;  // why it, or its data file, is not writable
 };
 
@@ -103,6 +108,74 @@ Result<std::shared_ptr<Layer>> active_salvage_layer(const std::shared_ptr<Image>
                                  Finding::kActive, losses);
 }
 
+// Returns whether the user names options of the plugin, not of the command.
+bool is_plugin(const Trust& trust) {
+  return trust.names.prefix.empty();
+}
+
+// Returns the passphrases for an encrypted image, or an error that says how to give one.
+Result<const crypto::KeyRing*> keys_for(const char* method, const Trust& trust) {
+  if (trust.limits)
+    return fail(Error::unsupported("the image is encrypted: its content is unknown"));
+  if (trust.keys && !trust.keys->empty()) return trust.keys.get();
+  return fail(
+      Error::invalid(fmt::format("the image is encrypted with {}: give its passphrase ({})", method,
+                                 is_plugin(trust) ? "passphrase=+FILE" : "--key disk:file:FILE")));
+}
+
+Result<const crypto::KeyRing*> keys_for_disk(const Trust& trust) {
+  auto keys = keys_for("LUKS", trust);
+  if (keys) return keys;
+  return fail(Error::invalid(fmt::format("{}, or take its encrypted bytes as the disk ({})",
+                                         keys.error().message(),
+                                         is_plugin(trust) ? "format=raw" : "-f raw")));
+}
+
+// Returns whether only metadata is wanted, for which no passphrase is needed.
+bool stays_locked(const OpenOptions& options) {
+  const bool has_keys = options.trust.keys && !options.trust.keys->empty();
+  return options.metadata_only && !has_keys && !options.trust.limits;
+}
+
+std::shared_ptr<const Encryption> locked(CryptMethod method) {
+  return std::make_shared<Encryption>(Encryption{method, {}, nullptr});
+}
+
+Result<std::shared_ptr<const Encryption>> unlock_image(const Storage& file, const Header& header,
+                                                       const OpenOptions& options) {
+  if (header.crypt_method == CryptMethod::kNone) return std::shared_ptr<const Encryption>();
+  if (stays_locked(options)) return locked(header.crypt_method);
+  const char* const method = header.crypt_method == CryptMethod::kLuks ? "LUKS" : "AES";
+  ASSIGN_OR_RETURN(const crypto::KeyRing* const keys, keys_for(method, options.trust));
+  auto unlocked = unlock(file, header, *keys);
+  // Not an error about damage: then the advice would be to salvage, which needs the key, too.
+  if (!unlocked && unlocked.error().kind() == Error::Kind::kCorrupt)
+    return fail(Error::invalid(unlocked.error().message() +
+                               ": without it, the data cannot be decrypted: restore the LUKS "
+                               "header, or the image, from a backup"));
+  return unlocked;
+}
+
+Result<void> open_luks_disk(const std::shared_ptr<FileStorage>& file, const OpenOptions& options,
+                            Opened& opened) {
+  if (stays_locked(options)) {
+    ASSIGN_OR_RETURN(const auto luks, crypto::LuksHeader::read_disk(*file));
+    ASSIGN_OR_RETURN(opened.layer, RawLayer::open_luks(
+                                       std::make_shared<crypto::LockedStorage>(file, luks.payload),
+                                       HostOffset(luks.payload)));
+    opened.encryption = locked(CryptMethod::kLuks);
+    return {};
+  }
+  ASSIGN_OR_RETURN(const crypto::KeyRing* const keys, keys_for_disk(options.trust));
+  ASSIGN_OR_RETURN(UnlockedDisk disk, unlock_disk(*file, *keys));
+  ASSIGN_OR_RETURN(opened.layer,
+                   RawLayer::open_luks(std::make_shared<crypto::EncryptedStorage>(
+                                           file, disk.encryption->cipher, disk.payload),
+                                       HostOffset(disk.payload)));
+  opened.encryption = std::move(disk.encryption);
+  return {};
+}
+
 Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>& seen,
                           const std::shared_ptr<TableCache>& cache, NamedFiles& names,
                           const OpenOptions& options) {
@@ -119,12 +192,17 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
     ASSIGN_OR_RETURN(format, probe_format(*file));
   }
   opened.storage = file;
-  if (format == Format::kRaw) {
-    ASSIGN_OR_RETURN(opened.layer, RawLayer::open(file));
+  opened.format = format;
+  if (format != Format::kQcow2) {
+    if (format == Format::kLuks) {
+      RETURN_IF_ERROR(with_context(open_luks_disk(file, options, opened), it.path));
+    } else {
+      ASSIGN_OR_RETURN(opened.layer, RawLayer::open(file));
+    }
     if (options.losses) opened.layer = std::make_shared<SalvageLayer>(opened.layer, options.losses);
     return opened;
   }
-  const auto purpose = options.losses ? Header::Purpose::kSalvage : Header::Purpose::kUse;
+  const auto purpose = options.losses ? Header::Purpose::kSalvage : Header::Purpose::kUnlock;
   ASSIGN_OR_RETURN(Header header, with_context(Header::read(*file, purpose), it.path));
   const auto& limits = options.trust.limits;
   if (limits) RETURN_IF_ERROR(with_context(check_header_limits(header, *limits), it.path));
@@ -133,14 +211,19 @@ Result<Opened> open_layer(const Backing& it, std::vector<FileStorage::Identity>&
                                                                    it.writable, opened.read_only),
                                                     it.path));
   }
+  ASSIGN_OR_RETURN(opened.encryption, with_context(unlock_image(*file, header, options), it.path));
+  if (header.crypt_method == CryptMethod::kAes)
+    opened.read_only = Error::unsupported(
+        it.path + ": is encrypted with the old AES method, which is insecure: it can only be read");
   if (options.losses) {
-    ASSIGN_OR_RETURN(opened.image,
-                     Image::open_damaged(file, std::move(header), opened.data_file, cache));
+    ASSIGN_OR_RETURN(opened.image, Image::open_damaged(file, std::move(header), opened.data_file,
+                                                       cache, opened.encryption));
     if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
     ASSIGN_OR_RETURN(opened.layer, active_salvage_layer(opened.image, options.losses));
     return opened;
   }
-  ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache));
+  ASSIGN_OR_RETURN(opened.image, Image::open(file, std::move(header), opened.data_file, cache,
+                                             opened.encryption));
   if (limits) RETURN_IF_ERROR(with_context(check_table_limits(*opened.image, *limits), it.path));
   ASSIGN_OR_RETURN(opened.layer, open_active_layer(opened.image));
   return opened;
@@ -235,9 +318,11 @@ Result<Chain> Chain::open(const std::string& path, const OpenOptions& options) {
       chain.top_ = opened->image;
       chain.data_file_ = opened->data_file;
       chain.read_only_ = opened->read_only;
+      chain.format_ = opened->format;
     }
     if (opened->image && !chain.layers_.empty()) opened->image->drop_snapshots();
     chain.layers_.push_back(opened->layer);
+    chain.encryptions_.push_back(opened->encryption);
     chain.files_.push_back(opened->storage);
     if (opened->data_file) chain.files_.push_back(opened->data_file);
     if (!opened->image || opened->image->header().backing_file.empty()) break;

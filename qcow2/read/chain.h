@@ -38,6 +38,8 @@ struct OpenOptions {
   // Reads damaged images: unreadable ranges read as zeros and are added to this list.  Such a chain
   // is read-only. nullptr: unreadable ranges are errors.
   std::shared_ptr<Losses> losses;
+  // Opens encrypted images without a passphrase, too: reads of their data are then errors.
+  bool metadata_only = false;
 };
 
 // Locks `file` for reading, as `options` require.
@@ -52,12 +54,15 @@ class Chain {
   static constexpr size_t kMostLayers = 200;
   static Result<Chain> open(const std::string& path, const OpenOptions& options);
 
-  Format format() const { return top_ ? Format::kQcow2 : Format::kRaw; }
-  // Returns nullptr for a raw file.
+  Format format() const { return format_; }
+  // Returns nullptr for a raw file, encrypted or not.
   const std::shared_ptr<Image>& image() const { return top_; }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   // Returns all open files: the images from the top down, each before its external data file.
   const std::vector<std::shared_ptr<FileStorage>>& files() const { return files_; }
+
+  // Returns the encryption of each layer, the top first; nullptr: it is not encrypted.
+  const std::vector<std::shared_ptr<const Encryption>>& encryptions() const { return encryptions_; }
 
   // Returns the name of the backing file that was left out (NameRule::kLeaveOut); empty: none.
   const std::string& left_out() const { return left_out_; }
@@ -79,6 +84,8 @@ class Chain {
   std::shared_ptr<Storage> storage_;  // of the top
   std::shared_ptr<Image> top_;        // nullptr: raw
   std::vector<std::shared_ptr<Layer>> layers_;
+  std::vector<std::shared_ptr<const Encryption>> encryptions_;  // of layers_
+  Format format_ = Format::kRaw;                                // of the top
   std::vector<std::shared_ptr<FileStorage>> files_;
   std::shared_ptr<FileStorage> data_file_;  // of the top; nullptr: none
   std::optional<Error> read_only_;          // why the top is not writable

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "qcow2/format/decoder_pool.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
 #include "qcow2/format/snapshot_table.h"
@@ -22,15 +23,17 @@ class Image {
  public:
   // `data_file` is the external data file if the header requires one, else nullptr.
   //
+  // `encryption` is that of an encrypted image.  Without it, such an image is locked: reads and
+  // writes of its data are errors.
+  //
   // Tables of the image stay in `cache` until the image is destroyed.
-  static Result<std::shared_ptr<Image>> open(std::shared_ptr<Storage> storage, Header header,
-                                             std::shared_ptr<Storage> data_file,
-                                             std::shared_ptr<TableCache> cache);
+  static Result<std::shared_ptr<Image>> open(
+      std::shared_ptr<Storage> storage, Header header, std::shared_ptr<Storage> data_file,
+      std::shared_ptr<TableCache> cache, std::shared_ptr<const Encryption> encryption = nullptr);
   // Like open(), for a damaged image: without snapshots if their table is unreadable.
-  static Result<std::shared_ptr<Image>> open_damaged(std::shared_ptr<Storage> storage,
-                                                     Header header,
-                                                     std::shared_ptr<Storage> data_file,
-                                                     std::shared_ptr<TableCache> cache);
+  static Result<std::shared_ptr<Image>> open_damaged(
+      std::shared_ptr<Storage> storage, Header header, std::shared_ptr<Storage> data_file,
+      std::shared_ptr<TableCache> cache, std::shared_ptr<const Encryption> encryption = nullptr);
   Image(const Image&) = delete;
   Image& operator=(const Image&) = delete;
   ~Image();
@@ -38,8 +41,12 @@ class Image {
   const std::string& name() const { return storage_->name(); }
   const Storage& storage() const { return *storage_; }
   const std::shared_ptr<Storage>& shared_storage() const { return storage_; }
-  // Returns the storage of guest data: the external data file, or storage ().
+  // Returns the storage of guest data: the external data file, or storage ().  With LUKS, it
+  // decrypts and encrypts.
   const Storage& data_storage() const { return *data_storage_; }
+  const std::shared_ptr<Storage>& shared_data_storage() const { return data_storage_; }
+  // Returns nullptr if the image is not encrypted.
+  const std::shared_ptr<const Encryption>& encryption() const { return encryption_; }
   const Header& header() const { return header_; }
   const Geometry& geometry() const { return geometry_; }
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
@@ -56,10 +63,12 @@ class Image {
   static std::shared_ptr<Image> make(std::shared_ptr<Storage> storage, Header header,
                                      std::shared_ptr<Storage> data_file,
                                      std::shared_ptr<TableCache> cache,
-                                     std::vector<Snapshot> snapshots);
+                                     std::vector<Snapshot> snapshots,
+                                     std::shared_ptr<const Encryption> encryption);
 
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Storage> data_storage_;
+  std::shared_ptr<const Encryption> encryption_;
   Header header_;
   Geometry geometry_;
   std::vector<Snapshot> snapshots_;

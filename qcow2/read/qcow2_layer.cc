@@ -174,11 +174,33 @@ Result<void> Qcow2Layer::read(const Extent& extent, GuestOffset at, std::span<st
                                                 : read_data(extent, at, to);
 }
 
-// A file may end inside its last cluster, as in QEMU: the missing part reads as zeros.  A cluster
-// that starts past the end is lost; zeros would hide that.
 Result<void> Qcow2Layer::read_data(const Extent& extent, GuestOffset at,
                                    std::span<std::byte> to) const {
-  const HostOffset host = extent.host + (at - extent.guest);
+  const auto& encryption = image_->encryption();
+  if (encryption && !encryption->is_luks() && !encryption->is_locked())
+    return read_encrypted(extent, at, to);
+  return read_stored(extent.host + (at - extent.guest), at, to);
+}
+
+// Reads whole sectors, which are decrypted by their guest offsets.  Extents have whole sectors, but
+// for the part of one that the caller needs.
+Result<void> Qcow2Layer::read_encrypted(const Extent& extent, GuestOffset at,
+                                        std::span<std::byte> to) const {
+  constexpr uint64_t kSector = Geometry::kSectorSize;
+  const uint64_t skip = at.value() % kSector;
+  const uint64_t sectors = (skip + to.size() + kSector - 1) / kSector;
+  std::vector<std::byte> bytes(sectors * kSector);
+  const HostOffset host = extent.host + (at - extent.guest) - skip;
+  RETURN_IF_ERROR(read_stored(host, at - skip, bytes));
+  RETURN_IF_ERROR(image_->encryption()->cipher->decrypt(at.value() / kSector, bytes));
+  std::memcpy(to.data(), bytes.data() + skip, to.size());
+  return {};
+}
+
+// A file may end inside its last cluster, as in QEMU: the missing part reads as zeros.  A cluster
+// that starts past the end is lost; zeros would hide that.
+Result<void> Qcow2Layer::read_stored(HostOffset host, GuestOffset at,
+                                     std::span<std::byte> to) const {
   ASSIGN_OR_RETURN(const size_t got, image_->data_storage().read(host, to));
   if (got == to.size()) return {};
 

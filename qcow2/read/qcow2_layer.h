@@ -30,7 +30,9 @@ class Qcow2Layer final : public Layer {
   Result<Extent> map(GuestOffset at, uint64_t limit) const override;
   Result<void> read(const Extent& extent, GuestOffset at, std::span<std::byte> to) const override;
   const std::shared_ptr<Image>& image() const { return image_; }
-  const Storage* cluster_storage() const override { return &image_->data_storage(); }
+  const Storage* cluster_storage() const override {
+    return image_->encryption() ? nullptr : &image_->data_storage();
+  }
   const Image* qcow2_image() const override { return image_.get(); }
   Result<size_t> read_stream(const Extent& extent, std::span<std::byte> to) const override;
 
@@ -46,6 +48,8 @@ class Qcow2Layer final : public Layer {
 
  private:
   Result<void> read_data(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
+  Result<void> read_encrypted(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
+  Result<void> read_stored(HostOffset host, GuestOffset at, std::span<std::byte> to) const;
   Result<void> read_compressed(const Extent& extent, GuestOffset at, std::span<std::byte> to) const;
   Failure corrupt(std::string message) const;
   Failure table_failure(Error error, uint64_t l1_index, HostOffset table, GuestOffset at) const;

@@ -8,7 +8,14 @@ namespace vc::qcow2 {
 
 Result<std::shared_ptr<Layer>> RawLayer::open(std::shared_ptr<Storage> storage) {
   ASSIGN_OR_RETURN(const uint64_t size, storage->size());
-  return std::shared_ptr<Layer>(new RawLayer(std::move(storage), size));
+  return std::shared_ptr<Layer>(
+      new RawLayer(std::move(storage), size, Format::kRaw, HostOffset(0)));
+}
+
+Result<std::shared_ptr<Layer>> RawLayer::open_luks(std::shared_ptr<Storage> disk,
+                                                   HostOffset payload) {
+  ASSIGN_OR_RETURN(const uint64_t size, disk->size());
+  return std::shared_ptr<Layer>(new RawLayer(std::move(disk), size, Format::kLuks, payload));
 }
 
 Result<Extent> RawLayer::map(GuestOffset at, uint64_t limit) const {
@@ -17,7 +24,7 @@ Result<Extent> RawLayer::map(GuestOffset at, uint64_t limit) const {
   extent.guest = at;
   extent.length = run.length;
   extent.kind = run.data ? ExtentKind::kData : ExtentKind::kZero;
-  extent.host = HostOffset(at.value());
+  extent.host = begin_ + at.value();
   return extent;
 }
 

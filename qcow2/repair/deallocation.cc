@@ -118,7 +118,7 @@ class Silent final : public CheckObserver {
 }  // namespace
 
 Result<uint64_t> deallocate_if_sound(const std::shared_ptr<Storage>& storage) {
-  ASSIGN_OR_RETURN(const Header header, Header::read(*storage));
+  ASSIGN_OR_RETURN(const Header header, Header::read(*storage, Header::Purpose::kUnlock));
   ASSIGN_OR_RETURN(const bool any, free_clusters_hold_data(*storage, header));
   if (!any) return 0;
   UndoStorage image(storage, "");

@@ -48,7 +48,7 @@ Result<uint64_t> end_of_header(const Storage& storage, Header header) {
 }  // namespace
 
 Result<void> drop_backing_name(Storage& storage) {
-  ASSIGN_OR_RETURN(Header header, Header::read(storage));
+  ASSIGN_OR_RETURN(Header header, Header::read(storage, Header::Purpose::kUnlock));
   if (header.backing_file.empty()) return {};
   header.backing_file.clear();
   erase_extension(header, HeaderExtension::kBackingFormat);
@@ -64,7 +64,7 @@ Result<void> drop_backing_name(Storage& storage) {
 
 Result<void> set_backing_name(Storage& storage, const std::string& name,
                               const std::string& format) {
-  ASSIGN_OR_RETURN(Header header, Header::read(storage));
+  ASSIGN_OR_RETURN(Header header, Header::read(storage, Header::Purpose::kUnlock));
   ASSIGN_OR_RETURN(const uint64_t used, end_of_header(storage, header));
   if (name.size() > Limits::kBackingNameBytes)
     return fail(Error::invalid(fmt::format("the name has {} bytes: {} are allowed", name.size(),

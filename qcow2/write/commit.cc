@@ -161,7 +161,7 @@ Result<void> DiskWriter::flush() {
 
 // Returns true if no table refers to a cluster from `end` on, whatever its refcount.
 Result<bool> DiskWriter::is_unused_from(HostCluster end) const {
-  ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
+  ASSIGN_OR_RETURN(Header header, Header::read(*storage_, Header::Purpose::kUnlock));
   ASSIGN_OR_RETURN(const auto image,
                    Image::open(storage_, std::move(header), has_data_file() ? data_ : nullptr,
                                std::make_shared<TableCache>(0)));

@@ -44,7 +44,7 @@ Result<DiskWriter::Place> DiskWriter::find_place(ClusterIndex first, std::span<c
   while (wanted < old.size() && !mapping_->owns_host(old[wanted])) ++wanted;
   ASSIGN_OR_RETURN(const Refcounts::Run run, refcounts_->allocate(wanted));
   allocated_ += run.count;
-  return Place{geometry_.start_of(run.first), run.count, true, run.fresh};
+  return Place{geometry_.start_of(run.first), run.count, true, run.fresh && !image_->encryption()};
 }
 
 // Returns the start of the next subcluster with its own data, from `at` on, in the cluster at

@@ -9,25 +9,22 @@
 
 namespace vc::qcow2 {
 
-Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> storage,
-                                                     Header header,
-                                                     std::shared_ptr<Storage> data_file,
-                                                     std::vector<std::shared_ptr<Layer>> backing,
-                                                     std::shared_ptr<TableCache> cache,
-                                                     const Options& options) {
+Result<std::unique_ptr<DiskWriter>> DiskWriter::open(
+    std::shared_ptr<Storage> storage, Header header, std::shared_ptr<Storage> data_file,
+    std::vector<std::shared_ptr<Layer>> backing, std::shared_ptr<TableCache> cache,
+    const Options& options, std::shared_ptr<const Encryption> encryption) {
   const auto in_image = [&](Error error) { return std::move(error).with_context(storage->name()); };
   if ((header.incompatible_features & incompatible::kCorrupt) != 0)
     return fail(in_image(Error::corrupt(
         "the image is marked corrupt: it can be read, and must be repaired before it is written")));
-  auto data = data_file ? data_file : storage;
   if ((header.incompatible_features & incompatible::kDirty) != 0) {
     ASSIGN_OR_RETURN(const auto dirty,
                      Image::open(storage, header, data_file, std::make_shared<TableCache>(0)));
     RETURN_IF_ERROR(rebuild_in_place(storage, *dirty));
     header.incompatible_features &= ~incompatible::kDirty;
   }
-  ASSIGN_OR_RETURN(auto image,
-                   Image::open(storage, std::move(header), std::move(data_file), cache));
+  ASSIGN_OR_RETURN(auto image, Image::open(storage, std::move(header), std::move(data_file), cache,
+                                           std::move(encryption)));
   std::unique_ptr<DiskWriter> writer(new DiskWriter(image, options));
   const Header& read = image->header();
   ASSIGN_OR_RETURN(writer->map_, ClusterMap::open(storage, std::move(cache), image->geometry(),
@@ -36,12 +33,12 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(std::shared_ptr<Storage> st
   auto refcounts = Refcounts::load(storage, read);
   if (!refcounts) return fail(in_image(std::move(refcounts).error()));
   writer->refcounts_ = std::move(*refcounts);
-  auto mapping = WritableMap::open(image, writer->map_, *writer->refcounts_, data != storage);
+  auto mapping = WritableMap::open(image, writer->map_, *writer->refcounts_, read.has_data_file());
   if (!mapping) return fail(in_image(std::move(mapping).error()));
   writer->mapping_ = std::move(*mapping);
   writer->l1_table_ = read.l1_table;
   writer->storage_ = std::move(storage);
-  writer->data_ = std::move(data);
+  writer->data_ = image->shared_data_storage();
   std::vector<std::shared_ptr<Layer>> layers{
       std::make_shared<Qcow2Layer>(image, writer->map_, read.size)};
   layers.insert(layers.end(), backing.begin(), backing.end());

@@ -61,12 +61,12 @@ class DiskWriter {
   };
 
   // `storage` is the storage of the image, `header` its header, `backing` the layers below it.
+  // `encryption` is that of an encrypted image; if it is locked, only its metadata can change.
   // First repairs an image that is marked dirty: see in_place_rebuild.h.
-  static Result<std::unique_ptr<DiskWriter>> open(std::shared_ptr<Storage> storage, Header header,
-                                                  std::shared_ptr<Storage> data_file,
-                                                  std::vector<std::shared_ptr<Layer>> backing,
-                                                  std::shared_ptr<TableCache> cache,
-                                                  const Options& options);
+  static Result<std::unique_ptr<DiskWriter>> open(
+      std::shared_ptr<Storage> storage, Header header, std::shared_ptr<Storage> data_file,
+      std::vector<std::shared_ptr<Layer>> backing, std::shared_ptr<TableCache> cache,
+      const Options& options, std::shared_ptr<const Encryption> encryption = nullptr);
 
   uint64_t size() const { return disk_->size(); }
   const Disk& disk() const { return *disk_; }
@@ -111,7 +111,13 @@ class DiskWriter {
   Result<void> mark_corrupt();
 
   bool has_backing() const { return disk_->layers().size() > 1; }
-  bool has_data_file() const { return data_ != storage_; }
+  bool has_data_file() const { return image_->header().has_data_file(); }
+  // Data clusters cannot move in an external data file, nor without the key: initial vectors follow
+  // the offsets.
+  bool can_move_data() const {
+    const auto& encryption = image_->encryption();
+    return !has_data_file() && !(encryption && encryption->is_locked());
+  }
   bool extended() const { return geometry_.extended_l2(); }
 
   // copy_on_write.cc
@@ -168,7 +174,8 @@ class DiskWriter {
   const Options options_;
   const bool lazy_;  // refcounts are written at the end, and the image is dirty until then
   std::shared_ptr<Storage> storage_;
-  std::shared_ptr<Storage> data_;  // the external data file, or storage_
+  // the external data file, or storage_; encrypts what is written to an encrypted image
+  std::shared_ptr<Storage> data_;
   std::shared_ptr<ClusterMap> map_;
   HostOffset l1_table_;  // its current offset
   std::unique_ptr<Refcounts> refcounts_;

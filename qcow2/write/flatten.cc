@@ -152,11 +152,24 @@ Result<FileSize> measure(const std::string& path) {
   return FileSize::of(status);
 }
 
+// Encrypted data of a backing file must not become unencrypted data of an image.
+Result<void> check_stays_encrypted(const qcow2::Chain& chain) {
+  if (chain.encryptions().front()) return {};
+  for (size_t i = 1; i < chain.layers().size(); ++i)
+    if (chain.encryptions()[i])
+      return fail(Error::unsupported(fmt::format(
+          "{}: is not encrypted, and its backing file {} is: copy it into a new image instead "
+          "(virt-compact copy -o encrypt.format=luks,... or --decrypt)",
+          chain.layers().front()->name(), chain.layers()[i]->name())));
+  return {};
+}
+
 Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chain) {
   if (!chain.image())
     return fail(Error::invalid(path + ": is a raw file, which has no backing file"));
   if (chain.image()->header().backing_file.empty())
     return fail(Error::invalid(path + ": has no backing file, so there is nothing to flatten"));
+  RETURN_IF_ERROR(check_stays_encrypted(chain));
   const size_t snapshots = chain.image()->snapshots().size();
   if (snapshots == 0) return {};
   return fail(Error::unsupported(

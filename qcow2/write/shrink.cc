@@ -63,7 +63,7 @@ Result<HostCluster> DiskWriter::end_after_shrink(HostCluster end) {
   };
   RETURN_IF_ERROR(each_owned_slice([&](const std::vector<L2Entry>& found) {
     for (const L2Entry& entry : found)
-      if (!has_data_file() && mapping_->owns_host(entry)) mark(entry.host(), 1);
+      if (can_move_data() && mapping_->owns_host(entry)) mark(entry.host(), 1);
   }));
   const auto lock = map_->lock_exclusive();
   for (uint64_t i = 0; i < map_->l1_size(); ++i)
@@ -130,7 +130,7 @@ Result<void> DiskWriter::move_mapped(HostCluster target) {
 
 // Moves the data clusters from `target` on that a slice maps.  The caller must hold the map's lock.
 Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint64_t& moved) {
-  if (has_data_file()) return {};
+  if (!can_move_data()) return {};
   ASSIGN_OR_RETURN(const auto found, mapping_->entries(first, mapping_->end_of_slice(first)));
   const auto moves = [&](L2Entry entry) {
     return mapping_->owns_host(entry) && geometry_.host_cluster_of(entry.host()) >= target;
@@ -148,7 +148,7 @@ Result<void> DiskWriter::move_slice(ClusterIndex first, HostCluster target, uint
       const L2Entry old = found[i + k];
       const HostOffset to = geometry_.start_of(run.first + k);
       auto copied = mapping_->has_data(old)
-                        ? copy_cluster(*storage_, old.host(), to, geometry_.cluster_size())
+                        ? copy_cluster(*data_, old.host(), to, geometry_.cluster_size())
                         : Result<void>{};
       if (copied) {
         L2Entry entry = old;

@@ -49,11 +49,13 @@ Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(const Chain& chain)
   // images.
   ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
   RETURN_IF_ERROR(writer->close());
-  return open(chain.storage());
+  return open(chain.storage(), chain.image()->encryption());
 }
 
-Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(std::shared_ptr<Storage> storage) {
+Result<std::unique_ptr<SnapshotEditor>> SnapshotEditor::open(
+    std::shared_ptr<Storage> storage, std::shared_ptr<const Encryption> encryption) {
   std::unique_ptr<SnapshotEditor> it(new SnapshotEditor(std::move(storage)));
+  it->encryption_ = std::move(encryption);
   RETURN_IF_ERROR(it->reload());
   const Header& header = it->image_->header();
   if (header.has_data_file())
@@ -81,10 +83,10 @@ void SnapshotEditor::begin(unsigned passes) {
 }
 
 Result<void> SnapshotEditor::reload() {
-  ASSIGN_OR_RETURN(Header header, Header::read(*storage_));
+  ASSIGN_OR_RETURN(Header header, Header::read(*storage_, Header::Purpose::kUnlock));
   ASSIGN_OR_RETURN(refcounts_, Refcounts::load(storage_, header));
   ASSIGN_OR_RETURN(image_, Image::open(storage_, std::move(header), nullptr,
-                                       std::make_shared<TableCache>(kCacheSize)));
+                                       std::make_shared<TableCache>(kCacheSize), encryption_));
   return {};
 }
 
@@ -384,9 +386,9 @@ Result<void> SnapshotEditor::close() {
   DiskWriter::Options options;
   options.freed_before = used_before_ - used;
   refcounts_.reset();
-  ASSIGN_OR_RETURN(const auto writer,
-                   DiskWriter::open(storage_, image_->header(), nullptr, {},
-                                    std::make_shared<TableCache>(kCacheSize), options));
+  ASSIGN_OR_RETURN(const auto writer, DiskWriter::open(storage_, image_->header(), nullptr, {},
+                                                       std::make_shared<TableCache>(kCacheSize),
+                                                       options, encryption_));
   return writer->close();
 }
 

@@ -44,7 +44,8 @@ class SnapshotEditor {
   // marked dirty.  Rejects an external data file, as QEMU does: its clusters cannot be shared.
   static Result<std::unique_ptr<SnapshotEditor>> open(const Chain& chain);
   // The same for storage that no other process uses.
-  static Result<std::unique_ptr<SnapshotEditor>> open(std::shared_ptr<Storage> storage);
+  static Result<std::unique_ptr<SnapshotEditor>> open(
+      std::shared_ptr<Storage> storage, std::shared_ptr<const Encryption> encryption = nullptr);
 
   // Called during an operation: `done` of about `total` bytes of tables are processed.
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
@@ -93,6 +94,7 @@ class SnapshotEditor {
   Result<void> apply_as(const Snapshot& snapshot);
 
   std::shared_ptr<Storage> storage_;
+  std::shared_ptr<const Encryption> encryption_;
   std::shared_ptr<Image> image_;  // for the current header
   std::unique_ptr<Refcounts> refcounts_;
   Progress progress_;

@@ -116,7 +116,7 @@ const std::vector<Exception> kExceptions = {
       "an allocated subcluster nowhere", "an unaligned place of subclusters that read as zeros",
       "unaligned subclusters", "a compressed entry in a data file",
       "unaligned data in a data file"}},
-    {{"snapshot"}, "names are in the clear; qemu-img wants the key", {"AES"}},
+    {{"map", "snapshot"}, "metadata is in the clear; qemu-img wants the key", {"AES"}},
 };
 
 // The exceptions that occurred, as "command: damage".

@@ -48,8 +48,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   const auto storage =
       std::make_shared<qcow2::MemoryStorage>("fuzz", std::vector<std::byte>(bytes, bytes + size));
-  auto header = qcow2::Header::read(*storage);
+  static_cast<void>(crypto::LuksHeader::read_disk(*storage).has_value());
+  auto header = qcow2::Header::read(*storage, qcow2::Header::Purpose::kUnlock);
   if (!header) return 0;
+  static_cast<void>(qcow2::read_luks_header(*storage, *header).has_value());
   // An accepted header can be encoded again, or is reported as too large.
   static_cast<void>(header->encode().has_value());
 

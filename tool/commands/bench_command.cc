@@ -147,6 +147,7 @@ void BenchCommand::add_options(CLI::App& app) {
       "rounds of DISK and OTHER; default 5");
   add_switch(app, "--no-warm-up", no_warm_up_, "count the first round, too")->group(kRareOptions);
   trust_.add_options(app, true);
+  trust_.add_key_option(app);
   add_output_option(app, json_, "human (the default) or json");
 }
 
@@ -193,7 +194,7 @@ bench::Load BenchCommand::load() const {
 }
 
 Result<int> BenchCommand::run_one(const Console& console) {
-  warn_of_left_out(console, trust_.trust(), {disk_});
+  warn_of_images(console, trust_.trust(), {disk_});
   Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
@@ -216,7 +217,7 @@ Result<int> BenchCommand::run_one(const Console& console) {
 }
 
 Result<int> BenchCommand::run_two(const Console& console) {
-  warn_of_left_out(console, trust_.trust(), {disk_, other_});
+  warn_of_images(console, trust_.trust(), {disk_, other_});
   Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());

@@ -106,7 +106,7 @@ void CheckCommand::add_options(CLI::App& app) {
       "accepted as in qemu-img, and ignored")
       ->group(kRareOptions);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void CheckCommand::check() const {

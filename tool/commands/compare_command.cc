@@ -144,7 +144,8 @@ void CompareCommand::add_options(CLI::App& app) {
   add_output_option(app, json_, "human (the default), or json with all differences");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void CompareCommand::check() const {
@@ -188,7 +189,7 @@ Result<int> CompareCommand::compare(const Console& console) {
   RETURN_IF_ERROR(names_.resolve(a_, a_format_));
   RETURN_IF_ERROR(names_.resolve(b_, b_format_));
   RETURN_IF_ERROR(trust_.begin_reading(console, {a_, b_}, kNotRead));
-  warn_of_left_out(console, trust_.trust(), {a_, b_});
+  warn_of_images(console, trust_.trust(), {a_, b_});
   ASSIGN_OR_RETURN(inspect::ComparedDisk a, open(a_, a_format_, stop));
   ASSIGN_OR_RETURN(inspect::ComparedDisk b, open(b_, b_format_, stop));
   ProgressDisplay progress(console.manner());

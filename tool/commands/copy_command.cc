@@ -176,7 +176,8 @@ void CopyCommand::add_qemu_options(CLI::App& app) {
   add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
       ->group(kRareOptions);
   add_switch(app, "--bitmaps", bitmaps_, "refused: bitmaps are not copied")->group(kRareOptions);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
   names_.add_target_options(app);
 }
 
@@ -240,6 +241,7 @@ Result<void> CopyCommand::resolve_options() {
   RETURN_IF_ERROR(names_.resolve(options_.source, options_.source_format));
   RETURN_IF_ERROR(names_.resolve_target(options_.destination, options_.format));
   RETURN_IF_ERROR(layout_.apply_to(options_));
+  RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_));
   options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
   if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
     options_.image.preallocation = copy::Preallocation::kFull;
@@ -286,7 +288,7 @@ Result<int> CopyCommand::run(const Console& console) {
   // Must precede the confinement.
   if (options_.skip_free) RETURN_IF_ERROR(check_disk_use(options_.source, console));
   RETURN_IF_ERROR(begin(console));
-  warn_of_left_out(console, options_.trust, {options_.source});
+  warn_of_images(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
 

@@ -85,6 +85,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_options(app, false);
+  trust_.add_key_option(app);
 }
 
 void FlattenCommand::check() const {

@@ -31,7 +31,7 @@ void InfoCommand::add_options(CLI::App& app) {
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void InfoCommand::check() const {

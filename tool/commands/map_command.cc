@@ -50,7 +50,8 @@ void MapCommand::add_options(CLI::App& app) {
   add_switch(app, "-U,--force-share", force_share_, "read even if another process writes to FILE");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void MapCommand::check() const {
@@ -83,7 +84,8 @@ Result<int> MapCommand::run(const Console& console) {
   options.format = format_;
   options.force_share = force_share_;
   options.trust = trust_.trust();
-  warn_of_left_out(console, options.trust, {file_});
+  options.metadata_only = true;
+  warn_of_images(console, options.trust, {file_});
   options.nbd.tuning = nbd_;
   ASSIGN_OR_RETURN(const auto source, copy::open_source(options, stop));
   stop_ = &stop;

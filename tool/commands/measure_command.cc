@@ -74,7 +74,8 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_switch(app, "--skip-free", options_.copy.skip_free, "leave out what the guest does not use");
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void MeasureCommand::check() const {
@@ -140,7 +141,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   if (options_.copy.skip_free) RETURN_IF_ERROR(warn_of_disk_use(source_, console));
   if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
   options_.copy.trust = trust_.trust();
-  warn_of_left_out(console, options_.copy.trust, {source_});
+  warn_of_images(console, options_.copy.trust, {source_});
   if (options_.copy.skip_free && options_.copy.force_share)
     console.warning(
         "--skip-free and -U: a running guest changes what is free: the figures are "
@@ -151,6 +152,9 @@ Result<int> MeasureCommand::run(const Console& console) {
   options_.copy.source = source_;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
+  RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_.copy));
+  // Nothing is written, encrypted or not.
+  if (options_.copy.format == qcow2::Format::kRaw) options_.copy.image.encryption.decrypt = true;
   Cancel cancel;
   const StopSignals signals(cancel);
   auto done = table_ ? measure_table(console, cancel) : measure_one(console, cancel);

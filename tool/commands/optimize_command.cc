@@ -118,7 +118,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
       "zeros of this size become holes in a raw result")
       ->group(kRareOptions);
   add_trim(app);
-  add_trimming_options(app, options_.trimming);
+  add_trimming_options(app, options_.trimming, trust_.keys());
   for (const char* const name : {"--filesystems", "--ignore"})
     app.get_option(name)->group(kRareOptions);
   add_switch(app, "--keep-going", options_.keep_going, "copy a guest even if it cannot be trimmed")
@@ -251,6 +251,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   for (std::string& disk : disks_) disk = plain_path(disk);
   options_.output = plain_path(options_.output);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
+  RETURN_IF_ERROR(layout_.apply_encryption_to({}, options_.copy));
   RETURN_IF_ERROR(resolve_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));

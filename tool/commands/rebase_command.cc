@@ -29,7 +29,7 @@ Result<std::string> parse_cache(const std::string& text) {
 }
 
 Result<qcow2::Header> read_header(const FileStorage& file) {
-  return with_context(qcow2::Header::read(file), file.name());
+  return with_context(qcow2::Header::read(file, qcow2::Header::Purpose::kUnlock), file.name());
 }
 
 }  // namespace
@@ -59,7 +59,7 @@ void RebaseCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   trust_.add_options(app, false);
   add_output_option(app, json_, "human (the default) or json");
-  names_.add_options(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void RebaseCommand::check() const {
@@ -82,6 +82,7 @@ Result<qcow2::Format> RebaseCommand::probe_new(const FileStorage& file) const {
   qcow2::OpenOptions options;
   options.format = backing_format_;
   options.trust = trust_.trust();
+  options.metadata_only = true;
   const auto chain = qcow2::Chain::open(path, options);
   if (!chain)
     return fail(

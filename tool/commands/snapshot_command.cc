@@ -65,7 +65,8 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_switch(app, "--dry-run", dry_run_, "change nothing; print what would be done");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void SnapshotCommand::check() const {
@@ -195,6 +196,7 @@ Result<void> SnapshotCommand::change(const Console& console) const {
   options.format = format_;
   options.writable = !dry_run_;
   options.trust = trust_.trust();
+  options.metadata_only = true;
   ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(disk_, options));
   if (chain.format() != qcow2::Format::kQcow2)
     return fail(Error::invalid(disk_ + ": is a raw file, and a raw file has no snapshots"));

@@ -30,7 +30,8 @@ void SpaceCommand::add_options(CLI::App& app) {
   add_timeout_option(app, nbd_.timeout)->group(kRareOptions);
   trust_.add_options(app, true);
   trust_.add_untrusted(app);
-  names_.add_options(app);
+  trust_.add_key_option(app);
+  names_.add_options(app, trust_.keys());
 }
 
 void SpaceCommand::check() const {
@@ -64,7 +65,7 @@ Result<int> SpaceCommand::run(const Console& console) {
     report.approximate = report.approximate || is_in_use;
   }
   RETURN_IF_ERROR(trust_.begin_reading(console, disks_, failure_code()));
-  warn_of_left_out(console, trust_.trust(), disks_);
+  warn_of_images(console, trust_.trust(), disks_);
   Cancel cancel;
   const StopSignals signals(cancel);
   const Stop stop(cancel);

@@ -29,7 +29,7 @@ const char* TrimCommand::description() const {
 void TrimCommand::add_options(CLI::App& app) {
   app.add_option("DISK...", disks_);
   add_format_option(app, "-f,--format", format_, "format of DISK, qcow2 or raw; default: detected");
-  add_trimming_options(app, options_);
+  add_trimming_options(app, options_, trust_.keys());
   add_switch(app, "--metadata", metadata_, "boot nothing: read free space from metadata");
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what would be freed");
   trust_.add_options(app, false);
@@ -86,6 +86,7 @@ Result<int> TrimCommand::run(const Console& console) {
     options_.disks.push_back(
         {disk, command.value_or(std::vector<std::string>{}), format_, {}, trust_.trust().names});
     options_.disks.back().timeout = timeout_;
+    options_.disks.back().keys = trust_.trust().keys;
   }
   if (!options_.dry_run)
     for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));

@@ -85,6 +85,14 @@ constexpr std::array kKeys = {
     Key{"backing_fmt", SET(image.backing_format, parse_name(value))},
     Key{"data_file", SET(image.data_file, parse_name(value))},
     Key{"data_file_raw", SET(image.data_file_raw, parse_switch(value))},
+    Key{"encrypt.format", SET(encryption.format, parse_name(value))},
+    Key{"encrypt.key-secret", SET(encryption.key_secret, parse_name(value))},
+    Key{"encrypt.cipher-alg", SET(encryption.cipher_alg, parse_name(value))},
+    Key{"encrypt.cipher-mode", SET(encryption.cipher_mode, parse_name(value))},
+    Key{"encrypt.ivgen-alg", SET(encryption.ivgen_alg, parse_name(value))},
+    Key{"encrypt.ivgen-hash-alg", SET(encryption.ivgen_hash_alg, parse_name(value))},
+    Key{"encrypt.hash-alg", SET(encryption.hash_alg, parse_name(value))},
+    Key{"encrypt.iter-time", SET(encryption.iter_time, parse_name(value))},
     // As in qemu-img convert: accepted, but the disk is as large as the source.
     Key{"size", SET(size, parse_size(value))},
 };

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "copy/sink/image_options.h"
 #include "qcow2/format/header.h"
+#include "tool/options/encryption_options.h"
 
 namespace vc::tool {
 
@@ -15,6 +16,7 @@ struct CreationOptions {
   copy::ImageOptions image;
   std::optional<qcow2::CompressionType> compression_type;
   std::optional<int> compression_level;
+  EncryptionList encryption;
   std::optional<uint64_t> size;  // of the disk, bytes; for create only, not for copies
 };
 

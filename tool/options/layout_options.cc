@@ -100,6 +100,15 @@ void LayoutOptions::add_options(CLI::App& app, const std::string& list_names) {
   add_parsed_option(app, "--cluster-size", "SIZE", cluster_bits_, parse_cluster_bits,
                     "cluster size, 512 to 2M; default: as SRC, or 64k")
       ->group(kRareOptions);
+  add_switch(app, "--decrypt", decrypt_, "write the data of an encrypted image unencrypted")
+      ->group(kRareOptions);
+}
+
+Result<void> LayoutOptions::apply_encryption_to(const QemuSecrets& secrets,
+                                                copy::CopyOptions& options) const {
+  copy::EncryptionChoice& choice = options.image.encryption;
+  choice.decrypt = decrypt_;
+  return tool::resolve_encryption(creation_.encryption, secrets, choice);
 }
 
 void LayoutOptions::check() const {

@@ -21,8 +21,8 @@ Result<void> resolve_backing(const std::string& base, const std::string& format,
 
 class LayoutOptions {
  public:
-  // Adds -c, --compression, -o, --profile and --cluster-size. They bind to this object, which must
-  // outlive `app`. `list_names`: other names for -o, where -o has another meaning.
+  // Adds -c, --compression, -o, --profile, --cluster-size and --decrypt. They bind to this object,
+  // which must outlive `app`. `list_names`: other names for -o, where -o has another meaning.
   void add_options(CLI::App& app, const std::string& list_names = "-o,--options");
   // Has the effect of -c.
   void compress() { compress_ = true; }
@@ -32,6 +32,9 @@ class LayoutOptions {
   void check() const;
   // Applies the options to `options`. Specific options override general ones.
   Result<void> apply_to(copy::CopyOptions& options) const;
+
+  // Applies encrypt.* of -o and --decrypt to `options`.
+  Result<void> apply_encryption_to(const QemuSecrets& secrets, copy::CopyOptions& options) const;
 
   // Returns true if any of these options was given.
   bool given() const {
@@ -49,6 +52,7 @@ class LayoutOptions {
   std::optional<unsigned> cluster_bits_;
   bool compress_ = false;    // -c
   bool list_given_ = false;  // -o
+  bool decrypt_ = false;
 };
 
 }  // namespace vc::tool

@@ -5,6 +5,7 @@
 #include "qcow2/format/json_name.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
+#include "tool/options/property_list.h"
 
 namespace vc::tool {
 
@@ -18,23 +19,27 @@ bool begins_with(const std::string& text, std::string_view prefix) {
   return text.compare(0, prefix.size(), prefix) == 0;
 }
 
-// Parses "driver=qcow2,file.filename=a,,b.qcow2": a doubled comma is part of the value.
-Result<Properties> parse_list(const std::string& list, const char* option) {
-  Properties properties;
-  for (size_t at = 0; at < list.size();) {
-    std::string word;
-    for (; at < list.size(); ++at) {
-      if (list[at] == ',' && (at + 1 == list.size() || list[at + 1] != ',')) break;
-      if (list[at] == ',') ++at;
-      word += list[at];
+// Removes the properties of encryption, for an image and for its backing files. Returns the IDs of
+// their secrets. QEMU's names: encrypt.key-secret of a QCOW2 image, key-secret of a LUKS disk.
+Result<std::vector<std::string>> take_secrets(Properties& properties) {
+  std::vector<std::string> ids;
+  for (auto it = properties.begin(); it != properties.end();) {
+    std::string_view key = it->first;
+    constexpr std::string_view kBacking = "backing.";
+    while (key.starts_with(kBacking)) key.remove_prefix(kBacking.size());
+    const bool secret = key == "encrypt.key-secret" || key == "key-secret";
+    if (!secret && key != "encrypt.format") {
+      ++it;
+      continue;
     }
-    ++at;
-    const size_t equals = word.find('=');
-    if (equals == std::string::npos)
-      return fail(Error::invalid(fmt::format("{}: '{}' is not KEY=VALUE", option, word)));
-    properties[word.substr(0, equals)] = word.substr(equals + 1);
+    if (secret)
+      ids.push_back(it->second);
+    else if (it->second != "luks" && it->second != "aes")
+      return fail(
+          Error::invalid(fmt::format("{}: '{}' is neither luks nor aes", it->first, it->second)));
+    it = properties.erase(it);
   }
-  return properties;
+  return ids;
 }
 
 Result<std::string> path_of(Properties properties, std::optional<qcow2::Format>& format) {
@@ -45,9 +50,9 @@ Result<std::string> path_of(Properties properties, std::optional<qcow2::Format>&
   return file.path;
 }
 
-// `option`: the option that makes all names lists.
+// `option`: the option that makes all names lists. `ids` receives the IDs of secrets.
 Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
-                        std::optional<qcow2::Format>& format) {
+                        std::optional<qcow2::Format>& format, std::vector<std::string>& ids) {
   if (unfold_command(name)) return {};
   if (!image_opts && !qcow2::is_json_name(name)) {
     name = plain_path(name);
@@ -55,20 +60,30 @@ Result<void> resolve_as(bool image_opts, const char* option, std::string& name,
   }
   if (format)
     return fail(Error::invalid(fmt::format("'{}' names its format: omit -f, -F and -O", name)));
-  const auto properties = image_opts ? parse_list(name, option) : qcow2::parse_json_name(name);
+  auto properties = image_opts ? parse_property_list(name, option) : qcow2::parse_json_name(name);
   if (!properties) return fail(properties.error());
+  ASSIGN_OR_RETURN(ids, with_context(take_secrets(*properties), name));
   ASSIGN_OR_RETURN(name, with_context(path_of(*properties, format), name));
   return {};
 }
 
 }  // namespace
 
-void QemuNames::add_options(CLI::App& app) {
+void QemuNames::add_options(CLI::App& app, std::shared_ptr<crypto::KeyRing> keys) {
+  keys_ = std::move(keys);
   add_switch(app, "--image-opts", image_opts_, "names have the form driver=FMT,file.filename=PATH")
       ->group(kRareOptions);
-  app.add_option("--object", object_, "accepted and ignored: there are no secrets")
+  app.add_option_function<std::vector<std::string>>(
+         "--object",
+         [this](const std::vector<std::string>& objects) {
+           for (const std::string& it : objects)
+             if (const auto added = secrets_.add(it); !added)
+               throw UsageError("--object: " + added.error().message());
+         },
+         "a secret: secret,id=ID,file=FILE; others are ignored")
       ->type_name("OBJECT")
-      ->take_last()
+      ->allow_extra_args(false)
+      ->take_all()
       ->group(kRareOptions);
 }
 
@@ -79,12 +94,22 @@ void QemuNames::add_target_options(CLI::App& app) {
 }
 
 Result<void> QemuNames::resolve(std::string& name, std::optional<qcow2::Format>& format) const {
-  return resolve_as(image_opts_, "--image-opts", name, format);
+  std::vector<std::string> ids;
+  RETURN_IF_ERROR(resolve_as(image_opts_, "--image-opts", name, format, ids));
+  for (const std::string& id : ids) {
+    ASSIGN_OR_RETURN(auto secret, with_context(secrets_.find(id), name));
+    keys_->passphrases.push_back(std::move(secret));
+  }
+  return {};
 }
 
 Result<void> QemuNames::resolve_target(std::string& name,
                                        std::optional<qcow2::Format>& format) const {
-  return resolve_as(target_image_opts_, "--target-image-opts", name, format);
+  std::vector<std::string> ids;
+  RETURN_IF_ERROR(resolve_as(target_image_opts_, "--target-image-opts", name, format, ids));
+  if (ids.empty()) return {};
+  return fail(Error::unsupported(
+      name + ": a secret for DST: give its encryption with -o encrypt.format=luks"));
 }
 
 std::string plain_path(const std::string& name) {

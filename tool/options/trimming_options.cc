@@ -42,17 +42,24 @@ void add_names(CLI::App& app, const std::string& name, std::vector<std::string>&
 
 }  // namespace
 
-void add_trimming_options(CLI::App& app, appliance::TrimOptions& options) {
+void add_trimming_options(CLI::App& app, appliance::TrimOptions& options,
+                          std::shared_ptr<crypto::KeyRing> keys) {
   app.add_option_function<std::vector<std::string>>(
          "--key",
-         [&options](const std::vector<std::string>& texts) {
+         [&options, keys](const std::vector<std::string>& texts) {
            for (const std::string& text : texts) {
+             if (text.starts_with(kDiskKey)) {
+               auto secret = parse_disk_key(text);
+               if (!secret) throw UsageError("--key: " + secret.error().message());
+               keys->add(std::move(*secret));
+               continue;
+             }
              auto key = appliance::parse_passphrase(text);
              if (!key) throw UsageError("--key: " + key.error().message());
              options.passphrases.push_back(std::move(*key));
            }
          },
-         "key of a volume: NAME:key:TEXT or NAME:file:PATH")
+         "key of a volume, or of the image: disk:file:PATH")
       ->type_name("KEY")
       ->allow_extra_args(false)
       ->take_all();

@@ -3,10 +3,13 @@
 
 #include "appliance/trim.h"
 #include "tool/options/arguments.h"
+#include "tool/options/disk_keys.h"
 
 namespace vc::tool {
 
 // Adds --key, --filesystems, --ignore and --drop. They bind to `options`, which must outlive `app`.
-void add_trimming_options(CLI::App& app, appliance::TrimOptions& options);
+// Passphrases of encrypted images (disk_keys.h) are added to `keys`.
+void add_trimming_options(CLI::App& app, appliance::TrimOptions& options,
+                          std::shared_ptr<crypto::KeyRing> keys);
 
 }  // namespace vc::tool

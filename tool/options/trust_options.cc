@@ -176,7 +176,7 @@ void TrustOptions::check() const {
 }
 
 qcow2::Trust TrustOptions::trust() const {
-  qcow2::Trust trust{names_, std::nullopt};
+  qcow2::Trust trust{names_, std::nullopt, keys_};
   if (!untrusted_) return trust;
   if (!backing_given_) trust.names.backing = NameRule::kDeny;
   trust.names.data_file = NameRule::kDeny;
@@ -217,15 +217,19 @@ Result<void> TrustOptions::begin_reading(const Console& console,
   return begin(console, {names, {}, {}}, failure_code);
 }
 
-void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
-                      const std::vector<std::string>& names) {
-  if (trust.names.backing != NameRule::kLeaveOut) return;
+void warn_of_images(const Console& console, const qcow2::Trust& trust,
+                    const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     // The command reports files that cannot be opened.
     const auto file = FileStorage::open_readonly(name);
-    const auto header =
-        file ? qcow2::Header::read(**file) : Result<qcow2::Header>(fail(file.error()));
-    if (header && !header->backing_file.empty())
+    const auto header = file ? qcow2::Header::read(**file, qcow2::Header::Purpose::kTell)
+                             : Result<qcow2::Header>(fail(file.error()));
+    if (!header) continue;
+    if (header->crypt_method == qcow2::CryptMethod::kAes && trust.keys && !trust.keys->empty())
+      console.warning(name +
+                      ": is encrypted with the old AES method, which is insecure and does "
+                      "not detect a wrong passphrase: copy it to a LUKS image");
+    if (trust.names.backing == NameRule::kLeaveOut && !header->backing_file.empty())
       console.warning(
           fmt::format("{}: is read without its backing file '{}' (--backing=none): data of that "
                       "file reads as zeros",

@@ -9,6 +9,7 @@
 #include "qcow2/read/trust.h"
 #include "tool/options/arguments.h"
 #include "tool/options/confinement.h"
+#include "tool/options/disk_keys.h"
 #include "tool/terminal/console.h"
 
 namespace vc::tool {
@@ -21,6 +22,11 @@ class TrustOptions {
   // Same for commands with -B: --backing also accepts BASE, for compatibility. Returns -B.
   CLI::Option* add_options(CLI::App& app, bool reads_only, std::string& base,
                            const std::string& base_description);
+  // Adds --key, for commands without volumes of a guest.
+  void add_key_option(CLI::App& app) { add_disk_key_option(app, keys_); }
+  // Returns the passphrases of encrypted images, to which other options add.
+  const std::shared_ptr<crypto::KeyRing>& keys() const { return keys_; }
+
   // Adds --untrusted and --limits.
   void add_untrusted(CLI::App& app);
 
@@ -45,6 +51,7 @@ class TrustOptions {
   void take_backing(const std::string& word, std::string* base);
 
   qcow2::NamePolicy names_;
+  std::shared_ptr<crypto::KeyRing> keys_ = std::make_shared<crypto::KeyRing>();
   bool backing_given_ = false;
   bool reads_only_ = false;
   bool untrusted_ = false;
@@ -54,9 +61,10 @@ class TrustOptions {
   std::optional<std::chrono::seconds> time_;  // nullopt: depends on the size of the files
 };
 
-// With --backing=none: prints a warning for each file of `names` that is an overlay.
-void warn_of_left_out(const Console& console, const qcow2::Trust& trust,
-                      const std::vector<std::string>& names);
+// Prints a warning for each file of `names` that is encrypted with the old AES method, if there are
+// passphrases, and with --backing=none, for each overlay.
+void warn_of_images(const Console& console, const qcow2::Trust& trust,
+                    const std::vector<std::string>& names);
 
 // Returns an error if `name` is not a file: --untrusted supports only files.
 Result<void> check_is_file(const std::string& name);

@@ -8,6 +8,7 @@
 
 #include "base/printable.h"
 #include "base/rounding.h"
+#include "tool/report/luks_report.h"
 #include "tool/text/feature_names.h"
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
@@ -46,7 +47,8 @@ bool data_file_raw(const Header& header) {
 }
 
 bool encrypted(const inspect::ImageInfo& info) {
-  return info.header && info.header->crypt_method != qcow2::CryptMethod::kNone;
+  return info.format == qcow2::Format::kLuks ||
+         (info.header && info.header->crypt_method != qcow2::CryptMethod::kNone);
 }
 
 const char* encryption(const Header& header) {
@@ -177,7 +179,10 @@ ordered_json format_specific_json(const inspect::ImageInfo& info) {
     data["corrupt"] = corrupt(header);
     data["extended-l2"] = header.extended_l2();
   }
-  if (encrypted(info)) data["encrypt"] = {{"format", encryption(header)}};
+  if (encrypted(info)) {
+    if (info.luks) data["encrypt"] = luks_json(*info.luks);
+    data["encrypt"]["format"] = encryption(header);
+  }
   if (header.has_data_file()) {
     if (const auto name = header.data_file()) data["data-file"] = *name;
     data["data-file-raw"] = data_file_raw(header);
@@ -201,6 +206,8 @@ std::string info_report(const inspect::ImageInfo& info, bool verbose, const Pale
   if (info.file_length)
     line("file length",
          fmt::format("{} ({} bytes)", human_size(*info.file_length), *info.file_length));
+  if (!info.header && info.luks)
+    return text + palette.bold("Format specific information:") + "\n" + luks_lines(*info.luks, 4);
   if (!info.header) return text;
 
   const Header& header = *info.header;
@@ -222,7 +229,8 @@ std::string info_report(const inspect::ImageInfo& info, bool verbose, const Pale
   if (!info.bitmaps.empty()) text += bitmap_list(info.bitmaps);
   line("    refcount bits", fmt::format("{}", header.refcount_bits()));
   if (encrypted(info))
-    text += fmt::format("    encrypt:\n        format: {}\n", encryption(header));
+    text += fmt::format("    encrypt:\n        format: {}\n{}", encryption(header),
+                        info.luks ? luks_lines(*info.luks, 8) : "");
   if (header.has_data_file()) {
     line("    data file", header.data_file().value_or("not named"));
     line("    data file raw", true_or_false(data_file_raw(header)));
@@ -273,6 +281,8 @@ ordered_json info_json(const inspect::ImageInfo& info) {
     for (const qcow2::Snapshot& it : info.snapshots) json["snapshots"].push_back(snapshot_json(it));
     json["format-specific"] = format_specific_json(info);
     json["features"] = features_json(header);
+  } else if (info.luks) {
+    json["format-specific"] = {{"type", "luks"}, {"data", luks_json(*info.luks)}};
   }
   if (info.survey) {
     const qcow2::Geometry geometry = info.header->geometry();

@@ -44,7 +44,8 @@ void MapReport::add_json(const MapEntry& entry) {
       "\"data\": {}, \"compressed\": {}",
       entry.start, entry.length, entry.depth, word(entry.present), word(entry.zero),
       word(entry.data), word(entry.compressed));
-  if (entry.offset) buffer_ += fmt::format(", \"offset\": {}", *entry.offset);
+  // Whoever reads there must find the bytes of the disk.
+  if (entry.offset && !entry.encrypted) buffer_ += fmt::format(", \"offset\": {}", *entry.offset);
   if (entry.compressed)
     buffer_ += fmt::format(", \"compressed-bytes\": {}", entry.compressed_bytes);
   buffer_ += "}";

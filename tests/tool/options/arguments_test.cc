@@ -75,7 +75,9 @@ TEST_CASE("errors in the arguments are named", "[arguments]") {
       {{"copy", "-o", "sise=1", "a", "b"},
        "-o: 'sise' is not an option of an image: the options are compat, cluster_size, "
        "refcount_bits, extended_l2, lazy_refcounts, preallocation, compression_type, "
-       "compression_level, backing_file, backing_fmt, data_file, data_file_raw, size",
+       "compression_level, backing_file, backing_fmt, data_file, data_file_raw, encrypt.format, "
+       "encrypt.key-secret, encrypt.cipher-alg, encrypt.cipher-mode, encrypt.ivgen-alg, "
+       "encrypt.ivgen-hash-alg, encrypt.hash-alg, encrypt.iter-time, size",
        "virt-compact copy"},
       {{"copy", "-o", "cluster_size=64k,extended_l2=yes", "a", "b"},
        "-o: extended_l2: 'yes' is neither on nor off",
@@ -138,7 +140,7 @@ TEST_CASE("errors in the arguments are named", "[arguments]") {
        "virt-compact copy"},
       {{"copy", "--force=yes", "a", "b"}, "--force: accepts no value", "virt-compact copy"},
       {{"copy", "-f", "vmdk", "a", "b"},
-       "--format: 'vmdk' is not a supported format: use qcow2 or raw",
+       "--format: 'vmdk' is not a supported format: use qcow2, raw or luks",
        "virt-compact copy"},
       {{"copy", "--color=mauve", "a", "b"},
        "--color: 'mauve' is not one of: auto, always, never",
