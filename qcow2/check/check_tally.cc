@@ -13,8 +13,12 @@ using Severity = Finding::Severity;
 constexpr uint64_t kNearEnd = uint64_t{64} << 30;
 
 // Returns whether this damage may hide existing references.
-bool hides_references(Kind kind) {
-  switch (kind) {
+bool hides_references(const Finding& finding) {
+  switch (finding.kind) {
+    case Kind::kExtensionLength:
+      return finding.index == HeaderExtension::kLuks;
+    case Kind::kExtensionMissing:  // only the one of LUKS
+    case Kind::kLuksPlace:
     case Kind::kUnreadable:
     case Kind::kReferenceOutside:
     case Kind::kOverlap:
@@ -41,7 +45,7 @@ CheckTally::CheckTally(const CheckedImage& image, CheckObserver& observer)
 void CheckTally::report(Finding it, bool any_pass) {
   if (it.kind == Kind::kUnreadable) ++unreadable_;
   if (!first_pass_ && !any_pass) return;
-  if (hides_references(it.kind)) sums_.references_unknown = true;
+  if (hides_references(it)) sums_.references_unknown = true;
   if (it.kind == Kind::kUnreadable) sums_.unreadable = true;
   if (it.kind == Kind::kReferenceOutside) remember_outside(it);
   if (it.kind == Kind::kOverlap) {

@@ -134,6 +134,13 @@ std::string structure_text(const Finding& it) {
           it.entry->value());
     case Kind::kExtensionMissing:
       return "the image is encrypted with LUKS, but its header extension is missing";
+    case Kind::kLuksPlace:
+      return fmt::format("the LUKS header at {:#x}, of {} bytes, has an invalid place or length",
+                         it.found, it.expected);
+    case Kind::kLuksDamaged:
+      return fmt::format(
+          "the LUKS header at {:#x} is damaged: without it, no passphrase opens the image",
+          it.host.value());
     case Kind::kDataFileRaw:
       return "the header says that the data file is raw, but also that there is no data file";
     case Kind::kSnapshotsTooMany:
@@ -263,6 +270,10 @@ const char* to_string(Finding::Kind kind) {
       return "header-extension-missing";
     case Kind::kDataFileRaw:
       return "data-file-raw";
+    case Kind::kLuksPlace:
+      return "luks-header-place";
+    case Kind::kLuksDamaged:
+      return "luks-header-damaged";
     case Kind::kDescriptorTooLong:
       return "descriptor-too-long";
     case Kind::kDescriptorTooShort:

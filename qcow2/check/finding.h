@@ -63,6 +63,8 @@ struct Finding {
     kExtensionForeign,  // about LUKS, in an image without
     kExtensionMissing,  // about LUKS, in an image that is encrypted so
     kDataFileRaw,       // the data file is said to be raw, and there is none
+    kLuksPlace,  // the place of the LUKS header is invalid; found: its offset, expected: its length
+    kLuksDamaged,  // the LUKS header violates its format
     // Compressed clusters, in a deep check.  For the first two, `expected` is the correct entry.
     kDescriptorTooLong,
     kDescriptorTooShort,

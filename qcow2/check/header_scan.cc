@@ -7,6 +7,7 @@
 
 #include "base/byte_order.h"
 #include "base/rounding.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/header_fields.h"
 #include "storage/padded_read.h"
 
@@ -86,6 +87,40 @@ class ExtensionScan {
   const std::function<void(const Finding&)>& found_;
 };
 
+// Returns whether the header is within the file, and damaged.
+bool is_damaged_luks(const Storage& storage, const Header& header, const EncryptionPointer& luks) {
+  const auto size = storage.size();
+  if (!size || luks.at.value() + luks.length > *size) return false;  // the walk reports it
+  const auto read = read_luks_header(storage, header);
+  return !read && read.error().kind() == Error::Kind::kCorrupt;
+}
+
+// Reports what keeps the key slots from being found, or read.
+void scan_luks(const Storage& storage, const Header& header,
+               const std::function<void(const Finding&)>& found) {
+  const HeaderExtension* const luks = header.find_extension(HeaderExtension::kLuks);
+  if (!luks) {
+    Finding it = in_header(Kind::kExtensionMissing, header.header_length);
+    it.index = HeaderExtension::kLuks;
+    found(it);
+    return;
+  }
+  if (luks->data.size() != kLuksBytes) return;  // reported with the extensions
+  const auto pointer = encryption_pointer(header);
+  if (!pointer) {
+    Finding it = in_header(Kind::kLuksPlace, header.header_length);
+    it.found = load_be64(luks->data.data());
+    it.expected = load_be64(luks->data.data() + 8);
+    found(it);
+    return;
+  }
+  if (!is_damaged_luks(storage, header, *pointer)) return;
+  Finding it = in_header(Kind::kLuksDamaged, header.header_length);
+  it.place = Finding::Place::kEncryptionHeader;
+  it.host = pointer->at;
+  found(it);
+}
+
 }  // namespace
 
 Result<void> scan_header(const Storage& storage, const Header& header,
@@ -93,11 +128,7 @@ Result<void> scan_header(const Storage& storage, const Header& header,
   std::vector<std::byte> cluster(header.geometry().cluster_size());
   RETURN_IF_ERROR(read_padded(storage, HostOffset(0), cluster));
   ExtensionScan(header, found).run(cluster);
-  if (header.crypt_method == CryptMethod::kLuks && !header.find_extension(HeaderExtension::kLuks)) {
-    Finding it = in_header(Kind::kExtensionMissing, header.header_length);
-    it.index = HeaderExtension::kLuks;
-    found(it);
-  }
+  if (header.crypt_method == CryptMethod::kLuks) scan_luks(storage, header, found);
   if ((header.autoclear_features & autoclear::kDataFileRaw) != 0 && !header.has_data_file()) {
     Finding it = in_header(Kind::kDataFileRaw, header_field::kAutoclear);
     it.found = header.autoclear_features;

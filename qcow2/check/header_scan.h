@@ -11,7 +11,7 @@
 namespace vc::qcow2 {
 
 // Tells `found` what keeps QEMU from opening an image with this header, although its disk can be
-// read: extensions of a wrong length, a bit without what it is about.
+// read: extensions of a wrong length, a bit without what it is about, a damaged LUKS header.
 Result<void> scan_header(const Storage& storage, const Header& header,
                          const std::function<void(const Finding&)>& found);
 

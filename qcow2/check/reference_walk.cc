@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/encryption.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
 #include "storage/padded_read.h"
@@ -65,11 +66,10 @@ void ReferenceWalk::report_outside(Place place, HostOffset at, uint64_t length, 
 }
 
 void ReferenceWalk::refer_encryption_header() {
-  const HeaderExtension* const luks = image_.header.find_extension(HeaderExtension::kLuks);
-  if (image_.header.crypt_method != CryptMethod::kLuks || luks == nullptr || luks->data.size() < 16)
-    return;
-  refer(Place::kEncryptionHeader, HostOffset(load_be64(luks->data.data())),
-        load_be64(luks->data.data() + 8), HostOffset(0));
+  if (image_.header.crypt_method != CryptMethod::kLuks) return;
+  // scan_header() reports what is invalid.
+  if (const auto luks = encryption_pointer(image_.header))
+    refer(Place::kEncryptionHeader, luks->at, luks->length, HostOffset(0));
 }
 
 // Calls `entry (offset of the entry, word, piece)` for all nonzero words of the tables.

@@ -138,6 +138,36 @@ TEST_CASE("the LUKS header counts as metadata: it may not leak, overlap, or be l
     CHECK(qemu_reads(disk) == expected);
     CHECK(qemu_check(disk).ok());
   }
+  SECTION("it is not freed if nothing names it") {
+    const uint64_t extension = luks_extension(disk);
+    for (const uint64_t offset : {0, 4, 8, 12, 16, 20}) {
+      CAPTURE(offset);
+      support::write_file(disk, good);
+      const auto before = be32_at(good, extension + offset);
+      patch32(disk, extension + offset, offset == 12 ? before + 1 : 0x01234567);
+      const auto found = run_tool({"check", "--output=json", disk});
+      INFO(found.describe());
+      CHECK(found.exit_code != 0);
+      for (const char* const repair : {"leaks", "all"}) {
+        const auto repaired = check({"-r", repair});
+        INFO(repaired.describe());
+      }
+      patch32(disk, extension + offset, before);
+      CHECK(intact());
+      CHECK(qemu_reads(disk) == expected);
+      CHECK(qemu_check(disk).ok());
+    }
+  }
+  SECTION("damage of it is found, and told where it matters") {
+    patch32(disk, luks_offset(disk), 0);
+    const auto found = run_tool({"check", disk});
+    INFO(found.describe());
+    CHECK(found.exit_code == 2);
+    CHECK_THAT(found.err, Contains("no passphrase opens the image"));
+    const auto copied =
+        run_tool({"copy", "-q", key_in_file(folder / "key"), disk, folder / "copy"});
+    CHECK_THAT(copied.err, Contains("from a backup") && !Contains("--salvage"));
+  }
   SECTION("a guest that is mapped to it cannot overwrite it") {
     const uint64_t l1 = be64_at(good, 40);
     const uint64_t l2 = be64_at(good, l1) & 0x00fffffffffffe00;
