@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/retry.h"
+#include "copy/unknown_extensions.h"
 #include "libvirt/running_domains.h"
 #include "nbd/uri.h"
 #include "optimize/disk_repair.h"
@@ -170,6 +171,8 @@ Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
     observer_.warning(fmt::format(
         "{}: its {} persistent bitmap{} not copied: the next backup must be a full backup", disk_,
         bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
+  const std::string unknown = copy::describe_unknown_extensions(image.header());
+  if (!unknown.empty()) observer_.warning(disk_ + ": " + unknown);
   if (image.header().has_data_file() && swap_)
     observer_.warning(
         fmt::format("{}: the content of its external data file is copied into the result; the data "
@@ -190,6 +193,17 @@ void SourceDisk::tell_remarks() {
   for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
 }
 
+// Returns whether an option was chosen that version 2 of the format does not have.
+bool SourceDisk::needs_version_3() const {
+  const copy::ImageOptions& wanted = options_.copy.image;
+  return options_.copy.compression.type == qcow2::CompressionType::kZstd ||
+         wanted.compression_type == qcow2::CompressionType::kZstd ||
+         wanted.refcount_order.value_or(4) != 4 || wanted.extended_l2.value_or(false) ||
+         wanted.lazy_refcounts.value_or(false) || !wanted.backing_file.empty() ||
+         !wanted.data_file.empty() ||
+         (encryption() && wanted.preallocation != copy::Preallocation::kOff);
+}
+
 copy::CopyOptions SourceDisk::copy_options(const std::string& source,
                                            const std::string& destination) const {
   copy::CopyOptions how = options_.copy;
@@ -207,6 +221,7 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
     const qcow2::Header& header = image->header();
     auto& wanted = how.image;
     if (!wanted.cluster_bits) wanted.cluster_bits = header.cluster_bits;
+    if (header.version == 2 && !wanted.version && !needs_version_3()) wanted.version = 2;
     const bool modern = wanted.version.value_or(3) >= 3;
     if (modern && options_.keep_compression && !wanted.compression_type)
       wanted.compression_type = header.compression_type;

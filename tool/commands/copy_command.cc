@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/retry.h"
+#include "copy/unknown_extensions.h"
 #include "inspect/image_info.h"
 #include "nbd/uri.h"
 #include "tool/commands/copy_run.h"
@@ -62,6 +63,9 @@ void warn_of_losses(const inspect::ImageInfo& source, bool of_snapshot, const Co
                         : fmt::format("its {} internal snapshots were", source.snapshots.size())));
   if (source.header && source.header->find_extension(qcow2::HeaderExtension::kBitmaps) != nullptr)
     console.warning(fmt::format("{}: its persistent bitmaps were not copied", source.filename));
+  const std::string unknown =
+      source.header ? copy::describe_unknown_extensions(*source.header) : "";
+  if (!unknown.empty()) console.warning(source.filename + ": " + unknown);
 }
 
 constexpr std::array<std::string_view, 5> kCacheModes{"none", "writeback", "writethrough",

@@ -63,10 +63,10 @@ TEST_CASE("an encrypted disk is read as QEMU reads it, and its copy stays encryp
     qemu_io(disk, random_writes(seed + i, kSize, 40));
     const auto expected = qemu_reads(disk);
     tool({"copy", "-q", key, "--decrypt", "-O", "raw", disk, raw});
-    CHECK(support::read_file(raw) == expected);
+    CHECK((support::read_file(raw) == expected));
     tool({"copy", "-q", key, "--verify", disk, copy});
-    CHECK(qemu_reads(copy) == expected);
-    CHECK(luks_header(copy) == luks_header(disk));
+    CHECK((qemu_reads(copy) == expected));
+    CHECK((luks_header(copy) == luks_header(disk)));
     check_clean(copy);
     tool({"compare", "-q", key, disk, copy});
     tool({"copy", "-q", key, "--decrypt", "-c", disk, folder / "open"});
@@ -114,11 +114,11 @@ TEST_CASE("a plain disk becomes an encrypted image that QEMU reads and writes", 
         "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10" + options;
     tool({"copy", "-q", "--force", "--verify", "--object",
           std::string("secret,id=s,format=base64,data=Z2VoZWlt"), "-o", list, plain, copy});
-    CHECK(qemu_reads(copy) == expected);
+    CHECK((qemu_reads(copy) == expected));
     check_clean(copy);
     qemu_io(copy, random_writes(seed + 1, kSize, 10));
     tool({"copy", "-q", "--force", key, "--decrypt", "-O", "raw", copy, raw});
-    CHECK(support::read_file(raw) == qemu_reads(copy));
+    CHECK((support::read_file(raw) == qemu_reads(copy)));
     // To a pipe, with a pass to learn the place of the header.
     const auto piped = run_script(
         "\"$VIRT_COMPACT\" copy -q --spool=none --object secret,id=s,data=geheim -o \"$1\" \"$2\" "
@@ -128,7 +128,7 @@ TEST_CASE("a plain disk becomes an encrypted image that QEMU reads and writes", 
     INFO(piped.describe());
     if (options.find("preallocation") == std::string::npos) {
       REQUIRE(piped.ok());
-      CHECK(qemu_reads(folder / "piped") == expected);
+      CHECK((qemu_reads(folder / "piped") == expected));
     }
   }
 }
@@ -150,7 +150,7 @@ TEST_CASE("a backing chain with several secrets is read, and its copy is encrypt
   const std::string key = key_in_file(folder / "key");
   const std::string other = key_in_file(folder / "other", "another");
   tool({"copy", "-q", key, other, top, copy});
-  CHECK(qemu_reads(copy) == expected);
+  CHECK((qemu_reads(copy) == expected));
   check_clean(copy);
   // In QEMU's words.
   tool({"copy", "-q", "--force", "--object", "secret,id=a,data=geheim", "--object",
@@ -159,14 +159,14 @@ TEST_CASE("a backing chain with several secrets is read, and its copy is encrypt
         "file.filename=" +
             top,
         copy});
-  CHECK(qemu_reads(copy) == expected);
+  CHECK((qemu_reads(copy) == expected));
   // The base is kept.
   tool({"copy", "-q", "--force", key, other, "-B", base, top, copy});
-  CHECK(qemu_reads(copy, kPassphrase, "another") == expected);
+  CHECK((qemu_reads(copy, kPassphrase, "another") == expected));
   // It is kept, and the copy has another secret.
   tool({"copy", "-q", "--force", "--verify", key, other, "--object", "secret,id=n,data=new", "-o",
         "encrypt.format=luks,encrypt.key-secret=n,encrypt.iter-time=10", "-B", base, top, copy});
-  CHECK(qemu_reads(copy, "new", "another") == expected);
+  CHECK((qemu_reads(copy, "new", "another") == expected));
   const auto one = run_tool({"copy", "-q", "--force", key, top, copy});
   INFO(one.describe());
   CHECK(one.exit_code == 1);
@@ -200,11 +200,11 @@ TEST_CASE("an internal snapshot of an encrypted disk is copied encrypted", "[enc
   qemu_io(disk, random_writes(seed + 1, kSize, 20));
   check_clean(disk);
   tool({"copy", "-q", key, "--snapshot", "first", disk, copy});
-  CHECK(qemu_reads(copy) == before);
+  CHECK((qemu_reads(copy) == before));
   const auto now = qemu_reads(disk);
   tool({"snapshot", "-q", "-d", "first", disk});
   check_clean(disk);
-  CHECK(qemu_reads(disk) == now);
+  CHECK((qemu_reads(disk) == now));
 }
 
 TEST_CASE("raw LUKS disks and the old AES format are sources", "[encryption]") {
@@ -229,7 +229,7 @@ TEST_CASE("raw LUKS disks and the old AES format are sources", "[encryption]") {
     REQUIRE(attempt < 200);
   }
   tool({"copy", "-q", key, luks, folder / "of-luks"});
-  CHECK(qemu_reads(folder / "of-luks") == bytes);
+  CHECK((qemu_reads(folder / "of-luks") == bytes));
   check_clean(folder / "of-luks");
   tool({"copy", "-q", key, "-f", "luks", "--decrypt", luks, folder / "open"});
   run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", folder / "open", plain});
@@ -255,7 +255,7 @@ TEST_CASE("raw LUKS disks and the old AES format are sources", "[encryption]") {
   INFO(opened.describe());
   REQUIRE(opened.ok());
   CHECK_THAT(opened.err, Catch::Contains("warning") && Catch::Contains("insecure"));
-  CHECK(support::read_file(folder / "raw") == bytes);
+  CHECK((support::read_file(folder / "raw") == bytes));
   const auto two = run_tool(
       {"copy", "-q", key, key_in_file(folder / "key2", "other"), "--decrypt", aes, folder / "two"});
   CHECK(two.exit_code == 1);

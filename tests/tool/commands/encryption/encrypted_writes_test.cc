@@ -1,6 +1,7 @@
 // Writes to encrypted images: the plugin, trim, flatten, updates.
 #include <fmt/format.h>
 
+#include <array>
 #include <cstdlib>
 
 #include "tests/catch_text.h"
@@ -22,6 +23,9 @@ using support::TempDirectory;
 namespace {
 
 constexpr uint64_t kSize = 3 << 20;
+// Options of qemu-img create.
+constexpr std::array kKinds{"", ",extended_l2=on", ",cluster_size=4k,lazy_refcounts=on",
+                            ",cluster_size=512,compat=0.10"};
 
 std::string plugin() {
   const char* const path = std::getenv("VIRT_COMPACT_PLUGIN");
@@ -29,15 +33,16 @@ std::string plugin() {
   return path;
 }
 
-void write_through(const NbdServer& server, const std::vector<std::string>& commands) {
+// `name`: a raw disk, or the URI of a server.
+void write_to(const std::string& name, const std::vector<std::string>& commands) {
   std::vector<std::string> words{"qemu-io", "-f", "raw", "-d", "unmap"};
   for (const std::string& it : commands) words.insert(words.end(), {"-c", it});
-  words.push_back(server.uri());
+  words.push_back(name);
   run_ok(words);
 }
 
-// Random writes of any length and offset, and discards.
-std::vector<std::string> random_requests(uint64_t seed, unsigned count) {
+// Random writes of any length and offset, and discards, after which the content is unknown.
+std::vector<std::string> random_requests(uint64_t seed, unsigned count, bool discards) {
   support::Random random(seed);
   std::vector<std::string> commands;
   for (unsigned i = 0; i < count; ++i) {
@@ -48,7 +53,7 @@ std::vector<std::string> random_requests(uint64_t seed, unsigned count) {
         commands.push_back(fmt::format("write -q -z {} {}", at, length));
         break;
       case 1:
-        commands.push_back(fmt::format("discard -q {} {}", at / 4096 * 4096, length));
+        if (discards) commands.push_back(fmt::format("discard -q {} {}", at / 4096 * 4096, length));
         break;
       default:
         commands.push_back(fmt::format("write -q -P {} {} {}", 1 + random.below(255), at, length));
@@ -65,30 +70,50 @@ void check_clean(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("what the plugin writes to an encrypted image, QEMU reads", "[encryption]") {
+TEST_CASE("a write to an encrypted image changes nothing beside it", "[encryption]") {
   const uint64_t seed = support::base_seed();
   CAPTURE(seed);
-  const std::vector<std::string> kinds{"", ",extended_l2=on", ",cluster_size=4k,lazy_refcounts=on",
-                                       ",cluster_size=512,compat=0.10"};
-  for (size_t i = 0; i < kinds.size(); ++i) {
-    CAPTURE(kinds[i]);
+  for (size_t i = 0; i < kKinds.size(); ++i) {
+    CAPTURE(kKinds[i]);
     const TempDirectory folder;
-    const std::string disk = folder / "disk", raw = folder / "raw";
-    create_luks(disk, std::to_string(kSize), kinds[i]);
-    qemu_io(disk, random_writes(seed + i, kSize, 10));
+    const std::string disk = folder / "disk", model = folder / "model";
+    create_luks(disk, std::to_string(kSize), kKinds[i]);
+    qemu_io(disk, random_writes(seed + i, kSize, 5));
+    support::write_file(model, qemu_reads(disk));
     support::write_file(folder / "key", std::string("geheim\n"));
-    std::vector<std::byte> seen;
+    const auto requests = random_requests(seed + i, 25, false);
     {
       const NbdServer server =
           NbdServer::nbdkit({plugin(), "file=" + disk, "passphrase=+" + (folder / "key")});
-      write_through(server, random_requests(seed + i, 40));
+      write_to(server.uri(), requests);
+    }
+    write_to(model, requests);
+    check_clean(disk);
+    CHECK((qemu_reads(disk) == support::read_file(model)));
+  }
+}
+
+TEST_CASE("what the plugin writes to an encrypted image, QEMU reads", "[encryption]") {
+  const uint64_t seed = support::base_seed();
+  CAPTURE(seed);
+  for (size_t i = 0; i < kKinds.size(); ++i) {
+    CAPTURE(kKinds[i]);
+    const TempDirectory folder;
+    const std::string disk = folder / "disk", raw = folder / "raw";
+    create_luks(disk, std::to_string(kSize), kKinds[i]);
+    qemu_io(disk, random_writes(seed + i, kSize, 10));
+    support::write_file(folder / "key", std::string("geheim\n"));
+    {
+      const NbdServer server =
+          NbdServer::nbdkit({plugin(), "file=" + disk, "passphrase=+" + (folder / "key")});
+      write_to(server.uri(), random_requests(seed + i, 40, true));
       run_ok({"qemu-img", "convert", "-f", "raw", "-O", "raw", server.uri(), raw});
       // The last: the image shrinks, and its clusters move.
-      write_through(server, {"discard -q 0 1M", "flush"});
+      write_to(server.uri(), {"discard -q 0 1M", "flush"});
       run_ok({"qemu-img", "convert", "-f", "raw", "-O", "raw", server.uri(), raw});
     }
     check_clean(disk);
-    CHECK(qemu_reads(disk) == support::read_file(raw));
+    CHECK((qemu_reads(disk) == support::read_file(raw)));
     const auto ours = run_tool({"check", "-q", disk});
     INFO(ours.describe());
     CHECK(ours.ok());
@@ -141,7 +166,7 @@ TEST_CASE("an encrypted overlay is flattened, and stays encrypted", "[encryption
   INFO(done.describe());
   REQUIRE(done.ok());
   run_ok({"rm", base});
-  CHECK(qemu_reads(top) == expected);
+  CHECK((qemu_reads(top) == expected));
   check_clean(top);
 }
 
@@ -158,8 +183,8 @@ TEST_CASE("optimize makes an encrypted disk small, and keeps its encryption", "[
   const auto done = run_tool({"optimize", "-q", key, "--trim=none", "--force", disk});
   INFO(done.describe());
   REQUIRE(done.ok());
-  CHECK(qemu_reads(disk) == expected);
-  CHECK(luks_header(disk) == header);
+  CHECK((qemu_reads(disk) == expected));
+  CHECK((luks_header(disk) == header));
   check_clean(disk);
   run_ok({"rm", disk + ".bak"});
   const auto packed = run_tool({"optimize", "-q", key, "--trim=none", "--force", "-c", disk});

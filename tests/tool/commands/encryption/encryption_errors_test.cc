@@ -135,7 +135,7 @@ TEST_CASE("the LUKS header counts as metadata: it may not leak, overlap, or be l
     CHECK(check({}).exit_code != 0);
     CHECK(check({"-r", "all"}).ok());
     CHECK(intact());
-    CHECK(qemu_reads(disk) == expected);
+    CHECK((qemu_reads(disk) == expected));
     CHECK(qemu_check(disk).ok());
   }
   SECTION("it is not freed if nothing names it") {
@@ -154,7 +154,7 @@ TEST_CASE("the LUKS header counts as metadata: it may not leak, overlap, or be l
       }
       patch32(disk, extension + offset, before);
       CHECK(intact());
-      CHECK(qemu_reads(disk) == expected);
+      CHECK((qemu_reads(disk) == expected));
       CHECK(qemu_check(disk).ok());
     }
   }
