@@ -1,22 +1,8 @@
 #include "qcow2/check/bitmap_scan.h"
 
 #include "qcow2/format/bitmap_directory.h"
-#include "qcow2/format/l2_entry.h"
 
 namespace vc::qcow2 {
-
-namespace {
-
-// qcow2 specification, "Bitmap table".
-constexpr uint64_t kTableEntryReserved = 0xff000000000001fe;
-
-}  // namespace
-
-bool BitmapScan::bad_entry(uint64_t entry, uint64_t cluster_size) {
-  const uint64_t offset = entry & kEntryOffsetMask;
-  return (entry & kTableEntryReserved) != 0 ||
-         (offset != 0 && (offset % cluster_size != 0 || (entry & 1) != 0));
-}
 
 Result<BitmapScan> BitmapScan::read(const Storage& storage, const Header& header,
                                     const std::function<void(const Finding&)>& found) {

@@ -23,9 +23,6 @@ struct BitmapScan {
   std::vector<Table> tables;
   bool complete = true;  // false: the directory may refer to more clusters
 
-  // Returns whether `entry` of a bitmap table is invalid.
-  static bool bad_entry(uint64_t entry, uint64_t cluster_size);
-
   // Reads the directory.  Reports damage to `found`.
   static Result<BitmapScan> read(const Storage& storage, const Header& header,
                                  const std::function<void(const Finding&)>& found);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/encryption.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
@@ -121,7 +122,7 @@ Result<void> ReferenceWalk::refer_bitmaps() {
 void ReferenceWalk::refer_bitmap_entry(HostOffset entry, uint64_t word,
                                        const TableRanges::Piece& piece) {
   const HostOffset data(word & kEntryOffsetMask);
-  if (!BitmapScan::bad_entry(word, geometry_.cluster_size())) {
+  if (!bitmap_entry_is_bad(word, geometry_.cluster_size())) {
     if (data.value() != 0)
       refer(Place::kBitmapData, data, geometry_.cluster_size(), entry, piece.times);
     return;

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/byte_order.h"
 #include "base/rounding.h"
+#include "qcow2/format/l2_entry.h"
 
 namespace vc::qcow2 {
 
@@ -13,16 +16,28 @@ namespace {
 
 // Source: qcow2 specification, "Bitmaps extension" and "Bitmap directory entry"; limits of QEMU.
 constexpr uint64_t kExtensionLength = 24;
-constexpr uint64_t kEntryLength = 24;  // before the extra data and the name
+constexpr uint64_t kEntryLength = bitmap_field::kName;  // before the extra data and the name
 constexpr uint32_t kMostBitmaps = 65535;
 constexpr uint64_t kMostNameBytes = 1023;
 constexpr uint64_t kMostDirectoryBytes = kMostBitmaps * (kEntryLength + 1024);
 constexpr uint64_t kMostTableEntries = 0x8000000;
-constexpr uint64_t kMostBytes = 512 << 20;  // of a bitmap in the file
+constexpr uint64_t kDirectoryOffset = 16;  // in the extension
 constexpr uint32_t kFlagsReserved = 0xfffffff8;
+constexpr uint64_t kTableEntryReserved = 0xff000000000001fe;  // "Bitmap table"
 constexpr unsigned kMinGranularityBits = 9;
 constexpr unsigned kMaxGranularityBits = 31;
 constexpr unsigned kTypeDirtyTracking = 1;
+
+// Returns the offset in the file of the data of `wanted`, an extension of the header.
+HostOffset place_of(const Header& header, const HeaderExtension& wanted) {
+  uint64_t at = header.header_length;
+  for (const HeaderExtension& it : header.extensions) {
+    at += 8;
+    if (&it == &wanted) break;
+    at += round_up(it.data.size(), 8);
+  }
+  return HostOffset(at);
+}
 
 class Parser {
  public:
@@ -40,6 +55,7 @@ class Parser {
       return std::move(it_);
     }
     it_.size = size_;
+    it_.pointer = place_of(header_, *extension) + kDirectoryOffset;
     std::vector<std::byte> bytes(size_);
     RETURN_IF_ERROR(with_context(read_fully(storage_, it_.at, bytes), "bitmap directory"));
     read_entries(bytes);
@@ -89,14 +105,14 @@ class Parser {
     if (bytes.size() < kEntryLength) return std::nullopt;
     const std::byte* const entry = bytes.data();
     Bitmap bitmap;
-    bitmap.table = HostOffset(load_be64(entry));
-    bitmap.table_entries = load_be32(entry + 8);
-    bitmap.flags = load_be32(entry + 12);
-    const auto type = std::to_integer<unsigned>(entry[16]);
-    bitmap.granularity_bits = std::to_integer<unsigned>(entry[17]);
-    const uint64_t name_bytes = load_be16(entry + 18);
-    const uint64_t extra_bytes = load_be32(entry + 20);
-    length = round_up(kEntryLength + extra_bytes + name_bytes, 8);
+    bitmap.table = HostOffset(load_be64(entry + bitmap_field::kTable));
+    bitmap.table_entries = load_be32(entry + bitmap_field::kTableEntries);
+    bitmap.flags = load_be32(entry + bitmap_field::kFlags);
+    const auto type = std::to_integer<unsigned>(entry[bitmap_field::kType]);
+    bitmap.granularity_bits = std::to_integer<unsigned>(entry[bitmap_field::kGranularityBits]);
+    const uint64_t name_bytes = load_be16(entry + bitmap_field::kNameBytes);
+    bitmap.extra_bytes = load_be32(entry + bitmap_field::kExtraBytes);
+    length = round_up(kEntryLength + bitmap.extra_bytes + name_bytes, 8);
     if (length > bytes.size() || name_bytes == 0 || name_bytes > kMostNameBytes ||
         bitmap.table_entries == 0 || bitmap.table_entries > kMostTableEntries ||
         bitmap.table.value() == 0 ||
@@ -105,7 +121,7 @@ class Parser {
         bitmap.granularity_bits < kMinGranularityBits ||
         bitmap.granularity_bits > kMaxGranularityBits || !has_right_size(bitmap))
       return std::nullopt;
-    bitmap.name.assign(reinterpret_cast<const char*>(entry + kEntryLength + extra_bytes),
+    bitmap.name.assign(reinterpret_cast<const char*>(entry + kEntryLength + bitmap.extra_bytes),
                        name_bytes);
     return bitmap;
   }
@@ -113,7 +129,7 @@ class Parser {
   // A bitmap that is in use may be of another size of the disk.
   bool has_right_size(const Bitmap& bitmap) const {
     const uint64_t bytes = uint64_t{bitmap.table_entries} << header_.cluster_bits;
-    return bytes <= kMostBytes &&
+    return bytes <= kMostBitmapBytes &&
            (bitmap.in_use() || header_.size <= (bytes * 8) << bitmap.granularity_bits);
   }
 
@@ -126,6 +142,22 @@ class Parser {
 
 }  // namespace
 
+bool bitmap_entry_is_bad(uint64_t entry, uint64_t cluster_size) {
+  const uint64_t offset = entry & kEntryOffsetMask;
+  return (entry & kTableEntryReserved) != 0 ||
+         (offset != 0 && (offset % cluster_size != 0 || (entry & 1) != 0));
+}
+
+uint64_t Bitmap::bits_for(uint64_t disk_size, unsigned granularity_bits) {
+  return divide_up(disk_size, uint64_t{1} << granularity_bits);
+}
+
+uint64_t Bitmap::clusters_for(uint64_t disk_size, unsigned granularity_bits,
+                              unsigned cluster_bits) {
+  const uint64_t bits = bits_for(disk_size, granularity_bits);
+  return std::max<uint64_t>(divide_up(bits, uint64_t{8} << cluster_bits), 1);
+}
+
 Result<BitmapDirectory> parse_bitmap_directory(const Storage& storage, const Header& header) {
   return Parser(storage, header).run();
 }
@@ -136,6 +168,19 @@ Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Head
     return fail(Error::corrupt(fmt::format("the directory of bitmaps at {:#x}: {}",
                                            directory.at.value(), directory.fault->what)));
   return directory;
+}
+
+Result<void> mark_bitmaps_in_use(Storage& storage, const BitmapDirectory& directory, bool all) {
+  bool any = false;
+  for (const Bitmap& it : directory.bitmaps) {
+    if (it.in_use() || !(all || it.automatic())) continue;
+    // One aligned write: an entry begins at a multiple of 8.
+    std::array<std::byte, 4> flags{};
+    store_be32(flags.data(), it.flags | Bitmap::kInUse);
+    RETURN_IF_ERROR(storage.write(it.entry + bitmap_field::kFlags, flags));
+    any = true;
+  }
+  return any ? storage.flush() : Result<void>{};
 }
 
 }  // namespace vc::qcow2

@@ -20,6 +20,10 @@ const char* to_string(Structure structure) {
       return "L1 table of a snapshot";
     case Structure::kEncryptionHeader:
       return "LUKS header";
+    case Structure::kBitmapDirectory:
+      return "directory of bitmaps";
+    case Structure::kBitmapTable:
+      return "table of a bitmap";
   }
   return "";
 }
@@ -42,6 +46,10 @@ const char* with_article(Structure structure) {
       return "the L1 table of a snapshot";
     case Structure::kEncryptionHeader:
       return "the LUKS header";
+    case Structure::kBitmapDirectory:
+      return "the directory of bitmaps";
+    case Structure::kBitmapTable:
+      return "the table of a bitmap";
   }
   return "";
 }

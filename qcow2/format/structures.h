@@ -21,6 +21,8 @@ enum class Structure : uint8_t {
   kSnapshotTable,
   kSnapshotL1Table,
   kEncryptionHeader,
+  kBitmapDirectory,
+  kBitmapTable,
 };
 
 // Returns the name for messages: "L2 table".

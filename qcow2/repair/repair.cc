@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/byte_order.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/refcount_block.h"
 #include "qcow2/refcounts/refcount_writer.h"
@@ -54,6 +55,20 @@ bool can_be_written(Kind kind) {
       return true;
     default:
       return is_copied(kind);
+  }
+}
+
+// Returns whether writing `expected` may change what the guest reads, or what could not be read.
+bool changes_content(Kind kind) {
+  switch (kind) {
+    case Kind::kCompressedCopied:
+    case Kind::kDescriptorTooLong:
+    case Kind::kBitmapTableEntry:
+    case Kind::kSnapshotOffset:
+    case Kind::kDataFileRaw:
+      return false;
+    default:
+      return !is_copied(kind);
   }
 }
 
@@ -258,6 +273,8 @@ class Repair {
       RETURN_IF_ERROR(read_fully(*storage_, *it.entry, bytes));
       if (load_be64(bytes.data()) != it.found) continue;
       if (!any) RETURN_IF_ERROR(clear_unknown_autoclear(checker.header()));
+      if (changes_content(it.kind) && !std::exchange(bitmaps_marked_, true))
+        RETURN_IF_ERROR(mark_bitmaps(checker.header()));
       store_be64(bytes.data(), it.expected);
       RETURN_IF_ERROR(storage_->write(*it.entry, bytes));
       any = true;
@@ -299,6 +316,13 @@ class Repair {
     store_be64(field.data(), kept);
     RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kAutoclear), field));
     return storage_->flush();
+  }
+
+  // Bitmaps that record changes are no longer valid once the content changes: an incremental backup
+  // would lack what the repair has changed.
+  Result<void> mark_bitmaps(const Header& header) {
+    ASSIGN_OR_RETURN(const auto directory, parse_bitmap_directory(*storage_, header));
+    return mark_bitmaps_in_use(*storage_, directory);
   }
 
   Result<void> set_counts(const Header& header,
@@ -357,6 +381,7 @@ class Repair {
   bool rebuilt_ = false;
   bool snapshots_done_ = false;
   bool data_moved_ = false;  // data left a refcount block; the evidence of the overlap is gone
+  bool bitmaps_marked_ = false;
   unsigned moved_blocks_ = 0;
   unsigned entry_rounds_ = 0;
   unsigned count_rounds_ = 0;

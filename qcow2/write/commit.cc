@@ -13,9 +13,9 @@
 
 namespace vc::qcow2 {
 
-// Prepares the header before the first change: clears autoclear features that the writer does not
-// maintain (bitmaps, and unknown ones).  With lazy refcounts marks the image dirty, since they are
-// written only at the end.
+// Prepares the header before the first change: marks enabled bitmaps in use, and clears autoclear
+// features that the writer does not maintain (damaged bitmaps, and unknown ones).  With lazy
+// refcounts marks the image dirty, since they are written only at the end.
 Result<void> DiskWriter::prepare_header() {
   if (corrupt_.load(std::memory_order_relaxed))
     return fail(Error::corrupt(
@@ -24,6 +24,7 @@ Result<void> DiskWriter::prepare_header() {
   if (header_ready_.load(std::memory_order_acquire)) return {};
   const MutexLock lock(commit_mutex_);
   if (header_ready_) return {};
+  if (bitmaps_ && !options_.keeps_content) RETURN_IF_ERROR(bitmaps_->begin());
   RETURN_IF_ERROR(write_features(lazy_));
   header_ready_.store(true, std::memory_order_release);
   return {};
@@ -33,7 +34,8 @@ Result<void> DiskWriter::prepare_header() {
 Result<void> DiskWriter::write_features(bool dirty) {
   const Header& header = image_->header();
   // Raw data stays raw: all writes and zeroes are applied to the data file, too.
-  const uint64_t kept = header.autoclear_features & autoclear::kDataFileRaw;
+  const uint64_t kept =
+      header.autoclear_features & (autoclear::kDataFileRaw | (bitmaps_ ? autoclear::kBitmaps : 0));
   if (header.version < 3 || (kept == header.autoclear_features && !lazy_)) return {};
   const uint64_t marks =
       (dirty ? incompatible::kDirty : 0) | (corrupt_ ? incompatible::kCorrupt : 0);
@@ -178,6 +180,8 @@ Result<void> DiskWriter::close() {
   RETURN_IF_ERROR(commit(true));
   RETURN_IF_ERROR(commit(true));
   if (!header_ready_ && options_.freed_before == 0) return {};
+  // Before the file shrinks: their new places are free clusters at its start.
+  const auto stored = store_bitmaps();
   Result<void> shrunk;
   if (options_.discard && freed_ > 0) {
     shrunk = shrink();
@@ -200,7 +204,33 @@ Result<void> DiskWriter::close() {
   }
   RETURN_IF_ERROR(storage_->flush());
   if (lazy_ && header_ready_) RETURN_IF_ERROR(write_features(false));
+  RETURN_IF_ERROR(with_context(
+      stored,
+      "the image is valid, but its dirty bitmaps are lost (they stay marked in use), so that the "
+      "next backup must be a full one"));
   return with_context(shrunk, "the image is valid, but could not be shrunk");
+}
+
+// Writes the enabled bitmaps with the bits of all changes.  No request may run or follow.
+Result<void> DiskWriter::store_bitmaps() {
+  if (!bitmaps_ || !bitmaps_->has_begun() || corrupt_) return {};
+  BitmapRewrite rewrite(storage_, geometry_, bitmaps_->directory(), *refcounts_);
+  auto written = bitmaps_->store(rewrite);
+  if (written) written = commit(true);
+  if (!written) {
+    (void)rewrite.abandon();
+    return written;
+  }
+  RETURN_IF_ERROR(rewrite.switch_over());
+  {
+    const auto lock = map_->lock_exclusive();
+    mapping_->erase_bitmaps(bitmaps_->directory());
+    for (const ClusterRun& run : rewrite.replaced())
+      for (uint64_t i = 0; i < run.count; ++i) mapping_->unlink_data(run.first + i);
+  }
+  // The first commit releases the old clusters; the second writes their lower counts.
+  RETURN_IF_ERROR(commit(true));
+  return commit(true);
 }
 
 }  // namespace vc::qcow2

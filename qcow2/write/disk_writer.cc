@@ -43,7 +43,17 @@ Result<std::unique_ptr<DiskWriter>> DiskWriter::open(
       std::make_shared<Qcow2Layer>(image, writer->map_, read.size)};
   layers.insert(layers.end(), backing.begin(), backing.end());
   writer->disk_ = std::make_unique<Disk>(std::move(layers));
+  RETURN_IF_ERROR(writer->open_bitmaps());
   return writer;
+}
+
+Result<void> DiskWriter::open_bitmaps() {
+  ASSIGN_OR_RETURN(auto directory, parse_bitmap_directory(*storage_, image_->header()));
+  if (directory.size == 0 || directory.fault) return {};
+  ASSIGN_OR_RETURN(const bool valid, mapping_->add_bitmaps(directory));
+  if (valid)
+    bitmaps_ = std::make_unique<BitmapKeeper>(storage_, image_->header(), std::move(directory));
+  return {};
 }
 
 Result<void> DiskWriter::refuse_table(GuestOffset at, const OverlapCheck::Hit& hit) {
@@ -104,6 +114,7 @@ Result<void> DiskWriter::write_range(GuestOffset at, std::span<const std::byte> 
 Result<void> DiskWriter::write(GuestOffset at, std::span<const std::byte> from) {
   {
     const Epochs::Ticket ticket(epochs_);
+    set_changed(at, from.size());
     RETURN_IF_ERROR(write_range(at, from));
   }
   bool many = false;

@@ -34,6 +34,7 @@
 #include "qcow2/read/disk.h"
 #include "qcow2/read/image.h"
 #include "qcow2/refcounts/refcounts.h"
+#include "qcow2/write/bitmap_keeper.h"
 #include "qcow2/write/epochs.h"
 #include "qcow2/write/guest_locks.h"
 #include "qcow2/write/writable_map.h"
@@ -51,6 +52,8 @@ class DiskWriter {
     uint64_t freed_before =
         0;  // clusters freed by the caller, which close () may use as free space
     uint64_t changes_limit = 16 << 20;  // bytes of changed L2 tables before a commit
+    // The caller only moves data: the disk reads as before, so that its dirty bitmaps stay true.
+    bool keeps_content = false;
   };
 
   struct Statistics {
@@ -94,6 +97,9 @@ class DiskWriter {
   // Commits, deallocates freed clusters, moves clusters from the end of the file into holes if that
   // makes the file clearly shorter (at most as many as were freed since the open), and truncates
   // the file.  No request may run or follow.
+  //
+  // Stores the persistent bitmaps before that (bitmap_keeper.h).  If that fails, the image is
+  // valid, and the enabled bitmaps stay in use, and so are lost.
   Result<void> close();
 
   Statistics statistics() const;
@@ -157,6 +163,14 @@ class DiskWriter {
   Result<void> move_slice(ClusterIndex first, HostCluster target, uint64_t& moved);
   Result<void> move_l1_table(HostCluster target);
 
+  // Records that a range may read otherwise than before.
+  void set_changed(GuestOffset at, uint64_t length) {
+    if (bitmaps_ && !options_.keeps_content) bitmaps_->add(at, length);
+  }
+  // Opens the directory of bitmaps, if its feature bit is set and it is not damaged.
+  Result<void> open_bitmaps();
+  Result<void> store_bitmaps();
+
   // commit.cc
   Result<void> prepare_header();
   Result<void> write_features(bool dirty);
@@ -181,6 +195,7 @@ class DiskWriter {
   std::unique_ptr<Refcounts> refcounts_;
   std::unique_ptr<WritableMap> mapping_;  // of map_, in refcounts_
   std::unique_ptr<Disk> disk_;
+  std::unique_ptr<BitmapKeeper> bitmaps_;  // nullptr: the image has none that are valid
 
   GuestLocks guest_locks_;
   mutable Epochs epochs_;

@@ -204,7 +204,9 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   FlattenSummary summary;
   summary.backing_file = chain.image()->header().backing_file;
   ASSIGN_OR_RETURN(summary.before, measure(path));
-  ASSIGN_OR_RETURN(const auto writer, open_writer(chain, {}));
+  qcow2::DiskWriter::Options moving;
+  moving.keeps_content = true;
+  ASSIGN_OR_RETURN(const auto writer, open_writer(chain, moving));
   summary.virtual_size = writer->size();
 
   Flattening work(path, *writer, chain.image()->geometry().cluster_size(), progress, cancel);

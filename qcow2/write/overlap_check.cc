@@ -24,6 +24,12 @@ Result<void> OverlapCheck::complete() {
       with_article(hit(same[1]).structure))));
 }
 
+void OverlapCheck::merge(const OverlapCheck& other) {
+  const auto middle = static_cast<ptrdiff_t>(words_.size());
+  words_.insert(words_.end(), other.words_.begin(), other.words_.end());
+  std::inplace_merge(words_.begin(), words_.begin() + middle, words_.end());
+}
+
 void OverlapCheck::insert(HostCluster cluster, Structure structure) {
   const uint64_t it = word(cluster, structure);
   words_.insert(std::upper_bound(words_.begin(), words_.end(), it), it);

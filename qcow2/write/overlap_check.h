@@ -22,6 +22,11 @@ class OverlapCheck {
   // Completes the set.  An error if two structures overlap; the same L2 table may be added twice.
   Result<void> complete();
 
+  // After complete () of both: adds the tables of `other`, which are apart from these.
+  void merge(const OverlapCheck& other);
+  // Returns the number of clusters.
+  uint64_t size() const { return words_.size(); }
+
   // After complete (): adds a table of one cluster; removes `count` clusters from `first`.
   void insert(HostCluster cluster, Structure structure);
   void erase(HostCluster first, uint64_t count);
@@ -36,7 +41,7 @@ class OverlapCheck {
 
  private:
   // A cluster and its structure, packed into one word: there is one word per L2 table.
-  static constexpr unsigned kStructureBits = 3;
+  static constexpr unsigned kStructureBits = 4;
   static uint64_t word(HostCluster cluster, Structure structure) {
     return cluster.value() << kStructureBits | static_cast<uint64_t>(structure);
   }

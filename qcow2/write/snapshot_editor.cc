@@ -9,11 +9,13 @@
 
 #include "base/byte_order.h"
 #include "base/took_effect.h"
+#include "qcow2/bitmaps/bitmap_bits.h"
 #include "qcow2/format/header_fields.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/format/snapshot_fields.h"
 #include "qcow2/refcounts/in_place_rebuild.h"
 #include "qcow2/refcounts/refcount_writer.h"
+#include "qcow2/write/bitmap_rewrite.h"
 #include "qcow2/write/chain_writer.h"
 
 namespace vc::qcow2 {
@@ -325,14 +327,11 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
   ASSIGN_OR_RETURN(const References kept,
                    References::find_disk(*image_, snapshot.l1_table, snapshot.l1_entries));
   RETURN_IF_ERROR(check_width(kept));
+  ASSIGN_OR_RETURN(const BitmapDirectory bitmaps, read_bitmap_directory(*storage_, header));
   RETURN_IF_ERROR(mark_dirty(true));
   RETURN_IF_ERROR(raise(kept));
   ASSIGN_OR_RETURN(const HostOffset table, write_table(l1));
-  if (header.version >= 3 && (header.autoclear_features & autoclear::kBitmaps) != 0) {
-    std::array<std::byte, 8> field{};
-    store_be64(field.data(), header.autoclear_features & ~autoclear::kBitmaps);
-    RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kAutoclear), field));
-  }
+  RETURN_IF_ERROR(mark_bitmaps_in_use(*storage_, bitmaps, snapshot.disk_size != header.size));
   // Writes size, encryption method, L1 entries and L1 table at once.
   std::array<std::byte, header_field::kDiskFields> fields{};
   store_be64(fields.data(), snapshot.disk_size);
@@ -341,7 +340,27 @@ Result<void> SnapshotEditor::apply_as(const Snapshot& snapshot) {
   store_be64(fields.data() + 16, table.value());
   RETURN_IF_ERROR(storage_->write(HostOffset(header_field::kSize), fields));
   RETURN_IF_ERROR(storage_->flush());
-  return rebuild_counts();
+  const auto stored = store_bitmaps(bitmaps, snapshot.disk_size);
+  RETURN_IF_ERROR(rebuild_counts());
+  return with_context(stored, "its dirty bitmaps are lost: they stay marked in use");
+}
+
+// Sets all bits of the enabled bitmaps, and gives all bitmaps the new size of the disk.  The caller
+// then rebuilds the refcounts, which frees the old clusters.
+Result<void> SnapshotEditor::store_bitmaps(const BitmapDirectory& directory, uint64_t disk_size) {
+  if (directory.size == 0) return {};
+  BitmapRewrite rewrite(storage_, image_->geometry(), directory, *refcounts_);
+  RETURN_IF_ERROR(rewrite.begin());
+  for (size_t i = 0; i < directory.bitmaps.size(); ++i) {
+    const Bitmap& bitmap = directory.bitmaps[i];
+    if (bitmap.usable() && (bitmap.enabled() || disk_size != image_->header().size))
+      RETURN_IF_ERROR(rewrite.add(i, disk_size, [&](std::span<std::byte> bits, uint64_t) {
+        if (bitmap.enabled()) set_bits(bits, 0, bits.size() * 8);
+      }));
+  }
+  RETURN_IF_ERROR(rewrite.write_directory());
+  RETURN_IF_ERROR(write_refcounts(*storage_, *refcounts_));
+  return rewrite.switch_over();
 }
 
 Result<void> SnapshotEditor::apply(std::string_view id_or_name) {

@@ -6,11 +6,12 @@
 //
 //   create   raise refcounts | clear COPIED | new tables | HEADER: the snapshot table
 //   delete   new snapshot table | HEADER: that table | lower refcounts
-//   apply    raise refcounts | new L1 table | HEADER: L1 table and size | lower refcounts
+//   apply    raise refcounts | new L1 table | HEADER: L1 table and size | bitmaps | lower refcounts
 //
 // with a flush at each bar. So refcounts are never lower than the references in the file. After a
-// crash, some refcounts may be too high and some COPIED flags wrong, which harms no data. In
-// version 3, the image is marked dirty meanwhile, so that the next writer repairs them
+// crash, some refcounts may be too high and some COPIED flags wrong, which harms no data; and
+// bitmaps may be marked in use, hence not valid: that is done before the disk changes. In version
+// 3, the image is marked dirty meanwhile, so that the next writer repairs them
 // (in_place_rebuild.h).
 #pragma once
 
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/read/chain.h"
 #include "qcow2/read/image.h"
 #include "qcow2/refcounts/refcounts.h"
@@ -65,7 +67,7 @@ class SnapshotEditor {
   Result<void> remove(std::string_view id_or_name);
 
   // Applies a snapshot by ID, else by name: the disk gets its content and size.  The current
-  // content is lost.  Dirty bitmaps become invalid and are dropped.
+  // content is lost.  Sets all bits of the enabled dirty bitmaps; bitmaps get the size of the disk.
   Result<void> apply(std::string_view id_or_name);
 
   // Deallocates free clusters: punches holes, and truncates the file after its last used cluster,
@@ -92,6 +94,7 @@ class SnapshotEditor {
   Result<std::vector<std::byte>> l1_without_copied(HostOffset at, uint64_t entries) const;
   Result<void> create_as(Snapshot snapshot);
   Result<void> apply_as(const Snapshot& snapshot);
+  Result<void> store_bitmaps(const BitmapDirectory& directory, uint64_t disk_size);
 
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<const Encryption> encryption_;

@@ -53,6 +53,41 @@ Result<void> WritableMap::check_counted(Structure structure, HostOffset at, uint
   return {};
 }
 
+Result<bool> WritableMap::add_bitmaps(const BitmapDirectory& directory) {
+  OverlapCheck apart;
+  bool valid = true;
+  const auto add = [&](Structure structure, HostOffset at, uint64_t bytes) -> Result<void> {
+    const HostCluster first = geometry_.host_cluster_of(at);
+    const uint64_t count = geometry_.clusters_for(bytes);
+    valid = valid && !tables_.find(first, count);
+    for (uint64_t i = 0; valid && i < count; ++i) {
+      ASSIGN_OR_RETURN(const uint64_t references, refcounts_.get(first + i));
+      valid = references != 0;
+    }
+    if (valid) apart.add(first, count, structure);
+    return {};
+  };
+  RETURN_IF_ERROR(add(Structure::kBitmapDirectory, directory.at, directory.size));
+  // Tables may have one structure twice, but not two bitmaps.
+  uint64_t clusters = 0;
+  for (const Bitmap& it : directory.bitmaps) {
+    RETURN_IF_ERROR(add(Structure::kBitmapTable, it.table, uint64_t{it.table_entries} * 8));
+    clusters += geometry_.clusters_for(uint64_t{it.table_entries} * 8);
+  }
+  if (!valid || !apart.complete()) return false;
+  if (apart.size() != clusters + geometry_.clusters_for(directory.size)) return false;
+  tables_.merge(apart);
+  return true;
+}
+
+void WritableMap::erase_bitmaps(const BitmapDirectory& directory) {
+  erase_table(geometry_.host_cluster_of(directory.at), geometry_.clusters_for(directory.size));
+  for (const Bitmap& it : directory.bitmaps)
+    if (it.enabled())
+      erase_table(geometry_.host_cluster_of(it.table),
+                  geometry_.clusters_for(uint64_t{it.table_entries} * 8));
+}
+
 std::optional<OverlapCheck::Hit> WritableMap::table_at(HostOffset host, uint64_t length) const {
   if (has_data_file_) return std::nullopt;
   const HostCluster first = geometry_.host_cluster_of(host);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/cluster_run.h"
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/cluster_map.h"
@@ -36,6 +37,12 @@ class WritableMap {
   static Result<std::unique_ptr<WritableMap>> open(std::shared_ptr<const Image> image,
                                                    std::shared_ptr<ClusterMap> map,
                                                    Refcounts& refcounts, bool has_data_file);
+
+  // Adds the tables of bitmaps to those that guest data must not overwrite.  Returns false, and
+  // adds none, if one of them has no refcount or overlaps another table.
+  Result<bool> add_bitmaps(const BitmapDirectory& directory);
+  // Removes the directory and the tables of enabled bitmaps again.
+  void erase_bitmaps(const BitmapDirectory& directory);
 
   // Returns the first cluster after those whose entries are in the slice of `cluster`.
   ClusterIndex end_of_slice(ClusterIndex cluster) const;
@@ -76,6 +83,10 @@ class WritableMap {
   Frees take_unlinked() { return std::exchange(unlinked_, {}); }
   void put_back(const Frees& frees) {
     unlinked_.insert(unlinked_.end(), frees.begin(), frees.end());
+  }
+  // The same for a cluster, unless it contains a table.
+  void unlink_data(HostCluster cluster) {
+    if (!tables_.find(cluster, 1)) unlink(cluster, 1);
   }
   // Records that clusters contain no table any more.
   void erase_table(HostCluster first, uint64_t count) { tables_.erase(first, count); }

@@ -14,10 +14,17 @@ constexpr uint64_t kAllZero = 0xffffffff00000000;
 // Bytes of zeros to write at once.
 constexpr uint64_t kZerosAtOnce = 1 << 20;
 
+// Returns whether all of a cluster reads as zeros, whatever the backing file contains.
+bool is_zero_entry(L2Entry entry, bool extended) {
+  if (entry.compressed()) return false;
+  return extended ? entry.bitmap == kAllZero : entry.zero_flag();
+}
+
 }  // namespace
 
 Result<void> DiskWriter::write_zeros(GuestOffset at, uint64_t length) {
   const std::vector<std::byte> zeros(std::min(length, kZerosAtOnce));
+  set_changed(at, length);
   for (uint64_t done = 0; done < length; done += kZerosAtOnce)
     RETURN_IF_ERROR(
         write_range(at + done, std::span(zeros).first(std::min(length - done, kZerosAtOnce))));
@@ -39,6 +46,7 @@ Result<void> DiskWriter::zero_clusters(ClusterIndex first, ClusterIndex end, boo
     }
     const GuestLocks::Guard guard = guest_locks_.lock(first, stop);
     // Other programs may read a raw data file.
+    if (has_data_file()) set_changed(begin, length);
     if (has_data_file()) RETURN_IF_ERROR(data_->write_zeroes(HostOffset(begin.value()), length));
     const auto lock = map_->lock_exclusive();
     if (!mapping_->has_table(first) && !has_backing()) continue;
@@ -54,6 +62,8 @@ Result<void> DiskWriter::zero_clusters(ClusterIndex first, ClusterIndex end, boo
       else if (image_->header().version >= 3)
         entry.word |= kEntryZero;
       if (entry.word == old[i].word && entry.bitmap == old[i].bitmap) continue;
+      if (!is_zero_entry(old[i], extended()))
+        set_changed(geometry_.start_of(first + i), geometry_.cluster_size());
       RETURN_IF_ERROR(mapping_->set_entry(first + i, entry));
       ++zeroed_;
       if (!keep) mapping_->unlink(old[i]);
@@ -86,6 +96,7 @@ Result<void> DiskWriter::zero_subclusters(GuestOffset at, uint64_t length, bool 
         // No data of the cluster is left.
         const bool gone = unmap && entry.bitmap == kAllZero && entry.host().value() != 0;
         if (gone) entry.word = 0;
+        set_changed(at, length);
         RETURN_IF_ERROR(mapping_->set_entry(cluster, entry));
         ++zeroed_;
         if (gone) mapping_->unlink(old.front());

@@ -10,6 +10,7 @@
 #include "tests/qcow2/check/both_checks.h"
 #include "tests/qcow2/check/damages.h"
 #include "tests/qcow2/write/crash_storage.h"
+#include "tests/support/dirty_bits.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -589,6 +590,29 @@ TEST_CASE("a table that becomes unreadable ends a repair", "[repair]") {
     if (be64(storage->bytes(), 48) != 0) CHECK(!after.has(qcow2::Finding::Kind::kRefcountTooLow));
   }
   CHECK(succeeded);
+}
+
+TEST_CASE("a repair that changes what the guest reads makes bitmaps invalid", "[repair]") {
+  const support::TempDirectory folder;
+  const std::string image = folder / "disk";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "4M"});
+  support::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 128k", image});
+  support::run_ok({"qemu-img", "bitmap", "--add", image, "one"});
+  support::run_ok({"qemu-img", "bitmap", "--add", "--disable", image, "old"});
+  const auto bytes = support::read_file(image);
+  const uint64_t l2 = be64(bytes, be64(bytes, 40)) & qcow2::kEntryOffsetMask;
+  const bool content = GENERATE(true, false);
+  auto word = be64(bytes, l2);
+  // A reserved bit, or only a missing COPIED flag.
+  word ^= content ? uint64_t{1} << 60 : qcow2::kEntryCopied;
+  auto changed = bytes;
+  for (unsigned i = 0; i < 8; ++i)
+    changed[l2 + i] = std::byte{static_cast<unsigned char>(word >> (56 - 8 * i))};
+  support::write_file(image, changed);
+  check({"-r", "all", "-f", "qcow2", image});
+  REQUIRE(check({"-f", "qcow2", image}).ok());
+  CHECK(support::has_bitmap_flag(image, "one", "in-use") == content);
+  CHECK_FALSE(support::has_bitmap_flag(image, "old", "in-use"));
 }
 
 }  // namespace vc::checks
