@@ -101,6 +101,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   app.add_option("DISK...", disks_);
   add_output(app);
   layout_.add_options(app, "--options");
+  add_object_option(app, secrets_);
   for (const char* const name : {"--options", "--profile"})
     app.get_option(name)->group(kRareOptions);
   add_format_option(app, "-O,--output-format", options_.output_format,
@@ -251,7 +252,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   for (std::string& disk : disks_) disk = plain_path(disk);
   options_.output = plain_path(options_.output);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
-  RETURN_IF_ERROR(layout_.apply_encryption_to({}, options_.copy));
+  RETURN_IF_ERROR(layout_.apply_encryption_to(secrets_, options_.copy));
   RETURN_IF_ERROR(resolve_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));

@@ -39,6 +39,7 @@ class OptimizeCommand final : public Command {
   bool json_ = false;
   bool human_ = false;  // --output=human was given
   TrustOptions trust_;
+  QemuSecrets secrets_;
 };
 
 }  // namespace vc::tool

@@ -152,6 +152,21 @@ void add_disk_key_option(CLI::App& app, std::shared_ptr<crypto::KeyRing> keys) {
       ->group(kRareOptions);
 }
 
+void add_object_option(CLI::App& app, QemuSecrets& secrets) {
+  app.add_option_function<std::vector<std::string>>(
+         "--object",
+         [&secrets](const std::vector<std::string>& objects) {
+           for (const std::string& it : objects)
+             if (const auto added = secrets.add(it); !added)
+               throw UsageError("--object: " + added.error().message());
+         },
+         "a secret: secret,id=ID,file=FILE; others are ignored")
+      ->type_name("OBJECT")
+      ->allow_extra_args(false)
+      ->take_all()
+      ->group(kRareOptions);
+}
+
 Result<void> QemuSecrets::add(const std::string& object) {
   const size_t comma = std::min(object.find(','), object.size());
   const std::string kind = object.substr(0, comma);

@@ -35,4 +35,7 @@ class QemuSecrets {
   std::map<std::string, std::shared_ptr<const crypto::Secret>> secrets_;
 };
 
+// Adds --object.  It binds to `secrets`, which must outlive `app`.
+void add_object_option(CLI::App& app, QemuSecrets& secrets);
+
 }  // namespace vc::tool

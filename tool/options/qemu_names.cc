@@ -73,18 +73,7 @@ void QemuNames::add_options(CLI::App& app, std::shared_ptr<crypto::KeyRing> keys
   keys_ = std::move(keys);
   add_switch(app, "--image-opts", image_opts_, "names have the form driver=FMT,file.filename=PATH")
       ->group(kRareOptions);
-  app.add_option_function<std::vector<std::string>>(
-         "--object",
-         [this](const std::vector<std::string>& objects) {
-           for (const std::string& it : objects)
-             if (const auto added = secrets_.add(it); !added)
-               throw UsageError("--object: " + added.error().message());
-         },
-         "a secret: secret,id=ID,file=FILE; others are ignored")
-      ->type_name("OBJECT")
-      ->allow_extra_args(false)
-      ->take_all()
-      ->group(kRareOptions);
+  add_object_option(app, secrets_);
 }
 
 void QemuNames::add_target_options(CLI::App& app) {

@@ -187,6 +187,21 @@ TEST_CASE("optimize makes an encrypted disk small, and keeps its encryption", "[
   CHECK((luks_header(disk) == header));
   check_clean(disk);
   run_ok({"rm", disk + ".bak"});
+  // A new passphrase and master key; then none.
+  const auto renewed =
+      run_tool({"optimize", "-q", key, "--trim=none", "--object", "secret,id=n,data=new",
+                "--options", "encrypt.format=luks,encrypt.key-secret=n,encrypt.iter-time=10",
+                "--output", folder / "renewed", disk});
+  INFO(renewed.describe());
+  REQUIRE(renewed.ok());
+  CHECK((qemu_reads(folder / "renewed", "new") == expected));
+  CHECK((luks_header(folder / "renewed") != header));
+  const auto open = run_tool(
+      {"optimize", "-q", key, "--trim=none", "--decrypt", "--output", folder / "open", disk});
+  INFO(open.describe());
+  REQUIRE(open.ok());
+  run_ok({"qemu-img", "convert", "-f", "qcow2", "-O", "raw", folder / "open", folder / "raw"});
+  CHECK((support::read_file(folder / "raw") == expected));
   const auto packed = run_tool({"optimize", "-q", key, "--trim=none", "--force", "-c", disk});
   CHECK(packed.exit_code == 1);
   CHECK_THAT(packed.err, Contains("cannot be compressed"));
