@@ -9,6 +9,7 @@
 #include "base/aligned_buffer.h"
 #include "base/byte_order.h"
 #include "base/rounding.h"
+#include "qcow2/build/bitmap_layout.h"
 #include "qcow2/build/cluster_layout.h"
 #include "qcow2/build/fresh_header.h"
 #include "qcow2/build/tail_layout.h"
@@ -53,8 +54,9 @@ uint64_t luks_clusters_at_end(const BuildOptions& options) {
 // and one more block: there is still space for these and for the tail.
 uint64_t limit(const BuildOptions& options, uint64_t l1_clusters) {
   const uint64_t per_block = refcounts_per_block(options.cluster_bits, options.refcount_order);
-  return TailLayout::last_start(l1_clusters, per_block, uint64_t{1} << options.cluster_bits) -
-         per_block - 4;
+  const uint64_t last =
+      TailLayout::last_start(l1_clusters, per_block, uint64_t{1} << options.cluster_bits);
+  return last - std::min(last, per_block + 4 + BitmapLayout::most_clusters(options));
 }
 
 }  // namespace
@@ -95,11 +97,13 @@ class Builder::Impl {
 
   void set_luks(HostOffset at);
   Result<void> begin(ClusterIndex first, uint64_t clusters);
+  Result<void> check_length(uint64_t clusters = 0) const;
   Result<void> write_l2();
   void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
   Result<Placement> take_run(ClusterIndex first, uint64_t clusters);
   void set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length);
   Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
+  Result<void> write_bitmaps();
   Result<void> write_tail();
 
   Storage& out_;
@@ -168,6 +172,16 @@ void Builder::Impl::set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitm
   l2_used_ = true;
 }
 
+// Returns an error if the file cannot have `clusters` more.
+Result<void> Builder::Impl::check_length(uint64_t clusters) const {
+  if (clusters_.next() + clusters < limit_) return {};
+  return fail(Error::invalid(fmt::format(
+      "{}: the file cannot be longer than {} bytes with clusters of {} bytes and refcounts of {} "
+      "bits",
+      out_.name(), clusters_.next() * geometry_.cluster_size(), geometry_.cluster_size(),
+      1u << options_.refcount_order)));
+}
+
 // Switches to the L2 table of `first`.  Guest clusters come in order, so the previous table is
 // complete.
 Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
@@ -178,12 +192,7 @@ Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
         Error::invalid(fmt::format("guest cluster {} (and {} more) is out of order, or "
                                    "outside of the disk",
                                    first.value(), clusters - 1)));
-  if (clusters_.next() >= limit_)
-    return fail(Error::invalid(fmt::format(
-        "{}: the file cannot be longer than {} bytes with clusters of {} bytes and refcounts of {} "
-        "bits",
-        out_.name(), clusters_.next() * geometry_.cluster_size(), geometry_.cluster_size(),
-        1u << options_.refcount_order)));
+  RETURN_IF_ERROR(check_length());
   const uint64_t l1_index = geometry_.l1_index(first);
   if (l1_index == l1_index_) return {};
   RETURN_IF_ERROR(write_l2());
@@ -327,8 +336,20 @@ Result<void> Builder::Impl::write_tail() {
   return {};
 }
 
+Result<void> Builder::Impl::write_bitmaps() {
+  if (options_.bitmaps.empty()) return {};
+  RETURN_IF_ERROR(check_length());
+  BitmapLayout layout(out_, geometry_, clusters_);
+  for (const NewBitmap& it : options_.bitmaps) RETURN_IF_ERROR(layout.write(it, size_));
+  ASSIGN_OR_RETURN(HeaderExtension extension, layout.write_directory());
+  for (HeaderExtension& it : header_.extensions)
+    if (it.type == HeaderExtension::kBitmaps) it = std::move(extension);
+  return {};
+}
+
 Result<void> Builder::Impl::finish() {
   RETURN_IF_ERROR(write_l2());
+  RETURN_IF_ERROR(write_bitmaps());
   RETURN_IF_ERROR(write_tail());
   RETURN_IF_ERROR(out_.resize(counts_.file_size));
   ASSIGN_OR_RETURN(const auto encoded, header_.encode());
@@ -397,7 +418,8 @@ uint64_t Builder::metadata_bytes(const BuildOptions& options, uint64_t clusters)
   const uint64_t before = 1 + (luks - at_end) + std::min(l1_entries, clusters);
   const uint64_t blocks = divide_up(before + clusters, per_block - 1);
   const auto tail = TailLayout::plan(before + clusters + blocks,
-                                     l1_clusters(geometry, l1_entries) + luks_clusters(options),
+                                     l1_clusters(geometry, l1_entries) + luks_clusters(options) +
+                                         BitmapLayout::most_clusters(options),
                                      blocks, per_block, cluster_size);
   return (tail.end - clusters) * cluster_size;
 }

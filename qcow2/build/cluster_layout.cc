@@ -57,11 +57,17 @@ Result<void> ClusterLayout::close_range() {
   RETURN_IF_ERROR(end_left());
   const uint64_t cluster = reserved();
   count(cluster);
+  RETURN_IF_ERROR(write_block(cluster));
+  next_ = cluster + 1;
+  return {};
+}
+
+// Writes the refcounts of the current range to `cluster`, and goes on to the next range.
+Result<void> ClusterLayout::write_block(uint64_t cluster) {
   RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
   refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
   clear(refcounts_);
   ++range_;
-  next_ = cluster + 1;
   return {};
 }
 
@@ -133,6 +139,22 @@ Result<uint64_t> ClusterLayout::place_stream(uint64_t length) {
   return at;
 }
 
+Result<uint64_t> ClusterLayout::place_table(uint64_t clusters) {
+  RETURN_IF_ERROR(end_packing());
+  RETURN_IF_ERROR(end_left());
+  if (next_ == reserved()) RETURN_IF_ERROR(close_range());
+  const uint64_t first = next_;
+  uint64_t blocks = 0;  // of the ranges that end within the table, or within these blocks
+  while ((first + clusters + blocks) / per_block_ - range_ > blocks) ++blocks;
+  const uint64_t end = first + clusters + blocks;
+  for (uint64_t block = first + clusters; block < end; ++block) {
+    for (; next_ < (range_ + 1) * per_block_; ++next_) count(next_);
+    RETURN_IF_ERROR(write_block(block));
+  }
+  for (; next_ < end; ++next_) count(next_);
+  return first;
+}
+
 Result<TailLayout> ClusterLayout::write_tail(std::span<const std::byte> l1) {
   RETURN_IF_ERROR(end_packing());
   RETURN_IF_ERROR(end_left());
@@ -149,10 +171,7 @@ Result<TailLayout> ClusterLayout::write_tail(std::span<const std::byte> l1) {
   for (uint64_t cluster = tail.blocks; cluster < tail.end; ++cluster) {
     const uint64_t range_end = std::min((range_ + 1) * per_block_, tail.end);
     for (; at < range_end; ++at) count(at);
-    RETURN_IF_ERROR(write_cluster(cluster, refcounts_));
-    refcount_table_.push_back(geometry_.start_of(HostCluster(cluster)).value());
-    clear(refcounts_);
-    ++range_;
+    RETURN_IF_ERROR(write_block(cluster));
   }
 
   AlignedBuffer table(tail.table_clusters() * cluster_size);

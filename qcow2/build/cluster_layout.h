@@ -37,6 +37,11 @@ class ClusterLayout {
   // offset in the file.
   Result<uint64_t> place_stream(uint64_t length);
 
+  // Takes `clusters` contiguous clusters for a table, which may be longer than a range, and counts
+  // them once. Writes the refcount blocks of the ranges that the table ends directly after it.
+  // Returns the first cluster.
+  Result<uint64_t> place_table(uint64_t clusters);
+
   Result<void> write_cluster(uint64_t cluster, const AlignedBuffer& bytes);
 
   // Writes `l1` (the L1 table, and what follows it: whole clusters), the refcount table, and the
@@ -49,6 +54,7 @@ class ClusterLayout {
   uint64_t get_count(uint64_t cluster) const;
   bool is_full(uint64_t cluster) const;
   Result<void> close_range();
+  Result<void> write_block(uint64_t cluster);
   Result<void> leave_gap(uint64_t begin);
   Result<void> end_packing();
   Result<void> end_left();

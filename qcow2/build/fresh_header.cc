@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "qcow2/format/bitmap_directory.h"
+
 namespace vc::qcow2 {
 
 Result<Header> fresh_header(const BuildOptions& options, uint32_t l1_entries) {
@@ -26,6 +28,10 @@ Result<Header> fresh_header(const BuildOptions& options, uint32_t l1_entries) {
     header.crypt_method = CryptMethod::kLuks;
     header.extensions.push_back(
         EncryptionPointer{HostOffset(0), options.encryption->header.size()}.encode());
+  }
+  if (!options.bitmaps.empty()) {
+    header.autoclear_features |= autoclear::kBitmaps;
+    header.extensions.push_back(bitmap_extension(0, 0, HostOffset(0)));
   }
   header.backing_file = options.backing_file;
   if (!options.backing_format.empty()) {

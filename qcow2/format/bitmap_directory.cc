@@ -17,7 +17,6 @@ namespace {
 // Source: qcow2 specification, "Bitmaps extension" and "Bitmap directory entry"; limits of QEMU.
 constexpr uint64_t kExtensionLength = 24;
 constexpr uint64_t kEntryLength = bitmap_field::kName;  // before the extra data and the name
-constexpr uint32_t kMostBitmaps = 65535;
 constexpr uint64_t kMostNameBytes = 1023;
 constexpr uint64_t kMostDirectoryBytes = kMostBitmaps * (kEntryLength + 1024);
 constexpr uint64_t kMostTableEntries = 0x8000000;
@@ -168,6 +167,46 @@ Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Head
     return fail(Error::corrupt(fmt::format("the directory of bitmaps at {:#x}: {}",
                                            directory.at.value(), directory.fault->what)));
   return directory;
+}
+
+uint64_t bitmap_entry_bytes(const std::string& name) {
+  return round_up(kEntryLength + name.size(), 8);
+}
+
+void append_bitmap_entry(std::vector<std::byte>& directory, const Bitmap& bitmap) {
+  const size_t at = directory.size();
+  directory.resize(at + bitmap_entry_bytes(bitmap.name));
+  std::byte* const entry = &directory[at];
+  store_be64(entry + bitmap_field::kTable, bitmap.table.value());
+  store_be32(entry + bitmap_field::kTableEntries, bitmap.table_entries);
+  store_be32(entry + bitmap_field::kFlags, bitmap.flags);
+  entry[bitmap_field::kType] = std::byte{kTypeDirtyTracking};
+  entry[bitmap_field::kGranularityBits] =
+      std::byte{static_cast<unsigned char>(bitmap.granularity_bits)};
+  store_be16(entry + bitmap_field::kNameBytes, static_cast<uint16_t>(bitmap.name.size()));
+  const auto name = std::as_bytes(std::span(bitmap.name));
+  std::copy(name.begin(), name.end(), entry + bitmap_field::kName);
+}
+
+HeaderExtension bitmap_extension(uint32_t count, uint64_t directory_bytes, HostOffset directory) {
+  HeaderExtension extension{HeaderExtension::kBitmaps, std::vector<std::byte>(kExtensionLength)};
+  store_be32(extension.data.data(), count);
+  store_be64(extension.data.data() + 8, directory_bytes);
+  store_be64(extension.data.data() + kDirectoryOffset, directory.value());
+  return extension;
+}
+
+std::optional<std::string> find_bitmap_fault(const NewBitmap& bitmap, uint64_t disk_size,
+                                             unsigned cluster_bits) {
+  if (bitmap.name.empty() || bitmap.name.size() > kMostNameBytes)
+    return fmt::format("its name has {} bytes", bitmap.name.size());
+  if (bitmap.granularity_bits < kMinGranularityBits ||
+      bitmap.granularity_bits > kMaxGranularityBits)
+    return fmt::format("its granularity is 2^{} bytes", bitmap.granularity_bits);
+  const uint64_t bytes = Bitmap::clusters_for(disk_size, bitmap.granularity_bits, cluster_bits)
+                         << cluster_bits;
+  if (bytes > kMostBitmapBytes) return fmt::format("it would have {} bytes", bytes);
+  return std::nullopt;
 }
 
 Result<void> mark_bitmaps_in_use(Storage& storage, const BitmapDirectory& directory, bool all) {

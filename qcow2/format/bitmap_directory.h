@@ -1,8 +1,11 @@
 // Persistent dirty bitmaps (qcow2 specification, "Bitmaps").
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +46,16 @@ struct Bitmap {
                                unsigned cluster_bits);
 };
 
+// A bitmap for a new image.
+struct NewBitmap {
+  std::string name;
+  uint32_t flags = 0;  // of Bitmap
+  unsigned granularity_bits = 16;
+  // Reads the bytes from `at` of the bits, when all data of the image is placed: bit 0 is the least
+  // significant one of byte 0.  Bits past the end of the disk are ignored.
+  std::function<Result<void>(uint64_t at, std::span<std::byte> to)> read;
+};
+
 // The places of fields in an entry of the directory (qcow2 specification, "Bitmap directory
 // entry"), in bytes.
 namespace bitmap_field {
@@ -62,7 +75,8 @@ inline constexpr uint64_t kBitmapOnes = 1;
 // Returns whether an entry of a bitmap table is invalid.
 bool bitmap_entry_is_bad(uint64_t entry, uint64_t cluster_size);
 
-// The most bytes of a bitmap in the file (a limit of QEMU).
+// Limits of QEMU: the most bitmaps of an image, and the most bytes of one in the file.
+inline constexpr uint32_t kMostBitmaps = 65535;
 inline constexpr uint64_t kMostBitmapBytes = 512 << 20;
 
 struct BitmapDirectory {
@@ -84,6 +98,16 @@ struct BitmapDirectory {
 // if its feature bit says that a program without bitmap support has written to the image.  Damage
 // is a fault in the result; only a storage error is an error.  Does not check where the tables are.
 Result<BitmapDirectory> parse_bitmap_directory(const Storage& storage, const Header& header);
+
+// Return the bytes of an entry of a directory, without extra data, and append one.
+uint64_t bitmap_entry_bytes(const std::string& name);
+void append_bitmap_entry(std::vector<std::byte>& directory, const Bitmap& bitmap);
+// Returns the header extension of a directory of `count` bitmaps.
+HeaderExtension bitmap_extension(uint32_t count, uint64_t directory_bytes, HostOffset directory);
+
+// Returns the error of a new bitmap that QEMU would not accept; nullopt if there is none.
+std::optional<std::string> find_bitmap_fault(const NewBitmap& bitmap, uint64_t disk_size,
+                                             unsigned cluster_bits);
 
 // Like parse_bitmap_directory(), but a fault is an error.
 Result<BitmapDirectory> read_bitmap_directory(const Storage& storage, const Header& header);

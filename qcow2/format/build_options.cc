@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "qcow2/format/bitmap_directory.h"
+
 namespace vc::qcow2 {
 
 namespace {
@@ -48,6 +50,14 @@ Result<void> check(const BuildOptions& options) {
     return fail(Error::invalid("data_file_raw without a data file"));
   if (options.data_file_raw && !options.backing_file.empty())
     return fail(Error::invalid("an image with a raw data file cannot have a backing file"));
+  if (options.version == 2 && !options.bitmaps.empty())
+    return fail(Error::invalid("persistent bitmaps need compat=1.1 (version 3)"));
+  if (options.bitmaps.size() > kMostBitmaps)
+    return fail(Error::invalid(
+        fmt::format("{} persistent bitmaps: {} at most", options.bitmaps.size(), kMostBitmaps)));
+  for (const NewBitmap& it : options.bitmaps)
+    if (const auto fault = find_bitmap_fault(it, options.rounded_size(), options.cluster_bits))
+      return fail(Error::invalid(fmt::format("bitmap '{}': {}", it.name, *fault)));
   const Geometry geometry = options.geometry();
   if (options.size > static_cast<uint64_t>(INT64_MAX) - Geometry::kSectorSize ||
       geometry.l1_entries_for(options.rounded_size()) * 8 > Limits::kL1Bytes)

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/rounding.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/encryption.h"
 #include "qcow2/format/geometry.h"
 #include "qcow2/format/header.h"
@@ -29,6 +31,7 @@ struct BuildOptions {
   // The unlocked encryption of the image; nullptr: none.  Compression is not possible then.  The
   // caller writes guest data encrypted, through crypto::EncryptedStorage.
   std::shared_ptr<const Encryption> encryption;
+  std::vector<NewBitmap> bitmaps;
   bool data_file_raw = false;  // the image declares that the data file contains the raw disk
 
   Geometry geometry() const { return Geometry(cluster_bits, extended_l2); }
