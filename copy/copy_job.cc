@@ -25,12 +25,25 @@ Result<void> CopyJob::prepare() {
   ASSIGN_OR_RETURN(const auto destination, DestinationType::probe(options_));
   RETURN_IF_ERROR(check_not_source(options_, destination, source()));
   ASSIGN_OR_RETURN(plan_, CopyPlan::create(options_, destination, source()));
+  RETURN_IF_ERROR(plan_bitmaps());
   if (options_.verify)
     digests_.emplace(
         source().is_stream() ? Digests::kUnknown : source().size(),
         std::max<uint64_t>(plan_.worker.geometry.cluster_size(), Geometry::kSectorSize),
         options_.keeps_backing() ? Digests::Zeros::kTold : Digests::Zeros::kImplied);
   return {};
+}
+
+Result<void> CopyJob::plan_bitmaps() {
+  const bool to_image = plan_.destination.format == Format::kQcow2 &&
+                        plan_.destination.kind != Kind::kNull && !source().is_stream();
+  ASSIGN_OR_RETURN(bitmaps_,
+                   CarriedBitmaps::open(options_, *source_, to_image, plan_.build.version));
+  if (!bitmaps_) return {};
+  plan_.build.bitmaps = bitmaps_->bitmaps();
+  summary_.bitmaps = plan_.build.bitmaps.size();
+  summary_.bitmaps_left_out = bitmaps_->selection().left_out;
+  return with_context(qcow2::check(plan_.build), options_.destination);
 }
 
 Result<void> CopyJob::check() {
@@ -150,7 +163,7 @@ Result<void> CopyJob::verify_copy(const std::string& path) {
   if (plan_.destination.kind != Kind::kServer && path != options_.destination)
     verified = with_context(std::move(verified), options_.destination);
   ASSIGN_OR_RETURN(summary_.verified, std::move(verified));
-  return {};
+  return bitmaps_ ? with_context(bitmaps_->verify(*copy), options_.destination) : Result<void>{};
 }
 
 // Does everything except writing, and predicts the result.

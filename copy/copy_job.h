@@ -9,6 +9,7 @@
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "base/stop.h"
+#include "copy/carried_bitmaps.h"
 #include "copy/copy_options.h"
 #include "copy/copy_plan.h"
 #include "copy/copy_source.h"
@@ -32,6 +33,7 @@ class CopyJob {
 
   Result<void> prepare();
   Result<void> check_late_source() const;
+  Result<void> plan_bitmaps();
   Result<void> check_device();
   Result<CopySummary> predict();
   Result<void> copy();
@@ -47,6 +49,7 @@ class CopyJob {
   Stop stop_;
 
   std::optional<CopySource> source_;
+  std::unique_ptr<CarriedBitmaps> bitmaps_;  // nullptr: none
   CopyPlan plan_;
   std::optional<Transfer> transfer_;
   std::optional<Digests> digests_;

@@ -26,6 +26,14 @@ struct LateSource {
   std::function<Result<std::unique_ptr<LocalSource>>()> open;
 };
 
+// Which persistent bitmaps of the source's image go along into a new image.
+enum class BitmapChoice {
+  kNone,
+  kValid,     // those that can
+  kUnbroken,  // as kAll, but without those that are in use or damaged
+  kAll,       // all: one that cannot is an error
+};
+
 struct CopyOptions {
   // A path, an NBD URI, or "-" for standard input or output. The destination can also be "null:",
   // which discards all data.
@@ -67,6 +75,12 @@ struct CopyOptions {
   // copy. Empty: copies everything into a new destination. After a failed update the destination is
   // in neither the old nor the new state; another run with the same bitmap repairs it.
   std::string bitmap;
+
+  // Persistent bitmaps that go along.
+  BitmapChoice bitmaps = BitmapChoice::kNone;
+  // The disk whose bitmaps they are; it must outlive the copy. nullptr: the source. Otherwise the
+  // source is this disk, or an overlay of it.
+  const qcow2::Chain* original = nullptr;
 
   bool verify = false;      // read the result back and compare
   bool dry_run = false;     // write nothing; the summary predicts the result

@@ -27,12 +27,12 @@ Result<CopySource> CopySource::open(const CopyOptions& options, const Cancel& ca
   how.salvage = options.salvage;
   CopySource source(options);
   ASSIGN_OR_RETURN(source.source_, open_source(how, stop));
-  auto unused = options.unused;
+  source.unused_ = options.unused;
   if (options.skip_free) {
     ASSIGN_OR_RETURN(source.free_space_, find_free_space(*source.source_, cancel));
-    unused = source.free_space_->ranges;
+    source.unused_ = source.free_space_->ranges;
   }
-  if (unused) source.source_->leave_out(unused);
+  if (source.unused_) source.source_->leave_out(source.unused_);
   return source;
 }
 
@@ -41,7 +41,7 @@ Result<void> CopySource::open_late() {
   if (late->size() != source_->size())
     return fail(Error::invalid(late->name() + ": has another size than " + options_->source));
   source_ = std::move(late);
-  if (options_->unused) source_->leave_out(options_->unused);
+  if (unused_) source_->leave_out(unused_);
   return {};
 }
 

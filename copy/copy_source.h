@@ -23,6 +23,9 @@ class CopySource {
   // Returns what CopyOptions::skip_free found. nullopt without it.
   const std::optional<FreeSpace>& free_space() const { return free_space_; }
 
+  // Returns the parts that are left out of the map; nullptr: none.
+  const std::shared_ptr<const guest::Ranges>& unused() const { return unused_; }
+
   // Replaces the source by CopyOptions::late, which may wait. Returns an error if it has another
   // size.
   Result<void> open_late();
@@ -33,6 +36,7 @@ class CopySource {
   const CopyOptions* options_;
   std::unique_ptr<Source> source_;
   std::optional<FreeSpace> free_space_;
+  std::shared_ptr<const guest::Ranges> unused_;
 };
 
 }  // namespace vc::copy

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "copy/sink/destination.h"
@@ -36,6 +37,9 @@ struct CopySummary {
   std::optional<VerifySummary> verified;
   // The new file, even if it was renamed since. nullptr if the destination is not a file.
   std::shared_ptr<Descriptor> file;
+  uint64_t bitmaps = 0;  // persistent bitmaps that went along
+  // Why others did not; one sentence each.
+  std::vector<std::string> bitmaps_left_out;
   std::vector<qcow2::Loss> lost;        // by a salvage, in order
   std::optional<FreeSpace> free_space;  // set with skip_free
   // Set by a dry run, bytes: the length of a QCOW2 image, or the amount of data for a raw disk.

@@ -43,6 +43,8 @@ struct OptimizeOptions {
   bool repair = false;
   // Drop internal snapshots. Without this, they are an error.
   bool drop_snapshots = false;
+  // Drop persistent bitmaps. Without this, those that are valid go along.
+  bool drop_bitmaps = false;
   // Options of the result. optimize() itself sets source, destination and verify. Unset options
   // take the disk's values, except for a backing file: its data goes into the result.
   copy::CopyOptions copy;

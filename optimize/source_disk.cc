@@ -9,12 +9,12 @@
 #include <utility>
 
 #include "base/retry.h"
+#include "copy/carried_bitmaps.h"
 #include "copy/unknown_extensions.h"
 #include "libvirt/running_domains.h"
 #include "nbd/uri.h"
 #include "optimize/disk_repair.h"
 #include "optimize/own_files.h"
-#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/read/overlay_search.h"
 #include "storage/file_storage.h"
 
@@ -105,6 +105,9 @@ std::string SourceDisk::destination_name() const {
 bool SourceDisk::is_same_disk() const {
   if (!options_.output.empty()) return false;
   const auto& image = chain_->image();
+  if (image && options_.drop_bitmaps &&
+      image->header().find_extension(qcow2::HeaderExtension::kBitmaps) != nullptr)
+    return false;
   return !image || (image->snapshots().empty() && !image->header().has_data_file() &&
                     image->header().backing_file == options_.copy.image.backing_file);
 }
@@ -166,11 +169,7 @@ Result<void> SourceDisk::check_overlays() const {
 
 // Warns of contents that no copy keeps.
 Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
-  const auto bitmaps = qcow2::read_bitmap_directory(*chain_->storage(), image.header());
-  if (bitmaps && !bitmaps->bitmaps.empty())
-    observer_.warning(fmt::format(
-        "{}: its {} persistent bitmap{} not copied: the next backup must be a full backup", disk_,
-        bitmaps->bitmaps.size(), bitmaps->bitmaps.size() == 1 ? " is" : "s are"));
+  RETURN_IF_ERROR(warn_of_bitmaps(image));
   const std::string unknown = copy::describe_unknown_extensions(image.header());
   if (!unknown.empty()) observer_.warning(disk_ + ": " + unknown);
   if (image.header().has_data_file() && swap_)
@@ -178,6 +177,23 @@ Result<void> SourceDisk::warn_of_losses(const qcow2::Image& image) const {
         fmt::format("{}: the content of its external data file is copied into the result; the data "
                     "file itself is kept for the old disk",
                     disk_));
+  return {};
+}
+
+// Warns of persistent bitmaps that do not go along.
+Result<void> SourceDisk::warn_of_bitmaps(const qcow2::Image& image) const {
+  if (options_.drop_bitmaps) return {};
+  ASSIGN_OR_RETURN(const auto selection, copy::select_bitmaps(image));
+  for (const std::string& reason : selection.left_out)
+    observer_.warning(fmt::format("{}: {}: the next backup must be a full backup", disk_, reason));
+  const bool raw = report_.result_format == qcow2::Format::kRaw;
+  const size_t count = selection.chosen.size();
+  if (count > 0 && (raw || options_.copy.image.version.value_or(3) < 3))
+    observer_.warning(fmt::format(
+        "{}: its {} persistent bitmap{} not copied, because {} has none: the next backup must be a "
+        "full backup",
+        disk_, count, count == 1 ? " is" : "s are",
+        raw ? "a raw disk" : "version 2 (compat=0.10)"));
   return {};
 }
 
@@ -216,6 +232,8 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
   how.verify = true;
   how.unused = report_.plan.unused;
   how.keep_compression = options_.keep_compression;
+  if (!options_.drop_bitmaps) how.bitmaps = copy::BitmapChoice::kValid;
+  how.original = &*chain_;
   // Takes the layout of the disk, not of the overlay.
   if (const auto& image = chain_->image()) {
     const qcow2::Header& header = image->header();

@@ -63,6 +63,7 @@ class SourceDisk {
   Result<void> check_libvirt() const;
   Result<void> check_snapshots(const qcow2::Image& image) const;
   Result<void> warn_of_losses(const qcow2::Image& image) const;
+  Result<void> warn_of_bitmaps(const qcow2::Image& image) const;
   bool needs_version_3() const;
 
   const OptimizeOptions& options_;

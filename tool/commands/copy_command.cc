@@ -54,15 +54,17 @@ std::string describe(const inspect::ImageInfo& info) {
 }
 
 // Warns about contents of the source that a copy of one disk does not include.
-void warn_of_losses(const inspect::ImageInfo& source, bool of_snapshot, const Console& console) {
+void warn_of_losses(const inspect::ImageInfo& source, bool of_snapshot, bool with_bitmaps,
+                    const Console& console) {
   if (!source.snapshots.empty() && !of_snapshot)
     console.warning(
         fmt::format("{}: {} not copied, only the disk as it is now", source.filename,
                     source.snapshots.size() == 1
                         ? std::string("its internal snapshot was")
                         : fmt::format("its {} internal snapshots were", source.snapshots.size())));
-  if (source.header && source.header->find_extension(qcow2::HeaderExtension::kBitmaps) != nullptr)
-    console.warning(fmt::format("{}: its persistent bitmaps were not copied", source.filename));
+  if (!source.bitmaps.empty() && !with_bitmaps)
+    console.warning(fmt::format(
+        "{}: its persistent bitmaps were not copied (--bitmaps copies them)", source.filename));
   const std::string unknown =
       source.header ? copy::describe_unknown_extensions(*source.header) : "";
   if (!unknown.empty()) console.warning(source.filename + ": " + unknown);
@@ -135,6 +137,13 @@ void CopyCommand::add_options(CLI::App& app) {
   add_parsed_option(app, "--bitmap", "NAME", options_.bitmap, text,
                     "update an earlier copy from this dirty bitmap")
       ->group(kRareOptions);
+  add_switch(app, "--bitmaps", bitmaps_, "copy the persistent bitmaps of SRC, too")
+      ->group(kRareOptions);
+  add_switch(app, "--skip-broken-bitmaps", skip_broken_,
+             "with --bitmaps: leave out those that are not valid")
+      ->group(kRareOptions);
+  add_switch(app, "--drop-bitmaps", drop_bitmaps_, "do not copy persistent bitmaps (the default)")
+      ->group(kRareOptions);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what DST would be");
   add_switch(app, "--verify", options_.verify, "read DST back and compare it with SRC");
   add_parsed_option(
@@ -179,17 +188,12 @@ void CopyCommand::add_qemu_options(CLI::App& app) {
   add_switch(app, "-C", offload_, "accepted: copies are not offloaded")->group(kRareOptions);
   add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
       ->group(kRareOptions);
-  add_switch(app, "--bitmaps", bitmaps_, "refused: bitmaps are not copied")->group(kRareOptions);
   trust_.add_key_option(app);
   names_.add_options(app, trust_.keys());
   names_.add_target_options(app);
 }
 
 void CopyCommand::check_qemu_options() const {
-  if (bitmaps_)
-    throw UsageError(
-        "--bitmaps: persistent bitmaps are not copied: omit the option, or use qemu-img convert "
-        "--bitmaps");
   if (no_create_ && options_.overwrite)
     throw UsageError("-n and --force: -n writes into an existing DST, --force replaces it");
 }
@@ -214,6 +218,9 @@ void CopyCommand::check() const {
   if (options_.salvage && !options_.bitmap.empty())
     throw UsageError("--salvage and --bitmap: SRC of --salvage must be a file");
   if (options_.skip_free) check_skip_free();
+  if (skip_broken_ && !bitmaps_) throw UsageError("--skip-broken-bitmaps needs --bitmaps");
+  if (bitmaps_ && drop_bitmaps_)
+    throw UsageError("--bitmaps and --drop-bitmaps exclude each other");
   check_qemu_options();
   if (json_ && options_.destination == "-")
     throw UsageError("--json: standard output already receives the image");
@@ -246,6 +253,8 @@ Result<void> CopyCommand::resolve_options() {
   RETURN_IF_ERROR(names_.resolve_target(options_.destination, options_.format));
   RETURN_IF_ERROR(layout_.apply_to(options_));
   RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_));
+  if (bitmaps_)
+    options_.bitmaps = skip_broken_ ? copy::BitmapChoice::kUnbroken : copy::BitmapChoice::kAll;
   options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
   if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
     options_.image.preallocation = copy::Preallocation::kFull;
@@ -307,7 +316,10 @@ Result<int> CopyCommand::run(const Console& console) {
                               : Result<inspect::ImageInfo>(fail(Error::invalid("no file")));
   if (source) console.note(describe(*source));
   ASSIGN_OR_RETURN(const auto summary, run_copy(options_, console));
-  if (source) warn_of_losses(*source, !options_.snapshot.empty(), console);
+  for (const std::string& reason : summary.bitmaps_left_out)
+    console.warning(fmt::format("{}: {}", options_.source, reason));
+  if (source)
+    warn_of_losses(*source, !options_.snapshot.empty(), bitmaps_ || drop_bitmaps_, console);
   const int code = summary.lost.empty() ? kSuccess : kSalvaged;
   const std::string lost =
       options_.destination + ": is complete, but its summary could not be printed";

@@ -33,13 +33,15 @@ class CopyCommand final : public Command {
   std::string unknown_place_;  // a surplus positional argument
   bool out_of_order_ = false;  // -W
   bool json_ = false;
+  bool bitmaps_ = false;
+  bool skip_broken_ = false;  // --skip-broken-bitmaps
+  bool drop_bitmaps_ = false;
   TrustOptions trust_;
   // Options of qemu-img convert, for scripts.
   QemuNames names_;
   bool no_create_ = false;       // -n
   bool offload_ = false;         // -C
   bool target_is_zero_ = false;  // --target-is-zero
-  bool bitmaps_ = false;         // --bitmaps
   bool all_allocated_ = false;   // -S 0
   std::string cache_;            // -t
   std::string source_cache_;     // -T

@@ -81,6 +81,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_switch(app, "-U,--force-share", force_share_,
              "read even if another process writes to OVERLAY");
   add_switch(app, "--salvage", salvage_, "with DST: flatten what can be read");
+  add_switch(app, "--drop-bitmaps", drop_bitmaps_, "with DST: do not copy persistent bitmaps");
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
@@ -95,6 +96,7 @@ void FlattenCommand::check() const {
     throw UsageError("DST is missing (or --in-place, to change OVERLAY itself)");
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
   if (in_place_ && salvage_) throw UsageError("--salvage needs DST: a damaged image is only read");
+  if (in_place_ && drop_bitmaps_) throw UsageError("--drop-bitmaps needs DST");
   if (in_place_ && force_) throw UsageError("--force needs DST");
   if (in_place_ && force_share_)
     throw UsageError("--force-share: an image that another process writes to cannot be changed");
@@ -113,7 +115,10 @@ Result<int> FlattenCommand::to_destination(const Console& console) const {
   options.trust = trust_.trust();
   options.dry_run = dry_run_;
   options.salvage = salvage_;
+  if (!drop_bitmaps_) options.bitmaps = copy::BitmapChoice::kValid;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
+  for (const std::string& reason : summary.bitmaps_left_out)
+    console.warning(fmt::format("{}: {}", overlay_, reason));
   const int code = summary.lost.empty() ? kSuccess : kSalvaged;
   if (json_) {
     RETURN_IF_ERROR(console.print(copy_report_json(options, summary)));

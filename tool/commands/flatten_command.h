@@ -33,6 +33,7 @@ class FlattenCommand final : public Command {
   TrustOptions trust_;
   bool dry_run_ = false;
   bool salvage_ = false;
+  bool drop_bitmaps_ = false;
 };
 
 }  // namespace vc::tool

@@ -126,6 +126,8 @@ void OptimizeCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "--repair", options_.repair, "repair a damaged image first, in place");
   add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do not copy internal snapshots");
+  add_switch(app, "--drop-bitmaps", options_.drop_bitmaps, "do not copy persistent bitmaps")
+      ->group(kRareOptions);
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
                     "suffix of the old disk's name; default: .bak")
       ->group(kRareOptions);

@@ -9,6 +9,7 @@
 
 #include "tests/catch_text.h"
 #include "tests/support/command_line.h"
+#include "tests/support/dirty_bits.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -181,7 +182,25 @@ TEST_CASE("a snapshot can be copied, and a warning says what is not copied", "[c
         "virt-compact: warning: " + disk +
             ": its 2 internal snapshots were not copied, only the disk as it is now\n"
             "virt-compact: warning: " +
-            disk + ": its persistent bitmaps were not copied\n");
+            disk + ": its persistent bitmaps were not copied (--bitmaps copies them)\n");
+  const auto with = run_tool({"copy", "--bitmaps", disk, folder / "with.qcow2"});
+  CHECK(with.ok());
+  CHECK_THAT(with.err, !Catch::Contains("bitmap"));
+  CHECK(support::bitmap_names(folder / "with.qcow2") == std::vector<std::string>{"dirty"});
+  const auto dropped = run_tool({"copy", "--drop-bitmaps", disk, folder / "dropped.qcow2"});
+  CHECK(dropped.ok());
+  CHECK_THAT(dropped.err, !Catch::Contains("bitmap"));
+  CHECK_THAT(run_tool({"copy", "--skip-broken-bitmaps", disk, folder / "x"}).err,
+             Catch::Contains("needs --bitmaps"));
+  for (const std::string spool : {"none", folder.path().c_str()}) {
+    support::run_ok({"sh", "-c",
+                     "\"$VIRT_COMPACT\" copy -q --bitmaps --spool '" + spool + "' '" + disk +
+                         "' - > '" + folder / "piped.qcow2" + "'"});
+    CHECK(support::read_file(folder / "piped.qcow2") == support::read_file(folder / "with.qcow2"));
+  }
+  const auto pipe = run_tool({"copy", "--bitmaps", "-O", "raw", disk, "-"});
+  CHECK(pipe.exit_code == 1);
+  CHECK_THAT(pipe.err, Catch::Contains("only a new QCOW2 image can have persistent bitmaps"));
 }
 
 TEST_CASE("-v describes the source", "[copy_command]") {

@@ -11,6 +11,7 @@
 #include "tests/interop/image_editor.h"
 #include "tests/qcow2/write/crash_storage.h"
 #include "tests/support/command_line.h"
+#include "tests/support/dirty_bits.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -262,4 +263,30 @@ TEST_CASE("an image that cannot be flattened is refused before anything changes"
   const auto bytes = support::read_file(top);
   CHECK_THAT(refused({"--in-place", top}), Contains("1 internal snapshot, which would lose its"));
   CHECK((support::read_file(top) == bytes));
+}
+
+TEST_CASE("the bitmaps of an overlay go along, and those of its backing file do not", "[flatten]") {
+  const TempDirectory folder;
+  const std::string top = folder / "top";
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", folder / "base", "4M"});
+  run_ok({"qemu-img", "bitmap", "--add", folder / "base", "below"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 3 0 1M", folder / "base"});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", folder / "base", "-F", "qcow2", top});
+  run_ok({"qemu-img", "bitmap", "--add", top, "one"});
+  run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 4 512k 64k", top});
+  const auto expected = support::dirty_sectors(top, "one");
+  CHECK_THAT(run_tool({"flatten", "--in-place", "--drop-bitmaps", top}).err,
+             Contains("--drop-bitmaps needs DST"));
+  const auto kept = run_tool({"flatten", top, folder / "flat"});
+  INFO(kept.describe());
+  REQUIRE(kept.ok());
+  CHECK(kept.err.empty());
+  CHECK(support::bitmap_names(folder / "flat") == std::vector<std::string>{"one"});
+  CHECK((support::dirty_sectors(folder / "flat", "one") == expected));
+  const auto dropped = run_tool({"flatten", "--drop-bitmaps", top, folder / "bare"});
+  REQUIRE(dropped.ok());
+  CHECK(dropped.err.empty());
+  CHECK(support::bitmap_names(folder / "bare").empty());
+  const auto salvaged = run_tool({"flatten", "--salvage", top, folder / "salvaged"});
+  CHECK_THAT(salvaged.err, Contains("its persistent bitmaps are not copied: a salvage"));
 }
