@@ -69,12 +69,6 @@ Result<void> check_limits(const NbdLimits& limits, DiskServer::Access access,
 
 Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Access access,
                                                       const Cancel& cancel) {
-  if (disk.encrypted)
-    return fail(Error::unsupported(
-        disk.name +
-        ": the image is encrypted, and the appliance cannot read it: free space is found "
-        "without the appliance with --metadata (virt-compact trim) or --trim=metadata "
-        "(virt-compact optimize)"));
   std::unique_ptr<DiskServer> server(new DiskServer(disk, cancel));
   std::vector<std::string> words;
   if (!disk.local) {
@@ -89,6 +83,7 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
   } else {
     server->granularity_ = disk.granularity;
     words = file_parameters(disk, access);
+    if (disk.encrypted) RETURN_IF_ERROR(server->hand_over_keys(words));
   }
   server->granularity_ = std::clamp(server->granularity_, kSmallest, kLargest);
 
@@ -101,6 +96,16 @@ Result<std::unique_ptr<DiskServer>> DiskServer::start(const GuestDisk& disk, Acc
     return fail(server->explained(std::move(served).error()));
   RETURN_IF_ERROR(check_limits(server->limits_, access, disk.name));
   return server;
+}
+
+// Adds the parameters by which the plugin opens an encrypted image.
+Result<void> DiskServer::hand_over_keys(std::vector<std::string>& words) {
+  for (const auto& passphrase : disk_.given.keys->passphrases) {
+    ASSIGN_OR_RETURN(PassphraseFile file, PassphraseFile::make(*passphrase));
+    words.push_back("passphrase=+" + file.path());
+    keys_.push_back(std::move(file));
+  }
+  return {};
 }
 
 // Our own servers get no timeout: they always answer, but may take long. A proxy answers when the

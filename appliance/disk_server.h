@@ -12,6 +12,7 @@
 #include "appliance/data_map.h"
 #include "appliance/guest_disk.h"
 #include "appliance/partition_table.h"
+#include "appliance/passphrase_file.h"
 #include "base/cancel.h"
 #include "base/result.h"
 #include "base/stop.h"
@@ -75,6 +76,7 @@ class DiskServer {
  private:
   DiskServer(const GuestDisk& disk, const Cancel& cancel) : disk_(disk), stop_(cancel) {}
   Result<void> ask_remote(const nbd::NbdTuning& tuning, Access access);
+  Result<void> hand_over_keys(std::vector<std::string>& words);
   Result<void> serve(const std::vector<std::string>& command);
 
   const GuestDisk& disk_;
@@ -85,6 +87,7 @@ class DiskServer {
   std::shared_ptr<nbd::NbdEndpoint> remote_;  // the user's command, if the disk is one
   std::string remote_uri_;
   std::optional<nbd::ProxyNote> note_;  // of the proxy
+  std::vector<PassphraseFile> keys_;    // of an encrypted image
   std::shared_ptr<nbd::NbdEndpoint> endpoint_;
   std::unique_ptr<nbd::NbdSession> session_;
   std::optional<PartitionTable> table_;  // of a disk on the user's server

@@ -77,6 +77,7 @@ Result<void> TrimOverlay::trim(const Cancel& cancel) {
   trimming.known = report_.plan.known_devices();
   trimming.disks = {
       {name(), {}, qcow2::Format::kQcow2, path_, options_.copy.trust.names.for_own_image()}};
+  trimming.disks.back().keys = options_.copy.trust.keys;
   trimming.overlay = true;
   ASSIGN_OR_RETURN(report_.trimmed, appliance::trim(trimming, observer_, cancel));
   if (const std::string why = report_.trimmed->why_nothing(); !why.empty())

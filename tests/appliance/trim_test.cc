@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -466,6 +467,51 @@ TEST_CASE("optimize has the appliance trim a disk with sectors of 4096 bytes") {
   support::run_ok({"qemu-img", "convert", "-O", "raw", out, folder / "raw"});
   CHECK(support::run({"e2fsck", "-fn", folder / "raw?offset=" + std::to_string(kMiB)}).ok());
   CHECK(before.complaint() == "");
+}
+
+TEST_CASE("the appliance trims an encrypted image, which stays encrypted", "[essential]") {
+  const TempDirectory folder;
+  const std::string raw = folder / "raw", disk = folder / "disk", small = folder / "small";
+  const std::string passphrase = "Zauberwort 8472";
+  support::write_file(folder / "key", passphrase);
+  support::write_file(raw, std::string());
+  support::resize_file(raw, 64 * kMiB);
+  support::run_ok({"mkfs.ext4", "-q", "-F", raw});
+  // Data in free space.
+  support::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 40M 16M", raw});
+  support::run_ok({tool(), "copy", "-q", "-f", "raw", "--object",
+                   "secret,id=s,file=" + (folder / "key"), "-o",
+                   "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", raw, disk});
+  const uint64_t before = length(disk);
+  const std::string key = "--key=disk:file:" + (folder / "key");
+  // No process may have the passphrase in its arguments.
+  std::atomic<bool> done{false};
+  std::atomic<unsigned> shown{0};
+  std::thread watch([&] {
+    for (; !done; std::this_thread::sleep_for(std::chrono::milliseconds(200))) {
+      const auto all = support::run({"sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"});
+      if (all.out.find(passphrase) != std::string::npos) ++shown;
+    }
+  });
+  const auto optimized =
+      support::run({tool(), "optimize", "-q", key, "--trim=appliance", "--output", small, disk});
+  const auto trimmed = trim({"-q", key, disk});
+  done = true;
+  watch.join();
+  CHECK(shown == 0);
+  for (const auto* it : {&optimized, &trimmed}) {
+    INFO(it->describe());
+    REQUIRE(it->ok());
+  }
+  for (const std::string& path : {disk, small}) {
+    CAPTURE(path);
+    CHECK(length(path) + 12 * kMiB < before);
+    support::run_ok({"qemu-img", "convert", "-O", "raw", "--object",
+                     "secret,id=s,file=" + (folder / "key"), "--image-opts",
+                     "driver=qcow2,encrypt.key-secret=s,file.filename=" + path, raw});
+    support::run_ok({"e2fsck", "-fn", raw});
+    CHECK(support::run({tool(), "check", "-q", path}).ok());
+  }
 }
 
 TEST_CASE("a run that trims nothing reports the reason and fails") {
