@@ -3,9 +3,9 @@
 
 #include "base/byte_order.h"
 #include "base/rounding.h"
-#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/bitmaps/bitmap_reader.h"
 #include "qcow2/bitmaps/changed_ranges.h"
+#include "qcow2/format/bitmap_directory.h"
 #include "qcow2/read/chain.h"
 #include "qcow2/write/chain_writer.h"
 #include "qcow2/write/flatten.h"
