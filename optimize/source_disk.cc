@@ -14,6 +14,7 @@
 #include "libvirt/running_domains.h"
 #include "nbd/uri.h"
 #include "optimize/disk_repair.h"
+#include "optimize/kept_layout.h"
 #include "optimize/own_files.h"
 #include "qcow2/read/overlay_search.h"
 #include "storage/file_storage.h"
@@ -237,18 +238,8 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
   // Takes the layout of the disk, not of the overlay.
   if (const auto& image = chain_->image()) {
     const qcow2::Header& header = image->header();
-    auto& wanted = how.image;
-    if (!wanted.cluster_bits) wanted.cluster_bits = header.cluster_bits;
-    if (header.version == 2 && !wanted.version && !needs_version_3()) wanted.version = 2;
-    const bool modern = wanted.version.value_or(3) >= 3;
-    if (modern && options_.keep_compression && !wanted.compression_type)
-      wanted.compression_type = header.compression_type;
-    if (modern && !wanted.refcount_order) wanted.refcount_order = header.refcount_order;
-    if (modern && !wanted.lazy_refcounts)
-      wanted.lazy_refcounts = (header.compatible_features & qcow2::compatible::kLazyRefcounts) != 0;
-    if (modern && !wanted.extended_l2)
-      wanted.extended_l2 = header.extended_l2() &&
-                           *wanted.cluster_bits >= qcow2::Geometry::kMinClusterBitsExtendedL2;
+    if (header.version == 2 && !how.image.version && !needs_version_3()) how.image.version = 2;
+    keep_layout(header, how);
   }
   return how;
 }
