@@ -117,10 +117,14 @@ struct Owner {
   bool saved = false;
 };
 
-Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struct stat& wanted) {
+std::string uri_of(const Libvirt& libvirt, const std::string& socket) {
   const std::string path = libvirt.name == "qemu:///system" ? "system" : "session";
-  const std::unique_ptr<virConnect, CloseConnection> connection(virConnectOpenReadOnly(
-      fmt::format("qemu+unix:///{}?socket={}", path, escape(socket)).c_str()));
+  return fmt::format("qemu+unix:///{}?socket={}", path, escape(socket));
+}
+
+Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struct stat& wanted) {
+  const std::unique_ptr<virConnect, CloseConnection> connection(
+      virConnectOpenReadOnly(uri_of(libvirt, socket).c_str()));
   if (!connection) return fail(last_error(libvirt.name));
   const Domains domains(connection.get());
   if (domains.count() < 0) return fail(last_error(libvirt.name));
@@ -168,6 +172,20 @@ Result<DiskUse> find_disk_use(const std::string& path) {
     }
   }
   return use;
+}
+
+std::vector<std::string> running_libvirts() {
+  std::vector<std::string> uris;
+  for (const Libvirt& libvirt : libvirts())
+    for (const std::string& name : libvirt.sockets)
+      if (is_alive(libvirt.folder + "/" + name)) {
+        // The system's sockets above are those for reading.
+        uris.push_back(libvirt.name == "qemu:///system"
+                           ? libvirt.name
+                           : uri_of(libvirt, libvirt.folder + "/" + name));
+        break;
+      }
+  return uris;
 }
 
 Result<std::vector<std::string>> check_unused(const std::string& path) {

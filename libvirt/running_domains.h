@@ -27,4 +27,8 @@ Result<DiskUse> find_disk_use(const std::string& path);
 // returns the remarks.
 Result<std::vector<std::string>> check_unused(const std::string& path);
 
+// Returns the URIs of the libvirt daemons of this machine that run, for connections that change
+// domains. Starts no daemon.
+std::vector<std::string> running_libvirts();
+
 }  // namespace vc::libvirt

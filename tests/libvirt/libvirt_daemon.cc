@@ -28,6 +28,15 @@ LibvirtDaemon::LibvirtDaemon() {
   support::write_file(folder_ / "config/libvirt/qemu.conf", std::string("max_core = 0\n"));
   if (::chmod(folder_.path().c_str(), 0755) != 0) throw std::runtime_error("chmod");
   hand_over();
+  start();
+}
+
+void LibvirtDaemon::restart() {
+  child_->kill();
+  start();
+}
+
+void LibvirtDaemon::start() {
   std::vector<std::string> command;
   if (::geteuid() == 0)
     command = {"setpriv", std::string("--reuid=") + kNobody, std::string("--regid=") + kNobody,

@@ -20,6 +20,9 @@ class LibvirtDaemon {
   LibvirtDaemon(const LibvirtDaemon&) = delete;
   LibvirtDaemon& operator=(const LibvirtDaemon&) = delete;
 
+  // Kills the daemon, and starts it again. Its domains run on.
+  void restart();
+
   // Returns the URI of the daemon.
   std::string uri() const;
   // Returns a folder that the daemon's domains may use.
@@ -30,6 +33,8 @@ class LibvirtDaemon {
   void hand_over() const;
 
  private:
+  void start();
+
   support::TempDirectory folder_;
   std::unique_ptr<support::Child> child_;
 };
