@@ -159,7 +159,7 @@ _virt_compact()
     --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
       | --create | --convert | --depth | --disk | --duration | --filesystems \
       | --flush-interval | --ignore | --key | --max-length | --minimum-gain | --object | --offset | --pattern \
-      | --rate-limit | --request-size | --requests | --retries | --rounds | --sample-size | --seed | --size \
+      | --rate-limit | --request-size | --requests | --reserve | --retries | --rounds | --sample-size | --seed | --size \
       | --sparse | --start-offset | --step | --threads | -m) return ;;
   esac
 
@@ -175,9 +175,9 @@ _virt_compact()
     return
   fi
   _virt_compact_files
-  [ "$name" = tune ] && case " ${COMP_WORDS[*]} " in
-    *" --guest "*) ;;
-    *) _virt_compact_domains ;;
+  case "$name ${COMP_WORDS[*]} " in
+    tune*" --guest "*) ;;
+    tune* | optimize*" --live "*) _virt_compact_domains ;;
   esac
   return 0
 }

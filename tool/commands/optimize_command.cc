@@ -2,18 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "tool/live/live_run.h"
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
 #include "tool/options/qemu_names.h"
 #include "tool/options/sparsify_options.h"
 #include "tool/options/trimming_options.h"
 #include "tool/report/optimize_report.h"
-#include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
-#include "tool/terminal/step_lines.h"
+#include "tool/terminal/step_display.h"
 #include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
@@ -22,46 +21,6 @@ namespace vc::tool {
 using nlohmann::ordered_json;
 
 namespace {
-
-// Prints lines for the steps, and shows a bar while a copy runs.
-class Display final : public appliance::Observer, public Progress {
- public:
-  Display(const Console& console, bool output_taken)
-      : console_(console), lines_(console, output_taken) {}
-
-  void step(const std::string& what) override {
-    bar_.reset();
-    lines_.step(what);
-  }
-  void warning(const std::string& what) override {
-    bar_.reset();
-    lines_.warning(what);
-  }
-  void progress(uint64_t done, uint64_t total) override { lines_.progress(done, total); }
-
-  void begin(Phase phase) override {
-    make_bar();
-    bar_->begin(phase);
-  }
-  void update(uint64_t done, uint64_t total) override {
-    make_bar();
-    bar_->update(done, total);
-  }
-
-  void finish() {
-    bar_.reset();
-    lines_.finish();
-  }
-
- private:
-  void make_bar() {
-    if (!bar_) bar_ = std::make_unique<ProgressDisplay>(console_.manner());
-  }
-
-  const Console& console_;
-  StepLines lines_;
-  std::unique_ptr<ProgressDisplay> bar_;
-};
 
 // Parses SIZE or PERCENT%.
 Result<optimize::GainLimit> parse_gain(const std::string& text) {
@@ -159,7 +118,34 @@ void OptimizeCommand::add_options(CLI::App& app) {
       "read at most SIZE bytes a second")
       ->group(kRareOptions);
   add_switch(app, "--json", json_, "print the report as JSON");
+  add_live_options(app);
   add_sparsify_options(app);
+}
+
+void OptimizeCommand::add_live_options(CLI::App& app) {
+  add_switch(app, "--live", live_, "optimize while the guest runs; DISK: DOMAIN[:TARGET]");
+  app.add_option("--connect", live_options_.connection,
+                 "libvirt of the domain; default: those of this machine")
+      ->type_name("URI")
+      ->take_last()
+      ->group(kRareOptions);
+  app.add_flag_callback(
+         "--fstrim", [this] { live_options_.trim = fstrim_given_ = true; },
+         "let the guest's agent trim its filesystems first: the default")
+      ->group(kRareOptions);
+  app.add_flag_callback(
+         "--no-fstrim",
+         [this] {
+           live_options_.trim = false;
+           fstrim_given_ = true;
+         },
+         "do not ask the guest's agent")
+      ->group(kRareOptions);
+  add_parsed_option(app, "--reserve", "SIZE", reserve_, parse_size,
+                    "undo the run if less is free; default: 256M")
+      ->group(kRareOptions);
+  add_switch(app, "--resume", resume_, "complete a run of --live that was stopped")
+      ->group(kRareOptions);
 }
 
 // "--output=json" sets the report's format, as with every other command.
@@ -212,9 +198,40 @@ void OptimizeCommand::check() const {
     throw UsageError(
         "--output-format: needs --output, because the configuration of the virtual machine names "
         "the format of DISK");
+  check_live();
   check_trimming();
   if (no_backup_ && suffix_ != ".bak")
     throw UsageError("--backup and --no-backup exclude each other");
+}
+
+void OptimizeCommand::check_live() const {
+  if (live_ && resume_) throw UsageError("--live and --resume exclude each other");
+  if (resume_ && disks_.size() > 1) throw UsageError("--resume takes one DISK");
+  if (!live_ && !resume_) {
+    if (!live_options_.connection.empty() || fstrim_given_ || reserve_)
+      throw UsageError("--connect, --fstrim, --no-fstrim and --reserve need --live or --resume");
+    return;
+  }
+  if (!options_.output.empty() || options_.output_format)
+    throw UsageError("--live replaces the disk under its guest: it takes no --output");
+  if (options_.repair || in_place_)
+    throw UsageError("--live: a disk in use cannot be repaired: shut the guest down first");
+  if (options_.trimming_by != optimize::Trimming::kAuto || trims_with_options())
+    throw UsageError(
+        "--live: the agent of the guest trims it (--fstrim): omit --trim, --key, --drop, "
+        "--filesystems, --ignore, --sector-size and --keep-going");
+  if (options_.format == qcow2::Format::kRaw) throw UsageError("--live needs a QCOW2 disk");
+  if (!base_.empty() || !base_format_.empty())
+    throw UsageError("--live: a disk with a backing file must be optimized offline");
+  if (resume_ && options_.dry_run) throw UsageError("--resume and --dry-run exclude each other");
+}
+
+bool OptimizeCommand::trims_with_options() const {
+  const auto& trimming = options_.trimming;
+  const auto& drop = trimming.drop;
+  return options_.keep_going || trimming.sector_size || !trimming.passphrases.empty() ||
+         !trimming.filesystems.empty() || !trimming.ignore.empty() || drop.pagefile ||
+         drop.swapfile || drop.hiberfile || drop.shadows || drop.swap;
 }
 
 // "--no-trim" is the older name of --trim=none.
@@ -222,8 +239,9 @@ void OptimizeCommand::add_trim(CLI::App& app) {
   add_parsed_option(app, "--trim", "WAY", options_.trimming_by, parse_trimming,
                     "find free space by: auto, metadata, appliance, none");
   app.add_flag_callback(
-      "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
-      "same as --trim=none: copy unused data, too");
+         "--no-trim", [this] { options_.trimming_by = optimize::Trimming::kNone; },
+         "same as --trim=none: copy unused data, too")
+      ->group(kRareOptions);
 }
 
 void OptimizeCommand::check_trimming() const {
@@ -251,24 +269,41 @@ void OptimizeCommand::check_trimming() const {
 }
 
 Result<int> OptimizeCommand::run(const Console& console) {
-  for (std::string& disk : disks_) disk = plain_path(disk);
+  if (!live_)
+    for (std::string& disk : disks_) disk = plain_path(disk);
   options_.output = plain_path(options_.output);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
   RETURN_IF_ERROR(layout_.apply_encryption_to(secrets_, options_.copy));
   RETURN_IF_ERROR(resolve_backing(base_, base_format_, options_.copy.image));
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
-  RETURN_IF_ERROR(check_disks(disks_));
+  if (!live_ && !resume_) {
+    RETURN_IF_ERROR(check_disks(disks_));
+    for (const std::string& disk : disks_) RETURN_IF_ERROR(refuse_stopped_live_run(disk));
+  }
   if (in_place_)
     console.remark(
         "--in-place: the result replaces DISK, as always; virt-compact trim changes the file "
         "itself");
   options_.copy.trust = trust_.trust();
   options_.keep_compression = !layout_.say_compression();
-  // The default limit does not apply if the user wants a new layout.
-  if (!options_.overwrite && (limit_.said || !layout_.given())) options_.limit = limit_;
+  // The default limit does not apply if the user wants a new layout, or the end of a run.
+  if (!options_.overwrite && (limit_.said || (!layout_.given() && !resume_)))
+    options_.limit = limit_;
   options_.others = disks_;
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
+  if (live_ || resume_) {
+    const copy::ImageOptions& image = options_.copy.image;
+    if (image.encryption.decrypt || image.encryption.luks || !image.data_file.empty() ||
+        !image.backing_file.empty())
+      return fail(Error::invalid(
+          "--live: the guest cannot move to an image that is encrypted, or needs another file"));
+    live_options_.disks = disks_;
+    live_options_.optimize = options_;
+    if (reserve_) live_options_.reserve = *reserve_;
+    return resume_ ? complete_live(console, disks_.front(), live_options_, json_, LiveEnd::kForward)
+                   : run_live(console, live_options_, json_);
+  }
   Cancel cancel;
   const StopSignals signals(cancel);
   ordered_json json;
@@ -278,7 +313,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   uint64_t after = 0;
   for (const std::string& disk : disks_) {
     options_.disk = disk;
-    Display display(console, json_);
+    StepDisplay display(console, json_);
     const auto report = optimize::optimize(options_, display, display, cancel);
     display.finish();
     if (!report) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "live/options.h"
 #include "optimize/optimize.h"
 #include "tool/commands/command.h"
 #include "tool/options/layout_options.h"
@@ -25,7 +26,11 @@ class OptimizeCommand final : public Command {
   void add_output(CLI::App& app);
   void add_sparsify_options(CLI::App& app);
   void add_trim(CLI::App& app);
+  void add_live_options(CLI::App& app);
   void check_trimming() const;
+  void check_live() const;
+  // Returns true if an option for trimming an offline guest was given.
+  bool trims_with_options() const;
 
   std::vector<std::string> disks_;
   optimize::OptimizeOptions options_;
@@ -40,6 +45,11 @@ class OptimizeCommand final : public Command {
   bool human_ = false;  // --output=human was given
   TrustOptions trust_;
   QemuSecrets secrets_;
+  bool live_ = false;
+  bool resume_ = false;
+  bool fstrim_given_ = false;  // --fstrim or --no-fstrim
+  std::optional<uint64_t> reserve_;
+  live::LiveOptions live_options_;
 };
 
 }  // namespace vc::tool

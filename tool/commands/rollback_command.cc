@@ -8,6 +8,7 @@
 #include "libvirt/running_domains.h"
 #include "optimize/disk_swap.h"
 #include "optimize/shown_names.h"
+#include "tool/live/live_run.h"
 #include "tool/options/arguments.h"
 #include "tool/options/qemu_names.h"
 #include "tool/options/servers.h"
@@ -26,6 +27,11 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->type_name("SUFFIX")
       ->take_last();
   add_switch(app, "--remove", remove_, "remove the current DISK");
+  app.add_option("--connect", connection_,
+                 "libvirt of the domain, to undo a run of optimize --live")
+      ->type_name("URI")
+      ->take_last()
+      ->group(kRareOptions);
   add_switch(app, "--dry-run", dry_run_, "check both files, and print what would be done");
   add_output_option(app, json_, "the result: human (the default) or json");
 }
@@ -38,6 +44,16 @@ Result<int> RollbackCommand::run(const Console& console) {
   disk_ = plain_path(disk_);
   RETURN_IF_ERROR(refuse_server(disk_, "only files can be rolled back",
                                 "name the file that virt-compact optimize has replaced"));
+  if (is_stopped_live_run(disk_)) {
+    if (dry_run_ || remove_)
+      return fail(Error::invalid(
+          disk_ +
+          ": a run of optimize --live was stopped: undo it first, without --dry-run and "
+          "--remove"));
+    live::LiveOptions options;
+    options.connection = connection_;
+    return complete_live(console, disk_, options, json_, LiveEnd::kBack);
+  }
   ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);

@@ -19,6 +19,7 @@ class RollbackCommand final : public Command {
  private:
   std::string disk_;
   std::string suffix_ = ".bak";
+  std::string connection_;
   bool remove_ = false;
   bool dry_run_ = false;
   bool json_ = false;

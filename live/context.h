@@ -1,0 +1,34 @@
+// What all steps of a live run need.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "appliance/observer.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "libvirt/live_domain.h"
+#include "live/guardian.h"
+#include "live/journal.h"
+#include "live/options.h"
+#include "live/report.h"
+
+namespace vc::live {
+
+struct Context {
+  libvirt::LiveDomain& domain;
+  Guardian& guardian;
+  const LiveOptions& options;
+  appliance::Observer& observer;
+  Progress& progress;
+  const Cancel& cancel;
+};
+
+// Pauses the guest, calls `action`, and resumes the guest. A guest that is paused cannot write, so
+// that a loss of power between QEMU's switch to another file and libvirt's change of the definition
+// loses nothing. The journals say that the guest may be paused. Returns the duration of the pause.
+Result<Seconds> while_paused(const Context& context, const std::vector<Journal*>& journals,
+                             const std::function<Result<void>()>& action);
+
+}  // namespace vc::live

@@ -1,0 +1,106 @@
+#include "live/guardian.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include "base/retry.h"
+#include "libvirt/live_domain.h"
+
+namespace vc::live {
+
+namespace {
+
+// libvirt's daemon may be starting again.
+constexpr unsigned kTries = 240;
+constexpr std::chrono::milliseconds kBetweenTries{500};
+
+void resume(const std::string& uri, const std::string& uuid) {
+  for (unsigned i = 0; i < kTries; ++i) {
+    if (auto domain = libvirt::LiveDomain::open(uri, uuid)) {
+      const auto activity = domain->activity();
+      if (activity && *activity != libvirt::LiveDomain::Activity::kPausedByUser) return;
+      if (activity && domain->resume()) return;
+    }
+    std::this_thread::sleep_for(kBetweenTries);
+  }
+}
+
+// Returns when the other end of the pipe is closed.
+[[noreturn]] void guard(int pipe) {
+  std::string text;
+  std::array<char, 4096> piece{};
+  while (true) {
+    const ssize_t got = retry(::read, pipe, piece.data(), piece.size());
+    if (got <= 0) break;
+    text.append(piece.data(), static_cast<size_t>(got));
+    // Only the last line counts.
+    const size_t last = text.find_last_of('\n', text.size() - 2);
+    if (text.back() == '\n' && last != std::string::npos) text.erase(0, last + 1);
+  }
+  const size_t between = text.find('\t');
+  if (between != std::string::npos && text.back() == '\n')
+    resume(text.substr(0, between), text.substr(between + 1, text.size() - between - 2));
+  std::_Exit(0);
+}
+
+// The child lives on if the terminal or the group of this process is signalled, and keeps none of
+// its files open.
+void detach(int pipe) {
+  ::setsid();
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
+  const int null = retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (null >= 0) retry(::dup2, null, fd);
+  for (int fd = STDERR_FILENO + 1; fd < 1024; ++fd)
+    if (fd != pipe) ::close(fd);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Guardian>> Guardian::start() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail(Error::system(errno, "pipe"));
+  Descriptor reading(ends[0]);
+  Descriptor writing(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return fail(Error::system(errno, "fork"));
+  if (child == 0) {
+    detach(reading.get());
+    guard(reading.get());
+  }
+  return std::unique_ptr<Guardian>(new Guardian(child, std::move(writing)));
+}
+
+Guardian::~Guardian() {
+  pipe_.reset();
+  int status = 0;
+  retry(::waitpid, child_, &status, 0);
+}
+
+Result<void> Guardian::send(const std::string& line) {
+  for (size_t at = 0; at < line.size();) {
+    const ssize_t put = retry(::write, pipe_.get(), line.data() + at, line.size() - at);
+    if (put < 0)
+      return fail(Error::system(errno, "the process that resumes the guest after a failure"));
+    at += static_cast<size_t>(put);
+  }
+  return {};
+}
+
+Result<void> Guardian::arm(const std::string& uri, const std::string& uuid) {
+  return send(uri + "\t" + uuid + "\n");
+}
+
+Result<void> Guardian::disarm() {
+  return send("-\n");
+}
+
+}  // namespace vc::live

@@ -1,0 +1,113 @@
+// One disk of a running guest, and the steps that replace it.
+//
+//     1. DISK.bak becomes a second name of the file
+//     2. the guest gets the overlay .DISK.live1 over DISK                        kOnOverlay
+//     3. the overlay is copied to .DISK.live over DISK.bak, and the guest moves  kOnSecond
+//     4. DISK.bak, which nothing writes to, is copied to .DISK.fresh, and verified
+//     5. .DISK.fresh is renamed to DISK
+//     6. the second overlay is copied into DISK, and the guest moves             kOnFresh
+//
+// QEMU opens a file again by its name when it turns writable. So no name that QEMU knows may get
+// another file: step 3 makes QEMU forget the name DISK before step 5 gives it to the fresh image.
+//
+// Undo goes back the same way: the second overlay is copied to a new first one over DISK, which is
+// then committed.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "live/block_job.h"
+#include "live/context.h"
+#include "live/folder.h"
+
+namespace vc::live {
+
+// Where the guest's writes go, or would go after its next start.
+enum class Place {
+  kOnDisk,     // DISK, the file from before the run
+  kOnOverlay,  // .DISK.live1 over DISK
+  kOnSecond,   // .DISK.live over DISK.bak
+  kOnFresh,    // DISK, the fresh image
+};
+
+class LiveDisk {
+ public:
+  // For a new run. Returns an error with the reason if the disk cannot be optimized while the guest
+  // runs. Changes nothing. `context` must outlive the object.
+  static Result<std::unique_ptr<LiveDisk>> check(const Context& context, const std::string& target);
+  // For a run that was stopped: takes over its journal.
+  LiveDisk(const Context& context, LiveFolder folder, Journal journal);
+
+  const LiveFolder& folder() const { return folder_; }
+  const std::string& target() const { return report_.target; }
+  bool has_journal() const { return journal_.has_value(); }
+  Journal& journal() { return *journal_; }
+  LiveDiskReport& report() { return report_; }
+
+  // Step 1.
+  Result<void> begin();
+  // Step 2 is taken for all disks at once, outside.
+  void count_pause(Seconds pause);
+
+  // `running`: the domain runs; otherwise the place is that of its next start.
+  Result<Place> place(bool running) const;
+  // Takes the remaining steps. The guest runs. Returns false if the gain is too small: the caller
+  // then calls undo().
+  Result<bool> finish();
+  // Returns true if an interruption no longer leads back: the fresh image is complete.
+  bool is_decided() const { return decided_; }
+
+  // Brings a running guest back to the disk as it was, and removes all files of the run. Returns
+  // an error if the guest is on the fresh image already.
+  Result<void> undo();
+  // The same while the domain is shut off, for its next start.
+  Result<void> undo_offline();
+
+  // For a guest on the fresh image: removes what the run has left beside it.
+  Result<void> clean_up() { return tidy_fresh(); }
+
+  // Reads the guest's requests, for the report.
+  void measure_requests();
+
+ private:
+  LiveDisk(const Context& context, LiveFolder folder)
+      : context_(context), folder_(std::move(folder)) {}
+  Result<void> check_definition(const libvirt::DiskChain& disk);
+  Result<void> check_image_file();
+  Result<void> check_names() const;
+  Result<void> check_checkpoints() const;
+  // Sets Owner and identity of the file of the disk.
+  Result<Record> new_record() const;
+
+  void begin_step(const std::string& name, const std::string& line);
+  void end_step();
+  // Records `step` in the journal, waits for the job, and moves the guest to its destination.
+  Result<void> move_guest(const std::string& step, Patience patience);
+  Result<void> create_overlay(const std::string& name, const std::string& base) const;
+  Result<void> take_second_overlay();
+  Result<bool> copy_base();
+  Result<bool> is_worth(const copy::CopyOptions& how);
+  copy::CopyOptions copy_options() const;
+  Result<void> carry_over(int fresh) const;
+  Result<void> put_fresh();
+  Result<void> finish_mirror();
+  Result<void> tidy_fresh();
+  Result<void> take_first_overlay_again();
+  Result<void> commit_first_overlay();
+  Result<void> tidy_original();
+  bool is_old_disk() const;
+
+  const Context& context_;
+  LiveFolder folder_;
+  std::optional<Journal> journal_;
+  LiveDiskReport report_;
+  bool decided_ = false;
+  std::optional<libvirt::LiveDomain::Requests> at_start_;
+  std::chrono::steady_clock::time_point step_start_{};
+};
+
+}  // namespace vc::live

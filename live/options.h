@@ -1,0 +1,23 @@
+// The user's options for a live run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "optimize/options.h"
+
+namespace vc::live {
+
+struct LiveOptions {
+  std::string connection;  // libvirt connection URI; empty: the libvirts of this machine
+  // "DOMAIN", "DOMAIN:TARGET,TARGET", or the path of a disk.
+  std::vector<std::string> disks;
+  bool trim = true;  // let the guest's agent trim its filesystems first
+  // The run is undone if the storage has less free space, bytes: a guest without space stops.
+  uint64_t reserve = uint64_t{256} << 20;
+  // Takes copy, limit, backup_suffix, drop_snapshots, keep_compression and dry_run from here.
+  optimize::OptimizeOptions optimize;
+};
+
+}  // namespace vc::live

@@ -1,0 +1,72 @@
+// Domains of a test whose disks are optimized while they run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/libvirt/libvirt_daemon.h"
+#include "tests/support/process.h"
+
+namespace vc::live_test {
+
+// A domain with disks, and files beside them.
+class TestDomain {
+ public:
+  struct Options {
+    std::string name = "web";
+    unsigned disks = 1;
+    std::string driver = "type='qcow2'";  // of each disk
+    std::string disk_more;                // more elements of each disk
+    std::string os_more;                  // more elements of the <os>
+    std::string devices_more;             // more devices
+    unsigned megabytes = 32;              // of memory
+  };
+  // Defines the domain; its disks are made by the caller: disk(i).
+  TestDomain(const tune_test::LibvirtDaemon& daemon, const Options& options);
+
+  const std::string& name() const { return name_; }
+  // Returns the path of a disk: "vda", "vdb" ….
+  std::string disk(unsigned index = 0) const;
+
+  void define() const;
+  void start() const;
+  // Returns the state, as virsh does: "running".
+  std::string state() const;
+  // Returns the source of a disk. `next`: of the next start.
+  std::string source(unsigned index = 0, bool next = false) const;
+  // Writes `byte` to a range of the disk of the domain that runs, through QEMU, and flushes.
+  void write(uint64_t at, uint64_t length, unsigned byte, unsigned index = 0) const;
+  // Runs `virsh -c URI …`, which must succeed, and returns its output.
+  std::string virsh(const std::vector<std::string>& words) const { return daemon_.virsh(words); }
+  // Kills QEMU, and waits until libvirt knows.
+  void kill_qemu() const;
+  // Returns the names in the folder of the disks.
+  std::vector<std::string> files() const;
+
+  // Runs virt-compact with the connection to the daemon.
+  support::Outcome tool(const std::vector<std::string>& arguments) const;
+  // Runs virt-compact until it stops as `environment` says (stop_at.cc).
+  class Stopped {
+   public:
+    Stopped(const TestDomain& domain, const std::vector<std::string>& arguments,
+            const std::string& environment);
+    void kill() { child_.kill(); }
+    void go_on();
+    // Waits for the end, and returns the output.
+    std::string finish();
+    pid_t pid() const { return child_.pid(); }
+
+   private:
+    std::string log_;
+    support::Child child_;
+  };
+
+ private:
+  const tune_test::LibvirtDaemon& daemon_;
+  const std::string name_;
+  const std::string folder_;
+  std::string xml_;
+};
+
+}  // namespace vc::live_test

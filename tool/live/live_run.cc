@@ -1,0 +1,81 @@
+#include "tool/live/live_run.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "live/live_optimize.h"
+#include "tool/report/live_report.h"
+#include "tool/terminal/signals.h"
+#include "tool/terminal/step_display.h"
+#include "tool/text/json_text.h"
+
+namespace vc::tool {
+
+namespace {
+
+using live::LiveDiskReport;
+
+// A disk that is as it was, although the user wanted another one.
+bool is_failure(const LiveDiskReport& report) {
+  return report.failed ||
+         (report.outcome == LiveDiskReport::Outcome::kUndone && !report.error.empty());
+}
+
+Result<int> show(const Console& console, const std::vector<LiveDiskReport>& reports, bool json,
+                 const Cancel& cancel) {
+  bool failed = false;
+  nlohmann::ordered_json disks = nlohmann::ordered_json::array();
+  for (const LiveDiskReport& report : reports) {
+    failed |= is_failure(report);
+    if (json)
+      disks.push_back(live_report_json(report));
+    else if (is_failure(report))
+      console.error(live_error(report));
+    else if (!console.manner().quiet)
+      RETURN_IF_ERROR(console.print("\n" + live_report(report, console.palette())));
+  }
+  if (json) RETURN_IF_ERROR(console.print(json_text({{"disks", std::move(disks)}})));
+  if (failed && cancel.requested())
+    return fail(Error::cancelled().with_context(reports.front().domain));
+  return failed ? 1 : 0;
+}
+
+}  // namespace
+
+Result<int> run_live(const Console& console, const live::LiveOptions& options, bool json) {
+  Cancel cancel;
+  const StopSignals signals(cancel);
+  StepDisplay display(console, json);
+  auto reports = live::optimize_live(options, display, display, cancel);
+  display.finish();
+  if (!reports) return fail(std::move(reports).error());
+  return show(console, *reports, json, cancel);
+}
+
+Result<int> complete_live(const Console& console, const std::string& disk,
+                          const live::LiveOptions& options, bool json, LiveEnd end) {
+  Cancel cancel;
+  const StopSignals signals(cancel);
+  StepDisplay display(console, json);
+  auto report = end == LiveEnd::kForward
+                    ? live::resume_live(disk, options, display, display, cancel)
+                    : live::undo_live(disk, options, display, display, cancel);
+  display.finish();
+  if (!report) return fail(std::move(report).error());
+  return show(console, {std::move(*report)}, json, cancel);
+}
+
+bool is_stopped_live_run(const std::string& disk) {
+  return live::has_journal(disk);
+}
+
+Result<void> refuse_stopped_live_run(const std::string& disk) {
+  if (!is_stopped_live_run(disk)) return {};
+  return fail(Error::invalid(fmt::format(
+      "{}: a run of optimize --live is under way, or was stopped: complete it with virt-compact "
+      "optimize --resume {}, or undo it with virt-compact rollback {}",
+      disk, disk, disk)));
+}
+
+}  // namespace vc::tool
