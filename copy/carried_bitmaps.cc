@@ -16,7 +16,7 @@ using qcow2::ExtentKind;
 
 namespace {
 
-constexpr size_t kExtentsAtOnce = 4096;
+constexpr size_t kBitmapExtentsAtOnce = 4096;
 constexpr uint64_t kBytesAtOnce = 64 << 10;  // of a bitmap
 
 // Returns the reason why a bitmap cannot go along; nullptr if it can.
@@ -157,7 +157,7 @@ Result<void> CarriedBitmaps::add_stored(GuestOffset at, uint64_t length) {
   std::vector<Extent> extents;
   for (const GuestOffset end = at + length; at < end; at = extents.back().end()) {
     extents.clear();
-    RETURN_IF_ERROR(disk.map(at, end - at, extents, kExtentsAtOnce));
+    RETURN_IF_ERROR(disk.map(at, end - at, extents, kBitmapExtentsAtOnce));
     for (const Extent& it : extents)
       if (!it.reads_as_zero()) changes_->add(it.guest, it.length);
   }
