@@ -63,7 +63,9 @@ Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, 
 Result<std::unique_ptr<OutputFile>> OutputFile::create_scratch(const std::string& folder,
                                                                const std::string& name) {
   ASSIGN_OR_RETURN(Directory opened, Directory::open(folder));
-  std::unique_ptr<OutputFile> file(new OutputFile(opened.path_to(name), std::move(opened), name));
+  // The compiler chooses the order in which arguments are evaluated.
+  std::string path = opened.path_to(name);
+  std::unique_ptr<OutputFile> file(new OutputFile(std::move(path), std::move(opened), name));
   remove_dead_files(file->folder_, file->target_);
   RETURN_IF_ERROR(file->open_fresh());
   return file;
