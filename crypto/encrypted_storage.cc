@@ -88,14 +88,6 @@ Result<void> EncryptedStorage::write(HostOffset at, std::span<const std::byte> f
   return {};
 }
 
-Result<void> EncryptedStorage::write_vector(HostOffset at, std::span<iovec> pieces) {
-  for (const iovec& piece : pieces) {
-    RETURN_IF_ERROR(write(at, {static_cast<const std::byte*>(piece.iov_base), piece.iov_len}));
-    at += piece.iov_len;
-  }
-  return {};
-}
-
 Result<void> EncryptedStorage::write_zeroes(HostOffset at, uint64_t length) {
   const std::vector<std::byte> zeros(std::min(length, kPiece));
   for (uint64_t done = 0; done < length; done += kPiece)

@@ -24,7 +24,6 @@ class EncryptedStorage final : public Storage {
   const std::string& name() const override { return below_->name(); }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
-  Result<void> write_vector(HostOffset at, std::span<iovec> pieces) override;
   Result<void> flush() override { return below_->flush(); }
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override { return below_->resize(base_ + size); }
