@@ -59,8 +59,9 @@ void detach(int pipe) {
   const int null = retry(::open, "/dev/null", O_RDWR | O_CLOEXEC);
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     if (null >= 0) retry(::dup2, null, fd);
-  for (int fd = STDERR_FILENO + 1; fd < 1024; ++fd)
-    if (fd != pipe) ::close(fd);
+  const auto first = static_cast<unsigned>(pipe);
+  if (pipe > STDERR_FILENO + 1) ::close_range(STDERR_FILENO + 1, first - 1, 0);
+  ::close_range(first + 1, ~0u, 0);
 }
 
 }  // namespace
