@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/xml_text.h"
+
 namespace vc::libvirt {
 
 namespace {
@@ -36,15 +38,8 @@ class ChainReader final : public XmlScanner::Handler {
  private:
   std::string_view slice(Stretch it) const { return text_.substr(it.begin, it.end - it.begin); }
 
-  const XmlAttribute* find(const XmlTag& tag, std::string_view name) const {
-    for (const XmlAttribute& it : tag.attributes)
-      if (slice(it.name) == name) return &it;
-    return nullptr;
-  }
-  // Returns an empty string if there is no such attribute.
   std::string value_of(const XmlTag& tag, std::string_view name) const {
-    const XmlAttribute* const it = find(tag, name);
-    return it ? decode_value(slice(it->value)) : "";
+    return attribute_value(text_, tag, name);
   }
 
   void add(DiskChain& disk, const XmlTag& tag) {
@@ -75,7 +70,7 @@ class ChainReader final : public XmlScanner::Handler {
 
   void add_source(DiskChain& disk, const XmlTag& tag, size_t depth) {
     file(disk, depth).path = value_of(tag, "file");
-    const XmlAttribute* const it = find(tag, "file");
+    const XmlAttribute* const it = find_attribute(text_, tag, "file");
     if (depth == 0 && it) disk.source = it->value;
   }
 
@@ -150,26 +145,9 @@ Result<std::string> with_source(const std::string& text, const std::string& name
   };
   // The later one first, so that the position of the other one stays.
   if (disk->backing && disk->backing->begin > disk->source->begin) replace(*disk->backing, "");
-  replace(*disk->source, escape_value(path));
+  replace(*disk->source, escape_xml(path));
   if (disk->backing && disk->backing->begin < disk->source->begin) replace(*disk->backing, "");
   return changed;
-}
-
-std::string escape_value(std::string_view text) {
-  std::string escaped;
-  for (const char c : text) {
-    if (c == '&')
-      escaped += "&amp;";
-    else if (c == '<')
-      escaped += "&lt;";
-    else if (c == '\'')
-      escaped += "&apos;";
-    else if (c == '"')
-      escaped += "&quot;";
-    else
-      escaped += c;
-  }
-  return escaped;
 }
 
 }  // namespace vc::libvirt

@@ -54,7 +54,4 @@ const DiskChain* find_target(const std::vector<DiskChain>& disks, std::string_vi
 Result<std::string> with_source(const std::string& text, const std::string& name,
                                 const std::string& target, const std::string& path);
 
-// Escapes `text` for the value of an XML attribute.
-std::string escape_value(std::string_view text);
-
 }  // namespace vc::libvirt

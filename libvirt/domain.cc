@@ -90,11 +90,8 @@ class Reader final : public XmlScanner::Handler {
  private:
   std::string_view slice(Stretch it) const { return text_.substr(it.begin, it.end - it.begin); }
 
-  // Returns an empty string if there is no such attribute.
   std::string value_of(const XmlTag& tag, std::string_view name) const {
-    for (const XmlAttribute& it : tag.attributes)
-      if (slice(it.name) == name) return decode_value(slice(it.value));
-    return "";
+    return attribute_value(text_, tag, name);
   }
 
   // Counts each line once, however many disks there are.

@@ -2,53 +2,20 @@
 
 #include <fmt/format.h>
 #include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 
-#include <cerrno>
 #include <cstdlib>
 
 namespace vc::libvirt {
 
-namespace {
-
-Error last_error(const std::string& what) {
-  const char* const message = virGetLastErrorMessage();
-  return Error::protocol(EIO, fmt::format("{}: {}", what, message ? message : "unknown error"));
-}
-
-// Silences libvirt's error output: we print errors ourselves, once, in one line.
-void be_silent(void* /*data*/, virErrorPtr /*error*/) {}
-
-}  // namespace
-
-void LibvirtDomain::CloseConnection::operator()(_virConnect* connection) const {
-  virConnectClose(connection);
-}
-
-void LibvirtDomain::FreeDomain::operator()(_virDomain* domain) const {
-  virDomainFree(domain);
-}
-
 Result<LibvirtDomain> LibvirtDomain::open(const std::string& uri, const std::string& name,
                                           bool writable) {
-  if (virInitialize() != 0) return fail(last_error("libvirt"));
-  virSetErrorFunc(nullptr, be_silent);
   LibvirtDomain domain;
-  const char* const given = uri.empty() ? nullptr : uri.c_str();
-  domain.connection_.reset(virConnectOpenAuth(given, virConnectAuthPtrDefault,
-                                              writable ? 0u : unsigned{VIR_CONNECT_RO}));
-  if (!domain.connection_)
-    return fail(last_error("libvirt: " + (uri.empty() ? "default connection" : uri)));
+  ASSIGN_OR_RETURN(domain.connection_, connect(uri, writable));
   char* const real = virConnectGetURI(domain.connection_.get());
   const std::string where = real ? real : uri;
   std::free(real);
   domain.name_ = fmt::format("domain '{}' of {}", name, where);
-  domain.domain_.reset(virDomainLookupByName(domain.connection_.get(), name.c_str()));
-  if (!domain.domain_) {
-    const Error error = last_error(domain.name_);
-    domain.domain_.reset(virDomainLookupByUUIDString(domain.connection_.get(), name.c_str()));
-    if (!domain.domain_) return fail(error);
-  }
+  ASSIGN_OR_RETURN(domain.domain_, look_up(domain.connection_, name, domain.name_));
   return domain;
 }
 
@@ -81,8 +48,7 @@ Result<bool> LibvirtDomain::knows_granularity() const {
 }
 
 Result<void> LibvirtDomain::define(const std::string& xml) {
-  const std::unique_ptr<_virDomain, FreeDomain> defined(
-      virDomainDefineXML(connection_.get(), xml.c_str()));
+  const DomainHandle defined(virDomainDefineXML(connection_.get(), xml.c_str()));
   if (!defined) return fail(last_error(name_ + ": not changed"));
   return {};
 }

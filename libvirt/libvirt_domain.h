@@ -1,13 +1,10 @@
 // A domain that libvirt knows.
 #pragma once
 
-#include <memory>
 #include <string>
 
 #include "base/result.h"
-
-struct _virConnect;
-struct _virDomain;
+#include "libvirt/connection.h"
 
 namespace vc::libvirt {
 
@@ -41,16 +38,9 @@ class LibvirtDomain {
   Result<void> define(const std::string& xml);
 
  private:
-  struct CloseConnection {
-    void operator()(_virConnect* connection) const;
-  };
-  struct FreeDomain {
-    void operator()(_virDomain* domain) const;
-  };
-
   std::string name_;
-  std::unique_ptr<_virConnect, CloseConnection> connection_;
-  std::unique_ptr<_virDomain, FreeDomain> domain_;
+  Connection connection_;
+  DomainHandle domain_;
 };
 
 }  // namespace vc::libvirt

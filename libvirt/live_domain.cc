@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdlib>
 
-#include "base/retry.h"
+#include "base/xml_text.h"
 #include "libvirt/running_domains.h"
 #include "storage/directory.h"
 
@@ -23,60 +21,11 @@ namespace {
 constexpr unsigned long kOldestLibvirt = 8'000'000;
 constexpr unsigned long kOldestQemu = 6'001'000;
 
-Error libvirt_error(const std::string& what) {
-  const char* const message = virGetLastErrorMessage();
-  return Error::protocol(EIO, fmt::format("{}: {}", what, message ? message : "unknown error"));
-}
-
-void print_nothing(void* /*data*/, virErrorPtr /*error*/) {}
-
 std::string version_text(unsigned long version) {
   return fmt::format("{}.{}.{}", version / 1'000'000, version / 1000 % 1000, version % 1000);
 }
 
-bool is_same_file(const std::string& path, const FileIdentity& wanted) {
-  struct stat status {};
-  return retry(::stat, path.c_str(), &status) == 0 && FileIdentity::of(status) == wanted;
-}
-
-// Running domains of a connection; frees them.
-class RunningDomains {
- public:
-  explicit RunningDomains(virConnectPtr connection)
-      : count_(virConnectListAllDomains(connection, &domains_, VIR_CONNECT_LIST_DOMAINS_ACTIVE)) {}
-  RunningDomains(const RunningDomains&) = delete;
-  RunningDomains& operator=(const RunningDomains&) = delete;
-  ~RunningDomains() {
-    for (int i = 0; i < count_; ++i) virDomainFree(domains_[i]);
-    std::free(domains_);
-  }
-  int count() const { return count_; }  // -1: error
-  virDomainPtr operator[](int i) const { return domains_[i]; }
-
- private:
-  virDomainPtr* domains_ = nullptr;
-  int count_;
-};
-
 }  // namespace
-
-void LiveDomain::CloseConnection::operator()(_virConnect* connection) const {
-  virConnectClose(connection);
-}
-
-void LiveDomain::FreeDomain::operator()(_virDomain* domain) const {
-  virDomainFree(domain);
-}
-
-Result<LiveDomain::Connection> LiveDomain::connect(const std::string& uri) {
-  if (virInitialize() != 0) return fail(libvirt_error("libvirt"));
-  virSetErrorFunc(nullptr, print_nothing);
-  Connection connection(
-      virConnectOpenAuth(uri.empty() ? nullptr : uri.c_str(), virConnectAuthPtrDefault, 0));
-  if (!connection)
-    return fail(libvirt_error("libvirt: " + (uri.empty() ? "default connection" : uri)));
-  return connection;
-}
 
 Result<void> LiveDomain::identify(const std::string& uri) {
   const std::unique_ptr<char, void (*)(void*)> real(virConnectGetURI(connection_.get()), std::free);
@@ -84,20 +33,16 @@ Result<void> LiveDomain::identify(const std::string& uri) {
   std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
   const char* const name = virDomainGetName(domain_.get());
   name_ = fmt::format("domain '{}' of {}", name ? name : "?", real ? real.get() : uri);
-  if (virDomainGetUUIDString(domain_.get(), uuid.data()) != 0) return fail(libvirt_error(name_));
+  if (virDomainGetUUIDString(domain_.get(), uuid.data()) != 0) return fail(last_error(name_));
   uuid_ = uuid.data();
   return {};
 }
 
 Result<LiveDomain> LiveDomain::open_at(const std::string& uri, const std::string& name) {
   LiveDomain domain;
-  ASSIGN_OR_RETURN(domain.connection_, connect(uri));
-  domain.domain_.reset(virDomainLookupByName(domain.connection_.get(), name.c_str()));
-  if (!domain.domain_) {
-    const Error error = libvirt_error(fmt::format("domain '{}'", name));
-    domain.domain_.reset(virDomainLookupByUUIDString(domain.connection_.get(), name.c_str()));
-    if (!domain.domain_) return fail(error);
-  }
+  ASSIGN_OR_RETURN(domain.connection_, connect(uri, true));
+  ASSIGN_OR_RETURN(domain.domain_,
+                   look_up(domain.connection_, name, fmt::format("domain '{}'", name)));
   RETURN_IF_ERROR(domain.identify(uri));
   return domain;
 }
@@ -112,11 +57,10 @@ Result<LiveDomain> LiveDomain::open(const std::string& uri, const std::string& n
 
 Result<std::optional<std::pair<LiveDomain, std::string>>> LiveDomain::find_at(
     const std::string& uri, const std::string& path) {
-  struct stat status {};
-  if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
-  ASSIGN_OR_RETURN(Connection connection, connect(uri));
-  const RunningDomains domains(connection.get());
-  if (domains.count() < 0) return fail(libvirt_error("libvirt: list the domains"));
+  ASSIGN_OR_RETURN(const FileIdentity wanted, FileIdentity::at(path));
+  ASSIGN_OR_RETURN(Connection connection, connect(uri, true));
+  const DomainList domains(connection, DomainList::Which::kRunning);
+  if (domains.count() < 0) return fail(last_error("libvirt: list the domains"));
   for (int i = 0; i < domains.count(); ++i) {
     LiveDomain domain;
     virDomainRef(domains[i]);
@@ -127,9 +71,10 @@ Result<std::optional<std::pair<LiveDomain, std::string>>> LiveDomain::find_at(
     const auto disks = domain.disks(false);
     // The domain has ended meanwhile.
     if (!disks) continue;
-    for (const DiskChain& disk : *disks)
-      if (!disk.top().empty() && is_same_file(disk.top(), FileIdentity::of(status)))
-        return std::pair(std::move(domain), disk.target);
+    for (const DiskChain& disk : *disks) {
+      const auto found = FileIdentity::at(disk.top());
+      if (found && *found == wanted) return std::pair(std::move(domain), disk.target);
+    }
   }
   return std::nullopt;
 }
@@ -149,7 +94,7 @@ Result<void> LiveDomain::check_versions() const {
   unsigned long qemu = 0;
   if (virConnectGetLibVersion(connection_.get(), &libvirt) != 0 ||
       virConnectGetVersion(connection_.get(), &qemu) != 0)
-    return fail(libvirt_error(name_));
+    return fail(last_error(name_));
   if (libvirt >= kOldestLibvirt && qemu >= kOldestQemu) return {};
   return fail(Error::unsupported(fmt::format(
       "{}: has libvirt {} and QEMU {}, and --live needs libvirt {} and QEMU {}: shut the guest "
@@ -161,18 +106,18 @@ Result<void> LiveDomain::check_versions() const {
 Result<LiveDomain::Activity> LiveDomain::activity() const {
   int state = 0;
   int reason = 0;
-  if (virDomainGetState(domain_.get(), &state, &reason, 0) != 0) return fail(libvirt_error(name_));
+  if (virDomainGetState(domain_.get(), &state, &reason, 0) != 0) return fail(last_error(name_));
   if (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED) return Activity::kRuns;
   if (state == VIR_DOMAIN_PAUSED)
     return reason == VIR_DOMAIN_PAUSED_USER ? Activity::kPausedByUser : Activity::kPausedOtherwise;
   const int active = virDomainIsActive(domain_.get());
-  if (active < 0) return fail(libvirt_error(name_));
+  if (active < 0) return fail(last_error(name_));
   return active == 0 ? Activity::kOff : Activity::kPausedOtherwise;
 }
 
 Result<bool> LiveDomain::is_persistent() const {
   const int persistent = virDomainIsPersistent(domain_.get());
-  if (persistent < 0) return fail(libvirt_error(name_));
+  if (persistent < 0) return fail(last_error(name_));
   return persistent == 1;
 }
 
@@ -182,20 +127,20 @@ bool LiveDomain::has_saved_state() const {
 
 Result<bool> LiveDomain::has_job() const {
   virDomainJobInfo info{};
-  if (virDomainGetJobInfo(domain_.get(), &info) != 0) return fail(libvirt_error(name_));
+  if (virDomainGetJobInfo(domain_.get(), &info) != 0) return fail(last_error(name_));
   return info.type == VIR_DOMAIN_JOB_BOUNDED || info.type == VIR_DOMAIN_JOB_UNBOUNDED;
 }
 
 Result<int> LiveDomain::checkpoints() const {
   const int count = virDomainListAllCheckpoints(domain_.get(), nullptr, 0);
-  if (count < 0) return fail(libvirt_error(name_ + ": list the checkpoints"));
+  if (count < 0) return fail(last_error(name_ + ": list the checkpoints"));
   return count;
 }
 
 Result<std::string> LiveDomain::definition(unsigned flags) const {
   const std::unique_ptr<char, void (*)(void*)> xml(virDomainGetXMLDesc(domain_.get(), flags),
                                                    std::free);
-  if (!xml) return fail(libvirt_error(name_));
+  if (!xml) return fail(last_error(name_));
   return std::string(xml.get());
 }
 
@@ -215,7 +160,7 @@ Result<DiskChain> LiveDomain::disk(const std::string& target, bool next) const {
 Result<std::string> LiveDomain::trim(uint64_t minimum) {
   if (virDomainFSTrim(domain_.get(), nullptr, minimum, 0) == 0) return std::string();
   const int code = virGetLastErrorCode();
-  const Error error = libvirt_error("fstrim");
+  const Error error = last_error("fstrim");
   // The domain has no channel for an agent, no agent listens, or the agent cannot trim.
   if (code == VIR_ERR_AGENT_UNRESPONSIVE || code == VIR_ERR_ARGUMENT_UNSUPPORTED ||
       code == VIR_ERR_OPERATION_UNSUPPORTED || code == VIR_ERR_CONFIG_UNSUPPORTED ||
@@ -225,12 +170,12 @@ Result<std::string> LiveDomain::trim(uint64_t minimum) {
 }
 
 Result<void> LiveDomain::suspend() {
-  if (virDomainSuspend(domain_.get()) != 0) return fail(libvirt_error(name_ + ": pause"));
+  if (virDomainSuspend(domain_.get()) != 0) return fail(last_error(name_ + ": pause"));
   return {};
 }
 
 Result<void> LiveDomain::resume() {
-  if (virDomainResume(domain_.get()) != 0) return fail(libvirt_error(name_ + ": resume"));
+  if (virDomainResume(domain_.get()) != 0) return fail(last_error(name_ + ": resume"));
   return {};
 }
 
@@ -242,21 +187,21 @@ Result<void> LiveDomain::snapshot(
   for (const DiskChain& disk : all) {
     const auto it = std::find_if(overlays.begin(), overlays.end(),
                                  [&](const auto& each) { return each.first == disk.target; });
-    const std::string target = escape_value(disk.target);
+    const std::string target = escape_xml(disk.target);
     if (it == overlays.end())
       xml += fmt::format("<disk name='{}' snapshot='no'/>", target);
     else
       xml += fmt::format(
           "<disk name='{}' snapshot='external' type='file'><driver type='qcow2'/><source "
           "file='{}'/></disk>",
-          target, escape_value(it->second));
+          target, escape_xml(it->second));
   }
   xml += "</disks></domainsnapshot>";
   const virDomainSnapshotPtr snapshot = virDomainSnapshotCreateXML(
       domain_.get(), xml.c_str(),
       VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC |
           VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA);
-  if (!snapshot) return fail(libvirt_error(name_ + ": give the disks overlays"));
+  if (!snapshot) return fail(last_error(name_ + ": give the disks overlays"));
   virDomainSnapshotFree(snapshot);
   return {};
 }
@@ -264,38 +209,38 @@ Result<void> LiveDomain::snapshot(
 Result<void> LiveDomain::start_copy(const std::string& target, const std::string& path) {
   const std::string xml =
       fmt::format("<disk type='file'><driver name='qemu' type='qcow2'/><source file='{}'/></disk>",
-                  escape_value(path));
+                  escape_xml(path));
   if (virDomainBlockCopy(domain_.get(), target.c_str(), xml.c_str(), nullptr, 0,
                          VIR_DOMAIN_BLOCK_COPY_SHALLOW | VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
                              VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB) != 0)
-    return fail(libvirt_error(fmt::format("{}: copy {} to {}", name_, target, path)));
+    return fail(last_error(fmt::format("{}: copy {} to {}", name_, target, path)));
   return {};
 }
 
 Result<void> LiveDomain::start_commit(const std::string& target) {
   if (virDomainBlockCommit(domain_.get(), target.c_str(), nullptr, nullptr, 0,
                            VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | VIR_DOMAIN_BLOCK_COMMIT_SHALLOW) != 0)
-    return fail(libvirt_error(fmt::format("{}: commit the overlay of {}", name_, target)));
+    return fail(last_error(fmt::format("{}: commit the overlay of {}", name_, target)));
   return {};
 }
 
 Result<std::optional<LiveDomain::Job>> LiveDomain::job(const std::string& target) const {
   virDomainBlockJobInfo info{};
   const int found = virDomainGetBlockJobInfo(domain_.get(), target.c_str(), &info, 0);
-  if (found < 0) return fail(libvirt_error(fmt::format("{}: block job of {}", name_, target)));
+  if (found < 0) return fail(last_error(fmt::format("{}: block job of {}", name_, target)));
   if (found == 0) return std::nullopt;
   return Job{info.cur, info.end};
 }
 
 Result<void> LiveDomain::pivot(const std::string& target) {
   if (virDomainBlockJobAbort(domain_.get(), target.c_str(), VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) != 0)
-    return fail(libvirt_error(fmt::format("{}: end the block job of {}", name_, target)));
+    return fail(last_error(fmt::format("{}: end the block job of {}", name_, target)));
   return {};
 }
 
 Result<void> LiveDomain::abort(const std::string& target) {
   if (virDomainBlockJobAbort(domain_.get(), target.c_str(), 0) != 0)
-    return fail(libvirt_error(fmt::format("{}: end the block job of {}", name_, target)));
+    return fail(last_error(fmt::format("{}: end the block job of {}", name_, target)));
   return {};
 }
 
@@ -303,9 +248,8 @@ Result<void> LiveDomain::set_source(const std::string& target, const std::string
   ASSIGN_OR_RETURN(const std::string text,
                    definition(VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE));
   ASSIGN_OR_RETURN(const std::string changed, with_source(text, name_, target, path));
-  const std::unique_ptr<_virDomain, FreeDomain> defined(
-      virDomainDefineXML(connection_.get(), changed.c_str()));
-  if (!defined) return fail(libvirt_error(name_ + ": change the definition"));
+  const DomainHandle defined(virDomainDefineXML(connection_.get(), changed.c_str()));
+  if (!defined) return fail(last_error(name_ + ": change the definition"));
   return {};
 }
 
@@ -320,7 +264,7 @@ Result<LiveDomain::Requests> LiveDomain::requests(const std::string& target) con
   bool known = ask();
   values.resize(static_cast<size_t>(std::max(count, 0)));
   known = known && !values.empty() && ask();
-  if (!known) return fail(libvirt_error(fmt::format("{}: statistics of {}", name_, target)));
+  if (!known) return fail(last_error(fmt::format("{}: statistics of {}", name_, target)));
   const auto value = [&](const char* name) -> uint64_t {
     long long it = 0;
     return virTypedParamsGetLLong(values.data(), count, name, &it) == 1 && it > 0

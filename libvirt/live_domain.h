@@ -2,17 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/result.h"
+#include "libvirt/connection.h"
 #include "libvirt/disk_chain.h"
-
-struct _virConnect;
-struct _virDomain;
 
 namespace vc::libvirt {
 
@@ -85,23 +82,14 @@ class LiveDomain {
   Result<Requests> requests(const std::string& target) const;
 
  private:
-  struct CloseConnection {
-    void operator()(_virConnect* connection) const;
-  };
-  struct FreeDomain {
-    void operator()(_virDomain* domain) const;
-  };
-  using Connection = std::unique_ptr<_virConnect, CloseConnection>;
-
   static Result<LiveDomain> open_at(const std::string& uri, const std::string& name);
   static Result<std::optional<std::pair<LiveDomain, std::string>>> find_at(const std::string& uri,
                                                                            const std::string& path);
-  static Result<Connection> connect(const std::string& uri);
   Result<void> identify(const std::string& uri);
   Result<std::string> definition(unsigned flags) const;
 
   Connection connection_;
-  std::unique_ptr<_virDomain, FreeDomain> domain_;
+  DomainHandle domain_;
   std::string name_;
   std::string uri_;
   std::string uuid_;

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 #include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,9 +12,10 @@
 #include <memory>
 #include <utility>
 
-#include "base/retry.h"
+#include "libvirt/connection.h"
 #include "libvirt/domain.h"
 #include "storage/descriptor.h"
+#include "storage/directory.h"
 
 namespace vc::libvirt {
 
@@ -75,41 +74,8 @@ std::string escape(const std::string& text) {
   return escaped;
 }
 
-void be_silent(void* /*data*/, virErrorPtr /*error*/) {}
-
-struct CloseConnection {
-  void operator()(virConnectPtr connection) const { virConnectClose(connection); }
-};
-
-// All domains of a connection; frees them.
-class Domains {
- public:
-  explicit Domains(virConnectPtr connection)
-      : count_(virConnectListAllDomains(connection, &domains_, 0)) {}
-  Domains(const Domains&) = delete;
-  Domains& operator=(const Domains&) = delete;
-  ~Domains() {
-    for (int i = 0; i < count_; ++i) virDomainFree(domains_[i]);
-    std::free(domains_);
-  }
-  int count() const { return count_; }  // -1: error
-  virDomainPtr operator[](int i) const { return domains_[i]; }
-
- private:
-  virDomainPtr* domains_ = nullptr;
-  int count_;
-};
-
-bool is_file(const std::string& path, const struct stat& wanted) {
-  struct stat status {};
-  return retry(::stat, path.c_str(), &status) == 0 && status.st_dev == wanted.st_dev &&
-         status.st_ino == wanted.st_ino;
-}
-
-Error last_error(const std::string& name) {
-  const char* const message = virGetLastErrorMessage();
-  return Error::protocol(EIO, fmt::format("{}: cannot get the disks of its domains: {}", name,
-                                          message ? message : "unknown error"));
+Error cannot_ask(const Libvirt& libvirt) {
+  return last_error(libvirt.name + ": cannot get the disks of its domains");
 }
 
 struct Owner {
@@ -122,12 +88,11 @@ std::string uri_of(const Libvirt& libvirt, const std::string& socket) {
   return fmt::format("qemu+unix:///{}?socket={}", path, escape(socket));
 }
 
-Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struct stat& wanted) {
-  const std::unique_ptr<virConnect, CloseConnection> connection(
-      virConnectOpenReadOnly(uri_of(libvirt, socket).c_str()));
-  if (!connection) return fail(last_error(libvirt.name));
-  const Domains domains(connection.get());
-  if (domains.count() < 0) return fail(last_error(libvirt.name));
+Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const FileIdentity& wanted) {
+  const Connection connection(virConnectOpenReadOnly(uri_of(libvirt, socket).c_str()));
+  if (!connection) return fail(cannot_ask(libvirt));
+  const DomainList domains(connection, DomainList::Which::kAll);
+  if (domains.count() < 0) return fail(cannot_ask(libvirt));
   for (int i = 0; i < domains.count(); ++i) {
     const bool saved = virDomainIsActive(domains[i]) == 0;
     // A domain that is shut off rereads the disk at its next start.
@@ -141,7 +106,8 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
         read_domain(xml.get(), fmt::format("domain '{}' of {}", name ? name : "?", libvirt.name)));
     for (const DomainDisk& disk : domain.disks)
       for (const std::string& file : disk.files)
-        if (is_file(file, wanted)) return Owner{name ? name : "?", saved};
+        if (const auto found = FileIdentity::at(file); found && *found == wanted)
+          return Owner{name ? name : "?", saved};
   }
   return Owner{};
 }
@@ -149,18 +115,16 @@ Result<Owner> ask(const Libvirt& libvirt, const std::string& socket, const struc
 }  // namespace
 
 Result<DiskUse> find_disk_use(const std::string& path) {
-  struct stat wanted {};
-  if (retry(::stat, path.c_str(), &wanted) != 0) return fail(Error::system(errno, path));
+  ASSIGN_OR_RETURN(const FileIdentity wanted, FileIdentity::at(path));
   DiskUse use;
   for (const Libvirt& libvirt : libvirts()) {
     for (const std::string& name : libvirt.sockets) {
       const std::string socket = libvirt.folder + "/" + name;
       if (!is_alive(socket)) continue;
-      if (virInitialize() != 0) {
-        use.remarks.push_back(last_error(libvirt.name).message());
+      if (const auto ready = initialize(); !ready) {
+        use.remarks.push_back(ready.error().message());
         continue;
       }
-      virSetErrorFunc(nullptr, be_silent);
       const auto owner = ask(libvirt, socket, wanted);
       if (!owner) {
         use.remarks.push_back(owner.error().message());

@@ -97,6 +97,19 @@ bool is_supported_encoding(std::string_view name) {
 
 }  // namespace
 
+const XmlAttribute* find_attribute(std::string_view text, const XmlTag& tag,
+                                   std::string_view name) {
+  for (const XmlAttribute& it : tag.attributes)
+    if (text.substr(it.name.begin, it.name.end - it.name.begin) == name) return &it;
+  return nullptr;
+}
+
+std::string attribute_value(std::string_view text, const XmlTag& tag, std::string_view name) {
+  const XmlAttribute* const it = find_attribute(text, tag, name);
+  if (!it) return "";
+  return decode_value(text.substr(it->value.begin, it->value.end - it->value.begin));
+}
+
 std::string decode_value(std::string_view raw) {
   std::string value;
   for (size_t i = 0; i < raw.size(); ++i) {

@@ -36,6 +36,11 @@ struct XmlTag {
   bool empty = false;  // "<name/>": no end tag follows
 };
 
+// Finds an attribute of a tag of the document `text`; nullptr: there is none.
+const XmlAttribute* find_attribute(std::string_view text, const XmlTag& tag, std::string_view name);
+// Returns the decoded value of an attribute; empty: there is none.
+std::string attribute_value(std::string_view text, const XmlTag& tag, std::string_view name);
+
 // Scans a document once.
 class XmlScanner {
  public:

@@ -12,6 +12,12 @@
 
 namespace vc {
 
+Result<FileIdentity> FileIdentity::at(const std::string& path) {
+  struct stat status {};
+  if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  return of(status);
+}
+
 std::optional<FileIdentity> FileIdentity::of(int fd) {
   struct stat status {};
   if (retry(::fstat, fd, &status) != 0) return std::nullopt;

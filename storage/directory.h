@@ -24,6 +24,8 @@ struct FileIdentity {
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 
   static FileIdentity of(const struct stat& status) { return {status.st_dev, status.st_ino}; }
+  // Follows symbolic links.
+  static Result<FileIdentity> at(const std::string& path);
   // Returns nullopt if `fd` is not open.
   static std::optional<FileIdentity> of(int fd);
 };

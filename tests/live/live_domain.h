@@ -10,6 +10,10 @@
 
 namespace vc::live_test {
 
+// The names in the folder of a domain with one disk: before a run, and after it.
+inline const std::vector<std::string> kOriginal{"disk0.qcow2"};
+inline const std::vector<std::string> kOptimized{"disk0.qcow2", "disk0.qcow2.bak"};
+
 // A domain with disks, and files beside them.
 class TestDomain {
  public:

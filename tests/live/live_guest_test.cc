@@ -13,6 +13,8 @@
 
 using namespace vc;
 
+using live_test::kOptimized;
+using live_test::kOriginal;
 using live_test::LiveGuest;
 using live_test::TestDomain;
 using nlohmann::json;
@@ -20,9 +22,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::vector<std::string> kOriginal{"disk0.qcow2"};
-const std::vector<std::string> kOptimized{"disk0.qcow2", "disk0.qcow2.bak"};
 
 uint64_t blocks(const std::string& path) {
   struct stat status {};

@@ -14,6 +14,8 @@
 
 using namespace vc;
 
+using live_test::kOptimized;
+using live_test::kOriginal;
 using live_test::LiveGuest;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
@@ -22,9 +24,6 @@ using support::run_ok;
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::vector<std::string> kOriginal{"disk0.qcow2"};
-const std::vector<std::string> kOptimized{"disk0.qcow2", "disk0.qcow2.bak"};
 
 // In the order of a run.
 const std::vector<std::string> kSteps{

@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "base/printable.h"
+#include "base/xml_text.h"
 #include "tool/report/map_picture.h"
 #include "tool/text/size_text.h"
 #include "tool/text/survey_text.h"
@@ -74,20 +75,7 @@ constexpr std::array<Kind, MapPicture::kGuests> kGuestKinds{{
 
 // Escapes names: characters that are invalid in XML or not printable are shown as their bytes.
 std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char it : printable(text)) {
-    if (it == '&')
-      result += "&amp;";
-    else if (it == '<')
-      result += "&lt;";
-    else if (it == '>')
-      result += "&gt;";
-    else if (it == '"')
-      result += "&quot;";
-    else
-      result += it;
-  }
-  return result;
+  return escape_xml(printable(text));
 }
 
 // Shortens a long name at its start: the end of a name is more informative.
