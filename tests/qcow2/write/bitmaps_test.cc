@@ -442,7 +442,7 @@ TEST_CASE("guest data never overwrites a table of a bitmap", "[bitmaps][damaged-
   const support::TempDirectory folder;
   const std::string image = image_of(folder);
   const Bitmap bitmap = directory_of(image).bitmaps.front();
-  const HostOffset target = GENERATE_COPY(bitmap.table, directory_of(image).at);
+  const HostOffset target = GENERATE(false, true) ? directory_of(image).at : bitmap.table;
   const Bytes file = support::read_file(image);
   const uint64_t l2 = load_be64(&file[header_of(image).l1_table.value()]) & kEntryOffsetMask;
   Bytes word(8);
