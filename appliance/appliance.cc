@@ -179,7 +179,7 @@ Result<std::vector<std::string>> Appliance::list(char** returned, std::string_vi
     words.emplace_back(*it);
     std::free(*it);
   }
-  std::free(returned);
+  std::free(static_cast<void*>(returned));
   return words;
 }
 

@@ -114,20 +114,20 @@ Result<void> drop_swap_files(const Appliance& it, const Space& space,
 
 }  // namespace
 
-Result<std::vector<std::string>> shadow_copies(const Appliance& it, const Space& space) {
-  guestfs_h* const g = it.handle();
+Result<std::vector<std::string>> shadow_copies(const Appliance& appliance, const Space& space) {
+  guestfs_h* const g = appliance.handle();
   std::vector<std::string> found;
   bool any = false;
-  ASSIGN_OR_RETURN(const auto names, it.list(guestfs_ls(g, "/"), space.device));
+  ASSIGN_OR_RETURN(const auto names, appliance.list(guestfs_ls(g, "/"), space.device));
   for (const std::string& name : names) {
     if (lower(name) != "system volume information") continue;
     const std::string folder = "/" + name;
     if (guestfs_is_dir(g, folder.c_str()) != 1) continue;
-    ASSIGN_OR_RETURN(const auto files, it.list(guestfs_ls(g, folder.c_str()), space.device));
+    ASSIGN_OR_RETURN(const auto files, appliance.list(guestfs_ls(g, folder.c_str()), space.device));
     for (const std::string& file : files) {
       const std::string known = lower(file);
       if (!known.starts_with("{") || !known.ends_with(kShadowCopy)) continue;
-      found.push_back(folder + "/" + file);
+      found.push_back(fmt::format("{}/{}", folder, file));
       // Counts only names with two GUIDs: the catalogue has one, and remains after its copies are
       // deleted.
       any = any || known.size() > kShadowCopy.size();
@@ -137,10 +137,10 @@ Result<std::vector<std::string>> shadow_copies(const Appliance& it, const Space&
   return found;
 }
 
-Result<void> drop_files(const Appliance& it, const TrimOptions::Drop& drop, const Space& space,
-                        std::vector<DroppedFile>& dropped) {
-  if (space.type == "ntfs") return drop_windows_files(it, drop, space, dropped);
-  if (drop.swap) return drop_swap_files(it, space, dropped);
+Result<void> drop_files(const Appliance& appliance, const TrimOptions::Drop& drop,
+                        const Space& space, std::vector<DroppedFile>& dropped) {
+  if (space.type == "ntfs") return drop_windows_files(appliance, drop, space, dropped);
+  if (drop.swap) return drop_swap_files(appliance, space, dropped);
   return {};
 }
 

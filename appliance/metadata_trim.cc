@@ -135,6 +135,7 @@ Result<void> MetadataTrimming::open_disks() {
 Result<void> MetadataTrimming::inspect() {
   observer_.step("Reading the metadata of filesystems");
   std::vector<std::shared_ptr<const guest::ByteView>> views;
+  views.reserve(files_.size());
   for (const auto& file : files_)
     views.push_back(std::make_shared<guest::ImageView>(file->disk(), views.size(), &cancel_));
   inspection_ = guest::inspect(views);

@@ -120,11 +120,11 @@ Result<Passphrase> parse_passphrase(std::string_view text) {
   return passphrase;
 }
 
-Result<std::vector<Encrypted>> encrypted_devices(const Appliance& it) {
-  guestfs_h* const g = it.handle();
+Result<std::vector<Encrypted>> encrypted_devices(const Appliance& appliance) {
+  guestfs_h* const g = appliance.handle();
   std::vector<Encrypted> found;
   for (const auto list : {guestfs_list_devices, guestfs_list_partitions, guestfs_lvs}) {
-    ASSIGN_OR_RETURN(const auto devices, it.list(list(g), "devices"));
+    ASSIGN_OR_RETURN(const auto devices, appliance.list(list(g), "devices"));
     for (const std::string& device : devices) {
       Encrypted encrypted;
       encrypted.device = device;
@@ -135,23 +135,23 @@ Result<std::vector<Encrypted>> encrypted_devices(const Appliance& it) {
       found.push_back(std::move(encrypted));
     }
   }
-  RETURN_IF_ERROR(it.cancelled());
+  RETURN_IF_ERROR(appliance.cancelled());
   return found;
 }
 
-Result<std::vector<std::string>> open_encrypted(const Appliance& it,
+Result<std::vector<std::string>> open_encrypted(const Appliance& appliance,
                                                 const std::vector<Passphrase>& passphrases,
                                                 Observer& observer) {
   std::vector<std::string> opened;
   if (passphrases.empty()) return opened;
-  guestfs_h* const g = it.handle();
+  guestfs_h* const g = appliance.handle();
   std::vector<bool> used(passphrases.size());
   std::vector<std::string> seen;
   // A logical volume inside of an encrypted device may be encrypted, too. Repeats until no new
   // device appears.
   for (bool found = true; found;) {
     found = false;
-    ASSIGN_OR_RETURN(const auto devices, encrypted_devices(it));
+    ASSIGN_OR_RETURN(const auto devices, encrypted_devices(appliance));
     for (const Encrypted& device : devices) {
       if (std::find(seen.begin(), seen.end(), device.device) != seen.end()) continue;
       seen.push_back(device.device);
@@ -161,16 +161,17 @@ Result<std::vector<std::string>> open_encrypted(const Appliance& it,
         if (!fits(passphrases[i], device)) continue;
         used[i] = tried = true;
         observer.step("Opening " + device.device);
-        ASSIGN_OR_RETURN(open, try_to_open(it, device, passphrases[i], opened.size(), observer));
+        ASSIGN_OR_RETURN(open,
+                         try_to_open(appliance, device, passphrases[i], opened.size(), observer));
       }
       if (open) {
         found = true;
         opened.push_back(device.device);
       } else if (tried) {
-        observer.warning(device.device + ": none of the given keys opens it");
+        observer.warning(device.device + ": none of the given keys opens appliance");
       }
     }
-    if (found) RETURN_IF_ERROR(it.check(guestfs_lvm_scan(g, 1), "logical volumes"));
+    if (found) RETURN_IF_ERROR(appliance.check(guestfs_lvm_scan(g, 1), "logical volumes"));
   }
   for (size_t i = 0; i < passphrases.size(); ++i)
     if (!used[i])

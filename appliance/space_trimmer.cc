@@ -86,7 +86,7 @@ Result<void> SpaceTrimmer::trim_filesystem(const Space& space,
       return {};
     }
   }
-  const auto mounted = it_.check(
+  auto mounted = it_.check(
       guestfs_mount_options(g, space.mount_options.c_str(), space.device.c_str(), "/"), "mounting");
   if (!mounted) {
     if (guestfs_filesystem_available(g, space.type.c_str()) != 0 || space.type == "ntfs")

@@ -199,12 +199,13 @@ Result<void> check_ntfs(const Appliance& it, const TrimOptions::Drop& drop, Spac
 
 }  // namespace
 
-Result<std::vector<Space>> survey(const Appliance& it, const std::vector<std::string>& opened) {
+Result<std::vector<Space>> survey(const Appliance& appliance,
+                                  const std::vector<std::string>& opened) {
   std::vector<Space> spaces;
-  RETURN_IF_ERROR(list_filesystems(it, spaces));
-  RETURN_IF_ERROR(find_lvm_snapshots(it, spaces));
-  RETURN_IF_ERROR(list_encrypted(it, opened, spaces));
-  RETURN_IF_ERROR(list_volume_groups(it, spaces));
+  RETURN_IF_ERROR(list_filesystems(appliance, spaces));
+  RETURN_IF_ERROR(find_lvm_snapshots(appliance, spaces));
+  RETURN_IF_ERROR(list_encrypted(appliance, opened, spaces));
+  RETURN_IF_ERROR(list_volume_groups(appliance, spaces));
   return spaces;
 }
 
@@ -245,7 +246,7 @@ Error suspended(const std::string& device) {
       "disks: boot it and shut it down, or discard its saved session with --drop swap");
 }
 
-Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
+Result<void> check_shut_down(const Appliance& appliance, const TrimOptions::Drop& drop,
                              std::vector<Space>& spaces) {
   const bool windows_has_others = std::any_of(spaces.begin(), spaces.end(), [](const Space& space) {
     return space.left_alone.empty() && (space.type == "ntfs" || space.type == "vfat" ||
@@ -262,7 +263,7 @@ Result<void> check_shut_down(const Appliance& it, const TrimOptions::Drop& drop,
     }
     // Even for a volume that is not chosen: Windows's session uses all volumes that Windows mounts.
     if (space.type == "ntfs" && (space.left_alone.empty() || windows_has_others))
-      RETURN_IF_ERROR(check_ntfs(it, drop, space));
+      RETURN_IF_ERROR(check_ntfs(appliance, drop, space));
   }
   return {};
 }

@@ -25,17 +25,18 @@ Result<void> remove_files(const Appliance& it) {
 
 }  // namespace
 
-Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>& wrote) {
-  guestfs_h* const g = it.handle();
-  RETURN_IF_ERROR(remove_files(it));
+Result<void> zero_fill(const Appliance& appliance, const std::function<void(uint64_t)>& wrote) {
+  guestfs_h* const g = appliance.handle();
+  RETURN_IF_ERROR(remove_files(appliance));
   Result<void> result;
   uint64_t filled = 0;
   unsigned number = 0;
-  // When a file does not fit, keeps what was written of it, and fills the rest with smaller files.
+  // When a file does not fit, keeps what was written of appliance, and fills the rest with smaller
+  // files.
   for (int size = kFileSize; size >= kSmallestFile;) {
     const std::string name = fmt::format("{}{}", kName, number++);
     const int done = guestfs_fill(g, 0, size, name.c_str());
-    result = it.cancelled();
+    result = appliance.cancelled();
     if (!result) break;
     if (done == 0) {
       filled += static_cast<uint64_t>(size);
@@ -43,13 +44,13 @@ Result<void> zero_fill(const Appliance& it, const std::function<void(uint64_t)>&
       continue;
     }
     if (const int errnum = guestfs_last_errno(g); errnum != ENOSPC && errnum != EDQUOT) {
-      result = fail(it.last_error("filling free space"));
+      result = fail(appliance.last_error("filling free space"));
       break;
     }
     size /= 4;
   }
-  if (result) result = it.check(guestfs_sync(g), "sync");
-  const auto removed = remove_files(it);
+  if (result) result = appliance.check(guestfs_sync(g), "sync");
+  const auto removed = remove_files(appliance);
   return result ? removed : result;
 }
 

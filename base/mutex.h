@@ -78,7 +78,7 @@ class SCOPED_CAPABILITY MutexLock {
   explicit MutexLock(Mutex& mutex) ACQUIRE(mutex) : lock_(mutex.mutex_) {}
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
-  ~MutexLock() RELEASE() {}
+  ~MutexLock() RELEASE() = default;
 
   void unlock() RELEASE() { lock_.unlock(); }
   void lock() ACQUIRE() { lock_.lock(); }
@@ -122,7 +122,7 @@ class SCOPED_CAPABILITY ExclusiveLock {
   explicit ExclusiveLock(SharedMutex& mutex) ACQUIRE(mutex) : lock_(mutex.mutex_) {}
   ExclusiveLock(const ExclusiveLock&) = delete;
   ExclusiveLock& operator=(const ExclusiveLock&) = delete;
-  ~ExclusiveLock() RELEASE() {}
+  ~ExclusiveLock() RELEASE() = default;
 
  private:
   std::unique_lock<std::shared_mutex> lock_;
@@ -133,7 +133,7 @@ class SCOPED_CAPABILITY SharedLock {
   explicit SharedLock(SharedMutex& mutex) ACQUIRE_SHARED(mutex) : lock_(mutex.mutex_) {}
   SharedLock(const SharedLock&) = delete;
   SharedLock& operator=(const SharedLock&) = delete;
-  ~SharedLock() RELEASE() {}
+  ~SharedLock() RELEASE() = default;
 
  private:
   std::shared_lock<std::shared_mutex> lock_;

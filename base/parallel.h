@@ -1,6 +1,7 @@
 // Runs the same work on many items, on several threads.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <exception>
@@ -30,11 +31,16 @@ void parallel_for(size_t count, unsigned threads, const Work& work) {
   };
   {
     std::vector<std::jthread> others;
-    try {
-      for (unsigned i = 1; i < threads && i < count; ++i) others.emplace_back(run);
-    } catch (const std::system_error&) {
-      // Fewer threads do the same work.
-    }
+    const auto start = [&] {
+      try {
+        others.emplace_back(run);
+        return true;
+      } catch (const std::system_error&) {
+        return false;
+      }
+    };
+    // If a thread cannot be created, fewer threads do the same work.
+    while (others.size() + 1 < std::min<size_t>(threads, count) && start()) continue;
     run();
   }
   if (thrown) std::rethrow_exception(thrown);

@@ -14,12 +14,14 @@ Spread Spread::of(std::vector<double> values) {
 
 Spread Comparison::ratio() const {
   std::vector<double> values;
+  values.reserve(rounds.size());
   for (const Round& round : rounds) values.push_back(round.ratio());
   return Spread::of(values);
 }
 
 Spread Comparison::throughput(const Measurement Round::*which) const {
   std::vector<double> values;
+  values.reserve(rounds.size());
   for (const Round& round : rounds) values.push_back((round.*which).bytes_per_second());
   return Spread::of(values);
 }

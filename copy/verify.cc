@@ -54,8 +54,8 @@ class Front final : public Source {
 
  private:
   uint64_t round_up(uint64_t size) const {
-    const uint64_t behind = size % alignment_;
-    return std::min(whole_.size(), behind == 0 ? size : size + (alignment_ - behind));
+    const uint64_t remainder = size % alignment_;
+    return std::min(whole_.size(), remainder == 0 ? size : size + (alignment_ - remainder));
   }
 
   Source& whole_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -405,16 +406,21 @@ size_t count_ranges(const Inspection& inspection) {
   return count;
 }
 
+// Returns nullopt if the volumes have too many ranges, each of them or together.
+std::optional<Inspection> inspect_bounded(const std::vector<View>& disks, const FileKinds& kinds) {
+  try {
+    Inspection found = Inspector(disks, kinds).run();
+    if (count_ranges(found) <= Ranges::Builder::kMost) return found;
+    return std::nullopt;
+  } catch (const TooManyRanges&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 Inspection inspect(const std::vector<View>& disks, const FileKinds& kinds) {
-  try {
-    Inspection found = Inspector(disks, kinds).run();
-    // All volumes together must also fit a builder.
-    if (count_ranges(found) <= Ranges::Builder::kMost) return found;
-  } catch (const TooManyRanges&) {
-    // The result so far is dropped below.
-  }
+  if (auto found = inspect_bounded(disks, kinds)) return std::move(*found);
   Inspection nothing;
   for (size_t number = 0; number < disks.size(); ++number)
     nothing.doubts.push_back(disk_name(number) + ": its free space has too many pieces");

@@ -31,10 +31,10 @@ Result<Extent> ComparedDisk::extent_at(uint64_t at, uint64_t end) {
     RETURN_IF_ERROR(source_->map(GuestOffset(at), size() - at, ahead_));
   }
   Extent extent = ahead_[ahead_at_];
-  const uint64_t behind = at - extent.guest.value();
-  extent.guest += behind;
-  extent.length -= behind;
-  if (extent.kind == qcow2::ExtentKind::kData || extent.preallocated) extent.host += behind;
+  const uint64_t distance = at - extent.guest.value();
+  extent.guest += distance;
+  extent.length -= distance;
+  if (extent.kind == qcow2::ExtentKind::kData || extent.preallocated) extent.host += distance;
   return extent;
 }
 

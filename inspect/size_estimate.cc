@@ -90,6 +90,7 @@ class Sampler {
       RETURN_IF_ERROR(load(chunk, ClusterIndex(chosen_[i] * per_unit_), worker));
       // The live clusters must be recorded before encode() changes their kinds.
       std::vector<bool> live;
+      live.reserve(chunk.clusters.size());
       for (const copy::Chunk::Cluster& it : chunk.clusters)
         live.push_back(it.kind == copy::Chunk::Cluster::Kind::kData ||
                        it.kind == copy::Chunk::Cluster::Kind::kCompressed);

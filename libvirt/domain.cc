@@ -27,7 +27,7 @@ enum class Place {
   kClock,
   kDevices,
   kDisk,
-  kBehindDisk,
+  kDiskLayer,
   kOther
 };
 
@@ -73,10 +73,10 @@ class Reader final : public XmlScanner::Handler {
     } else if (above == Place::kDevices && name == "controller") {
       domain_.controllers.push_back(
           {value_of(tag, "type"), value_of(tag, "index"), value_of(tag, "model")});
-    } else if (above == Place::kDisk || above == Place::kBehindDisk) {
+    } else if (above == Place::kDisk || above == Place::kDiskLayer) {
       if (name == "source") add_files(tag);
       if (above == Place::kDisk) part_of_disk(name, tag);
-      if (is_behind(above, name)) place = Place::kBehindDisk;
+      if (has_own_source(above, name)) place = Place::kDiskLayer;
     }
     places_.push_back(place);
     return {};
@@ -113,7 +113,7 @@ class Reader final : public XmlScanner::Handler {
 
   // Returns true for elements that have a <source> of their own. The element with a data file is
   // inside a <source>.
-  static bool is_behind(Place above, std::string_view name) {
+  static bool has_own_source(Place above, std::string_view name) {
     return name == "backingStore" || name == "dataStore" || name == "source" ||
            (above == Place::kDisk && name == "mirror");
   }

@@ -161,14 +161,14 @@ Result<void> XmlScanner::check_bytes() {
 // Reads <?xml version='1.0' encoding='…' standalone='…'?>, of which the last two are optional.
 Result<std::string> XmlScanner::read_encoding() {
   const size_t begin = at_;
-  if (!looking_at("<?xml") || at_ + 5 >= text_.size() || !is_space(text_[at_ + 5])) return "utf-8";
+  if (!starts_with("<?xml") || at_ + 5 >= text_.size() || !is_space(text_[at_ + 5])) return "utf-8";
   at_ += 5;
   XmlTag words;
-  for (skip_space(); at_ < text_.size() && !looking_at("?>"); skip_space()) {
+  for (skip_space(); at_ < text_.size() && !starts_with("?>"); skip_space()) {
     if (!is_space(text_[at_ - 1])) return error(at_, "no space in the XML declaration");
     RETURN_IF_ERROR(read_attribute(words));
   }
-  if (!looking_at("?>")) return error(begin, "the XML declaration has no end");
+  if (!starts_with("?>")) return error(begin, "the XML declaration has no end");
   at_ += 2;
   constexpr std::array<std::string_view, 3> kOrder{"version", "encoding", "standalone"};
   size_t next = 0;
@@ -191,7 +191,7 @@ Result<std::string> XmlScanner::read_encoding() {
 }
 
 Result<void> XmlScanner::read_declaration() {
-  if (looking_at("\xef\xbb\xbf")) at_ += 3;
+  if (starts_with("\xef\xbb\xbf")) at_ += 3;
   ASSIGN_OR_RETURN(std::string encoding, read_encoding());
   std::transform(encoding.begin(), encoding.end(), encoding.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
@@ -237,28 +237,28 @@ Result<void> XmlScanner::read_text() {
 }
 
 Result<void> XmlScanner::read_markup(Handler& handler) {
-  if (looking_at("<!--")) {
+  if (starts_with("<!--")) {
     const size_t begin = at_;
     RETURN_IF_ERROR(skip_until("--", at_ + 4, "the comment"));
-    if (!looking_at(">")) return error(begin, "'--' inside of a comment");
+    if (!starts_with(">")) return error(begin, "'--' inside of a comment");
     ++at_;
     return {};
   }
-  if (looking_at("<![CDATA[")) {
+  if (starts_with("<![CDATA[")) {
     if (open_.empty()) return error(at_, "CDATA outside of the root element");
     return skip_until("]]>", at_ + 9, "the CDATA section");
   }
-  if (looking_at("<!")) return error(at_, "a DOCTYPE is not allowed in a domain definition");
-  if (looking_at("<?")) {
+  if (starts_with("<!")) return error(at_, "a DOCTYPE is not allowed in a domain definition");
+  if (starts_with("<?")) {
     const size_t begin = at_;
     at_ += 2;
     ASSIGN_OR_RETURN(const Stretch target, read_name());
     if (slice(target) == "xml") return error(begin, "an XML declaration that is not at the start");
-    if (!looking_at("?>") && at_ < text_.size() && !is_space(text_[at_]))
+    if (!starts_with("?>") && at_ < text_.size() && !is_space(text_[at_]))
       return error(at_, "no space after the name of a processing instruction");
     return skip_until("?>", at_, "the processing instruction");
   }
-  if (looking_at("</")) return read_end(handler);
+  if (starts_with("</")) return read_end(handler);
   return read_start(handler);
 }
 
@@ -298,10 +298,10 @@ Result<void> XmlScanner::read_attribute(XmlTag& tag) {
     return error(at_, fmt::format("more than {} attributes", kMaxAttributes));
   ASSIGN_OR_RETURN(attribute.name, read_name());
   skip_space();
-  if (!looking_at("=")) return error(at_, "an attribute without '='");
+  if (!starts_with("=")) return error(at_, "an attribute without '='");
   ++at_;
   skip_space();
-  if (!looking_at("'") && !looking_at("\"")) return error(at_, "a value without quotes");
+  if (!starts_with("'") && !starts_with("\"")) return error(at_, "a value without quotes");
   attribute.quote = text_[at_++];
   const size_t end = text_.find(attribute.quote, at_);
   if (end == std::string_view::npos) return error(at_, "a value has no end");
@@ -325,8 +325,8 @@ Result<void> XmlScanner::read_start(Handler& handler) {
     const size_t before = at_;
     skip_space();
     if (at_ == text_.size()) return error(tag.whole.begin, "a tag has no end");
-    tag.empty = looking_at("/>");
-    if (tag.empty || looking_at(">")) break;
+    tag.empty = starts_with("/>");
+    if (tag.empty || starts_with(">")) break;
     if (at_ == before) return error(at_, "no space before an attribute");
     RETURN_IF_ERROR(read_attribute(tag));
   }
@@ -348,7 +348,7 @@ Result<void> XmlScanner::read_end(Handler& handler) {
   at_ += 2;
   ASSIGN_OR_RETURN(const Stretch name, read_name());
   skip_space();
-  if (!looking_at(">")) return error(begin, "an end tag has no end");
+  if (!starts_with(">")) return error(begin, "an end tag has no end");
   ++at_;
   if (open_.empty() || slice(open_.back()) != slice(name))
     return error(begin, open_.empty() ? fmt::format("</{}> has no start tag", slice(name))

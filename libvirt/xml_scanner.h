@@ -78,7 +78,7 @@ class XmlScanner {
   Result<void> check_references(Stretch stretch) const;
   Result<Stretch> read_name();
   void skip_space();
-  bool looking_at(std::string_view what) const { return text_.substr(at_).starts_with(what); }
+  bool starts_with(std::string_view what) const { return text_.substr(at_).starts_with(what); }
   std::string_view slice(Stretch it) const { return text_.substr(it.begin, it.end - it.begin); }
 
   const std::string_view text_;

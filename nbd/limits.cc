@@ -24,16 +24,16 @@ std::string dirty_bitmap_context(const std::string& bitmap) {
   return "qemu:dirty-bitmap:" + bitmap;
 }
 
-Result<NbdLimits> NbdLimits::of(nbd_handle* nbd, const std::string& name) {
+Result<NbdLimits> NbdLimits::of(nbd_handle* handle, const std::string& name) {
   NbdLimits limits;
-  const int64_t size = nbd_get_size(nbd);
+  const int64_t size = nbd_get_size(handle);
   if (size < 0)
     return fail(
         Error::protocol(EPROTO, name + ": the server reports no disk size, or one above 8 EiB"));
   limits.size = static_cast<uint64_t>(size);
-  const int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
-  const int64_t preferred = nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED);
-  const int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
+  const int64_t minimum = nbd_get_block_size(handle, LIBNBD_SIZE_MINIMUM);
+  const int64_t preferred = nbd_get_block_size(handle, LIBNBD_SIZE_PREFERRED);
+  const int64_t maximum = nbd_get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
   if (minimum > kLargestMinimum || (minimum > 0 && !std::has_single_bit(uint64_t(minimum))))
     return fail(
         Error::protocol(EPROTO, fmt::format("{}: the server reports a minimum block size of {} "
@@ -49,13 +49,13 @@ Result<NbdLimits> NbdLimits::of(nbd_handle* nbd, const std::string& name) {
   limits.preferred = std::max(limits.preferred, limits.minimum);
   limits.maximum = maximum > 0 ? static_cast<uint64_t>(maximum) : kDefaultMaximum;
   limits.maximum = std::max(limits.maximum, limits.minimum);
-  limits.read_only = nbd_is_read_only(nbd) == 1;
-  limits.multi_conn = nbd_can_multi_conn(nbd) == 1;
-  limits.can_flush = nbd_can_flush(nbd) == 1;
-  limits.can_trim = nbd_can_trim(nbd) == 1;
-  limits.can_zero = nbd_can_zero(nbd) == 1;
-  limits.can_fast_zero = limits.can_zero && nbd_can_fast_zero(nbd) == 1;
-  limits.can_fua = nbd_can_fua(nbd) == 1;
+  limits.read_only = nbd_is_read_only(handle) == 1;
+  limits.multi_conn = nbd_can_multi_conn(handle) == 1;
+  limits.can_flush = nbd_can_flush(handle) == 1;
+  limits.can_trim = nbd_can_trim(handle) == 1;
+  limits.can_zero = nbd_can_zero(handle) == 1;
+  limits.can_fast_zero = limits.can_zero && nbd_can_fast_zero(handle) == 1;
+  limits.can_fua = nbd_can_fua(handle) == 1;
   return limits;
 }
 

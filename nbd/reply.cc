@@ -36,10 +36,10 @@ void NbdReply::complete(int errnum) {
 
 void NbdReply::add(uint64_t at, uint64_t length) {
   const uint64_t end = at + length;
-  const auto behind = ahead_.lower_bound(at);
+  const auto later = ahead_.lower_bound(at);
   const bool overlaps = at < reached_ || end < at || end > end_ ||
-                        (behind != ahead_.end() && behind->first < end) ||
-                        (behind != ahead_.begin() && std::prev(behind)->second > at);
+                        (later != ahead_.end() && later->first < end) ||
+                        (later != ahead_.begin() && std::prev(later)->second > at);
   if (lie_ || overlaps || length == 0 || ahead_.size() >= kMostAhead) {
     lie_ = true;
     return;

@@ -65,7 +65,7 @@ class DiskSwap {
       : folder_(std::move(folder)), disk_(std::move(disk)), fresh_("." + disk_ + ".fresh") {}
   Result<void> lock();
   Result<void> resolve_leftovers();
-  Result<void> resolve_fresh(const struct stat& fresh);
+  Result<void> resolve_fresh(const struct stat& status);
   Result<bool> is_older_than_disk() const;
   Result<void> keep_old();
   Result<void> put_fresh();

@@ -41,11 +41,11 @@ void EarlyCopy::run() {
 Result<std::unique_ptr<LocalSource>> EarlyCopy::wait_for_rest() {
   elapsed_ = std::chrono::steady_clock::now() - start_;
   MutexLock lock(mutex_);
-  while (!rest_) {
+  while (!remaining_source_) {
     if (work_.requested()) return fail(Error::cancelled());
     changed_.wait_for(lock, kPollInterval);
   }
-  return std::move(rest_);
+  return std::move(remaining_source_);
 }
 
 std::optional<Error> EarlyCopy::failure() {
@@ -58,7 +58,7 @@ Result<copy::CopySummary> EarlyCopy::finish(std::unique_ptr<LocalSource> rest) {
   progress_.show();
   {
     const MutexLock lock(mutex_);
-    rest_ = std::move(rest);
+    remaining_source_ = std::move(rest);
   }
   changed_.notify_all();
   thread_.join();

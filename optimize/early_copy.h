@@ -69,7 +69,7 @@ class EarlyCopy {
 
   Mutex mutex_;
   ConditionVariable changed_;
-  std::unique_ptr<copy::LocalSource> rest_ GUARDED_BY(mutex_);
+  std::unique_ptr<copy::LocalSource> remaining_source_ GUARDED_BY(mutex_);
   std::optional<Result<copy::CopySummary>> outcome_ GUARDED_BY(mutex_);
 
   std::thread thread_;

@@ -19,7 +19,7 @@ namespace {
 constexpr unsigned kOverlayClusterBits = 17;
 
 std::string overlay_name(const OptimizeOptions& options, const std::string& disk) {
-  const std::string name = name_beside(options.output.empty() ? disk : options.output, ".overlay");
+  std::string name = name_beside(options.output.empty() ? disk : options.output, ".overlay");
   if (options.overlay_folder.empty()) return name;
   return options.overlay_folder + "/" + name.substr(name.rfind('/') + 1);
 }

@@ -174,7 +174,7 @@ int Parameters::set_data_file(const char* value) {
     nbdkit_error("data-file=%s: the value must be owner, follow or deny", printable(value).c_str());
     return -1;
   }
-  config_.open.trust.names.data_file = *rule;
+  config_.open.trust.names.data_file = rule;
   return 0;
 }
 

@@ -43,8 +43,8 @@ struct Parameters {
 
 Parameters parameters;
 // Declared in this order: the connection refers to the others.
-const Cancel never;
-const Stop stop(never);
+const Cancel kNever;
+const Stop kStop(kNever);
 std::shared_ptr<nbd::NbdEndpoint> endpoint;
 std::unique_ptr<nbd::NbdSharedConnection> server;
 
@@ -118,7 +118,7 @@ int on_config_complete() noexcept {
 int on_after_fork() noexcept {
   return nbdkit::guarded(-1, [] {
     const auto connect = []() -> Result<void> {
-      ASSIGN_OR_RETURN(endpoint, nbd::NbdEndpoint::open(parameters.target, stop));
+      ASSIGN_OR_RETURN(endpoint, nbd::NbdEndpoint::open(parameters.target, kStop));
       ASSIGN_OR_RETURN(server, nbd::NbdSharedConnection::open(*endpoint, parameters.timeout, tell));
       return {};
     };

@@ -76,8 +76,8 @@ bool Directory::holds(const std::string& name, const std::optional<FileIdentity>
   return there && file && FileIdentity::of(*there) == *file;
 }
 
-Result<void> Directory::link(int file, const std::string& name) const {
-  if (retry(::linkat, AT_FDCWD, path_of_descriptor(file).c_str(), fd(), name.c_str(),
+Result<void> Directory::link(int fd, const std::string& name) const {
+  if (retry(::linkat, AT_FDCWD, path_of_descriptor(fd).c_str(), this->fd(), name.c_str(),
             AT_SYMLINK_FOLLOW) != 0)
     return fail(Error::system(errno, path_to(name) + ": give the file this name"));
   return {};

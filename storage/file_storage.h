@@ -76,7 +76,7 @@ class FileStorage final : public Storage {
   FileStorage(std::string name, Descriptor fd) : name_(std::move(name)), fd_(std::move(fd)) {}
   static Result<std::shared_ptr<FileStorage>> open(const std::string& path, int access);
   static Failure cannot_open(int errnum, const std::string& path);
-  static Result<std::shared_ptr<FileStorage>> take(std::string name, Descriptor fd, int access);
+  static Result<std::shared_ptr<FileStorage>> take(std::string path, Descriptor fd, int access);
   Result<size_t> read_direct(HostOffset at, std::span<std::byte> to) const;
   Result<size_t> read_from(int fd, uint64_t at, std::span<std::byte> to) const;
   Failure system_error(int errnum, const char* operation, uint64_t at) const;

@@ -234,7 +234,8 @@ Result<void> OutputFile::write_vector(HostOffset at, std::span<iovec> pieces) {
 
 // Does not wait.  Errors do not matter here: flush () reports them.
 void OutputFile::start_write_back(uint64_t written) {
-  if ((cached_ += written) < kWriteBack) return;
+  cached_ += written;
+  if (cached_ < kWriteBack) return;
   cached_ = 0;
   ::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
 }

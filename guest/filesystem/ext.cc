@@ -113,11 +113,11 @@ Result<void> Filesystem::read_descriptors() {
   return {};
 }
 
-Result<Group> Filesystem::decode(uint64_t number, const Fields& it) {
-  RETURN_IF_ERROR(check_descriptor(number, it));
+Result<Group> Filesystem::decode(uint64_t number, const Fields& descriptor) {
+  RETURN_IF_ERROR(check_descriptor(number, descriptor));
   const bool wide = super_.is_64bit();
   const auto place = [&](size_t low, size_t high) {
-    return it.le32(low) | (wide ? uint64_t{it.le32(high)} << 32 : 0);
+    return descriptor.le32(low) | (wide ? uint64_t{descriptor.le32(high)} << 32 : 0);
   };
   Group group;
   group.block_bitmap = place(0x00, 0x20);
@@ -126,20 +126,20 @@ Result<Group> Filesystem::decode(uint64_t number, const Fields& it) {
   inode_tables_.push_back(place(0x08, 0x28));
   RETURN_IF_ERROR(add_structure(number, inode_tables_.back(), super_.inode_table));
   super_.add_metadata(number, metadata_);
-  group.free = it.le16(0x0C) | (wide ? uint32_t{it.le16(0x2C)} << 16 : 0);
-  group.checksum = it.le16(0x18) | (wide ? uint32_t{it.le16(0x38)} << 16 : 0);
-  group.is_uninit = (it.le16(0x12) & kBlockUninit) != 0 &&
+  group.free = descriptor.le16(0x0C) | (wide ? uint32_t{descriptor.le16(0x2C)} << 16 : 0);
+  group.checksum = descriptor.le16(0x18) | (wide ? uint32_t{descriptor.le16(0x38)} << 16 : 0);
+  group.is_uninit = (descriptor.le16(0x12) & kBlockUninit) != 0 &&
                     (super_.has_metadata_checksums() || super_.has_group_checksums());
   return group;
 }
 
-Result<void> Filesystem::check_descriptor(uint64_t number, const Fields& it) const {
+Result<void> Filesystem::check_descriptor(uint64_t number, const Fields& descriptor) const {
   std::array<std::byte, 4> le_number{};
   for (size_t i = 0; i < le_number.size(); ++i)
     le_number[i] = static_cast<std::byte>(number >> (8 * i) & 0xFF);
-  const auto begin = it.bytes().first(0x1E);
-  const auto rest = it.bytes().subspan(std::min<size_t>(0x20, it.size()));
-  uint32_t expected = it.le16(0x1E);
+  const auto begin = descriptor.bytes().first(0x1E);
+  const auto rest = descriptor.bytes().subspan(std::min<size_t>(0x20, descriptor.size()));
+  uint32_t expected = descriptor.le16(0x1E);
   if (super_.has_metadata_checksums()) {
     constexpr std::array<std::byte, 2> kZeros{};
     uint32_t crc = crc32c(crc32c(super_.checksum_seed, le_number), begin);
@@ -149,7 +149,7 @@ Result<void> Filesystem::check_descriptor(uint64_t number, const Fields& it) con
     if (super_.is_64bit()) crc = crc16(crc, rest);
     expected = crc;
   }
-  if (!is_right_checksum(it.le16(0x1E), expected))
+  if (!is_right_checksum(descriptor.le16(0x1E), expected))
     return doubt(fmt::format("the checksum of block group {} is wrong", number));
   return {};
 }

@@ -69,32 +69,32 @@ uint64_t XfsSuperblock::block_of(uint64_t number) const {
   return group < groups && within < group_length(group) ? group * group_blocks + within : blocks;
 }
 
-Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& it) {
+Result<XfsSuperblock> XfsSuperblock::read(const ByteView& view, const Fields& head) {
   const auto impossible = [] { return doubt("its geometry is invalid"); };
   XfsSuperblock super;
-  super.block_size = it.be32(0x04);
-  super.blocks = it.be64(0x08);
-  super.group_blocks = it.be32(0x54);
-  super.groups = it.be32(0x58);
-  super.sector = it.be16(0x66);
-  super.free_blocks = it.be64(0x90);
-  super.group_bits = it.u8(0x7C);
-  if (it.u8(0x78) > 16 || super.block_size != uint64_t{1} << it.u8(0x78) ||
+  super.block_size = head.be32(0x04);
+  super.blocks = head.be64(0x08);
+  super.group_blocks = head.be32(0x54);
+  super.groups = head.be32(0x58);
+  super.sector = head.be16(0x66);
+  super.free_blocks = head.be64(0x90);
+  super.group_bits = head.u8(0x7C);
+  if (head.u8(0x78) > 16 || super.block_size != uint64_t{1} << head.u8(0x78) ||
       super.block_size < 512 || !is_power_of_two(super.sector) || super.sector < 512 ||
       super.sector > 32768 || super.group_blocks < kLeastGroup || super.groups == 0 ||
       super.group_bits > 32 || uint64_t{1} << super.group_bits < super.group_blocks ||
-      !read_inode_geometry(it, super))
+      !read_inode_geometry(head, super))
     return impossible();
   if (super.blocks > view.size() / super.block_size)
-    return doubt("it is larger than its partition");
+    return doubt("head is larger than its partition");
   if ((super.groups - 1) * super.group_blocks >= super.blocks ||
       super.blocks > super.groups * super.group_blocks)
     return impossible();
-  if (it.u8(0x7E) != 0) return doubt("mkfs has not finished");
-  RETURN_IF_ERROR(check_version(view, it, super));
-  const uint64_t log = it.be64(0x30);
+  if (head.u8(0x7E) != 0) return doubt("mkfs has not finished");
+  RETURN_IF_ERROR(check_version(view, head, super));
+  const uint64_t log = head.be64(0x30);
   if (log == 0) return doubt("its log is on another device");
-  super.log_blocks = it.be32(0x60);
+  super.log_blocks = head.be32(0x60);
   super.log_at = super.block_of(log);
   if (super.log_at == super.blocks) return impossible();
   const uint64_t group = super.log_at / super.group_blocks;

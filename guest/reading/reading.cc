@@ -66,14 +66,14 @@ Reading suspended(std::string why) {
   return reading;
 }
 
-std::string uuid_text(const Fields& it) {
-  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:04x}{:08x}", it.be32(0), it.be16(4), it.be16(6),
-                     it.be16(8), it.be16(10), it.be32(12));
+std::string uuid_text(const Fields& bytes) {
+  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:04x}{:08x}", bytes.be32(0), bytes.be16(4),
+                     bytes.be16(6), bytes.be16(8), bytes.be16(10), bytes.be32(12));
 }
 
-std::string guid_text(const Fields& it) {
-  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:04x}{:08x}", it.le32(0), it.le16(4), it.le16(6),
-                     it.be16(8), it.be16(10), it.be32(12));
+std::string guid_text(const Fields& bytes) {
+  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:04x}{:08x}", bytes.le32(0), bytes.le16(4),
+                     bytes.le16(6), bytes.be16(8), bytes.be16(10), bytes.be32(12));
 }
 
 std::string padded_text(const Fields& bytes) {

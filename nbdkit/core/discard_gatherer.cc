@@ -40,8 +40,8 @@ ByteRange DiscardGatherer::grown(ByteRange range) const {
         range.begin = before->begin;
         more = true;
       }
-      if (const auto behind = held->beginning_at(range.end)) {
-        range.end = behind->end;
+      if (const auto later = held->beginning_at(range.end)) {
+        range.end = later->end;
         more = true;
       }
     }

@@ -362,20 +362,20 @@ const char* to_string(Finding::Place place) {
   return "";
 }
 
-std::string describe(const Finding& it, uint64_t cluster_size) {
-  std::string text = entry_text(it);
-  if (text.empty()) text = structure_text(it);
-  if (it.kind == Kind::kReferenceOutside)
+std::string describe(const Finding& finding, uint64_t cluster_size) {
+  std::string text = entry_text(finding);
+  if (text.empty()) text = structure_text(finding);
+  if (finding.kind == Kind::kReferenceOutside)
     text = fmt::format("the {} at {:#x} ({} bytes) is past the end of the file",
-                       to_string(it.place), it.host.value(), it.found);
-  if (it.kind == Kind::kOverlap)
-    text = fmt::format("{} and {} overlap at {:#x}", to_string(it.place), to_string(it.other),
-                       it.host.value());
-  if (text.empty()) return refcount_text(it, cluster_size);
-  if (const std::string guest = guest_text(it); !guest.empty()) text = guest + ": " + text;
-  if (it.entry && it.place != Finding::Place::kHeader)
-    text += fmt::format(" (entry at {:#x})", it.entry->value());
-  if (it.times > 1) text += fmt::format(", {} times", it.times);
+                       to_string(finding.place), finding.host.value(), finding.found);
+  if (finding.kind == Kind::kOverlap)
+    text = fmt::format("{} and {} overlap at {:#x}", to_string(finding.place),
+                       to_string(finding.other), finding.host.value());
+  if (text.empty()) return refcount_text(finding, cluster_size);
+  if (const std::string guest = guest_text(finding); !guest.empty()) text = guest + ": " + text;
+  if (finding.entry && finding.place != Finding::Place::kHeader)
+    text += fmt::format(" (entry at {:#x})", finding.entry->value());
+  if (finding.times > 1) text += fmt::format(", {} times", finding.times);
   return text;
 }
 

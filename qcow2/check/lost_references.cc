@@ -73,8 +73,9 @@ void LostReferences::add_l1(HostOffset at, uint64_t entries, uint32_t snapshot) 
     words.assign(std::min(kBytesAtOnce / 8, entries - first), 0);
     const HostOffset from = at + first * 8;
     const uint64_t length = words.size() * 8;
-    if (from.value() >= file_size_ || (table_bytes_ += length) > file_size_ + kMostTableBytes)
-      return;
+    if (from.value() >= file_size_) return;
+    table_bytes_ += length;
+    if (table_bytes_ > file_size_ + kMostTableBytes) return;
     if (!is_hole(*storage_, file_size_, from, length) &&
         !read_padded(*storage_, from, std::as_writable_bytes(std::span(words))))
       continue;
@@ -91,8 +92,9 @@ void LostReferences::add_bitmap(HostOffset at, uint64_t bytes, uint64_t bitmap) 
   for (uint64_t done = 0; done < bytes; done += kBytesAtOnce) {
     const HostOffset from = at + done;
     piece.resize(std::min(kBytesAtOnce, bytes - done));
-    if (from.value() >= file_size_ || (table_bytes_ += piece.size()) > file_size_ + kMostTableBytes)
-      return;
+    if (from.value() >= file_size_) return;
+    table_bytes_ += piece.size();
+    if (table_bytes_ > file_size_ + kMostTableBytes) return;
     if (is_hole(*storage_, file_size_, from, piece.size())) continue;
     if (!read_padded(*storage_, from, piece) || !is_zero(piece)) return;
   }

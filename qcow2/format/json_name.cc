@@ -42,7 +42,7 @@ Result<ImageProperties> parse_json_name(std::string_view name) {
     if (!value.is_object())
       put(key, value);
     else
-      for (const auto& [inner, of_it] : value.items()) put(key + "." + inner, of_it);
+      for (const auto& [inner, of_it] : value.items()) put(fmt::format("{}.{}", key, inner), of_it);
   }
   return properties;
 }

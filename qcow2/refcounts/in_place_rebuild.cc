@@ -162,7 +162,7 @@ class InPlaceRebuild {
 
 Result<void> rebuild_in_place(const std::shared_ptr<Storage>& storage, const Image& image,
                               const References::TableDone& table_done) {
-  const auto done = [&]() -> Result<void> {
+  auto done = [&]() -> Result<void> {
     ASSIGN_OR_RETURN(const auto refcounts, Refcounts::load(storage, image.header()));
     return InPlaceRebuild(*storage, image, *refcounts, table_done).run();
   }();

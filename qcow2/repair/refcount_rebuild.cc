@@ -128,7 +128,8 @@ class Rebuild {
     RETURN_IF_ERROR(storage_.write(block_at(next_), block_));
     block_.clear();
     // Unflushed data uses memory.
-    if ((unflushed_ += geometry_.cluster_size()) < kMostUnflushed) return {};
+    unflushed_ += geometry_.cluster_size();
+    if (unflushed_ < kMostUnflushed) return {};
     unflushed_ = 0;
     return storage_.flush();
   }

@@ -73,7 +73,7 @@ struct Entry {
 };
 
 Result<Entry> read_entry(const Storage& undo, uint64_t position) {
-  const Entry torn{Next::kTorn, {}, 0, position};
+  Entry torn{Next::kTorn, {}, 0, position};
   std::vector<std::byte> bytes(kRecordHead);
   ASSIGN_OR_RETURN(size_t got, undo.read(HostOffset(position), bytes));
   if (got < bytes.size()) return torn;

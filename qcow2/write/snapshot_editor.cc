@@ -277,7 +277,7 @@ Result<std::string> SnapshotEditor::create(const std::string& name, Time now) {
   snapshot.date_nanoseconds = now.nanoseconds;
   snapshot.disk_size = header.size;
   snapshot.extra_bytes = snapshot_field::kWithInstructionCount;
-  const std::string id = snapshot.id;
+  std::string id = snapshot.id;
 
   begin(kPassesOfCreate);
   // The whole image must be consistent before it is changed.

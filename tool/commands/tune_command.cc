@@ -122,7 +122,7 @@ void TuneCommand::check() const {
 
 // Prints the result. If the definition came from standard input, the changed definition goes to
 // standard output.
-Result<int> TuneCommand::show(const Console& console, TuneResult result) const {
+Result<int> TuneCommand::show(const Console& console, const TuneResult& result) const {
   const bool taken = domain() == "-" && apply_;
   if (!console.manner().quiet)
     for (const std::string& it : complaints_of(result.tuning)) console.warning(it);
@@ -151,7 +151,7 @@ Result<int> TuneCommand::tune_input(const Console& console) const {
   ASSIGN_OR_RETURN(result.tuning, libvirt::tune(text, result.name, settings_));
   result.diff = libvirt::unified_diff(text, result.tuning.text, "domain.xml");
   result.applied = apply_;
-  return show(console, std::move(result));
+  return show(console, result);
 }
 
 Result<int> TuneCommand::tune_file(const Console& console) const {
@@ -173,7 +173,7 @@ Result<int> TuneCommand::tune_file(const Console& console) const {
   result.applied = apply_;
   if (!apply_ && result.tuning.changes() > 0)
     result.notes.emplace_back("Nothing was written: use --apply to write the changes.");
-  return show(console, std::move(result));
+  return show(console, result);
 }
 
 Result<int> TuneCommand::tune_libvirt(const Console& console) const {
@@ -222,7 +222,7 @@ Result<int> TuneCommand::tune_libvirt(const Console& console) const {
   result.applied = apply_;
   if (!apply_ && result.tuning.changes() > 0)
     result.notes.emplace_back("Nothing was changed: use --apply to make the changes.");
-  return show(console, std::move(result));
+  return show(console, result);
 }
 
 Result<int> TuneCommand::tune_guest(const Console& console) const {

@@ -28,7 +28,7 @@ class TuneCommand final : public Command {
   Result<int> tune_file(const Console& console) const;
   Result<int> tune_libvirt(const Console& console) const;
   Result<int> tune_guest(const Console& console) const;
-  Result<int> show(const Console& console, TuneResult result) const;
+  Result<int> show(const Console& console, const TuneResult& result) const;
 
   const std::string& domain() const { return names_.front(); }
 

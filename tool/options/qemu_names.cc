@@ -108,7 +108,7 @@ std::string plain_path(const std::string& name) {
 Result<std::string> parse_snapshot_param(const std::string& text) {
   for (const std::string_view prefix : {"snapshot.id=", "snapshot.name="}) {
     if (!begins_with(text, prefix)) continue;
-    const std::string value = text.substr(prefix.size());
+    std::string value = text.substr(prefix.size());
     if (value.find(",snapshot.") != std::string::npos)
       return fail(
           Error::invalid(fmt::format("'{}': give either the id or the name, not both", text)));

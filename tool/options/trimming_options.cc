@@ -43,7 +43,7 @@ void add_names(CLI::App& app, const std::string& name, std::vector<std::string>&
 }  // namespace
 
 void add_trimming_options(CLI::App& app, appliance::TrimOptions& options,
-                          std::shared_ptr<crypto::KeyRing> keys) {
+                          const std::shared_ptr<crypto::KeyRing>& keys) {
   app.add_option_function<std::vector<std::string>>(
          "--key",
          [&options, keys](const std::vector<std::string>& texts) {

@@ -10,6 +10,6 @@ namespace vc::tool {
 // Adds --key, --filesystems, --ignore and --drop. They bind to `options`, which must outlive `app`.
 // Passphrases of encrypted images (disk_keys.h) are added to `keys`.
 void add_trimming_options(CLI::App& app, appliance::TrimOptions& options,
-                          std::shared_ptr<crypto::KeyRing> keys);
+                          const std::shared_ptr<crypto::KeyRing>& keys);
 
 }  // namespace vc::tool

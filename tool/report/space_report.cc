@@ -97,18 +97,18 @@ std::string table(const SpaceReport& report, const Palette& palette) {
 
 }  // namespace
 
-ordered_json volume_json(const Volume& it) {
-  const bool known = it.verdict == Verdict::kFree;
+ordered_json volume_json(const Volume& volume) {
+  const bool known = volume.verdict == Verdict::kFree;
   ordered_json json;
-  json["device"] = it.device;
-  json["type"] = it.type;
-  json["label"] = it.label;
-  json["uuid"] = it.uuid;
-  json["size"] = it.size;
-  json["verdict"] = to_string(it.verdict);
-  json["why"] = it.why;
-  json["used"] = known ? ordered_json(used(it)) : ordered_json();
-  json["free"] = known ? ordered_json(it.free) : ordered_json();
+  json["device"] = volume.device;
+  json["type"] = volume.type;
+  json["label"] = volume.label;
+  json["uuid"] = volume.uuid;
+  json["size"] = volume.size;
+  json["verdict"] = to_string(volume.verdict);
+  json["why"] = volume.why;
+  json["used"] = known ? ordered_json(used(volume)) : ordered_json();
+  json["free"] = known ? ordered_json(volume.free) : ordered_json();
   return json;
 }
 

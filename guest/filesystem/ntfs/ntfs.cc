@@ -44,7 +44,7 @@ Result<Ranges> free_clusters(const NtfsVolume& volume) {
     ASSIGN_OR_RETURN(const Block piece, volume.read(bitmap, first / 8, divide_up(bits, 8)));
     add_clear_runs(piece.bytes(), bits, first, builder);
   }
-  const Ranges free = builder.take();
+  Ranges free = builder.take();
   ASSIGN_OR_RETURN(const Ranges metadata, ntfs_metadata(volume));
   if (!free.within(metadata).empty()) return doubt("its allocation bitmap marks metadata as free");
   return free;

@@ -301,24 +301,24 @@ Result<NtfsAttribute> NtfsVolume::get(NtfsRecord number, NtfsAttributeType type,
   return std::move(*found);
 }
 
-Result<NtfsAttribute> NtfsVolume::decode(const Fields& it, uint64_t vcn) const {
+Result<NtfsAttribute> NtfsVolume::decode(const Fields& attribute, uint64_t vcn) const {
   NtfsAttribute result;
-  result.is_resident = it.u8(8) == 0;
-  result.flags = it.le16(12);
+  result.is_resident = attribute.u8(8) == 0;
+  result.flags = attribute.le16(12);
   if (result.is_resident) {
-    const uint64_t at = it.le16(0x14);
-    result.size = it.le32(0x10);
-    if (at > it.size() || result.size > it.size() - at) return damaged_attributes();
-    result.value = Block(it.part(at, result.size));
+    const uint64_t at = attribute.le16(0x14);
+    result.size = attribute.le32(0x10);
+    if (at > attribute.size() || result.size > attribute.size() - at) return damaged_attributes();
+    result.value = Block(attribute.part(at, result.size));
     result.initialized = result.size;
     return result;
   }
   // Later parts have no sizes.
   if (vcn == 0) {
-    result.size = it.le64(0x30);
-    result.initialized = it.le64(0x38);
+    result.size = attribute.le64(0x30);
+    result.initialized = attribute.le64(0x38);
   }
-  ASSIGN_OR_RETURN(result.runs, decode_runs(it.part(it.le16(0x20)), vcn));
+  ASSIGN_OR_RETURN(result.runs, decode_runs(attribute.part(attribute.le16(0x20)), vcn));
   return result;
 }
 
