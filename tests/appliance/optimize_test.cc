@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -17,6 +16,7 @@
 #include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
 #include "tests/catch.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -42,12 +42,6 @@ constexpr uint64_t kGranule = 4096;
 constexpr uint64_t kMountsWrite = 6 * kMiB;
 // Deleted data in a small guest.
 constexpr uint64_t kGarbage = 32 * kMiB;
-
-std::string tool() {
-  const char* const path = std::getenv("VIRT_COMPACT");
-  if (!path) throw std::runtime_error("VIRT_COMPACT is not set");
-  return path;
-}
 
 bool is_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte it) { return it == std::byte{0}; });
@@ -75,7 +69,7 @@ uint64_t rewritten(const std::string& before, const std::string& after) {
 }
 
 Outcome optimize(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {tool(), "optimize"});
+  arguments.insert(arguments.begin(), {tool_test::virt_compact(), "optimize"});
   support::RunOptions patient;
   patient.timeout = std::chrono::minutes(30);
   return support::run(arguments, patient);
@@ -136,7 +130,8 @@ void stop_at(const std::vector<test::Moment>& moments) {
     guest.restore();
     const test::LeftBehind before;
     const TempDirectory logs;
-    test::interrupt({tool(), "optimize", "--trim=appliance", guest.disk()}, logs / "log", moment);
+    test::interrupt({tool_test::virt_compact(), "optimize", "--trim=appliance", guest.disk()},
+                    logs / "log", moment);
     // No processes and no temporary files are left.
     CHECK(before.complaint() == "");
     // The disk is the old one or the new one.
@@ -224,7 +219,7 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
 
   for (const auto& [disk, original] :
        {std::pair(linux_disk, guests.linux_disk), std::pair(windows_disk, guests.windows_disk)}) {
-    run_ok({tool(), "rollback", "-q", disk});
+    run_ok({tool_test::virt_compact(), "rollback", "-q", disk});
     CHECK(support::read_file(disk) == support::read_file(original));
     CHECK(support::run({"qemu-img", "check", "-q", disk + ".bak"}).ok());
   }

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -20,6 +19,7 @@
 #include "tests/appliance/interrupted.h"
 #include "tests/appliance/left_behind.h"
 #include "tests/catch.h"
+#include "tests/support/command_line.h"
 #include "tests/support/lying_server.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
@@ -42,14 +42,8 @@ constexpr uint64_t kGarbage = 14 * kMiB;
 // Enough for an emulated appliance on a busy machine.
 constexpr std::chrono::minutes kPatience(15);
 
-std::string tool() {
-  const char* const path = std::getenv("VIRT_COMPACT");
-  if (!path) throw std::runtime_error("VIRT_COMPACT is not set");
-  return path;
-}
-
 Outcome trim(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {tool(), "trim"});
+  arguments.insert(arguments.begin(), {tool_test::virt_compact(), "trim"});
   support::RunOptions options;
   options.timeout = kPatience;
   return support::run(arguments, options);
@@ -454,8 +448,9 @@ TEST_CASE("optimize has the appliance trim a disk with sectors of 4096 bytes") {
   make_used_disk(disk, 4096);
   support::RunOptions patient;
   patient.timeout = kPatience;
-  const auto done =
-      support::run({tool(), "optimize", "--json", "--trim=appliance", "-o", out, disk}, patient);
+  const auto done = support::run(
+      {tool_test::virt_compact(), "optimize", "--json", "--trim=appliance", "-o", out, disk},
+      patient);
   INFO(done.describe());
   REQUIRE(done.ok());
   const json trimmed = json::parse(done.out).at("disks").at(0).at("trim");
@@ -479,7 +474,7 @@ TEST_CASE("the appliance trims an encrypted image, which stays encrypted", "[ess
   support::run_ok({"mkfs.ext4", "-q", "-F", raw});
   // Data in free space.
   support::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 40M 16M", raw});
-  support::run_ok({tool(), "copy", "-q", "-f", "raw", "--object",
+  support::run_ok({tool_test::virt_compact(), "copy", "-q", "-f", "raw", "--object",
                    "secret,id=s,file=" + (folder / "key"), "-o",
                    "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", raw, disk});
   const uint64_t before = length(disk);
@@ -493,8 +488,8 @@ TEST_CASE("the appliance trims an encrypted image, which stays encrypted", "[ess
       if (all.out.find(passphrase) != std::string::npos) ++shown;
     }
   });
-  const auto optimized =
-      support::run({tool(), "optimize", "-q", key, "--trim=appliance", "--output", small, disk});
+  const auto optimized = support::run({tool_test::virt_compact(), "optimize", "-q", key,
+                                       "--trim=appliance", "--output", small, disk});
   const auto trimmed = trim({"-q", key, disk});
   done = true;
   watch.join();
@@ -510,7 +505,7 @@ TEST_CASE("the appliance trims an encrypted image, which stays encrypted", "[ess
                      "secret,id=s,file=" + (folder / "key"), "--image-opts",
                      "driver=qcow2,encrypt.key-secret=s,file.filename=" + path, raw});
     support::run_ok({"e2fsck", "-fn", raw});
-    CHECK(support::run({tool(), "check", "-q", path}).ok());
+    CHECK(support::run({tool_test::virt_compact(), "check", "-q", path}).ok());
   }
 }
 
@@ -557,8 +552,8 @@ TEST_CASE("a damaged partition table is reported without booting the appliance",
     support::run_ok({"cp", disk, own});
     support::RunOptions patient;
     patient.timeout = kPatience;
-    const auto optimized =
-        support::run({tool(), "optimize", "--json", "-c", "--trim=" + how, own}, patient);
+    const auto optimized = support::run(
+        {tool_test::virt_compact(), "optimize", "--json", "-c", "--trim=" + how, own}, patient);
     INFO(optimized.describe());
     REQUIRE(optimized.ok());
     CHECK_THAT(optimized.err, Catch::Contains("nothing was trimmed, so all data is copied"));
@@ -624,7 +619,7 @@ TEST_CASE("Ctrl-C at any moment leaves a valid image, and nothing else", "[stopp
     CAPTURE(step, later.count());
     const LeftBehind before;
     const TempDirectory logs;
-    test::interrupt({tool(), "trim", disk}, logs / "log", {step, later, SIGINT});
+    test::interrupt({tool_test::virt_compact(), "trim", disk}, logs / "log", {step, later, SIGINT});
     CHECK(before.complaint() == "");
     clusters(disk);
   }

@@ -20,7 +20,7 @@ void make_lived_in_raw(const std::string& path, uint64_t seed, size_t size);
 // Records the progress of a copy, which must not decrease, and must not exceed the total.
 class Watcher final : public Progress {
  public:
-  void update(uint64_t done, uint64_t total) override;
+  void update(uint64_t done, uint64_t of) override;
   // Called at each update.
   std::function<void(uint64_t done)> on_update;
   uint64_t last = 0;

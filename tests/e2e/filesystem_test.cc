@@ -182,9 +182,8 @@ Story tell(const std::string& type, uint64_t cluster_size, bool coalesce, uint64
     for (unsigned file = 0; file < kFiles; ++file) {
       const bool kept = file >= kFirstKept && file <= kLastKept;
       const std::string path = mount / name_of(file);
-      if (std::filesystem::exists(path) != kept)
-        ++wrong;
-      else if (kept && support::read_file(path) != contents(seed, file))
+      if (std::filesystem::exists(path) != kept ||
+          (kept && support::read_file(path) != contents(seed, file)))
         ++wrong;
     }
   }

@@ -118,6 +118,9 @@ mode_t mode_of(int flags, va_list list) {
 
 }  // namespace
 
+// The C library reserves the names of its functions, and those of their parameters, for itself.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)
+
 // The names to which the C library's headers map the calls of the program: open64 for open.
 EXPORTED int open(const char* path, int flags, ...) {
   va_list list;
@@ -251,3 +254,5 @@ EXPORTED int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
       next<int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)>("pthread_create");
   return real(thread, attributes, start, argument);
 }
+
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)

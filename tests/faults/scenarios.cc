@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "tests/support/command_line.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/raw_file.h"
 
@@ -26,7 +27,7 @@ std::string variable(const char* name) {
 }
 
 Words tool(Words arguments) {
-  arguments.insert(arguments.begin(), variable("VIRT_COMPACT"));
+  arguments.insert(arguments.begin(), tool_test::virt_compact());
   return arguments;
 }
 

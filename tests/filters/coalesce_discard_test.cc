@@ -8,6 +8,7 @@
 #include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/filters/writing_client.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 
@@ -347,7 +348,7 @@ TEST_CASE("no client of our plugin loses what it wrote", "[coalesce-discard][fil
   support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image,
                    std::to_string(kDisk)});
   {
-    FilteredServer server(kName, {test::plugin(), image, "zero-fragments=true"});
+    FilteredServer server(kName, {tool_test::plugin(), image, "zero-fragments=true"});
     check_clients(server, "", "");
   }
   support::run_ok({"qemu-img", "check", image});

@@ -66,10 +66,6 @@ std::string filter(const std::string& name) {
   return fmt::format("{}/nbdkit-{}-filter.so", must_be_set("VIRT_COMPACT_FILTERS"), name);
 }
 
-std::string plugin() {
-  return must_be_set("VIRT_COMPACT_PLUGIN");
-}
-
 support::Outcome try_filter(const std::string& name, const std::vector<std::string>& arguments) {
   auto words = support::nbdkit_command();
   words.insert(words.end(), {"-f", "-U", "-", "--filter=" + filter(name)});

@@ -13,9 +13,6 @@ namespace vc::test {
 // Returns the path of the filter `name`, by which nbdkit loads it.
 std::string filter(const std::string& name);
 
-// Returns the path of our plugin.
-std::string plugin();
-
 // Returns the output of `nbdkit --filter=<name> <arguments> --run true`, which may fail.
 support::Outcome try_filter(const std::string& name, const std::vector<std::string>& arguments);
 

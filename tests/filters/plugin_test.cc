@@ -7,6 +7,7 @@
 #include "tests/catch.h"
 #include "tests/filters/filtered_server.h"
 #include "tests/filters/writing_client.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
@@ -42,7 +43,7 @@ uint64_t trim_most(const std::string& filter, const std::vector<std::string>& pa
   const TempDirectory folder;
   const std::string image = make_image(folder, "1M");
   {
-    std::vector<std::string> words{test::plugin(), image};
+    std::vector<std::string> words{tool_test::plugin(), image};
     words.insert(words.end(), parameters.begin(), parameters.end());
     FilteredServer server(filter, words);
     WritingClient client(server.socket());
@@ -88,7 +89,7 @@ TEST_CASE("zeros in writes take no clusters", "[filters-plugin]") {
   const auto write = [&](const std::string& filter, const std::string& name) {
     const std::string image = folder / name;
     support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, std::to_string(kSize)});
-    FilteredServer server(filter, {test::plugin(), image});
+    FilteredServer server(filter, {tool_test::plugin(), image});
     WritingClient client(server.socket());
     for (uint64_t at = 0; at < kSize;) {
       const uint64_t length = std::min(kSize - at, random.between(kCluster / 4, 3 * kMiB));

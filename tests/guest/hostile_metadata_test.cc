@@ -57,7 +57,8 @@ class BtrfsBlocks {
       : volume_(volume), bytes_(support::read_file(volume.path())) {
     const uint64_t root = le64(kSuper + 0x50);
     uint64_t at = 0;
-    while (le64(at + 0x30) != root || std::memcmp(&bytes_[at + 0x20], &bytes_[kSuper + 0x20], 16))
+    while (le64(at + 0x30) != root ||
+           std::memcmp(&bytes_[at + 0x20], &bytes_[kSuper + 0x20], 16) != 0)
       at += kNode;
     root_ = at;
     logical_ = root - at;

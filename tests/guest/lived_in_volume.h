@@ -18,7 +18,7 @@ struct Kind {
   std::vector<std::string> make;   // the volume's path is added
   std::vector<std::string> check;  // same; exit code 0 if there is no error
   std::string mount;               // for mount(8), ntfs-3g or mount.exfat-fuse; empty: mtools
-  std::string mount_options = "";
+  std::string mount_options{};
 };
 
 // Returns the reason why this process cannot mount such a volume. Empty if it can.

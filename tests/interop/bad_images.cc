@@ -206,7 +206,7 @@ void BadImages::header_fields() {
     it.put64(Editor::kBackingOffset, 0x400);
     it.put32(Editor::kBackingLength, 1024);
   });
-  edited("a backing file name behind the first cluster", "backing file name", [](Editor& it) {
+  edited("a backing file name past the first cluster", "backing file name", [](Editor& it) {
     it.put64(Editor::kBackingOffset, kCluster + 8);
     it.put32(Editor::kBackingLength, 10);
   });
@@ -317,7 +317,7 @@ void BadImages::snapshots() {
   edit("a snapshot table that does not begin at a cluster", "snapshot table", [](Editor& it) {
     it.put64(Editor::kSnapshotOffset, it.get64(Editor::kSnapshotOffset) + 8);
   });
-  edit("a snapshot table behind the end", "snapshot", [](Editor& it) {
+  edit("a snapshot table past the end", "snapshot", [](Editor& it) {
     it.put64(Editor::kSnapshotOffset, uint64_t{1} << 40);
   }).qemu_refuses = false;
   edit("a snapshot with 2 GiB of extra data", "snapshot",

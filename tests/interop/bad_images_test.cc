@@ -14,6 +14,7 @@
 #include "qcow2/read/chain.h"
 #include "tests/catch.h"
 #include "tests/interop/bad_images.h"
+#include "tests/support/command_line.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
@@ -110,13 +111,6 @@ TEST_CASE("an image can be refused because of its backing file", "[bad-input]") 
 
 namespace {
 
-// Path of the command under test.
-std::string tool() {
-  const char* path = std::getenv("VIRT_COMPACT_TOOL");
-  if (!path) throw std::runtime_error("VIRT_COMPACT_TOOL does not say where virt-compact is");
-  return path;
-}
-
 // Sanitizers need more memory and time.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
@@ -154,7 +148,8 @@ TEST_CASE("the command reports a bad image in one line", "[bad-input]") {
   for (const BadImage& bad : make_bad_images(folder.path())) {
     INFO(bad.name << " (" << file_name(bad.path) << ")");
     for (const bool compress : {false, true}) {
-      std::vector<std::string> command{tool(), "copy", bad.path, target / "copy.qcow2"};
+      std::vector<std::string> command{tool_test::virt_compact(), "copy", bad.path,
+                                       target / "copy.qcow2"};
       if (bad.format) command.insert(command.begin() + 2, {"-f", qcow2::to_string(*bad.format)});
       if (compress) command.push_back("--compression=zstd");
       const auto copied = support::run(command, briefly());
@@ -165,7 +160,7 @@ TEST_CASE("the command reports a bad image in one line", "[bad-input]") {
     }
 
     // `info` may ignore the damage, but then it succeeds.
-    const auto info = support::run({tool(), "info", bad.path}, briefly());
+    const auto info = support::run({tool_test::virt_compact(), "info", bad.path}, briefly());
     INFO("info: " << info.describe());
     auto judged = info;
     // Warnings about incomplete figures may precede the error.
@@ -192,7 +187,7 @@ TEST_CASE("the command fails without permission to read the image", "[bad-input]
                                          fs::perms::others_read | fs::perms::others_exec);
   // Copies the command, since user nobody may have no access to the build folder.
   const std::string command = folder / "virt-compact";
-  fs::copy_file(tool(), command);
+  fs::copy_file(tool_test::virt_compact(), command);
   std::vector<std::string> as_nobody;
   if (::geteuid() == 0) as_nobody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
   const auto run = [&](const std::vector<std::string>& arguments) {
@@ -223,8 +218,8 @@ TEST_CASE("a copy fails if its server dies during the copy", "[bad-input]") {
     std::this_thread::sleep_for(std::chrono::milliseconds(800));
     server.process().kill();
   });
-  const auto outcome =
-      support::run({tool(), "copy", server.uri(), target / "copy.qcow2"}, briefly());
+  const auto outcome = support::run(
+      {tool_test::virt_compact(), "copy", server.uri(), target / "copy.qcow2"}, briefly());
   killer.join();
   INFO(outcome.describe());
   CHECK(failure_complaint(outcome) == "");
@@ -234,9 +229,10 @@ TEST_CASE("a copy fails if its server dies during the copy", "[bad-input]") {
 
 TEST_CASE("a copy fails if there is no server", "[bad-input]") {
   const TempDirectory target;
-  const auto outcome = support::run(
-      {tool(), "copy", "nbd+unix:///?socket=" + (target / "nothing"), target / "copy.qcow2"},
-      briefly());
+  const auto outcome =
+      support::run({tool_test::virt_compact(), "copy",
+                    "nbd+unix:///?socket=" + (target / "nothing"), target / "copy.qcow2"},
+                   briefly());
   INFO(outcome.describe());
   CHECK(failure_complaint(outcome) == "");
   CHECK(outcome.err.find(target / "nothing") != std::string::npos);

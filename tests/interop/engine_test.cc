@@ -24,7 +24,7 @@ namespace {
 struct Census {
   std::array<uint64_t, 4> kinds{};  // of extents, by ExtentKind
   uint64_t preallocated_zeros = 0;
-  uint64_t behind = 0;  // extents from a backing file
+  uint64_t from_backing = 0;  // extents from a backing file
   uint64_t snapshots = 0;
   uint64_t other_size = 0;  // snapshots of another size than the disk
 
@@ -32,7 +32,7 @@ struct Census {
     for (const qcow2::Extent& extent : extents) {
       ++kinds[static_cast<size_t>(extent.kind)];
       if (extent.preallocated) ++preallocated_zeros;
-      if (extent.depth > 0) ++behind;
+      if (extent.depth > 0) ++from_backing;
     }
   }
 };
@@ -78,7 +78,7 @@ TEST_CASE("the engine reads random images as QEMU does", "[engine]") {
   if (count >= 300) {
     for (const uint64_t kind : census.kinds) CHECK(kind > 0);
     CHECK(census.preallocated_zeros > 0);
-    CHECK(census.behind > 0);
+    CHECK(census.from_backing > 0);
     CHECK(census.snapshots > 0);
     CHECK(census.other_size > 0);
   }

@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 #include <thread>
 
 #include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
+#include "tests/support/command_line.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_directory.h"
@@ -28,18 +28,8 @@ using support::TempDirectory;
 
 namespace {
 
-std::string from_environment(const char* name) {
-  const char* const value = std::getenv(name);
-  if (!value) throw std::runtime_error(fmt::format("{} is not in the environment", name));
-  return value;
-}
-
-std::string plugin() {
-  return from_environment("VIRT_COMPACT_PLUGIN");
-}
-
 Outcome tool(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), from_environment("VIRT_COMPACT_TOOL"));
+  arguments.insert(arguments.begin(), tool_test::virt_compact());
   return run(arguments);
 }
 
@@ -189,7 +179,7 @@ TEST_CASE("the server refuses an image that QEMU writes to", "[locks]") {
   make_images(folder);
   const Qemu qemu(folder, folder / "base", true);
   const auto serve = [&](std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {"nbdkit", "-f", "-U", "-", plugin()});
+    arguments.insert(arguments.begin(), {"nbdkit", "-f", "-U", "-", tool_test::plugin()});
     arguments.insert(arguments.end(), {"--run", "qemu-io -r -f raw -c 'read -P 7 0 64k' \"$uri\""});
     return run(arguments);
   };
@@ -203,10 +193,12 @@ TEST_CASE("the server refuses an image that QEMU writes to", "[locks]") {
     CHECK(behind.err == "nbdkit: error: " + folder / "top" + ": backing file: " +
                             in_use(folder / "base", qemu.name(), "force-share=true"));
   }
-  const NbdServer reader = NbdServer::nbdkit({"-r", plugin(), folder / "top", "force-share=true"});
+  const NbdServer reader =
+      NbdServer::nbdkit({"-r", tool_test::plugin(), folder / "top", "force-share=true"});
   CHECK(NbdClient(reader.socket(), "").read(0, 512) == std::vector<std::byte>(512, std::byte{7}));
   // force-share applies only to reading.
-  const NbdServer writer = NbdServer::nbdkit({plugin(), folder / "top", "force-share=true"});
+  const NbdServer writer =
+      NbdServer::nbdkit({tool_test::plugin(), folder / "top", "force-share=true"});
   CHECK_THROWS(NbdClient(writer.socket(), ""));
   CHECK_THAT(writer.log(), Contains("force-share=true is only for reading: start nbdkit with -r"));
 }
@@ -215,20 +207,20 @@ TEST_CASE("a server that only reads excludes writers of QEMU, but no readers", "
   const TempDirectory folder;
   make_images(folder);
   {
-    const NbdServer server = NbdServer::nbdkit({"-r", plugin(), folder / "top"});
+    const NbdServer server = NbdServer::nbdkit({"-r", tool_test::plugin(), folder / "top"});
     for (const char* name : {"top", "base"}) {
       CHECK(qemu_can_read(folder / name));
       CHECK_FALSE(qemu_can_write(folder / name));
     }
     // Our own readers are permitted, too.
     CHECK(tool({"info", folder / "top"}).ok());
-    const NbdServer second = NbdServer::nbdkit({"-r", plugin(), folder / "top"});
+    const NbdServer second = NbdServer::nbdkit({"-r", tool_test::plugin(), folder / "top"});
     CHECK(NbdClient(second.socket(), "").read_only());
   }
   CHECK(qemu_can_write(folder / "base"));
   {
     const NbdServer server =
-        NbdServer::nbdkit({"-r", plugin(), folder / "top", "force-share=true"});
+        NbdServer::nbdkit({"-r", tool_test::plugin(), folder / "top", "force-share=true"});
     CHECK(qemu_can_write(folder / "base"));
     CHECK(qemu_can_write(folder / "top"));
   }
@@ -241,7 +233,7 @@ TEST_CASE("a server that writes excludes all other processes", "[locks]") {
           folder / "split", "4M"});
   for (const char* name : {"top", "split"}) {
     const std::string image = folder / name;
-    NbdServer server = NbdServer::nbdkit({plugin(), image});
+    NbdServer server = NbdServer::nbdkit({tool_test::plugin(), image});
     write_as_client(server.uri());
     CHECK_FALSE(qemu_can_read(image));
     CHECK_FALSE(qemu_can_write(image));
@@ -266,7 +258,7 @@ TEST_CASE("a connection that may write is refused while QEMU reads, and accepted
           "[locks]") {
   const TempDirectory folder;
   make_images(folder);
-  NbdServer server = NbdServer::nbdkit({plugin(), folder / "base"});
+  NbdServer server = NbdServer::nbdkit({tool_test::plugin(), folder / "base"});
   {
     const Qemu qemu(folder, folder / "base", false);
     CHECK_THROWS(NbdClient(server.socket(), ""));
@@ -290,7 +282,7 @@ TEST_CASE("a server in the background keeps its locks until it ends", "[locks]")
   const std::string socket = folder / "socket";
   for (const char* signal : {"TERM", "KILL"}) {
     // nbdkit forks: the first process has ended when this returns.
-    run_ok({"nbdkit", "-U", socket, "-P", folder / "pid", plugin(), image});
+    run_ok({"nbdkit", "-U", socket, "-P", folder / "pid", tool_test::plugin(), image});
     wait_until("the PID file", [&] { return exists(folder / "pid"); });
     std::string pid;
     std::ifstream(folder / "pid") >> pid;
@@ -317,7 +309,7 @@ TEST_CASE("a lock's owner that is not visible is not named", "[locks]") {
     return;
   }
   const auto outcome = run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                            from_environment("VIRT_COMPACT_TOOL"), "info", folder / "base"});
+                            tool_test::virt_compact(), "info", folder / "base"});
   CHECK(outcome.exit_code == 1);
   CHECK(outcome.err ==
         "virt-compact: error: " +

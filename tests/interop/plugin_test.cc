@@ -1,6 +1,5 @@
 // The plugin serves the same disk as qemu-nbd, for images of every kind.
 #include <algorithm>
-#include <cstdlib>
 #include <stdexcept>
 
 #include "copy/copier.h"
@@ -11,6 +10,7 @@
 #include "tests/interop/image_maker.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/interop/qemu.h"
+#include "tests/support/command_line.h"
 #include "tests/support/nbd_server.h"
 #include "tests/support/random.h"
 #include "tests/support/temp_directory.h"
@@ -24,12 +24,6 @@ using support::TempDirectory;
 namespace {
 
 // Returns the path of the plugin under test.
-std::string plugin() {
-  const char* path = std::getenv("VIRT_COMPACT_PLUGIN");
-  if (!path) throw std::runtime_error("VIRT_COMPACT_PLUGIN does not say where the plugin is");
-  return path;
-}
-
 // Returns the bytes that the server does not report as zeros.
 uint64_t data_bytes(const NbdServer& server) {
   const NbdClient client(server.socket(), "");
@@ -47,10 +41,10 @@ TEST_CASE("preallocated clusters that are holes of the file are zeros for client
       {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, "1G"});
   support::run_ok({"qemu-io", "-c", "write -q -P 1 512M 1M", image});
   CHECK(data_bytes(NbdServer::qemu_nbd({"-f", "qcow2", image})) <= 2 << 20);
-  const uint64_t ours = data_bytes(NbdServer::nbdkit({"-r", plugin(), "file=" + image}));
+  const uint64_t ours = data_bytes(NbdServer::nbdkit({"-r", tool_test::plugin(), "file=" + image}));
   CHECK(ours >= 1 << 20);
   CHECK(ours <= 2 << 20);
-  CHECK(data_bytes(NbdServer::nbdkit({plugin(), "file=" + image})) == ours);
+  CHECK(data_bytes(NbdServer::nbdkit({tool_test::plugin(), "file=" + image})) == ours);
 }
 
 TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
@@ -64,10 +58,10 @@ TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
     const auto chain = qcow2::Chain::open(made.path, {});
     REQUIRE(chain);
 
-    std::vector<std::string> arguments{"-r", plugin(), "file=" + made.path};
+    std::vector<std::string> arguments{"-r", tool_test::plugin(), "file=" + made.path};
     if (random.chance(30)) arguments.push_back("cache-size=64K");
     // Without "file=", as users write it.
-    if (random.chance(20)) arguments = {"-r", plugin(), made.path};
+    if (random.chance(20)) arguments = {"-r", tool_test::plugin(), made.path};
     const NbdServer server = NbdServer::nbdkit(arguments);
     const auto names = NbdClient::list(server.socket());
     for (const MadeDisk& disk : made.disks) {
@@ -86,8 +80,8 @@ TEST_CASE("the plugin serves random images as qemu-nbd does", "[plugin]") {
     // Serves one snapshot with the parameter.
     const MadeDisk& last = made.disks.back();
     if (last.snapshot.empty()) continue;
-    const NbdServer alone =
-        NbdServer::nbdkit({"-r", plugin(), "file=" + made.path, "snapshot=" + last.snapshot});
+    const NbdServer alone = NbdServer::nbdkit(
+        {"-r", tool_test::plugin(), "file=" + made.path, "snapshot=" + last.snapshot});
     CHECK(copy_complaint(alone.uri(), last.raw, folder / "scratch") == "");
   }
 }
@@ -101,7 +95,7 @@ TEST_CASE("the plugin serves corner cases", "[plugin]") {
     convert_to_raw(corner.path, raw);
     const auto chain = qcow2::Chain::open(corner.path, {});
     REQUIRE(chain);
-    const NbdServer server = NbdServer::nbdkit({"-r", plugin(), "file=" + corner.path});
+    const NbdServer server = NbdServer::nbdkit({"-r", tool_test::plugin(), "file=" + corner.path});
     check_export(server, "", chain->disk(), raw, false, folder / "scratch", random);
   }
 }
@@ -117,7 +111,7 @@ TEST_CASE("the copier copies what the plugin serves", "[plugin]") {
     const TempDirectory folder;
     const MadeImage made = make_image(random, folder.path());
     INFO("VIRT_COMPACT_SEED=" << seed << " VIRT_COMPACT_ITERATIONS=1\n" << made.recipe);
-    const NbdServer server = NbdServer::nbdkit({"-r", plugin(), "file=" + made.path});
+    const NbdServer server = NbdServer::nbdkit({"-r", tool_test::plugin(), "file=" + made.path});
     const MadeDisk& disk = random.pick(made.disks);
     for (const bool compressed : {false, true}) {
       copy::CopyOptions options;

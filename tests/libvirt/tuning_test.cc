@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "libvirt/tuning.h"
 
 #include "tests/catch_text.h"
@@ -126,9 +128,9 @@ TEST_CASE("disks on buses without good trim support get advice", "[tuning]") {
         tuned(in_domain(controller + "<disk><driver type='qcow2'/>" + target + "</disk>"));
     return tuning.disks[0].advice.empty() ? std::string() : tuning.disks[0].advice[0];
   };
-  for (const std::string bus : {"ide", "sata", "usb"})
-    CHECK_THAT(advice("<target bus='" + bus + "'/>"),
-               Catch::StartsWith("bus='" + bus + "'") && Catch::Contains("virtio-scsi"));
+  for (const char* const bus : {"ide", "sata", "usb"})
+    CHECK_THAT(advice(fmt::format("<target bus='{}'/>", bus)),
+               Catch::StartsWith(fmt::format("bus='{}'", bus)) && Catch::Contains("virtio-scsi"));
   CHECK_THAT(advice("<target bus='virtio'/>"), Catch::Contains("QEMU 4.0 and Linux 5.0"));
   const std::string scsi = "<target bus='scsi'/>";
   CHECK(advice(scsi, "<controller type='scsi' index='0' model='virtio-scsi'/>").empty());
@@ -172,7 +174,7 @@ TEST_CASE("Windows gets a granularity that suits its ReTrim", "[tuning]") {
       std::string("<clock offset='localtime'/>"),
       std::string("<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>"));
   CAPTURE(windows);
-  for (const std::string bus : {"scsi", "virtio"}) {
+  for (const char* const bus : {"scsi", "virtio"}) {
     const std::string before = guest(windows, "", bus);
     const auto tuning = tuned(before);
     CHECK(tuning.windows);

@@ -82,7 +82,7 @@ std::string qcow2_of(const TempDirectory& folder, const std::string& raw) {
   return folder / "disk";
 }
 
-const json& filesystem(const json& report, const std::string& device) {
+json filesystem(const json& report, const std::string& device) {
   for (const json& it : report.at("free-space").at("filesystems"))
     if (it.at("device") == device) return it;
   FAIL("no " << device << " in " << report.dump());

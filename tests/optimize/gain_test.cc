@@ -87,7 +87,7 @@ TEST_CASE("a wrong name changes none of the disks", "[optimize]") {
   // -o has another meaning in virt-sparsify and qemu-img, and --output in other commands.
   support::RunOptions here;
   here.directory = folder.path();
-  for (const std::string word : {"cluster_size=1M", "qcow2", "raw"}) {
+  for (const std::string& word : std::vector<std::string>{"cluster_size=1M", "qcow2", "raw"}) {
     const auto outcome =
         support::run({tool_test::virt_compact(), "optimize", "--no-trim", "-o", word, disk}, here);
     INFO(outcome.describe());

@@ -31,6 +31,9 @@ mode_t mode_of(int flags, va_list list) {
 
 }  // namespace
 
+// The C library reserves the names of its functions, and those of their parameters, for itself.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)
+
 EXPORTED int link(const char* /*from*/, const char* /*to*/) {
   errno = EPERM;
   return -1;
@@ -76,3 +79,5 @@ EXPORTED int renameat2(int from, const char* name, int to, const char* other, un
   }
   return next<Rename>("renameat2")(from, name, to, other, flags);
 }
+
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)

@@ -201,7 +201,7 @@ TEST_CASE("a backing file can be kept", "[optimize]") {
   CHECK(files_in(folder.path()) == 3);
 
   // A refused run leaves no file.
-  const std::string other = make_disk(folder, "other");
+  make_disk(folder, "other");
   CHECK_THAT(refused({"--backup", ".2", "-B", "other", disk}), Contains("other"));
   CHECK(files_in(folder.path()) == 4);
   const auto plain = optimize({"--backup", ".3", disk});

@@ -56,6 +56,9 @@ bool is_waited_for(const char* name) {
 
 }  // namespace
 
+// The C library reserves the names of its functions, and those of their parameters, for itself.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)
+
 EXPORTED int openat(int folder, const char* path, int flags, ...) {
   va_list list;
   va_start(list, flags);
@@ -109,3 +112,5 @@ EXPORTED int fsync(int fd) {
   if (::fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) reach("flushed");
   return failed;
 }
+
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming,readability-inconsistent-declaration-parameter-name)

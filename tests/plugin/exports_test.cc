@@ -2,15 +2,14 @@
 #include <fmt/format.h>
 #include <libnbd.h>
 
-#include <fmt/format.h>
 #include <algorithm>
-
 #include <cerrno>
 #include <memory>
 
 #include "tests/catch.h"
 #include "tests/interop/nbd_client.h"
 #include "tests/plugin/served_disk.h"
+#include "tests/support/command_line.h"
 #include "tests/support/temp_directory.h"
 
 using namespace vc;
@@ -24,7 +23,7 @@ namespace {
 // A disk of 4 MiB with a snapshot of 2 MiB, "early" (ID 1), and a snapshot of the current disk with
 // the name "1".
 std::string disk_with_snapshots(const TempDirectory& folder) {
-  const std::string image = folder / "disk.qcow2";
+  std::string image = folder / "disk.qcow2";
   test::qemu_img({"create", "-q", "-f", "qcow2", image, "2M"});
   test::qemu_io(image, {"write -q -P 0x11 0 1M"});
   test::qemu_img({"snapshot", "-c", "early", image});
@@ -144,11 +143,11 @@ TEST_CASE("the plugin describes itself", "[plugin]") {
     WARN("skipped: nbdkit does not end with a sanitizer's library in it");
     return;
   }
-  const auto dump = support::run_ok({"nbdkit", "--dump-plugin", test::plugin()}).out;
+  const auto dump = support::run_ok({"nbdkit", "--dump-plugin", tool_test::plugin()}).out;
   for (const char* line : {"name=qcow2", "magic_config_key=file", "thread_model=parallel",
                            "qcow2_zstd=yes", "qcow2_write=yes", "qcow2_create=yes"})
     CHECK_THAT(dump, Contains(line));
-  const auto help = support::run_ok({"nbdkit", test::plugin(), "--help"}).out;
+  const auto help = support::run_ok({"nbdkit", tool_test::plugin(), "--help"}).out;
   for (const char* word :
        {"file=", "snapshot=", "backing=", "cache-size=", "discard=", "detect-zeroes=",
         "coalesce-discard=", "zero-fragments=", "create=", "size=", "cluster-size="})

@@ -12,6 +12,7 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/plugin/traffic.h"
 #include "tests/plugin/written_image.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -47,7 +48,7 @@ TEST_CASE("a full filesystem is an error of the request, and later requests succ
       "nbdkit -f -U socket -P pid \"$1\" full/disk.qcow2 && "
       "cp --sparse=always full/disk.qcow2 disk.qcow2";
   support::Child server(
-      {"env", "-C", folder.path(), "unshare", "-rm", "sh", "-c", script, "sh", test::plugin()},
+      {"env", "-C", folder.path(), "unshare", "-rm", "sh", "-c", script, "sh", tool_test::plugin()},
       folder / "log");
   const auto until = [&](auto done) {
     for (int i = 0; i < 10000 && !done(); ++i)

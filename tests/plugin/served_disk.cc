@@ -1,6 +1,6 @@
 #include "tests/plugin/served_disk.h"
+#include "tests/support/command_line.h"
 
-#include <cstdlib>
 #include <stdexcept>
 
 namespace vc::test {
@@ -8,18 +8,12 @@ namespace vc::test {
 namespace {
 
 std::vector<std::string> with_plugin(const std::vector<std::string>& arguments) {
-  std::vector<std::string> all{plugin()};
+  std::vector<std::string> all{tool_test::plugin()};
   all.insert(all.end(), arguments.begin(), arguments.end());
   return all;
 }
 
 }  // namespace
-
-std::string plugin() {
-  const char* const path = std::getenv("VIRT_COMPACT_PLUGIN");
-  if (!path) throw std::runtime_error("VIRT_COMPACT_PLUGIN does not say where the plugin is");
-  return path;
-}
 
 support::NbdServer serve(const std::vector<std::string>& arguments) {
   return support::NbdServer::nbdkit(with_plugin(arguments));

@@ -9,9 +9,6 @@
 
 namespace vc::test {
 
-// Returns the path of the plugin, by which nbdkit loads it.
-std::string plugin();
-
 // Starts `nbdkit plugin <arguments>` on a socket of its own.
 support::NbdServer serve(const std::vector<std::string>& arguments);
 

@@ -12,6 +12,7 @@
 #include "tests/plugin/served_disk.h"
 #include "tests/plugin/traffic.h"
 #include "tests/plugin/written_image.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -196,8 +197,9 @@ TEST_CASE("an image that cannot be written is served read-only, and the reason i
   SECTION("a file that is read-only") {
     // For root, a file is read-only only without the capability to override it.
     support::run_ok({"chmod", "444", image});
-    const auto outcome = support::run({"setpriv", "--bounding-set=-dac_override", "nbdkit", "-U",
-                                       "-", test::plugin(), image, "--run", "nbdinfo \"$uri\""});
+    const auto outcome =
+        support::run({"setpriv", "--bounding-set=-dac_override", "nbdkit", "-U", "-",
+                      tool_test::plugin(), image, "--run", "nbdinfo \"$uri\""});
     INFO(outcome.describe());
     if (!test::server_ends()) return;
     REQUIRE(outcome.ok());

@@ -16,7 +16,7 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using DetectZeroes = WritePath::Options::DetectZeroes;
 
-constexpr uint64_t k = 1024;
+constexpr uint64_t kKiB = 1024;
 
 std::unique_ptr<WritePath> open(const std::string& image, const WritePath::Options& options) {
   qcow2::OpenOptions how;
@@ -49,15 +49,15 @@ bool reads_as(const WritePath& path, uint64_t at, uint64_t length, unsigned valu
 TEST_CASE("zeros inside of writes get no clusters", "[write-path]") {
   const TempDirectory folder;
   const std::string image = image_in(folder);
-  Bytes bytes = filled(1024 * k, 0);
-  std::fill_n(bytes.begin() + 512 * k, 10, std::byte{1});
+  Bytes bytes = filled(1024 * kKiB, 0);
+  std::fill_n(bytes.begin() + 512 * kKiB, 10, std::byte{1});
   for (const auto mode : {DetectZeroes::kOff, DetectZeroes::kOn, DetectZeroes::kUnmap}) {
     WritePath::Options options;
     options.detect_zeroes = mode;
     const auto path = open(image, options);
     const bool found = mode != DetectZeroes::kOff;
     // A new range each time. The first one allocates an L2 table.
-    const uint64_t at = static_cast<uint64_t>(mode) * 2048 * k;
+    const uint64_t at = static_cast<uint64_t>(mode) * 2048 * kKiB;
     REQUIRE_OK(path->write(GuestOffset(at), bytes));
     CHECK(path->writer().statistics().allocated == (found ? 1 : 17));
     Bytes read(bytes.size());
@@ -78,12 +78,12 @@ TEST_CASE("detect-zeroes=unmap frees clusters, detect-zeroes=on and discard=igno
       options.detect_zeroes = mode;
       options.writer.discard = discard;
       const auto path = open(image, options);
-      REQUIRE_OK(path->write(GuestOffset(0), filled(256 * k, 7)));
-      REQUIRE_OK(path->write(GuestOffset(64 * k), filled(64 * k, 0)));
+      REQUIRE_OK(path->write(GuestOffset(0), filled(256 * kKiB, 7)));
+      REQUIRE_OK(path->write(GuestOffset(64 * kKiB), filled(64 * kKiB, 0)));
       REQUIRE_OK(path->flush());
       CHECK(path->writer().statistics().freed == (discard && mode == DetectZeroes::kUnmap ? 1 : 0));
-      CHECK(reads_as(*path, 64 * k, 64 * k, 0));
-      CHECK(reads_as(*path, 128 * k, 128 * k, 7));
+      CHECK(reads_as(*path, 64 * kKiB, 64 * kKiB, 0));
+      CHECK(reads_as(*path, 128 * kKiB, 128 * kKiB, 7));
       REQUIRE_OK(path->close());
     }
   test::qemu_img({"check", "-q", image});
@@ -96,17 +96,17 @@ TEST_CASE("a cluster is freed when several trims cover it", "[write-path]") {
     WritePath::Options options;
     options.coalesce_discard = coalesce;
     const auto path = open(image, options);
-    REQUIRE_OK(path->write(GuestOffset(0), filled(256 * k, 9)));
-    for (uint64_t at = 0; at < 160 * k; at += 20 * k)
-      REQUIRE_OK(path->trim(GuestOffset(at), 20 * k));
+    REQUIRE_OK(path->write(GuestOffset(0), filled(256 * kKiB, 9)));
+    for (uint64_t at = 0; at < 160 * kKiB; at += 20 * kKiB)
+      REQUIRE_OK(path->trim(GuestOffset(at), 20 * kKiB));
     // Data written later stays, and so does its cluster.
-    REQUIRE_OK(path->trim(GuestOffset(192 * k), 32 * k));
-    REQUIRE_OK(path->write(GuestOffset(200 * k), filled(k, 3)));
-    REQUIRE_OK(path->trim(GuestOffset(224 * k), 32 * k));
+    REQUIRE_OK(path->trim(GuestOffset(192 * kKiB), 32 * kKiB));
+    REQUIRE_OK(path->write(GuestOffset(200 * kKiB), filled(kKiB, 3)));
+    REQUIRE_OK(path->trim(GuestOffset(224 * kKiB), 32 * kKiB));
     REQUIRE_OK(path->flush());
     CHECK(path->writer().statistics().freed == (coalesce ? 2 : 0));
-    CHECK(reads_as(*path, 200 * k, k, 3));
-    CHECK(reads_as(*path, 160 * k, 32 * k, 9));
+    CHECK(reads_as(*path, 200 * kKiB, kKiB, 3));
+    CHECK(reads_as(*path, 160 * kKiB, 32 * kKiB, 9));
     REQUIRE_OK(path->close());
   }
   test::qemu_img({"check", "-q", image});
@@ -119,12 +119,12 @@ TEST_CASE("zero-fragments=true zeros trims that fill no cluster", "[write-path]"
   options.coalesce_discard = true;
   options.zero_fragments = true;
   auto path = open(image, options);
-  REQUIRE_OK(path->write(GuestOffset(0), filled(64 * k, 9)));
-  REQUIRE_OK(path->trim(GuestOffset(10 * k), 20 * k));
-  CHECK(reads_as(*path, 0, 64 * k, 9));
+  REQUIRE_OK(path->write(GuestOffset(0), filled(64 * kKiB, 9)));
+  REQUIRE_OK(path->trim(GuestOffset(10 * kKiB), 20 * kKiB));
+  CHECK(reads_as(*path, 0, 64 * kKiB, 9));
   REQUIRE_OK(path->flush());
-  CHECK(reads_as(*path, 10 * k, 20 * k, 0));
-  CHECK(reads_as(*path, 30 * k, 34 * k, 9));
+  CHECK(reads_as(*path, 10 * kKiB, 20 * kKiB, 0));
+  CHECK(reads_as(*path, 30 * kKiB, 34 * kKiB, 9));
   REQUIRE_OK(path->close());
   path.reset();  // so that QEMU can lock the image
   test::qemu_img({"check", "-q", image});
@@ -137,12 +137,12 @@ TEST_CASE("discard=ignore trims nothing", "[write-path]") {
   options.writer.discard = false;
   options.coalesce_discard = true;
   const auto path = open(image, options);
-  REQUIRE_OK(path->write(GuestOffset(0), filled(128 * k, 9)));
-  REQUIRE_OK(path->trim(GuestOffset(0), 128 * k));
-  REQUIRE_OK(path->zero(GuestOffset(64 * k), 64 * k, true));
+  REQUIRE_OK(path->write(GuestOffset(0), filled(128 * kKiB, 9)));
+  REQUIRE_OK(path->trim(GuestOffset(0), 128 * kKiB));
+  REQUIRE_OK(path->zero(GuestOffset(64 * kKiB), 64 * kKiB, true));
   REQUIRE_OK(path->flush());
   CHECK(path->writer().statistics().freed == 0);
-  CHECK(reads_as(*path, 0, 64 * k, 9));
-  CHECK(reads_as(*path, 64 * k, 64 * k, 0));
+  CHECK(reads_as(*path, 0, 64 * kKiB, 9));
+  CHECK(reads_as(*path, 64 * kKiB, 64 * kKiB, 0));
   REQUIRE_OK(path->close());
 }

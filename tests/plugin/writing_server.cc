@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "tests/plugin/served_disk.h"
+#include "tests/support/command_line.h"
 
 namespace vc::test {
 
@@ -14,7 +15,7 @@ namespace {
 std::vector<std::string> words(const std::vector<std::string>& parameters,
                                std::vector<std::string> all) {
   all.emplace_back("-Dqcow2.stats=1");
-  all.push_back(plugin());
+  all.push_back(tool_test::plugin());
   all.insert(all.end(), parameters.begin(), parameters.end());
   return all;
 }

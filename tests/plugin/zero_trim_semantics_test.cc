@@ -30,7 +30,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-constexpr uint64_t k = 1024;
+constexpr uint64_t kKiB = 1024;
 constexpr uint64_t kMiB = 1 << 20;
 
 // Makes a disk of 8 MiB full of ones.
@@ -77,19 +77,19 @@ TEST_CASE("only NO_HOLE keeps zeroed clusters allocated", "[write-semantics]") {
     client.zero(0, kMiB, LIBNBD_CMD_FLAG_NO_HOLE);
     client.zero(kMiB, kMiB);
     // Half a cluster at both ends.
-    client.zero(2 * kMiB + 32 * k, kMiB);
+    client.zero(2 * kMiB + 32 * kKiB, kMiB);
     CHECK(is_all(client.read(0, 2 * kMiB), 0));
-    CHECK(is_all(client.read(2 * kMiB, 32 * k), 1));
-    CHECK(is_all(client.read(2 * kMiB + 32 * k, kMiB), 0));
-    CHECK(is_all(client.read(3 * kMiB + 32 * k, 32 * k), 1));
+    CHECK(is_all(client.read(2 * kMiB, 32 * kKiB), 1));
+    CHECK(is_all(client.read(2 * kMiB + 32 * kKiB, kMiB), 0));
+    CHECK(is_all(client.read(3 * kMiB + 32 * kKiB, 32 * kKiB), 1));
     // Zeroing an unallocated range allocates nothing.
-    client.zero(kMiB, 64 * k, LIBNBD_CMD_FLAG_NO_HOLE);
+    client.zero(kMiB, 64 * kKiB, LIBNBD_CMD_FLAG_NO_HOLE);
   }
   server.stop();
   CHECK(interop::check_complaint(image) == "");
   CHECK(kept_zeros(image, 0, kMiB) == kMiB);
   CHECK(holes(image, kMiB, 2 * kMiB) == kMiB);
-  CHECK(holes(image, 2 * kMiB, 4 * kMiB) == kMiB - 64 * k);
+  CHECK(holes(image, 2 * kMiB, 4 * kMiB) == kMiB - 64 * kKiB);
 }
 
 TEST_CASE("a fast zero request is refused when it would be slow, and only then",
@@ -103,7 +103,7 @@ TEST_CASE("a fast zero request is refused when it would be slow, and only then",
     const TempDirectory folder;
     const std::string image =
         full_image(folder, extended ? "cluster_size=64k,extended_l2=on" : "cluster_size=64k");
-    const uint64_t unit = extended ? 2 * k : 64 * k;
+    const uint64_t unit = extended ? 2 * kKiB : 64 * kKiB;
     WritingServer server({image});
     {
       WritingClient client(server.socket());
@@ -116,7 +116,7 @@ TEST_CASE("a fast zero request is refused when it would be slow, and only then",
       unsigned refused = 0;
       for (int request = 0; request < 300; ++request) {
         uint64_t begin = random.below(model.size());
-        uint64_t end = random.between(begin + 1, std::min(begin + 300 * k, model.size()));
+        uint64_t end = random.between(begin + 1, std::min(begin + 300 * kKiB, model.size()));
         // Data is only written in whole units here, so the map shows a zeroed part of a unit as
         // zeros.
         if (random.chance(50)) begin = begin / unit * unit;
@@ -160,11 +160,11 @@ TEST_CASE("a version 2 image has no fast zeros for data", "[write-semantics]") {
   const std::string image = full_image(folder, "compat=0.10");
   WritingServer server({image});
   WritingClient client(server.socket());
-  CHECK_THROWS_WITH(client.zero(0, 64 * k, LIBNBD_CMD_FLAG_FAST_ZERO),
+  CHECK_THROWS_WITH(client.zero(0, 64 * kKiB, LIBNBD_CMD_FLAG_FAST_ZERO),
                     Contains("Operation not supported"));
-  CHECK(is_all(client.read(0, 64 * k), 1));
-  client.zero(0, 64 * k);
-  CHECK(is_all(client.read(0, 64 * k), 0));
+  CHECK(is_all(client.read(0, 64 * kKiB), 1));
+  client.zero(0, 64 * kKiB);
+  CHECK(is_all(client.read(0, 64 * kKiB), 0));
 }
 
 TEST_CASE("discard=ignore keeps every cluster", "[write-semantics]") {
@@ -253,13 +253,13 @@ TEST_CASE("a flush on one connection covers all connections", "[write-semantics]
     REQUIRE(NbdClient(server.socket(), "").can_multi_conn());
     WritingClient writes(server.socket());
     WritingClient flushes(server.socket());
-    writes.write(round * 100 * k, Bytes(200 * k, static_cast<std::byte>(round)));
+    writes.write(round * 100 * kKiB, Bytes(200 * kKiB, static_cast<std::byte>(round)));
     // Each client immediately sees the other client's writes.
-    CHECK(is_all(flushes.read(round * 100 * k, 200 * k), round));
+    CHECK(is_all(flushes.read(round * 100 * kKiB, 200 * kKiB), round));
     flushes.flush();
     server.kill();
     WritingServer again({image}, {"-r"});
-    CHECK(is_all(NbdClient(again.socket(), "").read(round * 100 * k, 200 * k), round));
+    CHECK(is_all(NbdClient(again.socket(), "").read(round * 100 * kKiB, 200 * kKiB), round));
   }
 }
 
@@ -270,15 +270,15 @@ TEST_CASE("a write with FUA survives without a flush", "[write-semantics]") {
   {
     WritingServer server({image});
     WritingClient client(server.socket());
-    client.write(0, Bytes(200 * k, std::byte{1}), LIBNBD_CMD_FLAG_FUA);
-    client.zero(100 * k, 50 * k, LIBNBD_CMD_FLAG_FUA);
+    client.write(0, Bytes(200 * kKiB, std::byte{1}), LIBNBD_CMD_FLAG_FUA);
+    client.zero(100 * kKiB, 50 * kKiB, LIBNBD_CMD_FLAG_FUA);
     server.kill();
   }
   WritingServer server({image}, {"-r"});
   const NbdClient client(server.socket(), "");
-  CHECK(is_all(client.read(0, 100 * k), 1));
-  CHECK(is_all(client.read(100 * k, 50 * k), 0));
-  CHECK(is_all(client.read(150 * k, 50 * k), 1));
+  CHECK(is_all(client.read(0, 100 * kKiB), 1));
+  CHECK(is_all(client.read(100 * kKiB, 50 * kKiB), 0));
+  CHECK(is_all(client.read(150 * kKiB, 50 * kKiB), 1));
 }
 
 TEST_CASE("a new image has the requested size", "[write-semantics]") {
@@ -341,9 +341,9 @@ TEST_CASE("a trim also deallocates clusters that were free before", "[write-sema
   const TempDirectory folder;
   const std::string image = full_image(folder, "cluster_size=64k");
   interop::ImageEditor editor(image);
-  for (uint64_t at = 0; at < 4 * kMiB; at += 64 * k) {
+  for (uint64_t at = 0; at < 4 * kMiB; at += 64 * kKiB) {
     const uint64_t entry = editor.l2_entry_at(at);
-    const uint64_t cluster = (editor.get64(entry) & 0x00fffffffffffe00) / (64 * k);
+    const uint64_t cluster = (editor.get64(entry) & 0x00fffffffffffe00) / (64 * kKiB);
     editor.put64(entry, 1);
     const uint64_t counts = editor.get64(editor.get64(interop::ImageEditor::kRefcountTableOffset));
     editor.put(counts + 2 * cluster, std::string(2, '\0'));
@@ -360,7 +360,7 @@ TEST_CASE("a trim also deallocates clusters that were free before", "[write-sema
   WritingServer server({image});
   {
     WritingClient client(server.socket());
-    if (trims) client.trim(0, 8 * k);
+    if (trims) client.trim(0, 8 * kKiB);
     client.flush();
   }
   server.stop();
@@ -378,8 +378,8 @@ TEST_CASE("with salvage=true, lost data reads as zeros", "[write-semantics]") {
   {
     WritingClient client(server.socket());
     CHECK(is_all(client.read(0, kMiB), 1));
-    CHECK(is_all(client.read(kMiB, 64 * k), 0));
-    CHECK(is_all(client.read(kMiB + 64 * k, kMiB), 1));
+    CHECK(is_all(client.read(kMiB, 64 * kKiB), 0));
+    CHECK(is_all(client.read(kMiB + 64 * kKiB, kMiB), 1));
     CHECK_THROWS(client.write(0, Bytes(512)));
   }
   server.stop();

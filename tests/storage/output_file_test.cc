@@ -268,7 +268,7 @@ TEST_CASE("a hidden name that belongs to another file is not removed", "[copy]")
   // The file now has a hidden name, which is removed with the object unless another file has it.
   const auto names = list_directory(folder.path());
   REQUIRE(names.size() == 2);
-  const std::string hidden = names[0];
+  const std::string& hidden = names[0];
   REQUIRE(hidden.front() == '.');
   REQUIRE(::unlink((folder / hidden).c_str()) == 0);
   support::write_file(folder / hidden, "somebody else's, too");

@@ -22,6 +22,10 @@ std::string virt_compact() {
   return from_environment("VIRT_COMPACT");
 }
 
+std::string plugin() {
+  return from_environment("VIRT_COMPACT_PLUGIN");
+}
+
 std::string source_root() {
   return from_environment("VIRT_COMPACT_SOURCE_ROOT");
 }

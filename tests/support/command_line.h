@@ -12,6 +12,9 @@ namespace vc::tool_test {
 // std::runtime_error without it.
 std::string virt_compact();
 
+// Returns the path of the nbdkit plugin: VIRT_COMPACT_PLUGIN.
+std::string plugin();
+
 // Returns the checkout, for tests of files in it: VIRT_COMPACT_SOURCE_ROOT.
 std::string source_root();
 

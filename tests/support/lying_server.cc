@@ -147,6 +147,7 @@ class LyingServer::Client {
     try {
       if (greet()) serve();
     } catch (const Gone&) {
+      return;
     }
   }
 

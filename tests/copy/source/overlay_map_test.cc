@@ -14,7 +14,7 @@ using support::run_ok;
 
 namespace {
 
-constexpr uint64_t k = 1024;
+constexpr uint64_t kKiB = 1024;
 
 }  // namespace
 
@@ -31,24 +31,25 @@ TEST_CASE("data on top of a backing file is reported in whole units", "[overlay_
           folder / "top"});
   auto source = LocalSource::open(folder / "top", {});
   REQUIRE_OK(source);
-  REQUIRE_FAILS_WITH((*source)->keep_backing(folder / "top", 64 * k), "is not a backing file of");
-  const auto format = (*source)->keep_backing(folder / "base", 64 * k);
+  REQUIRE_FAILS_WITH((*source)->keep_backing(folder / "top", 64 * kKiB),
+                     "is not a backing file of");
+  const auto format = (*source)->keep_backing(folder / "base", 64 * kKiB);
   REQUIRE_OK(format);
   CHECK(*format == "qcow2");
 
   std::vector<Extent> extents;
-  for (uint64_t at = 0; at < 1024 * k; at = extents.back().end().value())
-    REQUIRE_OK((*source)->map(GuestOffset(at), 1024 * k - at, extents));
+  for (uint64_t at = 0; at < 1024 * kKiB; at = extents.back().end().value())
+    REQUIRE_OK((*source)->map(GuestOffset(at), 1024 * kKiB - at, extents));
   // Units 1, 4 and 15 belong to the copy, the others to the backing file.
   uint64_t end = 0;
   for (const Extent& extent : extents) {
     CHECK(extent.guest.value() == end);
     end = extent.end().value();
-    const uint64_t unit = extent.guest.value() / (64 * k);
+    const uint64_t unit = extent.guest.value() / (64 * kKiB);
     const bool copied = unit == 1 || unit == 4 || unit == 15;
     CHECK(copied == (extent.kind != ExtentKind::kUnallocated));
     if (unit == 4) CHECK(extent.kind == ExtentKind::kZero);
-    if (copied) CHECK((extent.end().value() - 1) / (64 * k) == unit);
+    if (copied) CHECK((extent.end().value() - 1) / (64 * kKiB) == unit);
   }
-  CHECK(end == 1024 * k);
+  CHECK(end == 1024 * kKiB);
 }

@@ -19,7 +19,7 @@ struct Stretch {
 
 class PatternSource final : public copy::Source {
  public:
-  explicit PatternSource(std::vector<Stretch> stretches, uint64_t alignment = 1,
+  explicit PatternSource(const std::vector<Stretch>& stretches, uint64_t alignment = 1,
                          size_t extents_at_once = 1000)
       : alignment_(alignment), extents_at_once_(extents_at_once) {
     for (const Stretch& stretch : stretches) {

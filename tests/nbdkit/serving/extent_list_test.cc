@@ -61,8 +61,8 @@ class Clusters final : public qcow2::Layer {
 };
 
 // Cluster i is of kind kinds[i]; later clusters have the last kind.
-std::shared_ptr<Clusters> clusters(std::vector<ExtentKind> kinds, uint64_t cluster_size = 4096,
-                                   uint64_t size = 16 * kGiB) {
+std::shared_ptr<Clusters> clusters(const std::vector<ExtentKind>& kinds,
+                                   uint64_t cluster_size = 4096, uint64_t size = 16 * kGiB) {
   return std::make_shared<Clusters>(cluster_size, size, [kinds](uint64_t i) {
     return kinds[std::min<uint64_t>(i, kinds.size() - 1)];
   });

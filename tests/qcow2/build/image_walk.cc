@@ -83,7 +83,7 @@ class Walk {
     }
     const uint64_t used = (header.l1_entries * 8 + cluster_size_ - 1) / cluster_size_;
     for (uint64_t at = l1 + header.l1_entries * 8; at < l1 + used * cluster_size_; ++at)
-      if (file_[at] != std::byte{0}) FAIL("something behind the L1 table at " << at);
+      if (file_[at] != std::byte{0}) FAIL("something after the L1 table at " << at);
   }
 
   void walk_l2(uint64_t l1_index, uint64_t table) {

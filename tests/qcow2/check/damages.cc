@@ -127,12 +127,12 @@ void Damages::refcount_structure() {
   }).our_code = 1;
   add("reserved bits of a refcount table entry", Kind::kRefcountTableReserved,
       [](Editor& it) { it.put64(reftable(it), refblock(it) | 4); });
-  add("the refcount block behind the end", Kind::kRefcountBlockOutside,
+  add("the refcount block past the end", Kind::kRefcountBlockOutside,
       [](Editor& it) { it.put64(reftable(it), uint64_t{1} << 40); });
   add("a refcount block past the end of any file", Kind::kRefcountBlockOutside, [](Editor& it) {
     it.put64(reftable(it), it.get64(reftable(it)) | uint64_t{1} << 63);
   }).differs = "qemu-img takes the offset for negative, and gives up";
-  add("a second refcount block behind the end", Kind::kRefcountBlockOutside,
+  add("a second refcount block past the end", Kind::kRefcountBlockOutside,
       [](Editor& it) { it.put64(reftable(it) + 8, uint64_t{1} << 40); });
   add("a refcount block that is there twice", Kind::kRefcountBlockShared,
       [](Editor& it) { it.put64(reftable(it) + 8, refblock(it)); });
@@ -142,7 +142,7 @@ void Damages::refcount_structure() {
       [](Editor& it) { it.put(refblock(it), std::vector<std::byte>(kCluster)); });
   add("no refcount table", Kind::kRefcountTooLow,
       [](Editor& it) { it.put32(Editor::kRefcountTableClusters, 0); });
-  add("the refcount table behind the end", Kind::kReferenceOutside,
+  add("the refcount table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(Editor::kRefcountTableOffset, uint64_t{1} << 40); });
   add("an unaligned refcount table", Kind::kRefcountTableUnusable, [](Editor& it) {
     it.put64(Editor::kRefcountTableOffset, reftable(it) + 512);
@@ -165,9 +165,9 @@ void Damages::tables() {
   add("an unaligned L2 table", Kind::kL2TableUnaligned, [](Editor& it) {
     it.put64(l1(it), it.get64(l1(it)) + 512);
   }).differs = "qemu-img takes what is there for entries; nobody can read or write by them";
-  add("an L2 table behind the end", Kind::kReferenceOutside,
+  add("an L2 table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l1(it), kCopied | uint64_t{1} << 40); });
-  add("an L2 table right behind the end", Kind::kReferenceOutside, [](Editor& it) {
+  add("an L2 table right past the end", Kind::kReferenceOutside, [](Editor& it) {
     it.put64(l1(it), kCopied | ((it.bytes().size() + 2 * kCluster - 1) / kCluster * kCluster));
   });
   add("the L1 table as an L2 table", Kind::kOverlap,
@@ -195,17 +195,17 @@ void Damages::tables() {
     put_count(it, 3, 2);
     put_count(it, 5, 0);
   }).differs = "the count agrees, so qemu-img is content; a write to the data changes the table";
-  add("data behind the end", Kind::kReferenceOutside,
+  add("data past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l2(it), kCopied | uint64_t{1} << 45); });
   add("data at 32 PB", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l2(it), kCopied | uint64_t{1} << 55); });
   add("an L2 entry of 0xbfffffffffff0000", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l2(it), 0xbfffffffffff0000); });
-  add("the L1 table behind the end", Kind::kReferenceOutside,
+  add("the L1 table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(Editor::kL1Offset, uint64_t{1} << 40); });
   add("the L1 table on the header", Kind::kOverlap,
       [](Editor& it) { it.put64(Editor::kL1Offset, 0); });
-  add("a longer L1 table than there is room for", Kind::kOverlap, [](Editor& it) {
+  add("a longer L1 table than fits", Kind::kOverlap, [](Editor& it) {
     it.put32(Editor::kL1Size, 2 * kCluster / 8);
   }).differs = "qemu-img does not say that the table ends past the end of the file";
   add("the last data cluster is cut off", Kind::kReferenceOutside,
@@ -229,7 +229,7 @@ void Damages::compressed() {
   const auto entry = [](const Editor& it) { return it.l2_entry_at(3 * kMiB); };
   add("a compressed entry with COPIED", Kind::kCompressedCopied,
       [&](Editor& it) { it.put64(entry(it), it.get64(entry(it)) | kCopied); });
-  add("compressed data behind the end", Kind::kReferenceOutside,
+  add("compressed data past the end", Kind::kReferenceOutside,
       [&](Editor& it) { it.put64(entry(it), qcow2::kEntryCompressed | uint64_t{1} << 40); });
   add("a descriptor that reaches into the next cluster", Kind::kRefcountTooLow, [&](Editor& it) {
     it.bytes().resize(10 * kCluster);
@@ -269,7 +269,7 @@ void Damages::snapshots() {
       [&](Editor& it) { it.put64(table(it), snapshot_l1(it) + 8); });
   add(path, "a snapshot's L1 table of 2^32 - 1 entries", Kind::kSnapshotL1TooLarge,
       [&](Editor& it) { it.put32(table(it) + 8, UINT32_MAX); });
-  add(path, "a snapshot's L1 table behind the end", Kind::kReferenceOutside,
+  add(path, "a snapshot's L1 table past the end", Kind::kReferenceOutside,
       [&](Editor& it) { it.put64(table(it), uint64_t{1} << 41); });
   add(path, "both snapshots with one L1 table", Kind::kRefcountTooLow, [&](Editor& it) {
     const uint64_t second = (table(it) + 40 + it.get32(table(it) + 36) + 1 + 3 + 7) / 8 * 8;
@@ -285,7 +285,7 @@ void Damages::snapshots() {
       [&](Editor& it) { it.put64(Editor::kSnapshotOffset, table(it) + 8); })
       .differs = "qemu-img stops before it looks at anything; both say 1";
   damages_.back().our_code = 1;
-  add(path, "the snapshot table behind the end", Kind::kReferenceOutside,
+  add(path, "the snapshot table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(Editor::kSnapshotOffset, uint64_t{1} << 40); });
   add(path, "2 GiB of extra data", Kind::kSnapshotTableUnusable, [&](Editor& it) {
     it.put32(table(it) + 36, uint32_t{1} << 31);
@@ -345,9 +345,9 @@ void Damages::bitmaps() {
   add(path, "unaligned data of a bitmap", Kind::kBitmapTableEntry, [=](Editor& it) {
     it.put64(table(it), 0x30200);
   }).differs = all_else;
-  add(path, "data of a bitmap behind the end", Kind::kReferenceOutside,
+  add(path, "data of a bitmap past the end", Kind::kReferenceOutside,
       [=](Editor& it) { it.put64(table(it), uint64_t{1} << 40); });
-  add(path, "a bitmap's table behind the end", Kind::kReferenceOutside,
+  add(path, "a bitmap's table past the end", Kind::kReferenceOutside,
       [=](Editor& it) { it.put64(directory(it), uint64_t{1} << 40); });
   add(path, "a bitmap with an unknown flag", Kind::kBitmapDirectoryUnusable,
       [=](Editor& it) { it.put32(directory(it) + 12, 0x80000000); });
@@ -357,7 +357,7 @@ void Damages::bitmaps() {
       [=](Editor& it) { it.put32(directory(it) + 16, 0x01100400); });
   damages_.back().our_code = 1;
   damages_.back().differs = stops;
-  add(path, "the directory of bitmaps behind the end", Kind::kBitmapDirectoryUnusable,
+  add(path, "the directory of bitmaps past the end", Kind::kBitmapDirectoryUnusable,
       [=](Editor& it) { it.put64(extension(it) + 16, uint64_t{1} << 40); });
   damages_.back().our_code = 1;
   damages_.back().differs = stops;

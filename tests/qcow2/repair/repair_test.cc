@@ -10,6 +10,7 @@
 #include "tests/qcow2/check/both_checks.h"
 #include "tests/qcow2/check/damages.h"
 #include "tests/qcow2/write/crash_storage.h"
+#include "tests/support/command_line.h"
 #include "tests/support/dirty_bits.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
@@ -30,14 +31,8 @@ class Silent final : public qcow2::CheckObserver {
   void found(const qcow2::Finding&) override {}
 };
 
-std::string virt_compact() {
-  const char* const path = std::getenv("VIRT_COMPACT");
-  REQUIRE(path != nullptr);
-  return path;
-}
-
 support::Outcome check(const std::vector<std::string>& arguments) {
-  std::vector<std::string> command{virt_compact(), "check"};
+  std::vector<std::string> command{tool_test::virt_compact(), "check"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return support::run(command);
 }
@@ -327,7 +322,8 @@ namespace {
 // A storage with unreadable sectors.
 class FaultyStorage final : public Storage {
  public:
-  FaultyStorage(std::vector<std::byte> bytes, uint64_t bad) : memory_("faulty", bytes), bad_(bad) {}
+  FaultyStorage(std::vector<std::byte> bytes, uint64_t bad)
+      : memory_("faulty", std::move(bytes)), bad_(bad) {}
   const std::string& name() const override { return memory_.name(); }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override {
     if (at.value() <= bad_ && bad_ < at.value() + to.size())

@@ -26,7 +26,10 @@ Result<size_t> CrashStorage::read(HostOffset at, std::span<std::byte> to) const 
 
 Result<void> CrashStorage::write(HostOffset at, std::span<const std::byte> from) {
   const std::lock_guard lock(mutex_);
-  if (until_failure_ > 0 && --until_failure_ == 0) failing_ = true;
+  if (until_failure_ > 0) {
+    --until_failure_;
+    failing_ = failing_ || until_failure_ == 0;
+  }
   if (failing_) return fail(Error::system(ENOSPC, name_));
   put(bytes_, at.value(), from);
   pending_.push_back({at.value(), {from.begin(), from.end()}});

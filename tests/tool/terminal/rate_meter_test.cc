@@ -1,5 +1,7 @@
 #include "tool/terminal/rate_meter.h"
 
+#include <cmath>
+
 #include "tests/catch_text.h"
 
 using namespace vc;
@@ -16,7 +18,7 @@ class Job {
   explicit Job(double start = 0) : now_(start) { meter.start(now_, 0); }
 
   void run(double seconds, uint64_t bytes_per_second) {
-    for (int i = 0; i < static_cast<int>(seconds * 10 + 0.5); ++i) {
+    for (int i = 0; i < std::lround(seconds * 10); ++i) {
       now_ += 0.1;
       done_ += bytes_per_second / 10;
       meter.sample(now_, done_);

@@ -8,6 +8,7 @@
 #include "tests/catch.h"
 #include "tests/interop/image_editor.h"
 #include "tests/qcow2/check/both_checks.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -21,7 +22,7 @@ using support::run_ok;
 namespace {
 
 support::Outcome check(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {std::getenv("VIRT_COMPACT"), "check"});
+  arguments.insert(arguments.begin(), {tool_test::virt_compact(), "check"});
   return support::run(arguments);
 }
 

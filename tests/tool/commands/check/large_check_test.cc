@@ -1,9 +1,9 @@
 // Tests memory and time for images that are large, or claim to be.
-#include <cstdlib>
 
 #include "qcow2/format/l2_entry.h"
 #include "tests/catch.h"
 #include "tests/interop/image_editor.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -33,7 +33,7 @@ support::Outcome check(const std::string& path, uint64_t most_memory) {
   support::RunOptions options;
   options.timeout = std::chrono::seconds(60);
   const auto done =
-      support::run({std::getenv("VIRT_COMPACT"), "check", "--output=json", path}, options);
+      support::run({tool_test::virt_compact(), "check", "--output=json", path}, options);
   INFO(done.describe());
   CHECK(!done.timed_out);
   if (!kSanitized) CHECK(done.peak_memory < most_memory);

@@ -1,10 +1,10 @@
 // Tables that were overwritten with zeros: the data that they referred to looks like leaks.
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
@@ -18,9 +18,7 @@ using support::run_ok;
 namespace {
 
 support::Outcome check(const std::vector<std::string>& arguments) {
-  const char* const path = std::getenv("VIRT_COMPACT");
-  REQUIRE(path != nullptr);
-  std::vector<std::string> command{path, "check"};
+  std::vector<std::string> command{tool_test::virt_compact(), "check"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return support::run(command);
 }

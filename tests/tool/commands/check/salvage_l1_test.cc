@@ -1,6 +1,5 @@
 // Salvages disks with a long L1 table that is damaged in part. The intact part is read, and agrees
 // with a normal read.
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "qcow2/check/finding.h"
@@ -9,6 +8,7 @@
 #include "qcow2/read/salvage_layer.h"
 #include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
+#include "tests/support/command_line.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -163,7 +163,7 @@ TEST_CASE("a long L1 table that is truncated by the end of the file is read up t
 
   // The command reports the same.
   image.save_as(folder / "cut");
-  const std::string tool = std::getenv("VIRT_COMPACT");
+  const std::string tool = tool_test::virt_compact();
   const auto plain = support::run({tool, "copy", folder / "cut", folder / "copy"});
   INFO(plain.describe());
   CHECK(plain.exit_code == 1);

@@ -1,5 +1,4 @@
 // Copies disks out of damaged images. All data outside of the list of losses is intact.
-#include <cstdlib>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +7,7 @@
 #include "qcow2/read/salvage_layer.h"
 #include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
+#include "tests/support/command_line.h"
 #include "tests/support/process.h"
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
@@ -25,9 +25,7 @@ constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kOffset = 0x00fffffffffffe00;
 
 support::Outcome copy(std::vector<std::string> arguments) {
-  const char* const path = std::getenv("VIRT_COMPACT");
-  REQUIRE(path != nullptr);
-  std::vector<std::string> command{path, "copy"};
+  std::vector<std::string> command{tool_test::virt_compact(), "copy"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return support::run(command);
 }
@@ -301,7 +299,7 @@ TEST_CASE("a comparison skips lost ranges", "[salvage]") {
   image.put64(image.l2_entry_at(kMiB), 0x8000000070000000);
   image.save();
   const auto compare = [&](const std::vector<std::string>& how) {
-    std::vector<std::string> command{std::getenv("VIRT_COMPACT"), "compare"};
+    std::vector<std::string> command{tool_test::virt_compact(), "compare"};
     command.insert(command.end(), how.begin(), how.end());
     command.insert(command.end(), {path, folder / "good"});
     return support::run(command);
@@ -328,7 +326,7 @@ TEST_CASE("each command advises a salvage of a damaged image", "[salvage]") {
   const std::string path = make_image(folder, "cluster_size=4k");
   ImageEditor image(path);
   const auto run = [&](std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), std::getenv("VIRT_COMPACT"));
+    arguments.insert(arguments.begin(), tool_test::virt_compact());
     return support::run(arguments);
   };
   constexpr const char* kAdvice = "virt-compact copy --salvage copies the readable data";

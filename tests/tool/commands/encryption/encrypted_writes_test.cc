@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstdlib>
 
 #include "tests/catch_text.h"
 #include "tests/support/command_line.h"
@@ -26,12 +25,6 @@ constexpr uint64_t kSize = 3 << 20;
 // Options of qemu-img create.
 constexpr std::array kKinds{"", ",extended_l2=on", ",cluster_size=4k,lazy_refcounts=on",
                             ",cluster_size=512,compat=0.10"};
-
-std::string plugin() {
-  const char* const path = std::getenv("VIRT_COMPACT_PLUGIN");
-  if (!path) throw std::runtime_error("VIRT_COMPACT_PLUGIN is not set");
-  return path;
-}
 
 // `name`: a raw disk, or the URI of a server.
 void write_to(const std::string& name, const std::vector<std::string>& commands) {

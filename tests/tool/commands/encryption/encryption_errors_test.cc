@@ -2,7 +2,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/byte_order.h"
@@ -176,9 +175,8 @@ TEST_CASE("the LUKS header counts as metadata: it may not leak, overlap, or be l
     patch32(disk, l2 + 4, static_cast<uint32_t>(to));
     CHECK(check({}).exit_code == 2);
     Words words = support::nbdkit_command();
-    words.insert(words.end(),
-                 {"-U", "-", std::getenv("VIRT_COMPACT_PLUGIN"), "file=" + disk,
-                  "passphrase=geheim", "--run", "qemu-io -f raw -c 'write 0 64k' \"$uri\""});
+    words.insert(words.end(), {"-U", "-", plugin(), "file=" + disk, "passphrase=geheim", "--run",
+                               "qemu-io -f raw -c 'write 0 64k' \"$uri\""});
     CHECK_FALSE(support::run(words).ok());
     CHECK(intact());
   }

@@ -75,7 +75,7 @@ TEST_CASE("tune changes a domain of a real libvirtd", "[libvirt]") {
 
   // Finds a domain by its UUID, and a transient one.
   std::string uuid = daemon.virsh({"domuuid", "web"});
-  uuid.resize(uuid.find_first_of("\n"));
+  uuid.resize(uuid.find('\n'));
   CHECK(run_tool({"tune", "-c", daemon.uri(), uuid}).ok());
   daemon.virsh({"undefine", "web"});
   daemon.virsh({"create", xml});
