@@ -1,4 +1,4 @@
-// Drops files that a guest creates anew when it boots.
+// Drops files that a guest creates again when it boots.
 #pragma once
 
 #include <string>

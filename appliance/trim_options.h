@@ -12,7 +12,7 @@
 namespace vc::appliance {
 
 struct TrimOptions {
-  // Files that guests create anew when they boot.
+  // Files that guests create again when they boot.
   struct Drop {
     bool pagefile = false;   // Windows
     bool swapfile = false;   // Windows: of store applications

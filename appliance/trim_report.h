@@ -41,7 +41,7 @@ struct TrimmedSpace {
   std::chrono::duration<double> elapsed{};
 };
 
-// A file that the guest creates anew.
+// A file that the guest creates again when it boots.
 struct DroppedFile {
   std::string device;
   std::string path;

@@ -82,7 +82,7 @@ class SectorCipher::Impl {
     CipherHandle vector;  // ESSIV only
   };
 
-  Result<void> set(const CipherSpec& spec, std::span<const std::byte> key);
+  Result<void> set(const CipherSpec& wanted, std::span<const std::byte> key);
   Result<void> transform(uint64_t sector, std::span<std::byte> bytes, bool encrypts);
 
   CipherSpec spec;

@@ -360,6 +360,7 @@ std::vector<Ranges> Inspector::on_disks(const ByteView& view, const Ranges& rang
   std::vector<Ranges::Builder> builders(disks_.size());
   view.to_disks(ranges, builders);
   std::vector<Ranges> result;
+  result.reserve(builders.size());
   for (Ranges::Builder& builder : builders) result.push_back(builder.take());
   return result;
 }

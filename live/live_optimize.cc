@@ -122,6 +122,7 @@ class LiveRun {
       for (const auto& disk : disks_) finish(*disk);
     }
     std::vector<LiveDiskReport> reports;
+    reports.reserve(disks_.size());
     for (const auto& disk : disks_) reports.push_back(std::move(disk->report()));
     return reports;
   }

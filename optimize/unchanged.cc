@@ -6,14 +6,11 @@
 #include <cerrno>
 
 #include "base/retry.h"
+#include "storage/directory.h"
 
 namespace vc::optimize {
 
 namespace {
-
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
 
 // A block device has no modification time, so its content cannot be compared.
 bool same_content(const struct stat& a, const struct stat& b) {
@@ -40,7 +37,7 @@ Result<void> Unchanged::check() const {
     struct stat status {};
     if (retry(::stat, file.name.c_str(), &status) != 0)
       return fail(Error::system(errno, file.name));
-    if (!same_file(status, file.status))
+    if (FileIdentity::of(status) != FileIdentity::of(file.status))
       return fail(Error::protocol(
           EBUSY, fmt::format(
                      "{}: is no longer the file that it was at the start: the disk is not replaced",
@@ -56,7 +53,9 @@ Result<void> Unchanged::check() const {
 
 bool Unchanged::same_files(const Unchanged& other) const {
   return std::equal(files_.begin(), files_.end(), other.files_.begin(), other.files_.end(),
-                    [](const File& a, const File& b) { return same_file(a.status, b.status); });
+                    [](const File& a, const File& b) {
+                      return FileIdentity::of(a.status) == FileIdentity::of(b.status);
+                    });
 }
 
 }  // namespace vc::optimize

@@ -10,6 +10,7 @@
 #include "base/retry.h"
 #include "qcow2/format/header.h"
 #include "qcow2/read/chain.h"
+#include "storage/directory.h"
 
 namespace vc::copy {
 
@@ -64,10 +65,6 @@ Result<std::optional<FileSize>> OutputTarget::measure() const {
 
 namespace {
 
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 // Returns the name of the data file of the image at `path`. nullopt if it is no image or has none.
 std::optional<std::string> data_file_of(const std::string& path) {
   const auto file = FileStorage::open_readonly(path);
@@ -93,11 +90,14 @@ Result<void> check_data_file(const std::string& where, const std::string& path) 
   struct stat status {};
   const bool exists = retry(::stat, where.c_str(), &there) == 0;
   if ((data.filename() == image.filename() && folder(data) == folder(image)) ||
-      (exists && retry(::stat, path.c_str(), &status) == 0 && same_file(there, status)))
+      (exists && retry(::stat, path.c_str(), &status) == 0 &&
+       FileIdentity::of(there) == FileIdentity::of(status)))
     return fail(Error::invalid(where + ": data_file is the image itself"));
   if (!exists || !S_ISREG(there.st_mode)) return {};
   const auto own = data_file_of(path);
-  if (own && retry(::stat, own->c_str(), &status) == 0 && same_file(there, status)) return {};
+  if (own && retry(::stat, own->c_str(), &status) == 0 &&
+      FileIdentity::of(there) == FileIdentity::of(status))
+    return {};
   return fail(Error::invalid(
       where + ": data file: exists already, and does not belong to the image that is replaced"));
 }

@@ -342,8 +342,10 @@ Result<void> Builder::Impl::write_bitmaps() {
   BitmapLayout layout(out_, geometry_, clusters_);
   for (const NewBitmap& it : options_.bitmaps) RETURN_IF_ERROR(layout.write(it, size_));
   ASSIGN_OR_RETURN(HeaderExtension extension, layout.write_directory());
-  for (HeaderExtension& it : header_.extensions)
-    if (it.type == HeaderExtension::kBitmaps) it = std::move(extension);
+  const auto place = std::find_if(
+      header_.extensions.begin(), header_.extensions.end(),
+      [](const HeaderExtension& it) { return it.type == HeaderExtension::kBitmaps; });
+  if (place != header_.extensions.end()) *place = std::move(extension);
   return {};
 }
 

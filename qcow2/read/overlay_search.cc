@@ -9,6 +9,7 @@
 #include "base/retry.h"
 #include "qcow2/format/header.h"
 #include "qcow2/read/chain.h"
+#include "storage/directory.h"
 #include "storage/file_storage.h"
 
 namespace vc::qcow2 {
@@ -17,22 +18,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 bool stands_on(const std::string& path, const struct stat& disk) {
   struct stat status {};
   // Skips pipes and devices: opening one may have side effects.
   if (retry(::stat, path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
-      same_file(status, disk))
+      FileIdentity::of(status) == FileIdentity::of(disk))
     return false;
   const auto file = FileStorage::open_readonly(path);
   if (!file) return false;
   const auto header = Header::read(**file, Header::Purpose::kTell);
   if (!header || header->backing_file.empty()) return false;
   const auto name = resolve_name(path, header->backing_file);
-  return name && retry(::stat, name->c_str(), &status) == 0 && same_file(status, disk);
+  return name && retry(::stat, name->c_str(), &status) == 0 &&
+         FileIdentity::of(status) == FileIdentity::of(disk);
 }
 
 }  // namespace

@@ -83,8 +83,8 @@ void discard(int disk, uint64_t start, uint64_t length) {
     port = ::open(i % 2 == 0 ? "/dev/vport0p1" : "/dev/vport1p1", O_RDWR | O_CLOEXEC);
     if (port < 0) ::usleep(50'000);
   }
-  std::string text;
-  while (port >= 0 && disk >= 0) {
+  if (port < 0 || disk < 0) ::_exit(1);
+  for (std::string text;;) {
     char piece[512];
     const ssize_t got = ::read(port, piece, sizeof piece);
     if (got <= 0) {
@@ -106,7 +106,6 @@ void discard(int disk, uint64_t start, uint64_t length) {
       (void)!::write(port, answer.data(), answer.size());
     }
   }
-  ::_exit(1);
 }
 
 class Workload {

@@ -37,6 +37,8 @@ void enter(const char* function) {
 
 }  // namespace
 
+// The names are those of the C library and of libvirt.
+// NOLINTBEGIN(readability-identifier-naming,readability-inconsistent-declaration-parameter-name)
 EXPORTED ssize_t write(int file, const void* bytes, size_t length) {
   const ssize_t put = next<ssize_t (*)(int, const void*, size_t)>("write")(file, bytes, length);
   const char* const step = std::getenv("VIRT_COMPACT_STOP_AT");
@@ -63,3 +65,4 @@ EXPORTED int virDomainBlockJobAbort(void* domain, const char* disk, unsigned fla
   enter("virDomainBlockJobAbort");
   return next<int (*)(void*, const char*, unsigned)>("virDomainBlockJobAbort")(domain, disk, flags);
 }
+// NOLINTEND(readability-identifier-naming,readability-inconsistent-declaration-parameter-name)

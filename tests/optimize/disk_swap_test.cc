@@ -40,7 +40,8 @@ Descriptor fresh_file(const DiskSwap& swap) {
 }
 
 // Swaps with the fresh content "new" up to `steps`, in a process that ends right then.
-void swap_and_die(const std::string& disk, std::optional<std::string> suffix, unsigned steps) {
+void swap_and_die(const std::string& disk, const std::optional<std::string>& suffix,
+                  unsigned steps) {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {

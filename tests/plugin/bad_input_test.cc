@@ -7,6 +7,7 @@
 
 #include "tests/catch.h"
 #include "tests/plugin/served_disk.h"
+#include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 using namespace vc;
@@ -43,7 +44,7 @@ TEST_CASE("files that are not images are refused", "[plugin]") {
     check_refused({folder / "fifo"}, "is a FIFO");
   }
   SECTION("empty") {
-    std::ofstream(folder / "empty");
+    support::write_file(folder / "empty", std::string());
     check_refused({folder / "empty"}, "the file is empty");
   }
   SECTION("raw") {

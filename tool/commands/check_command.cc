@@ -130,11 +130,11 @@ void CheckCommand::check() const {
 
 Result<std::shared_ptr<FileStorage>> CheckCommand::open() const {
   if ((repair_ && !dry_run_) || !apply_undo_.empty()) {
-    ASSIGN_OR_RETURN(const auto file, FileStorage::open_writable(file_));
+    ASSIGN_OR_RETURN(auto file, FileStorage::open_writable(file_));
     RETURN_IF_ERROR(file->lock(ImageClaim::writing(), "shut down the guest that uses it"));
     return file;
   }
-  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(file_));
+  ASSIGN_OR_RETURN(auto file, FileStorage::open_readonly(file_));
   qcow2::OpenOptions options;
   options.force_share = force_share_;
   options.force_share_option = "--force-share";

@@ -106,7 +106,7 @@ void add_manner_options(CLI::App& app, Manner& manner) {
 std::string help_text(const CLI::App& app, bool all) {
   std::string words;
   for (const CLI::App* it = &app; it != nullptr; it = it->get_parent())
-    words = it->get_name() + (words.empty() ? "" : " ") + words;
+    words.insert(0, words.empty() ? it->get_name() : it->get_name() + " ");
   std::string text = fmt::format("Usage: {}", words);
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   text += commands.empty() ? " [OPTIONS]" : " COMMAND [OPTIONS] ARGUMENTS";
@@ -125,7 +125,7 @@ std::string help_text(const CLI::App& app, bool all) {
 }
 
 std::string usage_message(const CLI::ParseError& error) {
-  const std::string message = error.what();
+  std::string message = error.what();
   if (error.get_name() != "ArgumentMismatch") return message;
   // CLI11's messages: "--threads: 1 required N missing", "force was given a disallowed flag
   // override".

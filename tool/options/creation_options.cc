@@ -119,6 +119,7 @@ std::vector<std::string> split(const std::string& list) {
 
 std::vector<std::string> creation_option_keys() {
   std::vector<std::string> keys;
+  keys.reserve(kKeys.size());
   for (const Key& key : kKeys) keys.emplace_back(key.name);
   return keys;
 }

@@ -135,7 +135,7 @@ Result<Secret> parse_disk_key(const std::string& text) {
   return fail(Error::invalid("the value must be disk:file:PATH, disk:key:TEXT or disk:prompt"));
 }
 
-void add_disk_key_option(CLI::App& app, std::shared_ptr<crypto::KeyRing> keys) {
+void add_disk_key_option(CLI::App& app, const std::shared_ptr<crypto::KeyRing>& keys) {
   app.add_option_function<std::vector<std::string>>(
          "--key",
          [keys](const std::vector<std::string>& texts) {

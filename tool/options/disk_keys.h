@@ -21,7 +21,7 @@ Result<crypto::Secret> parse_disk_key(const std::string& text);
 
 // Adds --key, for commands without volumes of a guest.  It may be given several times, and adds to
 // `keys`.
-void add_disk_key_option(CLI::App& app, std::shared_ptr<crypto::KeyRing> keys);
+void add_disk_key_option(CLI::App& app, const std::shared_ptr<crypto::KeyRing>& keys);
 
 // QEMU's secrets, by ID.
 class QemuSecrets {

@@ -21,6 +21,7 @@ std::string disk_line(const libvirt::DiskReport& disk, bool applied) {
   if (!disk.skipped.empty()) return text + "left alone: " + printable(disk.skipped) + "\n";
   if (disk.changes.empty()) return text + "has the right settings\n";
   std::vector<std::string> changes;
+  changes.reserve(disk.changes.size());
   for (const libvirt::Change& it : disk.changes)
     changes.push_back(it.from.empty() ? fmt::format("{}='{}'", it.attribute, it.to)
                                       : fmt::format("{}='{}' (was '{}')", it.attribute, it.to,

@@ -164,7 +164,7 @@ void Damages::tables() {
   }).differs = "qemu-img takes the header for an L2 table";
   add("an unaligned L2 table", Kind::kL2TableUnaligned, [](Editor& it) {
     it.put64(l1(it), it.get64(l1(it)) + 512);
-  }).differs = "qemu-img takes what is there for entries; nobody can read or write by them";
+  }).differs = "qemu-img takes what is there for entries; a guest cannot read or write through them";
   add("an L2 table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l1(it), kCopied | uint64_t{1} << 40); });
   add("an L2 table right past the end", Kind::kReferenceOutside, [](Editor& it) {
@@ -373,7 +373,7 @@ void Damages::bitmaps() {
       [](Editor& it) { it.put64(24, 300 * kMiB); });  // granules of 512 bytes, one cluster
   damages_.back().our_code = 1;
   damages_.back().differs = stops;
-  add(path, "bitmaps that nobody answers for", Kind::kLeak,
+  add(path, "bitmaps without the autoclear bit", Kind::kLeak,
       [](Editor& it) { it.put64(Editor::kAutoclear, 0); });
   damages_.back().our_code = 3;
   add(path, "a bitmap in use", Kind::kBitmapInUse,
