@@ -142,6 +142,17 @@ Result<std::unique_ptr<Appliance>> Appliance::launch(const std::vector<Drive>& d
                                   "set LIBGUESTFS_DEBUG=1 in the environment"));
 }
 
+std::string Appliance::library_version() {
+  const std::unique_ptr<guestfs_h, Close> handle(
+      guestfs_create_flags(GUESTFS_CREATE_NO_ENVIRONMENT));
+  if (!handle) return "unknown";
+  const std::unique_ptr<struct guestfs_version, void (*)(struct guestfs_version*)> version(
+      guestfs_version(handle.get()), guestfs_free_version);
+  if (!version) return "unknown";
+  return fmt::format("{}.{}.{}{}", version->major, version->minor, version->release,
+                     version->extra);
+}
+
 // Kills QEMU. Asked to end, QEMU would wait for its server, which may never answer.
 Appliance::~Appliance() {
   watchdog_.stop_with_qemu();

@@ -48,6 +48,9 @@ class Appliance {
   static Result<std::unique_ptr<Appliance>> launch(const std::vector<Drive>& drives,
                                                    Observer& observer, const Cancel& cancel);
 
+  // Returns the version of libguestfs, such as "1.48.6", or "unknown".
+  static std::string library_version();
+
   Appliance(const Appliance&) = delete;
   Appliance& operator=(const Appliance&) = delete;
   // Kills QEMU if it was not shut down. Leaves nothing behind except libguestfs's cache. That holds

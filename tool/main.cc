@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 
 #include "tool/commands/command.h"
 #include "tool/commands/foreign_commands.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
+#include "tool/report/versions.h"
 #include "tool/terminal/console.h"
 #include "tool/terminal/signals.h"
 
@@ -17,10 +19,16 @@ namespace {
 
 using namespace tool;
 
+// The help begins with what most people look for.
+constexpr const char* kFirstCommands =
+    "  virt-compact optimize --dry-run DISK  show how much smaller a disk would be\n"
+    "  virt-compact optimize DISK            make it small; the old disk is kept\n"
+    "  virt-compact copy -c SRC DST          write a compressed copy of a disk";
+
 // A parsed command line.
 class Program {
  public:
-  Program() : app_("Compacts virtual machine disks in the QCOW2 format.", "virt-compact") {
+  Program() : app_(kFirstCommands, "virt-compact") {
     app_.set_help_flag("-h,--help", "print this help");
     app_.set_help_all_flag("--help-all", "print this help with all options");
     app_.set_version_flag("-V,--version", "virt-compact " VIRT_COMPACT_VERSION,
@@ -46,8 +54,8 @@ class Program {
   int run(int argc, char** argv);
 
  private:
-  // Returns nullptr if there is no command to run; `text_` then has the requested text. Throws
-  // CLI::ParseError.
+  // Returns nullptr if there is no command to run; `text_` then has the text to print, and
+  // `text_code_` the exit code. Throws CLI::ParseError.
   Command* parse(int argc, char** argv);
   Command* find(const std::string& name) const;
   std::vector<std::string> command_names() const;
@@ -59,6 +67,7 @@ class Program {
   CLI::App app_;
   CLI::App* help_;
   std::string text_;
+  int text_code_ = kSuccess;
 };
 
 Command* Program::find(const std::string& name) const {
@@ -78,7 +87,16 @@ const CLI::App& Program::chosen() const {
   return commands.empty() ? app_ : *commands.front();
 }
 
+// Returns the words of the command line after the first `word`.
+std::vector<std::string> after(int argc, char** argv, const std::string& word) {
+  char** const found = std::find(argv + 1, argv + argc, word);
+  return found == argv + argc ? std::vector<std::string>()
+                              : std::vector<std::string>(found + 1, argv + argc);
+}
+
 Command* Program::parse(int argc, char** argv) {
+  if (argc > 2 && std::string_view(argv[1]) == "qemu-img")
+    throw UsageError(unknown_command_message(argv[1], {argv + 2, argv + argc}, command_names()));
   try {
     auto words = fold_commands(std::vector<std::string>(argv + 1, argv + argc));
     refuse_empty_values(words);
@@ -99,14 +117,19 @@ Command* Program::parse(int argc, char** argv) {
     const auto words = app_.remaining();
     const auto word = std::find_if(words.begin(), words.end(),
                                    [](const std::string& it) { return it.front() != '-'; });
-    if (word != words.end()) throw UsageError(unknown_command_message(*word, command_names()));
+    if (word != words.end())
+      throw UsageError(unknown_command_message(*word, after(argc, argv, *word), command_names()));
     refuse_leftovers(app_);
-    throw UsageError("no command given");
+    if (argc > 1) throw UsageError("no command given");
+    // A script whose command is missing must not seem to succeed.
+    text_ = help_text(app_, false);
+    text_code_ = kFailure;
+    return nullptr;
   }
   refuse_leftovers(app_);
   if (&chosen() == help_) {
     if (!help_topic_.empty() && find(help_topic_) == nullptr)
-      throw UsageError(unknown_command_message(help_topic_, command_names()));
+      throw UsageError(unknown_command_message(help_topic_, {}, command_names()));
     text_ = help_text(help_topic_.empty() ? app_ : *app_.get_subcommand(help_topic_), false);
     return nullptr;
   }
@@ -128,13 +151,16 @@ int Program::run(int argc, char** argv) {
         fmt::format("Try 'virt-compact {}--help'.", of_command ? chosen().get_name() + " " : ""));
     return command != nullptr ? command->failure_code() : kFailure;
   }
+  manner_.verbose = manner_.verbose || manner_.trace;
   const Console console(manner_);
   if (command == nullptr) {
     const auto printed = console.print(text_);
-    if (printed) return kSuccess;
+    if (printed) return text_code_;
     console.error(printed.error().message());
     return kFailure;
   }
+  print_versions(console, VIRT_COMPACT_VERSION);
+  if (manner_.trace) ::setenv("LIBGUESTFS_TRACE", "1", 1);
   const auto done = command->run(console);
   if (done) return *done;
   console.error(done.error().message());

@@ -7,9 +7,10 @@
 namespace vc::tool {
 
 // Returns the message for `word`: the equivalent command if another program uses that name, similar
-// names (one or two edits away), or advice if it is a file name. `commands`: the names of all
-// commands.
+// names (one or two edits away), or advice if it is a file name. `arguments`: the words after it,
+// which the equivalent command gets if it accepts them. `commands`: the names of all commands.
 std::string unknown_command_message(const std::string& word,
+                                    const std::vector<std::string>& arguments,
                                     const std::vector<std::string>& commands);
 
 // Returns the number of insertions, deletions, substitutions and swaps of adjacent letters that

@@ -38,12 +38,8 @@ std::string label_of(const CLI::Option& option) {
   return label;
 }
 
-void append_options(std::string& text, const CLI::App& app, bool all, bool commands) {
+void append_options(std::string& text, const CLI::App& app, bool all) {
   const auto listed = [&](const CLI::Option* it) {
-    // A list of commands fills a screen: common options are in the help of each command.
-    if (commands && !all && it != app.get_help_ptr() && it != app.get_help_all_ptr() &&
-        it != app.get_version_ptr())
-      return false;
     if (!it->nonpositional() || it->get_group() == kHiddenOptions ||
         (!all && it->get_group() == kRareOptions))
       return false;
@@ -89,6 +85,8 @@ bool has_output_option(const CLI::App& app) {
 void add_manner_options(CLI::App& app, Manner& manner) {
   add_switch(app, "-q,--quiet", manner.quiet, "print no progress, no summary and no warnings");
   add_switch(app, "-v,--verbose", manner.verbose, "print more");
+  add_switch(app, "-x,--trace", manner.trace, "like -v, with versions and the calls of libguestfs")
+      ->group(kRareOptions);
   // A flag, so that a value is accepted only after "=", never as the next word.
   app.add_flag("-p{bar},--progress{bar}")
       ->description("show progress from the start; HOW: bar, json or none")
@@ -113,14 +111,18 @@ std::string help_text(const CLI::App& app, bool all) {
   for (const CLI::Option* option :
        app.get_options([](const CLI::Option* it) { return it->get_positional(); }))
     text += " " + option->get_name(true);
-  text += fmt::format("\n\n{}\n\n", app.get_description());
+  text += "\n\n" + app.get_description() + "\n\n";
   for (const CLI::App* command : commands)
     if (all || !command->get_group().empty())
       text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
                           command->get_footer());
-  append_options(text, app, all, !commands.empty());
+  // A list of commands fills a screen: common options are in the help of each command.
+  if (!commands.empty() && !all)
+    return text + fmt::format("  {:<{}}{}\n", "COMMAND --help", kDescriptionColumn - 2,
+                              "options of a command; with --help-all: all options");
+  append_options(text, app, all);
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
-    append_options(text, *above, all, false);
+    append_options(text, *above, all);
   return text;
 }
 

@@ -17,6 +17,7 @@ struct Manner {
 
   bool quiet = false;
   bool verbose = false;
+  bool trace = false;  // for bug reports
   Progress progress = Progress::kAuto;
   ColorMode color = ColorMode::kAuto;
 };

@@ -27,11 +27,12 @@ TEST_CASE("a command of another program causes a hint", "[foreign]") {
     std::string word;
     const char* advice;
   } cases[] = {
-      {"convert", "virt-compact copy SRC DST"},
+      {"convert", "use virt-compact copy"},
       {"sparsify", "virt-compact optimize DISK"},
       {"shrink", "virt-compact optimize DISK"},
-      {"resize", "qemu-img resize"},
-      {"create", "qemu-img create"},
+      {"resize", "qemu-img does this: qemu-img resize"},
+      {"create", "qemu-img does this: qemu-img create"},
+      {"bitmap", "qemu-img does this: qemu-img bitmap"},
       {"commit", "virt-compact flatten"},
       {"amend", "virt-compact copy -o"},
       {"version", "virt-compact --version"},
@@ -55,6 +56,21 @@ TEST_CASE("a command of another program causes a hint", "[foreign]") {
       CHECK(outcome.out.empty());
       CHECK_THAT(outcome.err, Catch::Contains(it.advice));
     }
+  // The words after it are kept, and quoted for a shell.
+  const std::pair<std::vector<std::string>, std::string> whole[] = {
+      {{"convert", "-p", "-O", "qcow2", "-c", "my disk", "it's"},
+       "'convert': use virt-compact copy -p -O qcow2 -c 'my disk' 'it'\\''s' (it accepts"},
+      {{"qemu-img", "convert", "-c", "a", "b"}, "use virt-compact copy -c a b (it accepts"},
+      {{"qemu-img", "info", "a"}, "unknown command 'qemu-img': use virt-compact info a\n"},
+      {{"resize", "disk", "+10G"}, "qemu-img does this: qemu-img resize disk +10G ("},
+      {{"rebase", "-b", "new", "top"}, "'virt-compact copy -B NEW FILE DST'"},
+  };
+  for (const auto& [command, advice] : whole) {
+    const auto outcome = run_tool(command);
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains(advice));
+  }
   const auto strange = run_tool({"xyzzy"});
   CHECK(strange.err ==
         "virt-compact: error: unknown command 'xyzzy'\nTry 'virt-compact --help'.\n");

@@ -1,0 +1,11 @@
+// The version of libnbd.
+#pragma once
+
+#include <string>
+
+namespace vc::nbd {
+
+// Returns the version of the loaded library, such as "1.48.6", or "unknown".
+std::string library_version();
+
+}  // namespace vc::nbd
