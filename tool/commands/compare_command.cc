@@ -205,7 +205,7 @@ Result<int> CompareCommand::compare(const Console& console) {
     if (json_ || console.manner().quiet) return {};
     return console.print(line + "\n");
   };
-  if (json_ && !console.manner().quiet) {
+  if (json_) {
     RETURN_IF_ERROR(report.finish(summary));
   }
   if (!summary) return fail(summary.error());

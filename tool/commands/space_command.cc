@@ -93,6 +93,7 @@ Result<int> SpaceCommand::run(const Console& console) {
     }
     report.free_data.push_back(sum);
   }
+  if (console.manner().quiet && !json_) return kSuccess;
   RETURN_IF_ERROR(
       console.print(json_ ? space_report_json(report) : space_report(report, console.palette())));
   return kSuccess;
