@@ -1,5 +1,7 @@
 # Bash completion of virt-compact. Commands and options come from the installed command's own help,
 # so they match its version.
+#
+# The completions for zsh and fish run this file as a program: see the end.
 
 # Offers those of the words after the second argument that begin with the second argument. Prepends
 # the first argument to each.
@@ -63,7 +65,8 @@ _virt_compact_snapshots()
     [ -f "$it" ] || continue
     # Skips names with characters that JSON escapes.
     mapfile -t names < <("$program" snapshot -U -l --output=json "$it" 2>/dev/null |
-      sed -n 's/^ *"name": "\([^"\\]*\)",*$/\1/p' | while read -r i; do printf '%q\n' "$i"; done)
+      sed -n 's/^ *"name": "\([^"\\]*\)",*$/\1/p' |
+      while read -r i; do printf "${_virt_compact_form:-%q}\n" "$i"; done)
     _virt_compact_offer "" "$word" "${names[@]}"
     return
   done
@@ -83,6 +86,7 @@ _virt_compact_files()
 {
   local it files
   compopt -o filenames 2>/dev/null
+  _virt_compact_takes_files=yes
   mapfile -t files < <(compgen -f -- "$word")
   for it in "${files[@]}"; do
     case ${word##*/} in
@@ -182,4 +186,59 @@ _virt_compact()
   return 0
 }
 
-complete -F _virt_compact virt-compact
+# Usage: bash FILE --offer WORD...: prints what can replace the last word of this command line, one a
+# line, with a tab and a description if there is one. Prints a line with only a slash if the word can be
+# the name of a file.
+_virt_compact_print()
+{
+  local begin='' it name='' options='' i _virt_compact_form=%s _virt_compact_takes_files=
+  COMP_WORDS=("$@")
+  COMP_CWORD=$(($# - 1))
+  local word=${COMP_WORDS[COMP_CWORD]}
+  case $word in
+    --*=*)
+      begin=${word%%=*}=
+      COMP_WORDS[COMP_CWORD]=${word%%=*}
+      COMP_WORDS+=("=" "${word#*=}")
+      COMP_CWORD=$((COMP_CWORD + 2))
+      ;;
+  esac
+  for ((i = 1; i < $# - 1; i++)); do
+    case ${COMP_WORDS[i]} in
+      -*) ;;
+      *) name=${COMP_WORDS[i]}; break ;;
+    esac
+  done
+  _virt_compact
+  # Files are completed by the other shell, except in lists.
+  if [ -n "$_virt_compact_takes_files" ]; then
+    echo /
+    local kept=()
+    for it in "${COMPREPLY[@]}"; do [ -e "$it" ] || kept+=("$it"); done
+    COMPREPLY=("${kept[@]}")
+  fi
+  [ ${#COMPREPLY[@]} -gt 0 ] || return 0
+  local -A descriptions=()
+  if [ -z "$begin" ]; then
+    while IFS=$'\t' read -r it options; do
+      descriptions[$it]=$options
+    done < <("${COMP_WORDS[0]}" ${name:+"$name"} --help-all 2>/dev/null | sed -n '
+      s/^  \([a-z][a-z]*\)  *\(.*\)/\1\t\2/p
+      /^ \{2,6\}-/!d
+      h
+      s/^  \(-.\)[ ,].\{21\}  *\(.*\)/\1\t\2/p
+      g
+      s/^ [^=]\{1,5\}\(--[a-zA-Z-]*\).*/\1/; T; G
+      s/\n.\{26\} */\t/p')
+  fi
+  for it in "${COMPREPLY[@]}"; do
+    printf '%s%s%s\n' "$begin" "$it" "${descriptions[$it]:+$'\t'${descriptions[$it]}}"
+  done
+}
+
+if [ "${1-}" = --offer ] && [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  shift
+  _virt_compact_print "$@"
+else
+  complete -F _virt_compact virt-compact
+fi
