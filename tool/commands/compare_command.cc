@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
-#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -14,6 +13,7 @@
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
 #include "tool/text/json_text.h"
+#include "tool/text/salvaging.h"
 #include "tool/text/size_text.h"
 
 namespace vc::tool {

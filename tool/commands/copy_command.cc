@@ -16,7 +16,6 @@
 #include "nbd/uri.h"
 #include "tool/commands/copy_run.h"
 #include "tool/commands/disk_use.h"
-#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
@@ -25,6 +24,7 @@
 #include "tool/options/place_names.h"
 #include "tool/report/copy_report.h"
 #include "tool/text/join_words.h"
+#include "tool/text/salvaging.h"
 #include "tool/text/size_text.h"
 
 namespace vc::tool {

@@ -1,8 +1,8 @@
 #include "tool/commands/copy_run.h"
 
-#include "tool/commands/salvaging.h"
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
+#include "tool/text/salvaging.h"
 
 namespace vc::tool {
 

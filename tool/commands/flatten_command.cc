@@ -8,7 +8,6 @@
 #include "copy/copier.h"
 #include "qcow2/write/flatten.h"
 #include "tool/commands/copy_run.h"
-#include "tool/commands/salvaging.h"
 #include "tool/options/arguments.h"
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
@@ -19,6 +18,7 @@
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
 #include "tool/text/json_text.h"
+#include "tool/text/salvaging.h"
 #include "tool/text/size_text.h"
 
 namespace vc::tool {

@@ -1,4 +1,4 @@
-#include "tool/commands/salvaging.h"
+#include "tool/text/salvaging.h"
 
 #include <fmt/format.h>
 
