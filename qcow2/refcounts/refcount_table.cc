@@ -172,9 +172,8 @@ HostCluster RefcountTable::block_cluster(uint64_t index) const {
 Result<bool> RefcountTable::counts_only_itself(uint64_t index) {
   ASSIGN_OR_RETURN(const Block* const block, find_block(index));
   const uint64_t own = geometry_.host_cluster_of(block->at_).value();
-  if (block_index(own) != index) return false;
   for (uint64_t i = 0; i < range(); ++i)
-    if (block->get(i) != (index * range() + i == own ? 1 : 0)) return false;
+    if (block->get(i) != (index * range() + i == own ? 1U : 0U)) return false;
   return true;
 }
 

@@ -93,7 +93,7 @@ class RefcountTable {
   // Returns the clusters of the table itself, and of a block.
   ClusterRun clusters() const;
   HostCluster block_cluster(uint64_t index) const;
-  // Returns true, and removes the block, if it has no refcount except that of its own cluster.
+  // Returns whether the block has no refcount except that of its own cluster, if it counts that.
   Result<bool> counts_only_itself(uint64_t index);
   void drop_block(uint64_t index);
   // Move the table and a block to allocated clusters, in the next commit.

@@ -45,6 +45,13 @@ Result<void> Refcounts::assign(HostCluster cluster, uint64_t count) {
   return {};
 }
 
+Result<bool> Refcounts::can_add(HostCluster cluster, uint64_t times) {
+  const MutexLock lock(mutex_);
+  ASSIGN_OR_RETURN(const uint64_t count, table_.count_of(cluster.value()));
+  const uint64_t most = max_refcount(table_.order());
+  return times <= most && count <= most - times;
+}
+
 uint64_t Refcounts::end_of_blocks() {
   const MutexLock lock(mutex_);
   uint64_t end = table_.size();
@@ -191,6 +198,48 @@ Result<Refcounts::Run> Refcounts::allocate_below(HostCluster limit, uint64_t wan
   return take_below(limit.value(), wanted);
 }
 
+Result<ClusterRun> Refcounts::find_run(uint64_t from, uint64_t limit, uint64_t least,
+                                       uint64_t most) {
+  ClusterRun run;
+  const uint64_t end = std::min(limit, table_.end());
+  for (uint64_t cluster = from; cluster < end; ++cluster) {
+    // A new block is put into the first cluster of its range, which is not free then.
+    RETURN_IF_ERROR(table_.require_block(table_.block_index(cluster)));
+    ASSIGN_OR_RETURN(const uint64_t count, table_.count_of(cluster));
+    if (count == 0) {
+      if (run.count == 0) run.first = HostCluster(cluster);
+      if (++run.count == most) return run;
+    } else if (run.count >= least) {
+      return run;
+    } else {
+      run.count = 0;
+    }
+  }
+  return run.count >= least ? run : ClusterRun{};
+}
+
+Result<ClusterRun> Refcounts::find_free(HostCluster from, HostCluster limit, uint64_t least,
+                                        uint64_t most) {
+  const MutexLock lock(mutex_);
+  return find_run(from.value(), limit.value(), least, most);
+}
+
+Result<ClusterRun> Refcounts::find_past_end(uint64_t wanted) {
+  const MutexLock lock(mutex_);
+  // New blocks, and a new table, go to the end.
+  uint64_t first = table_.end();
+  RETURN_IF_ERROR(table_.require_block(table_.block_index(first)));
+  while (first != table_.end()) {
+    first = table_.end();
+    RETURN_IF_ERROR(table_.require_block(table_.block_index(first)));
+  }
+  const uint64_t range_end = (table_.block_index(first) + 1) * table_.range();
+  const ClusterRun run{HostCluster(first), std::min(wanted, range_end - first)};
+  RETURN_IF_ERROR(release_run(run));
+  table_.extend(run.end().value());
+  return run;
+}
+
 // Releases clusters that were allocated and are not needed.
 Result<void> Refcounts::release_run(const ClusterRun& run) {
   for (uint64_t cluster = run.first.value(); cluster < run.end().value(); ++cluster) {
@@ -228,24 +277,31 @@ Result<void> Refcounts::move_table_below(HostCluster limit) {
   const MutexLock lock(mutex_);
   const ClusterRun old = table_.clusters();
   if (old.end() <= limit) return {};
-  ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), old.count));
-  if (run.count < old.count) return release_run(run);
+  ASSIGN_OR_RETURN(const ClusterRun run, find_run(0, limit.value(), old.count, old.count));
+  if (run.count == 0) return {};
+  RETURN_IF_ERROR(count_one(run));
   table_.move(run.first);
   return {};
 }
 
 Result<void> Refcounts::move_blocks_below(HostCluster limit, std::vector<ClusterRun>& old) {
   const MutexLock lock(mutex_);
+  uint64_t from = 0;
   for (uint64_t index = table_.size(); index-- > 0;) {
     const HostCluster at = table_.block_cluster(index);
-    if (!table_.has_block(index) || at < limit) continue;
+    if (!table_.has_block(index)) continue;
+    if (at < limit && index * table_.range() < limit.value()) continue;
     ASSIGN_OR_RETURN(const bool unneeded, table_.counts_only_itself(index));
     if (unneeded) {
       table_.drop_block(index);
+      if (table_.block_index(at.value()) != index) old.push_back({at, 1});
       continue;
     }
-    ASSIGN_OR_RETURN(const Run run, take_below(limit.value(), 1));
+    if (at < limit) continue;
+    ASSIGN_OR_RETURN(const ClusterRun run, find_run(from, limit.value(), 1, 1));
     if (run.count == 0) return {};
+    from = run.end().value();
+    RETURN_IF_ERROR(count_one(run));
     RETURN_IF_ERROR(table_.move_block(index, run.first));
     old.push_back({at, 1});
   }

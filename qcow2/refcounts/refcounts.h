@@ -50,11 +50,23 @@ class Refcounts {
   // Sets a refcount to any value. Returns an error if it cannot be stored: the cluster is past all
   // blocks, or `count` exceeds the width.
   Result<void> assign(HostCluster cluster, uint64_t count);
+  // Returns whether `times` more references to a cluster can be counted.
+  Result<bool> can_add(HostCluster cluster, uint64_t times);
   // Returns the end of the blocks: none of them counts this cluster or a later one.
   uint64_t end_of_blocks();
 
   // Like allocate(), for the lowest free clusters before `limit`; `count` is 0 if there are none.
   Result<Run> allocate_below(HostCluster limit, uint64_t wanted);
+
+  // Returns the first run of at least `least` free clusters in [from, limit), at most `most` (at
+  // least `least`) of them; `count` is 0 if there is none.  Allocates only refcount blocks that are
+  // missing there.
+  Result<ClusterRun> find_free(HostCluster from, HostCluster limit, uint64_t least, uint64_t most);
+
+  // Returns free clusters past the end of the file, at least 1 and up to `wanted`.  Allocates only
+  // the refcount blocks that count them.  No reference may lead past the end: counts that a crash
+  // has left there are dropped.
+  Result<ClusterRun> find_past_end(uint64_t wanted);
 
   // Returns the number of used clusters before `end`.
   Result<uint64_t> count_used(HostCluster end);
@@ -62,7 +74,8 @@ class Refcounts {
   // Returns the clusters of the table and its blocks.
   std::vector<ClusterRun> own_clusters();
   // Move the table and the blocks from `limit` and later clusters to free clusters before it, as
-  // far as there are any, in the next commit.  Blocks that count only themselves are dropped.
+  // far as there are any, in the next commit.  Blocks that count only themselves are dropped, and
+  // so are blocks of ranges from `limit` on that count nothing.
   // Appends the old places of blocks to `old`: after that commit, remove one reference from each.
   Result<void> move_table_below(HostCluster limit);
   Result<void> move_blocks_below(HostCluster limit, std::vector<ClusterRun>& old);
@@ -93,6 +106,8 @@ class Refcounts {
   Result<Run> append(uint64_t wanted) REQUIRES(mutex_);
   Result<Run> append_table(uint64_t wanted) REQUIRES(mutex_);
   Result<Run> take_below(uint64_t limit, uint64_t wanted) REQUIRES(mutex_);
+  Result<ClusterRun> find_run(uint64_t from, uint64_t limit, uint64_t least, uint64_t most)
+      REQUIRES(mutex_);
   Result<void> count_one(const ClusterRun& run) REQUIRES(mutex_);
   Result<void> release_run(const ClusterRun& run) REQUIRES(mutex_);
 

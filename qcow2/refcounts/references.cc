@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "base/byte_order.h"
+#include "base/rounding.h"
 #include "qcow2/format/bitmap_directory.h"
+#include "qcow2/format/header_fields.h"
+#include "qcow2/format/snapshot_fields.h"
 #include "qcow2/format/structures.h"
 
 namespace vc::qcow2 {
@@ -132,11 +136,10 @@ Result<void> References::read_refcount_table() {
 }
 
 Result<void> References::add_bitmaps() {
-  ASSIGN_OR_RETURN(const auto directory,
-                   read_bitmap_directory(image_->storage(), image_->header()));
-  if (directory.size == 0) return {};
-  RETURN_IF_ERROR(add(directory.at, directory.size, "directory of bitmaps"));
-  for (const Bitmap& it : directory.bitmaps) {
+  ASSIGN_OR_RETURN(bitmaps_, read_bitmap_directory(image_->storage(), image_->header()));
+  if (bitmaps_.size == 0) return {};
+  RETURN_IF_ERROR(add(bitmaps_.at, bitmaps_.size, "directory of bitmaps"));
+  for (const Bitmap& it : bitmaps_.bitmaps) {
     RETURN_IF_ERROR(add(it.table, uint64_t{it.table_entries} * 8, "table of a bitmap"));
     bitmap_tables_.push_back(tables_.back());
   }
@@ -185,7 +188,9 @@ Result<void> References::visit(const Visit& visit, const TableDone& table_done) 
   return {};
 }
 
-Result<void> References::visit_table(HostOffset table, uint64_t times, const Visit& visit) const {
+// Calls `each (index, entry)` for the entries of an L2 table that are not null.
+template <typename Each>
+Result<void> References::each_entry(HostOffset table, const Each& each) const {
   const Geometry& geometry = image_->geometry();
   // A table that is a hole in the file refers to nothing.
   ASSIGN_OR_RETURN(const Storage::Run run,
@@ -197,9 +202,14 @@ Result<void> References::visit_table(HostOffset table, uint64_t times, const Vis
   for (uint64_t i = 0; i < geometry.l2_entries(); ++i) {
     const L2Entry entry = load_l2_entry(bytes, i, extended);
     if (entry.word == 0) continue;
-    RETURN_IF_ERROR(with_context(visit_entry(entry, times, visit), fmt::format("entry {}", i)));
+    RETURN_IF_ERROR(with_context(each(i, entry), fmt::format("entry {}", i)));
   }
   return {};
+}
+
+Result<void> References::visit_table(HostOffset table, uint64_t times, const Visit& visit) const {
+  return each_entry(
+      table, [&](uint64_t /*index*/, L2Entry entry) { return visit_entry(entry, times, visit); });
 }
 
 Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit& visit) const {
@@ -220,6 +230,105 @@ Result<void> References::visit_entry(L2Entry entry, uint64_t times, const Visit&
   const HostCluster last =
       geometry.host_cluster_of(descriptor.offset + (descriptor.readable_bytes() - 1));
   visit(first, last - first + 1, times);
+  return {};
+}
+
+Result<void> References::visit_roots(const PointerVisit& visit) const {
+  const Header& header = image_->header();
+  if (header.l1_entries > 0)
+    RETURN_IF_ERROR(visit({HostOffset(header_field::kL1Table), header.l1_table.value(),
+                           uint64_t{header.l1_entries} * 8}));
+  if (const uint64_t bytes = snapshot_table_bytes(image_->snapshots()); bytes > 0)
+    RETURN_IF_ERROR(
+        visit({HostOffset(header_field::kSnapshotTable), header.snapshot_table.value(), bytes}));
+  if (bitmaps_.size == 0) return {};
+  return visit({bitmaps_.pointer, bitmaps_.at.value(), bitmaps_.size});
+}
+
+Result<void> References::visit_table_pointers(const PointerVisit& visit) const {
+  HostOffset row = image_->header().snapshot_table;
+  for (const Snapshot& it : image_->snapshots()) {
+    if (it.l1_entries > 0)
+      RETURN_IF_ERROR(visit(
+          {row + snapshot_field::kL1Table, it.l1_table.value(), uint64_t{it.l1_entries} * 8}));
+    row += round_up(snapshot_table_bytes({it}), 8);
+  }
+  for (const Bitmap& it : bitmaps_.bitmaps)
+    RETURN_IF_ERROR(
+        visit({it.entry + bitmap_field::kTable, it.table.value(), uint64_t{it.table_entries} * 8}));
+  return {};
+}
+
+// Visits the words of a table that point to single clusters.
+Result<void> References::visit_words_of(HostOffset table, uint64_t words, const char* what,
+                                        const PointerVisit& visit) const {
+  for (uint64_t done = 0; done < words; done += kWordsAtOnce) {
+    ASSIGN_OR_RETURN(const auto some,
+                     read_words(table + done * 8, std::min(kWordsAtOnce, words - done), what));
+    for (uint64_t i = 0; i < some.size(); ++i)
+      if ((some[i] & kEntryOffsetMask) != 0)
+        RETURN_IF_ERROR(
+            visit({table + (done + i) * 8, some[i], image_->geometry().cluster_size()}));
+  }
+  return {};
+}
+
+Result<void> References::visit_l1_tables(const PointerVisit& visit) const {
+  const Header& header = image_->header();
+  RETURN_IF_ERROR(visit_words_of(header.l1_table, header.l1_entries, "L1 table", visit));
+  for (const Snapshot& it : image_->snapshots())
+    RETURN_IF_ERROR(visit_words_of(it.l1_table, it.l1_entries, "L1 table of a snapshot", visit));
+  return {};
+}
+
+Result<void> References::visit_inner(const PointerVisit& visit) const {
+  RETURN_IF_ERROR(visit_l1_tables(visit));
+  for (const Bitmap& it : bitmaps_.bitmaps)
+    RETURN_IF_ERROR(visit_words_of(it.table, it.table_entries, "table of a bitmap", visit));
+  return {};
+}
+
+// Visits the entries of an L2 table that point to clusters.
+Result<void> References::visit_clusters(HostOffset table, uint64_t times,
+                                        const PointerVisit& visit) const {
+  const uint64_t entry_size = image_->geometry().l2_entry_size();
+  return each_entry(table, [&](uint64_t index, L2Entry entry) -> Result<void> {
+    if (!entry.compressed() && entry.host().value() == 0) return {};
+    return visit({table + index * entry_size, entry.word, 0, times});
+  });
+}
+
+Result<void> References::visit_pointers_of(HostOffset table, const PointerVisit& visit) const {
+  if (image_->header().has_data_file()) return {};
+  return visit_clusters(table, 1, visit);
+}
+
+Result<std::vector<HostOffset>> References::tables_in_order() const {
+  std::vector<HostOffset> tables;
+  std::unordered_set<uint64_t> seen;
+  RETURN_IF_ERROR(visit_l1_tables([&](const Pointer& it) -> Result<void> {
+    const HostOffset table(it.word & kEntryOffsetMask);
+    if (seen.insert(table.value()).second) tables.push_back(table);
+    return {};
+  }));
+  return tables;
+}
+
+Result<void> References::visit_pointers(Level level, const PointerVisit& visit) const {
+  switch (level) {
+    case Level::kRoots:
+      return visit_roots(visit);
+    case Level::kTables:
+      return visit_table_pointers(visit);
+    case Level::kInner:
+      return visit_inner(visit);
+    case Level::kClusters:
+      break;
+  }
+  // Clusters in a data file do not belong to this file.
+  if (image_->header().has_data_file()) return {};
+  for (const auto& [table, times] : l2_tables_)
+    RETURN_IF_ERROR(visit_clusters(HostOffset(table), times, visit));
   return {};
 }
 

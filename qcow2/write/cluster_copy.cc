@@ -15,18 +15,17 @@ constexpr uint64_t kHole = 4096;
 
 }  // namespace
 
-Result<void> copy_cluster(Storage& storage, HostOffset from, HostOffset to, uint64_t cluster_size) {
-  std::vector<std::byte> bytes(cluster_size);
+Result<void> copy_cluster(Storage& storage, HostOffset from, HostOffset to, uint64_t length) {
+  std::vector<std::byte> bytes(length);
   // The file may end inside its last cluster: the missing part reads as zeros.
   RETURN_IF_ERROR(storage.read(from, bytes));
-  for (uint64_t at = 0; at < bytes.size();) {
-    const uint64_t piece = std::min<uint64_t>(kHole, bytes.size());
-    const auto zero = [&](uint64_t begin) {
-      return is_zero(std::span(bytes).subspan(begin, piece));
-    };
-    const bool hole = zero(at);
-    uint64_t end = at + piece;
-    while (end < bytes.size() && zero(end) == hole) end += piece;
+  const auto piece = [&](uint64_t begin) {
+    return std::span(bytes).subspan(begin, std::min(kHole, length - begin));
+  };
+  for (uint64_t at = 0; at < length;) {
+    const bool hole = is_zero(piece(at));
+    uint64_t end = at + piece(at).size();
+    while (end < length && is_zero(piece(end)) == hole) end += piece(end).size();
     if (hole)
       RETURN_IF_ERROR(storage.write_zeroes(to + at, end - at));
     else

@@ -9,7 +9,7 @@
 
 namespace vc::qcow2 {
 
-// Copies the `cluster_size` bytes at `from` to `to`, with zeros as holes.
-Result<void> copy_cluster(Storage& storage, HostOffset from, HostOffset to, uint64_t cluster_size);
+// Copies the `length` bytes of whole clusters at `from` to `to`, with zeros as holes.
+Result<void> copy_cluster(Storage& storage, HostOffset from, HostOffset to, uint64_t length);
 
 }  // namespace vc::qcow2
