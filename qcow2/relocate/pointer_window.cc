@@ -1,0 +1,62 @@
+#include "qcow2/relocate/pointer_window.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "qcow2/format/l2_entry.h"
+
+namespace vc::qcow2 {
+
+HostCluster PointerWindow::last_cluster(uint64_t word) const {
+  if (!streams_ || (word & kEntryCompressed) == 0)
+    return geometry_.host_cluster_of(HostOffset(word & kEntryOffsetMask));
+  const auto stream = CompressedDescriptor::decode(word, geometry_.cluster_bits());
+  return geometry_.host_cluster_of(stream.offset + (stream.readable_bytes() - 1));
+}
+
+HostOffset PointerWindow::target(const ClusterPointer& pointer) const {
+  if (pointer.compressed(streams_))
+    return CompressedDescriptor::decode(pointer.word, geometry_.cluster_bits()).offset;
+  return HostOffset(pointer.word & kEntryOffsetMask);
+}
+
+Result<void> PointerWindow::add(const References::Pointer& pointer) {
+  if (last_cluster(pointer.word) < begin_) return {};
+  if (pointers_.size() >= 2 * most_) {
+    RETURN_IF_ERROR(drop_lowest());
+    if (last_cluster(pointer.word) < begin_) return {};
+  }
+  pointers_.push_back({pointer.at, pointer.word, pointer.times});
+  return {};
+}
+
+Result<void> PointerWindow::drop_lowest() {
+  const auto lowest_kept = pointers_.end() - static_cast<ptrdiff_t>(most_);
+  std::nth_element(pointers_.begin(), lowest_kept, pointers_.end(),
+                   [this](const ClusterPointer& a, const ClusterPointer& b) {
+                     return last_cluster(a.word) < last_cluster(b.word);
+                   });
+  // All pointers to a cluster, or none of them.
+  const HostCluster last_dropped = last_cluster(lowest_kept->word);
+  std::erase_if(pointers_,
+                [&](const ClusterPointer& it) { return last_cluster(it.word) <= last_dropped; });
+  if (pointers_.empty())
+    return fail(Error::unsupported(
+        fmt::format("more than {} entries refer to the cluster at {:#x}, too many to move it",
+                    most_, geometry_.start_of(last_dropped).value())));
+  begin_ = last_dropped + 1;
+  return {};
+}
+
+Result<std::vector<ClusterPointer>> PointerWindow::take() {
+  if (pointers_.size() > most_) RETURN_IF_ERROR(drop_lowest());
+  std::sort(pointers_.begin(), pointers_.end(),
+            [this](const ClusterPointer& a, const ClusterPointer& b) {
+              return std::pair(target(a), a.at) < std::pair(target(b), b.at);
+            });
+  return std::move(pointers_);
+}
+
+}  // namespace vc::qcow2
