@@ -261,6 +261,29 @@ Scenario tuning() {
           }};
 }
 
+// Fills holes in the file of the disk.
+Scenario compacting() {
+  return {"compact",
+          tool({"compact", "-q", "disk.qcow2"}),
+          "disk.qcow2",
+          [](const std::string& folder) {
+            make_references(folder);
+            make_disk(folder, "disk", true);
+            write(folder + "/disk.qcow2", {"-P 9 700k 200k"});
+            run_ok({"qemu-img", "snapshot", "-c", "kept", folder + "/disk.qcow2"});
+            write(folder + "/disk.qcow2", {"-z -u 700k 200k", "-P 3 64k 128k"});
+            run_ok({"qemu-img", "snapshot", "-d", "kept", folder + "/disk.qcow2"});
+          },
+          [](const std::string& folder) { return fs::file_size(folder + "/disk.qcow2") < 1000000; },
+          [](const std::string& folder) -> std::string {
+            if (!holds(folder, "disk.qcow2", "new.raw")) return "the disk reads otherwise";
+            return complaint_of(folder, "disk.qcow2");
+          },
+          {},
+          {},
+          {"incomplete, but its content is unchanged"}};
+}
+
 Scenario flattening_in_place() {
   return {"flatten --in-place",
           tool({"flatten", "-q", "--in-place", "disk.qcow2"}),
@@ -413,6 +436,7 @@ std::vector<Scenario> scenarios() {
                [](const std::string& folder) { return !has_snapshot(folder, "kept"); }),
       snapshot("snapshot -a", {"-a", "kept"}, is_new("disk.qcow2")),
       flattening(),
+      compacting(),
       flattening_in_place(),
       checking(),
       trimming(),

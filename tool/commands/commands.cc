@@ -1,6 +1,7 @@
 #include "tool/commands/bench_command.h"
 #include "tool/commands/check_command.h"
 #include "tool/commands/command.h"
+#include "tool/commands/compact_command.h"
 #include "tool/commands/compare_command.h"
 #include "tool/commands/copy_command.h"
 #include "tool/commands/flatten_command.h"
@@ -22,6 +23,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(std::make_unique<BenchCommand>());
   commands.push_back(std::make_unique<CheckCommand>());
+  commands.push_back(std::make_unique<CompactCommand>());
   commands.push_back(std::make_unique<CompareCommand>());
   commands.push_back(std::make_unique<CopyCommand>());
   commands.push_back(std::make_unique<FlattenCommand>());

@@ -110,6 +110,8 @@ TEST_CASE("a dry run opens nothing for writing", "[dry-run]") {
            {"copy", "--dry-run", "--force", top, over},
            {"copy", "--dry-run", "-O", "raw", top, folder / "new"},
            {"copy", "--dry-run", "--verify", "--snapshot", "first", top, folder / "new"},
+           {"compact", "--dry-run", top},
+           {"compact", "--dry-run", leaks},
            {"flatten", "--dry-run", over, folder / "new"},
            {"flatten", "--dry-run", "--in-place", over},
            {"snapshot", "--dry-run", "-c", "third", top},

@@ -23,6 +23,7 @@ TEST_CASE("commands for files refuse servers and pipes, with advice", "[servers]
       {{"snapshot", "-c", "s"}, "only image files have internal snapshots", "nbdkit qcow2 plugin"},
       {{"rebase", "-u", "-b", "x"}, "only image files name a backing file", "name the file"},
       {{"rollback"}, "only files can be rolled back", "name the file"},
+      {{"compact"}, "can be compacted in place", "virt-compact copy"},
       {{"flatten", "--in-place"}, "only files can be flattened in place", "virt-compact copy"},
   };
   for (const auto& it : cases)
