@@ -9,7 +9,7 @@
 
 namespace vc::live {
 
-Result<void> check_reserve(const Context& context, const LiveFolder& folder) {
+Result<void> check_reserve(const RunContext& context, const LiveFolder& folder) {
   ASSIGN_OR_RETURN(const uint64_t free, folder.free_space());
   if (free >= context.options.reserve) return {};
   return fail(Error::system(

@@ -25,6 +25,6 @@ Result<void> wait_until_ready(const Context& context, const LiveFolder& folder,
 Result<void> end_job(const Context& context, const std::string& target);
 
 // Returns an error if the storage has less free space than the run needs to remain harmless.
-Result<void> check_reserve(const Context& context, const LiveFolder& folder);
+Result<void> check_reserve(const RunContext& context, const LiveFolder& folder);
 
 }  // namespace vc::live

@@ -1,4 +1,4 @@
-// What all steps of a live run need.
+// What the steps of a live run need.
 #pragma once
 
 #include <functional>
@@ -16,8 +16,7 @@
 
 namespace vc::live {
 
-struct Context {
-  libvirt::LiveDomain& domain;
+struct RunContext {
   Guardian& guardian;
   const LiveOptions& options;
   appliance::Observer& observer;
@@ -25,10 +24,18 @@ struct Context {
   const Cancel& cancel;
 };
 
+// The same for a domain of libvirt.
+struct Context : RunContext {
+  libvirt::LiveDomain& domain;
+};
+
 // Pauses the guest, calls `action`, and resumes the guest. A guest that is paused cannot write, so
 // that a loss of power between QEMU's switch to another file and libvirt's change of the definition
 // loses nothing. The journals say that the guest may be paused. Returns the duration of the pause.
 Result<Seconds> while_paused(const Context& context, const std::vector<Journal*>& journals,
                              const std::function<Result<void>()>& action);
+
+// Resumes the domain of `task`, which while_paused() gives to the guardian.
+void resume_domain(const std::string& task);
 
 }  // namespace vc::live

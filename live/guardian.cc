@@ -7,34 +7,19 @@
 
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
-#include <thread>
 
 #include "base/retry.h"
-#include "libvirt/live_domain.h"
 
 namespace vc::live {
 
 namespace {
 
-// libvirt's daemon may be starting again.
-constexpr unsigned kTries = 240;
-constexpr std::chrono::milliseconds kBetweenTries{500};
+// A line of the pipe that arms starts with this character.
+constexpr char kArmed = '+';
 
-void resume(const std::string& uri, const std::string& uuid) {
-  for (unsigned i = 0; i < kTries; ++i) {
-    if (auto domain = libvirt::LiveDomain::open(uri, uuid)) {
-      const auto activity = domain->activity();
-      if (activity && *activity != libvirt::LiveDomain::Activity::kPausedByUser) return;
-      if (activity && domain->resume()) return;
-    }
-    std::this_thread::sleep_for(kBetweenTries);
-  }
-}
-
-// Returns when the other end of the pipe is closed.
-[[noreturn]] void guard(int pipe) {
+// Ends when the other end of the pipe is closed.
+[[noreturn]] void guard(int pipe, const Guardian::Rescue& rescue) {
   std::string text;
   std::array<char, 4096> piece{};
   while (true) {
@@ -45,9 +30,8 @@ void resume(const std::string& uri, const std::string& uuid) {
     const size_t last = text.find_last_of('\n', text.size() - 2);
     if (text.back() == '\n' && last != std::string::npos) text.erase(0, last + 1);
   }
-  const size_t between = text.find('\t');
-  if (between != std::string::npos && text.back() == '\n')
-    resume(text.substr(0, between), text.substr(between + 1, text.size() - between - 2));
+  if (text.size() > 1 && text.front() == kArmed && text.back() == '\n')
+    rescue(text.substr(1, text.size() - 2));
   std::_Exit(0);
 }
 
@@ -66,7 +50,7 @@ void detach(int pipe) {
 
 }  // namespace
 
-Result<std::unique_ptr<Guardian>> Guardian::start() {
+Result<std::unique_ptr<Guardian>> Guardian::start(const Rescue& rescue) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail(Error::system(errno, "pipe"));
   Descriptor reading(ends[0]);
@@ -75,7 +59,7 @@ Result<std::unique_ptr<Guardian>> Guardian::start() {
   if (child < 0) return fail(Error::system(errno, "fork"));
   if (child == 0) {
     detach(reading.get());
-    guard(reading.get());
+    guard(reading.get(), rescue);
   }
   return std::unique_ptr<Guardian>(new Guardian(child, std::move(writing)));
 }
@@ -96,8 +80,8 @@ Result<void> Guardian::send(const std::string& line) {
   return {};
 }
 
-Result<void> Guardian::arm(const std::string& uri, const std::string& uuid) {
-  return send(uri + "\t" + uuid + "\n");
+Result<void> Guardian::arm(const std::string& task) {
+  return send(kArmed + task + "\n");
 }
 
 Result<void> Guardian::disarm() {

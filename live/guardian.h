@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,14 +15,17 @@ namespace vc::live {
 // A child process that waits for the end of this one. The destructor ends it.
 class Guardian {
  public:
-  // Must be called before this process has threads or connections to libvirt.
-  static Result<std::unique_ptr<Guardian>> start();
+  using Rescue = std::function<void(const std::string& task)>;
+  // Must be called before this process has threads or connections to libvirt. The child calls
+  // `rescue` if this process ends while the guardian is armed.
+  static Result<std::unique_ptr<Guardian>> start(const Rescue& rescue);
   Guardian(const Guardian&) = delete;
   Guardian& operator=(const Guardian&) = delete;
   ~Guardian();
 
-  // From now on, if this process ends, the child resumes the domain `uuid` of libvirt `uri`.
-  Result<void> arm(const std::string& uri, const std::string& uuid);
+  // From now on, if this process ends, the child calls the rescue with `task`, which has no
+  // newline.
+  Result<void> arm(const std::string& task);
   Result<void> disarm();
 
  private:

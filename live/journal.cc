@@ -65,6 +65,7 @@ bool flag_at(const json& object, const char* key) {
 Result<Record> record_of(const json& object, const std::string& name) {
   Record record;
   if (text_at(object, "format") != kFormat) return not_valid(name, "unknown format");
+  record.qmp = flag_at(object, "qmp");
   record.uuid = text_at(object, "domain");
   record.target = text_at(object, "target");
   record.backup = text_at(object, "backup");
@@ -74,8 +75,8 @@ Result<Record> record_of(const json& object, const std::string& name) {
   const auto inode = number_at(object, "inode");
   const auto user = number_at(object, "user");
   const auto group = number_at(object, "group");
-  if (!is_uuid(record.uuid)) return not_valid(name, "no UUID of a domain");
-  if (!is_target(record.target)) return not_valid(name, "no target of a disk");
+  if (!record.qmp && !is_uuid(record.uuid)) return not_valid(name, "no UUID of a domain");
+  if (!record.qmp && !is_target(record.target)) return not_valid(name, "no target of a disk");
   if (!is_name(record.backup)) return not_valid(name, "no name of a backup");
   if (!inode || !user || *user > UINT32_MAX || !group || *group > UINT32_MAX)
     return not_valid(name, "no inode or owner of a disk");
@@ -86,16 +87,11 @@ Result<Record> record_of(const json& object, const std::string& name) {
 }
 
 std::string text_of(const Record& record) {
-  const json object = {{"format", kFormat},
-                       {"domain", record.uuid},
-                       {"target", record.target},
-                       {"backup", record.backup},
-                       {"keep-backup", record.keep_backup},
-                       {"inode", record.inode},
-                       {"user", record.user},
-                       {"group", record.group},
-                       {"step", record.step},
-                       {"paused", record.paused}};
+  const json object = {
+      {"format", kFormat},       {"qmp", record.qmp},       {"domain", record.uuid},
+      {"target", record.target}, {"backup", record.backup}, {"keep-backup", record.keep_backup},
+      {"inode", record.inode},   {"user", record.user},     {"group", record.group},
+      {"step", record.step},     {"paused", record.paused}};
   return object.dump(-1, ' ', true, json::error_handler_t::replace) + "\n";
 }
 
@@ -130,8 +126,9 @@ Result<std::optional<Record>> parse_journal(const std::string& text, const std::
       return not_valid(name, fmt::format("byte {}: not a JSON object", at));
     }
     ASSIGN_OR_RETURN(Record record, record_of(object, name));
-    if (last && (record.uuid != last->uuid || record.target != last->target ||
-                 record.backup != last->backup || record.inode != last->inode))
+    if (last &&
+        (record.uuid != last->uuid || record.target != last->target ||
+         record.backup != last->backup || record.inode != last->inode || record.qmp != last->qmp))
       return not_valid(name, "its records contradict each other");
     last = std::move(record);
     at = end + 1;

@@ -17,6 +17,7 @@
 namespace vc::live {
 
 struct Record {
+  bool qmp = false;    // a QEMU without libvirt: it has no domain and no target
   std::string uuid;    // of the domain
   std::string target;  // "vda"
   std::string backup;  // name of the backup in the folder of the disk

@@ -12,26 +12,12 @@
 #include "base/retry.h"
 #include "live/attributes.h"
 #include "live/block_job.h"
+#include "live/disk_checks.h"
+#include "live/frozen_base.h"
 #include "live/overlay_commit.h"
-#include "live/watched_copy.h"
-#include "optimize/kept_layout.h"
-#include "optimize/own_files.h"
-#include "qcow2/build/create_image.h"
-#include "qcow2/format/header.h"
 #include "storage/file_storage.h"
 
 namespace vc::live {
-
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-std::optional<Seconds> mean(uint64_t nanoseconds, uint64_t requests) {
-  if (requests == 0) return std::nullopt;
-  return Seconds(static_cast<double>(nanoseconds) / 1e9 / static_cast<double>(requests));
-}
-
-}  // namespace
 
 LiveDisk::LiveDisk(const Context& context, LiveFolder folder, Journal journal)
     : context_(context), folder_(std::move(folder)), journal_(std::move(journal)) {
@@ -40,39 +26,6 @@ LiveDisk::LiveDisk(const Context& context, LiveFolder folder, Journal journal)
   report_.target = record.target;
   report_.disk = folder_.path_to(folder_.disk());
   if (record.keep_backup) report_.backup = folder_.path_to(folder_.backup());
-}
-
-void LiveDisk::begin_step(const std::string& name, const std::string& line) {
-  end_step();
-  report_.steps.push_back({name, {}});
-  step_start_ = Clock::now();
-  context_.observer.step(line);
-}
-
-void LiveDisk::end_step() {
-  if (!report_.steps.empty() && report_.steps.back().elapsed.count() == 0)
-    report_.steps.back().elapsed = Clock::now() - step_start_;
-}
-
-void LiveDisk::count_pause(Seconds pause) {
-  ++report_.waits.pauses;
-  report_.waits.longest_pause = std::max(report_.waits.longest_pause, pause);
-}
-
-void LiveDisk::measure_requests() {
-  const auto now = context_.domain.requests(target());
-  if (!now) return;
-  Waits& waits = report_.waits;
-  if (!at_start_) {
-    at_start_ = *now;
-    waits.write_before = mean(now->write_nanoseconds, now->writes);
-    waits.flush_before = mean(now->flush_nanoseconds, now->flushes);
-    return;
-  }
-  waits.write_during =
-      mean(now->write_nanoseconds - at_start_->write_nanoseconds, now->writes - at_start_->writes);
-  waits.flush_during = mean(now->flush_nanoseconds - at_start_->flush_nanoseconds,
-                            now->flushes - at_start_->flushes);
 }
 
 bool LiveDisk::is_old_disk() const {
@@ -93,28 +46,14 @@ Result<Place> LiveDisk::place(bool running) const {
 }
 
 Result<void> LiveDisk::begin() {
-  measure_requests();
-  ASSIGN_OR_RETURN(Record record, new_record());
+  meter_.count_requests(context_.domain.requests(target()));
+  ASSIGN_OR_RETURN(Record record, new_record(context_, folder_));
+  record.uuid = context_.domain.uuid();
+  record.target = target();
   ASSIGN_OR_RETURN(auto journal,
                    Journal::create(folder_.directory(), folder_.journal(), std::move(record)));
   journal_.emplace(std::move(journal));
   return folder_.link_over(folder_.disk(), folder_.backup());
-}
-
-Result<void> LiveDisk::create_overlay(const std::string& name, const std::string& base) const {
-  ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly_in(folder_.directory(), base));
-  ASSIGN_OR_RETURN(const auto header, qcow2::Header::read(*file, qcow2::Header::Purpose::kTell));
-  qcow2::BuildOptions build;
-  build.size = header.size;
-  build.cluster_bits = header.cluster_bits;
-  build.extended_l2 = header.extended_l2();
-  build.backing_file = base;
-  build.backing_format = "qcow2";
-  const optimize::PrivateFiles mine;
-  const std::string path = folder_.path_to(name);
-  ASSIGN_OR_RETURN(const Descriptor made, qcow2::create_image(path, build));
-  const Record& record = *journal_->record();
-  return carry_rights(file->descriptor(), made.get(), {record.user, record.group}, path);
 }
 
 Result<void> LiveDisk::move_guest(const std::string& step, Patience patience) {
@@ -123,86 +62,20 @@ Result<void> LiveDisk::move_guest(const std::string& step, Patience patience) {
   ASSIGN_OR_RETURN(const Seconds pause, while_paused(context_, {&*journal_}, [this] {
                      return context_.domain.pivot(target());
                    }));
-  count_pause(pause);
+  meter_.count_pause(pause);
   return {};
 }
 
 // Step 3.
 Result<void> LiveDisk::take_second_overlay() {
-  begin_step("second overlay", "Letting QEMU know the disk as " + folder_.backup());
+  meter_.begin_step("second overlay", "Letting QEMU know the disk as " + folder_.backup());
   RETURN_IF_ERROR(journal_->begin("second-overlay"));
   RETURN_IF_ERROR(end_job(context_, target()));
   RETURN_IF_ERROR(folder_.remove_unused(folder_.second_overlay()));
-  RETURN_IF_ERROR(create_overlay(folder_.second_overlay(), folder_.backup()));
+  RETURN_IF_ERROR(create_overlay(folder_, folder_.second_overlay(), folder_.backup(), owner()));
   RETURN_IF_ERROR(context_.domain.start_copy(target(), folder_.path_to(folder_.second_overlay())));
   RETURN_IF_ERROR(move_guest("second-overlay-pivot", Patience::kUntilCancelled));
   return folder_.remove_unused(folder_.overlay());
-}
-
-copy::CopyOptions LiveDisk::copy_options() const {
-  const optimize::OptimizeOptions& options = context_.options.optimize;
-  copy::CopyOptions how = options.copy;
-  how.source = folder_.path_to(folder_.backup());
-  how.source_format = qcow2::Format::kQcow2;
-  how.destination = folder_.path_to(folder_.fresh());
-  how.format = qcow2::Format::kQcow2;
-  how.verify = true;
-  how.keep_compression = options.keep_compression;
-  return how;
-}
-
-Result<bool> LiveDisk::is_worth(const copy::CopyOptions& how) {
-  const auto& limit = context_.options.optimize.limit;
-  if (!limit) return true;
-  begin_step("measure", "Estimating the size of a fresh image");
-  qcow2::OpenOptions opening;
-  opening.format = qcow2::Format::kQcow2;
-  opening.trust = how.trust;
-  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(how.source, opening));
-  ASSIGN_OR_RETURN(report_.gain, optimize::foretell_gain(how, chain, report_.before.file.blocks,
-                                                         report_.before.file.length,
-                                                         context_.progress, context_.cancel));
-  return report_.gain->is_worth(*limit);
-}
-
-// Step 4. Returns false if the gain is too small.
-Result<bool> LiveDisk::copy_base() {
-  RETURN_IF_ERROR(journal_->begin("copy"));
-  RETURN_IF_ERROR(folder_.remove_unused(folder_.fresh()));
-  begin_step("check", "Checking the image, to which the guest no longer writes");
-  copy::CopyOptions how = copy_options();
-  RETURN_IF_ERROR(
-      optimize::check_image(how.source, qcow2::Format::kQcow2, report_.before, context_.cancel));
-  {
-    ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(how.source));
-    ASSIGN_OR_RETURN(const auto header, qcow2::Header::read(*file, qcow2::Header::Purpose::kTell));
-    optimize::keep_layout(header, how);
-  }
-  ASSIGN_OR_RETURN(const bool worth, is_worth(how));
-  if (!worth) return false;
-  begin_step("copy", "Copying the data in use, and verifying the copy");
-  {
-    const optimize::PrivateFiles mine;
-    ASSIGN_OR_RETURN(report_.copied, copy_watched(context_, folder_, how));
-  }
-  begin_step("check result", "Checking the result");
-  RETURN_IF_ERROR(optimize::check_image(how.destination, qcow2::Format::kQcow2, report_.after,
-                                        context_.cancel));
-  if (!report_.copied.file)
-    return fail(Error::invalid(how.destination + ": is not a file that can be swapped"));
-  RETURN_IF_ERROR(carry_over(report_.copied.file->get()));
-  // QEMU must be able to lock it.
-  report_.copied.file.reset();
-  return true;
-}
-
-Result<void> LiveDisk::carry_over(int fresh) const {
-  const std::string path = folder_.path_to(folder_.fresh());
-  if (!folder_.directory().holds(folder_.fresh(), FileIdentity::of(fresh)))
-    return fail(Error::invalid(path + ": another process has replaced this file"));
-  ASSIGN_OR_RETURN(const Descriptor old, folder_.directory().open_file(folder_.backup(), O_RDONLY));
-  const Record& record = *journal_->record();
-  return carry_rights(old.get(), fresh, {record.user, record.group}, path);
 }
 
 // Step 5, and the block copy of step 6.
@@ -210,7 +83,7 @@ Result<void> LiveDisk::put_fresh() {
   if (context_.cancel.requested()) return fail(Error::cancelled());
   // A checkpoint may have been made meanwhile.
   RETURN_IF_ERROR(check_checkpoints());
-  begin_step("swap", "Moving the guest to the fresh image");
+  meter_.begin_step("swap", "Moving the guest to the fresh image");
   RETURN_IF_ERROR(journal_->begin("swap"));
   decided_ = true;
   RETURN_IF_ERROR(folder_.directory().rename(folder_.fresh(), folder_.disk(), 0));
@@ -231,7 +104,7 @@ Result<void> LiveDisk::finish_mirror() {
 }
 
 Result<void> LiveDisk::tidy_fresh() {
-  begin_step("clean up", "Removing the overlays");
+  meter_.begin_step("clean up", "Removing the overlays");
   RETURN_IF_ERROR(journal_->begin("clean-up"));
   for (const std::string& name : {folder_.overlay(), folder_.second_overlay(), folder_.fresh()})
     RETURN_IF_ERROR(folder_.remove_unused(name));
@@ -249,7 +122,7 @@ Result<void> LiveDisk::tidy_fresh() {
   if (report_.after.file.length == 0)
     RETURN_IF_ERROR(optimize::measure(report_.disk, report_.after));
   report_.outcome = LiveDiskReport::Outcome::kOptimized;
-  end_step();
+  meter_.end_step();
   return {};
 }
 
@@ -267,12 +140,15 @@ Result<bool> LiveDisk::finish() {
       RETURN_IF_ERROR(finish_mirror());
     } else {
       RETURN_IF_ERROR(end_job(context_, target()));
-      ASSIGN_OR_RETURN(const bool worth, copy_base());
+      // Step 4.
+      RETURN_IF_ERROR(journal_->begin("copy"));
+      ASSIGN_OR_RETURN(const bool worth,
+                       copy_frozen_base(context_, folder_, owner(), meter_, report_));
       if (!worth) return false;
       RETURN_IF_ERROR(put_fresh());
     }
   }
-  measure_requests();
+  meter_.count_requests(context_.domain.requests(target()));
   RETURN_IF_ERROR(tidy_fresh());
   return true;
 }
@@ -283,7 +159,7 @@ Result<void> LiveDisk::take_first_overlay_again() {
   if (!folder_.are_same(folder_.disk(), folder_.backup()))
     RETURN_IF_ERROR(folder_.link_over(folder_.backup(), folder_.disk()));
   RETURN_IF_ERROR(folder_.remove_unused(folder_.overlay()));
-  RETURN_IF_ERROR(create_overlay(folder_.overlay(), folder_.disk()));
+  RETURN_IF_ERROR(create_overlay(folder_, folder_.overlay(), folder_.disk(), owner()));
   RETURN_IF_ERROR(context_.domain.start_copy(target(), folder_.path_to(folder_.overlay())));
   RETURN_IF_ERROR(move_guest("undo-overlay-pivot", Patience::kUntilReady));
   return folder_.remove_unused(folder_.second_overlay());
@@ -306,7 +182,7 @@ Result<void> LiveDisk::tidy_original() {
   RETURN_IF_ERROR(journal_->remove(folder_.directory()));
   report_.outcome = LiveDiskReport::Outcome::kUndone;
   report_.backup.clear();
-  end_step();
+  meter_.end_step();
   return {};
 }
 
@@ -314,14 +190,14 @@ Result<void> LiveDisk::undo() {
   ASSIGN_OR_RETURN(Place at, place(true));
   if (at == Place::kOnFresh)
     return fail(Error::invalid(report_.disk + ": the guest writes to the fresh image already"));
-  begin_step("undo", "Bringing the guest back to its disk");
+  meter_.begin_step("undo", "Bringing the guest back to its disk");
   RETURN_IF_ERROR(end_job(context_, target()));
   if (at == Place::kOnSecond) {
     RETURN_IF_ERROR(take_first_overlay_again());
     at = Place::kOnOverlay;
   }
   if (at == Place::kOnOverlay) RETURN_IF_ERROR(commit_first_overlay());
-  measure_requests();
+  meter_.count_requests(context_.domain.requests(target()));
   return tidy_original();
 }
 
@@ -329,7 +205,7 @@ Result<void> LiveDisk::undo_offline() {
   ASSIGN_OR_RETURN(const Place at, place(false));
   if (at == Place::kOnFresh)
     return fail(Error::invalid(report_.disk + ": is the fresh image already"));
-  begin_step("undo", "Writing the guest's changes back into its disk");
+  meter_.begin_step("undo", "Writing the guest's changes back into its disk");
   if (at == Place::kOnSecond) {
     RETURN_IF_ERROR(journal_->begin("undo-offline"));
     RETURN_IF_ERROR(commit_overlay(folder_, folder_.second_overlay(), folder_.backup(),

@@ -14,15 +14,16 @@
 // then committed.
 #pragma once
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/result.h"
+#include "live/attributes.h"
 #include "live/block_job.h"
 #include "live/context.h"
 #include "live/folder.h"
+#include "live/run_meter.h"
 
 namespace vc::live {
 
@@ -36,6 +37,8 @@ enum class Place {
 
 class LiveDisk {
  public:
+  LiveDisk(const LiveDisk&) = delete;
+  LiveDisk& operator=(const LiveDisk&) = delete;
   // For a new run. Returns an error with the reason if the disk cannot be optimized while the guest
   // runs. Changes nothing. `context` must outlive the object.
   static Result<std::unique_ptr<LiveDisk>> check(const Context& context, const std::string& target);
@@ -51,7 +54,7 @@ class LiveDisk {
   // Step 1.
   Result<void> begin();
   // Step 2 is taken for all disks at once, outside.
-  void count_pause(Seconds pause);
+  void count_pause(Seconds pause) { meter_.count_pause(pause); }
 
   // `running`: the domain runs; otherwise the place is that of its next start.
   Result<Place> place(bool running) const;
@@ -71,28 +74,17 @@ class LiveDisk {
   Result<void> clean_up() { return tidy_fresh(); }
 
   // Reads the guest's requests, for the report.
-  void measure_requests();
+  void measure_requests() { meter_.count_requests(context_.domain.requests(target())); }
 
  private:
   LiveDisk(const Context& context, LiveFolder folder)
       : context_(context), folder_(std::move(folder)) {}
   Result<void> check_definition(const libvirt::DiskChain& disk);
-  Result<void> check_image_file();
-  Result<void> check_names() const;
   Result<void> check_checkpoints() const;
-  // Sets Owner and identity of the file of the disk.
-  Result<Record> new_record() const;
 
-  void begin_step(const std::string& name, const std::string& line);
-  void end_step();
   // Records `step` in the journal, waits for the job, and moves the guest to its destination.
   Result<void> move_guest(const std::string& step, Patience patience);
-  Result<void> create_overlay(const std::string& name, const std::string& base) const;
   Result<void> take_second_overlay();
-  Result<bool> copy_base();
-  Result<bool> is_worth(const copy::CopyOptions& how);
-  copy::CopyOptions copy_options() const;
-  Result<void> carry_over(int fresh) const;
   Result<void> put_fresh();
   Result<void> finish_mirror();
   Result<void> tidy_fresh();
@@ -100,14 +92,14 @@ class LiveDisk {
   Result<void> commit_first_overlay();
   Result<void> tidy_original();
   bool is_old_disk() const;
+  Owner owner() const { return {journal_->record()->user, journal_->record()->group}; }
 
   const Context& context_;
   LiveFolder folder_;
   std::optional<Journal> journal_;
   LiveDiskReport report_;
+  RunMeter meter_{context_.observer, report_};
   bool decided_ = false;
-  std::optional<libvirt::LiveDomain::Requests> at_start_;
-  std::chrono::steady_clock::time_point step_start_{};
 };
 
 }  // namespace vc::live

@@ -11,7 +11,9 @@
 #include <utility>
 
 #include "base/retry.h"
+#include "live/end_of_run.h"
 #include "live/live_disk.h"
+#include "live/qmp_optimize.h"
 #include "storage/file_storage.h"
 
 namespace vc::live {
@@ -26,12 +28,6 @@ struct Request {
   LiveDomain domain;
   std::vector<std::string> targets;  // empty: all disks that can be optimized
 };
-
-Result<std::string> real_path(const std::string& path) {
-  const std::unique_ptr<char, void (*)(void*)> real(::realpath(path.c_str(), nullptr), std::free);
-  if (!real) return fail(Error::system(errno, path));
-  return std::string(real.get());
-}
 
 bool is_path(const std::string& text) {
   struct stat status {};
@@ -119,7 +115,7 @@ class LiveRun {
     if (!context_.options.optimize.dry_run) {
       RETURN_IF_ERROR(trim());
       RETURN_IF_ERROR(take_overlays());
-      for (const auto& disk : disks_) finish(*disk);
+      for (const auto& disk : disks_) finish_or_undo(context_, *disk);
     }
     std::vector<LiveDiskReport> reports;
     reports.reserve(disks_.size());
@@ -200,42 +196,6 @@ class LiveRun {
     return {};
   }
 
-  void finish(LiveDisk& disk) { finish_disk(context_, disk); }
-
- public:
-  // Takes the remaining steps, and undoes them after an error.
-  static void finish_disk(const Context& context, LiveDisk& disk) {
-    LiveDiskReport& report = disk.report();
-    const auto start = std::chrono::steady_clock::now();
-    Result<bool> done = true;
-    if (context.cancel.requested() && !disk.is_decided())
-      done = fail(Error::cancelled());
-    else
-      done = disk.finish();
-    if (done && *done) {
-      if (context.cancel.requested())
-        context.observer.warning(report.disk +
-                                 ": the run was finished, since its copy was complete");
-    } else {
-      undo(disk, done ? std::string() : done.error().message());
-      if (done && !report.failed) report.outcome = LiveDiskReport::Outcome::kCompact;
-    }
-    report.elapsed = std::chrono::steady_clock::now() - start;
-  }
-
- private:
-  static void undo(LiveDisk& disk, const std::string& why) {
-    LiveDiskReport& report = disk.report();
-    report.error = why;
-    const auto undone = disk.undo();
-    if (undone) return;
-    report.failed = true;
-    report.error = fmt::format(
-        "{}{}: complete the run with virt-compact optimize --resume {}, or undo it with "
-        "virt-compact rollback {}",
-        why.empty() ? "" : why + "; ", undone.error().message(), report.disk, report.disk);
-  }
-
   const Context& context_;
   std::vector<std::string> targets_;
   std::vector<std::unique_ptr<LiveDisk>> disks_;
@@ -245,21 +205,14 @@ class LiveRun {
 class StoppedRun {
  public:
   static Result<StoppedRun> open(const std::string& path, const LiveOptions& options) {
-    ASSIGN_OR_RETURN(const std::string disk, real_path(path));
-    ASSIGN_OR_RETURN(LiveFolder folder, LiveFolder::open(disk, ""));
-    ASSIGN_OR_RETURN(auto journal, Journal::open(folder.directory(), folder.journal()));
-    if (!journal)
-      return fail(Error::invalid(
-          disk + ": has no journal of a run that was stopped, so there is nothing to resume"));
-    if (!journal->record()) {
-      RETURN_IF_ERROR(journal->remove(folder.directory()));
-      return fail(Error::invalid(
-          disk + ": the run was stopped before it changed anything; its journal is removed"));
-    }
-    folder.set_backup(journal->record()->backup);
+    ASSIGN_OR_RETURN(StoppedFiles files, open_stopped(path));
+    if (const auto& record = files.journal.record(); record && record->qmp)
+      return fail(Error::invalid(path +
+                                 ": the run was started with --qmp: give --qmp SOCKET again, also "
+                                 "if QEMU has ended"));
     ASSIGN_OR_RETURN(LiveDomain domain,
-                     LiveDomain::open(options.connection, journal->record()->uuid));
-    return StoppedRun{std::move(folder), std::move(*journal), std::move(domain)};
+                     LiveDomain::open(options.connection, files.journal.record()->uuid));
+    return StoppedRun{std::move(files.folder), std::move(files.journal), std::move(domain)};
   }
 
   LiveFolder folder;
@@ -293,11 +246,13 @@ Result<bool> wake(StoppedRun& run) {
 Result<LiveDiskReport> complete(const std::string& path, const LiveOptions& options, bool forward,
                                 appliance::Observer& observer, Progress& progress,
                                 const Cancel& cancel) {
-  ASSIGN_OR_RETURN(const auto guardian, Guardian::start());
+  if (!options.qmp_socket.empty())
+    return complete_qmp(path, options, forward, observer, progress, cancel);
+  ASSIGN_OR_RETURN(const auto guardian, Guardian::start(resume_domain));
   ASSIGN_OR_RETURN(StoppedRun run, StoppedRun::open(path, options));
   ASSIGN_OR_RETURN(const bool running, wake(run));
   LiveDomain domain = std::move(run.domain);
-  const Context context{domain, *guardian, options, observer, progress, cancel};
+  const Context context{{*guardian, options, observer, progress, cancel}, domain};
   LiveDisk disk(context, std::move(run.folder), std::move(run.journal));
   ASSIGN_OR_RETURN(const Place place, disk.place(running));
   if (place == Place::kOnFresh) {
@@ -308,7 +263,7 @@ Result<LiveDiskReport> complete(const std::string& path, const LiveOptions& opti
     RETURN_IF_ERROR(
         optimize::measure(disk.folder().path_to(disk.folder().backup()), disk.report().before));
     disk.measure_requests();
-    LiveRun::finish_disk(context, disk);
+    finish_or_undo(context, disk);
   } else {
     RETURN_IF_ERROR(disk.undo());
   }
@@ -320,7 +275,8 @@ Result<LiveDiskReport> complete(const std::string& path, const LiveOptions& opti
 Result<std::vector<LiveDiskReport>> optimize_live(const LiveOptions& options,
                                                   appliance::Observer& observer, Progress& progress,
                                                   const Cancel& cancel) {
-  ASSIGN_OR_RETURN(const auto guardian, Guardian::start());
+  if (!options.qmp_socket.empty()) return optimize_qmp(options, observer, progress, cancel);
+  ASSIGN_OR_RETURN(const auto guardian, Guardian::start(resume_domain));
   std::vector<Request> requests;
   for (const std::string& text : options.disks) {
     ASSIGN_OR_RETURN(Request request, request_of(options, text));
@@ -335,7 +291,7 @@ Result<std::vector<LiveDiskReport>> optimize_live(const LiveOptions& options,
   }
   std::vector<LiveDiskReport> reports;
   for (Request& request : requests) {
-    const Context context{request.domain, *guardian, options, observer, progress, cancel};
+    const Context context{{*guardian, options, observer, progress, cancel}, request.domain};
     auto done = LiveRun(context, request.targets).run();
     if (!done) {
       if (reports.empty() && requests.size() == 1) return fail(done.error());

@@ -42,6 +42,7 @@ struct LiveDiskReport {
   std::string target;
   std::string disk;
   std::string backup;  // empty: none
+  std::string node;    // new name of the disk in QEMU's block layer; empty: libvirt knows it
   Outcome outcome = Outcome::kChecked;
   std::string error;    // why the run was undone, or has failed; empty: neither
   bool failed = false;  // the run is neither finished nor undone: it can be resumed

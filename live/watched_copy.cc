@@ -17,7 +17,7 @@ namespace {
 // own until destroyed.
 class SpaceWatch {
  public:
-  SpaceWatch(const Context& context, const LiveFolder& folder, Cancel& stop)
+  SpaceWatch(const RunContext& context, const LiveFolder& folder, Cancel& stop)
       : thread_([this, &context, &folder, &stop] {
           while (!done_.load() && !context.cancel.requested()) {
             if (auto enough = check_reserve(context, folder); !enough) {
@@ -47,7 +47,7 @@ class SpaceWatch {
 
 }  // namespace
 
-Result<copy::CopySummary> copy_watched(const Context& context, const LiveFolder& folder,
+Result<copy::CopySummary> copy_watched(const RunContext& context, const LiveFolder& folder,
                                        const copy::CopyOptions& how) {
   Cancel stop;
   SpaceWatch watch(context, folder, stop);

@@ -11,7 +11,7 @@ namespace vc::live {
 
 // Like copy::copy(). Also ends with an error if the overlay of the guest and the copy leave less
 // free space than the reserve.
-Result<copy::CopySummary> copy_watched(const Context& context, const LiveFolder& folder,
+Result<copy::CopySummary> copy_watched(const RunContext& context, const LiveFolder& folder,
                                        const copy::CopyOptions& how);
 
 }  // namespace vc::live

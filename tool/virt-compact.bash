@@ -162,7 +162,7 @@ _virt_compact()
       fi ;;
     --bitmap | --block-size | --cluster-size | --connect | --connections | --count \
       | --create | --convert | --depth | --disk | --duration | --filesystems \
-      | --flush-interval | --ignore | --key | --max-length | --minimum-gain | --object | --offset | --pattern \
+      | --flush-interval | --ignore | --key | --max-length | --minimum-gain | --node | --object | --offset | --pattern \
       | --rate-limit | --request-size | --requests | --reserve | --retries | --rounds | --sample-size | --seed | --size \
       | --sparse | --start-offset | --step | --threads | -m) return ;;
   esac

@@ -113,6 +113,20 @@ TEST_CASE("a journal without a complete record has no record", "[live]") {
   CHECK(*parsed);
 }
 
+TEST_CASE("a journal of a QEMU without libvirt names no domain", "[live]") {
+  const std::string qmp = replaced("\"paused\":false", "\"paused\":false,\"qmp\":true");
+  std::string text = qmp;
+  text.replace(text.find("vda"), 3, "");
+  text.replace(text.find(record().uuid), record().uuid.size(), "");
+  const auto parsed = parse_journal(text, "journal");
+  REQUIRE(parsed);
+  REQUIRE(*parsed);
+  CHECK((*parsed)->qmp);
+  // The kind of a run does not change.
+  CHECK(parse_journal(qmp + qmp, "journal"));
+  CHECK_FALSE(parse_journal(qmp + kLine, "journal"));
+}
+
 TEST_CASE("a journal with wrong values is refused", "[live]") {
   REQUIRE(parse_journal(kLine, "journal"));
   for (const std::string& text : {

@@ -4,51 +4,15 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
-#include <thread>
 
 #include "tests/support/command_line.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 namespace vc::live_test {
-
-namespace {
-
-using std::chrono::milliseconds;
-using std::chrono::steady_clock;
-
-constexpr std::chrono::seconds kLongestWait{300};
-
-// Calls `is_done` until it returns true. Throws after a long time, as a last resort.
-template <typename Condition>
-void wait_until(const char* what, Condition is_done) {
-  const auto start = steady_clock::now();
-  while (!is_done()) {
-    if (steady_clock::now() - start > kLongestWait) throw std::runtime_error(what);
-    std::this_thread::sleep_for(milliseconds(20));
-  }
-}
-
-// Returns the state of a process, such as 'T' (stopped) or 'Z'.
-char process_state(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text;
-  std::getline(file, text);
-  const size_t end = text.rfind(')');
-  return end == std::string::npos || end + 2 >= text.size() ? 'X' : text[end + 2];
-}
-
-std::string text_of(const std::string& path) {
-  const auto bytes = support::read_file(path);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-}  // namespace
 
 TestDomain::TestDomain(const tune_test::LibvirtDaemon& daemon, const Options& options)
     : daemon_(daemon), name_(options.name), folder_(daemon.folder() + "/" + options.name) {
@@ -125,47 +89,19 @@ std::vector<std::string> TestDomain::files() const {
   return support::list_directory(folder_);
 }
 
+std::vector<std::string> TestDomain::connected(std::vector<std::string> arguments) const {
+  arguments.insert(arguments.begin() + 1, {"--connect", daemon_.uri()});
+  return arguments;
+}
+
 support::Outcome TestDomain::tool(const std::vector<std::string>& arguments) const {
-  std::vector<std::string> all = arguments;
-  all.insert(all.begin() + 1, {"--connect", daemon_.uri()});
   support::RunOptions options;
   options.timeout = kLongestWait;
-  return tool_test::run_tool(all, options);
+  return tool_test::run_tool(connected(arguments), options);
 }
-
-namespace {
-
-std::vector<std::string> command_of(std::vector<std::string> arguments,
-                                    const std::string& environment, const std::string& uri) {
-  const char* const library = std::getenv("VIRT_COMPACT_STOP");
-  if (!library) throw std::runtime_error("VIRT_COMPACT_STOP is not set");
-  arguments.insert(arguments.begin() + 1, {"--connect", uri});
-  std::vector<std::string> command{"env", std::string("LD_PRELOAD=") + library, environment,
-                                   tool_test::virt_compact()};
-  command.insert(command.end(), arguments.begin(), arguments.end());
-  return command;
-}
-
-}  // namespace
 
 TestDomain::Stopped::Stopped(const TestDomain& domain, const std::vector<std::string>& arguments,
                              const std::string& environment)
-    : log_(domain.folder_ + ".log"),
-      child_(command_of(arguments, environment, domain.daemon_.uri()), log_) {
-  wait_until("the command did not stop", [&] {
-    if (!child_.running())
-      throw std::runtime_error("the command has ended instead: " + text_of(log_));
-    return process_state(child_.pid()) == 'T';
-  });
-}
-
-void TestDomain::Stopped::go_on() {
-  ::kill(child_.pid(), SIGCONT);
-}
-
-std::string TestDomain::Stopped::finish() {
-  wait_until("the command does not end", [&] { return !child_.running(); });
-  return text_of(log_);
-}
+    : StoppedTool(domain.connected(arguments), environment, domain.folder_ + ".log") {}
 
 }  // namespace vc::live_test

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/libvirt/libvirt_daemon.h"
+#include "tests/live/stopped_tool.h"
 #include "tests/support/process.h"
 
 namespace vc::live_test {
@@ -50,23 +51,16 @@ class TestDomain {
 
   // Runs virt-compact with the connection to the daemon.
   support::Outcome tool(const std::vector<std::string>& arguments) const;
-  // Runs virt-compact until it stops as `environment` says (stop_at.cc).
-  class Stopped {
+  // Runs it until it stops as `environment` says.
+  class Stopped : public StoppedTool {
    public:
     Stopped(const TestDomain& domain, const std::vector<std::string>& arguments,
             const std::string& environment);
-    void kill() { child_.kill(); }
-    void go_on();
-    // Waits for the end, and returns the output.
-    std::string finish();
-    pid_t pid() const { return child_.pid(); }
-
-   private:
-    std::string log_;
-    support::Child child_;
   };
 
  private:
+  std::vector<std::string> connected(std::vector<std::string> arguments) const;
+
   const tune_test::LibvirtDaemon& daemon_;
   const std::string name_;
   const std::string folder_;

@@ -20,7 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::seconds kLongestWait{300};
 // A guest flushes about each tenth operation.
 constexpr uint32_t kMostUnflushed = 500;
 
@@ -29,11 +28,6 @@ constexpr uint32_t kMostUnflushed = 500;
 constexpr const char* kModules[] = {
     "virtio_ring",           "virtio",     "virtio_ring", "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",  "virtio_console"};
-
-std::string text_of(const std::string& path) {
-  const auto bytes = support::read_file(path);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 // Appends a member to an archive in cpio's format "newc".
 void add_member(std::string& archive, const std::string& name, unsigned mode,
@@ -76,11 +70,15 @@ std::string module(const std::string& version, const std::string& name) {
 
 }  // namespace
 
-LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon)
-    : serial_(daemon.folder() + "/serial"), domain_(daemon, options(daemon.folder())) {
-  make_initrd(daemon.folder());
+GuestFiles::GuestFiles(const std::string& folder, const std::string& disk)
+    : serial_(folder + "/serial"), disk_(disk) {
+  make_initrd(folder);
   make_disk();
   support::write_file(serial_, std::string());
+}
+
+LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon)
+    : domain_(daemon, options(daemon.folder())), files_(daemon.folder(), domain_.disk()) {
   domain_.define();
   domain_.start();
   work(3);
@@ -89,10 +87,9 @@ LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon)
 TestDomain::Options LiveGuest::options(const std::string& folder) {
   TestDomain::Options options;
   options.megabytes = 192;
-  options.os_more = fmt::format(
-      "<kernel>{}/kernel</kernel><initrd>{}/initrd</initrd><cmdline>console=ttyS1 rdinit=/init "
-      "quiet panic=-1</cmdline>",
-      folder, folder);
+  options.os_more =
+      fmt::format("<kernel>{}/kernel</kernel><initrd>{}/initrd</initrd><cmdline>{}</cmdline>",
+                  folder, folder, GuestFiles::kernel_arguments());
   options.devices_more = fmt::format(
       "<serial type='file'><source path='{}/serial'/><target port='0'/></serial>"
       "<serial type='file'><source path='{}/console'/><target port='1'/></serial>"
@@ -101,7 +98,7 @@ TestDomain::Options LiveGuest::options(const std::string& folder) {
   return options;
 }
 
-void LiveGuest::make_initrd(const std::string& folder) const {
+void GuestFiles::make_initrd(const std::string& folder) const {
   const char* const init = std::getenv("VIRT_COMPACT_GUEST_INIT");
   if (!init) throw std::runtime_error("VIRT_COMPACT_GUEST_INIT is not set");
   const std::string version = find_kernel();
@@ -115,9 +112,8 @@ void LiveGuest::make_initrd(const std::string& folder) const {
   support::write_file(folder + "/initrd", archive);
 }
 
-void LiveGuest::make_disk() const {
-  const std::string disk = domain_.disk();
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, std::to_string(kDiskBytes)});
+void GuestFiles::make_disk() const {
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk_, std::to_string(kDiskBytes)});
   std::vector<std::string> command{"qemu-io", "-t", "unsafe", "-f", "qcow2"};
   // In disorder.
   for (unsigned i = 0; i < 16; ++i) {
@@ -126,11 +122,11 @@ void LiveGuest::make_disk() const {
                    {"-c", fmt::format("write -q -P {} {}M 1M", 100 + at, 32 + at), "-c",
                     fmt::format("write -q -P {} {}M 2M", 200 + at, 64 + 2 * at)});
   }
-  command.push_back(disk);
+  command.push_back(disk_);
   support::run_ok(command);
 }
 
-std::vector<std::string> LiveGuest::lines() const {
+std::vector<std::string> GuestFiles::lines() const {
   std::istringstream text(text_of(serial_));
   std::vector<std::string> lines;
   for (std::string line; std::getline(text, line);) {
@@ -142,13 +138,13 @@ std::vector<std::string> LiveGuest::lines() const {
   return lines;
 }
 
-std::vector<std::string> LiveGuest::lines(const std::string& word) const {
+std::vector<std::string> GuestFiles::lines(const std::string& word) const {
   std::vector<std::string> found = lines();
   std::erase_if(found, [&](const std::string& line) { return !line.starts_with(word); });
   return found;
 }
 
-void LiveGuest::work(unsigned flushes) const {
+void GuestFiles::work(unsigned flushes) const {
   const size_t before = lines("S ").size();
   const auto start = std::chrono::steady_clock::now();
   while (lines("S ").size() < before + flushes) {
@@ -169,12 +165,12 @@ void LiveGuest::shut_down() const {
   }
 }
 
-std::string LiveGuest::complaint() const {
-  const auto check = support::run({"qemu-img", "check", "-f", "qcow2", domain_.disk()});
+std::string GuestFiles::complaint() const {
+  const auto check = support::run({"qemu-img", "check", "-f", "qcow2", disk_});
   if (check.exit_code != 0 && check.exit_code != 3) return check.describe();
   if (const auto bad = lines("BAD"); !bad.empty()) return bad.front();
   const std::string raw = serial_ + ".raw";
-  support::run_ok({"qemu-img", "convert", "-O", "raw", domain_.disk(), raw});
+  support::run_ok({"qemu-img", "convert", "-O", "raw", disk_, raw});
   const support::RawFile file(raw);
 
   std::vector<State> states(kBlocks);

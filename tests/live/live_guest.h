@@ -9,31 +9,52 @@
 
 namespace vc::live_test {
 
-class LiveGuest {
+// The kernel, the init and the disk of the guest, and what it says.
+class GuestFiles {
  public:
-  // Makes the guest, and waits until it writes.
-  explicit LiveGuest(const tune_test::LibvirtDaemon& daemon);
+  // Makes the files in `folder`, and the disk at `disk`.
+  GuestFiles(const std::string& folder, const std::string& disk);
 
-  const TestDomain& domain() const { return domain_; }
+  const std::string& serial() const { return serial_; }  // the guest writes its lines to this file
+  // Returns the arguments of the kernel.
+  static const char* kernel_arguments() { return "console=ttyS1 rdinit=/init quiet panic=-1"; }
+
   // Returns the lines of the guest so far.
   std::vector<std::string> lines() const;
   // Returns the lines that begin with `word`.
   std::vector<std::string> lines(const std::string& word) const;
   // Waits until the guest has flushed `flushes` more times.
   void work(unsigned flushes) const;
-  // Lets the guest end, and waits until it is off.
-  void shut_down() const;
   // Returns what is wrong with the disk of the guest, which is off. Empty: nothing. All operations
   // that were flushed must be on it, and of those after that any.
   std::string complaint() const;
 
  private:
-  static TestDomain::Options options(const std::string& folder);
   void make_initrd(const std::string& folder) const;
   void make_disk() const;
 
   const std::string serial_;
+  const std::string disk_;
+};
+
+class LiveGuest {
+ public:
+  // Makes the guest, and waits until it writes.
+  explicit LiveGuest(const tune_test::LibvirtDaemon& daemon);
+
+  const TestDomain& domain() const { return domain_; }
+  std::vector<std::string> lines() const { return files_.lines(); }
+  std::vector<std::string> lines(const std::string& word) const { return files_.lines(word); }
+  void work(unsigned flushes) const { files_.work(flushes); }
+  // Lets the guest end, and waits until it is off.
+  void shut_down() const;
+  std::string complaint() const { return files_.complaint(); }
+
+ private:
+  static TestDomain::Options options(const std::string& folder);
+
   TestDomain domain_;
+  const GuestFiles files_;
 };
 
 }  // namespace vc::live_test

@@ -2,10 +2,11 @@
 // a moment of a live run, so that a test can kill it or another process there.
 //
 //     VIRT_COMPACT_STOP_AT=STEP      when the journal has the record of this step, before the step
-//     VIRT_COMPACT_STOP_IN=FUNCTION  before this function of libvirt is called: while_paused() has
-//                                    paused the guest for it
+//     VIRT_COMPACT_STOP_IN=FUNCTION  before this function of libvirt is called, or this command is
+//                                    sent to QEMU: the guest is paused for it
 #include <dlfcn.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -16,6 +17,8 @@
 
 namespace {
 
+// The process that guards the guest does not stop.
+const pid_t process = ::getpid();
 bool reached = false;
 bool stopped = false;
 
@@ -25,7 +28,7 @@ Function next(const char* name) {
 }
 
 void stop() {
-  if (stopped) return;
+  if (stopped || ::getpid() != process) return;
   stopped = true;
   ::raise(SIGSTOP);
 }
@@ -53,6 +56,14 @@ EXPORTED int fsync(int file) {
   const int result = next<int (*)(int)>("fsync")(file);
   if (reached) stop();
   return result;
+}
+
+EXPORTED ssize_t send(int socket, const void* bytes, size_t length, int flags) {
+  if (const char* const command = std::getenv("VIRT_COMPACT_STOP_IN")) {
+    const std::string word = std::string("\"execute\":\"") + command + "\"";
+    if (::memmem(bytes, length, word.data(), word.size())) stop();
+  }
+  return next<ssize_t (*)(int, const void*, size_t, int)>("send")(socket, bytes, length, flags);
 }
 
 EXPORTED void* virDomainSnapshotCreateXML(void* domain, const char* xml, unsigned flags) {

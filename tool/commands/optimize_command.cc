@@ -141,6 +141,15 @@ void OptimizeCommand::add_live_options(CLI::App& app) {
          },
          "do not ask the guest's agent")
       ->group(kRareOptions);
+  app.add_option("--qmp", live_options_.qmp_socket,
+                 "with --live: monitor socket of a QEMU without libvirt")
+      ->type_name("SOCKET")
+      ->take_last()
+      ->group(kRareOptions);
+  app.add_option("--node", live_options_.node, "with --qmp: node of the disk, instead of DISK")
+      ->type_name("NODE")
+      ->take_last()
+      ->group(kRareOptions);
   add_parsed_option(app, "--reserve", "SIZE", reserve_, parse_size,
                     "undo the run if less is free; default: 256M")
       ->group(kRareOptions);
@@ -179,7 +188,8 @@ void OptimizeCommand::add_sparsify_options(CLI::App& app) {
 }
 
 void OptimizeCommand::check() const {
-  if (disks_.empty()) throw UsageError("DISK is missing");
+  if (disks_.empty() && (resume_ || live_options_.node.empty()))
+    throw UsageError("DISK is missing");
   if (json_ && human_) throw UsageError("--output=human contradicts --json");
   layout_.check();
   if (layout_.size())
@@ -210,8 +220,11 @@ void OptimizeCommand::check_live() const {
   if (!live_ && !resume_) {
     if (!live_options_.connection.empty() || fstrim_given_ || reserve_)
       throw UsageError("--connect, --fstrim, --no-fstrim and --reserve need --live or --resume");
+    if (!live_options_.qmp_socket.empty() || !live_options_.node.empty())
+      throw UsageError("--qmp and --node need --live");
     return;
   }
+  check_qmp();
   if (!options_.output.empty() || options_.output_format)
     throw UsageError("--live replaces the disk under its guest: it takes no --output");
   if (options_.repair || in_place_)
@@ -224,6 +237,20 @@ void OptimizeCommand::check_live() const {
   if (!base_.empty() || !base_format_.empty())
     throw UsageError("--live: a disk with a backing file must be optimized offline");
   if (resume_ && options_.dry_run) throw UsageError("--resume and --dry-run exclude each other");
+}
+
+void OptimizeCommand::check_qmp() const {
+  if (live_options_.qmp_socket.empty()) {
+    if (!live_options_.node.empty()) throw UsageError("--node needs --qmp");
+    return;
+  }
+  if (!live_options_.connection.empty()) throw UsageError("--qmp and --connect exclude each other");
+  if (resume_ && !live_options_.node.empty())
+    throw UsageError("--resume finds the disk by its name: omit --node");
+  if (disks_.size() + (live_options_.node.empty() ? 0 : 1) != 1)
+    throw UsageError("--qmp takes one disk: DISK or --node");
+  if (fstrim_given_)
+    throw UsageError("--qmp: run fstrim in the guest before: omit --fstrim and --no-fstrim");
 }
 
 bool OptimizeCommand::trims_with_options() const {

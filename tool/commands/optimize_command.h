@@ -29,6 +29,7 @@ class OptimizeCommand final : public Command {
   void add_live_options(CLI::App& app);
   void check_trimming() const;
   void check_live() const;
+  void check_qmp() const;
   // Returns true if an option for trimming an offline guest was given.
   bool trims_with_options() const;
 

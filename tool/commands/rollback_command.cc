@@ -32,12 +32,18 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->type_name("URI")
       ->take_last()
       ->group(kRareOptions);
+  app.add_option("--qmp", qmp_socket_, "monitor socket of QEMU, to undo a run with --qmp")
+      ->type_name("SOCKET")
+      ->take_last()
+      ->group(kRareOptions);
   add_switch(app, "--dry-run", dry_run_, "check both files, and print what would be done");
   add_output_option(app, json_, "the result: human (the default) or json");
 }
 
 void RollbackCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
+  if (!connection_.empty() && !qmp_socket_.empty())
+    throw UsageError("--qmp and --connect exclude each other");
 }
 
 Result<int> RollbackCommand::run(const Console& console) {
@@ -52,6 +58,7 @@ Result<int> RollbackCommand::run(const Console& console) {
           "--remove"));
     live::LiveOptions options;
     options.connection = connection_;
+    options.qmp_socket = qmp_socket_;
     return complete_live(console, disk_, options, json_, LiveEnd::kBack);
   }
   ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));

@@ -20,6 +20,7 @@ class RollbackCommand final : public Command {
   std::string disk_;
   std::string suffix_ = ".bak";
   std::string connection_;
+  std::string qmp_socket_;
   bool remove_ = false;
   bool dry_run_ = false;
   bool json_ = false;

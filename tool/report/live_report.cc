@@ -75,6 +75,12 @@ std::string live_report(const LiveDiskReport& report, const Palette& palette) {
   if (report.outcome == Outcome::kChecked) return text;
   if (report.outcome == Outcome::kOptimized && !report.backup.empty())
     text += fmt::format("  the old disk is {}\n", printable(report.backup));
+  if (!report.node.empty())
+    text += fmt::format(
+        "  the command that starts the guest stays as it is; until then, QEMU's node of the disk "
+        "is "
+        "{}\n",
+        printable(report.node));
   if (report.waits.pauses > 0)
     text += fmt::format("  the guest was paused {} times, for {} at most\n", report.waits.pauses,
                         milliseconds(report.waits.longest_pause));
@@ -100,6 +106,7 @@ ordered_json live_report_json(const LiveDiskReport& report) {
   json["target"] = report.target;
   json["disk"] = report.disk;
   if (!report.backup.empty()) json["backup"] = report.backup;
+  if (!report.node.empty()) json["node"] = report.node;
   json["outcome"] = report.failed ? "stopped" : to_string(report.outcome);
   if (!report.error.empty()) json["error"] = report.error;
   json["before"] = sizes_json(report.before);
