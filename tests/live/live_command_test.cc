@@ -160,9 +160,6 @@ TEST_CASE("disks that cannot be optimized live are refused with the reason", "[l
   daemon.virsh({"blockcopy", "web", "vda", daemon.folder() + "/copy", "--transient-job"});
   CHECK_THAT(refusal(domain, {"web"}), Catch::Contains("has a block job (copy)"));
   daemon.virsh({"blockjob", "web", "vda", "--abort"});
-  // A disk that the next start does not have.
-  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", daemon.folder() + "/extra.qcow2", "1M"});
-  daemon.hand_over();
   // Checkpoints.
   daemon.virsh({"checkpoint-create-as", "web", "point"});
   CHECK_THAT(refusal(domain, {"web"}), Catch::Contains("1 checkpoint"));
@@ -213,6 +210,56 @@ TEST_CASE("disks that cannot be optimized live are refused with the reason", "[l
   overlay.define();
   overlay.start();
   CHECK_THAT(refusal(overlay, {"overlay"}), Catch::Contains("has the backing file"));
+}
+
+TEST_CASE("domains and images that a run would harm are refused with the reason", "[live]") {
+  const tune_test::LibvirtDaemon daemon;
+  const auto refusal = [](const TestDomain& domain, const std::string& target) {
+    const auto refused = domain.tool({"optimize", "--live", target});
+    CHECK(refused.exit_code == 1);
+    return refused.err;
+  };
+  // Makes and starts a domain whose disk is made with `options` of qemu-img.
+  const auto domain_with = [&](const std::string& name, std::vector<std::string> make) {
+    TestDomain::Options options;
+    options.name = name;
+    TestDomain domain(daemon, options);
+    make.insert(make.begin(), {"qemu-img", "create", "-q", "-f", "qcow2"});
+    make.insert(make.end(), {domain.disk(), "1M"});
+    run_ok(make);
+    return domain;
+  };
+  {
+    const TestDomain domain = domain_with("transient", {});
+    domain.define();
+    daemon.virsh({"undefine", "transient"});
+    daemon.virsh({"create", daemon.folder() + "/transient.xml"});
+    CHECK_THAT(refusal(domain, "transient"), Catch::Contains("is transient"));
+    daemon.virsh({"destroy", "transient"});
+  }
+  {
+    const TestDomain domain = domain_with("bitmaps", {});
+    run_ok({"qemu-img", "bitmap", "--add", domain.disk(), "since"});
+    domain.define();
+    domain.start();
+    CHECK_THAT(refusal(domain, "bitmaps"), Catch::Contains("has persistent bitmaps"));
+    // A disk that the next start does not have.
+    const std::string extra = daemon.folder() + "/bitmaps/extra.qcow2";
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", extra, "1M"});
+    daemon.hand_over();
+    daemon.virsh({"attach-disk", "bitmaps", extra, "vdb", "--targetbus", "virtio", "--live",
+                  "--subdriver", "qcow2"});
+    CHECK_THAT(refusal(domain, "bitmaps:vdb"), Catch::Contains("next start"));
+    daemon.virsh({"destroy", "bitmaps"});
+  }
+  {
+    const TestDomain domain =
+        domain_with("data-file", {"-o", "data_file=" + daemon.folder() + "/data-file/data.raw"});
+    domain.define();
+    domain.start();
+    CHECK_THAT(refusal(domain, "data-file"), Catch::Contains("data file"));
+    daemon.virsh({"destroy", "data-file"});
+  }
 }
 
 TEST_CASE("options that do not fit --live are refused", "[live]") {
