@@ -14,6 +14,8 @@ class WrittenDisks {
   WrittenDisks(const tune_test::LibvirtDaemon& daemon, const TestDomain::Options& options);
 
   const TestDomain& domain() const { return domain_; }
+  // Returns the path of the expected content of a disk, a raw image.
+  std::string reference(unsigned index = 0) const;
 
   // Writes to a disk and to its reference.
   void write(uint64_t at, uint64_t length, unsigned index = 0);
@@ -31,8 +33,6 @@ class WrittenDisks {
 
  private:
   void make(unsigned index);
-  std::string reference(unsigned index) const;
-
   TestDomain domain_;
   const std::string reference_;
   unsigned writes_ = 0;
