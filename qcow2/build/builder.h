@@ -10,6 +10,8 @@
 //     1 …         the LUKS header of an encrypted image
 //     … …         guest data; each L2 table directly after the data that it maps
 //     k * R - 1   a refcount block for the R clusters that end with it, k = 1, 2, …
+//     … …         for each snapshot: clusters and L2 tables that no earlier state has, its VM
+//                 state, its L1 table; then the snapshot table
 //     … end       the last L2 table, the L1 table, the refcount table, the last refcount blocks
 //
 // With small clusters, the LUKS header would be divided by a refcount block: it then follows the L1
@@ -17,6 +19,7 @@
 //
 // A refcount block at the end of its range can be written once, when the range is full.  So memory
 // holds one L2 table, one refcount block, the L1 table and the refcount table, for any image size.
+// With snapshots, it also holds the L1 table of one snapshot, and reads back tables of the file.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +27,10 @@
 #include <vector>
 
 #include "base/result.h"
+#include "qcow2/build/sharing.h"
 #include "qcow2/format/build_options.h"
 #include "qcow2/format/geometry.h"
+#include "qcow2/format/snapshot_table.h"
 #include "storage/offset.h"
 #include "storage/storage.h"
 
@@ -91,6 +96,20 @@ class Builder {
 
   // Reduces the size of the disk.  All placed clusters must be within the new size.
   Result<void> shrink_to(uint64_t size);
+
+  // Snapshots.  After the active disk, each snapshot is built in the same way: begin_snapshot(),
+  // its clusters, begin_vm_state(), the clusters of its VM state.
+
+  // Prepares for snapshots, before the first cluster is placed.  `sharing` must outlive the
+  // builder, and `out` must be readable.  An error with an external data file.
+  Result<void> carry(Sharing& sharing);
+
+  // Ends the preceding state, and begins the next snapshot.  Of `snapshot`, only the place of the
+  // L1 table is ignored.  The caller places the clusters for which Sharing::first_with() is the
+  // state itself; the builder adds the others.
+  Result<void> begin_snapshot(const Snapshot& snapshot);
+  // Ends the disk of the snapshot.  Then cluster 0 is the start of its VM state.
+  Result<void> begin_vm_state();
 
   // Writes the remaining metadata, the header last.  Does not flush.  All guest data must have been
   // written.

@@ -40,12 +40,14 @@ uint64_t ClusterLayout::get_count(uint64_t cluster) const {
   return get_refcount(refcounts_.span(), cluster % per_block_, refcount_order_);
 }
 
-bool ClusterLayout::is_full(uint64_t cluster) const {
-  return get_count(cluster) == max_refcount(refcount_order_);
+bool ClusterLayout::can_count(uint64_t cluster, uint64_t times) const {
+  const uint64_t most = max_refcount(refcount_order_) / (spare_ ? 2 : 1);
+  return times <= most && get_count(cluster) <= most - times;
 }
 
-void ClusterLayout::count(uint64_t cluster) {
-  set_refcount(refcounts_.span(), cluster % per_block_, refcount_order_, get_count(cluster) + 1);
+void ClusterLayout::count(uint64_t cluster, uint64_t times) {
+  set_refcount(refcounts_.span(), cluster % per_block_, refcount_order_,
+               get_count(cluster) + times);
 }
 
 Result<void> ClusterLayout::write_cluster(uint64_t cluster, const AlignedBuffer& bytes) {
@@ -104,20 +106,21 @@ uint64_t ClusterLayout::take_more(uint64_t most) {
   return taken;
 }
 
-Result<uint64_t> ClusterLayout::place_stream(uint64_t length) {
+Result<uint64_t> ClusterLayout::place_stream(uint64_t length, uint64_t times) {
   const uint64_t cluster_size = geometry_.cluster_size();
-  // Continues after the previous stream, if the refcount of that cluster can grow by one, and if
+  // Continues after the previous stream, if the refcount of that cluster can grow enough, and if
   // the next cluster is free for a crossing stream.
   bool crosses = false;
   if (pack_ != 0) {
     crosses = geometry_.offset_in_cluster(pack_) + length > cluster_size;
-    if (is_full(next_ - 1) || (crosses && next_ == reserved())) RETURN_IF_ERROR(end_packing());
+    if (!can_count(next_ - 1, times) || (crosses && next_ == reserved()))
+      RETURN_IF_ERROR(end_packing());
   }
   uint64_t at = pack_;
   if (at == 0 && geometry_.offset_in_cluster(left_) + length <= cluster_size && left_ != 0 &&
-      !is_full(left_ >> geometry_.cluster_bits())) {
+      can_count(left_ >> geometry_.cluster_bits(), times)) {
     at = left_;
-    count(at >> geometry_.cluster_bits());
+    count(at >> geometry_.cluster_bits(), times);
     left_ = geometry_.offset_in_cluster(at + length) == 0 ? 0 : at + length;
     return at;
   }
@@ -126,10 +129,10 @@ Result<uint64_t> ClusterLayout::place_stream(uint64_t length) {
     at = geometry_.start_of(HostCluster(fresh)).value();
     crosses = false;
   }
-  count(next_ - 1);
+  count(next_ - 1, times);
   if (crosses) {
     ++next_;
-    count(next_ - 1);
+    count(next_ - 1, times);
   }
   if (at >> CompressedDescriptor::offset_bits(geometry_.cluster_bits()) != 0)
     return fail(

@@ -23,6 +23,10 @@ class ClusterLayout {
   // `out` must outlive the object.  `zero_gaps`: bytes in gaps between streams are zeroed.
   ClusterLayout(Storage& out, const BuildOptions& options, bool zero_gaps);
 
+  // From now on, streams fill at most half of the count of a cluster. So the counts are wide enough
+  // if a snapshot becomes the active disk, which adds one reference to each of its streams.
+  void leave_spare_counts() { spare_ = true; }
+
   // Returns the first free cluster of the file; all later ones are free, too.
   uint64_t next() const { return next_; }
 
@@ -30,12 +34,12 @@ class ClusterLayout {
   // last one that was taken, within the same range.  Returns the number of those.
   Result<uint64_t> take();
   uint64_t take_more(uint64_t most);
-  // Adds a reference to a cluster of the current range.
-  void count(uint64_t cluster);
+  // Adds `times` references to a cluster of the current range.
+  void count(uint64_t cluster, uint64_t times = 1);
 
-  // Takes a place for a compressed stream of `length` bytes, counts its clusters, and returns its
-  // offset in the file.
-  Result<uint64_t> place_stream(uint64_t length);
+  // Takes a place for a compressed stream of `length` bytes, adds `times` references to its
+  // clusters, and returns its offset in the file.
+  Result<uint64_t> place_stream(uint64_t length, uint64_t times = 1);
 
   // Takes `clusters` contiguous clusters for a table, which may be longer than a range, and counts
   // them once. Writes the refcount blocks of the ranges that the table ends directly after it.
@@ -52,7 +56,7 @@ class ClusterLayout {
   // Returns the cluster of the current range reserved for its refcount block.
   uint64_t reserved() const { return (range_ + 1) * per_block_ - 1; }
   uint64_t get_count(uint64_t cluster) const;
-  bool is_full(uint64_t cluster) const;
+  bool can_count(uint64_t cluster, uint64_t times) const;
   Result<void> close_range();
   Result<void> write_block(uint64_t cluster);
   Result<void> leave_gap(uint64_t begin);
@@ -63,6 +67,7 @@ class ClusterLayout {
   const Geometry geometry_;
   const unsigned refcount_order_;
   const bool zero_gaps_;
+  bool spare_ = false;
   const uint64_t per_block_;  // clusters per refcount block
 
   uint64_t next_ = 1;

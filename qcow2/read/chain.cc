@@ -381,7 +381,12 @@ Result<Disk> Chain::snapshot(std::string_view id_or_name) const {
                                              found->disk_size, index, losses_));
     return Disk(std::move(layers));
   }
-  ASSIGN_OR_RETURN(layers.front(), open_snapshot_layer(top_, *found));
+  return snapshot(*found);
+}
+
+Result<Disk> Chain::snapshot(const Snapshot& snapshot) const {
+  auto layers = layers_;
+  ASSIGN_OR_RETURN(layers.front(), open_snapshot_layer(top_, snapshot));
   return Disk(std::move(layers));
 }
 

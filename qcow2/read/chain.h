@@ -79,6 +79,8 @@ class Chain {
   Result<void> lock_top(ImageClaim claim) const;
   // Returns the disk of an internal snapshot.
   Result<Disk> snapshot(std::string_view id_or_name) const;
+  // `snapshot` must be one of the image.
+  Result<Disk> snapshot(const Snapshot& snapshot) const;
 
  private:
   std::shared_ptr<Storage> storage_;  // of the top

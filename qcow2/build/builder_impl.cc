@@ -1,4 +1,4 @@
-#include "qcow2/build/builder.h"
+#include "qcow2/build/builder_impl.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,6 @@
 #include "base/byte_order.h"
 #include "base/rounding.h"
 #include "qcow2/build/bitmap_layout.h"
-#include "qcow2/build/cluster_layout.h"
 #include "qcow2/build/fresh_header.h"
 #include "qcow2/build/tail_layout.h"
 #include "qcow2/format/l2_entry.h"
@@ -22,15 +21,6 @@ namespace {
 
 constexpr uint64_t kAllSubclustersAllocated = 0x00000000ffffffff;
 constexpr uint64_t kAllSubclustersZero = 0xffffffff00000000;
-
-// QEMU requires an L1 table even for an empty disk.
-uint64_t l1_entries_for(const Geometry& geometry, uint64_t size) {
-  return std::max<uint64_t>(geometry.l1_entries_for(size), 1);
-}
-
-uint64_t l1_clusters(const Geometry& geometry, uint64_t entries) {
-  return divide_up(entries * 8, geometry.cluster_size());
-}
 
 uint64_t luks_clusters(const BuildOptions& options) {
   if (!options.encryption) return 0;
@@ -61,70 +51,22 @@ uint64_t limit(const BuildOptions& options, uint64_t l1_clusters) {
 
 }  // namespace
 
-class Builder::Impl {
- public:
-  Impl(Storage& out, const BuildOptions& options, Gaps gaps)
-      : out_(out),
-        options_(options),
-        gaps_(gaps),
-        geometry_(options.cluster_bits, options.extended_l2),
-        size_(options.rounded_size()),
-        l1_entries_(l1_entries_for(geometry_, size_)),
-        limit_(limit(options, l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options))),
-        clusters_(out, options, gaps == Gaps::kZero),
-        l1_((l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options)) *
-            geometry_.cluster_size()),
-        l2_(geometry_.cluster_size()) {
-    clear(l1_);
-    clear(l2_);
-  }
-
-  Result<void> make_header();
-  Result<void> write_luks();
-  Result<Placement> place_data(ClusterIndex first, uint64_t clusters);
-  Result<HostOffset> place_compressed(ClusterIndex cluster, uint64_t length);
-  Result<void> place_zero(ClusterIndex first, uint64_t clusters);
-  Result<Placement> place_preallocated(ClusterIndex first, uint64_t clusters);
-  Result<void> skip_preallocated(ClusterIndex first, uint64_t clusters);
-  Result<void> shrink_to(uint64_t size);
-  Result<void> finish();
-
-  const Geometry& geometry() const { return geometry_; }
-  const BuildCounts& counts() const { return counts_; }
-
- private:
-  static void clear(AlignedBuffer& buffer) { std::memset(buffer.data(), 0, buffer.size()); }
-
-  void set_luks(HostOffset at);
-  Result<void> begin(ClusterIndex first, uint64_t clusters);
-  Result<void> check_length(uint64_t clusters = 0) const;
-  Result<void> write_l2();
-  void set_entry(ClusterIndex cluster, uint64_t word, uint64_t bitmap);
-  Result<Placement> take_run(ClusterIndex first, uint64_t clusters);
-  void set_compressed(ClusterIndex cluster, uint64_t at, uint64_t length);
-  Result<Placement> place(ClusterIndex first, uint64_t clusters, uint64_t flags, uint64_t bitmap);
-  Result<void> write_bitmaps();
-  Result<void> write_tail();
-
-  Storage& out_;
-  const BuildOptions options_;
-  const Gaps gaps_;
-  const Geometry geometry_;
-  uint64_t size_;  // of the virtual disk, bytes
-  uint64_t l1_entries_;
-  Header header_;
-
-  const uint64_t limit_;
-
-  ClusterLayout clusters_;
-  AlignedBuffer l1_;  // as in the file, with space for the LUKS header
-  AlignedBuffer l2_;  // the table of l1_index_
-  uint64_t l1_index_ = 0;
-  bool l2_used_ = false;     // l2_ has an entry
-  uint64_t next_guest_ = 0;  // guest clusters before this one must not be placed any more
-
-  BuildCounts counts_;
-};
+Builder::Impl::Impl(Storage& out, const BuildOptions& options, Gaps gaps)
+    : out_(out),
+      options_(options),
+      gaps_(gaps),
+      geometry_(options.cluster_bits, options.extended_l2),
+      size_(options.rounded_size()),
+      end_(geometry_.clusters_for(size_)),
+      l1_entries_(l1_entries_for(geometry_, size_)),
+      limit_(limit(options, l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options))),
+      clusters_(out, options, gaps == Gaps::kZero),
+      l1_((l1_clusters(geometry_, l1_entries_) + luks_clusters_at_end(options)) *
+          geometry_.cluster_size()),
+      l2_(geometry_.cluster_size()) {
+  clear(l1_);
+  clear(l2_);
+}
 
 Result<void> Builder::Impl::make_header() {
   ASSIGN_OR_RETURN(header_, fresh_header(options_, static_cast<uint32_t>(l1_entries_)));
@@ -155,11 +97,17 @@ Result<void> Builder::Impl::write_luks() {
 
 Result<void> Builder::Impl::write_l2() {
   if (!l2_used_) return {};
+  if (state_ > 0) RETURN_IF_ERROR(check_length());
+  uint64_t states = 1;
+  if (shares()) {
+    ASSIGN_OR_RETURN(states, sharing_->states_with_table(state_, l1_index_));
+  }
   ASSIGN_OR_RETURN(const uint64_t cluster, clusters_.take());
-  clusters_.count(cluster);
+  clusters_.count(cluster, states);
   RETURN_IF_ERROR(clusters_.write_cluster(cluster, l2_));
-  store_be64(l1_.data() + l1_index_ * 8,
-             geometry_.start_of(HostCluster(cluster)).value() | kEntryCopied);
+  store_be64(current_l1().data() + l1_index_ * 8,
+             geometry_.start_of(HostCluster(cluster)).value() |
+                 (state_ == 0 && states == 1 ? kEntryCopied : 0));
   clear(l2_);
   l2_used_ = false;
   return {};
@@ -182,18 +130,24 @@ Result<void> Builder::Impl::check_length(uint64_t clusters) const {
       1u << options_.refcount_order)));
 }
 
-// Switches to the L2 table of `first`.  Guest clusters come in order, so the previous table is
-// complete.
+// Switches to the L2 table of `first`.
 Result<void> Builder::Impl::begin(ClusterIndex first, uint64_t clusters) {
-  const uint64_t all = geometry_.clusters_for(size_);
-  if (first.value() < next_guest_ || clusters == 0 || clusters > all ||
-      first.value() > all - clusters)
+  if (first.value() < next_guest_ || clusters == 0 || clusters > end_ ||
+      first.value() > end_ - clusters)
     return fail(
         Error::invalid(fmt::format("guest cluster {} (and {} more) is out of order, or "
                                    "outside of the disk",
                                    first.value(), clusters - 1)));
   RETURN_IF_ERROR(check_length());
-  const uint64_t l1_index = geometry_.l1_index(first);
+  if (state_ > 0) RETURN_IF_ERROR(inherit_to(first.value()));
+  if (next_guest_ > first.value())
+    return fail(Error::invalid(
+        fmt::format("guest cluster {} is in a table of an earlier state", first.value())));
+  return switch_to(geometry_.l1_index(first));
+}
+
+// Guest clusters come in order, so the previous table is complete.
+Result<void> Builder::Impl::switch_to(uint64_t l1_index) {
   if (l1_index == l1_index_) return {};
   RETURN_IF_ERROR(write_l2());
   l1_index_ = l1_index;
@@ -216,15 +170,26 @@ Result<Builder::Placement> Builder::Impl::take_run(ClusterIndex first, uint64_t 
 
 // Places uncompressed clusters whose entries have these flags and this bitmap.
 Result<Builder::Placement> Builder::Impl::place(ClusterIndex first, uint64_t clusters,
-                                                uint64_t flags, uint64_t bitmap) {
+                                                uint64_t flags, uint64_t bitmap, bool is_shared) {
   ASSIGN_OR_RETURN(const Placement run, take_run(first, clusters));
-  if (options_.data_file.empty()) {
-    const uint64_t start = geometry_.host_cluster_of(run.host).value();
-    for (uint64_t i = 0; i < run.clusters; ++i) clusters_.count(start + i);
+  const uint64_t start = geometry_.host_cluster_of(run.host).value();
+  const bool counts = options_.data_file.empty();
+  for (uint64_t i = 0; i < run.clusters; ++i) {
+    uint64_t states = 1;
+    if (is_shared) {
+      ASSIGN_OR_RETURN(states, states_with(first + i));
+    }
+    if (counts) clusters_.count(start + i, states);
+    const uint64_t copied = state_ == 0 && states == 1 ? kEntryCopied : 0;
+    set_entry(first + i, (run.host + i * geometry_.cluster_size()).value() | flags | copied,
+              bitmap);
   }
-  for (uint64_t i = 0; i < run.clusters; ++i)
-    set_entry(first + i, (run.host + i * geometry_.cluster_size()).value() | flags, bitmap);
   return run;
+}
+
+Result<uint64_t> Builder::Impl::states_with(ClusterIndex cluster) {
+  if (!shares()) return uint64_t{1};
+  return sharing_->states_with(state_, cluster);
 }
 
 Result<void> Builder::Impl::skip_preallocated(ClusterIndex first, uint64_t clusters) {
@@ -240,7 +205,7 @@ Result<void> Builder::Impl::skip_preallocated(ClusterIndex first, uint64_t clust
 
 Result<Builder::Placement> Builder::Impl::place_data(ClusterIndex first, uint64_t clusters) {
   ASSIGN_OR_RETURN(const Placement placed,
-                   place(first, clusters, kEntryCopied, kAllSubclustersAllocated));
+                   place(first + base_, clusters, 0, kAllSubclustersAllocated, true));
   counts_.data_clusters += placed.clusters;
   return placed;
 }
@@ -257,10 +222,9 @@ Result<Builder::Placement> Builder::Impl::place_preallocated(ClusterIndex first,
   if (options_.encryption && !flag)
     return fail(Error::invalid(
         "preallocation of an encrypted image needs compat=1.1, which has zero clusters"));
-  ASSIGN_OR_RETURN(
-      const Placement placed,
-      place(first, clusters, kEntryCopied | (flag && !options_.extended_l2 ? kEntryZero : 0),
-            flag ? kAllSubclustersZero : kAllSubclustersAllocated));
+  ASSIGN_OR_RETURN(const Placement placed,
+                   place(first, clusters, flag && !options_.extended_l2 ? kEntryZero : 0,
+                         flag ? kAllSubclustersZero : kAllSubclustersAllocated, false));
   counts_.preallocated_clusters += placed.clusters;
   if ((gaps_ == Gaps::kZero && options_.data_file.empty()) || (stale && !flag))
     RETURN_IF_ERROR(out_.write_zeroes(placed.host, placed.clusters << geometry_.cluster_bits()));
@@ -275,6 +239,7 @@ Result<void> Builder::Impl::shrink_to(uint64_t size) {
     return fail(
         Error::invalid(fmt::format("a disk of {} bytes cannot hold what was placed", size)));
   size_ = options.rounded_size();
+  end_ = geometry_.clusters_for(size_);
   l1_entries_ = l1_entries_for(geometry_, size_);
   header_.size = size_;
   header_.l1_entries = static_cast<uint32_t>(l1_entries_);
@@ -282,6 +247,7 @@ Result<void> Builder::Impl::shrink_to(uint64_t size) {
 }
 
 Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_t length) {
+  cluster += base_;
   const uint64_t cluster_size = geometry_.cluster_size();
   if (!options_.data_file.empty())
     return fail(Error::invalid("compressed clusters have no place in an external data file"));
@@ -290,7 +256,8 @@ Result<HostOffset> Builder::Impl::place_compressed(ClusterIndex cluster, uint64_
   if (length == 0 || length >= cluster_size)
     return fail(Error::invalid(fmt::format("a compressed cluster of {} bytes", length)));
   RETURN_IF_ERROR(begin(cluster, 1));
-  ASSIGN_OR_RETURN(const uint64_t at, clusters_.place_stream(length));
+  ASSIGN_OR_RETURN(const uint64_t states, states_with(cluster));
+  ASSIGN_OR_RETURN(const uint64_t at, clusters_.place_stream(length, states));
   set_compressed(cluster, at, length);
   return HostOffset(at);
 }
@@ -306,6 +273,7 @@ void Builder::Impl::set_compressed(ClusterIndex cluster, uint64_t at, uint64_t l
 Result<void> Builder::Impl::place_zero(ClusterIndex first, uint64_t clusters) {
   if (options_.version < 3)
     return fail(Error::invalid("compat=0.10 (version 2) has no zero clusters"));
+  first += base_;
   RETURN_IF_ERROR(begin(first, clusters));
   for (uint64_t i = 0; i < clusters; ++i) {
     RETURN_IF_ERROR(begin(first + i, 1));
@@ -342,15 +310,16 @@ Result<void> Builder::Impl::write_bitmaps() {
   BitmapLayout layout(out_, geometry_, clusters_);
   for (const NewBitmap& it : options_.bitmaps) RETURN_IF_ERROR(layout.write(it, size_));
   ASSIGN_OR_RETURN(HeaderExtension extension, layout.write_directory());
-  const auto place = std::find_if(
-      header_.extensions.begin(), header_.extensions.end(),
-      [](const HeaderExtension& it) { return it.type == HeaderExtension::kBitmaps; });
+  const auto place =
+      std::find_if(header_.extensions.begin(), header_.extensions.end(),
+                   [](const HeaderExtension& it) { return it.type == HeaderExtension::kBitmaps; });
   if (place != header_.extensions.end()) *place = std::move(extension);
   return {};
 }
 
 Result<void> Builder::Impl::finish() {
-  RETURN_IF_ERROR(write_l2());
+  RETURN_IF_ERROR(end_state());
+  RETURN_IF_ERROR(write_snapshot_table());
   RETURN_IF_ERROR(write_bitmaps());
   RETURN_IF_ERROR(write_tail());
   RETURN_IF_ERROR(out_.resize(counts_.file_size));
@@ -395,6 +364,18 @@ Result<void> Builder::skip_preallocated(ClusterIndex first, uint64_t clusters) {
 
 Result<void> Builder::shrink_to(uint64_t size) {
   return impl_->shrink_to(size);
+}
+
+Result<void> Builder::carry(Sharing& sharing) {
+  return impl_->carry(sharing);
+}
+
+Result<void> Builder::begin_snapshot(const Snapshot& snapshot) {
+  return impl_->begin_snapshot(snapshot);
+}
+
+Result<void> Builder::begin_vm_state() {
+  return impl_->begin_vm_state();
 }
 
 Result<void> Builder::finish() {
