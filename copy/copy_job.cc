@@ -25,6 +25,8 @@ Result<void> CopyJob::prepare() {
   ASSIGN_OR_RETURN(const auto destination, DestinationType::probe(options_));
   RETURN_IF_ERROR(check_not_source(options_, destination, source()));
   ASSIGN_OR_RETURN(plan_, CopyPlan::create(options_, destination, source()));
+  ASSIGN_OR_RETURN(snapshots_, SnapshotCopy::open(options_, *source_, plan_));
+  if (snapshots_) transfer_->carry(*snapshots_);
   RETURN_IF_ERROR(plan_bitmaps());
   if (options_.verify)
     digests_.emplace(
@@ -82,8 +84,11 @@ Result<void> CopyJob::check_device() {
   if (build.data_file.empty()) {
     ASSIGN_OR_RETURN(live, count_live_clusters(source(), geometry, stop_));
   }
-  const uint64_t most =
-      qcow2::Builder::metadata_bytes(build, live) + (live << geometry.cluster_bits());
+  uint64_t most = qcow2::Builder::metadata_bytes(build, live) + (live << geometry.cluster_bits());
+  if (snapshots_) {
+    ASSIGN_OR_RETURN(const uint64_t others, snapshots_->most_bytes(stop_));
+    most += others;
+  }
   if (check_device_place(name, most, "an image")) return {};
   progress_.begin(Phase::kLayout);
   ASSIGN_OR_RETURN(const uint64_t needed, transfer_->dry_run(plan_));
@@ -106,12 +111,12 @@ Result<CopySummary> CopyJob::run() {
 
 // Moves the data, and completes the destination.
 Result<void> CopyJob::copy() {
-  ASSIGN_OR_RETURN(const auto destination,
-                   open_destination(options_, *source_, plan_, *transfer_, stop_));
+  ASSIGN_OR_RETURN(const auto destination, open_destination(options_, *source_, plan_, *transfer_,
+                                                            snapshots_.get(), stop_));
   std::optional<DigestSink> digesting;
   if (digests_) digesting.emplace(destination->sink(), *digests_, plan_.worker.compression.type);
-  RETURN_IF_ERROR(
-      transfer_->run(digesting ? static_cast<Sink&>(*digesting) : destination->sink(), plan_));
+  RETURN_IF_ERROR(transfer_->run(digesting ? static_cast<Sink&>(*digesting) : destination->sink(),
+                                 plan_, destination->image_sink()));
   const uint64_t size = source().size();
   if (source().is_stream()) {
     RETURN_IF_ERROR(destination->set_size(size));
@@ -119,7 +124,7 @@ Result<void> CopyJob::copy() {
   }
   if (cancel_.requested()) return fail(Error::cancelled());
   RETURN_IF_ERROR(destination->write_out());
-  progress_.update(size, size);
+  progress_.update(total(), total());
   // If possible, verifies before the copy gets its name, which may belong to a good file.
   const auto early = destination->path_to_read();
   if (options_.verify && early) RETURN_IF_ERROR(verify_copy(*early));
@@ -158,12 +163,28 @@ Result<std::unique_ptr<Source>> CopyJob::open_copy(const std::string& path) {
 
 Result<void> CopyJob::verify_copy(const std::string& path) {
   ASSIGN_OR_RETURN(const auto copy, open_copy(path));
-  auto verified = verify(*digests_, *copy, transfer_->pipeline_options(plan_), progress_, cancel_);
+  if (snapshots_) transfer_->parts().set_total(total());
+  auto verified =
+      verify(*digests_, *copy, transfer_->pipeline_options(plan_), transfer_->parts(), cancel_);
+  if (verified && snapshots_) {
+    auto others = verify_snapshots(*copy, *verified);
+    if (!others) return others;
+  }
   // Messages name the path that was read, which may differ from the destination.
   if (plan_.destination.kind != Kind::kServer && path != options_.destination)
     verified = with_context(std::move(verified), options_.destination);
   ASSIGN_OR_RETURN(summary_.verified, std::move(verified));
   return bitmaps_ ? with_context(bitmaps_->verify(*copy), options_.destination) : Result<void>{};
+}
+
+Result<void> CopyJob::verify_snapshots(Source& copy, VerifySummary& summary) {
+  const auto* const local = dynamic_cast<const LocalSource*>(&copy);
+  if (!local) return fail(Error::invalid(copy.name() + ": is no image with snapshots"));
+  return snapshots_->verify(local->chain(), transfer_->parts(), cancel_, summary);
+}
+
+uint64_t CopyJob::total() const {
+  return snapshots_ ? snapshots_->total() : source().size();
 }
 
 // Does everything except writing, and predicts the result.
@@ -178,7 +199,7 @@ Result<CopySummary> CopyJob::predict() {
     summary_.foretold = transfer_->counts().data * plan_.worker.geometry.cluster_size();
   }
   if (cancel_.requested()) return fail(Error::cancelled());
-  progress_.update(source().size(), source().size());
+  progress_.update(total(), total());
   sum_up(start);
   if (plan_.destination.kind == Kind::kFile && !is_update)
     RETURN_IF_ERROR(check_file_place(options_.destination, options_.overwrite, *summary_.foretold));
@@ -198,6 +219,10 @@ void CopyJob::sum_up(std::chrono::steady_clock::time_point start) {
   summary_.found_zero_clusters = counts.found_zero;
   summary_.zero_clusters =
       geometry.clusters_for(summary_.virtual_size) - counts.data - counts.compressed;
+  if (snapshots_) {
+    summary_.snapshots = snapshots_->count();
+    summary_.snapshot_clusters = snapshots_->clusters();
+  }
   summary_.elapsed = std::chrono::steady_clock::now() - start;
 }
 

@@ -14,6 +14,7 @@
 #include "copy/copy_plan.h"
 #include "copy/copy_source.h"
 #include "copy/copy_summary.h"
+#include "copy/snapshot_copy.h"
 #include "copy/transfer.h"
 
 namespace vc::copy {
@@ -38,6 +39,8 @@ class CopyJob {
   Result<CopySummary> predict();
   Result<void> copy();
   Result<void> verify_copy(const std::string& path);
+  Result<void> verify_snapshots(Source& copy, VerifySummary& summary);
+  uint64_t total() const;
   Result<std::unique_ptr<Source>> open_copy(const std::string& path);
   void sum_up(std::chrono::steady_clock::time_point start);
 
@@ -51,6 +54,7 @@ class CopyJob {
   std::optional<CopySource> source_;
   std::unique_ptr<CarriedBitmaps> bitmaps_;  // nullptr: none
   CopyPlan plan_;
+  std::unique_ptr<SnapshotCopy> snapshots_;  // nullptr: none
   std::optional<Transfer> transfer_;
   std::optional<Digests> digests_;
   CopySummary summary_;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "copy/sink/image_options.h"
+#include "copy/states/snapshot_choice.h"
 #include "guest/reading/ranges.h"
 #include "nbd/tuning.h"
 #include "qcow2/format/codec.h"
@@ -45,7 +46,9 @@ struct CopyOptions {
   std::optional<qcow2::Format> source_format;  // nullopt: probe; unused for NBD (raw)
   // nullopt: qcow2 for files and pipes, raw for servers. Required for block devices.
   std::optional<qcow2::Format> format;
-  std::string snapshot;      // internal snapshot by ID or name; empty: current disk
+  std::string snapshot;  // internal snapshot by ID or name; empty: current disk
+  // Internal snapshots to carry into a QCOW2 image; nullopt: none.
+  std::optional<SnapshotChoice> snapshots;
   bool overwrite = false;    // replace an existing destination
   bool force_share = false;  // read the source although another process writes to it
   qcow2::Trust trust;        // applies to the source

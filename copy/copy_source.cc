@@ -45,4 +45,9 @@ Result<void> CopySource::open_late() {
   return {};
 }
 
+void CopySource::leave_out(std::shared_ptr<const guest::Ranges> unused) {
+  unused_ = std::move(unused);
+  source_->leave_out(unused_);
+}
+
 }  // namespace vc::copy

@@ -23,8 +23,10 @@ class CopySource {
   // Returns what CopyOptions::skip_free found. nullopt without it.
   const std::optional<FreeSpace>& free_space() const { return free_space_; }
 
-  // Returns the parts that are left out of the map; nullptr: none.
+  // Returns the parts of the disk that read as zeros in the copy. nullptr: none.
   const std::shared_ptr<const guest::Ranges>& unused() const { return unused_; }
+  // Replaces these parts.
+  void leave_out(std::shared_ptr<const guest::Ranges> unused);
 
   // Replaces the source by CopyOptions::late, which may wait. Returns an error if it has another
   // size.

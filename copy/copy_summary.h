@@ -34,6 +34,9 @@ struct CopySummary {
   // stored as data.
   uint64_t passed_through_clusters = 0;
   uint64_t found_zero_clusters = 0;
+  // Internal snapshots, and the clusters that only they have, with those of their VM states.
+  size_t snapshots = 0;
+  uint64_t snapshot_clusters = 0;
   std::optional<VerifySummary> verified;
   // The new file, even if it was renamed since. nullptr if the destination is not a file.
   std::shared_ptr<Descriptor> file;

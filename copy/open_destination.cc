@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
-
 #include "copy/sink/file_destination.h"
 #include "copy/sink/nbd_sink.h"
 #include "copy/sink/null_sink.h"
@@ -39,8 +37,13 @@ class PlainDestination final : public Destination {
 class Opening {
  public:
   Opening(const CopyOptions& options, const CopySource& source, CopyPlan& plan, Transfer& transfer,
-          const Stop& stop)
-      : options_(options), source_(source.get()), plan_(plan), transfer_(transfer), stop_(stop) {}
+          SnapshotCopy* snapshots, const Stop& stop)
+      : options_(options),
+        source_(source.get()),
+        plan_(plan),
+        transfer_(transfer),
+        snapshots_(snapshots),
+        stop_(stop) {}
 
   Result<std::unique_ptr<Destination>> open();
 
@@ -60,6 +63,7 @@ class Opening {
   Source& source_;
   CopyPlan& plan_;
   Transfer& transfer_;
+  SnapshotCopy* const snapshots_;
   const Stop& stop_;
 };
 
@@ -77,7 +81,11 @@ Result<std::unique_ptr<Destination>> Opening::open_stream() {
   // Reading a file twice is cheap. Compressing or downloading it twice is not.
   const bool twice = options_.spool ? options_.spool->empty()
                                     : source_.is_cheap_to_reread() && !plan_.worker.compression;
-  if (!twice) return open_spooled();
+  if (snapshots_ && options_.spool && options_.spool->empty())
+    return fail(Error::invalid(
+        "--spool=none: an image with snapshots is read back while it is written: name a folder, as "
+        "in --spool=/var/tmp"));
+  if (!twice || snapshots_) return open_spooled();
   if (source_.is_stream())
     return fail(Error::invalid(
         "--spool=none: a pipe cannot be read twice: name a folder, as in --spool=/var/tmp"));
@@ -90,15 +98,13 @@ Result<std::unique_ptr<Destination>> Opening::open_stream() {
 }
 
 Result<std::unique_ptr<Destination>> Opening::open_spooled() {
-  const char* const temporary = std::getenv("TMPDIR");
-  const std::string folder = options_.spool            ? *options_.spool
-                             : temporary && *temporary ? temporary
-                                                       : "/var/tmp";
+  const std::string folder = spool_folder(options_);
   ASSIGN_OR_RETURN(auto spooled,
                    SpooledDestination::create(STDOUT_FILENO, kStandardOutput, folder,
                                               sink_options(qcow2::Builder::Gaps::kLeave), stop_));
   if (!source_.is_stream())
-    RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, spooled->file(), stop_));
+    RETURN_IF_ERROR(
+        check_space(source_, plan_.build, plan_.worker, spooled->file(), stop_, snapshots_));
   return std::unique_ptr<Destination>(std::move(spooled));
 }
 
@@ -146,7 +152,7 @@ Result<std::unique_ptr<Destination>> Opening::create_image() {
                                                         plan_.build, options_.image.preallocation));
   const auto* const file = image->target().file();
   if (file && !source_.is_stream() && plan_.build.data_file.empty())
-    RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, *file, stop_));
+    RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, *file, stop_, snapshots_));
   return std::unique_ptr<Destination>(std::move(image));
 }
 
@@ -173,8 +179,9 @@ Result<std::unique_ptr<Destination>> Opening::open() {
 
 Result<std::unique_ptr<Destination>> open_destination(const CopyOptions& options,
                                                       const CopySource& source, CopyPlan& plan,
-                                                      Transfer& transfer, const Stop& stop) {
-  return Opening(options, source, plan, transfer, stop).open();
+                                                      Transfer& transfer, SnapshotCopy* snapshots,
+                                                      const Stop& stop) {
+  return Opening(options, source, plan, transfer, snapshots, stop).open();
 }
 
 Result<void> try_destination(const CopyOptions& options, const CopyPlan& plan) {

@@ -8,6 +8,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/zero_bytes.h"
+#include "copy/snapshot_copy.h"
 
 namespace vc::copy {
 
@@ -110,32 +111,45 @@ namespace {
 
 // `metadata`: returns the bytes of metadata for a number of clusters.
 Result<void> check(Source& source, const ClusterWorker::Options& worker, const OutputFile& out,
-                   const Stop& stop, const std::function<uint64_t(uint64_t)>& metadata) {
-  ASSIGN_OR_RETURN(const uint64_t space, out.free_space());
+                   const Stop& stop, const std::function<uint64_t(uint64_t)>& metadata,
+                   SnapshotCopy* snapshots = nullptr) {
+  ASSIGN_OR_RETURN(const uint64_t all_space, out.free_space());
+  uint64_t others = snapshots ? snapshots->largest_size() : 0;
+  uint64_t space = all_space - std::min(all_space, others);
   // If the whole disk fits, its map is not needed.
   const uint64_t clusters = worker.geometry.clusters_for(source.size());
   const uint64_t all_metadata = metadata(clusters);
   if (all_metadata <= space && clusters <= (space - all_metadata) >> worker.geometry.cluster_bits())
     return {};
 
+  if (snapshots) {
+    ASSIGN_OR_RETURN(others, snapshots->most_bytes(stop));
+    space = all_space - std::min(all_space, others);
+  }
   ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(source, worker.geometry, stop));
   if ((live << worker.geometry.cluster_bits()) + metadata(live) <= space) return {};
 
-  ASSIGN_OR_RETURN(const uint64_t bytes, estimate_bytes(source, live, worker, stop));
+  ASSIGN_OR_RETURN(uint64_t bytes, estimate_bytes(source, live, worker, stop));
+  if (snapshots) {
+    ASSIGN_OR_RETURN(others, snapshots->estimated_bytes(stop));
+    bytes += others;
+  }
   const uint64_t needed = bytes + bytes / 100 * kMarginPercent + metadata(live);
-  if (needed <= space) return {};
+  if (needed <= all_space) return {};
   return fail(Error::protocol(
       ENOSPC, fmt::format("{}: the copy needs about {}, but the filesystem of {} has only {} free",
-                          out.name(), megabytes(needed), out.folder(), megabytes(space))));
+                          out.name(), megabytes(needed), out.folder(), megabytes(all_space))));
 }
 
 }  // namespace
 
 Result<void> check_space(Source& source, const qcow2::BuildOptions& build,
                          const ClusterWorker::Options& worker, const OutputFile& out,
-                         const Stop& stop) {
-  return check(source, worker, out, stop,
-               [&](uint64_t clusters) { return qcow2::Builder::metadata_bytes(build, clusters); });
+                         const Stop& stop, SnapshotCopy* snapshots) {
+  return check(
+      source, worker, out, stop,
+      [&](uint64_t clusters) { return qcow2::Builder::metadata_bytes(build, clusters); },
+      snapshots);
 }
 
 Result<void> check_raw_space(Source& source, const ClusterWorker::Options& worker,

@@ -14,12 +14,14 @@
 
 namespace vc::copy {
 
+class SnapshotCopy;
+
 // Returns an error if the copy will not fit into the destination's filesystem. First checks the
 // upper bound: no zeros, no compression. If that does not fit, samples of the source estimate the
-// share of zeros and the compression ratio.
+// share of zeros and the compression ratio. `snapshots` are part of the copy; nullptr: none.
 Result<void> check_space(Source& source, const qcow2::BuildOptions& build,
                          const ClusterWorker::Options& worker, const OutputFile& out,
-                         const Stop& stop);
+                         const Stop& stop, SnapshotCopy* snapshots = nullptr);
 
 // Same for a raw disk, where only non-zero data takes space.
 Result<void> check_raw_space(Source& source, const ClusterWorker::Options& worker,

@@ -1,9 +1,18 @@
 #include "copy/transfer.h"
 
+#include <cstdlib>
+
 #include "copy/sink/qcow2_sink.h"
 #include "copy/sink/stream_storage.h"
+#include "storage/output_file.h"
 
 namespace vc::copy {
+
+std::string spool_folder(const CopyOptions& options) {
+  if (options.spool && !options.spool->empty()) return *options.spool;
+  const char* const temporary = std::getenv("TMPDIR");
+  return temporary && *temporary ? temporary : "/var/tmp";
+}
 
 Pipeline::Options Transfer::pipeline_options(const CopyPlan& plan) {
   Pipeline::Options how = plan.pipeline(options_, source_.get());
@@ -12,7 +21,7 @@ Pipeline::Options Transfer::pipeline_options(const CopyPlan& plan) {
 }
 
 Result<void> Transfer::run_part(Sink& sink, const Pipeline::Options& how) {
-  Pipeline pipeline(source_.get(), sink, progress_, stop_, how);
+  Pipeline pipeline(source_.get(), sink, parts_, stop_, how);
   RETURN_IF_ERROR(pipeline.run());
   counts_.data += pipeline.counts().data;
   counts_.compressed += pipeline.counts().compressed;
@@ -21,7 +30,20 @@ Result<void> Transfer::run_part(Sink& sink, const Pipeline::Options& how) {
   return {};
 }
 
-Result<void> Transfer::run(Sink& sink, const CopyPlan& plan) {
+Result<void> Transfer::run(Sink& sink, const CopyPlan& plan, Qcow2Sink* image) {
+  if (!snapshots_) return run_disk(sink, plan);
+  if (!image)
+    return fail(
+        Error::invalid("a destination that cannot be read while it is written cannot have "
+                       "snapshots"));
+  parts_.set_total(snapshots_->total());
+  RETURN_IF_ERROR(snapshots_->begin(*image));
+  RETURN_IF_ERROR(run_disk(sink, plan));
+  if (cancel_.requested()) return fail(Error::cancelled());
+  return snapshots_->run(*image, options_.rate_limit != 0 ? &limit_ : nullptr, parts_, stop_);
+}
+
+Result<void> Transfer::run_disk(Sink& sink, const CopyPlan& plan) {
   counts_ = {};
   Pipeline::Options how = pipeline_options(plan);
   if (options_.late) {
@@ -36,13 +58,30 @@ Result<void> Transfer::run(Sink& sink, const CopyPlan& plan) {
 
 Result<void> Transfer::go_on_with_late_source(const CopyPlan& plan) {
   RETURN_IF_ERROR(source_.open_late());
+  if (snapshots_) RETURN_IF_ERROR(snapshots_->take_late_source());
   if (!options_.keeps_backing()) return {};
   ASSIGN_OR_RETURN(const std::string base, backing_path(options_, plan.destination));
   return source_.get().keep_backing(base, plan.worker.geometry.cluster_size()).map([](const auto&) {
   });
 }
 
+// The tables of earlier states are read back, so they are stored, in a file without a name.
+Result<uint64_t> Transfer::dry_run_with_snapshots(const CopyPlan& plan) {
+  ASSIGN_OR_RETURN(const auto tables,
+                   with_context(OutputFile::create_scratch(spool_folder(options_), "tables"),
+                                "the tables of the snapshots are written to a temporary file"));
+  DryStorage data(0);
+  const Qcow2Sink::Options how{plan.build, options_.image.preallocation != Preallocation::kOff,
+                               qcow2::Builder::Gaps::kLeave, false};
+  ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(*tables, &data, how));
+  RETURN_IF_ERROR(run(*sink, plan, sink.get()));
+  if (cancel_.requested()) return fail(Error::cancelled());
+  RETURN_IF_ERROR(sink->finish());
+  return tables->size();
+}
+
 Result<uint64_t> Transfer::dry_run(const CopyPlan& plan) {
+  if (snapshots_) return dry_run_with_snapshots(plan);
   DryStorage out(0);
   DryStorage data(0);
   const Qcow2Sink::Options how{plan.build, options_.image.preallocation != Preallocation::kOff,
@@ -61,11 +100,11 @@ Result<std::vector<std::byte>> Transfer::first_cluster(const CopyPlan& plan) {
   const Qcow2Sink::Options how{plan.build, options_.image.preallocation != Preallocation::kOff,
                                qcow2::Builder::Gaps::kZero, true};
   ASSIGN_OR_RETURN(const auto sink, Qcow2Sink::create(dry, nullptr, how));
-  progress_.begin(Phase::kLayout);
-  Pipeline pipeline(source_.get(), *sink, progress_, stop_, pipeline_options(plan));
+  parts_.begin(Phase::kLayout);
+  Pipeline pipeline(source_.get(), *sink, parts_, stop_, pipeline_options(plan));
   RETURN_IF_ERROR(pipeline.run());
   RETURN_IF_ERROR(sink->finish());
-  progress_.begin(Phase::kCopy);
+  parts_.begin(Phase::kCopy);
   return dry.start();
 }
 

@@ -7,6 +7,8 @@
 #include "copy/sink/null_sink.h"
 #include "copy/sink/qcow2_sink.h"
 #include "copy/sink/stream_storage.h"
+#include "copy/snapshot_copy.h"
+#include "copy/space_check.h"
 #include "copy/transfer.h"
 
 namespace vc::inspect {
@@ -83,6 +85,7 @@ class SourceMeasuring {
  private:
   Result<void> prepare();
   Result<void> measure_image();
+  Result<void> add_snapshots(unsigned threads);
   Result<void> measure_as_qemu();
   copy::Source& source() const { return source_->get(); }
 
@@ -92,6 +95,7 @@ class SourceMeasuring {
   Stop stop_;
   std::optional<copy::CopySource> source_;
   copy::CopyPlan plan_;
+  std::unique_ptr<copy::SnapshotCopy> snapshots_;  // nullptr: none
   std::optional<copy::Transfer> transfer_;
   Measurement measured_;
 };
@@ -105,6 +109,8 @@ Result<void> SourceMeasuring::prepare() {
   if (file.format == qcow2::Format::kRaw && options.compression)
     return fail(Error::invalid("compression needs QCOW2: a raw disk cannot be compressed"));
   ASSIGN_OR_RETURN(plan_, copy::CopyPlan::create(options, file, source()));
+  ASSIGN_OR_RETURN(snapshots_, copy::SnapshotCopy::open(options, *source_, plan_));
+  if (snapshots_) transfer_->carry(*snapshots_);
   return {};
 }
 
@@ -130,6 +136,41 @@ Result<void> SourceMeasuring::measure_as_qemu() {
   return {};
 }
 
+// Adds estimates of what each snapshot stores, as of an image that holds nothing else. Only if all
+// data is within the budget, the size can be exact.
+Result<void> SourceMeasuring::add_snapshots(unsigned threads) {
+  const auto estimated = [&](copy::Source& part, uint64_t metadata) -> Result<void> {
+    ASSIGN_OR_RETURN(const uint64_t live,
+                     copy::count_live_clusters(part, plan_.worker.geometry, stop_));
+    ASSIGN_OR_RETURN(const uint64_t bytes, copy::estimate_bytes(part, live, plan_.worker, stop_));
+    measured_.file_size += bytes + metadata;
+    measured_.low += metadata;
+    measured_.high += (live << plan_.build.cluster_bits) + metadata;
+    return {};
+  };
+  if (measured_.exact) {
+    ASSIGN_OR_RETURN(const uint64_t others, snapshots_->most_bytes(stop_));
+    if (others <= options_.budget) return {};
+    measured_.exact = false;
+    RETURN_IF_ERROR(estimated(source(), 0));
+  }
+  const auto add = [&](copy::Source& part, uint64_t size, uint64_t metadata) -> Result<void> {
+    if (size == 0) return {};
+    qcow2::BuildOptions build = plan_.build;
+    build.size = size;
+    ASSIGN_OR_RETURN(
+        const SizeEstimate estimate,
+        estimate_size(part, build, plan_.worker, options_.budget, threads, progress_, stop_));
+    if (estimate.all_read) return estimated(part, metadata);
+    measured_.sampled += estimate.sampled;
+    measured_.file_size += estimate.file_size + metadata;
+    measured_.low += estimate.low;
+    measured_.high += estimate.high + metadata;
+    return {};
+  };
+  return snapshots_->for_each_part(add, stop_);
+}
+
 // Measures an image: estimates its size if the budget allows no more, else builds it.
 Result<void> SourceMeasuring::measure_image() {
   const bool plain_layout = options_.copy.image.preallocation == copy::Preallocation::kOff &&
@@ -144,6 +185,7 @@ Result<void> SourceMeasuring::measure_image() {
     measured_.low = estimate.low;
     measured_.high = estimate.high;
     measured_.sampled = estimate.sampled;
+    if (snapshots_) RETURN_IF_ERROR(add_snapshots(threads));
   }
   if (measured_.exact) {
     ASSIGN_OR_RETURN(measured_.file_size, transfer_->dry_run(plan_));

@@ -12,11 +12,15 @@
 
 namespace vc::copy {
 
+class Qcow2Sink;
+
 class Destination {
  public:
   virtual ~Destination() = default;
 
   virtual Sink& sink() = 0;
+  // Returns the sink of an image that can be read while it is written. nullptr: there is none.
+  virtual Qcow2Sink* image_sink() { return nullptr; }
 
   // Sets the size of the disk, bytes. Called at the end of a source of unknown size.
   virtual Result<void> set_size(uint64_t size) = 0;

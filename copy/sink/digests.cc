@@ -16,6 +16,7 @@ constexpr uint64_t kLargestPiece = 64 << 10;
 constexpr uint64_t kSmallestRegion = 1 << 20;
 constexpr uint64_t kRegionOfUnknown = 64 << 20;
 constexpr uint64_t kMostRegions = 1 << 18;
+constexpr uint64_t kCoarseRegions = 32;
 
 uint64_t region_size_for(uint64_t size) {
   if (size == Digests::kUnknown) return kRegionOfUnknown;
@@ -48,6 +49,11 @@ Digests::Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, Zeros
       region_size_(region_size),
       zeros_(zeros),
       regions_(std::min(divide_up(size, region_size), kMostRegions)) {}
+
+Digests Digests::coarse(uint64_t size, uint64_t granule, Zeros zeros) {
+  const uint64_t region = std::bit_ceil(std::max(divide_up(size, kCoarseRegions), kSmallestRegion));
+  return {size, std::min(granule, kLargestPiece), region, zeros};
+}
 
 template <typename SumOf>
 void Digests::add_pieces(GuestOffset at, uint64_t length, SumOf sum_of) {

@@ -34,6 +34,9 @@ class Digests {
   // disk.
   Digests(uint64_t size, uint64_t granule, Zeros zeros = Zeros::kImplied);
 
+  // The same with few regions: little memory, and coarse ranges in messages.
+  static Digests coarse(uint64_t size, uint64_t granule, Zeros zeros = Zeros::kImplied);
+
   // Returns empty digests with the same layout, for a disk to compare with this one.
   Digests emptied() const { return Digests(size_, piece_size_, region_size_, zeros_); }
 

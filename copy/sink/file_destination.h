@@ -46,6 +46,7 @@ class Qcow2Destination final : public Destination {
                                                           Preallocation preallocation);
 
   Sink& sink() override { return *sink_; }
+  Qcow2Sink* image_sink() override { return sink_.get(); }
   Result<void> set_size(uint64_t size) override;
   Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;

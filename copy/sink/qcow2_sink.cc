@@ -32,7 +32,7 @@ Result<void> Qcow2Sink::preallocate(ClusterIndex first, ClusterIndex end) {
 }
 
 Result<void> Qcow2Sink::place(Chunk& chunk) {
-  if (options_.preallocate) RETURN_IF_ERROR(preallocate(end_, chunk.first));
+  if (preallocates_) RETURN_IF_ERROR(preallocate(end_, chunk.first));
   const bool hides_backing = !options_.build.backing_file.empty();
   const uint64_t cluster_size = geometry().cluster_size();
   auto& clusters = chunk.clusters;
@@ -51,7 +51,7 @@ Result<void> Qcow2Sink::place(Chunk& chunk) {
       for (uint64_t k = 0; k < run; ++k) clusters[i + k].host = placed.host + k * cluster_size;
     } else if (hides_backing && kind != Kind::kHole) {
       RETURN_IF_ERROR(builder_->place_zero(first, run));
-    } else if (options_.preallocate) {
+    } else if (preallocates_) {
       RETURN_IF_ERROR(preallocate(first, first + run));
     }
     i += run;
@@ -99,9 +99,21 @@ Result<void> Qcow2Sink::shrink_to(uint64_t size) {
   return builder_->shrink_to(size);
 }
 
-Result<void> Qcow2Sink::finish() {
-  if (options_.preallocate)
+// Allocates the rest of the active disk.
+Result<void> Qcow2Sink::end_disk() {
+  if (preallocates_)
     RETURN_IF_ERROR(preallocate(end_, ClusterIndex(geometry().clusters_for(size_))));
+  preallocates_ = false;
+  return {};
+}
+
+Result<void> Qcow2Sink::begin_snapshot(const qcow2::Snapshot& snapshot) {
+  RETURN_IF_ERROR(end_disk());
+  return builder_->begin_snapshot(snapshot);
+}
+
+Result<void> Qcow2Sink::finish() {
+  RETURN_IF_ERROR(end_disk());
   return builder_->finish();
 }
 

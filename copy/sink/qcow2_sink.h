@@ -31,6 +31,13 @@ class Qcow2Sink final : public Sink {
   Result<void> write(const Chunk& chunk) override;
   Result<void> finish() override;
 
+  // Prepares for the snapshots that follow the disk; see qcow2::Builder. Must precede the first
+  // chunk.
+  Result<void> carry(qcow2::Sharing& sharing) { return builder_->carry(sharing); }
+  // Begins the next snapshot, and its VM state. The chunks that follow are of that disk or state.
+  Result<void> begin_snapshot(const qcow2::Snapshot& snapshot);
+  Result<void> begin_vm_state() { return builder_->begin_vm_state(); }
+
   // Shrinks the disk to the size of the source, at the end of a source of unknown size. Must
   // precede finish().
   Result<void> shrink_to(uint64_t size);
@@ -44,13 +51,15 @@ class Qcow2Sink final : public Sink {
         size_(options.build.size) {}
 
   Result<void> preallocate(ClusterIndex first, ClusterIndex end);
+  Result<void> end_disk();
 
   const std::shared_ptr<Storage>
       data_;  // storage for guest data; encrypts it if the image is encrypted
   const std::unique_ptr<qcow2::Builder> builder_;
   const Options options_;
-  uint64_t size_;     // of the disk, bytes
-  ClusterIndex end_;  // end of the last placed chunk
+  uint64_t size_;                             // of the disk, bytes
+  ClusterIndex end_;                          // end of the last placed chunk
+  bool preallocates_ = options_.preallocate;  // in the present state
 };
 
 }  // namespace vc::copy

@@ -48,6 +48,7 @@ class SpooledDestination final : public Destination {
                                                             const Stop& stop);
 
   Sink& sink() override { return *sink_; }
+  Qcow2Sink* image_sink() override { return sink_.get(); }
   Result<void> set_size(uint64_t size) override { return sink_->shrink_to(size); }
   Result<void> write_out() override;
   Result<void> complete() override { return {}; }

@@ -49,12 +49,21 @@ Result<std::unique_ptr<LocalSource>> LocalSource::open(const std::string& path,
   }
   std::unique_ptr<LocalSource> source(new LocalSource(path, std::move(chain), std::move(disk)));
   source->losses_ = how.losses;
-  // What an encrypted file holds is not what it reads as.
-  for (size_t i = 0; i < source->disk_.layers().size(); ++i)
-    source->files_.push_back(source->chain_.encryptions()[i]
-                                 ? std::nullopt
-                                 : file_of_layer(source->chain_, *source->disk_.layers()[i]));
   return source;
+}
+
+Result<std::unique_ptr<LocalSource>> LocalSource::of_snapshot(const qcow2::Chain& chain,
+                                                              const qcow2::Snapshot& snapshot) {
+  ASSIGN_OR_RETURN(qcow2::Disk disk, chain.snapshot(snapshot));
+  return std::unique_ptr<LocalSource>(
+      new LocalSource(chain.image()->name(), chain, std::move(disk)));
+}
+
+// What an encrypted file holds is not what it reads as.
+void LocalSource::find_files() {
+  for (size_t i = 0; i < disk_.layers().size(); ++i)
+    files_.push_back(chain_.encryptions()[i] ? std::nullopt
+                                             : file_of_layer(chain_, *disk_.layers()[i]));
 }
 
 Result<void> LocalSource::load(Chunk& chunk, ClusterReader& reader) {

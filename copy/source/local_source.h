@@ -26,6 +26,9 @@ class LocalSource final : public Source {
     bool metadata_only = false;  // see qcow2::OpenOptions
   };
   static Result<std::unique_ptr<LocalSource>> open(const std::string& path, const Options& options);
+  // Returns the disk of a snapshot of the chain's image.
+  static Result<std::unique_ptr<LocalSource>> of_snapshot(const qcow2::Chain& chain,
+                                                          const qcow2::Snapshot& snapshot);
 
   void leave_out(const std::shared_ptr<const guest::Ranges>& unused) override {
     unused_ = UnusedSpace(unused, 1);
@@ -69,7 +72,10 @@ class LocalSource final : public Source {
 
  private:
   LocalSource(std::string name, qcow2::Chain chain, qcow2::Disk disk)
-      : name_(std::move(name)), chain_(std::move(chain)), disk_(std::move(disk)) {}
+      : name_(std::move(name)), chain_(std::move(chain)), disk_(std::move(disk)) {
+    find_files();
+  }
+  void find_files();
 
   std::string name_;
   qcow2::Chain chain_;

@@ -32,6 +32,10 @@ class Sharing {
   virtual Result<uint64_t> states_with_table(size_t state, uint64_t l1_index) = 0;
 };
 
+constexpr bool is_same_entry(const L2Entry& a, const L2Entry& b) {
+  return a.word == b.word && a.bitmap == b.bitmap;
+}
+
 // Returns the entry of a state that equals an earlier one, whose entry is `entry`. A cluster that
 // was allocated without data is not shared: COPIED marks it.
 constexpr L2Entry shared_entry(L2Entry entry) {

@@ -18,6 +18,7 @@
 #include "inspect/comparison.h"
 #include "qcow2/check/checker.h"
 #include "qcow2/format/header.h"
+#include "qcow2/format/snapshot_table.h"
 #include "storage/file_storage.h"
 
 using namespace vc;
@@ -26,6 +27,7 @@ namespace {
 
 // A few bytes can map terabytes.
 constexpr uint64_t kMostSize = 16 << 20;
+constexpr size_t kMostSnapshots = 8;
 
 class Silent final : public Progress, public inspect::Comparison::Observer {
  public:
@@ -58,8 +60,13 @@ bool is_fit(const std::string& path) {
   const auto file = FileStorage::open_readonly(path);
   if (!file) return false;
   const auto header = qcow2::Header::read(**file);
-  return header && header->size <= kMostSize && header->backing_file.empty() &&
-         !header->has_data_file();
+  if (!header) return false;
+  if (const auto snapshots = qcow2::read_snapshot_table(**file, *header)) {
+    if (snapshots->size() > kMostSnapshots) return false;
+    for (const qcow2::Snapshot& it : *snapshots)
+      if (it.disk_size > kMostSize || it.vm_state_size > kMostSize) return false;
+  }
+  return header->size <= kMostSize && header->backing_file.empty() && !header->has_data_file();
 }
 
 void check_is_sound(const std::string& path) {
@@ -117,6 +124,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((data[0] & 1) != 0) options.compression.type = qcow2::CompressionType::kZstd;
   if ((data[0] & 2) != 0) options.compression.type = qcow2::CompressionType::kDeflate;
   options.image.cluster_bits = 9 + (data[0] >> 2) % 8;
+  if ((data[0] & 32) != 0) options.snapshots.emplace();
+  if ((data[0] & 64) != 0) options.verify = true;
   const Cancel cancel;
   Silent silent;
   if (copy::copy(options, silent, cancel)) {
