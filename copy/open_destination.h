@@ -14,8 +14,8 @@ namespace vc::copy {
 
 // Opens or creates the destination of `plan`. Returns an error if the copy will not fit there.
 // Changes the clusters of `plan` to those of an existing destination. An image that goes to a pipe
-// may need a first pass over the source. `snapshots`: those
-// that follow the disk; nullptr: none. `stop` must outlive the destination.
+// may need a first pass over the source. `snapshots`: those that follow the disk; nullptr: none.
+// `stop` must outlive the destination.
 Result<std::unique_ptr<Destination>> open_destination(const CopyOptions& options,
                                                       const CopySource& source, CopyPlan& plan,
                                                       Transfer& transfer, SnapshotCopy* snapshots,

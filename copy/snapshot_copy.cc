@@ -32,15 +32,18 @@ Result<void> check_can_carry(const CopyOptions& options, const CopyPlan& plan) {
   return {};
 }
 
-// Raises the refcount width, unless the user chose it. One more reference is needed while a
-// snapshot is applied.
+unsigned order_for_references(uint64_t most, unsigned order) {
+  while (qcow2::max_refcount(order) < most) ++order;
+  return order;
+}
+
+// Raises the refcount width, unless the options fix it.
 Result<void> widen_refcounts(const CopyOptions& options, size_t snapshots,
                              qcow2::BuildOptions& build) {
   const uint64_t states = snapshots + 1;
   const bool is_fixed = options.image.refcount_order || build.version < 3;
-  const uint64_t most = is_fixed ? states : states + 1;
-  unsigned order = build.refcount_order;
-  while (qcow2::max_refcount(order) < most) ++order;
+  const unsigned order = is_fixed ? order_for_references(states, build.refcount_order)
+                                  : refcount_order_for(snapshots, build.refcount_order);
   if (is_fixed && order != build.refcount_order)
     return fail(Error::invalid(fmt::format(
         "{}: refcount_bits={} is too small for {} snapshot{}, which may all share a cluster with "
@@ -52,6 +55,10 @@ Result<void> widen_refcounts(const CopyOptions& options, size_t snapshots,
 }
 
 }  // namespace
+
+unsigned refcount_order_for(size_t snapshots, unsigned order) {
+  return snapshots == 0 ? order : order_for_references(uint64_t{snapshots} + 2, order);
+}
 
 Result<std::unique_ptr<SnapshotCopy>> SnapshotCopy::open(const CopyOptions& options,
                                                          CopySource& source, CopyPlan& plan) {

@@ -21,6 +21,11 @@
 
 namespace vc::copy {
 
+// Returns the width of refcounts (log2 of bits) for a disk and its snapshots, which may all share a
+// cluster: at least `order`. Counts one more reference, which is needed while a snapshot is
+// applied.
+unsigned refcount_order_for(size_t snapshots, unsigned order);
+
 class SnapshotCopy {
  public:
   // Returns nullptr if the copy carries no snapshots. Raises the refcount width of `plan` if it is

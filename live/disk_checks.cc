@@ -72,7 +72,7 @@ Result<void> check_image_file(const RunContext& context, const LiveFolder& folde
   if (header.has_data_file()) return no("has an external data file: " + std::string(kOffline));
   if (!header.backing_file.empty())
     return no(fmt::format("has the backing file '{}': {}", header.backing_file, kOffline));
-  if (header.snapshot_count > 0 && !context.options.optimize.drop_snapshots)
+  if (header.snapshot_count > 0 && context.options.optimize.copy.snapshots)
     return no(
         fmt::format("has {} internal snapshot{}, which stay in the backup only: allow this "
                     "with --drop-snapshots",

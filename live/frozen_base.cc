@@ -18,6 +18,7 @@ namespace {
 copy::CopyOptions copy_options(const RunContext& context, const LiveFolder& folder) {
   const optimize::OptimizeOptions& options = context.options.optimize;
   copy::CopyOptions how = options.copy;
+  how.snapshots.reset();
   how.source = folder.path_to(folder.backup());
   how.source_format = qcow2::Format::kQcow2;
   how.destination = folder.path_to(folder.fresh());
@@ -78,7 +79,7 @@ Result<bool> copy_frozen_base(const RunContext& context, const LiveFolder& folde
   {
     ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(how.source));
     ASSIGN_OR_RETURN(const auto header, qcow2::Header::read(*file, qcow2::Header::Purpose::kTell));
-    optimize::keep_layout(header, how);
+    optimize::keep_layout(header, 0, how);
   }
   ASSIGN_OR_RETURN(const bool worth, is_worth(context, how, meter, report));
   if (!worth) return false;

@@ -41,8 +41,6 @@ struct OptimizeOptions {
   // Repair a damaged image first. Nothing else writes to the disk. DISK.undo keeps the overwritten
   // bytes. Without this, a damaged image is an error.
   bool repair = false;
-  // Drop internal snapshots. Without this, they are an error.
-  bool drop_snapshots = false;
   // Drop persistent bitmaps. Without this, those that are valid go along.
   bool drop_bitmaps = false;
   // Options of the result. optimize() itself sets source, destination and verify. Unset options

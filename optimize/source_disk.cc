@@ -64,13 +64,20 @@ Result<void> SourceDisk::open() {
   return copy::check(copy_options(disk_, destination_name()), cancel_);
 }
 
-Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) const {
-  const size_t snapshots = image.snapshots().size();
-  if (snapshots > 0 && !options_.drop_snapshots)
-    return fail(Error::invalid(
-        fmt::format("{}: has {} internal snapshot{}, which would be lost: allow this with "
-                    "--drop-snapshots, or first save {} with virt-compact snapshot --export",
-                    disk_, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "it" : "them")));
+// Finds the snapshots that the result keeps. A raw result has none.
+Result<void> SourceDisk::check_snapshots(const qcow2::Image& image) {
+  const auto& choice = options_.copy.snapshots;
+  if (choice) {
+    ASSIGN_OR_RETURN(const auto kept,
+                     copy::kept_snapshots(image.snapshots(), choice->dropped, disk_));
+    kept_snapshots_ = kept.size();
+  }
+  if (kept_snapshots_ > 0 && report_.result_format == qcow2::Format::kRaw)
+    return fail(Error::invalid(fmt::format(
+        "{}: has {} internal snapshot{}, which a raw result cannot have: allow this with "
+        "--drop-snapshots, or first save {} with virt-compact snapshot --export",
+        disk_, kept_snapshots_, kept_snapshots_ == 1 ? "" : "s",
+        kept_snapshots_ == 1 ? "it" : "them")));
   if (!image.header().backing_file.empty() && options_.copy.image.backing_file.empty())
     observer_.warning(
         fmt::format("{}: the data of {} is copied into the result, which no longer needs that file",
@@ -109,8 +116,9 @@ bool SourceDisk::is_same_disk() const {
   if (image && options_.drop_bitmaps &&
       image->header().find_extension(qcow2::HeaderExtension::kBitmaps) != nullptr)
     return false;
-  return !image || (image->snapshots().empty() && !image->header().has_data_file() &&
-                    image->header().backing_file == options_.copy.image.backing_file);
+  return !image ||
+         (image->snapshots().size() == kept_snapshots_ && !image->header().has_data_file() &&
+          image->header().backing_file == options_.copy.image.backing_file);
 }
 
 // Rejects an output that is a link or a special file: its target would be overwritten, or removed
@@ -221,6 +229,16 @@ bool SourceDisk::needs_version_3() const {
          (encryption() && wanted.preallocation != copy::Preallocation::kOff);
 }
 
+std::optional<copy::SnapshotChoice> SourceDisk::carried_snapshots(const std::string& source) const {
+  auto choice = options_.copy.snapshots;
+  if (!choice || kept_snapshots_ == 0) return std::nullopt;
+  if (source == disk_) return choice;
+  choice->image = disk_;
+  choice->format = report_.format;
+  choice->trust = options_.copy.trust;
+  return choice;
+}
+
 copy::CopyOptions SourceDisk::copy_options(const std::string& source,
                                            const std::string& destination) const {
   copy::CopyOptions how = options_.copy;
@@ -235,11 +253,12 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
   how.keep_compression = options_.keep_compression;
   if (!options_.drop_bitmaps) how.bitmaps = copy::BitmapChoice::kValid;
   how.original = &*chain_;
+  how.snapshots = carried_snapshots(source);
   // Takes the layout of the disk, not of the overlay.
   if (const auto& image = chain_->image()) {
     const qcow2::Header& header = image->header();
     if (header.version == 2 && !how.image.version && !needs_version_3()) how.image.version = 2;
-    keep_layout(header, how);
+    keep_layout(header, kept_snapshots_, how);
   }
   return how;
 }

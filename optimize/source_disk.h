@@ -61,7 +61,9 @@ class SourceDisk {
   Result<void> check_links();
   Result<void> check_readers() const;
   Result<void> check_libvirt() const;
-  Result<void> check_snapshots(const qcow2::Image& image) const;
+  Result<void> check_snapshots(const qcow2::Image& image);
+  // Returns the choice for a copy of `source`, the disk or an overlay of it.
+  std::optional<copy::SnapshotChoice> carried_snapshots(const std::string& source) const;
   Result<void> warn_of_losses(const qcow2::Image& image) const;
   Result<void> warn_of_bitmaps(const qcow2::Image& image) const;
   bool needs_version_3() const;
@@ -75,7 +77,8 @@ class SourceDisk {
   std::optional<qcow2::Chain> chain_;   // holds the locks
   std::optional<Unchanged> unchanged_;  // state of the files of chain_
   std::optional<DiskSwap> swap_;
-  size_t told_ = 0;  // number of swap_'s remarks that the observer knows
+  size_t kept_snapshots_ = 0;  // that the result has
+  size_t told_ = 0;            // number of swap_'s remarks that the observer knows
 };
 
 }  // namespace vc::optimize

@@ -155,6 +155,11 @@ _virt_compact()
     --profile) _virt_compact_offer "" "$word" sequential random archive; return ;;
     --drop) _virt_compact_list pagefile swapfile hiberfile shadows swap; return ;;
     --output) _virt_compact_offer "" "$word" human json; return ;;
+    --drop-snapshots)
+      if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
+        _virt_compact_snapshots
+        return
+      fi ;;
     --progress)
       if [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] || [ "${COMP_WORDS[COMP_CWORD]}" = "=" ]; then
         _virt_compact_offer "" "$word" bar json none

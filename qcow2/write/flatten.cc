@@ -172,11 +172,11 @@ Result<void> check_can_be_flat(const std::string& path, const qcow2::Chain& chai
   RETURN_IF_ERROR(check_stays_encrypted(chain));
   const size_t snapshots = chain.image()->snapshots().size();
   if (snapshots == 0) return {};
-  return fail(Error::unsupported(
-      fmt::format("{}: has {} internal snapshot{}, which would lose {} backing file: flatten it "
-                  "into a new image, or delete {} first (virt-compact snapshot -d)",
-                  path, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "its" : "their",
-                  snapshots == 1 ? "it" : "them")));
+  return fail(Error::unsupported(fmt::format(
+      "{}: has {} internal snapshot{}, which would lose {} backing file: flatten it "
+      "into a new image, which keeps snapshots, or delete {} first (virt-compact snapshot -d)",
+      path, snapshots, snapshots == 1 ? "" : "s", snapshots == 1 ? "its" : "their",
+      snapshots == 1 ? "it" : "them")));
 }
 
 // The backing file is no longer needed from here on, even if the change is not on disk yet.

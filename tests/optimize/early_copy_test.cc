@@ -91,6 +91,27 @@ TEST_CASE("the rest of an early copy is read from the overlay", "[early]") {
   CHECK_FALSE(work.requested());
 }
 
+TEST_CASE("an early copy keeps snapshots, which the overlay does not change", "[early]") {
+  const Disk disk;
+  run_ok({"qemu-img", "snapshot", "-c", "then", disk.path()});
+  disk.write(disk.path(), "1M 256k");
+  run_ok({"qemu-img", "convert", "-l", "then", "-O", "raw", disk.path(), disk.out() + ".then"});
+  Cancel work;
+  Updates updates;
+  copy::CopyOptions how = disk.how();
+  how.snapshots.emplace();
+  EarlyCopy early(how, kEnd, updates, work);
+  disk.write(disk.overlay(), "2M 1M");
+  wait_for_a_while();
+  const auto done = early.finish(open(disk.overlay()));
+  REQUIRE_OK(done);
+  CHECK(done->snapshots == 1);
+  run_ok({"qemu-img", "check", "-q", disk.out()});
+  run_ok({"qemu-img", "compare", "-q", disk.overlay(), disk.out()});
+  run_ok({"qemu-img", "snapshot", "-a", "then", disk.out()});
+  run_ok({"qemu-img", "compare", "-q", "-F", "raw", disk.out(), disk.out() + ".then"});
+}
+
 TEST_CASE("an early copy that is not finished leaves no file", "[early]") {
   const Disk disk;
   Cancel work;

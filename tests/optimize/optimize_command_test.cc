@@ -212,17 +212,62 @@ TEST_CASE("a backing file can be kept", "[optimize]") {
 TEST_CASE("one bad disk does not stop the others", "[optimize]") {
   const TempDirectory folder;
   const std::string first = make_disk(folder, "first");
-  const std::string bad = make_disk(folder, "bad");
-  run_ok({"qemu-img", "snapshot", "-c", "s", bad});
+  const std::string bad = folder / "bad";
+  run_ok(
+      {"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "missing", "-F", "raw", bad, "1M"});
   const std::string last = make_disk(folder, "last");
   const auto outcome = optimize({"--no-backup", first, bad, last});
   INFO(outcome.describe());
   CHECK(outcome.exit_code == 1);
   CHECK_THAT(outcome.out, Contains("2 of 3 disks"));
-  CHECK_THAT(outcome.err, Contains("bad: has 1 internal snapshot"));
+  CHECK_THAT(outcome.err, Contains("bad: backing file"));
   CHECK(files_in(folder.path()) == 3);
   run_ok({"qemu-img", "check", "-q", first});
   run_ok({"qemu-img", "check", "-q", last});
+}
+
+TEST_CASE("optimize keeps internal snapshots, or those that are not dropped", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  for (const char* const name : {"one", "two"}) {
+    run_ok({"qemu-img", "snapshot", "-c", name, disk});
+    run_ok({"qemu-io", "-c", std::string("write -q -P ") + (name[0] == 'o' ? "8" : "9") + " 0 3M",
+            disk});
+  }
+  const std::string listed = run_ok({"qemu-img", "snapshot", "-l", disk}).out;
+  const auto state = [&](const std::string& image, const std::string& name) {
+    const std::string raw = image + "." + name;
+    run_ok({"cp", image, raw + ".qcow2"});
+    run_ok({"qemu-img", "snapshot", "-a", name, raw + ".qcow2"});
+    run_ok({"qemu-img", "convert", "-O", "raw", raw + ".qcow2", raw});
+    fs::remove(raw + ".qcow2");
+    const auto bytes = support::read_file(raw);
+    fs::remove(raw);
+    return bytes;
+  };
+  const auto one = state(disk, "one");
+  const auto two = state(disk, "two");
+  const auto foretold = optimize({"--dry-run", disk});
+  CHECK(foretold.ok());
+
+  const auto done = optimize({disk});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK(done.err.empty());
+  run_ok({"qemu-img", "check", "-q", disk});
+  run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
+  CHECK(run_ok({"qemu-img", "snapshot", "-l", disk}).out == listed);
+  CHECK((state(disk, "one") == one));
+  CHECK((state(disk, "two") == two));
+  // What the states share is stored once: the disk, and 3 MiB of each snapshot.
+  CHECK(fs::file_size(disk) < 33 * (1 << 20));
+  // The result is compact.
+  CHECK_THAT(optimize({disk}).out, Contains("compact"));
+
+  REQUIRE(optimize({"-q", "--drop-snapshots=one", "--backup=.2", disk}).ok());
+  CHECK_THAT(run_ok({"qemu-img", "snapshot", "-l", disk}).out, !Contains("one") && Contains("two"));
+  run_ok({"qemu-img", "check", "-q", disk});
+  CHECK((state(disk, "two") == two));
 }
 
 TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimize]") {
@@ -231,10 +276,13 @@ TEST_CASE("a run that would lose data is refused, and nothing changes", "[optimi
   SECTION("snapshots") {
     run_ok({"qemu-img", "snapshot", "-c", "s", disk});
     const auto old = support::read_file(disk);
-    CHECK_THAT(refused({disk}), Contains("1 internal snapshot, which would be lost"));
+    CHECK_THAT(refused({"-o", folder / "raw", "-O", "raw", disk}),
+               Contains("1 internal snapshot, which a raw result cannot have"));
+    CHECK_THAT(refused({"--drop-snapshots=s,t", disk}), Contains("there is no snapshot 't'"));
     CHECK((support::read_file(disk) == old));
     CHECK(files_in(folder.path()) == 1);
     CHECK(optimize({"-q", "--drop-snapshots", disk}).ok());
+    CHECK(run_ok({"qemu-img", "snapshot", "-l", disk}).out.empty());
   }
   SECTION("corruption") {
     // Makes the first L2 entry point past the end of the file.

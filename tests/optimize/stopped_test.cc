@@ -57,7 +57,14 @@ std::string complaint(const std::string& image, const std::string& reference) {
   if (!check.ok()) return check.describe();
   const auto compare =
       support::run({"qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", image, reference});
-  return compare.ok() ? "" : compare.describe();
+  if (!compare.ok()) return compare.describe();
+  if (run_ok({"qemu-img", "snapshot", "-l", image}).out !=
+      run_ok({"qemu-img", "snapshot", "-l", reference}).out)
+    return "the list of snapshots differs";
+  const TempDirectory scratch;
+  for (const auto& [from, to] : {std::pair(image, "a"), std::pair(reference, "b")})
+    run_ok({"qemu-img", "convert", "-l", "then", "-O", "raw", from, scratch / to});
+  return support::first_difference(scratch / "a", scratch / "b") ? "the snapshot differs" : "";
 }
 
 // Returns the names in a folder, without hidden ones.
@@ -113,6 +120,9 @@ TEST_CASE("a run that is stopped at any moment leaves the disk, and the next run
   const TempDirectory originals;
   const std::string original = originals / "original";
   make_disk(original, seed);
+  run_ok({"qemu-img", "snapshot", "-c", "then", original});
+  run_ok({"qemu-io", "-t", "unsafe", "-c", "write -q -P 201 3M 5M", "-c", "write -q -P 202 30M 8M",
+          original});
 
   // Measures the duration, to stop the command earlier.
   std::chrono::duration<double> whole{};

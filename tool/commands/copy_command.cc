@@ -54,14 +54,14 @@ std::string describe(const inspect::ImageInfo& info) {
 }
 
 // Warns about contents of the source that a copy of one disk does not include.
-void warn_of_losses(const inspect::ImageInfo& source, bool of_snapshot, bool with_bitmaps,
+void warn_of_losses(const inspect::ImageInfo& source, bool snapshots_are_lost, bool with_bitmaps,
                     const Console& console) {
-  if (!source.snapshots.empty() && !of_snapshot)
-    console.warning(
-        fmt::format("{}: {} not copied, only the disk as it is now", source.filename,
-                    source.snapshots.size() == 1
-                        ? std::string("its internal snapshot was")
-                        : fmt::format("its {} internal snapshots were", source.snapshots.size())));
+  if (!source.snapshots.empty() && snapshots_are_lost)
+    console.warning(fmt::format(
+        "{}: {} not copied, only the disk as it is now (--with-snapshots)", source.filename,
+        source.snapshots.size() == 1
+            ? std::string("its internal snapshot was")
+            : fmt::format("its {} internal snapshots were", source.snapshots.size())));
   if (!source.bitmaps.empty() && !with_bitmaps)
     console.warning(fmt::format(
         "{}: its persistent bitmaps were not copied (--bitmaps copies them)", source.filename));
@@ -124,6 +124,8 @@ void CopyCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_parsed_option(app, "--snapshot", "NAME", options_.snapshot, text,
                     "copy the disk as it was at an internal snapshot");
+  snapshots_.add_with(app, "copy internal snapshots, too")->group(kRareOptions);
+  snapshots_.add_drop(app)->group(kRareOptions);
   add_switch(app, "-U,--force-share", options_.force_share,
              "copy even if another process writes to SRC")
       ->group(kRareOptions);
@@ -212,6 +214,7 @@ void CopyCommand::check() const {
   refuse_option_like(options_.destination, "DST", "-o", "-O");
   layout_.check();
   trust_.check();
+  snapshots_.check(false);
   if (!base_.empty() && trust_.trust().names.backing == qcow2::NameRule::kLeaveOut)
     throw UsageError(
         "-B and --backing=none: -B keeps the backing file, --backing=none reads SRC without it");
@@ -255,6 +258,7 @@ Result<void> CopyCommand::resolve_options() {
   RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_));
   if (bitmaps_)
     options_.bitmaps = skip_broken_ ? copy::BitmapChoice::kUnbroken : copy::BitmapChoice::kAll;
+  options_.snapshots = snapshots_.choice(false);
   options_.destination_is_zero = options_.destination_is_zero || target_is_zero_;
   if (all_allocated_ && options_.image.preallocation == copy::Preallocation::kOff)
     options_.image.preallocation = copy::Preallocation::kFull;
@@ -319,7 +323,9 @@ Result<int> CopyCommand::run(const Console& console) {
   for (const std::string& reason : summary.bitmaps_left_out)
     console.warning(fmt::format("{}: {}", options_.source, reason));
   if (source)
-    warn_of_losses(*source, !options_.snapshot.empty(), bitmaps_ || drop_bitmaps_, console);
+    warn_of_losses(*source,
+                   options_.snapshot.empty() && !options_.snapshots && !snapshots_.drops_all(),
+                   bitmaps_ || drop_bitmaps_, console);
   const int code = summary.lost.empty() ? kSuccess : kSalvaged;
   const std::string lost =
       options_.destination + ": is complete, but its summary could not be printed";

@@ -5,6 +5,7 @@
 #include "tool/commands/command.h"
 #include "tool/options/layout_options.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/snapshot_options.h"
 #include "tool/options/trust_options.h"
 
 namespace vc::tool {
@@ -28,6 +29,7 @@ class CopyCommand final : public Command {
 
   copy::CopyOptions options_;
   LayoutOptions layout_;
+  SnapshotOptions snapshots_;
   std::string base_;           // -B
   std::string base_format_;    // -F
   std::string unknown_place_;  // a surplus positional argument

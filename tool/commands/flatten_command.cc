@@ -6,6 +6,7 @@
 
 #include "base/printable.h"
 #include "copy/copier.h"
+#include "inspect/image_info.h"
 #include "qcow2/write/flatten.h"
 #include "tool/commands/copy_run.h"
 #include "tool/options/arguments.h"
@@ -82,6 +83,7 @@ void FlattenCommand::add_options(CLI::App& app) {
              "read even if another process writes to OVERLAY");
   add_switch(app, "--salvage", salvage_, "with DST: flatten what can be read");
   add_switch(app, "--drop-bitmaps", drop_bitmaps_, "with DST: do not copy persistent bitmaps");
+  snapshots_.add_drop(app);
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
@@ -97,9 +99,34 @@ void FlattenCommand::check() const {
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
   if (in_place_ && salvage_) throw UsageError("--salvage needs DST: a damaged image is only read");
   if (in_place_ && drop_bitmaps_) throw UsageError("--drop-bitmaps needs DST");
+  snapshots_.check(true);
+  if (in_place_ && snapshots_.given())
+    throw UsageError(
+        "--drop-snapshots needs DST: virt-compact snapshot -d deletes the snapshots of OVERLAY");
   if (in_place_ && force_) throw UsageError("--force needs DST");
   if (in_place_ && force_share_)
     throw UsageError("--force-share: an image that another process writes to cannot be changed");
+}
+
+// A salvage reads only the active disk.
+Result<void> FlattenCommand::choose_snapshots(copy::CopyOptions& options,
+                                              const Console& console) const {
+  options.snapshots = snapshots_.choice(true);
+  if (!salvage_) return {};
+  if (options.snapshots && !options.snapshots->dropped.empty())
+    return fail(Error::invalid("--salvage leaves out all snapshots: use --drop-snapshots"));
+  options.snapshots.reset();
+  inspect::InfoOptions look;
+  look.format = format_;
+  look.force_share = force_share_;
+  look.survey = false;
+  look.trust = trust_.trust();
+  const auto source = inspect::read_image_info(overlay_, look);
+  if (source && !source->snapshots.empty() && !snapshots_.drops_all())
+    console.warning(overlay_ +
+                    ": its internal snapshots are not salvaged: save them with virt-compact copy "
+                    "--salvage --snapshot NAME");
+  return {};
 }
 
 Result<int> FlattenCommand::to_destination(const Console& console) const {
@@ -116,6 +143,7 @@ Result<int> FlattenCommand::to_destination(const Console& console) const {
   options.dry_run = dry_run_;
   options.salvage = salvage_;
   if (!drop_bitmaps_) options.bitmaps = copy::BitmapChoice::kValid;
+  RETURN_IF_ERROR(choose_snapshots(options, console));
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   for (const std::string& reason : summary.bitmaps_left_out)
     console.warning(fmt::format("{}: {}", overlay_, reason));

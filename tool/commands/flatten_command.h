@@ -4,8 +4,10 @@
 #include <optional>
 #include <string>
 
+#include "copy/copy_options.h"
 #include "qcow2/read/chain.h"
 #include "tool/commands/command.h"
+#include "tool/options/snapshot_options.h"
 #include "tool/options/trust_options.h"
 
 namespace vc::tool {
@@ -20,6 +22,7 @@ class FlattenCommand final : public Command {
   Result<int> run(const Console& console) override;
 
  private:
+  Result<void> choose_snapshots(copy::CopyOptions& options, const Console& console) const;
   Result<int> to_destination(const Console& console) const;
   Result<void> in_place(const Console& console) const;
 
@@ -30,6 +33,7 @@ class FlattenCommand final : public Command {
   bool force_ = false;
   bool force_share_ = false;
   bool json_ = false;
+  SnapshotOptions snapshots_;
   TrustOptions trust_;
   bool dry_run_ = false;
   bool salvage_ = false;

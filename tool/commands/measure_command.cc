@@ -54,6 +54,8 @@ void MeasureCommand::add_options(CLI::App& app) {
       "measure an empty disk of this size, instead of SRC");
   add_parsed_option(app, "-l,--snapshot", "NAME", options_.copy.snapshot, parse_snapshot_param,
                     "measure the disk at an internal snapshot");
+  snapshots_.add_with(app, "measure a copy with the internal snapshots")->group(kRareOptions);
+  snapshots_.add_drop(app)->group(kRareOptions);
   add_switch(app, "-U,--force-share", options_.copy.force_share,
              "read even if another process writes to SRC")
       ->group(kRareOptions);
@@ -81,6 +83,9 @@ void MeasureCommand::add_options(CLI::App& app) {
 void MeasureCommand::check() const {
   layout_.check();
   trust_.check();
+  snapshots_.check(false);
+  if (snapshots_.given() && source_.empty())
+    throw UsageError("--with-snapshots: an empty disk has no snapshots");
   if (source_.empty() && !options_.size) throw UsageError("SRC or --size is missing");
   if (!source_.empty() && options_.size) throw UsageError("--size and SRC exclude each other");
   if (options_.copy.skip_free && source_.empty())
@@ -150,6 +155,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   // text, all lines describe one image.
   options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
+  options_.copy.snapshots = snapshots_.choice(false);
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
   RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_.copy));

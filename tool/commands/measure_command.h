@@ -8,6 +8,7 @@
 #include "tool/commands/command.h"
 #include "tool/options/layout_options.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/snapshot_options.h"
 #include "tool/options/trust_options.h"
 
 namespace vc::tool {
@@ -27,6 +28,7 @@ class MeasureCommand final : public Command {
 
   inspect::MeasureOptions options_;
   LayoutOptions layout_;
+  SnapshotOptions snapshots_;
   std::string source_;
   QemuNames names_;
   std::optional<uint64_t> sample_size_;  // bytes

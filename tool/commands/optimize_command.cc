@@ -84,7 +84,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_switch(app, "--keep-going", options_.keep_going, "copy a guest even if it cannot be trimmed")
       ->group(kRareOptions);
   add_switch(app, "--repair", options_.repair, "repair a damaged image first, in place");
-  add_switch(app, "--drop-snapshots", options_.drop_snapshots, "do not copy internal snapshots");
+  snapshots_.add_drop(app);
   add_switch(app, "--drop-bitmaps", options_.drop_bitmaps, "do not copy persistent bitmaps")
       ->group(kRareOptions);
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
@@ -192,6 +192,7 @@ void OptimizeCommand::check() const {
     throw UsageError("DISK is missing");
   if (json_ && human_) throw UsageError("--output=human contradicts --json");
   layout_.check();
+  snapshots_.check(true);
   if (layout_.size())
     throw UsageError("size=: a disk keeps its size: change it with qemu-img resize");
   if (!options_.output.empty() && disks_.size() > 1)
@@ -313,6 +314,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
         "--in-place: the result replaces DISK, as always; virt-compact trim changes the file "
         "itself");
   options_.copy.trust = trust_.trust();
+  options_.copy.snapshots = snapshots_.choice(true);
   options_.keep_compression = !layout_.say_compression();
   // The default limit does not apply if the user wants a new layout, or the end of a run.
   if (!options_.overwrite && (limit_.said || (!layout_.given() && !resume_)))

@@ -9,6 +9,7 @@
 #include "optimize/optimize.h"
 #include "tool/commands/command.h"
 #include "tool/options/layout_options.h"
+#include "tool/options/snapshot_options.h"
 #include "tool/options/trust_options.h"
 
 namespace vc::tool {
@@ -36,6 +37,7 @@ class OptimizeCommand final : public Command {
   std::vector<std::string> disks_;
   optimize::OptimizeOptions options_;
   LayoutOptions layout_;
+  SnapshotOptions snapshots_;
   std::string base_;         // -B
   std::string base_format_;  // -F
   std::string suffix_ = ".bak";

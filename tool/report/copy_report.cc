@@ -108,6 +108,12 @@ std::string cluster_row(std::string_view name, uint64_t count, const std::string
                      remark);
 }
 
+std::string snapshot_rows(const CopySummary& summary) {
+  if (summary.snapshots == 0) return "";
+  return cluster_row("snapshots", summary.snapshots,
+                     grouped(summary.snapshot_clusters) + " more clusters that only they have");
+}
+
 std::string cluster_table(const CopySummary& summary) {
   const uint64_t total =
       summary.data_clusters + summary.compressed_clusters + summary.zero_clusters;
@@ -179,8 +185,8 @@ std::string copy_report(const copy::CopyOptions& options, const CopySummary& sum
   const std::string sizes = size_table(summary);
   return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}", printable(options.source),
                      printable(options.destination), headline(options, summary, palette), sizes,
-                     sizes.empty() ? "" : "\n", cluster_table(summary), verify_line(summary),
-                     lost_line(summary), skipped_line(summary),
+                     sizes.empty() ? "" : "\n", cluster_table(summary) + snapshot_rows(summary),
+                     verify_line(summary), lost_line(summary), skipped_line(summary),
                      time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
 }
 
@@ -217,6 +223,8 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
       {"zero", summary.zero_clusters},
       {"found-zero", summary.found_zero_clusters},
   };
+  if (summary.snapshots > 0)
+    json["snapshots"] = {{"count", summary.snapshots}, {"clusters", summary.snapshot_clusters}};
   if (summary.verified)
     json["verified"] = {{"read", summary.verified->read},
                         {"seconds", summary.verified->elapsed.count()}};

@@ -166,6 +166,8 @@ std::string optimize_report(const std::string& disk, const OptimizeReport& repor
       text += row("fragmented", fragmented(before), fragmented(after));
     if (before.leaks > 0)
       text += row("leaked", fmt::format("{}", before.leaks), fmt::format("{}", after.leaks));
+    if (report.copied.snapshots > 0)
+      text += row("snapshots", "", fmt::format("{}", report.copied.snapshots));
   }
   text += time_line(report);
   if (!report.backup.empty())
@@ -187,6 +189,7 @@ ordered_json optimize_report_json(const std::string& disk, const OptimizeReport&
   json["before"] = figures_json(report.before, has_clusters(report.format));
   if (!report.dry_run)
     json["after"] = figures_json(report.after, has_clusters(report.result_format));
+  if (report.copied.snapshots > 0) json["snapshots"] = report.copied.snapshots;
   if (report.plan.trimming != optimize::Trimming::kNone)
     json["free-space"] = plan_json(report.plan);
   if (report.trimmed) json["trim"] = ordered_json::parse(trim_report_json(*report.trimmed));

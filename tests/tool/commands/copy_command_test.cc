@@ -168,7 +168,8 @@ TEST_CASE("a snapshot can be copied, and a warning says what is not copied", "[c
   const auto now = run_tool({"copy", disk, folder / "now.qcow2"});
   CHECK(now.ok());
   CHECK(now.err == "virt-compact: warning: " + disk +
-                       ": its internal snapshot was not copied, only the disk as it is now\n");
+                       ": its internal snapshot was not copied, only the disk as it is now "
+                       "(--with-snapshots)\n");
   CHECK(run_tool({"copy", "-q", disk, folder / "quiet.qcow2"}).err.empty());
 
   const auto then = run_tool({"copy", "--snapshot=then", disk, folder / "then.qcow2"});
@@ -180,7 +181,8 @@ TEST_CASE("a snapshot can be copied, and a warning says what is not copied", "[c
   support::run_ok({"qemu-img", "bitmap", "--add", disk, "dirty"});
   CHECK(run_tool({"copy", disk, folder / "later.qcow2"}).err ==
         "virt-compact: warning: " + disk +
-            ": its 2 internal snapshots were not copied, only the disk as it is now\n"
+            ": its 2 internal snapshots were not copied, only the disk as it is now "
+            "(--with-snapshots)\n"
             "virt-compact: warning: " +
             disk + ": its persistent bitmaps were not copied (--bitmaps copies them)\n");
   const auto with = run_tool({"copy", "--bitmaps", disk, folder / "with.qcow2"});

@@ -264,3 +264,31 @@ TEST_CASE("raw LUKS disks and the old AES format are sources", "[encryption]") {
   CHECK(kept.exit_code == 1);
   CHECK_THAT(kept.err, Catch::Contains("old AES method"));
 }
+
+TEST_CASE("a copy with snapshots encrypts all of them", "[encryption]") {
+  const uint64_t seed = support::base_seed();
+  CAPTURE(seed);
+  const TempDirectory folder;
+  const std::string disk = folder / "disk", copy = folder / "copy";
+  const std::string key = key_in_file(folder / "key");
+  create_luks(disk, std::to_string(kSize));
+  qemu_io(disk, random_writes(seed, kSize, 20));
+  const auto first = qemu_reads(disk);
+  tool({"snapshot", "-q", "-c", "first", disk});
+  qemu_io(disk, random_writes(seed + 1, kSize, 20));
+  const auto now = qemu_reads(disk);
+  for (const char* const clusters : {"cluster_size=64k", "cluster_size=4k"}) {
+    CAPTURE(clusters);
+    tool(
+        {"copy", "-q", "--force", key, "--with-snapshots", "--verify", "-o", clusters, disk, copy});
+    check_clean(copy);
+    CHECK(qemu_reads(copy) == now);
+    tool({"snapshot", "-q", "-a", "first", copy});
+    CHECK(qemu_reads(copy) == first);
+  }
+  tool({"copy", "-q", "--force", key, "--with-snapshots", "--decrypt", "-c", disk, copy});
+  run_ok({"qemu-img", "check", "-q", copy});
+  run_ok({"qemu-img", "snapshot", "-a", "first", copy});
+  run_ok({"qemu-img", "convert", "-O", "raw", copy, folder / "raw"});
+  CHECK(support::read_file(folder / "raw") == first);
+}

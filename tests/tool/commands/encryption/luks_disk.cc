@@ -74,6 +74,29 @@ std::vector<std::byte> qemu_reads(const std::string& path, const std::string& pa
   return support::read_file(raw);
 }
 
+support::Outcome qemu_img(std::vector<std::string> words, const std::string& path,
+                          const std::vector<std::string>& rest) {
+  words.insert(words.begin(), "qemu-img");
+  for (std::string& it : secrets(kPassphrase, "")) words.push_back(std::move(it));
+  words.push_back(image_opts(path, ""));
+  words.insert(words.end(), rest.begin(), rest.end());
+  return run_ok(words);
+}
+
+std::vector<std::byte> qemu_reads_snapshot(const std::string& path, const std::string& snapshot) {
+  const support::TempDirectory folder;
+  qemu_img({"convert", "-O", "raw", "-l", "snapshot.name=" + snapshot}, path, {folder / "raw"});
+  return support::read_file(folder / "raw");
+}
+
+std::string qemu_dirty_map(const std::string& path, const std::string& bitmap) {
+  std::vector<std::string> words{
+      "nbdinfo", "--map=qemu:dirty-bitmap:" + bitmap, "--", "[", "qemu-nbd", "-r", "-B", bitmap};
+  for (std::string& it : secrets(kPassphrase, "")) words.push_back(std::move(it));
+  words.insert(words.end(), {image_opts(path, ""), "]"});
+  return run_ok(words).out;
+}
+
 support::Outcome qemu_check(const std::string& path) {
   std::vector<std::string> words{"qemu-img", "check", "-q"};
   for (std::string& it : secrets(kPassphrase, "")) words.push_back(std::move(it));

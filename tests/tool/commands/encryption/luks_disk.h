@@ -24,6 +24,16 @@ std::vector<std::byte> qemu_reads(const std::string& path,
                                   const std::string& passphrase = kPassphrase,
                                   const std::string& base = "");
 
+// Runs `qemu-img <words> <secret> IMAGE <rest>`, which must succeed.
+support::Outcome qemu_img(std::vector<std::string> words, const std::string& path,
+                          const std::vector<std::string>& rest = {});
+
+// Returns what QEMU reads of the disk at a snapshot.
+std::vector<std::byte> qemu_reads_snapshot(const std::string& path, const std::string& snapshot);
+
+// Returns the dirty ranges of a bitmap, as QEMU tells an NBD client.
+std::string qemu_dirty_map(const std::string& path, const std::string& bitmap);
+
 // Checks with QEMU.  The outcome is fine only if it finds nothing.
 support::Outcome qemu_check(const std::string& path);
 
