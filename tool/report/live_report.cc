@@ -77,9 +77,8 @@ std::string live_report(const LiveDiskReport& report, const Palette& palette) {
     text += fmt::format("  the old disk is {}\n", printable(report.backup));
   if (!report.node.empty())
     text += fmt::format(
-        "  the command that starts the guest stays as it is; until then, QEMU's node of the disk "
-        "is "
-        "{}\n",
+        "  the command that starts the guest stays as it is; until QEMU is started again, its node "
+        "of the disk is {}\n",
         printable(report.node));
   if (report.waits.pauses > 0)
     text += fmt::format("  the guest was paused {} times, for {} at most\n", report.waits.pauses,
