@@ -8,6 +8,7 @@
 //     .DISK.journal     the journal
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/result.h"
