@@ -144,7 +144,7 @@ class Shells(unittest.TestCase):
                 self.assertEqual(shell.offers("virt-compact " + line), sorted(expected))
 
         offers("me", "measure")
-        offers("-q co", "compare", "copy")
+        offers("-q com", "compact", "compare")
         offers("copy --c", "--cluster-size", "--color", "--compression", "--connections")
         offers("copy -f ", "qcow2", "raw")
         offers("copy --color=a", "--color=always", "--color=auto")

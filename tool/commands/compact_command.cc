@@ -83,15 +83,14 @@ std::string report(const std::string& disk, const qcow2::InPlaceSummary& summary
 }  // namespace
 
 const char* CompactCommand::description() const {
-  return "Make the file of a QCOW2 image as short as its content, in place: move its end into\n"
-         "free clusters. Snapshots and bitmaps are kept. Needs no space for a copy.";
+  return "Make the file of a QCOW2 image as short as its content: move its end, in place,\n"
+         "into free clusters. Keeps snapshots and bitmaps. Needs no space for a copy.";
 }
 
 void CompactCommand::add_options(CLI::App& app) {
   app.add_option("DISK", disk_);
-  add_switch(app, "--shrink", shrink_, "move the end of the file into free clusters: the default");
-  add_switch(app, "--defragment", defragment_,
-             "put the data into the order of the guest, too: may move all of it");
+  add_switch(app, "--shrink", shrink_, "move the end into free clusters: the default");
+  add_switch(app, "--defragment", defragment_, "also order the data as the guest sees it");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print how short the file would be");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_key_option(app);

@@ -36,7 +36,6 @@ constexpr std::array kForeign{
         "commit", "qemu-img commit",
         "it writes an overlay into its backing file; virt-compact flatten OVERLAY DST merges them "
         "into a fresh image"},
-    Foreign{"compact", nullptr, "virt-compact optimize DISK, or virt-compact copy SRC DST"},
     Foreign{"compress", nullptr, "virt-compact copy -c SRC DST"},
     Foreign{"convert", "virt-compact copy", "it accepts the options of qemu-img convert"},
     Foreign{"cp", "virt-compact copy", ""},

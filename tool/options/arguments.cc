@@ -107,7 +107,8 @@ std::string help_text(const CLI::App& app, bool all) {
     words.insert(0, words.empty() ? it->get_name() : it->get_name() + " ");
   std::string text = fmt::format("Usage: {}", words);
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
-  text += commands.empty() ? " [OPTIONS]" : " COMMAND [OPTIONS] ARGUMENTS";
+  text += commands.empty() ? " [OPTIONS]"
+                           : " COMMAND [OPTIONS] ARGUMENTS | COMMAND --help | --help-all";
   for (const CLI::Option* option :
        app.get_options([](const CLI::Option* it) { return it->get_positional(); }))
     text += " " + option->get_name(true);
@@ -117,9 +118,7 @@ std::string help_text(const CLI::App& app, bool all) {
       text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,
                           command->get_footer());
   // A list of commands fills a screen: common options are in the help of each command.
-  if (!commands.empty() && !all)
-    return text + fmt::format("  {:<{}}{}\n", "COMMAND --help", kDescriptionColumn - 2,
-                              "options of a command; with --help-all: all options");
+  if (!commands.empty() && !all) return text;
   append_options(text, app, all);
   for (const CLI::App* above = app.get_parent(); above != nullptr; above = above->get_parent())
     append_options(text, *above, all);

@@ -37,7 +37,6 @@ TEST_CASE("a command of another program causes a hint", "[foreign]") {
       {"amend", "virt-compact copy -o"},
       {"version", "virt-compact --version"},
       {"dd", "virt-compact copy"},
-      {"compact", "virt-compact optimize"},
       {"cpoy", "did you mean copy?"},
       {"optimise", "did you mean optimize?"},
       {"chekc", "did you mean check?"},

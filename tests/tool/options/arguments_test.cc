@@ -174,8 +174,8 @@ TEST_CASE("--version prints the version", "[arguments]") {
 
 TEST_CASE("every help fits a screen", "[arguments]") {
   for (const char* command :
-       {"", "bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "optimize",
-        "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune", "help"}) {
+       {"", "bench", "check", "compact", "compare", "copy", "flatten", "info", "map", "measure",
+        "optimize", "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune", "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -251,8 +251,8 @@ TEST_CASE("an error on standard output is an error of the command", "[arguments]
 TEST_CASE("each command has JSON, by either option", "[arguments]") {
   // optimize's --output names the result, and also accepts these two words.
   for (const char* command :
-       {"bench", "check", "compare", "copy", "flatten", "info", "map", "measure", "punch", "rebase",
-        "rollback", "snapshot", "space", "trim", "tune"}) {
+       {"bench", "check", "compact", "compare", "copy", "flatten", "info", "map", "measure",
+        "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto options = options_of_help(command);
     CHECK(options.count("--json") == 1);
