@@ -55,12 +55,18 @@ std::string device_advice(const qcow2::InPlaceSummary& summary) {
       summary.after.length, summary.after.length);
 }
 
+std::string headline(const std::string& disk, const qcow2::InPlaceSummary& summary, bool dry_run) {
+  const std::string name = printable(disk);
+  if (gain(summary) > 0)
+    return fmt::format("{} {} {} shorter{}", name, dry_run ? "would be" : "is",
+                       human_size(gain(summary)), summary.stopped ? " so far" : "");
+  if (summary.misplaced == 0) return name + " has no free clusters to fill";
+  if (summary.stopped) return name + " is not in order yet";
+  return fmt::format("{} {} in the order of its guest", name, dry_run ? "would be" : "is");
+}
+
 std::string report(const std::string& disk, const qcow2::InPlaceSummary& summary, bool dry_run) {
-  std::string text =
-      gain(summary) == 0
-          ? fmt::format("{} has no free clusters to fill\n\n", printable(disk))
-          : fmt::format("{} {} {} shorter{}\n\n", printable(disk), dry_run ? "would be" : "is",
-                        human_size(gain(summary)), summary.stopped ? " so far" : "");
+  std::string text = headline(disk, summary, dry_run) + "\n\n";
   text += fmt::format("  {:<12} {:>9}  before {}\n", summary.is_device ? "end" : "length",
                       human_size(summary.after.length), human_size(summary.before.length));
   if (!dry_run && !summary.is_device)

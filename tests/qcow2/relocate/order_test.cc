@@ -132,6 +132,35 @@ TEST_CASE("a loss of power while an image is ordered leaks clusters at most") {
   }
 }
 
+TEST_CASE("VM states and their disks stay as they are") {
+  const support::TempDirectory folder;
+  const std::string disk = folder / "disk";
+  constexpr uint64_t kSize = 1 << 20;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=1k", disk,
+          std::to_string(kSize)});
+  run_ok({"qemu-io", "-t", "unsafe", "-c", "write -q -P 1 0 500k", disk});
+  support::RunOptions monitor;
+  monitor.input = "savevm one\nsavevm two\nquit\n";
+  run_ok({"qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-display", "none", "-m", "16",
+          "-S", "-drive", "if=virtio,format=qcow2,file=" + disk, "-monitor", "stdio"},
+         monitor);
+  run_ok({"qemu-img", "snapshot", "-d", "one", disk});
+  run_ok({"qemu-io", "-t", "unsafe", "-d", "unmap", "-c", "write -q -P 2 0 100k", disk});
+  const auto storage = std::make_shared<MemoryStorage>("image", support::read_file(disk));
+  free_leaks(storage);
+  const States states = test::states_of(storage);
+  const Bytes& state = states.at("snapshot two");
+  REQUIRE(state.size() > kSize);
+  REQUIRE(std::any_of(state.begin() + kSize, state.end(),
+                      [](std::byte it) { return it != std::byte{0}; }));
+  Random random(support::base_seed());
+  const uint64_t before = test::clusters_of(*storage, 10);
+  shrink(storage);
+  REQUIRE(test::clusters_of(*storage, 10) < before);
+  order(storage, random, 10);
+  judge(storage, states, false);
+}
+
 TEST_CASE("a stopped run of ordering leaves a consistent image") {
   const uint64_t images = support::iterations(4);
   for (uint64_t i = 0; i < images; ++i) {

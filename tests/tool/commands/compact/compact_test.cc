@@ -147,6 +147,13 @@ TEST_CASE("compact --defragment makes the layout of a fresh copy", "[compact]") 
   CHECK(static_cast<double>(std::filesystem::file_size(disk)) <= 1.01 * fresh);
   const json again = summary(run_tool({"compact", "--defragment", "--json", disk}));
   CHECK(again["moved"] == 0);
+
+  // Only the order is wrong.
+  qemu_io(disk, {"discard -q 8M 64k", "discard -q 16M 64k", "write -q -P 7 16M 64k",
+                 "write -q -P 8 8M 64k"});
+  const auto outcome = run_tool({"compact", "--defragment", disk});
+  INFO(outcome.describe());
+  CHECK_THAT(outcome.out, Contains("is in the order of its guest"));
 }
 
 TEST_CASE("compact refuses images that must be repaired first, or are in use", "[compact]") {
