@@ -199,8 +199,9 @@ class Run {
     }
     const std::string text = fmt::format(
         "{}: there is not enough space for the result: without the guest's free space, it takes "
-        "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: free space there, or "
-        "write the result to another filesystem (--output)",
+        "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: free space there, "
+        "write the result to another filesystem (--output), or make the file itself shorter "
+        "(virt-compact compact)",
         disk_.path(), mebibytes(*space.least), folder, mebibytes(space.free));
     if (!options_.dry_run) return fail(Error::protocol(ENOSPC, text));
     observer_.warning(text);

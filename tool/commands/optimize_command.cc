@@ -312,7 +312,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   if (in_place_)
     console.remark(
         "--in-place: the result replaces DISK, as always; virt-compact trim changes the file "
-        "itself");
+        "itself, and so does virt-compact compact");
   options_.copy.trust = trust_.trust();
   options_.copy.snapshots = snapshots_.choice(true);
   options_.keep_compression = !layout_.say_compression();
