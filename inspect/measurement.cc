@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "copy/carried_bitmaps.h"
 #include "copy/copy_plan.h"
 #include "copy/copy_source.h"
 #include "copy/sink/null_sink.h"
@@ -95,6 +96,7 @@ class SourceMeasuring {
   Stop stop_;
   std::optional<copy::CopySource> source_;
   copy::CopyPlan plan_;
+  std::unique_ptr<copy::CarriedBitmaps> bitmaps_;  // nullptr: none
   std::unique_ptr<copy::SnapshotCopy> snapshots_;  // nullptr: none
   std::optional<copy::Transfer> transfer_;
   Measurement measured_;
@@ -111,7 +113,12 @@ Result<void> SourceMeasuring::prepare() {
   ASSIGN_OR_RETURN(plan_, copy::CopyPlan::create(options, file, source()));
   ASSIGN_OR_RETURN(snapshots_, copy::SnapshotCopy::open(options, *source_, plan_));
   if (snapshots_) transfer_->carry(*snapshots_);
-  return {};
+  const bool to_image = file.format == qcow2::Format::kQcow2 && !source().is_stream();
+  ASSIGN_OR_RETURN(bitmaps_,
+                   copy::CarriedBitmaps::open(options, *source_, to_image, plan_.build.version));
+  if (!bitmaps_) return {};
+  plan_.build.bitmaps = bitmaps_->bitmaps();
+  return with_context(qcow2::check(plan_.build), options.source);
 }
 
 Result<void> SourceMeasuring::measure_as_qemu() {
@@ -158,6 +165,7 @@ Result<void> SourceMeasuring::add_snapshots(unsigned threads) {
     if (size == 0) return {};
     qcow2::BuildOptions build = plan_.build;
     build.size = size;
+    build.bitmaps.clear();  // they are counted with the disk
     ASSIGN_OR_RETURN(
         const SizeEstimate estimate,
         estimate_size(part, build, plan_.worker, options_.budget, threads, progress_, stop_));

@@ -266,7 +266,10 @@ Result<SizeEstimate> estimate_size(copy::Source& source, const qcow2::BuildOptio
   const double error = 1.01 * mean_error * static_cast<double>(units) + most +
                        static_cast<double>((zeros ? tables : 0) * cluster_size);
   const auto off = static_cast<uint64_t>(std::min(error, 4e18));
-  const uint64_t least = qcow2::Builder::metadata_bytes(build, 0);
+  // Bitmaps of zeros only take less than the most that metadata_bytes() counts for them.
+  qcow2::BuildOptions bare = build;
+  bare.bitmaps.clear();
+  const uint64_t least = qcow2::Builder::metadata_bytes(bare, 0);
   const uint64_t all =
       result.live * cluster_size + qcow2::Builder::metadata_bytes(build, result.live);
   result.low = std::max(result.file_size - std::min(result.file_size, off),

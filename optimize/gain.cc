@@ -52,6 +52,7 @@ Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64
   if (how.format == Format::kRaw) {
     options.copy.format = Format::kQcow2;
     options.copy.image = {};
+    options.copy.bitmaps = copy::BitmapChoice::kNone;
   }
   return inspect::measure(options, progress, cancel);
 }

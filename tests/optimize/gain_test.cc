@@ -245,6 +245,21 @@ TEST_CASE("a fragmented image is rewritten even if it does not become smaller", 
   run_ok({"qemu-img", "compare", "-q", disk, disk + ".bak"});
 }
 
+TEST_CASE("a dry run counts the bitmaps and snapshots that the result keeps", "[optimize]") {
+  const TempDirectory folder;
+  const std::string disk = make_disk(folder, "disk");
+  run_ok({"qemu-img", "bitmap", "--add", "-g", "512", disk, "since"});
+  run_ok({"qemu-img", "snapshot", "-c", "then", disk});
+  run_ok({"qemu-io", "-c", "write -q -P 99 1M 3M", disk});
+  const uint64_t expected = report({"--dry-run", disk})["estimate"]["expected"];
+  const json less = report({"--dry-run", "--drop-bitmaps", disk});
+  CHECK(less["estimate"]["expected"] < expected);
+  const json least = report({"--dry-run", "--drop-snapshots", disk});
+  CHECK(least["estimate"]["expected"] < expected - (1 << 19));
+  REQUIRE(optimize({"-q", disk}).ok());
+  CHECK(fs::file_size(disk) == expected);
+}
+
 TEST_CASE("a dry run prints the expected result, and changes nothing", "[optimize]") {
   const TempDirectory folder;
   const std::string disk = make_disk(folder, "disk");

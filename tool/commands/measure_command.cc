@@ -56,6 +56,8 @@ void MeasureCommand::add_options(CLI::App& app) {
                     "measure the disk at an internal snapshot");
   snapshots_.add_with(app, "measure a copy with the internal snapshots")->group(kRareOptions);
   snapshots_.add_drop(app)->group(kRareOptions);
+  add_switch(app, "--bitmaps", bitmaps_, "measure a copy with the persistent bitmaps")
+      ->group(kRareOptions);
   add_switch(app, "-U,--force-share", options_.copy.force_share,
              "read even if another process writes to SRC")
       ->group(kRareOptions);
@@ -86,6 +88,7 @@ void MeasureCommand::check() const {
   snapshots_.check(false);
   if (snapshots_.given() && source_.empty())
     throw UsageError("--with-snapshots: an empty disk has no snapshots");
+  if (bitmaps_ && source_.empty()) throw UsageError("--bitmaps: an empty disk has no bitmaps");
   if (source_.empty() && !options_.size) throw UsageError("SRC or --size is missing");
   if (!source_.empty() && options_.size) throw UsageError("--size and SRC exclude each other");
   if (options_.copy.skip_free && source_.empty())
@@ -156,6 +159,7 @@ Result<int> MeasureCommand::run(const Console& console) {
   options_.qemu_raw = json_ && !options_.copy.format && !layout_.given();
   options_.copy.source = source_;
   options_.copy.snapshots = snapshots_.choice(false);
+  if (bitmaps_) options_.copy.bitmaps = copy::BitmapChoice::kAll;
   if (auto words = unfold_command(source_)) options_.copy.source_command = std::move(*words);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
   RETURN_IF_ERROR(layout_.apply_encryption_to(names_.secrets(), options_.copy));

@@ -29,6 +29,7 @@ class MeasureCommand final : public Command {
   inspect::MeasureOptions options_;
   LayoutOptions layout_;
   SnapshotOptions snapshots_;
+  bool bitmaps_ = false;
   std::string source_;
   QemuNames names_;
   std::optional<uint64_t> sample_size_;  // bytes

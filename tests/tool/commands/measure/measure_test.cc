@@ -228,6 +228,35 @@ TEST_CASE("bitmaps are measured as QEMU does", "[measure]") {
   CHECK(outcome.peak_memory < 200 << 20);
 }
 
+TEST_CASE("a copy with bitmaps is measured exactly, and its bounds count them", "[measure]") {
+  const TempDirectory folder;
+  const std::string image = folder / "image.qcow2";
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "1G"});
+  for (const std::string name : {"first", "second"})
+    support::run_ok({"qemu-img", "bitmap", "--add", "-g", "4k", image, name});
+  std::vector<std::string> write{"qemu-io"};
+  for (unsigned i = 0; i < 60; ++i)
+    write.insert(write.end(), {"-c", "write -q -P 7 " + std::to_string(i * 17) + "M 64k"});
+  support::run_ok(write + Words{image});
+  for (const Words& words : {Words{}, Words{"-c"}, Words{"--skip-free"}}) {
+    CAPTURE(words);
+    const Words with = words + Words{"--bitmaps"};
+    const json all = measure(with + Words{"-O", "qcow2", image});
+    CHECK(all["file-size"] == copied(with, image));
+    CHECK(all["file-size"] > copied(words, image));
+  }
+  const json part = measure({"-c", "--bitmaps", "--sample-size=64k", image});
+  const auto length = copied({"-c", "--bitmaps"}, image);
+  CHECK(part["exact"] == false);
+  CHECK(part["file-size-low"] <= length);
+  CHECK(part["file-size-high"] >= length);
+  const json less = measure({"-c", "--sample-size=64k", image});
+  CHECK(part["file-size"].get<uint64_t>() - less["file-size"].get<uint64_t>() ==
+        length - copied({"-c"}, image));
+  CHECK(run_tool({"measure", "--bitmaps", "--size=1G"}).exit_code != 0);
+}
+
 TEST_CASE("the bounds of an estimate hold for data of many kinds", "[measure]") {
   const TempDirectory folder;
   const std::string disk = folder / "disk.raw";
