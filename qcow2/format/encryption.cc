@@ -38,6 +38,19 @@ Result<std::shared_ptr<const Encryption>> unlock_luks(crypto::LuksHeader header,
   return std::shared_ptr<const Encryption>(std::move(encryption));
 }
 
+// A part of a sector cannot be decrypted.
+Result<void> check_whole_sectors(const Storage& disk) {
+  constexpr uint64_t kSector = crypto::SectorCipher::kSectorSize;
+  ASSIGN_OR_RETURN(const uint64_t size, disk.size());
+  if (size % kSector == 0) return {};
+  return fail(Error::invalid(fmt::format(
+      "the LUKS disk ends at {:#x}, within an encrypted sector of {} bytes: its end was cut off, "
+      "or "
+      "something was appended. Copy the file, and remove the part of a sector from the copy with "
+      "truncate -s {}",
+      size, kSector, size - size % kSector)));
+}
+
 }  // namespace
 
 HeaderExtension EncryptionPointer::encode() const {
@@ -87,6 +100,7 @@ Result<UnlockedDisk> unlock_disk(const Storage& disk, const crypto::KeyRing& key
   UnlockedDisk result;
   ASSIGN_OR_RETURN(crypto::LuksHeader luks, crypto::LuksHeader::read_disk(disk));
   result.payload = luks.payload;
+  RETURN_IF_ERROR(check_whole_sectors(disk));
   ASSIGN_OR_RETURN(result.encryption, unlock_luks(std::move(luks), keys));
   return result;
 }

@@ -234,6 +234,18 @@ TEST_CASE("raw LUKS disks and the old AES format are sources", "[encryption]") {
   tool({"copy", "-q", key, "-f", "luks", "--decrypt", luks, folder / "open"});
   run_ok({"qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", folder / "open", plain});
 
+  // A part of a sector cannot be decrypted.
+  const auto length = support::read_file(luks).size();
+  for (const uint64_t more : {100u, 511u}) {
+    run_ok({"truncate", "-s", std::to_string(length + more), luks});
+    const auto cut = run_tool({"copy", key, luks, folder / "cut"});
+    CHECK(cut.exit_code == 1);
+    CHECK_THAT(cut.err, Catch::Contains(fmt::format("ends at {:#x}, within an encrypted sector",
+                                                    length + more)) &&
+                            Catch::Contains(fmt::format("truncate -s {}", length)));
+  }
+  run_ok({"truncate", "-s", std::to_string(length), luks});
+
   // The map needs no passphrase.
   const auto map = run_tool({"map", luks});
   INFO(map.describe());
