@@ -162,9 +162,10 @@ void Damages::tables() {
   add("COPIED and nothing else in an L1 entry", Kind::kL1Copied, [](Editor& it) {
     it.put64(l1(it), kCopied);
   }).differs = "qemu-img takes the header for an L2 table";
-  add("an unaligned L2 table", Kind::kL2TableUnaligned, [](Editor& it) {
-    it.put64(l1(it), it.get64(l1(it)) + 512);
-  }).differs = "qemu-img takes what is there for entries; a guest cannot read or write through them";
+  add("an unaligned L2 table", Kind::kL2TableUnaligned,
+      [](Editor& it) { it.put64(l1(it), it.get64(l1(it)) + 512); })
+      .differs =
+      "qemu-img takes what is there for entries; a guest cannot read or write through them";
   add("an L2 table past the end", Kind::kReferenceOutside,
       [](Editor& it) { it.put64(l1(it), kCopied | uint64_t{1} << 40); });
   add("an L2 table right past the end", Kind::kReferenceOutside, [](Editor& it) {
