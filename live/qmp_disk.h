@@ -71,8 +71,8 @@ class QmpDisk {
   Result<void> close_unused();
   Result<void> check_forgotten();
   Result<void> end_jobs();
-  Result<void> wait_until_ready(const std::string& job, Patience patience);
-  Result<void> wait_for_end(const std::string& job);
+  Result<void> wait_until_ready(const std::string& id, Patience patience);
+  Result<void> wait_for_end(const std::string& id);
   // Copies the overlay into `name`, and moves the guest there. `step` is for the journal.
   Result<void> move_guest(const std::string& name, const std::string& step, Patience patience);
   // Lets QEMU open DISK, a second name of the file of `node`, instead of that. The guest is paused.

@@ -24,7 +24,7 @@ Failure is_paused(const qmp::Machine& machine) {
 
 // Gives the guest its overlay, and undoes that after an error.
 Result<void> begin(const QmpContext& context, QmpDisk& disk) {
-  const auto begun = disk.begin();
+  auto begun = disk.begin();
   if (begun || !disk.has_journal()) return begun;
   const auto undone = disk.undo();
   if (undone) return begun;
