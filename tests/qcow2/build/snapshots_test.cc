@@ -175,6 +175,17 @@ TEST_CASE("COPIED is set for what no snapshot shares, and equal tables are share
   CHECK((l2_word(file, first, 1) & kEntryCopied) == 0);
   CHECK(l2_word(file, first, 5) == 0);
 
+  // What only one snapshot has is not marked either: the flag is for the active tables.
+  const Built alone(options, {{{0, 1}}, {{0, 1}, {1, 3}}});
+  const auto single = alone.bytes();
+  MemoryStorage one("built", single);
+  const auto only = read_snapshot_table(one, *Header::read(one));
+  REQUIRE_OK(only);
+  const uint64_t table = l1_entry(single, only->at(0).l1_table);
+  CHECK((table & kEntryCopied) == 0);
+  CHECK(l2_word(single, table, 1) != 0);
+  CHECK((l2_word(single, table, 1) & kEntryCopied) == 0);
+
   // A table that all states share has no flags at all.
   const Built same(options, {{{3, 1}}, {{3, 1}}});
   const auto bytes = same.bytes();
