@@ -171,7 +171,7 @@ Result<void> ImageShrink::move_tables(Level level, HostCluster target) {
 // Moves single clusters, and streams.
 Result<void> ImageShrink::move_single(Level level, HostCluster target) {
   const bool streams = level == Level::kClusters;
-  const Geometry& geometry = image_->geometry();
+  const Geometry geometry = image_->geometry();  // reload () replaces image_
   target_ = target;
   search_from_ = HostCluster(0);
   streams_.emplace(*refcounts_, geometry, target,
