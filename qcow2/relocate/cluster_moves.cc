@@ -40,6 +40,17 @@ void ClusterMoves::add(const Copy& copy) {
   copies_.push_back(copy);
 }
 
+Result<void> ClusterMoves::require_all_known(HostCluster cluster, uint64_t times) const {
+  ASSIGN_OR_RETURN(const uint64_t count, refcounts_.get(cluster));
+  if (count == times && times > 0) return {};
+  return fail(Error::unsupported(fmt::format(
+      "{}: the cluster at {:#x} cannot move: its refcount is {}, and {} references to it are "
+      "known: "
+      "make a fresh image with virt-compact copy, or let virt-compact check -r all --lossy free "
+      "what has leaked",
+      storage_->name(), geometry_.start_of(cluster).value(), count, times)));
+}
+
 Result<void> ClusterMoves::move(ClusterRun from, HostCluster to, uint64_t times, Content content) {
   const uint64_t at_once = std::max<uint64_t>(kMostCopy >> geometry_.cluster_bits(), 1);
   for (uint64_t done = 0; done < from.count; done += at_once)

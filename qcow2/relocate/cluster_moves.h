@@ -32,6 +32,9 @@ class ClusterMoves {
         geometry_(geometry),
         refcounts_(refcounts) {}
 
+  // Returns an error unless `times`, the references that are known, are all that `cluster` has.
+  Result<void> require_all_known(HostCluster cluster, uint64_t times) const;
+
   enum class Content { kTables, kGuestData };
   // Adds the move of whole clusters with `times` references each to free clusters.  Sets the
   // refcounts of these in memory.

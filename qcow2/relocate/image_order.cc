@@ -187,12 +187,7 @@ Result<void> ImageOrder::move(uint32_t item, HostCluster to) {
                        [](const Word& a, const Word& b) { return a.item < b.item; });
   uint64_t times = 0;
   for (auto it = first; it != last; ++it) times += it->times;
-  ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(from));
-  if (count != times || times == 0)
-    return fail(Error::unsupported(fmt::format(
-        "{}: the cluster at {:#x} is used in two ways ({} of {} references are known), so that it "
-        "cannot move: make a fresh image with virt-compact copy",
-        image_->name(), geometry_.start_of(from).value(), times, count)));
+  RETURN_IF_ERROR(moves_->require_all_known(from, times));
   RETURN_IF_ERROR(moves_->move({from, 1}, to, times, ClusterMoves::Content::kGuestData));
   for (auto it = first; it != last; ++it) {
     const uint64_t word = (it->word & ~kEntryOffsetMask) | geometry_.start_of(to).value();

@@ -1,7 +1,5 @@
 #include "qcow2/relocate/image_shrink.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "qcow2/format/header_fields.h"
@@ -238,12 +236,7 @@ Result<bool> ImageShrink::move_batch(const PointerWindow& window,
 Result<bool> ImageShrink::move_cluster(HostCluster from, std::span<const ClusterPointer> pointers) {
   const Geometry& geometry = image_->geometry();
   const uint64_t times = sum_of_times(pointers);
-  ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(from));
-  if (count != times)
-    return fail(Error::unsupported(fmt::format(
-        "{}: the cluster at {:#x} is used in two ways ({} of {} references are known), so that it "
-        "cannot move: make a fresh image with virt-compact copy",
-        image_->name(), geometry.start_of(from).value(), times, count)));
+  RETURN_IF_ERROR(moves_->require_all_known(from, times));
   ASSIGN_OR_RETURN(const ClusterRun run, refcounts_->find_free(search_from_, target_, 1, 1));
   if (run.count == 0) return false;
   search_from_ = run.end();

@@ -118,10 +118,10 @@ TEST_CASE("a loss of power while an image is ordered leaks clusters at most") {
         const auto crashed = std::make_shared<MemoryStorage>("crashed", std::move(bytes));
         judge(crashed, states, true);
         if (!random.chance(10)) continue;
-        // The next run goes on.
-        const bool leaks = free_leaks(crashed);
+        // The next run goes on, unless clusters may belong to a damaged table: such clusters stay.
+        if (free_leaks(crashed)) continue;
         order(crashed, random, shape.cluster_bits);
-        judge(crashed, states, leaks);
+        judge(crashed, states, false);
       }
       crashes.clear();
     };
