@@ -129,7 +129,7 @@ Result<void> Machine::resume() {
 
 // A relative name is one in the folder in which QEMU was started.
 std::string Machine::absolute(const std::string& name) const {
-  const std::string file = plain_name(name);
+  std::string file = plain_name(name);
   if (file.empty() || file.front() == '/' || file.find(':') != std::string::npos ||
       client_->process() <= 0)
     return file;
