@@ -193,7 +193,13 @@ void Maker::write_some(const std::string& path, const std::string& format) {
   std::vector<std::string> command{"qemu-io", "-f", format};
   if (random_.chance(80)) command.insert(command.end(), {"-d", "unmap"});
   const uint64_t count = random_.between(1, 12);
-  for (uint64_t i = 0; i < count; ++i) command.insert(command.end(), {"-c", draw_operation(size_)});
+  std::vector<std::string> operations;
+  for (uint64_t i = 0; i < count; ++i) operations.push_back(draw_operation(size_));
+  // Compressed writes come last: a QEMU process that frees the cluster of its latest compressed
+  // write, and then allocates that cluster for plain data, puts further compressed data in there.
+  std::stable_partition(operations.begin(), operations.end(),
+                        [](const std::string& it) { return !it.starts_with("write -q -c"); });
+  for (const auto& it : operations) command.insert(command.end(), {"-c", it});
   command.push_back(path);
   // A compressed write to an allocated cluster fails. Then QEMU's view of the image is still the
   // truth. If it fails because a refcount would overflow, a cluster may be both free and in use.

@@ -40,7 +40,11 @@ class Observer final : public CheckObserver {
 void let_qemu_work(const std::string& path, uint64_t size, uint64_t cluster, bool can_compress,
                    Random& random, unsigned requests) {
   std::vector<std::string> command{"qemu-io", "-f", "qcow2", "-d", "unmap"};
+  // Compressed writes come last: a QEMU process that frees the cluster of its latest compressed
+  // write, and then allocates that cluster for plain data, puts further compressed data in there.
+  std::vector<std::string> compressed;
   for (unsigned i = 0; i < requests; ++i) {
+    bool compress = false;
     uint64_t at = random.below(size / kSector) * kSector;
     uint64_t length =
         std::min<uint64_t>(random.between(1, 60) * cluster / 8 / kSector * kSector, size - at);
@@ -56,14 +60,17 @@ void let_qemu_work(const std::string& path, uint64_t size, uint64_t cluster, boo
       case 2:
         break;
       default:
+        compress = true;
         at = at / cluster * cluster;
         length = std::min(cluster, size - at);
         word = random.chance(50) ? "write -q -c -s " + path + ".pattern "
                                  : "write -q -c -P " + std::to_string(random.between(1, 255)) + " ";
     }
-    command.emplace_back("-c");
-    command.push_back(word + std::to_string(at) + " " + std::to_string(length));
+    auto& requests_of = compress ? compressed : command;
+    requests_of.emplace_back("-c");
+    requests_of.push_back(word + std::to_string(at) + " " + std::to_string(length));
   }
+  command.insert(command.end(), compressed.begin(), compressed.end());
   command.push_back(path);
   // QEMU does not compress a cluster that is allocated already.
   const auto done = support::run(command);
