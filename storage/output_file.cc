@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -254,6 +256,24 @@ Result<void> OutputFile::resize(uint64_t size) {
   if (retry(::ftruncate, fd_.get(), static_cast<off_t>(size)) != 0)
     return error(errno, "set the length");
   return {};
+}
+
+Result<void> OutputFile::clone(const FileStorage& from, HostOffset at, uint64_t length,
+                               HostOffset to) {
+  file_clone_range range{};
+  range.src_fd = from.descriptor();
+  range.src_offset = at.value();
+  range.src_length = length;
+  range.dest_offset = to.value();
+  if (retry(::ioctl, fd_.get(), FICLONERANGE, &range) == 0) return {};
+  return fail(Error::system(
+      errno, fmt::format("{}: failed to clone {} at {:#x}", path_, from.name(), at.value())));
+}
+
+Result<uint64_t> OutputFile::block_size() const {
+  struct statvfs status {};
+  if (retry(::fstatvfs, fd_.get(), &status) != 0) return error(errno, "inspect the filesystem of");
+  return static_cast<uint64_t>(status.f_bsize);
 }
 
 Result<void> OutputFile::preallocate(uint64_t length, bool zeros) {

@@ -14,6 +14,7 @@
 #include "storage/descriptor.h"
 #include "storage/directory.h"
 #include "storage/file_size.h"
+#include "storage/file_storage.h"
 #include "storage/storage.h"
 
 namespace vc {
@@ -51,6 +52,14 @@ class OutputFile final : public Storage {
   Result<uint64_t> size() const override;
   Result<void> resize(uint64_t size) override;
   Result<Run> run_at(HostOffset at, uint64_t limit) const override;
+
+  // Makes [to, to + length) share the blocks of `from` at `at` ("reflink"), without copying them.
+  // Later writes to either file do not change the other. Extends the file if necessary. Fails where
+  // the filesystem does not share blocks, and if a number is not a multiple of its block size.
+  Result<void> clone(const FileStorage& from, HostOffset at, uint64_t length, HostOffset to);
+
+  // Returns the block size of the filesystem, bytes.
+  Result<uint64_t> block_size() const;
 
   // Reserves space in the filesystem for the first `length` bytes.  With `zeros`, also writes zeros
   // to all parts that are not written yet.
