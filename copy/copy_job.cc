@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "copy/clone_plan.h"
 #include "copy/encryption_plan.h"
 #include "copy/open_destination.h"
 #include "copy/place.h"
@@ -27,6 +28,7 @@ Result<void> CopyJob::prepare() {
   ASSIGN_OR_RETURN(plan_, CopyPlan::create(options_, destination, source()));
   ASSIGN_OR_RETURN(snapshots_, SnapshotCopy::open(options_, *source_, plan_));
   if (snapshots_) transfer_->carry(*snapshots_);
+  RETURN_IF_ERROR(may_clone(options_, plan_, source()));
   RETURN_IF_ERROR(plan_bitmaps());
   if (options_.verify)
     digests_.emplace(
@@ -164,8 +166,8 @@ Result<std::unique_ptr<Source>> CopyJob::open_copy(const std::string& path) {
 Result<void> CopyJob::verify_copy(const std::string& path) {
   ASSIGN_OR_RETURN(const auto copy, open_copy(path));
   if (snapshots_) transfer_->parts().set_total(total());
-  auto verified =
-      verify(*digests_, *copy, transfer_->pipeline_options(plan_), transfer_->parts(), cancel_);
+  auto verified = verify(*digests_, *copy, transfer_->pipeline_options(plan_), transfer_->parts(),
+                         cancel_, &source());
   if (verified && snapshots_) {
     auto others = verify_snapshots(*copy, *verified);
     if (!others) return others;
@@ -223,6 +225,7 @@ void CopyJob::sum_up(std::chrono::steady_clock::time_point start) {
     summary_.snapshots = snapshots_->count();
     summary_.snapshot_clusters = snapshots_->clusters();
   }
+  if (plan_.worker.cloning) summary_.cloned = plan_.worker.cloning->cloned();
   summary_.elapsed = std::chrono::steady_clock::now() - start;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "copy/sink/image_options.h"
+#include "copy/source/reflink.h"
 #include "copy/states/snapshot_choice.h"
 #include "guest/reading/ranges.h"
 #include "nbd/tuning.h"
@@ -85,6 +86,7 @@ struct CopyOptions {
   // source is this disk, or an overlay of it.
   const qcow2::Chain* original = nullptr;
 
+  Reflink reflink = Reflink::kAuto;
   bool verify = false;      // read the result back and compare
   bool dry_run = false;     // write nothing; the summary predicts the result
   uint64_t rate_limit = 0;  // bytes per second to read; 0: no limit

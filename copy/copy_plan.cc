@@ -104,6 +104,7 @@ Result<CopyPlan> CopyPlan::create(const CopyOptions& options, const DestinationT
 Pipeline::Options CopyPlan::pipeline(const CopyOptions& options, const Source& source) const {
   Pipeline::Options plan;
   plan.worker = worker;
+  if (worker.cloning) plan.unit = worker.cloning->group();
   plan.explicit_zeros = options.keeps_backing() || options.is_update();
   // A chunk should hold whole compressed clusters of the source, which would otherwise be decoded
   // twice, and whole requests to a server.

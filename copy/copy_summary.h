@@ -37,6 +37,7 @@ struct CopySummary {
   // Internal snapshots, and the clusters that only they have, with those of their VM states.
   size_t snapshots = 0;
   uint64_t snapshot_clusters = 0;
+  uint64_t cloned = 0;  // bytes that share blocks with the source
   std::optional<VerifySummary> verified;
   // The new file, even if it was renamed since. nullptr if the destination is not a file.
   std::shared_ptr<Descriptor> file;

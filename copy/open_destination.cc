@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "copy/clone_plan.h"
 #include "copy/sink/file_destination.h"
 #include "copy/sink/nbd_sink.h"
 #include "copy/sink/null_sink.h"
@@ -53,6 +54,8 @@ class Opening {
   Result<std::unique_ptr<Destination>> open_server();
   Result<std::unique_ptr<Destination>> open_update();
   Result<std::unique_ptr<Destination>> create_raw();
+  template <typename FileDestination>
+  Result<void> prepare_clones(FileDestination& destination);
   Result<std::unique_ptr<Destination>> create_image();
 
   Qcow2Sink::Options sink_options(qcow2::Builder::Gaps gaps) const {
@@ -137,11 +140,27 @@ Result<std::unique_ptr<Destination>> Opening::open_update() {
   return std::unique_ptr<Destination>(std::move(update));
 }
 
+// Must precede the first write into the destination.
+template <typename FileDestination>
+Result<void> Opening::prepare_clones(FileDestination& destination) {
+  ASSIGN_OR_RETURN(const bool may, may_clone(options_, plan_, source_));
+  OutputFile* const file = destination.data_file();
+  if (!may || !file) return {};
+  Cloning::Options how;
+  how.mode = options_.reflink;
+  how.cluster_size = plan_.worker.geometry.cluster_size();
+  how.search_groups = plan_.destination.format == Format::kRaw && options_.sparse_size == 0;
+  ASSIGN_OR_RETURN(plan_.worker.cloning, Cloning::create(*file, how, source_.files()));
+  destination.set_cloning(plan_.worker.cloning);
+  return {};
+}
+
 Result<std::unique_ptr<Destination>> Opening::create_raw() {
   ASSIGN_OR_RETURN(auto raw, RawDestination::create(
                                  options_.destination, options_.overwrite,
                                  source_.is_stream() ? 0 : source_.size(), plan_.worker.geometry,
                                  options_.image.preallocation, options_.destination_is_zero));
+  RETURN_IF_ERROR(prepare_clones(*raw));
   if (const auto* file = raw->target().file(); file && !source_.is_stream())
     RETURN_IF_ERROR(check_raw_space(source_, plan_.worker, *file, stop_));
   return std::unique_ptr<Destination>(std::move(raw));
@@ -150,6 +169,7 @@ Result<std::unique_ptr<Destination>> Opening::create_raw() {
 Result<std::unique_ptr<Destination>> Opening::create_image() {
   ASSIGN_OR_RETURN(auto image, Qcow2Destination::create(options_.destination, options_.overwrite,
                                                         plan_.build, options_.image.preallocation));
+  RETURN_IF_ERROR(prepare_clones(*image));
   const auto* const file = image->target().file();
   if (file && !source_.is_stream() && plan_.build.data_file.empty())
     RETURN_IF_ERROR(check_space(source_, plan_.build, plan_.worker, *file, stop_, snapshots_));

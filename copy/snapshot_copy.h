@@ -58,6 +58,8 @@ class SnapshotCopy {
   Result<uint64_t> most_bytes(const Stop& stop);
   // Returns an estimate of these bytes, from samples.
   Result<uint64_t> estimated_bytes(const Stop& stop);
+  // Returns these bytes at most, if plain data is cloned. The plan has clones.
+  Result<uint64_t> bytes_with_clones(const Stop& stop);
   // Calls `visit(disk, metadata)` for the clusters that each snapshot stores, and for each VM
   // state. `metadata`: bytes of tables and refcounts.
   using Visit = std::function<Result<void>(Source& disk, uint64_t size, uint64_t metadata)>;

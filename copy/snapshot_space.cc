@@ -84,6 +84,18 @@ Result<uint64_t> SnapshotCopy::most_bytes(const Stop& stop) {
   return with_refcounts(plan_.build, total);
 }
 
+Result<uint64_t> SnapshotCopy::bytes_with_clones(const Stop& stop) {
+  uint64_t total = 0;
+  const auto visit = [&](Source& part, uint64_t, uint64_t metadata) -> Result<void> {
+    ASSIGN_OR_RETURN(const uint64_t live, count_live_clusters(part, plan_.worker.geometry, stop));
+    ASSIGN_OR_RETURN(const uint64_t bytes, copy::bytes_with_clones(part, live, plan_.worker, stop));
+    total += bytes + metadata;
+    return {};
+  };
+  RETURN_IF_ERROR(for_each_part(visit, stop));
+  return with_refcounts(plan_.build, total);
+}
+
 Result<uint64_t> SnapshotCopy::estimated_bytes(const Stop& stop) {
   uint64_t total = 0;
   const auto visit = [&](Source& part, uint64_t, uint64_t metadata) -> Result<void> {

@@ -60,21 +60,25 @@ Result<void> SnapshotCopy::verify_snapshot(const CarriedSnapshots& copy, StateMa
   if (!has_same_fields(copy.all()[number], carried_.all()[number]))
     return differs("the entry in the snapshot table");
   RETURN_IF_ERROR(verify_entries(entries, number + 1, cancel));
-  const auto compare = [&](Source& part, const Digests& digests) -> Result<void> {
+  const auto compare = [&](Source& part, const Digests& digests, Source& original) -> Result<void> {
     progress.next();
     if (part.size() == 0) return {};
-    ASSIGN_OR_RETURN(const VerifySummary done,
-                     copy::verify(digests, part, plan_.pipeline(options_, part), progress, cancel));
+    ASSIGN_OR_RETURN(
+        const VerifySummary done,
+        copy::verify(digests, part, plan_.pipeline(options_, part), progress, cancel, &original));
     summary.size += done.size;
     summary.read += done.read;
+    summary.shared += done.shared;
     summary.elapsed += done.elapsed;
     return {};
   };
   ASSIGN_OR_RETURN(const auto disk, open_disk(copy, number));
   OwnClusters own(*disk, *own_, number + 1, options_.keeps_backing());
-  RETURN_IF_ERROR(compare(own, *digests_[2 * number]));
+  ASSIGN_OR_RETURN(const auto original, open_disk(carried_, number));
+  RETURN_IF_ERROR(compare(own, *digests_[2 * number], *original));
   ASSIGN_OR_RETURN(const auto vm_state, copy.vm_state(number));
-  return compare(*vm_state, *digests_[2 * number + 1]);
+  ASSIGN_OR_RETURN(const auto original_state, carried_.vm_state(number));
+  return compare(*vm_state, *digests_[2 * number + 1], *original_state);
 }
 
 Result<void> SnapshotCopy::verify(const qcow2::Chain& copy, PartProgress& progress,

@@ -36,6 +36,11 @@ Result<void> for_each_live_run(Source& source, const qcow2::Geometry& geometry, 
 Result<uint64_t> count_live_clusters(Source& source, const qcow2::Geometry& geometry,
                                      const Stop& stop);
 
+// Returns the maximum bytes that `live` clusters will take, without the metadata of an image, if
+// their data is cloned. `worker` has clones.
+Result<uint64_t> bytes_with_clones(Source& source, uint64_t live,
+                                   const ClusterWorker::Options& worker, const Stop& stop);
+
 // Returns an estimate, from samples, of the bytes that `live` clusters will take.
 Result<uint64_t> estimate_bytes(Source& source, uint64_t live, const ClusterWorker::Options& worker,
                                 const Stop& stop);

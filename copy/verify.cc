@@ -8,10 +8,13 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
+#include <optional>
 #include <span>
 
 #include "base/retry.h"
+#include "base/rounding.h"
 #include "base/stop.h"
+#include "copy/sink/clone_comparison.h"
 #include "storage/descriptor.h"
 
 namespace vc::copy {
@@ -30,8 +33,13 @@ constexpr size_t kShown = 4;
 // larger from the start. For a pipeline.
 class Front final : public Source {
  public:
-  Front(Source& whole, uint64_t size)
-      : whole_(whole), alignment_(whole.alignment()), size_(round_up(size)) {}
+  // `clones`: nullptr, or compares what was cloned, in clusters of `geometry`.
+  Front(Source& whole, uint64_t size, CloneComparison* clones, const qcow2::Geometry& geometry)
+      : whole_(whole),
+        alignment_(whole.alignment()),
+        size_(whole_blocks(size)),
+        clones_(clones),
+        geometry_(geometry) {}
 
   const std::string& name() const override { return whole_.name(); }
   uint64_t size() const override { return size_; }
@@ -49,11 +57,12 @@ class Front final : public Source {
     return whole_.fetch(index, feed, geometry, fetched);
   }
   Result<void> load(Chunk& chunk, ClusterReader& reader) override {
+    if (clones_) RETURN_IF_ERROR(clones_->mark_equal(chunk, geometry_));
     return whole_.load(chunk, reader);
   }
 
  private:
-  uint64_t round_up(uint64_t size) const {
+  uint64_t whole_blocks(uint64_t size) const {
     const uint64_t remainder = size % alignment_;
     return std::min(whole_.size(), remainder == 0 ? size : size + (alignment_ - remainder));
   }
@@ -61,6 +70,8 @@ class Front final : public Source {
   Source& whole_;
   const uint64_t alignment_;
   const uint64_t size_;
+  CloneComparison* const clones_;
+  const qcow2::Geometry geometry_;
 };
 
 // A sink that only computes digests.
@@ -77,8 +88,11 @@ class DigestEnd final : public Sink {
     uint64_t read = 0;
     for (const Chunk::Cluster& cluster : chunk.clusters) {
       const GuestOffset at = geometry_.start_of(chunk.first) + offset;
-      const bool data = cluster.kind == Kind::kData;
-      if (data)
+      const bool cloned = cluster.clone == Chunk::Clone::kYes;
+      const bool data = cluster.kind == Kind::kData && !cloned;
+      if (cloned)
+        add_clone(at);
+      else if (data)
         digests_.add(at, chunk.bytes.span().subspan(offset, cluster_size));
       else if (cluster.kind != Kind::kHole)
         digests_.add_zeros(at, cluster_size);
@@ -93,6 +107,12 @@ class DigestEnd final : public Sink {
   uint64_t read() const { return read_; }  // guest bytes
 
  private:
+  // A chunk has whole groups, and one thread.
+  void add_clone(GuestOffset at) {
+    const GuestOffset group(round_down(at.value(), digests_.clone_group()));
+    if (!digests_.has_clone(group)) digests_.add_clone(group);
+  }
+
   const qcow2::Geometry geometry_;
   Digests& digests_;
   std::atomic<uint64_t> read_{0};
@@ -112,7 +132,7 @@ std::string describe(const std::vector<Digests::Range>& ranges) {
 }  // namespace
 
 Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline::Options& options,
-                             Progress& progress, const Cancel& cancel) {
+                             Progress& progress, const Cancel& cancel, Source* original) {
   const auto start = std::chrono::steady_clock::now();
   if (copy.size() < source.size())
     return fail(Error::invalid(fmt::format("{}: has {} bytes, and its source had {}", copy.name(),
@@ -121,13 +141,18 @@ Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline
   const uint64_t cluster_size =
       std::max(copy.cluster_size().value_or(kClusterSize), source.piece_size());
   plan.worker.compression = {};
+  plan.worker.cloning = nullptr;
+  plan.unit = source.has_clones() ? source.clone_group() : 1;
   plan.worker.geometry =
       qcow2::Geometry(static_cast<unsigned>(std::countr_zero(cluster_size)), false);
   plan.chunk_size = std::max(options.chunk_size, cluster_size);
 
   progress.begin(Phase::kVerify);
   Stop stop(cancel);
-  Front front(copy, source.size());
+  std::optional<CloneComparison> clones;
+  if (original && options.worker.cloning)
+    clones.emplace(source, *options.worker.cloning, *original, copy);
+  Front front(copy, source.size(), clones ? &*clones : nullptr, plan.worker.geometry);
   Digests stored = source.emptied();
   DigestEnd end(plan.worker.geometry, stored);
   Pipeline pipeline(front, end, progress, stop, plan);
@@ -141,7 +166,8 @@ Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline
                          describe(ranges))));
   VerifySummary summary;
   summary.size = source.size();
-  summary.read = std::min(end.read(), source.size());
+  summary.read = std::min(end.read() + (clones ? clones->read() : 0), source.size());
+  summary.shared = clones ? clones->shared() : 0;
   summary.elapsed = std::chrono::steady_clock::now() - start;
   return summary;
 }

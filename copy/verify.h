@@ -18,6 +18,7 @@ struct VerifySummary {
   uint64_t size = 0;  // guest bytes compared
   // part of `size` that was read; the rest is zeros according to the metadata or the server
   uint64_t read = 0;
+  uint64_t shared = 0;  // other part of `size`: in the same blocks as in the source, not read
   std::chrono::duration<double> elapsed{};
 };
 
@@ -25,8 +26,11 @@ struct VerifySummary {
 // A larger copy is compared up to the size of the source; a smaller copy is an error. If bytes
 // differ, the error names the ranges, with the resolution of the digests' regions. Overrides
 // clusters and compression of `options`. Reports progress of phase kVerify.
+//
+// Clones are compared with `original`, the source, which no other thread uses meanwhile; it may be
+// nullptr if nothing was cloned.
 Result<VerifySummary> verify(const Digests& source, Source& copy, const Pipeline::Options& options,
-                             Progress& progress, const Cancel& cancel);
+                             Progress& progress, const Cancel& cancel, Source* original = nullptr);
 
 // Drops the page cache of a file or block device, so that the next read comes from the disk. Must
 // be called before `path` is opened for verification, and after a flush, since dirty pages stay.

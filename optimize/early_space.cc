@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "copy/clone_space.h"
 #include "copy/place.h"
 #include "copy/source/open_source.h"
 #include "copy/source/source_view.h"
@@ -53,6 +54,12 @@ Result<EarlySpace> find_early_space(const copy::CopyOptions& how, uint64_t size,
   // With a data file, the data goes to another place.
   space.fits = space.untrimmed <= space.free || !how.image.data_file.empty();
   if (space.fits) return space;
+  ASSIGN_OR_RETURN(const auto shared, copy::space_with_clones(how, cancel));
+  space.fits = shared && *shared <= space.free;
+  if (space.fits) {
+    space.untrimmed = *shared;
+    return space;
+  }
   ASSIGN_OR_RETURN(const auto measured, measure_result(how, kBudget, progress, cancel));
   space.untrimmed = measured.file_size;
   space.fits = measured.high <= space.free;

@@ -10,7 +10,7 @@ namespace vc::copy {
 ClusterWorker::ClusterWorker(const Options& options, std::optional<qcow2::Encoder> encoder)
     : options_(options),
       encoder_(std::move(encoder)),
-      reader_({options.geometry, options.compression}) {}
+      reader_({options.geometry, options.compression, options.cloning}) {}
 
 Result<ClusterWorker> ClusterWorker::create(const Options& options) {
   std::optional<qcow2::Encoder> encoder;
@@ -26,6 +26,7 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
   for (size_t index = 0; index < chunk.clusters.size(); ++index) {
     Cluster& cluster = chunk.clusters[index];
     if (cluster.kind == Cluster::Kind::kHole || cluster.kind == Cluster::Kind::kSaidZero) continue;
+    if (cluster.clone == Chunk::Clone::kYes) continue;
     if (stop.requested()) return;
     std::byte* const to = chunk.packed.data() + packed;
     if (cluster.kind == Cluster::Kind::kCompressed) {
@@ -34,6 +35,11 @@ void ClusterWorker::encode(Chunk& chunk, const Stop& stop) {
       const auto bytes = chunk.cluster_bytes(index, cluster_size);
       if (is_zero(bytes)) {
         cluster.kind = Cluster::Kind::kZero;
+        cluster.clone = Chunk::Clone::kNo;
+        continue;
+      }
+      if (cluster.clone == Chunk::Clone::kMaybe) {
+        cluster.clone = Chunk::Clone::kYes;
         continue;
       }
       if (!encoder_ || (options_.keep_plain && !cluster.was_compressed)) continue;

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "base/result.h"
 #include "base/stop.h"
 #include "copy/source/chunk.h"
+#include "copy/source/cloning.h"
 #include "copy/source/cluster_reader.h"
 #include "copy/source/source.h"
 #include "qcow2/format/codec.h"
@@ -23,6 +25,7 @@ class ClusterWorker {
     qcow2::Compression compression;
     // Compresses only clusters that are at least partly compressed in a local source.
     bool keep_plain = false;
+    std::shared_ptr<Cloning> cloning;  // nullptr: nothing is cloned
   };
 
   static Result<ClusterWorker> create(const Options& options);

@@ -41,6 +41,7 @@ class Pipeline {
     RateLimit* limit = nullptr;   // outlives the pipeline; nullptr: none
     uint64_t begin = 0;           // the part of the source; see ChunkFeed
     uint64_t end = Source::kUnknownSize;
+    uint64_t unit = 1;  // see ChunkFeed
   };
 
   // Counts of clusters by how they were stored.

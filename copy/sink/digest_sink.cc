@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "base/rounding.h"
+
 namespace vc::copy {
 
 using Kind = Chunk::Cluster::Kind;
@@ -23,8 +25,13 @@ Result<void> DigestSink::add(const Chunk& chunk) {
   const uint64_t cluster_size = geometry().cluster_size();
   GuestOffset at = geometry().start_of(chunk.first);
   size_t offset = 0;
+  std::optional<GuestOffset> cloned;  // the last group
   for (const Chunk::Cluster& cluster : chunk.clusters) {
-    if (cluster.passed_through) {
+    if (cluster.kind == Kind::kData && cluster.clone == Chunk::Clone::kYes) {
+      const GuestOffset group(round_down(at.value(), digests_.clone_group()));
+      if (cloned != group) digests_.add_clone(group);
+      cloned = group;
+    } else if (cluster.passed_through) {
       RETURN_IF_ERROR(add_decoded(chunk, cluster, at));
     } else if (cluster.kind == Kind::kData || cluster.kind == Kind::kCompressed) {
       digests_.add(at, chunk.bytes.span().subspan(offset, cluster_size));

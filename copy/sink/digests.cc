@@ -7,6 +7,7 @@
 
 #include "base/rounding.h"
 #include "base/zero_bytes.h"
+#include "copy/source/cloning.h"
 
 namespace vc::copy {
 
@@ -15,6 +16,7 @@ namespace {
 constexpr uint64_t kLargestPiece = 64 << 10;
 constexpr uint64_t kSmallestRegion = 1 << 20;
 constexpr uint64_t kRegionOfUnknown = 64 << 20;
+constexpr uint64_t kSmallestGroup = Cloning::kSmallestGroup;
 constexpr uint64_t kMostRegions = 1 << 18;
 constexpr uint64_t kCoarseRegions = 32;
 
@@ -41,18 +43,21 @@ XXH128_hash_t content_of(std::span<const std::byte> piece, uint64_t piece_size) 
 }  // namespace
 
 Digests::Digests(uint64_t size, uint64_t granule, Zeros zeros)
-    : Digests(size, std::min(granule, kLargestPiece), region_size_for(size), zeros) {}
+    : Digests(size, std::min(granule, kLargestPiece), region_size_for(size),
+              std::max(granule, kSmallestGroup), zeros) {}
 
-Digests::Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, Zeros zeros)
+Digests::Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, uint64_t clone_group,
+                 Zeros zeros)
     : size_(size),
       piece_size_(piece_size),
       region_size_(region_size),
+      clone_group_(clone_group),
       zeros_(zeros),
       regions_(std::min(divide_up(size, region_size), kMostRegions)) {}
 
 Digests Digests::coarse(uint64_t size, uint64_t granule, Zeros zeros) {
   const uint64_t region = std::bit_ceil(std::max(divide_up(size, kCoarseRegions), kSmallestRegion));
-  return {size, std::min(granule, kLargestPiece), region, zeros};
+  return {size, std::min(granule, kLargestPiece), region, std::max(granule, kSmallestGroup), zeros};
 }
 
 template <typename SumOf>
@@ -91,6 +96,15 @@ void Digests::add_zeros(GuestOffset at, uint64_t length) {
     const XXH128_hash_t digest = digest_at(begin, zeros);
     return {digest.low64, digest.high64};
   });
+}
+
+void Digests::add_clone(GuestOffset at) {
+  clones_->add(at.value() / clone_group_);
+  // The digest of no bytes.
+  const XXH128_hash_t digest = digest_at(at.value(), XXH3_128bits(nullptr, 0));
+  Region& region = regions_[std::min(at.value() / region_size_, regions_.size() - 1)];
+  region.low.fetch_add(digest.low64, std::memory_order_relaxed);
+  region.high.fetch_add(digest.high64, std::memory_order_relaxed);
 }
 
 std::vector<Digests::Range> Digests::differences(const Digests& other) const {

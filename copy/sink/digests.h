@@ -13,9 +13,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "copy/sink/clone_record.h"
 #include "storage/offset.h"
 
 namespace vc::copy {
@@ -38,7 +40,7 @@ class Digests {
   static Digests coarse(uint64_t size, uint64_t granule, Zeros zeros = Zeros::kImplied);
 
   // Returns empty digests with the same layout, for a disk to compare with this one.
-  Digests emptied() const { return Digests(size_, piece_size_, region_size_, zeros_); }
+  Digests emptied() const { return {size_, piece_size_, region_size_, clone_group_, zeros_}; }
 
   // Sets the size of a disk whose size was unknown. What was added past the end must be zeros. Must
   // not run concurrently with add().
@@ -48,6 +50,17 @@ class Digests {
   void add(GuestOffset at, std::span<const std::byte> bytes);
   // Same for bytes that are known to be zeros.
   void add_zeros(GuestOffset at, uint64_t length);
+
+  // Clones have no digests of their bytes, which were not read.
+
+  // The length of the groups of clusters that are cloned or copied as a whole, bytes.
+  uint64_t clone_group() const { return clone_group_; }
+  // Records the clone of (data in) the group at `at`, a multiple of clone_group(). To be added
+  // once, like bytes; it is different from all bytes.
+  void add_clone(GuestOffset at);
+  // Returns true if the group that contains `at` was added.
+  bool has_clone(GuestOffset at) const { return clones_->has(at.value() / clone_group_); }
+  bool has_clones() const { return !clones_->empty(); }
 
   uint64_t size() const { return size_; }
   uint64_t piece_size() const { return piece_size_; }
@@ -75,7 +88,8 @@ class Digests {
     std::atomic<uint64_t> high{0};
   };
 
-  Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, Zeros zeros);
+  Digests(uint64_t size, uint64_t piece_size, uint64_t region_size, uint64_t clone_group,
+          Zeros zeros);
   // Calls sum_of(begin, length) for each piece of [at, at + length) up to the end of the disk, and
   // adds the sums.
   template <typename SumOf>
@@ -84,8 +98,10 @@ class Digests {
   uint64_t size_;
   const uint64_t piece_size_;
   const uint64_t region_size_;
+  const uint64_t clone_group_;
   const Zeros zeros_;
   std::vector<Region> regions_;
+  std::unique_ptr<CloneRecord> clones_ = std::make_unique<CloneRecord>();
 };
 
 }  // namespace vc::copy

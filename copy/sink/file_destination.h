@@ -47,6 +47,10 @@ class Qcow2Destination final : public Destination {
 
   Sink& sink() override { return *sink_; }
   Qcow2Sink* image_sink() override { return sink_.get(); }
+  // Returns the file that stores the guest data; nullptr for a block device.
+  OutputFile* data_file() const { return data_ ? data_->file() : target_.file(); }
+  // Clones into that file. Must precede the first chunk.
+  void set_cloning(std::shared_ptr<Cloning> cloning) { sink_->set_cloning(std::move(cloning)); }
   Result<void> set_size(uint64_t size) override;
   Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;
@@ -77,6 +81,9 @@ class RawDestination final : public Destination {
                                                         Preallocation preallocation, bool zeroed);
 
   Sink& sink() override { return *sink_; }
+  // As for an image.
+  OutputFile* data_file() const { return target_.file(); }
+  void set_cloning(std::shared_ptr<Cloning> cloning) { sink_->set_cloning(std::move(cloning)); }
   Result<void> set_size(uint64_t size) override;
   Result<void> write_out() override;
   std::optional<std::string> path_to_read() const override;

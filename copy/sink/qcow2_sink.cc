@@ -77,6 +77,7 @@ Result<void> Qcow2Sink::write(const Chunk& chunk) {
     const Chunk::Cluster& cluster = chunk.clusters[i];
     const bool plain = cluster.kind == Kind::kData;
     if (!plain && cluster.kind != Kind::kCompressed) continue;
+    if (cluster.clone == Chunk::Clone::kYes) continue;
     const std::byte* const from =
         plain ? chunk.bytes.data() + i * cluster_size : chunk.packed.data() + cluster.packed_at;
     const uint64_t length = plain ? cluster_size : cluster.packed_length;
@@ -91,7 +92,8 @@ Result<void> Qcow2Sink::write(const Chunk& chunk) {
     else
       pieces.push_back({const_cast<std::byte*>(from), length});
   }
-  return flush();
+  RETURN_IF_ERROR(flush());
+  return cloning_ ? cloning_->write(chunk) : Result<void>{};
 }
 
 Result<void> Qcow2Sink::shrink_to(uint64_t size) {

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "copy/pipeline/sink.h"
+#include "copy/source/cloning.h"
 #include "qcow2/build/builder.h"
 #include "storage/storage.h"
 
@@ -42,6 +43,9 @@ class Qcow2Sink final : public Sink {
   // precede finish().
   Result<void> shrink_to(uint64_t size);
 
+  // Clones into the storage of the guest data. Must precede the first write().
+  void set_cloning(std::shared_ptr<Cloning> cloning) { cloning_ = std::move(cloning); }
+
  private:
   Qcow2Sink(std::shared_ptr<Storage> data, std::unique_ptr<qcow2::Builder> builder,
             const Options& options)
@@ -57,6 +61,7 @@ class Qcow2Sink final : public Sink {
       data_;  // storage for guest data; encrypts it if the image is encrypted
   const std::unique_ptr<qcow2::Builder> builder_;
   const Options options_;
+  std::shared_ptr<Cloning> cloning_;          // nullptr: nothing is cloned
   uint64_t size_;                             // of the disk, bytes
   ClusterIndex end_;                          // end of the last placed chunk
   bool preallocates_ = options_.preallocate;  // in the present state

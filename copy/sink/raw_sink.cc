@@ -8,6 +8,11 @@ using Kind = Chunk::Cluster::Kind;
 
 Result<void> RawSink::place(Chunk& chunk) {
   chunk.gap = end_;
+  HostOffset host(options_.geometry.start_of(chunk.first).value());
+  for (Chunk::Cluster& cluster : chunk.clusters) {
+    cluster.host = host;
+    host += options_.geometry.cluster_size();
+  }
   end_ = chunk.end();
   return {};
 }
@@ -22,7 +27,10 @@ Result<void> RawSink::write(const Chunk& chunk) {
   const uint64_t cluster_size = options_.geometry.cluster_size();
   const uint64_t start = chunk.begin().value();
   const uint64_t length = chunk.end() - chunk.begin();
-  const auto is_data = [&](size_t i) { return chunk.clusters[i].kind == Kind::kData; };
+  // What is cloned needs no bytes here, like zeros of a destination that reads as zeros.
+  const auto is_data = [&](size_t i) {
+    return chunk.clusters[i].kind == Kind::kData && chunk.clusters[i].clone != Chunk::Clone::kYes;
+  };
   for (size_t i = 0; i < chunk.clusters.size();) {
     size_t end = i + 1;
     while (end < chunk.clusters.size() && is_data(end) == is_data(i)) ++end;
@@ -35,7 +43,7 @@ Result<void> RawSink::write(const Chunk& chunk) {
       RETURN_IF_ERROR(zero(start + from, start + to));
     i = end;
   }
-  return {};
+  return cloning_ ? cloning_->write(chunk) : Result<void>{};
 }
 
 Result<void> RawSink::finish() {

@@ -1,7 +1,11 @@
 // A raw disk as the destination: guest offsets equal file offsets.
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "copy/pipeline/sink.h"
+#include "copy/source/cloning.h"
 #include "storage/storage.h"
 
 namespace vc::copy {
@@ -22,6 +26,9 @@ class RawSink final : public Sink {
   // Sets the size of the disk, at the end of a source of unknown size. Must precede finish().
   void set_size(uint64_t size) { options_.size = size; }
 
+  // Clones into the storage, which must be `zeroed`. Must precede the first write().
+  void set_cloning(std::shared_ptr<Cloning> cloning) { cloning_ = std::move(cloning); }
+
   const qcow2::Geometry& geometry() const override { return options_.geometry; }
   Result<void> place(Chunk& chunk) override;
   Result<void> write(const Chunk& chunk) override;
@@ -32,7 +39,8 @@ class RawSink final : public Sink {
 
   Storage& out_;
   Options options_;
-  GuestOffset end_;  // end of the last placed chunk
+  GuestOffset end_;                   // end of the last placed chunk
+  std::shared_ptr<Cloning> cloning_;  // nullptr: nothing is cloned
 };
 
 }  // namespace vc::copy

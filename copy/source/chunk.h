@@ -11,9 +11,19 @@
 #include "qcow2/read/extent.h"
 #include "storage/offset.h"
 
+namespace vc {
+class FileStorage;
+}
+
 namespace vc::copy {
 
 struct Chunk {
+  enum class Clone : uint8_t {
+    kNo,
+    kMaybe,  // is read, and cloned unless it is zeros
+    kYes,    // `bytes` are not valid; the pieces say what is cloned
+  };
+
   struct Cluster {
     enum class Kind : uint8_t {
       kHole,        // unallocated: reads as zeros, or as a kept backing file
@@ -25,9 +35,18 @@ struct Chunk {
     Kind kind = Kind::kHole;
     bool passed_through = false;  // stream copied from the source
     bool was_compressed = false;  // at least partly, in the source
+    Clone clone = Clone::kNo;     // kData
     uint32_t packed_at = 0;       // kCompressed: offset in `packed`, bytes
     uint32_t packed_length = 0;   // kCompressed: bytes
     HostOffset host;              // kData, kCompressed: offset in the destination
+  };
+
+  // Data of the source that can be cloned.
+  struct Piece {
+    uint64_t begin = 0;  // in the chunk, bytes
+    uint64_t end = 0;
+    const FileStorage* from = nullptr;
+    HostOffset at;  // of `begin` in that file
   };
 
   // Chunks are numbered in guest order, without gaps.
@@ -37,8 +56,9 @@ struct Chunk {
   // The source's extents of these clusters. They end at the end of the disk, possibly before the
   // last cluster ends.
   std::vector<qcow2::Extent> extents;
-  AlignedBuffer bytes;   // one cluster of space for each
-  AlignedBuffer packed;  // the same size, if anything can be compressed
+  std::vector<Piece> pieces;  // in order, without overlap
+  AlignedBuffer bytes;        // one cluster of space for each
+  AlignedBuffer packed;       // the same size, if anything can be compressed
   // [gap, begin()) reads as zeros. Set by place() of sinks that need it.
   GuestOffset gap;
 

@@ -13,7 +13,7 @@ ChunkFeed::ChunkFeed(Source& source, const Options& options, const Stop& stop)
     : source_(source),
       options_(options),
       stop_(stop),
-      unit_(std::max(options.geometry.cluster_size(), source.alignment())),
+      unit_(std::max({options.geometry.cluster_size(), source.alignment(), options.unit})),
       clusters_at_once_(std::max(options.chunk_size, unit_) / unit_ * unit_ >>
                         options.geometry.cluster_bits()),
       position_(options.begin),
@@ -55,6 +55,7 @@ Result<bool> ChunkFeed::find_data() {
 
 Result<bool> ChunkFeed::plan(Chunk& chunk) {
   chunk.extents.clear();
+  chunk.pieces.clear();
   ASSIGN_OR_RETURN(const bool found, find_data());
   if (!found) return false;
 

@@ -35,6 +35,8 @@ class ChunkFeed {
     // source.
     uint64_t begin = 0;
     uint64_t end = Source::kUnknownSize;
+    // Chunks begin and end at multiples of this, bytes: a power of two.
+    uint64_t unit = 1;
   };
 
   ChunkFeed(Source& source, const Options& options, const Stop& stop);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -83,8 +84,31 @@ Result<void> ClusterReader::pass_through(const qcow2::Disk& disk, const Extent& 
   return {};
 }
 
-Result<void> ClusterReader::read(const qcow2::Disk& disk, bool salvage, Chunk& chunk) {
-  const GuestOffset begin = options_.geometry.start_of(chunk.first);
+// Reads the parts of an extent that are not in cloned clusters.
+Result<void> ClusterReader::read_extent(const qcow2::Disk& disk, const Extent& extent,
+                                        Chunk& chunk) const {
+  const uint64_t cluster_size = options_.geometry.cluster_size();
+  const GuestOffset start = options_.geometry.start_of(chunk.first);
+  const uint64_t end = extent.end() - start;
+  const auto is_cloned = [&](uint64_t at) {
+    return chunk.clusters[at / cluster_size].clone == Chunk::Clone::kYes;
+  };
+  for (uint64_t at = extent.guest - start; at < end;) {
+    uint64_t stop = at;
+    do stop = std::min(end, (stop / cluster_size + 1) * cluster_size);
+    while (stop < end && is_cloned(stop) == is_cloned(at));
+    if (!is_cloned(at))
+      RETURN_IF_ERROR(
+          disk.read_extent(extent, start + at, chunk.bytes.span().subspan(at, stop - at)));
+    at = stop;
+  }
+  return {};
+}
+
+Result<void> ClusterReader::read(const qcow2::Disk& disk, CloneFinder::Files files, bool salvage,
+                                 Chunk& chunk) {
+  if (options_.cloning)
+    RETURN_IF_ERROR(CloneFinder(*options_.cloning, options_.geometry).find(files, chunk));
   for (const Extent& extent : chunk.extents) {
     if (extent.reads_as_zero()) continue;
     if (extent.kind == ExtentKind::kCompressed) mark_compressed(extent, chunk);
@@ -93,8 +117,7 @@ Result<void> ClusterReader::read(const qcow2::Disk& disk, bool salvage, Chunk& c
       if (passed) continue;
       if (!salvage) return passed;
     }
-    RETURN_IF_ERROR(disk.read_extent(
-        extent, extent.guest, chunk.bytes.span().subspan(extent.guest - begin, extent.length)));
+    RETURN_IF_ERROR(read_extent(disk, extent, chunk));
   }
   return {};
 }

@@ -18,12 +18,11 @@ constexpr size_t kExtentsAtOnce = 4096;
 constexpr uint64_t kCacheSize = 8 << 20;  // bytes
 
 // Returns the file that holds the plain and compressed clusters of a layer.
-std::optional<FileStorage::Identity> file_of_layer(const qcow2::Chain& chain,
-                                                   const qcow2::Layer& layer) {
+const FileStorage* file_of_layer(const qcow2::Chain& chain, const qcow2::Layer& layer) {
   const Storage* const storage = layer.cluster_storage();
   for (const auto& file : chain.files())
-    if (storage ? file.get() == storage : file->name() == layer.name()) return file->identity();
-  return std::nullopt;
+    if (storage ? file.get() == storage : file->name() == layer.name()) return file.get();
+  return nullptr;
 }
 
 }  // namespace
@@ -62,12 +61,12 @@ Result<std::unique_ptr<LocalSource>> LocalSource::of_snapshot(const qcow2::Chain
 // What an encrypted file holds is not what it reads as.
 void LocalSource::find_files() {
   for (size_t i = 0; i < disk_.layers().size(); ++i)
-    files_.push_back(chain_.encryptions()[i] ? std::nullopt
-                                             : file_of_layer(chain_, *disk_.layers()[i]));
+    plain_files_.push_back(chain_.encryptions()[i] ? nullptr
+                                                   : file_of_layer(chain_, *disk_.layers()[i]));
 }
 
 Result<void> LocalSource::load(Chunk& chunk, ClusterReader& reader) {
-  return reader.read(disk_, losses_ != nullptr, chunk);
+  return reader.read(disk_, plain_files_, losses_ != nullptr, chunk);
 }
 
 Result<std::string> LocalSource::keep_backing(const std::string& base, uint64_t unit) {

@@ -49,7 +49,11 @@ class LocalSource final : public Source {
     return disk_.layers()[extent.depth]->compression();
   }
   std::optional<FileStorage::Identity> file_of(const qcow2::Extent& extent) const override {
-    return extent.depth < files_.size() ? files_[extent.depth] : std::nullopt;
+    const FileStorage* const file = plain_file(extent.depth);
+    return file ? std::optional(file->identity()) : std::nullopt;
+  }
+  const FileStorage* plain_file(uint32_t depth) const override {
+    return depth < plain_files_.size() ? plain_files_[depth] : nullptr;
   }
   const qcow2::Losses* losses() const override { return losses_.get(); }
   bool is_cheap_to_reread() const override { return true; }
@@ -80,7 +84,7 @@ class LocalSource final : public Source {
   std::string name_;
   qcow2::Chain chain_;
   qcow2::Disk disk_;
-  std::vector<std::optional<FileStorage::Identity>> files_;  // of each layer; see file_of()
+  std::vector<const FileStorage*> plain_files_;  // of each layer; see plain_file()
   std::shared_ptr<qcow2::Losses> losses_;
   std::optional<OverlayMap> overlay_;
   std::optional<FileStorage::Identity> kept_;  // the backing file that a copy keeps

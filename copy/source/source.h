@@ -93,6 +93,9 @@ class Source {
   virtual std::optional<FileStorage::Identity> file_of(const qcow2::Extent& /*extent*/) const {
     return std::nullopt;
   }
+  // Returns the open file that stores the data extents of this depth, at their host offsets and as
+  // they read. nullptr if there is none, or unknown.
+  virtual const FileStorage* plain_file(uint32_t /*depth*/) const { return nullptr; }
   // Returns what a salvage could not read so far. nullptr without a salvage.
   virtual const qcow2::Losses* losses() const { return nullptr; }
 

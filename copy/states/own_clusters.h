@@ -26,6 +26,7 @@ class OwnClusters final : public Source {
   Result<void> load(Chunk& chunk, ClusterReader& reader) override {
     return disk_.load(chunk, reader);
   }
+  const FileStorage* plain_file(uint32_t depth) const override { return disk_.plain_file(depth); }
   bool is_cheap_to_reread() const override { return true; }
 
  private:

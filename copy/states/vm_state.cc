@@ -64,8 +64,10 @@ Result<std::unique_ptr<VmStateSource>> VmStateSource::open(
                                                                     begin + snapshot.vm_state_size),
                                             name));
   qcow2::Disk disk({std::make_shared<VmStateLayer>(std::move(whole), begin)});
+  const auto* const file =
+      image->encryption() ? nullptr : dynamic_cast<const FileStorage*>(&image->data_storage());
   return std::unique_ptr<VmStateSource>(
-      new VmStateSource(name, geometry.cluster_size(), std::move(disk)));
+      new VmStateSource(name, geometry.cluster_size(), std::move(disk), file));
 }
 
 Result<void> VmStateSource::map(GuestOffset at, uint64_t length, std::vector<Extent>& out) {

@@ -26,17 +26,21 @@ class VmStateSource final : public Source {
   Result<void> map(GuestOffset at, uint64_t length, std::vector<qcow2::Extent>& out) override;
   Result<void> read(GuestOffset at, std::span<std::byte> to) override { return disk_.read(at, to); }
   Result<void> load(Chunk& chunk, ClusterReader& reader) override {
-    return reader.read(disk_, false, chunk);
+    return reader.read(disk_, {&file_, 1}, false, chunk);
+  }
+  const FileStorage* plain_file(uint32_t depth) const override {
+    return depth == 0 ? file_ : nullptr;
   }
   bool is_cheap_to_reread() const override { return true; }
 
  private:
-  VmStateSource(std::string name, uint64_t cluster_size, qcow2::Disk disk)
-      : name_(std::move(name)), cluster_size_(cluster_size), disk_(std::move(disk)) {}
+  VmStateSource(std::string name, uint64_t cluster_size, qcow2::Disk disk, const FileStorage* file)
+      : name_(std::move(name)), cluster_size_(cluster_size), disk_(std::move(disk)), file_(file) {}
 
   const std::string name_;
   const uint64_t cluster_size_;
   const qcow2::Disk disk_;
+  const FileStorage* const file_;  // see plain_file()
 };
 
 }  // namespace vc::copy

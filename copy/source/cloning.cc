@@ -1,0 +1,162 @@
+#include "copy/source/cloning.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include "base/aligned_buffer.h"
+
+namespace vc::copy {
+
+namespace {
+
+// Most filesystems accept blocks of this size, also those that recommend larger ones.
+constexpr uint64_t kUsualBlock = 4 << 10;
+constexpr uint64_t kLargestBlock = 2 << 20;
+constexpr uint64_t kCopyAtOnce = 1 << 20;
+
+// Returns true if another way of copying would meet the same error.
+bool is_final(int errnum) {
+  return errnum == EIO || errnum == ENOMEM;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Cloning>> Cloning::create(
+    OutputFile& out, const Options& options, std::span<const std::shared_ptr<FileStorage>> files) {
+  if (options.mode == Reflink::kNever) return std::unique_ptr<Cloning>();
+  std::unique_ptr<Cloning> it(new Cloning(out, options));
+  ASSIGN_OR_RETURN(const uint64_t preferred, out.block_size());
+  std::vector<uint64_t> blocks{kUsualBlock};
+  if (preferred > kUsualBlock && preferred <= kLargestBlock && std::has_single_bit(preferred))
+    blocks.push_back(preferred);
+  bool can = false;
+  bool failed = false;
+  Error reason = Error::invalid("there is no file to clone");
+  for (const auto& file : files) {
+    ASSIGN_OR_RETURN(const uint64_t size, file->size());
+    if (size < kUsualBlock) continue;  // has no block to clone
+    auto tried = it->try_file(*file, blocks.front());
+    if (!tried && !can && tried.error().errnum() == EINVAL && blocks.size() > 1) {
+      tried = it->try_file(*file, blocks.back());
+      if (tried) std::swap(blocks.front(), blocks.back());
+    }
+    if (tried && !can) it->block_ = blocks.front();
+    can = can || tried.has_value();
+    failed = failed || !tried;
+    if (!tried) reason = tried.error();
+    it->learn(*file, tried.has_value(), tried ? Error::cancelled() : tried.error());
+  }
+  RETURN_IF_ERROR(out.resize(0));
+  if (can) return it;
+  if (failed && options.mode == Reflink::kAlways) return fail(std::move(reason));
+  return std::unique_ptr<Cloning>();
+}
+
+// Clones the first block, into an empty file.
+Result<void> Cloning::try_file(const FileStorage& file, uint64_t block) {
+  if (file.is_block_device())
+    return fail(Error::system(
+        EINVAL, out_.name() + ": failed to clone " + file.name() + ", which is a block device"));
+  return out_.clone(file, HostOffset(0), block, HostOffset(0));
+}
+
+Cloning::Known* Cloning::find(const FileStorage& file) {
+  const auto it = std::find_if(known_.begin(), known_.end(),
+                               [&](const Known& known) { return known.file == file.identity(); });
+  return it == known_.end() ? nullptr : &*it;
+}
+
+const Cloning::Known* Cloning::find(const FileStorage& file) const {
+  const auto it = std::find_if(known_.begin(), known_.end(),
+                               [&](const Known& known) { return known.file == file.identity(); });
+  return it == known_.end() ? nullptr : &*it;
+}
+
+void Cloning::learn(const FileStorage& file, bool can, Error reason) {
+  const MutexLock lock(mutex_);
+  Known* known = find(file);
+  if (!known) known = &known_.emplace_back(Known{file.identity(), can, false, reason});
+  if (can) {
+    known->has = true;
+  } else {
+    known->can = false;
+    known->reason = std::move(reason);
+  }
+}
+
+bool Cloning::can_clone(const FileStorage& file) const {
+  if (file.is_block_device()) return false;
+  const MutexLock lock(mutex_);
+  const Known* const known = find(file);
+  return !known || known->can;
+}
+
+bool Cloning::is_proven(const FileStorage& file) const {
+  const MutexLock lock(mutex_);
+  const Known* const known = find(file);
+  return known && known->can && known->has;
+}
+
+Error Cloning::reason(const FileStorage& file) const {
+  const MutexLock lock(mutex_);
+  const Known* const known = find(file);
+  if (known && !known->can) return known->reason;
+  return Error::system(EINVAL, out_.name() + ": failed to clone " + file.name());
+}
+
+Result<void> Cloning::share(const Run& run) {
+  if (can_clone(*run.from)) {
+    auto cloned = out_.clone(*run.from, run.at, run.length, run.to);
+    if (cloned) {
+      cloned_ += run.length;
+      learn(*run.from, true, Error::cancelled());
+      return {};
+    }
+    if (is_demanded() || is_final(cloned.error().errnum())) return cloned;
+    learn(*run.from, false, cloned.error());
+  }
+  return copy(run);
+}
+
+Result<void> Cloning::copy(const Run& run) {
+  AlignedBuffer buffer(std::min(run.length, kCopyAtOnce));
+  for (uint64_t done = 0; done < run.length;) {
+    const auto part = buffer.span().first(std::min<uint64_t>(buffer.size(), run.length - done));
+    RETURN_IF_ERROR(read_fully(*run.from, run.at + done, part));
+    RETURN_IF_ERROR(out_.write(run.to + done, part));
+    done += part.size();
+  }
+  return {};
+}
+
+Result<void> Cloning::write(const Chunk& chunk) {
+  const uint64_t cluster_size = options_.cluster_size;
+  Run run;
+  const auto flush = [&]() -> Result<void> {
+    const Run whole = std::exchange(run, {});
+    return whole.length > 0 ? share(whole) : Result<void>{};
+  };
+  for (const Chunk::Piece& piece : chunk.pieces) {
+    for (uint64_t at = piece.begin; at < piece.end;) {
+      const Chunk::Cluster& cluster = chunk.clusters[at / cluster_size];
+      const uint64_t stop = std::min(piece.end, (at / cluster_size + 1) * cluster_size);
+      const Run part{piece.from, piece.at + (at - piece.begin), stop - at,
+                     cluster.host + at % cluster_size};
+      at = stop;
+      if (cluster.kind != Chunk::Cluster::Kind::kData || cluster.clone != Chunk::Clone::kYes)
+        continue;
+      if (run.from != part.from || run.at + run.length != part.at ||
+          run.to + run.length != part.to) {
+        RETURN_IF_ERROR(flush());
+        run = part;
+      } else {
+        run.length += part.length;
+      }
+    }
+  }
+  return flush();
+}
+
+}  // namespace vc::copy
