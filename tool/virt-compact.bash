@@ -138,6 +138,7 @@ _virt_compact()
     -f | --format | -O | --output-format | -F | --backing-format | --second-format)
       _virt_compact_offer "" "$word" qcow2 raw; return ;;
     --cache) _virt_compact_offer "" "$word" none directsync writeback writethrough unsafe keep; return ;;
+    --reflink) _virt_compact_offer "" "$word" auto always never; return ;;
     --detect-zeroes) _virt_compact_offer "" "$word" unmap on off keep; return ;;
     --discard) _virt_compact_offer "" "$word" unmap ignore keep; return ;;
     --io) _virt_compact_offer "" "$word" native threads io_uring keep; return ;;

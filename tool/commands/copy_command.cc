@@ -22,6 +22,7 @@
 #include "tool/options/mistaken_names.h"
 #include "tool/options/nbd_options.h"
 #include "tool/options/place_names.h"
+#include "tool/options/reflink_option.h"
 #include "tool/report/copy_report.h"
 #include "tool/text/join_words.h"
 #include "tool/text/salvaging.h"
@@ -148,6 +149,7 @@ void CopyCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what DST would be");
   add_switch(app, "--verify", options_.verify, "read DST back and compare it with SRC");
+  add_reflink_option(app, options_.reflink)->group(kRareOptions);
   add_parsed_option(
       app, "--spool", "DIR", options_.spool,
       [](const std::string& value) -> Result<std::optional<std::string>> {
@@ -187,7 +189,7 @@ void CopyCommand::add_qemu_options(CLI::App& app) {
       ->group(kRareOptions);
   add_parsed_option(app, "-T", "CACHE", source_cache_, parse_cache_mode, "accepted and ignored")
       ->group(kRareOptions);
-  add_switch(app, "-C", offload_, "accepted: copies are not offloaded")->group(kRareOptions);
+  add_switch(app, "-C", offload_, "accepted: see --reflink")->group(kRareOptions);
   add_switch(app, "--target-is-zero", target_is_zero_, "the same as --destination-is-zero")
       ->group(kRareOptions);
   trust_.add_key_option(app);
@@ -202,7 +204,9 @@ void CopyCommand::check_qemu_options() const {
 
 // Warns about options that are accepted for scripts and have another effect here.
 void CopyCommand::tell_of_qemu_options(const Console& console) const {
-  if (offload_) console.warning("-C: copies are not offloaded to the storage: data is read");
+  if (offload_)
+    console.warning(
+        "-C: copies are not offloaded to the storage: --reflink decides what is cloned");
   if (layout_.size())
     console.warning(
         "-o size: the disk of DST has the size of SRC's disk: change it with qemu-img resize");

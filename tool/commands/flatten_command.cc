@@ -14,6 +14,7 @@
 #include "tool/options/mistaken_names.h"
 #include "tool/options/place_names.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/reflink_option.h"
 #include "tool/options/servers.h"
 #include "tool/report/copy_report.h"
 #include "tool/terminal/progress_display.h"
@@ -84,6 +85,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_switch(app, "--salvage", salvage_, "with DST: flatten what can be read");
   add_switch(app, "--drop-bitmaps", drop_bitmaps_, "with DST: do not copy persistent bitmaps");
   snapshots_.add_drop(app);
+  add_reflink_option(app, reflink_);
   add_switch(app, "--force", force_, "replace DST if it exists");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print what would be written");
   add_output_option(app, json_, "the summary: human (the default) or json");
@@ -103,6 +105,7 @@ void FlattenCommand::check() const {
   if (in_place_ && snapshots_.given())
     throw UsageError(
         "--drop-snapshots needs DST: virt-compact snapshot -d deletes the snapshots of OVERLAY");
+  if (in_place_ && reflink_) throw UsageError("--reflink needs DST");
   if (in_place_ && force_) throw UsageError("--force needs DST");
   if (in_place_ && force_share_)
     throw UsageError("--force-share: an image that another process writes to cannot be changed");
@@ -142,6 +145,7 @@ Result<int> FlattenCommand::to_destination(const Console& console) const {
   options.trust = trust_.trust();
   options.dry_run = dry_run_;
   options.salvage = salvage_;
+  options.reflink = reflink_.value_or(options.reflink);
   if (!drop_bitmaps_) options.bitmaps = copy::BitmapChoice::kValid;
   RETURN_IF_ERROR(choose_snapshots(options, console));
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "copy/copy_options.h"
+#include "copy/source/reflink.h"
 #include "qcow2/read/chain.h"
 #include "tool/commands/command.h"
 #include "tool/options/snapshot_options.h"
@@ -31,6 +32,7 @@ class FlattenCommand final : public Command {
   std::optional<qcow2::Format> format_;
   bool in_place_ = false;
   bool force_ = false;
+  std::optional<copy::Reflink> reflink_;
   bool force_share_ = false;
   bool json_ = false;
   SnapshotOptions snapshots_;

@@ -8,6 +8,7 @@
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
 #include "tool/options/qemu_names.h"
+#include "tool/options/reflink_option.h"
 #include "tool/options/sparsify_options.h"
 #include "tool/options/trimming_options.h"
 #include "tool/report/optimize_report.h"
@@ -83,6 +84,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
     app.get_option(name)->group(kRareOptions);
   add_switch(app, "--keep-going", options_.keep_going, "copy a guest even if it cannot be trimmed")
       ->group(kRareOptions);
+  add_reflink_option(app, options_.copy.reflink)->group(kRareOptions);
   add_switch(app, "--repair", options_.repair, "repair a damaged image first, in place");
   snapshots_.add_drop(app);
   add_switch(app, "--drop-bitmaps", options_.drop_bitmaps, "do not copy persistent bitmaps")

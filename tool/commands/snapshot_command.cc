@@ -17,6 +17,7 @@
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
 #include "tool/options/place_names.h"
+#include "tool/options/reflink_option.h"
 #include "tool/options/servers.h"
 #include "tool/report/copy_report.h"
 #include "tool/terminal/progress_display.h"
@@ -62,6 +63,7 @@ void SnapshotCommand::add_options(CLI::App& app) {
   add_format_option(app, "-f,--format", format_, "format of DISK: only qcow2 has snapshots");
   add_switch(app, "-U,--force-share", force_share_, "read even if another process writes to DISK");
   add_switch(app, "--force", force_, "replace DST if it exists");
+  add_reflink_option(app, reflink_);
   add_switch(app, "--dry-run", dry_run_, "change nothing; print what would be done");
   add_output_option(app, json_, "human (the default) or json, with qemu-img's keys");
   trust_.add_options(app, false);
@@ -79,6 +81,7 @@ void SnapshotCommand::check() const {
   if (!export_.empty() && destination_.empty()) throw UsageError("DST is missing");
   refuse_option_like(destination_, "DST", "virt-compact copy -o", "virt-compact copy -O");
   if (force_ && export_.empty()) throw UsageError("--force needs --export");
+  if (reflink_ && export_.empty()) throw UsageError("--reflink needs --export");
   if (dry_run_ && (actions == 0 || list_))
     throw UsageError("--dry-run needs -c, -d, -a or --export: a list changes nothing");
   if (force_share_ && (!create_.empty() || !remove_.empty() || !apply_.empty()))
@@ -235,6 +238,7 @@ Result<void> SnapshotCommand::export_disk(const Console& console) const {
   options.overwrite = force_;
   options.trust = trust_.trust();
   options.force_share = force_share_;
+  options.reflink = reflink_.value_or(options.reflink);
   options.dry_run = dry_run_;
   ASSIGN_OR_RETURN(const auto summary, run_copy(options, console));
   if (json_) return console.print(copy_report_json(options, summary));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "copy/source/reflink.h"
 #include "qcow2/read/chain.h"
 #include "qcow2/write/snapshot_editor.h"
 #include "tool/commands/command.h"
@@ -43,6 +44,7 @@ class SnapshotCommand final : public Command {
   QemuNames names_;
   bool force_share_ = false;
   bool force_ = false;
+  std::optional<copy::Reflink> reflink_;
   bool json_ = false;
   TrustOptions trust_;
   bool dry_run_ = false;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -137,9 +138,9 @@ constexpr const char* kNeeded[] = {
 
 // ioctl requests for files, devices and the terminal. Excludes TIOCSTI, which injects input into a
 // terminal.
-constexpr unsigned long kRequests[] = {TCGETS,     TIOCGWINSZ, BLKGETSIZE64, BLKSSZGET,
-                                       BLKPBSZGET, BLKROGET,   BLKDISCARD,   BLKZEROOUT,
-                                       FIGETBSZ,   FICLONE,    FICLONERANGE, FS_IOC_GETFLAGS};
+constexpr unsigned long kRequests[] = {
+    TCGETS,     TIOCGWINSZ, BLKGETSIZE64, BLKSSZGET,    BLKPBSZGET,      BLKROGET,     BLKDISCARD,
+    BLKZEROOUT, FIGETBSZ,   FICLONE,      FICLONERANGE, FS_IOC_GETFLAGS, FS_IOC_FIEMAP};
 
 class Filter {
  public:

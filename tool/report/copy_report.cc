@@ -99,8 +99,16 @@ std::string size_table(const CopySummary& summary) {
 
 std::string verify_line(const CopySummary& summary) {
   if (!summary.verified) return "";
-  return fmt::format("  verified: {} read back, equal to the source\n",
-                     human_size(summary.verified->read));
+  const auto& verified = *summary.verified;
+  return fmt::format("  verified: {} read back{}, equal to the source\n", human_size(verified.read),
+                     verified.shared > 0
+                         ? fmt::format(", {} in the same blocks", human_size(verified.shared))
+                         : "");
+}
+
+std::string cloned_line(const CopySummary& summary) {
+  if (summary.cloned == 0) return "";
+  return fmt::format("  cloned: {} share blocks with the source\n", human_size(summary.cloned));
 }
 
 std::string cluster_row(std::string_view name, uint64_t count, const std::string& remark) {
@@ -183,10 +191,11 @@ ordered_json size_json(const FileSize& size) {
 std::string copy_report(const copy::CopyOptions& options, const CopySummary& summary,
                         const Palette& palette) {
   const std::string sizes = size_table(summary);
-  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}", printable(options.source),
+  return fmt::format("{} -> {}\n{}\n\n{}{}{}\n{}{}{}{}{}", printable(options.source),
                      printable(options.destination), headline(options, summary, palette), sizes,
                      sizes.empty() ? "" : "\n", cluster_table(summary) + snapshot_rows(summary),
-                     verify_line(summary), lost_line(summary), skipped_line(summary),
+                     cloned_line(summary), verify_line(summary), lost_line(summary),
+                     skipped_line(summary),
                      time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
 }
 
@@ -223,10 +232,12 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
       {"zero", summary.zero_clusters},
       {"found-zero", summary.found_zero_clusters},
   };
+  json["cloned"] = summary.cloned;
   if (summary.snapshots > 0)
     json["snapshots"] = {{"count", summary.snapshots}, {"clusters", summary.snapshot_clusters}};
   if (summary.verified)
     json["verified"] = {{"read", summary.verified->read},
+                        {"shared", summary.verified->shared},
                         {"seconds", summary.verified->elapsed.count()}};
   if (options.salvage) {
     json["lost"] = lost_json(summary);

@@ -107,7 +107,7 @@ TEST_CASE("the JSON summary has every figure", "[copy_report]") {
     "after": {"length": 4402341000, "blocks": 4402345984},
     "clusters": {"data": 65123, "compressed": 12345, "passed-through": 1234,
                  "zero": 250212, "found-zero": 3000},
-    "seconds": 34.21})"));
+    "cloned": 0, "seconds": 34.21})"));
 
   CopySummary without = summary();
   without.source.reset();
