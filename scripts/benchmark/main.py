@@ -49,6 +49,7 @@ class Bench:
         self.runs = options.runs or (2 if options.quick else 3)
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
         self.own_disk = None  # filesystem and size of the present own disk
+        self.mounted = ""  # the filesystem of the present mount
         self.results = []
         self.size = 0  # the size of the disk to copy, once the disk exists
 
@@ -60,8 +61,10 @@ class Bench:
         return [row for row in named if not self.options.quick or getattr(row, "gib", (0, 1))[1]]
 
     def words(self, out, extra="extra.qcow2"):
-        path = lambda name: os.path.join(self.folder, name)
-        return {"disk": path("own.qcow2") if self.own_disk else self.disk, "out": path(out), "extra": path(extra),
+        folder = self.mount_point() if self.mounted else self.folder
+        path = lambda name: os.path.join(folder, name)
+        own = self.own_disk or self.mounted
+        return {"disk": path("own.qcow2") if own else self.disk, "out": path(out), "extra": path(extra),
                 "socket": path("socket"), "size": self.size,
                 "vc": os.path.join(self.options.build, "tool/virt-compact"),
                 "plugin": os.path.join(self.options.build, "plugin/nbdkit-qcow2-plugin.so")}
@@ -98,13 +101,42 @@ class Bench:
                 self.make(image, size, filesystem)
             measure.warm(image)
 
+    def mount_point(self):
+        return os.path.join(self.folder, "mounted")
+
+    def use_mount(self, filesystem):
+        """Mounts a filesystem for the disk and the copies of a row; empty: the row has none."""
+        if not filesystem or filesystem == self.mounted:
+            return
+        self.unmount()
+        image = os.path.join(self.folder, "filesystem")
+        with open(image, "wb") as file:
+            file.truncate(4 * os.stat(self.disk).st_size + GIB)
+        disk.run(f"mkfs.{filesystem}", "-q", image)
+        os.makedirs(self.mount_point(), exist_ok=True)
+        disk.run("mount", "-o", "loop", image, self.mount_point())
+        self.mounted = filesystem
+        own = self.words("none")["disk"]
+        disk.run("cp", self.disk, own)
+        disk.run("sync", "-f", own)
+        measure.warm(own)
+
+    def unmount(self):
+        if self.mounted:
+            self.mounted = ""
+            disk.run("umount", self.mount_point())
+            measure.remove(os.path.join(self.folder, "filesystem"))
+
     def drop_own_disk(self):
         if self.own_disk:
             measure.remove(self.words("none")["disk"])
         self.own_disk = None
 
     def copy_row(self, row):
+        if not row.mounted:
+            self.unmount()
         self.use_disk((row.filesystem, row.gib[self.options.quick] * GIB) if row.filesystem else None)
+        self.use_mount(row.mounted)
         sides = {}
         sizes = {}
         if row.prepare:
@@ -188,6 +220,7 @@ class Bench:
         return {"ours": sides["ours"], "peer": sides["peer"], "sizes": sizes, "peaks": {}}
 
     def limit_row(self, row):
+        self.unmount()
         self.use_disk((row.filesystem, disk.TIB))
         command = row.ours.format(**self.words("none"))
         seconds = [measure.timed(command) for _ in range(self.runs)]
@@ -219,6 +252,9 @@ class Bench:
         print(f"{'row':<26}{'ours s':>9}{'peer s':>9}{'ratio':>8}{'goal':>7}  {'ours MB':>8} {'peer MB':>8}"
               f"  {'MiB':>5} {'MiB':>5}", flush=True)
         for row in chosen:
+            if getattr(row, "mounted", "") and os.geteuid() != 0:
+                say(f"{row.name}: skipped: only root can mount filesystems")
+                continue
             say(f"{row.name}: {self.runs_of(row)} runs of each")
             if isinstance(row, rows.Limit):
                 result = self.limit_row(row)
@@ -283,6 +319,8 @@ def main(arguments):
             return 1
         except KeyboardInterrupt:
             return 130
+        finally:
+            bench.unmount()
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
                 json.dump({"machine": {"cores": os.cpu_count(), "system": platform.platform(),

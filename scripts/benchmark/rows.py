@@ -23,8 +23,11 @@ class Row:
     filesystem: str = ""  # filesystem of the row's own disk; empty: the shared disk
     gib: tuple = (6, 1)  # size of that disk, without and with --quick; 0: not with --quick
     once: bool = False  # runs once unless --runs is given
+    mounted: str = ""  # the disk and the copies are on this filesystem, in a file that is mounted
 
 
+PLAIN = "{vc} copy -q --force --reflink=never {disk} {out}"
+CLONE = "{vc} copy -q --force --reflink=always {disk} {out}"
 QEMU = "qemu-img convert -O qcow2"
 BEST = "qemu-img convert -t none -W -m 16 -O qcow2"
 ZSTD = "-c -m 16 -W -o compression_type=zstd"
@@ -44,9 +47,12 @@ def optimize(filesystem, gib, suffix=""):
 
 
 COPIES = [
-    Row("plain", "{vc} copy -q --force {disk} {out}", QEMU + " {disk} {out}", 0.5),
-    Row("plain-best", "{vc} copy -q --force {disk} {out}", BEST + " {disk} {out}", 0.95),
-    Row("plain-cp", "{vc} copy -q --force {disk} {out}", "cp --sparse=never {disk} {out}", 1.0),
+    Row("plain", PLAIN, QEMU + " {disk} {out}", 0.5),
+    Row("plain-best", PLAIN, BEST + " {disk} {out}", 0.95),
+    Row("plain-cp", PLAIN, "cp --sparse=never {disk} {out}", 1.0),
+    Row("clone", CLONE, QEMU + " {disk} {out}", 0.1, mounted="xfs"),
+    Row("clone-cp", CLONE, "cp --reflink=never --sparse=never {disk} {out}", 0.2, mounted="xfs"),
+    Row("clone-btrfs", CLONE, QEMU + " {disk} {out}", 0.1, mounted="btrfs"),
     Row("zstd", "{vc} copy -q --force -c {disk} {out}",
         f"qemu-img convert -O qcow2 {ZSTD} {{disk}} {{out}}", 0.5),
     Row("zlib", "{vc} copy -q --force --compression=zlib {disk} {out}",
