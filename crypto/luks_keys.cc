@@ -8,6 +8,7 @@
 #include "base/byte_order.h"
 #include "base/rounding.h"
 #include "crypto/cipher_library.h"
+#include "crypto/pbkdf2.h"
 
 namespace vc::crypto {
 
@@ -21,17 +22,6 @@ constexpr uint64_t kMaterialUnit = 4096;
 Result<int> hash_of(const LuksHeader& header) {
   if (const int number = hash_number(header.hash)) return number;
   return fail(Error::unsupported(fmt::format("LUKS header: hash '{}' is unknown", header.hash)));
-}
-
-Result<void> derive(int hash, std::span<const std::byte> passphrase,
-                    std::span<const std::byte> salt, uint32_t iterations,
-                    std::span<std::byte> key) {
-  // An empty passphrase has no address, which libgcrypt requires.
-  static constexpr std::byte kNone{};
-  const void* const text = passphrase.empty() ? &kNone : passphrase.data();
-  const auto code = gcry_kdf_derive(text, passphrase.size(), GCRY_KDF_PBKDF2, hash, salt.data(),
-                                    salt.size(), iterations, key.size(), key.data());
-  return code == 0 ? Result<void>{} : gcrypt_failure(code, "PBKDF2 failed");
 }
 
 // Spreads each bit over a whole block: the anti-forensic splitter's H1.
@@ -77,25 +67,28 @@ Secret split(int hash, const Secret& key, uint32_t stripes) {
   return result;
 }
 
-Result<bool> is_master_key(const LuksHeader& header, int hash, const Secret& key) {
+Result<bool> is_master_key(const LuksHeader& header, int hash, const Secret& key,
+                           const IsStopped& stopped) {
   std::array<std::byte, LuksHeader::kDigestBytes> digest{};
-  RETURN_IF_ERROR(derive(hash, key.span(), header.digest_salt, header.digest_iterations, digest));
+  RETURN_IF_ERROR(
+      pbkdf2(hash, key.span(), header.digest_salt, header.digest_iterations, digest, stopped));
   return digest == header.digest;
 }
 
 // Returns the cipher of the key material of a slot.
 Result<std::shared_ptr<const SectorCipher>> slot_cipher(const LuksHeader& header, int hash,
                                                         const LuksSlot& slot,
-                                                        const Secret& passphrase) {
+                                                        const Secret& passphrase,
+                                                        const IsStopped& stopped = {}) {
   Secret key(header.cipher.key_bytes);
-  RETURN_IF_ERROR(derive(hash, passphrase.span(), slot.salt, slot.iterations, key.span()));
+  RETURN_IF_ERROR(pbkdf2(hash, passphrase.span(), slot.salt, slot.iterations, key.span(), stopped));
   return SectorCipher::create(header.cipher, key.span());
 }
 
 // Returns the key in a slot, which is wrong if the passphrase is.
 Result<Secret> open_slot(const LuksHeader& header, int hash, const LuksSlot& slot,
-                         const Secret& passphrase) {
-  ASSIGN_OR_RETURN(const auto cipher, slot_cipher(header, hash, slot, passphrase));
+                         const Secret& passphrase, const IsStopped& stopped) {
+  ASSIGN_OR_RETURN(const auto cipher, slot_cipher(header, hash, slot, passphrase, stopped));
   Secret material(header.split_bytes(slot));
   std::memcpy(material.data(), header.bytes.data() + slot.material, material.size());
   RETURN_IF_ERROR(cipher->decrypt(0, material.span()));
@@ -110,7 +103,7 @@ Result<uint32_t> iterations_for(int hash, size_t key_bytes, std::chrono::millise
   constexpr std::chrono::milliseconds kEnough(20);
   for (uint32_t count = 1 << 13;; count *= 2) {
     const auto start = Clock::now();
-    RETURN_IF_ERROR(derive(hash, salt, salt, count, key.span()));
+    RETURN_IF_ERROR(pbkdf2(hash, salt, salt, count, key.span()));
     const std::chrono::duration<double> taken = Clock::now() - start;
     if (taken < kEnough && count < (1u << 24)) continue;
     const double wanted = count * (std::chrono::duration<double>(time) / taken);
@@ -164,8 +157,8 @@ Result<std::shared_ptr<const SectorCipher>> unlock(const LuksHeader& header, con
   for (const auto& passphrase : keys.passphrases) {
     for (const LuksSlot& slot : header.slots) {
       if (!slot.active) continue;
-      ASSIGN_OR_RETURN(const Secret key, open_slot(header, hash, slot, *passphrase));
-      ASSIGN_OR_RETURN(const bool right, is_master_key(header, hash, key));
+      ASSIGN_OR_RETURN(const Secret key, open_slot(header, hash, slot, *passphrase, keys.stopped));
+      ASSIGN_OR_RETURN(const bool right, is_master_key(header, hash, key, keys.stopped));
       if (right) return SectorCipher::create(header.cipher, key.span());
     }
   }
@@ -203,7 +196,7 @@ Result<LuksDisk> make_luks(const LuksOptions& options, const Secret& passphrase)
                    iterations_for(hash, header.digest.size(), options.iteration_time / 8));
   header.digest_iterations = digest_iterations;
   RETURN_IF_ERROR(
-      derive(hash, master.span(), header.digest_salt, header.digest_iterations, header.digest));
+      pbkdf2(hash, master.span(), header.digest_salt, header.digest_iterations, header.digest));
   header.uuid = random_uuid();
   place_slots(header);
   LuksSlot& slot = header.slots.front();

@@ -18,7 +18,7 @@
 namespace vc::crypto {
 
 // Returns the cipher of the disk, with the master key that one of the passphrases opens.  An error
-// if none does.
+// if none does, and Error::cancelled() if KeyRing::stopped says so.
 Result<std::shared_ptr<const SectorCipher>> unlock(const LuksHeader& header, const KeyRing& keys);
 
 struct LuksOptions {

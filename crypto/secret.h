@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -44,6 +45,9 @@ void wipe(std::span<std::byte> bytes) noexcept;
 // The passphrases that may open the encrypted images of one chain.
 struct KeyRing {
   std::vector<std::shared_ptr<const Secret>> passphrases;
+  // Returns whether the user no longer waits for the work on key slots, which takes seconds, or
+  // minutes for a hostile header.  Empty: never.
+  std::function<bool()> stopped;
 
   void add(Secret secret) {
     passphrases.push_back(std::make_shared<const Secret>(std::move(secret)));

@@ -176,6 +176,7 @@ void TrustOptions::check() const {
 }
 
 qcow2::Trust TrustOptions::trust() const {
+  keys_->stopped = [] { return stop_signal() != 0; };
   qcow2::Trust trust{names_, std::nullopt, keys_};
   if (!untrusted_) return trust;
   if (!backing_given_) trust.names.backing = NameRule::kDeny;

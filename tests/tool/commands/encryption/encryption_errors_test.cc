@@ -1,7 +1,9 @@
 // What is refused of encrypted disks, and what is said then.
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/byte_order.h"
@@ -102,6 +104,21 @@ TEST_CASE("damaged and hostile LUKS headers in an image are errors that name the
   damaged(248, 0x00ffffff, "outside of the header");
   damaged(108, 40, "cipher 'aes'");
   damaged(112, 0x12345678, "opens none of its key slots");
+}
+
+TEST_CASE("a header that keeps the command busy does not keep it from a signal", "[encryption]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk", out = folder / "out";
+  create_luks(disk, "1M");
+  const std::string key = key_in_file(folder / "key");
+  constexpr uint64_t kIterationsOfSlot = 212;
+  patch32(disk, luks_offset(disk) + kIterationsOfSlot, 1 << 26);
+  // The work takes a minute. Then the passphrase would be wrong, with exit code 1.
+  const auto stopped = support::run({"timeout", "--preserve-status", "-s", "TERM", "1",
+                                     virt_compact(), "copy", "-q", key, disk, out});
+  INFO(stopped.describe());
+  CHECK(stopped.exit_code == 128 + SIGTERM);
+  CHECK_FALSE(std::filesystem::exists(out));
 }
 
 TEST_CASE("the LUKS header counts as metadata: it may not leak, overlap, or be lost",
