@@ -120,6 +120,8 @@ Result<void> Cloning::share(const Run& run) {
   return copy(run);
 }
 
+// Reads and writes.  copy_file_range(2) was measured: where it shares no blocks, as on ext4, the
+// kernel's copy takes 1.0 to 1.3 times as long as this loop does with a buffer in the cache.
 Result<void> Cloning::copy(const Run& run) {
   AlignedBuffer buffer(std::min(run.length, kCopyAtOnce));
   for (uint64_t done = 0; done < run.length;) {
