@@ -71,10 +71,14 @@ std::string module(const std::string& version, const std::string& name) {
 }  // namespace
 
 GuestFiles::GuestFiles(const std::string& folder, const std::string& disk)
-    : serial_(folder + "/serial"), disk_(disk) {
+    : serial_(serial_in(folder)), disk_(disk) {
   make_initrd(folder);
   make_disk();
   support::write_file(serial_, std::string());
+}
+
+GuestFiles GuestFiles::made_before(const std::string& folder, const std::string& disk) {
+  return GuestFiles(Names{serial_in(folder), disk});
 }
 
 LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon)

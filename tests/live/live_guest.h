@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/live/live_domain.h"
@@ -14,6 +15,8 @@ class GuestFiles {
  public:
   // Makes the files in `folder`, and the disk at `disk`.
   GuestFiles(const std::string& folder, const std::string& disk);
+  // Returns the files that an earlier call has made.
+  static GuestFiles made_before(const std::string& folder, const std::string& disk);
 
   const std::string& serial() const { return serial_; }  // the guest writes its lines to this file
   // Returns the arguments of the kernel.
@@ -30,6 +33,13 @@ class GuestFiles {
   std::string complaint() const;
 
  private:
+  struct Names {
+    std::string serial;
+    std::string disk;
+  };
+  explicit GuestFiles(Names names)
+      : serial_(std::move(names.serial)), disk_(std::move(names.disk)) {}
+  static std::string serial_in(const std::string& folder) { return folder + "/serial"; }
   void make_initrd(const std::string& folder) const;
   void make_disk() const;
 
