@@ -32,7 +32,8 @@ class Install(unittest.TestCase):
             self.assertRegex(told, r"^virt-compact \d")
             for end in ("nbdkit-qcow2-plugin.so", "nbdkit-qcow2-filter.so", "nbdkit-detect-zeroes-filter.so",
                         "nbdkit-coalesce-discard-filter.so", "nbdkit-checked-nbd-plugin.so",
-                        "man1/virt-compact-optimize.1", "man7/virt-compact-recipes.7"):
+                        "share/man/man1/virt-compact-optimize.1", "share/man/man7/virt-compact-recipes.7",
+                        "man/pt_BR/man1/virt-compact-optimize.1", "man/pt_BR/man7/virt-compact-recipes.7"):
                 one(end)
             # The completions for zsh and fish name the one for bash, as it is installed.
             bash = one("bash-completion/completions/virt-compact")

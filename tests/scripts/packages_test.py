@@ -58,7 +58,8 @@ class Packages(unittest.TestCase):
     def test_build_dependencies_are_those_of_scripts_deps(self):
         wanted = {it for it in deps("--run") if not it.startswith(("g++", "linux-image"))}
         named = {it.split(" ")[0] for it in field(self.source, "Build-Depends")}
-        self.assertEqual(named - {"debhelper-compat"}, wanted)
+        # Without po4a, the build leaves out the translations.
+        self.assertEqual(named - {"debhelper-compat"}, wanted | {"po4a"})
 
     def test_filters_need_the_nbdkit_that_they_were_built_for(self):
         by_name = {field(it, "Package")[0]: field(it, "Depends") for it in self.binaries}
