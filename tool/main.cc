@@ -135,7 +135,22 @@ Command* Program::parse(int argc, char** argv) {
   }
   Command* command = find(chosen().get_name());
   command->check();
+  const CLI::Option* const dry_run = chosen().get_option_no_throw("--dry-run");
+  if (dry_run != nullptr && dry_run->count() > 0 && !command->metrics().file().empty())
+    throw UsageError("--metrics and --dry-run exclude each other: a dry run changes nothing");
   return command;
+}
+
+// Runs the command, and writes its metrics, also those of a run that fails.
+Result<int> run_measured(Command& command, const Console& console) {
+  RETURN_IF_ERROR(command.metrics().open());
+  const auto done = command.run(console);
+  const bool success = done && *done == kSuccess;
+  const auto written = command.metrics().write(command.name(), success);
+  if (written) return done;
+  if (success) return fail(written.error());
+  console.error(written.error().message());
+  return done;
 }
 
 int Program::run(int argc, char** argv) {
@@ -161,7 +176,7 @@ int Program::run(int argc, char** argv) {
   }
   print_versions(console, VIRT_COMPACT_VERSION);
   if (manner_.trace) ::setenv("LIBGUESTFS_TRACE", "1", 1);
-  const auto done = command->run(console);
+  const auto done = run_measured(*command, console);
   if (done) return *done;
   console.error(done.error().message());
   if (done.error().kind() == Error::Kind::kCancelled && stop_signal() != 0) die_by(stop_signal());

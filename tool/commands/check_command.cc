@@ -107,6 +107,7 @@ void CheckCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   trust_.add_untrusted(app);
   names_.add_options(app, trust_.keys());
+  metrics().add_option(app);
 }
 
 void CheckCommand::check() const {
@@ -191,8 +192,12 @@ Result<int> CheckCommand::run(const Console& console) {
   RETURN_IF_ERROR(refuse_server(file_, "only files can be checked",
                                 "a server shows the disk, not its image: check the file that it "
                                 "serves"));
-  if (!apply_undo_.empty()) return take_back(console);
-  RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code()));
+  if (!apply_undo_.empty()) {
+    metrics().add(file_);
+    return take_back(console);
+  }
+  metrics().add(file_);
+  RETURN_IF_ERROR(trust_.begin_reading(console, {file_}, failure_code(), metrics().folders()));
   ASSIGN_OR_RETURN(const auto file, open());
   if (format_ != qcow2::Format::kQcow2) {
     ASSIGN_OR_RETURN(const bool qcow2, is_qcow2(*file, console));
@@ -227,6 +232,7 @@ Result<int> CheckCommand::run(const Console& console) {
     progress.finish();
     if (!done) return fail(Error(done.error()).with_context(file_));
   }
+  if (!report.has_written) metrics().unchanged();
   if (json_) {
     RETURN_IF_ERROR(console.print(check_report_json(report, log)));
   } else {

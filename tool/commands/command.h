@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tool/metrics/metrics.h"
 #include "tool/terminal/console.h"
 
 namespace vc::tool {
@@ -32,6 +33,13 @@ class Command {
   virtual Result<int> run(const Console& console) = 0;
   // Returns the exit code for errors, including command line errors.
   virtual int failure_code() const { return kFailure; }
+
+  // The figures of the run. Each command that can change something adds the option for them, and
+  // its disks.
+  Metrics& metrics() { return metrics_; }
+
+ private:
+  Metrics metrics_;
 };
 
 // Returns all commands, in the order of the help.

@@ -100,6 +100,7 @@ void CompactCommand::add_options(CLI::App& app) {
   add_switch(app, "--dry-run", dry_run_, "write nothing; print how short the file would be");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_key_option(app);
+  metrics().add_option(app);
 }
 
 void CompactCommand::check() const {
@@ -123,6 +124,7 @@ Result<int> CompactCommand::run(const Console& console) {
   } else {
     RETURN_IF_ERROR(check_disk_use(disk_, console));
   }
+  metrics().add(disk_);
   Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
@@ -142,6 +144,7 @@ Result<int> CompactCommand::run(const Console& console) {
         "{}: {} leaked cluster{} stay where they are, since a table of zeros may have referred to "
         "them: see virt-compact check, whose option --lossy frees them",
         disk_, summary->leaks_left, summary->leaks_left == 1 ? "" : "s"));
+  if (gain(*summary) == 0 && summary->moved == 0 && summary->leaks == 0) metrics().unchanged();
   RETURN_IF_ERROR(tell(*summary, console));
   if (summary->stopped)
     return fail(Error::cancelled().with_context(

@@ -178,6 +178,7 @@ void CopyCommand::add_options(CLI::App& app) {
   add_qemu_options(app);
   add_output_option(app, json_, "the summary: human (the default) or json");
   app.get_option("--output")->group(kRareOptions);
+  metrics().add_option(app);
 }
 
 void CopyCommand::add_qemu_options(CLI::App& app) {
@@ -296,6 +297,7 @@ Result<void> CopyCommand::begin(const Console& console) {
       plan.folders.push_back(Directory::parent_of(path));
     }
   }
+  for (const std::string& folder : metrics().folders()) plan.folders.push_back(folder);
   return trust_.begin(console, plan, failure_code());
 }
 
@@ -308,6 +310,7 @@ Result<int> CopyCommand::run(const Console& console) {
   // A saved guest holds no lock, and still needs ranges that its filesystem metadata call free.
   // Must precede the confinement.
   if (options_.skip_free) RETURN_IF_ERROR(check_disk_use(options_.source, console));
+  metrics().add_new(options_.source, options_.destination);
   RETURN_IF_ERROR(begin(console));
   warn_of_images(console, options_.trust, {options_.source});
   if (const CopyProfile* const it = layout_.profile())

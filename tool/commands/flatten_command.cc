@@ -91,6 +91,7 @@ void FlattenCommand::add_options(CLI::App& app) {
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_options(app, false);
   trust_.add_key_option(app);
+  metrics().add_option(app);
 }
 
 void FlattenCommand::check() const {
@@ -183,6 +184,10 @@ Result<int> FlattenCommand::run(const Console& console) {
     RETURN_IF_ERROR(refuse_server(overlay_, "only files can be flattened in place",
                                   "virt-compact copy writes the disk of a server into an image "
                                   "that needs no other"));
+  if (in_place_)
+    metrics().add(overlay_);
+  else
+    metrics().add_new(overlay_, destination_);
   if (!in_place_) return to_destination(console);
   RETURN_IF_ERROR(in_place(console));
   return kSuccess;

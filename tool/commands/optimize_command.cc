@@ -122,6 +122,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_switch(app, "--json", json_, "print the report as JSON");
   add_live_options(app);
   add_sparsify_options(app);
+  metrics().add_option(app);
 }
 
 void OptimizeCommand::add_live_options(CLI::App& app) {
@@ -332,8 +333,15 @@ Result<int> OptimizeCommand::run(const Console& console) {
     live_options_.disks = disks_;
     live_options_.optimize = options_;
     if (reserve_) live_options_.reserve = *reserve_;
-    return resume_ ? complete_live(console, disks_.front(), live_options_, json_, LiveEnd::kForward)
-                   : run_live(console, live_options_, json_);
+    return resume_ ? complete_live(console, disks_.front(), live_options_, json_, LiveEnd::kForward,
+                                   metrics())
+                   : run_live(console, live_options_, json_, metrics());
+  }
+  for (const std::string& disk : disks_) {
+    if (options_.output.empty())
+      metrics().add(disk);
+    else
+      metrics().add_new(disk, options_.output);
   }
   Cancel cancel;
   const StopSignals signals(cancel);
@@ -344,9 +352,12 @@ Result<int> OptimizeCommand::run(const Console& console) {
   uint64_t after = 0;
   for (const std::string& disk : disks_) {
     options_.disk = disk;
+    metrics().begin(options_.output.empty() ? disk : options_.output);
     StepDisplay display(console, json_);
     const auto report = optimize::optimize(options_, display, display, cancel);
     display.finish();
+    metrics().end(options_.output.empty() ? disk : options_.output, report.has_value(),
+                  report && !report->compact);
     if (!report) {
       if (report.error().kind() == Error::Kind::kCancelled) {
         const char* const state = options_.repair ? ": not optimized" : ": unchanged";

@@ -39,6 +39,7 @@ void PunchCommand::add_options(CLI::App& app) {
   add_timeout_option(app, options_.nbd.timeout);
   add_switch(app, "--dry-run", options_.dry_run, "write nothing; print what would be deallocated");
   add_output_option(app, json_, "the summary: human (the default) or json");
+  metrics().add_option(app);
 }
 
 void PunchCommand::check() const {
@@ -53,6 +54,7 @@ Result<int> PunchCommand::run(const Console& console) {
     return fail(Error::invalid(
         server_ + ": is not an NBD URI: virt-compact copy removes the zeros of a local image"));
   options_.target = *target;
+  metrics().add(target->name());
   Cancel cancel;
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
@@ -64,6 +66,7 @@ Result<int> PunchCommand::run(const Console& console) {
       return fail(Error::cancelled().with_context(target->name() + ": incomplete"));
     return fail(summary.error());
   }
+  if (summary->punched == 0) metrics().unchanged();
   if (json_) {
     nlohmann::ordered_json json;
     json["server"] = target->name();

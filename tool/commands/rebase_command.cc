@@ -60,6 +60,7 @@ void RebaseCommand::add_options(CLI::App& app) {
   trust_.add_options(app, false);
   add_output_option(app, json_, "human (the default) or json");
   names_.add_options(app, trust_.keys());
+  metrics().add_option(app);
 }
 
 void RebaseCommand::check() const {
@@ -100,6 +101,7 @@ Result<int> RebaseCommand::run(const Console& console) {
   RETURN_IF_ERROR(refuse_server(file_, "only image files name a backing file",
                                 "a server shows the disk, not its image: name the file that it "
                                 "serves"));
+  metrics().add(file_);
   ASSIGN_OR_RETURN(const auto file, dry_run_ ? FileStorage::open_readonly(file_)
                                              : FileStorage::open_writable(file_));
   ASSIGN_OR_RETURN(const auto header, read_header(*file));

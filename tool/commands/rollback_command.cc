@@ -38,6 +38,7 @@ void RollbackCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_switch(app, "--dry-run", dry_run_, "check both files, and print what would be done");
   add_output_option(app, json_, "the result: human (the default) or json");
+  metrics().add_option(app);
 }
 
 void RollbackCommand::check() const {
@@ -59,8 +60,9 @@ Result<int> RollbackCommand::run(const Console& console) {
     live::LiveOptions options;
     options.connection = connection_;
     options.qmp_socket = qmp_socket_;
-    return complete_live(console, disk_, options, json_, LiveEnd::kBack);
+    return complete_live(console, disk_, options, json_, LiveEnd::kBack, metrics());
   }
+  metrics().add(disk_);
   ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk_));
   for (const std::string& remark : remarks) console.warning(remark);
   const optimize::ShownNames shown(disk_);

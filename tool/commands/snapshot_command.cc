@@ -69,6 +69,7 @@ void SnapshotCommand::add_options(CLI::App& app) {
   trust_.add_options(app, false);
   trust_.add_key_option(app);
   names_.add_options(app, trust_.keys());
+  metrics().add_option(app);
 }
 
 void SnapshotCommand::check() const {
@@ -253,6 +254,11 @@ Result<int> SnapshotCommand::run(const Console& console) {
                                 "virt-compact copy reads"));
   destination_ = plain_path(destination_);
   const bool changes = !create_.empty() || !remove_.empty() || !apply_.empty();
+  if (!export_.empty())
+    metrics().add_new(disk_, destination_);
+  else
+    metrics().add(disk_);
+  if (!changes && export_.empty()) metrics().unchanged();
   RETURN_IF_ERROR(!export_.empty() ? export_disk(console)
                   : changes        ? change(console)
                                    : list(console));

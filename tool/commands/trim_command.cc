@@ -36,6 +36,7 @@ void TrimCommand::add_options(CLI::App& app) {
   timeout_option_ = add_timeout_option(app, timeout_);
   add_output_option(app, json_, "the report: human (the default) or json");
   add_sparsify_options(app);
+  metrics().add_option(app);
 }
 
 void TrimCommand::add_sparsify_options(CLI::App& app) {
@@ -88,6 +89,7 @@ Result<int> TrimCommand::run(const Console& console) {
     options_.disks.back().timeout = timeout_;
     options_.disks.back().keys = trust_.trust().keys;
   }
+  for (const std::string& disk : disks_) metrics().add(disk);
   if (!options_.dry_run)
     for (const std::string& disk : disks_) RETURN_IF_ERROR(check_use(disk, console));
   Cancel cancel;

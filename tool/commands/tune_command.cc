@@ -104,6 +104,7 @@ void TuneCommand::add_options(CLI::App& app) {
       ->type_name("SIZE")
       ->take_last();
   add_output_option(app, json_, "human (the default) or json");
+  metrics().add_option(app);
 }
 
 void TuneCommand::check() const {
@@ -252,6 +253,8 @@ Result<int> TuneCommand::tune_guest(const Console& console) const {
 }
 
 Result<int> TuneCommand::run(const Console& console) {
+  for (const std::string& name : names_) metrics().add(name);
+  if (!apply_) metrics().unchanged();
   if (guest_) return tune_guest(console);
   if (domain() == "-") return tune_input(console);
   if (connect_) return tune_libvirt(console);

@@ -22,12 +22,25 @@ bool is_failure(const LiveDiskReport& report) {
          (report.outcome == LiveDiskReport::Outcome::kUndone && !report.error.empty());
 }
 
+void measure(const LiveDiskReport& report, Metrics& metrics) {
+  using Outcome = LiveDiskReport::Outcome;
+  MetricsEntry entry;
+  entry.disk = report.disk;
+  entry.success = !is_failure(report);
+  entry.changed = entry.success && report.outcome == Outcome::kOptimized;
+  if (report.before.file.blocks > 0) entry.before = report.before.file.blocks;
+  entry.after = entry.changed ? report.after.file.blocks : entry.before;
+  entry.seconds = report.elapsed.count();
+  metrics.record(std::move(entry));
+}
+
 Result<int> show(const Console& console, const std::vector<LiveDiskReport>& reports, bool json,
-                 const Cancel& cancel) {
+                 const Cancel& cancel, Metrics& metrics) {
   bool failed = false;
   nlohmann::ordered_json disks = nlohmann::ordered_json::array();
   for (const LiveDiskReport& report : reports) {
     failed |= is_failure(report);
+    measure(report, metrics);
     if (json)
       disks.push_back(live_report_json(report));
     else if (is_failure(report))
@@ -43,18 +56,23 @@ Result<int> show(const Console& console, const std::vector<LiveDiskReport>& repo
 
 }  // namespace
 
-Result<int> run_live(const Console& console, const live::LiveOptions& options, bool json) {
+Result<int> run_live(const Console& console, const live::LiveOptions& options, bool json,
+                     Metrics& metrics) {
   Cancel cancel;
   const StopSignals signals(cancel);
   StepDisplay display(console, json);
   auto reports = live::optimize_live(options, display, display, cancel);
   display.finish();
-  if (!reports) return fail(std::move(reports).error());
-  return show(console, *reports, json, cancel);
+  if (!reports) {
+    for (const std::string& disk : options.disks) metrics.add(disk);
+    return fail(std::move(reports).error());
+  }
+  return show(console, *reports, json, cancel, metrics);
 }
 
 Result<int> complete_live(const Console& console, const std::string& disk,
-                          const live::LiveOptions& options, bool json, LiveEnd end) {
+                          const live::LiveOptions& options, bool json, LiveEnd end,
+                          Metrics& metrics) {
   Cancel cancel;
   const StopSignals signals(cancel);
   StepDisplay display(console, json);
@@ -62,8 +80,11 @@ Result<int> complete_live(const Console& console, const std::string& disk,
                     ? live::resume_live(disk, options, display, display, cancel)
                     : live::undo_live(disk, options, display, display, cancel);
   display.finish();
-  if (!report) return fail(std::move(report).error());
-  return show(console, {std::move(*report)}, json, cancel);
+  if (!report) {
+    metrics.add(disk);
+    return fail(std::move(report).error());
+  }
+  return show(console, {std::move(*report)}, json, cancel, metrics);
 }
 
 bool is_stopped_live_run(const std::string& disk) {

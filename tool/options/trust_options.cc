@@ -211,11 +211,11 @@ Result<void> TrustOptions::begin(const Console& console, const ConfinementPlan& 
 }
 
 Result<void> TrustOptions::begin_reading(const Console& console,
-                                         const std::vector<std::string>& names,
-                                         int failure_code) const {
+                                         const std::vector<std::string>& names, int failure_code,
+                                         const std::vector<std::string>& folders) const {
   if (!untrusted_) return {};
   for (const std::string& name : names) RETURN_IF_ERROR(check_is_file(name));
-  return begin(console, {names, {}, {}}, failure_code);
+  return begin(console, {names, {}, folders}, failure_code);
 }
 
 void warn_of_images(const Console& console, const qcow2::Trust& trust,

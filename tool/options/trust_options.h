@@ -42,9 +42,10 @@ class TrustOptions {
   // starts.
   Result<void> begin(const Console& console, const ConfinementPlan& plan, int failure_code) const;
 
-  // Same for commands that only read the files `names`. The name of a server is an error.
+  // Same for commands that only read the files `names`, and replace files in `folders`. The name of
+  // a server is an error.
   Result<void> begin_reading(const Console& console, const std::vector<std::string>& names,
-                             int failure_code) const;
+                             int failure_code, const std::vector<std::string>& folders = {}) const;
 
  private:
   void add_rules(CLI::App& app, bool reads_only, std::string* base);
