@@ -91,8 +91,9 @@ TEST_CASE("columns of a benchmark never touch", "[columns]") {
   fast.elapsed = std::chrono::duration<double>(1e-10);
   bench::Comparison both;
   both.rounds = {{slow, slow}, {slow, fast}, {slow, slow}};
-  const auto spread =
-      words_of_line(tool::bench_report(both, bench::ComparisonOptions()), "  spread");
+  bench::ComparisonOptions options;
+  options.load = load;
+  const auto spread = words_of_line(tool::bench_report(both, options), "  spread");
   REQUIRE(spread.size() == 6);
   CHECK(spread[1] == "0%");
   CHECK(spread[2].back() == '%');
