@@ -121,8 +121,8 @@ std::string wrong_with(Proxy& proxy, Lie lie) {
   if (proxy.connection().lost()) return "the proxy has ended";
   if (support::spoils_reads(lie) && !failed) return "the server was believed";
   // An error that the server reports is no reason to give it up. If the text of the error claims to
-  // be longer than its chunk, libnbd 1.22 (Debian 13) reports the error, and libnbd 1.14 (Debian 12)
-  // ends the connection.
+  // be longer than its chunk, libnbd 1.22 (Debian 13) reports the error, and libnbd 1.14 (Debian
+  // 12) ends the connection.
   const bool honest =
       lie == Lie::kErrorChunk || lie == Lie::kDataThenError || lie == Lie::kErrorOfHugeLength;
   if (failed && !honest && proxy.note().empty()) return "the server was not given up";
