@@ -1,4 +1,4 @@
-"""Installs the built product into a folder, and removes it again: install_test.py BUILD."""
+"""Installs the built product into a folder, and removes it again; reads Meson's log: install_test.py BUILD."""
 
 import os
 import re
@@ -49,6 +49,12 @@ class Install(unittest.TestCase):
             subprocess.run(["meson", "--internal", "uninstall"], cwd=BUILD, check=True,
                            stdout=subprocess.DEVNULL)
             self.assertEqual(files_below(folder), [])
+
+    def test_no_keyword_of_meson_is_given_twice(self):
+        # Meson takes one of the two, without an error.
+        with open(os.path.join(BUILD, "meson-logs", "meson-log.txt"), encoding="utf-8") as file:
+            found = [it for it in file if "defined multiple times" in it]
+        self.assertEqual(found, [])
 
 
 if __name__ == "__main__":
