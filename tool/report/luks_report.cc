@@ -53,6 +53,8 @@ ordered_json luks_json(const crypto::LuksHeader& luks) {
     if (slot.active) it["stripes"] = slot.stripes;
     json["slots"].push_back(it);
   }
+  // In QEMU's since 9.0. A header in another file is not supported.
+  json["detached-header"] = false;
   json["payload-offset"] = luks.payload;
   json["master-key-iters"] = luks.digest_iterations;
   return json;

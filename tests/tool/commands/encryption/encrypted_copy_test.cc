@@ -87,8 +87,12 @@ TEST_CASE("the map of an encrypted disk is that of QEMU", "[encryption]") {
               "--image-opts", "driver=qcow2,encrypt.key-secret=s,file.filename=" + disk});
   INFO(ours.describe());
   auto entries = nlohmann::json::parse(ours.out);
-  for (auto& it : entries) it.erase("compressed");  // newer QEMUs only
-  CHECK(entries == nlohmann::json::parse(theirs.out));
+  const auto expected = nlohmann::json::parse(theirs.out);
+  REQUIRE(!expected.empty());
+  // In QEMU's since 8.2.
+  if (!expected.front().contains("compressed"))
+    for (auto& it : entries) it.erase("compressed");
+  CHECK(entries == expected);
 }
 
 TEST_CASE("a plain disk becomes an encrypted image that QEMU reads and writes", "[encryption]") {

@@ -258,7 +258,10 @@ TEST_CASE("info tells of the encryption what qemu-img info tells", "[encryption]
   const auto encryption = [](const support::Outcome& outcome) {
     return nlohmann::json::parse(outcome.out).at("format-specific").at("data").at("encrypt");
   };
-  CHECK(encryption(ours) == encryption(theirs));
+  auto told = encryption(ours);
+  CHECK(told.at("detached-header") == false);
+  if (!encryption(theirs).contains("detached-header")) told.erase("detached-header");  // QEMU 7.2
+  CHECK(told == encryption(theirs));
   CHECK_THAT(run_tool({"info", disk}).out, Contains("cipher alg: aes-256"));
   // A hostile UUID.
   support::patch_file(disk, luks_offset(disk) + 168, std::vector<std::byte>(40, std::byte{0xe4}));
