@@ -7,8 +7,8 @@
 #include "qcow2/relocate/image_order.h"
 #include "qcow2/relocate/image_shrink.h"
 #include "tests/catch_text.h"
+#include "tests/qcow2/relocate/crash_trial.h"
 #include "tests/qcow2/relocate/image_states.h"
-#include "tests/qcow2/write/crash_storage.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -108,27 +108,13 @@ TEST_CASE("a loss of power while an image is ordered leaks clusters at most") {
     const support::TempDirectory folder;
     const auto shape = test::make_churned(folder / "disk", random);
     CAPTURE(seed, shape.recipe);
-    const auto storage = std::make_shared<test::CrashStorage>(support::read_file(folder / "disk"));
-    free_leaks(storage);
-    const States states = test::states_of(storage);
-    std::vector<Bytes> crashes;
-    storage->crash_at_flushes(crashes, seed);
-    const auto judge_crashes = [&] {
-      for (Bytes& bytes : crashes) {
-        const auto crashed = std::make_shared<MemoryStorage>("crashed", std::move(bytes));
-        judge(crashed, states, true);
-        if (!random.chance(10)) continue;
-        // The next run goes on, unless clusters may belong to a damaged table: such clusters stay.
-        if (free_leaks(crashed)) continue;
-        order(crashed, random, shape.cluster_bits);
-        judge(crashed, states, false);
-      }
-      crashes.clear();
+    test::CrashTrial trial(folder / "disk", seed, random);
+    const auto go_on = [&](const std::shared_ptr<Storage>& crashed) {
+      order(crashed, random, shape.cluster_bits);
     };
-    order(storage, random, shape.cluster_bits, judge_crashes);
-    judge_crashes();
-    judge(storage, states, false);
-    require_order(storage);
+    order(trial.storage(), random, shape.cluster_bits, [&] { trial.judge_crashes(go_on); });
+    trial.judge_end(go_on);
+    require_order(trial.storage());
   }
 }
 

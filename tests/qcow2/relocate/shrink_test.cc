@@ -3,6 +3,7 @@
 
 #include "qcow2/relocate/image_shrink.h"
 #include "tests/catch_text.h"
+#include "tests/qcow2/relocate/crash_trial.h"
 #include "tests/qcow2/relocate/image_states.h"
 #include "tests/qcow2/write/crash_storage.h"
 #include "tests/support/memory_storage.h"
@@ -90,28 +91,14 @@ TEST_CASE("a loss of power while an image shrinks leaks clusters at most") {
     const support::TempDirectory folder;
     const auto shape = test::make_churned(folder / "disk", random);
     CAPTURE(seed, shape.recipe);
-    const auto storage = std::make_shared<test::CrashStorage>(support::read_file(folder / "disk"));
-    free_leaks(storage);
-    const States states = test::states_of(storage);
-    std::vector<Bytes> crashes;
-    storage->crash_at_flushes(crashes, seed);
-    const auto judge_crashes = [&] {
-      for (Bytes& bytes : crashes) {
-        const auto crashed = std::make_shared<MemoryStorage>("crashed", std::move(bytes));
-        judge(crashed, states, true);
-        if (!random.chance(10)) continue;
-        // The next run goes on, unless clusters may belong to a damaged table: such clusters stay.
-        if (free_leaks(crashed)) continue;
-        run(crashed, small_steps(random, shape.cluster_bits));
-        judge(crashed, states, false);
-      }
-      crashes.clear();
+    test::CrashTrial trial(folder / "disk", seed, random);
+    const auto go_on = [&](const std::shared_ptr<Storage>& crashed) {
+      run(crashed, small_steps(random, shape.cluster_bits));
     };
     auto options = small_steps(random, shape.cluster_bits);
-    options.progress = [&](uint64_t, uint64_t) { judge_crashes(); };
-    run(storage, std::move(options));
-    judge_crashes();
-    judge(storage, states, false);
+    options.progress = [&](uint64_t, uint64_t) { trial.judge_crashes(go_on); };
+    run(trial.storage(), std::move(options));
+    trial.judge_end(go_on);
   }
 }
 

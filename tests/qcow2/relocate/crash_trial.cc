@@ -1,0 +1,33 @@
+#include "tests/qcow2/relocate/crash_trial.h"
+
+#include "tests/support/memory_storage.h"
+#include "tests/support/raw_file.h"
+
+namespace vc::test {
+
+CrashTrial::CrashTrial(const std::string& path, uint64_t seed, support::Random& random)
+    : random_(random), storage_(std::make_shared<CrashStorage>(support::read_file(path))) {
+  free_leaks(storage_);
+  states_ = states_of(storage_);
+  storage_->crash_at_flushes(crashes_, seed);
+}
+
+void CrashTrial::judge_crashes(const GoOn& go_on) {
+  for (Bytes& bytes : crashes_) {
+    const auto crashed = std::make_shared<qcow2::MemoryStorage>("crashed", std::move(bytes));
+    judge(crashed, states_, true);
+    if (!random_.chance(10)) continue;
+    // The next run goes on, unless clusters may belong to a damaged table: such clusters stay.
+    if (free_leaks(crashed)) continue;
+    go_on(crashed);
+    judge(crashed, states_, false);
+  }
+  crashes_.clear();
+}
+
+void CrashTrial::judge_end(const GoOn& go_on) {
+  judge_crashes(go_on);
+  judge(storage_, states_, false);
+}
+
+}  // namespace vc::test
