@@ -6,6 +6,7 @@
 
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/refcounts/refcount_writer.h"
+#include "qcow2/relocate/unknown_autoclear.h"
 
 namespace vc::qcow2 {
 
@@ -36,7 +37,10 @@ Result<void> ImageOrder::find_fixed() {
   RETURN_IF_ERROR(
       references_->visit_pointers(References::Level::kClusters, [&](const References::Pointer& it) {
         const L2Entry entry{it.word, 0};
-        if (!entry.compressed()) plain.add(geometry_.host_cluster_of(entry.host()));
+        if (entry.compressed())
+          ++compressed_;
+        else
+          plain.add(geometry_.host_cluster_of(entry.host()));
         return Result<void>();
       }));
   fixed_.emplace(end_);
@@ -89,6 +93,7 @@ Result<void> ImageOrder::run(const Cancel& cancel) {
       continue;
     }
     if (wanted_ == 0) break;
+    RETURN_IF_ERROR(clear_unknown_autoclear(*storage_, image_->header()));
     const size_t step = batch_clusters();
     for (size_t i = 0; i < wanted_; i += step) {
       stopped_ = cancel.requested();

@@ -51,6 +51,8 @@ class ImageOrder {
 
   // Returns the bytes that are not in their places.
   Result<uint64_t> misplaced() const;
+  // Returns the compressed clusters, which stay where they are.
+  uint64_t compressed() const { return compressed_; }
 
   // Moves.  The file then has free clusters at its end: see ImageShrink.  After a cancellation or
   // an error, the content is the same, and another run goes on.
@@ -98,6 +100,7 @@ class ImageOrder {
   std::vector<HostOffset> tables_;   // in the order of guests
   std::optional<ClusterSet> fixed_;  // used clusters without plain data
   uint64_t end_ = 0;                 // clusters of the file
+  uint64_t compressed_ = 0;          // streams
 
   size_t table_ = 0;   // all clusters of the tables before it are in place
   HostCluster place_;  // all guest data before it is in place

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "qcow2/format/header_fields.h"
 #include "qcow2/refcounts/refcount_writer.h"
+#include "qcow2/relocate/unknown_autoclear.h"
 
 namespace vc::qcow2 {
 
@@ -64,16 +64,6 @@ bool ImageShrink::check_cancelled() {
   return stopped_;
 }
 
-// The data of unknown autoclear bits may depend on the places of clusters.
-Result<void> ImageShrink::clear_unknown_autoclear() {
-  const Header& header = image_->header();
-  const uint64_t kept = header.autoclear_features & (autoclear::kBitmaps | autoclear::kDataFileRaw);
-  if (header.version < 3 || kept == header.autoclear_features) return {};
-  RETURN_IF_ERROR(write_feature_fields(*storage_, header.incompatible_features,
-                                       header.compatible_features, kept));
-  return storage_->flush();
-}
-
 Result<void> ImageShrink::check_key() const {
   const auto& key = image_->encryption();
   if (!key || !key->is_locked() || !key->is_luks() || image_->header().has_data_file()) return {};
@@ -89,15 +79,16 @@ Result<void> ImageShrink::run(const Cancel& cancel) {
   ASSIGN_OR_RETURN(total_, to_move());
   ASSIGN_OR_RETURN(uint64_t end, length());
   ASSIGN_OR_RETURN(uint64_t target, used());
-  if (end > target) RETURN_IF_ERROR(clear_unknown_autoclear());
+  if (end > target) RETURN_IF_ERROR(clear_unknown_autoclear(*storage_, image_->header()));
   for (unsigned round = 0; round < kMostShrinkRounds && end > target && !stopped_; ++round) {
     const uint64_t unplaced = unplaced_;
+    const uint64_t moved_before = moved();
     RETURN_IF_ERROR(run_round(HostCluster(target)));
     RETURN_IF_ERROR(truncate());
-    const uint64_t before = end;
     ASSIGN_OR_RETURN(end, length());
     ASSIGN_OR_RETURN(target, used());
-    if (end >= before && (unplaced_ == 0 || unplaced_ == unplaced)) break;
+    // Streams may need more clusters than before, so that others find no place in this round.
+    if (moved() == moved_before && (unplaced_ == 0 || unplaced_ == unplaced)) break;
   }
   return truncate();
 }
@@ -178,12 +169,13 @@ Result<void> ImageShrink::move_single(Level level, HostCluster target) {
   for (bool more = true; more && !check_cancelled();) {
     RETURN_IF_ERROR(reload());
     ASSIGN_OR_RETURN(const References references, References::find(*image_));
-    PointerWindow window(geometry, target, options_.most_pointers, streams);
+    PointerWindow window(geometry, PointerWindow::End::kLast, target, options_.most_pointers,
+                         streams);
     RETURN_IF_ERROR(references.visit_pointers(
         level, [&](const References::Pointer& it) { return window.add(it); }));
     ASSIGN_OR_RETURN(const auto pointers, window.take());
     ASSIGN_OR_RETURN(more, move_window(window, pointers, streams));
-    more = more && window.begin() > target;
+    more = more && window.bound() > target;
   }
   return {};
 }
@@ -224,9 +216,12 @@ Result<bool> ImageShrink::move_batch(const PointerWindow& window,
       ++end;
     const auto group = pointers.subspan(i, end - i);
     const unsigned bits = image_->geometry().cluster_bits();
-    ASSIGN_OR_RETURN(
-        space, compressed ? move_stream(CompressedDescriptor::decode(group[0].word, bits), group)
-                          : move_cluster(image_->geometry().host_cluster_of(target), group));
+    if (compressed) {
+      // A cluster may fit where a stream does not.
+      RETURN_IF_ERROR(move_stream(CompressedDescriptor::decode(group[0].word, bits), group));
+    } else {
+      ASSIGN_OR_RETURN(space, move_cluster(image_->geometry().host_cluster_of(target), group));
+    }
     i = end;
   }
   RETURN_IF_ERROR(commit());
@@ -247,12 +242,13 @@ Result<bool> ImageShrink::move_cluster(HostCluster from, std::span<const Cluster
   return true;
 }
 
-Result<bool> ImageShrink::move_stream(const CompressedDescriptor& stream,
+// Moves a stream, if there is a place.
+Result<void> ImageShrink::move_stream(const CompressedDescriptor& stream,
                                       std::span<const ClusterPointer> pointers) {
   const uint64_t times = sum_of_times(pointers);
   const uint64_t bytes = stream.readable_bytes();
   ASSIGN_OR_RETURN(const auto place, streams_->place(stream, times));
-  if (!place) return false;
+  if (!place) return {};
   RETURN_IF_ERROR(moves_->add_references(*place, bytes, times));
   moves_->drop_references(stream.offset, bytes, times);
   const uint64_t in_sector = stream.offset.value() % Geometry::kSectorSize;
@@ -260,7 +256,7 @@ Result<bool> ImageShrink::move_stream(const CompressedDescriptor& stream,
   const CompressedDescriptor moved{*place, stream.sectors};
   for (const ClusterPointer& it : pointers)
     moves_->point(it.at, it.word, moved.encode(image_->geometry().cluster_bits()));
-  return true;
+  return {};
 }
 
 // Moves refcount blocks, and drops those that count nothing any more.

@@ -75,7 +75,6 @@ class ImageShrink {
 
   Result<void> reload();
   Result<void> check_key() const;
-  Result<void> clear_unknown_autoclear();
   Result<void> run_round(HostCluster target);
   Result<void> move_tables(Level level, HostCluster target);
   Result<void> move_refcount_table(HostCluster target);
@@ -86,7 +85,7 @@ class ImageShrink {
   Result<bool> move_batch(const PointerWindow& window, std::span<const ClusterPointer> pointers,
                           bool streams);
   Result<bool> move_cluster(HostCluster from, std::span<const ClusterPointer> pointers);
-  Result<bool> move_stream(const CompressedDescriptor& stream,
+  Result<void> move_stream(const CompressedDescriptor& stream,
                            std::span<const ClusterPointer> pointers);
   Result<void> commit();
   Result<void> truncate();

@@ -9,11 +9,12 @@
 
 namespace vc::qcow2 {
 
-HostCluster PointerWindow::last_cluster(uint64_t word) const {
+uint64_t PointerWindow::rank_of(uint64_t word) const {
   if (!streams_ || (word & kEntryCompressed) == 0)
-    return geometry_.host_cluster_of(HostOffset(word & kEntryOffsetMask));
+    return rank(geometry_.host_cluster_of(HostOffset(word & kEntryOffsetMask)));
   const auto stream = CompressedDescriptor::decode(word, geometry_.cluster_bits());
-  return geometry_.host_cluster_of(stream.offset + (stream.readable_bytes() - 1));
+  if (end_ == End::kFirst) return rank(geometry_.host_cluster_of(stream.offset));
+  return rank(geometry_.host_cluster_of(stream.offset + (stream.readable_bytes() - 1)));
 }
 
 HostOffset PointerWindow::target(const ClusterPointer& pointer) const {
@@ -23,10 +24,10 @@ HostOffset PointerWindow::target(const ClusterPointer& pointer) const {
 }
 
 Result<void> PointerWindow::add(const References::Pointer& pointer) {
-  if (last_cluster(pointer.word) < begin_) return {};
+  if (rank_of(pointer.word) < least_) return {};
   if (pointers_.size() >= 2 * most_) {
     RETURN_IF_ERROR(drop_lowest());
-    if (last_cluster(pointer.word) < begin_) return {};
+    if (rank_of(pointer.word) < least_) return {};
   }
   pointers_.push_back({pointer.at, pointer.word, pointer.times});
   return {};
@@ -36,17 +37,16 @@ Result<void> PointerWindow::drop_lowest() {
   const auto lowest_kept = pointers_.end() - static_cast<ptrdiff_t>(most_);
   std::nth_element(pointers_.begin(), lowest_kept, pointers_.end(),
                    [this](const ClusterPointer& a, const ClusterPointer& b) {
-                     return last_cluster(a.word) < last_cluster(b.word);
+                     return rank_of(a.word) < rank_of(b.word);
                    });
   // All pointers to a cluster, or none of them.
-  const HostCluster last_dropped = last_cluster(lowest_kept->word);
-  std::erase_if(pointers_,
-                [&](const ClusterPointer& it) { return last_cluster(it.word) <= last_dropped; });
+  const uint64_t dropped = rank_of(lowest_kept->word);
+  std::erase_if(pointers_, [&](const ClusterPointer& it) { return rank_of(it.word) <= dropped; });
   if (pointers_.empty())
-    return fail(Error::unsupported(
-        fmt::format("more than {} entries refer to the cluster at {:#x}, too many to move it",
-                    most_, geometry_.start_of(last_dropped).value())));
-  begin_ = last_dropped + 1;
+    return fail(Error::unsupported(fmt::format(
+        "more than {} entries refer to the cluster at {:#x}, too many to move it", most_,
+        geometry_.start_of(HostCluster(end_ == End::kLast ? dropped : ~dropped)).value())));
+  least_ = dropped + 1;
   return {};
 }
 

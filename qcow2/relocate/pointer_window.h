@@ -1,4 +1,4 @@
-// The pointers to the last clusters of a file, in bounded memory.
+// The pointers to the last clusters of a file, or to the first ones, in bounded memory.
 #pragma once
 
 #include <cstdint>
@@ -20,20 +20,30 @@ struct ClusterPointer {
   bool compressed(bool streams) const { return streams && (word & kEntryCompressed) != 0; }
 };
 
-// Keeps the pointers to all clusters from begin () on.  If there are too many, drops those to the
-// lowest clusters, and begin () rises.
+// Keeps the pointers to one end of a file: to all clusters from a bound on, or up to one.  If there
+// are too many, drops those that are farthest from this end, and the bound moves.
 class PointerWindow {
  public:
+  enum class End { kLast, kFirst };
+
+  // kLast: keeps pointers to `bound` and later clusters.  kFirst: keeps those to clusters before
+  // `bound`, which must not be 0.  A stream counts as its cluster that is next to that end.
+  //
   // Uses up to 48 bytes of memory for each of the `most` pointers.  `streams`: pointers are L2
   // entries, which may be compressed.
-  PointerWindow(const Geometry& geometry, HostCluster begin, size_t most, bool streams)
-      : geometry_(geometry), begin_(begin), most_(most), streams_(streams) {}
+  PointerWindow(const Geometry& geometry, End end, HostCluster bound, size_t most, bool streams)
+      : geometry_(geometry),
+        end_(end),
+        least_(end == End::kLast ? bound.value() : rank(bound) + 1),
+        most_(most),
+        streams_(streams) {}
 
-  // Adds a pointer, unless it leads to clusters before begin () only.  An error if too many
-  // pointers lead to one cluster.
+  // Adds a pointer, unless it leads past the bound.  An error if too many pointers lead to one
+  // cluster.
   Result<void> add(const References::Pointer& pointer);
 
-  HostCluster begin() const { return begin_; }
+  // Returns the bound: all pointers to clusters from it on, or before it, are in the window.
+  HostCluster bound() const { return HostCluster(end_ == End::kLast ? least_ : ~(least_ - 1)); }
   // Returns the pointers in the order of what they point to.
   Result<std::vector<ClusterPointer>> take();
 
@@ -41,11 +51,16 @@ class PointerWindow {
   HostOffset target(const ClusterPointer& pointer) const;
 
  private:
-  HostCluster last_cluster(uint64_t word) const;
+  // A number for each cluster, higher toward the end that is kept.
+  uint64_t rank(HostCluster cluster) const {
+    return end_ == End::kLast ? cluster.value() : ~cluster.value();
+  }
+  uint64_t rank_of(uint64_t word) const;
   Result<void> drop_lowest();
 
   const Geometry geometry_;
-  HostCluster begin_;
+  const End end_;
+  uint64_t least_;  // rank; lower ones are not kept
   const size_t most_;
   const bool streams_;
   std::vector<ClusterPointer> pointers_;

@@ -40,9 +40,13 @@ Result<std::optional<HostOffset>> StreamPlacer::place(const CompressedDescriptor
   if (next) return take(stream, fill_ + in_sector);
 
   const uint64_t clusters = geometry_.clusters_for(in_sector + bytes);
+  if (clusters >= too_long_) return std::optional<HostOffset>();
   ASSIGN_OR_RETURN(const ClusterRun run,
                    refcounts_.find_free(search_from_, limit_, clusters, std::max(clusters, most_)));
-  if (run.count == 0) return std::optional<HostOffset>();
+  if (run.count == 0) {
+    too_long_ = clusters;
+    return std::optional<HostOffset>();
+  }
   // Shorter runs may be long enough for the next stream, but most streams need one cluster.
   search_from_ = run.first;
   fill_ = geometry_.start_of(run.first);

@@ -38,8 +38,9 @@ class StreamPlacer {
   const HostCluster limit_;
   const uint64_t most_;  // clusters that may be needed
   HostCluster search_from_;
-  HostOffset fill_;     // the first sector that no stream uses, at or before run_end_
-  HostOffset run_end_;  // of the free clusters
+  uint64_t too_long_ = UINT64_MAX;  // no run of so many free clusters is left
+  HostOffset fill_;                 // the first sector that no stream uses, at or before run_end_
+  HostOffset run_end_;              // of the free clusters
   // The last stream: its old place, the old end of all so far, and its new place.
   HostOffset last_old_;
   HostOffset last_end_;
