@@ -13,7 +13,7 @@ namespace vc::qcow2 {
 
 namespace {
 
-// The most bytes of one copy.
+// The most bytes of one copy or write.
 constexpr uint64_t kMostCopy = 1 << 20;
 // Bytes of a table that are changed in one write.
 constexpr uint64_t kWordPage = 4096;
@@ -67,6 +67,15 @@ void ClusterMoves::copy_sectors(HostOffset from, HostOffset to, uint64_t length)
   add({from, to, length, true, Content::kTables});
 }
 
+// Joins bytes that follow each other.
+void ClusterMoves::write(HostOffset to, std::span<const std::byte> bytes) {
+  moved_ += bytes.size();
+  const bool follows = !fresh_.empty() && fresh_.back().at + fresh_.back().bytes.size() == to &&
+                       fresh_.back().bytes.size() + bytes.size() <= kMostCopy;
+  if (!follows) fresh_.push_back({to, {}});
+  fresh_.back().bytes.insert(fresh_.back().bytes.end(), bytes.begin(), bytes.end());
+}
+
 Result<void> ClusterMoves::add_references(HostOffset at, uint64_t length, uint64_t times) {
   const HostCluster last = geometry_.host_cluster_of(at + (length - 1));
   for (HostCluster it = geometry_.host_cluster_of(at); it <= last; ++it) {
@@ -96,6 +105,8 @@ Result<void> ClusterMoves::write_copies() {
                                : copy_cluster(storage, it.from, it.to, it.length));
   }
   copies_.clear();
+  for (const Fresh& it : fresh_) RETURN_IF_ERROR(storage_->write(it.at, it.bytes));
+  fresh_.clear();
   return {};
 }
 

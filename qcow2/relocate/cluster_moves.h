@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -46,6 +47,9 @@ class ClusterMoves {
   Result<void> add_references(HostOffset at, uint64_t length, uint64_t times);
   void drop_references(HostOffset at, uint64_t length, uint64_t times);
 
+  // Adds new bytes, of a compressed cluster, at a free place.
+  void write(HostOffset to, std::span<const std::byte> bytes);
+
   // Adds the change of the 8-byte word at `at`.
   void point(HostOffset at, uint64_t before, uint64_t after) {
     words_.push_back({at, before, after});
@@ -55,8 +59,8 @@ class ClusterMoves {
   // free.  If a word is not as it was, another program has written to the file: an error.
   Result<void> commit();
 
-  bool empty() const { return copies_.empty() && words_.empty(); }
-  // Returns the bytes copied since the start.
+  bool empty() const { return copies_.empty() && fresh_.empty() && words_.empty(); }
+  // Returns the bytes copied or written since the start.
   uint64_t moved() const { return moved_; }
 
  private:
@@ -66,6 +70,10 @@ class ClusterMoves {
     uint64_t length;  // bytes
     bool sectors;     // of compressed clusters
     Content content;
+  };
+  struct Fresh {
+    HostOffset at;
+    std::vector<std::byte> bytes;
   };
   struct Word {
     HostOffset at;
@@ -88,6 +96,7 @@ class ClusterMoves {
   const Geometry geometry_;
   Refcounts& refcounts_;
   std::vector<Copy> copies_;
+  std::vector<Fresh> fresh_;
   std::vector<Word> words_;
   std::vector<Drop> drops_;
   uint64_t moved_ = 0;

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "qcow2/check/checker.h"
 #include "qcow2/read/chain.h"
+#include "qcow2/relocate/image_compress.h"
 #include "qcow2/relocate/image_order.h"
 #include "qcow2/relocate/image_shrink.h"
 #include "qcow2/repair/repair.h"
@@ -110,9 +112,7 @@ class Compaction {
     if (options_.dry_run)
       RETURN_IF_ERROR(foretell());
     else
-      RETURN_IF_ERROR(with_context(
-          move(),
-          path_ + ": incomplete, but its content is unchanged: run the command again to go on"));
+      RETURN_IF_ERROR(add_advice(move()));
     summary_.elapsed = std::chrono::steady_clock::now() - start;
     return summary_;
   }
@@ -123,17 +123,31 @@ class Compaction {
     return clusters << chain_->image()->geometry().cluster_bits();
   }
 
+  Result<void> add_advice(Result<void> moved) const {
+    if (moved) return moved;
+    const int error = moved.error().errnum();
+    const bool full = error == ENOSPC || error == EFBIG || error == EDQUOT;
+    return with_context(
+        std::move(moved),
+        path_ + ": incomplete, but its content is unchanged: " +
+            (full ? "about 16 MiB of free space are needed at a time: provide them, and " : "") +
+            "run the command again to go on");
+  }
+
   Result<void> open() {
     OpenOptions opening;
     opening.writable = !options_.dry_run;
     opening.trust = options_.trust;
     opening.trust.names.backing = NameRule::kLeaveOut;
-    opening.metadata_only = options_.dry_run;
+    // Encrypted data cannot be compressed.
+    opening.metadata_only = options_.dry_run || options_.compress;
     ASSIGN_OR_RETURN(chain_, Chain::open(path_, opening));
     if (!chain_->image())
       return fail(Error::invalid(
           path_ + ": is a raw file, which has no clusters to move: virt-compact copy compacts it"));
     const Image& image = *chain_->image();
+    if (options_.compress)
+      RETURN_IF_ERROR(ImageCompress::check(path_, image.header(), options_.compression));
     if (!options_.dry_run) {
       RETURN_IF_ERROR(check_writable(path_, image));
       RETURN_IF_ERROR(chain_->lock_top(ImageClaim::writing()));
@@ -173,6 +187,14 @@ class Compaction {
     return ImageOrder::open(storage_, chain_->image()->encryption(), std::move(options));
   }
 
+  Result<std::unique_ptr<ImageCompress>> open_compress() {
+    ImageCompress::Options options;
+    options.compression = options_.compression;
+    options.threads = options_.threads;
+    options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    return ImageCompress::open(storage_, std::move(options));
+  }
+
   // Measures the file; a block device up to the end of the image.
   Result<FileSize> measure(const ImageShrink& image) const {
     ASSIGN_OR_RETURN(FileSize size, size_of(file()));
@@ -191,9 +213,19 @@ class Compaction {
     ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
     ASSIGN_OR_RETURN(const uint64_t clusters, shrink->used());
     summary_.after.length = bytes(clusters);
-    if (!orders()) return {};
-    ASSIGN_OR_RETURN(const auto order, open_order());
-    ASSIGN_OR_RETURN(summary_.misplaced, order->misplaced());
+    if (orders()) {
+      ASSIGN_OR_RETURN(const auto order, open_order());
+      ASSIGN_OR_RETURN(summary_.misplaced, order->misplaced());
+      summary_.unordered = order->compressed();
+    }
+    if (!options_.compress) return {};
+    progress_.begin(Phase::kMeasure);
+    ASSIGN_OR_RETURN(const auto compress, open_compress());
+    ASSIGN_OR_RETURN(const uint64_t freed, compress->foresee(cancel_));
+    if (compress->stopped()) return fail(Error::cancelled());
+    summary_.compressed = compress->compressed();
+    summary_.fixed += compress->fixed();
+    summary_.after.length = bytes(clusters - std::min(clusters, freed));
     return {};
   }
 
@@ -201,13 +233,13 @@ class Compaction {
     ASSIGN_OR_RETURN(auto shrink, open_shrink());
     ASSIGN_OR_RETURN(summary_.before, measure(*shrink));
     ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
-    progress_.begin(Phase::kCopy);
-    RETURN_IF_ERROR(run(*shrink));
-    if (orders() && !summary_.stopped) {
-      progress_.begin(Phase::kCopy);
-      RETURN_IF_ERROR(put_in_order());
-      // Truncates what was used meanwhile.
-      progress_.begin(Phase::kCopy);
+    // Compression fills free clusters as well, but needs some at the end, which a device may lack.
+    const bool shrinks_first = !options_.compress || orders() || summary_.is_device;
+    if (shrinks_first) RETURN_IF_ERROR(run(*shrink));
+    if (orders() && !summary_.stopped) RETURN_IF_ERROR(put_in_order());
+    if (options_.compress && !summary_.stopped) RETURN_IF_ERROR(compress());
+    // Truncates what was used meanwhile.
+    if (orders() || options_.compress) {
       ASSIGN_OR_RETURN(shrink, open_shrink());
       RETURN_IF_ERROR(run(*shrink));
     }
@@ -216,6 +248,7 @@ class Compaction {
   }
 
   Result<void> run(ImageShrink& shrink) {
+    progress_.begin(Phase::kCopy);
     RETURN_IF_ERROR(shrink.run(cancel_));
     summary_.moved += shrink.moved();
     summary_.stopped = summary_.stopped || shrink.stopped();
@@ -223,11 +256,24 @@ class Compaction {
   }
 
   Result<void> put_in_order() {
+    progress_.begin(Phase::kCopy);
     ASSIGN_OR_RETURN(const auto order, open_order());
     ASSIGN_OR_RETURN(summary_.misplaced, order->misplaced());
+    summary_.unordered = order->compressed();
     RETURN_IF_ERROR(order->run(cancel_));
     summary_.moved += order->moved();
     summary_.stopped = order->stopped();
+    return {};
+  }
+
+  Result<void> compress() {
+    progress_.begin(Phase::kCopy);
+    ASSIGN_OR_RETURN(const auto compress, open_compress());
+    RETURN_IF_ERROR(compress->run(cancel_));
+    summary_.moved += compress->moved();
+    summary_.compressed = compress->compressed();
+    summary_.fixed += compress->fixed();
+    summary_.stopped = compress->stopped();
     return {};
   }
 

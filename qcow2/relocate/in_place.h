@@ -9,6 +9,7 @@
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "base/result.h"
+#include "qcow2/format/codec.h"
 #include "qcow2/read/trust.h"
 #include "storage/file_size.h"
 
@@ -17,19 +18,25 @@ namespace vc::qcow2 {
 struct InPlaceOptions {
   Trust trust;
   bool defragment = false;  // put the data into the order of the guest, too
+  bool compress = false;    // compress plain clusters, and pack compressed ones
   bool dry_run = false;
+  Compression compression = {};  // without a type, or with that of the image
+  unsigned threads = 0;          // to compress; 0: one per processor
 };
 
 struct InPlaceSummary {
   FileSize before;
-  FileSize after;              // in a dry run, `length` is the expected one, and `blocks` 0
-  uint64_t virtual_size = 0;   // bytes
-  uint64_t snapshots = 0;      // internal ones
-  uint64_t to_move = 0;        // bytes, at the start
-  uint64_t misplaced = 0;      // bytes out of order, at the start; only to defragment
-  uint64_t moved = 0;          // bytes
-  uint64_t leaks = 0;          // clusters that were freed, or would be
-  uint64_t leaks_left = 0;     // clusters that may belong to a damaged table: they do not move
+  FileSize after;             // in a dry run, `length` is the expected one, and `blocks` 0
+  uint64_t virtual_size = 0;  // bytes
+  uint64_t snapshots = 0;     // internal ones
+  uint64_t to_move = 0;       // bytes, at the start
+  uint64_t misplaced = 0;     // bytes out of order, at the start; only to defragment
+  uint64_t moved = 0;         // bytes
+  uint64_t compressed = 0;    // bytes of clusters that were compressed, or would be
+  uint64_t unordered = 0;     // compressed clusters, which are not put in order; only to defragment
+  uint64_t fixed = 0;         // clusters that stay, since not all references to them are known
+  uint64_t leaks = 0;         // clusters that were freed, or would be
+  uint64_t leaks_left = 0;    // clusters that may belong to a damaged table: they do not move
   bool has_data_file = false;  // the guest's data did not move
   bool is_device = false;      // a block device: `length` is the end of the image
   bool stopped = false;        // by the user: the image is consistent, and another run goes on
@@ -37,9 +44,9 @@ struct InPlaceSummary {
 };
 
 // Moves what is at the end of the file of a QCOW2 image into free clusters before, and truncates
-// the file.  Never reads a backing file.  Checks the image first, and frees leaks: an error if the
-// image is damaged, marked dirty or corrupt, or in use.  The image is consistent at any time,
-// whatever interrupts the process.
+// the file.  Before that, orders or compresses its data, if asked to.  Never reads a backing file.
+// Checks the image first, and frees leaks: an error if the image is damaged, marked dirty or
+// corrupt, or in use.  The image is consistent at any time, whatever interrupts the process.
 Result<InPlaceSummary> compact_in_place(const std::string& path, const InPlaceOptions& options,
                                         Progress& progress, const Cancel& cancel);
 

@@ -8,6 +8,7 @@
 #include "base/printable.h"
 #include "tool/commands/disk_use.h"
 #include "tool/options/arguments.h"
+#include "tool/options/layout_options.h"
 #include "tool/options/qemu_names.h"
 #include "tool/options/servers.h"
 #include "tool/terminal/progress_display.h"
@@ -34,6 +35,8 @@ std::string report_json(const std::string& disk, const qcow2::InPlaceSummary& su
   json["leaks"] = summary.leaks;
   json["to-move"] = summary.to_move;
   json["misplaced"] = summary.misplaced;
+  json["compressed"] = summary.compressed;
+  json["not-moved"] = summary.fixed;
   json["before"] = {{"length", summary.before.length}, {"actual-size", summary.before.blocks}};
   if (dry_run) {
     json["dry-run"] = true;
@@ -78,6 +81,15 @@ std::string report(const std::string& disk, const qcow2::InPlaceSummary& summary
   if (summary.misplaced > 0)
     text += fmt::format("  {:<12} {:>9}{}\n", "out of order", human_size(summary.misplaced),
                         dry_run ? "" : "  before");
+  if (summary.compressed > 0)
+    text += fmt::format("  {:<12} {:>9}\n", dry_run ? "to compress" : "compressed",
+                        human_size(summary.compressed));
+  if (summary.unordered > 0)
+    text += fmt::format("  {:<12} {:>9}  compressed clusters, which stay where they are\n",
+                        "not ordered", summary.unordered);
+  if (summary.fixed > 0)
+    text += fmt::format("  {:<12} {:>9}  clusters, whose refcounts are too high\n", "not moved",
+                        summary.fixed);
   if (summary.leaks > 0)
     text +=
         fmt::format("  {:<12} {:>9}\n", dry_run ? "leaks to free" : "leaks freed", summary.leaks);
@@ -97,6 +109,20 @@ void CompactCommand::add_options(CLI::App& app) {
   app.add_option("DISK", disk_);
   add_switch(app, "--shrink", shrink_, "move the end into free clusters: the default");
   add_switch(app, "--defragment", defragment_, "also order the data as the guest sees it");
+  add_switch(app, "-c,--compress", compress_, "also compress the data, where it gets smaller");
+  add_parsed_option(
+      app, "--compression", "TYPE", compression_,
+      [](const std::string& value) -> Result<std::optional<qcow2::Compression>> {
+        return parse_compression(value);
+      },
+      "compress by the codec of DISK with a level: zstd[:1-22] or zlib[:1-12]");
+  add_parsed_option(
+      app, "-m,--threads", "N", threads_,
+      [](const std::string& value) -> Result<unsigned> {
+        ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
+        return static_cast<unsigned>(count);
+      },
+      "number of threads that compress; default: one per processor");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print how short the file would be");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_key_option(app);
@@ -105,6 +131,10 @@ void CompactCommand::add_options(CLI::App& app) {
 
 void CompactCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
+  if (compression_ && !compression_->type)
+    throw UsageError("--compression=none: compact does not decompress: omit it");
+  if (threads_ > 0 && !compress_ && !compression_)
+    throw UsageError("--threads: only --compress uses several threads");
 }
 
 Result<void> CompactCommand::tell(const qcow2::InPlaceSummary& summary,
@@ -132,6 +162,9 @@ Result<int> CompactCommand::run(const Console& console) {
   options.trust = trust_.trust();
   options.dry_run = dry_run_;
   options.defragment = defragment_;
+  options.compress = compress_ || compression_;
+  if (compression_) options.compression = *compression_;
+  options.threads = threads_;
   const auto summary = qcow2::compact_in_place(disk_, options, progress, cancel);
   progress.finish();
   if (!summary) {

@@ -1,6 +1,7 @@
 // virt-compact compact DISK
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "qcow2/relocate/in_place.h"
@@ -24,6 +25,9 @@ class CompactCommand final : public Command {
   std::string disk_;
   bool shrink_ = false;
   bool defragment_ = false;
+  bool compress_ = false;
+  std::optional<qcow2::Compression> compression_;
+  unsigned threads_ = 0;
   bool dry_run_ = false;
   bool json_ = false;
   TrustOptions trust_;
