@@ -122,16 +122,24 @@ make_root() {
   echo "$suite" >"$folder/$mark"
 }
 
-# enter COMMAND…: runs the command in the root, as isolated does.
+# enter COMMAND…: runs the command in the root, as isolated does.  The folder becomes the root of the mount
+# namespace: in a mere chroot, the kernel permits no user namespace, and "/" is no mount whose propagation
+# a test could change.
 enter() {
   isolated bash -c '
     set -e
     folder=$1
     shift
+    mount --bind -- "$folder" "$folder"
     mount -t proc proc "$folder/proc"
     mount --rbind /sys "$folder/sys"
     mount --rbind /dev "$folder/dev"
-    exec chroot "$folder" "$@"
+    cd -- "$folder"
+    # The old root then lies on the new one.
+    pivot_root . .
+    umount -l .
+    cd /
+    exec "$@"
   ' bash "$folder" env -i "${environment[@]}" "$@"
 }
 environment=(
