@@ -144,7 +144,7 @@ Command* Program::parse(int argc, char** argv) {
 // Runs the command, and writes its metrics, also those of a run that fails.
 Result<int> run_measured(Command& command, const Console& console) {
   RETURN_IF_ERROR(command.metrics().open());
-  const auto done = command.run(console);
+  auto done = command.run(console);
   const bool success = done && *done == kSuccess;
   const auto written = command.metrics().write(command.name(), success);
   if (written) return done;

@@ -18,7 +18,7 @@
 namespace {
 
 // The process that guards the guest does not stop.
-const pid_t process = ::getpid();
+const pid_t kProcess = ::getpid();
 bool reached = false;
 bool stopped = false;
 
@@ -28,7 +28,7 @@ Function next(const char* name) {
 }
 
 void stop() {
-  if (stopped || ::getpid() != process) return;
+  if (stopped || ::getpid() != kProcess) return;
   stopped = true;
   ::raise(SIGSTOP);
 }

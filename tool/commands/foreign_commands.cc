@@ -142,7 +142,7 @@ std::string unknown_command_message(const std::string& word,
                                     const std::vector<std::string>& arguments,
                                     const std::vector<std::string>& commands) {
   if (word == "qemu-img" && !arguments.empty()) return qemu_img_message(arguments, commands);
-  const std::string message = fmt::format("unknown command '{}'", word);
+  std::string message = fmt::format("unknown command '{}'", word);
   for (const Foreign& it : kForeign)
     if (word == it.word) return fmt::format("{}: {}", message, advice(it, arguments));
   if (names_file(word) || has_disk_ending(word))

@@ -27,6 +27,7 @@ std::string quoted(const std::string& word) {
 
 std::string shell_words(const std::vector<std::string>& words) {
   std::vector<std::string> texts;
+  texts.reserve(words.size());
   for (const std::string& it : words) texts.push_back(quoted(it));
   return join_words(texts, " ");
 }
