@@ -19,11 +19,11 @@ namespace {
 // Narrower refcounts cannot count the streams of a cluster.
 constexpr unsigned kLeastRefcountOrder = 4;
 // A batch moves if at least this part of its clusters becomes free.
-constexpr uint64_t kLeastGain = 128;
+constexpr uint64_t kLeastBatchGain = 128;
 // Plain clusters stay if there are more than this many for each cluster of streams.
 constexpr uint64_t kMostPlain = 16;
-// All subclusters read as zeros.
-constexpr uint64_t kAllZero = uint64_t{UINT32_MAX} << 32;
+// The bitmap of an extended entry, of which all subclusters read as zeros.
+constexpr uint64_t kZeroBitmap = uint64_t{UINT32_MAX} << 32;
 
 }  // namespace
 
@@ -179,7 +179,7 @@ uint64_t ImageCompress::own_clusters(std::span<const StoredCluster> batch, HostO
 }
 
 bool ImageCompress::gains(uint64_t now, uint64_t then) {
-  return now > then && (now - then) * kLeastGain >= now;
+  return now > then && (now - then) * kLeastBatchGain >= now;
 }
 
 Result<void> ImageCompress::visit_batch(std::span<StoredCluster> batch, HostOffset next) {
@@ -298,7 +298,7 @@ Result<void> ImageCompress::move_plain(const StoredCluster& cluster) {
 
 // Returns the entry of a cluster that reads as zeros, without data.
 L2Entry ImageCompress::zero_entry() const {
-  if (geometry_.extended_l2()) return {0, kAllZero};
+  if (geometry_.extended_l2()) return {0, kZeroBitmap};
   return {image_->header().version >= 3 ? kEntryZero : 0, 0};
 }
 

@@ -6,19 +6,9 @@
 #include "base/byte_order.h"
 #include "base/zero_bytes.h"
 #include "qcow2/format/l2_entry.h"
+#include "storage/padded_read.h"
 
 namespace vc::qcow2 {
-
-namespace {
-
-// Reads up to the end of the file, and zeros after it.
-Result<void> read_padded(const Storage& storage, HostOffset at, std::span<std::byte> to) {
-  ASSIGN_OR_RETURN(const size_t length, storage.read(at, to));
-  std::ranges::fill(to.subspan(length), std::byte{0});
-  return {};
-}
-
-}  // namespace
 
 Recompressor::Recompressor(const Image& image, Encoder encoder)
     : image_(image),

@@ -115,14 +115,14 @@ void CompactCommand::add_options(CLI::App& app) {
       [](const std::string& value) -> Result<std::optional<qcow2::Compression>> {
         return parse_compression(value);
       },
-      "compress by the codec of DISK with a level: zstd[:1-22] or zlib[:1-12]");
+      "codec of DISK and level: zstd[:1-22] or zlib[:1-12]");
   add_parsed_option(
       app, "-m,--threads", "N", threads_,
       [](const std::string& value) -> Result<unsigned> {
         ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
         return static_cast<unsigned>(count);
       },
-      "number of threads that compress; default: one per processor");
+      "number of threads; default: one per processor");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print how short the file would be");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_key_option(app);
