@@ -218,17 +218,6 @@ void SourceDisk::tell_remarks() {
   for (; told_ < swap_->remarks().size(); ++told_) observer_.warning(swap_->remarks()[told_]);
 }
 
-// Returns whether an option was chosen that version 2 of the format does not have.
-bool SourceDisk::needs_version_3() const {
-  const copy::ImageOptions& wanted = options_.copy.image;
-  return options_.copy.compression.type == qcow2::CompressionType::kZstd ||
-         wanted.compression_type == qcow2::CompressionType::kZstd ||
-         wanted.refcount_order.value_or(4) != 4 || wanted.extended_l2.value_or(false) ||
-         wanted.lazy_refcounts.value_or(false) || !wanted.backing_file.empty() ||
-         !wanted.data_file.empty() ||
-         (encryption() && wanted.preallocation != copy::Preallocation::kOff);
-}
-
 std::optional<copy::SnapshotChoice> SourceDisk::carried_snapshots(const std::string& source) const {
   auto choice = options_.copy.snapshots;
   if (!choice || kept_snapshots_ == 0) return std::nullopt;
@@ -255,11 +244,7 @@ copy::CopyOptions SourceDisk::copy_options(const std::string& source,
   how.original = &*chain_;
   how.snapshots = carried_snapshots(source);
   // Takes the layout of the disk, not of the overlay.
-  if (const auto& image = chain_->image()) {
-    const qcow2::Header& header = image->header();
-    if (header.version == 2 && !how.image.version && !needs_version_3()) how.image.version = 2;
-    keep_layout(header, kept_snapshots_, how);
-  }
+  if (const auto& image = chain_->image()) keep_layout(image->header(), kept_snapshots_, how);
   return how;
 }
 

@@ -66,7 +66,6 @@ class SourceDisk {
   std::optional<copy::SnapshotChoice> carried_snapshots(const std::string& source) const;
   Result<void> warn_of_losses(const qcow2::Image& image) const;
   Result<void> warn_of_bitmaps(const qcow2::Image& image) const;
-  bool needs_version_3() const;
 
   const OptimizeOptions& options_;
   OptimizeReport& report_;
