@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "live/attributes.h"
+#include "live/end_of_run.h"
 #include "qcow2/format/bitmap_directory.h"
 #include "qcow2/format/header.h"
 #include "storage/file_storage.h"
@@ -12,14 +13,34 @@ namespace vc::live {
 
 namespace {
 
-constexpr const char* kOffline = "shut the guest down, and run virt-compact optimize on its disk";
+bool is_qmp(const RunContext& context) {
+  return !context.options.qmp_socket.empty();
+}
 
-Failure was_stopped(const LiveFolder& folder) {
-  const std::string disk = folder.path_to(folder.disk());
-  return fail(Error::invalid(fmt::format(
-      "{}: an earlier run was stopped: complete it with virt-compact optimize --resume {}, or "
-      "undo it with virt-compact rollback {}",
-      folder.path_to(folder.journal()), disk, disk)));
+// These return why the disk is refused; empty: it is not.
+std::string obstacle_of_chain(const RunContext& context, const qcow2::Header& header) {
+  if (header.backing_file.empty()) return "";
+  if (is_qmp(context))
+    return fmt::format("has the backing file '{}': {}", header.backing_file, kOffline);
+  if (header.backing_format().value_or("").empty())
+    return fmt::format(
+        "names no format of its backing file '{}', which libvirt needs: shut the guest down, and "
+        "run qemu-img rebase -u -b {} -F FORMAT",
+        header.backing_file, header.backing_file);
+  return "";
+}
+
+std::string obstacle_of_bitmaps(const RunContext& context) {
+  if (is_qmp(context))
+    return "has persistent bitmaps, which --qmp cannot keep: delete them (qemu-img bitmap "
+           "--remove), and make a full backup afterwards, or " +
+           std::string(kOffline);
+  if (context.options.optimize.drop_bitmaps)
+    return "has persistent bitmaps, and libvirt would make new ones without the older changes: "
+           "delete the checkpoints (virsh checkpoint-delete) instead of --drop-bitmaps";
+  if (context.options.optimize.copy.image.version.value_or(3) < 3)
+    return "has persistent bitmaps, which version 2 (compat=0.10) does not have: omit compat";
+  return "";
 }
 
 }  // namespace
@@ -29,14 +50,13 @@ Result<void> check_not_stopped(const std::string& top) {
   for (const std::string_view ending : {".live1", ".live"}) {
     if (!name.starts_with('.') || !name.ends_with(ending)) continue;
     const std::string disk = name.substr(1, name.size() - 1 - ending.size());
-    const auto folder = LiveFolder::open(Directory::parent_of(top) + "/" + disk, "");
-    if (folder && folder->has(folder->journal())) return was_stopped(*folder);
+    RETURN_IF_ERROR(check_no_run(Directory::parent_of(top) + "/" + disk));
   }
   return {};
 }
 
 Result<void> check_names(const LiveFolder& folder) {
-  if (folder.has(folder.journal())) return was_stopped(folder);
+  RETURN_IF_ERROR(check_no_run(folder));
   if (folder.has(folder.backup()))
     return fail(Error::invalid(fmt::format(
         "{}: exists already: if it is the backup of an earlier run, and the guest works, remove "
@@ -68,21 +88,30 @@ Result<void> check_image_file(const RunContext& context, const LiveFolder& folde
                     report.disk));
   ASSIGN_OR_RETURN(const auto header, qcow2::Header::read(*file, qcow2::Header::Purpose::kTell));
   if (header.crypt_method != qcow2::CryptMethod::kNone)
-    return no("is encrypted: " + std::string(kOffline));
+    return no("is encrypted, and the overlay that takes the guest's writes would not be: " +
+              std::string(kOffline));
   if (header.has_data_file()) return no("has an external data file: " + std::string(kOffline));
-  if (!header.backing_file.empty())
-    return no(fmt::format("has the backing file '{}': {}", header.backing_file, kOffline));
-  if (header.snapshot_count > 0 && context.options.optimize.copy.snapshots)
-    return no(
-        fmt::format("has {} internal snapshot{}, which stay in the backup only: allow this "
-                    "with --drop-snapshots",
-                    header.snapshot_count, header.snapshot_count == 1 ? "" : "s"));
+  if (const std::string why = obstacle_of_chain(context, header); !why.empty()) return no(why);
   const auto bitmaps = qcow2::read_bitmap_directory(*file, header);
   if (!bitmaps || !bitmaps->bitmaps.empty())
-    return no(
-        "has persistent bitmaps, and the next incremental backup would be wrong: delete the "
-        "checkpoints (virsh checkpoint-delete), and make a full backup afterwards");
+    if (const std::string why = obstacle_of_bitmaps(context); !why.empty()) return no(why);
   return optimize::measure(report.disk, report.before);
+}
+
+Result<void> check_no_new_snapshots(const LiveFolder& folder) {
+  for (const std::string& name : {folder.overlay(), folder.second_overlay()}) {
+    if (!folder.has(name)) continue;
+    ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly_in(folder.directory(), name));
+    ASSIGN_OR_RETURN(const auto header, qcow2::Header::read(*file, qcow2::Header::Purpose::kTell));
+    if (header.snapshot_count > 0)
+      return fail(Error::invalid(fmt::format(
+          "{}: has {} internal snapshot{} that {} made during the run, and would be lost: delete "
+          "{} first (virsh snapshot-delete)",
+          folder.path_to(name), header.snapshot_count, header.snapshot_count == 1 ? "" : "s",
+          header.snapshot_count == 1 ? "was" : "were",
+          header.snapshot_count == 1 ? "it" : "them")));
+  }
+  return {};
 }
 
 Result<Record> new_record(const RunContext& context, const LiveFolder& folder) {

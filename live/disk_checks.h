@@ -1,6 +1,7 @@
-// Which disks are refused, and why.
+// Which domains and disks are refused, and why.
 #pragma once
 
+#include <istream>
 #include <string>
 
 #include "base/result.h"
@@ -10,6 +11,10 @@
 #include "live/report.h"
 
 namespace vc::live {
+
+// What works for a disk that is refused.
+inline constexpr const char* kOffline =
+    "shut the guest down, and run virt-compact optimize on its disk";
 
 // Returns an error if the file `top`, to which a guest writes, is an overlay of a run that was
 // stopped, or is under way.
@@ -23,6 +28,15 @@ Result<void> check_names(const LiveFolder& folder);
 // bitmaps.
 Result<void> check_image_file(const RunContext& context, const LiveFolder& folder,
                               const std::string& what, LiveDiskReport& report);
+
+// Returns an error if the disks of `domain` cannot be exchanged.
+Result<void> check_domain(const libvirt::LiveDomain& domain);
+
+// Returns true if these settings of libvirt's QEMU driver (qemu.conf) turn a lock manager on.
+bool sets_lock_manager(std::istream& settings);
+
+// Returns an error if an overlay of the run has an internal snapshot, which would be lost with it.
+Result<void> check_no_new_snapshots(const LiveFolder& folder);
 
 // Returns the first record of a run, without the names of the disk in its guest.
 Result<Record> new_record(const RunContext& context, const LiveFolder& folder);

@@ -28,14 +28,34 @@ Result<StoppedFiles> open_stopped(const std::string& path) {
   return StoppedFiles{std::move(folder), std::move(*journal)};
 }
 
+std::string way_out(const std::string& disk, const std::string& qmp_socket) {
+  const std::string where = (qmp_socket.empty() ? "" : "--qmp " + qmp_socket + " ") + disk;
+  return fmt::format(
+      "complete the run with virt-compact optimize --resume {}, or undo it with virt-compact "
+      "rollback {}",
+      where, where);
+}
+
+Result<void> check_no_run(const LiveFolder& folder) {
+  ASSIGN_OR_RETURN(const auto journal, Journal::open(folder.directory(), folder.journal()));
+  if (!journal) return {};
+  const bool qmp = journal->record() && journal->record()->qmp;
+  return fail(Error::invalid(
+      fmt::format("{}: an earlier run was stopped: {}", folder.path_to(folder.journal()),
+                  way_out(folder.path_to(folder.disk()), qmp ? "SOCKET" : ""))));
+}
+
+Result<void> check_no_run(const std::string& path) {
+  // The caller finds out what is wrong with the path.
+  const auto real = real_path(path);
+  if (!real) return {};
+  const auto folder = LiveFolder::open(*real, "");
+  return folder ? check_no_run(*folder) : Result<void>();
+}
+
 std::string stopped_text(const RunContext& context, const std::string& disk,
                          const std::string& why) {
-  const std::string& socket = context.options.qmp_socket;
-  const std::string where = (socket.empty() ? "" : "--qmp " + socket + " ") + disk;
-  return fmt::format(
-      "{}: complete the run with virt-compact optimize --resume {}, or undo it with virt-compact "
-      "rollback {}",
-      why, where, where);
+  return why + ": " + way_out(disk, context.options.qmp_socket);
 }
 
 }  // namespace vc::live

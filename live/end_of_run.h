@@ -25,6 +25,15 @@ struct StoppedFiles {
 // Opens the journal of a run for the disk at `path` that was stopped, and takes it over.
 Result<StoppedFiles> open_stopped(const std::string& path);
 
+// Returns what the user can do about a run of the disk `disk` that was stopped: two commands.
+// `qmp_socket`: of its QEMU, or a word for it; empty: a domain of libvirt.
+std::string way_out(const std::string& disk, const std::string& qmp_socket);
+
+// Returns an error, which says what the user can do, if a run for the disk of `folder`, or for the
+// disk at `path`, is under way or was stopped.
+Result<void> check_no_run(const LiveFolder& folder);
+Result<void> check_no_run(const std::string& path);
+
 // Returns `why` and what the user can do about a run of the disk `disk` that is neither finished
 // nor undone.
 std::string stopped_text(const RunContext& context, const std::string& disk,
@@ -47,6 +56,7 @@ void finish_or_undo(const RunContext& context, Disk& disk) {
     report.error = done ? std::string() : done.error().message();
     if (const auto undone = disk.undo(); !undone) {
       report.failed = true;
+      if (report.error == undone.error().message()) report.error.clear();
       if (!report.error.empty()) report.error += "; ";
       report.error = stopped_text(context, report.disk, report.error + undone.error().message());
     } else if (done) {

@@ -1,37 +1,14 @@
 #include "live/live_disk.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <utility>
 
-#include "base/retry.h"
-#include "live/attributes.h"
-#include "live/block_job.h"
 #include "live/disk_checks.h"
 #include "live/frozen_base.h"
 #include "live/overlay_commit.h"
-#include "storage/file_storage.h"
 
 namespace vc::live {
-
-LiveDisk::LiveDisk(const Context& context, LiveFolder folder, Journal journal)
-    : context_(context), folder_(std::move(folder)), journal_(std::move(journal)) {
-  const Record& record = *journal_->record();
-  report_.domain = context_.domain.name();
-  report_.target = record.target;
-  report_.disk = folder_.path_to(folder_.disk());
-  if (record.keep_backup) report_.backup = folder_.path_to(folder_.backup());
-}
-
-bool LiveDisk::is_old_disk() const {
-  const auto status = folder_.directory().status(folder_.disk());
-  return status && status->st_ino == journal_->record()->inode;
-}
 
 Result<Place> LiveDisk::place(bool running) const {
   ASSIGN_OR_RETURN(const libvirt::DiskChain disk, context_.domain.disk(target(), !running));
@@ -50,14 +27,13 @@ Result<void> LiveDisk::begin() {
   ASSIGN_OR_RETURN(Record record, new_record(context_, folder_));
   record.uuid = context_.domain.uuid();
   record.target = target();
-  ASSIGN_OR_RETURN(auto journal,
-                   Journal::create(folder_.directory(), folder_.journal(), std::move(record)));
-  journal_.emplace(std::move(journal));
-  return folder_.link_over(folder_.disk(), folder_.backup());
+  return begin_journal(std::move(record));
 }
 
 Result<void> LiveDisk::move_guest(const std::string& step, Patience patience) {
   RETURN_IF_ERROR(wait_until_ready(context_, folder_, target(), patience));
+  // While a job runs, libvirt makes no snapshots.
+  RETURN_IF_ERROR(check_no_new_snapshots(folder_));
   RETURN_IF_ERROR(journal_->begin(step));
   ASSIGN_OR_RETURN(const Seconds pause, while_paused(context_, {&*journal_}, [this] {
                      return context_.domain.pivot(target());
@@ -81,8 +57,6 @@ Result<void> LiveDisk::take_second_overlay() {
 // Step 5, and the block copy of step 6.
 Result<void> LiveDisk::put_fresh() {
   if (context_.cancel.requested()) return fail(Error::cancelled());
-  // A checkpoint may have been made meanwhile.
-  RETURN_IF_ERROR(check_checkpoints());
   meter_.begin_step("swap", "Moving the guest to the fresh image");
   RETURN_IF_ERROR(journal_->begin("swap"));
   decided_ = true;
@@ -103,29 +77,6 @@ Result<void> LiveDisk::finish_mirror() {
   return move_guest("mirror-pivot", Patience::kUntilFull);
 }
 
-Result<void> LiveDisk::tidy_fresh() {
-  meter_.begin_step("clean up", "Removing the overlays");
-  RETURN_IF_ERROR(journal_->begin("clean-up"));
-  for (const std::string& name : {folder_.overlay(), folder_.second_overlay(), folder_.fresh()})
-    RETURN_IF_ERROR(folder_.remove_unused(name));
-  const Record& record = *journal_->record();
-  const auto status = folder_.directory().status(folder_.backup());
-  if (status && status->st_ino == record.inode) {
-    // libvirt leaves the owner of a backing file.
-    ASSIGN_OR_RETURN(const Descriptor old,
-                     folder_.directory().open_file(folder_.backup(), O_RDONLY));
-    if (retry(::fchown, old.get(), record.user, record.group) != 0)
-      return fail(Error::system(errno, folder_.path_to(folder_.backup()) + ": set its owner"));
-    if (!record.keep_backup) RETURN_IF_ERROR(folder_.remove_unused(folder_.backup()));
-  }
-  RETURN_IF_ERROR(journal_->remove(folder_.directory()));
-  if (report_.after.file.length == 0)
-    RETURN_IF_ERROR(optimize::measure(report_.disk, report_.after));
-  report_.outcome = LiveDiskReport::Outcome::kOptimized;
-  meter_.end_step();
-  return {};
-}
-
 Result<bool> LiveDisk::finish() {
   ASSIGN_OR_RETURN(Place at, place(true));
   if (at == Place::kOnDisk)
@@ -142,8 +93,7 @@ Result<bool> LiveDisk::finish() {
       RETURN_IF_ERROR(end_job(context_, target()));
       // Step 4.
       RETURN_IF_ERROR(journal_->begin("copy"));
-      ASSIGN_OR_RETURN(const bool worth,
-                       copy_frozen_base(context_, folder_, owner(), meter_, report_));
+      ASSIGN_OR_RETURN(const bool worth, copy_base());
       if (!worth) return false;
       RETURN_IF_ERROR(put_fresh());
     }
@@ -171,25 +121,11 @@ Result<void> LiveDisk::commit_first_overlay() {
   return move_guest("undo-commit-pivot", Patience::kUntilReady);
 }
 
-Result<void> LiveDisk::tidy_original() {
-  RETURN_IF_ERROR(journal_->begin("undo-clean-up"));
-  for (const std::string& name : {folder_.overlay(), folder_.second_overlay(), folder_.fresh()})
-    RETURN_IF_ERROR(folder_.remove_unused(name));
-  if (folder_.are_same(folder_.disk(), folder_.backup())) {
-    RETURN_IF_ERROR(folder_.directory().remove(folder_.backup()));
-    RETURN_IF_ERROR(folder_.directory().flush());
-  }
-  RETURN_IF_ERROR(journal_->remove(folder_.directory()));
-  report_.outcome = LiveDiskReport::Outcome::kUndone;
-  report_.backup.clear();
-  meter_.end_step();
-  return {};
-}
-
 Result<void> LiveDisk::undo() {
   ASSIGN_OR_RETURN(Place at, place(true));
   if (at == Place::kOnFresh)
     return fail(Error::invalid(report_.disk + ": the guest writes to the fresh image already"));
+  RETURN_IF_ERROR(check_no_new_snapshots(folder_));
   meter_.begin_step("undo", "Bringing the guest back to its disk");
   RETURN_IF_ERROR(end_job(context_, target()));
   if (at == Place::kOnSecond) {
@@ -205,6 +141,7 @@ Result<void> LiveDisk::undo_offline() {
   ASSIGN_OR_RETURN(const Place at, place(false));
   if (at == Place::kOnFresh)
     return fail(Error::invalid(report_.disk + ": is the fresh image already"));
+  RETURN_IF_ERROR(check_no_new_snapshots(folder_));
   meter_.begin_step("undo", "Writing the guest's changes back into its disk");
   if (at == Place::kOnSecond) {
     RETURN_IF_ERROR(journal_->begin("undo-offline"));

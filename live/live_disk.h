@@ -15,15 +15,13 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "base/result.h"
-#include "live/attributes.h"
 #include "live/block_job.h"
 #include "live/context.h"
-#include "live/folder.h"
-#include "live/run_meter.h"
+#include "live/run_disk.h"
 
 namespace vc::live {
 
@@ -35,34 +33,25 @@ enum class Place {
   kOnFresh,    // DISK, the fresh image
 };
 
-class LiveDisk {
+class LiveDisk : public RunDisk {
  public:
-  LiveDisk(const LiveDisk&) = delete;
-  LiveDisk& operator=(const LiveDisk&) = delete;
   // For a new run. Returns an error with the reason if the disk cannot be optimized while the guest
   // runs. Changes nothing. `context` must outlive the object.
   static Result<std::unique_ptr<LiveDisk>> check(const Context& context, const std::string& target);
   // For a run that was stopped: takes over its journal.
-  LiveDisk(const Context& context, LiveFolder folder, Journal journal);
-
-  const LiveFolder& folder() const { return folder_; }
-  const std::string& target() const { return report_.target; }
-  bool has_journal() const { return journal_.has_value(); }
-  Journal& journal() { return *journal_; }
-  LiveDiskReport& report() { return report_; }
+  LiveDisk(const Context& context, LiveFolder folder, Journal journal)
+      : RunDisk(context, std::move(folder), std::move(journal), context.domain.name()),
+        context_(context) {}
 
   // Step 1.
   Result<void> begin();
   // Step 2 is taken for all disks at once, outside.
-  void count_pause(Seconds pause) { meter_.count_pause(pause); }
 
   // `running`: the domain runs; otherwise the place is that of its next start.
   Result<Place> place(bool running) const;
   // Takes the remaining steps. The guest runs. Returns false if the gain is too small: the caller
   // then calls undo().
   Result<bool> finish();
-  // Returns true if an interruption no longer leads back: the fresh image is complete.
-  bool is_decided() const { return decided_; }
 
   // Brings a running guest back to the disk as it was, and removes all files of the run. Returns
   // an error if the guest is on the fresh image already.
@@ -78,28 +67,19 @@ class LiveDisk {
 
  private:
   LiveDisk(const Context& context, LiveFolder folder)
-      : context_(context), folder_(std::move(folder)) {}
+      : RunDisk(context, std::move(folder), context.domain.name()), context_(context) {}
   Result<void> check_definition(const libvirt::DiskChain& disk);
-  Result<void> check_checkpoints() const;
 
   // Records `step` in the journal, waits for the job, and moves the guest to its destination.
   Result<void> move_guest(const std::string& step, Patience patience);
   Result<void> take_second_overlay();
   Result<void> put_fresh();
   Result<void> finish_mirror();
-  Result<void> tidy_fresh();
   Result<void> take_first_overlay_again();
   Result<void> commit_first_overlay();
-  Result<void> tidy_original();
-  bool is_old_disk() const;
-  Owner owner() const { return {journal_->record()->user, journal_->record()->group}; }
+  bool is_old_disk() const { return inode_of(folder_, folder_.disk()) == record().inode; }
 
   const Context& context_;
-  LiveFolder folder_;
-  std::optional<Journal> journal_;
-  LiveDiskReport report_;
-  RunMeter meter_{context_.observer, report_};
-  bool decided_ = false;
 };
 
 }  // namespace vc::live

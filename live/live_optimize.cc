@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <utility>
 
 #include "base/retry.h"
+#include "live/disk_checks.h"
 #include "live/end_of_run.h"
 #include "live/live_disk.h"
 #include "live/qmp_optimize.h"
@@ -46,11 +46,7 @@ std::vector<std::string> split(const std::string& list) {
 }
 
 Result<Request> request_of_path(const LiveOptions& options, const std::string& path) {
-  if (has_journal(path))
-    return fail(Error::invalid(fmt::format(
-        "{}: an earlier run was stopped: complete it with virt-compact optimize --resume {}, or "
-        "undo it with virt-compact rollback {}",
-        path, path, path)));
+  RETURN_IF_ERROR(check_no_run(path));
   ASSIGN_OR_RETURN(auto found, LiveDomain::find(options.connection, path));
   if (found) return Request{std::move(found->first), {found->second}};
   return fail(Error::invalid(
@@ -68,40 +64,6 @@ Result<Request> request_of(const LiveOptions& options, const std::string& text) 
   if (targets.empty())
     return fail(Error::invalid(text + ": names no disk after the colon: DOMAIN:vda,vdb"));
   return Request{std::move(domain), std::move(targets)};
-}
-
-// virtlockd does not let a guest continue that was paused for a pivot.
-Result<void> check_lock_manager(const LiveDomain& domain) {
-  if (domain.uri().find("///system") == std::string::npos) return {};
-  std::ifstream settings("/etc/libvirt/qemu.conf");
-  for (std::string line; std::getline(settings, line);)
-    if (line.starts_with("lock_manager"))
-      return fail(Error::unsupported(
-          "/etc/libvirt/qemu.conf: sets lock_manager, with which the guest cannot continue after "
-          "its disk was exchanged: shut the guest down, and run virt-compact optimize on its "
-          "disk"));
-  return {};
-}
-
-Result<void> check_domain(const LiveDomain& domain) {
-  RETURN_IF_ERROR(domain.check_versions());
-  RETURN_IF_ERROR(check_lock_manager(domain));
-  ASSIGN_OR_RETURN(const bool persistent, domain.is_persistent());
-  if (!persistent)
-    return fail(
-        Error::unsupported(domain.name() +
-                           ": is transient: after a crash, nothing would know which files are its "
-                           "disk: define it first (virsh define)"));
-  ASSIGN_OR_RETURN(const auto activity, domain.activity());
-  if (activity == LiveDomain::Activity::kOff)
-    return fail(Error::invalid(
-        domain.name() + ": does not run: run virt-compact optimize on its disks without --live"));
-  if (activity != LiveDomain::Activity::kRuns)
-    return fail(Error::invalid(domain.name() + ": is paused: resume it first (virsh resume)"));
-  ASSIGN_OR_RETURN(const bool busy, domain.has_job());
-  if (!busy) return {};
-  return fail(Error::protocol(
-      EBUSY, domain.name() + ": a migration, a save or a backup is under way: wait for its end"));
 }
 
 class LiveRun {

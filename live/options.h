@@ -20,8 +20,7 @@ struct LiveOptions {
   bool trim = true;  // let the guest's agent trim its filesystems first
   // The run is undone if the storage has less free space, bytes: a guest without space stops.
   uint64_t reserve = uint64_t{256} << 20;
-  // Takes copy, limit, backup_suffix, keep_compression and dry_run from here. Snapshots are an
-  // error if copy.snapshots carries them.
+  // Takes copy, limit, backup_suffix, keep_compression, drop_bitmaps and dry_run from here.
   optimize::OptimizeOptions optimize;
 };
 

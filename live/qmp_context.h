@@ -17,6 +17,8 @@ namespace vc::live {
 
 struct QmpContext : RunContext {
   qmp::Machine* machine = nullptr;  // nullptr: QEMU does not run
+
+  std::string name() const { return machine ? machine->name() : "QEMU"; }
 };
 
 // A disk of the guest, and the node of the image to which the guest writes.

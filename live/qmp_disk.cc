@@ -1,9 +1,6 @@
 #include "live/qmp_disk.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,7 +9,6 @@
 #include <utility>
 
 #include "base/poll_interval.h"
-#include "base/retry.h"
 #include "live/disk_checks.h"
 #include "live/frozen_base.h"
 #include "live/overlay_commit.h"
@@ -30,98 +26,7 @@ std::string new_node_name() {
   return fmt::format("{}{:08x}", kPrefix, random() & 0xffffffff);
 }
 
-ino_t inode_of(const LiveFolder& folder, const std::string& name) {
-  const auto status = folder.directory().status(name);
-  return status ? status->st_ino : 0;
-}
-
 }  // namespace
-
-QmpDisk::QmpDisk(const QmpContext& context, LiveFolder folder, Journal journal)
-    : context_(context), folder_(std::move(folder)), journal_(std::move(journal)) {
-  report_.domain = context_.machine ? context_.machine->name() : "QEMU";
-  report_.disk = folder_.path_to(folder_.disk());
-  if (journal_->record()->keep_backup) report_.backup = folder_.path_to(folder_.backup());
-}
-
-Result<std::unique_ptr<QmpDisk>> QmpDisk::check(const QmpContext& context, const std::string& path,
-                                                const std::string& node) {
-  qmp::Machine& machine = *context.machine;
-  std::string found = path;
-  if (!node.empty()) {
-    ASSIGN_OR_RETURN(const auto nodes, machine.nodes());
-    const auto it = std::find_if(nodes.begin(), nodes.end(),
-                                 [&](const qmp::Node& each) { return each.name == node; });
-    if (it == nodes.end())
-      return fail(Error::invalid(fmt::format("{}: has no node '{}'", machine.name(), node)));
-    if (it->driver != "qcow2")
-      return fail(Error::unsupported(
-          fmt::format("{}: node '{}': its driver is {}: only qcow2 is optimized: name the node of "
-                      "the format",
-                      machine.name(), node, it->driver)));
-    found = it->file;
-  }
-  RETURN_IF_ERROR(check_not_stopped(found));
-  const auto& suffix = context.options.optimize.backup_suffix;
-  ASSIGN_OR_RETURN(LiveFolder folder, LiveFolder::open(found, Directory::name_of(found) +
-                                                                  (suffix ? *suffix : ".bak")));
-  std::unique_ptr<QmpDisk> disk(new QmpDisk(context, std::move(folder)));
-  LiveDiskReport& report = disk->report_;
-  report.domain = machine.name();
-  report.disk = disk->folder_.path_to(disk->folder_.disk());
-  if (suffix) report.backup = disk->folder_.path_to(disk->folder_.backup());
-  if ((report.disk + disk->folder_.backup()).find('\n') != std::string::npos)
-    return fail(Error::invalid(report.disk + ": has a newline in its name: rename it first"));
-  RETURN_IF_ERROR(check_names(disk->folder_));
-  ASSIGN_OR_RETURN(const QmpTop top, find_top(machine, disk->folder_));
-  report.target = top.device.name;
-  // A job puts a filter above the image.
-  RETURN_IF_ERROR(disk->check_jobs());
-  RETURN_IF_ERROR(disk->check_node(top));
-  RETURN_IF_ERROR(check_image_file(
-      context, disk->folder_, fmt::format("{}: disk {}", machine.name(), report.target), report));
-  RETURN_IF_ERROR(check_reserve(context, disk->folder_));
-  return disk;
-}
-
-Result<void> QmpDisk::check_node(const QmpTop& top) {
-  const auto no = [&](const std::string& why) {
-    return fail(
-        Error::unsupported(fmt::format("{}: disk {}: {}", report_.domain, report_.target, why)));
-  };
-  if (top.node.driver != "qcow2")
-    return no(fmt::format("its driver is {}: only qcow2 is optimized", top.node.driver));
-  if (top.device.encrypted)
-    return no("is encrypted: shut the guest down, and run virt-compact optimize on its disk");
-  if (top.device.files.size() > 1)
-    return no(
-        fmt::format("has the backing file '{}': shut the guest down, and run virt-compact "
-                    "optimize on its disk",
-                    top.device.files[1]));
-  ASSIGN_OR_RETURN(const auto nodes, context_.machine->nodes());
-  for (const qmp::Node& node : nodes) {
-    if (node.file != top.node.file) continue;
-    if (node.has_bitmaps)
-      return no(
-          "has dirty bitmaps, and the next incremental backup would be wrong: delete them "
-          "(block-dirty-bitmap-remove), and make a full backup afterwards");
-    if (node.name != top.node.name && (node.driver == "qcow2" || node.driver == "raw"))
-      return no(fmt::format("QEMU has its file open a second time, as node '{}'", node.name));
-  }
-  return {};
-}
-
-Result<void> QmpDisk::check_jobs() {
-  ASSIGN_OR_RETURN(const auto jobs, context_.machine->jobs());
-  if (!jobs.empty())
-    return fail(Error::protocol(
-        EBUSY, fmt::format("{}: the job '{}' ({}) is under way: wait until it has ended",
-                           report_.domain, jobs.front().id, jobs.front().type)));
-  ASSIGN_OR_RETURN(const bool migrates, context_.machine->migrates());
-  if (!migrates) return {};
-  return fail(
-      Error::protocol(EBUSY, report_.domain + ": a migration is under way: wait for its end"));
-}
 
 qmp::Opening QmpDisk::opening(const std::string& name, const qmp::Node& like) const {
   qmp::Opening how;
@@ -145,10 +50,7 @@ Result<void> QmpDisk::begin() {
   RETURN_IF_ERROR(count_requests());
   ASSIGN_OR_RETURN(Record record, new_record(context_, folder_));
   record.qmp = true;
-  ASSIGN_OR_RETURN(auto journal,
-                   Journal::create(folder_.directory(), folder_.journal(), std::move(record)));
-  journal_.emplace(std::move(journal));
-  RETURN_IF_ERROR(folder_.link_over(folder_.disk(), folder_.backup()));
+  RETURN_IF_ERROR(begin_journal(std::move(record)));
 
   meter_.begin_step("overlay", "Giving the guest an overlay to write to");
   RETURN_IF_ERROR(journal_->begin("overlay"));
@@ -280,6 +182,7 @@ Result<void> QmpDisk::move_guest(const std::string& name, const std::string& ste
   RETURN_IF_ERROR(machine.open_image(target));
   RETURN_IF_ERROR(machine.start_mirror(target.node, top.device.root, top.node.name, target.node));
   RETURN_IF_ERROR(wait_until_ready(target.node, patience));
+  RETURN_IF_ERROR(check_no_new_snapshots(folder_));
   RETURN_IF_ERROR(journal_->begin(step + "-pivot"));
   ASSIGN_OR_RETURN(const Seconds pause,
                    while_stopped(context_, folder_, *journal_, [&]() -> Result<void> {
@@ -334,8 +237,7 @@ Result<bool> QmpDisk::finish() {
     if (top.device.files.size() != 2 || !folder_.is(top.device.files[1], folder_.backup()))
       RETURN_IF_ERROR(change_base(top.node));
     RETURN_IF_ERROR(close_unused());
-    ASSIGN_OR_RETURN(const bool worth,
-                     copy_frozen_base(context_, folder_, owner(), meter_, report_));
+    ASSIGN_OR_RETURN(const bool worth, copy_base());
     if (!worth) return false;
     if (context_.cancel.requested()) return fail(Error::cancelled());
     meter_.begin_step("swap", "Moving the guest to the fresh image");
@@ -350,52 +252,11 @@ Result<bool> QmpDisk::finish() {
   return true;
 }
 
-Result<void> QmpDisk::remove_files() {
-  for (const std::string& name : {folder_.second_overlay(), folder_.fresh()}) {
-    if (!folder_.are_same(name, folder_.disk())) {
-      RETURN_IF_ERROR(folder_.remove_unused(name));
-      continue;
-    }
-    // The second name of a file that stays.
-    RETURN_IF_ERROR(folder_.directory().remove(name));
-    RETURN_IF_ERROR(folder_.directory().flush());
-  }
-  return {};
-}
-
-Result<void> QmpDisk::tidy_fresh() {
-  meter_.begin_step("clean up", "Removing the overlay");
-  RETURN_IF_ERROR(journal_->begin("clean-up"));
-  RETURN_IF_ERROR(remove_files());
-  const Record& record = *journal_->record();
-  if (!record.keep_backup && inode_of(folder_, folder_.backup()) == record.inode)
-    RETURN_IF_ERROR(folder_.remove_unused(folder_.backup()));
-  RETURN_IF_ERROR(journal_->remove(folder_.directory()));
-  if (report_.after.file.length == 0)
-    RETURN_IF_ERROR(optimize::measure(report_.disk, report_.after));
-  report_.outcome = LiveDiskReport::Outcome::kOptimized;
-  meter_.end_step();
-  return {};
-}
-
-Result<void> QmpDisk::tidy_original() {
-  RETURN_IF_ERROR(journal_->begin("undo-clean-up"));
-  RETURN_IF_ERROR(remove_files());
-  if (folder_.are_same(folder_.disk(), folder_.backup())) {
-    RETURN_IF_ERROR(folder_.directory().remove(folder_.backup()));
-    RETURN_IF_ERROR(folder_.directory().flush());
-  }
-  RETURN_IF_ERROR(journal_->remove(folder_.directory()));
-  report_.outcome = LiveDiskReport::Outcome::kUndone;
-  report_.backup.clear();
-  meter_.end_step();
-  return {};
-}
-
 Result<void> QmpDisk::undo() {
   ASSIGN_OR_RETURN(const QmpPlace at, place());
   if (at == QmpPlace::kOnFresh)
     return fail(Error::invalid(report_.disk + ": the guest writes to the fresh image already"));
+  RETURN_IF_ERROR(check_no_new_snapshots(folder_));
   if (!context_.machine) return undo_offline(at);
   meter_.begin_step("undo", "Bringing the guest back to its disk");
   RETURN_IF_ERROR(end_jobs());

@@ -17,37 +17,30 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "base/result.h"
-#include "live/attributes.h"
 #include "live/block_job.h"
 #include "live/qmp_context.h"
-#include "live/run_meter.h"
+#include "live/run_disk.h"
 
 namespace vc::live {
 
 // The file to which the guest writes, or would write after its next start.
 enum class QmpPlace { kOnDisk, kOnOverlay, kOnFresh };
 
-class QmpDisk {
+class QmpDisk : public RunDisk {
  public:
-  QmpDisk(const QmpDisk&) = delete;
-  QmpDisk& operator=(const QmpDisk&) = delete;
   // For a new run: the disk at `path`; empty: the disk `node` of QEMU. Returns an error with the
   // reason if it cannot be optimized while the guest runs. Changes nothing. `context` must outlive
   // the object.
   static Result<std::unique_ptr<QmpDisk>> check(const QmpContext& context, const std::string& path,
                                                 const std::string& node);
   // For a run that was stopped: takes over its journal.
-  QmpDisk(const QmpContext& context, LiveFolder folder, Journal journal);
-
-  const LiveFolder& folder() const { return folder_; }
-  bool has_journal() const { return journal_.has_value(); }
-  LiveDiskReport& report() { return report_; }
-  // Returns true if an interruption no longer leads back: the fresh image is complete.
-  bool is_decided() const { return decided_; }
+  QmpDisk(const QmpContext& context, LiveFolder folder, Journal journal)
+      : RunDisk(context, std::move(folder), std::move(journal), context.name()),
+        context_(context) {}
 
   // Steps 1 and 2.
   Result<void> begin();
@@ -61,10 +54,9 @@ class QmpDisk {
 
  private:
   QmpDisk(const QmpContext& context, LiveFolder folder)
-      : context_(context), folder_(std::move(folder)) {}
+      : RunDisk(context, std::move(folder), context.name()), context_(context) {}
   Result<void> check_node(const QmpTop& top);
   Result<void> check_jobs();
-  Owner owner() const { return {journal_->record()->user, journal_->record()->group}; }
   qmp::Opening opening(const std::string& name, const qmp::Node& like) const;
   // Lets QEMU use DISK.bak as the base of the overlay, and forget the name DISK.
   Result<void> change_base(const qmp::Node& overlay);
@@ -79,17 +71,9 @@ class QmpDisk {
   Result<void> open_as_disk(const qmp::Node& node);
   Result<void> complete_opening();
   Result<void> count_requests();
-  Result<void> remove_files();
-  Result<void> tidy_fresh();
-  Result<void> tidy_original();
   Result<void> undo_offline(QmpPlace place);
 
   const QmpContext& context_;
-  LiveFolder folder_;
-  std::optional<Journal> journal_;
-  LiveDiskReport report_;
-  RunMeter meter_{context_.observer, report_};
-  bool decided_ = false;
 };
 
 }  // namespace vc::live

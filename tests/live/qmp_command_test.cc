@@ -207,6 +207,8 @@ TEST_CASE("options that do not fit --qmp are refused", "[live][qmp]") {
   CHECK_THAT(message({"--live", "--qmp", "s", "--connect", "c", "d"}),
              Catch::Contains("exclude each other"));
   CHECK_THAT(message({"--live", "--qmp", "s", "--fstrim", "d"}), Catch::Contains("run fstrim"));
+  CHECK_THAT(message({"--live", "--qmp", "s", "-B", "base", "d"}),
+             Catch::Contains("optimized offline"));
   CHECK_THAT(message({"--resume", "--qmp", "s", "--node", "n", "d"}),
              Catch::Contains("omit --node"));
   const auto rollback = tool_test::run_tool({"rollback", "--qmp", "s", "--connect", "c", "d"});

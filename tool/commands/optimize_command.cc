@@ -238,8 +238,8 @@ void OptimizeCommand::check_live() const {
         "--live: the agent of the guest trims it (--fstrim): omit --trim, --key, --drop, "
         "--filesystems, --ignore, --sector-size and --keep-going");
   if (options_.format == qcow2::Format::kRaw) throw UsageError("--live needs a QCOW2 disk");
-  if (!base_.empty() || !base_format_.empty())
-    throw UsageError("--live: a disk with a backing file must be optimized offline");
+  if (!live_options_.qmp_socket.empty() && (!base_.empty() || !base_format_.empty()))
+    throw UsageError("--qmp: a disk with a backing file must be optimized offline");
   if (resume_ && options_.dry_run) throw UsageError("--resume and --dry-run exclude each other");
 }
 
@@ -326,8 +326,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   options_.backup_suffix = no_backup_ ? std::nullopt : std::optional(suffix_);
   if (live_ || resume_) {
     const copy::ImageOptions& image = options_.copy.image;
-    if (image.encryption.decrypt || image.encryption.luks || !image.data_file.empty() ||
-        !image.backing_file.empty())
+    if (image.encryption.decrypt || image.encryption.luks || !image.data_file.empty())
       return fail(Error::invalid(
           "--live: the guest cannot move to an image that is encrypted, or needs another file"));
     live_options_.disks = disks_;

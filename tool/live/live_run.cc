@@ -1,9 +1,8 @@
 #include "tool/live/live_run.h"
 
-#include <fmt/format.h>
-
 #include <vector>
 
+#include "live/end_of_run.h"
 #include "live/live_optimize.h"
 #include "tool/report/live_report.h"
 #include "tool/terminal/signals.h"
@@ -92,11 +91,7 @@ bool is_stopped_live_run(const std::string& disk) {
 }
 
 Result<void> refuse_stopped_live_run(const std::string& disk) {
-  if (!is_stopped_live_run(disk)) return {};
-  return fail(Error::invalid(fmt::format(
-      "{}: a run of optimize --live is under way, or was stopped: complete it with virt-compact "
-      "optimize --resume {}, or undo it with virt-compact rollback {}",
-      disk, disk, disk)));
+  return live::check_no_run(disk);
 }
 
 }  // namespace vc::tool
