@@ -98,7 +98,15 @@ TEST_CASE("the command of the owner starts a guest with all it has written", "[l
   CHECK_THAT(without.err, Catch::Contains("give --qmp SOCKET again"));
   const auto refused = qemu.tool({"optimize", "--live", qemu.disk()});
   CHECK(refused.exit_code == 1);
-  CHECK_THAT(refused.err, Catch::Contains("an earlier run was stopped"));
+  const std::string way_out = "optimize --resume --qmp SOCKET " + qemu.disk();
+  CHECK_THAT(refused.err,
+             Catch::Contains("an earlier run was stopped") && Catch::Contains(way_out));
+  // Also the commands that are not told how the run was started.
+  for (const char* const option : {"--live", "--dry-run"}) {
+    const auto other = tool_test::run_tool({"optimize", option, qemu.disk()});
+    CHECK(other.exit_code == 1);
+    CHECK_THAT(other.err, Catch::Contains(way_out));
+  }
   const auto done = qemu.tool({"optimize", "--resume", qemu.disk()});
   INFO(done.describe());
   CHECK(done.ok());
