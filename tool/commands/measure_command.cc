@@ -10,9 +10,12 @@
 #include "tool/options/bracketed_commands.h"
 #include "tool/options/formats.h"
 #include "tool/options/nbd_options.h"
+#include "tool/options/servers.h"
+#include "tool/report/compact_report.h"
 #include "tool/report/measure_report.h"
 #include "tool/terminal/progress_display.h"
 #include "tool/terminal/signals.h"
+#include "tool/text/json_text.h"
 #include "tool/text/size_text.h"
 
 namespace vc::tool {
@@ -45,6 +48,8 @@ void MeasureCommand::add_options(CLI::App& app) {
   add_format_option(app, "-O,--output-format", options_.copy.format,
                     "format of the copy: qcow2 (default), or raw");
   layout_.add_options(app);
+  app.get_option("--profile")->group(kRareOptions);
+  in_place_.add_options(app, layout_, "compute what virt-compact compact would gain");
   add_parsed_option(
       app, "--size", "N", options_.size,
       [](const std::string& value) -> Result<std::optional<uint64_t>> {
@@ -86,6 +91,12 @@ void MeasureCommand::check() const {
   layout_.check();
   trust_.check();
   snapshots_.check(false);
+  in_place_.check(layout_, {"key", "untrusted", "limits", "json", "output"},
+                  "no copy is measured: omit it");
+  if (in_place_.in_place()) {
+    if (source_.empty()) throw UsageError("SRC is missing");
+    return;
+  }
   if (snapshots_.given() && source_.empty())
     throw UsageError("--with-snapshots: an empty disk has no snapshots");
   if (bitmaps_ && source_.empty()) throw UsageError("--bitmaps: an empty disk has no bitmaps");
@@ -144,7 +155,39 @@ Result<int> MeasureCommand::measure_table(const Console& console, const Cancel& 
   return kSuccess;
 }
 
+// Does a dry run of compact.
+Result<int> MeasureCommand::measure_in_place(const Console& console) {
+  source_ = plain_path(source_);
+  RETURN_IF_ERROR(refuse_server(source_, "only files and block devices can be compacted in place",
+                                "without --in-place, the size of a copy is measured"));
+  RETURN_IF_ERROR(warn_of_disk_use(source_, console));
+  RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));
+  qcow2::InPlaceOptions options;
+  options.trust = trust_.trust();
+  options.dry_run = true;
+  in_place_.apply_to(layout_, false, options);
+  Cancel cancel;
+  const StopSignals signals(cancel);
+  ProgressDisplay progress(console.manner());
+  const auto summary = qcow2::compact_in_place(source_, options, progress, cancel);
+  progress.finish();
+  if (!summary) {
+    if (summary.error().kind() == Error::Kind::kCancelled)
+      return fail(Error::cancelled().with_context("the measurement is incomplete"));
+    return fail(summary.error());
+  }
+  if (const std::string warning = warning_of_leaks(source_, *summary); !warning.empty())
+    console.warning(warning);
+  if (json_) {
+    RETURN_IF_ERROR(console.print(json_text(compact_report_json(source_, *summary, true))));
+  } else if (!console.manner().quiet) {
+    RETURN_IF_ERROR(console.print(compact_report(source_, *summary, true)));
+  }
+  return kSuccess;
+}
+
 Result<int> MeasureCommand::run(const Console& console) {
+  if (in_place_.in_place()) return measure_in_place(console);
   RETURN_IF_ERROR(names_.resolve(source_, options_.copy.source_format));
   if (options_.copy.skip_free) RETURN_IF_ERROR(warn_of_disk_use(source_, console));
   if (!options_.size) RETURN_IF_ERROR(trust_.begin_reading(console, {source_}, failure_code()));

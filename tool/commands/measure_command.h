@@ -6,6 +6,7 @@
 
 #include "inspect/measurement.h"
 #include "tool/commands/command.h"
+#include "tool/options/in_place_options.h"
 #include "tool/options/layout_options.h"
 #include "tool/options/qemu_names.h"
 #include "tool/options/snapshot_options.h"
@@ -24,10 +25,12 @@ class MeasureCommand final : public Command {
 
  private:
   Result<int> measure_one(const Console& console, const Cancel& cancel);
+  Result<int> measure_in_place(const Console& console);
   Result<int> measure_table(const Console& console, const Cancel& cancel);
 
   inspect::MeasureOptions options_;
   LayoutOptions layout_;
+  InPlaceFlags in_place_;
   SnapshotOptions snapshots_;
   bool bitmaps_ = false;
   std::string source_;

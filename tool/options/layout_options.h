@@ -28,6 +28,10 @@ class LayoutOptions {
   void compress() { compress_ = true; }
   // Returns true if the options set the compression, including "none".
   bool say_compression() const { return compress_ || compression_ || profile_; }
+  // Returns true with -c or a codec.
+  bool compresses() const { return compress_ || (compression_ && compression_->type); }
+  // Returns the value of --compression.
+  const std::optional<qcow2::Compression>& compression() const { return compression_; }
   // Throws UsageError if the options conflict.
   void check() const;
   // Applies the options to `options`. Specific options override general ones.

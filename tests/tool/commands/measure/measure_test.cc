@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/catch.h"
+#include "tests/catch_text.h"
 #include "tests/interop/image_editor.h"
 #include "tests/interop/image_maker.h"
 #include "tests/support/command_line.h"
@@ -342,4 +342,80 @@ TEST_CASE("a table marks the smallest result, and recommends a choice", "[measur
                          fmt::format("--cluster-size={}", it["cluster-size"].get<uint64_t>())};
     if (it["cluster-size"] == 65536) CHECK(it["file-size"] == copied(words, disk));
   }
+}
+
+TEST_CASE("measure --in-place foretells what compact makes of the file", "[measure]") {
+  const uint64_t seed = support::base_seed();
+  INFO("VIRT_COMPACT_SEED=" << seed);
+  Random random(seed);
+  const TempDirectory folder;
+  const std::string disk = folder / "disk";
+  write_disk(folder / "raw", 12, [&](std::span<std::byte> bytes, uint64_t i) {
+    fill_with_text(random, bytes, i % 3 == 0 ? 8 : 2);
+  });
+  support::run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", disk});
+  support::run_ok({"qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "discard -q 1M 2M", "-c",
+                   "discard -q 7M 1M", "-c", "discard -q 10M 64k", "-c", "write -q 10M 64k", disk});
+  const auto before = support::read_file(disk);
+  const auto same = [](json a, json b) {
+    a.erase("seconds");
+    b.erase("seconds");
+    return a == b;
+  };
+  const Words in_place{"--in-place"};
+  for (const Words& levels :
+       {Words{}, Words{"--shrink"}, Words{"--defragment"}, Words{"-c"}, Words{"--compress"},
+        Words{"--compression=zlib:9"}, Words{"--defragment", "-c"}}) {
+    INFO(support::shell_line(levels));
+    const json measured = measure(in_place + levels + Words{disk});
+    CHECK((support::read_file(disk) == before));
+    const Outcome dry = run_tool(Words{"compact", "--dry-run", "--json"} + levels + Words{disk});
+    REQUIRE(dry.ok());
+    CHECK(same(measured, json::parse(dry.out)));
+    support::write_file(folder / "twin", before);
+    const Outcome done = run_tool(Words{"compact", "--json"} + levels + Words{folder / "twin"});
+    INFO(done.describe());
+    REQUIRE(done.ok());
+    const auto foretold = measured["after"]["length"].get<double>();
+    const auto length = static_cast<double>(std::filesystem::file_size(folder / "twin"));
+    CHECK(foretold < 0.8 * static_cast<double>(before.size()));
+    if (measured["compressed"] == 0) {
+      CHECK(foretold == length);
+    } else {
+      CHECK(foretold <= 1.02 * length);
+      CHECK(length <= 1.02 * foretold);
+    }
+  }
+  CHECK(measure({"--in-place", "--defragment", disk})["misplaced"].get<uint64_t>() > 0);
+  const Outcome text = run_tool({"measure", "--in-place", "--untrusted", disk});
+  INFO(text.describe());
+  CHECK(text.ok());
+  CHECK_THAT(text.out, Catch::Contains("would be") && Catch::Contains("Nothing was written"));
+}
+
+TEST_CASE("measure --in-place refuses the options of copies", "[measure]") {
+  const TempDirectory folder;
+  const std::string disk = folder / "disk";
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"});
+  const auto refuses = [](const Words& words, const std::string& why) {
+    const Outcome outcome = run_tool(Words{"measure"} + words);
+    INFO(outcome.describe());
+    CHECK(outcome.exit_code == 1);
+    CHECK_THAT(outcome.err, Catch::Contains(why));
+  };
+  for (const char* const option :
+       {"--cluster-size=1M", "--options=compat=1.1", "--profile=archive", "--size=1M", "--exact",
+        "--table", "--skip-free", "--with-snapshots", "--bitmaps", "--snapshot=1", "--decrypt",
+        "--output-format=raw", "--format=qcow2", "--force-share", "--sample-size=1M"})
+    refuses({"--in-place", option, disk},
+            std::string(option).substr(0, std::string(option).find('=')) +
+                " and --in-place: no copy is measured");
+  refuses({"--shrink", disk}, "--shrink needs --in-place");
+  refuses({"--defragment", disk}, "--defragment needs --in-place");
+  refuses({"--in-place", "--compression=none", disk}, "nothing is decompressed");
+  refuses({"--in-place", "--compression=zstd", disk}, "its header says zlib");
+  refuses({"--in-place"}, "SRC is missing");
+  refuses({"--in-place", "nbd://localhost"}, "only files and block devices");
+  support::write_file(folder / "raw", std::vector<std::byte>(4096));
+  refuses({"--in-place", folder / "raw"}, "is a raw file");
 }
