@@ -83,12 +83,15 @@ Result<void> ImageShrink::run(const Cancel& cancel) {
   for (unsigned round = 0; round < kMostShrinkRounds && end > target && !stopped_; ++round) {
     const uint64_t unplaced = unplaced_;
     const uint64_t moved_before = moved();
+    const uint64_t used_before = target;
     RETURN_IF_ERROR(run_round(HostCluster(target)));
     RETURN_IF_ERROR(truncate());
     ASSIGN_OR_RETURN(end, length());
     ASSIGN_OR_RETURN(target, used());
     // Streams may need more clusters than before, so that others find no place in this round.
-    if (moved() == moved_before && (unplaced_ == 0 || unplaced_ == unplaced)) break;
+    // A refcount block that is no longer needed leaves a free cluster without a move.
+    const bool has_changed = moved() != moved_before || target != used_before;
+    if (!has_changed && (unplaced_ == 0 || unplaced_ == unplaced)) break;
   }
   return truncate();
 }
