@@ -83,6 +83,25 @@ TEST_CASE("a shrunk image has no free clusters, and all of its states") {
   REQUIRE(shortened > 0);
 }
 
+// A refcount block of such an image counts 64 clusters.
+TEST_CASE("an image shrinks by the cluster of a refcount block that it no longer needs") {
+  for (uint64_t clusters = 40; clusters < 72; ++clusters) {
+    CAPTURE(clusters);
+    const support::TempDirectory folder;
+    const std::string disk = folder / "disk";
+    run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512,refcount_bits=64",
+            disk, "64K"});
+    const auto bytes = [](uint64_t count) { return std::to_string(count * 512); };
+    run_ok({"qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "write -q -P 1 0 " + bytes(clusters),
+            "-c", "discard -q 0 512", "-c", "discard -q " + bytes(clusters - 1) + " 512", disk});
+    const auto storage = std::make_shared<MemoryStorage>("image", support::read_file(disk));
+    run(storage, {});
+    const auto used = open(storage, {})->used();
+    REQUIRE_OK(used);
+    REQUIRE(*used == clusters_of(*storage, 9));
+  }
+}
+
 TEST_CASE("a loss of power while an image shrinks leaks clusters at most") {
   const uint64_t images = support::iterations(6);
   for (uint64_t i = 0; i < images; ++i) {
