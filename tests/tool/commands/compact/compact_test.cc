@@ -7,6 +7,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
+#include "tests/tool/commands/compact/compact_run.h"
 #include "tests/tool/commands/encryption/luks_disk.h"
 
 using namespace vc;
@@ -14,6 +15,8 @@ using namespace vc;
 namespace {
 
 using Catch::Contains;
+using compact_test::states_of;
+using compact_test::summary;
 using nlohmann::json;
 using support::run_ok;
 using tool_test::run_tool;
@@ -47,22 +50,6 @@ std::string make_disk(const support::TempDirectory& folder, const std::string& o
   // Leaves the end of the file in use.
   qemu_io(disk, {"discard -q 30M 6M", "discard -q 1M 5M"});
   return disk;
-}
-
-// The content of all states.
-std::vector<std::vector<std::byte>> states_of(const support::TempDirectory& folder,
-                                              const std::string& disk) {
-  run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "raw0"});
-  run_ok({"qemu-img", "convert", "-O", "raw", "-l", "first", disk, folder / "raw1"});
-  return {support::read_file(folder / "raw0"), support::read_file(folder / "raw1")};
-}
-
-json summary(const support::Outcome& outcome) {
-  INFO(outcome.describe());
-  REQUIRE(outcome.ok());
-  json answer = json::parse(outcome.out, nullptr, false);
-  REQUIRE(answer.is_object());
-  return answer;
 }
 
 void require_clean(const std::string& disk) {

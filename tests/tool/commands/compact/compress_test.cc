@@ -9,6 +9,7 @@
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
+#include "tests/tool/commands/compact/compact_run.h"
 #include "tests/tool/commands/encryption/luks_disk.h"
 
 using namespace vc;
@@ -16,6 +17,8 @@ using namespace vc;
 namespace {
 
 using Catch::Contains;
+using compact_test::states_of;
+using compact_test::summary;
 using nlohmann::json;
 using support::run_ok;
 using tool_test::run_tool;
@@ -49,21 +52,6 @@ std::string make_disk(const support::TempDirectory& folder) {
           "write -q -s " + (folder / "raw") + " 9M 4M", "-c", "discard -q 16M 2M", disk});
   run_ok({"qemu-img", "bitmap", "--add", disk, "b0"});
   return disk;
-}
-
-std::vector<std::vector<std::byte>> states_of(const support::TempDirectory& folder,
-                                              const std::string& disk) {
-  run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "raw0"});
-  run_ok({"qemu-img", "convert", "-O", "raw", "-l", "first", disk, folder / "raw1"});
-  return {support::read_file(folder / "raw0"), support::read_file(folder / "raw1")};
-}
-
-json summary(const support::Outcome& outcome) {
-  INFO(outcome.describe());
-  REQUIRE(outcome.ok());
-  json answer = json::parse(outcome.out, nullptr, false);
-  REQUIRE(answer.is_object());
-  return answer;
 }
 
 double length_of(const std::string& path) {
