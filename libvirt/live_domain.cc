@@ -200,7 +200,7 @@ Result<void> LiveDomain::snapshot(
   const virDomainSnapshotPtr snapshot = virDomainSnapshotCreateXML(
       domain_.get(), xml.c_str(),
       VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC |
-          VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA);
+          VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT | VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA);
   if (!snapshot) return fail(last_error(name_ + ": give the disks overlays"));
   virDomainSnapshotFree(snapshot);
   return {};

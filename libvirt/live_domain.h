@@ -51,7 +51,8 @@ class LiveDomain {
   Result<void> suspend();
   Result<void> resume();
 
-  // Gives disks overlays: pairs of a target and of the path of a new file.
+  // Lets the guest write to overlays: pairs of a target and of the path of an image, which exists
+  // and has the disk as its backing file.
   Result<void> snapshot(const std::vector<std::pair<std::string, std::string>>& overlays);
   // Starts to copy the top of the disk to the image `path`. The image must have the content of the
   // rest of the chain already.

@@ -27,7 +27,10 @@ Result<void> LiveDisk::begin() {
   ASSIGN_OR_RETURN(Record record, new_record(context_, folder_));
   record.uuid = context_.domain.uuid();
   record.target = target();
-  return begin_journal(std::move(record));
+  RETURN_IF_ERROR(begin_journal(std::move(record)));
+  RETURN_IF_ERROR(journal_->begin("overlay"));
+  // libvirt would not flush the file before it names it in the definition of the domain.
+  return create_overlay(folder_, folder_.overlay(), folder_.disk(), owner());
 }
 
 Result<void> LiveDisk::move_guest(const std::string& step, Patience patience) {

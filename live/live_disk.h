@@ -43,9 +43,9 @@ class LiveDisk : public RunDisk {
       : RunDisk(context, std::move(folder), std::move(journal), context.domain.name()),
         context_(context) {}
 
-  // Step 1.
+  // Step 1, and the file of the overlay of step 2.
   Result<void> begin();
-  // Step 2 is taken for all disks at once, outside.
+  // The rest of step 2 is taken for all disks at once, outside.
 
   // `running`: the domain runs; otherwise the place is that of its next start.
   Result<Place> place(bool running) const;

@@ -152,7 +152,6 @@ class LiveRun {
       const auto begun = disk->begin();
       if (disk->has_journal()) journals.push_back(&disk->journal());
       RETURN_IF_ERROR(begun);
-      RETURN_IF_ERROR(disk->journal().begin("overlay"));
       overlays.emplace_back(disk->target(), disk->folder().path_to(disk->folder().overlay()));
     }
     return {};

@@ -78,7 +78,8 @@ Result<void> RunDisk::tidy_fresh() {
       // libvirt leaves the owner of a backing file.
       ASSIGN_OR_RETURN(const Descriptor old,
                        folder_.directory().open_file(folder_.backup(), O_RDONLY));
-      if (retry(::fchown, old.get(), record().user, record().group) != 0)
+      if (retry(::fchown, old.get(), record().user, record().group) != 0 ||
+          retry(::fsync, old.get()) != 0)
         return fail(Error::system(errno, folder_.path_to(folder_.backup()) + ": set its owner"));
     }
     if (!record().keep_backup) RETURN_IF_ERROR(folder_.remove_unused(folder_.backup()));
