@@ -11,6 +11,8 @@
 
 #include "qmp/machine.h"
 #include "tests/catch_text.h"
+#include "tests/support/command_line.h"
+#include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
 
 using namespace vc;
@@ -170,6 +172,38 @@ TEST_CASE("events without end do not prolong the wait for an answer", "[live][qm
     REQUIRE_FALSE(value);
     CHECK_THAT(value.error().message(), Catch::Contains("does not answer"));
   }
+}
+
+TEST_CASE("a QEMU that is too old is refused", "[live][qmp]") {
+  const auto talk = [](const std::string& version) {
+    return answering("{\"return\": {\"qemu\": " + version + "}, \"id\": 2}\n");
+  };
+  const auto message = [&](const std::string& version) {
+    FakeQemu qemu(talk(version));
+    auto machine = qmp::Machine::open(qemu.path(), short_limits());
+    REQUIRE(machine);
+    REQUIRE(*machine);
+    const auto checked = (*machine)->check_version();
+    return checked ? "accepted" : checked.error().message();
+  };
+  CHECK_THAT(message("{\"major\": 5, \"minor\": 2}"), Catch::Contains("is version 5.2"));
+  CHECK_THAT(message("{\"major\": 6, \"minor\": 0}"),
+             Catch::Contains("is version 6.0, and --live needs 6.1"));
+  CHECK(message("{\"major\": 6, \"minor\": 1}") == "accepted");
+  CHECK(message("{\"major\": 10, \"minor\": 0}") == "accepted");
+  CHECK(message("{}") != "accepted");
+  CHECK(message("{\"major\": \"10\", \"minor\": null}") != "accepted");
+  CHECK(message("7") != "accepted");
+
+  // The command changes nothing.
+  const support::TempDirectory folder;
+  support::write_file(folder / "disk.qcow2", std::string("x"));
+  FakeQemu qemu(talk("{\"major\": 6, \"minor\": 0, \"micro\": 1}"));
+  const auto refused =
+      tool_test::run_tool({"optimize", "--live", "--qmp", qemu.path(), folder / "disk.qcow2"});
+  CHECK(refused.exit_code == 1);
+  CHECK_THAT(refused.err, Catch::Contains("needs 6.1: shut the guest down"));
+  CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"disk.qcow2"});
 }
 
 TEST_CASE("lists of QEMU with wrong values are harmless", "[live][qmp]") {

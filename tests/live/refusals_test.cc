@@ -86,6 +86,8 @@ TEST_CASE("a libvirt that cannot exchange disks is refused with the reason", "[l
   };
   CHECK_THAT(refused("VIRT_COMPACT_FAKE_VERSION=7010000"),
              Catch::Contains("has libvirt 7.10.0") && Catch::Contains("needs libvirt 8.0.0"));
+  CHECK_THAT(refused("VIRT_COMPACT_FAKE_QEMU=6000001"),
+             Catch::Contains("QEMU 6.0.1, and --live needs") && Catch::Contains("QEMU 6.1.0"));
   CHECK_THAT(refused("VIRT_COMPACT_FAKE_JOB=1"),
              Catch::Contains("a migration, a save or a backup is under way"));
   const std::string settings = daemon.folder() + "/config/libvirt/qemu.conf";
