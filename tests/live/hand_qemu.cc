@@ -30,7 +30,7 @@ void HandQemu::make_written_disk() const {
   fill.insert(fill.end(), {"-c", "write -q -P 200 18M 4M", "-c", "write -q -z 18M 4M"});
   fill.push_back(disk());
   support::run_ok(fill);
-  support::run_ok({"qemu-img", "convert", "-O", "raw", disk(), folder_ / "reference"});
+  support::run_ok({"qemu-img", "convert", "-O", "raw", disk(), reference()});
 }
 
 HandQemu::HandQemu(Style style, const std::vector<std::string>& more,
@@ -129,7 +129,7 @@ void HandQemu::write(uint64_t at, uint64_t length) {
     if (out.find("rror") != std::string::npos || out.find("failed") != std::string::npos)
       throw std::runtime_error("qemu-io: " + out);
   }
-  support::patch_file(folder_ / "reference", at, std::vector<std::byte>(length, std::byte(byte)));
+  support::patch_file(reference(), at, std::vector<std::byte>(length, std::byte(byte)));
 }
 
 void HandQemu::write_some() {
@@ -141,8 +141,8 @@ void HandQemu::write_some() {
 std::string HandQemu::complaint() const {
   const auto check = support::run({"qemu-img", "check", "-f", "qcow2", disk()});
   if (check.exit_code != 0 && check.exit_code != 3) return check.describe();
-  const auto compare = support::run(
-      {"qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk(), folder_ / "reference"});
+  const auto compare =
+      support::run({"qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk(), reference()});
   return compare.ok() ? "" : compare.describe();
 }
 

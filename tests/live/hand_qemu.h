@@ -32,6 +32,8 @@ class HandQemu {
   std::string disk() const { return folder_ / "vm/disk.qcow2"; }
   std::string socket() const { return folder_ / "qmp"; }
   std::string folder() const { return folder_.path(); }
+  // Returns the path of the expected content of the disk, a raw image.
+  std::string reference() const { return folder_ / "reference"; }
   // Returns the names in the folder of the disk.
   std::vector<std::string> files() const;
 

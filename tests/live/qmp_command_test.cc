@@ -13,6 +13,7 @@ using namespace vc;
 
 using live_test::HandQemu;
 using nlohmann::json;
+using support::run_ok;
 using Style = HandQemu::Style;
 
 namespace fs = std::filesystem;
@@ -114,6 +115,65 @@ TEST_CASE("the command of the owner starts a guest with all it has written", "[l
   qemu.write_some();
   qemu.kill();
   CHECK(qemu.complaint() == "");
+}
+
+TEST_CASE("internal snapshots are kept over QMP", "[live][qmp]") {
+  const auto style = GENERATE(values({Style::kDrive, Style::kBlockdev}));
+  HandQemu qemu(style);
+  const auto monitor = [&](const std::string& line) {
+    return qemu.execute("human-monitor-command", {{"command-line", line}}).get<std::string>();
+  };
+  const auto names = [&] {
+    return json::parse(run_ok({"qemu-img", "info", "-U", "--output=json", qemu.disk()}).out)
+        .value("snapshots", json::array())
+        .size();
+  };
+  const std::string at_snapshot = qemu.folder() + "/at-snapshot";
+  run_ok({"cp", qemu.reference(), at_snapshot});
+  CHECK(monitor("savevm first") == "");
+  qemu.write_some();
+  CHECK(monitor("savevm second") == "");
+  qemu.write_some();
+  const auto done = qemu.tool({"optimize", "--live", "--force", qemu.disk()});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  CHECK(names() == 2);
+  qemu.write_some();
+
+  // One that is made during a run would be lost with the overlay.
+  fs::remove(qemu.disk() + ".bak");
+  const std::vector<std::string> command{"optimize", "--live", "--force", "--drop-snapshots=second",
+                                         qemu.disk()};
+  {
+    auto run = qemu.stopped(command, step_environment("copy"));
+    CHECK(monitor("savevm late") == "");
+    qemu.write_some();
+    run.go_on();
+    const std::string text = run.finish();
+    INFO(text);
+    CHECK_THAT(text, Catch::Contains("has 1 internal snapshot that was made during the run") &&
+                         Catch::Contains("--resume"));
+  }
+  CHECK(qemu.status() == "running");
+  const auto back = qemu.tool({"rollback", qemu.disk()});
+  CHECK(back.exit_code == 1);
+  CHECK_THAT(back.err, Catch::Contains("would be lost"));
+  CHECK(monitor("delvm late") == "");
+  const auto resumed = qemu.tool({"optimize", "--resume", qemu.disk()});
+  INFO(resumed.describe());
+  CHECK(resumed.ok());
+  CHECK(qemu.files() == kDiskAndBackup);
+  qemu.write_some();
+
+  // The guest goes back, with its memory.
+  CHECK(monitor("loadvm first") == "");
+  CHECK(qemu.status() == "running");
+  qemu.kill();
+  CHECK(support::run({"qemu-img", "check", qemu.disk()}).ok());
+  const auto compared =
+      support::run({"qemu-img", "compare", "-F", "raw", qemu.disk(), at_snapshot});
+  INFO(compared.describe());
+  CHECK(compared.ok());
 }
 
 TEST_CASE("Ctrl-C undoes a run over QMP, or finishes it once the copy is complete", "[live][qmp]") {
