@@ -132,6 +132,9 @@ void Damages::refcount_structure() {
   add("a refcount block past the end of any file", Kind::kRefcountBlockOutside, [](Editor& it) {
     it.put64(reftable(it), it.get64(reftable(it)) | uint64_t{1} << 63);
   }).differs = "qemu-img takes the offset for negative, and gives up";
+  add("a refcount table entry of ones", Kind::kRefcountTableReserved, [](Editor& it) {
+    it.put64(reftable(it), UINT64_MAX);
+  }).our_code = 1;
   add("a second refcount block past the end", Kind::kRefcountBlockOutside,
       [](Editor& it) { it.put64(reftable(it) + 8, uint64_t{1} << 40); });
   add("a refcount block that is there twice", Kind::kRefcountBlockShared,
