@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/rounding.h"
 #include "qcow2/check/finding.h"
 #include "qcow2/check/metadata_map.h"
 #include "qcow2/check/recorded_counts.h"
@@ -73,10 +74,12 @@ class L2Check {
   void check(const TableReference& table, uint32_t number, std::span<const std::byte> bytes,
              bool keep_compressed, TableResult& result) const;
 
-  // Returns whether so much of a reference is past the end of the file that it does not count.
+  // Returns whether so much of a reference is past the end of the file that it does not count: a
+  // cluster, measured from the end of the last sector, as qemu-img measures it.
   static bool outside(HostOffset at, uint64_t length, uint64_t file_size, uint64_t cluster_size) {
+    const uint64_t end = round_up(file_size, Geometry::kSectorSize);
     return at.value() > INT64_MAX - length ||
-           (at.value() + length > file_size && at.value() + length - file_size >= cluster_size);
+           (at.value() + length > end && at.value() + length - end >= cluster_size);
   }
 
  private:

@@ -275,10 +275,21 @@ void Damages::snapshots() {
       [&](Editor& it) { it.put32(table(it) + 8, UINT32_MAX); });
   add(path, "a snapshot's L1 table past the end", Kind::kReferenceOutside,
       [&](Editor& it) { it.put64(table(it), uint64_t{1} << 41); });
-  add(path, "both snapshots with one L1 table", Kind::kRefcountTooLow, [&](Editor& it) {
-    const uint64_t second = (table(it) + 40 + it.get32(table(it) + 36) + 1 + 3 + 7) / 8 * 8;
-    it.put64(second, snapshot_l1(it));
-  });
+  const auto second = [=](const Editor& it) {
+    return (table(it) + 40 + it.get32(table(it) + 36) + 1 + 3 + 7) / 8 * 8;
+  };
+  add(path, "both snapshots with one L1 table", Kind::kRefcountTooLow,
+      [&](Editor& it) { it.put64(second(it), snapshot_l1(it)); });
+  // The table is at the end of the file.  qemu-img rounds the length of a file to sectors: by that
+  // length, less than a cluster of the table is past the end.
+  add(path, "a snapshot table that ends a cluster and 80 bytes past the end", Kind::kRefcountTooLow,
+      [&](Editor& it) {
+        const uint64_t row = second(it), fixed = 40 + it.get32(row + 36);
+        const uint64_t end = row + fixed;
+        it.bytes().resize(end);
+        const uint32_t names = kCluster + 80;
+        it.put32(row + 12, (names - 60000) << 16 | 60000);
+      });
   add(path, "a snapshot with the active L1 table", Kind::kOverlap,
       [&](Editor& it) { it.put64(table(it), l1(it)); });
   add(path, "2^32 - 1 snapshots", Kind::kSnapshotsTooMany, [](Editor& it) {
