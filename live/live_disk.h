@@ -53,6 +53,10 @@ class LiveDisk : public RunDisk {
   // then calls undo().
   Result<bool> finish();
 
+  // Returns true if undo() was stopped while it committed the overlay. QEMU then has DISK open for
+  // writing, also after the end of the job, and cannot open DISK.bak: only undo() leads to an end.
+  bool is_committing() const { return record().step.starts_with("undo-commit"); }
+
   // Brings a running guest back to the disk as it was, and removes all files of the run. Returns
   // an error if the guest is on the fresh image already.
   Result<void> undo();

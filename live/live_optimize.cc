@@ -220,7 +220,7 @@ Result<LiveDiskReport> complete(const std::string& path, const LiveOptions& opti
     RETURN_IF_ERROR(disk.clean_up());
   } else if (!running) {
     RETURN_IF_ERROR(disk.undo_offline());
-  } else if (forward && place != Place::kOnDisk) {
+  } else if (forward && place != Place::kOnDisk && !disk.is_committing()) {
     RETURN_IF_ERROR(
         optimize::measure(disk.folder().path_to(disk.folder().backup()), disk.report().before));
     disk.measure_requests();
