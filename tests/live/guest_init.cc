@@ -8,6 +8,9 @@
 //     S N          all operations up to N are on the disk
 //     BAD …        a block has the wrong content, or a request has failed
 //     T            the agent has trimmed
+//     S N T        the write N, of one block, is on the disk after T microseconds of the guest's
+//     clock:
+//                  the only lines of a guest whose kernel has the argument "waits"
 //     END N        N operations were done, and all are on the disk; the guest powers off
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -159,13 +163,47 @@ class Workload {
   unsigned char* buffer_;
 };
 
+bool has_argument(const char* word) {
+  char text[4096] = "";
+  const int file = ::open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  const ssize_t got = ::read(file, text, sizeof text - 1);
+  ::close(file);
+  return got > 0 && std::strstr(text, word) != nullptr;
+}
+
+uint64_t microseconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+}
+
 volatile sig_atomic_t told_to_stop = 0;
+
+// Writes and flushes one block after the other, and tells how long each took.
+void measure_waits(int disk) {
+  void* memory = nullptr;
+  if (::posix_memalign(&memory, kBlockSize, kBlockSize) != 0) std::abort();
+  auto* const block = static_cast<unsigned char*>(memory);
+  for (uint32_t number = 0; told_to_stop == 0; ++number) {
+    const uint32_t index = operation(number).first;
+    fill(block, number, index);
+    const uint64_t at = kPatternStart + uint64_t{index} * kBlockSize;
+    const uint64_t start = microseconds();
+    if (::pwrite(disk, block, kBlockSize, static_cast<off_t>(at)) != kBlockSize ||
+        ::fdatasync(disk) != 0)
+      say("BAD request " + std::to_string(number));
+    say("S " + std::to_string(number) + " " + std::to_string(microseconds() - start));
+    ::usleep(1'000);
+  }
+}
 
 void run() {
   const int disk = wait_for("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
   if (disk < 0) return say("BAD disk");
   if (::fork() == 0) run_agent();
   say("READY");
+  if (has_argument("waits")) return measure_waits(disk);
   Workload workload(disk);
   uint32_t number = 0;
   while (told_to_stop == 0) {

@@ -77,11 +77,16 @@ void TestDomain::write(uint64_t at, uint64_t length, unsigned byte, unsigned ind
   }
 }
 
-void TestDomain::kill_qemu() const {
+pid_t TestDomain::qemu() const {
   const std::string found =
       support::run_ok({"find", daemon_.folder() + "/run", "-name", name_ + ".pid"}).out;
   const pid_t pid = std::atoi(text_of(found.substr(0, found.find('\n'))).c_str());
-  if (pid <= 1 || ::kill(pid, SIGKILL) != 0) throw std::runtime_error("no QEMU: " + found);
+  if (pid <= 1) throw std::runtime_error("no QEMU: " + found);
+  return pid;
+}
+
+void TestDomain::kill_qemu() const {
+  if (::kill(qemu(), SIGKILL) != 0) throw std::runtime_error("QEMU cannot be killed");
   wait_until("the domain is still up", [&] { return state() == "shut off"; });
 }
 

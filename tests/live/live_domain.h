@@ -1,6 +1,8 @@
 // Domains of a test whose disks are optimized while they run.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,6 +46,8 @@ class TestDomain {
   void write(uint64_t at, uint64_t length, unsigned byte, unsigned index = 0) const;
   // Runs `virsh -c URI …`, which must succeed, and returns its output.
   std::string virsh(const std::vector<std::string>& words) const { return daemon_.virsh(words); }
+  // Returns the process of QEMU. Throws if it does not run.
+  pid_t qemu() const;
   // Kills QEMU, and waits until libvirt knows.
   void kill_qemu() const;
   // Returns the names in the folder of the disks.

@@ -70,10 +70,10 @@ std::string module(const std::string& version, const std::string& name) {
 
 }  // namespace
 
-GuestFiles::GuestFiles(const std::string& folder, const std::string& disk)
+GuestFiles::GuestFiles(const std::string& folder, const std::string& disk, unsigned more)
     : serial_(serial_in(folder)), disk_(disk) {
   make_initrd(folder);
-  make_disk();
+  make_disk(more);
   support::write_file(serial_, std::string());
 }
 
@@ -81,19 +81,21 @@ GuestFiles GuestFiles::made_before(const std::string& folder, const std::string&
   return GuestFiles(Names{serial_in(folder), disk});
 }
 
-LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon)
-    : domain_(daemon, options(daemon.folder())), files_(daemon.folder(), domain_.disk()) {
+LiveGuest::LiveGuest(const tune_test::LibvirtDaemon& daemon, const std::string& arguments,
+                     unsigned more)
+    : domain_(daemon, options(daemon.folder(), arguments)),
+      files_(daemon.folder(), domain_.disk(), more) {
   domain_.define();
   domain_.start();
   work(3);
 }
 
-TestDomain::Options LiveGuest::options(const std::string& folder) {
+TestDomain::Options LiveGuest::options(const std::string& folder, const std::string& arguments) {
   TestDomain::Options options;
   options.megabytes = 192;
   options.os_more =
-      fmt::format("<kernel>{}/kernel</kernel><initrd>{}/initrd</initrd><cmdline>{}</cmdline>",
-                  folder, folder, GuestFiles::kernel_arguments());
+      fmt::format("<kernel>{}/kernel</kernel><initrd>{}/initrd</initrd><cmdline>{} {}</cmdline>",
+                  folder, folder, GuestFiles::kernel_arguments(), arguments);
   options.devices_more = fmt::format(
       "<serial type='file'><source path='{}/serial'/><target port='0'/></serial>"
       "<serial type='file'><source path='{}/console'/><target port='1'/></serial>"
@@ -116,8 +118,9 @@ void GuestFiles::make_initrd(const std::string& folder) const {
   support::write_file(folder + "/initrd", archive);
 }
 
-void GuestFiles::make_disk() const {
-  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk_, std::to_string(kDiskBytes)});
+void GuestFiles::make_disk(unsigned more) const {
+  const uint64_t size = kDiskBytes + (uint64_t{more} << 20);
+  support::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", disk_, std::to_string(size)});
   std::vector<std::string> command{"qemu-io", "-t", "unsafe", "-f", "qcow2"};
   // In disorder.
   for (unsigned i = 0; i < 16; ++i) {
@@ -126,6 +129,9 @@ void GuestFiles::make_disk() const {
                    {"-c", fmt::format("write -q -P {} {}M 1M", 100 + at, 32 + at), "-c",
                     fmt::format("write -q -P {} {}M 2M", 200 + at, 64 + 2 * at)});
   }
+  for (uint64_t at = kDiskBytes; at < size; at += 64 << 20)
+    command.insert(command.end(), {"-c", fmt::format("write -q -P 7 {} {}", at,
+                                                     std::min<uint64_t>(64 << 20, size - at))});
   command.push_back(disk_);
   support::run_ok(command);
 }

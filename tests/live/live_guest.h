@@ -13,8 +13,9 @@ namespace vc::live_test {
 // The kernel, the init and the disk of the guest, and what it says.
 class GuestFiles {
  public:
-  // Makes the files in `folder`, and the disk at `disk`.
-  GuestFiles(const std::string& folder, const std::string& disk);
+  // Makes the files in `folder`, and the disk at `disk`, with `more` MiB that the guest does not
+  // use.
+  GuestFiles(const std::string& folder, const std::string& disk, unsigned more = 0);
   // Returns the files that an earlier call has made.
   static GuestFiles made_before(const std::string& folder, const std::string& disk);
 
@@ -41,7 +42,7 @@ class GuestFiles {
       : serial_(std::move(names.serial)), disk_(std::move(names.disk)) {}
   static std::string serial_in(const std::string& folder) { return folder + "/serial"; }
   void make_initrd(const std::string& folder) const;
-  void make_disk() const;
+  void make_disk(unsigned more) const;
 
   const std::string serial_;
   const std::string disk_;
@@ -49,8 +50,10 @@ class GuestFiles {
 
 class LiveGuest {
  public:
-  // Makes the guest, and waits until it writes.
-  explicit LiveGuest(const tune_test::LibvirtDaemon& daemon);
+  // Makes the guest, and waits until it writes. `arguments` are further ones of its kernel; `more`
+  // is that of GuestFiles.
+  explicit LiveGuest(const tune_test::LibvirtDaemon& daemon, const std::string& arguments = "",
+                     unsigned more = 0);
 
   const TestDomain& domain() const { return domain_; }
   std::vector<std::string> lines() const { return files_.lines(); }
@@ -59,9 +62,10 @@ class LiveGuest {
   // Lets the guest end, and waits until it is off.
   void shut_down() const;
   std::string complaint() const { return files_.complaint(); }
+  const GuestFiles& files() const { return files_; }
 
  private:
-  static TestDomain::Options options(const std::string& folder);
+  static TestDomain::Options options(const std::string& folder, const std::string& arguments);
 
   TestDomain domain_;
   const GuestFiles files_;
