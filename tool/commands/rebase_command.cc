@@ -68,9 +68,9 @@ void RebaseCommand::check() const {
   if (!backing_) throw UsageError("-b is missing: the name of the backing file, or ''");
   if (!unsafe_)
     throw UsageError(
-        "a rebase without -u, which moves data, is not supported: 'virt-compact copy -B NEW FILE "
-        "DST' makes an overlay of another file of the chain, 'virt-compact flatten' makes an image "
-        "without a backing file");
+        "a rebase without -u, which moves data, is not supported: qemu-img rebase does this; "
+        "'virt-compact copy -B NEW FILE DST' makes an overlay of another file of the chain, "
+        "'virt-compact flatten' makes an image without a backing file");
   if (format_ == qcow2::Format::kRaw) throw UsageError("a raw file has no backing file");
   if (backing_->empty() && backing_format_) throw UsageError("-F needs the name of a file in -b");
   if (force_ && !backing_->empty() && !backing_format_)

@@ -133,8 +133,9 @@ TEST_CASE("rebase refuses what it cannot do, and changes nothing", "[rebase]") {
   const std::string top = make_overlay(folder);
   const auto bytes = support::read_file(top);
   CHECK_THAT(refused({top}), Contains("-b is missing"));
-  CHECK_THAT(refused({"-b", "base", top}),
-             Contains("virt-compact copy -B") && Contains("virt-compact flatten"));
+  CHECK_THAT(refused({"-b", "base", top}), Contains("qemu-img rebase") &&
+                                               Contains("virt-compact copy -B") &&
+                                               Contains("virt-compact flatten"));
   CHECK_THAT(refused({"-u", "-b", "gone", top}),
              Contains("gone: No such file") && Contains("--force"));
   CHECK_THAT(refused({"-u", "--force", "-b", "gone", top}), Contains("must be given (-F)"));
