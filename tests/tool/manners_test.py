@@ -31,6 +31,8 @@ COMMANDS = LISTS + [
     ["optimize", "--force", "filesystem"],
     ["rollback", "filesystem"],
     ["trim", "--metadata", "filesystem"],
+    ["compact", "filesystem"],
+    ["compact", "--defragment", "--compress", "filesystem"],
     ["snapshot", "-c", "s", "disk"],
     ["snapshot", "-d", "s", "disk"],
     ["flatten", "--force", "overlay", "flat"],
