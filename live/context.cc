@@ -3,6 +3,8 @@
 #include <chrono>
 #include <thread>
 
+#include "base/caught.h"
+
 namespace vc::live {
 
 namespace {
@@ -33,7 +35,7 @@ Result<Seconds> while_paused(const Context& context, const std::vector<Journal*>
   RETURN_IF_ERROR(context.guardian.arm(context.domain.uri() + "\t" + context.domain.uuid()));
   const auto start = std::chrono::steady_clock::now();
   auto done = context.domain.suspend();
-  if (done) done = action();
+  if (done) done = caught(context.domain.name(), action);
   // Also after a failed suspend(), which may have paused the guest.
   auto resumed = context.domain.resume();
   const Seconds elapsed = std::chrono::steady_clock::now() - start;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <string>
 
+#include "base/caught.h"
 #include "base/result.h"
 #include "live/context.h"
 #include "live/folder.h"
@@ -39,7 +40,8 @@ Result<void> check_no_run(const std::string& path);
 std::string stopped_text(const RunContext& context, const std::string& disk,
                          const std::string& why);
 
-// Takes the remaining steps of `disk`, a LiveDisk or a QmpDisk, and undoes them after an error.
+// Takes the remaining steps of `disk`, a LiveDisk or a QmpDisk, and undoes them after an error or
+// an exception.
 template <typename Disk>
 void finish_or_undo(const RunContext& context, Disk& disk) {
   LiveDiskReport& report = disk.report();
@@ -48,7 +50,7 @@ void finish_or_undo(const RunContext& context, Disk& disk) {
   if (context.cancel.requested() && !disk.is_decided())
     done = fail(Error::cancelled());
   else
-    done = disk.finish();
+    done = caught(report.disk, [&] { return disk.finish(); });
   if (done && *done) {
     if (context.cancel.requested())
       context.observer.warning(report.disk + ": the run was finished, since its copy was complete");

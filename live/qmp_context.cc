@@ -6,6 +6,8 @@
 #include <chrono>
 #include <thread>
 
+#include "base/caught.h"
+
 namespace vc::live {
 
 namespace {
@@ -61,7 +63,7 @@ Result<Seconds> while_stopped(const QmpContext& context, const LiveFolder& folde
       context.guardian.arm(folder.path_to(folder.disk()) + std::string(1, '\0') + folder.backup()));
   const auto start = std::chrono::steady_clock::now();
   auto done = machine.stop();
-  if (done) done = action();
+  if (done) done = caught(machine.name(), action);
   // Also after an error, which may have come after the switch to another file.
   auto resumed = arrange_names(machine, folder);
   if (resumed) resumed = machine.resume();
