@@ -115,7 +115,7 @@ std::string answer_error(const std::string& answer) {
 
 }  // namespace
 
-TEST_CASE("a socket on which nothing listens has no QEMU", "[live][qmp]") {
+TEST_CASE("a socket on which nothing listens has no QEMU", "[qmp]") {
   const support::TempDirectory folder;
   const auto none = Client::connect(folder / "none");
   REQUIRE(none);
@@ -125,7 +125,7 @@ TEST_CASE("a socket on which nothing listens has no QEMU", "[live][qmp]") {
   CHECK_THAT(long_name.error().message(), Catch::Contains("at most 107 bytes"));
 }
 
-TEST_CASE("a server that is no QEMU is refused", "[live][qmp]") {
+TEST_CASE("a server that is no QEMU is refused", "[qmp]") {
   CHECK_THAT(greeting_error(""), Catch::Contains("does not greet"));
   CHECK_THAT(greeting_error("{\"QMP\": {}"), Catch::Contains("does not greet"));
   CHECK_THAT(greeting_error("SSH-2.0-x\r\n"), Catch::Contains("not a JSON object"));
@@ -134,7 +134,7 @@ TEST_CASE("a server that is no QEMU is refused", "[live][qmp]") {
   CHECK_THAT(greeting_error(kGreeting), Catch::Contains("does not answer"));
 }
 
-TEST_CASE("wrong answers of QEMU are errors", "[live][qmp]") {
+TEST_CASE("wrong answers of QEMU are errors", "[qmp]") {
   CHECK(answer_error("{\"return\": {}, \"id\": 2}\n") == "accepted");
   CHECK(answer_error("{\"event\": \"STOP\"}\n{\"return\": {}, \"id\": 2}\n") == "accepted");
   CHECK_THAT(answer_error("{\"return\": {}, \"id\": 1}\n"), Catch::Contains("another command"));
@@ -156,7 +156,7 @@ TEST_CASE("wrong answers of QEMU are errors", "[live][qmp]") {
              Catch::Contains("another command"));
 }
 
-TEST_CASE("events without end do not prolong the wait for an answer", "[live][qmp]") {
+TEST_CASE("events without end do not prolong the wait for an answer", "[qmp]") {
   FakeQemu qemu([](int client) {
     say(client, kGreeting);
     hear(client);
@@ -174,7 +174,7 @@ TEST_CASE("events without end do not prolong the wait for an answer", "[live][qm
   }
 }
 
-TEST_CASE("a QEMU that is too old is refused", "[live][qmp]") {
+TEST_CASE("a QEMU that is too old is refused", "[qmp]") {
   const auto talk = [](const std::string& version) {
     return answering("{\"return\": {\"qemu\": " + version + "}, \"id\": 2}\n");
   };
@@ -206,7 +206,7 @@ TEST_CASE("a QEMU that is too old is refused", "[live][qmp]") {
   CHECK(support::list_directory(folder.path()) == std::vector<std::string>{"disk.qcow2"});
 }
 
-TEST_CASE("lists of QEMU with wrong values are harmless", "[live][qmp]") {
+TEST_CASE("lists of QEMU with wrong values are harmless", "[qmp]") {
   const auto devices = [](const std::string& list) {
     FakeQemu qemu([&](int client) {
       say(client, kGreeting);
