@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "base/json_members.h"
 #include "base/retry.h"
 
 namespace vc::live {
@@ -46,35 +47,19 @@ bool is_name(const std::string& text) {
          text.find('/') == std::string::npos && text.find('\0') == std::string::npos;
 }
 
-std::string text_at(const json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
-}
-
-std::optional<uint64_t> number_at(const json& object, const char* key) {
-  const auto it = object.find(key);
-  if (it == object.end() || !it->is_number_unsigned()) return std::nullopt;
-  return it->get<uint64_t>();
-}
-
-bool flag_at(const json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_boolean() && it->get<bool>();
-}
-
 Result<Record> record_of(const json& object, const std::string& name) {
   Record record;
-  if (text_at(object, "format") != kFormat) return not_valid(name, "unknown format");
-  record.qmp = flag_at(object, "qmp");
-  record.uuid = text_at(object, "domain");
-  record.target = text_at(object, "target");
-  record.backup = text_at(object, "backup");
-  record.keep_backup = flag_at(object, "keep-backup");
-  record.step = text_at(object, "step");
-  record.paused = flag_at(object, "paused");
-  const auto inode = number_at(object, "inode");
-  const auto user = number_at(object, "user");
-  const auto group = number_at(object, "group");
+  if (text_member(object, "format") != kFormat) return not_valid(name, "unknown format");
+  record.qmp = flag_member(object, "qmp");
+  record.uuid = text_member(object, "domain");
+  record.target = text_member(object, "target");
+  record.backup = text_member(object, "backup");
+  record.keep_backup = flag_member(object, "keep-backup");
+  record.step = text_member(object, "step");
+  record.paused = flag_member(object, "paused");
+  const auto inode = number_member(object, "inode");
+  const auto user = number_member(object, "user");
+  const auto group = number_member(object, "group");
   if (!record.qmp && !is_uuid(record.uuid)) return not_valid(name, "no UUID of a domain");
   if (!record.qmp && !is_target(record.target)) return not_valid(name, "no target of a disk");
   if (!is_name(record.backup)) return not_valid(name, "no name of a backup");

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/json_members.h"
 #include "base/printable.h"
 #include "base/retry.h"
 
@@ -22,11 +23,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kLongestMessage = 500;  // bytes of a message of QEMU that are shown
 constexpr int kDeepest = 100;            // values in values; deeper ones are dropped
-
-std::string text_member(const json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
-}
 
 // Returns nullopt if nothing listens.
 Result<std::optional<Descriptor>> open_socket(const std::string& path) {
@@ -157,7 +153,7 @@ Result<json> Client::execute(const std::string& command, json arguments) {
   ASSIGN_OR_RETURN(json answer, answer_to(command, id));
   broken_ = false;
   if (const auto error = answer.find("error"); error != answer.end()) {
-    std::string why = error->is_object() ? text_member(*error, "desc") : "";
+    std::string why = text_member(*error, "desc");
     if (why.size() > kLongestMessage) why.resize(kLongestMessage);
     return fail(Error::protocol(EIO, fmt::format("{}: {}: {}", name_, command, printable(why))));
   }

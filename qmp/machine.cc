@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "base/json_members.h"
+
 namespace vc::qmp {
 
 namespace {
@@ -15,28 +17,6 @@ constexpr unsigned kOldestMajor = 6;
 constexpr unsigned kOldestMinor = 1;
 constexpr size_t kMostObjects = 10'000;
 constexpr size_t kLongestChain = 200;
-
-const json& at(const json& object, const char* key) {
-  static const json none;
-  if (!object.is_object()) return none;
-  const auto it = object.find(key);
-  return it == object.end() ? none : *it;
-}
-
-std::string text_at(const json& object, const char* key) {
-  const json& value = at(object, key);
-  return value.is_string() ? value.get<std::string>() : "";
-}
-
-bool flag_at(const json& object, const char* key) {
-  const json& value = at(object, key);
-  return value.is_boolean() && value.get<bool>();
-}
-
-uint64_t number_at(const json& object, const char* key) {
-  const json& value = at(object, key);
-  return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
-}
 
 // Options in the form of blockdev-add. `file`: the node of the file.
 json options_of(const Opening& how, json file) {
@@ -61,8 +41,8 @@ std::string plain_name(const std::string& name) {
   const json whole = json::parse(name.begin() + kJson.size(), name.end(), nullptr,
                                  /*allow_exceptions=*/false);
   const json* options = &whole;
-  while (at(*options, "file").is_object()) options = &at(*options, "file");
-  return text_at(*options, "filename");
+  while (member(*options, "file").is_object()) options = &member(*options, "file");
+  return text_member(*options, "filename");
 }
 
 std::string file_node(const Opening& how) {
@@ -96,8 +76,8 @@ Result<json> Machine::list(const std::string& command, json arguments) {
 
 Result<void> Machine::check_version() {
   ASSIGN_OR_RETURN(const json value, client_->execute("query-version"));
-  const uint64_t major = number_at(at(value, "qemu"), "major");
-  const uint64_t minor = number_at(at(value, "qemu"), "minor");
+  const uint64_t major = number_member(member(value, "qemu"), "major").value_or(0);
+  const uint64_t minor = number_member(member(value, "qemu"), "minor").value_or(0);
   if (major > kOldestMajor || (major == kOldestMajor && minor >= kOldestMinor)) return {};
   return fail(Error::unsupported(
       fmt::format("{}: is version {}.{}, and --live needs {}.{}: shut the guest down, and run "
@@ -107,14 +87,14 @@ Result<void> Machine::check_version() {
 
 Result<Machine::Activity> Machine::activity() {
   ASSIGN_OR_RETURN(const json value, client_->execute("query-status"));
-  if (flag_at(value, "running")) return Activity::kRuns;
-  return text_at(value, "status") == "paused" ? Activity::kPausedByUser
-                                              : Activity::kPausedOtherwise;
+  if (flag_member(value, "running")) return Activity::kRuns;
+  return text_member(value, "status") == "paused" ? Activity::kPausedByUser
+                                                  : Activity::kPausedOtherwise;
 }
 
 Result<bool> Machine::migrates() {
   ASSIGN_OR_RETURN(const json value, client_->execute("query-migrate"));
-  const std::string status = text_at(value, "status");
+  const std::string status = text_member(value, "status");
   return !status.empty() && status != "none" && status != "completed" && status != "failed" &&
          status != "cancelled";
 }
@@ -141,17 +121,17 @@ std::string Machine::absolute(const std::string& name) const {
 
 Device Machine::device_of(const json& object) const {
   Device device;
-  device.name = text_at(object, "device");
-  if (device.name.empty()) device.name = text_at(object, "qdev");
-  const json& inserted = at(object, "inserted");
-  device.root = text_at(inserted, "node-name");
-  device.encrypted = flag_at(inserted, "encrypted");
-  const json* image = &at(inserted, "image");
+  device.name = text_member(object, "device");
+  if (device.name.empty()) device.name = text_member(object, "qdev");
+  const json& inserted = member(object, "inserted");
+  device.root = text_member(inserted, "node-name");
+  device.encrypted = flag_member(inserted, "encrypted");
+  const json* image = &member(inserted, "image");
   for (size_t i = 0; image->is_object() && i < kLongestChain; ++i) {
-    const std::string file = absolute(text_at(*image, "filename"));
+    const std::string file = absolute(text_member(*image, "filename"));
     if (!file.empty() && (device.files.empty() || device.files.back() != file))
       device.files.push_back(file);
-    image = &at(*image, "backing-image");
+    image = &member(*image, "backing-image");
   }
   return device;
 }
@@ -161,17 +141,17 @@ Result<std::vector<Device>> Machine::devices() {
   ASSIGN_OR_RETURN(const json counts, list("query-blockstats", json::object()));
   std::vector<Device> devices;
   for (const json& each : found) {
-    if (!at(each, "inserted").is_object()) continue;
+    if (!member(each, "inserted").is_object()) continue;
     Device device = device_of(each);
     for (const json& count : counts) {
-      if (text_at(count, "device") != text_at(each, "device") ||
-          text_at(count, "qdev") != text_at(each, "qdev"))
+      if (text_member(count, "device") != text_member(each, "device") ||
+          text_member(count, "qdev") != text_member(each, "qdev"))
         continue;
-      const json& values = at(count, "stats");
-      device.writes = number_at(values, "wr_operations");
-      device.write_nanoseconds = number_at(values, "wr_total_time_ns");
-      device.flushes = number_at(values, "flush_operations");
-      device.flush_nanoseconds = number_at(values, "flush_total_time_ns");
+      const json& values = member(count, "stats");
+      device.writes = number_member(values, "wr_operations").value_or(0);
+      device.write_nanoseconds = number_member(values, "wr_total_time_ns").value_or(0);
+      device.flushes = number_member(values, "flush_operations").value_or(0);
+      device.flush_nanoseconds = number_member(values, "flush_total_time_ns").value_or(0);
     }
     devices.push_back(std::move(device));
   }
@@ -183,14 +163,15 @@ Result<std::vector<Node>> Machine::nodes() {
   std::vector<Node> nodes;
   for (const json& each : found) {
     Node node;
-    node.name = text_at(each, "node-name");
-    node.driver = text_at(each, "drv");
-    node.file = absolute(text_at(each, "file"));
-    node.read_only = flag_at(each, "ro");
-    node.has_bitmaps = at(each, "dirty-bitmaps").is_array() && !at(each, "dirty-bitmaps").empty();
-    node.direct = flag_at(at(each, "cache"), "direct");
-    node.no_flush = flag_at(at(each, "cache"), "no-flush");
-    if (const std::string how = text_at(each, "detect_zeroes"); how == "on" || how == "unmap")
+    node.name = text_member(each, "node-name");
+    node.driver = text_member(each, "drv");
+    node.file = absolute(text_member(each, "file"));
+    node.read_only = flag_member(each, "ro");
+    node.has_bitmaps =
+        member(each, "dirty-bitmaps").is_array() && !member(each, "dirty-bitmaps").empty();
+    node.direct = flag_member(member(each, "cache"), "direct");
+    node.no_flush = flag_member(member(each, "cache"), "no-flush");
+    if (const std::string how = text_member(each, "detect_zeroes"); how == "on" || how == "unmap")
       node.detect_zeroes = how;
     nodes.push_back(std::move(node));
   }
@@ -201,9 +182,9 @@ Result<std::vector<Job>> Machine::jobs() {
   ASSIGN_OR_RETURN(const json found, list("query-jobs", json::object()));
   std::vector<Job> jobs;
   for (const json& each : found)
-    jobs.push_back({text_at(each, "id"), text_at(each, "type"), text_at(each, "status"),
-                    number_at(each, "current-progress"), number_at(each, "total-progress"),
-                    text_at(each, "error")});
+    jobs.push_back({text_member(each, "id"), text_member(each, "type"), text_member(each, "status"),
+                    number_member(each, "current-progress").value_or(0),
+                    number_member(each, "total-progress").value_or(0), text_member(each, "error")});
   return jobs;
 }
 
