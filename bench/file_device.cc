@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <latch>
 
 #include "base/aligned_buffer.h"
-#include "base/thread_group.h"
+#include "bench/load_threads.h"
 #include "qcow2/write/chain_writer.h"
 
 namespace vc::bench {
@@ -127,25 +126,10 @@ void FileDevice::work(Schedule& schedule, const Load& load, std::span<const std:
 void FileDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
   AlignedBuffer pattern(load.write ? load.block : 0);
   if (load.write) std::memset(pattern.data(), load.pattern, pattern.size());
-  std::vector<Tally> tallies(load.depth);
-  ThreadGroup threads(stop_, "bench");
-  std::latch ready(static_cast<std::ptrdiff_t>(load.depth) + 1);
-  for (size_t i = 0; i < tallies.size(); ++i) {
-    const bool started = threads.start([&, i]() -> Result<void> {
-      ready.arrive_and_wait();
-      work(schedule, load, pattern.span(), tallies[i]);
-      return {};
-    });
-    if (!started) {
-      ready.count_down(static_cast<std::ptrdiff_t>(tallies.size() - i));
-      break;
-    }
-  }
-  ready.arrive_and_wait();
-  schedule.start();
-  if (stop_.requested()) schedule.end();
-  threads.join();
-  for (const Tally& own : tallies) tally.add(own);
+  run_threads(load.depth, schedule, stop_, tally, [&](size_t, Tally& own) -> Result<void> {
+    work(schedule, load, pattern.span(), own);
+    return {};
+  });
 }
 
 Result<void> FileDevice::flush() {

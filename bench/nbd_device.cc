@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <latch>
-#include <list>
+#include <deque>
 #include <optional>
 
 #include "base/aligned_buffer.h"
-#include "base/thread_group.h"
+#include "bench/load_threads.h"
 
 namespace vc::bench {
 
@@ -171,34 +170,18 @@ Result<void> NbdDevice::check(const Load& load) const {
 void NbdDevice::run(Schedule& schedule, const Load& load, Tally& tally) {
   const auto count =
       static_cast<unsigned>(std::min<size_t>(connections_.size(), std::max(1u, load.depth)));
-  std::vector<Tally> tallies(count);
-  ThreadGroup threads(stop_, "bench");
-  std::latch ready(static_cast<std::ptrdiff_t>(count) + 1);
+  std::deque<Worker> workers;
   for (unsigned i = 0; i < count; ++i) {
     const unsigned depth = load.depth / count + (i < load.depth % count ? 1 : 0);
-    const bool started = threads.start([&, i, depth]() -> Result<void> {
-      Worker worker(*connections_[i], schedule, load, depth);
-      ready.arrive_and_wait();
-      auto done = worker.run(tallies[i]);
-      if (!done) {
-        Error error = std::move(done).error();
-        bool final = false;
-        stop_.fail(worker.answered_error() ? std::move(error)
-                                           : endpoint_->explain(std::move(error), final));
-        schedule.end();
-      }
-      return {};
-    });
-    if (!started) {
-      ready.count_down(static_cast<std::ptrdiff_t>(count - i));
-      break;
-    }
+    workers.emplace_back(*connections_[i], schedule, load, depth);
   }
-  ready.arrive_and_wait();
-  schedule.start();
-  if (stop_.requested()) schedule.end();
-  threads.join();
-  for (const Tally& own : tallies) tally.add(own);
+  run_threads(count, schedule, stop_, tally, [&](size_t number, Tally& own) -> Result<void> {
+    Worker& worker = workers[number];
+    auto done = worker.run(own);
+    if (done || worker.answered_error()) return done;
+    bool final = false;
+    return fail(endpoint_->explain(std::move(done).error(), final));
+  });
 }
 
 Result<void> NbdDevice::flush() {
