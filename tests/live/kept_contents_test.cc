@@ -115,12 +115,23 @@ TEST_CASE("the internal snapshots of a domain that runs are kept", "[live]") {
         std::string::npos);
 
   // With the memory of the guest.
-  daemon.virsh({"snapshot-revert", "web", "first"});
-  CHECK(domain.state() == "running");
-  CHECK(domain.source() == domain.disk());
-  domain.kill_qemu();
-  CHECK(support::run({"qemu-img", "compare", "-F", "raw", domain.disk(), at_snapshot}).ok());
-  CHECK(support::run({"qemu-img", "check", domain.disk()}).ok());
+  const auto check_reverted = [&] {
+    daemon.virsh({"snapshot-revert", "web", "first"});
+    CHECK(domain.state() == "running");
+    CHECK(domain.source() == domain.disk());
+    domain.kill_qemu();
+    CHECK(support::run({"qemu-img", "compare", "-F", "raw", domain.disk(), at_snapshot}).ok());
+    CHECK(support::run({"qemu-img", "check", domain.disk()}).ok());
+  };
+  check_reverted();
+
+  // The same after a run while the guest is shut down.
+  fs::remove(domain.disk() + ".bak");
+  const auto offline = tool_test::run_tool({"optimize", "-q", "--trim=none", domain.disk()});
+  INFO(offline.describe());
+  REQUIRE(offline.ok());
+  CHECK(daemon.virsh({"snapshot-list", "web", "--name"}) == "first\nsecond\n");
+  check_reverted();
 }
 
 TEST_CASE("incremental backups are right after a live run", "[live]") {
