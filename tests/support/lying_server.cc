@@ -138,6 +138,43 @@ const char* to_string(Lie lie) {
   return kNames.at(static_cast<size_t>(lie));
 }
 
+namespace {
+
+// A request of the client.
+struct Asked {
+  uint16_t flags, type;
+  uint64_t cookie, at;
+  uint32_t length;
+};
+
+template <typename T>
+uint64_t number(const std::vector<std::byte>& bytes, size_t at) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < sizeof(T); ++i) value = value << 8 | uint64_t(bytes.at(at + i));
+  return value;
+}
+
+Packet chunk(const Asked& asked, uint16_t type, const Packet& payload, bool done = true,
+             uint32_t longer = 0) {
+  return Packet()
+      .u32(kChunk)
+      .u16(done ? 1 : 0)
+      .u16(type)
+      .u64(asked.cookie)
+      .u32(payload.bytes().size() + longer)
+      .data(payload.bytes());
+}
+
+Packet hole(const Asked& asked, uint64_t at, uint32_t length, bool done = true) {
+  return chunk(asked, kHole, Packet().u64(at).u32(length), done);
+}
+
+Packet error(const Asked& asked) {
+  return chunk(asked, kError, Packet().u32(5).u16(0));
+}
+
+}  // namespace
+
 // One connection, with a thread of its own.
 class LyingServer::Client {
  public:
@@ -152,12 +189,6 @@ class LyingServer::Client {
   }
 
  private:
-  struct Asked {
-    uint16_t flags, type;
-    uint64_t cookie, at;
-    uint32_t length;
-  };
-
   Lie lie() const { return server_.options_.lie; }
 
   void pause(int milliseconds) const {
@@ -193,13 +224,6 @@ class LyingServer::Client {
       done += static_cast<size_t>(got);
     }
     return bytes;
-  }
-
-  template <typename T>
-  static uint64_t number(const std::vector<std::byte>& bytes, size_t at) {
-    uint64_t value = 0;
-    for (size_t i = 0; i < sizeof(T); ++i) value = value << 8 | uint64_t(bytes.at(at + i));
-    return value;
   }
 
   void reply_option(uint64_t option, uint32_t type, const Packet& payload = {}) {
@@ -284,26 +308,9 @@ class LyingServer::Client {
     return {begin, begin + static_cast<std::ptrdiff_t>(length)};
   }
 
-  static Packet chunk(const Asked& asked, uint16_t type, const Packet& payload, bool done = true,
-                      uint32_t longer = 0) {
-    return Packet()
-        .u32(kChunk)
-        .u16(done ? 1 : 0)
-        .u16(type)
-        .u64(asked.cookie)
-        .u32(payload.bytes().size() + longer)
-        .data(payload.bytes());
-  }
-
   Packet data(const Asked& asked, uint64_t at, uint64_t length, bool done = true) const {
     return chunk(asked, kData, Packet().u64(at).data(bytes(at, length)), done);
   }
-
-  static Packet hole(const Asked& asked, uint64_t at, uint32_t length, bool done = true) {
-    return chunk(asked, kHole, Packet().u64(at).u32(length), done);
-  }
-
-  static Packet error(const Asked& asked) { return chunk(asked, kError, Packet().u32(5).u16(0)); }
 
   // Reports data where there are nonzero bytes, and holes of whole 4096 bytes elsewhere.
   Packet status(uint64_t at, uint64_t length) const {
