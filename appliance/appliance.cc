@@ -67,7 +67,7 @@ Result<void> Appliance::add(const Drive& drive, size_t index) const {
                              drive.read_only ? -1 : GUESTFS_ADD_DRIVE_OPTS_DISCARD, "enable", -1),
       what()));
   if (drive.read_only) return {};
-  // When there is no space left, QEMU would stop the guest, until somebody tells it to go on.
+  // If there is no space left, QEMU would pause the guest until a command resumes it.
   for (const char* const setting : {"detect-zeroes=unmap", "werror=report"})
     RETURN_IF_ERROR(check(
         guestfs_config(handle(), "-set", fmt::format("drive.hd{}.{}", index, setting).c_str()),

@@ -62,7 +62,7 @@ class DiskServer {
   Result<void> read(uint64_t at, std::span<std::byte> to);
   Result<PartitionTable> partition_table();
 
-  // Returns why the proxy has given up the server, for good. nullopt if it has not. Thread-safe.
+  // Returns why the proxy has given up the server permanently. nullopt if it has not. Thread-safe.
   std::optional<Error> loss() const;
   // Returns loss(), if it has a value and `error` is not a cancellation. Otherwise returns `error`.
   Error explained(Error error) const;

@@ -186,8 +186,8 @@ void MetadataTrimming::report_volumes() {
         *result.freed += plans_[disk].data.within(volume.on_disks[disk]).total();
     } else {
       result.why = spaces_[i].left_alone;
-      result.by_wish = spaces_[i].by_wish;
-      result.advice = !result.by_wish && wants_advice(volume);
+      result.excluded = spaces_[i].excluded;
+      result.advice = !result.excluded && wants_advice(volume);
       if (result.advice)
         observer_.warning(fmt::format("{}: is not trimmed: {}", result.device, result.why));
     }

@@ -32,15 +32,20 @@ bool is_encrypted_mapping(const std::string& device) {
 
 }  // namespace
 
-Result<TrimmedSpace> SpaceTrimmer::trim(const Space& space,
-                                        const std::function<void(uint64_t)>& filled) {
-  const auto start = std::chrono::steady_clock::now();
+TrimmedSpace named(const Space& space) {
   TrimmedSpace result;
   result.device = space.device;
   result.type = space.type;
   result.label = space.label;
   result.uuid = space.uuid;
   result.size = space.size;
+  return result;
+}
+
+Result<TrimmedSpace> SpaceTrimmer::trim(const Space& space,
+                                        const std::function<void(uint64_t)>& filled) {
+  const auto start = std::chrono::steady_clock::now();
+  TrimmedSpace result = named(space);
   const auto done = handle(space, filled, result);
   if (!done && done.error().kind() == Error::Kind::kCancelled) return fail(done.error());
   if (!done) {

@@ -12,6 +12,9 @@
 
 namespace vc::appliance {
 
+// Returns a report that has only the names, the type and the size of `space`.
+TrimmedSpace named(const Space& space);
+
 class SpaceTrimmer {
  public:
   // All arguments must outlive the object. `filled` is called with the bytes filled with zeros.

@@ -218,13 +218,13 @@ Result<void> choose(const TrimOptions& options, std::vector<Space>& spaces) {
   };
   for (Space& space : spaces) {
     if (!space.left_alone.empty()) continue;
-    space.by_wish = among(options.ignore, space) ||
-                    (!options.filesystems.empty() && !among(options.filesystems, space));
-    if (space.by_wish) {
+    space.excluded = among(options.ignore, space) ||
+                     (!options.filesystems.empty() && !among(options.filesystems, space));
+    if (space.excluded) {
       space.left_alone = "excluded by --filesystems or --ignore";
     } else if (std::find(options.known.begin(), options.known.end(), space.device) !=
                options.known.end()) {
-      space.by_wish = true;
+      space.excluded = true;
       space.left_alone = "its free space is known from its metadata";
     }
   }

@@ -29,7 +29,7 @@ struct Space {
   uint64_t size = 0;          // bytes; of a volume group: its free space
   std::string mount_options;  // needed to mount it for writing
   std::string left_alone;     // reason to skip it; empty: it is not skipped
-  bool by_wish = false;       // the user excludes it
+  bool excluded = false;      // the user excludes it
   bool must_stay = false;     // skipped whatever the user chooses; left_alone has advice
 };
 

@@ -140,14 +140,9 @@ Result<void> Trimming::trim_spaces(const std::vector<Space>& spaces) {
   SpaceTrimmer trimmer(*appliance_, options_, report_.dropped);
   for (const Space& space : spaces) {
     if (!space.left_alone.empty()) {
-      TrimmedSpace result;
-      result.device = space.device;
-      result.type = space.type;
-      result.label = space.label;
-      result.uuid = space.uuid;
-      result.size = space.size;
+      TrimmedSpace result = named(space);
       result.why = space.left_alone;
-      result.by_wish = space.by_wish;
+      result.excluded = space.excluded;
       result.advice = space.must_stay;
       if (result.advice)
         observer_.warning(fmt::format("{}: is not trimmed: {}", result.device, result.why));

@@ -8,7 +8,7 @@ std::string TrimReport::why_nothing() const {
   using Outcome = TrimmedSpace::Outcome;
   if (blank) return {};
   if (std::any_of(spaces.begin(), spaces.end(), [](const TrimmedSpace& it) {
-        return it.by_wish || (it.outcome != Outcome::kLeftAlone && it.outcome != Outcome::kFailed);
+        return it.excluded || (it.outcome != Outcome::kLeftAlone && it.outcome != Outcome::kFailed);
       }))
     return {};
   for (const TrimmedDisk& it : disks)

@@ -33,9 +33,9 @@ struct TrimmedSpace {
   // does not report it.
   std::optional<uint64_t> freed;
   Outcome outcome = Outcome::kLeftAlone;
-  std::string why;       // reason for the last two outcomes
-  bool by_wish = false;  // the user excludes it
-  bool advice = false;   // `why` has advice for the user
+  std::string why;        // reason for the last two outcomes
+  bool excluded = false;  // the user excludes it
+  bool advice = false;    // `why` has advice for the user
   // The space may have been changed, even if the trim failed.
   bool touched = false;
   std::chrono::duration<double> elapsed{};

@@ -194,17 +194,18 @@ Result<CopySummary> CopyJob::predict() {
   const auto start = std::chrono::steady_clock::now();
   const bool is_update = options_.is_update();
   if (plan_.destination.format == Format::kQcow2 && !is_update) {
-    ASSIGN_OR_RETURN(summary_.foretold, transfer_->dry_run(plan_));
+    ASSIGN_OR_RETURN(summary_.predicted, transfer_->dry_run(plan_));
   } else {
     NullSink sink(plan_.worker.geometry);
     RETURN_IF_ERROR(transfer_->run(sink, plan_));
-    summary_.foretold = transfer_->counts().data * plan_.worker.geometry.cluster_size();
+    summary_.predicted = transfer_->counts().data * plan_.worker.geometry.cluster_size();
   }
   if (cancel_.requested()) return fail(Error::cancelled());
   progress_.update(total(), total());
   sum_up(start);
   if (plan_.destination.kind == Kind::kFile && !is_update)
-    RETURN_IF_ERROR(check_file_place(options_.destination, options_.overwrite, *summary_.foretold));
+    RETURN_IF_ERROR(
+        check_file_place(options_.destination, options_.overwrite, *summary_.predicted));
   return summary_;
 }
 

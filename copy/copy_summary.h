@@ -47,7 +47,7 @@ struct CopySummary {
   std::vector<qcow2::Loss> lost;        // by a salvage, in order
   std::optional<FreeSpace> free_space;  // set with skip_free
   // Set by a dry run, bytes: the length of a QCOW2 image, or the amount of data for a raw disk.
-  std::optional<uint64_t> foretold;
+  std::optional<uint64_t> predicted;
   std::chrono::duration<double> elapsed{};
 };
 

@@ -170,7 +170,7 @@ Result<LuksHeader> LuksHeader::read_disk(const Storage& disk) {
   std::array<std::byte, kBytes> start{};
   RETURN_IF_ERROR(with_context(read_fully(disk, HostOffset(0), start), "LUKS header"));
   ASSIGN_OR_RETURN(const LuksHeader header, parse(start));
-  // Data may begin far behind the key slots.
+  // Data may begin far after the key slots.
   return read(disk, HostOffset(0), std::min(header.payload, kMostBytes));
 }
 

@@ -54,7 +54,7 @@ bool sets_lock_manager(std::istream& settings) {
       continue;
     const size_t begin = line.find('"', at);
     const size_t end = begin == std::string::npos ? begin : line.find('"', begin + 1);
-    // Anything that is no name may be one to libvirt.
+    // libvirt may accept what this parser does not.
     sets = end == std::string::npos || line.substr(begin + 1, end - begin - 1) != "nop";
   }
   return sets;

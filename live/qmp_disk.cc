@@ -20,7 +20,7 @@ namespace {
 // The names of our nodes and jobs.
 constexpr std::string_view kPrefix = "virt-compact-";
 
-// QEMU allows 31 characters, and a name of ours has "-file" behind it.
+// QEMU allows 31 characters. The node of the file has the suffix "-file".
 std::string new_node_name() {
   std::random_device random;
   return fmt::format("{}{:08x}", kPrefix, random() & 0xffffffff);

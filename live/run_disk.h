@@ -30,7 +30,7 @@ class RunDisk {
   bool has_journal() const { return journal_.has_value(); }
   Journal& journal() { return *journal_; }
   LiveDiskReport& report() { return report_; }
-  // Returns true if an interruption no longer leads back: the fresh image is complete.
+  // Returns true if a cancellation no longer undoes the run: the fresh image is complete.
   bool is_decided() const { return decided_; }
   void count_pause(Seconds pause) { meter_.count_pause(pause); }
 

@@ -166,7 +166,7 @@ Result<void> NbdSharedConnection::finish_answered() {
   return checked;
 }
 
-// Tells everybody first: draining takes some seconds.
+// Notifies all threads first: draining takes some seconds.
 void NbdSharedConnection::lose(const Error& error) {
   {
     const MutexLock lock(mutex_);

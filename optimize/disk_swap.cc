@@ -55,8 +55,8 @@ std::optional<uint64_t> disk_size(const Directory& folder, const std::string& na
   return length ? std::optional(*length) : std::nullopt;
 }
 
-// Returns an error if a new file in `folder` cannot get the owner in `status`. Checked early, so
-// that no long copy is made in vain.
+// Returns an error if a new file in `folder` cannot get the owner in `status`. Called before the
+// copy, which may take long.
 Result<void> can_be_given_to(const Directory& folder, const struct stat& status) {
   const auto file = folder.open_unnamed(0600);
   // Without unnamed files, carry_over() finds out later.

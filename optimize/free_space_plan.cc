@@ -199,8 +199,8 @@ Result<void> Planner::decide(size_t number) {
   volume.size = from.size;
   ASSIGN_OR_RETURN(volume.stored, stored(from));
   volume.why = from.why;
-  volume.by_wish = space.by_wish;
-  if (space.by_wish) {
+  volume.excluded = space.excluded;
+  if (space.excluded) {
     volume.why = space.left_alone;
     return {};
   }
@@ -237,7 +237,7 @@ Result<void> Planner::decide() {
   });
   if (is_auto() && !options_.passphrases.empty() && !has_encrypted)
     for (PlannedVolume& volume : plan_.volumes)
-      if (volume.way == Way::kWhole && !volume.by_wish) needs_appliance(volume, volume.why);
+      if (volume.way == Way::kWhole && !volume.excluded) needs_appliance(volume, volume.why);
   return {};
 }
 
@@ -271,7 +271,7 @@ void Planner::decide_boot() {
 uint64_t Planner::unchanged_until() const {
   uint64_t until = source_.size();
   for (size_t i = 0; i < plan_.volumes.size(); ++i) {
-    if (plan_.volumes[i].way == Way::kMetadata || plan_.volumes[i].by_wish) continue;
+    if (plan_.volumes[i].way == Way::kMetadata || plan_.volumes[i].excluded) continue;
     const auto& place = inspection_.volumes[i].place;
     if (place.empty() || place[0].empty()) return 0;
     until = std::min(until, place[0].all().front().begin);
@@ -328,7 +328,7 @@ std::string FreeSpacePlan::why_nothing() const {
   if (boots || blank || trimming == Trimming::kNone) return {};
   if (!failed.empty()) return failed;
   const auto is_done = [](const PlannedVolume& it) {
-    return it.way == Way::kMetadata || it.by_wish;
+    return it.way == Way::kMetadata || it.excluded;
   };
   if (std::any_of(volumes.begin(), volumes.end(), is_done)) return {};
   for (const PlannedVolume& it : volumes)

@@ -39,7 +39,7 @@ struct PlannedVolume {
   uint64_t size = 0;  // bytes
   Way way = Way::kWhole;
   std::string why;               // reason for kAppliance or kWhole
-  bool by_wish = false;          // the user excludes the volume
+  bool excluded = false;         // the user excludes the volume
   std::optional<uint64_t> free;  // bytes; only with kMetadata
   uint64_t stored = 0;  // data in the image, bytes: in the free space, or in the whole volume
 };

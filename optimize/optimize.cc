@@ -61,7 +61,7 @@ class Run {
     } else {
       RETURN_IF_ERROR(check_source());
     }
-    RETURN_IF_ERROR(foretell(source));
+    RETURN_IF_ERROR(predict(source));
     if (report_.dry_run || report_.compact) {
       steps_.end();
       report_.result = options_.output.empty() ? disk_.path() : options_.output;
@@ -156,7 +156,7 @@ class Run {
     return source;
   }
 
-  Result<void> foretell(const std::string& source) {
+  Result<void> predict(const std::string& source) {
     const bool may_leave_it = options_.limit && disk_.is_same_disk();
     report_.dry_run = options_.dry_run;
     if (!options_.dry_run && !may_leave_it) return {};

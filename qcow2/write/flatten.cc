@@ -233,10 +233,9 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
   return summary;
 }
 
-Result<FlattenSummary> foretell_flatten(const std::string& path,
-                                        std::optional<qcow2::Format> format,
-                                        const qcow2::Trust& trust, Progress& progress,
-                                        const Cancel& cancel) {
+Result<FlattenSummary> predict_flatten(const std::string& path, std::optional<qcow2::Format> format,
+                                       const qcow2::Trust& trust, Progress& progress,
+                                       const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
   qcow2::OpenOptions options;
   options.format = format;

@@ -36,9 +36,8 @@ Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::For
 
 // Dry run: returns what flatten() would write, and checks the free space.  Opens nothing for
 // writing.
-Result<FlattenSummary> foretell_flatten(const std::string& path,
-                                        std::optional<qcow2::Format> format,
-                                        const qcow2::Trust& trust, Progress& progress,
-                                        const Cancel& cancel);
+Result<FlattenSummary> predict_flatten(const std::string& path, std::optional<qcow2::Format> format,
+                                       const qcow2::Trust& trust, Progress& progress,
+                                       const Cancel& cancel);
 
 }  // namespace vc::qcow2

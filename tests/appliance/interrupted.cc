@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 // Enough for an emulated appliance on a busy machine.
 constexpr std::chrono::minutes kPatience(15);
 constexpr std::chrono::seconds kPatienceWithTheEnd(60);
-constexpr std::chrono::milliseconds kLook(10);
+constexpr std::chrono::milliseconds kPollInterval(10);
 
 }  // namespace
 
@@ -32,7 +32,7 @@ void interrupt(const std::vector<std::string>& command, const std::string& log,
   while (said().find(moment.step) == std::string::npos) {
     if (!child.running() || Clock::now() - start > kPatience)
       throw std::runtime_error("never at '" + moment.step + "': " + said());
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kPollInterval);
   }
   std::this_thread::sleep_for(moment.later);
   ::kill(child.pid(), moment.signal);
@@ -40,7 +40,7 @@ void interrupt(const std::vector<std::string>& command, const std::string& log,
   while (child.running()) {
     if (Clock::now() - asked > kPatienceWithTheEnd)
       throw std::runtime_error("does not end: " + said());
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kPollInterval);
   }
 }
 

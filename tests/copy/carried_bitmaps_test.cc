@@ -108,14 +108,14 @@ TEST_CASE("all bitmaps of an image go along, as with qemu-img", "[bitmaps]") {
     options.overwrite = true;
     CAPTURE(*options.image.cluster_bits, *options.image.refcount_order);
     options.dry_run = true;
-    const auto foretold = run_copy(options);
-    REQUIRE_OK(foretold);
+    const auto dry = run_copy(options);
+    REQUIRE_OK(dry);
     options.dry_run = false;
     for (const unsigned threads : {1u, 4u}) {
       options.threads = threads;
       const auto summary = run_copy(options);
       REQUIRE_OK(summary);
-      REQUIRE(summary->destination->length == *foretold->foretold);
+      REQUIRE(summary->destination->length == *dry->predicted);
       const auto bytes = support::read_file(folder / "out");
       if (threads == 1) first = bytes;
       REQUIRE((bytes == first));

@@ -103,7 +103,7 @@ TEST_CASE("QEMU opens a new header", "[luks]") {
   CHECK(support::read_file(raw) == plain);
 }
 
-TEST_CASE("the data of a disk may begin far behind its key slots", "[luks]") {
+TEST_CASE("the data of a disk may begin far after its key slots", "[luks]") {
   const auto made = crypto::make_luks(quick(), Secret("x"));
   REQUIRE_OK(made);
   auto bytes = changed(made->header.bytes, 104, (64 << 20) / 512);

@@ -121,7 +121,7 @@ void check_copy(const SnapshotImage& image, CopyOptions options, Random& random)
   CopyOptions dry = options;
   dry.dry_run = true;
   dry.destination += ".dry";
-  CHECK(copy_or_fail(dry).foretold == summary.destination->length);
+  CHECK(copy_or_fail(dry).predicted == summary.destination->length);
 }
 
 // Checks a copy of an overlay, whose changes are not in the snapshots of the image below it.

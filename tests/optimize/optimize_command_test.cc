@@ -247,8 +247,8 @@ TEST_CASE("optimize keeps internal snapshots, or those that are not dropped", "[
   };
   const auto one = state(disk, "one");
   const auto two = state(disk, "two");
-  const auto foretold = optimize({"--dry-run", disk});
-  CHECK(foretold.ok());
+  const auto predicted = optimize({"--dry-run", disk});
+  CHECK(predicted.ok());
 
   const auto done = optimize({disk});
   INFO(done.describe());

@@ -86,10 +86,10 @@ void check_after_crash(const WrittenImage& image, const TempDirectory& folder) {
   // Checks a copy, so that the server finds the image unchanged.
   const std::string copy = folder / "copy.qcow2";
   support::run_ok({"cp", "--sparse=always", image.path, copy});
-  const auto mended =
+  const auto repaired =
       support::run({"qemu-img", "check", "-f", "qcow2", "-r", lazy ? "all" : "leaks", copy});
-  INFO(mended.describe());
-  REQUIRE(mended.exit_code == 0);
+  INFO(repaired.describe());
+  REQUIRE(repaired.exit_code == 0);
   REQUIRE(interop::check_complaint(copy) == "");
 }
 

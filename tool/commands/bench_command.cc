@@ -244,7 +244,7 @@ Result<int> BenchCommand::run_two(const Console& console) {
 }
 
 // Prints one line per disk that would be written. Writes nothing.
-Result<int> BenchCommand::foretell(const Console& console) const {
+Result<int> BenchCommand::predict(const Console& console) const {
   const bench::Load load = this->load();
   Cancel cancel;
   const StopSignals signals(cancel);
@@ -279,7 +279,7 @@ Result<int> BenchCommand::foretell(const Console& console) const {
 }
 
 Result<int> BenchCommand::run(const Console& console) {
-  if (dry_run_) return foretell(console);
+  if (dry_run_) return predict(console);
   return other_.empty() ? run_one(console) : run_two(console);
 }
 

@@ -32,7 +32,7 @@ class BenchCommand final : public Command {
   bench::DeviceName device(const std::string& name) const;
   bench::Load load() const;
   Result<int> run_one(const Console& console);
-  Result<int> foretell(const Console& console) const;
+  Result<int> predict(const Console& console) const;
   Result<int> run_two(const Console& console);
 
   std::string disk_;

@@ -160,8 +160,8 @@ Result<void> CheckCommand::check_trust(const qcow2::Header& header) const {
 }
 
 // In a dry run, the sums stay those of the unchanged image.
-Result<void> CheckCommand::mend(const std::shared_ptr<FileStorage>& file, CheckReport& report,
-                                CheckLog& log) const {
+Result<void> CheckCommand::repair(const std::shared_ptr<FileStorage>& file, CheckReport& report,
+                                  CheckLog& log) const {
   std::shared_ptr<Storage> storage = file;
   std::string undo;
   if (dry_run_) {
@@ -228,7 +228,7 @@ Result<int> CheckCommand::run(const Console& console) {
     }
   }
   if (repair_) {
-    const auto done = mend(file, report, log);
+    const auto done = repair(file, report, log);
     progress.finish();
     if (!done) return fail(Error(done.error()).with_context(file_));
   }

@@ -29,8 +29,8 @@ class CheckCommand final : public Command {
   // Opens the file read-only, or for writing if something will be written.
   Result<std::shared_ptr<FileStorage>> open() const;
   Result<void> check_trust(const qcow2::Header& header) const;
-  Result<void> mend(const std::shared_ptr<FileStorage>& file, CheckReport& report,
-                    CheckLog& log) const;
+  Result<void> repair(const std::shared_ptr<FileStorage>& file, CheckReport& report,
+                      CheckLog& log) const;
   Result<int> take_back(const Console& console) const;
 
   std::string file_;

@@ -168,7 +168,7 @@ Result<void> FlattenCommand::in_place(const Console& console) const {
   const StopSignals signals(cancel);
   ProgressDisplay progress(console.manner());
   const auto summary =
-      dry_run_ ? qcow2::foretell_flatten(overlay_, format_, trust_.trust(), progress, cancel)
+      dry_run_ ? qcow2::predict_flatten(overlay_, format_, trust_.trust(), progress, cancel)
                : qcow2::flatten(overlay_, format_, trust_.trust(), progress, cancel);
   progress.finish();
   if (!summary) return fail(advise_salvage(summary.error()));

@@ -57,10 +57,11 @@ std::string percent_text(const Change& it) {
 
 std::string headline(const copy::CopyOptions& options, const CopySummary& summary,
                      const Palette& palette) {
-  if (summary.foretold)
-    return palette.bold(summary.format == qcow2::Format::kQcow2
-                            ? fmt::format("Would be {} long", human_size(*summary.foretold))
-                            : fmt::format("Would store {} of data", human_size(*summary.foretold)));
+  if (summary.predicted)
+    return palette.bold(
+        summary.format == qcow2::Format::kQcow2
+            ? fmt::format("Would be {} long", human_size(*summary.predicted))
+            : fmt::format("Would store {} of data", human_size(*summary.predicted)));
   if (!summary.destination) return palette.bold("Copied");
   const auto& after = *summary.destination;
   if (!summary.source) return palette.bold(human_size(after.blocks) + " on the disk");
@@ -196,7 +197,7 @@ std::string copy_report(const copy::CopyOptions& options, const CopySummary& sum
                      sizes.empty() ? "" : "\n", cluster_table(summary) + snapshot_rows(summary),
                      cloned_line(summary), verify_line(summary), lost_line(summary),
                      skipped_line(summary),
-                     time_line(summary) + (summary.foretold ? "Nothing was written.\n" : ""));
+                     time_line(summary) + (summary.predicted ? "Nothing was written.\n" : ""));
 }
 
 std::string lost_ranges(const copy::CopyOptions& options, const CopySummary& summary) {
@@ -217,9 +218,9 @@ std::string copy_report_json(const copy::CopyOptions& options, const CopySummary
   json["source"] = options.source;
   json["destination"] = options.destination;
   json["format"] = qcow2::to_string(summary.format);
-  if (summary.foretold) {
+  if (summary.predicted) {
     json["dry-run"] = true;
-    json["file-size"] = *summary.foretold;
+    json["file-size"] = *summary.predicted;
   }
   json["virtual-size"] = summary.virtual_size;
   json["cluster-size"] = summary.cluster_size;

@@ -61,7 +61,8 @@ void require_clean(const std::string& disk) {
 
 }  // namespace
 
-TEST_CASE("compact makes the file as short as it has foretold, and keeps all states", "[compact]") {
+TEST_CASE("compact makes the file as short as a dry run predicts, and keeps all states",
+          "[compact]") {
   const support::TempDirectory folder;
   const std::string disk = make_disk(folder);
   const auto states = states_of(folder, disk);
@@ -69,9 +70,9 @@ TEST_CASE("compact makes the file as short as it has foretold, and keeps all sta
   const auto bitmaps = run_ok({"qemu-img", "info", "--output=json", disk}).out;
   REQUIRE(bitmaps.find("\"b0\"") != std::string::npos);
 
-  const json foretold = summary(run_tool({"compact", "--dry-run", "--json", disk}));
-  CHECK(foretold["dry-run"] == true);
-  CHECK(foretold["before"]["length"] == before);
+  const json predicted = summary(run_tool({"compact", "--dry-run", "--json", disk}));
+  CHECK(predicted["dry-run"] == true);
+  CHECK(predicted["before"]["length"] == before);
   CHECK(std::filesystem::file_size(disk) == before);
   const json done = summary(run_tool({"compact", "--shrink", "--json", disk}));
   CHECK(done["snapshots"] == 1);
@@ -79,7 +80,7 @@ TEST_CASE("compact makes the file as short as it has foretold, and keeps all sta
   CHECK(done["moved"].get<uint64_t>() > kMiB);
   const uint64_t after = std::filesystem::file_size(disk);
   CHECK(done["after"]["length"] == after);
-  CHECK(foretold["after"]["length"] == after);
+  CHECK(predicted["after"]["length"] == after);
   CHECK(after + 5 * kMiB < before);
   CHECK(done["after"]["actual-size"].get<uint64_t>() <= after);
   require_clean(disk);
@@ -121,8 +122,9 @@ TEST_CASE("compact --defragment makes the layout of a fresh copy", "[compact]") 
   qemu_io(disk, writes);
   qemu_io(disk, {"discard -q 3M 4M", "discard -q 20M 10M"});
   run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "before"});
-  const json foretold = summary(run_tool({"compact", "--defragment", "--dry-run", "--json", disk}));
-  CHECK(foretold["misplaced"].get<uint64_t>() > 10 * kMiB);
+  const json predicted =
+      summary(run_tool({"compact", "--defragment", "--dry-run", "--json", disk}));
+  CHECK(predicted["misplaced"].get<uint64_t>() > 10 * kMiB);
   const json done = summary(run_tool({"compact", "--defragment", "--json", disk}));
   CHECK(done["moved"].get<uint64_t>() > 10 * kMiB);
   require_clean(disk);
@@ -187,14 +189,14 @@ TEST_CASE("compact frees leaked clusters first", "[compact]") {
   qemu_io(disk, {"write -q -P 1 0 1M"});
   // The first L2 entry: the L2 table is the fifth cluster.
   support::patch_file(disk, 4 * 64 * 1024, std::vector(8, std::byte{0}));
-  const json foretold = summary(run_tool({"compact", "--dry-run", "--json", disk}));
-  CHECK(foretold["leaks"] == 1);
+  const json predicted = summary(run_tool({"compact", "--dry-run", "--json", disk}));
+  CHECK(predicted["leaks"] == 1);
   REQUIRE(support::run({"qemu-img", "check", "-q", disk}).exit_code == 3);
   const uint64_t before = std::filesystem::file_size(disk);
   const json done = summary(run_tool({"compact", "--json", disk}));
   CHECK(done["leaks"] == 1);
   CHECK(done["after"]["length"] == before - 64 * 1024);
-  CHECK(foretold["after"] == json{{"length", before - 64 * 1024}});
+  CHECK(predicted["after"] == json{{"length", before - 64 * 1024}});
   require_clean(disk);
 }
 
@@ -210,11 +212,11 @@ TEST_CASE("compact moves the data of an encrypted image with its key only", "[co
   CHECK(refused.exit_code == 1);
   CHECK_THAT(refused.err, Contains("--key"));
   CHECK((support::read_file(disk) == bytes));
-  const json foretold = summary(run_tool({"compact", "--dry-run", "--json", disk}));
+  const json predicted = summary(run_tool({"compact", "--dry-run", "--json", disk}));
 
   const json done =
       summary(run_tool({"compact", "--json", tool_test::key_in_file(folder / "key"), disk}));
-  CHECK(done["after"]["length"] == foretold["after"]["length"]);
+  CHECK(done["after"]["length"] == predicted["after"]["length"]);
   CHECK(done["after"]["length"].get<uint64_t>() + 5 * kMiB < bytes.size());
   const auto check = tool_test::qemu_check(disk);
   INFO(check.describe());

@@ -68,15 +68,15 @@ TEST_CASE("compact --compress makes a file as short as a compressed copy", "[com
                     folder / "fresh"})
               .ok());
   const auto before = support::read_file(disk);
-  const json foretold = summary(run_tool({"compact", "--compress", "--dry-run", "--json", disk}));
+  const json predicted = summary(run_tool({"compact", "--compress", "--dry-run", "--json", disk}));
   CHECK((support::read_file(disk) == before));
   const json done = summary(run_tool({"compact", "-c", "--threads=2", "--json", disk}));
   CHECK(done["compressed"].get<uint64_t>() > 5 * kMiB);
-  CHECK(done["compressed"] == foretold["compressed"]);
+  CHECK(done["compressed"] == predicted["compressed"]);
   CHECK(done["not-moved"] == 0);
   CHECK(length_of(disk) <= 1.01 * length_of(folder / "fresh"));
-  CHECK(length_of(disk) <= 1.01 * foretold["after"]["length"].get<double>());
-  CHECK(length_of(disk) >= 0.99 * foretold["after"]["length"].get<double>());
+  CHECK(length_of(disk) <= 1.01 * predicted["after"]["length"].get<double>());
+  CHECK(length_of(disk) >= 0.99 * predicted["after"]["length"].get<double>());
   run_ok({"qemu-img", "check", "-q", disk});
   CHECK((states_of(folder, disk) == states));
   CHECK_THAT(run_ok({"qemu-img", "info", "--output=json", disk}).out, Contains("\"b0\""));

@@ -344,7 +344,7 @@ TEST_CASE("a table marks the smallest result, and recommends a choice", "[measur
   }
 }
 
-TEST_CASE("measure --in-place foretells what compact makes of the file", "[measure]") {
+TEST_CASE("measure --in-place predicts what compact makes of the file", "[measure]") {
   const uint64_t seed = support::base_seed();
   INFO("VIRT_COMPACT_SEED=" << seed);
   Random random(seed);
@@ -376,14 +376,14 @@ TEST_CASE("measure --in-place foretells what compact makes of the file", "[measu
     const Outcome done = run_tool(Words{"compact", "--json"} + levels + Words{folder / "twin"});
     INFO(done.describe());
     REQUIRE(done.ok());
-    const auto foretold = measured["after"]["length"].get<double>();
+    const auto predicted = measured["after"]["length"].get<double>();
     const auto length = static_cast<double>(std::filesystem::file_size(folder / "twin"));
-    CHECK(foretold < 0.8 * static_cast<double>(before.size()));
+    CHECK(predicted < 0.8 * static_cast<double>(before.size()));
     if (measured["compressed"] == 0) {
-      CHECK(foretold == length);
+      CHECK(predicted == length);
     } else {
-      CHECK(foretold <= 1.02 * length);
-      CHECK(length <= 1.02 * foretold);
+      CHECK(predicted <= 1.02 * length);
+      CHECK(length <= 1.02 * predicted);
     }
   }
   CHECK(measure({"--in-place", "--defragment", disk})["misplaced"].get<uint64_t>() > 0);

@@ -63,10 +63,10 @@ TEST_CASE("a trim by metadata works on images of every kind", "[trim]") {
   CAPTURE(options);
   const std::string image = convert(guest, folder / "image", options);
   const uint64_t length = std::filesystem::file_size(image);
-  const json foretold = trim({"--dry-run", image});
+  const json predicted = trim({"--dry-run", image});
   const json report = trim({image});
   CAPTURE(report.dump(1));
-  CHECK(freed(report) == freed(foretold));
+  CHECK(freed(report) == freed(predicted));
   CHECK(freed(report) > kLeast);
   const json& disk = report["disks"][0];
   CHECK(disk["after"]["blocks"].get<uint64_t>() + kLeast / 4 <

@@ -66,7 +66,7 @@ void trim_volume(const Kind& kind) {
   const guest::Ranges free = guest_test::inspect_files({lived_in.path()}).free_on(0);
   const uint64_t length = length_of(image);
   const json told = space({image})["filesystems"][0];
-  const uint64_t foretold = trim_test::freed(trim_test::trim({"--dry-run", image}));
+  const uint64_t predicted = trim_test::freed(trim_test::trim({"--dry-run", image}));
   CHECK(length_of(image) == length);
 
   const json report = trim_test::trim({image});
@@ -76,7 +76,7 @@ void trim_volume(const Kind& kind) {
   CHECK(report["filesystems"][0]["used"] == told["used"]);
   // Everything except the ends of ranges that are inside of a cluster.
   const uint64_t freed = trim_test::freed(report);
-  CHECK(freed == foretold);
+  CHECK(freed == predicted);
   CHECK(freed > kind.size / 20);
   CHECK(freed <= told["free-stored"].get<uint64_t>());
   CHECK(freed + 2 * kCluster * free.all().size() >= told["free-stored"].get<uint64_t>());
