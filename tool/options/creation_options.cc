@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 
+#include "tool/options/property_list.h"
 #include "tool/text/join_words.h"
 #include "tool/text/size_text.h"
 
@@ -99,22 +100,6 @@ constexpr std::array kKeys = {
 
 #undef SET
 
-// Splits "a=b,c=d,,e" into "a=b", "c=d,e".
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts(1);
-  for (size_t i = 0; i < list.size(); ++i) {
-    if (list[i] != ',') {
-      parts.back() += list[i];
-    } else if (i + 1 < list.size() && list[i + 1] == ',') {
-      parts.back() += ',';
-      ++i;
-    } else {
-      parts.emplace_back();
-    }
-  }
-  return parts;
-}
-
 }  // namespace
 
 std::vector<std::string> creation_option_keys() {
@@ -125,7 +110,7 @@ std::vector<std::string> creation_option_keys() {
 }
 
 Result<void> add_creation_options(const std::string& list, CreationOptions& options) {
-  for (const std::string& part : split(list)) {
+  for (const std::string& part : split_list(list)) {
     const size_t equals = part.find('=');
     const std::string name = part.substr(0, equals);
     const auto key =

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "tool/options/arguments.h"
+#include "tool/options/property_list.h"
 
 namespace vc::tool {
 
@@ -10,17 +11,6 @@ namespace {
 
 // What CLI11 passes for the option without a value: no name of a snapshot.
 constexpr std::string_view kNoNames = "\x1f";
-
-// Splits a list at its commas.
-std::vector<std::string> split_names(const std::string& text) {
-  std::vector<std::string> names(1);
-  for (const char it : text)
-    if (it == ',')
-      names.emplace_back();
-    else
-      names.back() += it;
-  return names;
-}
 
 }  // namespace
 
@@ -38,7 +28,7 @@ CLI::Option* SnapshotOptions::add_drop(CLI::App& app) {
           drops_all_ = true;
           return;
         }
-        for (std::string& name : split_names(text)) {
+        for (std::string& name : split_list(text)) {
           if (name.empty()) throw UsageError("--drop-snapshots: a name is empty");
           dropped_.push_back(std::move(name));
         }

@@ -87,6 +87,13 @@ TEST_CASE("copy --with-snapshots copies all, or those that are not dropped", "[c
   CHECK_THAT(listed(folder / "some"), !Contains("one") && Contains("two"));
   check_same_state(folder, "two", disk, folder / "some");
 
+  run_ok({"qemu-img", "snapshot", "-c", "a, b", disk});
+  const auto two = run_tool(
+      {"copy", "-q", "--with-snapshots", "--drop-snapshots=a,, b,one", disk, folder / "two"});
+  INFO(two.describe());
+  REQUIRE(two.ok());
+  CHECK_THAT(listed(folder / "two"), !Contains("a, b") && !Contains("one") && Contains("two"));
+
   const auto none = run_tool({"copy", "--drop-snapshots", disk, folder / "none"});
   CHECK(none.ok());
   CHECK(none.err.empty());
