@@ -189,21 +189,29 @@ Result<void> drop_name(const std::string& path, Storage& storage) {
                      path + " holds all data of its disk, and has no backing file");
 }
 
+// Opens an image that can be flattened, and sets what `summary` says of it.
+Result<qcow2::Chain> open_overlay(const std::string& path, std::optional<qcow2::Format> format,
+                                  const qcow2::Trust& trust, bool writable,
+                                  FlattenSummary& summary) {
+  qcow2::OpenOptions options;
+  options.format = format;
+  options.writable = writable;
+  options.trust = trust;
+  ASSIGN_OR_RETURN(auto chain, qcow2::Chain::open(path, options));
+  RETURN_IF_ERROR(check_can_be_flat(path, chain));
+  summary.backing_file = chain.image()->header().backing_file;
+  ASSIGN_OR_RETURN(summary.before, measure(path));
+  return chain;
+}
+
 }  // namespace
 
 Result<FlattenSummary> flatten(const std::string& path, std::optional<qcow2::Format> format,
                                const qcow2::Trust& trust, Progress& progress,
                                const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
-  qcow2::OpenOptions options;
-  options.format = format;
-  options.writable = true;
-  options.trust = trust;
-  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
-  RETURN_IF_ERROR(check_can_be_flat(path, chain));
   FlattenSummary summary;
-  summary.backing_file = chain.image()->header().backing_file;
-  ASSIGN_OR_RETURN(summary.before, measure(path));
+  ASSIGN_OR_RETURN(const auto chain, open_overlay(path, format, trust, true, summary));
   qcow2::DiskWriter::Options moving;
   moving.keeps_content = true;
   ASSIGN_OR_RETURN(const auto writer, open_writer(chain, moving));
@@ -237,14 +245,8 @@ Result<FlattenSummary> predict_flatten(const std::string& path, std::optional<qc
                                        const qcow2::Trust& trust, Progress& progress,
                                        const Cancel& cancel) {
   const auto start = std::chrono::steady_clock::now();
-  qcow2::OpenOptions options;
-  options.format = format;
-  options.trust = trust;
-  ASSIGN_OR_RETURN(const auto chain, qcow2::Chain::open(path, options));
-  RETURN_IF_ERROR(check_can_be_flat(path, chain));
   FlattenSummary summary;
-  summary.backing_file = chain.image()->header().backing_file;
-  ASSIGN_OR_RETURN(summary.before, measure(path));
+  ASSIGN_OR_RETURN(const auto chain, open_overlay(path, format, trust, false, summary));
   const qcow2::Disk disk = chain.disk();
   summary.virtual_size = disk.size();
   Flattening work(path, disk, chain.image()->geometry().cluster_size(), progress, cancel);
