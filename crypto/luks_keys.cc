@@ -9,6 +9,7 @@
 #include "base/rounding.h"
 #include "crypto/cipher_library.h"
 #include "crypto/pbkdf2.h"
+#include "crypto/unlocked_headers.h"
 
 namespace vc::crypto {
 
@@ -147,6 +148,30 @@ Result<void> fill_slot(LuksHeader& header, int hash, LuksSlot& slot, const Secre
   return {};
 }
 
+UnlockedHeaders::Digest digest_of(const LuksHeader& header) {
+  UnlockedHeaders::Digest digest{};
+  gcry_md_hash_buffer(GCRY_MD_SHA256, digest.data(), header.bytes.data(), header.bytes.size());
+  return digest;
+}
+
+UnlockedHeaders& unlocked_headers() {
+  static UnlockedHeaders headers;
+  return headers;
+}
+
+// Returns nullptr if the passphrase opens no slot.
+Result<std::shared_ptr<const SectorCipher>> try_slots(const LuksHeader& header, int hash,
+                                                      const Secret& passphrase,
+                                                      const IsStopped& stopped) {
+  for (const LuksSlot& slot : header.slots) {
+    if (!slot.active) continue;
+    ASSIGN_OR_RETURN(const Secret key, open_slot(header, hash, slot, passphrase, stopped));
+    ASSIGN_OR_RETURN(const bool right, is_master_key(header, hash, key, stopped));
+    if (right) return SectorCipher::create(header.cipher, key.span());
+  }
+  return std::shared_ptr<const SectorCipher>();
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const SectorCipher>> unlock(const LuksHeader& header, const KeyRing& keys) {
@@ -154,13 +179,13 @@ Result<std::shared_ptr<const SectorCipher>> unlock(const LuksHeader& header, con
   ASSIGN_OR_RETURN(const int hash, hash_of(header));
   // An unknown cipher is reported before the work.
   RETURN_IF_ERROR(SectorCipher::create(header.cipher, Secret(header.cipher.key_bytes).span()));
+  const UnlockedHeaders::Digest digest = digest_of(header);
+  if (auto known = unlocked_headers().find(digest, keys)) return known;
   for (const auto& passphrase : keys.passphrases) {
-    for (const LuksSlot& slot : header.slots) {
-      if (!slot.active) continue;
-      ASSIGN_OR_RETURN(const Secret key, open_slot(header, hash, slot, *passphrase, keys.stopped));
-      ASSIGN_OR_RETURN(const bool right, is_master_key(header, hash, key, keys.stopped));
-      if (right) return SectorCipher::create(header.cipher, key.span());
-    }
+    ASSIGN_OR_RETURN(auto cipher, try_slots(header, hash, *passphrase, keys.stopped));
+    if (!cipher) continue;
+    unlocked_headers().add(digest, passphrase, cipher);
+    return cipher;
   }
   return fail(Error::invalid(keys.passphrases.size() == 1
                                  ? "the passphrase opens none of its key slots: it is wrong"

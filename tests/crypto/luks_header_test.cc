@@ -70,6 +70,33 @@ TEST_CASE("a new header opens with its passphrase, and with no other", "[luks]")
   }
 }
 
+TEST_CASE("the key slots of a header are opened once", "[luks]") {
+  const auto made = crypto::make_luks(quick(), Secret("a passphrase"));
+  REQUIRE_OK(made);
+  const auto header = read(made->header.bytes);
+  REQUIRE_OK(header);
+  const KeyRing ring = keys({"another", "a passphrase"});
+  const auto first = crypto::unlock(*header, ring);
+  REQUIRE_OK(first);
+  const KeyRing copy = ring;
+  for (const KeyRing& it : {ring, copy}) {
+    const auto again = crypto::unlock(*header, it);
+    REQUIRE_OK(again);
+    CHECK(*again == *first);
+  }
+  // Not for another header, nor with other passphrases.
+  constexpr size_t kKeyMaterial = 4096;
+  auto bytes = made->header.bytes;
+  bytes[kKeyMaterial] ^= std::byte{1};
+  const auto damaged = read(bytes);
+  REQUIRE_OK(damaged);
+  REQUIRE_FAILS_WITH(crypto::unlock(*damaged, ring), "none of the passphrases");
+  REQUIRE_FAILS_WITH(crypto::unlock(*header, keys({"wrong"})), "it is wrong");
+  const auto later = crypto::unlock(*header, keys({"a passphrase"}));
+  REQUIRE_OK(later);
+  CHECK(*later != *first);
+}
+
 TEST_CASE("no header is made that QEMU cannot open", "[luks]") {
   LuksOptions options = quick();
   options.cipher = {"aes", "cbc-plain64", 24};
