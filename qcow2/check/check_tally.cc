@@ -87,6 +87,7 @@ void CheckTally::refcounts_unusable() {
 }
 
 void CheckTally::report_lost() {
+  sums_.references_damaged = sums_.references_unknown;
   if (lost_.judge(sums_.needs_rebuild, sums_.references_unknown,
                   [this](const Finding& it) { observer_.found(it); }))
     sums_.references_unknown = sums_.references_lost = true;

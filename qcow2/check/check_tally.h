@@ -31,6 +31,8 @@ struct CheckSums {
   bool references_unknown = false;
   // The reason for that is a table of zeros, with leaks that look like its references.
   bool references_lost = false;
+  // The reason for that is other damage, or such a table and other damage.
+  bool references_damaged = false;
   // The reason for that is a read error of the storage, which may be temporary.
   bool unreadable = false;
   // The end of the last referenced cluster past the end of the file, as far as it is close enough

@@ -157,6 +157,8 @@ StoredCluster ImageCompress::take_first(const PointerWindow& window,
 // Returns whether all references are known.  Otherwise the place would not become free.
 Result<bool> ImageCompress::can_move(const StoredCluster& cluster) {
   if (cluster.times > most_times()) return false;
+  if (options_.staying && options_.staying->touches(geometry_, cluster.at, cluster.length))
+    return false;
   if (cluster.compressed) return true;
   const HostCluster host = geometry_.host_cluster_of(cluster.at);
   ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(host));

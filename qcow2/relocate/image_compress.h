@@ -34,6 +34,7 @@
 #include "qcow2/relocate/cluster_moves.h"
 #include "qcow2/relocate/pointer_window.h"
 #include "qcow2/relocate/recompressor.h"
+#include "qcow2/relocate/staying_clusters.h"
 #include "qcow2/relocate/stream_packer.h"
 #include "storage/storage.h"
 
@@ -47,6 +48,7 @@ class ImageCompress {
     unsigned threads = 0;             // 0: one per processor
     uint64_t batch_bytes = 16 << 20;  // of clusters: the memory, and the extra space
     size_t most_pointers = 1 << 20;   // in memory at once, 48 bytes each
+    std::shared_ptr<const StayingClusters> staying = {};  // nullptr: none
     // Called with the bytes of the file that are done, and with all.
     std::function<void(uint64_t done, uint64_t total)> progress = {};
   };

@@ -45,7 +45,8 @@ Result<void> ImageOrder::find_fixed() {
       }));
   fixed_.emplace(end_);
   for (HostCluster it(0); it < end; ++it) {
-    if (plain.contains(it)) continue;
+    const bool stays = options_.staying && options_.staying->contains(it);
+    if (plain.contains(it) && !stays) continue;
     ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(it));
     if (count > 0) fixed_->add(it);
   }
@@ -69,7 +70,7 @@ Result<uint64_t> ImageOrder::misplaced() const {
     const L2Entry entry{it.word, 0};
     if (entry.compressed()) return {};
     const HostCluster host = geometry_.host_cluster_of(entry.host());
-    if (!seen.add(host)) return {};
+    if (fixed_->contains(host) || !seen.add(host)) return {};
     count += host != place ? 1 : 0;
     place = skip_fixed(place + 1);
     return {};
@@ -131,6 +132,7 @@ Result<void> ImageOrder::find_wanted(size_t most) {
     const HostCluster host = geometry_.host_cluster_of(entry.host());
     // Another state shares it, and it is in place or in this window.
     if (host < place_ || item_at_.contains(host.value())) return {};
+    if (fixed_->contains(host)) return {};
     if (items_.empty() && host == place_) {
       place_ = next_place_ = skip_fixed(place_ + 1);
       return {};

@@ -28,6 +28,7 @@
 #include "qcow2/refcounts/refcounts.h"
 #include "qcow2/refcounts/references.h"
 #include "qcow2/relocate/cluster_moves.h"
+#include "qcow2/relocate/staying_clusters.h"
 #include "storage/storage.h"
 
 namespace vc::qcow2 {
@@ -38,11 +39,13 @@ class ImageOrder {
   struct Options {
     uint64_t batch_bytes = 16 << 20;  // copied between two flushes: the extra space
     size_t most_pointers = 1 << 20;   // planned at once, about 150 bytes of memory each
+    std::shared_ptr<const StayingClusters> staying = {};  // nullptr: none
     // Called with the bytes that are in place, and with all.
     std::function<void(uint64_t done, uint64_t total)> progress = {};
   };
 
-  // The image must be consistent, its refcounts on disk, and no other process may use it.  It must
+  // The image must be consistent, its refcounts on disk, and no other process may use it.  All
+  // clusters with leaked counts must be in `options.staying`.  The image must
   // hold its own data, and not be locked by encryption.  Returns Error::unsupported if the file has
   // more clusters than a ClusterSet holds.
   static Result<std::unique_ptr<ImageOrder>> open(std::shared_ptr<Storage> storage,
@@ -98,7 +101,7 @@ class ImageOrder {
   std::unique_ptr<ClusterMoves> moves_;
   std::optional<References> references_;
   std::vector<HostOffset> tables_;   // in the order of guests
-  std::optional<ClusterSet> fixed_;  // used clusters without plain data
+  std::optional<ClusterSet> fixed_;  // used clusters without plain data, and those that stay
   uint64_t end_ = 0;                 // clusters of the file
   uint64_t compressed_ = 0;          // streams
 

@@ -53,9 +53,29 @@ Result<uint64_t> ImageShrink::used() const {
   return refcounts_->count_used(end);
 }
 
+// Returns the end of the last used cluster that stays.
+Result<HostCluster> ImageShrink::end_of_staying() const {
+  if (!options_.staying) return HostCluster(0);
+  HostCluster end = options_.staying->end();
+  // A free neighbour of a leak.
+  while (end > HostCluster(0)) {
+    ASSIGN_OR_RETURN(const uint64_t count, refcounts_->get(end - 1));
+    if (count > 0) break;
+    end = end - 1;
+  }
+  return end;
+}
+
+Result<uint64_t> ImageShrink::shortest(uint64_t freed) const {
+  ASSIGN_OR_RETURN(const uint64_t all, used());
+  ASSIGN_OR_RETURN(const HostCluster end, end_of_staying());
+  return std::max(all - std::min(all, freed), end.value());
+}
+
 Result<uint64_t> ImageShrink::to_move() const {
   ASSIGN_OR_RETURN(const uint64_t all, used());
-  ASSIGN_OR_RETURN(const uint64_t stay, refcounts_->count_used(HostCluster(all)));
+  ASSIGN_OR_RETURN(const uint64_t target, shortest());
+  ASSIGN_OR_RETURN(const uint64_t stay, refcounts_->count_used(HostCluster(target)));
   return (all - stay) << image_->geometry().cluster_bits();
 }
 
@@ -78,7 +98,7 @@ Result<void> ImageShrink::run(const Cancel& cancel) {
   cancel_ = &cancel;
   ASSIGN_OR_RETURN(total_, to_move());
   ASSIGN_OR_RETURN(uint64_t end, length());
-  ASSIGN_OR_RETURN(uint64_t target, used());
+  ASSIGN_OR_RETURN(uint64_t target, shortest());
   if (end > target) RETURN_IF_ERROR(clear_unknown_autoclear(*storage_, image_->header()));
   for (unsigned round = 0; round < kMostShrinkRounds && end > target && !stopped_; ++round) {
     const uint64_t unplaced = unplaced_;
@@ -87,7 +107,7 @@ Result<void> ImageShrink::run(const Cancel& cancel) {
     RETURN_IF_ERROR(run_round(HostCluster(target)));
     RETURN_IF_ERROR(truncate());
     ASSIGN_OR_RETURN(end, length());
-    ASSIGN_OR_RETURN(target, used());
+    ASSIGN_OR_RETURN(target, shortest());
     // Streams may need more clusters than before, so that others find no place in this round.
     // A refcount block that is no longer needed leaves a free cluster without a move.
     const bool has_changed = moved() != moved_before || target != used_before;
@@ -104,7 +124,8 @@ Result<void> ImageShrink::run_round(HostCluster target) {
   RETURN_IF_ERROR(move_refcount_table(target));
   RETURN_IF_ERROR(move_tables(Level::kRoots, target));
   RETURN_IF_ERROR(move_tables(Level::kTables, target));
-  const HostCluster end = target - (unplaced_ > 0 ? std::max(room, unplaced_) : 0);
+  ASSIGN_OR_RETURN(const HostCluster fixed, end_of_staying());
+  const HostCluster end = std::max(target - (unplaced_ > 0 ? std::max(room, unplaced_) : 0), fixed);
   RETURN_IF_ERROR(move_single(Level::kInner, end));
   RETURN_IF_ERROR(move_single(Level::kClusters, end));
   return move_refcount_blocks(end);

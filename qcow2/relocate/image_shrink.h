@@ -29,6 +29,7 @@
 #include "qcow2/refcounts/references.h"
 #include "qcow2/relocate/cluster_moves.h"
 #include "qcow2/relocate/pointer_window.h"
+#include "qcow2/relocate/staying_clusters.h"
 #include "qcow2/relocate/stream_placer.h"
 #include "storage/storage.h"
 
@@ -40,12 +41,14 @@ class ImageShrink {
   struct Options {
     uint64_t batch_bytes = 16 << 20;  // copied between two flushes: the extra space
     size_t most_pointers = 1 << 20;   // in memory at once, 48 bytes each
+    std::shared_ptr<const StayingClusters> staying = {};  // nullptr: none
     // Called with the bytes that have moved, and that may have to.
     std::function<void(uint64_t done, uint64_t total)> progress = {};
   };
 
-  // The image must be consistent, its refcounts on disk, and no other process may use it.  Leaked
-  // clusters stay where they are.  `data_file` and `encryption` are those of Image::open.
+  // The image must be consistent, its refcounts on disk, and no other process may use it.  All
+  // clusters with leaked counts must be in `options.staying`.  `data_file` and `encryption` are
+  // those of Image::open.
   static Result<std::unique_ptr<ImageShrink>> open(std::shared_ptr<Storage> storage,
                                                    std::shared_ptr<Storage> data_file,
                                                    std::shared_ptr<const Encryption> encryption,
@@ -54,6 +57,9 @@ class ImageShrink {
   // Return the clusters of the file up to the last used one, and those that are used.
   Result<uint64_t> length() const;
   Result<uint64_t> used() const;
+  // Returns the clusters that the file can have, if `freed` of the used ones become free: as many
+  // as are used then, or more, up to the last one that stays where it is.
+  Result<uint64_t> shortest(uint64_t freed = 0) const;
   // Returns the bytes that have to move.
   Result<uint64_t> to_move() const;
 
@@ -75,6 +81,7 @@ class ImageShrink {
 
   Result<void> reload();
   Result<void> check_key() const;
+  Result<HostCluster> end_of_staying() const;
   Result<void> run_round(HostCluster target);
   Result<void> move_tables(Level level, HostCluster target);
   Result<void> move_refcount_table(HostCluster target);

@@ -10,6 +10,7 @@
 #include "qcow2/relocate/image_compress.h"
 #include "qcow2/relocate/image_order.h"
 #include "qcow2/relocate/image_shrink.h"
+#include "qcow2/relocate/staying_clusters.h"
 #include "qcow2/repair/repair.h"
 #include "storage/scratch_storage.h"
 
@@ -62,15 +63,15 @@ Result<void> check_writable(const std::string& path, const Image& image) {
   return {};
 }
 
-// Returns the number of leaked clusters.
-Result<uint64_t> check(const Storage& storage, Progress& progress, const Cancel& cancel) {
+// Returns the sums: no damage, except for leaks, and tables of zeros that they may belong to.
+Result<CheckSums> check(const Storage& storage, Progress& progress, const Cancel& cancel) {
   CheckOptions options;
   options.count_memory = kCountMemory;
   ASSIGN_OR_RETURN(auto checker, Checker::open(storage, options));
   Findings findings(progress, cancel, checker.header().geometry().cluster_size());
   ASSIGN_OR_RETURN(const CheckSums sums, checker.run(findings));
   const uint64_t wrong = sums.corruptions + sums.check_errors;
-  if (wrong == 0 && !sums.references_unknown) return sums.leaks;
+  if (wrong == 0 && !sums.references_damaged) return sums;
   return fail(Error::corrupt(fmt::format(
       "{}: the image is damaged in {} place{}{}{}: repair it first (virt-compact check -r all)",
       storage.name(), std::max<uint64_t>(wrong, 1), wrong > 1 ? "s" : "",
@@ -163,19 +164,25 @@ class Compaction {
 
   Result<void> check_image() {
     progress_.begin(Phase::kCheck);
-    ASSIGN_OR_RETURN(summary_.leaks, check(*storage_, progress_, cancel_));
-    if (summary_.leaks == 0) return {};
+    ASSIGN_OR_RETURN(const CheckSums sums, check(*storage_, progress_, cancel_));
+    summary_.leaks = sums.leaks;
+    if (sums.leaks == 0) return {};
     // A dry run frees leaks in a copy of the changes, in memory.
     if (options_.dry_run) {
       ASSIGN_OR_RETURN(storage_, ScratchStorage::create(storage_));
     }
     ASSIGN_OR_RETURN(summary_.leaks_left, free_leaks(storage_, progress_, cancel_));
     summary_.leaks -= std::min(summary_.leaks, summary_.leaks_left);
+    if (summary_.leaks_left == 0) return {};
+    ASSIGN_OR_RETURN(StayingClusters staying,
+                     StayingClusters::find(*storage_, kCountMemory, progress_, cancel_));
+    staying_ = std::make_shared<const StayingClusters>(std::move(staying));
     return {};
   }
 
   Result<std::unique_ptr<ImageShrink>> open_shrink() {
     ImageShrink::Options options;
+    options.staying = staying_;
     options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     return ImageShrink::open(storage_, chain_->data_file(), chain_->image()->encryption(),
                              std::move(options));
@@ -183,12 +190,14 @@ class Compaction {
 
   Result<std::unique_ptr<ImageOrder>> open_order() {
     ImageOrder::Options options;
+    options.staying = staying_;
     options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     return ImageOrder::open(storage_, chain_->image()->encryption(), std::move(options));
   }
 
   Result<std::unique_ptr<ImageCompress>> open_compress() {
     ImageCompress::Options options;
+    options.staying = staying_;
     options.compression = options_.compression;
     options.threads = options_.threads;
     options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
@@ -211,7 +220,7 @@ class Compaction {
     ASSIGN_OR_RETURN(const auto shrink, open_shrink());
     ASSIGN_OR_RETURN(summary_.before, measure(*shrink));
     ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
-    ASSIGN_OR_RETURN(const uint64_t clusters, shrink->used());
+    ASSIGN_OR_RETURN(const uint64_t clusters, shrink->shortest());
     summary_.after.length = bytes(clusters);
     if (orders()) {
       ASSIGN_OR_RETURN(const auto order, open_order());
@@ -225,7 +234,8 @@ class Compaction {
     if (compress->stopped()) return fail(Error::cancelled());
     summary_.compressed = compress->compressed();
     summary_.fixed += compress->fixed();
-    summary_.after.length = bytes(clusters - std::min(clusters, freed));
+    ASSIGN_OR_RETURN(const uint64_t compressed, shrink->shortest(freed));
+    summary_.after.length = bytes(compressed);
     return {};
   }
 
@@ -283,6 +293,7 @@ class Compaction {
   const Cancel& cancel_;
   std::optional<Chain> chain_;
   std::shared_ptr<Storage> storage_;
+  std::shared_ptr<const StayingClusters> staying_;  // nullptr: none
   InPlaceSummary summary_;
 };
 

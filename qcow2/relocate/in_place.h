@@ -36,7 +36,8 @@ struct InPlaceSummary {
   uint64_t unordered = 0;     // compressed clusters, which are not put in order; only to defragment
   uint64_t fixed = 0;         // clusters that stay, since not all references to them are known
   uint64_t leaks = 0;         // clusters that were freed, or would be
-  uint64_t leaks_left = 0;    // clusters that may belong to a damaged table: they do not move
+  // Leaked clusters that may be data of a table of zeros: they are not freed, and stay.
+  uint64_t leaks_left = 0;
   bool has_data_file = false;  // the guest's data did not move
   bool is_device = false;      // a block device: `length` is the end of the image
   bool stopped = false;        // by the user: the image is consistent, and another run goes on
@@ -45,8 +46,9 @@ struct InPlaceSummary {
 
 // Moves what is at the end of the file of a QCOW2 image into free clusters before, and truncates
 // the file.  Before that, orders or compresses its data, if asked to.  Never reads a backing file.
-// Checks the image first, and frees leaks: an error if the image is damaged, marked dirty or
-// corrupt, or in use.  The image is consistent at any time, whatever interrupts the process.
+// Checks the image first, and frees leaks, as far as they are certain: an error if the image is
+// damaged, marked dirty or corrupt, or in use.  The image is consistent at any time, whatever
+// interrupts the process.
 Result<InPlaceSummary> compact_in_place(const std::string& path, const InPlaceOptions& options,
                                         Progress& progress, const Cancel& cancel);
 

@@ -63,6 +63,10 @@ std::string compact_report(const std::string& disk, const qcow2::InPlaceSummary&
   if (summary.leaks > 0)
     text +=
         fmt::format("  {:<12} {:>9}\n", dry_run ? "leaks to free" : "leaks freed", summary.leaks);
+  if (summary.leaks_left > 0)
+    text += fmt::format(
+        "  {:<12} {:>9}  clusters stay, and so do their neighbours: see virt-compact check\n",
+        "leaks left", summary.leaks_left);
   text += device_advice(summary);
   return text + fmt::format("\n  {} disk in {:.1f} s\n{}", human_size(summary.virtual_size),
                             summary.elapsed.count(), dry_run ? "Nothing was written.\n" : "");
@@ -75,6 +79,7 @@ ordered_json compact_report_json(const std::string& disk, const qcow2::InPlaceSu
   json["virtual-size"] = summary.virtual_size;
   json["snapshots"] = summary.snapshots;
   json["leaks"] = summary.leaks;
+  json["leaks-left"] = summary.leaks_left;
   json["to-move"] = summary.to_move;
   json["misplaced"] = summary.misplaced;
   json["compressed"] = summary.compressed;

@@ -156,8 +156,11 @@ TEST_CASE("a loss of power while an image is compressed leaks clusters at most")
     CAPTURE(seed, shape.recipe);
     test::CrashTrial trial(folder / "disk", seed, random);
     if (!can_compress(trial.storage())) continue;
-    const auto go_on = [&](const std::shared_ptr<Storage>& crashed) {
-      compress(crashed, small_batches(random, shape.cluster_bits));
+    const auto go_on = [&](const std::shared_ptr<Storage>& crashed,
+                           const test::CrashTrial::Staying& staying) {
+      auto options = small_batches(random, shape.cluster_bits);
+      options.staying = staying;
+      compress(crashed, std::move(options));
     };
     auto options = small_batches(random, shape.cluster_bits);
     options.progress = [&](uint64_t, uint64_t) { trial.judge_crashes(go_on); };
@@ -187,6 +190,7 @@ TEST_CASE("a failed write or a stop while an image is compressed leaves all stat
     const bool leaks = free_leaks(storage);
     Cancel stop;
     auto options = small_batches(random, shape.cluster_bits);
+    options.staying = test::staying_of(*storage);
     uint64_t reports = random.below(4);
     options.progress = [&](uint64_t, uint64_t) {
       if (reports-- == 0) stop.request();

@@ -142,6 +142,40 @@ void judge(const std::shared_ptr<Storage>& storage, const States& states, bool l
   }
 }
 
+Leaks leaks_of(const Storage& storage) {
+  class Collector final : public CheckObserver {
+   public:
+    void found(const Finding& finding) override {
+      if (finding.kind == Finding::Kind::kLeak) leaks.push_back(finding);
+    }
+    std::vector<Finding> leaks;
+  } collector;
+  auto checker = Checker::open(storage, {});
+  REQUIRE_OK(checker);
+  REQUIRE_OK(checker->run(collector));
+  Leaks leaks;
+  const uint64_t size = checker->header().geometry().cluster_size();
+  for (const Finding& it : collector.leaks)
+    for (uint64_t i = 0; i < it.times; ++i) {
+      const HostOffset at = it.host + i * size;
+      Bytes bytes(size);
+      REQUIRE_OK(storage.read(at, bytes));
+      leaks[at.value()] = {it.found, bytes};
+    }
+  return leaks;
+}
+
+std::shared_ptr<const StayingClusters> staying_of(const Storage& storage) {
+  class Silent final : public Progress {
+   public:
+    void update(uint64_t /*done*/, uint64_t /*total*/) override {}
+  } silent;
+  if (leaks_of(storage).empty()) return nullptr;
+  auto staying = StayingClusters::find(storage, 64 << 20, silent, {});
+  REQUIRE_OK(staying);
+  return std::make_shared<const StayingClusters>(std::move(*staying));
+}
+
 uint64_t clusters_of(const Storage& storage, unsigned cluster_bits) {
   const auto size = storage.size();
   REQUIRE_OK(size);

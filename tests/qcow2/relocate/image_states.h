@@ -6,8 +6,10 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "qcow2/relocate/staying_clusters.h"
 #include "storage/storage.h"
 #include "tests/support/random.h"
 
@@ -30,6 +32,13 @@ void judge(const std::shared_ptr<Storage>& storage, const States& states, bool l
 // Frees leaks.  Returns whether any are left: they stay if they may be references of an empty
 // table.
 bool free_leaks(const std::shared_ptr<Storage>& storage);
+
+// Leaked clusters by their places in the file, with their refcounts and bytes.
+using Leaks = std::map<uint64_t, std::pair<uint64_t, Bytes>>;
+Leaks leaks_of(const Storage& storage);
+
+// Returns the clusters that stay because of leaks; nullptr: there are none.
+std::shared_ptr<const qcow2::StayingClusters> staying_of(const Storage& storage);
 
 // Returns the length of the file.
 uint64_t clusters_of(const Storage& storage, unsigned cluster_bits);

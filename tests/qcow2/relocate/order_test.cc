@@ -35,8 +35,10 @@ void shrink(const std::shared_ptr<Storage>& storage) {
 
 // Orders with small batches and windows, so that there are many.
 void order(const std::shared_ptr<Storage>& storage, Random& random, unsigned cluster_bits,
-           const std::function<void()>& progress = {}, const Cancel& cancel = {}) {
+           const std::function<void()>& progress = {}, const Cancel& cancel = {},
+           const test::CrashTrial::Staying& staying = {}) {
   ImageOrder::Options options;
+  options.staying = staying;
   options.batch_bytes = random.between(1, 20) << cluster_bits;
   options.most_pointers = random.between(40, 500);
   if (progress) options.progress = [progress](uint64_t, uint64_t) { progress(); };
@@ -109,8 +111,9 @@ TEST_CASE("a loss of power while an image is ordered leaks clusters at most") {
     const auto shape = test::make_churned(folder / "disk", random);
     CAPTURE(seed, shape.recipe);
     test::CrashTrial trial(folder / "disk", seed, random);
-    const auto go_on = [&](const std::shared_ptr<Storage>& crashed) {
-      order(crashed, random, shape.cluster_bits);
+    const auto go_on = [&](const std::shared_ptr<Storage>& crashed,
+                           const test::CrashTrial::Staying& staying) {
+      order(crashed, random, shape.cluster_bits, {}, {}, staying);
     };
     order(trial.storage(), random, shape.cluster_bits, [&] { trial.judge_crashes(go_on); });
     trial.judge_end(go_on);

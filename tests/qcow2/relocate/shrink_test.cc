@@ -111,8 +111,11 @@ TEST_CASE("a loss of power while an image shrinks leaks clusters at most") {
     const auto shape = test::make_churned(folder / "disk", random);
     CAPTURE(seed, shape.recipe);
     test::CrashTrial trial(folder / "disk", seed, random);
-    const auto go_on = [&](const std::shared_ptr<Storage>& crashed) {
-      run(crashed, small_steps(random, shape.cluster_bits));
+    const auto go_on = [&](const std::shared_ptr<Storage>& crashed,
+                           const test::CrashTrial::Staying& staying) {
+      auto options = small_steps(random, shape.cluster_bits);
+      options.staying = staying;
+      run(crashed, std::move(options));
     };
     auto options = small_steps(random, shape.cluster_bits);
     options.progress = [&](uint64_t, uint64_t) { trial.judge_crashes(go_on); };
@@ -141,6 +144,7 @@ TEST_CASE("a failed write leaves all states, and a cancelled run keeps what it h
     const bool leaks = free_leaks(storage);
     Cancel stop;
     auto options = small_steps(random, shape.cluster_bits);
+    options.staying = test::staying_of(*storage);
     uint64_t reports = random.below(4);
     options.progress = [&](uint64_t, uint64_t) {
       if (reports-- == 0) stop.request();
