@@ -5,53 +5,29 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "qcow2/check/checker.h"
 #include "qcow2/read/chain.h"
+#include "qcow2/relocate/discard_in_memory.h"
 #include "qcow2/relocate/image_compress.h"
 #include "qcow2/relocate/image_order.h"
 #include "qcow2/relocate/image_shrink.h"
+#include "qcow2/relocate/leaks.h"
 #include "qcow2/relocate/staying_clusters.h"
-#include "qcow2/repair/repair.h"
 #include "storage/scratch_storage.h"
 
 namespace vc::qcow2 {
 
 namespace {
 
-// Counters of the check, in bytes.
-constexpr uint64_t kCountMemory = 64 << 20;
-
-// Keeps the first corruption that a check finds.
-class Findings final : public CheckObserver {
- public:
-  Findings(Progress& progress, const Cancel& cancel, uint64_t cluster_size)
-      : progress_(progress), cancel_(cancel), cluster_size_(cluster_size) {}
-
-  void found(const Finding& finding) override {
-    const bool harmless = finding.severity == Finding::Severity::kNote ||
-                          finding.severity == Finding::Severity::kLeak;
-    if (!harmless && first_.empty()) first_ = describe(finding, cluster_size_);
-  }
-  void progress(uint64_t done, uint64_t total) override { progress_.update(done, total); }
-  bool cancelled() override { return cancel_.requested(); }
-  const std::string& first() const { return first_; }
-
- private:
-  Progress& progress_;
-  const Cancel& cancel_;
-  const uint64_t cluster_size_;
-  std::string first_;
-};
-
-Result<void> refuse_marked(const Image& image) {
+Result<void> refuse_marked(const Image& image, const std::string& repair_by) {
   const uint64_t features = image.header().incompatible_features;
   const uint64_t marks = incompatible::kDirty | incompatible::kCorrupt;
   if ((features & marks) == 0) return {};
-  return fail(Error::corrupt(
-      fmt::format("{}: is marked {}: repair it first (virt-compact check -r all)", image.name(),
-                  (features & incompatible::kCorrupt) != 0 ? "corrupt"
-                                                           : "dirty, so that its refcounts may be "
-                                                             "wrong")));
+  return fail(Error::corrupt(fmt::format("{}: is marked {}: repair it first ({})", image.name(),
+                                         (features & incompatible::kCorrupt) != 0
+                                             ? "corrupt"
+                                             : "dirty, so that its refcounts may be "
+                                               "wrong",
+                                         repair_by)));
 }
 
 // Unlike Chain::check_writable(), accepts an image without its backing file, which is never read.
@@ -61,35 +37,6 @@ Result<void> check_writable(const std::string& path, const Image& image) {
         path + ": is encrypted with the old AES method, which is insecure: it can only be read"));
   ASSIGN_OR_RETURN(const auto probe, FileStorage::open_writable(path));
   return {};
-}
-
-// Returns the sums: no damage, except for leaks, and tables of zeros that they may belong to.
-Result<CheckSums> check(const Storage& storage, Progress& progress, const Cancel& cancel) {
-  CheckOptions options;
-  options.count_memory = kCountMemory;
-  ASSIGN_OR_RETURN(auto checker, Checker::open(storage, options));
-  Findings findings(progress, cancel, checker.header().geometry().cluster_size());
-  ASSIGN_OR_RETURN(const CheckSums sums, checker.run(findings));
-  const uint64_t wrong = sums.corruptions + sums.check_errors;
-  if (wrong == 0 && !sums.references_damaged) return sums;
-  return fail(Error::corrupt(fmt::format(
-      "{}: the image is damaged in {} place{}{}{}: repair it first (virt-compact check -r all)",
-      storage.name(), std::max<uint64_t>(wrong, 1), wrong > 1 ? "s" : "",
-      findings.first().empty() ? "" : ", the first of them: ", findings.first())));
-}
-
-// Frees the leaks of an image that is consistent otherwise.  An interrupted run may have left a
-// cluster that two states shared in two places, each with two counts and one reference: there the
-// COPIED flags must follow the lower counts, so that this is a repair of all.  Returns the leaks
-// that are left: those that may be references of a table that was lost.
-Result<uint64_t> free_leaks(const std::shared_ptr<Storage>& storage, Progress& progress,
-                            const Cancel& cancel) {
-  RepairOptions options;
-  options.what = RepairOptions::What::kAll;
-  options.check.count_memory = kCountMemory;
-  Findings findings(progress, cancel, 1);
-  ASSIGN_OR_RETURN(const RepairResult repaired, repair(storage, options, findings));
-  return repaired.after.leaks;
 }
 
 Result<FileSize> size_of(const FileStorage& file) {
@@ -106,14 +53,18 @@ class Compaction {
              const Cancel& cancel)
       : path_(path), options_(options), progress_(progress), cancel_(cancel) {}
 
+  Result<void> open_only() { return open(); }
+
   Result<InPlaceSummary> run() {
     const auto start = std::chrono::steady_clock::now();
     RETURN_IF_ERROR(open());
     RETURN_IF_ERROR(check_image());
-    if (options_.dry_run)
+    if (options_.dry_run) {
+      RETURN_IF_ERROR(discard_foretold());
       RETURN_IF_ERROR(foretell());
-    else
+    } else {
       RETURN_IF_ERROR(add_advice(move()));
+    }
     summary_.elapsed = std::chrono::steady_clock::now() - start;
     return summary_;
   }
@@ -153,7 +104,7 @@ class Compaction {
       RETURN_IF_ERROR(check_writable(path_, image));
       RETURN_IF_ERROR(chain_->lock_top(ImageClaim::writing()));
     }
-    RETURN_IF_ERROR(refuse_marked(image));
+    RETURN_IF_ERROR(refuse_marked(image, options_.repair_by));
     storage_ = chain_->storage();
     summary_.virtual_size = image.header().size;
     summary_.snapshots = image.snapshots().size();
@@ -164,9 +115,9 @@ class Compaction {
 
   Result<void> check_image() {
     progress_.begin(Phase::kCheck);
-    ASSIGN_OR_RETURN(const CheckSums sums, check(*storage_, progress_, cancel_));
-    summary_.leaks = sums.leaks;
-    if (sums.leaks == 0) return {};
+    ASSIGN_OR_RETURN(summary_.leaks,
+                     count_leaks(*storage_, options_.repair_by, progress_, cancel_));
+    if (summary_.leaks == 0) return {};
     // A dry run frees leaks in a copy of the changes, in memory.
     if (options_.dry_run) {
       ASSIGN_OR_RETURN(storage_, ScratchStorage::create(storage_));
@@ -177,6 +128,14 @@ class Compaction {
     ASSIGN_OR_RETURN(StayingClusters staying,
                      StayingClusters::find(*storage_, kCountMemory, progress_, cancel_));
     staying_ = std::make_shared<const StayingClusters>(std::move(staying));
+    return {};
+  }
+
+  // In an external data file, discarded clusters keep their places.
+  Result<void> discard_foretold() {
+    if (options_.discarded.empty() || summary_.has_data_file) return {};
+    ASSIGN_OR_RETURN(
+        storage_, discard_in_memory(storage_, chain_->image()->encryption(), options_.discarded));
     return {};
   }
 
@@ -298,6 +257,16 @@ class Compaction {
 };
 
 }  // namespace
+
+Result<void> require_compactable(const std::string& path, const InPlaceOptions& options) {
+  InPlaceOptions reading = options;
+  reading.dry_run = true;
+  class Silent final : public Progress {
+    void update(uint64_t /*done*/, uint64_t /*total*/) override {}
+  } silent;
+  const Cancel never;
+  return Compaction(path, reading, silent, never).open_only();
+}
 
 Result<InPlaceSummary> compact_in_place(const std::string& path, const InPlaceOptions& options,
                                         Progress& progress, const Cancel& cancel) {

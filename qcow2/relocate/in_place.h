@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "base/byte_range.h"
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "base/result.h"
@@ -22,6 +24,9 @@ struct InPlaceOptions {
   bool dry_run = false;
   Compression compression = {};  // without a type, or with that of the image
   unsigned threads = 0;          // to compress; 0: one per processor
+  // In a dry run: ranges of the disk that will have been discarded.
+  std::vector<ByteRange> discarded = {};
+  std::string repair_by = "virt-compact check -r all";  // the advice for an image with damage
 };
 
 struct InPlaceSummary {
@@ -43,6 +48,10 @@ struct InPlaceSummary {
   bool stopped = false;        // by the user: the image is consistent, and another run goes on
   std::chrono::duration<double> elapsed{};
 };
+
+// Returns an error if the image cannot be compacted so: it is raw, marked dirty or corrupt, or has
+// no compressed clusters where `options` ask for some.  Neither locks it for writing nor checks it.
+Result<void> require_compactable(const std::string& path, const InPlaceOptions& options);
 
 // Moves what is at the end of the file of a QCOW2 image into free clusters before, and truncates
 // the file.  Before that, orders or compresses its data, if asked to.  Never reads a backing file.

@@ -1,5 +1,6 @@
 #include "tests/qcow2/relocate/crash_trial.h"
 
+#include "tests/catch_text.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/raw_file.h"
 
