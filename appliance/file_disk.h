@@ -22,6 +22,11 @@ class FileDisk {
   // a raw file. Returns an error for an image whose clusters cannot read as zeros.
   static Result<std::unique_ptr<FileDisk>> open(const GuestDisk& disk, bool writing);
 
+  // Returns which file is open: the image itself.
+  FileStorage::Identity identity() const {
+    return raw_ ? raw_->identity() : chain_->files().front()->identity();
+  }
+
   const qcow2::Disk& disk() const { return writer_ ? writer_->disk() : *disk_; }
 
   // Returns the ranges with stored data.

@@ -200,8 +200,8 @@ class Run {
     const std::string text = fmt::format(
         "{}: there is not enough space for the result: without the guest's free space, it takes "
         "about {:.1f} MiB, and the filesystem of {} has {:.1f} MiB free: free space there, "
-        "write the result to another filesystem (--output), or make the file itself shorter "
-        "(virt-compact compact)",
+        "write the result to another filesystem (--output), or change the file itself "
+        "(--in-place)",
         disk_.path(), mebibytes(*space.least), folder, mebibytes(space.free));
     if (!options_.dry_run) return fail(Error::protocol(ENOSPC, text));
     observer_.warning(text);

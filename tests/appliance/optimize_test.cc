@@ -225,6 +225,28 @@ TEST_CASE("optimize keeps the data of the guest, and a disk that fails does not 
   }
 }
 
+TEST_CASE("optimize --in-place trims in the appliance, and makes the same file short",
+          "[essential]") {
+  const test::LeftBehind before;
+  const TempDirectory folder;
+  const SmallGuest guest(folder);
+  const support::RawFile file(guest.disk());
+  const uint64_t length = fs::file_size(guest.disk());
+  const auto done = optimize({"--in-place", "--trim=appliance", "--json", guest.disk()});
+  INFO(done.describe());
+  REQUIRE(done.ok());
+  const json report = json::parse(done.out).at("disks").at(0);
+  CHECK(report.at("free-space").at("appliance") == true);
+  CHECK(report.at("trim").at("complete") == true);
+  CHECK(report.at("discarded") == 0);
+  CHECK(fs::file_size(guest.disk()) + kGarbage < length);
+  // The file is the same one.
+  CHECK(file.size() == fs::file_size(guest.disk()));
+  CHECK(guest.complaint(guest.disk()) == "");
+  CHECK(support::list_directory(folder.path()).size() == 2);
+  CHECK(before.complaint() == "");
+}
+
 TEST_CASE("the appliance trims only volumes with doubtful metadata, and the result is as small") {
   const TempDirectory folder;
   const std::string raw = folder / "raw";
@@ -363,4 +385,24 @@ TEST_CASE("a run that is stopped at any other moment keeps the disk, and leaves 
            {"Looking", milliseconds(300), SIGTERM},
            {"Shutting", milliseconds(50), SIGKILL},
            {"Replacing", milliseconds(0), SIGKILL}});
+}
+
+TEST_CASE("a run in place that is stopped during the trim goes on", "[stopped]") {
+  const TempDirectory folder;
+  const SmallGuest guest(folder);
+  for (const int signal : {SIGKILL, SIGTERM}) {
+    CAPTURE(signal);
+    guest.restore();
+    const TempDirectory logs;
+    test::interrupt(
+        {tool_test::virt_compact(), "optimize", "--in-place", "--trim=appliance", guest.disk()},
+        logs / "log", {"Trimming /dev/sda", milliseconds(20), signal});
+    const auto check = support::run({"qemu-img", "check", "-q", guest.disk()});
+    INFO(check.describe());
+    CHECK((check.ok() || (signal == SIGKILL && check.exit_code == 3)));
+    const auto again = optimize({"--in-place", "--trim=appliance", guest.disk()});
+    INFO(again.describe());
+    REQUIRE(again.ok());
+    CHECK(guest.complaint(guest.disk()) == "");
+  }
 }

@@ -92,6 +92,9 @@ class Metrics(unittest.TestCase):
 
     def test_each_command_that_changes_something(self):
         run(self.folder, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk", "-F", "qcow2", "overlay")
+        run(self.folder, "qemu-img", "create", "-q", "-f", "qcow2", "holes", "64M")
+        run(self.folder, "qemu-io", "-d", "unmap", "-c", "write 0 4M", "-c", "write 8M 4M", "-c", "discard 0 4M",
+            "holes")
         run(self.folder, "truncate", "-s", "64M", "raw")
         run(self.folder, "mke2fs", "-q", "-F", "raw")
         run(self.folder, "qemu-img", "convert", "-O", "qcow2", "raw", "fs")
@@ -114,6 +117,8 @@ class Metrics(unittest.TestCase):
             (["check", "--untrusted", "disk"], "disk", "disk", "disk", False),
             (["check", "-r", "all", "disk"], "disk", "disk", "disk", False),
             (["compact", "--defragment", "disk"], "disk", "disk", "disk", False),
+            (["optimize", "--in-place", "--trim=none", "disk"], "disk", "disk", "disk", False),
+            (["optimize", "--in-place", "holes"], "holes", "holes", "holes", True),
             (["rebase", "-u", "-b", "new", "-F", "qcow2", "overlay"], "overlay", "overlay", "overlay", True),
             (["flatten", "--in-place", "overlay"], "overlay", "overlay", "overlay", True),
             (["tune", "domain.xml"], "domain.xml", "domain.xml", "domain.xml", False),

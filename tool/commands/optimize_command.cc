@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tool/in_place/in_place_run.h"
 #include "tool/live/live_run.h"
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
@@ -62,6 +63,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
   add_output(app);
   layout_.add_options(app, "--options");
   add_object_option(app, secrets_);
+  in_place_.add_options(app, layout_, "change DISK itself, without space for a copy");
   for (const char* const name : {"--options", "--profile"})
     app.get_option(name)->group(kRareOptions);
   add_format_option(app, "-O,--output-format", options_.output_format,
@@ -184,8 +186,6 @@ void OptimizeCommand::add_sparsify_options(CLI::App& app) {
   add_parsed_option(app, "--tmp", "DIR", options_.overlay_folder, parse_temporary_folder,
                     "folder of the overlay; default: that of DISK")
       ->group(kRareOptions);
-  add_switch(app, "--in-place", in_place_, "")->group(kHiddenOptions);
-  app.add_flag_callback("--compress", [this] { layout_.compress(); })->group(kHiddenOptions);
   add_format_option(app, "--convert", options_.output_format, "")->group(kHiddenOptions);
   refuse_zero_option(app);
 }
@@ -196,14 +196,13 @@ void OptimizeCommand::check() const {
   if (json_ && human_) throw UsageError("--output=human contradicts --json");
   layout_.check();
   snapshots_.check(true);
+  check_in_place();
   if (layout_.size())
     throw UsageError("size=: a disk keeps its size: change it with qemu-img resize");
   if (!options_.output.empty() && disks_.size() > 1)
     throw UsageError("--output: one OUT cannot take several disks");
   if (!options_.output.empty())
     refuse_option_like(options_.output, "OUT", "--options", "--output-format");
-  if (in_place_ && !options_.output.empty())
-    throw UsageError("--in-place and --output exclude each other");
   if (limit_.said && options_.overwrite)
     throw UsageError("--minimum-gain and --force exclude each other");
   if (limit_.said && !options_.output.empty())
@@ -231,7 +230,7 @@ void OptimizeCommand::check_live() const {
   check_qmp();
   if (!options_.output.empty() || options_.output_format)
     throw UsageError("--live replaces the disk under its guest: it takes no --output");
-  if (options_.repair || in_place_)
+  if (options_.repair)
     throw UsageError("--live: a disk in use cannot be repaired: shut the guest down first");
   if (options_.trimming_by != optimize::Trimming::kAuto || trims_with_options())
     throw UsageError(
@@ -299,9 +298,49 @@ void OptimizeCommand::check_trimming() const {
   }
 }
 
+void OptimizeCommand::check_in_place() const {
+  if (in_place_.in_place() && live_)
+    throw UsageError(
+        "--live and --in-place: a disk in use cannot be compacted in place: shut the guest down "
+        "first, and omit --live");
+  in_place_.check(layout_,
+                  {"trim", "no-trim", "key", "filesystems", "ignore", "drop", "sector-size",
+                   "keep-going", "repair", "format", "dry-run", "threads", "json", "output",
+                   "backing", "data-file", "metrics"},
+                  "DISK itself is changed, without a copy and without a backup: omit it");
+  if (!in_place_.in_place()) return;
+  if (!options_.output.empty())
+    throw UsageError("--output and --in-place: DISK itself is changed, without a copy: omit OUT");
+  if (!base_.empty())
+    throw UsageError("--backing and --in-place: DISK keeps its backing file: omit BASE");
+  if (options_.format == qcow2::Format::kRaw)
+    throw UsageError("--format=raw and --in-place: only QCOW2 images have clusters to move");
+  if (options_.trimming_by == optimize::Trimming::kMetadata && options_.trimming.drop.any())
+    throw UsageError(
+        "--drop and --in-place: only the appliance can change files of the guest, which "
+        "--trim=metadata does not boot");
+  if (options_.copy.threads > 0 && !layout_.compresses())
+    throw UsageError("--threads and --in-place: only --compress uses several threads");
+}
+
+Result<int> OptimizeCommand::run_in_place(const Console& console) {
+  for (const std::string& disk : disks_) RETURN_IF_ERROR(refuse_stopped_live_run(disk));
+  qcow2::InPlaceOptions levels;
+  in_place_.apply_to(layout_, false, levels);
+  levels.threads = options_.copy.threads;
+  options_.copy.trust = trust_.trust();
+  options_.others = disks_;
+  return tool::run_in_place(console, disks_, options_, levels, json_, metrics());
+}
+
 Result<int> OptimizeCommand::run(const Console& console) {
   if (!live_)
     for (std::string& disk : disks_) disk = plain_path(disk);
+  if (in_place_.in_place()) {
+    RETURN_IF_ERROR(
+        check_disks(disks_, "virt-compact trim and virt-compact compact change it in place"));
+    return run_in_place(console);
+  }
   options_.output = plain_path(options_.output);
   RETURN_IF_ERROR(layout_.apply_to(options_.copy));
   RETURN_IF_ERROR(layout_.apply_encryption_to(secrets_, options_.copy));
@@ -312,10 +351,6 @@ Result<int> OptimizeCommand::run(const Console& console) {
     RETURN_IF_ERROR(check_disks(disks_));
     for (const std::string& disk : disks_) RETURN_IF_ERROR(refuse_stopped_live_run(disk));
   }
-  if (in_place_)
-    console.remark(
-        "--in-place: the result replaces DISK, as always; virt-compact trim changes the file "
-        "itself, and so does virt-compact compact");
   options_.copy.trust = trust_.trust();
   options_.copy.snapshots = snapshots_.choice(true);
   options_.keep_compression = !layout_.say_compression();

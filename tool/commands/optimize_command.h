@@ -8,6 +8,7 @@
 #include "live/options.h"
 #include "optimize/optimize.h"
 #include "tool/commands/command.h"
+#include "tool/options/in_place_options.h"
 #include "tool/options/layout_options.h"
 #include "tool/options/snapshot_options.h"
 #include "tool/options/trust_options.h"
@@ -24,11 +25,13 @@ class OptimizeCommand final : public Command {
   Result<int> run(const Console& console) override;
 
  private:
+  Result<int> run_in_place(const Console& console);
   void add_output(CLI::App& app);
   void add_sparsify_options(CLI::App& app);
   void add_trim(CLI::App& app);
   void add_live_options(CLI::App& app);
   void check_trimming() const;
+  void check_in_place() const;
   void check_live() const;
   void check_qmp() const;
   // Returns true if an option for trimming an offline guest was given.
@@ -42,7 +45,7 @@ class OptimizeCommand final : public Command {
   std::string base_format_;  // -F
   std::string suffix_ = ".bak";
   optimize::GainLimit limit_;  // --minimum-gain
-  bool in_place_ = false;
+  InPlaceFlags in_place_;
   bool no_backup_ = false;
   bool json_ = false;
   bool human_ = false;  // --output=human was given

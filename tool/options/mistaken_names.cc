@@ -55,7 +55,7 @@ void refuse_option_like(const std::string& name, const char* what, const char* l
                     name, what, name));
 }
 
-Result<void> check_disks(const std::vector<std::string>& disks) {
+Result<void> check_disks(const std::vector<std::string>& disks, const std::string& otherwise) {
   std::map<std::pair<dev_t, ino_t>, std::string> seen;
   for (const std::string& disk : disks) {
     RETURN_IF_ERROR(refuse_server(
@@ -71,7 +71,7 @@ Result<void> check_disks(const std::vector<std::string>& disks) {
                               hint(disks, disk))));
     }
     if (!S_ISREG(status.st_mode))
-      return fail(Error::invalid(disk + ": is not a regular file: use virt-compact copy"));
+      return fail(Error::invalid(disk + ": is not a regular file: " + otherwise));
     const auto [it, fresh] = seen.emplace(std::pair(status.st_dev, status.st_ino), disk);
     if (!fresh)
       return fail(Error::invalid(

@@ -21,6 +21,8 @@ std::string creation_option_in(const std::string& name);
 
 // Checks all disks before any is replaced. Returns an error if a disk is missing, is not a regular
 // file, or is listed twice. For IN and OUT in the style of virt-sparsify, the error mentions -o.
-Result<void> check_disks(const std::vector<std::string>& disks);
+// `otherwise`: what to do with a disk that is not a regular file.
+Result<void> check_disks(const std::vector<std::string>& disks,
+                         const std::string& otherwise = "use virt-compact copy");
 
 }  // namespace vc::tool

@@ -38,13 +38,14 @@ uint64_t compact_gain(const qcow2::InPlaceSummary& summary) {
 }
 
 std::string compact_report(const std::string& disk, const qcow2::InPlaceSummary& summary,
-                           bool dry_run) {
+                           bool dry_run, const std::string& more) {
   std::string text = headline(disk, summary, dry_run) + "\n\n";
   text += fmt::format("  {:<12} {:>9}  before {}\n", summary.is_device ? "end" : "length",
                       human_size(summary.after.length), human_size(summary.before.length));
   if (!dry_run && !summary.is_device)
     text += fmt::format("  {:<12} {:>9}  before {}\n", "on disk", human_size(summary.after.blocks),
                         human_size(summary.before.blocks));
+  text += more;
   text += fmt::format("  {:<12} {:>9}{}\n", dry_run ? "to move" : "moved",
                       human_size(dry_run ? summary.to_move : summary.moved),
                       summary.has_data_file ? "  only tables: guest data is in another file" : "");

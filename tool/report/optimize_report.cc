@@ -120,7 +120,9 @@ const char* to_string(PlannedVolume::Way way) {
   return "whole";
 }
 
-ordered_json plan_json(const FreeSpacePlan& plan) {
+}  // namespace
+
+ordered_json free_space_json(const FreeSpacePlan& plan) {
   ordered_json json;
   json["trim"] = to_string(plan.trimming);
   json["appliance"] = plan.boots;
@@ -143,8 +145,6 @@ ordered_json plan_json(const FreeSpacePlan& plan) {
   json["not-dropped"] = plan.not_dropped;
   return json;
 }
-
-}  // namespace
 
 std::string optimize_report(const std::string& disk, const OptimizeReport& report,
                             const Palette& palette) {
@@ -191,7 +191,7 @@ ordered_json optimize_report_json(const std::string& disk, const OptimizeReport&
     json["after"] = figures_json(report.after, has_clusters(report.result_format));
   if (report.copied.snapshots > 0) json["snapshots"] = report.copied.snapshots;
   if (report.plan.trimming != optimize::Trimming::kNone)
-    json["free-space"] = plan_json(report.plan);
+    json["free-space"] = free_space_json(report.plan);
   if (report.trimmed) json["trim"] = ordered_json::parse(trim_report_json(*report.trimmed));
   json["steps"] = ordered_json::array();
   for (const auto& step : report.steps)

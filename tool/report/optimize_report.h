@@ -18,4 +18,7 @@ std::string optimize_report(const std::string& disk, const optimize::OptimizeRep
 nlohmann::ordered_json optimize_report_json(const std::string& disk,
                                             const optimize::OptimizeReport& report);
 
+// Returns the plan of a trim as JSON.
+nlohmann::ordered_json free_space_json(const optimize::FreeSpacePlan& plan);
+
 }  // namespace vc::tool
