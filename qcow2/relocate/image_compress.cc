@@ -20,6 +20,9 @@ namespace {
 constexpr unsigned kLeastRefcountOrder = 4;
 // A batch moves if at least this part of its clusters becomes free.
 constexpr uint64_t kLeastBatchGain = 128;
+// A batch in which nothing new is compressed moves if at least this many clusters become free:
+// ImageShrink leaves a few gaps between streams, and they must not be packed again by each run.
+constexpr uint64_t kLeastPackingGain = 4;
 // Plain clusters stay if there are more than this many for each cluster of streams.
 constexpr uint64_t kMostPlain = 16;
 // The bitmap of an extended entry, of which all subclusters read as zeros.
@@ -61,6 +64,9 @@ Result<std::unique_ptr<ImageCompress>> ImageCompress::open(std::shared_ptr<Stora
   std::unique_ptr<ImageCompress> it(
       new ImageCompress(std::move(storage), std::move(image), std::move(options)));
   ASSIGN_OR_RETURN(it->refcounts_, Refcounts::load(it->storage_, it->image_->header()));
+  // A block device is longer than its image: clusters past the end of this one are free.
+  ASSIGN_OR_RETURN(const HostCluster end, it->refcounts_->end_of_use());
+  it->refcounts_->truncate(end);
   it->moves_ =
       std::make_unique<ClusterMoves>(it->storage_, it->storage_, it->geometry_, *it->refcounts_);
   ASSIGN_OR_RETURN(it->references_, References::find(*it->image_));
@@ -180,8 +186,9 @@ uint64_t ImageCompress::own_clusters(std::span<const StoredCluster> batch, HostO
   return count;
 }
 
-bool ImageCompress::gains(uint64_t now, uint64_t then) {
-  return now > then && (now - then) * kLeastBatchGain >= now;
+bool ImageCompress::gains(uint64_t now, uint64_t then, bool compresses) {
+  const uint64_t least = compresses ? 1 : kLeastPackingGain;
+  return now >= then + least && (now - then) * kLeastBatchGain >= now;
 }
 
 Result<void> ImageCompress::visit_batch(std::span<StoredCluster> batch, HostOffset next) {
@@ -214,20 +221,22 @@ Result<bool> ImageCompress::plan(std::span<StoredCluster> batch, HostOffset next
       least += it.length - std::min(it.length - 1, Geometry::kSectorSize - 1);
   const bool streams_only =
       std::ranges::all_of(batch, [](const StoredCluster& it) { return it.fate != Fate::kPlain; });
-  if (streams_only && !gains(own_clusters(batch, next), geometry_.clusters_for(least)))
+  if (streams_only && !gains(own_clusters(batch, next), geometry_.clusters_for(least), false))
     return false;
 
   RETURN_IF_ERROR(decide(batch));
   stopped_ = cancel_->requested();
   uint64_t stream_bytes = 0;
   uint64_t plain = 0;
+  bool compresses = false;
   for (const StoredCluster& it : batch) {
+    compresses |= it.fate == Fate::kZero || (it.fate == Fate::kStream && !it.compressed);
     stream_bytes += it.stream.size();
     plain += it.fate == Fate::kPlain ? 1 : 0;
   }
   const uint64_t packed = geometry_.clusters_for(stream_bytes);
   const uint64_t now = own_clusters(batch, next);
-  if (stopped_ || !gains(now, packed + plain)) return false;
+  if (stopped_ || !gains(now, packed + plain, compresses)) return false;
   freed_ += now - (packed + plain);
   for (StoredCluster& it : batch) {
     if (it.fate == Fate::kStream && !it.compressed) compressed_ += geometry_.cluster_size();

@@ -93,7 +93,7 @@ class ImageCompress {
   uint64_t most_times() const;
   Result<bool> can_move(const StoredCluster& cluster);
   uint64_t own_clusters(std::span<const StoredCluster> batch, HostOffset next) const;
-  static bool gains(uint64_t now, uint64_t then);
+  static bool gains(uint64_t now, uint64_t then, bool compresses);
   Result<void> visit_batch(std::span<StoredCluster> batch, HostOffset next);
   Result<bool> plan(std::span<StoredCluster> batch, HostOffset next);
   Result<void> decide(std::span<StoredCluster> batch);

@@ -19,6 +19,9 @@ Result<std::unique_ptr<ImageOrder>> ImageOrder::open(std::shared_ptr<Storage> st
   std::unique_ptr<ImageOrder> it(
       new ImageOrder(std::move(storage), std::move(image), std::move(options)));
   ASSIGN_OR_RETURN(it->refcounts_, Refcounts::load(it->storage_, it->image_->header()));
+  // A block device is longer than its image: clusters past the end of this one are free.
+  ASSIGN_OR_RETURN(const HostCluster end, it->refcounts_->end_of_use());
+  it->refcounts_->truncate(end);
   it->moves_ = std::make_unique<ClusterMoves>(it->storage_, it->image_->shared_data_storage(),
                                               it->geometry_, *it->refcounts_);
   ASSIGN_OR_RETURN(it->references_, References::find(*it->image_));

@@ -63,7 +63,7 @@ class Compaction {
       RETURN_IF_ERROR(discard_foretold());
       RETURN_IF_ERROR(foretell());
     } else {
-      RETURN_IF_ERROR(add_advice(move()));
+      RETURN_IF_ERROR(end(move()));
     }
     summary_.elapsed = std::chrono::steady_clock::now() - start;
     return summary_;
@@ -75,10 +75,13 @@ class Compaction {
     return clusters << chain_->image()->geometry().cluster_bits();
   }
 
-  Result<void> add_advice(Result<void> moved) const {
+  // Adds advice to an error.  Without space, the places that were meant for the failed batch are
+  // freed, which needs none.
+  Result<void> end(Result<void> moved) {
     if (moved) return moved;
     const int error = moved.error().errnum();
     const bool full = error == ENOSPC || error == EFBIG || error == EDQUOT;
+    if (full) (void)free_leaks(storage_, progress_, Cancel());
     return with_context(
         std::move(moved),
         path_ + ": incomplete, but its content is unchanged: " +
@@ -208,12 +211,19 @@ class Compaction {
     if (orders() && !summary_.stopped) RETURN_IF_ERROR(put_in_order());
     if (options_.compress && !summary_.stopped) RETURN_IF_ERROR(compress());
     // Truncates what was used meanwhile.
-    if (orders() || options_.compress) {
-      ASSIGN_OR_RETURN(shrink, open_shrink());
-      RETURN_IF_ERROR(run(*shrink));
+    if (orders() || options_.compress) RETURN_IF_ERROR(shrink_again(shrink));
+    // Compressed clusters have taken places between the others, and left some.
+    if (orders() && has_compressed_ && !summary_.stopped) {
+      RETURN_IF_ERROR(put_in_order());
+      RETURN_IF_ERROR(shrink_again(shrink));
     }
     ASSIGN_OR_RETURN(summary_.after, measure(*shrink));
     return {};
+  }
+
+  Result<void> shrink_again(std::unique_ptr<ImageShrink>& shrink) {
+    ASSIGN_OR_RETURN(shrink, open_shrink());
+    return run(*shrink);
   }
 
   Result<void> run(ImageShrink& shrink) {
@@ -227,8 +237,10 @@ class Compaction {
   Result<void> put_in_order() {
     progress_.begin(Phase::kCopy);
     ASSIGN_OR_RETURN(const auto order, open_order());
-    ASSIGN_OR_RETURN(summary_.misplaced, order->misplaced());
-    summary_.unordered = order->compressed();
+    if (!has_compressed_) {
+      ASSIGN_OR_RETURN(summary_.misplaced, order->misplaced());
+      summary_.unordered = order->compressed();
+    }
     RETURN_IF_ERROR(order->run(cancel_));
     summary_.moved += order->moved();
     summary_.stopped = order->stopped();
@@ -243,6 +255,7 @@ class Compaction {
     summary_.compressed = compress->compressed();
     summary_.fixed += compress->fixed();
     summary_.stopped = compress->stopped();
+    has_compressed_ = compress->moved() > 0;
     return {};
   }
 
@@ -254,6 +267,7 @@ class Compaction {
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<const StayingClusters> staying_;  // nullptr: none
   InPlaceSummary summary_;
+  bool has_compressed_ = false;  // clusters have moved for that
 };
 
 }  // namespace
