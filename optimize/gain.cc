@@ -40,7 +40,7 @@ bool Gain::is_worth(const GainLimit& limit) const {
   // gain.
   if (!limit.said && length > expected && percent_of(length - expected, length) >= limit.percent)
     return true;
-  return limit.bytes ? saved() >= *limit.bytes : percent() >= limit.percent;
+  return (!limit.bytes || saved() >= *limit.bytes) && percent() >= limit.percent;
 }
 
 Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64_t budget,

@@ -13,10 +13,10 @@
 
 namespace vc::optimize {
 
-// Minimum gain for which a disk is replaced.
+// Minimum gain for which a disk is replaced. With both limits, both must be reached.
 struct GainLimit {
-  std::optional<uint64_t> bytes;  // bytes of blocks; nullopt: use `percent`
-  double percent = 1;             // of the disk's blocks
+  std::optional<uint64_t> bytes;  // bytes of blocks; nullopt: no limit in bytes
+  double percent = 1;             // of the disk's blocks; 0: no limit in percent
   // The user set the limit: then the order of the image does not count.
   bool said = false;
 };

@@ -8,6 +8,7 @@
 #include "tool/live/live_run.h"
 #include "tool/options/formats.h"
 #include "tool/options/mistaken_names.h"
+#include "tool/options/optimize_words.h"
 #include "tool/options/qemu_names.h"
 #include "tool/options/reflink_option.h"
 #include "tool/options/sparsify_options.h"
@@ -23,28 +24,6 @@ namespace vc::tool {
 using nlohmann::ordered_json;
 
 namespace {
-
-// Parses SIZE or PERCENT%.
-Result<optimize::GainLimit> parse_gain(const std::string& text) {
-  optimize::GainLimit limit;
-  limit.said = true;
-  if (text.empty() || text.back() != '%') {
-    ASSIGN_OR_RETURN(limit.bytes, parse_size(text));
-    return limit;
-  }
-  ASSIGN_OR_RETURN(const uint64_t percent, parse_number(text.substr(0, text.size() - 1), 0, 100));
-  limit.percent = static_cast<double>(percent);
-  return limit;
-}
-
-Result<optimize::Trimming> parse_trimming(const std::string& text) {
-  using optimize::Trimming;
-  for (const Trimming it :
-       {Trimming::kAuto, Trimming::kMetadata, Trimming::kAppliance, Trimming::kNone})
-    if (text == to_string(it)) return it;
-  return fail(
-      Error::invalid(fmt::format("'{}' is not one of: auto, metadata, appliance, none", text)));
-}
 
 Result<void> print_json(const Console& console, const ordered_json& json) {
   return console.print(json_text(json));

@@ -10,6 +10,17 @@ namespace vc::tool {
 
 namespace {
 
+void add_names(CLI::App& app, const std::string& name, std::vector<std::string>& target,
+               const std::string& description) {
+  app.add_option(name, target, description)
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+}  // namespace
+
 Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
   appliance::TrimOptions::Drop drop;
   std::istringstream words(text);
@@ -30,17 +41,6 @@ Result<appliance::TrimOptions::Drop> parse_drop(const std::string& text) {
   }
   return drop;
 }
-
-void add_names(CLI::App& app, const std::string& name, std::vector<std::string>& target,
-               const std::string& description) {
-  app.add_option(name, target, description)
-      ->type_name("LIST")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->take_all();
-}
-
-}  // namespace
 
 void add_trimming_options(CLI::App& app, appliance::TrimOptions& options,
                           const std::shared_ptr<crypto::KeyRing>& keys) {
