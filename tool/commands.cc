@@ -8,6 +8,7 @@
 #include "tool/commands/info_command.h"
 #include "tool/commands/map_command.h"
 #include "tool/commands/measure_command.h"
+#include "tool/commands/nightly_command.h"
 #include "tool/commands/optimize_command.h"
 #include "tool/commands/punch_command.h"
 #include "tool/commands/rebase_command.h"
@@ -30,6 +31,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<MapCommand>());
   commands.push_back(std::make_unique<MeasureCommand>());
+  commands.push_back(std::make_unique<NightlyCommand>());
   commands.push_back(std::make_unique<OptimizeCommand>());
   commands.push_back(std::make_unique<PunchCommand>());
   commands.push_back(std::make_unique<RebaseCommand>());

@@ -82,6 +82,14 @@ class Recipes(PageCase):
         with open(os.path.join(self.home, "report.json"), encoding="utf-8") as file:
             self.assertEqual(len(json.load(file)["disks"]), 2)
 
+    def test_every_night(self):
+        enable = next(it.text for it in self.recipes["Every night, as a service"].blocks if "systemctl" in it.text)
+        # No libvirt runs here, so the status is 1.
+        told = self.recipe("Every night, as a service", before="cp vm.qcow2 /srv/vm.qcow2; cp vm.qcow2 .old",
+                           elsewhere=[enable], exits={1: 1}, after="cmp /srv/vm.qcow2 .old; [ ! -e /srv/vm.qcow2.bak ]")
+        self.assertIn("no libvirt runs on this machine", told)
+        self.assertRegex(told, r"/srv/vm\.qcow2\n  expected: would gain about .*\n")
+
     def test_no_space(self):
         self.recipe("Without space for a second copy", before="cp vm.qcow2 .old",
                     after="good vm.qcow2; smaller vm.qcow2 .old; [ ! -e vm.qcow2.bak ]")

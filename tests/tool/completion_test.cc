@@ -38,6 +38,7 @@ TEST_CASE("bash completes commands, options, values and files", "[completion]") 
   CHECK(complete({"copy", "--color", "=", "a"}) == "auto\nalways\n");
   CHECK(complete({"copy", "--progress", "="}) == "bar\njson\nnone\n");
   CHECK(complete({"copy", "--threads", ""}) == "\n");
+  CHECK(complete({"nightly", "--p"}) == "--policy\n--progress\n");
 
   const support::TempDirectory folder;
   support::write_file(folder / "disk one.qcow2", std::string("x"));

@@ -38,6 +38,8 @@ COMMANDS = LISTS + [
     ["flatten", "--force", "overlay", "flat"],
     ["rebase", "-u", "-b", "same", "-F", "qcow2", "overlay"],
     ["punch", "[", "nbdkit", "memory", "1M", "]"],
+    ["nightly", "--policy", "policy.toml", "--dry-run"],
+    ["nightly", "--policy", "policy.toml"],
 ]
 
 
@@ -54,6 +56,10 @@ def make(folder):
     run("truncate", "-s", "64M", "raw")
     run("mke2fs", "-q", "-F", "raw")
     run("qemu-img", "convert", "-O", "qcow2", "raw", "filesystem")
+    shutil.copyfile(os.path.join(folder, "same"), os.path.join(folder, "night"))
+    with open(os.path.join(folder, "policy.toml"), "w", encoding="ascii") as file:
+        file.write(f'state = "{folder}/state"\n[[disk]]\npath = "{folder}/night"\n')
+    os.chmod(os.path.join(folder, "policy.toml"), 0o644)
 
 
 def environment(**changes):

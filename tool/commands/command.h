@@ -37,6 +37,7 @@ class Command {
   // The figures of the run. Each command that can change something adds the option for them, and
   // its disks.
   Metrics& metrics() { return metrics_; }
+  const Metrics& metrics() const { return metrics_; }
 
  private:
   Metrics metrics_;

@@ -112,7 +112,8 @@ std::string help_text(const CLI::App& app, bool all) {
   for (const CLI::Option* option :
        app.get_options([](const CLI::Option* it) { return it->get_positional(); }))
     text += " " + option->get_name(true);
-  text += "\n\n" + app.get_description() + "\n\n";
+  // A blank line more would not fit a screen with the list of commands.
+  text += "\n\n" + app.get_description() + (commands.empty() ? "\n\n" : "\n");
   for (const CLI::App* command : commands)
     if (all || !command->get_group().empty())
       text += fmt::format("  {:<{}}{}\n", command->get_name(), kDescriptionColumn - 2,

@@ -174,8 +174,9 @@ TEST_CASE("--version prints the version", "[arguments]") {
 
 TEST_CASE("every help fits a screen", "[arguments]") {
   for (const char* command :
-       {"", "bench", "check", "compact", "compare", "copy", "flatten", "info", "map", "measure",
-        "optimize", "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune", "help"}) {
+       {"",         "bench",    "check",   "compact", "compare",  "copy",  "flatten",
+        "info",     "map",      "measure", "nightly", "optimize", "punch", "rebase",
+        "rollback", "snapshot", "space",   "trim",    "tune",     "help"}) {
     const auto outcome = *command != '\0' ? run_tool({command, "--help"}) : run_tool({"--help"});
     CAPTURE(command, outcome.out);
     CHECK(outcome.ok());
@@ -206,7 +207,7 @@ TEST_CASE("without arguments, the help is printed, and begins with the usual tas
 
 TEST_CASE("help and manual know the same options", "[arguments]") {
   for (const char* command : {"bench", "check", "compare", "copy", "info", "map", "measure",
-                              "optimize", "punch", "space", "trim", "tune"}) {
+                              "nightly", "optimize", "punch", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto help = options_of_help(command);
     CHECK(help.size() > 8);
@@ -252,7 +253,7 @@ TEST_CASE("each command has JSON, by either option", "[arguments]") {
   // optimize's --output names the result, and also accepts these two words.
   for (const char* command :
        {"bench", "check", "compact", "compare", "copy", "flatten", "info", "map", "measure",
-        "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune"}) {
+        "nightly", "punch", "rebase", "rollback", "snapshot", "space", "trim", "tune"}) {
     CAPTURE(command);
     const auto options = options_of_help(command);
     CHECK(options.count("--json") == 1);
