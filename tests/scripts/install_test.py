@@ -33,6 +33,7 @@ class Install(unittest.TestCase):
             for end in ("nbdkit-qcow2-plugin.so", "nbdkit-qcow2-filter.so", "nbdkit-detect-zeroes-filter.so",
                         "nbdkit-coalesce-discard-filter.so", "nbdkit-checked-nbd-plugin.so",
                         "share/man/man1/virt-compact-optimize.1", "share/man/man7/virt-compact-recipes.7",
+                        "systemd/system/virt-compact-nightly.timer", "share/doc/virt-compact/examples/nightly.toml",
                         "man/pt_BR/man1/virt-compact-optimize.1", "man/pt_BR/man7/virt-compact-recipes.7"):
                 one(end)
             # The completions for zsh and fish name the one for bash, as it is installed.
@@ -41,6 +42,10 @@ class Install(unittest.TestCase):
                 with open(one(end), encoding="utf-8") as file:
                     named = re.search(r"bash '([^']*)'", file.read())[1]
                 self.assertEqual(folder + named, bash)
+            # The service runs the command where it is installed.
+            with open(one("systemd/system/virt-compact-nightly.service"), encoding="utf-8") as file:
+                named = re.search(r"^ExecStart=(\S*)", file.read(), re.M)[1]
+            self.assertEqual(folder + named, one("bin/virt-compact"))
             plugin = one("nbdkit-qcow2-plugin.so")
             told = subprocess.run(["nbdkit", plugin, "--version"], check=True, text=True,
                                   stdout=subprocess.PIPE).stdout

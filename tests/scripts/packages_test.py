@@ -46,7 +46,8 @@ class Packages(unittest.TestCase):
         patterns = {}
         for paragraph in self.binaries:
             name = field(paragraph, "Package")[0]
-            for line in read("debian", name + ".install").split():
+            lines = read("debian", name + ".install").replace("${env:UNIT_DIR}", "usr/lib/systemd/system")
+            for line in lines.split():
                 patterns.setdefault(line, []).append(name)
         for path in installed:
             owners = [name for line, names in patterns.items() for name in names
