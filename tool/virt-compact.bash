@@ -186,7 +186,7 @@ _virt_compact()
   fi
   _virt_compact_files
   case "$name ${COMP_WORDS[*]} " in
-    tune*" --guest "*) ;;
+    tune*" --guest "* | optimize*" --qmp"[\ =]*) ;;
     tune* | optimize*" --live "*) _virt_compact_domains ;;
   esac
   return 0

@@ -103,5 +103,8 @@ TEST_CASE("bash completes the names of domains with virsh", "[completion]") {
   const std::string path = std::string("PATH=") + folder.path() + ":$PATH; ";
   CHECK(complete({"tune", "w"}, folder.path(), path) == "web.xml\nweb\n");
   CHECK(complete({"tune", "--guest", "w"}, folder.path(), path) == "web.xml\n");
+  CHECK(complete({"optimize", "w"}, folder.path(), path) == "web.xml\n");
+  CHECK(complete({"optimize", "--live", "w"}, folder.path(), path) == "web.xml\nweb\n");
+  CHECK(complete({"optimize", "--live", "--qmp", "s", "w"}, folder.path(), path) == "web.xml\n");
   CHECK(complete({"info", "m"}, folder.path(), path) == "\n");
 }
