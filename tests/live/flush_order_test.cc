@@ -19,6 +19,7 @@
 using namespace vc;
 
 using live_test::HandQemu;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 
@@ -150,8 +151,7 @@ TEST_CASE("each step of a live run is flushed before the next one", "[live]") {
   fs::remove(domain.disk() + ".bak");
   disk.write_some();
   {
-    TestDomain::Stopped stopped(domain, {"optimize", "--live", "--force", "web"},
-                                "VIRT_COMPACT_STOP_AT=swap");
+    TestDomain::Stopped stopped(domain, {"optimize", "--live", "--force", "web"}, stop_at("swap"));
     stopped.kill();
     domain.kill_qemu();
   }
@@ -176,8 +176,7 @@ TEST_CASE("each step of a run over QMP is flushed before the next one", "[live][
   check(recorded(with({"--force", qemu.disk()}), folder, journal), journal, expected);
   fs::remove(qemu.disk() + ".bak");
   {
-    auto stopped =
-        qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, "VIRT_COMPACT_STOP_AT=mirror");
+    auto stopped = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, stop_at("mirror"));
     qemu.write_some();
     stopped.kill();
     qemu.kill();

@@ -14,6 +14,10 @@
 
 namespace vc::live_test {
 
+// The names in the folder of its disk: before a run, and after it.
+inline const std::vector<std::string> kDisk{"disk.qcow2"};
+inline const std::vector<std::string> kDiskAndBackup{"disk.qcow2", "disk.qcow2.bak"};
+
 class HandQemu {
  public:
   enum class Style {

@@ -10,8 +10,11 @@
 
 using namespace vc;
 
+using live_test::kMiB;
 using live_test::kOptimized;
 using live_test::kOriginal;
+using live_test::kRun;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 using support::run_ok;
@@ -19,10 +22,6 @@ using support::run_ok;
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr uint64_t kMiB = 1 << 20;
-
-const std::vector<std::string> kRun{"optimize", "--live", "--force", "--no-fstrim", "web"};
 
 // Makes backups of the domain "web" into files.
 class Backups {
@@ -98,7 +97,7 @@ TEST_CASE("the internal snapshots of a domain that runs are kept", "[live]") {
   fs::remove(domain.disk() + ".bak");
   std::vector<std::string> command = kRun;
   command.emplace_back("--drop-snapshots=second");
-  TestDomain::Stopped run(domain, command, "VIRT_COMPACT_STOP_AT=copy");
+  TestDomain::Stopped run(domain, command, stop_at("copy"));
   daemon.virsh({"snapshot-create-as", "web", "late"});
   run.go_on();
   const std::string text = run.finish();
@@ -145,7 +144,7 @@ TEST_CASE("incremental backups are right after a live run", "[live]") {
   // Before, during and after a run that is complete, and one that is undone.
   disk.write(5 * kMiB, 4096);
   {
-    TestDomain::Stopped run(domain, kRun, "VIRT_COMPACT_STOP_AT=copy");
+    TestDomain::Stopped run(domain, kRun, stop_at("copy"));
     disk.write(7 * kMiB, 4096);
     backups.make(4, "point1");
     disk.write(8 * kMiB, 4096);
@@ -157,7 +156,7 @@ TEST_CASE("incremental backups are right after a live run", "[live]") {
   disk.write(9 * kMiB, 4096);
   fs::remove(domain.disk() + ".bak");
   {
-    TestDomain::Stopped run(domain, kRun, "VIRT_COMPACT_STOP_AT=mirror");
+    TestDomain::Stopped run(domain, kRun, stop_at("mirror"));
     disk.write(17 * kMiB, 4096);
     run.kill();
     disk.write(20 * kMiB, 4096);
@@ -168,7 +167,7 @@ TEST_CASE("incremental backups are right after a live run", "[live]") {
   }
   // After a loss of power, the changes of the overlay are written back.
   {
-    TestDomain::Stopped run(domain, kRun, "VIRT_COMPACT_STOP_AT=copy");
+    TestDomain::Stopped run(domain, kRun, stop_at("copy"));
     disk.write(21 * kMiB, 4096);
     run.kill();
     domain.kill_qemu();

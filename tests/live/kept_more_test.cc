@@ -7,20 +7,15 @@
 
 using namespace vc;
 
+using live_test::kMiB;
 using live_test::kOriginal;
+using live_test::kRun;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 using support::run_ok;
 
 namespace fs = std::filesystem;
-
-namespace {
-
-constexpr uint64_t kMiB = 1 << 20;
-
-const std::vector<std::string> kRun{"optimize", "--live", "--force", "--no-fstrim", "web"};
-
-}  // namespace
 
 TEST_CASE("a bitmap that is not valid ends a live run", "[live]") {
   const tune_test::LibvirtDaemon daemon;
@@ -72,7 +67,7 @@ TEST_CASE("a disk with a backing file is optimized live as it is offline", "[liv
     CAPTURE(keeps);
     std::vector<std::string> command = kRun;
     if (keeps) command.insert(command.end() - 1, {"-B", "base.qcow2", "-F", "qcow2"});
-    TestDomain::Stopped run(domain, command, "VIRT_COMPACT_STOP_AT=copy");
+    TestDomain::Stopped run(domain, command, stop_at("copy"));
     write();
     run.kill();
     write();

@@ -14,20 +14,13 @@
 
 using namespace vc;
 
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 using nlohmann::json;
 using support::run_ok;
 
 namespace fs = std::filesystem;
-
-namespace {
-
-std::string step_environment(const std::string& step) {
-  return "VIRT_COMPACT_STOP_AT=" + step;
-}
-
-}  // namespace
 
 TEST_CASE("the disks of a domain are optimized one after the other", "[live]") {
   const tune_test::LibvirtDaemon daemon;
@@ -78,7 +71,7 @@ TEST_CASE("Ctrl-C undoes a live run, or finishes it once the copy is complete", 
     CAPTURE(step);
     disk.write_some();
     TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "--no-backup", "web"},
-                            step_environment(step));
+                            stop_at(step));
     disk.write_some();
     ::kill(run.pid(), SIGINT);
     run.go_on();
@@ -117,7 +110,7 @@ TEST_CASE("a live run ends before the storage is full", "[live]") {
   }
   TestDomain::Stopped run(
       domain, {"optimize", "--live", "--force", fmt::format("--reserve={}", free - kMargin), "web"},
-      step_environment("copy"));
+      stop_at("copy"));
   disk.write_some();
   run_ok({"fallocate", "-l", std::to_string(2 * kMargin), daemon.folder() + "/filler"});
   run.go_on();

@@ -16,6 +16,7 @@ using namespace vc;
 using live_test::kOptimized;
 using live_test::kOriginal;
 using live_test::LiveGuest;
+using live_test::stop_at;
 using live_test::TestDomain;
 using nlohmann::json;
 
@@ -62,7 +63,7 @@ TEST_CASE("a guest goes on writing while its disk is replaced", "[live]") {
     CAPTURE(step);
     fs::remove(domain.disk() + ".bak");
     TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "--no-fstrim", "web:vda"},
-                            std::string("VIRT_COMPACT_STOP_AT=") + step);
+                            stop_at(step));
     guest.work(2);
     run.kill();
     guest.work(2);

@@ -1,7 +1,6 @@
 // Kills the command, QEMU and libvirt's daemon at each step of a live run, and brings the disk to
 // both ends.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -14,9 +13,11 @@
 
 using namespace vc;
 
+using live_test::inode;
 using live_test::kOptimized;
 using live_test::kOriginal;
 using live_test::LiveGuest;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 using support::run_ok;
@@ -34,17 +35,8 @@ bool leads_back(const std::string& step) {
   return step == "begin" || step == "overlay";
 }
 
-ino_t inode(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
-}
-
 bool has_journal(const TestDomain& domain) {
   return fs::exists(fs::path(domain.disk()).parent_path() / ".disk0.qcow2.journal");
-}
-
-std::string step_environment(const std::string& step) {
-  return "VIRT_COMPACT_STOP_AT=" + step;
 }
 
 // Shuts the domain off, checks its disk, removes the backup, and starts it again.
@@ -66,8 +58,7 @@ TEST_CASE("a live run that is killed at any step is completed or undone", "[live
       CAPTURE(end, step);
       const ino_t before = inode(domain.disk());
       disk.write_some();
-      TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"},
-                              step_environment(step));
+      TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"}, stop_at(step));
       disk.write_some();
       run.kill();
       disk.write_some();
@@ -104,8 +95,7 @@ TEST_CASE("after QEMU was killed at any step of a live run, the disk is as befor
     CAPTURE(step, kills_tool);
     const ino_t before = inode(domain.disk());
     disk.write_some();
-    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"},
-                            step_environment(step));
+    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"}, stop_at(step));
     disk.write_some();
     if (kills_tool) run.kill();
     domain.kill_qemu();
@@ -143,8 +133,7 @@ TEST_CASE("after libvirt's daemon was killed at any step, a live run is resumed"
   for (const std::string& step : kSteps) {
     CAPTURE(step);
     disk.write_some();
-    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"},
-                            step_environment(step));
+    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"}, stop_at(step));
     disk.write_some();
     daemon.restart();
     run.go_on();
@@ -188,8 +177,7 @@ TEST_CASE("all that a guest has flushed is there after QEMU was killed", "[live]
     const tune_test::LibvirtDaemon daemon;
     const LiveGuest guest(daemon);
     const TestDomain& domain = guest.domain();
-    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"},
-                            std::string("VIRT_COMPACT_STOP_AT=") + step);
+    TestDomain::Stopped run(domain, {"optimize", "--live", "--force", "web"}, stop_at(step));
     guest.work(3);
     domain.kill_qemu();
     run.kill();

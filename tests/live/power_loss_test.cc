@@ -10,9 +10,12 @@
 using namespace vc;
 
 using live_test::HandQemu;
+using live_test::kDisk;
+using live_test::kDiskAndBackup;
 using live_test::kOptimized;
 using live_test::kOriginal;
 using live_test::LossyFilesystem;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 
@@ -20,16 +23,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const std::vector<std::string> kDisk{"disk.qcow2"};
-const std::vector<std::string> kDiskAndBackup{"disk.qcow2", "disk.qcow2.bak"};
-
 bool is_missing(const LossyFilesystem& filesystem) {
   if (!filesystem.missing().empty()) WARN("skipped: " + filesystem.missing());
   return !filesystem.missing().empty();
-}
-
-std::string stop_at(const std::string& step) {
-  return "VIRT_COMPACT_STOP_AT=" + step;
 }
 
 }  // namespace

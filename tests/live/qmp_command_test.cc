@@ -12,22 +12,14 @@
 using namespace vc;
 
 using live_test::HandQemu;
+using live_test::kDisk;
+using live_test::kDiskAndBackup;
+using live_test::stop_at;
 using nlohmann::json;
 using support::run_ok;
 using Style = HandQemu::Style;
 
 namespace fs = std::filesystem;
-
-namespace {
-
-const std::vector<std::string> kDisk{"disk.qcow2"};
-const std::vector<std::string> kDiskAndBackup{"disk.qcow2", "disk.qcow2.bak"};
-
-std::string step_environment(const std::string& step) {
-  return "VIRT_COMPACT_STOP_AT=" + step;
-}
-
-}  // namespace
 
 TEST_CASE("the disk of a QEMU without libvirt is replaced", "[live][qmp]") {
   const auto style = GENERATE(values({Style::kDrive, Style::kBlockdev, Style::kFilter}));
@@ -87,7 +79,7 @@ TEST_CASE("the disk of a QEMU without libvirt is replaced", "[live][qmp]") {
 
 TEST_CASE("the command of the owner starts a guest with all it has written", "[live][qmp]") {
   HandQemu qemu(Style::kDrive);
-  auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, step_environment("copy"));
+  auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, stop_at("copy"));
   qemu.write_some();
   run.kill();
   qemu.kill();
@@ -145,7 +137,7 @@ TEST_CASE("internal snapshots are kept over QMP", "[live][qmp]") {
   const std::vector<std::string> command{"optimize", "--live", "--force", "--drop-snapshots=second",
                                          qemu.disk()};
   {
-    auto run = qemu.stopped(command, step_environment("copy"));
+    auto run = qemu.stopped(command, stop_at("copy"));
     CHECK(monitor("savevm late") == "");
     qemu.write_some();
     run.go_on();
@@ -180,8 +172,8 @@ TEST_CASE("Ctrl-C undoes a run over QMP, or finishes it once the copy is complet
   HandQemu qemu(Style::kBlockdev);
   for (const char* const step : {"overlay", "copy", "mirror"}) {
     CAPTURE(step);
-    auto run = qemu.stopped({"optimize", "--live", "--force", "--no-backup", qemu.disk()},
-                            step_environment(step));
+    auto run =
+        qemu.stopped({"optimize", "--live", "--force", "--no-backup", qemu.disk()}, stop_at(step));
     qemu.write_some();
     ::kill(run.pid(), SIGINT);
     run.go_on();

@@ -10,6 +10,7 @@ using namespace vc;
 
 using live_test::GuestFiles;
 using live_test::HandQemu;
+using live_test::stop_at;
 
 TEST_CASE("a guest goes on writing while its disk is replaced over QMP", "[live][qmp]") {
   const support::TempDirectory folder;
@@ -32,8 +33,7 @@ TEST_CASE("a guest goes on writing while its disk is replaced over QMP", "[live]
       CHECK(report["outcome"] == "optimized");
       CHECK(report["write-wait-during"] > 0.0);
     } else {
-      auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()},
-                              std::string("VIRT_COMPACT_STOP_AT=") + step);
+      auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, stop_at(step));
       guest->work(2);
       run.kill();
       guest->work(2);

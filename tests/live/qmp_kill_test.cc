@@ -1,5 +1,4 @@
 // Kills the command and QEMU at each step of a run over QMP, and brings the disk to both ends.
-#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -10,14 +9,15 @@
 using namespace vc;
 
 using live_test::HandQemu;
+using live_test::inode;
+using live_test::kDisk;
+using live_test::kDiskAndBackup;
+using live_test::stop_at;
 using Style = HandQemu::Style;
 
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::vector<std::string> kDisk{"disk.qcow2"};
-const std::vector<std::string> kDiskAndBackup{"disk.qcow2", "disk.qcow2.bak"};
 
 // In the order of a run.
 const std::vector<std::string> kSteps{"begin",  "overlay",      "copy",
@@ -25,11 +25,6 @@ const std::vector<std::string> kSteps{"begin",  "overlay",      "copy",
 // Each is sent to QEMU while the guest is paused. The first ones, for the overlay.
 const std::vector<std::string> kCommands{"blockdev-snapshot", "blockdev-reopen", "blockdev-del",
                                          "job-complete",      "job-dismiss",     "cont"};
-
-ino_t inode(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
-}
 
 bool has_journal(const HandQemu& qemu) {
   return fs::exists(fs::path(qemu.disk()).parent_path() / ".disk.qcow2.journal");
@@ -50,8 +45,7 @@ TEST_CASE("a run over QMP that is killed at any step is completed or undone", "[
       CAPTURE(forward, step);
       const ino_t before = inode(qemu.disk());
       qemu.write_some();
-      auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()},
-                              "VIRT_COMPACT_STOP_AT=" + step);
+      auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, stop_at(step));
       qemu.write_some();
       run.kill();
       qemu.write_some();
@@ -117,8 +111,7 @@ TEST_CASE("after QEMU was killed at any step, its disk has all that was written"
       for (const std::string& step : kSteps) {
         CAPTURE(starts, forward, step);
         qemu.write_some();
-        auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()},
-                                "VIRT_COMPACT_STOP_AT=" + step);
+        auto run = qemu.stopped({"optimize", "--live", "--force", qemu.disk()}, stop_at(step));
         qemu.write_some();
         qemu.kill();
         if (forward) {

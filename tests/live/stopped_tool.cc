@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -51,6 +52,15 @@ void wait_until(const char* what, const std::function<bool()>& is_done) {
 std::string text_of(const std::string& path) {
   const auto bytes = support::read_file(path);
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+ino_t inode(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
+}
+
+std::string stop_at(const std::string& step) {
+  return "VIRT_COMPACT_STOP_AT=" + step;
 }
 
 StoppedTool::StoppedTool(const std::vector<std::string>& arguments, const std::string& environment,

@@ -20,6 +20,12 @@ void wait_until(const char* what, const std::function<bool()>& is_done);
 // Returns the content of a file.
 std::string text_of(const std::string& path);
 
+// Returns the inode of a file; 0: there is none.
+ino_t inode(const std::string& path);
+
+// Returns the variable of the environment that stops the command at a step: see stop_at.cc.
+std::string stop_at(const std::string& step);
+
 class StoppedTool {
  public:
   // Runs virt-compact with `arguments`, until it stops as `environment` says. The output goes to

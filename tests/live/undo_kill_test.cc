@@ -1,5 +1,4 @@
 // Kills the command at each step of an undo, and brings the disk to both ends.
-#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -11,26 +10,18 @@
 using namespace vc;
 
 using live_test::HandQemu;
+using live_test::inode;
+using live_test::kDisk;
+using live_test::kDiskAndBackup;
 using live_test::kOptimized;
 using live_test::kOriginal;
+using live_test::stop_at;
 using live_test::TestDomain;
 using live_test::WrittenDisks;
 
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::vector<std::string> kDisk{"disk.qcow2"};
-const std::vector<std::string> kDiskAndBackup{"disk.qcow2", "disk.qcow2.bak"};
-
-std::string stop_at(const std::string& step) {
-  return "VIRT_COMPACT_STOP_AT=" + step;
-}
-
-ino_t inode(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
-}
 
 // Stops `optimize --live` at the step "copy", and kills it.
 void stop_run(WrittenDisks& disk) {

@@ -10,7 +10,6 @@ namespace vc::live_test {
 
 namespace {
 
-constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kDisk = 24 * kMiB;
 
 }  // namespace

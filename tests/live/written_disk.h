@@ -1,11 +1,18 @@
 // A domain without a guest, whose disks the test writes through QEMU, and their expected content.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tests/live/live_domain.h"
 
 namespace vc::live_test {
+
+inline constexpr uint64_t kMiB = 1 << 20;
+
+// Optimizes the disk of the domain "web".
+inline const std::vector<std::string> kRun{"optimize", "--live", "--force", "--no-fstrim", "web"};
 
 class WrittenDisks {
  public:
