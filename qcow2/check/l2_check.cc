@@ -15,7 +15,9 @@ class L2Check::Walk {
         number_(number),
         keep_compressed_(keep_compressed),
         result_(result),
-        first_guest_(table.l1_index * check.geometry_.l2_reach()) {}
+        first_guest_(table.l1_index * check.geometry_.l2_reach()),
+        judges_copied_(table.active > 0 &&
+                       check.recorded_.is_one(check.geometry_.host_cluster_of(table.at))) {}
 
   void run(std::span<const std::byte> bytes) {
     const bool extended = check_.geometry_.extended_l2();
@@ -170,7 +172,7 @@ class L2Check::Walk {
     if (geometry.offset_in_cluster(host.value()) == 0) read_standard(zero);
     if (!check_.header_.has_data_file())
       refer(host, geometry.cluster_size(), Finding::Place::kData);
-    if (table_.active > 0) check_copied();
+    if (judges_copied_) check_copied();
   }
 
   void check_copied() {
@@ -188,6 +190,8 @@ class L2Check::Walk {
   const bool keep_compressed_;
   TableResult& result_;
   const uint64_t first_guest_;
+  // As qemu-img, does not judge the flags of a table whose own refcount cannot be read.
+  const bool judges_copied_;
   uint64_t index_ = 0;
   L2Entry entry_;
   std::optional<HostOffset> next_;  // past the last uncompressed cluster

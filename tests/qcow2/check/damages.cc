@@ -403,6 +403,12 @@ void Damages::data_file() {
   run_ok({"qemu-io", "-f", "qcow2", "-c", "write -q -P 17 0 192k", path});
   add(path, "data of a data file without COPIED", Kind::kL2Copied,
       [](Editor& it) { it.put64(l2(it), (it.get64(l2(it)) & ~kCopied) | 0x10000); });
+  add(path, "data of a data file without COPIED, and no refcounts", Kind::kRefcountBlockUnaligned,
+      [](Editor& it) {
+        it.put64(l2(it), it.get64(l2(it)) & ~kCopied);
+        it.put64(reftable(it), refblock(it) + 512);
+      })
+      .our_code = 1;
   add(path, "a compressed entry in a data file", Kind::kCompressedInDataFile,
       [](Editor& it) { it.put64(l2(it), qcow2::kEntryCompressed | 0x30000); });
   add(path, "unaligned data in a data file", Kind::kDataUnaligned,
