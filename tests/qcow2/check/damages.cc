@@ -405,7 +405,7 @@ void Damages::data_file() {
       [](Editor& it) { it.put64(l2(it), (it.get64(l2(it)) & ~kCopied) | 0x10000); });
   add(path, "data of a data file without COPIED, and no refcounts", Kind::kRefcountBlockUnaligned,
       [](Editor& it) {
-        it.put64(l2(it), it.get64(l2(it)) & ~kCopied);
+        it.put64(l2(it), (it.get64(l2(it)) & ~kCopied) | 0x10000);
         it.put64(reftable(it), refblock(it) + 512);
       })
       .our_code = 1;
