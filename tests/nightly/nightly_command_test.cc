@@ -254,10 +254,16 @@ TEST_CASE("a disk is due again after some days, if its guest has written", "[nig
   CHECK(outcome(host.report(), disk) == "skipped backup");
   CHECK(fs::exists(disk + ".bak"));
   passed(3.5);
+  // An old disk that somebody has changed stays.
+  const auto written = fs::last_write_time(disk + ".bak");
+  fs::last_write_time(disk + ".bak", written + std::chrono::seconds(1));
+  CHECK(outcome(host.report(), disk) == "skipped backup");
+  fs::last_write_time(disk + ".bak", written);
   // In a dry run, it stays.
   const json dry = host.report({"--dry-run"});
   CHECK(outcome(dry, disk) == "expected");
   CHECK(find(dry, disk)["removed-backup"] == disk + ".bak");
+  CHECK_THAT(host.night({"--dry-run"}).out, Contains("would remove the old disk " + disk + ".bak"));
   CHECK(fs::exists(disk + ".bak"));
   const json again = host.report();
   CHECK(outcome(again, disk) == "optimized");

@@ -69,6 +69,16 @@ Result<std::string> read_whole(int fd, const std::string& path) {
   }
 }
 
+ordered_json file_json(const FileState& file) {
+  return {{"inode", file.inode}, {"length", file.length}, {"modified", file.modified}};
+}
+
+// Throws if a value is missing, or is of another type.
+FileState file_of(const ordered_json& json) {
+  return {json.at("inode").get<uint64_t>(), json.at("length").get<uint64_t>(),
+          json.at("modified").get<int64_t>()};
+}
+
 ordered_json result_json(const LastResult& it) {
   ordered_json json;
   json["outcome"] = it.outcome;
@@ -77,12 +87,11 @@ ordered_json result_json(const LastResult& it) {
   json["success"] = it.success;
   json["before"] = it.before;
   json["after"] = it.after;
-  if (it.file)
-    json["file"] = {
-        {"inode", it.file->inode}, {"length", it.file->length}, {"modified", it.file->modified}};
+  if (it.file) json["file"] = file_json(*it.file);
   json["settings"] = it.settings;
   if (!it.backup.empty())
-    json["backup"] = {{"path", it.backup}, {"inode", it.backup_inode}, {"time", it.backup_time}};
+    json["backup"] = {
+        {"path", it.backup}, {"file", file_json(it.backup_file)}, {"time", it.backup_time}};
   return json;
 }
 
@@ -96,15 +105,11 @@ LastResult result_of(const ordered_json& json) {
   json.at("before").get_to(it.before);
   json.at("after").get_to(it.after);
   json.at("settings").get_to(it.settings);
-  if (json.contains("file")) {
-    const ordered_json& file = json["file"];
-    it.file = FileState{file.at("inode").get<uint64_t>(), file.at("length").get<uint64_t>(),
-                        file.at("modified").get<int64_t>()};
-  }
+  if (json.contains("file")) it.file = file_of(json["file"]);
   if (json.contains("backup")) {
     const ordered_json& backup = json["backup"];
     backup.at("path").get_to(it.backup);
-    backup.at("inode").get_to(it.backup_inode);
+    it.backup_file = file_of(backup.at("file"));
     backup.at("time").get_to(it.backup_time);
   }
   return it;

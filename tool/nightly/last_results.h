@@ -36,7 +36,7 @@ struct LastResult {
   std::string settings;           // fingerprint at that time
   // The old disk that was kept; empty: none.
   std::string backup;
-  uint64_t backup_inode = 0;
+  FileState backup_file;
   int64_t backup_time = 0;
 };
 

@@ -22,7 +22,7 @@ std::string name_of(const NightlyEntry& it) {
   return text;
 }
 
-std::string line_of(const NightlyEntry& it, const Palette& palette) {
+std::string line_of(const NightlyEntry& it, bool dry_run, const Palette& palette) {
   const std::string outcome = to_string(it.outcome);
   std::string text = name_of(it) + "\n  ";
   text += it.outcome == Outcome::kSkipped ? outcome : palette.bold(outcome);
@@ -30,7 +30,8 @@ std::string line_of(const NightlyEntry& it, const Palette& palette) {
   text += "\n";
   if (!it.backup.empty()) text += "  the old disk is " + printable(it.backup) + "\n";
   if (!it.removed_backup.empty())
-    text += "  removed the old disk " + printable(it.removed_backup) + "\n";
+    text += fmt::format("  {} the old disk {}\n", dry_run ? "would remove" : "removed",
+                        printable(it.removed_backup));
   return text;
 }
 
@@ -111,7 +112,7 @@ const char* to_string(Why why) {
 
 std::string nightly_report(const NightlyReport& report, const Palette& palette) {
   std::string text;
-  for (const NightlyEntry& it : report.disks) text += line_of(it, palette);
+  for (const NightlyEntry& it : report.disks) text += line_of(it, report.dry_run, palette);
   return text + (report.disks.empty() ? "" : "\n") + sum_of(report);
 }
 

@@ -217,7 +217,7 @@ class Night {
     const auto backup = backup_of(disk.path);
     if (!backup || retry(::lstat, backup->c_str(), &status) != 0) return;
     result.backup = *backup;
-    result.backup_inode = status.st_ino;
+    result.backup_file = FileState::of(status);
     result.backup_time = result.time;
   }
 

@@ -55,8 +55,8 @@ Result<std::string> remove_old_backup(const NightlyDisk& disk, const LastResult*
   ASSIGN_OR_RETURN(const auto folder, Directory::open(Directory::parent_of(backup)));
   const std::string name = Directory::name_of(backup);
   const auto status = folder.status(name);
-  // Somebody has removed or replaced it.
-  if (!status || !S_ISREG(status->st_mode) || status->st_ino != last->backup_inode)
+  // Somebody has removed, replaced or changed it.
+  if (!status || !S_ISREG(status->st_mode) || FileState::of(*status) != last->backup_file)
     return std::string();
   RETURN_IF_ERROR(check_disk_itself(disk, FileIdentity::of(*status)));
   RETURN_IF_ERROR(check_free(backup, domains, others));
