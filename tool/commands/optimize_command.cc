@@ -67,7 +67,7 @@ void OptimizeCommand::add_options(CLI::App& app) {
       ->group(kRareOptions);
   add_reflink_option(app, options_.copy.reflink)->group(kRareOptions);
   add_switch(app, "--repair", options_.repair, "repair a damaged image first, in place");
-  snapshots_.add_drop(app);
+  snapshots_.add_drop(app)->group(kRareOptions);
   add_switch(app, "--drop-bitmaps", options_.drop_bitmaps, "do not copy persistent bitmaps")
       ->group(kRareOptions);
   add_parsed_option(app, "--backup", "SUFFIX", suffix_, text,
