@@ -90,7 +90,7 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
           "[bad-input]") {
   const uint64_t count = support::iterations(12);
   uint64_t refused = 0, read = 0;
-  for (uint64_t i = 0; i < count; ++i) {
+  for (uint64_t i = 0; support::more_iterations(i, count, refused > 0 && read > 0); ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
     const support::TempDirectory folder;
@@ -130,10 +130,8 @@ TEST_CASE("the engine survives damaged metadata, and never reads other bytes tha
       REQUIRE(static_cast<size_t>(differ.first - truth.begin()) == common);
     }
   }
-  if (count >= 12) {
-    CHECK(refused > 0);
-    CHECK(read > 0);
-  }
+  CHECK(refused > 0);
+  CHECK(read > 0);
 }
 
 }  // namespace vc::interop

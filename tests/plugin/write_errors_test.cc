@@ -94,7 +94,7 @@ TEST_CASE("errors of the disk affect only the failed requests", "[write-errors]"
   }
   const uint64_t images = support::iterations(10);
   int64_t failed = 0;
-  for (uint64_t i = 0; i < images; ++i) {
+  for (uint64_t i = 0; support::more_iterations(i, images, failed > 0); ++i) {
     const uint64_t seed = support::base_seed() + i;
     Random random(seed);
     const TempDirectory folder;

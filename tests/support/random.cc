@@ -43,4 +43,9 @@ uint64_t iterations(uint64_t otherwise) {
   return most ? std::min<uint64_t>(std::strtoull(most, nullptr, 10), otherwise) : otherwise;
 }
 
+bool more_iterations(uint64_t made, uint64_t wanted, bool seen) {
+  constexpr uint64_t kPatience = 100;
+  return made < wanted || (wanted > 0 && !seen && made < wanted + kPatience);
+}
+
 }  // namespace vc::support

@@ -46,4 +46,8 @@ uint64_t base_seed();
 // most VIRT_COMPACT_ITERATIONS_AT_MOST.
 uint64_t iterations(uint64_t otherwise);
 
+// Returns whether a test of random inputs needs another one: it has made `made` of `wanted`, or has
+// not `seen` yet what it must see at least once.  Gives up after many inputs without it.
+bool more_iterations(uint64_t made, uint64_t wanted, bool seen);
+
 }  // namespace vc::support

@@ -146,7 +146,7 @@ TEST_CASE("no byte that was written is trimmed afterwards", "[gatherer]") {
   const uint64_t seed = support::base_seed();
   const uint64_t count = support::iterations(20);
   uint64_t joined = 0;
-  for (uint64_t i = 0; i < count; ++i) {
+  for (uint64_t i = 0; support::more_iterations(i, count, joined > 0); ++i) {
     Random random(seed + i);
     DiscardGatherer::Options options{.size = kSize, .granularity = kGranule, .smallest = kGranule};
     options.smallest >>= random.below(6);

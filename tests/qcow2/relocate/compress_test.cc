@@ -112,7 +112,7 @@ Entries entries_of(const std::shared_ptr<Storage>& storage) {
 TEST_CASE("a compressed image is shorter, and has all of its states") {
   const uint64_t images = support::iterations(12);
   uint64_t compressed = 0;
-  for (uint64_t i = 0; i < images; ++i) {
+  for (uint64_t i = 0; support::more_iterations(i, images, compressed > 0); ++i) {
     const uint64_t seed = support::base_seed() + 8000 + i;
     Random random(seed);
     const support::TempDirectory folder;

@@ -296,7 +296,7 @@ TEST_CASE("after a loss of power a bitmap is in use, or covers all changes", "[b
   const uint64_t images = support::iterations(12);
   uint64_t in_use = 0;
   uint64_t valid = 0;
-  for (uint64_t i = 0; i < images; ++i) {
+  for (uint64_t i = 0; support::more_iterations(i, images, in_use > 0 && valid > 0); ++i) {
     const uint64_t seed = support::base_seed() + i;
     CAPTURE(seed);
     Random random(seed);
