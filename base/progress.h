@@ -16,6 +16,7 @@ enum class Phase {
   kMeasure,
   kCheck,
   kSnapshot,
+  kZeros,  // finds clusters of zeros
 };
 
 inline const char* to_string(Phase phase) {
@@ -36,6 +37,8 @@ inline const char* to_string(Phase phase) {
       return "check";
     case Phase::kSnapshot:
       return "snapshot";
+    case Phase::kZeros:
+      return "zeros";
     case Phase::kCopy:
       break;
   }

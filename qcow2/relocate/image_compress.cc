@@ -25,8 +25,6 @@ constexpr uint64_t kLeastBatchGain = 128;
 constexpr uint64_t kLeastPackingGain = 4;
 // Plain clusters stay if there are more than this many for each cluster of streams.
 constexpr uint64_t kMostPlain = 16;
-// The bitmap of an extended entry, of which all subclusters read as zeros.
-constexpr uint64_t kZeroBitmap = uint64_t{UINT32_MAX} << 32;
 
 }  // namespace
 
@@ -108,19 +106,12 @@ Result<void> ImageCompress::run(const Cancel& cancel) {
 }
 
 Result<void> ImageCompress::visit_all() {
-  for (HostCluster begin(0); begin < end_ && !stopped_;) {
-    PointerWindow window(geometry_, PointerWindow::End::kFirst, end_, options_.most_pointers, true);
-    const auto add = [&](const References::Pointer& it) -> Result<void> {
-      const HostOffset target = window.target({it.at, it.word, it.times});
-      if (geometry_.host_cluster_of(target) < begin) return {};
-      return window.add(it);
-    };
-    RETURN_IF_ERROR(references_->visit_pointers(References::Level::kClusters, add));
-    ASSIGN_OR_RETURN(const auto pointers, window.take());
-    RETURN_IF_ERROR(visit_window(window, pointers));
-    begin = window.bound();
-  }
-  return {};
+  return visit_windows(*references_, geometry_, end_, options_.most_pointers,
+                       [this](const PointerWindow& window,
+                              std::span<const ClusterPointer> pointers) -> Result<bool> {
+                         RETURN_IF_ERROR(visit_window(window, pointers));
+                         return !stopped_;
+                       });
 }
 
 // Visits batches of clusters.
@@ -129,7 +120,8 @@ Result<void> ImageCompress::visit_window(const PointerWindow& window,
   std::vector<StoredCluster> batch;
   uint64_t bytes = 0;
   while (!pointers.empty() && !stopped_) {
-    batch.push_back(take_first(window, pointers));
+    batch.push_back(take_first(geometry_, window, pointers));
+    batch.back().fate = batch.back().compressed ? Fate::kStream : Fate::kPlain;
     bytes += batch.back().length;
     if (bytes < options_.batch_bytes && !pointers.empty()) continue;
     RETURN_IF_ERROR(visit_batch(batch, pointers.empty() ? geometry_.start_of(window.bound())
@@ -138,26 +130,6 @@ Result<void> ImageCompress::visit_window(const PointerWindow& window,
     bytes = 0;
   }
   return {};
-}
-
-// Removes the pointers to the first cluster, or stream, from `rest`.
-StoredCluster ImageCompress::take_first(const PointerWindow& window,
-                                        std::span<const ClusterPointer>& rest) const {
-  const ClusterPointer& first = rest.front();
-  const HostOffset at = window.target(first);
-  const bool compressed = first.compressed(true);
-  const auto end = std::ranges::find_if_not(rest, [&](const ClusterPointer& it) {
-    return window.target(it) == at &&
-           (compressed ? ((it.word ^ first.word) & ~kEntryCopied) == 0 : !it.compressed(true));
-  });
-  StoredCluster cluster{at, geometry_.cluster_size(), compressed, {rest.begin(), end}, 0};
-  if (compressed)
-    cluster.length =
-        CompressedDescriptor::decode(first.word, geometry_.cluster_bits()).readable_bytes();
-  for (const ClusterPointer& it : cluster.pointers) cluster.times += it.times;
-  cluster.fate = compressed ? Fate::kStream : Fate::kPlain;
-  rest = {end, rest.end()};
-  return cluster;
 }
 
 // Returns whether all references are known.  Otherwise the place would not become free.
@@ -289,13 +261,14 @@ Result<void> ImageCompress::write_stream(const StoredCluster& cluster) {
   const L2Entry entry{CompressedDescriptor::covering(at, length).encode(geometry_.cluster_bits()),
                       0};
   for (const ClusterPointer& it : cluster.pointers)
-    point(cluster, it, reads_zeros(cluster, it) ? zero_entry() : entry);
+    point(cluster, it, reads_zeros(cluster, it) ? zero_entry(image_->header()) : entry);
   return {};
 }
 
 void ImageCompress::write_zeros(const StoredCluster& cluster) {
   moves_->drop_references(cluster.at, cluster.length, cluster.times);
-  for (const ClusterPointer& it : cluster.pointers) point(cluster, it, zero_entry());
+  for (const ClusterPointer& it : cluster.pointers)
+    point(cluster, it, zero_entry(image_->header()));
 }
 
 Result<void> ImageCompress::move_plain(const StoredCluster& cluster) {
@@ -305,12 +278,6 @@ Result<void> ImageCompress::move_plain(const StoredCluster& cluster) {
   for (const ClusterPointer& it : cluster.pointers)
     moves_->point(it.at, it.word, (it.word & ~kEntryOffsetMask) | geometry_.start_of(to).value());
   return {};
-}
-
-// Returns the entry of a cluster that reads as zeros, without data.
-L2Entry ImageCompress::zero_entry() const {
-  if (geometry_.extended_l2()) return {0, kZeroBitmap};
-  return {image_->header().version >= 3 ? kEntryZero : 0, 0};
 }
 
 // Both words of an extended entry are in one sector, so that they change together.

@@ -35,6 +35,7 @@
 #include "qcow2/relocate/pointer_window.h"
 #include "qcow2/relocate/recompressor.h"
 #include "qcow2/relocate/staying_clusters.h"
+#include "qcow2/relocate/stored_cluster.h"
 #include "qcow2/relocate/stream_packer.h"
 #include "storage/storage.h"
 
@@ -88,8 +89,6 @@ class ImageCompress {
   Result<void> start(const Cancel& cancel);
   Result<void> visit_all();
   Result<void> visit_window(const PointerWindow& window, std::span<const ClusterPointer> pointers);
-  StoredCluster take_first(const PointerWindow& window,
-                           std::span<const ClusterPointer>& rest) const;
   uint64_t most_times() const;
   Result<bool> can_move(const StoredCluster& cluster);
   uint64_t own_clusters(std::span<const StoredCluster> batch, HostOffset next) const;
@@ -102,7 +101,6 @@ class ImageCompress {
   Result<void> write_stream(const StoredCluster& cluster);
   void write_zeros(const StoredCluster& cluster);
   Result<void> move_plain(const StoredCluster& cluster);
-  L2Entry zero_entry() const;
   void point(const StoredCluster& cluster, const ClusterPointer& pointer, L2Entry entry);
 
   const std::shared_ptr<Storage> storage_;

@@ -10,6 +10,7 @@
 #include "qcow2/relocate/image_compress.h"
 #include "qcow2/relocate/image_order.h"
 #include "qcow2/relocate/image_shrink.h"
+#include "qcow2/relocate/image_zeros.h"
 #include "qcow2/relocate/leaks.h"
 #include "qcow2/relocate/staying_clusters.h"
 #include "storage/scratch_storage.h"
@@ -142,6 +143,26 @@ class Compaction {
     return {};
   }
 
+  // Frees clusters of zeros; in a dry run, in memory.  Without the key, a dry run cannot read data.
+  Result<void> remove_zeros() {
+    const auto& key = chain_->image()->encryption();
+    const bool reads = !options_.dry_run || !key || !key->is_locked();
+    if (!finds_zeros() || !reads || !ImageZeros::can_remove(chain_->image()->header())) return {};
+    progress_.begin(Phase::kZeros);
+    if (options_.dry_run) {
+      ASSIGN_OR_RETURN(storage_, ScratchStorage::create(storage_));
+    }
+    ImageZeros::Options options;
+    options.staying = staying_;
+    options.threads = options_.threads;
+    options.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    ASSIGN_OR_RETURN(const auto zeros, ImageZeros::open(storage_, key, std::move(options)));
+    RETURN_IF_ERROR(zeros->run(cancel_));
+    summary_.zeros = zeros->freed();
+    summary_.stopped = zeros->stopped();
+    return {};
+  }
+
   Result<std::unique_ptr<ImageShrink>> open_shrink() {
     ImageShrink::Options options;
     options.staying = staying_;
@@ -177,11 +198,23 @@ class Compaction {
   }
 
   bool orders() const { return options_.defragment && !summary_.has_data_file; }
+  bool finds_zeros() const { return options_.zeros || options_.defragment; }
+
+  // Measures the file, and removes zeros.
+  Result<std::unique_ptr<ImageShrink>> begin() {
+    ASSIGN_OR_RETURN(auto shrink, open_shrink());
+    ASSIGN_OR_RETURN(summary_.before, measure(*shrink));
+    RETURN_IF_ERROR(remove_zeros());
+    if (summary_.zeros > 0) {
+      ASSIGN_OR_RETURN(shrink, open_shrink());
+    }
+    ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
+    return shrink;
+  }
 
   Result<void> foretell() {
-    ASSIGN_OR_RETURN(const auto shrink, open_shrink());
-    ASSIGN_OR_RETURN(summary_.before, measure(*shrink));
-    ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
+    ASSIGN_OR_RETURN(const auto shrink, begin());
+    if (summary_.stopped) return fail(Error::cancelled());
     ASSIGN_OR_RETURN(const uint64_t clusters, shrink->shortest());
     summary_.after.length = bytes(clusters);
     if (orders()) {
@@ -202,12 +235,10 @@ class Compaction {
   }
 
   Result<void> move() {
-    ASSIGN_OR_RETURN(auto shrink, open_shrink());
-    ASSIGN_OR_RETURN(summary_.before, measure(*shrink));
-    ASSIGN_OR_RETURN(summary_.to_move, shrink->to_move());
+    ASSIGN_OR_RETURN(auto shrink, begin());
     // Compression fills free clusters as well, but needs some at the end, which a device may lack.
     const bool shrinks_first = !options_.compress || orders() || summary_.is_device;
-    if (shrinks_first) RETURN_IF_ERROR(run(*shrink));
+    if (shrinks_first || summary_.stopped) RETURN_IF_ERROR(run(*shrink));
     if (orders() && !summary_.stopped) RETURN_IF_ERROR(put_in_order());
     if (options_.compress && !summary_.stopped) RETURN_IF_ERROR(compress());
     // Truncates what was used meanwhile.

@@ -20,10 +20,11 @@ namespace vc::qcow2 {
 struct InPlaceOptions {
   Trust trust;
   bool defragment = false;  // put the data into the order of the guest, too
+  bool zeros = false;       // free clusters of zeros; `defragment` does it as well
   bool compress = false;    // compress plain clusters, and pack compressed ones
   bool dry_run = false;
   Compression compression = {};  // without a type, or with that of the image
-  unsigned threads = 0;          // to compress; 0: one per processor
+  unsigned threads = 0;          // to compress, and to find zeros; 0: one per processor
   // In a dry run: ranges of the disk that will have been discarded.
   std::vector<ByteRange> discarded = {};
   std::string repair_by = "virt-compact check -r all";  // the advice for an image with damage
@@ -34,7 +35,8 @@ struct InPlaceSummary {
   FileSize after;             // in a dry run, `length` is the expected one, and `blocks` 0
   uint64_t virtual_size = 0;  // bytes
   uint64_t snapshots = 0;     // internal ones
-  uint64_t to_move = 0;       // bytes, at the start
+  uint64_t zeros = 0;         // bytes of clusters of zeros that were freed, or would be
+  uint64_t to_move = 0;       // bytes, at the start, or after that
   uint64_t misplaced = 0;     // bytes out of order, at the start; only to defragment
   uint64_t moved = 0;         // bytes
   uint64_t compressed = 0;    // bytes of clusters that were compressed, or would be
@@ -54,10 +56,10 @@ struct InPlaceSummary {
 Result<void> require_compactable(const std::string& path, const InPlaceOptions& options);
 
 // Moves what is at the end of the file of a QCOW2 image into free clusters before, and truncates
-// the file.  Before that, orders or compresses its data, if asked to.  Never reads a backing file.
-// Checks the image first, and frees leaks, as far as they are certain: an error if the image is
-// damaged, marked dirty or corrupt, or in use.  The image is consistent at any time, whatever
-// interrupts the process.
+// the file.  Before that, frees zeros, and orders or compresses its data, if asked to.  Never reads
+// a backing file. Checks the image first, and frees leaks, as far as they are certain: an error if
+// the image is damaged, marked dirty or corrupt, or in use.  The image is consistent at any time,
+// whatever interrupts the process.
 Result<InPlaceSummary> compact_in_place(const std::string& path, const InPlaceOptions& options,
                                         Progress& progress, const Cancel& cancel);
 

@@ -59,4 +59,24 @@ Result<std::vector<ClusterPointer>> PointerWindow::take() {
   return std::move(pointers_);
 }
 
+Result<void> visit_windows(
+    const References& references, const Geometry& geometry, HostCluster end, size_t most,
+    const std::function<Result<bool>(const PointerWindow& window,
+                                     std::span<const ClusterPointer> pointers)>& visit) {
+  for (HostCluster begin(0); begin < end;) {
+    PointerWindow window(geometry, PointerWindow::End::kFirst, end, most, true);
+    const auto add = [&](const References::Pointer& it) -> Result<void> {
+      const HostOffset target = window.target({it.at, it.word, it.times});
+      if (geometry.host_cluster_of(target) < begin) return {};
+      return window.add(it);
+    };
+    RETURN_IF_ERROR(references.visit_pointers(References::Level::kClusters, add));
+    ASSIGN_OR_RETURN(const auto pointers, window.take());
+    ASSIGN_OR_RETURN(const bool goes_on, visit(window, pointers));
+    if (!goes_on) break;
+    begin = window.bound();
+  }
+  return {};
+}
+
 }  // namespace vc::qcow2

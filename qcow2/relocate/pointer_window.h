@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -65,5 +67,13 @@ class PointerWindow {
   const bool streams_;
   std::vector<ClusterPointer> pointers_;
 };
+
+// Visits all clusters of data, and streams, from the start of a file up to `end`: calls `visit`
+// with a window of at most `most` pointers at a time, in the order of what these point to.  Ends
+// if `visit` returns false.
+Result<void> visit_windows(
+    const References& references, const Geometry& geometry, HostCluster end, size_t most,
+    const std::function<Result<bool>(const PointerWindow& window,
+                                     std::span<const ClusterPointer> pointers)>& visit);
 
 }  // namespace vc::qcow2

@@ -3,37 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "base/result.h"
 #include "qcow2/format/codec.h"
 #include "qcow2/read/image.h"
-#include "qcow2/relocate/pointer_window.h"
-#include "storage/offset.h"
+#include "qcow2/relocate/stored_cluster.h"
 
 namespace vc::qcow2 {
-
-// A cluster, or the stream of a compressed one, with all pointers to it.
-struct StoredCluster {
-  enum class Fate {
-    kStays,   // where it is
-    kPlain,   // as it is, in another place
-    kStream,  // as `stream`
-    kZero,    // without data
-  };
-
-  HostOffset at;
-  uint64_t length;  // bytes
-  bool compressed;
-  std::span<const ClusterPointer> pointers;
-  uint64_t times;  // references
-  Fate fate = Fate::kStays;
-  uint64_t bitmap = 0;  // of the extended L2 entries of a plain cluster, if they are the same
-  std::vector<std::byte> stream = {};
-};
 
 // Must be used by one thread at a time.
 class Recompressor {

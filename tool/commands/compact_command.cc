@@ -23,7 +23,8 @@ const char* CompactCommand::description() const {
 void CompactCommand::add_options(CLI::App& app) {
   app.add_option("DISK", disk_);
   add_switch(app, "--shrink", shrink_, "move the end into free clusters: the default");
-  add_switch(app, "--defragment", defragment_, "also order the data as the guest sees it");
+  add_switch(app, "--zeros", zeros_, "also free clusters of zeros: reads all data");
+  add_switch(app, "--defragment", defragment_, "also order the data, and free zeros");
   add_switch(app, "-c,--compress", compress_, "also compress the data, where it gets smaller");
   add_parsed_option(
       app, "--compression", "TYPE", compression_,
@@ -37,7 +38,7 @@ void CompactCommand::add_options(CLI::App& app) {
         ASSIGN_OR_RETURN(const uint64_t count, parse_number(value, 0, 256));
         return static_cast<unsigned>(count);
       },
-      "threads that compress; default: one per processor");
+      "threads that read data; default: one per processor");
   add_switch(app, "--dry-run", dry_run_, "write nothing; print how short the file would be");
   add_output_option(app, json_, "the summary: human (the default) or json");
   trust_.add_key_option(app);
@@ -48,8 +49,8 @@ void CompactCommand::check() const {
   if (disk_.empty()) throw UsageError("DISK is missing");
   if (compression_ && !compression_->type)
     throw UsageError("--compression=none: compact does not decompress: omit it");
-  if (threads_ > 0 && !compress_ && !compression_)
-    throw UsageError("--threads: only --compress uses several threads");
+  if (threads_ > 0 && !compress_ && !compression_ && !zeros_ && !defragment_)
+    throw UsageError("--threads: only --compress, --zeros and --defragment use several threads");
 }
 
 Result<void> CompactCommand::tell(const qcow2::InPlaceSummary& summary,
@@ -76,6 +77,7 @@ Result<int> CompactCommand::run(const Console& console) {
   qcow2::InPlaceOptions options;
   options.trust = trust_.trust();
   options.dry_run = dry_run_;
+  options.zeros = zeros_;
   options.defragment = defragment_;
   options.compress = compress_ || compression_;
   if (compression_) options.compression = *compression_;
@@ -89,7 +91,8 @@ Result<int> CompactCommand::run(const Console& console) {
   }
   if (const std::string warning = warning_of_leaks(disk_, *summary); !warning.empty())
     console.warning(warning);
-  if (compact_gain(*summary) == 0 && summary->moved == 0 && summary->leaks == 0)
+  if (compact_gain(*summary) == 0 && summary->moved == 0 && summary->leaks == 0 &&
+      summary->zeros == 0)
     metrics().unchanged();
   RETURN_IF_ERROR(tell(*summary, console));
   if (summary->stopped)

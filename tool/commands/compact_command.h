@@ -24,6 +24,7 @@ class CompactCommand final : public Command {
 
   std::string disk_;
   bool shrink_ = false;
+  bool zeros_ = false;
   bool defragment_ = false;
   bool compress_ = false;
   std::optional<qcow2::Compression> compression_;

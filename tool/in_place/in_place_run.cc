@@ -75,7 +75,7 @@ class InPlaceDisks {
     const qcow2::InPlaceSummary& summary = report.compaction;
     return !report.run.dry_run &&
            (report.discarded > 0 || report.run.trimmed || summary.moved > 0 || summary.leaks > 0 ||
-            compact_gain(summary) > 0);
+            summary.zeros > 0 || compact_gain(summary) > 0);
   }
 
   Result<void> tell(const std::string& disk, const optimize::InPlaceReport& report) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace vc::tool {
 
 namespace {
@@ -23,6 +25,8 @@ void InPlaceFlags::add_options(CLI::App& app, LayoutOptions& layout, const std::
   add_switch(app, "--in-place", in_place_, help);
   add_switch(app, "--shrink", shrink_, "with --in-place: move the end into free clusters")
       ->group(kRareOptions);
+  add_switch(app, "--zeros", zeros_, "with --in-place: free clusters of zeros, too")
+      ->group(kRareOptions);
   add_switch(app, "--defragment", defragment_, "with --in-place: order the data, too")
       ->group(kRareOptions);
   app.add_flag_callback(
@@ -32,13 +36,15 @@ void InPlaceFlags::add_options(CLI::App& app, LayoutOptions& layout, const std::
 
 void InPlaceFlags::check(const LayoutOptions& layout, const std::set<std::string>& accepted,
                          const std::string& why) const {
-  static const std::set<std::string> kOwn = {"in-place",    "shrink", "defragment", "compress", "c",
-                                             "compression", "help",   "help-all",   "version"};
+  static const std::set<std::string> kOwn = {"in-place", "shrink", "zeros",       "defragment",
+                                             "compress", "c",      "compression", "help",
+                                             "help-all", "version"};
   if (!in_place_) {
-    if (says_level())
-      throw UsageError(
-          fmt::format("{} needs --in-place: a copy is as short and as ordered as it can be",
-                      shrink_ ? "--shrink" : "--defragment"));
+    for (const auto& [given, option] :
+         {std::pair(shrink_, "--shrink"), {zeros_, "--zeros"}, {defragment_, "--defragment"}})
+      if (given)
+        throw UsageError(fmt::format(
+            "{} needs --in-place: a copy is as short and as ordered as it can be", option));
     return;
   }
   for (const CLI::Option* it : app_->get_options()) {
@@ -53,6 +59,7 @@ void InPlaceFlags::check(const LayoutOptions& layout, const std::set<std::string
 
 void InPlaceFlags::apply_to(const LayoutOptions& layout, bool orders,
                             qcow2::InPlaceOptions& options) const {
+  options.zeros = zeros_;
   options.defragment = defragment_ || (orders && !says_level());
   options.compress = layout.compresses();
   if (layout.compression()) options.compression = *layout.compression();

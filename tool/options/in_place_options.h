@@ -12,13 +12,13 @@ namespace vc::tool {
 
 class InPlaceFlags {
  public:
-  // Adds --in-place, described by `help`, --shrink, --defragment and --compress. They bind to this
-  // object and to `layout`; both, and `app`, must outlive the parsing.
+  // Adds --in-place, described by `help`, --shrink, --zeros, --defragment and --compress. They bind
+  // to this object and to `layout`; both, and `app`, must outlive the parsing.
   void add_options(CLI::App& app, LayoutOptions& layout, const std::string& help);
 
   bool in_place() const { return in_place_; }
   // Returns true if the user chose a level other than compression.
-  bool says_level() const { return shrink_ || defragment_; }
+  bool says_level() const { return shrink_ || zeros_ || defragment_; }
 
   // Throws UsageError: without --in-place, for options that need it; with it, for an option that is
   // neither one of these, nor of compression, nor in `accepted` (long names without dashes).
@@ -33,6 +33,7 @@ class InPlaceFlags {
   const CLI::App* app_ = nullptr;
   bool in_place_ = false;
   bool shrink_ = false;
+  bool zeros_ = false;
   bool defragment_ = false;
 };
 

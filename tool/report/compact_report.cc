@@ -26,6 +26,9 @@ std::string headline(const std::string& disk, const qcow2::InPlaceSummary& summa
   if (compact_gain(summary) > 0)
     return fmt::format("{} {} {} shorter{}", name, dry_run ? "would be" : "is",
                        human_size(compact_gain(summary)), summary.stopped ? " so far" : "");
+  if (summary.zeros > 0)
+    return fmt::format("{} {} without {} of zeros", name, dry_run ? "would be" : "is",
+                       human_size(summary.zeros));
   if (summary.misplaced == 0) return name + " has no free clusters to fill";
   if (summary.stopped) return name + " is not in order yet";
   return fmt::format("{} {} in the order of its guest", name, dry_run ? "would be" : "is");
@@ -49,6 +52,9 @@ std::string compact_report(const std::string& disk, const qcow2::InPlaceSummary&
   text += fmt::format("  {:<12} {:>9}{}\n", dry_run ? "to move" : "moved",
                       human_size(dry_run ? summary.to_move : summary.moved),
                       summary.has_data_file ? "  only tables: guest data is in another file" : "");
+  if (summary.zeros > 0)
+    text += fmt::format("  {:<12} {:>9}\n", dry_run ? "zeros to free" : "zeros freed",
+                        human_size(summary.zeros));
   if (summary.misplaced > 0)
     text += fmt::format("  {:<12} {:>9}{}\n", "out of order", human_size(summary.misplaced),
                         dry_run ? "" : "  before");
@@ -81,6 +87,7 @@ ordered_json compact_report_json(const std::string& disk, const qcow2::InPlaceSu
   json["snapshots"] = summary.snapshots;
   json["leaks"] = summary.leaks;
   json["leaks-left"] = summary.leaks_left;
+  json["zeros"] = summary.zeros;
   json["to-move"] = summary.to_move;
   json["misplaced"] = summary.misplaced;
   json["compressed"] = summary.compressed;

@@ -145,6 +145,27 @@ TEST_CASE("compact --defragment makes the layout of a fresh copy", "[compact]") 
   CHECK_THAT(outcome.out, Contains("is in the order of its guest"));
 }
 
+TEST_CASE("compact --zeros frees zeros that the guest has written", "[compact]") {
+  const support::TempDirectory folder;
+  const std::string disk = make_disk(folder);
+  qemu_io(disk, {"write -q -P 0 44M 10M", "write -q -P 7 60M 1M"});
+  const auto states = states_of(folder, disk);
+  const json kept = summary(run_tool({"compact", "--dry-run", "--json", disk}));
+  CHECK(kept["zeros"] == 0);
+  const json predicted = summary(run_tool({"compact", "--zeros", "--dry-run", "--json", disk}));
+  CHECK(predicted["zeros"] == 10 * kMiB);
+  CHECK(predicted["after"]["length"].get<uint64_t>() + 10 * kMiB == kept["after"]["length"]);
+  CHECK_THAT(run_tool({"compact", "--zeros", "--dry-run", disk}).out,
+             Contains("zeros to free    10 MiB"));
+  const json done = summary(run_tool({"compact", "--zeros", "--json", "-m1", disk}));
+  CHECK(done["zeros"] == 10 * kMiB);
+  CHECK(done["after"]["length"] == predicted["after"]["length"]);
+  CHECK(done["after"]["length"] == std::filesystem::file_size(disk));
+  require_clean(disk);
+  CHECK((states_of(folder, disk) == states));
+  CHECK(summary(run_tool({"compact", "--zeros", "--json", disk}))["zeros"] == 0);
+}
+
 TEST_CASE("compact refuses images that must be repaired first, or are in use", "[compact]") {
   const support::TempDirectory folder;
   const auto refuses = [](const std::string& disk, const std::string& why) {
@@ -221,6 +242,23 @@ TEST_CASE("compact moves the data of an encrypted image with its key only", "[co
   const auto check = tool_test::qemu_check(disk);
   INFO(check.describe());
   CHECK(check.ok());
+  CHECK((tool_test::qemu_reads(disk) == content));
+}
+
+TEST_CASE("compact --zeros finds the zeros of an encrypted image", "[compact]") {
+  const support::TempDirectory folder;
+  const std::string disk = folder / "disk.qcow2";
+  tool_test::create_luks(disk, "32M");
+  tool_test::qemu_io(disk, {"write -q -P 1 0 2M", "write -q -P 0 2M 4M", "write -q -P 2 6M 1M"});
+  const auto content = tool_test::qemu_reads(disk);
+  const uint64_t before = std::filesystem::file_size(disk);
+  // Without the key, a dry run cannot read the data.
+  CHECK(summary(run_tool({"compact", "--zeros", "--dry-run", "--json", disk}))["zeros"] == 0);
+  const std::string key = tool_test::key_in_file(folder / "key");
+  const json done = summary(run_tool({"compact", "--zeros", "--json", key, disk}));
+  CHECK(done["zeros"] == 4 * kMiB);
+  CHECK(done["after"]["length"] == before - 4 * kMiB);
+  CHECK(tool_test::qemu_check(disk).ok());
   CHECK((tool_test::qemu_reads(disk) == content));
 }
 

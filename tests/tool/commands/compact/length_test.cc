@@ -8,6 +8,7 @@
 #include "tests/support/random.h"
 #include "tests/support/raw_file.h"
 #include "tests/support/temp_directory.h"
+#include "tests/tool/commands/compact/compact_run.h"
 
 using namespace vc;
 
@@ -25,16 +26,16 @@ void write_randomly(const std::string& disk, Random& random, unsigned writes) {
   for (unsigned i = 0; i < writes; ++i) {
     const uint64_t at = random.below(kDisk / kSector) * kSector;
     const uint64_t length = std::min<uint64_t>(random.between(1, 3000) * kSector, kDisk - at);
-    const std::string word = random.chance(30)
-                                 ? "discard -q "
-                                 : "write -q -P " + std::to_string(random.between(1, 255)) + " ";
+    const uint64_t value = random.chance(30) ? 0 : random.between(1, 255);
+    const std::string word =
+        random.chance(30) ? "discard -q " : "write -q -P " + std::to_string(value) + " ";
     command.insert(command.end(), {"-c", word + std::to_string(at) + " " + std::to_string(length)});
   }
   command.push_back(disk);
   run_ok(command);
 }
 
-// An image with snapshots that were made and deleted. It stores no zeros, which a copy would drop.
+// An image with snapshots that were made and deleted. It stores zeros as data, which a copy drops.
 std::string make_disk(const support::TempDirectory& folder, Random& random, uint64_t cluster) {
   const std::string disk = folder / "disk";
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
@@ -62,11 +63,13 @@ TEST_CASE("compact --defragment makes random images as short as a fresh copy", "
     REQUIRE(run_tool({"copy", "-q", "--with-snapshots", "--cluster-size=" + std::to_string(cluster),
                       disk, folder / "fresh"})
                 .ok());
+    const auto predicted = run_tool({"compact", "--dry-run", "--json", "--defragment", disk});
     REQUIRE(run_tool({"compact", "-q", "--shrink", "--defragment", disk}).ok());
     const auto fresh = static_cast<double>(std::filesystem::file_size(folder / "fresh"));
     const auto length = static_cast<double>(std::filesystem::file_size(disk));
     CAPTURE(fresh, length);
     CHECK(length <= 1.01 * fresh);
+    CHECK(compact_test::summary(predicted)["after"]["length"] == length);
     run_ok({"qemu-img", "check", "-q", disk});
     run_ok({"qemu-img", "compare", "-q", disk, folder / "fresh"});
   }

@@ -355,7 +355,8 @@ TEST_CASE("measure --in-place predicts what compact makes of the file", "[measur
   });
   support::run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", disk});
   support::run_ok({"qemu-io", "-f", "qcow2", "-d", "unmap", "-c", "discard -q 1M 2M", "-c",
-                   "discard -q 7M 1M", "-c", "discard -q 10M 64k", "-c", "write -q 10M 64k", disk});
+                   "discard -q 7M 1M", "-c", "write -q -P 0 8M 512k", "-c", "discard -q 10M 64k",
+                   "-c", "write -q 10M 64k", disk});
   const auto before = support::read_file(disk);
   const auto same = [](json a, json b) {
     a.erase("seconds");
@@ -364,8 +365,8 @@ TEST_CASE("measure --in-place predicts what compact makes of the file", "[measur
   };
   const Words in_place{"--in-place"};
   for (const Words& levels :
-       {Words{}, Words{"--shrink"}, Words{"--defragment"}, Words{"-c"}, Words{"--compress"},
-        Words{"--compression=zlib:9"}, Words{"--defragment", "-c"}}) {
+       {Words{}, Words{"--shrink"}, Words{"--zeros"}, Words{"--defragment"}, Words{"-c"},
+        Words{"--compress"}, Words{"--compression=zlib:9"}, Words{"--defragment", "-c"}}) {
     INFO(support::shell_line(levels));
     const json measured = measure(in_place + levels + Words{disk});
     CHECK((support::read_file(disk) == before));
@@ -386,6 +387,8 @@ TEST_CASE("measure --in-place predicts what compact makes of the file", "[measur
       CHECK(length <= 1.02 * predicted);
     }
   }
+  CHECK(measure({"--in-place", disk})["zeros"] == 0);
+  CHECK(measure({"--in-place", "--zeros", disk})["zeros"] == 512 << 10);
   CHECK(measure({"--in-place", "--defragment", disk})["misplaced"].get<uint64_t>() > 0);
   const Outcome text = run_tool({"measure", "--in-place", "--untrusted", disk});
   INFO(text.describe());
@@ -411,6 +414,7 @@ TEST_CASE("measure --in-place refuses the options of copies", "[measure]") {
             std::string(option).substr(0, std::string(option).find('=')) +
                 " and --in-place: no copy is measured");
   refuses({"--shrink", disk}, "--shrink needs --in-place");
+  refuses({"--zeros", disk}, "--zeros needs --in-place");
   refuses({"--defragment", disk}, "--defragment needs --in-place");
   refuses({"--in-place", "--compression=none", disk}, "nothing is decompressed");
   refuses({"--in-place", "--compression=zstd", disk}, "its header says zlib");
