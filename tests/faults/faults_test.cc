@@ -117,6 +117,31 @@ TEST_CASE("no failing call harms a disk, and each failure is reported", "[faults
     if (only.empty() || only == scenario.name) run_all(scenario, all);
 }
 
+TEST_CASE("compact leaves no leaks when the space or a quota is used up", "[faults]") {
+  const bool all = variable("VIRT_COMPACT_FAULTS_ALL") == "1";
+  unsigned failed = 0;
+  for (const Scenario& scenario : faults::scenarios()) {
+    if (!scenario.name.starts_with("compact")) continue;
+    const TempDirectory folder;
+    const std::string prepared = folder / "prepared";
+    fs::create_directory(prepared);
+    scenario.prepare(prepared);
+    Scenario strict = scenario;
+    strict.complaint = [&](const std::string& place) -> std::string {
+      const auto check = support::run({"qemu-img", "check", "-q", place + "/disk.qcow2"});
+      return check.ok() ? scenario.complaint(place) : check.describe();
+    };
+    const unsigned writes = run_once(strict, prepared, {}).counted["write"];
+    REQUIRE(writes > 0);
+    for (const unsigned number : chosen(writes, all))
+      for (const int errnum : {ENOSPC, EDQUOT}) {
+        CAPTURE(scenario.name, number, errnum);
+        if (run_once(strict, prepared, {"write", number, errnum}).failed) ++failed;
+      }
+  }
+  CHECK(failed > 0);
+}
+
 TEST_CASE("a thread that cannot be created ends the job, not the process", "[faults]") {
   const TempDirectory where;
   const std::string folder = where / "work";

@@ -262,9 +262,13 @@ Scenario tuning() {
 }
 
 // Fills holes in the file of the disk.
-Scenario compacting() {
-  return {"compact",
-          tool({"compact", "-q", "disk.qcow2"}),
+Scenario compacting(const Words& levels) {
+  Words words{"compact", "-q", "disk.qcow2"};
+  words.insert(words.end(), levels.begin(), levels.end());
+  std::string name = "compact";
+  for (const std::string& it : levels) name += " " + it;
+  return {name,
+          tool(words),
           "disk.qcow2",
           [](const std::string& folder) {
             make_references(folder);
@@ -436,7 +440,9 @@ std::vector<Scenario> scenarios() {
                [](const std::string& folder) { return !has_snapshot(folder, "kept"); }),
       snapshot("snapshot -a", {"-a", "kept"}, is_new("disk.qcow2")),
       flattening(),
-      compacting(),
+      compacting({}),
+      compacting({"--zeros"}),
+      compacting({"--defragment", "-c"}),
       flattening_in_place(),
       checking(),
       trimming(),
