@@ -56,10 +56,7 @@ class InPlaceRun {
  private:
   const std::string& disk() const { return options_.disk; }
   bool is_trimmed() const { return options_.trimming_by != Trimming::kNone; }
-  // Only the appliance changes files of the guest in the image.
-  bool boots_for_all() const {
-    return options_.trimming_by == Trimming::kAppliance || options_.trimming.drop.any();
-  }
+  bool boots_for_all() const { return options_.trimming_by == Trimming::kAppliance; }
 
   // Refuses what cannot be optimized in place, before anything is written.
   Result<void> open() {
@@ -114,7 +111,7 @@ class InPlaceRun {
     FreeSpacePlan& plan = report_.run.plan;
     if (boots_for_all()) {
       plan.boots = true;
-      plan.why = options_.trimming_by == Trimming::kAppliance ? "as requested" : "--drop needs it";
+      plan.why = "as requested";
       if (!options_.dry_run) return {};
     }
     steps_.begin("free space", "Reading the free space of the filesystems");

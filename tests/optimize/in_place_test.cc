@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -149,6 +150,37 @@ TEST_CASE("optimize --in-place makes the file as short as it has foretold", "[in
   CHECK_THAT(in_place({disk}).out, Contains("has no free clusters to fill"));
 }
 
+TEST_CASE("optimize --in-place drops files of Windows without a boot", "[in-place]") {
+  const TempDirectory folder;
+  const std::string raw = folder / "raw";
+  run_ok({"sh", "-c", "truncate -s 64M \"$1\" && mkntfs -q -Q -F \"$1\"", "sh", raw});
+  std::vector<std::byte> noise(8 * kMiB);
+  support::Random(support::base_seed()).fill(noise);
+  support::write_file(folder / "noise", noise);
+  for (const char* const name : {"pagefile.sys", "swapfile.sys", "kept"})
+    run_ok({"ntfscp", "-q", raw, folder / "noise", name});
+  const std::string disk = folder / "disk";
+  run_ok({"qemu-img", "convert", "-O", "qcow2", raw, disk});
+  const json foretold = report({"--drop=pagefile", "--dry-run", disk});
+  const std::string way = GENERATE("--trim=auto", "--trim=metadata");
+  const json done = report({way, "--drop=pagefile", disk});
+  CHECK(done.at("free-space").at("appliance") == false);
+  REQUIRE(done.at("free-space").at("dropped").size() == 1);
+  CHECK(done.at("free-space").at("dropped").at(0).at("path") == "/pagefile.sys");
+  CHECK(done.at("before").at("length").get<uint64_t>() >
+        done.at("after").at("length").get<uint64_t>() + 7 * kMiB);
+  CHECK(foretold.at("after").at("length") == done.at("after").at("length"));
+  run_ok({"qemu-img", "check", "-q", disk});
+  run_ok({"qemu-img", "convert", "-O", "raw", disk, raw});
+  run_ok({"ntfsfix", "-n", raw});
+  for (const char* const name : {"swapfile.sys", "kept"})
+    CHECK((run_ok({"ntfscat", raw, name}).out == run_ok({"cat", folder / "noise"}).out));
+  // Parts of clusters at both ends of the file may stay.
+  const std::string pages = run_ok({"ntfscat", raw, "pagefile.sys"}).out;
+  const auto zeros = static_cast<uint64_t>(std::ranges::count(pages, '\0'));
+  CHECK(zeros > pages.size() - (256 << 10));
+}
+
 TEST_CASE("optimize --in-place orders and compresses on request", "[in-place]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
@@ -251,7 +283,6 @@ TEST_CASE("optimize --in-place refuses what it cannot do", "[in-place]") {
   CHECK_THAT(refused({"--live", disk}), Contains("shut the guest down"));
   CHECK_THAT(refused({"--format=raw", disk}), Contains("only QCOW2"));
   CHECK_THAT(refused({"--compression=none", disk}), Contains("nothing is decompressed"));
-  CHECK_THAT(refused({"--trim=metadata", "--drop=swap", disk}), Contains("only the appliance"));
   CHECK_THAT(refused({"-m2", disk}), Contains("only --compress"));
   CHECK_THAT(tool_test::run_tool({"optimize", "--shrink", disk}).err, Contains("needs --in-place"));
   CHECK_THAT(refused({"/dev/null"}), Contains("virt-compact trim and virt-compact compact"));

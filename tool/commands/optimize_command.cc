@@ -294,12 +294,9 @@ void OptimizeCommand::check_in_place() const {
     throw UsageError("--backing and --in-place: DISK keeps its backing file: omit BASE");
   if (options_.format == qcow2::Format::kRaw)
     throw UsageError("--format=raw and --in-place: only QCOW2 images have clusters to move");
-  if (options_.trimming_by == optimize::Trimming::kMetadata && options_.trimming.drop.any())
+  if (options_.copy.threads > 0 && !layout_.compresses() && !in_place_.reads_data())
     throw UsageError(
-        "--drop and --in-place: only the appliance can change files of the guest, which "
-        "--trim=metadata does not boot");
-  if (options_.copy.threads > 0 && !layout_.compresses())
-    throw UsageError("--threads and --in-place: only --compress uses several threads");
+        "--threads and --in-place: only --compress, --zeros and --defragment use several threads");
 }
 
 Result<int> OptimizeCommand::run_in_place(const Console& console) {

@@ -19,6 +19,8 @@ class InPlaceFlags {
   bool in_place() const { return in_place_; }
   // Returns true if the user chose a level other than compression.
   bool says_level() const { return shrink_ || zeros_ || defragment_; }
+  // Returns true if a level reads all data to find zeros.
+  bool reads_data() const { return zeros_ || defragment_; }
 
   // Throws UsageError: without --in-place, for options that need it; with it, for an option that is
   // neither one of these, nor of compression, nor in `accepted` (long names without dashes).
