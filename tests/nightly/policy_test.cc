@@ -13,7 +13,6 @@
 using namespace vc;
 
 using Catch::Contains;
-using Catch::Equals;
 using tool::matches_pattern;
 using tool::Policy;
 using tool::read_policy;
