@@ -10,9 +10,15 @@
 
 namespace vc::optimize {
 
-Result<void> measure(const std::string& path, DiskFigures& figures) {
+Result<void> measure(const std::string& path, DiskFigures& figures, Devices devices) {
   struct stat status {};
   if (retry(::stat, path.c_str(), &status) != 0) return fail(Error::system(errno, path));
+  if (S_ISBLK(status.st_mode) && devices == Devices::kAccepted) {
+    ASSIGN_OR_RETURN(const auto device, FileStorage::open_readonly(path));
+    figures.file = {};
+    ASSIGN_OR_RETURN(figures.file.length, device->size());
+    return {};
+  }
   if (!S_ISREG(status.st_mode))
     return fail(Error::invalid(path + ": is not a regular file: use virt-compact copy"));
   figures.file = FileSize::of(status);
@@ -20,8 +26,8 @@ Result<void> measure(const std::string& path, DiskFigures& figures) {
 }
 
 Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
-                         const Cancel& cancel) {
-  RETURN_IF_ERROR(measure(path, figures));
+                         const Cancel& cancel, Devices devices) {
+  RETURN_IF_ERROR(measure(path, figures, devices));
   if (format == qcow2::Format::kRaw) return {};
   ASSIGN_OR_RETURN(const auto file, FileStorage::open_readonly(path));
   ASSIGN_OR_RETURN(auto checker, qcow2::Checker::open(*file, {}));

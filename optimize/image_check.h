@@ -43,11 +43,15 @@ class FirstFinding final : public qcow2::CheckObserver {
   std::string first_;
 };
 
-// Sets length and blocks. Returns an error if `path` is not a regular file.
-Result<void> measure(const std::string& path, DiskFigures& figures);
+enum class Devices { kRefused, kAccepted };
+
+// Sets length and blocks; a block device has no blocks. Returns an error if `path` is neither a
+// regular file nor, if accepted, a block device.
+Result<void> measure(const std::string& path, DiskFigures& figures,
+                     Devices devices = Devices::kRefused);
 
 // Sets all figures. Returns an error if the image is corrupt; leaks are only counted.
 Result<void> check_image(const std::string& path, qcow2::Format format, DiskFigures& figures,
-                         const Cancel& cancel);
+                         const Cancel& cancel, Devices devices = Devices::kRefused);
 
 }  // namespace vc::optimize

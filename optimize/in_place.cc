@@ -46,7 +46,7 @@ class InPlaceRun {
       done = {};
     }
     RETURN_IF_ERROR(std::move(done));
-    if (!options_.dry_run) RETURN_IF_ERROR(measure(disk(), report_.run.after));
+    if (!options_.dry_run) RETURN_IF_ERROR(measure(disk(), report_.run.after, kDevices));
     steps_.end();
     report_.run.elapsed = Clock::now() - start_;
     finish_summary();
@@ -54,6 +54,8 @@ class InPlaceRun {
   }
 
  private:
+  static constexpr Devices kDevices = Devices::kAccepted;
+
   const std::string& disk() const { return options_.disk; }
   bool is_trimmed() const { return options_.trimming_by != Trimming::kNone; }
   bool boots_for_all() const { return options_.trimming_by == Trimming::kAppliance; }
@@ -66,7 +68,7 @@ class InPlaceRun {
     report_.run.result = disk();
     ASSIGN_OR_RETURN(const auto remarks, libvirt::check_unused(disk()));
     for (const std::string& remark : remarks) observer_.warning(remark);
-    RETURN_IF_ERROR(measure(disk(), report_.run.before));
+    RETURN_IF_ERROR(measure(disk(), report_.run.before, kDevices));
     if (options_.repair && !options_.dry_run) {
       ASSIGN_OR_RETURN(const bool repaired,
                        repair_disk(options_, disk(), steps_, observer_, cancel_, true));
@@ -75,7 +77,8 @@ class InPlaceRun {
     RETURN_IF_ERROR(qcow2::require_compactable(disk(), levels_));
     steps_.begin("check", "Checking the image");
     FileSize before = report_.run.before.file;
-    RETURN_IF_ERROR(check_image(disk(), qcow2::Format::kQcow2, report_.run.before, cancel_));
+    RETURN_IF_ERROR(
+        check_image(disk(), qcow2::Format::kQcow2, report_.run.before, cancel_, kDevices));
     report_.run.before.file = before;
     return is_trimmed() ? check_overlays() : Result<void>{};
   }
@@ -195,11 +198,12 @@ class InPlaceRun {
     return {};
   }
 
-  // Makes the figures those of the whole run.
+  // Makes the figures those of the whole run. A device keeps its size: its figures are those of the
+  // image on it.
   void finish_summary() {
     qcow2::InPlaceSummary& summary = report_.compaction;
-    summary.before = report_.run.before.file;
-    if (!options_.dry_run) summary.after = report_.run.after.file;
+    if (!summary.is_device) summary.before = report_.run.before.file;
+    if (!summary.is_device && !options_.dry_run) summary.after = report_.run.after.file;
     summary.stopped = report_.stopped;
     summary.elapsed = report_.run.elapsed;
     report_.run.virtual_size = summary.virtual_size;

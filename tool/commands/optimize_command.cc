@@ -313,8 +313,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   if (!live_)
     for (std::string& disk : disks_) disk = plain_path(disk);
   if (in_place_.in_place()) {
-    RETURN_IF_ERROR(
-        check_disks(disks_, "virt-compact trim and virt-compact compact change it in place"));
+    RETURN_IF_ERROR(check_disks(disks_, DiskKinds::kFilesAndDevices));
     return run_in_place(console);
   }
   options_.output = plain_path(options_.output);
@@ -324,7 +323,7 @@ Result<int> OptimizeCommand::run(const Console& console) {
   if (const CopyProfile* const it = layout_.profile())
     console.remark(fmt::format("{}: {}", it->name, it->description));
   if (!live_ && !resume_) {
-    RETURN_IF_ERROR(check_disks(disks_));
+    RETURN_IF_ERROR(check_disks(disks_, DiskKinds::kFiles));
     for (const std::string& disk : disks_) RETURN_IF_ERROR(refuse_stopped_live_run(disk));
   }
   options_.copy.trust = trust_.trust();

@@ -55,7 +55,7 @@ void refuse_option_like(const std::string& name, const char* what, const char* l
                     name, what, name));
 }
 
-Result<void> check_disks(const std::vector<std::string>& disks, const std::string& otherwise) {
+Result<void> check_disks(const std::vector<std::string>& disks, DiskKinds kinds) {
   std::map<std::pair<dev_t, ino_t>, std::string> seen;
   for (const std::string& disk : disks) {
     RETURN_IF_ERROR(refuse_server(
@@ -70,9 +70,15 @@ Result<void> check_disks(const std::vector<std::string>& disks, const std::strin
           errnum, fmt::format("{}: nothing was changed: {}", Error::system(errnum, disk).message(),
                               hint(disks, disk))));
     }
-    if (!S_ISREG(status.st_mode))
-      return fail(Error::invalid(disk + ": is not a regular file: " + otherwise));
-    const auto [it, fresh] = seen.emplace(std::pair(status.st_dev, status.st_ino), disk);
+    const bool is_device = S_ISBLK(status.st_mode) && kinds == DiskKinds::kFilesAndDevices;
+    if (!S_ISREG(status.st_mode) && !is_device)
+      return fail(Error::invalid(disk + (kinds == DiskKinds::kFiles
+                                             ? ": is not a regular file: use virt-compact copy"
+                                             : ": is neither a regular file nor a block device")));
+    // Several names may lead to one device.
+    const auto identity =
+        is_device ? std::pair(status.st_rdev, ino_t{0}) : std::pair(status.st_dev, status.st_ino);
+    const auto [it, fresh] = seen.emplace(identity, disk);
     if (!fresh)
       return fail(Error::invalid(
           it->second == disk ? fmt::format("{}: is given twice", disk)

@@ -19,10 +19,11 @@ void refuse_option_like(const std::string& name, const char* what, const char* l
 // string.
 std::string creation_option_in(const std::string& name);
 
-// Checks all disks before any is replaced. Returns an error if a disk is missing, is not a regular
-// file, or is listed twice. For IN and OUT in the style of virt-sparsify, the error mentions -o.
-// `otherwise`: what to do with a disk that is not a regular file.
-Result<void> check_disks(const std::vector<std::string>& disks,
-                         const std::string& otherwise = "use virt-compact copy");
+enum class DiskKinds { kFiles, kFilesAndDevices };
+
+// Checks all disks before any is replaced or changed. Returns an error if a disk is missing, is
+// neither a regular file nor, if accepted, a block device, or is listed twice. For IN and OUT in
+// the style of virt-sparsify, the error mentions -o.
+Result<void> check_disks(const std::vector<std::string>& disks, DiskKinds kinds);
 
 }  // namespace vc::tool
