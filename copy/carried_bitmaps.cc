@@ -22,7 +22,8 @@ constexpr uint64_t kBytesAtOnce = 64 << 10;  // of a bitmap
 // Returns the reason why a bitmap cannot go along; nullptr if it can.
 const char* obstacle(const Bitmap& bitmap) {
   if (bitmap.in_use())
-    return "it is in use, hence not valid: a program that wrote to the image has not stored it";
+    return "it is in use, and therefore not valid: a program that wrote to the image has not "
+           "stored it";
   return bitmap.usable() ? nullptr : "it has extra data that this program does not know";
 }
 

@@ -1,7 +1,7 @@
 // An XML scanner that records text positions, so that a part can be changed while the rest stays
 // byte for byte.
 //
-// Accepts documents as libvirt writes them and as people edit them: no DOCTYPE, hence only XML's
+// Accepts documents as libvirt writes them and as people edit them: no DOCTYPE, so only XML's
 // five predefined entities, and no external references. Returns an error with the line if the
 // document is not well-formed.
 #pragma once

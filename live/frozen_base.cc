@@ -85,9 +85,9 @@ Result<bool> is_worth(const RunContext& context, const qcow2::Chain& chain,
   const auto& limit = context.options.optimize.limit;
   if (!limit || !is_same_disk(how, *chain.image())) return true;
   meter.begin_step("measure", "Estimating the size of a fresh image");
-  ASSIGN_OR_RETURN(report.gain, optimize::foretell_gain(how, chain, report.before.file.blocks,
-                                                        report.before.file.length, context.progress,
-                                                        context.cancel));
+  ASSIGN_OR_RETURN(report.gain, optimize::predict_gain(how, chain, report.before.file.blocks,
+                                                       report.before.file.length, context.progress,
+                                                       context.cancel));
   return report.gain->is_worth(*limit);
 }
 

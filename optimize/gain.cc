@@ -57,8 +57,8 @@ Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64
   return inspect::measure(options, progress, cancel);
 }
 
-Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
-                           uint64_t length, Progress& progress, const Cancel& cancel) {
+Result<Gain> predict_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
+                          uint64_t length, Progress& progress, const Cancel& cancel) {
   Gain gain;
   gain.before = before;
   gain.length = disk.image() && how.format != Format::kRaw ? length : 0;

@@ -46,7 +46,7 @@ Result<inspect::Measurement> measure_result(const copy::CopyOptions& how, uint64
 // and `length` of its file, both in bytes. `how` must read the disk as the copy will, with trimmed
 // ranges as zeros. Reads up to 256 MiB of the source, but the whole source if the result keeps a
 // backing file. Writes nothing.
-Result<Gain> foretell_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
-                           uint64_t length, Progress& progress, const Cancel& cancel);
+Result<Gain> predict_gain(const copy::CopyOptions& how, const qcow2::Chain& disk, uint64_t before,
+                          uint64_t length, Progress& progress, const Cancel& cancel);
 
 }  // namespace vc::optimize

@@ -163,8 +163,8 @@ class Run {
     steps_.begin("measure", "Estimating the size of a fresh image");
     ASSIGN_OR_RETURN(
         report_.gain,
-        foretell_gain(disk_.copy_options(source, disk_.destination_name()), disk_.chain(),
-                      report_.before.file.blocks, report_.before.file.length, progress_, cancel_));
+        predict_gain(disk_.copy_options(source, disk_.destination_name()), disk_.chain(),
+                     report_.before.file.blocks, report_.before.file.length, progress_, cancel_));
     RETURN_IF_ERROR(disk_.check_unchanged());
     report_.compact = may_leave_it && !report_.gain->is_worth(*options_.limit);
     if (report_.compact) report_.after = report_.before;

@@ -1,4 +1,4 @@
-// Files that a guest creates anew, or whose contents it does not need.
+// Files that a guest creates again, or whose contents it does not need.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,7 @@
 //   for a trim of the range that is being sent;
 // * a trim excludes what is being written at that moment, as if the trim had come first.
 //
-// Hence no byte is both under a write and held, or under a write and being sent. Only writes wait,
+// So no byte is both under a write and held, or under a write and being sent. Only writes wait,
 // and only for I/O that waits for nothing, so deadlock is impossible. (A thread that owns a Batch
 // must not begin a write before the Batch is destroyed.)
 //

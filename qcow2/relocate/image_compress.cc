@@ -92,7 +92,7 @@ uint64_t ImageCompress::most_times() const {
   return max_refcount(image_->header().refcount_order) / 2;
 }
 
-Result<uint64_t> ImageCompress::foresee(const Cancel& cancel) {
+Result<uint64_t> ImageCompress::predict(const Cancel& cancel) {
   RETURN_IF_ERROR(start(cancel));
   RETURN_IF_ERROR(visit_all());
   return freed_;

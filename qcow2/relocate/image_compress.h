@@ -65,7 +65,7 @@ class ImageCompress {
 
   // Returns the clusters that run () would free.  Reads and compresses all data, and writes
   // nothing.
-  Result<uint64_t> foresee(const Cancel& cancel);
+  Result<uint64_t> predict(const Cancel& cancel);
 
   // Compresses.  After a cancellation or an error, the content is the same, and another run goes
   // on.

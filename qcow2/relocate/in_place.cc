@@ -61,8 +61,8 @@ class Compaction {
     RETURN_IF_ERROR(open());
     RETURN_IF_ERROR(check_image());
     if (options_.dry_run) {
-      RETURN_IF_ERROR(discard_foretold());
-      RETURN_IF_ERROR(foretell());
+      RETURN_IF_ERROR(discard_predicted());
+      RETURN_IF_ERROR(predict());
     } else {
       RETURN_IF_ERROR(end(move()));
     }
@@ -136,7 +136,7 @@ class Compaction {
   }
 
   // In an external data file, discarded clusters keep their places.
-  Result<void> discard_foretold() {
+  Result<void> discard_predicted() {
     if (options_.discarded.empty() || summary_.has_data_file) return {};
     ASSIGN_OR_RETURN(
         storage_, discard_in_memory(storage_, chain_->image()->encryption(), options_.discarded));
@@ -212,7 +212,7 @@ class Compaction {
     return shrink;
   }
 
-  Result<void> foretell() {
+  Result<void> predict() {
     ASSIGN_OR_RETURN(const auto shrink, begin());
     if (summary_.stopped) return fail(Error::cancelled());
     ASSIGN_OR_RETURN(const uint64_t clusters, shrink->shortest());
@@ -225,7 +225,7 @@ class Compaction {
     if (!options_.compress) return {};
     progress_.begin(Phase::kMeasure);
     ASSIGN_OR_RETURN(const auto compress, open_compress());
-    ASSIGN_OR_RETURN(const uint64_t freed, compress->foresee(cancel_));
+    ASSIGN_OR_RETURN(const uint64_t freed, compress->predict(cancel_));
     if (compress->stopped()) return fail(Error::cancelled());
     summary_.compressed = compress->compressed();
     summary_.fixed += compress->fixed();

@@ -2,8 +2,8 @@
 //
 //     flags: in use | guest data, tables, … | new bitmaps and directory: see bitmap_rewrite.h
 //
-// with a flush at each bar.  So after a crash, an enabled bitmap is in use, hence not valid, or has
-// the bits of all changes.  Bitmaps that are disabled or in use stay as they are.
+// with a flush at each bar.  So after a crash, an enabled bitmap is in use, and therefore not
+// valid, or has the bits of all changes.  Bitmaps that are disabled or in use stay as they are.
 #pragma once
 
 #include <memory>

@@ -10,8 +10,8 @@
 //
 // with a flush at each bar. So refcounts are never lower than the references in the file. After a
 // crash, some refcounts may be too high and some COPIED flags wrong, which harms no data; and
-// bitmaps may be marked in use, hence not valid: that is done before the disk changes. In version
-// 3, the image is marked dirty meanwhile, so that the next writer repairs them
+// bitmaps may be marked in use, and therefore not valid: that is done before the disk changes. In
+// version 3, the image is marked dirty meanwhile, so that the next writer repairs them
 // (in_place_rebuild.h).
 #pragma once
 

@@ -1,4 +1,4 @@
-// Files that Windows creates anew: the places of their contents, and doubtful ones.
+// Files that Windows creates again: the places of their contents, and doubtful ones.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -402,7 +402,7 @@ TEST_CASE("a guest that is suspended or hibernated is refused", "[free]") {
   }
 }
 
-TEST_CASE("files that Windows creates anew become zeros without a boot", "[free]") {
+TEST_CASE("files that Windows creates again become zeros without a boot", "[free]") {
   const TempDirectory folder;
   run_ok({"sh", "-c", "truncate -s 96M \"$1\" && mkntfs -q -Q -F \"$1\"", "sh", folder / "raw"});
   write_noise(folder / "noise", 8 * kMiB);

@@ -111,7 +111,7 @@ bool stop_after(const Words& words, int signal, std::chrono::microseconds delay,
 
 }  // namespace
 
-TEST_CASE("optimize --in-place makes the file as short as it has foretold", "[in-place]") {
+TEST_CASE("optimize --in-place makes the file as short as it has predicted", "[in-place]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
   const std::string& disk = guest.disk();
@@ -120,12 +120,12 @@ TEST_CASE("optimize --in-place makes the file as short as it has foretold", "[in
   const std::string way = GENERATE("--trim=auto", "--trim=metadata");
   CAPTURE(way);
 
-  const json foretold = report({way, "--dry-run", disk});
+  const json predicted = report({way, "--dry-run", disk});
   CHECK((support::read_file(disk) == before));
-  CHECK(foretold["in-place"] == true);
-  CHECK(foretold["dry-run"] == true);
-  CHECK(foretold["discarded"].get<uint64_t>() >= SmallGuest::kFreed);
-  CHECK(foretold["free-space"]["appliance"] == false);
+  CHECK(predicted["in-place"] == true);
+  CHECK(predicted["dry-run"] == true);
+  CHECK(predicted["discarded"].get<uint64_t>() >= SmallGuest::kFreed);
+  CHECK(predicted["free-space"]["appliance"] == false);
   const auto text = in_place({way, "--dry-run", disk});
   CHECK_THAT(text.out,
              Contains("would be") && Contains("to discard") && Contains("Nothing was written"));
@@ -135,9 +135,9 @@ TEST_CASE("optimize --in-place makes the file as short as it has foretold", "[in
   CHECK(support::list_directory(folder.path()).size() == 2);
   CHECK(done["before"]["length"] == before.size());
   CHECK(done["after"]["length"] == fs::file_size(disk));
-  CHECK(done["discarded"] == foretold["discarded"]);
+  CHECK(done["discarded"] == predicted["discarded"]);
   CHECK(fs::file_size(disk) + SmallGuest::kFreed <= before.size());
-  const auto length = foretold["after"]["length"].get<uint64_t>();
+  const auto length = predicted["after"]["length"].get<uint64_t>();
   CHECK(fs::file_size(disk) <= length + 2 * 65536);
   CHECK(length <= fs::file_size(disk) + 2 * 65536);
   CHECK(guest.complaint(true) == "");
@@ -161,7 +161,7 @@ TEST_CASE("optimize --in-place drops files of Windows without a boot", "[in-plac
     run_ok({"ntfscp", "-q", raw, folder / "noise", name});
   const std::string disk = folder / "disk";
   run_ok({"qemu-img", "convert", "-O", "qcow2", raw, disk});
-  const json foretold = report({"--drop=pagefile", "--dry-run", disk});
+  const json predicted = report({"--drop=pagefile", "--dry-run", disk});
   const std::string way = GENERATE("--trim=auto", "--trim=metadata");
   const json done = report({way, "--drop=pagefile", disk});
   CHECK(done.at("free-space").at("appliance") == false);
@@ -169,7 +169,7 @@ TEST_CASE("optimize --in-place drops files of Windows without a boot", "[in-plac
   CHECK(done.at("free-space").at("dropped").at(0).at("path") == "/pagefile.sys");
   CHECK(done.at("before").at("length").get<uint64_t>() >
         done.at("after").at("length").get<uint64_t>() + 7 * kMiB);
-  CHECK(foretold.at("after").at("length") == done.at("after").at("length"));
+  CHECK(predicted.at("after").at("length") == done.at("after").at("length"));
   run_ok({"qemu-img", "check", "-q", disk});
   run_ok({"qemu-img", "convert", "-O", "raw", disk, raw});
   run_ok({"ntfsfix", "-n", raw});
@@ -208,11 +208,11 @@ TEST_CASE("optimize --in-place works on a block device", "[in-place]") {
 TEST_CASE("optimize --in-place orders and compresses on request", "[in-place]") {
   const TempDirectory folder;
   const SmallGuest guest(folder);
-  const json foretold = report({"--defragment", "-c", "--dry-run", guest.disk()});
+  const json predicted = report({"--defragment", "-c", "--dry-run", guest.disk()});
   const json done = report({"--defragment", "--compression=zlib", "-m2", guest.disk()});
   CHECK(done["compressed"].get<uint64_t>() >= 4 * kMiB);
   CHECK(guest.complaint(true) == "");
-  const auto length = foretold["after"]["length"].get<double>();
+  const auto length = predicted["after"]["length"].get<double>();
   CHECK(static_cast<double>(fs::file_size(guest.disk())) < 1.03 * length);
   CHECK(length < 1.03 * static_cast<double>(fs::file_size(guest.disk())));
 }
@@ -283,10 +283,10 @@ TEST_CASE("optimize --in-place trims an external data file, and does not compres
   CHECK_THAT(refused({"-c", guest.disk()}), Contains("external data file"));
   CHECK((support::read_file(guest.disk()) == bytes));
   CHECK((support::read_file(folder / "data") == data));
-  const json foretold = report({"--dry-run", guest.disk()});
+  const json predicted = report({"--dry-run", guest.disk()});
   CHECK((support::read_file(folder / "data") == data));
   const json done = report({"--defragment", guest.disk()});
-  CHECK(done["discarded"] == foretold["discarded"]);
+  CHECK(done["discarded"] == predicted["discarded"]);
   CHECK(done["discarded"].get<uint64_t>() >= SmallGuest::kFreed);
   CHECK(guest.complaint(true) == "");
 }

@@ -1,4 +1,4 @@
-// Finds the files of an NTFS volume that Windows creates anew when it starts.
+// Finds the files of an NTFS volume that Windows creates again when it starts.
 #pragma once
 
 #include <vector>

@@ -127,7 +127,7 @@ TEST_CASE("a compressed image is shorter, and has all of its states") {
     const Cancel cancel;
     const auto options = small_batches(random, shape.cluster_bits);
     const Bytes untouched = storage->bytes();
-    REQUIRE_OK(open(storage, options)->foresee(cancel));
+    REQUIRE_OK(open(storage, options)->predict(cancel));
     REQUIRE((storage->bytes() == untouched));
 
     const Entries entries = entries_of(storage);

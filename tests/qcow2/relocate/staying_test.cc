@@ -76,7 +76,7 @@ void judge_lost(const Lost& lost) {
   REQUIRE((leaks_of(*lost.storage) == lost.leaks));
 }
 
-void shrink_as_foretold(const Lost& lost, Random& random) {
+void shrink_as_predicted(const Lost& lost, Random& random) {
   ImageShrink::Options options;
   options.batch_bytes = random.between(1, 40) << lost.shape.cluster_bits;
   options.staying = staying_of(*lost.storage);
@@ -132,10 +132,10 @@ TEST_CASE("leaks that may be data of a table of zeros stay, and all else is comp
     const Lost lost = make_lost(seed, random);
     CAPTURE(seed, lost.shape.recipe, lost.leaks.size());
     leaks += lost.leaks.size();
-    shrink_as_foretold(lost, random);
+    shrink_as_predicted(lost, random);
     order(lost, random);
     compress(lost, random);
-    shrink_as_foretold(lost, random);
+    shrink_as_predicted(lost, random);
   }
   CAPTURE(support::base_seed());
   REQUIRE(leaks > 0);

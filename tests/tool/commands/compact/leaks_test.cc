@@ -54,9 +54,9 @@ TEST_CASE("compact keeps in place what a lost table has referred to", "[compact]
   support::patch_file(disk, table, std::vector<std::byte>(kCluster));
   REQUIRE(support::run({"qemu-img", "check", "-q", disk}).exit_code == 3);
 
-  const json foretold = summary(run_tool({"measure", "--in-place", "--json", disk}));
-  CHECK(foretold["leaks"] == 0);
-  CHECK(foretold["leaks-left"] == 3 * kMiB / kCluster);
+  const json predicted = summary(run_tool({"measure", "--in-place", "--json", disk}));
+  CHECK(predicted["leaks"] == 0);
+  CHECK(predicted["leaks-left"] == 3 * kMiB / kCluster);
   const std::string level = GENERATE("--shrink", "--defragment");
   const auto outcome = run_tool({"compact", level, disk});
   INFO(outcome.describe());
@@ -64,7 +64,7 @@ TEST_CASE("compact keeps in place what a lost table has referred to", "[compact]
   CHECK_THAT(outcome.err, Contains("48 leaked clusters stay where they are"));
   CHECK_THAT(outcome.err, Contains("--lossy"));
   CHECK_THAT(outcome.out, Contains("leaks left          48  clusters stay"));
-  CHECK(std::filesystem::file_size(disk) == foretold["after"]["length"]);
+  CHECK(std::filesystem::file_size(disk) == predicted["after"]["length"]);
   CHECK(std::filesystem::file_size(disk) + 3 * kMiB <= before);
   CHECK(support::run({"qemu-img", "check", "-q", disk}).exit_code == 3);
   const json again = summary(run_tool({"compact", level, "--json", disk}));
@@ -82,13 +82,13 @@ TEST_CASE("compact compresses around clusters that have leaked", "[compact]") {
   const uint64_t table = first_table(disk);
   support::patch_file(disk, table, std::vector<std::byte>(kCluster));
   run_ok({"qemu-img", "convert", "-O", "raw", disk, folder / "before"});
-  const json foretold = summary(run_tool({"compact", "-c", "--dry-run", "--json", disk}));
+  const json predicted = summary(run_tool({"compact", "-c", "--dry-run", "--json", disk}));
   const json done = summary(run_tool({"compact", "-c", "--json", disk}));
   CHECK(done["leaks-left"] == 3 * kMiB / kCluster);
   CHECK(done["compressed"].get<uint64_t>() >= 2 * kMiB);
   CHECK(done["after"]["length"].get<uint64_t>() >= 3 * kMiB);
   CHECK(done["after"]["length"].get<uint64_t>() < 4 * kMiB + kMiB / 2);
-  CHECK(foretold["after"]["length"].get<uint64_t>() <= done["after"]["length"].get<uint64_t>());
+  CHECK(predicted["after"]["length"].get<uint64_t>() <= done["after"]["length"].get<uint64_t>());
   run_ok({"qemu-img", "compare", "-q", disk, "-F", "raw", folder / "before"});
   CHECK(support::run({"qemu-img", "check", "-q", disk}).exit_code == 3);
 }
