@@ -1,4 +1,5 @@
 // Which policies are accepted, and what the errors of the others say.
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include "tests/support/temp_directory.h"
 #include "tool/nightly/disk_selection.h"
 #include "tool/nightly/name_pattern.h"
+#include "tool/nightly/path_pattern.h"
 #include "tool/nightly/policy.h"
 #include "tool/nightly/toml_value.h"
 
@@ -155,6 +157,9 @@ TEST_CASE("an error of a policy names the line and what to write", "[nightly]") 
   CHECK_THAT(error_of("state = \"state\""), Contains("'state' does not begin with a slash"));
   CHECK_THAT(error_of("[[disk]]\npath = [\"/a\", \"b\"]"),
              Contains("p.toml:2: path: 'b' does not begin with a slash"));
+  CHECK_THAT(error_of("[[disk]]\npath = \"/srv/*/vm.qcow2\""),
+             Contains("only after the last slash"));
+  CHECK_THAT(error_of("[[disk]]\npath = \"/srv/\""), Contains("use '/srv/*.qcow2'"));
   CHECK_THAT(error_of("[[domain]]\nlive = true"), Contains("p.toml:1: [[domain]] has no name"));
   CHECK_THAT(error_of("\n[[disk]]"), Contains("p.toml:2: [[disk]] has no path"));
   CHECK_THAT(error_of("[domain]\nname = \"*\""),
@@ -205,6 +210,41 @@ TEST_CASE("patterns match whole names", "[nightly]") {
   std::string pattern;
   for (int i = 0; i < 1000; ++i) pattern += "*a";
   CHECK_FALSE(matches_pattern(pattern + "b", std::string(20000, 'a')));
+}
+
+TEST_CASE("a pattern in a path stands for the files of its folder", "[nightly]") {
+  const support::TempDirectory folder;
+  for (const char* const name :
+       {"b.qcow2", "a.qcow2", "c.img", ".hidden.qcow2", "a.qcow2.bak", "ab.qcow2"})
+    support::write_file(folder / name, std::string());
+  const auto found = [&](const std::string& pattern) {
+    std::vector<std::string> names;
+    for (const std::string& it : tool::paths_matching(folder / pattern)) {
+      CHECK(it.starts_with(folder.path() + "/"));
+      names.push_back(it.substr(folder.path().size() + 1));
+    }
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  CHECK(found("*.qcow2") == Names{"a.qcow2", "ab.qcow2", "b.qcow2"});
+  CHECK(found("?.qcow2") == Names{"a.qcow2", "b.qcow2"});
+  CHECK(found("*") == Names{"a.qcow2", "ab.qcow2", "b.qcow2", "c.img"});
+  CHECK(found("*.bak") == Names{"a.qcow2.bak"});
+  CHECK(found(".h*") == Names{".hidden.qcow2"});
+  CHECK(found("x*") == Names{});
+  CHECK(found("none/*") == Names{"none/*"});
+  CHECK_FALSE(tool::is_path_pattern("/a*/b"));
+
+  const auto policy = tool::read_policy(
+      fmt::format("[[disk]]\npath = [\"{}\", \"{}\"]\n", folder / "?.qcow2", folder / "x*"),
+      "p.toml");
+  REQUIRE(policy);
+  const auto disks = tool::select_disks(*policy, {});
+  REQUIRE(disks.size() == 3);
+  CHECK(disks[0].path == folder / "a.qcow2");
+  CHECK(disks[1].refusal.empty());
+  CHECK(disks[2].path == folder / "x*");
+  CHECK(disks[2].refusal == "no file has such a name");
 }
 
 TEST_CASE("a policy that others can change is refused", "[nightly]") {

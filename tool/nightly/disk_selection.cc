@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tool/nightly/name_pattern.h"
+#include "tool/nightly/path_pattern.h"
 
 namespace vc::tool {
 
@@ -59,6 +60,23 @@ void add_disks(const KnownDomain& domain, const DomainRule& rule, std::vector<Ni
   }
 }
 
+void add_paths(const std::string& path, const DiskRule& rule, std::vector<NightlyDisk>& disks) {
+  std::vector<std::string> paths{path};
+  std::string refusal;
+  if (is_path_pattern(path)) paths = paths_matching(path);
+  if (paths.empty()) refusal = "no file has such a name";
+  if (paths.size() > kMostPaths)
+    refusal = fmt::format("more than {} files have such names", kMostPaths);
+  if (!refusal.empty()) paths = {path};
+  for (std::string& each : paths) {
+    NightlyDisk& it = disks.emplace_back();
+    it.path = std::move(each);
+    it.format = rule.format;
+    it.settings = &rule.settings;
+    it.refusal = refusal;
+  }
+}
+
 }  // namespace
 
 std::string NightlyDisk::name() const {
@@ -77,12 +95,7 @@ std::vector<NightlyDisk> select_disks(const Policy& policy,
     if (rule != policy.domains.end()) add_disks(domain, *rule, disks);
   }
   for (const DiskRule& rule : policy.disks)
-    for (const std::string& path : rule.paths) {
-      NightlyDisk& it = disks.emplace_back();
-      it.path = path;
-      it.format = rule.format;
-      it.settings = &rule.settings;
-    }
+    for (const std::string& path : rule.paths) add_paths(path, rule, disks);
   return disks;
 }
 

@@ -126,9 +126,16 @@ Result<void> take_folder(const TomlValue& value, std::string& target) {
 
 Result<void> take_paths(const TomlValue& value, std::vector<std::string>& target) {
   RETURN_IF_ERROR(take(value, target));
-  for (const std::string& path : target)
+  for (const std::string& path : target) {
     if (path.front() != '/')
       return fail(Error::invalid(fmt::format("'{}' does not begin with a slash", path)));
+    if (path.find_first_of("*?") < path.rfind('/'))
+      return fail(Error::invalid(
+          fmt::format("'{}': * and ? stand for other characters only after the last slash", path)));
+    if (path.back() == '/')
+      return fail(Error::invalid(
+          fmt::format("'{}' is a folder: use '{}*.qcow2' for its disks", path, path)));
+  }
   return {};
 }
 
