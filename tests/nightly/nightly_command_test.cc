@@ -229,6 +229,18 @@ TEST_CASE("a night optimizes what gains enough, and leaves the rest", "[nightly]
   // The tests' policy does not trim; with another one, the content of the overlay would change.
   host.set_policy("trim = \"metadata\"", fmt::format("[[disk]]\npath = \"{}\"", host.disk("base")));
   CHECK(outcome(host.report({"--dry-run"}), host.disk("base")) == "skipped base");
+  const support::TempDirectory elsewhere;
+  make_disk(elsewhere / "lower");
+  const auto paths = [&](const std::string& more) {
+    return fmt::format("[[disk]]\npath = [\"{}\"{}]", elsewhere / "lower", more);
+  };
+  const support::TempDirectory folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", elsewhere / "lower",
+          folder / "upper"});
+  host.set_policy("trim = \"metadata\"\nkeep_going = true", paths(""));
+  CHECK(outcome(host.report({"--dry-run"}), elsewhere / "lower") == "expected");
+  host.set_policy("trim = \"metadata\"", paths(", \"" + folder / "*" + "\""));
+  CHECK(outcome(host.report({"--dry-run"}), elsewhere / "lower") == "skipped base");
 }
 
 TEST_CASE("a disk is due again after some days, if its guest has written", "[nightly]") {

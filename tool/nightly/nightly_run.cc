@@ -52,6 +52,9 @@ class Night {
       if (domain.disks)
         for (const auto& disk : *domain.disks)
           if (!disk.top().empty()) others_.push_back(disk.top());
+    // An overlay may be in another folder than its backing file.
+    for (const NightlyDisk& disk : disks)
+      if (!disk.path.empty()) others_.push_back(disk.path);
     std::unique_ptr<StopAt> stop;
     if (policy_.window && policy_.stop_at_end && !options_.now &&
         policy_.window->contains(report_.begin)) {
@@ -165,8 +168,7 @@ class Night {
                                 "or set backup_days",
                                 backup)};
     }
-    ASSIGN_OR_RETURN(const MaybeSkip skip,
-                     check_users(disk.path, domains_, runs ? disk.known : nullptr));
+    ASSIGN_OR_RETURN(MaybeSkip skip, check_users(disk.path, domains_, runs ? disk.known : nullptr));
     if (skip) return skip;
     if (const auto overlay = qcow2::find_overlay(disk.path, others_);
         overlay && disk.settings->trim != optimize::Trimming::kNone)
