@@ -50,7 +50,7 @@ Result<std::string> remove_old_backup(const NightlyDisk& disk, const LastResult*
                                       bool dry_run) {
   if (!last || last->backup.empty() || !is_expired(*disk.settings, *last, now))
     return std::string();
-  ASSIGN_OR_RETURN(const std::string backup, backup_of(disk.path));
+  ASSIGN_OR_RETURN(std::string backup, backup_of(disk.path));
   if (backup != last->backup || is_stopped_live_run(disk.path)) return std::string();
   ASSIGN_OR_RETURN(const auto folder, Directory::open(Directory::parent_of(backup)));
   const std::string name = Directory::name_of(backup);
