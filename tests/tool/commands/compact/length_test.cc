@@ -69,7 +69,10 @@ TEST_CASE("compact --defragment makes random images as short as a fresh copy", "
     const auto length = static_cast<double>(std::filesystem::file_size(disk));
     CAPTURE(fresh, length);
     CHECK(length <= 1.01 * fresh);
-    CHECK(compact_test::summary(predicted)["after"]["length"] == length);
+    // A refcount block may become needless on the way, which the prediction does not know.
+    const auto expected = compact_test::summary(predicted)["after"]["length"].get<double>();
+    CHECK(expected >= length);
+    CHECK(expected <= 1.01 * length);
     run_ok({"qemu-img", "check", "-q", disk});
     run_ok({"qemu-img", "compare", "-q", disk, folder / "fresh"});
   }
