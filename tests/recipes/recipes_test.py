@@ -62,7 +62,10 @@ class Recipes(PageCase):
 
     def test_worth(self):
         told = self.recipe("IS IT WORTH IT?", after="grep -q '<svg' vm.svg")
-        self.assertIn("9.09 MiB of that stored", told)
+        stored = re.search(r"([\d.]+) MiB of that stored", told)
+        self.assertIsNotNone(stored, told)
+        # Versions of mke2fs place the files differently, and a cluster is stored as a whole.
+        self.assertTrue(9.0 < float(stored[1]) < 9.5, told)
 
     def test_procedure(self):
         self.recipe("THE WHOLE PROCEDURE", before="cp vm.qcow2 .old",
