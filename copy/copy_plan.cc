@@ -15,6 +15,8 @@ using qcow2::Geometry;
 namespace {
 
 constexpr uint64_t kChunkSize = 1 << 20;
+// Clones are calls, not bytes: fewer and longer ones cost less.
+constexpr uint64_t kCloneChunkSize = 8 << 20;
 // Memory limit of chunks and codecs together, bytes. The memory of a copy does not depend on the
 // size of the disk, and depends on the number of processors only up to this limit.
 constexpr uint64_t kMemory = 80 << 20;
@@ -111,6 +113,7 @@ Pipeline::Options CopyPlan::pipeline(const CopyOptions& options, const Source& s
   plan.chunk_size =
       std::max({kChunkSize, worker.geometry.cluster_size(), source.cluster_size().value_or(0),
                 source.request_size(), destination.server ? options.nbd.request_size : 0});
+  if (worker.cloning) plan.chunk_size = std::max(plan.chunk_size, kCloneChunkSize);
   const uint64_t each_chunk = plan.chunk_size * (worker.compression ? 2 : 1);
   // a codec's tables, and a stream in transit
   const uint64_t each_thread = worker.compression ? 5 * worker.geometry.cluster_size() : 0;

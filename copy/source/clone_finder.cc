@@ -16,6 +16,7 @@ namespace {
 
 // Parts of at most this many blocks are read as a whole: that is faster than many short reads.
 constexpr uint64_t kBlocksAtOnce = 4;
+constexpr size_t kProbe = 256;  // bytes
 
 bool continues(const Chunk::Piece& piece, const Chunk::Piece& next) {
   return piece.from == next.from && piece.end == next.begin &&
@@ -33,10 +34,18 @@ Result<bool> CloneFinder::refuse(const Chunk& chunk, uint64_t at, const std::str
                   guest.value(), why)));
 }
 
+// Asks once for each chunk and file: a chunk has many groups, and usually one file.
+Result<uint64_t> CloneFinder::size_of(const FileStorage& file) {
+  if (measured_ != &file) {
+    ASSIGN_OR_RETURN(size_, file.size());
+    measured_ = &file;
+  }
+  return size_;
+}
+
 // Adds the data of a group, beginning with extent number `extent`. Returns false if the group
 // cannot be cloned.
-Result<bool> CloneFinder::add_pieces(Files files, const Part& group, size_t extent,
-                                     Chunk& chunk) const {
+Result<bool> CloneFinder::add_pieces(Files files, const Part& group, size_t extent, Chunk& chunk) {
   const GuestOffset start = geometry_.start_of(chunk.first);
   const size_t first_piece = chunk.pieces.size();
   for (; extent < chunk.extents.size(); ++extent) {
@@ -60,8 +69,7 @@ Result<bool> CloneFinder::add_pieces(Files files, const Part& group, size_t exte
   return are_clonable(group, first_piece, chunk);
 }
 
-Result<bool> CloneFinder::are_clonable(const Part& group, size_t first_piece,
-                                       const Chunk& chunk) const {
+Result<bool> CloneFinder::are_clonable(const Part& group, size_t first_piece, const Chunk& chunk) {
   const uint64_t block = cloning_.block();
   if (geometry_.cluster_size() % block != 0)
     return refuse(chunk, group.begin,
@@ -74,7 +82,7 @@ Result<bool> CloneFinder::are_clonable(const Part& group, size_t first_piece,
           chunk, piece.begin,
           fmt::format("it is not in whole blocks of {} bytes of {}", block, piece.from->name()));
     // The file may end inside its last cluster. Such a piece is copied in any case.
-    ASSIGN_OR_RETURN(const uint64_t size, piece.from->size());
+    ASSIGN_OR_RETURN(const uint64_t size, size_of(*piece.from));
     if (piece.at.value() + (piece.end - piece.begin) > size) return false;
   }
   return true;
@@ -93,7 +101,7 @@ void CloneFinder::mark(const Part& part, Chunk::Clone how, Chunk& chunk) const {
     if (chunk.clusters[i].kind == Chunk::Cluster::Kind::kData) chunk.clusters[i].clone = how;
 }
 
-// Reads the first block of the data in a part.
+// Reads the first block of the data in a part; of most blocks, the first bytes suffice.
 Result<bool> CloneFinder::begins_with_data(const Part& part, size_t first_piece,
                                            Chunk& chunk) const {
   for (size_t i = first_piece; i < chunk.pieces.size(); ++i) {
@@ -101,7 +109,11 @@ Result<bool> CloneFinder::begins_with_data(const Part& part, size_t first_piece,
     if (piece.end <= part.begin) continue;
     const uint64_t at = std::max(piece.begin, part.begin);
     const auto block = chunk.bytes.span().subspan(at, cloning_.block());
-    RETURN_IF_ERROR(read_fully(*piece.from, piece.at + (at - piece.begin), block));
+    const HostOffset host = piece.at + (at - piece.begin);
+    const auto probe = block.first(kProbe);
+    RETURN_IF_ERROR(read_fully(*piece.from, host, probe));
+    if (!is_zero(probe)) return true;
+    RETURN_IF_ERROR(read_fully(*piece.from, host, block));
     return !is_zero(block);
   }
   return false;
@@ -118,7 +130,7 @@ Result<void> CloneFinder::search(const Part& part, size_t first_piece, Chunk& ch
   return {};
 }
 
-Result<void> CloneFinder::find(Files files, Chunk& chunk) const {
+Result<void> CloneFinder::find(Files files, Chunk& chunk) {
   const uint64_t start = geometry_.start_of(chunk.first).value();
   const uint64_t length = chunk.end().value() - start;
   const uint64_t group_size = cloning_.group();

@@ -29,7 +29,7 @@ class CloneFinder {
 
   // Fills the pieces of a prepared chunk, and marks its clusters: kYes need not be read; kMaybe are
   // cloned unless they are zeros. Returns an error if clones are demanded and not possible.
-  Result<void> find(Files files, Chunk& chunk) const;
+  Result<void> find(Files files, Chunk& chunk);
 
  private:
   // A part of a chunk, bytes.
@@ -38,8 +38,9 @@ class CloneFinder {
     uint64_t end;
   };
 
-  Result<bool> add_pieces(Files files, const Part& group, size_t extent, Chunk& chunk) const;
-  Result<bool> are_clonable(const Part& group, size_t first_piece, const Chunk& chunk) const;
+  Result<bool> add_pieces(Files files, const Part& group, size_t extent, Chunk& chunk);
+  Result<bool> are_clonable(const Part& group, size_t first_piece, const Chunk& chunk);
+  Result<uint64_t> size_of(const FileStorage& file);
   Result<void> search(const Part& part, size_t first_piece, Chunk& chunk) const;
   Result<bool> begins_with_data(const Part& part, size_t first_piece, Chunk& chunk) const;
   bool has_data(const Part& part, const Chunk& chunk) const;
@@ -48,6 +49,8 @@ class CloneFinder {
 
   const Cloning& cloning_;
   const qcow2::Geometry geometry_;
+  const FileStorage* measured_ = nullptr;  // the file that `size_` belongs to
+  uint64_t size_ = 0;                      // bytes
 };
 
 }  // namespace vc::copy

@@ -50,6 +50,7 @@ class Bench:
         self.disk = options.disk or os.path.join(folder, "disk.qcow2")
         self.own_disk = None  # filesystem and size of the present own disk
         self.mounted = ""  # the filesystem of the present mount
+        self.loop = ""  # its device
         self.results = []
         self.size = 0  # the size of the disk to copy, once the disk exists
 
@@ -114,8 +115,12 @@ class Bench:
             file.truncate(4 * os.stat(self.disk).st_size + GIB)
         disk.run(f"mkfs.{filesystem}", "-q", image)
         os.makedirs(self.mount_point(), exist_ok=True)
-        disk.run("mount", "-o", "loop", image, self.mount_point())
+        # Direct I/O, as on a real disk: otherwise the system caches all data twice, here and in the file.
+        self.loop = subprocess.run(
+            ["losetup", "--find", "--show", "--direct-io=on", image], check=True, capture_output=True,
+            text=True).stdout.strip()
         self.mounted = filesystem
+        disk.run("mount", self.loop, self.mount_point())
         own = self.words("none")["disk"]
         disk.run("cp", self.disk, own)
         disk.run("sync", "-f", own)
@@ -124,7 +129,9 @@ class Bench:
     def unmount(self):
         if self.mounted:
             self.mounted = ""
-            disk.run("umount", self.mount_point())
+            if os.path.ismount(self.mount_point()):
+                disk.run("umount", self.mount_point())
+            disk.run("losetup", "--detach", self.loop)
             measure.remove(os.path.join(self.folder, "filesystem"))
 
     def drop_own_disk(self):
