@@ -15,6 +15,8 @@ namespace {
 constexpr uint64_t kUsualBlock = 4 << 10;
 constexpr uint64_t kLargestBlock = 2 << 20;
 constexpr uint64_t kCopyAtOnce = 1 << 20;
+// Runs that wait for the thread that clones. They take memory.
+constexpr size_t kMostWaiting = 4096;
 
 // Returns true if another way of copying would meet the same error.
 bool is_final(int errnum) {
@@ -106,6 +108,11 @@ Error Cloning::reason(const FileStorage& file) const {
   return Error::system(EINVAL, out_.name() + ": failed to clone " + file.name());
 }
 
+Result<void> Cloning::share(std::span<const Run> runs) {
+  for (const Run& run : runs) RETURN_IF_ERROR(share(run));
+  return {};
+}
+
 Result<void> Cloning::share(const Run& run) {
   if (can_clone(*run.from)) {
     auto cloned = out_.clone(*run.from, run.at, run.length, run.to);
@@ -133,13 +140,9 @@ Result<void> Cloning::copy(const Run& run) {
   return {};
 }
 
-Result<void> Cloning::write(const Chunk& chunk) {
+std::vector<Cloning::Run> Cloning::runs_of(const Chunk& chunk) const {
   const uint64_t cluster_size = options_.cluster_size;
-  Run run;
-  const auto flush = [&]() -> Result<void> {
-    const Run whole = std::exchange(run, {});
-    return whole.length > 0 ? share(whole) : Result<void>{};
-  };
+  std::vector<Run> runs;
   for (const Chunk::Piece& piece : chunk.pieces) {
     for (uint64_t at = piece.begin; at < piece.end;) {
       const Chunk::Cluster& cluster = chunk.clusters[at / cluster_size];
@@ -149,16 +152,39 @@ Result<void> Cloning::write(const Chunk& chunk) {
       at = stop;
       if (cluster.kind != Chunk::Cluster::Kind::kData || cluster.clone != Chunk::Clone::kYes)
         continue;
-      if (run.from != part.from || run.at + run.length != part.at ||
-          run.to + run.length != part.to) {
-        RETURN_IF_ERROR(flush());
-        run = part;
-      } else {
-        run.length += part.length;
-      }
+      Run* const last = runs.empty() ? nullptr : &runs.back();
+      if (last && last->from == part.from && last->at + last->length == part.at &&
+          last->to + last->length == part.to)
+        last->length += part.length;
+      else
+        runs.push_back(part);
     }
   }
-  return flush();
+  return runs;
+}
+
+// The kernel clones one range of a file at a time. So one thread clones, and the others go on to
+// find what to clone.
+Result<void> Cloning::write(const Chunk& chunk) {
+  std::vector<Run> runs = runs_of(chunk);
+  MutexLock lock(queue_mutex_);
+  const bool leave = is_cloning_ && waiting_.size() + runs.size() <= kMostWaiting;
+  if (leave || !is_cloning_) waiting_.insert(waiting_.end(), runs.begin(), runs.end());
+  if (leave) return {};
+  if (is_cloning_) {
+    lock.unlock();
+    return share(runs);
+  }
+  is_cloning_ = true;
+  Result<void> result;
+  while (result && !waiting_.empty()) {
+    runs = std::exchange(waiting_, {});
+    lock.unlock();
+    result = share(runs);
+    lock.lock();
+  }
+  is_cloning_ = false;
+  return result;
 }
 
 }  // namespace vc::copy

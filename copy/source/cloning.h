@@ -79,7 +79,9 @@ class Cloning {
   void learn(const FileStorage& file, bool can, Error reason);
   Known* find(const FileStorage& file) REQUIRES(mutex_);
   const Known* find(const FileStorage& file) const REQUIRES(mutex_);
+  std::vector<Run> runs_of(const Chunk& chunk) const;
   Result<void> share(const Run& run);
+  Result<void> share(std::span<const Run> runs);
   Result<void> copy(const Run& run);
 
   OutputFile& out_;
@@ -88,6 +90,9 @@ class Cloning {
   std::atomic<uint64_t> cloned_ = 0;
   mutable Mutex mutex_;
   std::vector<Known> known_ GUARDED_BY(mutex_);
+  Mutex queue_mutex_;
+  bool is_cloning_ GUARDED_BY(queue_mutex_) = false;  // a thread clones what waits
+  std::vector<Run> waiting_ GUARDED_BY(queue_mutex_);
 };
 
 }  // namespace vc::copy

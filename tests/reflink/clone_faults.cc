@@ -2,11 +2,13 @@
 //
 //     VIRT_COMPACT_CLONES=fail:N:ERRNO   the N-th clone (from 1) and all later ones fail with ERRNO
 //     VIRT_COMPACT_CLONES=once:N:ERRNO   only the N-th one
-//     VIRT_COMPACT_CLONES=wrong:N        the N-th clone takes its blocks from the place that
-//     follows VIRT_COMPACT_CLONES=copy           bytes are copied, and no blocks are shared
+//     VIRT_COMPACT_CLONES=wrong:N        the N-th clone takes the blocks after its range, or
+//                                        the next one for which that makes a difference
+//     VIRT_COMPACT_CLONES=copy           bytes are copied, and no blocks are shared
 #include <dlfcn.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +49,20 @@ int copy_bytes(int to, const file_clone_range& range) {
   return 0;
 }
 
+// Returns true if the bytes after a range differ from those of the range, in its first block.
+bool is_followed_by_other_bytes(const file_clone_range& range) {
+  char bytes[4096];
+  char next[sizeof bytes];
+  const auto fd = static_cast<int>(range.src_fd);
+  const uint64_t end = range.src_offset + range.src_length;
+  struct stat status {};
+  return ::fstat(fd, &status) == 0 &&
+         end + range.src_length <= static_cast<uint64_t>(status.st_size) &&
+         ::pread(fd, bytes, sizeof bytes, static_cast<off_t>(range.src_offset)) == sizeof bytes &&
+         ::pread(fd, next, sizeof next, static_cast<off_t>(end)) == sizeof next &&
+         std::memcmp(bytes, next, sizeof bytes) != 0;
+}
+
 }  // namespace
 
 EXPORTED int ioctl(int fd, unsigned long request, ...) {
@@ -66,10 +82,14 @@ EXPORTED int ioctl(int fd, unsigned long request, ...) {
     return -1;
   }
   if (fault.is("copy")) return copy_bytes(fd, *static_cast<file_clone_range*>(argument));
-  if (fault.is("wrong") && number == fault.number) {
-    file_clone_range other = *static_cast<file_clone_range*>(argument);
-    other.src_offset += other.src_length;
-    return real(fd, request, &other);
+  if (fault.is("wrong") && number >= fault.number) {
+    static std::atomic<bool> done;
+    const auto& range = *static_cast<file_clone_range*>(argument);
+    if (is_followed_by_other_bytes(range) && !done.exchange(true)) {
+      file_clone_range other = range;
+      other.src_offset += other.src_length;
+      return real(fd, request, &other);
+    }
   }
   return real(fd, request, argument);
 }

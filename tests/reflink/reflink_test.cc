@@ -422,7 +422,7 @@ TEST_CASE("verification finds a clone of wrong blocks", "[reflink]") {
     CAPTURE(type, format);
     const auto outcome = run_tool({"copy", "--verify", "-f", format, "-O", format,
                                    format == "raw" ? raw : source, place / "to"},
-                                  with_clones("wrong:4"));
+                                  with_clones("wrong:2"));
     INFO(outcome.describe());
     CHECK(outcome.exit_code == 1);
     CHECK_THAT(outcome.err, Catch::Contains("differs from its source"));
