@@ -154,6 +154,8 @@ class Bench:
                 words = self.words(side + ".qcow2")
                 measure.remove(words["out"])
                 measure.remove(words["socket"])
+                if self.mounted:  # the filesystem may free the blocks of removed files later
+                    disk.run("sync", "-f", self.mount_point())
                 writes = "{out}" in command
                 if row.before:
                     measure.timed(row.before.format(**words), words["out"])
