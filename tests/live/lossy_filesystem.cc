@@ -1,15 +1,13 @@
 #include "tests/live/lossy_filesystem.h"
 
-#include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <stdexcept>
 
 #include "tests/live/stopped_tool.h"
+#include "tests/support/mount_namespace.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
@@ -25,20 +23,10 @@ constexpr uint64_t kSize = 384 << 20;  // bytes
 // the data of a file that replaces another one.
 constexpr const char* kOptions = "loop,commit=3600,noauto_da_alloc";
 
-// Returns why this process cannot have mounts of its own; empty: it has them.
-std::string isolate() {
-  if (::geteuid() != 0) return "only root can mount filesystems";
-  if (::unshare(CLONE_NEWNS) != 0 ||
-      ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
-    return std::string("a mount namespace: ") + std::strerror(errno);
-  return "";
-}
-
 }  // namespace
 
 LossyFilesystem::LossyFilesystem() {
-  static const std::string refused = isolate();
-  missing_ = refused;
+  missing_ = support::enter_mount_namespace();
   if (!missing_.empty()) return;
   support::write_file(device_, std::string());
   support::resize_file(device_, kSize);

@@ -1,35 +1,19 @@
 #include "tests/reflink/mounted_filesystem.h"
 
-#include <sched.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 
+#include "tests/support/mount_namespace.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
 
 namespace vc::reflink_test {
 
-namespace {
-
-// Returns why this process cannot have mounts of its own; empty: it has them.
-std::string isolate() {
-  if (::geteuid() != 0) return "only root can mount filesystems";
-  if (::unshare(CLONE_NEWNS) != 0 ||
-      ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
-    return std::string("a mount namespace: ") + std::strerror(errno);
-  return "";
-}
-
-}  // namespace
-
 MountedFilesystem::MountedFilesystem(const std::string& type, uint64_t size) {
-  static const std::string refused = isolate();
-  missing_ = refused;
+  missing_ = support::enter_mount_namespace();
   if (!missing_.empty()) return;
   const std::string file = folder_ / "filesystem";
   support::write_file(file, std::string());

@@ -6,10 +6,10 @@
 #include "qcow2/read/image.h"
 #include "qcow2/refcounts/references.h"
 #include "qcow2/relocate/image_compress.h"
-#include "qcow2/relocate/image_shrink.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/relocate/crash_trial.h"
 #include "tests/qcow2/relocate/image_states.h"
+#include "tests/qcow2/relocate/relocation.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -27,15 +27,6 @@ using test::States;
 
 namespace {
 
-// Compresses with small batches and windows, so that there are many.
-ImageCompress::Options small_batches(Random& random, unsigned cluster_bits) {
-  ImageCompress::Options options;
-  options.threads = 2;
-  options.batch_bytes = random.between(1, 30) << cluster_bits;
-  options.most_pointers = random.between(300, 2000);
-  return options;
-}
-
 std::unique_ptr<ImageCompress> open(const std::shared_ptr<Storage>& storage,
                                     ImageCompress::Options options) {
   auto it = ImageCompress::open(storage, std::move(options));
@@ -46,13 +37,6 @@ std::unique_ptr<ImageCompress> open(const std::shared_ptr<Storage>& storage,
 void compress(const std::shared_ptr<Storage>& storage, ImageCompress::Options options) {
   const Cancel cancel;
   REQUIRE_OK(open(storage, std::move(options))->run(cancel));
-}
-
-void shrink(const std::shared_ptr<Storage>& storage) {
-  const Cancel cancel;
-  const auto it = ImageShrink::open(storage, nullptr, nullptr, {});
-  REQUIRE_OK(it);
-  REQUIRE_OK((*it)->run(cancel));
 }
 
 bool can_compress(const std::shared_ptr<Storage>& storage) {
@@ -125,7 +109,7 @@ TEST_CASE("a compressed image is shorter, and has all of its states") {
     const States states = test::states_of(storage);
     const uint64_t before = test::clusters_of(*storage, shape.cluster_bits);
     const Cancel cancel;
-    const auto options = small_batches(random, shape.cluster_bits);
+    const auto options = test::small_batches<ImageCompress::Options>(random, shape.cluster_bits);
     const Bytes untouched = storage->bytes();
     REQUIRE_OK(open(storage, options)->predict(cancel));
     REQUIRE((storage->bytes() == untouched));
@@ -133,7 +117,7 @@ TEST_CASE("a compressed image is shorter, and has all of its states") {
     const Entries entries = entries_of(storage);
     compress(storage, options);
     judge(storage, states, false);
-    shrink(storage);
+    test::shrink(storage);
     judge(storage, states, false);
     REQUIRE(test::clusters_of(*storage, shape.cluster_bits) <= before);
     REQUIRE(entries_of(storage).compressed >= entries.compressed);
@@ -158,11 +142,11 @@ TEST_CASE("a loss of power while an image is compressed leaks clusters at most")
     if (!can_compress(trial.storage())) continue;
     const auto go_on = [&](const std::shared_ptr<Storage>& crashed,
                            const test::CrashTrial::Staying& staying) {
-      auto options = small_batches(random, shape.cluster_bits);
+      auto options = test::small_batches<ImageCompress::Options>(random, shape.cluster_bits);
       options.staying = staying;
       compress(crashed, std::move(options));
     };
-    auto options = small_batches(random, shape.cluster_bits);
+    auto options = test::small_batches<ImageCompress::Options>(random, shape.cluster_bits);
     options.progress = [&](uint64_t, uint64_t) { trial.judge_crashes(go_on); };
     compress(trial.storage(), std::move(options));
     trial.judge_end(go_on);
@@ -183,13 +167,14 @@ TEST_CASE("a failed write or a stop while an image is compressed leaves all stat
     const States states = test::states_of(storage);
     const Cancel cancel;
     storage->fail_after(random.between(1, 60));
-    (void)open(storage, small_batches(random, shape.cluster_bits))->run(cancel);
+    (void)open(storage, test::small_batches<ImageCompress::Options>(random, shape.cluster_bits))
+        ->run(cancel);
     storage->fail_after(0);
     judge(storage, states, true);
 
     const bool leaks = free_leaks(storage);
     Cancel stop;
-    auto options = small_batches(random, shape.cluster_bits);
+    auto options = test::small_batches<ImageCompress::Options>(random, shape.cluster_bits);
     options.staying = test::staying_of(*storage);
     uint64_t reports = random.below(4);
     options.progress = [&](uint64_t, uint64_t) {

@@ -5,10 +5,10 @@
 #include "qcow2/read/image.h"
 #include "qcow2/read/qcow2_layer.h"
 #include "qcow2/relocate/image_order.h"
-#include "qcow2/relocate/image_shrink.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/relocate/crash_trial.h"
 #include "tests/qcow2/relocate/image_states.h"
+#include "tests/qcow2/relocate/relocation.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
 #include "tests/support/raw_file.h"
@@ -25,13 +25,6 @@ using test::judge;
 using test::States;
 
 namespace {
-
-void shrink(const std::shared_ptr<Storage>& storage) {
-  const Cancel cancel;
-  const auto it = ImageShrink::open(storage, nullptr, nullptr, {});
-  REQUIRE_OK(it);
-  REQUIRE_OK((*it)->run(cancel));
-}
 
 // Orders with small batches and windows, so that there are many.
 void order(const std::shared_ptr<Storage>& storage, Random& random, unsigned cluster_bits,
@@ -87,12 +80,12 @@ TEST_CASE("an ordered image has its data in the order of the guest, and all of i
         std::make_shared<MemoryStorage>("image", support::read_file(folder / "disk"));
     free_leaks(storage);
     const States states = test::states_of(storage);
-    shrink(storage);
+    test::shrink(storage);
     const uint64_t before = test::clusters_of(*storage, shape.cluster_bits);
     order(storage, random, shape.cluster_bits);
     judge(storage, states, false);
     require_order(storage);
-    shrink(storage);
+    test::shrink(storage);
     judge(storage, states, false);
     require_order(storage);
     REQUIRE(test::clusters_of(*storage, shape.cluster_bits) <= before);
@@ -144,7 +137,7 @@ TEST_CASE("VM states and their disks stay as they are") {
                       [](std::byte it) { return it != std::byte{0}; }));
   Random random(support::base_seed());
   const uint64_t before = test::clusters_of(*storage, 10);
-  shrink(storage);
+  test::shrink(storage);
   REQUIRE(test::clusters_of(*storage, 10) < before);
   order(storage, random, 10);
   judge(storage, states, false);
@@ -171,7 +164,7 @@ TEST_CASE("a stopped run of ordering leaves a consistent image") {
         },
         stop);
     judge(storage, states, false);
-    shrink(storage);
+    test::shrink(storage);
     judge(storage, states, false);
     order(storage, random, shape.cluster_bits);
     judge(storage, states, false);

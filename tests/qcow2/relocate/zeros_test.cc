@@ -6,12 +6,12 @@
 #include "qcow2/format/l2_entry.h"
 #include "qcow2/read/image.h"
 #include "qcow2/refcounts/references.h"
-#include "qcow2/relocate/image_shrink.h"
 #include "qcow2/relocate/image_zeros.h"
 #include "storage/padded_read.h"
 #include "tests/catch_text.h"
 #include "tests/qcow2/relocate/crash_trial.h"
 #include "tests/qcow2/relocate/image_states.h"
+#include "tests/qcow2/relocate/relocation.h"
 #include "tests/qcow2/write/crash_storage.h"
 #include "tests/support/memory_storage.h"
 #include "tests/support/process.h"
@@ -30,15 +30,6 @@ using test::States;
 
 namespace {
 
-// Reads with small batches and windows, so that there are many.
-ImageZeros::Options small_batches(Random& random, unsigned cluster_bits) {
-  ImageZeros::Options options;
-  options.threads = 2;
-  options.batch_bytes = random.between(1, 30) << cluster_bits;
-  options.most_pointers = random.between(300, 2000);
-  return options;
-}
-
 std::unique_ptr<ImageZeros> open(const std::shared_ptr<Storage>& storage,
                                  ImageZeros::Options options) {
   auto it = ImageZeros::open(storage, nullptr, std::move(options));
@@ -50,12 +41,6 @@ uint64_t remove_zeros(const std::shared_ptr<Storage>& storage, ImageZeros::Optio
   const auto it = open(storage, std::move(options));
   REQUIRE_OK(it->run({}));
   return it->freed();
-}
-
-void shrink(const std::shared_ptr<Storage>& storage) {
-  const auto it = ImageShrink::open(storage, nullptr, nullptr, {});
-  REQUIRE_OK(it);
-  REQUIRE_OK((*it)->run({}));
 }
 
 // Adds zeros that are stored as data, in whole clusters and in parts of them.
@@ -121,12 +106,14 @@ TEST_CASE("an image without stored zeros has all of its states") {
     const States states = test::states_of(storage);
     const uint64_t before = test::clusters_of(*storage, shape.cluster_bits);
     const uint64_t stored = stored_zeros(storage);
-    const uint64_t bytes = remove_zeros(storage, small_batches(random, shape.cluster_bits));
+    const uint64_t bytes =
+        remove_zeros(storage, test::small_batches<ImageZeros::Options>(random, shape.cluster_bits));
     judge(storage, states, false);
     CHECK(bytes >= stored << shape.cluster_bits);
     CHECK(stored_zeros(storage) == 0);
-    CHECK(remove_zeros(storage, small_batches(random, shape.cluster_bits)) == 0);
-    shrink(storage);
+    CHECK(remove_zeros(storage,
+                       test::small_batches<ImageZeros::Options>(random, shape.cluster_bits)) == 0);
+    test::shrink(storage);
     judge(storage, states, false);
     // Compressed clusters may be packed worse.
     const uint64_t after = test::clusters_of(*storage, shape.cluster_bits);
@@ -151,11 +138,11 @@ TEST_CASE("a loss of power while zeros are removed leaks clusters at most") {
     test::CrashTrial trial(folder / "disk", seed, random);
     const auto go_on = [&](const std::shared_ptr<Storage>& crashed,
                            const test::CrashTrial::Staying& staying) {
-      auto options = small_batches(random, shape.cluster_bits);
+      auto options = test::small_batches<ImageZeros::Options>(random, shape.cluster_bits);
       options.staying = staying;
       remove_zeros(crashed, std::move(options));
     };
-    auto options = small_batches(random, shape.cluster_bits);
+    auto options = test::small_batches<ImageZeros::Options>(random, shape.cluster_bits);
     options.progress = [&](uint64_t, uint64_t) { trial.judge_crashes(go_on); };
     remove_zeros(trial.storage(), std::move(options));
     trial.judge_end(go_on);
@@ -174,13 +161,14 @@ TEST_CASE("a failed write or a stop while zeros are removed leaves all states") 
     free_leaks(storage);
     const States states = test::states_of(storage);
     storage->fail_after(random.between(1, 10));
-    (void)open(storage, small_batches(random, shape.cluster_bits))->run({});
+    (void)open(storage, test::small_batches<ImageZeros::Options>(random, shape.cluster_bits))
+        ->run({});
     storage->fail_after(0);
     judge(storage, states, true);
 
     const bool leaks = free_leaks(storage);
     Cancel stop;
-    auto options = small_batches(random, shape.cluster_bits);
+    auto options = test::small_batches<ImageZeros::Options>(random, shape.cluster_bits);
     options.staying = test::staying_of(*storage);
     uint64_t reports = random.below(4);
     options.progress = [&](uint64_t, uint64_t) {
