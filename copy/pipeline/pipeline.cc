@@ -121,7 +121,8 @@ Result<void> Pipeline::run() {
     }
     queue.finish();
   }
-  return stop_.result();
+  RETURN_IF_ERROR(stop_.result());
+  return options_.worker.cloning ? options_.worker.cloning->finish() : Result<void>{};
 }
 
 }  // namespace vc::copy

@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kUsualBlock = 4 << 10;
 constexpr uint64_t kLargestBlock = 2 << 20;
 constexpr uint64_t kCopyAtOnce = 1 << 20;
-// Runs that wait for the thread that clones. They take memory.
+// Runs that wait to be cloned: they take memory, and a stopped copy clones as many.
 constexpr size_t kMostWaiting = 4096;
 
 // Returns true if another way of copying would meet the same error.
@@ -108,11 +108,6 @@ Error Cloning::reason(const FileStorage& file) const {
   return Error::system(EINVAL, out_.name() + ": failed to clone " + file.name());
 }
 
-Result<void> Cloning::share(std::span<const Run> runs) {
-  for (const Run& run : runs) RETURN_IF_ERROR(share(run));
-  return {};
-}
-
 Result<void> Cloning::share(const Run& run) {
   if (can_clone(*run.from)) {
     auto cloned = out_.clone(*run.from, run.at, run.length, run.to);
@@ -163,28 +158,25 @@ std::vector<Cloning::Run> Cloning::runs_of(const Chunk& chunk) const {
   return runs;
 }
 
-// The kernel clones one range of a file at a time. So one thread clones, and the others go on to
-// find what to clone.
+// The kernel locks both files for a clone. So clones wait for each other, and reads of the source
+// wait for them: many clones in a row are faster than clones between reads.
 Result<void> Cloning::write(const Chunk& chunk) {
-  std::vector<Run> runs = runs_of(chunk);
-  MutexLock lock(queue_mutex_);
-  const bool leave = is_cloning_ && waiting_.size() + runs.size() <= kMostWaiting;
-  if (leave || !is_cloning_) waiting_.insert(waiting_.end(), runs.begin(), runs.end());
-  if (leave) return {};
-  if (is_cloning_) {
-    lock.unlock();
-    return share(runs);
-  }
-  is_cloning_ = true;
-  Result<void> result;
-  while (result && !waiting_.empty()) {
-    runs = std::exchange(waiting_, {});
-    lock.unlock();
-    result = share(runs);
-    lock.lock();
-  }
-  is_cloning_ = false;
-  return result;
+  const std::vector<Run> runs = runs_of(chunk);
+  const MutexLock lock(waiting_mutex_);
+  waiting_.insert(waiting_.end(), runs.begin(), runs.end());
+  return waiting_.size() < kMostWaiting ? Result<void>{} : share_waiting();
+}
+
+Result<void> Cloning::finish() {
+  const MutexLock lock(waiting_mutex_);
+  return share_waiting();
+}
+
+// Holds the lock meanwhile, so that other threads do not read much.
+Result<void> Cloning::share_waiting() {
+  const std::vector<Run> runs = std::exchange(waiting_, {});
+  for (const Run& run : runs) RETURN_IF_ERROR(share(run));
+  return {};
 }
 
 }  // namespace vc::copy

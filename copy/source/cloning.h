@@ -53,9 +53,11 @@ class Cloning {
   uint64_t group() const { return std::max(options_.cluster_size, kSmallestGroup); }
   bool searches_groups() const { return options_.search_groups; }
 
-  // Clones the pieces of a chunk that belong to cloned clusters, which have their places. Copies
-  // what cannot be cloned after all, unless clones are demanded.
+  // Clones the pieces of a chunk that belong to cloned clusters, which have their places, now or
+  // later. Copies what cannot be cloned after all, unless clones are demanded.
   Result<void> write(const Chunk& chunk);
+  // Clones what still waits.
+  Result<void> finish();
 
   // Returns the bytes that were cloned so far.
   uint64_t cloned() const { return cloned_; }
@@ -81,7 +83,7 @@ class Cloning {
   const Known* find(const FileStorage& file) const REQUIRES(mutex_);
   std::vector<Run> runs_of(const Chunk& chunk) const;
   Result<void> share(const Run& run);
-  Result<void> share(std::span<const Run> runs);
+  Result<void> share_waiting() REQUIRES(waiting_mutex_);
   Result<void> copy(const Run& run);
 
   OutputFile& out_;
@@ -90,9 +92,8 @@ class Cloning {
   std::atomic<uint64_t> cloned_ = 0;
   mutable Mutex mutex_;
   std::vector<Known> known_ GUARDED_BY(mutex_);
-  Mutex queue_mutex_;
-  bool is_cloning_ GUARDED_BY(queue_mutex_) = false;  // a thread clones what waits
-  std::vector<Run> waiting_ GUARDED_BY(queue_mutex_);
+  Mutex waiting_mutex_;
+  std::vector<Run> waiting_ GUARDED_BY(waiting_mutex_);
 };
 
 }  // namespace vc::copy
