@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -166,6 +167,18 @@ Result<void> FileStorage::write(HostOffset at, std::span<const std::byte> from) 
     done += static_cast<size_t>(put);
   }
   return {};
+}
+
+size_t FileStorage::read_cached(HostOffset at, std::span<std::byte> to) const {
+  const iovec piece{to.data(), to.size()};
+  const ssize_t got =
+      retry(::preadv2, fd_.get(), &piece, 1, static_cast<off_t>(at.value()), RWF_NOWAIT);
+  return got < 0 ? 0 : static_cast<size_t>(got);
+}
+
+void FileStorage::prefetch(HostOffset at, uint64_t length) const {
+  (void)::posix_fadvise(fd_.get(), static_cast<off_t>(at.value()), static_cast<off_t>(length),
+                        POSIX_FADV_WILLNEED);
 }
 
 Result<void> FileStorage::flush() {

@@ -52,6 +52,11 @@ class FileStorage final : public Storage {
 
   const std::string& name() const override { return name_; }
   Result<size_t> read(HostOffset at, std::span<std::byte> to) const override;
+  // Reads what is in the page cache, without waiting. Returns the bytes read: 0 also after an
+  // error, which read () reports.
+  size_t read_cached(HostOffset at, std::span<std::byte> to) const;
+  // Starts to read a range into the page cache, and does not wait.
+  void prefetch(HostOffset at, uint64_t length) const;
   Result<void> write(HostOffset at, std::span<const std::byte> from) override;
   // After one failure all calls fail: the kernel reports a failure once, and then treats the lost
   // data as written.

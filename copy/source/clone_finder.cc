@@ -101,32 +101,59 @@ void CloneFinder::mark(const Part& part, Chunk::Clone how, Chunk& chunk) const {
     if (chunk.clusters[i].kind == Chunk::Cluster::Kind::kData) chunk.clusters[i].clone = how;
 }
 
-// Reads the first block of the data in a part; of most blocks, the first bytes suffice.
-Result<bool> CloneFinder::begins_with_data(const Part& part, size_t first_piece,
-                                           Chunk& chunk) const {
-  for (size_t i = first_piece; i < chunk.pieces.size(); ++i) {
+// Returns where the data of a part begins; nullopt if it has none.
+std::optional<CloneFinder::Place> CloneFinder::first_data(const Search& search,
+                                                          const Chunk& chunk) const {
+  for (size_t i = search.first_piece; i < chunk.pieces.size(); ++i) {
     const Chunk::Piece& piece = chunk.pieces[i];
-    if (piece.end <= part.begin) continue;
-    const uint64_t at = std::max(piece.begin, part.begin);
-    const auto block = chunk.bytes.span().subspan(at, cloning_.block());
-    const HostOffset host = piece.at + (at - piece.begin);
-    const auto probe = block.first(kProbe);
-    RETURN_IF_ERROR(read_fully(*piece.from, host, probe));
-    if (!is_zero(probe)) return true;
-    RETURN_IF_ERROR(read_fully(*piece.from, host, block));
-    return !is_zero(block);
+    if (piece.end <= search.part.begin) continue;
+    const uint64_t at = std::max(piece.begin, search.part.begin);
+    return Place{at, piece.from, piece.at + (at - piece.begin)};
   }
+  return std::nullopt;
+}
+
+// Finds data with what is in the page cache. Returns false if that does not suffice, and starts to
+// read what is missing.
+bool CloneFinder::find_cached(const Search& search, Chunk& chunk) const {
+  const auto place = first_data(search, chunk);
+  if (!place) return false;
+  const auto probe = chunk.bytes.span().subspan(place->at, kProbe);
+  if (place->from->read_cached(place->host, probe) == probe.size()) {
+    if (is_zero(probe)) return false;
+    mark(search.part, Chunk::Clone::kYes, chunk);
+    return true;
+  }
+  place->from->prefetch(place->host, cloning_.block());
   return false;
 }
 
-// Marks the clusters of a part: either it begins with data, or it must be read.
-Result<void> CloneFinder::search(const Part& part, size_t first_piece, Chunk& chunk) const {
-  if (!has_data(part, chunk)) return {};
-  bool found = false;
-  if (part.end - part.begin > kBlocksAtOnce * cloning_.block()) {
-    ASSIGN_OR_RETURN(found, begins_with_data(part, first_piece, chunk));
+// Reads the first block of the data in a part; of most blocks, the first bytes suffice.
+Result<bool> CloneFinder::begins_with_data(const Search& search, Chunk& chunk) const {
+  const auto place = first_data(search, chunk);
+  if (!place) return false;
+  const auto block = chunk.bytes.span().subspan(place->at, cloning_.block());
+  const auto probe = block.first(kProbe);
+  RETURN_IF_ERROR(read_fully(*place->from, place->host, probe));
+  if (!is_zero(probe)) return true;
+  RETURN_IF_ERROR(read_fully(*place->from, place->host, block));
+  return !is_zero(block);
+}
+
+// Marks the clusters of parts: either a part begins with data, or it must be read. If the data is
+// not in the page cache, the first blocks of all parts are read at the same time.
+Result<void> CloneFinder::search(std::span<const Search> searches, Chunk& chunk) const {
+  std::vector<Search> left;
+  for (const Search& it : searches) {
+    if (it.part.end - it.part.begin <= kBlocksAtOnce * cloning_.block())
+      mark(it.part, Chunk::Clone::kMaybe, chunk);
+    else if (!find_cached(it, chunk))
+      left.push_back(it);
   }
-  mark(part, found ? Chunk::Clone::kYes : Chunk::Clone::kMaybe, chunk);
+  for (const Search& it : left) {
+    ASSIGN_OR_RETURN(const bool found, begins_with_data(it, chunk));
+    mark(it.part, found ? Chunk::Clone::kYes : Chunk::Clone::kMaybe, chunk);
+  }
   return {};
 }
 
@@ -134,6 +161,7 @@ Result<void> CloneFinder::find(Files files, Chunk& chunk) {
   const uint64_t start = geometry_.start_of(chunk.first).value();
   const uint64_t length = chunk.end().value() - start;
   const uint64_t group_size = cloning_.group();
+  std::vector<Search> searches;
   size_t extent = 0;  // the first extent that ends after the group's begin
   // A group that the chunk does not contain completely is at the end of the disk. It is copied:
   // what follows the disk in its last cluster must be zeros.
@@ -150,9 +178,10 @@ Result<void> CloneFinder::find(Files files, Chunk& chunk) {
     }
     const uint64_t unit = cloning_.searches_groups() ? group_size : geometry_.cluster_size();
     for (uint64_t part = at; part < group.end; part += unit)
-      RETURN_IF_ERROR(search({part, part + unit}, first_piece, chunk));
+      if (has_data({part, part + unit}, chunk))
+        searches.push_back({{part, part + unit}, first_piece});
   }
-  return {};
+  return search(searches, chunk);
 }
 
 }  // namespace vc::copy

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -37,12 +38,25 @@ class CloneFinder {
     uint64_t begin;
     uint64_t end;
   };
+  // A part that may be zeros. Its data begins in one of the pieces from number `first_piece`.
+  struct Search {
+    Part part;
+    size_t first_piece;
+  };
+  // A byte of a chunk, and where a file stores it.
+  struct Place {
+    uint64_t at;
+    const FileStorage* from;
+    HostOffset host;
+  };
 
   Result<bool> add_pieces(Files files, const Part& group, size_t extent, Chunk& chunk);
   Result<bool> are_clonable(const Part& group, size_t first_piece, const Chunk& chunk);
   Result<uint64_t> size_of(const FileStorage& file);
-  Result<void> search(const Part& part, size_t first_piece, Chunk& chunk) const;
-  Result<bool> begins_with_data(const Part& part, size_t first_piece, Chunk& chunk) const;
+  std::optional<Place> first_data(const Search& search, const Chunk& chunk) const;
+  bool find_cached(const Search& search, Chunk& chunk) const;
+  Result<bool> begins_with_data(const Search& search, Chunk& chunk) const;
+  Result<void> search(std::span<const Search> searches, Chunk& chunk) const;
   bool has_data(const Part& part, const Chunk& chunk) const;
   void mark(const Part& part, Chunk::Clone how, Chunk& chunk) const;
   Result<bool> refuse(const Chunk& chunk, uint64_t at, const std::string& why) const;

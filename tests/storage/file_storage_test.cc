@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -38,6 +40,27 @@ TEST_CASE("a file is read up to its end", "[file]") {
   // Opened for reading: writing is an error, not a change.
   REQUIRE_FAILS_WITH((*file)->write(HostOffset(0), bytes), path);
   CHECK((*file)->size() == 5u);
+}
+
+TEST_CASE("what is in the page cache is read without waiting", "[file]") {
+  const test::ScratchFolder folder;
+  const std::string path = folder / "file";
+  std::ofstream(path) << std::string(8192, 'x') << "hello";
+  const auto file = FileStorage::open_readonly(path);
+  REQUIRE_OK(file);
+  std::vector<std::byte> bytes(5);
+  const iovec piece{bytes.data(), bytes.size()};
+  if (::preadv2((*file)->descriptor(), &piece, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP) return;
+  (*file)->prefetch(HostOffset(8192), bytes.size());
+  for (int i = 0; i < 1000 && (*file)->read_cached(HostOffset(8192), bytes) == 0; ++i)
+    ::usleep(10000);
+  CHECK((*file)->read_cached(HostOffset(8192), bytes) == 5u);
+  CHECK(bytes[4] == std::byte{'o'});
+  CHECK((*file)->read_cached(HostOffset(8195), bytes) == 2u);
+  // Errors and the end of the file are left to read().
+  CHECK((*file)->read_cached(HostOffset(8197), bytes) == 0u);
+  CHECK((*file)->read_cached(HostOffset(UINT64_MAX - 3), bytes) == 0u);
+  (*file)->prefetch(HostOffset(UINT64_MAX - 3), bytes.size());
 }
 
 TEST_CASE("files that are not disk images are refused without waiting", "[file]") {
