@@ -67,8 +67,10 @@ void SnapshotMaker::draw_shape() {
   if (random_.chance(5)) shape_.cluster_bits = 21;
   if (!shape_.v3()) return;
   shape_.refcount_bits = 2u << random_.below(6);
-  // qemu-img amend, which read_state() needs, takes minutes with small clusters.
-  if (shape_.cluster_bits < 14) shape_.refcount_bits = std::max(shape_.refcount_bits, 4u);
+  // read_state() needs qemu-img amend for narrow refcounts. That takes minutes with small clusters,
+  // and also with large ones: its time is quadratic in the entries of a refcount block.
+  if (shape_.cluster_bits < 14 || shape_.cluster_bits > 15)
+    shape_.refcount_bits = std::max(shape_.refcount_bits, 4u);
   shape_.extended_l2 = shape_.cluster_bits >= 14 && random_.chance(50);
   shape_.zstd = random_.chance(30);
 }
