@@ -410,6 +410,30 @@ TEST_CASE("clones that fail are copied, or are errors", "[reflink]") {
   CHECK(!fs::exists(to));
 }
 
+TEST_CASE("many short ranges are cloned", "[reflink]") {
+  const std::string type = GENERATE(as<std::string>(), "xfs", "btrfs");
+  const Place place(type);
+  if (place.is_missing()) return;
+  const std::string source = place / "source";
+  support::run_ok(
+      {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", source, "32M"});
+  // In descending order, so that no two clusters are one range. More of them than wait for a clone.
+  std::vector<std::string> command{"qemu-io", "-f", "qcow2"};
+  constexpr int kClusters = 6000;
+  for (int i = kClusters; i-- > 0;)
+    command.insert(command.end(), {"-c", fmt::format("write -q -P {} {}k 4k", i % 255 + 1, 4 * i)});
+  command.push_back(source);
+  support::run_ok(command);
+  for (const std::string threads : {"1", "4"}) {
+    CAPTURE(type, threads);
+    const std::string to = place / ("to" + threads);
+    const json copied = copy({"--reflink=always", "--verify", "--threads=" + threads, source, to});
+    CHECK(copied["cloned"] == kClusters * 4096);
+    support::run_ok({"qemu-img", "compare", "-q", source, to});
+    support::run_ok({"qemu-img", "check", "-q", to});
+  }
+}
+
 TEST_CASE("verification finds a clone of wrong blocks", "[reflink]") {
   const std::string type = GENERATE(as<std::string>(), "xfs", "btrfs");
   const Place place(type);
